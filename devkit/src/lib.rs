@@ -1,0 +1,19 @@
+//! A local Azure for twinsync's tests and demo, on real sockets and without Docker or internet.
+//!
+//! | module | stands in for |
+//! |---|---|
+//! | [`broker`] | Event Hubs over AMQP 1.0 |
+//! | [`cosmos`] | Cosmos DB: the SDK's own in-memory emulator over HTTP |
+//! | [`iothub`] | IoT Hub: identities, twins and the routes that emit events (plain state, no I/O) |
+//! | [`fleet`] | devices that register, change and leave |
+//! | [`verify`] | the judge: compares every document with the hub's twin |
+//! | [`control`] | HTTP: drives a running devkit from outside |
+//! | [`stack`] | one process that holds all of these |
+
+pub mod broker;
+pub mod control;
+pub mod cosmos;
+pub mod fleet;
+pub mod iothub;
+pub mod stack;
+pub mod verify;
