@@ -1,1 +1,41 @@
-//! x
+//! twinsync keeps an exact, queryable copy of Azure IoT Hub device twins in Azure Cosmos DB.
+//!
+//! ```text
+//! IoT Hub ─ lifecycle events ──► Event Hub ─► consumer task ─┐
+//!         └ twin-change events ► Event Hub ─► consumer task ─┤   decode (pure)
+//!                                                            ▼
+//!                        event router: one lane per twin, what arrives meanwhile is coalesced
+//!                                                            │   decide + merge (pure)
+//!                                                            ▼
+//!                 read → decide → create / replace with If-Match → Cosmos DB      dead letters
+//!                                                            │                        │
+//!                        contiguous prefix of completed events ◄──────────────────────┘
+//!                                                            ▼
+//!                                                    checkpoint per partition
+//! ```
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | [`domain`] | every decision: decode, order, merge, progress. No I/O, no clock, no randomness |
+//! | [`ports`] | the traits that the runtime drives the outside world through |
+//! | [`adapters`] | Azure SDK types stop here: Event Hubs, Cosmos DB, checkpoints, dead letters, credentials |
+//! | [`runtime`] | the loops: partitions, lanes, commits, shutdown |
+//! | [`config`] | what was written, and what it means |
+//! | [`telemetry`] | logs and metrics: one struct per operational fact |
+//! | [`http`] | `/livez`, `/readyz`, `/metrics` |
+//! | [`cli`] | one module per subcommand |
+//! | [`app`] | puts it all together and owns the order of shutdown |
+//!
+//! Guarantees: an event counts as completed only once it is durable in Cosmos DB, decided as needing no
+//! write, or durably dead-lettered; a checkpoint never passes an event that is not completed; nothing is
+//! written without a condition; what cannot be decided is flagged in the document, never guessed.
+
+pub mod adapters;
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod domain;
+pub mod http;
+pub mod ports;
+pub mod runtime;
+pub mod telemetry;

@@ -1,0 +1,6 @@
+//! Adapters translate between the ports and the outside world. SDK types stop here; an adapter has no `if`
+//! about twins.
+
+pub mod checkpoints;
+pub mod credential;
+pub mod dead_letters;

@@ -1,0 +1,9 @@
+//! The pure core: every decision about events, twins and progress.
+//!
+//! Nothing in here performs I/O, reads a clock or draws a random number; time and jitter arrive as
+//! arguments. The same input gives the same output, which is what makes the property tests possible.
+
+pub mod document;
+pub mod id;
+pub mod message;
+pub mod ticks;

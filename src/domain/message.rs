@@ -1,0 +1,82 @@
+//! A message as it came out of Event Hubs, free of SDK types.
+
+use std::collections::BTreeMap;
+
+use super::{id::Position, ticks::Ticks};
+
+/// One received message with everything that decode, or a person reading a dead letter, may need.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    /// Where it lies in its partition.
+    pub position: Position,
+    /// When Event Hubs stored it (`x-opt-enqueued-time`).
+    pub enqueued: Option<Ticks>,
+    /// The bytes of the body. Several data sections are joined; a body of another kind is empty.
+    pub body: Vec<u8>,
+    /// AMQP application properties: IoT Hub writes `hubName`, `deviceId`, `opType`, … here.
+    pub application_properties: BTreeMap<String, Property>,
+    /// AMQP message annotations: `iothub-*`.
+    pub annotations: BTreeMap<String, Property>,
+}
+
+impl Message {
+    /// Bytes this message holds in memory, roughly: what in-flight limits count.
+    pub fn weight(&self) -> usize {
+        let properties = |map: &BTreeMap<String, Property>| {
+            map.iter()
+                .map(|(name, value)| name.len() + value.weight())
+                .sum::<usize>()
+        };
+        self.body.len() + properties(&self.application_properties) + properties(&self.annotations) + 128
+    }
+}
+
+/// The value of a property or annotation. What twin events never use is kept as its printed form.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Property {
+    /// A string or symbol.
+    Text(String),
+    /// A whole number of any width.
+    Integer(i64),
+    /// A floating-point number.
+    Number(f64),
+    /// A truth value.
+    Boolean(bool),
+    /// A point in time.
+    Time(Ticks),
+    /// Bytes that need not be text: `user-id` has been seen with trailing garbage.
+    Binary(Vec<u8>),
+    /// Any other AMQP type, printed.
+    Other(String),
+}
+
+impl Property {
+    /// The value as text. Some clients deliver text as bytes or numbers as strings; both are tolerated.
+    pub fn as_text(&self) -> Option<std::borrow::Cow<'_, str>> {
+        match self {
+            Self::Text(text) => Some(text.as_str().into()),
+            Self::Binary(bytes) => std::str::from_utf8(bytes).ok().map(Into::into),
+            Self::Integer(number) => Some(number.to_string().into()),
+            Self::Number(_) | Self::Boolean(_) | Self::Time(_) | Self::Other(_) => None,
+        }
+    }
+
+    /// The value as a point in time: an AMQP timestamp, Unix milliseconds, or ISO 8601 text.
+    pub fn as_time(&self) -> Option<Ticks> {
+        match self {
+            Self::Time(time) => Some(*time),
+            Self::Integer(milliseconds) => Ticks::from_unix_milliseconds(*milliseconds),
+            Self::Text(text) => Ticks::parse(text)
+                .or_else(|| text.trim().parse().ok().and_then(Ticks::from_unix_milliseconds)),
+            Self::Number(_) | Self::Boolean(_) | Self::Binary(_) | Self::Other(_) => None,
+        }
+    }
+
+    fn weight(&self) -> usize {
+        match self {
+            Self::Text(text) | Self::Other(text) => text.len(),
+            Self::Binary(bytes) => bytes.len(),
+            Self::Integer(_) | Self::Number(_) | Self::Boolean(_) | Self::Time(_) => 8,
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Points in time as IoT Hub counts them: ticks of 100 nanoseconds.
+//!
+//! The hub's timestamps have seven fraction digits, trailing zeros are trimmed in bodies and kept in
+//! properties, and milliseconds are too coarse to order two writes of one twin. So times are compared as
+//! ticks, never as text.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
+
+/// Ticks of 100 ns since the Unix epoch; negative before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticks(i64);
+
+/// Ticks in one second.
+const PER_SECOND: i64 = 10_000_000;
+
+impl Ticks {
+    /// From a count of 100-ns ticks since the Unix epoch.
+    pub const fn new(ticks: i64) -> Self {
+        Self(ticks)
+    }
+
+    /// From Unix milliseconds, as AMQP timestamps count. `None` where the value is outside what fits.
+    pub fn from_unix_milliseconds(milliseconds: i64) -> Option<Self> {
+        milliseconds.checked_mul(PER_SECOND / 1000).map(Self)
+    }
+
+    /// Parses ISO 8601 with a `Z` or numeric offset and 0–9 fraction digits; digits past the seventh are cut.
+    pub fn parse(text: &str) -> Option<Self> {
+        let moment = OffsetDateTime::parse(text.trim(), &Rfc3339).ok()?;
+        let ticks = moment.unix_timestamp_nanos().div_euclid(100);
+        i64::try_from(ticks).ok().map(Self)
+    }
+
+    /// Ticks since the Unix epoch.
+    pub const fn get(self) -> i64 {
+        self.0
+    }
+
+    /// How long after `earlier` this is, in seconds; negative where it is before.
+    pub fn seconds_since(self, earlier: Self) -> f64 {
+        self.0.saturating_sub(earlier.0) as f64 / PER_SECOND as f64
+    }
+}
+
+impl fmt::Display for Ticks {
+    /// Always UTC with seven digits, e.g. `2026-01-31T08:00:00.1234567Z`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nanoseconds = i128::from(self.0) * 100;
+        let Ok(moment) = OffsetDateTime::from_unix_timestamp_nanos(nanoseconds) else {
+            return write!(f, "{}t", self.0); // outside the years a calendar text can show
+        };
+        let moment = moment.to_offset(UtcOffset::UTC);
+        write!(
+            f,
+            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:07}Z",
+            moment.year(),
+            u8::from(moment.month()),
+            moment.day(),
+            moment.hour(),
+            moment.minute(),
+            moment.second(),
+            moment.nanosecond() / 100
+        )
+    }
+}
+
+impl Serialize for Ticks {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Ticks {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| de::Error::custom("not an ISO 8601 time"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fraction_digits_and_offsets_do_not_change_the_moment() {
+        let parse = |text| Ticks::parse(text).expect("a valid time");
+        assert_eq!(
+            parse("2031-05-04T10:00:00.12345Z"),
+            parse("2031-05-04T10:00:00.1234500+00:00")
+        );
+        assert_eq!(
+            parse("2031-05-04T10:00:00Z"),
+            parse("2031-05-04T12:30:00.0000000+02:30")
+        );
+        assert_eq!(
+            parse("2031-05-04T10:00:00.123456789Z"),
+            parse("2031-05-04T10:00:00.1234567Z")
+        );
+        assert!(parse("2031-05-04T10:00:00.1234567Z") < parse("2031-05-04T10:00:00.1234568Z"));
+    }
+
+    #[test]
+    fn text_is_always_seven_digits_and_parses_back() {
+        for text in [
+            "1969-12-31T23:59:59.9999999Z",
+            "0001-01-01T00:00:00.0000000Z",
+            "2031-05-04T10:00:00.0000001Z",
+        ] {
+            assert_eq!(Ticks::parse(text).expect("valid").to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_time_is_refused() {
+        for text in [
+            "",
+            "yesterday",
+            "2031-05-04",
+            "2031-13-04T10:00:00Z",
+            "2031-05-04T10:00:00",
+            "1700000000",
+        ] {
+            assert_eq!(Ticks::parse(text), None, "{text}");
+        }
+    }
+}
