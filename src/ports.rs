@@ -14,9 +14,7 @@ use crate::domain::{
     message::Message,
 };
 
-/// The version of a stored document, as the store names it. Opaque.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ETag(pub String);
+pub use crate::domain::document::ETag;
 
 /// What a point read found.
 #[derive(Debug, Clone)]
@@ -25,6 +23,8 @@ pub enum Read {
     Present(Arc<Document>, ETag),
     /// There is no such document.
     Absent,
+    /// Something is stored under its id that is no document of ours; says what is wrong with it.
+    Damaged(ETag, String),
     /// It could not be told.
     Unknown(Trouble),
 }
