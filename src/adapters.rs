@@ -2,5 +2,7 @@
 //! about twins.
 
 pub mod checkpoints;
+pub mod cosmos;
 pub mod credential;
 pub mod dead_letters;
+pub mod eventhubs;

@@ -8,6 +8,7 @@ pub mod decode;
 pub mod document;
 pub mod event;
 pub mod id;
+pub mod lane;
 pub mod merge;
 pub mod message;
 pub mod progress;
