@@ -1,1 +1,116 @@
-//! To come.
+//! Configuration: what was written, and what it means.
+//!
+//! ```text
+//! config/default.toml < --config files < environment      load      text per key, with its origin
+//!                                            │            raw       the shape: unknown keys are refused
+//!                                            ▼            validate  meaning, or all problems at once
+//!                                        Settings
+//! ```
+//!
+//! Loading reads the given files and nothing else: the environment is an argument. Values of secrets never
+//! appear in problems, listings or debug output.
+
+mod human;
+mod load;
+mod problem;
+pub mod raw;
+mod secret;
+mod settings;
+mod validate;
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+pub use human::{parse_duration, parse_size};
+pub use problem::{Error, Origin, Problem};
+pub use secret::{REDACTED, Secret};
+pub use settings::{
+    Cache, Checkpoint, CheckpointStore, Cosmos, Credential, DeadLetters, Document, EventHubs, Http, Identity,
+    LogFormat, OnInvalid, Router, Settings, Shutdown, Start, Telemetry,
+};
+
+/// One line of the effective configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Effective {
+    /// The key, e.g. `cosmos.endpoint`.
+    pub key: String,
+    /// Its value as written; [`REDACTED`] for a secret that is set.
+    pub value: String,
+    /// Where the value came from.
+    #[serde(serialize_with = "as_text")]
+    pub origin: Origin,
+}
+
+fn as_text<S: serde::Serializer>(origin: &Origin, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(origin)
+}
+
+impl Settings {
+    /// Merges the defaults, `files` in their order and `environment`, and checks the result.
+    ///
+    /// Does blocking reads of the files; looks at nothing else outside.
+    ///
+    /// # Errors
+    /// Every problem that can be found in one go.
+    pub fn load(
+        files: &[PathBuf],
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, Error> {
+        let layers = load::Layers::read(files, environment);
+        let mut problems = layers.problems.clone();
+        let raw = layers.raw().map_err(|error| {
+            // The keys were checked one by one already: this is a slip in the defaults, which a test excludes.
+            problems.push(Problem {
+                key: None,
+                origin: Origin::Default,
+                message: format!("cannot be read: {error}"),
+            });
+            Error {
+                problems: problems.clone(),
+            }
+        })?;
+        let (settings, found) = validate::settings(&raw, &layers);
+        problems.extend(found);
+        match settings {
+            Some(settings) if problems.is_empty() => Ok(Self {
+                effective: effective(&layers),
+                ..settings
+            }),
+            Some(_) | None => Err(Error { problems }),
+        }
+    }
+
+    /// Every key with its effective value and origin, in order of the keys; secrets redacted.
+    pub fn effective(&self) -> &[Effective] {
+        &self.effective
+    }
+}
+
+fn effective(layers: &load::Layers) -> Vec<Effective> {
+    layers
+        .values
+        .iter()
+        .map(|(key, value)| Effective {
+            key: key.clone(),
+            value: match raw::SECRETS.contains(&key.as_str()) {
+                true => Secret::new(value.text.clone()).to_string(),
+                false => value.text.clone(),
+            },
+            origin: value.origin.clone(),
+        })
+        .collect()
+}
+
+/// The environment of this process, for [`Settings::load`].
+///
+/// What is not UTF-8 is replaced by U+FFFD, which `load` then reports where it matters to us.
+pub fn process_environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().map(|(name, value)| {
+        let text = |part: std::ffi::OsString| part.to_string_lossy().into_owned();
+        (text(name), text(value))
+    })
+}
+
+#[cfg(test)]
+mod tests;

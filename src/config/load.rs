@@ -1,0 +1,311 @@
+//! Finds the effective value of every key and remembers where it came from.
+//!
+//! Layers in rising order: the embedded `default.toml`, the given files, the environment. Which keys exist is
+//! read off the defaults, so there is no second list to keep in step. Nothing here knows what a value means.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use ::config::{File, FileFormat, Map, Source, Value, ValueKind};
+
+use super::{
+    problem::{Origin, Problem},
+    raw::Raw,
+};
+
+/// The built-in defaults, and the list of all keys.
+pub(super) const DEFAULTS: &str = include_str!("../../config/default.toml");
+
+/// Starts the names of our environment variables.
+const PREFIX: &str = "TWINSYNC__";
+
+/// Environment variables of others that bear on the meaning of ours, by name.
+const FOREIGN: [&str; 6] = [
+    "PORT",
+    "AZURE_CLIENT_ID",
+    "AZURE_CLIENT_SECRET",
+    "AZURE_COSMOS_EMULATOR_HOST",
+    "AZURE_FEDERATED_TOKEN_FILE",
+    "AZURE_TENANT_ID",
+];
+
+/// The text of a value and where it came from.
+#[derive(Debug, Clone)]
+pub(super) struct Sourced {
+    pub(super) text: String,
+    pub(super) origin: Origin,
+}
+
+/// All layers merged.
+#[derive(Debug)]
+pub(super) struct Layers {
+    /// Every known key, in order.
+    pub(super) values: BTreeMap<String, Sourced>,
+    /// Those of [`FOREIGN`] that are set and not empty.
+    pub(super) foreign: BTreeMap<&'static str, String>,
+    /// What could not be merged.
+    pub(super) problems: Vec<Problem>,
+}
+
+impl Layers {
+    /// Reads and merges all layers.
+    pub(super) fn read(files: &[PathBuf], environment: impl Iterator<Item = (String, String)>) -> Self {
+        let mut layers = Self {
+            values: BTreeMap::new(),
+            foreign: BTreeMap::new(),
+            problems: Vec::new(),
+        };
+        match leaves(DEFAULTS) {
+            Ok(leaves) => {
+                for (key, leaf) in leaves {
+                    let text = leaf.unwrap_or_default();
+                    layers.values.insert(
+                        key,
+                        Sourced {
+                            text,
+                            origin: Origin::Default,
+                        },
+                    );
+                }
+            }
+            Err(message) => layers.problem(None, &Origin::Default, message),
+        }
+        for file in files {
+            layers.add_file(file);
+        }
+        layers.add_environment(environment);
+        layers.apply_port();
+        layers
+    }
+
+    /// The merged values in the shape of [`Raw`].
+    pub(super) fn raw(&self) -> Result<Raw, ::config::ConfigError> {
+        let mut builder = ::config::Config::builder();
+        for (key, value) in &self.values {
+            builder = builder.set_override(key, value.text.clone())?;
+        }
+        builder.build()?.try_deserialize()
+    }
+
+    fn problem(&mut self, key: Option<&str>, origin: &Origin, message: impl Into<String>) {
+        self.problems.push(Problem {
+            key: key.map(str::to_owned),
+            origin: origin.clone(),
+            message: message.into(),
+        });
+    }
+
+    fn add_file(&mut self, path: &Path) {
+        let origin = Origin::File(path.to_owned());
+        let read = std::fs::read_to_string(path)
+            .map_err(|error| format!("cannot be read: {error}"))
+            .and_then(|text| leaves(&text));
+        match read {
+            Ok(leaves) => {
+                for (key, leaf) in leaves {
+                    self.set(key, leaf, &origin);
+                }
+            }
+            Err(message) => self.problem(None, &origin, message),
+        }
+    }
+
+    fn add_environment(&mut self, environment: impl Iterator<Item = (String, String)>) {
+        // Sorted, so that the same environment always gives the same report.
+        let environment: BTreeMap<String, String> = environment.collect();
+        for (name, value) in environment {
+            if let Some(foreign) = FOREIGN.into_iter().find(|foreign| *foreign == name) {
+                if !value.is_empty() {
+                    self.foreign.insert(foreign, value);
+                }
+                continue;
+            }
+            let origin = Origin::Environment(name.clone());
+            let upper = name.to_ascii_uppercase();
+            if let Some(rest) = upper.strip_prefix(PREFIX) {
+                let key = rest.to_ascii_lowercase().replace("__", ".");
+                self.set(key, Ok(value), &origin);
+            } else if let Some(meant) = self.written_with_single_underscores(&upper) {
+                let right = format!("{PREFIX}{}", meant.to_ascii_uppercase().replace('.', "__"));
+                self.problem(
+                    None,
+                    &origin,
+                    format!("sections are set off by two underscores: use {right}"),
+                );
+            }
+        }
+    }
+
+    /// The key that `TWINSYNC_SECTION_KEY` was probably meant to set. Other names with one underscore are left
+    /// alone: Kubernetes invents `TWINSYNC_PORT` and the like for a service named twinsync.
+    fn written_with_single_underscores(&self, upper: &str) -> Option<&str> {
+        let squeeze = |text: &str| text.replace(['_', '.'], "").to_ascii_lowercase();
+        let meant = squeeze(upper.strip_prefix("TWINSYNC_")?);
+        self.values
+            .keys()
+            .find(|key| squeeze(key) == meant)
+            .map(String::as_str)
+    }
+
+    /// Sets one key, or says why not.
+    fn set(&mut self, key: String, leaf: Result<String, String>, origin: &Origin) {
+        let text = match leaf {
+            Ok(text) if text.contains('\u{FFFD}') => Err("is not valid UTF-8".to_owned()),
+            other => other,
+        };
+        match text {
+            _ if !self.values.contains_key(&key) => {
+                let message = self.unknown(&key);
+                self.problem(Some(&key), origin, message);
+            }
+            Ok(text) => {
+                let text = text.trim().to_owned();
+                self.values.insert(
+                    key,
+                    Sourced {
+                        text,
+                        origin: origin.clone(),
+                    },
+                );
+            }
+            Err(message) => self.problem(Some(&key), origin, message),
+        }
+    }
+
+    /// The message about a key that does not exist.
+    fn unknown(&self, key: &str) -> String {
+        let section = format!("{key}.");
+        if self.values.keys().any(|known| known.starts_with(&section)) {
+            return format!("is a section, not a value: write its keys below [{key}]");
+        }
+        match nearest(key, self.values.keys().map(String::as_str)) {
+            Some(known) => format!("unknown key: did you mean {known}?"),
+            None => "unknown key: remove it; config/default.toml lists all keys".to_owned(),
+        }
+    }
+
+    /// Lets `PORT`, by which App Service tells where it will look for us, decide the port.
+    fn apply_port(&mut self) {
+        let Some(port) = self.foreign.get("PORT").cloned() else {
+            return;
+        };
+        if self
+            .values
+            .get("http.listen")
+            .is_some_and(|listen| listen.text == "off")
+        {
+            return;
+        }
+        let origin = Origin::Environment("PORT".to_owned());
+        match port.trim().parse::<u16>() {
+            Ok(port) => {
+                let text = format!("0.0.0.0:{port}");
+                self.values
+                    .insert("http.listen".to_owned(), Sourced { text, origin });
+            }
+            Err(_) => {
+                let message = format!("{port:?} is not a port: give a number from 0 to 65535, or unset it");
+                self.problem(Some("http.listen"), &origin, message);
+            }
+        }
+    }
+}
+
+/// The known key that is most like `key`, if any is much like it.
+fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    /// Below this similarity (1 = equal) a suggestion misleads more than it helps.
+    const ALIKE: f64 = 0.6;
+    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+    let likeness = |candidate: &str| {
+        // The right name in the wrong section is as common as a slip of the finger.
+        let whole = strsim::normalized_damerau_levenshtein(key, candidate);
+        let name = strsim::normalized_damerau_levenshtein(&last(key), &last(candidate));
+        whole.max(0.9 * name)
+    };
+    known
+        .map(|candidate| (likeness(candidate), candidate))
+        .filter(|(likeness, _)| *likeness >= ALIKE)
+        .max_by(|left, right| left.0.total_cmp(&right.0))
+        .map(|(_, candidate)| candidate)
+}
+
+/// A key with the text of its value, or with what is wrong with it.
+type Leaf = (String, Result<String, String>);
+
+/// Parses TOML into keys like `cosmos.endpoint`.
+fn leaves(text: &str) -> Result<Vec<Leaf>, String> {
+    let table = File::from_str(text, FileFormat::Toml)
+        .collect()
+        .map_err(|error| without_excerpt(&error.to_string()))?;
+    let mut leaves = Vec::new();
+    flatten(&mut leaves, "", table);
+    leaves.sort();
+    Ok(leaves)
+}
+
+/// Where and what, without the excerpt in between: the offending line may hold a secret.
+fn without_excerpt(message: &str) -> String {
+    let mut lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or("is not TOML");
+    let reason = lines.rfind(|line| !line.contains('|'));
+    match reason {
+        Some(reason) => format!("{first}: {reason}"),
+        None => first.to_owned(),
+    }
+}
+
+fn flatten(leaves: &mut Vec<Leaf>, prefix: &str, table: Map<String, Value>) {
+    for (name, value) in table {
+        let key = if prefix.is_empty() {
+            name
+        } else {
+            format!("{prefix}.{name}")
+        };
+        let text = match value.kind {
+            ValueKind::Table(inner) if !inner.is_empty() => {
+                flatten(leaves, &key, inner);
+                continue;
+            }
+            ValueKind::Table(_) if DEFAULTS.contains(&format!("[{key}]")) => continue,
+            ValueKind::Table(_) | ValueKind::Array(_) => Err("must be a single value".to_owned()),
+            ValueKind::Nil => Ok(String::new()),
+            ValueKind::String(text) => Ok(text),
+            ValueKind::Boolean(value) => Ok(value.to_string()),
+            ValueKind::I64(number) => Ok(number.to_string()),
+            ValueKind::I128(number) => Ok(number.to_string()),
+            ValueKind::U64(number) => Ok(number.to_string()),
+            ValueKind::U128(number) => Ok(number.to_string()),
+            ValueKind::Float(number) => Ok(number.to_string()),
+        };
+        leaves.push((key, text));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_file_is_reported_without_the_offending_line() {
+        let message = leaves("[cosmos]\nkey = \"c2VjcmV0\n").expect_err("unterminated string");
+        assert!(message.contains("line 2"), "{message}");
+        assert!(!message.contains("c2VjcmV0"), "{message}");
+    }
+
+    #[test]
+    fn the_nearest_key_is_found_across_sections_and_slips() {
+        let known = [
+            "cosmos.endpoint",
+            "router.linger",
+            "checkpoint.path",
+            "dead_letters.path",
+        ];
+        let nearest = |key| nearest(key, known.into_iter());
+        assert_eq!(nearest("cosmos.endpont"), Some("cosmos.endpoint"));
+        assert_eq!(nearest("cosmos.linger"), Some("router.linger"));
+        assert_eq!(nearest("checkpoints.path"), Some("checkpoint.path"));
+        assert_eq!(nearest("zzz.qqqqqqqq"), None);
+    }
+}

@@ -1,0 +1,194 @@
+//! The configuration as written: text per key, before anything is known about its meaning.
+//!
+//! Every field is text even where a number is meant, so that one wrong value does not hide the others: meaning is
+//! given, and judged, in `validate`. The comments in `config/default.toml` are the reference for every key; an
+//! empty text means "not set".
+
+use serde::{Deserialize, Serialize};
+
+use super::secret::Secret;
+
+/// All sections.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(
+    missing_docs,
+    reason = "config/default.toml documents every key, in one place"
+)]
+pub struct Raw {
+    pub eventhubs: EventHubs,
+    pub credential: Credential,
+    pub cosmos: Cosmos,
+    pub document: Document,
+    pub router: Router,
+    pub cache: Cache,
+    pub checkpoint: Checkpoint,
+    pub dead_letters: DeadLetters,
+    pub http: Http,
+    pub telemetry: Telemetry,
+    pub shutdown: Shutdown,
+}
+
+/// `[eventhubs]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(
+    missing_docs,
+    reason = "config/default.toml documents every key, in one place"
+)]
+pub struct EventHubs {
+    pub namespace: String,
+    pub endpoint: String,
+    pub consumer_group: String,
+    pub prefetch: String,
+    pub open_timeout: String,
+    pub start: String,
+    pub lifecycle: Stream,
+    pub twin_changes: Stream,
+}
+
+/// `[eventhubs.lifecycle]`, `[eventhubs.twin_changes]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(
+    missing_docs,
+    reason = "config/default.toml documents every key, in one place"
+)]
+pub struct Stream {
+    pub hub: String,
+}
+
+/// `[credential]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(
+    missing_docs,
+    reason = "config/default.toml documents every key, in one place"
+)]
+pub struct Credential {
+    pub kind: String,
+    pub tenant_id: String,
+    pub client_id: String,
+    pub client_secret: Secret,
+    pub token: Secret,
+}
+
+/// `[cosmos]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(
+    missing_docs,
+    reason = "config/default.toml documents every key, in one place"
+)]
+pub struct Cosmos {
+    pub endpoint: String,
+    pub database: String,
+    pub container: String,
+    pub key: Secret,
+    pub application_region: String,
+    pub binary_encoding: String,
+    pub request_timeout: String,
+    pub max_request_units_per_second: String,
+    pub concurrency_max: String,
+}
+
+/// `[document]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(
+    missing_docs,
+    reason = "config/default.toml documents every key, in one place"
+)]
+pub struct Document {
+    pub id: String,
+    pub tombstone_ttl: String,
+    pub max_event_size: String,
+}
+
+/// `[router]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(
+    missing_docs,
+    reason = "config/default.toml documents every key, in one place"
+)]
+pub struct Router {
+    pub max_in_flight_events: String,
+    pub max_in_flight_bytes: String,
+    pub linger: String,
+    pub max_events_per_write: String,
+}
+
+/// `[cache]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(
+    missing_docs,
+    reason = "config/default.toml documents every key, in one place"
+)]
+pub struct Cache {
+    pub max_bytes: String,
+}
+
+/// `[checkpoint]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(
+    missing_docs,
+    reason = "config/default.toml documents every key, in one place"
+)]
+pub struct Checkpoint {
+    pub store: String,
+    pub path: String,
+    pub interval: String,
+    pub on_invalid: String,
+}
+
+/// `[dead_letters]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(
+    missing_docs,
+    reason = "config/default.toml documents every key, in one place"
+)]
+pub struct DeadLetters {
+    pub store: String,
+    pub path: String,
+}
+
+/// `[http]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(
+    missing_docs,
+    reason = "config/default.toml documents every key, in one place"
+)]
+pub struct Http {
+    pub listen: String,
+}
+
+/// `[telemetry]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(
+    missing_docs,
+    reason = "config/default.toml documents every key, in one place"
+)]
+pub struct Telemetry {
+    pub log_format: String,
+    pub log_filter: String,
+}
+
+/// `[shutdown]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(
+    missing_docs,
+    reason = "config/default.toml documents every key, in one place"
+)]
+pub struct Shutdown {
+    pub drain_timeout: String,
+}
+
+/// Keys whose values are never shown. A test holds this list and the `Secret` fields above together.
+pub(super) const SECRETS: [&str; 3] = ["credential.client_secret", "credential.token", "cosmos.key"];

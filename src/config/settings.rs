@@ -1,0 +1,254 @@
+//! The configuration as meant: durations, sizes, addresses and choices that have been checked.
+
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
+
+use url::Url;
+
+use super::{Effective, secret::Secret};
+use crate::domain::id::DocumentIdScheme;
+
+/// Everything the daemon needs to know before it starts. Made by [`Settings::load`] only.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where events come from.
+    pub eventhubs: EventHubs,
+    /// Who we are towards Azure.
+    pub credential: Credential,
+    /// Where documents go.
+    pub cosmos: Cosmos,
+    /// How documents look.
+    pub document: Document,
+    /// Limits of what is under way.
+    pub router: Router,
+    /// Memory for recently written documents.
+    pub cache: Cache,
+    /// Where progress is kept.
+    pub checkpoint: Checkpoint,
+    /// Where events go that can never be applied.
+    pub dead_letters: DeadLetters,
+    /// Health and metrics over HTTP.
+    pub http: Http,
+    /// Logs.
+    pub telemetry: Telemetry,
+    /// How to stop.
+    pub shutdown: Shutdown,
+    pub(super) effective: Vec<Effective>,
+}
+
+/// The Event Hubs namespace and its two streams.
+#[derive(Debug, Clone)]
+pub struct EventHubs {
+    /// Host name of the namespace.
+    pub namespace: String,
+    /// What to dial instead of the namespace; `amqp` or `amqps`.
+    pub endpoint: Option<Url>,
+    /// The consumer group.
+    pub consumer_group: String,
+    /// Events requested ahead per partition.
+    pub prefetch: NonZeroU32,
+    /// Limit of connecting.
+    pub open_timeout: Duration,
+    /// Where to begin without a checkpoint.
+    pub start: Start,
+    /// The Event Hub with device lifecycle events.
+    pub lifecycle_hub: String,
+    /// The Event Hub with twin change events; may be the same.
+    pub twin_changes_hub: String,
+}
+
+impl EventHubs {
+    /// The distinct Event Hubs to consume, one or two. Event Hubs compares their names without case.
+    pub fn hubs(&self) -> Vec<&str> {
+        let mut hubs = vec![self.lifecycle_hub.as_str()];
+        if !self.twin_changes_hub.eq_ignore_ascii_case(&self.lifecycle_hub) {
+            hubs.push(&self.twin_changes_hub);
+        }
+        hubs
+    }
+}
+
+/// Where to begin on a partition that has no checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// At the oldest event still retained.
+    Earliest,
+    /// After the newest event at the time of the first look.
+    Latest,
+}
+
+/// The identity, and whether it was chosen by `auto`.
+#[derive(Debug, Clone)]
+pub struct Credential {
+    /// `credential.kind` was `auto`.
+    pub chosen_automatically: bool,
+    /// Who we are.
+    pub identity: Identity,
+}
+
+/// Who we are towards Azure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Identity {
+    /// Kubernetes workload identity.
+    Workload {
+        /// Directory.
+        tenant_id: String,
+        /// Application.
+        client_id: String,
+        /// File with the projected service account token.
+        token_file: PathBuf,
+    },
+    /// Managed identity, a user-assigned one where the client id is given.
+    Managed {
+        /// The user-assigned identity.
+        client_id: Option<String>,
+    },
+    /// Service principal.
+    ClientSecret {
+        /// Directory.
+        tenant_id: String,
+        /// Application.
+        client_id: String,
+        /// Its secret.
+        client_secret: Secret,
+    },
+    /// Whoever is logged in with the Azure CLI.
+    Cli {
+        /// Directory, where not the CLI's own default.
+        tenant_id: Option<String>,
+    },
+    /// A fixed text in place of a token.
+    Emulator {
+        /// The text.
+        token: Secret,
+    },
+}
+
+/// The Cosmos DB container.
+#[derive(Debug, Clone)]
+pub struct Cosmos {
+    /// Account endpoint.
+    pub endpoint: Url,
+    /// Database name.
+    pub database: String,
+    /// Container name.
+    pub container: String,
+    /// Account key; `None`: the credential.
+    pub key: Option<Secret>,
+    /// The region we run in.
+    pub application_region: Option<String>,
+    /// Whether to use the binary form; `auto` is already resolved.
+    pub binary_encoding: bool,
+    /// Limit of one operation, at least a second.
+    pub request_timeout: Duration,
+    /// Cap of our spending, request units per second.
+    pub max_request_units_per_second: Option<NonZeroU32>,
+    /// Upper bound of requests in flight.
+    pub concurrency_max: NonZeroU32,
+}
+
+/// How documents look.
+#[derive(Debug, Clone)]
+pub struct Document {
+    /// How ids are made.
+    pub id: DocumentIdScheme,
+    /// How long tombstones stay; whole seconds that fit Cosmos DB's `ttl`.
+    pub tombstone_ttl: Duration,
+    /// Largest event body in bytes.
+    pub max_event_size: usize,
+}
+
+/// Limits of what has been received and is not yet durable.
+#[derive(Debug, Clone)]
+pub struct Router {
+    /// Events.
+    pub max_in_flight_events: NonZeroU32,
+    /// Bytes; at least one event of the largest size fits.
+    pub max_in_flight_bytes: usize,
+    /// How long an event may wait for company; zero: not at all.
+    pub linger: Duration,
+    /// Events per write.
+    pub max_events_per_write: NonZeroU32,
+}
+
+/// Memory for recently written documents.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    /// Bytes; zero: no cache.
+    pub max_bytes: usize,
+}
+
+/// Where and how often progress is kept.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    /// The store.
+    pub store: CheckpointStore,
+    /// Shortest time between two writes of one partition.
+    pub interval: Duration,
+    /// What to do with a checkpoint that does not fit its partition.
+    pub on_invalid: OnInvalid,
+}
+
+/// A place for progress.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CheckpointStore {
+    /// Nowhere durable.
+    Memory,
+    /// A directory that belongs to this process.
+    File {
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+/// What to do with a checkpoint that does not fit its partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnInvalid {
+    /// Stop with an error.
+    Stop,
+    /// Begin again at the oldest retained event.
+    Earliest,
+    /// The same, and ask for an audit.
+    EarliestAndAudit,
+}
+
+/// Where dead letters go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeadLetters {
+    /// One file per letter below a directory.
+    File {
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+/// Health and metrics over HTTP.
+#[derive(Debug, Clone)]
+pub struct Http {
+    /// Address to listen on; `None`: off.
+    pub listen: Option<SocketAddr>,
+}
+
+/// Logs.
+#[derive(Debug, Clone)]
+pub struct Telemetry {
+    /// Text or JSON.
+    pub log_format: LogFormat,
+    /// An `EnvFilter` expression that has been parsed once.
+    pub log_filter: String,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// How to stop.
+#[derive(Debug, Clone)]
+pub struct Shutdown {
+    /// Limit of finishing what has been received.
+    pub drain_timeout: Duration,
+}

@@ -1,0 +1,351 @@
+//! Guarantees of loading, over all layers at once.
+
+use std::{io::Write as _, time::Duration};
+
+use tempfile::NamedTempFile;
+
+use super::*;
+
+/// The least that makes a configuration for Azure complete.
+const COMPLETE: [(&str, &str); 4] = [
+    ("TWINSYNC__EVENTHUBS__NAMESPACE", "contoso.servicebus.windows.net"),
+    ("TWINSYNC__EVENTHUBS__LIFECYCLE__HUB", "twins"),
+    ("TWINSYNC__EVENTHUBS__TWIN_CHANGES__HUB", "Twins"),
+    (
+        "TWINSYNC__COSMOS__ENDPOINT",
+        "https://contoso.documents.azure.com",
+    ),
+];
+
+fn load_with(files: &[PathBuf], extra: &[(&str, &str)]) -> Result<Settings, Error> {
+    // Later entries of the same name win, as in a map.
+    let environment = COMPLETE.iter().chain(extra);
+    Settings::load(
+        files,
+        environment.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+    )
+}
+
+fn refused(extra: &[(&str, &str)]) -> String {
+    load_with(&[], extra).expect_err("must be refused").to_string()
+}
+
+fn file(text: &str) -> NamedTempFile {
+    let mut file = NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+fn repository_file(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("config")
+        .join(name)
+}
+
+#[test]
+fn defaults_and_raw_agree_on_every_key() {
+    // Raw has no serde defaults and refuses unknown keys, so this fails for a key missing on either side.
+    let layers = load::Layers::read(&[], std::iter::empty());
+    assert_eq!(layers.problems, []);
+    layers.raw().expect("default.toml has exactly the keys of Raw");
+}
+
+#[test]
+fn the_list_of_secrets_is_the_list_of_secret_fields() {
+    let mut layers = load::Layers::read(&[], std::iter::empty());
+    for value in layers.values.values_mut() {
+        value.text = "visible".to_owned();
+    }
+    let printed = serde_json::to_value(layers.raw().unwrap()).unwrap();
+    for key in layers.values.keys() {
+        let value = printed.pointer(&format!("/{}", key.replace('.', "/"))).unwrap();
+        assert_eq!(raw::SECRETS.contains(&key.as_str()), value == REDACTED, "{key}");
+    }
+}
+
+#[test]
+fn a_minimal_configuration_has_the_documented_defaults() {
+    let settings = load_with(&[], &[]).unwrap();
+    assert_eq!(
+        settings.eventhubs.hubs(),
+        ["twins"],
+        "names that differ in case are one hub"
+    );
+    assert_eq!(settings.eventhubs.prefetch.get(), 2000);
+    assert_eq!(settings.eventhubs.start, Start::Earliest);
+    assert_eq!(
+        settings.credential.identity,
+        Identity::Managed { client_id: None }
+    );
+    assert!(settings.credential.chosen_automatically);
+    assert!(settings.cosmos.binary_encoding);
+    assert_eq!(settings.cosmos.request_timeout, Duration::from_secs(5));
+    assert_eq!(settings.document.tombstone_ttl, Duration::from_secs(8 * 86_400));
+    assert_eq!(settings.router.linger, Duration::ZERO);
+    assert_eq!(settings.router.max_in_flight_bytes, 128 << 20);
+    assert_eq!(settings.checkpoint.on_invalid, OnInvalid::Stop);
+    assert_eq!(settings.http.listen, Some("127.0.0.1:8080".parse().unwrap()));
+}
+
+#[test]
+fn the_shipped_files_load() {
+    let load = |name: &str| Settings::load(&[repository_file(name)], std::iter::empty());
+    let local = load("local.toml").unwrap();
+    assert!(matches!(local.credential.identity, Identity::Emulator { .. }));
+    assert!(!local.cosmos.binary_encoding, "auto is off for loopback");
+    let production = load("production.example.toml").unwrap();
+    assert_eq!(production.telemetry.log_format, LogFormat::Json);
+}
+
+#[test]
+fn later_layers_win_and_every_value_knows_its_origin() {
+    let first = file(
+        "[cosmos]\ndatabase = \"one\"\ncontainer = \"one\"\nkey = \"c2VjcmV0\"\n[eventhubs]\nprefetch = 1000\n",
+    );
+    let second = file("[cosmos]\ncontainer = \"two\"\n");
+    let files = [first.path().to_owned(), second.path().to_owned()];
+    let settings = load_with(&files, &[("TWINSYNC__EVENTHUBS__PREFETCH", "3000")]).unwrap();
+    assert_eq!(settings.cosmos.database, "one");
+    assert_eq!(settings.cosmos.container, "two");
+    assert_eq!(settings.eventhubs.prefetch.get(), 3000);
+
+    let line = |key: &str| settings.effective().iter().find(|line| line.key == key).unwrap();
+    assert_eq!(line("cosmos.database").origin, Origin::File(files[0].clone()));
+    assert_eq!(line("cosmos.container").origin, Origin::File(files[1].clone()));
+    assert_eq!(
+        line("eventhubs.prefetch").origin,
+        Origin::Environment("TWINSYNC__EVENTHUBS__PREFETCH".into())
+    );
+    assert_eq!(line("router.linger").origin, Origin::Default);
+    assert_eq!(line("cosmos.key").value, REDACTED);
+    assert_eq!(
+        line("credential.token").value,
+        "",
+        "an unset secret is shown as unset"
+    );
+    assert!(!format!("{settings:?}").contains("c2VjcmV0"));
+}
+
+#[test]
+fn unknown_keys_are_refused_with_the_nearest_key_and_the_place() {
+    let file = file("[cosmos]\nendpont = \"x\"\n[rooter]\nlinger = \"1s\"\n[empty]\n");
+    let error = load_with(
+        &[file.path().to_owned()],
+        &[("TWINSYNC__CHECKPOINTS__PATH", "/x")],
+    )
+    .expect_err("unknown keys")
+    .to_string();
+    let place = file.path().display().to_string();
+    for expected in [
+        format!("cosmos.endpont (file {place}): unknown key: did you mean cosmos.endpoint?"),
+        format!("rooter.linger (file {place}): unknown key: did you mean router.linger?"),
+        format!("empty (file {place}): unknown key"),
+        "checkpoints.path (environment variable TWINSYNC__CHECKPOINTS__PATH): unknown key: did you mean \
+         checkpoint.path?"
+            .to_owned(),
+    ] {
+        assert!(error.contains(&expected), "{expected}\nnot in\n{error}");
+    }
+}
+
+#[test]
+fn all_problems_come_at_once_one_line_each() {
+    let error = Settings::load(
+        &[PathBuf::from("/does/not/exist.toml")],
+        [
+            ("TWINSYNC__ROUTER__LINGER", "5"),
+            ("TWINSYNC__EVENTHUBS__PREFETCH", "0"),
+            ("TWINSYNC__NOPE", "1"),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned())),
+    )
+    .expect_err("much is wrong");
+    let keys: Vec<_> = error
+        .problems
+        .iter()
+        .map(|problem| problem.key.as_deref())
+        .collect();
+    for key in [
+        None, // the file
+        Some("nope"),
+        Some("router.linger"),
+        Some("eventhubs.prefetch"),
+        Some("eventhubs.namespace"),
+        Some("eventhubs.lifecycle.hub"),
+        Some("eventhubs.twin_changes.hub"),
+        Some("cosmos.endpoint"),
+    ] {
+        assert!(keys.contains(&key), "{key:?} not in {keys:?}");
+    }
+    assert_eq!(error.to_string().lines().count(), 1 + error.problems.len());
+}
+
+#[test]
+fn a_section_or_list_in_the_place_of_a_value_is_explained() {
+    let file = file("cosmos = \"x\"\n[eventhubs]\nnamespace = [\"a\"]\n[router.linger]\nx = 1\n");
+    let error = load_with(&[file.path().to_owned()], &[])
+        .expect_err("wrong shapes")
+        .to_string();
+    assert!(
+        error.contains("cosmos (file") && error.contains("is a section"),
+        "{error}"
+    );
+    assert!(error.contains("must be a single value"), "{error}");
+    assert!(error.contains("router.linger.x"), "{error}");
+}
+
+#[test]
+fn values_that_are_commonly_mistaken_say_what_to_write() {
+    for (name, value, hint) in [
+        (
+            "EVENTHUBS__NAMESPACE",
+            "Endpoint=sb://c.servicebus.windows.net/;SharedAccessKeyName=a;SharedAccessKey=c2VjcmV0",
+            "connection string",
+        ),
+        (
+            "EVENTHUBS__NAMESPACE",
+            "sb://contoso.servicebus.windows.net",
+            "write only the host name",
+        ),
+        (
+            "EVENTHUBS__NAMESPACE",
+            "contoso",
+            "\"contoso.servicebus.windows.net\"",
+        ),
+        ("EVENTHUBS__NAMESPACE", "con toso.net", "not a host name"),
+        ("EVENTHUBS__ENDPOINT", "127.0.0.1:5672", "amqp://127.0.0.1:5672"),
+        (
+            "EVENTHUBS__ENDPOINT",
+            "amqp://u:p@127.0.0.1:5672",
+            "user or password",
+        ),
+        ("EVENTHUBS__PREFETCH", "0", "from 1 to 50000"),
+        ("EVENTHUBS__START", "oldest", "\"earliest\", \"latest\""),
+        ("EVENTHUBS__CONSUMER_GROUP", "a/b", "is not a name"),
+        (
+            "COSMOS__ENDPOINT",
+            "http://contoso.documents.azure.com",
+            "is not https",
+        ),
+        (
+            "COSMOS__ENDPOINT",
+            "AccountEndpoint=https://c;AccountKey=c2VjcmV0;",
+            "connection string",
+        ),
+        ("COSMOS__KEY", "not base64!", "is not base64"),
+        ("COSMOS__REQUEST_TIMEOUT", "200ms", "too short"),
+        ("COSMOS__CONCURRENCY_MAX", "many", "whole number"),
+        ("DOCUMENT__TOMBSTONE_TTL", "1500ms", "whole seconds"),
+        ("ROUTER__MAX_IN_FLIGHT_BYTES", "1KiB", "raise it"),
+        ("CHECKPOINT__STORE", "blob", "later version"),
+        ("CHECKPOINT__INTERVAL", "0s", "longer than nothing"),
+        ("HTTP__LISTEN", "8080", "IP address with a port"),
+        ("TELEMETRY__LOG_FILTER", "twinsync=loud", "not a log filter"),
+        ("CREDENTIAL__KIND", "emulator", "credential.token"),
+        ("CREDENTIAL__KIND", "client_secret", "AZURE_CLIENT_SECRET"),
+        ("CREDENTIAL__KIND", "workload", "AZURE_FEDERATED_TOKEN_FILE"),
+    ] {
+        let error = refused(&[(&format!("TWINSYNC__{name}"), value)]);
+        assert!(error.contains(hint), "{name} = {value}: {hint:?} not in\n{error}");
+        assert!(!error.contains("c2VjcmV0"), "a secret in\n{error}");
+    }
+}
+
+#[test]
+fn auto_is_decided_by_the_environment_and_our_own_keys_win() {
+    let identity = |extra: &[(&str, &str)]| load_with(&[], extra).unwrap().credential.identity;
+    let federated = [
+        ("AZURE_FEDERATED_TOKEN_FILE", "/var/run/token"),
+        ("AZURE_CLIENT_SECRET", "s"),
+        ("AZURE_TENANT_ID", "t"),
+        ("AZURE_CLIENT_ID", "c"),
+    ];
+    assert!(matches!(identity(&federated), Identity::Workload { tenant_id, .. } if tenant_id == "t"));
+    let own = [&federated[1..], &[("TWINSYNC__CREDENTIAL__CLIENT_ID", "ours")]].concat();
+    assert!(matches!(
+        identity(&own),
+        Identity::ClientSecret { client_id, client_secret, .. } if client_id == "ours" && client_secret.expose() == "s"
+    ));
+    assert_eq!(
+        identity(&federated[3..]),
+        Identity::Managed {
+            client_id: Some("c".into())
+        }
+    );
+    assert_eq!(
+        identity(&[("AZURE_FEDERATED_TOKEN_FILE", "")]),
+        Identity::Managed { client_id: None },
+        "an empty variable is not set"
+    );
+}
+
+#[test]
+fn real_tokens_never_travel_in_the_clear_and_emulator_tokens_never_to_azure() {
+    let error = refused(&[("TWINSYNC__EVENTHUBS__ENDPOINT", "amqp://broker:5672")]);
+    assert!(error.contains("plain text"), "{error}");
+    let error = refused(&[("TWINSYNC__COSMOS__ENDPOINT", "http://127.0.0.1:8081")]);
+    assert!(error.contains("http would show"), "{error}");
+    let emulator = [
+        ("TWINSYNC__CREDENTIAL__KIND", "emulator"),
+        ("TWINSYNC__CREDENTIAL__TOKEN", "t"),
+    ];
+    let error = refused(&emulator);
+    assert!(error.contains("needs eventhubs.endpoint"), "{error}");
+    assert!(error.contains("means nothing to this account"), "{error}");
+    let complete = [
+        emulator[0],
+        emulator[1],
+        ("TWINSYNC__EVENTHUBS__ENDPOINT", "amqp://broker:5672"),
+        ("TWINSYNC__COSMOS__ENDPOINT", "http://cosmos:8081"),
+        ("AZURE_COSMOS_EMULATOR_HOST", "cosmos"),
+    ];
+    let settings = load_with(&[], &complete).unwrap();
+    assert!(
+        !settings.cosmos.binary_encoding,
+        "auto is off for an emulator's host"
+    );
+}
+
+#[test]
+fn port_of_the_platform_decides_unless_http_is_off() {
+    let listen = |extra: &[(&str, &str)]| load_with(&[], extra).unwrap().http.listen;
+    assert_eq!(listen(&[("PORT", "9000")]), Some("0.0.0.0:9000".parse().unwrap()));
+    let explicit = ("TWINSYNC__HTTP__LISTEN", "[::1]:1234");
+    assert_eq!(listen(&[explicit]), Some("[::1]:1234".parse().unwrap()));
+    assert_eq!(
+        listen(&[explicit, ("PORT", "9000")]),
+        Some("0.0.0.0:9000".parse().unwrap())
+    );
+    assert_eq!(
+        listen(&[("TWINSYNC__HTTP__LISTEN", "off"), ("PORT", "9000")]),
+        None
+    );
+    let error = refused(&[("PORT", "http")]);
+    assert!(
+        error.contains("http.listen (environment variable PORT)"),
+        "{error}"
+    );
+}
+
+#[test]
+fn single_underscores_are_caught_and_other_names_left_alone() {
+    let error = refused(&[("TWINSYNC_COSMOS_DATABASE", "x")]);
+    assert!(error.contains("use TWINSYNC__COSMOS__DATABASE"), "{error}");
+    // What Kubernetes sets for a service named twinsync.
+    load_with(
+        &[],
+        &[
+            ("TWINSYNC_PORT", "tcp://10.0.0.1:80"),
+            ("TWINSYNC_SERVICE_HOST", "10.0.0.1"),
+        ],
+    )
+    .unwrap();
+}
+
+#[test]
+fn what_is_not_utf8_is_refused_where_it_is_ours() {
+    let error = refused(&[("TWINSYNC__COSMOS__KEY", "a\u{FFFD}")]);
+    assert!(error.contains("not valid UTF-8"), "{error}");
+    load_with(&[], &[("SOMETHING_ELSE", "a\u{FFFD}")]).unwrap();
+}
