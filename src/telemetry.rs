@@ -1,1 +1,4 @@
-//! To come.
+//! Logs and metrics.
+
+pub mod event;
+pub mod name;

@@ -233,6 +233,24 @@ impl Upsert {
         self.incarnation
     }
 
+    /// The device of that incarnation has been looked at.
+    pub fn incarnation_checked(&mut self) {
+        self.incarnation = None;
+    }
+
+    /// Adds an event behind the others, decided on what is stored by then.
+    pub fn add(&mut self, event: TwinEvent) {
+        self.events.push(event);
+        self.take = self.take.max(1);
+    }
+
+    /// The modules are about to follow; what is kept in memory says so, and the next write stores it.
+    pub fn swept(&mut self) {
+        if let Stored::Present(document, _) = &mut self.stored {
+            Arc::make_mut(document).sweep = None;
+        }
+    }
+
     /// Modules that have to follow what is stored.
     pub fn sweep(&self) -> Option<Sweep> {
         match &self.stored {
