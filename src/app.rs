@@ -1,1 +1,274 @@
-//! To come.
+//! The composition root: builds the adapters, spawns the tasks, owns the order of shutdown.
+//!
+//! Start: credential → container → stores → streams; whatever a person has to mend stops the start with one
+//! line. Once running, trouble is waited out.
+//!
+//! Shutdown: stop intake → drain with a deadline → checkpoint → close. What is not drained in time was not
+//! completed, so it is replayed; a second signal exits at once, which costs the same.
+
+use std::{sync::Arc, time::Duration};
+
+use azure_core::credentials::TokenCredential;
+use azure_messaging_eventhubs::CheckpointStore;
+use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    adapters::{
+        checkpoints,
+        cosmos::{self, CosmosStore},
+        credential::{self, EventHubsCredential},
+        dead_letters,
+        eventhubs::{self, EventHub},
+    },
+    config::{self, Settings},
+    domain::{decide::Rules, retry::Backoff},
+    ports::{DeadLetters, EventSource, SystemClock, TwinStore},
+    runtime::{
+        committer::Committer,
+        in_flight::InFlight,
+        partition::Progress,
+        router::{self, Panicked, Router},
+        stream::{self, Stream},
+    },
+};
+
+/// Batches on their way from the partitions to the router.
+const INTAKE: usize = 64;
+/// How often lag is measured.
+const LAG_INTERVAL: Duration = Duration::from_secs(5);
+/// How long waiting events may fail to arrive before a client is rebuilt.
+const STALL_LIMIT: Duration = Duration::from_secs(60);
+
+/// Why the daemon could not start, or had to stop. One line that says how to mend it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No credential.
+    #[error(transparent)]
+    Credential(#[from] credential::Error),
+    /// No container.
+    #[error(transparent)]
+    Cosmos(#[from] cosmos::ConnectError),
+    /// No place for checkpoints.
+    #[error(transparent)]
+    Checkpoints(#[from] checkpoints::Error),
+    /// No place for dead letters.
+    #[error(transparent)]
+    DeadLetters(#[from] dead_letters::Error),
+    /// A stream cannot be consumed.
+    #[error(transparent)]
+    Stream(#[from] stream::StartError),
+    /// Signals cannot be received.
+    #[error("cannot listen for signals: {0}")]
+    Signals(std::io::Error),
+    /// A task panicked.
+    #[error(transparent)]
+    Panicked(#[from] Panicked),
+}
+
+/// The outside world of one daemon.
+pub struct Outside {
+    /// Where events come from; one or two hubs.
+    pub sources: Vec<Arc<dyn EventSource>>,
+    /// Where documents go.
+    pub store: Arc<dyn TwinStore>,
+    /// Where progress is kept.
+    pub checkpoints: Arc<dyn CheckpointStore>,
+    /// Where events go that can never be applied.
+    pub dead_letters: Arc<dyn DeadLetters>,
+}
+
+impl Outside {
+    /// Connects to everything that `settings` name.
+    async fn connect(settings: &Settings) -> Result<Self, Error> {
+        let credential = credential::connect(&settings.credential.identity)?;
+        let access = match &settings.cosmos.key {
+            Some(key) => cosmos::Access::Key(key.expose().to_owned()),
+            None => cosmos::Access::Token(Arc::clone(&credential)),
+        };
+        let store = CosmosStore::connect(&cosmos_options(settings), access).await?;
+        let checkpoints = checkpoints::open(&settings.checkpoint.store).await?;
+        let dead_letters = dead_letters::open(&settings.dead_letters).await?;
+        // Only in front of Event Hubs: the others would use tokens that it says are still good.
+        let credential: Arc<dyn TokenCredential> = EventHubsCredential::new(credential);
+        let source = |hub: &str| -> Arc<dyn EventSource> {
+            Arc::new(EventHub::new(eventhubs_options(settings, hub), Arc::clone(&credential)))
+        };
+        Ok(Self {
+            sources: settings.eventhubs.hubs().into_iter().map(source).collect(),
+            store: Arc::new(store),
+            checkpoints,
+            dead_letters,
+        })
+    }
+}
+
+fn cosmos_options(settings: &Settings) -> cosmos::Options {
+    let cosmos = &settings.cosmos;
+    cosmos::Options {
+        endpoint: cosmos.endpoint.clone(),
+        database: cosmos.database.clone(),
+        container: cosmos.container.clone(),
+        region: cosmos.application_region.clone(),
+        request_timeout: cosmos.request_timeout,
+        binary_encoding: cosmos.binary_encoding,
+        id_scheme: settings.document.id,
+    }
+}
+
+fn eventhubs_options(settings: &Settings, hub: &str) -> eventhubs::Options {
+    let eventhubs = &settings.eventhubs;
+    eventhubs::Options {
+        namespace: eventhubs.namespace.clone(),
+        hub: hub.to_owned(),
+        consumer_group: eventhubs.consumer_group.clone(),
+        endpoint: eventhubs.endpoint.as_ref().map(|endpoint| endpoint.as_str().trim_end_matches('/').to_owned()),
+        prefetch: eventhubs.prefetch.get(),
+        open_timeout: eventhubs.open_timeout,
+    }
+}
+
+fn stream_options(settings: &Settings) -> stream::Options {
+    stream::Options {
+        namespace: settings.eventhubs.namespace.clone(),
+        consumer_group: settings.eventhubs.consumer_group.clone(),
+        fresh: match settings.eventhubs.start {
+            config::Start::Earliest => stream::Fresh::Earliest,
+            config::Start::Latest => stream::Fresh::Latest,
+        },
+        on_invalid: match settings.checkpoint.on_invalid {
+            config::OnInvalid::Stop => stream::OnInvalid::Stop,
+            config::OnInvalid::Earliest | config::OnInvalid::EarliestAndAudit => stream::OnInvalid::Earliest,
+        },
+        max_body_bytes: settings.document.max_event_size,
+        lag_interval: LAG_INTERVAL,
+        stall_limit: STALL_LIMIT,
+    }
+}
+
+fn router_options(settings: &Settings) -> router::Options {
+    let seconds = settings.document.tombstone_ttl.as_secs();
+    router::Options {
+        rules: Rules {
+            id_scheme: settings.document.id,
+            tombstone_ttl_seconds: u32::try_from(seconds).unwrap_or(u32::MAX),
+        },
+        most_concurrency: settings.cosmos.concurrency_max.get() as usize,
+        request_units_per_second: settings.cosmos.max_request_units_per_second.map(|units| units.get().into()),
+        linger: settings.router.linger,
+        max_batch: settings.router.max_events_per_write.get() as usize,
+        cache_bytes: settings.cache.max_bytes as u64,
+        backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(30)),
+    }
+}
+
+/// Runs the daemon until SIGTERM or SIGINT; a second signal exits at once.
+pub async fn run(settings: &Settings) -> Result<(), Error> {
+    let stop = stop_on_signals()?;
+    let outside = tokio::select! {
+        biased;
+        () = stop.cancelled() => return Ok(()),
+        outside = Box::pin(Outside::connect(settings)) => outside?,
+    };
+    Box::pin(consume(settings, outside, stop)).await
+}
+
+/// Consumes the streams of `outside` until `stop`, then drains and commits.
+pub async fn consume(settings: &Settings, outside: Outside, stop: CancellationToken) -> Result<(), Error> {
+    let mut streams = Vec::new();
+    for source in outside.sources {
+        let prepare = Stream::prepare(source, outside.checkpoints.as_ref(), stream_options(settings));
+        let prepared = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            prepared = prepare => prepared?,
+        };
+        streams.push(prepared);
+    }
+    let limits = InFlight::new(
+        settings.router.max_in_flight_events.get() as usize,
+        settings.router.max_in_flight_bytes,
+    );
+    let partitions: Vec<Arc<Progress>> = streams.iter().flat_map(Stream::progress).collect();
+    let committer = Committer::new(
+        outside.checkpoints,
+        &settings.eventhubs.namespace,
+        &settings.eventhubs.consumer_group,
+        settings.checkpoint.interval,
+        partitions,
+    );
+    let router = Router::new(
+        router_options(settings),
+        outside.store,
+        outside.dead_letters,
+        Arc::new(SystemClock),
+        Arc::clone(&limits),
+    );
+    let (intake, batches) = mpsc::channel(INTAKE);
+    let mut router = tokio::spawn(router.run(batches));
+    let mut consumers = JoinSet::new();
+    let intake_stop = stop.child_token();
+    for stream in streams {
+        consumers.spawn(stream.run(Arc::clone(&limits), intake.clone(), intake_stop.clone()));
+    }
+    drop(intake);
+    let commit_stop = CancellationToken::new();
+    let committer = tokio::spawn(committer.run(commit_stop.clone()));
+    tracing::info!("running");
+
+    // A task that ends by itself has panicked: everything else is brought to an orderly end.
+    let early = tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        ended = &mut router => Some(ended),
+        _ = consumers.join_next() => None,
+    };
+    let asked = stop.is_cancelled();
+    tracing::info!("stopping: no more intake, finishing what was received");
+    intake_stop.cancel();
+    let mut outcome = if asked { Ok(()) } else { Err(Panicked.into()) };
+    while let Some(ended) = consumers.join_next().await {
+        if !matches!(ended, Ok(Ok(()))) {
+            outcome = Err(Panicked.into());
+        }
+    }
+    if early.is_none() {
+        match timeout(settings.shutdown.drain_timeout, &mut router).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(_) => outcome = Err(Panicked.into()),
+            Err(_) => {
+                router.abort();
+                let (events, _) = limits.used();
+                tracing::warn!(events, "not everything was durable in time; it is replayed after the next start");
+            }
+        }
+    }
+    commit_stop.cancel();
+    if let Ok(mut committer) = committer.await {
+        let failed = committer.commit().await;
+        tracing::info!(failed, "stopped: checkpoints are written");
+    }
+    outcome
+}
+
+/// A token that the first SIGTERM or SIGINT cancels; the second ends the process.
+fn stop_on_signals() -> Result<CancellationToken, Error> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
+    let stop = CancellationToken::new();
+    let token = stop.clone();
+    tokio::spawn(async move {
+        for round in 0.. {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if round > 0 {
+                std::process::exit(130);
+            }
+            token.cancel();
+        }
+    });
+    Ok(stop)
+}

@@ -55,6 +55,11 @@ impl Progress {
         &self.id
     }
 
+    /// Begins one event.
+    pub fn begin(&self, position: Position) -> Result<Ticket, progress::Repeated> {
+        self.lock().begin(position)
+    }
+
     /// Completes one event.
     pub fn complete(&self, ticket: Ticket) {
         self.lock().complete(ticket);
@@ -232,7 +237,7 @@ impl Partition {
                     self.limits.acquire(message.weight()).await
                 }
             };
-            let begun = self.progress.lock().begin(message.position.clone());
+            let begun = self.progress.begin(message.position.clone());
             let ticket = match begun {
                 Ok(ticket) => ticket,
                 Err(_repeated) => {

@@ -36,10 +36,6 @@ use crate::{
     telemetry::event as fact,
 };
 
-/// First and longest wait after trouble with the store.
-const STORE_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
-/// First and longest wait after a dead letter could not be stored.
-const LETTER_BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 /// Completions and intake looked at before the lanes are started again.
 const TURN: usize = 1024;
 
@@ -58,6 +54,8 @@ pub struct Options {
     pub max_batch: usize,
     /// Bytes of documents kept for the next write of their twin.
     pub cache_bytes: u64,
+    /// How trouble with the store, or with dead letters, is waited out.
+    pub backoff: Backoff,
 }
 
 /// What partitions hand over.
@@ -257,7 +255,7 @@ impl Router {
             upsert: Upsert::new(events, cached, self.options.rules),
             key,
             items,
-            backoff: Backoff::new(STORE_BACKOFF.0, STORE_BACKOFF.1),
+            backoff: self.options.backoff.clone(),
             request_units: 0.0,
             writes: 0,
         })
@@ -372,8 +370,8 @@ impl Router {
     /// Stores a dead letter, however long it takes; the event is completed when it is durable.
     fn dead_letter(&mut self, reason: &'static str, detail: String, origin: Box<Origin>) {
         let dead_letters = Arc::clone(&self.dead_letters);
+        let mut backoff = self.options.backoff.clone();
         self.letters.spawn(async move {
-            let mut backoff = Backoff::new(LETTER_BACKOFF.0, LETTER_BACKOFF.1);
             loop {
                 let letter = DeadLetter {
                     partition: origin.progress.id(),
@@ -401,3 +399,6 @@ async fn wait(pause: Option<Duration>) {
         tokio::time::sleep(pause).await;
     }
 }
+
+#[cfg(test)]
+mod tests;
