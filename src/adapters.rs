@@ -4,3 +4,4 @@
 pub mod checkpoints;
 pub mod credential;
 pub mod dead_letters;
+mod durable_file;
