@@ -5,4 +5,5 @@ pub mod checkpoints;
 pub mod cosmos;
 pub mod credential;
 pub mod dead_letters;
+mod durable_file;
 pub mod eventhubs;

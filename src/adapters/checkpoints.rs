@@ -1,1 +1,104 @@
-//! To come.
+//! Where progress and ownership are kept, behind the SDK's [`CheckpointStore`].
+//!
+//! | store | for | durable |
+//! |---|---|---|
+//! | `memory` | trials and tests: the SDK's own | no |
+//! | `file` | one replica with a disk | yes |
+//!
+//! Damaged data is an error with a code, never "no checkpoint": starting over by mistake is the worse fault.
+
+mod file;
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use azure_core::error::ErrorKind;
+use azure_messaging_eventhubs::{CheckpointStore, InMemoryCheckpointStore};
+
+pub use self::file::FileStore;
+use crate::config;
+
+/// Opens the configured store.
+///
+/// # Errors
+/// The directory cannot be used, or another process uses it.
+pub async fn open(store: &config::CheckpointStore) -> Result<Arc<dyn CheckpointStore>, Error> {
+    match store {
+        config::CheckpointStore::Memory => Ok(Arc::new(InMemoryCheckpointStore::new())),
+        config::CheckpointStore::File { path } => Ok(Arc::new(FileStore::open(path.clone()).await?)),
+    }
+}
+
+/// What can be wrong with a store. Reaches callers of the trait inside an [`azure_core::Error`]: see
+/// [`Error::find`].
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another store has the directory.
+    #[error(
+        "cannot use checkpoint directory {}: {holder} uses it; stop that process or configure another directory \
+         ({})", path.display(), self.code()
+    )]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// Who holds it, as far as known.
+        holder: String,
+    },
+    /// A file holds something else than what was written there.
+    #[error(
+        "cannot read checkpoint file {}: {reason}; restore it, or delete it to begin at eventhubs.start ({})",
+        path.display(), self.code()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The operating system refused.
+    #[error("cannot {operation} {} ({})", path.display(), self.code())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On which file or directory.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The caller's data has no place in a store.
+    #[error("cannot store {what}: {reason}")]
+    Refused {
+        /// What was to be stored.
+        what: &'static str,
+        /// Why not.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// Stable code; `docs/errors/<code>.md` explains it.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::InUse { .. } => "CHECKPOINT_DIRECTORY_IN_USE",
+            Self::Damaged { .. } => "CHECKPOINT_DAMAGED",
+            Self::Io { .. } => "CHECKPOINT_IO",
+            Self::Refused { .. } => "CHECKPOINT_REFUSED",
+        }
+    }
+
+    /// The error of this kind inside an error of the trait's methods, if that is what it is.
+    pub fn find(error: &azure_core::Error) -> Option<&Self> {
+        error.downcast_ref()
+    }
+}
+
+impl From<Error> for azure_core::Error {
+    fn from(error: Error) -> Self {
+        let kind = match error {
+            Error::Damaged { .. } => ErrorKind::DataConversion,
+            Error::Io { .. } => ErrorKind::Io,
+            Error::InUse { .. } | Error::Refused { .. } => ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
+}

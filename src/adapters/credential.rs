@@ -1,1 +1,413 @@
-//! To come.
+//! Who we are towards Azure: one credential for the whole process.
+//!
+//! Share the result of [`connect`] between all clients: azure_identity caches tokens per instance and makes
+//! callers wait for each other behind a slow token service. Wrap it in [`EventHubsCredential`] for Event Hubs
+//! clients *only*; another client would use its prolonged tokens after they have expired.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use azure_core::{
+    credentials::{AccessToken, Secret, TokenCredential, TokenRequestOptions},
+    error::ErrorKind,
+    time::OffsetDateTime,
+};
+use azure_identity::{
+    AzureCliCredential, AzureCliCredentialOptions, ClientSecretCredential, ManagedIdentityCredential,
+    ManagedIdentityCredentialOptions, UserAssignedId, WorkloadIdentityCredential,
+    WorkloadIdentityCredentialOptions,
+};
+
+use crate::config::Identity;
+
+/// A credential could not be made; the configuration or the environment is incomplete.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot set up credential {kind:?}: {reason} ({})", Self::CODE)]
+pub struct Error {
+    /// The kind of credential, as `credential.kind` names it.
+    pub kind: &'static str,
+    /// What is wrong, in one line.
+    pub reason: String,
+}
+
+impl Error {
+    /// Stable code; `docs/errors/CREDENTIAL_UNUSABLE.md` explains it.
+    pub const CODE: &'static str = "CREDENTIAL_UNUSABLE";
+}
+
+/// Makes the credential for `identity`. No I/O: whether Azure accepts it shows with the first token.
+///
+/// # Errors
+/// The identity is incomplete or cannot work in this environment.
+pub fn connect(identity: &Identity) -> Result<Arc<dyn TokenCredential>, Error> {
+    let (kind, credential) = match identity {
+        Identity::Workload {
+            tenant_id,
+            client_id,
+            token_file,
+        } => {
+            let mut options = WorkloadIdentityCredentialOptions::default();
+            options.tenant_id = Some(tenant_id.clone());
+            options.client_id = Some(client_id.clone());
+            options.token_file_path = Some(token_file.clone());
+            (
+                "workload",
+                WorkloadIdentityCredential::new(Some(options)).map(erase),
+            )
+        }
+        Identity::Managed { client_id } => {
+            let mut options = ManagedIdentityCredentialOptions::default();
+            options.user_assigned_id = client_id.clone().map(UserAssignedId::ClientId);
+            (
+                "managed",
+                ManagedIdentityCredential::new(Some(options)).map(erase),
+            )
+        }
+        Identity::ClientSecret {
+            tenant_id,
+            client_id,
+            client_secret,
+        } => {
+            let secret = Secret::new(client_secret.expose().to_owned());
+            let credential = ClientSecretCredential::new(tenant_id, client_id.clone(), secret, None);
+            ("client_secret", credential.map(erase))
+        }
+        Identity::Cli { tenant_id } => {
+            let mut options = AzureCliCredentialOptions::default();
+            options.tenant_id = tenant_id.clone();
+            ("cli", AzureCliCredential::new(Some(options)).map(erase))
+        }
+        Identity::Emulator { token } => {
+            let credential: Arc<dyn TokenCredential> = Arc::new(EmulatorCredential(token.clone()));
+            ("emulator", Ok(credential))
+        }
+    };
+    credential.map_err(|error| Error {
+        kind,
+        reason: one_line(&error),
+    })
+}
+
+fn erase<C: TokenCredential + 'static>(credential: Arc<C>) -> Arc<dyn TokenCredential> {
+    credential
+}
+
+/// The error and what caused it, in one line of bounded length.
+///
+/// Token services answer with pages of text; the beginning is what tells people what to do. No secret is in
+/// them: requests carry secrets, answers of failed requests do not.
+pub fn one_line(error: &(dyn std::error::Error + 'static)) -> String {
+    /// Long enough for the code and the sentence of an Entra ID error.
+    const CHARACTERS_MAX: usize = 500;
+    let mut line = String::new();
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let text = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        // Many wrappers repeat their source.
+        if !line.contains(&text) {
+            if !line.is_empty() {
+                line.push_str(": ");
+            }
+            line.push_str(&text);
+        }
+        cause = error.source();
+    }
+    match line.char_indices().nth(CHARACTERS_MAX) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
+
+/// Presents a fixed text as a token that is always fresh. Emulators do not look at it.
+#[derive(Debug)]
+struct EmulatorCredential(crate::config::Secret);
+
+#[async_trait::async_trait]
+impl TokenCredential for EmulatorCredential {
+    async fn get_token(
+        &self,
+        _scopes: &[&str],
+        _options: Option<TokenRequestOptions<'_>>,
+    ) -> azure_core::Result<AccessToken> {
+        // Far enough away that no client starts to renew it: renewal of a token with little time left would
+        // never come to rest.
+        let expires_on = OffsetDateTime::now_utc() + Duration::from_secs(365 * 86_400);
+        Ok(AccessToken::new(self.0.expose().to_owned(), expires_on))
+    }
+}
+
+type Sleep = Arc<dyn Fn(Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
+/// Tries of one token request.
+const TRIES: u32 = 4;
+
+/// Upper bound of the first wait; doubles with each try. All waits together stay below 1.5 s.
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+
+/// What is added to a token's expiry.
+///
+/// The Event Hubs client renews 6 minutes before the expiry that it was told (azure_messaging_eventhubs 0.15),
+/// but azure_identity 1.0 hands out its cached token until 5 minutes before the true one: for a minute, every
+/// connection would put the same old token several times a second. With 2 minutes added, renewal starts when
+/// the cache is ready to fetch a new token.
+const PROLONGATION: azure_core::time::Duration = azure_core::time::Duration::seconds(120);
+
+/// The credential as Event Hubs clients need it.
+///
+/// It tries again inside `get_token`, because the client gives up renewal for good after one failed try, and it
+/// prolongs the expiry (see [`PROLONGATION`]). If renewal fails all the same, the broker detaches at the true
+/// expiry: that is what [`Self::true_expiry`] is for.
+pub struct EventHubsCredential {
+    inner: Arc<dyn TokenCredential>,
+    true_expiry: Mutex<Option<OffsetDateTime>>,
+    sleep: Sleep,
+}
+
+impl EventHubsCredential {
+    /// Wraps the process's credential. Make one per Event Hubs client, so that the expiry belongs to it.
+    pub fn new(inner: Arc<dyn TokenCredential>) -> Arc<Self> {
+        Self::with_sleep(inner, Arc::new(|wait| Box::pin(tokio::time::sleep(wait))))
+    }
+
+    fn with_sleep(inner: Arc<dyn TokenCredential>, sleep: Sleep) -> Arc<Self> {
+        Arc::new(Self {
+            inner,
+            true_expiry: Mutex::new(None),
+            sleep,
+        })
+    }
+
+    /// When the last token that was handed out really expires; `None` before the first.
+    ///
+    /// Once this has passed, renewal has failed and stopped: replace the client.
+    pub fn true_expiry(&self) -> Option<OffsetDateTime> {
+        *self.true_expiry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for EventHubsCredential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventHubsCredential")
+            .field("inner", &self.inner)
+            .field("true_expiry", &self.true_expiry())
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait::async_trait]
+impl TokenCredential for EventHubsCredential {
+    async fn get_token(
+        &self,
+        scopes: &[&str],
+        options: Option<TokenRequestOptions<'_>>,
+    ) -> azure_core::Result<AccessToken> {
+        let mut wait_max = FIRST_WAIT;
+        let mut attempt = 1;
+        loop {
+            match self.inner.get_token(scopes, options.clone()).await {
+                Ok(token) => {
+                    let mut true_expiry = self.true_expiry.lock().unwrap_or_else(PoisonError::into_inner);
+                    *true_expiry = Some(token.expires_on);
+                    // A moment at the end of the calendar stays as it is.
+                    let expires_on = token
+                        .expires_on
+                        .checked_add(PROLONGATION)
+                        .unwrap_or(token.expires_on);
+                    return Ok(AccessToken::new(token.token, expires_on));
+                }
+                Err(error) if attempt < TRIES => {
+                    tracing::debug!(
+                        attempt,
+                        error = one_line(&error),
+                        "no token for Event Hubs, trying again"
+                    );
+                    (self.sleep)(wait_max.mul_f64(rand::random())).await;
+                    wait_max *= 2;
+                    attempt += 1;
+                }
+                Err(error) => {
+                    let message = format!(
+                        "no token for Event Hubs after {TRIES} tries: {}",
+                        one_line(&error)
+                    );
+                    return Err(azure_core::Error::with_error(
+                        ErrorKind::Credential,
+                        error,
+                        message,
+                    ));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+    use crate::config;
+
+    /// Answers with a script; an empty script is a failed test.
+    #[derive(Debug)]
+    struct Scripted(Mutex<VecDeque<Result<OffsetDateTime, &'static str>>>);
+
+    #[async_trait::async_trait]
+    impl TokenCredential for Scripted {
+        async fn get_token(
+            &self,
+            scopes: &[&str],
+            _options: Option<TokenRequestOptions<'_>>,
+        ) -> azure_core::Result<AccessToken> {
+            assert_eq!(scopes, ["scope"]);
+            match self
+                .0
+                .lock()
+                .unwrap()
+                .pop_front()
+                .expect("no more calls than scripted")
+            {
+                Ok(expires_on) => Ok(AccessToken::new("token", expires_on)),
+                Err(message) => Err(azure_core::Error::with_message(ErrorKind::Credential, message)),
+            }
+        }
+    }
+
+    /// The wrapper around a script, and the waits it asks for. Nothing really sleeps.
+    fn wrapped(
+        script: impl IntoIterator<Item = Result<OffsetDateTime, &'static str>>,
+    ) -> (Arc<EventHubsCredential>, Arc<Mutex<Vec<Duration>>>) {
+        let waits = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&waits);
+        let sleep: Sleep = Arc::new(move |wait| {
+            seen.lock().unwrap().push(wait);
+            Box::pin(std::future::ready(()))
+        });
+        let inner = Arc::new(Scripted(Mutex::new(script.into_iter().collect())));
+        (EventHubsCredential::with_sleep(inner, sleep), waits)
+    }
+
+    fn soon() -> OffsetDateTime {
+        OffsetDateTime::now_utc() + Duration::from_secs(3600)
+    }
+
+    #[tokio::test]
+    async fn the_reported_expiry_is_prolonged_and_the_true_one_remembered() {
+        let expiry = soon();
+        let (credential, waits) = wrapped([Ok(expiry)]);
+        assert_eq!(credential.true_expiry(), None);
+        let token = credential.get_token(&["scope"], None).await.unwrap();
+        assert_eq!(token.expires_on, expiry + Duration::from_secs(120));
+        assert_eq!(token.token.secret(), "token");
+        assert_eq!(credential.true_expiry(), Some(expiry));
+        assert_eq!(waits.lock().unwrap().len(), 0);
+    }
+
+    #[tokio::test]
+    async fn passing_failures_are_hidden_behind_growing_jittered_waits() {
+        let expiry = soon();
+        let (credential, waits) = wrapped([Err("a"), Err("b"), Err("c"), Ok(expiry)]);
+        credential.get_token(&["scope"], None).await.unwrap();
+        let waits = waits.lock().unwrap();
+        assert_eq!(waits.len(), 3);
+        for (wait, limit) in waits.iter().zip([200, 400, 800]) {
+            assert!(*wait <= Duration::from_millis(limit), "{waits:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn after_four_failures_the_last_reason_is_told_and_the_old_expiry_kept() {
+        let expiry = soon();
+        let (credential, waits) = wrapped([Ok(expiry), Err("a"), Err("b"), Err("c"), Err("the\n  last")]);
+        credential.get_token(&["scope"], None).await.unwrap();
+        let error = credential
+            .get_token(&["scope"], None)
+            .await
+            .expect_err("all tries fail");
+        assert_eq!(
+            error.to_string(),
+            "no token for Event Hubs after 4 tries: the last"
+        );
+        assert_eq!(waits.lock().unwrap().len(), 3);
+        assert_eq!(
+            credential.true_expiry(),
+            Some(expiry),
+            "what was handed out before still expires then"
+        );
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_calendar_is_no_reason_to_panic() {
+        let last = time::macros::datetime!(9999-12-31 23:59:59 UTC);
+        let (credential, _) = wrapped([Ok(last)]);
+        assert_eq!(
+            credential.get_token(&["scope"], None).await.unwrap().expires_on,
+            last
+        );
+    }
+
+    #[tokio::test]
+    async fn the_emulator_presents_its_text_and_never_prints_it() {
+        let identity = Identity::Emulator {
+            token: config::Secret::new("hunter2"),
+        };
+        let credential = connect(&identity).unwrap();
+        let token = credential.get_token(&["any"], None).await.unwrap();
+        assert_eq!(token.token.secret(), "hunter2");
+        assert!(token.expires_on > OffsetDateTime::now_utc() + Duration::from_secs(86_400));
+        assert!(!format!("{credential:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn what_azure_identity_refuses_is_one_line_with_a_code() {
+        let identity = Identity::ClientSecret {
+            tenant_id: "not a tenant!".into(),
+            client_id: "client".into(),
+            client_secret: config::Secret::new("hunter2"),
+        };
+        let message = connect(&identity).expect_err("a malformed tenant").to_string();
+        assert!(
+            message.starts_with("cannot set up credential \"client_secret\": "),
+            "{message}"
+        );
+        assert!(message.ends_with("(CREDENTIAL_UNUSABLE)"), "{message}");
+        assert!(
+            !message.contains('\n') && !message.contains("hunter2"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn every_kind_can_be_made_without_the_network() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "assertion").unwrap();
+        for identity in [
+            Identity::Workload {
+                tenant_id: "tenant".into(),
+                client_id: "client".into(),
+                token_file: file.path().to_owned(),
+            },
+            Identity::Managed { client_id: None },
+            Identity::Managed {
+                client_id: Some("client".into()),
+            },
+            Identity::Cli { tenant_id: None },
+        ] {
+            connect(&identity).unwrap();
+        }
+    }
+
+    #[test]
+    fn causes_are_joined_without_repetition_and_long_ones_cut() {
+        let inner = azure_core::Error::with_message(ErrorKind::Credential, "inner\n\treason");
+        let outer = azure_core::Error::with_error(ErrorKind::Credential, inner, "outer: inner reason");
+        assert_eq!(one_line(&outer), "outer: inner reason");
+        let long = azure_core::Error::with_message(ErrorKind::Other, "ä".repeat(10_000));
+        assert_eq!(one_line(&long).chars().count(), 501);
+    }
+}

@@ -1,0 +1,322 @@
+//! The JSON form of a dead letter: complete enough to judge the event, and to replay it exactly.
+//!
+//! Types of properties are kept, since a string and a number of the same look mean different things to decode.
+//! A body is kept as text where it is UTF-8, so that people can read it, and as base64 otherwise.
+
+use std::{collections::BTreeMap, io, path::PathBuf};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{
+    id::{PartitionId, Position, SequenceNumber},
+    message::{Message, Property},
+    ticks::Ticks,
+};
+
+/// A dead letter as read back.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredLetter {
+    /// When it was stored first; `None` where the machine's clock was not set.
+    pub stored_at: Option<Ticks>,
+    /// The partition it came from.
+    pub partition: PartitionId,
+    /// Stable reason code.
+    pub reason: String,
+    /// One sentence for people.
+    pub detail: String,
+    /// The message as received.
+    pub message: Message,
+}
+
+/// A dead letter cannot be read back.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The operating system refused.
+    #[error("cannot read dead letter {}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// It is not a letter that this version understands.
+    #[error("cannot read dead letter {}: {reason}; discard it if it was edited by hand (DEAD_LETTER_DAMAGED)", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl StoredLetter {
+    /// Whether both are letters of one event. When and why they were stored does not count.
+    ///
+    /// Compared in stored form: a number that is no number is not equal to itself, but its letter is the same.
+    pub(super) fn is_of_the_same_event(&self, other: &Self) -> bool {
+        let event = |letter: &Self| {
+            let file = LetterFile {
+                stored_at: None,
+                reason: String::new(),
+                detail: String::new(),
+                ..LetterFile::from(letter)
+            };
+            serde_json::to_vec(&file).ok()
+        };
+        event(self).is_some_and(|event_of_self| Some(event_of_self) == event(other))
+    }
+
+    pub(super) fn to_json(&self) -> serde_json::Result<Vec<u8>> {
+        let mut bytes = serde_json::to_vec_pretty(&LetterFile::from(self))?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+
+    /// The letter, or what is wrong with it.
+    pub(super) fn from_json(bytes: &[u8]) -> Result<Self, String> {
+        let file: LetterFile = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        file.letter()
+    }
+}
+
+/// Content of a file.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LetterFile {
+    format: Format,
+    stored_at: Option<Moment>,
+    reason: String,
+    detail: String,
+    stream: String,
+    partition: String,
+    sequence_number: i64,
+    offset: String,
+    enqueued: Option<Moment>,
+    application_properties: BTreeMap<String, StoredProperty>,
+    annotations: BTreeMap<String, StoredProperty>,
+    body: Bytes,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum Format {
+    #[serde(rename = "twinsync-dead-letter-1")]
+    One,
+}
+
+/// `{"text": "…"}` or `{"base64": "…"}`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Bytes {
+    Text(String),
+    Base64(String),
+}
+
+/// Calendar text where there is one for the moment, else its ticks.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Moment {
+    Text(Ticks),
+    Ticks(i64),
+}
+
+/// A property with its type as the key, e.g. `{"integer": 7}`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum StoredProperty {
+    Text(String),
+    Integer(i64),
+    Number(f64),
+    /// The bits of a number that JSON has no notation for.
+    NumberBits(u64),
+    Boolean(bool),
+    Time(Moment),
+    Binary(String),
+    Other(String),
+}
+
+impl From<&StoredLetter> for LetterFile {
+    fn from(letter: &StoredLetter) -> Self {
+        let message = &letter.message;
+        let stored = |properties: &BTreeMap<String, Property>| {
+            let pairs = properties.iter();
+            pairs
+                .map(|(name, value)| (name.clone(), StoredProperty::from(value)))
+                .collect()
+        };
+        Self {
+            format: Format::One,
+            stored_at: letter.stored_at.map(Moment::from),
+            reason: letter.reason.clone(),
+            detail: letter.detail.clone(),
+            stream: letter.partition.stream.clone(),
+            partition: letter.partition.partition.clone(),
+            sequence_number: message.position.sequence_number.0,
+            offset: message.position.offset.clone(),
+            enqueued: message.enqueued.map(Moment::from),
+            application_properties: stored(&message.application_properties),
+            annotations: stored(&message.annotations),
+            body: match std::str::from_utf8(&message.body) {
+                Ok(text) => Bytes::Text(text.to_owned()),
+                Err(_) => Bytes::Base64(STANDARD.encode(&message.body)),
+            },
+        }
+    }
+}
+
+impl LetterFile {
+    fn letter(self) -> Result<StoredLetter, String> {
+        let properties = |stored: BTreeMap<String, StoredProperty>| {
+            let pairs = stored.into_iter();
+            pairs
+                .map(|(name, value)| Ok((name, value.property()?)))
+                .collect::<Result<BTreeMap<_, _>, String>>()
+        };
+        Ok(StoredLetter {
+            stored_at: self.stored_at.map(Moment::ticks),
+            partition: PartitionId {
+                stream: self.stream,
+                partition: self.partition,
+            },
+            reason: self.reason,
+            detail: self.detail,
+            message: Message {
+                position: Position {
+                    sequence_number: SequenceNumber(self.sequence_number),
+                    offset: self.offset,
+                },
+                enqueued: self.enqueued.map(Moment::ticks),
+                body: match self.body {
+                    Bytes::Text(text) => text.into_bytes(),
+                    Bytes::Base64(text) => decode(&text)?,
+                },
+                application_properties: properties(self.application_properties)?,
+                annotations: properties(self.annotations)?,
+            },
+        })
+    }
+}
+
+fn decode(text: &str) -> Result<Vec<u8>, String> {
+    STANDARD
+        .decode(text)
+        .map_err(|error| format!("bad base64: {error}"))
+}
+
+impl From<Ticks> for Moment {
+    fn from(ticks: Ticks) -> Self {
+        match Ticks::parse(&ticks.to_string()) == Some(ticks) {
+            true => Self::Text(ticks),
+            false => Self::Ticks(ticks.get()),
+        }
+    }
+}
+
+impl Moment {
+    fn ticks(self) -> Ticks {
+        match self {
+            Self::Text(ticks) => ticks,
+            Self::Ticks(ticks) => Ticks::new(ticks),
+        }
+    }
+}
+
+impl From<&Property> for StoredProperty {
+    fn from(property: &Property) -> Self {
+        match property {
+            Property::Text(text) => Self::Text(text.clone()),
+            Property::Integer(number) => Self::Integer(*number),
+            Property::Number(number) if number.is_finite() => Self::Number(*number),
+            Property::Number(number) => Self::NumberBits(number.to_bits()),
+            Property::Boolean(value) => Self::Boolean(*value),
+            Property::Time(ticks) => Self::Time(Moment::from(*ticks)),
+            Property::Binary(bytes) => Self::Binary(STANDARD.encode(bytes)),
+            Property::Other(text) => Self::Other(text.clone()),
+        }
+    }
+}
+
+impl StoredProperty {
+    fn property(self) -> Result<Property, String> {
+        Ok(match self {
+            Self::Text(text) => Property::Text(text),
+            Self::Integer(number) => Property::Integer(number),
+            Self::Number(number) => Property::Number(number),
+            Self::NumberBits(bits) => Property::Number(f64::from_bits(bits)),
+            Self::Boolean(value) => Property::Boolean(value),
+            Self::Time(moment) => Property::Time(moment.ticks()),
+            Self::Binary(text) => Property::Binary(decode(&text)?),
+            Self::Other(text) => Property::Other(text),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn property() -> impl Strategy<Value = Property> {
+        prop_oneof![
+            any::<String>().prop_map(Property::Text),
+            any::<i64>().prop_map(Property::Integer),
+            any::<f64>().prop_map(Property::Number),
+            any::<bool>().prop_map(Property::Boolean),
+            any::<i64>().prop_map(|ticks| Property::Time(Ticks::new(ticks))),
+            any::<Vec<u8>>().prop_map(Property::Binary),
+            any::<String>().prop_map(Property::Other),
+        ]
+    }
+
+    fn properties() -> impl Strategy<Value = BTreeMap<String, Property>> {
+        proptest::collection::btree_map(any::<String>(), property(), 0..5)
+    }
+
+    fn letter() -> impl Strategy<Value = StoredLetter> {
+        let body = prop_oneof![any::<Vec<u8>>(), any::<String>().prop_map(String::into_bytes)];
+        let message = (
+            any::<(i64, String, Option<i64>)>(),
+            body,
+            properties(),
+            properties(),
+        )
+            .prop_map(
+                |((number, offset, enqueued), body, application_properties, annotations)| Message {
+                    position: Position {
+                        sequence_number: SequenceNumber(number),
+                        offset,
+                    },
+                    enqueued: enqueued.map(Ticks::new),
+                    body,
+                    application_properties,
+                    annotations,
+                },
+            );
+        (any::<(Option<i64>, String, String, String, String)>(), message).prop_map(
+            |((stored_at, stream, partition, reason, detail), message)| StoredLetter {
+                stored_at: stored_at.map(Ticks::new),
+                partition: PartitionId { stream, partition },
+                reason,
+                detail,
+                message,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn every_letter_reads_back_as_it_was(letter in letter()) {
+            let read = StoredLetter::from_json(&letter.to_json().unwrap()).unwrap();
+            // NaN is not equal to itself, so bits are compared, through the printed form.
+            prop_assert_eq!(format!("{read:?}"), format!("{letter:?}"));
+            prop_assert!(read.is_of_the_same_event(&letter));
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in any::<Vec<u8>>()) {
+            let _ = StoredLetter::from_json(&bytes);
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Small files that are either the old or the new one after a crash, never half of one.
+//!
+//! All functions block: call them through [`tokio::task::spawn_blocking`].
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// Ends the names of files that are still being written.
+const TEMPORARY: &str = ".tmp";
+
+/// Content that is durable beside its target and waits to take its place.
+#[derive(Debug)]
+pub(super) struct Staged {
+    temporary: PathBuf,
+    target: PathBuf,
+}
+
+impl Staged {
+    /// Writes `bytes` next to `target` and makes them durable. The target is untouched.
+    ///
+    /// The directory must exist. Each call uses a name of its own, so that a repeat may run beside the attempt
+    /// that it repeats.
+    pub(super) fn write(target: &Path, bytes: &[u8]) -> io::Result<Self> {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let name = target.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut temporary = OsString::from(name);
+        let unique = COUNTER.fetch_add(1, Ordering::Relaxed);
+        temporary.push(format!(".{}-{unique}{TEMPORARY}", std::process::id()));
+        let staged = Self {
+            temporary: target.with_file_name(temporary),
+            target: target.to_owned(),
+        };
+        let written = File::create(&staged.temporary).and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()
+        });
+        match written {
+            Ok(()) => Ok(staged),
+            Err(error) => {
+                // Frees the space on a full disk. The first error is the one that tells what is wrong.
+                let _ = fs::remove_file(&staged.temporary);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes the target's place, durably.
+    pub(super) fn commit(self) -> io::Result<()> {
+        fs::rename(&self.temporary, &self.target)?;
+        sync_directory(self.target.parent().ok_or(io::ErrorKind::InvalidInput)?)
+    }
+}
+
+/// Replaces or creates `target` with `bytes`. When this returns, the content is durable.
+pub(super) fn replace(target: &Path, bytes: &[u8]) -> io::Result<()> {
+    Staged::write(target, bytes)?.commit()
+}
+
+/// Creates a directory with its parents, so that they are still there after a crash.
+pub(super) fn create_directory(directory: &Path) -> io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        create_directory(parent)?;
+    }
+    match fs::create_dir(directory) {
+        // Someone else was faster; a file in the way is an error.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {}
+        other => other?,
+    }
+    let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
+    sync_directory(parent.unwrap_or(Path::new(".")))
+}
+
+/// Makes renames and new entries in a directory durable.
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// Removes what a crash left half-written in `directory`. Only for an owner who knows that nobody writes there.
+pub(super) fn remove_temporaries(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().ends_with(TEMPORARY) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// A name of the outside world as the name of a file: lower-cased, because Event Hubs compares names without
+/// case, and percent-encoded, so that no two names share a file and none leaves its directory.
+pub(super) fn file_name(name: &str) -> String {
+    use std::fmt::Write as _;
+    let mut encoded = String::with_capacity(name.len());
+    let only_dots = name.bytes().all(|byte| byte == b'.');
+    for character in name.chars().flat_map(char::to_lowercase) {
+        let plain =
+            matches!(character, 'a'..='z' | '0'..='9' | '-' | '_' | '$') || (character == '.' && !only_dots);
+        if plain {
+            encoded.push(character);
+        } else {
+            let mut buffer = [0; 4];
+            for byte in character.encode_utf8(&mut buffer).bytes() {
+                // Writing to a String cannot fail.
+                let _ = write!(encoded, "%{byte:02X}");
+            }
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_leave_their_directory_and_case_does_not_count() {
+        assert_eq!(
+            file_name("Contoso.servicebus.windows.net"),
+            "contoso.servicebus.windows.net"
+        );
+        assert_eq!(file_name("$Default"), "$default");
+        assert_eq!(file_name(".."), "%2E%2E");
+        assert_eq!(file_name("../a\\b%"), "..%2Fa%5Cb%25");
+        assert_eq!(file_name("Ä"), file_name("ä"));
+    }
+
+    #[test]
+    fn a_crash_before_the_rename_leaves_the_old_content() {
+        let directory = tempfile::tempdir().unwrap();
+        let target = directory.path().join("x.json");
+        replace(&target, b"old").unwrap();
+        let staged = Staged::write(&target, b"new").unwrap();
+        std::mem::forget(staged);
+        assert_eq!(fs::read(&target).unwrap(), b"old");
+        remove_temporaries(directory.path()).unwrap();
+        let names: Vec<_> = fs::read_dir(directory.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(names, ["x.json"]);
+    }
+
+    #[test]
+    fn a_file_in_the_way_of_a_directory_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("x"), "").unwrap();
+        create_directory(&directory.path().join("x/y")).expect_err("x is a file");
+        create_directory(&directory.path().join("a/b/c")).unwrap();
+        create_directory(&directory.path().join("a/b/c")).unwrap();
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn different_names_never_share_a_file(a in "[A-Za-z%/.2F]{1,6}", b in "[A-Za-z%/.2F]{1,6}") {
+            proptest::prop_assert_eq!(a.to_lowercase() == b.to_lowercase(), file_name(&a) == file_name(&b));
+        }
+    }
+}
