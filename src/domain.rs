@@ -4,6 +4,7 @@
 //! arguments. The same input gives the same output, which is what makes the property tests possible.
 
 pub mod document;
+pub mod health;
 pub mod id;
 pub mod message;
 pub mod ticks;

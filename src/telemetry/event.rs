@@ -1,0 +1,414 @@
+//! Operational facts. Each emits its log line and its metric together.
+//!
+//! Construct one and call `emit`. "Dropped" would mean lost for ever and does not occur: a retry is not a drop.
+
+use std::time::Duration;
+
+use super::{
+    label::{Decision, Purpose, ReadOutcome, WriteKind, WriteOutcome},
+    metrics::{Metrics, PartitionMetrics, StreamMetrics},
+};
+use crate::domain::id::{PartitionId, SequenceNumber, TwinKey};
+
+/// An event was decided about.
+#[derive(Debug, Clone, Copy)]
+pub struct EventDecided<'a> {
+    /// Its partition.
+    pub partition: &'a PartitionId,
+    /// Its number there.
+    pub sequence_number: SequenceNumber,
+    /// The twin it is about.
+    pub twin: &'a TwinKey,
+    /// What was decided.
+    pub decision: Decision,
+}
+
+impl EventDecided<'_> {
+    /// TRACE; DEBUG where the order was in doubt.
+    pub fn emit(&self, metrics: &StreamMetrics) {
+        metrics.decided(self.decision);
+        let decision = self.decision.label();
+        match self.decision {
+            Decision::Regression | Decision::Suspect | Decision::Gap | Decision::Partial => tracing::debug!(
+                partition = %self.partition, sequence_number = %self.sequence_number, twin = %self.twin, decision,
+                "event in doubt: the document is flagged"
+            ),
+            Decision::Applied
+            | Decision::Duplicate
+            | Decision::Stale
+            | Decision::Ignored
+            | Decision::DeadLettered => tracing::trace!(
+                partition = %self.partition, sequence_number = %self.sequence_number, twin = %self.twin, decision,
+                "event decided"
+            ),
+        }
+    }
+}
+
+/// An event does not concern the replica.
+#[derive(Debug, Clone, Copy)]
+pub struct EventIgnored<'a> {
+    /// Its partition.
+    pub partition: &'a PartitionId,
+    /// Its number there.
+    pub sequence_number: SequenceNumber,
+    /// Why not.
+    pub reason: &'static str,
+}
+
+impl EventIgnored<'_> {
+    /// TRACE: other sources on the hub are normal.
+    pub fn emit(&self, metrics: &Metrics, stream: &StreamMetrics) {
+        metrics.event_ignored(self.reason);
+        stream.decided(Decision::Ignored);
+        tracing::trace!(
+            partition = %self.partition, sequence_number = %self.sequence_number, reason = self.reason,
+            "event ignored"
+        );
+    }
+}
+
+/// An event can never be applied and is durably kept aside.
+#[derive(Debug, Clone, Copy)]
+pub struct EventDeadLettered<'a> {
+    /// Its partition.
+    pub partition: &'a PartitionId,
+    /// Its number there.
+    pub sequence_number: SequenceNumber,
+    /// Stable reason code.
+    pub reason: &'static str,
+    /// One sentence; no payload.
+    pub detail: &'a str,
+}
+
+impl EventDeadLettered<'_> {
+    /// WARN.
+    pub fn emit(&self, metrics: &Metrics, stream: &StreamMetrics) {
+        metrics.event_dead_lettered(self.reason);
+        stream.decided(Decision::DeadLettered);
+        tracing::warn!(
+            partition = %self.partition, sequence_number = %self.sequence_number, reason = self.reason,
+            detail = self.detail, "event dead-lettered: it can never be applied; the partition goes on"
+        );
+    }
+}
+
+/// A dead letter could not be stored; its partition's progress waits.
+#[derive(Debug, Clone, Copy)]
+pub struct DeadLetterDelayed<'a> {
+    /// Its partition.
+    pub partition: &'a PartitionId,
+    /// Its number there.
+    pub sequence_number: SequenceNumber,
+    /// What went wrong, in one line.
+    pub error: &'a str,
+    /// Time until the next try.
+    pub retry_in: Duration,
+}
+
+impl DeadLetterDelayed<'_> {
+    /// WARN.
+    pub fn emit(&self) {
+        tracing::warn!(
+            partition = %self.partition, sequence_number = %self.sequence_number, error = self.error,
+            retry_in = ?self.retry_in, "cannot store a dead letter: the partition's checkpoint waits for it"
+        );
+    }
+}
+
+/// An attempt to write a document came to an end.
+#[derive(Debug, Clone, Copy)]
+pub struct WriteFinished<'a> {
+    /// The twin.
+    pub twin: &'a TwinKey,
+    /// How it was to be written.
+    pub kind: WriteKind,
+    /// What became of it.
+    pub outcome: WriteOutcome,
+    /// How many events it carried.
+    pub events: usize,
+    /// What it cost.
+    pub request_units: f64,
+    /// What the store said, for outcomes other than written.
+    pub message: Option<&'a str>,
+}
+
+impl WriteFinished<'_> {
+    /// TRACE when written, WARN when rejected, else DEBUG: what passes is tried again.
+    pub fn emit(&self, metrics: &Metrics) {
+        metrics.write_finished(self.kind, self.outcome);
+        metrics.request_units_spent(Purpose::Live, self.request_units);
+        let (kind, outcome) = (self.kind.label(), self.outcome.label());
+        match self.outcome {
+            WriteOutcome::Written => {
+                metrics.events_written(self.events);
+                tracing::trace!(twin = %self.twin, kind, events = self.events, "document written");
+            }
+            WriteOutcome::Conflict | WriteOutcome::Throttled | WriteOutcome::Unavailable => tracing::debug!(
+                twin = %self.twin, kind, outcome, message = self.message, "document not written, trying again"
+            ),
+            WriteOutcome::Rejected => tracing::warn!(
+                twin = %self.twin, kind, events = self.events, message = self.message,
+                "document rejected for good by the store"
+            ),
+        }
+    }
+}
+
+/// An attempt to read a document came to an end.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadFinished<'a> {
+    /// The twin.
+    pub twin: &'a TwinKey,
+    /// What became of it.
+    pub outcome: ReadOutcome,
+    /// What it cost.
+    pub request_units: f64,
+    /// What the store said, where it did not answer.
+    pub message: Option<&'a str>,
+}
+
+impl ReadFinished<'_> {
+    /// TRACE, or DEBUG without an answer.
+    pub fn emit(&self, metrics: &Metrics) {
+        metrics.read_finished(self.outcome);
+        metrics.request_units_spent(Purpose::Live, self.request_units);
+        match self.outcome {
+            ReadOutcome::Present | ReadOutcome::Absent => {
+                tracing::trace!(twin = %self.twin, outcome = self.outcome.label(), "document read");
+            }
+            ReadOutcome::Throttled | ReadOutcome::Unavailable => tracing::debug!(
+                twin = %self.twin, outcome = self.outcome.label(), message = self.message,
+                "document not read, trying again"
+            ),
+        }
+    }
+}
+
+/// The connection to a partition was given up and is built anew.
+#[derive(Debug, Clone, Copy)]
+pub struct PartitionRebuilt<'a> {
+    /// The partition.
+    pub partition: &'a PartitionId,
+    /// Stable reason code.
+    pub reason: &'static str,
+    /// What went wrong, in one line.
+    pub error: &'a str,
+    /// Time until the next try.
+    pub retry_in: Duration,
+}
+
+impl PartitionRebuilt<'_> {
+    /// WARN: brokers close links now and then, so a single one is normal.
+    pub fn emit(&self, metrics: &Metrics) {
+        metrics.partition_rebuilt(&self.partition.stream, self.reason);
+        tracing::warn!(
+            partition = %self.partition, reason = self.reason, error = self.error, retry_in = ?self.retry_in,
+            "connection to the partition lost: connecting again at the last event received"
+        );
+    }
+}
+
+/// A partition delivers events.
+#[derive(Debug, Clone, Copy)]
+pub struct PartitionReceiving<'a> {
+    /// The partition.
+    pub partition: &'a PartitionId,
+    /// Where it began, for people.
+    pub position: &'a str,
+}
+
+impl PartitionReceiving<'_> {
+    /// INFO.
+    pub fn emit(&self) {
+        tracing::info!(partition = %self.partition, position = self.position, "receiving from the partition");
+    }
+}
+
+/// Progress of a partition was written.
+#[derive(Debug, Clone, Copy)]
+pub struct CheckpointWritten<'a> {
+    /// The partition.
+    pub partition: &'a PartitionId,
+    /// The last completed event.
+    pub sequence_number: SequenceNumber,
+}
+
+impl CheckpointWritten<'_> {
+    /// DEBUG.
+    pub fn emit(&self, metrics: &PartitionMetrics) {
+        metrics.set_checkpoint_age(Duration::ZERO);
+        tracing::debug!(
+            partition = %self.partition, sequence_number = %self.sequence_number, "checkpoint written"
+        );
+    }
+}
+
+/// Progress of a partition could not be written.
+#[derive(Debug, Clone, Copy)]
+pub struct CheckpointDelayed<'a> {
+    /// The partition.
+    pub partition: &'a PartitionId,
+    /// What went wrong, in one line.
+    pub error: &'a str,
+}
+
+impl CheckpointDelayed<'_> {
+    /// WARN: events go on; a restart would replay more.
+    pub fn emit(&self) {
+        tracing::warn!(
+            partition = %self.partition, error = self.error,
+            "cannot write the checkpoint, trying again: after a restart more events would be received again"
+        );
+    }
+}
+
+/// The store came or went.
+#[derive(Debug, Clone, Copy)]
+pub enum StoreChanged<'a> {
+    /// It answers.
+    Reachable,
+    /// It does not.
+    Unreachable {
+        /// What went wrong, in one line.
+        reason: &'a str,
+    },
+}
+
+impl StoreChanged<'_> {
+    /// INFO and WARN.
+    pub fn emit(&self) {
+        match self {
+            Self::Reachable => tracing::info!("the document store answers"),
+            Self::Unreachable { reason } => tracing::warn!(
+                reason,
+                "the document store does not answer: writes are tried again until it does, nothing is lost"
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        sync::{Arc, Mutex},
+    };
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Captured(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Captured {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What `emit` logs at INFO and above.
+    fn logged(emit: impl FnOnce()) -> String {
+        let captured = Captured::default();
+        let writer = captured.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, emit);
+        String::from_utf8(captured.0.lock().unwrap().clone()).unwrap()
+    }
+
+    fn partition() -> PartitionId {
+        PartitionId {
+            stream: "twins".into(),
+            partition: "0".into(),
+        }
+    }
+
+    #[test]
+    fn a_dead_letter_is_logged_and_counted_at_once() {
+        let metrics = Metrics::new().unwrap();
+        let stream = metrics.stream("twins");
+        let log = logged(|| {
+            EventDeadLettered {
+                partition: &partition(),
+                sequence_number: SequenceNumber(7),
+                reason: "body_not_json",
+                detail: "expected value",
+            }
+            .emit(&metrics, &stream);
+        });
+        assert!(
+            log.contains("WARN") && log.contains("twins/0") && log.contains("body_not_json"),
+            "{log}"
+        );
+        let text = metrics.render();
+        assert!(
+            text.contains("twinsync_dead_letters_total{reason=\"body_not_json\"} 1"),
+            "{text}"
+        );
+        assert!(
+            text.contains("twinsync_events_total{stream=\"twins\",decision=\"dead_lettered\"} 1"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn normal_work_is_quiet_at_info() {
+        let metrics = Metrics::new().unwrap();
+        let stream = metrics.stream("twins");
+        let twin = TwinKey::device("hub", "device");
+        let (partition, sequence_number) = (partition(), SequenceNumber(1));
+        let log = logged(|| {
+            for decision in Decision::ALL {
+                EventDecided {
+                    partition: &partition,
+                    sequence_number,
+                    twin: &twin,
+                    decision: *decision,
+                }
+                .emit(&stream);
+            }
+            EventIgnored {
+                partition: &partition,
+                sequence_number,
+                reason: "telemetry",
+            }
+            .emit(&metrics, &stream);
+            ReadFinished {
+                twin: &twin,
+                outcome: ReadOutcome::Absent,
+                request_units: 1.0,
+                message: None,
+            }
+            .emit(&metrics);
+            WriteFinished {
+                twin: &twin,
+                kind: WriteKind::Create,
+                outcome: WriteOutcome::Written,
+                events: 2,
+                request_units: 6.5,
+                message: None,
+            }
+            .emit(&metrics);
+            CheckpointWritten {
+                partition: &partition,
+                sequence_number,
+            }
+            .emit(&metrics.partition(&partition));
+        });
+        assert_eq!(log, "");
+        assert_eq!(metrics.request_units(Purpose::Live), 7.5);
+        let text = metrics.render();
+        assert!(
+            text.contains("twinsync_writes_total{kind=\"create\",outcome=\"written\"} 1"),
+            "{text}"
+        );
+        assert!(text.contains("twinsync_events_per_write_sum 2"), "{text}");
+    }
+}

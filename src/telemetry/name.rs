@@ -1,0 +1,133 @@
+//! Names of all metrics, in one place: dashboards and alerts refer to them.
+//!
+//! `twinsync_<noun>_<unit>[_total]`. Labels have few values; never a device id.
+
+/// Events by what was decided about them. Labels: `stream`, `decision`.
+pub const EVENTS: &str = "twinsync_events_total";
+/// Events that do not concern us. Label: `reason`.
+pub const EVENTS_IGNORED: &str = "twinsync_events_ignored_total";
+/// Events that can never be applied. Label: `reason`.
+pub const DEAD_LETTERS: &str = "twinsync_dead_letters_total";
+/// Attempts to write a document. Labels: `kind`, `outcome`.
+pub const WRITES: &str = "twinsync_writes_total";
+/// Attempts to read a document. Label: `outcome`.
+pub const READS: &str = "twinsync_reads_total";
+/// Request units charged by Cosmos DB, fractions included. Label: `purpose`.
+pub const REQUEST_UNITS: &str = "twinsync_request_units_total";
+/// Events in the hub that have not been received. Labels: `stream`, `partition`.
+pub const LAG_EVENTS: &str = "twinsync_lag_events";
+/// From the hub's operation to its durable copy.
+pub const FRESHNESS: &str = "twinsync_freshness_seconds";
+/// From the hub's operation to its arrival in Event Hubs.
+pub const HUB_TO_EVENTHUB: &str = "twinsync_hub_to_eventhub_seconds";
+/// From the arrival in Event Hubs to our receiving it.
+pub const EVENTHUB_TO_RECEIVED: &str = "twinsync_eventhub_to_received_seconds";
+/// From our receiving it to its durable copy.
+pub const RECEIVED_TO_DURABLE: &str = "twinsync_received_to_durable_seconds";
+/// How many events one write carried.
+pub const EVENTS_PER_WRITE: &str = "twinsync_events_per_write";
+/// Events received and not yet completed.
+pub const IN_FLIGHT_EVENTS: &str = "twinsync_in_flight_events";
+/// Their bytes.
+pub const IN_FLIGHT_BYTES: &str = "twinsync_in_flight_bytes";
+/// Since the last checkpoint was written. Labels: `stream`, `partition`.
+pub const CHECKPOINT_AGE: &str = "twinsync_checkpoint_age_seconds";
+/// Connections to a partition that were given up and built anew. Labels: `stream`, `reason`.
+pub const PARTITION_REBUILDS: &str = "twinsync_partition_rebuilds_total";
+/// Requests to the store that may be in flight at present.
+pub const STORE_CONCURRENCY_LIMIT: &str = "twinsync_store_concurrency_limit";
+/// Always 1. Labels: `version`, `revision`.
+pub const BUILD_INFO: &str = "twinsync_build_info";
+
+/// What kind a metric is, for its description.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// Every metric with its kind and the help text that Prometheus shows. [`REQUEST_UNITS`] is rendered apart.
+pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 17] = [
+    (EVENTS, Kind::Counter, "Events by what was decided about them"),
+    (
+        EVENTS_IGNORED,
+        Kind::Counter,
+        "Events that do not concern the replica, by reason",
+    ),
+    (
+        DEAD_LETTERS,
+        Kind::Counter,
+        "Events that can never be applied, by reason",
+    ),
+    (
+        WRITES,
+        Kind::Counter,
+        "Attempts to write a document, by kind and outcome",
+    ),
+    (READS, Kind::Counter, "Attempts to read a document, by outcome"),
+    (
+        LAG_EVENTS,
+        Kind::Gauge,
+        "Events in the hub that have not been received",
+    ),
+    (
+        FRESHNESS,
+        Kind::Histogram,
+        "Seconds from the IoT hub's operation to its durable copy",
+    ),
+    (
+        HUB_TO_EVENTHUB,
+        Kind::Histogram,
+        "Seconds from the IoT hub's operation to its arrival in Event Hubs",
+    ),
+    (
+        EVENTHUB_TO_RECEIVED,
+        Kind::Histogram,
+        "Seconds from the arrival in Event Hubs to receiving the event",
+    ),
+    (
+        RECEIVED_TO_DURABLE,
+        Kind::Histogram,
+        "Seconds from receiving an event to its durable copy",
+    ),
+    (EVENTS_PER_WRITE, Kind::Histogram, "Events that one write carried"),
+    (
+        IN_FLIGHT_EVENTS,
+        Kind::Gauge,
+        "Events received and not yet completed",
+    ),
+    (
+        IN_FLIGHT_BYTES,
+        Kind::Gauge,
+        "Bytes of the events received and not yet completed",
+    ),
+    (
+        CHECKPOINT_AGE,
+        Kind::Gauge,
+        "Seconds since the last checkpoint was written",
+    ),
+    (
+        PARTITION_REBUILDS,
+        Kind::Counter,
+        "Connections to a partition given up and built anew, by reason",
+    ),
+    (
+        STORE_CONCURRENCY_LIMIT,
+        Kind::Gauge,
+        "Requests to Cosmos DB that may be in flight at present",
+    ),
+    (BUILD_INFO, Kind::Gauge, "Always 1; labels tell which build runs"),
+];
+
+/// Upper bounds of the latency buckets in seconds: fine below 100 ms, where the goals lie, coarse up to an hour,
+/// where backlogs lie.
+pub(super) const LATENCY_BUCKETS: [f64; 25] = [
+    0.001, 0.002, 0.003, 0.005, 0.007, 0.010, 0.015, 0.020, 0.030, 0.050, 0.070, 0.100, 0.150, 0.200, 0.300,
+    0.500, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0,
+];
+
+/// Upper bounds of the buckets for events per write.
+pub(super) const COUNT_BUCKETS: [f64; 12] = [
+    1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 5000.0,
+];
