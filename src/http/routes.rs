@@ -48,17 +48,14 @@ fn health(verdict: Verdict, yes: &'static str, no: &'static str) -> Response {
     (code, [(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }
 
-#[expect(clippy::unused_async, reason = "axum's handlers are async")]
 async fn livez(extract::State(state): extract::State<State>) -> Response {
     health(state.board.report().live, "live", "stalled")
 }
 
-#[expect(clippy::unused_async, reason = "axum's handlers are async")]
 async fn readyz(extract::State(state): extract::State<State>) -> Response {
     health(state.board.report().ready, "ready", "not ready")
 }
 
-#[expect(clippy::unused_async, reason = "axum's handlers are async")]
 async fn metrics(extract::State(state): extract::State<State>) -> Response {
     ([(header::CONTENT_TYPE, PROMETHEUS_TEXT)], state.metrics.render()).into_response()
 }
@@ -70,7 +67,6 @@ struct Version {
     revision: &'static str,
 }
 
-#[expect(clippy::unused_async, reason = "axum's handlers are async")]
 async fn version() -> Json<Version> {
     Json(Version {
         name: env!("CARGO_PKG_NAME"),
@@ -84,7 +80,6 @@ struct Refusal {
     error: String,
 }
 
-#[expect(clippy::unused_async, reason = "axum's handlers are async")]
 async fn not_found(uri: Uri) -> (StatusCode, Json<Refusal>) {
     let error = format!(
         "there is no {}: try /livez, /readyz, /metrics or /version",
@@ -93,7 +88,6 @@ async fn not_found(uri: Uri) -> (StatusCode, Json<Refusal>) {
     (StatusCode::NOT_FOUND, Json(Refusal { error }))
 }
 
-#[expect(clippy::unused_async, reason = "axum's handlers are async")]
 async fn method_not_allowed() -> (StatusCode, Json<Refusal>) {
     let error = "only GET is answered here".to_owned();
     (StatusCode::METHOD_NOT_ALLOWED, Json(Refusal { error }))
