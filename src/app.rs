@@ -18,11 +18,12 @@ use crate::{
         checkpoints,
         cosmos::{self, CosmosStore},
         credential::{self, EventHubsCredential},
-        dead_letters,
+        dead_letters::FileDeadLetters,
         eventhubs::{self, EventHub},
     },
     config::{self, Settings},
-    domain::{decide::Rules, retry::Backoff},
+    domain::{decide::Rules, health::Phase, retry::Backoff},
+    http,
     ports::{DeadLetters, EventSource, SystemClock, TwinStore},
     runtime::{
         committer::Committer,
@@ -31,6 +32,7 @@ use crate::{
         router::{self, Panicked, Router},
         stream::{self, Stream},
     },
+    telemetry::{self, Board, Metrics},
 };
 
 /// Batches on their way from the partitions to the router.
@@ -53,8 +55,19 @@ pub enum Error {
     #[error(transparent)]
     Checkpoints(#[from] checkpoints::Error),
     /// No place for dead letters.
+    #[error("cannot use {place} for dead letters: {reason}; check dead_letters.path and its permissions")]
+    DeadLetters {
+        /// The directory.
+        place: String,
+        /// What the operating system said.
+        reason: std::io::Error,
+    },
+    /// The address for health and metrics is taken.
     #[error(transparent)]
-    DeadLetters(#[from] dead_letters::Error),
+    Http(#[from] http::Error),
+    /// Metrics cannot be set up.
+    #[error("cannot set up metrics: {0}")]
+    Metrics(String),
     /// A stream cannot be consumed.
     #[error(transparent)]
     Stream(#[from] stream::StartError),
@@ -88,7 +101,10 @@ impl Outside {
         };
         let store = CosmosStore::connect(&cosmos_options(settings), access).await?;
         let checkpoints = checkpoints::open(&settings.checkpoint.store).await?;
-        let dead_letters = dead_letters::open(&settings.dead_letters).await?;
+        let dead_letters = FileDeadLetters::open(&settings.dead_letters).await.map_err(|reason| {
+            let config::DeadLetters::File { path } = &settings.dead_letters;
+            Error::DeadLetters { place: path.display().to_string(), reason }
+        })?;
         // Only in front of Event Hubs: the others would use tokens that it says are still good.
         let credential: Arc<dyn TokenCredential> = EventHubsCredential::new(credential);
         let source = |hub: &str| -> Arc<dyn EventSource> {
@@ -98,7 +114,7 @@ impl Outside {
             sources: settings.eventhubs.hubs().into_iter().map(source).collect(),
             store: Arc::new(store),
             checkpoints,
-            dead_letters,
+            dead_letters: Arc::new(dead_letters),
         })
     }
 }
@@ -165,19 +181,50 @@ fn router_options(settings: &Settings) -> router::Options {
 /// Runs the daemon until SIGTERM or SIGINT; a second signal exits at once.
 pub async fn run(settings: &Settings) -> Result<(), Error> {
     let stop = stop_on_signals()?;
-    let outside = tokio::select! {
-        biased;
-        () = stop.cancelled() => return Ok(()),
-        outside = Box::pin(Outside::connect(settings)) => outside?,
+    let metrics = Metrics::new().map_err(|error| Error::Metrics(error.to_string()))?;
+    let board = Board::new();
+    // Health and metrics outlive everything else, so that the way down can be watched.
+    let (served, closing) = (CancellationToken::new(), CancellationToken::new());
+    let upkeep = tokio::spawn(metrics.clone().run_upkeep(closing.clone()));
+    let server = match settings.http.listen {
+        Some(address) => {
+            let listener = http::bind(address).await?;
+            let state = http::State { board: board.clone(), metrics: metrics.clone() };
+            Some(tokio::spawn(http::serve(listener, state, served.clone())))
+        }
+        None => None,
     };
-    Box::pin(consume(settings, outside, stop)).await
+    let outcome = tokio::select! {
+        biased;
+        () = stop.cancelled() => Ok(()),
+        outside = Box::pin(Outside::connect(settings)) => match outside {
+            Ok(outside) => Box::pin(consume(settings, outside, stop.clone(), &board, &metrics)).await,
+            Err(error) => Err(error),
+        },
+    };
+    served.cancel();
+    closing.cancel();
+    // Both end by themselves; whether a client got its last answer decides nothing.
+    if let Some(server) = server {
+        let _ = server.await;
+    }
+    let _ = upkeep.await;
+    outcome
 }
 
 /// Consumes the streams of `outside` until `stop`, then drains and commits.
-pub async fn consume(settings: &Settings, outside: Outside, stop: CancellationToken) -> Result<(), Error> {
+async fn consume(
+    settings: &Settings,
+    outside: Outside,
+    stop: CancellationToken,
+    board: &Board,
+    metrics: &Metrics,
+) -> Result<(), Error> {
     let mut streams = Vec::new();
     for source in outside.sources {
-        let prepare = Stream::prepare(source, outside.checkpoints.as_ref(), stream_options(settings));
+        let checkpoints = outside.checkpoints.as_ref();
+        let options = stream_options(settings);
+        let prepare = Stream::prepare(source, checkpoints, options, board.clone(), metrics.clone());
         let prepared = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
@@ -185,24 +232,25 @@ pub async fn consume(settings: &Settings, outside: Outside, stop: CancellationTo
         };
         streams.push(prepared);
     }
-    let limits = InFlight::new(
-        settings.router.max_in_flight_events.get() as usize,
-        settings.router.max_in_flight_bytes,
-    );
     let partitions: Vec<Arc<Progress>> = streams.iter().flat_map(Stream::progress).collect();
-    let committer = Committer::new(
-        outside.checkpoints,
-        &settings.eventhubs.namespace,
-        &settings.eventhubs.consumer_group,
-        settings.checkpoint.interval,
-        partitions,
-    );
+    let limits =
+        InFlight::new(settings.router.max_in_flight_events.get() as usize, settings.router.max_in_flight_bytes);
     let router = Router::new(
         router_options(settings),
         outside.store,
         outside.dead_letters,
         Arc::new(SystemClock),
         Arc::clone(&limits),
+        board.clone(),
+        metrics.clone(),
+    );
+    let committer = Committer::new(
+        outside.checkpoints,
+        &settings.eventhubs.namespace,
+        &settings.eventhubs.consumer_group,
+        settings.checkpoint.interval,
+        partitions,
+        metrics.clone(),
     );
     let (intake, batches) = mpsc::channel(INTAKE);
     let mut router = tokio::spawn(router.run(batches));
@@ -214,39 +262,43 @@ pub async fn consume(settings: &Settings, outside: Outside, stop: CancellationTo
     drop(intake);
     let commit_stop = CancellationToken::new();
     let committer = tokio::spawn(committer.run(commit_stop.clone()));
-    tracing::info!("running");
+    board.set_phase(Phase::Running);
+    tracing::info!(version = telemetry::VERSION, "running");
 
     // A task that ends by itself has panicked: everything else is brought to an orderly end.
-    let early = tokio::select! {
+    let router_ended = tokio::select! {
         biased;
-        () = stop.cancelled() => None,
-        ended = &mut router => Some(ended),
-        _ = consumers.join_next() => None,
+        () = stop.cancelled() => false,
+        _ = &mut router => true,
+        _ = consumers.join_next() => false,
     };
-    let asked = stop.is_cancelled();
+    let mut outcome = if stop.is_cancelled() { Ok(()) } else { Err(Panicked.into()) };
+    board.set_phase(Phase::Stopping);
     tracing::info!("stopping: no more intake, finishing what was received");
     intake_stop.cancel();
-    let mut outcome = if asked { Ok(()) } else { Err(Panicked.into()) };
     while let Some(ended) = consumers.join_next().await {
         if !matches!(ended, Ok(Ok(()))) {
             outcome = Err(Panicked.into());
         }
     }
-    if early.is_none() {
+    if !router_ended {
         match timeout(settings.shutdown.drain_timeout, &mut router).await {
             Ok(Ok(Ok(()))) => {}
             Ok(_) => outcome = Err(Panicked.into()),
             Err(_) => {
                 router.abort();
                 let (events, _) = limits.used();
-                tracing::warn!(events, "not everything was durable in time; it is replayed after the next start");
+                tracing::warn!(events, "not everything was durable in time: it is replayed after the next start");
             }
         }
     }
     commit_stop.cancel();
-    if let Ok(mut committer) = committer.await {
-        let failed = committer.commit().await;
-        tracing::info!(failed, "stopped: checkpoints are written");
+    match committer.await {
+        Ok(mut committer) => match committer.commit().await {
+            0 => tracing::info!("stopped: checkpoints are written"),
+            failed => tracing::warn!(failed, "stopped: some checkpoints could not be written"),
+        },
+        Err(_) => outcome = Err(Panicked.into()),
     }
     outcome
 }

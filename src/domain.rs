@@ -7,6 +7,7 @@ pub mod decide;
 pub mod decode;
 pub mod document;
 pub mod event;
+pub mod health;
 pub mod id;
 pub mod lane;
 pub mod merge;

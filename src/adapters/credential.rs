@@ -51,18 +51,22 @@ pub fn connect(identity: &Identity) -> Result<Arc<dyn TokenCredential>, Error> {
             client_id,
             token_file,
         } => {
-            let mut options = WorkloadIdentityCredentialOptions::default();
-            options.tenant_id = Some(tenant_id.clone());
-            options.client_id = Some(client_id.clone());
-            options.token_file_path = Some(token_file.clone());
+            let options = WorkloadIdentityCredentialOptions {
+                tenant_id: Some(tenant_id.clone()),
+                client_id: Some(client_id.clone()),
+                token_file_path: Some(token_file.clone()),
+                ..Default::default()
+            };
             (
                 "workload",
                 WorkloadIdentityCredential::new(Some(options)).map(erase),
             )
         }
         Identity::Managed { client_id } => {
-            let mut options = ManagedIdentityCredentialOptions::default();
-            options.user_assigned_id = client_id.clone().map(UserAssignedId::ClientId);
+            let options = ManagedIdentityCredentialOptions {
+                user_assigned_id: client_id.clone().map(UserAssignedId::ClientId),
+                ..Default::default()
+            };
             (
                 "managed",
                 ManagedIdentityCredential::new(Some(options)).map(erase),
@@ -78,8 +82,10 @@ pub fn connect(identity: &Identity) -> Result<Arc<dyn TokenCredential>, Error> {
             ("client_secret", credential.map(erase))
         }
         Identity::Cli { tenant_id } => {
-            let mut options = AzureCliCredentialOptions::default();
-            options.tenant_id = tenant_id.clone();
+            let options = AzureCliCredentialOptions {
+                tenant_id: tenant_id.clone(),
+                ..Default::default()
+            };
             ("cli", AzureCliCredential::new(Some(options)).map(erase))
         }
         Identity::Emulator { token } => {

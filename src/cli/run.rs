@@ -6,7 +6,7 @@ use crate::{app, telemetry};
 /// Loads the configuration, starts everything, and returns when the daemon has stopped.
 pub async fn run(sources: &Sources) -> Result<(), Error> {
     let settings = sources.load()?;
-    let metrics = telemetry::init(&settings.telemetry).map_err(|error| Error::Failed(error.to_string()))?;
-    app::run(&settings, metrics).await?;
+    telemetry::init(&settings.telemetry).map_err(|error| Error::Failed(error.to_string()))?;
+    app::run(&settings).await?;
     Ok(())
 }

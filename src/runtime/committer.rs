@@ -8,7 +8,13 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::partition::Progress;
-use crate::{domain::id::SequenceNumber, telemetry::event as fact};
+use crate::{
+    domain::id::SequenceNumber,
+    telemetry::{
+        Metrics,
+        event::{CheckpointDelayed, CheckpointWritten},
+    },
+};
 
 /// Limit of one checkpoint's write.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
@@ -20,6 +26,7 @@ pub struct Committer {
     consumer_group: String,
     interval: Duration,
     partitions: Vec<Watched>,
+    metrics: Metrics,
 }
 
 struct Watched {
@@ -36,6 +43,7 @@ impl Committer {
         consumer_group: &str,
         interval: Duration,
         partitions: Vec<Arc<Progress>>,
+        metrics: Metrics,
     ) -> Self {
         let watched = |progress: Arc<Progress>| Watched {
             committed: progress.durable().map(|position| position.sequence_number),
@@ -49,6 +57,7 @@ impl Committer {
             consumer_group: consumer_group.to_lowercase(),
             interval,
             partitions: partitions.into_iter().map(watched).collect(),
+            metrics,
         }
     }
 
@@ -87,10 +96,15 @@ impl Committer {
                     Err(_) => Err(format!("no answer within {} s", WRITE_LIMIT.as_secs())),
                 };
                 match written {
-                    Ok(()) => watched.committed = Some(position.sequence_number),
+                    Ok(()) => {
+                        watched.committed = Some(position.sequence_number);
+                        CheckpointWritten { partition: id, sequence_number: position.sequence_number }
+                            .emit(&watched.progress.metrics);
+                    }
                     Err(reason) => {
                         failed += 1;
-                        fact::checkpoint_failed(id, reason.lines().next().unwrap_or_default());
+                        let error = reason.lines().next().unwrap_or_default();
+                        CheckpointDelayed { partition: id, error }.emit(&self.metrics);
                         continue;
                     }
                 }
@@ -98,7 +112,7 @@ impl Committer {
             watched.at = Instant::now();
         }
         for watched in &self.partitions {
-            watched.progress.facts.checkpoint_age(watched.at.elapsed());
+            watched.progress.metrics.set_checkpoint_age(watched.at.elapsed());
         }
         failed
     }

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -19,13 +19,17 @@ use super::{
 use crate::{
     domain::{
         decode::{Decoded, decode},
+        health::PartitionState,
         id::{PartitionId, Position, SequenceNumber},
         message::Message,
         progress::{self, Ticket},
         retry::Backoff,
     },
     ports::{EventSource, Receiver, SourceError, Start},
-    telemetry::event as fact,
+    telemetry::{
+        Board, Metrics, PartitionMetrics, StreamMetrics,
+        event::{EventIgnored, MessageUndecodable, PartitionRebuilt},
+    },
 };
 
 /// First and longest wait before a client is rebuilt.
@@ -35,18 +39,20 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::fro
 pub struct Progress {
     id: PartitionId,
     inner: Mutex<progress::Progress>,
-    /// Metric handles of this partition.
-    pub facts: fact::PartitionFacts,
+    /// Counters of its stream.
+    pub stream_metrics: StreamMetrics,
+    /// Its own gauges.
+    pub metrics: PartitionMetrics,
 }
 
 impl Progress {
     /// Progress that goes on after `checkpoint`.
-    pub fn new(id: PartitionId, checkpoint: Option<Position>) -> Arc<Self> {
-        let facts = fact::PartitionFacts::new(&id);
+    pub fn new(id: PartitionId, checkpoint: Option<Position>, metrics: &Metrics) -> Arc<Self> {
         Arc::new(Self {
+            stream_metrics: metrics.stream(&id.stream),
+            metrics: metrics.partition(&id),
             id,
             inner: Mutex::new(progress::Progress::after(checkpoint)),
-            facts,
         })
     }
 
@@ -81,17 +87,6 @@ impl Progress {
     }
 }
 
-/// What a partition's loop is doing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PartitionState {
-    /// Opening a client, or waiting for the first event.
-    Connecting,
-    /// Events were received on the present link.
-    Receiving,
-    /// Waiting before the next attempt, with the reason.
-    Waiting(String),
-}
-
 /// What the loop of a partition works with.
 pub struct Partition {
     /// The Event Hub.
@@ -106,8 +101,10 @@ pub struct Partition {
     pub limits: Arc<InFlight>,
     /// The router.
     pub intake: mpsc::Sender<Vec<Intake>>,
-    /// What the loop is doing.
-    pub state: watch::Sender<PartitionState>,
+    /// Where the loop says what it is doing.
+    pub board: Board,
+    /// Counts what happens.
+    pub metrics: Metrics,
     /// Raised by the lag monitor when events wait and none arrive.
     pub stalled: Arc<tokio::sync::Notify>,
 }
@@ -129,7 +126,7 @@ impl Partition {
     pub async fn run(self, stop: CancellationToken) {
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         loop {
-            let _ = self.state.send(PartitionState::Connecting);
+            self.post(PartitionState::Connecting);
             let broken = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
@@ -149,14 +146,19 @@ impl Partition {
                 Broken::Stalled => ("events wait, and none arrive".to_owned(), "stalled"),
             };
             let delay = backoff.next(rand::random(), None);
-            fact::rebuild(self.progress.id(), name, &reason, delay);
-            let _ = self.state.send(PartitionState::Waiting(reason));
+            PartitionRebuilt { partition: self.progress.id(), reason: name, error: &reason, retry_in: delay }
+                .emit(&self.metrics);
+            self.post(PartitionState::Waiting { reason });
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(delay) => {}
             }
         }
+    }
+
+    fn post(&self, state: PartitionState) {
+        self.board.set_partition(self.progress.id(), state);
     }
 
     fn position(&self) -> Start {
@@ -189,17 +191,16 @@ impl Partition {
                 Ok(messages) => messages,
                 Err(SourceError::Undecodable(reason)) => {
                     // It was never ours to read: no body, no position. The gap shows in sequence numbers.
-                    fact::undecodable(self.progress.id(), &reason);
+                    let (partition, after) = (self.progress.id(), self.progress.newest());
+                    MessageUndecodable { partition, after, error: &reason }.emit(&self.metrics);
                     continue;
                 }
                 Err(error) => return Broken::Source(error),
             };
             backoff.reset();
-            self.state.send_if_modified(|state| {
-                let changed = *state != PartitionState::Receiving;
-                *state = PartitionState::Receiving;
-                changed
-            });
+            if newest_on_link.is_none() {
+                self.post(PartitionState::Receiving);
+            }
             for message in &messages {
                 let number = message.position.sequence_number;
                 if newest_on_link
@@ -226,7 +227,6 @@ impl Partition {
         let received = Instant::now();
         let mut batch = Vec::with_capacity(messages.len());
         for message in messages {
-            self.progress.facts.received(&message);
             let hold = match self.limits.try_acquire(message.weight()) {
                 Some(hold) => hold,
                 None => {
@@ -241,7 +241,7 @@ impl Partition {
             let ticket = match begun {
                 Ok(ticket) => ticket,
                 Err(_repeated) => {
-                    self.progress.facts.repeated();
+                    self.metrics.event_repeated(&self.progress.id().stream);
                     self.limits.release(hold);
                     continue;
                 }
@@ -264,7 +264,12 @@ impl Partition {
                     });
                 }
                 Decoded::Ignored(reason) => {
-                    self.progress.facts.ignored(reason);
+                    EventIgnored {
+                        partition: self.progress.id(),
+                        sequence_number: origin.message.position.sequence_number,
+                        reason: reason.name(),
+                    }
+                    .emit(&self.metrics, &self.progress.stream_metrics);
                     self.progress.complete(origin.ticket);
                     self.limits.release(origin.hold);
                 }

@@ -21,9 +21,10 @@ use super::{
 };
 use crate::{
     domain::{
-        decide::Rules,
+        decide::{Decision, Rules},
         document::{Document, ETag},
         event::TwinEvent,
+        health::StoreState,
         id::TwinKey,
         lane::Lanes,
         message::Message,
@@ -33,11 +34,18 @@ use crate::{
         upsert::{Fate, Upsert},
     },
     ports::{Clock, DeadLetter, DeadLetters, TroubleKind, TwinStore},
-    telemetry::event as fact,
+    telemetry::{
+        Board, Heartbeat, Latency, Metrics,
+        event::{DeadLetterDelayed, EventDeadLettered, EventDecided, StoreChanged},
+    },
 };
 
-/// Completions and intake looked at before the lanes are started again.
+/// Completions looked at before the lanes are started again.
 const TURN: usize = 1024;
+/// How often the router shows that it lives, also when idle.
+const PULSE: Duration = Duration::from_secs(1);
+/// How long it may be silent before the process counts as stuck.
+const PULSE_LIMIT: Duration = Duration::from_secs(30);
 
 /// How the router works.
 #[derive(Debug, Clone)]
@@ -125,6 +133,8 @@ pub struct Router {
     concurrency: Concurrency,
     budget: Option<Budget>,
     resumed: Vec<Box<Work<Item>>>,
+    board: Board,
+    heartbeat: Heartbeat,
 }
 
 impl Router {
@@ -135,6 +145,8 @@ impl Router {
         dead_letters: Arc<dyn DeadLetters>,
         clock: Arc<dyn Clock>,
         limits: Arc<InFlight>,
+        board: Board,
+        metrics: Metrics,
     ) -> Self {
         let cache = moka::sync::Cache::builder()
             .max_capacity(options.cache_bytes)
@@ -146,7 +158,7 @@ impl Router {
             lanes: Lanes::new(options.linger, options.max_batch),
             concurrency: Concurrency::new(options.most_concurrency),
             budget: options.request_units_per_second.map(Budget::new),
-            tools: Arc::new(Tools { store, clock }),
+            tools: Arc::new(Tools { store, clock, metrics }),
             dead_letters,
             limits,
             started: Instant::now(),
@@ -157,6 +169,8 @@ impl Router {
             groups: HashMap::new(),
             next_group: 0,
             resumed: Vec::new(),
+            heartbeat: board.heartbeat("router", PULSE_LIMIT),
+            board,
             options,
         }
     }
@@ -165,6 +179,8 @@ impl Router {
     /// open; it was not completed, so it is replayed.
     pub async fn run(mut self, mut intake: mpsc::Receiver<Vec<Intake>>) -> Result<(), Panicked> {
         let mut open = true;
+        let mut pulse = tokio::time::interval(PULSE);
+        pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let pause = self.start_lanes();
             if !open && self.is_idle() {
@@ -189,6 +205,7 @@ impl Router {
                     self.resumed.push(expired.into_inner());
                 }
                 () = wait(pause), if pause.is_some() => {}
+                _ = pulse.tick() => self.pulse(),
                 // 3: intake.
                 batch = intake.recv(), if open => match batch {
                     Some(batch) => self.take_in(batch),
@@ -196,6 +213,13 @@ impl Router {
                 },
             }
         }
+    }
+
+    fn pulse(&self) {
+        self.heartbeat.beat();
+        let (events, bytes) = self.limits.used();
+        self.tools.metrics.set_in_flight(events, bytes);
+        self.tools.metrics.set_store_concurrency_limit(self.concurrency.limit());
     }
 
     fn is_idle(&self) -> bool {
@@ -257,7 +281,6 @@ impl Router {
             items,
             backoff: self.options.backoff.clone(),
             request_units: 0.0,
-            writes: 0,
         })
     }
 
@@ -267,6 +290,7 @@ impl Router {
             Worked::Finished { mut work, follow } => {
                 self.account(&mut work, now);
                 self.concurrency.success();
+                self.store_is(StoreState::Reachable);
                 self.finished(*work, follow, now);
             }
             Worked::Troubled { mut work, trouble } => {
@@ -274,11 +298,22 @@ impl Router {
                 // An unreachable store is answered like a throttling one: with less load.
                 self.concurrency.throttled(now);
                 let delay = work.backoff.next(rand::random(), trouble.retry_after);
-                fact::store_trouble(&trouble, trouble.kind == TroubleKind::Throttled, delay);
+                if trouble.kind == TroubleKind::Unavailable {
+                    self.store_is(StoreState::Unreachable { reason: trouble.message });
+                }
                 self.parked.insert(work, delay);
             }
         }
-        fact::concurrency(self.concurrency.limit());
+    }
+
+    fn store_is(&self, state: StoreState) {
+        if self.board.set_store(state.clone()) {
+            match &state {
+                StoreState::Reachable => StoreChanged::Reachable.emit(),
+                StoreState::Unreachable { reason } => StoreChanged::Unreachable { reason }.emit(),
+                StoreState::Unknown => {}
+            }
+        }
     }
 
     fn account(&mut self, work: &mut Work<Item>, now: Duration) {
@@ -293,7 +328,6 @@ impl Router {
             key,
             upsert,
             items,
-            writes,
             ..
         } = work;
         let (fates, stored) = upsert.finish();
@@ -310,17 +344,21 @@ impl Router {
                     self.dead_letter("rejected_by_store", reason, origin);
                 }
                 (Item::FromStream(origin, at), Fate::Decided(decision)) => {
-                    origin
-                        .progress
-                        .facts
-                        .decided(decision, at, &origin.message, origin.received, present);
+                    EventDecided {
+                        partition: origin.progress.id(),
+                        sequence_number: origin.message.position.sequence_number,
+                        twin: &key,
+                        decision: decision.into(),
+                    }
+                    .emit(&origin.progress.stream_metrics);
+                    // An old event replayed says nothing about freshness.
+                    if !matches!(decision, Decision::Duplicate | Decision::Stale) {
+                        self.tools.metrics.event_durable(latency(&origin, at, present));
+                    }
                     decided.push(Item::FromStream(origin, at));
                 }
                 (item @ Item::Follow(_), Fate::Decided(_) | Fate::Rejected(_)) => decided.push(item),
             }
-        }
-        if !decided.is_empty() {
-            fact::batch(decided.len(), writes);
         }
         if follow.is_empty() {
             self.complete_all(decided);
@@ -371,6 +409,7 @@ impl Router {
     fn dead_letter(&mut self, reason: &'static str, detail: String, origin: Box<Origin>) {
         let dead_letters = Arc::clone(&self.dead_letters);
         let mut backoff = self.options.backoff.clone();
+        let metrics = self.tools.metrics.clone();
         self.letters.spawn(async move {
             loop {
                 let letter = DeadLetter {
@@ -382,15 +421,36 @@ impl Router {
                 match dead_letters.store(letter).await {
                     Ok(()) => break,
                     Err(error) => {
-                        let delay = backoff.next(rand::random(), None);
-                        fact::dead_letter_failed(&error, delay);
-                        tokio::time::sleep(delay).await;
+                        let retry_in = backoff.next(rand::random(), None);
+                        let error = format!("{error}: {}", error.source);
+                        let sequence_number = origin.message.position.sequence_number;
+                        DeadLetterDelayed { partition: origin.progress.id(), sequence_number, error: &error, retry_in }
+                            .emit();
+                        tokio::time::sleep(retry_in).await;
                     }
                 }
             }
-            fact::dead_lettered(origin.progress.id(), &origin.message, reason, &detail);
+            EventDeadLettered {
+                partition: origin.progress.id(),
+                sequence_number: origin.message.position.sequence_number,
+                reason,
+                detail: &detail,
+            }
+            .emit(&metrics, &origin.progress.stream_metrics);
             origin
         });
+    }
+}
+
+/// How long an event took from the hub's operation at `at` until now.
+fn latency(origin: &Origin, at: Ticks, present: Ticks) -> Latency {
+    let durable = origin.received.elapsed().as_secs_f64();
+    let enqueued = origin.message.enqueued;
+    Latency {
+        freshness: Some(present.seconds_since(at)),
+        hub_to_eventhub: enqueued.map(|enqueued| enqueued.seconds_since(at)),
+        eventhub_to_received: enqueued.map(|enqueued| present.seconds_since(enqueued) - durable),
+        received_to_durable: Some(durable),
     }
 }
 

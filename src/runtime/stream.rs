@@ -8,23 +8,24 @@ use std::{
 
 use azure_messaging_eventhubs::CheckpointStore;
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, mpsc},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     in_flight::InFlight,
-    partition::{Partition, PartitionState, Progress},
+    partition::{Partition, Progress},
     router::{Intake, Panicked},
 };
 use crate::{
     domain::{
+        health::PartitionState,
         id::{PartitionId, Position, SequenceNumber},
         progress::{Extent, Invalid, Resume, resume},
     },
     ports::{EventSource, SourceError, Start},
-    telemetry::event as fact,
+    telemetry::{Board, Metrics, event::CheckpointGivenUp},
 };
 
 /// Where a partition without checkpoint begins.
@@ -91,7 +92,7 @@ pub enum StartError {
     },
     /// A checkpoint does not fit.
     #[error(
-        "TS-C001: partition {partition}: {problem}; set checkpoint.on_invalid = \"earliest\" to begin at the oldest retained event (see docs/errors/TS-C001.md)"
+        "partition {partition}: {problem}; set checkpoint.on_invalid = \"earliest\" to begin at the oldest retained event (CHECKPOINT_INVALID)"
     )]
     Invalid {
         /// The partition.
@@ -106,12 +107,13 @@ pub struct Stream {
     source: Arc<dyn EventSource>,
     options: Options,
     partitions: Vec<Prepared>,
+    board: Board,
+    metrics: Metrics,
 }
 
 struct Prepared {
     progress: Arc<Progress>,
     start: Start,
-    state: watch::Sender<PartitionState>,
     stalled: Arc<Notify>,
 }
 
@@ -121,6 +123,8 @@ impl Stream {
         source: Arc<dyn EventSource>,
         checkpoints: &dyn CheckpointStore,
         options: Options,
+        board: Board,
+        metrics: Metrics,
     ) -> Result<Self, StartError> {
         let hub = source.name().to_owned();
         let failed = |source| StartError::Source {
@@ -138,22 +142,16 @@ impl Stream {
                 partition: partition.clone(),
             };
             let (checkpoint, start) = begin(&id, stored.remove(&partition), &extent, &options)?;
-            let progress = Progress::new(id, checkpoint);
-            progress
-                .facts
-                .lag(extent.lag(progress.durable().map(|position| position.sequence_number)));
+            board.set_partition(&id, PartitionState::Connecting);
+            let progress = Progress::new(id, checkpoint, &metrics);
+            progress.metrics.set_lag(extent.lag(progress.durable().map(|position| position.sequence_number)));
             partitions.push(Prepared {
                 progress,
                 start,
-                state: watch::Sender::new(PartitionState::Connecting),
                 stalled: Arc::new(Notify::new()),
             });
         }
-        Ok(Self {
-            source,
-            options,
-            partitions,
-        })
+        Ok(Self { source, options, partitions, board, metrics })
     }
 
     /// Progress of every partition.
@@ -162,12 +160,6 @@ impl Stream {
             .iter()
             .map(|partition| Arc::clone(&partition.progress))
             .collect()
-    }
-
-    /// What each partition's loop is doing.
-    pub fn states(&self) -> Vec<(PartitionId, watch::Receiver<PartitionState>)> {
-        let state = |partition: &Prepared| (partition.progress.id().clone(), partition.state.subscribe());
-        self.partitions.iter().map(state).collect()
     }
 
     /// Consumes until `stop`.
@@ -186,7 +178,8 @@ impl Stream {
                 max_body_bytes: self.options.max_body_bytes,
                 limits: Arc::clone(&limits),
                 intake: intake.clone(),
-                state: prepared.state.clone(),
+                board: self.board.clone(),
+                metrics: self.metrics.clone(),
                 stalled: Arc::clone(&prepared.stalled),
             };
             tasks.spawn(partition.run(stop.clone()));
@@ -223,12 +216,12 @@ impl Stream {
                 let extent = match self.source.extent(&progress.id().partition).await {
                     Ok(extent) => extent,
                     Err(error) => {
-                        fact::lag_unknown(progress.id(), &error);
+                        tracing::debug!(partition = %progress.id(), %error, "lag could not be measured");
                         break;
                     }
                 };
                 let durable = progress.durable().map(|position| position.sequence_number);
-                progress.facts.lag(extent.lag(durable));
+                progress.metrics.set_lag(extent.lag(durable));
                 let present = progress.newest();
                 if present != *newest || extent.lag(present) == 0 || limits.is_full() {
                     (*newest, *since) = (present, Instant::now());
@@ -314,7 +307,7 @@ fn begin(
             problem,
         }),
         OnInvalid::Earliest => {
-            fact::checkpoint_given_up(id, &problem);
+            CheckpointGivenUp { partition: id, problem: &problem }.emit();
             Ok((None, Start::Earliest))
         }
     }

@@ -15,7 +15,10 @@ use crate::{
         upsert::{Action, Upsert},
     },
     ports::{Charged, Clock, Read, Trouble, TroubleKind, TwinStore, Write},
-    telemetry::event as fact,
+    telemetry::{
+        Metrics, ReadOutcome, WriteKind, WriteOutcome,
+        event::{ModulesQueried, ReadFinished, WriteFinished},
+    },
 };
 
 /// What workers share.
@@ -24,6 +27,8 @@ pub struct Tools {
     pub store: Arc<dyn TwinStore>,
     /// Stamps what is written.
     pub clock: Arc<dyn Clock>,
+    /// Counts what was done.
+    pub metrics: Metrics,
 }
 
 /// One batch of one twin on its way.
@@ -38,8 +43,6 @@ pub struct Work<T> {
     pub backoff: Backoff,
     /// Request units spent since the router last looked.
     pub request_units: f64,
-    /// Writes that became durable.
-    pub writes: usize,
 }
 
 /// How a worker came back.
@@ -102,20 +105,17 @@ async fn bring_in<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<(), Trou
                 match read_raw(tools, work, &key).await {
                     Read::Present(document, etag) => work.upsert.found(document, etag),
                     Read::Absent => work.upsert.absent(),
-                    Read::Damaged(etag, reason) => {
-                        fact::damaged_document(&reason);
-                        work.upsert.damaged(etag);
-                    }
+                    Read::Damaged(etag, _) => work.upsert.damaged(etag),
                     Read::Unknown(trouble) => return Err(trouble),
                 }
                 continue;
             }
             Action::Create(document) => (
-                fact::WriteKind::Create,
+                WriteKind::Create,
                 tools.store.create(&work.key, &document).await,
             ),
             Action::Replace(document, etag) => (
-                fact::WriteKind::Replace,
+                WriteKind::Replace,
                 tools.store.replace(&work.key, &document, &etag).await,
             ),
         };
@@ -124,10 +124,22 @@ async fn bring_in<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<(), Trou
             request_units,
         } = charged;
         work.request_units += request_units;
-        fact::write(kind, &outcome, request_units);
+        let message = match &outcome {
+            Write::Written(_) | Write::Conflict => None,
+            Write::Rejected(reason) => Some(reason.as_str()),
+            Write::Unknown(trouble) => Some(trouble.message.as_str()),
+        };
+        WriteFinished {
+            twin: &work.key,
+            kind,
+            outcome: WriteOutcome::from(&outcome),
+            events: work.items.len(),
+            request_units,
+            message,
+        }
+        .emit(&tools.metrics);
         match outcome {
             Write::Written(etag) => {
-                work.writes += 1;
                 work.backoff.reset();
                 work.upsert.written(etag);
             }
@@ -154,7 +166,8 @@ async fn sweep<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<Vec<TwinEve
         request_units,
     } = tools.store.modules(&work.key).await;
     work.request_units += request_units;
-    fact::query(outcome.is_ok(), request_units);
+    let modules = outcome.as_ref().map(Vec::len);
+    ModulesQueried { twin: &work.key, modules, request_units }.emit(&tools.metrics);
     let modules = outcome?;
     work.upsert.swept();
     Ok(modules.into_iter().map(|module| follow(module, sweep)).collect())
@@ -167,11 +180,7 @@ async fn read<T: Send>(
 ) -> Result<Option<(Arc<Document>, ETag)>, Trouble> {
     match read_raw(tools, work, key).await {
         Read::Present(document, etag) => Ok(Some((document, etag))),
-        Read::Absent => Ok(None),
-        Read::Damaged(_, reason) => {
-            fact::damaged_document(&reason);
-            Ok(None)
-        }
+        Read::Absent | Read::Damaged(..) => Ok(None),
         Read::Unknown(trouble) => Err(trouble),
     }
 }
@@ -182,6 +191,11 @@ async fn read_raw<T: Send>(tools: &Tools, work: &mut Work<T>, key: &TwinKey) -> 
         request_units,
     } = tools.store.read(key).await;
     work.request_units += request_units;
-    fact::read(&outcome, request_units);
+    let message = match &outcome {
+        Read::Present(..) | Read::Absent => None,
+        Read::Damaged(_, reason) => Some(reason.as_str()),
+        Read::Unknown(trouble) => Some(trouble.message.as_str()),
+    };
+    ReadFinished { twin: key, outcome: ReadOutcome::from(&outcome), request_units, message }.emit(&tools.metrics);
     outcome
 }

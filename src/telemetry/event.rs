@@ -1,254 +1,494 @@
-//! One function or handle per operational fact: it emits log and metric together, so that they cannot
-//! disagree. "Dropped" would mean lost for ever, and nothing is; a retry is not a drop.
+//! Operational facts. Each emits its log line and its metric together.
 //!
-//! What happens per event uses handles that are looked up once per partition.
+//! Construct one and call `emit`. "Dropped" would mean lost for ever and does not occur: a retry is not a drop.
 
-use std::{
-    array,
-    time::{Duration, Instant},
+use std::time::Duration;
+
+use super::{
+    label::{Decision, Purpose, ReadOutcome, WriteKind, WriteOutcome},
+    metrics::{Metrics, PartitionMetrics, StreamMetrics},
 };
-
-use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
-
-use super::name;
 use crate::{
-    domain::{
-        decide::Decision,
-        decode::Ignored,
-        id::PartitionId,
-        message::{Message, Property},
-        ticks::Ticks,
-    },
-    ports::{DeadLetterError, Read, SourceError, Trouble, Write},
+    domain::id::{PartitionId, SequenceNumber, TwinKey},
+    ports::{Trouble, TroubleKind},
 };
 
-/// Handles of one partition.
-pub struct PartitionFacts {
-    received: Counter,
-    repeated: Counter,
-    decisions: [Counter; Decision::ALL.len()],
-    ignored: [Counter; Ignored::ALL.len()],
-    freshness: Histogram,
-    hub_to_event_hub: Histogram,
-    event_hub_to_received: Histogram,
-    received_to_durable: Histogram,
-    lag: Gauge,
-    checkpoint_age: Gauge,
+/// An event was decided about.
+#[derive(Debug, Clone, Copy)]
+pub struct EventDecided<'a> {
+    /// Its partition.
+    pub partition: &'a PartitionId,
+    /// Its number there.
+    pub sequence_number: SequenceNumber,
+    /// The twin it is about.
+    pub twin: &'a TwinKey,
+    /// What was decided.
+    pub decision: Decision,
 }
 
-impl PartitionFacts {
-    /// Looks the handles up.
-    pub fn new(id: &PartitionId) -> Self {
-        let stream = || id.stream.clone();
-        let partition = || id.partition.clone();
-        Self {
-            received: counter!(name::RECEIVED, "stream" => stream()),
-            repeated: counter!(name::REPEATED, "stream" => stream()),
-            decisions: array::from_fn(
-                |index| counter!(name::EVENTS, "stream" => stream(), "decision" => Decision::ALL[index].name()),
+impl EventDecided<'_> {
+    /// TRACE; DEBUG where the order was in doubt.
+    pub fn emit(&self, metrics: &StreamMetrics) {
+        metrics.decided(self.decision);
+        let decision = self.decision.label();
+        match self.decision {
+            Decision::Regression | Decision::Suspect | Decision::Gap | Decision::Partial => tracing::debug!(
+                partition = %self.partition, sequence_number = %self.sequence_number, twin = %self.twin, decision,
+                "event in doubt: the document is flagged"
             ),
-            ignored: array::from_fn(
-                |index| counter!(name::IGNORED, "stream" => stream(), "reason" => Ignored::ALL[index].name()),
+            Decision::Applied
+            | Decision::Duplicate
+            | Decision::Stale
+            | Decision::Ignored
+            | Decision::DeadLettered => tracing::trace!(
+                partition = %self.partition, sequence_number = %self.sequence_number, twin = %self.twin, decision,
+                "event decided"
             ),
-            freshness: histogram!(name::FRESHNESS),
-            hub_to_event_hub: histogram!(name::HUB_TO_EVENT_HUB),
-            event_hub_to_received: histogram!(name::EVENT_HUB_TO_RECEIVED),
-            received_to_durable: histogram!(name::RECEIVED_TO_DURABLE),
-            lag: gauge!(name::LAG, "stream" => stream(), "partition" => partition()),
-            checkpoint_age: gauge!(name::CHECKPOINT_AGE, "stream" => stream(), "partition" => partition()),
         }
-    }
-
-    /// A message came in.
-    pub fn received(&self, _message: &Message) {
-        self.received.increment(1);
-    }
-
-    /// It had come in before.
-    pub fn repeated(&self) {
-        self.repeated.increment(1);
-    }
-
-    /// It is not ours.
-    pub fn ignored(&self, reason: Ignored) {
-        if let Some(index) = Ignored::ALL.iter().position(|other| *other == reason) {
-            self.ignored[index].increment(1);
-        }
-    }
-
-    /// It was decided on, and is durable. `at` is the hub's time of the operation, `present` the time of day.
-    pub fn decided(
-        &self,
-        decision: Decision,
-        at: Ticks,
-        message: &Message,
-        received: Instant,
-        present: Ticks,
-    ) {
-        if let Some(index) = Decision::ALL.iter().position(|other| *other == decision) {
-            self.decisions[index].increment(1);
-        }
-        if matches!(decision, Decision::Duplicate | Decision::Stale) {
-            return; // an old event replayed says nothing about freshness
-        }
-        let to_durable = received.elapsed().as_secs_f64();
-        self.received_to_durable.record(to_durable);
-        self.freshness.record(present.seconds_since(at).max(0.0));
-        if let Some(enqueued) = message.enqueued {
-            self.hub_to_event_hub.record(enqueued.seconds_since(at).max(0.0));
-            self.event_hub_to_received
-                .record((present.seconds_since(enqueued) - to_durable).max(0.0));
-        }
-    }
-
-    /// Events that are not durable yet.
-    pub fn lag(&self, events: u64) {
-        self.lag.set(events as f64);
-    }
-
-    /// Time since everything durable was in the checkpoint.
-    pub fn checkpoint_age(&self, age: Duration) {
-        self.checkpoint_age.set(age.as_secs_f64());
     }
 }
 
-/// The two kinds of write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WriteKind {
-    /// A document that must not exist.
-    Create,
-    /// A document that must still have its ETag.
-    Replace,
+/// An event does not concern the replica.
+#[derive(Debug, Clone, Copy)]
+pub struct EventIgnored<'a> {
+    /// Its partition.
+    pub partition: &'a PartitionId,
+    /// Its number there.
+    pub sequence_number: SequenceNumber,
+    /// Why not.
+    pub reason: &'static str,
 }
 
-impl WriteKind {
-    const fn name(self) -> &'static str {
+impl EventIgnored<'_> {
+    /// TRACE: other sources on the hub are normal.
+    pub fn emit(&self, metrics: &Metrics, stream: &StreamMetrics) {
+        metrics.event_ignored(self.reason);
+        stream.decided(Decision::Ignored);
+        tracing::trace!(
+            partition = %self.partition, sequence_number = %self.sequence_number, reason = self.reason,
+            "event ignored"
+        );
+    }
+}
+
+/// An event can never be applied and is durably kept aside.
+#[derive(Debug, Clone, Copy)]
+pub struct EventDeadLettered<'a> {
+    /// Its partition.
+    pub partition: &'a PartitionId,
+    /// Its number there.
+    pub sequence_number: SequenceNumber,
+    /// Stable reason code.
+    pub reason: &'static str,
+    /// One sentence; no payload.
+    pub detail: &'a str,
+}
+
+impl EventDeadLettered<'_> {
+    /// WARN.
+    pub fn emit(&self, metrics: &Metrics, stream: &StreamMetrics) {
+        metrics.event_dead_lettered(self.reason);
+        stream.decided(Decision::DeadLettered);
+        tracing::warn!(
+            partition = %self.partition, sequence_number = %self.sequence_number, reason = self.reason,
+            detail = self.detail, "event dead-lettered: it can never be applied; the partition goes on"
+        );
+    }
+}
+
+/// A dead letter could not be stored; its partition's progress waits.
+#[derive(Debug, Clone, Copy)]
+pub struct DeadLetterDelayed<'a> {
+    /// Its partition.
+    pub partition: &'a PartitionId,
+    /// Its number there.
+    pub sequence_number: SequenceNumber,
+    /// What went wrong, in one line.
+    pub error: &'a str,
+    /// Time until the next try.
+    pub retry_in: Duration,
+}
+
+impl DeadLetterDelayed<'_> {
+    /// WARN.
+    pub fn emit(&self) {
+        tracing::warn!(
+            partition = %self.partition, sequence_number = %self.sequence_number, error = self.error,
+            retry_in = ?self.retry_in, "cannot store a dead letter: the partition's checkpoint waits for it"
+        );
+    }
+}
+
+/// An attempt to write a document came to an end.
+#[derive(Debug, Clone, Copy)]
+pub struct WriteFinished<'a> {
+    /// The twin.
+    pub twin: &'a TwinKey,
+    /// How it was to be written.
+    pub kind: WriteKind,
+    /// What became of it.
+    pub outcome: WriteOutcome,
+    /// How many events it carried.
+    pub events: usize,
+    /// What it cost.
+    pub request_units: f64,
+    /// What the store said, for outcomes other than written.
+    pub message: Option<&'a str>,
+}
+
+impl WriteFinished<'_> {
+    /// TRACE when written, WARN when rejected, else DEBUG: what passes is tried again.
+    pub fn emit(&self, metrics: &Metrics) {
+        metrics.write_finished(self.kind, self.outcome);
+        metrics.request_units_spent(Purpose::Live, self.request_units);
+        let (kind, outcome) = (self.kind.label(), self.outcome.label());
+        match self.outcome {
+            WriteOutcome::Written => {
+                metrics.events_written(self.events);
+                tracing::trace!(twin = %self.twin, kind, events = self.events, "document written");
+            }
+            WriteOutcome::Conflict | WriteOutcome::Throttled | WriteOutcome::Unavailable => tracing::debug!(
+                twin = %self.twin, kind, outcome, message = self.message, "document not written, trying again"
+            ),
+            WriteOutcome::Rejected => tracing::warn!(
+                twin = %self.twin, kind, events = self.events, message = self.message,
+                "document rejected for good by the store"
+            ),
+        }
+    }
+}
+
+/// An attempt to read a document came to an end.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadFinished<'a> {
+    /// The twin.
+    pub twin: &'a TwinKey,
+    /// What became of it.
+    pub outcome: ReadOutcome,
+    /// What it cost.
+    pub request_units: f64,
+    /// What the store said, where it did not answer.
+    pub message: Option<&'a str>,
+}
+
+impl ReadFinished<'_> {
+    /// TRACE, or DEBUG without an answer.
+    pub fn emit(&self, metrics: &Metrics) {
+        metrics.read_finished(self.outcome);
+        metrics.request_units_spent(Purpose::Live, self.request_units);
+        match self.outcome {
+            ReadOutcome::Present | ReadOutcome::Absent => {
+                tracing::trace!(twin = %self.twin, outcome = self.outcome.label(), "document read");
+            }
+            ReadOutcome::Damaged => tracing::warn!(
+                twin = %self.twin, message = self.message,
+                "a stored document cannot be read: it is replaced and flagged as suspect"
+            ),
+            ReadOutcome::Throttled | ReadOutcome::Unavailable => tracing::debug!(
+                twin = %self.twin, outcome = self.outcome.label(), message = self.message,
+                "document not read, trying again"
+            ),
+        }
+    }
+}
+
+/// The connection to a partition was given up and is built anew.
+#[derive(Debug, Clone, Copy)]
+pub struct PartitionRebuilt<'a> {
+    /// The partition.
+    pub partition: &'a PartitionId,
+    /// Stable reason code.
+    pub reason: &'static str,
+    /// What went wrong, in one line.
+    pub error: &'a str,
+    /// Time until the next try.
+    pub retry_in: Duration,
+}
+
+impl PartitionRebuilt<'_> {
+    /// WARN: brokers close links now and then, so a single one is normal.
+    pub fn emit(&self, metrics: &Metrics) {
+        metrics.partition_rebuilt(&self.partition.stream, self.reason);
+        tracing::warn!(
+            partition = %self.partition, reason = self.reason, error = self.error, retry_in = ?self.retry_in,
+            "connection to the partition lost: connecting again at the last event received"
+        );
+    }
+}
+
+/// A partition delivers events.
+#[derive(Debug, Clone, Copy)]
+pub struct PartitionReceiving<'a> {
+    /// The partition.
+    pub partition: &'a PartitionId,
+    /// Where it began, for people.
+    pub position: &'a str,
+}
+
+impl PartitionReceiving<'_> {
+    /// INFO.
+    pub fn emit(&self) {
+        tracing::info!(partition = %self.partition, position = self.position, "receiving from the partition");
+    }
+}
+
+/// Progress of a partition was written.
+#[derive(Debug, Clone, Copy)]
+pub struct CheckpointWritten<'a> {
+    /// The partition.
+    pub partition: &'a PartitionId,
+    /// The last completed event.
+    pub sequence_number: SequenceNumber,
+}
+
+impl CheckpointWritten<'_> {
+    /// DEBUG.
+    pub fn emit(&self, metrics: &PartitionMetrics) {
+        metrics.set_checkpoint_age(Duration::ZERO);
+        tracing::debug!(
+            partition = %self.partition, sequence_number = %self.sequence_number, "checkpoint written"
+        );
+    }
+}
+
+/// Progress of a partition could not be written.
+#[derive(Debug, Clone, Copy)]
+pub struct CheckpointDelayed<'a> {
+    /// The partition.
+    pub partition: &'a PartitionId,
+    /// What went wrong, in one line.
+    pub error: &'a str,
+}
+
+impl CheckpointDelayed<'_> {
+    /// WARN: events go on; a restart would replay more.
+    pub fn emit(&self, metrics: &Metrics) {
+        metrics.checkpoint_failed(&self.partition.stream);
+        tracing::warn!(
+            partition = %self.partition, error = self.error,
+            "cannot write the checkpoint, trying again: after a restart more events would be received again"
+        );
+    }
+}
+
+/// A query for the modules of a device came back.
+#[derive(Debug, Clone, Copy)]
+pub struct ModulesQueried<'a> {
+    /// The device.
+    pub twin: &'a TwinKey,
+    /// Its modules, or what the store said instead.
+    pub modules: Result<usize, &'a Trouble>,
+    /// What it cost.
+    pub request_units: f64,
+}
+
+impl ModulesQueried<'_> {
+    /// DEBUG.
+    pub fn emit(&self, metrics: &Metrics) {
+        metrics.request_units_spent(Purpose::Live, self.request_units);
+        match self.modules {
+            Ok(modules) => {
+                metrics.modules_queried(ReadOutcome::Present);
+                tracing::debug!(twin = %self.twin, modules, "the modules of the device follow it");
+            }
+            Err(trouble) => {
+                metrics.modules_queried(match trouble.kind {
+                    TroubleKind::Throttled => ReadOutcome::Throttled,
+                    TroubleKind::Unavailable => ReadOutcome::Unavailable,
+                });
+                tracing::debug!(twin = %self.twin, message = trouble.message, "modules not found out, trying again");
+            }
+        }
+    }
+}
+
+/// A message is no valid AMQP: there is neither a body nor a position that could be kept.
+#[derive(Debug, Clone, Copy)]
+pub struct MessageUndecodable<'a> {
+    /// The partition.
+    pub partition: &'a PartitionId,
+    /// The last message before it.
+    pub after: Option<SequenceNumber>,
+    /// What the AMQP layer said.
+    pub error: &'a str,
+}
+
+impl MessageUndecodable<'_> {
+    /// ERROR: somebody has to find out who sends such messages.
+    pub fn emit(&self, metrics: &Metrics) {
+        metrics.message_undecodable(&self.partition.stream);
+        tracing::error!(
+            partition = %self.partition, after = self.after.map(|number| number.0), error = self.error,
+            "a message that is no valid AMQP was skipped"
+        );
+    }
+}
+
+/// A checkpoint that does not fit its partition was given up, as configured.
+#[derive(Debug, Clone, Copy)]
+pub struct CheckpointGivenUp<'a> {
+    /// The partition.
+    pub partition: &'a PartitionId,
+    /// Why it does not fit.
+    pub problem: &'a str,
+}
+
+impl CheckpointGivenUp<'_> {
+    /// WARN.
+    pub fn emit(&self) {
+        tracing::warn!(
+            partition = %self.partition, problem = self.problem,
+            "beginning at the oldest retained event, as checkpoint.on_invalid says (CHECKPOINT_INVALID)"
+        );
+    }
+}
+
+/// The store came or went.
+#[derive(Debug, Clone, Copy)]
+pub enum StoreChanged<'a> {
+    /// It answers.
+    Reachable,
+    /// It does not.
+    Unreachable {
+        /// What went wrong, in one line.
+        reason: &'a str,
+    },
+}
+
+impl StoreChanged<'_> {
+    /// INFO and WARN.
+    pub fn emit(&self) {
         match self {
-            Self::Create => "create",
-            Self::Replace => "replace",
+            Self::Reachable => tracing::info!("the document store answers"),
+            Self::Unreachable { reason } => tracing::warn!(
+                reason,
+                "the document store does not answer: writes are tried again until it does, nothing is lost"
+            ),
         }
     }
 }
 
-/// A conditional write came back.
-pub fn write(kind: WriteKind, outcome: &Write, request_units: f64) {
-    let outcome = match outcome {
-        Write::Written(_) => "written",
-        Write::Conflict => "conflict",
-        Write::Rejected(_) => "rejected",
-        Write::Unknown(_) => "unknown",
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        sync::{Arc, Mutex},
     };
-    counter!(name::WRITES, "kind" => kind.name(), "outcome" => outcome).increment(1);
-    charge(kind.name(), request_units);
-}
 
-/// A point read came back.
-pub fn read(outcome: &Read, request_units: f64) {
-    let outcome = match outcome {
-        Read::Present(..) => "present",
-        Read::Absent => "absent",
-        Read::Damaged(..) => "damaged",
-        Read::Unknown(_) => "unknown",
-    };
-    counter!(name::READS, "outcome" => outcome).increment(1);
-    charge("read", request_units);
-}
+    use super::*;
 
-/// A query for modules came back.
-pub fn query(answered: bool, request_units: f64) {
-    counter!(name::QUERIES, "outcome" => if answered { "answered" } else { "unknown" }).increment(1);
-    charge("query", request_units);
-}
+    #[derive(Clone, Default)]
+    struct Captured(Arc<Mutex<Vec<u8>>>);
 
-fn charge(operation: &'static str, request_units: f64) {
-    let milliunits = (request_units * 1000.0).round().max(0.0) as u64;
-    counter!(name::REQUEST_UNITS, "purpose" => "live", "operation" => operation).increment(milliunits);
-}
+    impl io::Write for Captured {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
 
-/// A document is none of ours; it will be replaced and flagged.
-pub fn damaged_document(reason: &str) {
-    counter!(name::DAMAGED).increment(1);
-    tracing::warn!(
-        reason,
-        "a stored document cannot be read; it is replaced and flagged as suspect"
-    );
-}
-
-/// A batch of one twin is durable.
-pub fn batch(events: usize, _writes: usize) {
-    histogram!(name::EVENTS_PER_BATCH).record(events as f64);
-}
-
-/// The store gave no answer; the twin's lane waits.
-pub fn store_trouble(trouble: &Trouble, throttled: bool, delay: Duration) {
-    let reason = if throttled { "throttled" } else { "unavailable" };
-    counter!(name::STORE_TROUBLE, "reason" => reason).increment(1);
-    if throttled {
-        tracing::debug!(retry_in = ?delay, "the store throttles");
-    } else {
-        tracing::warn!(reason = trouble.message, retry_in = ?delay, "the store gave no answer; the event is retried");
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
     }
-}
 
-/// The adaptive limit.
-pub fn concurrency(limit: usize) {
-    gauge!(name::CONCURRENCY).set(limit as f64);
-}
+    /// What `emit` logs at INFO and above.
+    fn logged(emit: impl FnOnce()) -> String {
+        let captured = Captured::default();
+        let writer = captured.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, emit);
+        String::from_utf8(captured.0.lock().unwrap().clone()).unwrap()
+    }
 
-/// What is between intake and completion.
-pub fn in_flight(events: usize, bytes: usize) {
-    gauge!(name::IN_FLIGHT_EVENTS).set(events as f64);
-    gauge!(name::IN_FLIGHT_BYTES).set(bytes as f64);
-}
+    fn partition() -> PartitionId {
+        PartitionId {
+            stream: "twins".into(),
+            partition: "0".into(),
+        }
+    }
 
-/// A dead letter is durable.
-pub fn dead_lettered(partition: &PartitionId, message: &Message, reason: &'static str, detail: &str) {
-    counter!(name::DEAD_LETTERS, "reason" => reason).increment(1);
-    let operation = message
-        .application_properties
-        .get("opType")
-        .and_then(Property::as_text);
-    tracing::warn!(
-        %partition,
-        sequence_number = message.position.sequence_number.0,
-        operation = operation.as_deref(),
-        reason,
-        detail,
-        "an event can never be applied and was stored as a dead letter"
-    );
-}
+    #[test]
+    fn a_dead_letter_is_logged_and_counted_at_once() {
+        let metrics = Metrics::new().unwrap();
+        let stream = metrics.stream("twins");
+        let log = logged(|| {
+            EventDeadLettered {
+                partition: &partition(),
+                sequence_number: SequenceNumber(7),
+                reason: "body_not_json",
+                detail: "expected value",
+            }
+            .emit(&metrics, &stream);
+        });
+        assert!(
+            log.contains("WARN") && log.contains("twins/0") && log.contains("body_not_json"),
+            "{log}"
+        );
+        let text = metrics.render();
+        assert!(
+            text.contains("twinsync_dead_letters_total{reason=\"body_not_json\"} 1"),
+            "{text}"
+        );
+        assert!(
+            text.contains("twinsync_events_total{stream=\"twins\",decision=\"dead_lettered\"} 1"),
+            "{text}"
+        );
+    }
 
-/// A dead letter could not be stored; the partition's checkpoint waits for it.
-pub fn dead_letter_failed(error: &DeadLetterError, delay: Duration) {
-    counter!(name::DEAD_LETTER_FAILURES).increment(1);
-    let source = std::error::Error::source(error).map(ToString::to_string);
-    tracing::error!(%error, source, retry_in = ?delay, "the checkpoint is held until the dead letter is stored");
-}
-
-/// A message could not be decoded by the AMQP layer: it has no body that could be kept.
-pub fn undecodable(partition: &PartitionId, reason: &str) {
-    counter!(name::UNDECODABLE, "stream" => partition.stream.clone()).increment(1);
-    tracing::error!(%partition, reason, "a message that is not valid AMQP was skipped");
-}
-
-/// A partition's client is rebuilt.
-pub fn rebuild(partition: &PartitionId, name: &'static str, reason: &str, delay: Duration) {
-    counter!(name::REBUILDS, "stream" => partition.stream.clone(), "reason" => name).increment(1);
-    tracing::warn!(%partition, reason, retry_in = ?delay, "the partition's connection is rebuilt; nothing is lost");
-}
-
-/// The end of a partition could not be read, so its lag is not known.
-pub fn lag_unknown(partition: &PartitionId, error: &SourceError) {
-    tracing::debug!(%partition, %error, "lag could not be measured");
-}
-
-/// A checkpoint could not be written; a restart would replay more.
-pub fn checkpoint_failed(partition: &PartitionId, reason: &str) {
-    counter!(name::CHECKPOINT_FAILURES, "stream" => partition.stream.clone()).increment(1);
-    tracing::warn!(%partition, reason, "the checkpoint was not written and is tried again; a restart would replay more");
-}
-
-/// A checkpoint that does not fit was given up, as configured.
-pub fn checkpoint_given_up(partition: &PartitionId, problem: &str) {
-    tracing::warn!(%partition, problem, "TS-C001: beginning at the oldest retained event, as checkpoint.on_invalid says");
+    #[test]
+    fn normal_work_is_quiet_at_info() {
+        let metrics = Metrics::new().unwrap();
+        let stream = metrics.stream("twins");
+        let twin = TwinKey::device("hub", "device");
+        let (partition, sequence_number) = (partition(), SequenceNumber(1));
+        let log = logged(|| {
+            for decision in Decision::ALL {
+                EventDecided {
+                    partition: &partition,
+                    sequence_number,
+                    twin: &twin,
+                    decision: *decision,
+                }
+                .emit(&stream);
+            }
+            EventIgnored {
+                partition: &partition,
+                sequence_number,
+                reason: "telemetry",
+            }
+            .emit(&metrics, &stream);
+            ReadFinished {
+                twin: &twin,
+                outcome: ReadOutcome::Absent,
+                request_units: 1.0,
+                message: None,
+            }
+            .emit(&metrics);
+            WriteFinished {
+                twin: &twin,
+                kind: WriteKind::Create,
+                outcome: WriteOutcome::Written,
+                events: 2,
+                request_units: 6.5,
+                message: None,
+            }
+            .emit(&metrics);
+            CheckpointWritten {
+                partition: &partition,
+                sequence_number,
+            }
+            .emit(&metrics.partition(&partition));
+        });
+        assert_eq!(log, "");
+        assert_eq!(metrics.request_units(Purpose::Live), 7.5);
+        let text = metrics.render();
+        assert!(
+            text.contains("twinsync_writes_total{kind=\"create\",outcome=\"written\"} 1"),
+            "{text}"
+        );
+        assert!(text.contains("twinsync_events_per_write_sum 2"), "{text}");
+    }
 }

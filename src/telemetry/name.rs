@@ -1,52 +1,145 @@
-//! Names of metrics. Prometheus style: `twinsync_<noun>_<unit>[_total]`; few label values, never a device id.
+//! Names of all metrics, in one place: dashboards and alerts refer to them.
+//!
+//! `twinsync_<noun>_<unit>[_total]`. Labels have few values; never a device id.
 
-/// Events by what was decided. Labels: `stream`, `decision`.
+/// Events by what was decided about them. Labels: `stream`, `decision`.
 pub const EVENTS: &str = "twinsync_events_total";
-/// Messages that are not ours. Labels: `stream`, `reason`.
-pub const IGNORED: &str = "twinsync_events_ignored_total";
-/// Messages received. Label: `stream`.
-pub const RECEIVED: &str = "twinsync_events_received_total";
-/// Messages received again on a new link. Label: `stream`.
-pub const REPEATED: &str = "twinsync_events_repeated_total";
-/// Messages that the AMQP layer could not decode. Label: `stream`.
-pub const UNDECODABLE: &str = "twinsync_events_undecodable_total";
-/// Dead letters stored. Label: `reason`.
+/// Events that do not concern us. Label: `reason`.
+pub const EVENTS_IGNORED: &str = "twinsync_events_ignored_total";
+/// Events that can never be applied. Label: `reason`.
 pub const DEAD_LETTERS: &str = "twinsync_dead_letters_total";
-/// Failed attempts to store a dead letter.
-pub const DEAD_LETTER_FAILURES: &str = "twinsync_dead_letter_failures_total";
-/// Conditional writes by outcome. Labels: `kind`, `outcome`.
+/// Attempts to write a document. Labels: `kind`, `outcome`.
 pub const WRITES: &str = "twinsync_writes_total";
-/// Point reads by outcome. Label: `outcome`.
+/// Attempts to read a document. Label: `outcome`.
 pub const READS: &str = "twinsync_reads_total";
-/// Queries for the modules of a device. Label: `outcome`.
-pub const QUERIES: &str = "twinsync_queries_total";
-/// Thousandths of request units, since counters are whole. Labels: `purpose`, `operation`.
-pub const REQUEST_UNITS: &str = "twinsync_request_milliunits_total";
-/// Events per batch of one twin.
-pub const EVENTS_PER_BATCH: &str = "twinsync_events_per_batch";
-/// Operation in the hub → durable in Cosmos DB.
+/// Request units charged by Cosmos DB, fractions included. Label: `purpose`.
+pub const REQUEST_UNITS: &str = "twinsync_request_units_total";
+/// Events in the partition that are not completed. Labels: `stream`, `partition`.
+pub const LAG_EVENTS: &str = "twinsync_lag_events";
+/// From the hub's operation to its durable copy.
 pub const FRESHNESS: &str = "twinsync_freshness_seconds";
-/// Operation in the hub → stored in Event Hubs.
-pub const HUB_TO_EVENT_HUB: &str = "twinsync_hub_to_eventhub_seconds";
-/// Stored in Event Hubs → received.
-pub const EVENT_HUB_TO_RECEIVED: &str = "twinsync_eventhub_to_received_seconds";
-/// Received → durable.
+/// From the hub's operation to its arrival in Event Hubs.
+pub const HUB_TO_EVENTHUB: &str = "twinsync_hub_to_eventhub_seconds";
+/// From the arrival in Event Hubs to our receiving it.
+pub const EVENTHUB_TO_RECEIVED: &str = "twinsync_eventhub_to_received_seconds";
+/// From our receiving it to its durable copy.
 pub const RECEIVED_TO_DURABLE: &str = "twinsync_received_to_durable_seconds";
-/// Events in the partition that are not durable yet. Labels: `stream`, `partition`.
-pub const LAG: &str = "twinsync_lag_events";
-/// Time since everything durable was in the checkpoint. Labels: `stream`, `partition`.
+/// How many events one write carried.
+pub const EVENTS_PER_WRITE: &str = "twinsync_events_per_write";
+/// Events received and not yet completed.
+pub const IN_FLIGHT_EVENTS: &str = "twinsync_in_flight_events";
+/// Their bytes.
+pub const IN_FLIGHT_BYTES: &str = "twinsync_in_flight_bytes";
+/// Since the last checkpoint was written. Labels: `stream`, `partition`.
 pub const CHECKPOINT_AGE: &str = "twinsync_checkpoint_age_seconds";
+/// Connections to a partition that were given up and built anew. Labels: `stream`, `reason`.
+pub const PARTITION_REBUILDS: &str = "twinsync_partition_rebuilds_total";
+/// Requests to the store that may be in flight at present.
+pub const STORE_CONCURRENCY_LIMIT: &str = "twinsync_store_concurrency_limit";
+/// Queries for the modules of a device. Label: `outcome`, as of reads.
+pub const MODULE_QUERIES: &str = "twinsync_module_queries_total";
+/// Events received again on a new connection, and passed over. Label: `stream`.
+pub const EVENTS_REPEATED: &str = "twinsync_events_repeated_total";
+/// Messages that are no valid AMQP, skipped. Label: `stream`.
+pub const MESSAGES_UNDECODABLE: &str = "twinsync_messages_undecodable_total";
 /// Checkpoints that could not be written. Label: `stream`.
 pub const CHECKPOINT_FAILURES: &str = "twinsync_checkpoint_failures_total";
-/// Clients rebuilt. Labels: `stream`, `reason`.
-pub const REBUILDS: &str = "twinsync_partition_rebuilds_total";
-/// Operations on the store allowed at once.
-pub const CONCURRENCY: &str = "twinsync_store_concurrency_limit";
-/// Attempts put off by the store. Label: `reason`.
-pub const STORE_TROUBLE: &str = "twinsync_store_trouble_total";
-/// Documents found that are none of ours.
-pub const DAMAGED: &str = "twinsync_damaged_documents_total";
-/// Events between intake and completion.
-pub const IN_FLIGHT_EVENTS: &str = "twinsync_in_flight_events";
-/// Bytes between intake and completion.
-pub const IN_FLIGHT_BYTES: &str = "twinsync_in_flight_bytes";
+/// Always 1. Labels: `version`, `revision`.
+pub const BUILD_INFO: &str = "twinsync_build_info";
+
+/// What kind a metric is, for its description.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// Every metric with its kind and the help text that Prometheus shows. [`REQUEST_UNITS`] is rendered apart.
+pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 21] = [
+    (EVENTS, Kind::Counter, "Events by what was decided about them"),
+    (
+        EVENTS_IGNORED,
+        Kind::Counter,
+        "Events that do not concern the replica, by reason",
+    ),
+    (
+        DEAD_LETTERS,
+        Kind::Counter,
+        "Events that can never be applied, by reason",
+    ),
+    (
+        WRITES,
+        Kind::Counter,
+        "Attempts to write a document, by kind and outcome",
+    ),
+    (READS, Kind::Counter, "Attempts to read a document, by outcome"),
+    (
+        LAG_EVENTS,
+        Kind::Gauge,
+        "Events in the partition that are not completed",
+    ),
+    (
+        FRESHNESS,
+        Kind::Histogram,
+        "Seconds from the IoT hub's operation to its durable copy",
+    ),
+    (
+        HUB_TO_EVENTHUB,
+        Kind::Histogram,
+        "Seconds from the IoT hub's operation to its arrival in Event Hubs",
+    ),
+    (
+        EVENTHUB_TO_RECEIVED,
+        Kind::Histogram,
+        "Seconds from the arrival in Event Hubs to receiving the event",
+    ),
+    (
+        RECEIVED_TO_DURABLE,
+        Kind::Histogram,
+        "Seconds from receiving an event to its durable copy",
+    ),
+    (EVENTS_PER_WRITE, Kind::Histogram, "Events that one write carried"),
+    (
+        IN_FLIGHT_EVENTS,
+        Kind::Gauge,
+        "Events received and not yet completed",
+    ),
+    (
+        IN_FLIGHT_BYTES,
+        Kind::Gauge,
+        "Bytes of the events received and not yet completed",
+    ),
+    (
+        CHECKPOINT_AGE,
+        Kind::Gauge,
+        "Seconds since the last checkpoint was written",
+    ),
+    (
+        PARTITION_REBUILDS,
+        Kind::Counter,
+        "Connections to a partition given up and built anew, by reason",
+    ),
+    (
+        STORE_CONCURRENCY_LIMIT,
+        Kind::Gauge,
+        "Requests to Cosmos DB that may be in flight at present",
+    ),
+    (MODULE_QUERIES, Kind::Counter, "Queries for the modules of a device, by outcome"),
+    (EVENTS_REPEATED, Kind::Counter, "Events received again on a new connection and passed over"),
+    (MESSAGES_UNDECODABLE, Kind::Counter, "Messages that are no valid AMQP, skipped"),
+    (CHECKPOINT_FAILURES, Kind::Counter, "Checkpoints that could not be written"),
+    (BUILD_INFO, Kind::Gauge, "Always 1; labels tell which build runs"),
+];
+
+/// Upper bounds of the latency buckets in seconds: fine below 100 ms, where the goals lie, coarse up to an hour,
+/// where backlogs lie.
+pub(super) const LATENCY_BUCKETS: [f64; 25] = [
+    0.001, 0.002, 0.003, 0.005, 0.007, 0.010, 0.015, 0.020, 0.030, 0.050, 0.070, 0.100, 0.150, 0.200, 0.300,
+    0.500, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0,
+];
+
+/// Upper bounds of the buckets for events per write.
+pub(super) const COUNT_BUCKETS: [f64; 12] = [
+    1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 5000.0,
+];

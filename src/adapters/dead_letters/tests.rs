@@ -90,7 +90,7 @@ async fn another_event_at_the_same_position_replaces_nothing() {
     for body in [b"x", b"y", b"x", b"y"] {
         store(&letters, &place, &message(7, body)).await.unwrap();
     }
-    std::fs::write(directory.path().join("twins/0/8.json"), "edited").unwrap();
+    fs::write(directory.path().join("twins/0/8.json"), "edited").unwrap();
     store(&letters, &place, &message(8, b"z")).await.unwrap();
     assert_eq!(
         names(&letters).await,
@@ -126,7 +126,7 @@ async fn letters_are_listed_by_number_and_names_stay_inside_the_directory() {
             format!("{inside}/100.json")
         ]
     );
-    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
 }
 
 #[tokio::test]
@@ -146,7 +146,7 @@ async fn a_place_that_cannot_be_written_is_an_error_and_not_a_loss() {
     let directory = tempfile::tempdir().unwrap();
     let letters = open(directory.path()).await;
     // Where the stream's directory should go, there is a file.
-    std::fs::write(directory.path().join("twins"), "").unwrap();
+    fs::write(directory.path().join("twins"), "").unwrap();
     let error = store(&letters, &partition("twins", "0"), &message(1, b"x"))
         .await
         .expect_err("no directory");
@@ -156,7 +156,7 @@ async fn a_place_that_cannot_be_written_is_an_error_and_not_a_loss() {
             .starts_with("cannot store the dead letter of twins/0@1 in "),
         "{error}"
     );
-    std::fs::remove_file(directory.path().join("twins")).unwrap();
+    fs::remove_file(directory.path().join("twins")).unwrap();
     store(&letters, &partition("twins", "0"), &message(1, b"x"))
         .await
         .unwrap();

@@ -196,6 +196,7 @@ impl Bench {
             backoff: Backoff::new(Duration::from_millis(1), Duration::from_millis(5)),
         };
         adjust(&mut options);
+        let metrics = Metrics::new().expect("buckets");
         let store_port: Arc<dyn TwinStore> = store.clone();
         let letters_port: Arc<dyn DeadLetters> = letters.clone();
         let router = Router::new(
@@ -214,7 +215,7 @@ impl Bench {
             store,
             letters,
             limits,
-            progress: Progress::new(id, None),
+            progress: Progress::new(id, None, &metrics),
             intake,
             router: tokio::spawn(router.run(batches)),
             next: 0,

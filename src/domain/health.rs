@@ -1,0 +1,264 @@
+//! From what the components know about themselves to: is this process alive, and is it ready?
+//!
+//! *Live*: its loops turn; if not, only a restart helps. Trouble outside (the store, the broker) never makes it
+//! not live: a restart would not help and would cost replay. *Ready*: it has work and does it. Both come with
+//! reasons, since a bare "no" helps nobody.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::id::PartitionId;
+
+/// Where the process is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Connections are being made.
+    Starting,
+    /// Events flow, or could.
+    Running,
+    /// Asked to stop: finishing what has been received.
+    Stopping,
+}
+
+/// What a partition's consumer is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PartitionState {
+    /// It connects.
+    Connecting,
+    /// Events arrive as they come.
+    Receiving,
+    /// It cannot go on at present.
+    Waiting {
+        /// Why, in one line without secrets.
+        reason: String,
+    },
+}
+
+/// Whether the document store answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreState {
+    /// Not asked yet.
+    Unknown,
+    /// It answers.
+    Reachable,
+    /// It does not.
+    Unreachable {
+        /// Why, in one line without secrets.
+        reason: String,
+    },
+}
+
+/// How long ago a loop last went round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pulse {
+    /// Time since its last round.
+    pub silent_for: Duration,
+    /// The longest that is still in order for this loop.
+    pub limit: Duration,
+}
+
+/// All that is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// Where the process is in its life.
+    pub phase: Phase,
+    /// The partitions we own.
+    pub partitions: BTreeMap<PartitionId, PartitionState>,
+    /// The document store.
+    pub store: StoreState,
+    /// The loops by name.
+    pub loops: BTreeMap<String, Pulse>,
+}
+
+/// An answer: yes without reasons, no with at least one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Why not.
+    pub reasons: Vec<String>,
+}
+
+impl Verdict {
+    /// Whether the answer is yes.
+    pub fn is_yes(&self) -> bool {
+        self.reasons.is_empty()
+    }
+}
+
+/// Both answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Do the loops turn?
+    pub live: Verdict,
+    /// Do we have work and do it?
+    pub ready: Verdict,
+}
+
+/// Judges the facts.
+///
+/// | phase | live | ready |
+/// |---|---|---|
+/// | starting | every loop within its limit | no |
+/// | running | every loop within its limit | the same, store reachable, ≥ 1 partition, all receiving |
+/// | stopping | yes: loops end one by one, the drain has its own deadline | no |
+pub fn assess(facts: &Facts) -> Report {
+    let stalled: Vec<String> = match facts.phase {
+        Phase::Stopping => Vec::new(),
+        Phase::Starting | Phase::Running => facts
+            .loops
+            .iter()
+            .filter(|(_, pulse)| pulse.silent_for > pulse.limit)
+            .map(|(name, pulse)| {
+                let (silent, limit) = (pulse.silent_for.as_secs(), pulse.limit.as_secs());
+                format!("loop {name} has not turned for {silent} s (limit {limit} s)")
+            })
+            .collect(),
+    };
+    let mut reasons = stalled.clone();
+    match facts.phase {
+        Phase::Starting => reasons.push("starting".to_owned()),
+        Phase::Stopping => reasons.push("stopping".to_owned()),
+        Phase::Running => reasons.extend(obstacles(facts)),
+    }
+    Report {
+        live: Verdict { reasons: stalled },
+        ready: Verdict { reasons },
+    }
+}
+
+/// What keeps a running process from doing its work.
+fn obstacles(facts: &Facts) -> Vec<String> {
+    let mut reasons = Vec::new();
+    match &facts.store {
+        StoreState::Unknown => reasons.push("the document store has not been reached yet".to_owned()),
+        StoreState::Reachable => {}
+        StoreState::Unreachable { reason } => {
+            reasons.push(format!("the document store does not answer: {reason}"))
+        }
+    }
+    if facts.partitions.is_empty() {
+        reasons.push("no partition is owned".to_owned());
+    }
+    for (partition, state) in &facts.partitions {
+        match state {
+            PartitionState::Receiving => {}
+            PartitionState::Connecting => reasons.push(format!("partition {partition} is connecting")),
+            PartitionState::Waiting { reason } => {
+                reasons.push(format!("partition {partition} waits: {reason}"))
+            }
+        }
+    }
+    reasons
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn partition(name: &str) -> PartitionId {
+        PartitionId {
+            stream: "twins".into(),
+            partition: name.into(),
+        }
+    }
+
+    fn healthy() -> Facts {
+        let pulse = Pulse {
+            silent_for: Duration::from_secs(1),
+            limit: Duration::from_secs(30),
+        };
+        Facts {
+            phase: Phase::Running,
+            partitions: BTreeMap::from([(partition("0"), PartitionState::Receiving)]),
+            store: StoreState::Reachable,
+            loops: BTreeMap::from([("lanes".to_owned(), pulse)]),
+        }
+    }
+
+    #[test]
+    fn a_healthy_process_is_live_and_ready_without_reasons() {
+        let report = assess(&healthy());
+        assert!(report.live.is_yes() && report.ready.is_yes(), "{report:?}");
+    }
+
+    #[test]
+    fn trouble_outside_makes_it_not_ready_but_never_not_live() {
+        let mut facts = healthy();
+        facts.store = StoreState::Unreachable { reason: "503".into() };
+        facts.partitions.insert(
+            partition("1"),
+            PartitionState::Waiting {
+                reason: "refused".into(),
+            },
+        );
+        facts
+            .partitions
+            .insert(partition("2"), PartitionState::Connecting);
+        let report = assess(&facts);
+        assert!(report.live.is_yes());
+        assert_eq!(
+            report.ready.reasons,
+            [
+                "the document store does not answer: 503",
+                "partition twins/1 waits: refused",
+                "partition twins/2 is connecting"
+            ]
+        );
+    }
+
+    #[test]
+    fn without_work_it_is_not_ready() {
+        let facts = Facts {
+            partitions: BTreeMap::new(),
+            store: StoreState::Unknown,
+            ..healthy()
+        };
+        assert_eq!(assess(&facts).ready.reasons.len(), 2);
+    }
+
+    #[test]
+    fn a_loop_that_stands_still_is_not_live_until_the_process_stops() {
+        let mut facts = healthy();
+        let limit = Duration::from_secs(30);
+        facts.loops.insert(
+            "committer".into(),
+            Pulse {
+                silent_for: limit,
+                limit,
+            },
+        );
+        assert!(assess(&facts).live.is_yes(), "the limit itself is in order");
+        facts.loops.insert(
+            "committer".into(),
+            Pulse {
+                silent_for: Duration::from_secs(31),
+                limit,
+            },
+        );
+        for phase in [Phase::Starting, Phase::Running] {
+            let report = assess(&Facts {
+                phase,
+                ..facts.clone()
+            });
+            assert_eq!(
+                report.live.reasons,
+                ["loop committer has not turned for 31 s (limit 30 s)"]
+            );
+            assert!(report.ready.reasons.contains(&report.live.reasons[0]));
+        }
+        let report = assess(&Facts {
+            phase: Phase::Stopping,
+            ..facts
+        });
+        assert!(report.live.is_yes());
+        assert_eq!(report.ready.reasons, ["stopping"]);
+    }
+
+    #[test]
+    fn while_starting_it_is_live_and_not_ready() {
+        let report = assess(&Facts {
+            phase: Phase::Starting,
+            ..healthy()
+        });
+        assert!(report.live.is_yes());
+        assert_eq!(report.ready.reasons, ["starting"]);
+    }
+}

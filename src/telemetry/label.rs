@@ -1,0 +1,158 @@
+//! The closed sets of label values.
+
+use crate::{
+    domain::decide,
+    ports::{Read, TroubleKind, Write},
+};
+
+/// Defines an enum whose variants are label values, with the list of all of them.
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident => $label:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name { $($(#[$variant_doc])* $variant,)+ }
+
+        impl $name {
+            /// Every value, in the order of declaration.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// The value of the label.
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$variant => $label,)+ }
+            }
+
+            /// The place in [`Self::ALL`].
+            pub(super) const fn index(self) -> usize {
+                self as usize
+            }
+        }
+    };
+}
+
+labels! {
+    /// What was decided about an event.
+    Decision {
+        /// It changed the document.
+        Applied => "applied",
+        /// The document contained it already.
+        Duplicate => "duplicate",
+        /// It belongs to an earlier life of the twin.
+        Stale => "stale",
+        /// It was applied, and versions before it were not seen.
+        Gap => "gap",
+        /// Its version is lower than a twin that looks older: not applied, flagged.
+        Regression => "regression",
+        /// Its order could not be told: not applied, flagged.
+        Suspect => "suspect",
+        /// It was applied to a twin whose beginning is not known.
+        Partial => "partial",
+        /// It does not concern the replica.
+        Ignored => "ignored",
+        /// It can never be applied.
+        DeadLettered => "dead_lettered",
+    }
+}
+
+labels! {
+    /// How a document was to be written.
+    WriteKind {
+        /// It must not have existed.
+        Create => "create",
+        /// It must have been unchanged.
+        Replace => "replace",
+    }
+}
+
+labels! {
+    /// What became of an attempt to write.
+    WriteOutcome {
+        /// Durable.
+        Written => "written",
+        /// The condition did not hold.
+        Conflict => "conflict",
+        /// The store asked for less.
+        Throttled => "throttled",
+        /// The store could not be reached or did not answer.
+        Unavailable => "unavailable",
+        /// The store will never take it.
+        Rejected => "rejected",
+    }
+}
+
+labels! {
+    /// What became of an attempt to read.
+    ReadOutcome {
+        /// The document.
+        Present => "present",
+        /// There is none.
+        Absent => "absent",
+        /// Something that is no document of ours.
+        Damaged => "damaged",
+        /// The store asked for less.
+        Throttled => "throttled",
+        /// The store could not be reached or did not answer.
+        Unavailable => "unavailable",
+    }
+}
+
+labels! {
+    /// What request units were spent for.
+    Purpose {
+        /// Following the streams.
+        Live => "live",
+    }
+}
+
+impl From<decide::Decision> for Decision {
+    fn from(decision: decide::Decision) -> Self {
+        match decision {
+            decide::Decision::Applied => Self::Applied,
+            decide::Decision::Gap => Self::Gap,
+            decide::Decision::Partial => Self::Partial,
+            decide::Decision::Duplicate => Self::Duplicate,
+            decide::Decision::Stale => Self::Stale,
+            decide::Decision::Regression => Self::Regression,
+            decide::Decision::Suspect => Self::Suspect,
+        }
+    }
+}
+
+impl From<&Read> for ReadOutcome {
+    fn from(read: &Read) -> Self {
+        match read {
+            Read::Present(..) => Self::Present,
+            Read::Absent => Self::Absent,
+            Read::Damaged(..) => Self::Damaged,
+            Read::Unknown(trouble) => match trouble.kind {
+                TroubleKind::Throttled => Self::Throttled,
+                TroubleKind::Unavailable => Self::Unavailable,
+            },
+        }
+    }
+}
+
+impl From<&Write> for WriteOutcome {
+    fn from(write: &Write) -> Self {
+        match write {
+            Write::Written(_) => Self::Written,
+            Write::Conflict => Self::Conflict,
+            Write::Rejected(_) => Self::Rejected,
+            Write::Unknown(trouble) => match trouble.kind {
+                TroubleKind::Throttled => Self::Throttled,
+                TroubleKind::Unavailable => Self::Unavailable,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_index_is_the_place_in_the_list() {
+        for (place, decision) in Decision::ALL.iter().enumerate() {
+            assert_eq!(decision.index(), place);
+        }
+    }
+}

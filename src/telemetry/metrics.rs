@@ -1,0 +1,528 @@
+//! The metrics of one daemon, rendered for Prometheus.
+//!
+//! No global recorder: a [`Metrics`] owns its recorder, so that several daemons in one process (demo, tests)
+//! count apart. Handles are registered once; counting is then an atomic addition, without formatting or lookup.
+//! Only reasons are looked up per call, in a map of the few that occur.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
+use metrics_exporter_prometheus::{
+    BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    label::{Decision, Purpose, ReadOutcome, WriteKind, WriteOutcome},
+    name::{self, Kind},
+};
+use crate::domain::id::PartitionId;
+
+/// How often recorded latencies are moved into their buckets. Between two moves each sample takes 8 bytes.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+const METADATA: Metadata<'static> = Metadata::new("twinsync", Level::INFO, None);
+
+/// All metrics of one daemon. Cheap to clone.
+#[derive(Clone)]
+pub struct Metrics(Arc<Inner>);
+
+struct Inner {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+    ignored: ByReason,
+    dead_letters: ByReason,
+    /// By kind, then outcome.
+    writes: Vec<Vec<Counter>>,
+    reads: Vec<Counter>,
+    /// `f64` bits by purpose: the recorder's counters know whole numbers only, and request units have fractions.
+    request_units: Vec<AtomicU64>,
+    freshness: Histogram,
+    hub_to_eventhub: Histogram,
+    eventhub_to_received: Histogram,
+    received_to_durable: Histogram,
+    events_per_write: Histogram,
+    in_flight_events: Gauge,
+    in_flight_bytes: Gauge,
+    store_concurrency_limit: Gauge,
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// The parts of the way of an event, in seconds. What is not known is `None` and not recorded.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Latency {
+    /// From the IoT hub's operation to its durable copy.
+    pub freshness: Option<f64>,
+    /// From the IoT hub's operation to its arrival in Event Hubs.
+    pub hub_to_eventhub: Option<f64>,
+    /// From there to our receiving it.
+    pub eventhub_to_received: Option<f64>,
+    /// From there to its durable copy.
+    pub received_to_durable: Option<f64>,
+}
+
+impl Metrics {
+    /// A new set, all at zero.
+    ///
+    /// # Errors
+    /// The bucket bounds are malformed, which a test excludes.
+    pub fn new() -> Result<Self, BuildError> {
+        let mut builder = PrometheusBuilder::new();
+        for latency in [
+            name::FRESHNESS,
+            name::HUB_TO_EVENTHUB,
+            name::EVENTHUB_TO_RECEIVED,
+            name::RECEIVED_TO_DURABLE,
+        ] {
+            builder =
+                builder.set_buckets_for_metric(Matcher::Full(latency.to_owned()), &name::LATENCY_BUCKETS)?;
+        }
+        let counts = Matcher::Full(name::EVENTS_PER_WRITE.to_owned());
+        let recorder = builder
+            .set_buckets_for_metric(counts, &name::COUNT_BUCKETS)?
+            .build_recorder();
+        for (name, kind, help) in name::DESCRIPTIONS {
+            match kind {
+                Kind::Counter => recorder.describe_counter(name.into(), None, help.into()),
+                Kind::Gauge => recorder.describe_gauge(name.into(), None, help.into()),
+                Kind::Histogram => recorder.describe_histogram(name.into(), None, help.into()),
+            }
+        }
+        let counter =
+            |name, labels: &[(&'static str, &str)]| recorder.register_counter(&key(name, labels), &METADATA);
+        let gauge = |name| recorder.register_gauge(&key(name, &[]), &METADATA);
+        let histogram = |name| recorder.register_histogram(&key(name, &[]), &METADATA);
+        let build = [("version", super::VERSION), ("revision", super::REVISION)];
+        recorder
+            .register_gauge(&key(name::BUILD_INFO, &build), &METADATA)
+            .set(1.0);
+        let write = |kind: &WriteKind| {
+            let counters = WriteOutcome::ALL.iter().map(|outcome| {
+                counter(
+                    name::WRITES,
+                    &[("kind", kind.label()), ("outcome", outcome.label())],
+                )
+            });
+            counters.collect()
+        };
+        let read = |outcome: &ReadOutcome| counter(name::READS, &[("outcome", outcome.label())]);
+        Ok(Self(Arc::new(Inner {
+            handle: recorder.handle(),
+            ignored: ByReason::new(name::EVENTS_IGNORED),
+            dead_letters: ByReason::new(name::DEAD_LETTERS),
+            writes: WriteKind::ALL.iter().map(write).collect(),
+            reads: ReadOutcome::ALL.iter().map(read).collect(),
+            request_units: Purpose::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
+            freshness: histogram(name::FRESHNESS),
+            hub_to_eventhub: histogram(name::HUB_TO_EVENTHUB),
+            eventhub_to_received: histogram(name::EVENTHUB_TO_RECEIVED),
+            received_to_durable: histogram(name::RECEIVED_TO_DURABLE),
+            events_per_write: histogram(name::EVENTS_PER_WRITE),
+            in_flight_events: gauge(name::IN_FLIGHT_EVENTS),
+            in_flight_bytes: gauge(name::IN_FLIGHT_BYTES),
+            store_concurrency_limit: gauge(name::STORE_CONCURRENCY_LIMIT),
+            recorder,
+        })))
+    }
+
+    /// The counters of one stream. Keep them.
+    pub fn stream(&self, stream: &str) -> StreamMetrics {
+        let counter = |decision: &Decision| {
+            let key = key(
+                name::EVENTS,
+                &[("stream", stream), ("decision", decision.label())],
+            );
+            self.0.recorder.register_counter(&key, &METADATA)
+        };
+        StreamMetrics {
+            decisions: Decision::ALL.iter().map(counter).collect(),
+        }
+    }
+
+    /// The gauges of one partition. Keep them.
+    pub fn partition(&self, partition: &PartitionId) -> PartitionMetrics {
+        let labels = [
+            ("stream", partition.stream.as_str()),
+            ("partition", &partition.partition),
+        ];
+        PartitionMetrics {
+            lag: self
+                .0
+                .recorder
+                .register_gauge(&key(name::LAG_EVENTS, &labels), &METADATA),
+            checkpoint_age: self
+                .0
+                .recorder
+                .register_gauge(&key(name::CHECKPOINT_AGE, &labels), &METADATA),
+        }
+    }
+
+    /// Counts an event that does not concern us.
+    pub fn event_ignored(&self, reason: &'static str) {
+        self.0.ignored.count(&self.0.recorder, reason);
+    }
+
+    /// Counts a dead letter.
+    pub fn event_dead_lettered(&self, reason: &'static str) {
+        self.0.dead_letters.count(&self.0.recorder, reason);
+    }
+
+    /// Counts an attempt to write.
+    pub fn write_finished(&self, kind: WriteKind, outcome: WriteOutcome) {
+        self.0.writes[kind.index()][outcome.index()].increment(1);
+    }
+
+    /// Records how many events a durable write carried.
+    pub fn events_written(&self, events: usize) {
+        self.0.events_per_write.record(events as f64);
+    }
+
+    /// Counts an attempt to read.
+    pub fn read_finished(&self, outcome: ReadOutcome) {
+        self.0.reads[outcome.index()].increment(1);
+    }
+
+    /// Adds to the request units spent. What is not a positive number is left out.
+    pub fn request_units_spent(&self, purpose: Purpose, request_units: f64) {
+        if !(request_units.is_finite() && request_units > 0.0) {
+            return;
+        }
+        let add = |bits| Some((f64::from_bits(bits) + request_units).to_bits());
+        // Relaxed: a sum on its own. The closure always returns Some, so this cannot fail.
+        let _ = self.0.request_units[purpose.index()].fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+    }
+
+    /// The request units spent so far.
+    pub fn request_units(&self, purpose: Purpose) -> f64 {
+        f64::from_bits(self.0.request_units[purpose.index()].load(Ordering::Relaxed))
+    }
+
+    /// Records how long an event was on its way. Clocks of different machines differ: what would be negative
+    /// counts as zero.
+    pub fn event_durable(&self, latency: Latency) {
+        let parts = [
+            (&self.0.freshness, latency.freshness),
+            (&self.0.hub_to_eventhub, latency.hub_to_eventhub),
+            (&self.0.eventhub_to_received, latency.eventhub_to_received),
+            (&self.0.received_to_durable, latency.received_to_durable),
+        ];
+        for (histogram, seconds) in parts {
+            if let Some(seconds) = seconds.filter(|seconds| seconds.is_finite()) {
+                histogram.record(seconds.max(0.0));
+            }
+        }
+    }
+
+    /// Counts a connection to a partition that was given up.
+    pub fn partition_rebuilt(&self, stream: &str, reason: &'static str) {
+        self.count(name::PARTITION_REBUILDS, &[("stream", stream), ("reason", reason)]);
+    }
+
+    /// Counts a query for the modules of a device.
+    pub fn modules_queried(&self, outcome: ReadOutcome) {
+        self.count(name::MODULE_QUERIES, &[("outcome", outcome.label())]);
+    }
+
+    /// Counts an event that was received before.
+    pub fn event_repeated(&self, stream: &str) {
+        self.count(name::EVENTS_REPEATED, &[("stream", stream)]);
+    }
+
+    /// Counts a message that is no valid AMQP.
+    pub fn message_undecodable(&self, stream: &str) {
+        self.count(name::MESSAGES_UNDECODABLE, &[("stream", stream)]);
+    }
+
+    /// Counts a checkpoint that could not be written.
+    pub fn checkpoint_failed(&self, stream: &str) {
+        self.count(name::CHECKPOINT_FAILURES, &[("stream", stream)]);
+    }
+
+    /// For what is rare: looks the counter up each time.
+    fn count(&self, name: &'static str, labels: &[(&'static str, &str)]) {
+        self.0.recorder.register_counter(&key(name, labels), &METADATA).increment(1);
+    }
+
+    /// Sets what has been received and is not yet completed.
+    pub fn set_in_flight(&self, events: usize, bytes: usize) {
+        self.0.in_flight_events.set(events as f64);
+        self.0.in_flight_bytes.set(bytes as f64);
+    }
+
+    /// Sets how many requests to the store may be in flight.
+    pub fn set_store_concurrency_limit(&self, requests: usize) {
+        self.0.store_concurrency_limit.set(requests as f64);
+    }
+
+    /// All metrics in Prometheus' text format.
+    pub fn render(&self) -> String {
+        let mut text = self.0.handle.render();
+        // In the same format, since the recorder has no counters with fractions. Writing to a String cannot fail.
+        let metric = name::REQUEST_UNITS;
+        let _ = writeln!(
+            text,
+            "# HELP {metric} Request units charged by Cosmos DB, by purpose"
+        );
+        let _ = writeln!(text, "# TYPE {metric} counter");
+        for purpose in Purpose::ALL {
+            let _ = writeln!(
+                text,
+                "{metric}{{purpose=\"{}\"}} {}",
+                purpose.label(),
+                self.request_units(*purpose)
+            );
+        }
+        text
+    }
+
+    /// Keeps memory bounded until `shutdown`: run it as a task for as long as anything is recorded.
+    pub async fn run_upkeep(self, shutdown: CancellationToken) {
+        let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                _ = interval.tick() => self.0.handle.run_upkeep(),
+            }
+        }
+    }
+}
+
+/// Counters of one stream, one per decision.
+#[derive(Clone)]
+pub struct StreamMetrics {
+    decisions: Vec<Counter>,
+}
+
+impl StreamMetrics {
+    /// Counts one event.
+    pub fn decided(&self, decision: Decision) {
+        self.decided_many(decision, 1);
+    }
+
+    /// Counts several events that were decided alike.
+    pub fn decided_many(&self, decision: Decision, events: u64) {
+        self.decisions[decision.index()].increment(events);
+    }
+}
+
+impl std::fmt::Debug for StreamMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StreamMetrics").finish_non_exhaustive()
+    }
+}
+
+/// Gauges of one partition.
+#[derive(Clone)]
+pub struct PartitionMetrics {
+    lag: Gauge,
+    checkpoint_age: Gauge,
+}
+
+impl PartitionMetrics {
+    /// Sets how many events of the partition are not completed.
+    pub fn set_lag(&self, events: u64) {
+        self.lag.set(events as f64);
+    }
+
+    /// Sets how long ago the last checkpoint was written.
+    pub fn set_checkpoint_age(&self, age: Duration) {
+        self.checkpoint_age.set(age.as_secs_f64());
+    }
+}
+
+impl std::fmt::Debug for PartitionMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PartitionMetrics").finish_non_exhaustive()
+    }
+}
+
+/// Counters by reason. Reasons are `'static`, so outside input cannot make new ones.
+struct ByReason {
+    name: &'static str,
+    counters: RwLock<BTreeMap<&'static str, Counter>>,
+}
+
+impl ByReason {
+    fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            counters: RwLock::new(BTreeMap::new()),
+        }
+    }
+
+    fn count(&self, recorder: &PrometheusRecorder, reason: &'static str) {
+        let counters = self.counters.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(counter) = counters.get(reason) {
+            counter.increment(1);
+            return;
+        }
+        drop(counters);
+        let key = key(self.name, &[("reason", reason)]);
+        let counter = recorder.register_counter(&key, &METADATA);
+        counter.increment(1);
+        let mut counters = self.counters.write().unwrap_or_else(PoisonError::into_inner);
+        counters.insert(reason, counter);
+    }
+}
+
+fn key(name: &'static str, labels: &[(&'static str, &str)]) -> Key {
+    let labels = labels
+        .iter()
+        .map(|(label, value)| Label::new(*label, (*value).to_owned()));
+    Key::from_parts(name, labels.collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn has_line(metrics: &Metrics, line: &str) {
+        let text = metrics.render();
+        assert!(text.lines().any(|found| found == line), "{line}\nnot in\n{text}");
+    }
+
+    #[test]
+    fn what_is_counted_is_rendered_with_its_labels() {
+        let metrics = Metrics::new().unwrap();
+        let stream = metrics.stream("twins");
+        stream.decided(Decision::Applied);
+        stream.decided_many(Decision::Duplicate, 3);
+        metrics.event_ignored("telemetry");
+        metrics.event_ignored("telemetry");
+        metrics.event_dead_lettered("body_not_json");
+        metrics.write_finished(WriteKind::Replace, WriteOutcome::Conflict);
+        metrics.read_finished(ReadOutcome::Absent);
+        metrics.partition_rebuilt("twins", "stolen");
+        metrics.set_in_flight(2, 700);
+        metrics.set_store_concurrency_limit(64);
+        let partition = metrics.partition(&PartitionId {
+            stream: "twins".into(),
+            partition: "1".into(),
+        });
+        partition.set_lag(9);
+        partition.set_checkpoint_age(Duration::from_millis(1500));
+        for line in [
+            "twinsync_events_total{stream=\"twins\",decision=\"applied\"} 1",
+            "twinsync_events_total{stream=\"twins\",decision=\"duplicate\"} 3",
+            "twinsync_events_total{stream=\"twins\",decision=\"gap\"} 0",
+            "twinsync_events_ignored_total{reason=\"telemetry\"} 2",
+            "twinsync_dead_letters_total{reason=\"body_not_json\"} 1",
+            "twinsync_writes_total{kind=\"replace\",outcome=\"conflict\"} 1",
+            "twinsync_writes_total{kind=\"create\",outcome=\"written\"} 0",
+            "twinsync_reads_total{outcome=\"absent\"} 1",
+            "twinsync_partition_rebuilds_total{stream=\"twins\",reason=\"stolen\"} 1",
+            "twinsync_in_flight_events 2",
+            "twinsync_in_flight_bytes 700",
+            "twinsync_store_concurrency_limit 64",
+            "twinsync_lag_events{stream=\"twins\",partition=\"1\"} 9",
+            "twinsync_checkpoint_age_seconds{stream=\"twins\",partition=\"1\"} 1.5",
+        ] {
+            has_line(&metrics, line);
+        }
+        assert!(metrics.render().contains("twinsync_build_info{version="));
+    }
+
+    #[test]
+    fn request_units_are_a_counter_with_fractions() {
+        let metrics = Metrics::new().unwrap();
+        for charge in [1.5, 5.81, 0.0, -1.0, f64::NAN, f64::INFINITY] {
+            metrics.request_units_spent(Purpose::Live, charge);
+        }
+        has_line(&metrics, "# TYPE twinsync_request_units_total counter");
+        has_line(&metrics, "twinsync_request_units_total{purpose=\"live\"} 7.31");
+    }
+
+    #[test]
+    fn no_request_unit_is_lost_between_threads() {
+        let metrics = Metrics::new().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..10_000).for_each(|_| metrics.request_units_spent(Purpose::Live, 0.5)));
+            }
+        });
+        assert_eq!(metrics.request_units(Purpose::Live), 20_000.0);
+    }
+
+    #[test]
+    fn latencies_fall_into_buckets_and_negative_ones_count_as_zero() {
+        let metrics = Metrics::new().unwrap();
+        for freshness in [Some(-5.0), Some(0.012), Some(f64::NAN), None] {
+            metrics.event_durable(Latency {
+                freshness,
+                ..Latency::default()
+            });
+        }
+        metrics.events_written(4);
+        for line in [
+            "# TYPE twinsync_freshness_seconds histogram",
+            "twinsync_freshness_seconds_bucket{le=\"0.001\"} 1",
+            "twinsync_freshness_seconds_bucket{le=\"0.015\"} 2",
+            "twinsync_freshness_seconds_bucket{le=\"3600\"} 2",
+            "twinsync_freshness_seconds_count 2",
+            "twinsync_events_per_write_bucket{le=\"5\"} 1",
+        ] {
+            has_line(&metrics, line);
+        }
+        let text = metrics.render();
+        assert!(
+            !text.contains("twinsync_hub_to_eventhub_seconds_count 1"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn every_rendered_metric_is_described() {
+        let metrics = Metrics::new().unwrap();
+        let _ = (
+            metrics.stream("s"),
+            metrics.partition(&PartitionId {
+                stream: "s".into(),
+                partition: "0".into(),
+            }),
+        );
+        metrics.event_durable(Latency {
+            freshness: Some(1.0),
+            hub_to_eventhub: Some(1.0),
+            eventhub_to_received: Some(1.0),
+            received_to_durable: Some(1.0),
+        });
+        let text = metrics.render();
+        for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+            let name = line.split(' ').next().unwrap();
+            assert!(text.contains(&format!("# HELP {name} ")), "{name}");
+        }
+    }
+
+    #[test]
+    fn two_daemons_in_one_process_count_apart() {
+        let (one, other) = (Metrics::new().unwrap(), Metrics::new().unwrap());
+        one.event_ignored("telemetry");
+        assert!(!other.render().contains("telemetry"));
+    }
+
+    #[tokio::test]
+    async fn upkeep_ends_with_the_daemon() {
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(Metrics::new().unwrap().run_upkeep(shutdown.clone()));
+        shutdown.cancel();
+        tokio::time::timeout(Duration::from_secs(5), task)
+            .await
+            .expect("ends")
+            .unwrap();
+    }
+}
