@@ -7,9 +7,13 @@
 //! | | absent | live | partial | deleted at D |
 //! |---|---|---|---|---|
 //! | created(T, v) | live, born = T | T ≤ born: duplicate; T > last: new incarnation; else suspect | T ≤ since: becomes the base under what is stored; T > last: new incarnation; else suspect | T ≤ D: stale; else new incarnation |
-//! | updated(T, v), replaced(T, v) | partial, since = T | T < born: stale; v ≤ V and T ≤ last: duplicate; v ≤ V and T > last: regression; v > V and T ≤ last: suspect; v = V+1: apply; v > V+1: gap, apply and flag | as live, without the first rule | T ≤ D: stale; else partial of a new incarnation |
+//! | updated(T, v), replaced(T, v) | partial, since = T | T < born: stale; v ≤ V and T ≤ last: duplicate; v ≤ V and T > last: regression; v > V and T ≤ last: suspect; v = V+1: apply; v > V+1: gap, apply and flag | T < since: suspect; else as live | T ≤ D: stale; else partial of a new incarnation |
 //! | deleted(T) | tombstone | T < born: stale; last > T: suspect; else tombstone | T < since: stale; last > T: suspect; else tombstone | D = the later T |
 //! | snapshot | live | proven: replaces the content, doubts cleared; else stale | same | same |
+//!
+//! Where the end of the incarnation before is known (`previous`), it takes the place of an unknown *born*: what
+//! is not newer is stale. A base that the first change does not directly follow is a gap. A device's deletion
+//! that cannot be placed still ends every module that is older than it.
 //!
 //! *Suspect* and *regression* do not apply the event: they set the flag and remember the newest refused time.
 //! A doubt outlives its incarnation: what was refused and is newer than the boundary belongs to what comes
@@ -131,14 +135,18 @@ impl Context<'_> {
                 }
             },
             Change::Created { version, twin } if at > deleted_at => {
+                let sweep = document.sweep;
                 // The doubt is carried over this event's own time: what was refused before it is settled.
                 self.start_over(document, live(Some(at), *version, twin), at);
                 document.previous = Some(deleted_at);
+                document.sweep = sweep; // not done yet: the modules still have to go
                 Decision::Applied
             }
             Change::Updated { .. } | Change::Replaced { .. } if at > deleted_at => {
+                let sweep = document.sweep;
                 self.start_over(document, self.partial(), deleted_at);
                 document.previous = Some(deleted_at);
+                document.sweep = sweep;
                 Decision::Partial
             }
             Change::Snapshot {
@@ -178,11 +186,16 @@ impl Context<'_> {
         let at = self.event.at;
         match &mut document.state {
             State::Live { born: Some(born), .. } if at <= *born => Decision::Duplicate,
+            State::Live { .. } | State::Partial { .. } if document.previous >= Some(at) => Decision::Stale,
             State::Partial { since, twin, base } if at <= *since => {
+                let gap = base.first.is_none_or(|first| !first.follows(version));
                 let twin = under(base, std::mem::take(twin), body);
                 document.state = State::Live { born: Some(at), twin };
+                if gap {
+                    document.flags.insert(Flag::Gap);
+                }
                 self.touch(document);
-                Decision::Applied
+                if gap { Decision::Gap } else { Decision::Applied }
             }
             State::Live { .. } | State::Partial { .. } if at > document.last => {
                 let previous = document.last;
@@ -200,10 +213,17 @@ impl Context<'_> {
 
     fn changed(&self, document: &mut Document, version: TwinVersion) -> Decision {
         let at = self.event.at;
-        if let State::Live { born: Some(born), .. } = document.state
-            && at < born
-        {
-            return Decision::Stale;
+        match document.state {
+            State::Live { born: Some(born), .. } if at < born => return Decision::Stale,
+            State::Live { born: Some(_), .. } => {}
+            State::Live { born: None, .. } | State::Partial { .. } | State::Deleted
+                if document.previous >= Some(at) =>
+            {
+                return Decision::Stale;
+            }
+            // Older than anything that was seen, so it cannot be contained.
+            State::Partial { since, .. } if at < since => return self.refuse(document, Decision::Suspect),
+            State::Live { born: None, .. } | State::Partial { .. } | State::Deleted => {}
         }
         let stored = document.twin().map_or(TwinVersion(0), |twin| twin.version);
         match (version <= stored, at <= document.last) {
@@ -226,7 +246,8 @@ impl Context<'_> {
     fn removed(&self, document: &mut Document) -> Decision {
         let at = self.event.at;
         let over = match document.state {
-            State::Live { born, .. } => born.is_some_and(|born| at < born),
+            State::Live { born: Some(born), .. } => at < born,
+            State::Live { born: None, .. } => document.previous >= Some(at),
             State::Partial { since, .. } => at < since,
             State::Deleted => false,
         };
@@ -234,6 +255,12 @@ impl Context<'_> {
             return Decision::Stale;
         }
         if document.last > at {
+            // Whatever became of the device since: its modules of that time are gone.
+            if !self.event.key.is_module() && document.previous < Some(at) {
+                document.previous = Some(at);
+                document.sweep = Some(Sweep::Deleted(at));
+                document.applied_at = self.now;
+            }
             return self.refuse(document, Decision::Suspect);
         }
         self.start_over(document, State::Deleted, at);
@@ -330,10 +357,17 @@ impl Context<'_> {
     }
 
     fn partial(&self) -> State {
+        let first = match self.event.change {
+            Change::Updated { version, .. } | Change::Replaced { version, .. } => Some(version),
+            Change::Created { .. } | Change::Deleted | Change::Snapshot { .. } | Change::ParentReborn => None,
+        };
         let mut state = State::Partial {
             since: self.event.at,
             twin: Twin::default(),
-            base: BaseNotes::default(),
+            base: BaseNotes {
+                first,
+                ..BaseNotes::default()
+            },
         };
         self.apply(&mut state);
         state

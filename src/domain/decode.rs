@@ -18,6 +18,10 @@ use super::{
 pub const MAX_DEPTH: usize = 128;
 
 /// What a message turned out to be.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "lives for one match and is nearly always an event: a box would cost an allocation for each"
+)]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Decoded {
     /// A change of a twin.
@@ -158,6 +162,7 @@ fn operation(message: &Message) -> Result<Operation, Ignored> {
         .annotations
         .get("iothub-message-source")
         .and_then(Property::as_text)
+        .filter(|source| !source.is_empty())
         .or_else(|| property("iothub-message-schema"))
         .ok_or(Ignored::NoSource)?;
     let operation = property("opType");

@@ -35,7 +35,8 @@ pub struct Document {
     pub flags: BTreeSet<Flag>,
     /// Newest time of an event that was not applied because it could not be placed.
     pub refused: Option<Ticks>,
-    /// When the previous incarnation was deleted: modules older than this went with it.
+    /// When the previous incarnation is known to have ended, at the earliest: events and modules that are not
+    /// newer than this belong to it.
     pub previous: Option<Ticks>,
     /// Modules of this device that still have to follow it. Set in the write that makes it necessary, so
     /// that a crash cannot forget it.
@@ -86,16 +87,13 @@ pub struct Twin {
     pub reported: Section,
 }
 
-impl Default for TwinVersion {
-    fn default() -> Self {
-        Self(0)
-    }
-}
-
 /// [`Notes`] of each section.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BaseNotes {
+    /// Version of the first change seen; a base that it does not directly follow leaves a gap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first: Option<TwinVersion>,
     /// Of the tags.
     #[serde(skip_serializing_if = "Notes::is_empty")]
     pub tags: Notes,
@@ -109,7 +107,13 @@ pub struct BaseNotes {
 
 impl BaseNotes {
     fn is_empty(&self) -> bool {
-        self.tags.is_empty() && self.desired.is_empty() && self.reported.is_empty()
+        let Self {
+            first,
+            tags,
+            desired,
+            reported,
+        } = self;
+        first.is_none() && tags.is_empty() && desired.is_empty() && reported.is_empty()
     }
 }
 

@@ -5,7 +5,9 @@ use serde_json::{Map, Value};
 use super::{id::TwinKey, ticks::Ticks};
 
 /// The version of a twin: starts anew with each incarnation and grows by one with each accepted write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 #[serde(transparent)]
 pub struct TwinVersion(pub i64);
 

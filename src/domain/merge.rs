@@ -77,12 +77,21 @@ pub struct Notes {
     /// Objects that were set after their key had held nothing or a scalar: nothing of a base shows through.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub replaced: BTreeSet<String>,
+    /// Keys that were deleted and set again: the base's `$metadata` of them went with the deletion.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub renewed: BTreeSet<String>,
 }
 
 impl Notes {
     /// Whether there is nothing to remember.
     pub fn is_empty(&self) -> bool {
-        !self.whole && self.deleted.is_empty() && self.replaced.is_empty()
+        let Self {
+            whole,
+            deleted,
+            replaced,
+            renewed,
+        } = self;
+        !whole && deleted.is_empty() && replaced.is_empty() && renewed.is_empty()
     }
 
     /// Notes that the section was replaced whole.
@@ -114,12 +123,24 @@ impl Notes {
                     Some(Value::Object(below)) => self.record_level(below, inner, &path),
                     None if !self.deleted.contains(&path) => self.record_level(&nothing, inner, &path),
                     Some(_) | None => {
-                        self.forget(&path);
+                        self.set_anew(&path);
                         self.replaced.insert(path);
                     }
                 },
-                Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => self.forget(&path),
+                Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+                    self.set_anew(&path);
+                }
             }
+        }
+    }
+
+    /// A value stands at `path` that owes nothing to what was there; only `$metadata` of the key itself may
+    /// have come through.
+    fn set_anew(&mut self, path: &str) {
+        let renewed = self.deleted.contains(path) || self.renewed.contains(path);
+        self.forget(path);
+        if renewed {
+            self.renewed.insert(path.to_owned());
         }
     }
 
@@ -131,6 +152,7 @@ impl Notes {
         };
         self.deleted.retain(|candidate| !below(candidate));
         self.replaced.retain(|candidate| !below(candidate));
+        self.renewed.retain(|candidate| !below(candidate));
     }
 
     /// Puts `base` under `content`: what is stored, its deletions and whole replacements win.
@@ -139,6 +161,16 @@ impl Notes {
             return content;
         }
         let mut result = whole(base);
+        if let Some(Value::Object(metadata)) = result.get_mut(METADATA) {
+            for path in &self.renewed {
+                remove(metadata, path);
+            }
+            for path in &self.replaced {
+                if let Some(entry) = find(metadata, path) {
+                    entry.retain(|name, _| name.starts_with('$'));
+                }
+            }
+        }
         self.overlay(&mut result, content, "");
         for path in &self.deleted {
             remove(&mut result, path);
@@ -171,18 +203,24 @@ fn child(prefix: &str, name: &str) -> String {
     format!("{prefix}/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 
+fn name_of(step: &str) -> String {
+    step.replace("~1", "/").replace("~0", "~")
+}
+
+/// The object at `path`, where there is one.
+fn find<'a>(section: &'a mut Section, path: &str) -> Option<&'a mut Section> {
+    path.split('/')
+        .skip(1)
+        .try_fold(section, |level, step| match level.get_mut(&name_of(step)) {
+            Some(Value::Object(below)) => Some(below),
+            Some(_) | None => None,
+        })
+}
+
 fn remove(section: &mut Section, path: &str) {
-    let Some((parent, name)) = path.rsplit_once('/') else {
-        return;
-    };
-    let name = name.replace("~1", "/").replace("~0", "~");
-    let mut level = section;
-    for step in parent.split('/').skip(1) {
-        let step = step.replace("~1", "/").replace("~0", "~");
-        let Some(Value::Object(below)) = level.get_mut(&step) else {
-            return;
-        };
-        level = below;
+    if let Some((parent, step)) = path.rsplit_once('/')
+        && let Some(level) = find(section, parent)
+    {
+        level.remove(&name_of(step));
     }
-    level.remove(&name);
 }
