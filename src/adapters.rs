@@ -2,6 +2,8 @@
 //! about twins.
 
 pub mod checkpoints;
+pub mod cosmos;
 pub mod credential;
 pub mod dead_letters;
 mod durable_file;
+pub mod eventhubs;

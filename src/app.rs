@@ -1,1 +1,326 @@
-//! To come.
+//! The composition root: builds the adapters, spawns the tasks, owns the order of shutdown.
+//!
+//! Start: credential → container → stores → streams; whatever a person has to mend stops the start with one
+//! line. Once running, trouble is waited out.
+//!
+//! Shutdown: stop intake → drain with a deadline → checkpoint → close. What is not drained in time was not
+//! completed, so it is replayed; a second signal exits at once, which costs the same.
+
+use std::{sync::Arc, time::Duration};
+
+use azure_core::credentials::TokenCredential;
+use azure_messaging_eventhubs::CheckpointStore;
+use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    adapters::{
+        checkpoints,
+        cosmos::{self, CosmosStore},
+        credential::{self, EventHubsCredential},
+        dead_letters::FileDeadLetters,
+        eventhubs::{self, EventHub},
+    },
+    config::{self, Settings},
+    domain::{decide::Rules, health::Phase, retry::Backoff},
+    http,
+    ports::{DeadLetters, EventSource, SystemClock, TwinStore},
+    runtime::{
+        committer::Committer,
+        in_flight::InFlight,
+        partition::Progress,
+        router::{self, Panicked, Router},
+        stream::{self, Stream},
+    },
+    telemetry::{self, Board, Metrics},
+};
+
+/// Batches on their way from the partitions to the router.
+const INTAKE: usize = 64;
+/// How often lag is measured.
+const LAG_INTERVAL: Duration = Duration::from_secs(5);
+/// How long waiting events may fail to arrive before a client is rebuilt.
+const STALL_LIMIT: Duration = Duration::from_secs(60);
+
+/// Why the daemon could not start, or had to stop. One line that says how to mend it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No credential.
+    #[error(transparent)]
+    Credential(#[from] credential::Error),
+    /// No container.
+    #[error(transparent)]
+    Cosmos(#[from] cosmos::ConnectError),
+    /// No place for checkpoints.
+    #[error(transparent)]
+    Checkpoints(#[from] checkpoints::Error),
+    /// No place for dead letters.
+    #[error("cannot use {place} for dead letters: {reason}; check dead_letters.path and its permissions")]
+    DeadLetters {
+        /// The directory.
+        place: String,
+        /// What the operating system said.
+        reason: std::io::Error,
+    },
+    /// The address for health and metrics is taken.
+    #[error(transparent)]
+    Http(#[from] http::Error),
+    /// Metrics cannot be set up.
+    #[error("cannot set up metrics: {0}")]
+    Metrics(String),
+    /// A stream cannot be consumed.
+    #[error(transparent)]
+    Stream(#[from] stream::StartError),
+    /// Signals cannot be received.
+    #[error("cannot listen for signals: {0}")]
+    Signals(std::io::Error),
+    /// A task panicked.
+    #[error(transparent)]
+    Panicked(#[from] Panicked),
+}
+
+/// The outside world of one daemon.
+pub struct Outside {
+    /// Where events come from; one or two hubs.
+    pub sources: Vec<Arc<dyn EventSource>>,
+    /// Where documents go.
+    pub store: Arc<dyn TwinStore>,
+    /// Where progress is kept.
+    pub checkpoints: Arc<dyn CheckpointStore>,
+    /// Where events go that can never be applied.
+    pub dead_letters: Arc<dyn DeadLetters>,
+}
+
+impl Outside {
+    /// Connects to everything that `settings` name.
+    async fn connect(settings: &Settings) -> Result<Self, Error> {
+        let credential = credential::connect(&settings.credential.identity)?;
+        let access = match &settings.cosmos.key {
+            Some(key) => cosmos::Access::Key(key.expose().to_owned()),
+            None => cosmos::Access::Token(Arc::clone(&credential)),
+        };
+        let store = CosmosStore::connect(&cosmos_options(settings), access).await?;
+        let checkpoints = checkpoints::open(&settings.checkpoint.store).await?;
+        let dead_letters = FileDeadLetters::open(&settings.dead_letters).await.map_err(|reason| {
+            let config::DeadLetters::File { path } = &settings.dead_letters;
+            Error::DeadLetters { place: path.display().to_string(), reason }
+        })?;
+        // Only in front of Event Hubs: the others would use tokens that it says are still good.
+        let credential: Arc<dyn TokenCredential> = EventHubsCredential::new(credential);
+        let source = |hub: &str| -> Arc<dyn EventSource> {
+            Arc::new(EventHub::new(eventhubs_options(settings, hub), Arc::clone(&credential)))
+        };
+        Ok(Self {
+            sources: settings.eventhubs.hubs().into_iter().map(source).collect(),
+            store: Arc::new(store),
+            checkpoints,
+            dead_letters: Arc::new(dead_letters),
+        })
+    }
+}
+
+fn cosmos_options(settings: &Settings) -> cosmos::Options {
+    let cosmos = &settings.cosmos;
+    cosmos::Options {
+        endpoint: cosmos.endpoint.clone(),
+        database: cosmos.database.clone(),
+        container: cosmos.container.clone(),
+        region: cosmos.application_region.clone(),
+        request_timeout: cosmos.request_timeout,
+        binary_encoding: cosmos.binary_encoding,
+        id_scheme: settings.document.id,
+    }
+}
+
+fn eventhubs_options(settings: &Settings, hub: &str) -> eventhubs::Options {
+    let eventhubs = &settings.eventhubs;
+    eventhubs::Options {
+        namespace: eventhubs.namespace.clone(),
+        hub: hub.to_owned(),
+        consumer_group: eventhubs.consumer_group.clone(),
+        endpoint: eventhubs.endpoint.as_ref().map(|endpoint| endpoint.as_str().trim_end_matches('/').to_owned()),
+        prefetch: eventhubs.prefetch.get(),
+        open_timeout: eventhubs.open_timeout,
+    }
+}
+
+fn stream_options(settings: &Settings) -> stream::Options {
+    stream::Options {
+        namespace: settings.eventhubs.namespace.clone(),
+        consumer_group: settings.eventhubs.consumer_group.clone(),
+        fresh: match settings.eventhubs.start {
+            config::Start::Earliest => stream::Fresh::Earliest,
+            config::Start::Latest => stream::Fresh::Latest,
+        },
+        on_invalid: match settings.checkpoint.on_invalid {
+            config::OnInvalid::Stop => stream::OnInvalid::Stop,
+            config::OnInvalid::Earliest | config::OnInvalid::EarliestAndAudit => stream::OnInvalid::Earliest,
+        },
+        max_body_bytes: settings.document.max_event_size,
+        lag_interval: LAG_INTERVAL,
+        stall_limit: STALL_LIMIT,
+    }
+}
+
+fn router_options(settings: &Settings) -> router::Options {
+    let seconds = settings.document.tombstone_ttl.as_secs();
+    router::Options {
+        rules: Rules {
+            id_scheme: settings.document.id,
+            tombstone_ttl_seconds: u32::try_from(seconds).unwrap_or(u32::MAX),
+        },
+        most_concurrency: settings.cosmos.concurrency_max.get() as usize,
+        request_units_per_second: settings.cosmos.max_request_units_per_second.map(|units| units.get().into()),
+        linger: settings.router.linger,
+        max_batch: settings.router.max_events_per_write.get() as usize,
+        cache_bytes: settings.cache.max_bytes as u64,
+        backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(30)),
+    }
+}
+
+/// Runs the daemon until SIGTERM or SIGINT; a second signal exits at once.
+pub async fn run(settings: &Settings) -> Result<(), Error> {
+    let stop = stop_on_signals()?;
+    let metrics = Metrics::new().map_err(|error| Error::Metrics(error.to_string()))?;
+    let board = Board::new();
+    // Health and metrics outlive everything else, so that the way down can be watched.
+    let (served, closing) = (CancellationToken::new(), CancellationToken::new());
+    let upkeep = tokio::spawn(metrics.clone().run_upkeep(closing.clone()));
+    let server = match settings.http.listen {
+        Some(address) => {
+            let listener = http::bind(address).await?;
+            let state = http::State { board: board.clone(), metrics: metrics.clone() };
+            Some(tokio::spawn(http::serve(listener, state, served.clone())))
+        }
+        None => None,
+    };
+    let outcome = tokio::select! {
+        biased;
+        () = stop.cancelled() => Ok(()),
+        outside = Box::pin(Outside::connect(settings)) => match outside {
+            Ok(outside) => Box::pin(consume(settings, outside, stop.clone(), &board, &metrics)).await,
+            Err(error) => Err(error),
+        },
+    };
+    served.cancel();
+    closing.cancel();
+    // Both end by themselves; whether a client got its last answer decides nothing.
+    if let Some(server) = server {
+        let _ = server.await;
+    }
+    let _ = upkeep.await;
+    outcome
+}
+
+/// Consumes the streams of `outside` until `stop`, then drains and commits.
+async fn consume(
+    settings: &Settings,
+    outside: Outside,
+    stop: CancellationToken,
+    board: &Board,
+    metrics: &Metrics,
+) -> Result<(), Error> {
+    let mut streams = Vec::new();
+    for source in outside.sources {
+        let checkpoints = outside.checkpoints.as_ref();
+        let options = stream_options(settings);
+        let prepare = Stream::prepare(source, checkpoints, options, board.clone(), metrics.clone());
+        let prepared = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            prepared = prepare => prepared?,
+        };
+        streams.push(prepared);
+    }
+    let partitions: Vec<Arc<Progress>> = streams.iter().flat_map(Stream::progress).collect();
+    let limits =
+        InFlight::new(settings.router.max_in_flight_events.get() as usize, settings.router.max_in_flight_bytes);
+    let router = Router::new(
+        router_options(settings),
+        outside.store,
+        outside.dead_letters,
+        Arc::new(SystemClock),
+        Arc::clone(&limits),
+        board.clone(),
+        metrics.clone(),
+    );
+    let committer = Committer::new(
+        outside.checkpoints,
+        &settings.eventhubs.namespace,
+        &settings.eventhubs.consumer_group,
+        settings.checkpoint.interval,
+        partitions,
+        metrics.clone(),
+    );
+    let (intake, batches) = mpsc::channel(INTAKE);
+    let mut router = tokio::spawn(router.run(batches));
+    let mut consumers = JoinSet::new();
+    let intake_stop = stop.child_token();
+    for stream in streams {
+        consumers.spawn(stream.run(Arc::clone(&limits), intake.clone(), intake_stop.clone()));
+    }
+    drop(intake);
+    let commit_stop = CancellationToken::new();
+    let committer = tokio::spawn(committer.run(commit_stop.clone()));
+    board.set_phase(Phase::Running);
+    tracing::info!(version = telemetry::VERSION, "running");
+
+    // A task that ends by itself has panicked: everything else is brought to an orderly end.
+    let router_ended = tokio::select! {
+        biased;
+        () = stop.cancelled() => false,
+        _ = &mut router => true,
+        _ = consumers.join_next() => false,
+    };
+    let mut outcome = if stop.is_cancelled() { Ok(()) } else { Err(Panicked.into()) };
+    board.set_phase(Phase::Stopping);
+    tracing::info!("stopping: no more intake, finishing what was received");
+    intake_stop.cancel();
+    while let Some(ended) = consumers.join_next().await {
+        if !matches!(ended, Ok(Ok(()))) {
+            outcome = Err(Panicked.into());
+        }
+    }
+    if !router_ended {
+        match timeout(settings.shutdown.drain_timeout, &mut router).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(_) => outcome = Err(Panicked.into()),
+            Err(_) => {
+                router.abort();
+                let (events, _) = limits.used();
+                tracing::warn!(events, "not everything was durable in time: it is replayed after the next start");
+            }
+        }
+    }
+    commit_stop.cancel();
+    match committer.await {
+        Ok(mut committer) => match committer.commit().await {
+            0 => tracing::info!("stopped: checkpoints are written"),
+            failed => tracing::warn!(failed, "stopped: some checkpoints could not be written"),
+        },
+        Err(_) => outcome = Err(Panicked.into()),
+    }
+    outcome
+}
+
+/// A token that the first SIGTERM or SIGINT cancels; the second ends the process.
+fn stop_on_signals() -> Result<CancellationToken, Error> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
+    let stop = CancellationToken::new();
+    let token = stop.clone();
+    tokio::spawn(async move {
+        for round in 0.. {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if round > 0 {
+                std::process::exit(130);
+            }
+            token.cancel();
+        }
+    });
+    Ok(stop)
+}

@@ -1,1 +1,99 @@
-//! To come.
+//! The command line: parse, call one function, render the answer.
+//!
+//! Exit codes: 0 done; 1 the command failed, or `demo` found a difference; 2 usage or configuration.
+
+#[cfg(feature = "demo")]
+pub mod demo;
+pub mod print_config;
+pub mod run;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{self, Settings};
+
+/// Keeps an exact, queryable copy of Azure IoT Hub device twins in Azure Cosmos DB.
+#[derive(Debug, Parser)]
+#[command(name = "twinsync", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the daemon until SIGTERM or SIGINT.
+    Run(Sources),
+    /// Prints the effective configuration and where each value came from; secrets are redacted.
+    PrintConfig(print_config::Arguments),
+    /// Runs everything on an embedded local Azure and compares every document with the hub's twin.
+    #[cfg(feature = "demo")]
+    Demo(demo::Arguments),
+}
+
+/// Where configuration comes from.
+#[derive(Debug, clap::Args)]
+pub struct Sources {
+    /// TOML file over the built-in defaults; may be given several times, later files win. Environment
+    /// variables TWINSYNC__SECTION__KEY win over all files.
+    #[arg(long = "config", value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+impl Sources {
+    fn load(&self) -> Result<Settings, config::Error> {
+        Settings::load(&self.files, config::process_environment())
+    }
+}
+
+/// Why a command ended with an exit code other than 0.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Configuration(#[from] config::Error),
+    /// The daemon could not start or had to stop.
+    #[error(transparent)]
+    App(#[from] crate::app::Error),
+    /// Documents differ from the hub's twins.
+    #[error("{0} twins differ")]
+    Different(usize),
+    /// Anything else, on one line.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Error {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Configuration(_) => ExitCode::from(2),
+            Self::App(_) | Self::Different(_) | Self::Failed(_) => ExitCode::from(1),
+        }
+    }
+}
+
+/// Runs the command that `cli` names and says how the process should exit.
+#[expect(clippy::print_stderr, reason = "the last word of a command goes to the terminal")]
+pub async fn main(cli: Cli) -> ExitCode {
+    let result = match cli.command {
+        Command::Run(sources) => Box::pin(run::run(&sources)).await,
+        Command::PrintConfig(arguments) => print_config::run(&arguments),
+        #[cfg(feature = "demo")]
+        Command::Demo(arguments) => Box::pin(demo::run(&arguments)).await,
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            error.exit_code()
+        }
+    }
+}
+
+/// The process has no threads or file descriptors left to begin with.
+#[expect(clippy::print_stderr, reason = "there is nothing else to report to")]
+pub fn cannot_start(error: &std::io::Error) -> ExitCode {
+    eprintln!("error: cannot start the runtime: {error}; raise the limits of threads and open files");
+    ExitCode::from(1)
+}

@@ -3,8 +3,16 @@
 //! Nothing in here performs I/O, reads a clock or draws a random number; time and jitter arrive as
 //! arguments. The same input gives the same output, which is what makes the property tests possible.
 
+pub mod decide;
+pub mod decode;
 pub mod document;
+pub mod event;
 pub mod health;
 pub mod id;
+pub mod lane;
+pub mod merge;
 pub mod message;
+pub mod progress;
+pub mod retry;
 pub mod ticks;
+pub mod upsert;

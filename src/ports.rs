@@ -10,13 +10,13 @@ use async_trait::async_trait;
 
 use crate::domain::{
     document::Document,
-    id::{PartitionId, SequenceNumber, TwinKey},
+    id::{PartitionId, Position, SequenceNumber, TwinKey},
     message::Message,
+    progress::Extent,
+    ticks::Ticks,
 };
 
-/// The version of a stored document, as the store names it. Opaque.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ETag(pub String);
+pub use crate::domain::document::ETag;
 
 /// What a point read found.
 #[derive(Debug, Clone)]
@@ -25,6 +25,8 @@ pub enum Read {
     Present(Arc<Document>, ETag),
     /// There is no such document.
     Absent,
+    /// Something is stored under its id that is no document of ours; says what is wrong with it.
+    Damaged(ETag, String),
     /// It could not be told.
     Unknown(Trouble),
 }
@@ -130,4 +132,111 @@ pub struct DeadLetterError {
     /// What the operating system or service said.
     #[source]
     pub source: std::io::Error,
+}
+
+/// Where receiving begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// At the oldest event still retained.
+    Earliest,
+    /// After the event at this position. The offset is used where it is known; it survives geo-failover.
+    AfterPosition(Position),
+    /// After the event with this sequence number.
+    AfterSequenceNumber(SequenceNumber),
+}
+
+/// Why a source cannot be read just now.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SourceError {
+    /// One message cannot be decoded by the AMQP layer; the link is still good and the message is skipped.
+    #[error("a message could not be decoded by the AMQP layer: {0}")]
+    Undecodable(String),
+    /// Another receiver took the partition over.
+    #[error("another receiver took the partition over (link stolen)")]
+    Stolen,
+    /// The service refuses us: credentials or roles.
+    #[error("{operation} was refused: {reason}")]
+    Refused {
+        /// What was tried.
+        operation: &'static str,
+        /// What the service said; no secret.
+        reason: String,
+    },
+    /// The hub, group or partition does not exist.
+    #[error("{operation} found nothing there: {reason}")]
+    NotFound {
+        /// What was tried.
+        operation: &'static str,
+        /// What the service said.
+        reason: String,
+    },
+    /// The way to the service is broken.
+    #[error("{operation} failed: {reason}")]
+    Lost {
+        /// What was tried.
+        operation: &'static str,
+        /// What the SDK said, on one line.
+        reason: String,
+    },
+}
+
+impl SourceError {
+    /// Its name in metrics.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Undecodable(_) => "undecodable",
+            Self::Stolen => "stolen",
+            Self::Refused { .. } => "refused",
+            Self::NotFound { .. } => "not_found",
+            Self::Lost { .. } => "lost",
+        }
+    }
+}
+
+/// One Event Hub with one consumer group.
+///
+/// *Guarantees*: events of a partition arrive in order; after an error other than `Undecodable` the receiver
+/// is dead.
+/// *Cancellation*: every call may be dropped; a dropped `receive` may lose what it held, so whoever drops it
+/// opens a new receiver at the last event it saw.
+/// *Errors*: nothing is retried inside.
+#[async_trait]
+pub trait EventSource: Send + Sync + 'static {
+    /// Name of the Event Hub.
+    fn name(&self) -> &str;
+    /// Ids of the partitions.
+    async fn partitions(&self) -> Result<Vec<String>, SourceError>;
+    /// What a partition holds.
+    async fn extent(&self, partition: &str) -> Result<Extent, SourceError>;
+    /// Opens a receiver; whether the partition can really be read shows with the first `receive`.
+    async fn open(&self, partition: &str, start: Start) -> Result<Box<dyn Receiver>, SourceError>;
+    /// Lets go of the connection that management calls keep.
+    async fn close(&self);
+}
+
+/// Receives from one partition.
+#[async_trait]
+pub trait Receiver: Send {
+    /// Waits for events: at least one, and what else is there already.
+    async fn receive(&mut self) -> Result<Vec<Message>, SourceError>;
+    /// Detaches in an orderly way, within a second or two.
+    async fn close(self: Box<Self>);
+}
+
+/// The time of day. Durations are measured with tokio's clock; this one only stamps.
+pub trait Clock: Send + Sync + 'static {
+    /// The present.
+    fn now(&self) -> Ticks;
+}
+
+/// The operating system's clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Ticks {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let ticks = since.map_or(0, |since| since.as_nanos() / 100);
+        Ticks::new(i64::try_from(ticks).unwrap_or(i64::MAX))
+    }
 }

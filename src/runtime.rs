@@ -1,1 +1,18 @@
-//! To come.
+//! The loops that perform what the domain decides.
+//!
+//! ```text
+//! stream (one per Event Hub) ─ partition loops ─► intake ─► router ─► workers ─► store
+//!        │                                                    │  └──► dead letters
+//!        └─ lag monitor                    progress ◄─────────┘
+//!                                             └──► committer ─► checkpoints
+//! ```
+//!
+//! Every task has an owner that joins it, and a panic in one of them ends the daemon: progress is held, so a
+//! restart replays what was open.
+
+pub mod committer;
+pub mod in_flight;
+pub mod partition;
+pub mod router;
+pub mod stream;
+pub mod worker;

@@ -1,1 +1,248 @@
-//! To come.
+//! An Event Hubs broker: AMQP 1.0 on a plain socket, served to the official clients unchanged.
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`event`] | an event as the IoT Hub model appends it, without AMQP |
+//! | `log` | one partition: bounded, in memory, with sequence numbers, offsets and times |
+//! | `position` | start positions |
+//! | `readers` | epochs and stealing |
+//! | `namespace` | hubs, partitions, consumer groups; which partition a key belongs to (`hash`) |
+//! | `connection`, `session`, `link` | AMQP on fe2o3-amqp's acceptor |
+//! | `services` | `$cbs` and `$management` |
+//! | `delivery`, `intake` | links to readers, links from producers |
+//! | [`faults`] | switches for tests, and counters |
+//!
+//! Invariants: an event is accepted after it is in its log; the order in a partition is the order of appends;
+//! sequence numbers have no gaps; a reader never waits by polling; every broker-side link ends when the client
+//! detaches; memory is bounded per partition.
+//!
+//! It keeps nothing on disk, speaks neither TLS nor websockets, and authorizes by comparing one token, if told to.
+
+mod address;
+mod connection;
+mod delivery;
+mod event;
+mod faults;
+mod hash;
+mod intake;
+mod link;
+mod log;
+mod namespace;
+mod position;
+mod readers;
+mod services;
+mod session;
+mod stream;
+mod wire;
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::namespace::Namespace;
+pub use self::{
+    event::{Event, Value},
+    faults::{Counters, Faults},
+    log::PartitionState,
+};
+
+/// What a broker serves.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The event hubs of the namespace.
+    pub hubs: Vec<HubOptions>,
+    /// The one token that `$cbs` accepts; others are answered with 401. `None` accepts every token.
+    pub accepted_token: Option<String>,
+}
+
+/// One event hub.
+#[derive(Debug, Clone)]
+pub struct HubOptions {
+    /// Name; not case-sensitive.
+    pub name: String,
+    /// Number of partitions, 1 to 1024.
+    pub partitions: u16,
+    /// Consumer groups besides `$Default`, which always exists.
+    pub consumer_groups: Vec<String>,
+}
+
+/// Where an event was appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// Partition number.
+    pub partition: u16,
+    /// Sequence number in the partition.
+    pub sequence_number: i64,
+}
+
+/// What can go wrong with a broker, apart from its clients.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The address is in use or not ours.
+    #[error("listen on {address}: choose another address or port")]
+    Listen {
+        /// The address of the options.
+        address: SocketAddr,
+        /// Reason given by the system.
+        #[source]
+        source: io::Error,
+    },
+    /// No such hub.
+    #[error("no event hub is named {hub:?}: name it in the broker's options")]
+    UnknownHub {
+        /// The name asked for.
+        hub: String,
+    },
+    /// No such partition.
+    #[error("event hub {hub:?} has no partition {partition:?}")]
+    UnknownPartition {
+        /// Hub.
+        hub: String,
+        /// The partition asked for.
+        partition: String,
+    },
+    /// No such consumer group.
+    #[error("event hub {hub:?} has no consumer group {group:?}: name it in the broker's options")]
+    UnknownGroup {
+        /// Hub.
+        hub: String,
+        /// The consumer group asked for.
+        group: String,
+    },
+    /// Two hubs of the options have one name.
+    #[error("event hub {hub:?} is in the broker's options twice")]
+    DuplicateHub {
+        /// The name.
+        hub: String,
+    },
+    /// A hub's number of partitions is out of range.
+    #[error("event hub {hub:?} needs between 1 and {maximum} partitions")]
+    PartitionCount {
+        /// Hub.
+        hub: String,
+        /// Largest number allowed.
+        maximum: u16,
+    },
+    /// An event has a value that AMQP cannot express.
+    #[error("encode an event for event hub {hub:?}")]
+    Encode {
+        /// Hub.
+        hub: String,
+        /// Reason given by the encoder.
+        #[source]
+        source: serde_amqp::Error,
+    },
+}
+
+/// A running broker. Clones are handles to the same one; it runs until [`Self::stop`] or the end of its last handle.
+#[derive(Debug, Clone)]
+pub struct Broker {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    namespace: Arc<Namespace>,
+    address: SocketAddr,
+    faults: Faults,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Broker {
+    /// Listens, and serves clients from then on.
+    pub async fn start(options: Options) -> Result<Self, Error> {
+        let listen = options.listen;
+        let failed = |source| Error::Listen {
+            address: listen,
+            source,
+        };
+        let namespace = Arc::new(Namespace::new(options)?);
+        let listener = TcpListener::bind(listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        tasks.spawn(connection::listen(
+            listener,
+            Arc::clone(&namespace),
+            tasks.clone(),
+            stop.clone(),
+        ));
+        let faults = Faults::new(Arc::clone(&namespace));
+        Ok(Self {
+            inner: Arc::new(Inner {
+                namespace,
+                address,
+                faults,
+                stop,
+                tasks,
+            }),
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.inner.address
+    }
+
+    /// Appends an event without AMQP and wakes the readers. Events with the same non-empty `partition_key` go to
+    /// the same partition, which is the one that the official clients' buffered producers choose; with an empty
+    /// one the partitions take turns.
+    pub fn append(&self, hub: &str, partition_key: &str, event: Event) -> Result<Appended, Error> {
+        let hub = self.inner.namespace.hub(hub)?;
+        let lane = hub.lane_for((!partition_key.is_empty()).then_some(partition_key));
+        let sequence_number = lane
+            .partition
+            .append(event.into_message(partition_key))
+            .map_err(|source| Error::Encode {
+                hub: hub.name.clone(),
+                source,
+            })?;
+        Ok(Appended {
+            partition: lane.partition.id(),
+            sequence_number,
+        })
+    }
+
+    /// The state of every partition of a hub, by partition number.
+    pub fn partitions(&self, hub: &str) -> Result<Vec<PartitionState>, Error> {
+        let hub = self.inner.namespace.hub(hub)?;
+        Ok(hub.lanes().iter().map(|lane| lane.partition.state()).collect())
+    }
+
+    /// Bounds every partition to this many bytes (encoded events and their bookkeeping), from now on. The oldest
+    /// events are dropped first and the newest always stays. 512 MiB before the first call.
+    pub fn limit_partitions(&self, bytes: usize) {
+        for hub in self.inner.namespace.hubs() {
+            hub.lanes().iter().for_each(|lane| lane.partition.limit(bytes));
+        }
+    }
+
+    /// Faults to inject, and counters.
+    pub fn faults(&self) -> &Faults {
+        &self.inner.faults
+    }
+
+    /// Closes the listener and all connections; returns when they and their tasks are gone.
+    pub async fn stop(&self) {
+        self.inner.shut();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+}
+
+impl Inner {
+    fn shut(&self) {
+        self.stop.cancel();
+        self.namespace.switches.cut_connections();
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shut();
+    }
+}

@@ -1,4 +1,472 @@
-//! To come.
-/// Placeholder until the document lands.
-#[derive(Debug, Clone)]
-pub struct Document;
+//! The stored twin document: one per twin.
+//!
+//! User data never lies next to `id`, `_etag` or `ttl`: tags and properties keep their own objects, and only
+//! fields of the hub's own twin root (`etag`, `status`, …) stand beside them. A tombstone keeps the ids and
+//! `sync`, and carries `ttl`.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeMap};
+use serde_json::{Map, Value};
+
+use super::{
+    event::{Operation, TwinVersion},
+    id::TwinKey,
+    merge::{Notes, Section},
+    ticks::Ticks,
+};
+
+/// The version of a stored document, as the store names it. Opaque.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ETag(pub String);
+
+/// A twin's document.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Document {
+    /// Id within the container, made from `key`.
+    pub id: String,
+    /// The twin.
+    pub key: TwinKey,
+    /// What is known of it.
+    pub state: State,
+    /// Time of the newest applied change; of a tombstone: the time of the deletion.
+    pub last: Ticks,
+    /// Open doubts.
+    pub flags: BTreeSet<Flag>,
+    /// Newest time of an event that was not applied because it could not be placed.
+    pub refused: Option<Ticks>,
+    /// When the previous incarnation is known to have ended, at the earliest: events and modules that are not
+    /// newer than this belong to it.
+    pub previous: Option<Ticks>,
+    /// Modules of this device that still have to follow it. Set in the write that makes it necessary, so
+    /// that a crash cannot forget it.
+    pub sweep: Option<Sweep>,
+    /// When the daemon decided on this content.
+    pub applied_at: Ticks,
+    /// The operation that led to it.
+    pub operation: Operation,
+    /// Seconds until Cosmos DB removes the document by itself; tombstones only.
+    pub ttl_seconds: Option<u32>,
+}
+
+/// What is known of a twin.
+#[derive(Debug, Clone, PartialEq)]
+pub enum State {
+    /// All of it.
+    Live {
+        /// Time of the incarnation's create event; unknown where a snapshot was the first sight of it.
+        born: Option<Ticks>,
+        /// Its content.
+        twin: Twin,
+    },
+    /// Changes were seen, the twin they apply to was not.
+    Partial {
+        /// Time of the first change seen.
+        since: Ticks,
+        /// What the changes add up to.
+        twin: Twin,
+        /// What it takes to put a base under it.
+        base: BaseNotes,
+    },
+    /// It was deleted at the document's `last`.
+    Deleted,
+}
+
+/// The content of a twin.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Twin {
+    /// Version within the incarnation.
+    pub version: TwinVersion,
+    /// Fields of the twin's root: `etag`, `status`, …
+    pub root: Map<String, Value>,
+    /// Tags.
+    pub tags: Section,
+    /// Desired properties with `$version` and `$metadata`.
+    pub desired: Section,
+    /// Reported properties with `$version` and `$metadata`.
+    pub reported: Section,
+}
+
+/// [`Notes`] of each section.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BaseNotes {
+    /// Version of the first change seen; a base that it does not directly follow leaves a gap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first: Option<TwinVersion>,
+    /// Of the tags.
+    #[serde(skip_serializing_if = "Notes::is_empty")]
+    pub tags: Notes,
+    /// Of the desired properties.
+    #[serde(skip_serializing_if = "Notes::is_empty")]
+    pub desired: Notes,
+    /// Of the reported properties.
+    #[serde(skip_serializing_if = "Notes::is_empty")]
+    pub reported: Notes,
+}
+
+impl BaseNotes {
+    fn is_empty(&self) -> bool {
+        let Self {
+            first,
+            tags,
+            desired,
+            reported,
+        } = self;
+        first.is_none() && tags.is_empty() && desired.is_empty() && reported.is_empty()
+    }
+}
+
+/// An open doubt about a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Flag {
+    /// Versions were skipped: the hub coalesced changes, or an event was lost.
+    Gap,
+    /// An event was not applied because it could not be placed in time.
+    Suspect,
+}
+
+/// How the modules of a device have to follow it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sweep {
+    /// The device was deleted at this time, and its modules with it.
+    Deleted(Ticks),
+    /// The device was created at this time over an incarnation whose deletion was never seen.
+    Reborn(Ticks),
+}
+
+impl Document {
+    /// The twin's content, where there is one.
+    pub fn twin(&self) -> Option<&Twin> {
+        match &self.state {
+            State::Live { twin, .. } | State::Partial { twin, .. } => Some(twin),
+            State::Deleted => None,
+        }
+    }
+
+    /// Time before which every module of this device is known to be deleted.
+    pub fn modules_dead_before(&self) -> Option<Ticks> {
+        match self.state {
+            State::Deleted => Some(self.last),
+            State::Live { .. } | State::Partial { .. } => self.previous,
+        }
+    }
+
+    /// Bytes this document holds in memory, roughly: what a cache counts.
+    pub fn weight(&self) -> usize {
+        fn of(value: &Value) -> usize {
+            match value {
+                Value::Null | Value::Bool(_) | Value::Number(_) => 32,
+                Value::String(text) => 32 + text.len(),
+                Value::Array(items) => 32 + items.iter().map(of).sum::<usize>(),
+                Value::Object(map) => of_map(map),
+            }
+        }
+        fn of_map(map: &Map<String, Value>) -> usize {
+            // A B-tree node has room for eleven entries of key and value.
+            600 + map
+                .iter()
+                .map(|(name, value)| name.len() + of(value))
+                .sum::<usize>()
+        }
+        512 + self.twin().map_or(0, |twin| {
+            of_map(&twin.root) + of_map(&twin.tags) + of_map(&twin.desired) + of_map(&twin.reported)
+        })
+    }
+}
+
+/// Names in the root that are ours or Cosmos DB's. A twin root that brings one of them loses that field.
+pub(super) fn is_reserved(name: &str) -> bool {
+    name.starts_with('_')
+        || matches!(
+            name,
+            "id" | "ttl" | "hubName" | "deviceId" | "moduleId" | "version" | "tags" | "properties" | "sync"
+        )
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SyncFields {
+    state: StateName,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    flags: BTreeSet<Flag>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    born: Option<Ticks>,
+    last: Ticks,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    since: Option<Ticks>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    refused: Option<Ticks>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    previous: Option<Ticks>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sweep: Option<Sweep>,
+    #[serde(default, skip_serializing_if = "BaseNotes::is_empty")]
+    base: BaseNotes,
+    applied_at: Ticks,
+    op: Operation,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum StateName {
+    Live,
+    Partial,
+    Deleted,
+}
+
+#[derive(Serialize)]
+struct PropertiesRef<'a> {
+    desired: &'a Section,
+    reported: &'a Section,
+}
+
+impl Serialize for Document {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("id", &self.id)?;
+        map.serialize_entry("hubName", &self.key.hub)?;
+        map.serialize_entry("deviceId", &self.key.device)?;
+        if let Some(module) = &self.key.module {
+            map.serialize_entry("moduleId", module)?;
+        }
+        let (state, born, since, base) = match &self.state {
+            State::Live { born, .. } => (StateName::Live, *born, None, BaseNotes::default()),
+            State::Partial { since, base, .. } => (StateName::Partial, None, Some(*since), base.clone()),
+            State::Deleted => (StateName::Deleted, None, None, BaseNotes::default()),
+        };
+        if let Some(twin) = self.twin() {
+            for (name, value) in twin.root.iter().filter(|(name, _)| !is_reserved(name)) {
+                map.serialize_entry(name, value)?;
+            }
+            map.serialize_entry("version", &twin.version)?;
+            map.serialize_entry("tags", &twin.tags)?;
+            let properties = PropertiesRef {
+                desired: &twin.desired,
+                reported: &twin.reported,
+            };
+            map.serialize_entry("properties", &properties)?;
+        }
+        let sync = SyncFields {
+            state,
+            flags: self.flags.clone(),
+            born,
+            last: self.last,
+            since,
+            refused: self.refused,
+            previous: self.previous,
+            sweep: self.sweep,
+            base,
+            applied_at: self.applied_at,
+            op: self.operation,
+        };
+        map.serialize_entry("sync", &sync)?;
+        if let Some(seconds) = self.ttl_seconds {
+            map.serialize_entry("ttl", &seconds)?;
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Document {
+    /// Reads a document back; fields that Cosmos DB adds (`_etag`, `_ts`, …) are left behind.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut fields = Map::<String, Value>::deserialize(deserializer)?;
+        let id = text(&mut fields, "id")?;
+        let key = TwinKey {
+            hub: text(&mut fields, "hubName")?,
+            device: text(&mut fields, "deviceId")?,
+            module: fields
+                .contains_key("moduleId")
+                .then(|| text(&mut fields, "moduleId"))
+                .transpose()?,
+        };
+        let sync: SyncFields = parse(&mut fields, "sync")?;
+        let ttl_seconds = fields
+            .contains_key("ttl")
+            .then(|| parse(&mut fields, "ttl"))
+            .transpose()?;
+        let state = match sync.state {
+            StateName::Deleted => State::Deleted,
+            StateName::Live => State::Live {
+                born: sync.born,
+                twin: twin(fields)?,
+            },
+            StateName::Partial => State::Partial {
+                since: sync.since.ok_or_else(|| de::Error::missing_field("sync.since"))?,
+                twin: twin(fields)?,
+                base: sync.base,
+            },
+        };
+        Ok(Self {
+            id,
+            key,
+            state,
+            last: sync.last,
+            flags: sync.flags,
+            refused: sync.refused,
+            previous: sync.previous,
+            sweep: sync.sweep,
+            applied_at: sync.applied_at,
+            operation: sync.op,
+            ttl_seconds,
+        })
+    }
+}
+
+fn twin<E: de::Error>(mut fields: Map<String, Value>) -> Result<Twin, E> {
+    let version = parse(&mut fields, "version")?;
+    let tags = object(fields.remove("tags"), "tags")?;
+    let mut properties = object(fields.remove("properties"), "properties")?;
+    let desired = object(properties.remove("desired"), "properties.desired")?;
+    let reported = object(properties.remove("reported"), "properties.reported")?;
+    fields.retain(|name, _| !is_reserved(name));
+    Ok(Twin {
+        version,
+        root: fields,
+        tags,
+        desired,
+        reported,
+    })
+}
+
+fn text<E: de::Error>(fields: &mut Map<String, Value>, name: &'static str) -> Result<String, E> {
+    match fields.remove(name) {
+        Some(Value::String(text)) => Ok(text),
+        Some(_) => Err(E::custom(format_args!("`{name}` is not a string"))),
+        None => Err(E::missing_field(name)),
+    }
+}
+
+fn parse<T: de::DeserializeOwned, E: de::Error>(
+    fields: &mut Map<String, Value>,
+    name: &'static str,
+) -> Result<T, E> {
+    let value = fields.remove(name).ok_or_else(|| E::missing_field(name))?;
+    serde_json::from_value(value).map_err(|error| E::custom(format_args!("`{name}`: {error}")))
+}
+
+fn object<E: de::Error>(value: Option<Value>, name: &'static str) -> Result<Section, E> {
+    match value {
+        Some(Value::Object(section)) => Ok(section),
+        None => Ok(Section::new()),
+        Some(_) => Err(E::custom(format_args!("`{name}` is not an object"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn ticks(text: &str) -> Ticks {
+        Ticks::parse(text).expect("a valid time")
+    }
+
+    fn live() -> Document {
+        let section = |value: Value| value.as_object().expect("an object").clone();
+        Document {
+            id: "pump%2F1|m".into(),
+            key: TwinKey::module("h", "pump/1", "m"),
+            state: State::Live {
+                born: Some(ticks("2031-01-01T00:00:00.0000001Z")),
+                twin: Twin {
+                    version: TwinVersion(7),
+                    root: section(json!({"etag": "AAAAAAAAAAQ=", "status": "enabled"})),
+                    tags: section(json!({"id": "user's", "ttl": 3, "_etag": "user's"})),
+                    desired: section(json!({"$version": 2, "rate": 0.1, "big": 4_503_599_627_370_495_i64})),
+                    reported: section(json!({"$version": 3, "deep": {"a": [1, {"b": null}]}})),
+                },
+            },
+            last: ticks("2031-01-02T00:00:00Z"),
+            flags: BTreeSet::from([Flag::Gap]),
+            refused: None,
+            previous: None,
+            sweep: None,
+            applied_at: ticks("2031-01-02T00:00:01Z"),
+            operation: Operation::Update,
+            ttl_seconds: None,
+        }
+    }
+
+    #[test]
+    fn a_live_document_has_the_published_shape() {
+        let written = serde_json::to_value(live()).expect("serialises");
+        assert_eq!(
+            written,
+            json!({
+                "id": "pump%2F1|m", "hubName": "h", "deviceId": "pump/1", "moduleId": "m",
+                "etag": "AAAAAAAAAAQ=", "status": "enabled", "version": 7,
+                "tags": {"id": "user's", "ttl": 3, "_etag": "user's"},
+                "properties": {
+                    "desired": {"$version": 2, "rate": 0.1, "big": 4_503_599_627_370_495_i64},
+                    "reported": {"$version": 3, "deep": {"a": [1, {"b": null}]}}
+                },
+                "sync": {
+                    "state": "live", "flags": ["gap"], "born": "2031-01-01T00:00:00.0000001Z",
+                    "last": "2031-01-02T00:00:00.0000000Z", "appliedAt": "2031-01-02T00:00:01.0000000Z",
+                    "op": "updateTwin"
+                }
+            })
+        );
+    }
+
+    #[test]
+    fn a_document_survives_the_way_through_cosmos() {
+        let mut stored = serde_json::to_value(live()).expect("serialises");
+        for (name, value) in [("_rid", json!("x")), ("_etag", json!("\"e\"")), ("_ts", json!(1))] {
+            stored[name] = value;
+        }
+        assert_eq!(
+            serde_json::from_value::<Document>(stored).expect("reads back"),
+            live()
+        );
+    }
+
+    #[test]
+    fn a_tombstone_keeps_ids_and_sync_only() {
+        let tombstone = Document {
+            state: State::Deleted,
+            ttl_seconds: Some(60),
+            ..live()
+        };
+        let written = serde_json::to_value(&tombstone).expect("serialises");
+        let names: Vec<_> = written
+            .as_object()
+            .expect("an object")
+            .keys()
+            .map(String::as_str)
+            .collect();
+        assert_eq!(names, ["deviceId", "hubName", "id", "moduleId", "sync", "ttl"]);
+        assert_eq!(
+            serde_json::from_value::<Document>(written).expect("reads back"),
+            tombstone
+        );
+    }
+
+    #[test]
+    fn reserved_names_of_a_twin_root_never_reach_the_document() {
+        let mut document = live();
+        if let State::Live { twin, .. } = &mut document.state {
+            for name in ["id", "ttl", "_etag", "_self", "sync", "hubName"] {
+                twin.root.insert(name.into(), json!("intruder"));
+            }
+        }
+        let written = serde_json::to_string(&document).expect("serialises");
+        assert!(!written.contains("intruder"), "{written}");
+    }
+
+    #[test]
+    fn what_is_no_document_is_an_error() {
+        for damaged in [
+            json!({}),
+            json!({"id": "a", "hubName": "h", "deviceId": 1, "sync": {}}),
+            json!([]),
+        ] {
+            assert!(serde_json::from_value::<Document>(damaged).is_err());
+        }
+    }
+}

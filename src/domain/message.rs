@@ -66,9 +66,9 @@ impl Property {
         match self {
             Self::Time(time) => Some(*time),
             Self::Integer(milliseconds) => Ticks::from_unix_milliseconds(*milliseconds),
-            Self::Text(text) => Ticks::parse(text)
-                .or_else(|| text.trim().parse().ok().and_then(Ticks::from_unix_milliseconds)),
-            Self::Number(_) | Self::Boolean(_) | Self::Binary(_) | Self::Other(_) => None,
+            Self::Text(text) => time_of(text),
+            Self::Binary(bytes) => std::str::from_utf8(bytes).ok().and_then(time_of),
+            Self::Number(_) | Self::Boolean(_) | Self::Other(_) => None,
         }
     }
 
@@ -79,4 +79,8 @@ impl Property {
             Self::Integer(_) | Self::Number(_) | Self::Boolean(_) | Self::Time(_) => 8,
         }
     }
+}
+
+fn time_of(text: &str) -> Option<Ticks> {
+    Ticks::parse(text).or_else(|| text.trim().parse().ok().and_then(Ticks::from_unix_milliseconds))
 }

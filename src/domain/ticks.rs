@@ -13,6 +13,9 @@ use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticks(i64);
 
+/// First and last tick that a calendar text of four-digit years can show, and so that can be stored.
+const CALENDAR: std::ops::RangeInclusive<i64> = -621_672_192_000_000_000..=2_534_023_007_999_999_999;
+
 /// Ticks in one second.
 const PER_SECOND: i64 = 10_000_000;
 
@@ -22,16 +25,21 @@ impl Ticks {
         Self(ticks)
     }
 
-    /// From Unix milliseconds, as AMQP timestamps count. `None` where the value is outside what fits.
+    /// From Unix milliseconds, as AMQP timestamps count. `None` outside the years 0000 to 9999: what could be
+    /// written but not read back would damage the document.
     pub fn from_unix_milliseconds(milliseconds: i64) -> Option<Self> {
-        milliseconds.checked_mul(PER_SECOND / 1000).map(Self)
+        milliseconds.checked_mul(PER_SECOND / 1000).and_then(Self::in_calendar)
+    }
+
+    fn in_calendar(ticks: i64) -> Option<Self> {
+        CALENDAR.contains(&ticks).then_some(Self(ticks))
     }
 
     /// Parses ISO 8601 with a `Z` or numeric offset and 0–9 fraction digits; digits past the seventh are cut.
     pub fn parse(text: &str) -> Option<Self> {
         let moment = OffsetDateTime::parse(text.trim(), &Rfc3339).ok()?;
         let ticks = moment.unix_timestamp_nanos().div_euclid(100);
-        i64::try_from(ticks).ok().map(Self)
+        i64::try_from(ticks).ok().and_then(Self::in_calendar)
     }
 
     /// Ticks since the Unix epoch.

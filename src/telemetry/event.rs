@@ -8,7 +8,10 @@ use super::{
     label::{Decision, Purpose, ReadOutcome, WriteKind, WriteOutcome},
     metrics::{Metrics, PartitionMetrics, StreamMetrics},
 };
-use crate::domain::id::{PartitionId, SequenceNumber, TwinKey};
+use crate::{
+    domain::id::{PartitionId, SequenceNumber, TwinKey},
+    ports::{Trouble, TroubleKind},
+};
 
 /// An event was decided about.
 #[derive(Debug, Clone, Copy)]
@@ -177,6 +180,10 @@ impl ReadFinished<'_> {
             ReadOutcome::Present | ReadOutcome::Absent => {
                 tracing::trace!(twin = %self.twin, outcome = self.outcome.label(), "document read");
             }
+            ReadOutcome::Damaged => tracing::warn!(
+                twin = %self.twin, message = self.message,
+                "a stored document cannot be read: it is replaced and flagged as suspect"
+            ),
             ReadOutcome::Throttled | ReadOutcome::Unavailable => tracing::debug!(
                 twin = %self.twin, outcome = self.outcome.label(), message = self.message,
                 "document not read, trying again"
@@ -255,10 +262,83 @@ pub struct CheckpointDelayed<'a> {
 
 impl CheckpointDelayed<'_> {
     /// WARN: events go on; a restart would replay more.
-    pub fn emit(&self) {
+    pub fn emit(&self, metrics: &Metrics) {
+        metrics.checkpoint_failed(&self.partition.stream);
         tracing::warn!(
             partition = %self.partition, error = self.error,
             "cannot write the checkpoint, trying again: after a restart more events would be received again"
+        );
+    }
+}
+
+/// A query for the modules of a device came back.
+#[derive(Debug, Clone, Copy)]
+pub struct ModulesQueried<'a> {
+    /// The device.
+    pub twin: &'a TwinKey,
+    /// Its modules, or what the store said instead.
+    pub modules: Result<usize, &'a Trouble>,
+    /// What it cost.
+    pub request_units: f64,
+}
+
+impl ModulesQueried<'_> {
+    /// DEBUG.
+    pub fn emit(&self, metrics: &Metrics) {
+        metrics.request_units_spent(Purpose::Live, self.request_units);
+        match self.modules {
+            Ok(modules) => {
+                metrics.modules_queried(ReadOutcome::Present);
+                tracing::debug!(twin = %self.twin, modules, "the modules of the device follow it");
+            }
+            Err(trouble) => {
+                metrics.modules_queried(match trouble.kind {
+                    TroubleKind::Throttled => ReadOutcome::Throttled,
+                    TroubleKind::Unavailable => ReadOutcome::Unavailable,
+                });
+                tracing::debug!(twin = %self.twin, message = trouble.message, "modules not found out, trying again");
+            }
+        }
+    }
+}
+
+/// A message is no valid AMQP: there is neither a body nor a position that could be kept.
+#[derive(Debug, Clone, Copy)]
+pub struct MessageUndecodable<'a> {
+    /// The partition.
+    pub partition: &'a PartitionId,
+    /// The last message before it.
+    pub after: Option<SequenceNumber>,
+    /// What the AMQP layer said.
+    pub error: &'a str,
+}
+
+impl MessageUndecodable<'_> {
+    /// ERROR: somebody has to find out who sends such messages.
+    pub fn emit(&self, metrics: &Metrics) {
+        metrics.message_undecodable(&self.partition.stream);
+        tracing::error!(
+            partition = %self.partition, after = self.after.map(|number| number.0), error = self.error,
+            "a message that is no valid AMQP was skipped"
+        );
+    }
+}
+
+/// A checkpoint that does not fit its partition was given up, as configured.
+#[derive(Debug, Clone, Copy)]
+pub struct CheckpointGivenUp<'a> {
+    /// The partition.
+    pub partition: &'a PartitionId,
+    /// Why it does not fit.
+    pub problem: &'a str,
+}
+
+impl CheckpointGivenUp<'_> {
+    /// WARN.
+    pub fn emit(&self) {
+        tracing::warn!(
+            partition = %self.partition, problem = self.problem,
+            "beginning at the oldest retained event, as checkpoint.on_invalid says (CHECKPOINT_INVALID)"
         );
     }
 }

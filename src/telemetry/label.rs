@@ -1,5 +1,10 @@
 //! The closed sets of label values.
 
+use crate::{
+    domain::decide,
+    ports::{Read, TroubleKind, Write},
+};
+
 /// Defines an enum whose variants are label values, with the list of all of them.
 macro_rules! labels {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident => $label:literal,)+ }) => {
@@ -81,6 +86,8 @@ labels! {
         Present => "present",
         /// There is none.
         Absent => "absent",
+        /// Something that is no document of ours.
+        Damaged => "damaged",
         /// The store asked for less.
         Throttled => "throttled",
         /// The store could not be reached or did not answer.
@@ -93,6 +100,48 @@ labels! {
     Purpose {
         /// Following the streams.
         Live => "live",
+    }
+}
+
+impl From<decide::Decision> for Decision {
+    fn from(decision: decide::Decision) -> Self {
+        match decision {
+            decide::Decision::Applied => Self::Applied,
+            decide::Decision::Gap => Self::Gap,
+            decide::Decision::Partial => Self::Partial,
+            decide::Decision::Duplicate => Self::Duplicate,
+            decide::Decision::Stale => Self::Stale,
+            decide::Decision::Regression => Self::Regression,
+            decide::Decision::Suspect => Self::Suspect,
+        }
+    }
+}
+
+impl From<&Read> for ReadOutcome {
+    fn from(read: &Read) -> Self {
+        match read {
+            Read::Present(..) => Self::Present,
+            Read::Absent => Self::Absent,
+            Read::Damaged(..) => Self::Damaged,
+            Read::Unknown(trouble) => match trouble.kind {
+                TroubleKind::Throttled => Self::Throttled,
+                TroubleKind::Unavailable => Self::Unavailable,
+            },
+        }
+    }
+}
+
+impl From<&Write> for WriteOutcome {
+    fn from(write: &Write) -> Self {
+        match write {
+            Write::Written(_) => Self::Written,
+            Write::Conflict => Self::Conflict,
+            Write::Rejected(_) => Self::Rejected,
+            Write::Unknown(trouble) => match trouble.kind {
+                TroubleKind::Throttled => Self::Throttled,
+                TroubleKind::Unavailable => Self::Unavailable,
+            },
+        }
     }
 }
 

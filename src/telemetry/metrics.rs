@@ -228,11 +228,32 @@ impl Metrics {
 
     /// Counts a connection to a partition that was given up.
     pub fn partition_rebuilt(&self, stream: &str, reason: &'static str) {
-        let key = key(
-            name::PARTITION_REBUILDS,
-            &[("stream", stream), ("reason", reason)],
-        );
-        self.0.recorder.register_counter(&key, &METADATA).increment(1);
+        self.count(name::PARTITION_REBUILDS, &[("stream", stream), ("reason", reason)]);
+    }
+
+    /// Counts a query for the modules of a device.
+    pub fn modules_queried(&self, outcome: ReadOutcome) {
+        self.count(name::MODULE_QUERIES, &[("outcome", outcome.label())]);
+    }
+
+    /// Counts an event that was received before.
+    pub fn event_repeated(&self, stream: &str) {
+        self.count(name::EVENTS_REPEATED, &[("stream", stream)]);
+    }
+
+    /// Counts a message that is no valid AMQP.
+    pub fn message_undecodable(&self, stream: &str) {
+        self.count(name::MESSAGES_UNDECODABLE, &[("stream", stream)]);
+    }
+
+    /// Counts a checkpoint that could not be written.
+    pub fn checkpoint_failed(&self, stream: &str) {
+        self.count(name::CHECKPOINT_FAILURES, &[("stream", stream)]);
+    }
+
+    /// For what is rare: looks the counter up each time.
+    fn count(&self, name: &'static str, labels: &[(&'static str, &str)]) {
+        self.0.recorder.register_counter(&key(name, labels), &METADATA).increment(1);
     }
 
     /// Sets what has been received and is not yet completed.
@@ -313,7 +334,7 @@ pub struct PartitionMetrics {
 }
 
 impl PartitionMetrics {
-    /// Sets how many events of the hub have not been received.
+    /// Sets how many events of the partition are not completed.
     pub fn set_lag(&self, events: u64) {
         self.lag.set(events as f64);
     }

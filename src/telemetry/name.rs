@@ -14,7 +14,7 @@ pub const WRITES: &str = "twinsync_writes_total";
 pub const READS: &str = "twinsync_reads_total";
 /// Request units charged by Cosmos DB, fractions included. Label: `purpose`.
 pub const REQUEST_UNITS: &str = "twinsync_request_units_total";
-/// Events in the hub that have not been received. Labels: `stream`, `partition`.
+/// Events in the partition that are not completed. Labels: `stream`, `partition`.
 pub const LAG_EVENTS: &str = "twinsync_lag_events";
 /// From the hub's operation to its durable copy.
 pub const FRESHNESS: &str = "twinsync_freshness_seconds";
@@ -36,6 +36,14 @@ pub const CHECKPOINT_AGE: &str = "twinsync_checkpoint_age_seconds";
 pub const PARTITION_REBUILDS: &str = "twinsync_partition_rebuilds_total";
 /// Requests to the store that may be in flight at present.
 pub const STORE_CONCURRENCY_LIMIT: &str = "twinsync_store_concurrency_limit";
+/// Queries for the modules of a device. Label: `outcome`, as of reads.
+pub const MODULE_QUERIES: &str = "twinsync_module_queries_total";
+/// Events received again on a new connection, and passed over. Label: `stream`.
+pub const EVENTS_REPEATED: &str = "twinsync_events_repeated_total";
+/// Messages that are no valid AMQP, skipped. Label: `stream`.
+pub const MESSAGES_UNDECODABLE: &str = "twinsync_messages_undecodable_total";
+/// Checkpoints that could not be written. Label: `stream`.
+pub const CHECKPOINT_FAILURES: &str = "twinsync_checkpoint_failures_total";
 /// Always 1. Labels: `version`, `revision`.
 pub const BUILD_INFO: &str = "twinsync_build_info";
 
@@ -48,7 +56,7 @@ pub(super) enum Kind {
 }
 
 /// Every metric with its kind and the help text that Prometheus shows. [`REQUEST_UNITS`] is rendered apart.
-pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 17] = [
+pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 21] = [
     (EVENTS, Kind::Counter, "Events by what was decided about them"),
     (
         EVENTS_IGNORED,
@@ -69,7 +77,7 @@ pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 17] = [
     (
         LAG_EVENTS,
         Kind::Gauge,
-        "Events in the hub that have not been received",
+        "Events in the partition that are not completed",
     ),
     (
         FRESHNESS,
@@ -117,6 +125,10 @@ pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 17] = [
         Kind::Gauge,
         "Requests to Cosmos DB that may be in flight at present",
     ),
+    (MODULE_QUERIES, Kind::Counter, "Queries for the modules of a device, by outcome"),
+    (EVENTS_REPEATED, Kind::Counter, "Events received again on a new connection and passed over"),
+    (MESSAGES_UNDECODABLE, Kind::Counter, "Messages that are no valid AMQP, skipped"),
+    (CHECKPOINT_FAILURES, Kind::Counter, "Checkpoints that could not be written"),
     (BUILD_INFO, Kind::Gauge, "Always 1; labels tell which build runs"),
 ];
 

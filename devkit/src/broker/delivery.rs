@@ -1,0 +1,117 @@
+//! Deliveries: from a partition's log to one receiver's link.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use fe2o3_amqp::{
+    Sender,
+    link::{SendError, delivery::Sendable},
+};
+use fe2o3_amqp_types::definitions::{self, AmqpError};
+
+use super::{
+    link,
+    log::Entry,
+    namespace::{Hub, Namespace},
+    readers::{Closure, Registration},
+    wire::{self, Payload},
+};
+
+/// Events taken from the log per look; small, so that a stall or a closure takes effect soon.
+const EVENTS_PER_READ: usize = 128;
+
+/// One receiver at work.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    pub(super) namespace: Arc<Namespace>,
+    pub(super) hub: Arc<Hub>,
+    pub(super) partition: u16,
+    /// Sequence number of the next event to deliver.
+    pub(super) cursor: i64,
+    pub(super) registration: Registration,
+}
+
+/// How a receiver's link came to its end.
+enum End {
+    /// The client detached, or its session or connection ended.
+    Client,
+    /// The broker closes it.
+    Broker(Closure),
+}
+
+impl Delivery {
+    /// Delivers until either side ends the link.
+    pub(super) async fn run(mut self, mut sender: Sender) {
+        let closure = match self.deliver(&mut sender).await {
+            End::Client => None,
+            End::Broker(closure) => closure,
+        };
+        // The place must be free before the client learns of the end: it may come back at once.
+        drop(self.registration);
+        link::close_sender(sender, closure).await;
+    }
+
+    async fn deliver(&mut self, sender: &mut Sender) -> End {
+        let hub = Arc::clone(&self.hub);
+        let partition = match hub.lane(self.partition) {
+            Ok(lane) => &lane.partition,
+            Err(error) => {
+                return End::Broker(Some(definitions::Error::new(
+                    AmqpError::NotFound,
+                    error.to_string(),
+                    None,
+                )));
+            }
+        };
+        let mut entries = Vec::with_capacity(EVENTS_PER_READ);
+        loop {
+            let changed = partition.changed();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            entries.clear();
+            partition.read(self.cursor, EVENTS_PER_READ, &mut entries);
+            if entries.is_empty() {
+                tokio::select! {
+                    biased;
+                    closure = self.registration.closed() => return End::Broker(closure),
+                    _ = sender.on_detach() => return End::Client,
+                    () = changed => continue,
+                }
+            }
+            for entry in &entries {
+                if partition.is_stalled() {
+                    break;
+                }
+                tokio::select! {
+                    biased;
+                    closure = self.registration.closed() => return End::Broker(closure),
+                    sent = send(sender, entry) => if let Err(error) = sent {
+                        tracing::debug!(%error, "a receiver's link ended under a delivery");
+                        return End::Client;
+                    },
+                }
+                self.cursor = entry.sequence_number + 1;
+                self.namespace.switches.delivered.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// Sends one event without waiting for its outcome: a reader's acceptance means nothing to Event Hubs.
+async fn send(sender: &mut Sender, entry: &Entry) -> Result<(), SendError> {
+    match &entry.payload {
+        Payload::Encoded(bytes) => {
+            let message = wire::decode(bytes)?;
+            drop(
+                sender
+                    .send_batchable_ref(&Sendable {
+                        message,
+                        message_format: 0,
+                        settled: None,
+                    })
+                    .await?,
+            );
+        }
+        Payload::Undecodable => drop(sender.send_batchable_ref(&wire::undecodable()).await?),
+    }
+    Ok(())
+}

@@ -1,0 +1,210 @@
+//! Switches that tests throw, and counters that they read.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use fe2o3_amqp_types::{
+    definitions::{self, ErrorCondition},
+    primitives::Symbol,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Error, namespace::Namespace};
+
+/// Faults to inject into a running broker. Every one takes effect at once and from any thread.
+#[derive(Debug, Clone)]
+pub struct Faults {
+    namespace: Arc<Namespace>,
+}
+
+/// What a broker has done since its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// TCP connections taken, those refused by [`Faults::refuse_connections`] not counted.
+    pub connections: u64,
+    /// TCP connections open at present.
+    pub open_connections: u64,
+    /// `put-token` requests, answered or not.
+    pub put_tokens: u64,
+    /// Links attached to hubs and partitions, refused ones included.
+    pub attaches: u64,
+    /// Events handed to receivers' links.
+    pub delivered: u64,
+    /// Events appended through AMQP.
+    pub received: u64,
+}
+
+/// The state behind [`Faults`].
+#[derive(Debug, Default)]
+pub(super) struct Switches {
+    connections: Mutex<CancellationToken>,
+    refuse_until: Mutex<Option<Instant>>,
+    tokens_to_refuse: AtomicU32,
+    tokens_to_leave: AtomicU32,
+    pub(super) accepted: AtomicU64,
+    pub(super) closed: AtomicU64,
+    pub(super) put_tokens: AtomicU64,
+    pub(super) attaches: AtomicU64,
+    pub(super) delivered: AtomicU64,
+    pub(super) received: AtomicU64,
+}
+
+impl Faults {
+    pub(super) fn new(namespace: Arc<Namespace>) -> Self {
+        Self { namespace }
+    }
+
+    /// Cuts every connection without an AMQP close, as a lost route does. New connections are accepted.
+    pub fn drop_connections(&self) {
+        self.namespace.switches.cut_connections();
+    }
+
+    /// Closes every new connection right after accepting it, until the time has passed. Zero ends it.
+    pub fn refuse_connections(&self, time: Duration) {
+        *lock(&self.namespace.switches.refuse_until) = Instant::now().checked_add(time);
+    }
+
+    /// Closes the links of all receivers of a partition: with an error of this condition, e.g.
+    /// `amqp:link:detach-forced`, or without any. Returns how many there were.
+    pub fn close_receivers(
+        &self,
+        hub: &str,
+        partition: u16,
+        condition: Option<&str>,
+    ) -> Result<usize, Error> {
+        let error = condition.map(|condition| {
+            let condition = ErrorCondition::Custom(Symbol::from(condition));
+            definitions::Error::new(condition, "closed by a fault of the test".to_owned(), None)
+        });
+        Ok(self
+            .namespace
+            .hub(hub)?
+            .lane(partition)?
+            .readers
+            .close_all(&error))
+    }
+
+    /// Answers the next `count` put-token requests with 401.
+    pub fn refuse_tokens(&self, count: u32) {
+        self.namespace
+            .switches
+            .tokens_to_refuse
+            .store(count, Ordering::Release);
+    }
+
+    /// Closes the `$cbs` links instead of answering the next `count` put-token requests.
+    pub fn close_token_links(&self, count: u32) {
+        self.namespace
+            .switches
+            .tokens_to_leave
+            .store(count, Ordering::Release);
+    }
+
+    /// Holds back all deliveries of a partition, while connections and links stay up: what a half-open
+    /// connection looks like to a reader. What is on its way already still arrives.
+    pub fn stall(&self, hub: &str, partition: u16) -> Result<(), Error> {
+        self.namespace
+            .hub(hub)?
+            .lane(partition)?
+            .partition
+            .set_stalled(true);
+        Ok(())
+    }
+
+    /// Ends [`Self::stall`].
+    pub fn release(&self, hub: &str, partition: u16) -> Result<(), Error> {
+        self.namespace
+            .hub(hub)?
+            .lane(partition)?
+            .partition
+            .set_stalled(false);
+        Ok(())
+    }
+
+    /// Appends a delivery that no client can decode as an AMQP message; returns its sequence number.
+    pub fn append_undecodable(&self, hub: &str, partition: u16) -> Result<i64, Error> {
+        Ok(self
+            .namespace
+            .hub(hub)?
+            .lane(partition)?
+            .partition
+            .append_undecodable())
+    }
+
+    /// Drops a partition's events before a sequence number, as the end of their retention does.
+    pub fn expire_before(&self, hub: &str, partition: u16, sequence_number: i64) -> Result<(), Error> {
+        self.namespace
+            .hub(hub)?
+            .lane(partition)?
+            .partition
+            .expire_before(sequence_number);
+        Ok(())
+    }
+
+    /// Empties all partitions of a hub, starts their numbers over at 0 and closes all receivers: the hub was
+    /// deleted and created again, and old positions mean nothing any more.
+    pub fn recreate(&self, hub: &str) -> Result<(), Error> {
+        let gone: definitions::Error = definitions::AmqpError::NotFound.into();
+        for lane in self.namespace.hub(hub)?.lanes() {
+            lane.partition.reset();
+            lane.readers.close_all(&Some(gone.clone()));
+        }
+        Ok(())
+    }
+
+    /// What the broker has done since its start.
+    pub fn counters(&self) -> Counters {
+        let switches = &self.namespace.switches;
+        let closed = switches.closed.load(Ordering::Acquire);
+        let connections = switches.accepted.load(Ordering::Acquire);
+        Counters {
+            connections,
+            open_connections: connections.saturating_sub(closed),
+            put_tokens: switches.put_tokens.load(Ordering::Acquire),
+            attaches: switches.attaches.load(Ordering::Acquire),
+            delivered: switches.delivered.load(Ordering::Acquire),
+            received: switches.received.load(Ordering::Acquire),
+        }
+    }
+}
+
+impl Switches {
+    /// The token that is cancelled when a connection accepted at present must be cut.
+    pub(super) fn connection_token(&self) -> CancellationToken {
+        lock(&self.connections).clone()
+    }
+
+    pub(super) fn cut_connections(&self) {
+        let current = std::mem::take(&mut *lock(&self.connections));
+        current.cancel();
+    }
+
+    pub(super) fn refuses_connections(&self) -> bool {
+        lock(&self.refuse_until).is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Whether this put-token request is one of those to answer with 401.
+    pub(super) fn refuses_token(&self) -> bool {
+        take_one(&self.tokens_to_refuse)
+    }
+
+    /// Whether this put-token request is one of those to leave unanswered.
+    pub(super) fn leaves_token(&self) -> bool {
+        take_one(&self.tokens_to_leave)
+    }
+}
+
+fn take_one(count: &AtomicU32) -> bool {
+    count
+        .fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| count.checked_sub(1))
+        .is_ok()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

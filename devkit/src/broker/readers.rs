@@ -1,0 +1,144 @@
+//! Who reads a partition: epochs, stealing, and the limit of readers.
+//!
+//! Microsoft's Event Hubs documentation gives the rules: a reader with an epoch displaces every reader with the
+//! same or a lower one and every reader without; while it stays, readers without an epoch are refused; without
+//! epochs at most five read one partition in one consumer group.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use fe2o3_amqp_types::definitions::{self, AmqpError, ErrorCondition, LinkError};
+use tokio::sync::oneshot;
+
+/// Readers without an epoch per partition and consumer group (Azure Event Hubs quotas).
+const MAXIMUM_READERS: usize = 5;
+
+/// Why the broker closes a receiver's link; `None` closes it without an error.
+pub(super) type Closure = Option<definitions::Error>;
+
+/// The readers of one partition, over all consumer groups.
+#[derive(Debug, Default)]
+pub(super) struct Readers {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next_id: u64,
+    readers: Vec<Reader>,
+}
+
+#[derive(Debug)]
+struct Reader {
+    id: u64,
+    group: String,
+    epoch: Option<i64>,
+    close: oneshot::Sender<Closure>,
+}
+
+/// A reader's place; dropping it gives the place up.
+#[derive(Debug)]
+pub(super) struct Registration {
+    readers: Arc<Readers>,
+    id: u64,
+    closure: oneshot::Receiver<Closure>,
+}
+
+impl Readers {
+    /// Admits a reader, displacing others as its epoch demands, or says why it must not read.
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        group: &str,
+        epoch: Option<i64>,
+    ) -> Result<Registration, definitions::Error> {
+        let mut state = self.lock();
+        let highest = state.of_group(group).filter_map(|reader| reader.epoch).max();
+        match (epoch, highest) {
+            (Some(epoch), Some(highest)) if epoch < highest => {
+                return Err(stolen(format!(
+                    "a receiver with epoch {highest} is connected: one with epoch {epoch} is not allowed"
+                )));
+            }
+            (Some(epoch), _) => state.close_group(
+                group,
+                &stolen(format!(
+                    "a receiver with epoch {epoch} was created: this one is disconnected"
+                )),
+            ),
+            (None, Some(highest)) => {
+                return Err(stolen(format!(
+                    "a receiver with epoch {highest} is connected: one without an epoch is not allowed"
+                )));
+            }
+            (None, None) if state.of_group(group).count() >= MAXIMUM_READERS => {
+                return Err(definitions::Error::new(
+                    AmqpError::ResourceLimitExceeded,
+                    format!("at most {MAXIMUM_READERS} receivers per partition in a consumer group"),
+                    None,
+                ));
+            }
+            (None, None) => {}
+        }
+        let (close, closure) = oneshot::channel();
+        let id = state.next_id;
+        state.next_id += 1;
+        state.readers.push(Reader {
+            id,
+            group: group.to_owned(),
+            epoch,
+            close,
+        });
+        Ok(Registration {
+            readers: Arc::clone(self),
+            id,
+            closure,
+        })
+    }
+
+    /// Closes the link of every reader; returns how many there were.
+    pub(super) fn close_all(&self, closure: &Closure) -> usize {
+        let readers = std::mem::take(&mut self.lock().readers);
+        readers
+            .into_iter()
+            .filter_map(|reader| reader.close.send(closure.clone()).ok())
+            .count()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn of_group<'a>(&'a self, group: &'a str) -> impl Iterator<Item = &'a Reader> {
+        self.readers.iter().filter(move |reader| reader.group == group)
+    }
+
+    fn close_group(&mut self, group: &str, error: &definitions::Error) {
+        let (leaving, staying) = std::mem::take(&mut self.readers)
+            .into_iter()
+            .partition(|r| r.group == group);
+        self.readers = staying;
+        let leaving: Vec<Reader> = leaving;
+        for reader in leaving {
+            // A reader that is already gone needs no telling.
+            drop(reader.close.send(Some(error.clone())));
+        }
+    }
+}
+
+impl Registration {
+    /// Completes when the broker wants the link closed. Cancel safe.
+    pub(super) async fn closed(&mut self) -> Closure {
+        (&mut self.closure).await.unwrap_or_default()
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.readers.lock().readers.retain(|reader| reader.id != self.id);
+    }
+}
+
+fn stolen(description: String) -> definitions::Error {
+    definitions::Error::new(ErrorCondition::LinkError(LinkError::Stolen), description, None)
+}

@@ -1,0 +1,240 @@
+//! One AMQP session: its attach loop, which gives every link a task of its own.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use fe2o3_amqp::acceptor::{LinkAcceptor, LinkEndpoint, ListenerSessionHandle};
+use fe2o3_amqp_types::{
+    definitions::{self, AmqpError, ErrorCondition, Role},
+    messaging::{Source, Target, TargetArchetype},
+    performatives::Attach,
+    primitives::{Symbol, Value},
+};
+use tokio_util::task::TaskTracker;
+
+use super::{
+    Error,
+    address::Node,
+    delivery::Delivery,
+    intake::Intake,
+    link,
+    namespace::{Hub, Lane, Namespace},
+    position::Position,
+    services::{self, Replies, Service},
+};
+
+/// Largest message of Event Hubs' standard tier. In the attach, since the Rust producer asks for it.
+const MAXIMUM_MESSAGE_BYTES: u64 = 1024 * 1024;
+
+/// Condition with which Event Hubs refuses a start position.
+const ARGUMENT_ERROR: &str = "com.microsoft:argument-error";
+
+type Acceptor = LinkAcceptor<fn(Source) -> Option<Source>, fn(Target) -> Option<Target>>;
+
+/// What the sessions of one connection share.
+#[derive(Debug, Clone)]
+pub(super) struct SessionContext {
+    pub(super) namespace: Arc<Namespace>,
+    pub(super) tasks: TaskTracker,
+    /// Whether a token was accepted on this connection.
+    pub(super) authorized: Arc<AtomicBool>,
+}
+
+/// The work of a link, decided from its attach before it is accepted.
+enum Work {
+    Service(Service),
+    Deliver(Delivery),
+    Take(Intake),
+    Refuse(definitions::Error),
+}
+
+impl SessionContext {
+    /// Serves a session until the client ends it or its connection ends.
+    pub(super) async fn serve(self, mut session: ListenerSessionHandle) {
+        let acceptor = LinkAcceptor::builder()
+            .max_message_size(MAXIMUM_MESSAGE_BYTES)
+            .build();
+        let replies = Replies::default();
+        while let Some(attach) = session.next_incoming_attach().await {
+            self.attach(attach, &acceptor, &replies, &mut session).await;
+        }
+        if let Err(error) = session.end().await {
+            tracing::debug!(%error, "a session ended");
+        }
+    }
+
+    async fn attach(
+        &self,
+        mut attach: Attach,
+        acceptor: &Acceptor,
+        replies: &Replies,
+        session: &mut ListenerSessionHandle,
+    ) {
+        let work = self.work(&attach);
+        if matches!(work, Work::Refuse(_)) {
+            // The attach of a refused link has no terminus of ours (AMQP 1.0, 2.6.3), and a detach follows.
+            match attach.role {
+                Role::Receiver => attach.source = None,
+                Role::Sender => attach.target = None,
+            }
+        }
+        let endpoint = match acceptor.accept_incoming_attach(attach, session).await {
+            Ok(endpoint) => endpoint,
+            Err(error) => {
+                tracing::debug!(%error, "a link could not be attached");
+                return;
+            }
+        };
+        let replies = replies.clone();
+        match (work, endpoint) {
+            (Work::Service(service), LinkEndpoint::Sender(sender)) => {
+                self.tasks
+                    .spawn(async move { replies.serve(service, sender).await });
+            }
+            (Work::Service(service), LinkEndpoint::Receiver(receiver)) => {
+                self.tasks
+                    .spawn(services::serve_requests(service, receiver, replies, self.clone()));
+            }
+            (Work::Deliver(delivery), LinkEndpoint::Sender(sender)) => {
+                self.tasks.spawn(delivery.run(sender));
+            }
+            (Work::Take(intake), LinkEndpoint::Receiver(receiver)) => {
+                self.tasks.spawn(intake.run(receiver));
+            }
+            (Work::Refuse(error), endpoint) => {
+                self.tasks.spawn(refuse(endpoint, error));
+            }
+            (Work::Deliver(_), endpoint @ LinkEndpoint::Receiver(_))
+            | (Work::Take(_), endpoint @ LinkEndpoint::Sender(_)) => {
+                let error = definitions::Error::from(AmqpError::InternalError);
+                self.tasks.spawn(refuse(endpoint, error));
+            }
+        }
+    }
+
+    fn work(&self, attach: &Attach) -> Work {
+        let node = match attach.role {
+            Role::Receiver => attach
+                .source
+                .as_ref()
+                .and_then(|source| source.address.as_deref()),
+            Role::Sender => attach.target.as_ref().and_then(|target| match target.as_ref() {
+                TargetArchetype::Target(target) => target.address.as_deref(),
+            }),
+        }
+        .and_then(Node::parse);
+        let work = match (node, &attach.role) {
+            (Some(Node::TokenService), _) => return Work::Service(Service::Tokens),
+            (Some(Node::Management), _) => return Work::Service(Service::Management),
+            (
+                Some(Node::Subscription {
+                    hub,
+                    group,
+                    partition,
+                }),
+                Role::Receiver,
+            ) => self.delivery(attach, &hub, &group, &partition).map(Work::Deliver),
+            (Some(Node::Hub { hub }), Role::Sender) => self.intake(&hub, None).map(Work::Take),
+            (Some(Node::Partition { hub, partition }), Role::Sender) => {
+                self.intake(&hub, Some(&partition)).map(Work::Take)
+            }
+            (Some(Node::Subscription { .. }), Role::Sender)
+            | (Some(Node::Hub { .. } | Node::Partition { .. }), Role::Receiver)
+            | (None, _) => Err(definitions::Error::new(
+                AmqpError::NotFound,
+                "the messaging entity could not be found".to_owned(),
+                None,
+            )),
+        };
+        self.namespace.switches.attaches.fetch_add(1, Ordering::AcqRel);
+        work.unwrap_or_else(Work::Refuse)
+    }
+
+    fn delivery(
+        &self,
+        attach: &Attach,
+        hub: &str,
+        group: &str,
+        partition: &str,
+    ) -> Result<Delivery, definitions::Error> {
+        let hub = self.hub(hub)?;
+        let lane = lane(hub, partition)?;
+        let group = hub.group(group).map_err(not_found)?;
+        let position = start_position(attach)?;
+        let cursor = lane.partition.resolve(position).map_err(argument_error)?;
+        let registration = lane.readers.admit(group, epoch(attach))?;
+        Ok(Delivery {
+            namespace: Arc::clone(&self.namespace),
+            hub: Arc::clone(hub),
+            partition: lane.partition.id(),
+            cursor,
+            registration,
+        })
+    }
+
+    fn intake(&self, hub: &str, partition: Option<&str>) -> Result<Intake, definitions::Error> {
+        let hub = self.hub(hub)?;
+        let partition = partition.map(|partition| lane(hub, partition)).transpose()?;
+        Ok(Intake {
+            namespace: Arc::clone(&self.namespace),
+            hub: Arc::clone(hub),
+            partition: partition.map(|lane| lane.partition.id()),
+        })
+    }
+
+    fn hub(&self, name: &str) -> Result<&Arc<Hub>, definitions::Error> {
+        if !self.authorized.load(Ordering::Acquire) {
+            return Err(definitions::Error::new(
+                AmqpError::UnauthorizedAccess,
+                "unauthorized access: put a token on $cbs first".to_owned(),
+                None,
+            ));
+        }
+        self.namespace.hub(name).map_err(not_found)
+    }
+}
+
+async fn refuse(endpoint: LinkEndpoint, error: definitions::Error) {
+    match endpoint {
+        LinkEndpoint::Sender(sender) => link::close_sender(sender, Some(error)).await,
+        LinkEndpoint::Receiver(receiver) => link::close_receiver(receiver, Some(error)).await,
+    }
+}
+
+fn lane<'a>(hub: &'a Hub, partition: &str) -> Result<&'a Lane, definitions::Error> {
+    hub.lane_by_id(partition).map_err(not_found)
+}
+
+fn start_position(attach: &Attach) -> Result<Position, definitions::Error> {
+    let filter = attach.source.as_ref().and_then(|source| source.filter.as_ref());
+    let expression = filter.and_then(|filter| filter.as_inner().get("apache.org:selector-filter:string"));
+    match expression {
+        None => Ok(Position::Latest),
+        Some(Value::Described(described)) => match &described.value {
+            Value::String(expression) => Position::parse(expression).map_err(argument_error),
+            _ => Err(argument_error("the start position is not a string")),
+        },
+        Some(Value::String(expression)) => Position::parse(expression).map_err(argument_error),
+        Some(_) => Err(argument_error("the start position is not a described string")),
+    }
+}
+
+fn epoch(attach: &Attach) -> Option<i64> {
+    let properties = attach.properties.as_ref()?;
+    match properties.as_inner().get("com.microsoft:epoch")? {
+        Value::Long(epoch) => Some(*epoch),
+        Value::Int(epoch) => Some(i64::from(*epoch)),
+        _ => None,
+    }
+}
+
+fn not_found(error: Error) -> definitions::Error {
+    definitions::Error::new(AmqpError::NotFound, error.to_string(), None)
+}
+
+fn argument_error(error: impl ToString) -> definitions::Error {
+    let condition = ErrorCondition::Custom(Symbol::from(ARGUMENT_ERROR));
+    definitions::Error::new(condition, error.to_string(), None)
+}

@@ -1,0 +1,151 @@
+//! Messages as bytes: encoding, decoding, batches, and the annotations that the broker stamps.
+//!
+//! The log holds encoded messages: an event of IoT Hub takes about 0.7 KB this way and three to four times as
+//! much as a tree of AMQP values. fe2o3-amqp's sender takes no encoded payload, so a delivery decodes the
+//! message again.
+
+use std::sync::Arc;
+
+use fe2o3_amqp::link::delivery::Sendable;
+use fe2o3_amqp_types::{
+    definitions::MessageFormat,
+    messaging::{
+        self, AmqpValue, Body,
+        annotations::{AnnotationKey, OwnedKey},
+        message::__private::{Deserializable, Serializable},
+    },
+    primitives::{Timestamp, Value},
+};
+use serde::{Serialize, Serializer, ser::SerializeStruct};
+use serde_amqp::{
+    __constants::{DESCRIBED_BASIC, DESCRIPTOR},
+    descriptor::Descriptor,
+};
+
+/// A message with any body.
+pub(super) type Message = messaging::Message<Body<Value>>;
+
+/// Annotation that carries the key which chose the partition.
+pub(super) const PARTITION_KEY: &str = "x-opt-partition-key";
+const SEQUENCE_NUMBER: &str = "x-opt-sequence-number";
+const OFFSET: &str = "x-opt-offset";
+const ENQUEUED_TIME: &str = "x-opt-enqueued-time";
+
+/// Message format of a batch: each data section is one complete encoded message.
+const BATCH_FORMAT: MessageFormat = 0x8001_3700;
+
+/// Where and when an event entered its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    /// Position in the partition, without gaps.
+    pub(super) sequence_number: i64,
+    /// Position in bytes; grows, with gaps.
+    pub(super) offset: i64,
+    /// Milliseconds since the Unix epoch.
+    pub(super) enqueued_at: i64,
+}
+
+/// What the log stores of one event.
+#[derive(Debug, Clone)]
+pub(super) enum Payload {
+    /// An encoded, stamped message.
+    Encoded(Arc<[u8]>),
+    /// A delivery that no client can decode.
+    Undecodable,
+}
+
+impl Payload {
+    /// Bytes to account for in the log's bound.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Encoded(bytes) => bytes.len(),
+            Self::Undecodable => 0,
+        }
+    }
+}
+
+/// A batch whose format or inner messages are not what the format says.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BatchError {
+    /// Format of a batch, but the body is not made of data sections.
+    #[error("a batch needs data sections, one per event")]
+    NoDataSections,
+    /// A data section is not a message.
+    #[error("a section of the batch is not an encoded message")]
+    Section(#[from] serde_amqp::Error),
+}
+
+/// Encodes a whole message.
+pub(super) fn encode(message: &Message) -> Result<Vec<u8>, serde_amqp::Error> {
+    serde_amqp::to_vec(&Serializable(message))
+}
+
+/// Decodes a whole message.
+pub(super) fn decode(bytes: &[u8]) -> Result<Message, serde_amqp::Error> {
+    serde_amqp::from_slice::<Deserializable<Message>>(bytes).map(|decoded| decoded.0)
+}
+
+/// The events of one transfer: the sections of a batch, or the message itself.
+///
+/// The envelope of a batch is transport only, except that its partition key holds for events without their own.
+pub(super) fn events(
+    format: Option<MessageFormat>,
+    message: Message,
+) -> Result<(Option<String>, Vec<Message>), BatchError> {
+    let key = partition_key(&message);
+    if format != Some(BATCH_FORMAT) {
+        return Ok((key, vec![message]));
+    }
+    let Body::Data(sections) = message.body else {
+        return Err(BatchError::NoDataSections);
+    };
+    let events: Vec<Message> = sections
+        .into_iter()
+        .map(|section| decode(&section.0))
+        .collect::<Result<_, _>>()?;
+    let key = key.or_else(|| events.first().and_then(partition_key));
+    Ok((key, events))
+}
+
+/// The partition key that a sender put on a message.
+pub(super) fn partition_key(message: &Message) -> Option<String> {
+    let annotations = message.message_annotations.as_ref()?;
+    match annotations.get(&PARTITION_KEY as &dyn AnnotationKey)? {
+        Value::String(key) => Some(key.clone()),
+        _ => None,
+    }
+}
+
+/// Writes the broker's annotations over whatever the sender put there.
+pub(super) fn stamp(message: &mut Message, stamp: Stamp) {
+    let annotations = message.message_annotations.get_or_insert_default();
+    // Long, String and Timestamp exactly: the Rust client takes any other type for an absent value.
+    annotations.insert(
+        OwnedKey::from(SEQUENCE_NUMBER),
+        Value::Long(stamp.sequence_number),
+    );
+    annotations.insert(OwnedKey::from(OFFSET), Value::String(stamp.offset.to_string()));
+    annotations.insert(
+        OwnedKey::from(ENQUEUED_TIME),
+        Value::Timestamp(Timestamp::from_milliseconds(stamp.enqueued_at)),
+    );
+    // Those of the sender's hop are not for the reader.
+    message.delivery_annotations = None;
+}
+
+/// The delivery of [`Payload::Undecodable`]: an AMQP value section that ends in the middle of its value.
+pub(super) fn undecodable() -> Sendable<AmqpValue<Truncated>> {
+    Sendable::from(AmqpValue(Truncated))
+}
+
+/// Serializes as the descriptor of a described value, without the value.
+#[derive(Debug, Clone)]
+pub(super) struct Truncated;
+
+impl Serialize for Truncated {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut described = serializer.serialize_struct(DESCRIBED_BASIC, 1)?;
+        described.serialize_field(DESCRIPTOR, &Descriptor::Code(0))?;
+        described.end()
+    }
+}

@@ -1,0 +1,268 @@
+//! Every switch of [`devkit::broker::Faults`], as the SDK's client sees it.
+
+use std::{error::Error, time::Duration};
+
+use azure_messaging_eventhubs::StartLocation;
+use fe2o3_amqp::link::{LinkStateError, RecvError};
+
+use crate::client::{DEADLINE, SINGLE, append_all, broker, consumer, next, receiver, take, text, within};
+
+/// The error of the AMQP library inside the SDK's.
+fn receive_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a RecvError> {
+    let mut current = Some(error);
+    while let Some(error) = current {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        current = error.source();
+    }
+    None
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_connection_is_an_error_and_not_a_hang() {
+    let broker = broker().await;
+    append_all(&broker, ["a"]);
+    let old = consumer(&broker, SINGLE).await;
+    let reader = receiver(&old, "0", StartLocation::Earliest, false).await;
+    let mut stream = Box::pin(reader.stream_events());
+    next(&mut stream).await.expect("an event");
+    broker.faults().drop_connections();
+    next(&mut stream).await.expect_err("the connection is gone");
+
+    let new = consumer(&broker, SINGLE).await;
+    let reader = receiver(&new, "0", StartLocation::Earliest, false).await;
+    assert_eq!(take(&reader, 1).await[0].1, "a", "new connections are welcome");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_refused_for_a_while() {
+    let broker = broker().await;
+    broker.faults().refuse_connections(DEADLINE);
+    let opening = azure_messaging_eventhubs::ConsumerClient::builder()
+        .with_retry_options(azure_messaging_eventhubs::RetryOptions {
+            max_retries: 0,
+            ..Default::default()
+        })
+        .with_custom_endpoint(format!("amqp://{}", broker.address()))
+        .open(
+            "localhost",
+            SINGLE.to_owned(),
+            std::sync::Arc::new(crate::client::Credential("t")),
+        );
+    assert!(
+        within("opening", opening).await.is_err(),
+        "the connection is closed at once"
+    );
+    broker.faults().refuse_connections(Duration::ZERO);
+    consumer(&broker, SINGLE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_closed_with_an_error_shows_its_condition() {
+    let broker = broker().await;
+    append_all(&broker, ["a"]);
+    let consumer = consumer(&broker, SINGLE).await;
+    let reader = receiver(&consumer, "0", StartLocation::Earliest, false).await;
+    let mut stream = Box::pin(reader.stream_events());
+    next(&mut stream).await.expect("an event");
+    let closed = broker
+        .faults()
+        .close_receivers(SINGLE, 0, Some("amqp:link:stolen"))
+        .expect("a partition");
+    assert_eq!(closed, 1);
+    let error = next(&mut stream).await.expect_err("the link is closed");
+    match receive_error(&error) {
+        Some(RecvError::LinkStateError(LinkStateError::RemoteClosedWithError(error))) => {
+            assert!(format!("{:?}", error.condition).contains("Stolen"), "{error:?}");
+        }
+        other => panic!("{other:?} in {error:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_closed_without_an_error_ends_the_stream_with_an_error() {
+    let broker = broker().await;
+    append_all(&broker, ["a"]);
+    let consumer = consumer(&broker, SINGLE).await;
+    let reader = receiver(&consumer, "0", StartLocation::Earliest, false).await;
+    let mut stream = Box::pin(reader.stream_events());
+    next(&mut stream).await.expect("an event");
+    assert_eq!(
+        broker
+            .faults()
+            .close_receivers(SINGLE, 0, None)
+            .expect("a partition"),
+        1
+    );
+    next(&mut stream).await.expect_err("the link is closed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_tokens_fail_as_often_as_told() {
+    let broker = broker().await;
+    append_all(&broker, ["a"]);
+    broker.faults().refuse_tokens(1);
+    let refused = consumer(&broker, SINGLE).await;
+    let reader = receiver(&refused, "0", StartLocation::Earliest, false).await;
+    next(&mut Box::pin(reader.stream_events()))
+        .await
+        .expect_err("401");
+    let accepted = consumer(&broker, SINGLE).await;
+    let reader = receiver(&accepted, "0", StartLocation::Earliest, false).await;
+    next(&mut Box::pin(reader.stream_events()))
+        .await
+        .expect("an event");
+    assert_eq!(broker.faults().counters().put_tokens, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_token_link_is_an_error_and_not_a_hang() {
+    let broker = broker().await;
+    append_all(&broker, ["a"]);
+    broker.faults().close_token_links(1);
+    let left = consumer(&broker, SINGLE).await;
+    let reader = receiver(&left, "0", StartLocation::Earliest, false).await;
+    next(&mut Box::pin(reader.stream_events()))
+        .await
+        .expect_err("no answer");
+    let answered = consumer(&broker, SINGLE).await;
+    let reader = receiver(&answered, "0", StartLocation::Earliest, false).await;
+    next(&mut Box::pin(reader.stream_events()))
+        .await
+        .expect("an event");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stalled_partition_delivers_nothing_until_it_is_released() {
+    let broker = broker().await;
+    append_all(&broker, ["a"]);
+    let consumer = consumer(&broker, SINGLE).await;
+    let reader = receiver(&consumer, "0", StartLocation::Earliest, false).await;
+    let mut stream = Box::pin(reader.stream_events());
+    next(&mut stream).await.expect("an event");
+    broker.faults().stall(SINGLE, 0).expect("a partition");
+    append_all(&broker, ["b"]);
+    // The link must be up and silent: an absence can only be observed over a time.
+    let silence =
+        tokio::time::timeout(Duration::from_millis(300), futures::StreamExt::next(&mut stream)).await;
+    assert!(silence.is_err(), "{silence:?}");
+    let properties = within("properties", consumer.get_partition_properties("0"))
+        .await
+        .expect("partition properties");
+    assert_eq!(
+        properties.last_enqueued_sequence_number, 1,
+        "management shows what the link withholds"
+    );
+    broker.faults().release(SINGLE, 0).expect("a partition");
+    assert_eq!(text(&next(&mut stream).await.expect("an event")), "b");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poison_between_good_events_is_one_decode_error_and_the_link_goes_on() {
+    let broker = broker().await;
+    append_all(&broker, ["a", "b"]);
+    assert_eq!(
+        broker
+            .faults()
+            .append_undecodable(SINGLE, 0)
+            .expect("a partition"),
+        2
+    );
+    append_all(&broker, ["d", "e"]);
+    let consumer = consumer(&broker, SINGLE).await;
+    let reader = receiver(&consumer, "0", StartLocation::Earliest, false).await;
+    let mut stream = Box::pin(reader.stream_events());
+    assert_eq!(text(&next(&mut stream).await.expect("an event")), "a");
+    assert_eq!(text(&next(&mut stream).await.expect("an event")), "b");
+    let error = next(&mut stream).await.expect_err("the poison");
+    assert!(
+        matches!(receive_error(&error), Some(RecvError::MessageDecode(_))),
+        "{error:?}"
+    );
+    drop(stream);
+    let rest = take(&reader, 2).await;
+    assert_eq!(
+        rest,
+        [(3, "d".to_owned()), (4, "e".to_owned())],
+        "the same link continues behind it"
+    );
+    assert_eq!(broker.faults().counters().attaches, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expiry_moves_the_beginning() {
+    let broker = broker().await;
+    append_all(&broker, (0..5).map(|number| number.to_string()));
+    broker.faults().expire_before(SINGLE, 0, 3).expect("a partition");
+    let consumer = consumer(&broker, SINGLE).await;
+    let reader = receiver(&consumer, "0", StartLocation::Earliest, false).await;
+    assert_eq!(take(&reader, 1).await, [(3, "3".to_owned())]);
+    broker
+        .faults()
+        .expire_before(SINGLE, 0, 100)
+        .expect("a partition");
+    let state = &broker.partitions(SINGLE).expect("partitions")[0];
+    assert_eq!(
+        (
+            state.first_sequence_number,
+            state.last_sequence_number,
+            state.events
+        ),
+        (5, 4, 0)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recreated_hub_starts_over_and_refuses_old_positions() {
+    let broker = broker().await;
+    append_all(&broker, (0..5).map(|number| number.to_string()));
+    let consumer = consumer(&broker, SINGLE).await;
+    let reader = receiver(&consumer, "0", StartLocation::Earliest, false).await;
+    let mut stream = Box::pin(reader.stream_events());
+    next(&mut stream).await.expect("an event");
+    broker.faults().recreate(SINGLE).expect("a hub");
+    within("the end of the stream", async {
+        while let Some(Ok(_)) = futures::StreamExt::next(&mut stream).await {}
+    })
+    .await;
+    append_all(&broker, ["new"]);
+    let old = receiver(&consumer, "0", StartLocation::SequenceNumber(4), false).await;
+    next(&mut Box::pin(old.stream_events()))
+        .await
+        .expect_err("the position is of the old hub");
+    let new = crate::client::consumer(&broker, SINGLE).await;
+    let reader = receiver(&new, "0", StartLocation::Earliest, false).await;
+    assert_eq!(take(&reader, 1).await, [(0, "new".to_owned())]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_counters_count() {
+    let broker = broker().await;
+    append_all(&broker, ["a", "b"]);
+    let consumer = consumer(&broker, SINGLE).await;
+    let reader = receiver(&consumer, "0", StartLocation::Earliest, false).await;
+    take(&reader, 2).await;
+    let counters = broker.faults().counters();
+    assert_eq!((counters.connections, counters.open_connections), (1, 1));
+    assert_eq!(
+        (counters.put_tokens, counters.attaches, counters.delivered),
+        (1, 1, 2)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_broker_is_gone_and_its_clients_learn_it() {
+    let broker = broker().await;
+    append_all(&broker, ["a"]);
+    let consumer = consumer(&broker, SINGLE).await;
+    let reader = receiver(&consumer, "0", StartLocation::Earliest, false).await;
+    let mut stream = Box::pin(reader.stream_events());
+    next(&mut stream).await.expect("an event");
+    within("the stop", broker.stop()).await;
+    next(&mut stream).await.expect_err("the broker is gone");
+    assert_eq!(broker.faults().counters().open_connections, 0);
+    tokio::net::TcpStream::connect(broker.address())
+        .await
+        .expect_err("nobody listens");
+}

@@ -1,0 +1,395 @@
+//! The [`TwinStore`] on Azure Cosmos DB.
+//!
+//! Facts about azure_data_cosmos 1.0 that shape this file: it has no end-to-end timeout unless one is set; it
+//! would retry a 429 for up to 270 s on its own, which hides backpressure from our scheduler; after an
+//! ambiguous failure it re-sends writes, so a failed condition may be the answer to our own stored write (the
+//! state machine in [`crate::domain::upsert`] deals with that). Nothing is retried here.
+
+use std::{borrow::Cow, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use azure_core::{credentials::TokenCredential, http::StatusCode};
+use azure_data_cosmos::{
+    AccountEndpoint, AccountReference, ContainerClient, CosmosClient, CosmosError, FeedScope, Query,
+    RoutingStrategy,
+    options::{
+        BinaryEncodingOptions, EndToEndOperationLatencyPolicy, ItemWriteOptions, OperationOptions,
+        Precondition, Region, ThrottlingRetryOptions,
+    },
+};
+use futures::TryStreamExt;
+use serde::Deserialize;
+
+use crate::{
+    domain::{
+        document::{Document, ETag},
+        id::{DocumentIdScheme, TwinKey},
+    },
+    ports::{Charged, Read, Trouble, TroubleKind, TwinStore, Write},
+};
+
+/// The partition key that every container of ours has.
+pub const PARTITION_KEY: &str = "/deviceId";
+
+/// How to reach the container.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Account endpoint, e.g. `https://contoso.documents.azure.com/`.
+    pub endpoint: url::Url,
+    /// Database name.
+    pub database: String,
+    /// Container name.
+    pub container: String,
+    /// Region that the daemon runs in; the SDK prefers replicas near it.
+    pub region: Option<String>,
+    /// Limit of one operation, its inner retries included; at least one second.
+    pub request_timeout: Duration,
+    /// Whether bodies travel in Cosmos DB's binary encoding; third-party emulators reject it.
+    pub binary_encoding: bool,
+    /// How document ids are made.
+    pub id_scheme: DocumentIdScheme,
+}
+
+/// How to authenticate.
+#[derive(Clone)]
+pub enum Access {
+    /// With the account key.
+    Key(String),
+    /// With Microsoft Entra ID; needs a Cosmos DB data-plane role.
+    Token(Arc<dyn TokenCredential>),
+}
+
+/// The container cannot be used. Each message says how to mend it.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// No answer from the account.
+    #[error(
+        "cannot reach the Cosmos DB account {endpoint}: {reason}; check cosmos.endpoint, network rules and that the account exists"
+    )]
+    Unreachable {
+        /// The account.
+        endpoint: String,
+        /// One line of what the SDK said.
+        reason: String,
+    },
+    /// The account refuses us.
+    #[error(
+        "the Cosmos DB account {endpoint} refused the credential ({reason}); check cosmos.key, or give the identity the role `Cosmos DB Built-in Data Contributor` on it"
+    )]
+    Refused {
+        /// The account.
+        endpoint: String,
+        /// Status.
+        reason: String,
+    },
+    /// Database or container are missing.
+    #[error(
+        "the container `{container}` of database `{database}` does not exist in {endpoint}; create it with partition key /deviceId and a default time to live of -1, e.g. `az cosmosdb sql container create -a ACCOUNT -g GROUP -d {database} -n {container} -p /deviceId --ttl -1`"
+    )]
+    Missing {
+        /// The account.
+        endpoint: String,
+        /// Database name.
+        database: String,
+        /// Container name.
+        container: String,
+    },
+    /// The container has another partition key.
+    #[error(
+        "the container `{container}` has the partition key {found}, twinsync needs /deviceId; the key of a container cannot be changed: create a new one"
+    )]
+    PartitionKey {
+        /// Container name.
+        container: String,
+        /// Its partition key.
+        found: String,
+    },
+}
+
+/// The store.
+pub struct CosmosStore {
+    container: ContainerClient,
+    id_scheme: DocumentIdScheme,
+    /// The SDK's own limit must never be the only one: a hang outside its pipeline would hold a lane.
+    limit: Duration,
+}
+
+impl CosmosStore {
+    /// Connects and makes sure that the container exists and has our partition key.
+    pub async fn connect(options: &Options, access: Access) -> Result<Self, ConnectError> {
+        let endpoint = options.endpoint.to_string();
+        let unreachable = |reason: String| ConnectError::Unreachable {
+            endpoint: endpoint.clone(),
+            reason,
+        };
+        let account = AccountEndpoint::from(options.endpoint.clone());
+        let account = match access {
+            Access::Key(key) => AccountReference::with_authentication_key(account, key),
+            Access::Token(credential) => AccountReference::with_credential(account, credential),
+        };
+        let strategy = match &options.region {
+            Some(region) => RoutingStrategy::ProximityTo(Region::from(region.clone())),
+            None => RoutingStrategy::PreferredRegions(Vec::new()),
+        };
+        let mut throttling = ThrottlingRetryOptions::default();
+        throttling.max_retry_count = Some(0);
+        let mut operation = OperationOptions::default();
+        operation.end_to_end_latency_policy =
+            Some(EndToEndOperationLatencyPolicy::new(options.request_timeout));
+        operation.throttling_retry_options = Some(throttling);
+        let builder = CosmosClient::builder()
+            .with_default_operation_options(operation)
+            .with_binary_encoding_options(BinaryEncodingOptions::new().with_enabled(options.binary_encoding));
+        let connect = async {
+            let client = builder.build(account, strategy).await?;
+            let database = client.database_client(&options.database);
+            let container = database.container_client(&options.container, None).await?;
+            let properties = container.read(None).await?.into_model()?;
+            Ok::<_, CosmosError>((container, properties))
+        };
+        let limit = options
+            .request_timeout
+            .saturating_mul(4)
+            .max(Duration::from_secs(20));
+        let (container, properties) = tokio::time::timeout(limit, connect)
+            .await
+            .map_err(|_| unreachable(format!("no answer within {} s", limit.as_secs())))?
+            .map_err(|error| {
+                let status = error.status();
+                match status.status_code() {
+                    StatusCode::NotFound => ConnectError::Missing {
+                        endpoint: endpoint.clone(),
+                        database: options.database.clone(),
+                        container: options.container.clone(),
+                    },
+                    StatusCode::Unauthorized | StatusCode::Forbidden => ConnectError::Refused {
+                        endpoint: endpoint.clone(),
+                        reason: one_line(&error),
+                    },
+                    _ => unreachable(one_line(&error)),
+                }
+            })?;
+        let paths: Vec<_> = properties.partition_key.paths().iter().map(Cow::as_ref).collect();
+        if paths != [PARTITION_KEY] {
+            let found = paths.join(", ");
+            return Err(ConnectError::PartitionKey {
+                container: options.container.clone(),
+                found,
+            });
+        }
+        Ok(Self {
+            container,
+            id_scheme: options.id_scheme,
+            limit: options.request_timeout + Duration::from_secs(2),
+        })
+    }
+
+    fn id(&self, key: &TwinKey) -> String {
+        self.id_scheme.document_id(key)
+    }
+
+    async fn limited<T>(
+        &self,
+        operation: &'static str,
+        future: impl Future<Output = azure_data_cosmos::Result<T>>,
+    ) -> Result<T, Failure> {
+        match tokio::time::timeout(self.limit, future).await {
+            Ok(result) => result.map_err(|error| Failure::Answered(operation, error)),
+            Err(_) => Err(Failure::Silent(operation, self.limit)),
+        }
+    }
+}
+
+/// Why there is no result.
+enum Failure {
+    Answered(&'static str, CosmosError),
+    Silent(&'static str, Duration),
+}
+
+impl Failure {
+    fn charge(&self) -> f64 {
+        let Self::Answered(_, error) = self else {
+            return 0.0;
+        };
+        let headers = error.response().map(|response| response.headers());
+        headers
+            .and_then(|headers| headers.request_charge)
+            .map_or(0.0, |charge| charge.value())
+    }
+
+    fn trouble(&self) -> Trouble {
+        match self {
+            Self::Silent(operation, limit) => Trouble {
+                kind: TroubleKind::Unavailable,
+                retry_after: None,
+                message: format!("{operation}: no answer within {} s", limit.as_secs()),
+            },
+            Self::Answered(operation, error) => {
+                let headers = error.response().map(|response| response.headers());
+                let retry_after = headers.and_then(|headers| headers.retry_after_ms);
+                Trouble {
+                    kind: match error.status().is_throttled() {
+                        true => TroubleKind::Throttled,
+                        false => TroubleKind::Unavailable,
+                    },
+                    retry_after: retry_after.map(Duration::from_millis),
+                    message: format!("{operation}: {}", one_line(error)),
+                }
+            }
+        }
+    }
+
+    fn into_write(self) -> Write {
+        if let Self::Answered(operation, error) = &self {
+            let status = error.status();
+            if status.is_conflict() || status.is_precondition_failed() || status.is_not_found() {
+                return Write::Conflict;
+            }
+            let code = status.status_code();
+            // 400 without an answer from the wire is the SDK's own refusal, e.g. of a wrong endpoint.
+            if code == StatusCode::PayloadTooLarge || (code == StatusCode::BadRequest && error.is_from_wire())
+            {
+                return Write::Rejected(format!("{operation}: {}", one_line(error)));
+            }
+        }
+        Write::Unknown(self.trouble())
+    }
+}
+
+/// `Display` of a [`CosmosError`] is one line with status and message; `Debug` would print diagnostics.
+fn one_line(error: &CosmosError) -> String {
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    line.chars().take(300).collect()
+}
+
+#[async_trait]
+impl TwinStore for CosmosStore {
+    async fn read(&self, key: &TwinKey) -> Charged<Read> {
+        let id = self.id(key);
+        let read = Box::pin(self.container.read_item(key.device.clone(), &id, None));
+        let response = match self.limited("read_item", read).await {
+            Ok(response) => response,
+            Err(failure) => {
+                let absent = matches!(&failure, Failure::Answered(_, error) if error.status().is_not_found());
+                let outcome = if absent {
+                    Read::Absent
+                } else {
+                    Read::Unknown(failure.trouble())
+                };
+                return Charged {
+                    outcome,
+                    request_units: failure.charge(),
+                };
+            }
+        };
+        let request_units = response
+            .headers()
+            .request_charge()
+            .map_or(0.0, |charge| charge.value());
+        let etag = response.headers().etag().map(|etag| ETag(etag.to_string()));
+        let outcome = match (etag, response.into_model::<Document>()) {
+            (Some(etag), Ok(document)) if document.key == *key => Read::Present(Arc::new(document), etag),
+            (Some(etag), Ok(_)) => Read::Damaged(etag, "its ids are another twin's".into()),
+            (Some(etag), Err(error)) => Read::Damaged(etag, one_line(&error)),
+            (None, _) => Read::Unknown(Trouble {
+                kind: TroubleKind::Unavailable,
+                retry_after: None,
+                message: "read_item: the answer has no ETag".into(),
+            }),
+        };
+        Charged {
+            outcome,
+            request_units,
+        }
+    }
+
+    async fn create(&self, key: &TwinKey, document: &Document) -> Charged<Write> {
+        let create = Box::pin(
+            self.container
+                .create_item(key.device.clone(), &document.id, document, None),
+        );
+        finish_write(self.limited("create_item", create).await)
+    }
+
+    async fn replace(&self, key: &TwinKey, document: &Document, etag: &ETag) -> Charged<Write> {
+        let condition = Precondition::if_match(etag.0.as_str());
+        let options = ItemWriteOptions::default().with_precondition(condition);
+        let replace =
+            Box::pin(
+                self.container
+                    .replace_item(key.device.clone(), &document.id, document, Some(options)),
+            );
+        finish_write(self.limited("replace_item", replace).await)
+    }
+
+    async fn modules(&self, device: &TwinKey) -> Charged<Result<Vec<TwinKey>, Trouble>> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Row {
+            module_id: String,
+        }
+        let collect = Box::pin(async {
+            // The partition key narrows it to one device; hubs may share a container.
+            let query =
+                Query::from("SELECT c.moduleId FROM c WHERE c.hubName = @hub AND IS_DEFINED(c.moduleId)")
+                    .with_parameter("@hub", &device.hub)?;
+            let scope = FeedScope::partition(device.device.clone());
+            let pages = self
+                .container
+                .query_items::<Row>(query, scope, None)
+                .await?
+                .into_pages();
+            pages
+                .try_fold((Vec::new(), 0.0), |(mut modules, units), page| async move {
+                    let charge = page
+                        .headers()
+                        .request_charge()
+                        .map_or(0.0, |charge| charge.value());
+                    modules.extend(page.into_items());
+                    Ok((modules, units + charge))
+                })
+                .await
+        });
+        match self.limited("query_items", collect).await {
+            Ok((rows, request_units)) => {
+                let module = |row: Row| TwinKey {
+                    module: Some(row.module_id),
+                    ..device.clone()
+                };
+                Charged {
+                    outcome: Ok(rows.into_iter().map(module).collect()),
+                    request_units,
+                }
+            }
+            Err(failure) => Charged {
+                request_units: failure.charge(),
+                outcome: Err(failure.trouble()),
+            },
+        }
+    }
+}
+
+fn finish_write(result: Result<azure_data_cosmos::models::ItemResponse, Failure>) -> Charged<Write> {
+    match result {
+        Ok(response) => {
+            let request_units = response
+                .headers()
+                .request_charge()
+                .map_or(0.0, |charge| charge.value());
+            let outcome = match response.headers().etag() {
+                Some(etag) => Write::Written(ETag(etag.to_string())),
+                // It is stored, but the next write could not name it: read again.
+                None => Write::Conflict,
+            };
+            Charged {
+                outcome,
+                request_units,
+            }
+        }
+        Err(failure) => Charged {
+            request_units: failure.charge(),
+            outcome: failure.into_write(),
+        },
+    }
+}

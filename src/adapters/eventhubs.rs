@@ -1,0 +1,494 @@
+//! The [`EventSource`] on Azure Event Hubs.
+//!
+//! Facts about azure_messaging_eventhubs 0.15 that shape this file:
+//! - with retries it re-attaches silently at the *original* position, fights over stolen links and can lock up;
+//!   `max_retries: 0` turns all of that into plain errors, and recovery is ours;
+//! - locks are connection-wide, so every partition has a client, and with it a connection, of its own;
+//! - opening has no timeout, and a client whose connection dropped is dead for good;
+//! - a stream ends with its first error; after a message that could not be decoded, a new stream on the same
+//!   receiver goes on with the next message, while a new receiver would meet the same message again;
+//! - management answers of an unexpected type panic inside the SDK, so those calls run in a task of their own.
+
+use std::{error::Error as StdError, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use azure_core::credentials::TokenCredential;
+use azure_core_amqp::{
+    AmqpSimpleValue, AmqpTimestamp, AmqpValue,
+    message::{AmqpAnnotationKey, AmqpMessageBody},
+};
+use azure_messaging_eventhubs::{
+    ConsumerClient, EventHubsError, OpenReceiverOptions, RetryOptions, StartLocation, StartPosition,
+    models::ReceivedEventData,
+};
+use fe2o3_amqp::{
+    link::{LinkStateError, ReceiverAttachError, RecvError},
+    types::definitions::{AmqpError, ErrorCondition, LinkError},
+};
+use futures::StreamExt;
+use tokio::{
+    sync::{Mutex, mpsc},
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    domain::{
+        id::{Position, SequenceNumber},
+        message::{Message, Property},
+        progress::Extent,
+        ticks::Ticks,
+    },
+    ports::{EventSource, Receiver, SourceError, Start},
+};
+
+/// How many messages that cannot be decoded are skipped in a row on one link. Their credit is never given
+/// back, so a link that sees only those would run dry.
+const UNDECODABLE_IN_A_ROW: usize = 64;
+/// Events handed over at once.
+const CHUNK: usize = 256;
+/// Limit of an orderly close; a half-open peer never answers.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+
+/// How to reach one Event Hub.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Fully qualified namespace, e.g. `contoso.servicebus.windows.net`.
+    pub namespace: String,
+    /// Name of the Event Hub.
+    pub hub: String,
+    /// Consumer group; give the daemon its own.
+    pub consumer_group: String,
+    /// Another address to dial, for emulators: `amqp://127.0.0.1:5672`.
+    pub endpoint: Option<String>,
+    /// Events in flight per partition.
+    pub prefetch: u32,
+    /// Limit of opening and of each management call.
+    pub open_timeout: Duration,
+}
+
+/// One Event Hub.
+pub struct EventHub {
+    options: Options,
+    credential: Arc<dyn TokenCredential>,
+    /// Kept between management calls, dropped with the first error: a broken client never recovers.
+    management: Mutex<Option<Arc<ConsumerClient>>>,
+}
+
+impl EventHub {
+    /// Nothing is connected before the first call.
+    pub fn new(options: Options, credential: Arc<dyn TokenCredential>) -> Self {
+        Self {
+            options,
+            credential,
+            management: Mutex::new(None),
+        }
+    }
+
+    async fn connect(&self) -> Result<ConsumerClient, SourceError> {
+        let mut builder = ConsumerClient::builder()
+            .with_consumer_group(self.options.consumer_group.clone())
+            .with_retry_options(RetryOptions {
+                max_retries: 0,
+                ..RetryOptions::default()
+            });
+        if let Some(endpoint) = &self.options.endpoint {
+            builder = builder.with_custom_endpoint(endpoint.clone());
+        }
+        let open = builder.open(
+            &self.options.namespace,
+            self.options.hub.clone(),
+            Arc::clone(&self.credential),
+        );
+        let limit = self.options.open_timeout;
+        match timeout(limit, Box::pin(open)).await {
+            Ok(result) => result.map_err(|error| classify("opening the connection", &error)),
+            Err(_) => Err(silent("opening the connection", limit)),
+        }
+    }
+
+    /// Runs a management call, in a task of its own, on the management connection.
+    async fn manage<T, F>(
+        &self,
+        operation: &'static str,
+        call: impl FnOnce(Arc<ConsumerClient>) -> F,
+    ) -> Result<T, SourceError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, EventHubsError>> + Send + 'static,
+    {
+        let mut management = self.management.lock().await;
+        let client = match management.take() {
+            Some(client) => client,
+            None => Arc::new(self.connect().await?),
+        };
+        let limit = self.options.open_timeout;
+        let mut task = tokio::spawn(call(Arc::clone(&client)));
+        let result = match timeout(limit, &mut task).await {
+            Ok(Ok(result)) => result.map_err(|error| classify(operation, &error)),
+            Ok(Err(_panicked)) => {
+                let reason = "the answer was not understood by the SDK".to_owned();
+                Err(SourceError::Lost { operation, reason })
+            }
+            Err(_) => {
+                task.abort();
+                Err(silent(operation, limit))
+            }
+        };
+        if result.is_ok() {
+            *management = Some(client);
+        } else if let Some(client) = Arc::into_inner(client) {
+            close_client(client).await;
+        }
+        result
+    }
+}
+
+#[async_trait]
+impl EventSource for EventHub {
+    fn name(&self) -> &str {
+        &self.options.hub
+    }
+
+    async fn partitions(&self) -> Result<Vec<String>, SourceError> {
+        let properties = self
+            .manage("reading the Event Hub's properties", |client| async move {
+                client.get_eventhub_properties().await
+            })
+            .await?;
+        Ok(properties.partition_ids)
+    }
+
+    async fn extent(&self, partition: &str) -> Result<Extent, SourceError> {
+        let partition = partition.to_owned();
+        let properties = self
+            .manage("reading the partition's properties", |client| async move {
+                client.get_partition_properties(&partition).await
+            })
+            .await?;
+        Ok(Extent {
+            first: SequenceNumber(properties.beginning_sequence_number),
+            last: SequenceNumber(properties.last_enqueued_sequence_number),
+            is_empty: properties.is_empty,
+        })
+    }
+
+    async fn close(&self) {
+        if let Some(client) = self.management.lock().await.take().and_then(Arc::into_inner) {
+            close_client(client).await;
+        }
+    }
+
+    async fn open(&self, partition: &str, start: Start) -> Result<Box<dyn Receiver>, SourceError> {
+        let location = match start {
+            Start::Earliest => StartLocation::Earliest,
+            Start::AfterPosition(position) if !position.offset.is_empty() => {
+                StartLocation::Offset(position.offset)
+            }
+            Start::AfterPosition(position) => StartLocation::SequenceNumber(position.sequence_number.0),
+            Start::AfterSequenceNumber(number) => StartLocation::SequenceNumber(number.0),
+        };
+        let client = self.connect().await?;
+        let options = OpenReceiverOptions {
+            prefetch: Some(self.options.prefetch),
+            start_position: Some(StartPosition {
+                location,
+                inclusive: false,
+            }),
+            ..OpenReceiverOptions::default()
+        };
+        let (chunks, received) = mpsc::channel(2);
+        let stop = CancellationToken::new();
+        let pump = tokio::spawn(pump(client, partition.to_owned(), options, chunks, stop.clone()));
+        Ok(Box::new(PartitionReceiver { received, stop, pump }))
+    }
+}
+
+/// Receives through a task that owns client, receiver and stream: the stream borrows from the receiver, and a
+/// receive that has begun must not be dropped.
+struct PartitionReceiver {
+    received: mpsc::Receiver<Result<Vec<Message>, SourceError>>,
+    stop: CancellationToken,
+    pump: JoinHandle<()>,
+}
+
+#[async_trait]
+impl Receiver for PartitionReceiver {
+    async fn receive(&mut self) -> Result<Vec<Message>, SourceError> {
+        self.received.recv().await.unwrap_or_else(|| {
+            Err(SourceError::Lost {
+                operation: "receiving",
+                reason: "the receiver has ended".into(),
+            })
+        })
+    }
+
+    async fn close(mut self: Box<Self>) {
+        self.stop.cancel();
+        self.received.close();
+        if timeout(CLOSE_LIMIT * 2, &mut self.pump).await.is_err() {
+            self.pump.abort();
+        }
+    }
+}
+
+impl Drop for PartitionReceiver {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+type Chunks = mpsc::Sender<Result<Vec<Message>, SourceError>>;
+
+async fn pump(
+    client: ConsumerClient,
+    partition: String,
+    options: OpenReceiverOptions,
+    chunks: Chunks,
+    stop: CancellationToken,
+) {
+    match client.open_receiver_on_partition(partition, Some(options)).await {
+        Err(error) => drop(chunks.send(Err(classify("opening the receiver", &error))).await),
+        Ok(receiver) => {
+            let mut undecodable = 0;
+            while undecodable < UNDECODABLE_IN_A_ROW {
+                match stream(&receiver, &chunks, &stop).await {
+                    Next::SkippedAfter(good) => undecodable = if good { 1 } else { undecodable + 1 },
+                    Next::Ended => break,
+                }
+            }
+            let _ = timeout(CLOSE_LIMIT, receiver.close()).await;
+        }
+    }
+    close_client(client).await;
+}
+
+enum Next {
+    /// A message was skipped; says whether good ones came before it.
+    SkippedAfter(bool),
+    Ended,
+}
+
+async fn stream(
+    receiver: &azure_messaging_eventhubs::EventReceiver,
+    chunks: &Chunks,
+    stop: &CancellationToken,
+) -> Next {
+    let mut events = receiver.stream_events().ready_chunks(CHUNK);
+    let mut good = false;
+    loop {
+        let chunk = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Next::Ended,
+            chunk = events.next() => chunk,
+        };
+        let Some(chunk) = chunk else { return Next::Ended };
+        let mut messages = Vec::with_capacity(chunk.len());
+        let mut failure = None;
+        for event in chunk {
+            match event
+                .map_err(|error| classify("receiving", &error))
+                .and_then(|event| translate(&event))
+            {
+                Ok(message) => messages.push(message),
+                Err(error) => failure = Some(error), // always the last of its chunk: the stream has ended
+            }
+        }
+        if !messages.is_empty() {
+            good = true;
+            if chunks.send(Ok(messages)).await.is_err() {
+                return Next::Ended;
+            }
+        }
+        if let Some(error) = failure {
+            let skipped = matches!(error, SourceError::Undecodable(_));
+            if chunks.send(Err(error)).await.is_err() || !skipped {
+                return Next::Ended;
+            }
+            return Next::SkippedAfter(good);
+        }
+    }
+}
+
+async fn close_client(client: ConsumerClient) {
+    // An error here says that the connection is gone already.
+    let _ = timeout(CLOSE_LIMIT, client.close()).await;
+}
+
+fn translate(event: &ReceivedEventData) -> Result<Message, SourceError> {
+    // Without both there is no position to check or to come back to.
+    let (Some(number), Some(offset)) = (event.sequence_number(), event.offset()) else {
+        let reason = "an event without sequence number or offset: no Event Hubs partition".to_owned();
+        return Err(SourceError::Lost {
+            operation: "receiving",
+            reason,
+        });
+    };
+    let raw = event.raw_amqp_message();
+    let body = match &raw.body {
+        AmqpMessageBody::Binary(sections) => sections.concat(),
+        AmqpMessageBody::Value(AmqpValue::Binary(bytes)) => bytes.clone(),
+        AmqpMessageBody::Value(AmqpValue::String(text)) => text.clone().into_bytes(),
+        AmqpMessageBody::Value(_) | AmqpMessageBody::Sequence(_) | AmqpMessageBody::Empty => Vec::new(),
+    };
+    let application_properties = raw.application_properties.as_ref().map(|properties| {
+        properties
+            .0
+            .iter()
+            .map(|(name, value)| (name.clone(), simple_property(value)))
+            .collect()
+    });
+    let annotations = raw.message_annotations.as_ref().map(|annotations| {
+        let ours = annotations.0.iter().filter_map(|(key, value)| match key {
+            AmqpAnnotationKey::Symbol(name) if !name.0.starts_with("x-opt-") => {
+                Some((name.0.clone(), property(value)))
+            }
+            AmqpAnnotationKey::Symbol(_) | AmqpAnnotationKey::Ulong(_) => None,
+        });
+        ours.collect()
+    });
+    Ok(Message {
+        position: Position {
+            sequence_number: SequenceNumber(number),
+            offset: offset.clone(),
+        },
+        enqueued: event
+            .enqueued_time()
+            .and_then(|time| ticks(&AmqpTimestamp(Some(time)))),
+        body,
+        application_properties: application_properties.unwrap_or_default(),
+        annotations: annotations.unwrap_or_default(),
+    })
+}
+
+/// The scalar types, which the SDK declares twice.
+macro_rules! scalar_property {
+    ($value:expr, $kind:ident) => {
+        match $value {
+            $kind::String(text) => Property::Text(text.clone()),
+            $kind::Symbol(symbol) => Property::Text(symbol.0.clone()),
+            $kind::Uuid(id) => Property::Text(id.to_string()),
+            $kind::Char(character) => Property::Text(character.to_string()),
+            $kind::Boolean(value) => Property::Boolean(*value),
+            $kind::UByte(number) => Property::Integer((*number).into()),
+            $kind::UShort(number) => Property::Integer((*number).into()),
+            $kind::UInt(number) => Property::Integer((*number).into()),
+            $kind::ULong(number) => {
+                i64::try_from(*number).map_or_else(|_| Property::Other(number.to_string()), Property::Integer)
+            }
+            $kind::Byte(number) => Property::Integer((*number).into()),
+            $kind::Short(number) => Property::Integer((*number).into()),
+            $kind::Int(number) => Property::Integer((*number).into()),
+            $kind::Long(number) => Property::Integer(*number),
+            $kind::Float(number) => Property::Number((*number).into()),
+            $kind::Double(number) => Property::Number(*number),
+            $kind::TimeStamp(time) => ticks(time).map_or_else(
+                || Property::Other("timestamp out of range".into()),
+                Property::Time,
+            ),
+            $kind::Binary(bytes) => Property::Binary(bytes.clone()),
+            // What twin events never use; the SDK's own Debug shows no content.
+            other => Property::Other(format!("{other:?}")),
+        }
+    };
+}
+
+fn property(value: &AmqpValue) -> Property {
+    scalar_property!(value, AmqpValue)
+}
+
+fn simple_property(value: &AmqpSimpleValue) -> Property {
+    scalar_property!(value, AmqpSimpleValue)
+}
+
+fn ticks(time: &AmqpTimestamp) -> Option<Ticks> {
+    use std::time::UNIX_EPOCH;
+    let time = time.0?;
+    let milliseconds = match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_millis()).ok()?,
+        Err(before) => i64::try_from(before.duration().as_millis()).ok()?.checked_neg()?,
+    };
+    Ticks::from_unix_milliseconds(milliseconds)
+}
+
+fn silent(operation: &'static str, limit: Duration) -> SourceError {
+    SourceError::Lost {
+        operation,
+        reason: format!("no answer within {} s", limit.as_secs_f32()),
+    }
+}
+
+/// The SDK wraps what the AMQP layer said several times over; the condition in its chain is what counts.
+fn classify(operation: &'static str, error: &EventHubsError) -> SourceError {
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
+    let mut innermost = error.to_string();
+    while let Some(current) = cause {
+        if let Some(RecvError::MessageDecode(reason)) = current.downcast_ref::<RecvError>() {
+            return SourceError::Undecodable(reason.to_string());
+        }
+        if let Some(condition) = condition(current) {
+            let reason = first_line(&current.to_string());
+            match condition {
+                ErrorCondition::LinkError(LinkError::Stolen) => return SourceError::Stolen,
+                ErrorCondition::AmqpError(AmqpError::NotFound) => {
+                    return SourceError::NotFound { operation, reason };
+                }
+                ErrorCondition::AmqpError(AmqpError::UnauthorizedAccess) => {
+                    return SourceError::Refused { operation, reason };
+                }
+                _ => {}
+            }
+        }
+        innermost = current.to_string();
+        cause = current.source();
+    }
+    let reason = first_line(&innermost);
+    let whole = format!("{error:?}");
+    // Credential errors and CBS answers reach us as text only.
+    if [
+        "401",
+        "Unauthorized",
+        "UnauthorizedAccess",
+        "unauthorized-access",
+        "Credential",
+    ]
+    .iter()
+    .any(|sign| whole.contains(sign))
+    {
+        return SourceError::Refused { operation, reason };
+    }
+    if ["NotFound", "404"].iter().any(|sign| whole.contains(sign)) {
+        return SourceError::NotFound { operation, reason };
+    }
+    SourceError::Lost { operation, reason }
+}
+
+/// The AMQP error condition that a link error of the peer carries.
+fn condition<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a ErrorCondition> {
+    let state = match error.downcast_ref::<RecvError>() {
+        Some(RecvError::LinkStateError(state)) => Some(state),
+        _ => error.downcast_ref::<LinkStateError>(),
+    };
+    if let Some(
+        LinkStateError::RemoteClosedWithError(error) | LinkStateError::RemoteDetachedWithError(error),
+    ) = state
+    {
+        return Some(&error.condition);
+    }
+    if let Some(ReceiverAttachError::RemoteClosedWithError(error)) =
+        error.downcast_ref::<ReceiverAttachError>()
+    {
+        return Some(&error.condition);
+    }
+    None
+}
+
+fn first_line(text: &str) -> String {
+    text.lines()
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .take(300)
+        .collect()
+}

@@ -1,0 +1,488 @@
+//! The decision table: what one event means for one document.
+//!
+//! Order is (incarnation, version), stored in the document. V = stored version, born = time of the
+//! incarnation's create, last = time of the newest applied change, since = time of a partial document's first
+//! change, D = time of the deletion.
+//!
+//! | | absent | live | partial | deleted at D |
+//! |---|---|---|---|---|
+//! | created(T, v) | live, born = T | T ≤ born: duplicate; T > last: new incarnation; else suspect | T ≤ since: becomes the base under what is stored; T > last: new incarnation; else suspect | T ≤ D: stale; else new incarnation |
+//! | updated(T, v), replaced(T, v) | partial, since = T | T < born: stale; v ≤ V and T ≤ last: duplicate; v ≤ V and T > last: regression; v > V and T ≤ last: suspect; v = V+1: apply; v > V+1: gap, apply and flag | T < since: suspect; else as live | T ≤ D: stale; else partial of a new incarnation |
+//! | deleted(T) | tombstone | T < born: stale; last > T: suspect; else tombstone | T < since: stale; last > T: suspect; else tombstone | D = the later T |
+//! | snapshot | live | proven: replaces the content, doubts cleared; else stale | same | same |
+//!
+//! Where the end of the incarnation before is known (`previous`), it takes the place of an unknown *born*: what
+//! is not newer is stale. A base that the first change does not directly follow is a gap. A device's deletion
+//! that cannot be placed still ends every module that is older than it.
+//!
+//! *Suspect* and *regression* do not apply the event: they set the flag and remember the newest refused time.
+//! A doubt outlives its incarnation: what was refused and is newer than the boundary belongs to what comes
+//! after it. Only a snapshot clears it.
+
+use std::collections::BTreeSet;
+
+use super::{
+    document::{BaseNotes, Document, Flag, State, Sweep, Twin},
+    event::{Change, Operation, Sections, SnapshotProof, TwinEvent, TwinVersion},
+    id::{DocumentIdScheme, TwinKey},
+    merge,
+    ticks::Ticks,
+};
+
+/// What was decided for one event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Decision {
+    /// Applied; it directly followed what was stored.
+    Applied,
+    /// Applied, but versions were skipped; flagged.
+    Gap,
+    /// Applied to a twin that was never seen whole.
+    Partial,
+    /// Already contained.
+    Duplicate,
+    /// Belongs to an incarnation that is over.
+    Stale,
+    /// Not applied, flagged: later in time, but not in version.
+    Regression,
+    /// Not applied, flagged: could not be placed.
+    Suspect,
+}
+
+impl Decision {
+    /// All of them, for metrics and tables.
+    pub const ALL: [Self; 7] = [
+        Self::Applied,
+        Self::Gap,
+        Self::Partial,
+        Self::Duplicate,
+        Self::Stale,
+        Self::Regression,
+        Self::Suspect,
+    ];
+
+    /// Its name in metrics and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Gap => "gap",
+            Self::Partial => "partial",
+            Self::Duplicate => "duplicate",
+            Self::Stale => "stale",
+            Self::Regression => "regression",
+            Self::Suspect => "suspect",
+        }
+    }
+}
+
+/// What decisions need to know beside document and event.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// How document ids are made.
+    pub id_scheme: DocumentIdScheme,
+    /// Seconds that a tombstone lives; must outlast the Event Hubs retention.
+    pub tombstone_ttl_seconds: u32,
+}
+
+/// Decides on `event` and applies it to `document`; `None` stands for an absent document.
+///
+/// `now` becomes `applied_at` where anything changes. The document is left as it was, to the last field,
+/// where nothing changes.
+pub fn decide(document: &mut Option<Document>, event: &TwinEvent, now: Ticks, rules: &Rules) -> Decision {
+    let context = Context { event, now, rules };
+    match document {
+        None => context.absent(document),
+        Some(stored) => match stored.state {
+            State::Live { .. } | State::Partial { .. } => context.present(stored),
+            State::Deleted => context.deleted(stored),
+        },
+    }
+}
+
+struct Context<'a> {
+    event: &'a TwinEvent,
+    now: Ticks,
+    rules: &'a Rules,
+}
+
+impl Context<'_> {
+    fn absent(&self, document: &mut Option<Document>) -> Decision {
+        let at = self.event.at;
+        let (state, decision) = match &self.event.change {
+            Change::Created { version, twin } => (live(Some(at), *version, twin), Decision::Applied),
+            Change::Updated { .. } | Change::Replaced { .. } => (self.partial(), Decision::Partial),
+            Change::Deleted => (State::Deleted, Decision::Applied),
+            Change::Snapshot {
+                version,
+                twin,
+                proof: _,
+            } => (live(None, *version, twin), Decision::Applied),
+            Change::ParentReborn => return Decision::Stale,
+        };
+        *document = Some(self.begin(state));
+        decision
+    }
+
+    fn deleted(&self, document: &mut Document) -> Decision {
+        let at = self.event.at;
+        let deleted_at = document.last;
+        match &self.event.change {
+            Change::Deleted => match at.cmp(&deleted_at) {
+                std::cmp::Ordering::Less => Decision::Stale,
+                std::cmp::Ordering::Equal => Decision::Duplicate,
+                std::cmp::Ordering::Greater => {
+                    self.start_over(document, State::Deleted, at);
+                    Decision::Applied
+                }
+            },
+            Change::Created { version, twin } if at > deleted_at => {
+                let sweep = document.sweep;
+                // The doubt is carried over this event's own time: what was refused before it is settled.
+                self.start_over(document, live(Some(at), *version, twin), at);
+                document.previous = Some(deleted_at);
+                document.sweep = sweep; // not done yet: the modules still have to go
+                Decision::Applied
+            }
+            Change::Updated { .. } | Change::Replaced { .. } if at > deleted_at => {
+                let sweep = document.sweep;
+                self.start_over(document, self.partial(), deleted_at);
+                document.previous = Some(deleted_at);
+                document.sweep = sweep;
+                Decision::Partial
+            }
+            Change::Snapshot {
+                version,
+                twin,
+                proof: SnapshotProof::ReadThenGet,
+            } => {
+                self.settle(document, live(None, *version, twin));
+                document.previous = Some(deleted_at);
+                Decision::Applied
+            }
+            Change::Created { .. }
+            | Change::Updated { .. }
+            | Change::Replaced { .. }
+            | Change::Snapshot {
+                proof: SnapshotProof::None,
+                ..
+            }
+            | Change::ParentReborn => Decision::Stale,
+        }
+    }
+
+    fn present(&self, document: &mut Document) -> Decision {
+        match &self.event.change {
+            Change::Created { version, twin } => self.created(document, *version, twin),
+            Change::Updated { version, .. } | Change::Replaced { version, .. } => {
+                self.changed(document, *version)
+            }
+            Change::Deleted => self.removed(document),
+            Change::Snapshot { version, twin, proof } => self.snapshot(document, *version, twin, *proof),
+            Change::ParentReborn if document.last < self.event.at => self.refuse(document, Decision::Suspect),
+            Change::ParentReborn => Decision::Stale,
+        }
+    }
+
+    fn created(&self, document: &mut Document, version: TwinVersion, body: &Sections) -> Decision {
+        let at = self.event.at;
+        match &mut document.state {
+            State::Live { born: Some(born), .. } if at <= *born => Decision::Duplicate,
+            State::Live { .. } | State::Partial { .. } if document.previous >= Some(at) => Decision::Stale,
+            State::Partial { since, twin, base } if at <= *since => {
+                let gap = base.first.is_none_or(|first| !first.follows(version));
+                let twin = under(base, std::mem::take(twin), body);
+                document.state = State::Live { born: Some(at), twin };
+                if gap {
+                    document.flags.insert(Flag::Gap);
+                }
+                self.touch(document);
+                if gap { Decision::Gap } else { Decision::Applied }
+            }
+            State::Live { .. } | State::Partial { .. } if at > document.last => {
+                let previous = document.last;
+                self.start_over(document, live(Some(at), version, body), at);
+                document.previous = Some(previous);
+                // No deletion was seen in between, so it is not known when its modules went.
+                document.sweep = self.sweep(Sweep::Reborn(at));
+                Decision::Applied
+            }
+            State::Live { .. } | State::Partial { .. } | State::Deleted => {
+                self.refuse(document, Decision::Suspect)
+            }
+        }
+    }
+
+    fn changed(&self, document: &mut Document, version: TwinVersion) -> Decision {
+        let at = self.event.at;
+        match document.state {
+            State::Live { born: Some(born), .. } if at < born => return Decision::Stale,
+            State::Live { born: Some(_), .. } => {}
+            State::Live { born: None, .. } | State::Partial { .. } | State::Deleted
+                if document.previous >= Some(at) =>
+            {
+                return Decision::Stale;
+            }
+            // Older than anything that was seen, so it cannot be contained.
+            State::Partial { since, .. } if at < since => return self.refuse(document, Decision::Suspect),
+            State::Live { born: None, .. } | State::Partial { .. } | State::Deleted => {}
+        }
+        let stored = document.twin().map_or(TwinVersion(0), |twin| twin.version);
+        match (version <= stored, at <= document.last) {
+            (true, true) => return Decision::Duplicate,
+            (true, false) => return self.refuse(document, Decision::Regression),
+            // A newer version at an older time: another incarnation is mixed in.
+            (false, true) => return self.refuse(document, Decision::Suspect),
+            (false, false) => {}
+        }
+        let gap = !version.follows(stored);
+        if gap {
+            document.flags.insert(Flag::Gap);
+        }
+        self.apply(&mut document.state);
+        document.last = at;
+        self.touch(document);
+        if gap { Decision::Gap } else { Decision::Applied }
+    }
+
+    fn removed(&self, document: &mut Document) -> Decision {
+        let at = self.event.at;
+        let over = match document.state {
+            State::Live { born: Some(born), .. } => at < born,
+            State::Live { born: None, .. } => document.previous >= Some(at),
+            State::Partial { since, .. } => at < since,
+            State::Deleted => false,
+        };
+        if over {
+            return Decision::Stale;
+        }
+        if document.last > at {
+            // Whatever became of the device since: its modules of that time are gone.
+            if !self.event.key.is_module() && document.previous < Some(at) {
+                document.previous = Some(at);
+                document.sweep = Some(Sweep::Deleted(at));
+                document.applied_at = self.now;
+            }
+            return self.refuse(document, Decision::Suspect);
+        }
+        self.start_over(document, State::Deleted, at);
+        Decision::Applied
+    }
+
+    fn snapshot(
+        &self,
+        document: &mut Document,
+        version: TwinVersion,
+        body: &Sections,
+        proof: SnapshotProof,
+    ) -> Decision {
+        if proof == SnapshotProof::None {
+            return Decision::Stale;
+        }
+        let born = match document.state {
+            State::Live { born, .. } => born,
+            State::Partial { .. } | State::Deleted => None,
+        };
+        let state = live(born, version, body);
+        if document.state == state && document.flags.is_empty() && document.refused.is_none() {
+            return Decision::Duplicate; // an equal replica costs no write
+        }
+        self.settle(document, state);
+        Decision::Applied
+    }
+
+    /// A document of a twin that had none.
+    fn begin(&self, state: State) -> Document {
+        let sweep = matches!(state, State::Deleted).then_some(Sweep::Deleted(self.event.at));
+        Document {
+            id: self.rules.id_scheme.document_id(&self.event.key),
+            key: self.event.key.clone(),
+            ttl_seconds: self.ttl(&state),
+            state,
+            last: self.event.at,
+            flags: BTreeSet::new(),
+            refused: None,
+            previous: None,
+            sweep: sweep.and_then(|sweep| self.sweep(sweep)),
+            applied_at: self.now,
+            operation: self.event.change.operation(),
+        }
+    }
+
+    /// Replaces what is stored by a new incarnation or a tombstone; doubts newer than `boundary` stay.
+    fn start_over(&self, document: &mut Document, state: State, boundary: Ticks) {
+        let refused = document.refused.filter(|refused| *refused > boundary);
+        let fresh = self.begin(state);
+        *document = Document {
+            id: std::mem::take(&mut document.id),
+            ..fresh
+        };
+        document.refused = refused;
+        if refused.is_some() {
+            document.flags.insert(Flag::Suspect);
+        }
+    }
+
+    /// Takes the registry's word: no doubt stays.
+    fn settle(&self, document: &mut Document, state: State) {
+        document.ttl_seconds = self.ttl(&state);
+        document.state = state;
+        document.last = document.last.max(self.event.at);
+        document.flags.clear();
+        document.refused = None;
+        self.touch(document);
+    }
+
+    /// Notes that the event was not applied.
+    fn refuse(&self, document: &mut Document, decision: Decision) -> Decision {
+        let refused = document.refused.max(Some(self.event.at));
+        if document.flags.insert(Flag::Suspect) || refused != document.refused {
+            document.refused = refused;
+            document.applied_at = self.now;
+            document.operation = Operation::Doubt;
+        }
+        decision
+    }
+
+    fn touch(&self, document: &mut Document) {
+        document.applied_at = self.now;
+        document.operation = self.event.change.operation();
+    }
+
+    fn ttl(&self, state: &State) -> Option<u32> {
+        matches!(state, State::Deleted).then_some(self.rules.tombstone_ttl_seconds)
+    }
+
+    /// Only a device has modules that follow it.
+    fn sweep(&self, sweep: Sweep) -> Option<Sweep> {
+        (!self.event.key.is_module()).then_some(sweep)
+    }
+
+    fn partial(&self) -> State {
+        let first = match self.event.change {
+            Change::Updated { version, .. } | Change::Replaced { version, .. } => Some(version),
+            Change::Created { .. } | Change::Deleted | Change::Snapshot { .. } | Change::ParentReborn => None,
+        };
+        let mut state = State::Partial {
+            since: self.event.at,
+            twin: Twin::default(),
+            base: BaseNotes {
+                first,
+                ..BaseNotes::default()
+            },
+        };
+        self.apply(&mut state);
+        state
+    }
+
+    /// Applies a patch or a replacement to the content.
+    fn apply(&self, state: &mut State) {
+        let (twin, base) = match state {
+            State::Live { twin, .. } => (twin, None),
+            State::Partial { twin, base, .. } => (twin, Some(base)),
+            State::Deleted => return,
+        };
+        match &self.event.change {
+            Change::Updated { version, patch } => {
+                if let Some(base) = base {
+                    note(base, twin, patch);
+                }
+                twin.version = *version;
+                twin.root.extend(patch.root.clone());
+                for (section, patch) in [
+                    (&mut twin.tags, &patch.tags),
+                    (&mut twin.desired, &patch.desired),
+                    (&mut twin.reported, &patch.reported),
+                ] {
+                    if let Some(patch) = patch {
+                        merge::patch(section, patch);
+                    }
+                }
+            }
+            Change::Replaced { version, twin: body } => {
+                twin.version = *version;
+                twin.root.extend(body.root.clone());
+                // The hub leaves empty tags out, so absent tags are empty ones. Properties always hold at
+                // least `$version`, so absent ones were not carried.
+                twin.tags = body.tags.as_ref().map(merge::whole).unwrap_or_default();
+                for (section, body) in [
+                    (&mut twin.desired, &body.desired),
+                    (&mut twin.reported, &body.reported),
+                ] {
+                    if let Some(body) = body {
+                        *section = merge::whole(body);
+                    }
+                }
+                if let Some(base) = base {
+                    base.tags.replace_all();
+                    for (notes, body) in [
+                        (&mut base.desired, &body.desired),
+                        (&mut base.reported, &body.reported),
+                    ] {
+                        if body.is_some() {
+                            notes.replace_all();
+                        }
+                    }
+                }
+            }
+            Change::Created { .. } | Change::Deleted | Change::Snapshot { .. } | Change::ParentReborn => {}
+        }
+    }
+}
+
+fn live(born: Option<Ticks>, version: TwinVersion, body: &Sections) -> State {
+    let section = |part: &Option<merge::Section>| part.as_ref().map(merge::whole).unwrap_or_default();
+    State::Live {
+        born,
+        twin: Twin {
+            version,
+            root: body.root.clone(),
+            tags: section(&body.tags),
+            desired: section(&body.desired),
+            reported: section(&body.reported),
+        },
+    }
+}
+
+fn note(base: &mut BaseNotes, twin: &Twin, patch: &Sections) {
+    for (notes, content, patch) in [
+        (&mut base.tags, &twin.tags, &patch.tags),
+        (&mut base.desired, &twin.desired, &patch.desired),
+        (&mut base.reported, &twin.reported, &patch.reported),
+    ] {
+        if let Some(patch) = patch {
+            notes.record(content, patch);
+        }
+    }
+}
+
+/// The twin of a create event with the changes of a partial document laid over it.
+fn under(base: &BaseNotes, twin: Twin, body: &Sections) -> Twin {
+    let nothing = merge::Section::new();
+    let mut root = body.root.clone();
+    root.extend(twin.root);
+    Twin {
+        version: twin.version,
+        root,
+        tags: base
+            .tags
+            .put_under(body.tags.as_ref().unwrap_or(&nothing), twin.tags),
+        desired: base
+            .desired
+            .put_under(body.desired.as_ref().unwrap_or(&nothing), twin.desired),
+        reported: base
+            .reported
+            .put_under(body.reported.as_ref().unwrap_or(&nothing), twin.reported),
+    }
+}
+
+/// The event that makes a module follow its device.
+pub fn follow(module: TwinKey, sweep: Sweep) -> TwinEvent {
+    let (at, change) = match sweep {
+        Sweep::Deleted(at) => (at, Change::Deleted),
+        Sweep::Reborn(at) => (at, Change::ParentReborn),
+    };
+    TwinEvent {
+        key: module,
+        at,
+        change,
+    }
+}

@@ -1,0 +1,340 @@
+//! From a message to an event, or to the reason why it is none.
+//!
+//! Routes may carry anything: telemetry on the fallback route, connection states, digital-twin changes that
+//! use the very same operation names. What is not ours is ignored and counted; what is ours and can never be
+//! applied is dead-lettered; neither stops the partition.
+
+use serde_json::{Map, Value};
+
+use super::{
+    document::is_reserved,
+    event::{Change, Sections, TwinEvent, TwinVersion},
+    id::TwinKey,
+    message::{Message, Property},
+    ticks::Ticks,
+};
+
+/// How deep a body may nest: what Cosmos DB accepts for an item.
+pub const MAX_DEPTH: usize = 128;
+
+/// What a message turned out to be.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "lives for one match and is nearly always an event: a box would cost an allocation for each"
+)]
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decoded {
+    /// A change of a twin.
+    Event(TwinEvent),
+    /// Not ours.
+    Ignored(Ignored),
+    /// Ours, but it can never be applied.
+    Undeliverable(Undeliverable),
+}
+
+/// Why a message is not ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Ignored {
+    /// Device-to-cloud telemetry.
+    Telemetry,
+    /// A device connected or disconnected.
+    ConnectionState,
+    /// A Plug and Play view of a change that also arrives as a twin change.
+    DigitalTwinChange,
+    /// A job's progress.
+    JobLifecycle,
+    /// Some other source.
+    OtherSource,
+    /// Neither source nor schema is given: no message of an IoT Hub route.
+    NoSource,
+    /// Ours, but an operation that does not change a twin as far as is known.
+    UnknownOperation,
+}
+
+impl Ignored {
+    /// All of them, for metrics.
+    pub const ALL: [Self; 7] = [
+        Self::Telemetry,
+        Self::ConnectionState,
+        Self::DigitalTwinChange,
+        Self::JobLifecycle,
+        Self::OtherSource,
+        Self::NoSource,
+        Self::UnknownOperation,
+    ];
+
+    /// Its name in metrics and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Telemetry => "telemetry",
+            Self::ConnectionState => "connection_state",
+            Self::DigitalTwinChange => "digital_twin_change",
+            Self::JobLifecycle => "job_lifecycle",
+            Self::OtherSource => "other_source",
+            Self::NoSource => "no_source",
+            Self::UnknownOperation => "unknown_operation",
+        }
+    }
+}
+
+/// Why an event can never be applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
+pub enum Undeliverable {
+    /// The message is larger than the configured limit.
+    #[error("the message is larger than the configured limit")]
+    TooLarge,
+    /// The body is not UTF-8.
+    #[error("the body is not valid UTF-8")]
+    NotUtf8,
+    /// The body nests deeper than [`MAX_DEPTH`].
+    #[error("the body nests deeper than {MAX_DEPTH} levels")]
+    TooDeep,
+    /// The body is not JSON.
+    #[error("the body is not valid JSON")]
+    NotJson,
+    /// The body is JSON, but no object.
+    #[error("the body is not a JSON object")]
+    NotObject,
+    /// A section (`tags`, `properties`, `properties.desired`, `properties.reported`) is not an object.
+    #[error("tags or properties are not JSON objects")]
+    SectionNotObject,
+    /// No device id, neither in properties nor annotations nor body.
+    #[error("no device id in properties, annotations or body")]
+    NoDevice,
+    /// No hub name.
+    #[error("no hub name in the application properties")]
+    NoHub,
+    /// No usable time.
+    #[error("no usable operation time or enqueued time")]
+    NoTime,
+    /// A change without a version cannot be placed.
+    #[error("no usable version in the body")]
+    NoVersion,
+}
+
+impl Undeliverable {
+    /// Stable reason code of dead letters and metrics.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::TooLarge => "too_large",
+            Self::NotUtf8 => "not_utf8",
+            Self::TooDeep => "too_deep",
+            Self::NotJson => "not_json",
+            Self::NotObject => "not_an_object",
+            Self::SectionNotObject => "section_not_an_object",
+            Self::NoDevice => "no_device_id",
+            Self::NoHub => "no_hub_name",
+            Self::NoTime => "no_time",
+            Self::NoVersion => "no_version",
+        }
+    }
+}
+
+/// Decodes `message`. Bodies over `max_body_bytes` are undeliverable.
+pub fn decode(message: &Message, max_body_bytes: usize) -> Decoded {
+    let operation = match operation(message) {
+        Ok(operation) => operation,
+        Err(ignored) => return Decoded::Ignored(ignored),
+    };
+    match event(message, operation, max_body_bytes) {
+        Ok(event) => Decoded::Event(event),
+        Err(reason) => Decoded::Undeliverable(reason),
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Operation {
+    Create,
+    Delete,
+    Update,
+    Replace,
+}
+
+/// Source first, then operation: digital-twin changes share their operation's name with twin changes.
+fn operation(message: &Message) -> Result<Operation, Ignored> {
+    let property = |name| {
+        message
+            .application_properties
+            .get(name)
+            .and_then(Property::as_text)
+    };
+    let source = message
+        .annotations
+        .get("iothub-message-source")
+        .and_then(Property::as_text)
+        .filter(|source| !source.is_empty())
+        .or_else(|| property("iothub-message-schema"))
+        .ok_or(Ignored::NoSource)?;
+    let operation = property("opType");
+    let operation = operation.as_deref().unwrap_or_default();
+    match source.as_ref() {
+        "twinChangeEvents" | "twinChangeNotification" => match operation {
+            "updateTwin" => Ok(Operation::Update),
+            "replaceTwin" => Ok(Operation::Replace),
+            _ => Err(Ignored::UnknownOperation),
+        },
+        // Documentation of different years names modules' operations and schema differently.
+        "deviceLifecycleEvents"
+        | "deviceLifecycleNotification"
+        | "moduleLifecycleEvents"
+        | "moduleLifecycleNotification" => match operation {
+            "createDeviceIdentity" | "createModuleIdentity" => Ok(Operation::Create),
+            "deleteDeviceIdentity" | "deleteModuleIdentity" => Ok(Operation::Delete),
+            _ => Err(Ignored::UnknownOperation),
+        },
+        "Telemetry" | "telemetry" => Err(Ignored::Telemetry),
+        "deviceConnectionStateEvents" | "deviceConnectionStateNotification" => Err(Ignored::ConnectionState),
+        "digitalTwinChangeEvents" | "digitalTwinChangeNotification" => Err(Ignored::DigitalTwinChange),
+        "deviceJobLifecycleEvents" | "deviceJobLifecycleNotification" => Err(Ignored::JobLifecycle),
+        _ => Err(Ignored::OtherSource),
+    }
+}
+
+fn event(message: &Message, operation: Operation, max_body_bytes: usize) -> Result<TwinEvent, Undeliverable> {
+    // A delete is told by its operation and ids alone: its body may be a twin, a part of one, or empty.
+    let mut body = match parse(&message.body, max_body_bytes) {
+        Ok(body) => body,
+        Err(_) if operation == Operation::Delete => Map::new(),
+        Err(reason) => return Err(reason),
+    };
+    let key = key(message, &body)?;
+    let at = time(message).ok_or(Undeliverable::NoTime)?;
+    if operation == Operation::Delete {
+        return Ok(TwinEvent {
+            key,
+            at,
+            change: Change::Deleted,
+        });
+    }
+    let version = body.remove("version").as_ref().and_then(version);
+    let sections = sections(body)?;
+    let change = match operation {
+        Operation::Create => {
+            // An older documented create body has no version. A wrong guess shows up as a flagged gap.
+            Change::Created {
+                version: version.unwrap_or(TwinVersion::INITIAL),
+                twin: sections,
+            }
+        }
+        Operation::Update => Change::Updated {
+            version: version.ok_or(Undeliverable::NoVersion)?,
+            patch: sections,
+        },
+        Operation::Replace | Operation::Delete => Change::Replaced {
+            version: version.ok_or(Undeliverable::NoVersion)?,
+            twin: sections,
+        },
+    };
+    Ok(TwinEvent { key, at, change })
+}
+
+fn parse(body: &[u8], max_body_bytes: usize) -> Result<Map<String, Value>, Undeliverable> {
+    if body.len() > max_body_bytes {
+        return Err(Undeliverable::TooLarge);
+    }
+    let text = std::str::from_utf8(body).map_err(|_| Undeliverable::NotUtf8)?;
+    if depth(text) > MAX_DEPTH {
+        return Err(Undeliverable::TooDeep);
+    }
+    let mut deserializer = serde_json::Deserializer::from_str(text.trim_start_matches('\u{feff}'));
+    // Its own limit stops one level short of Cosmos DB's; the check above has bounded the recursion.
+    deserializer.disable_recursion_limit();
+    let value = <Value as serde::Deserialize>::deserialize(&mut deserializer)
+        .and_then(|value| deserializer.end().map(|()| value))
+        .map_err(|_| Undeliverable::NotJson)?;
+    match value {
+        Value::Object(map) => Ok(map),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            Err(Undeliverable::NotObject)
+        }
+    }
+}
+
+/// The deepest nesting of brackets outside strings; an upper bound for what a parser will recurse into.
+fn depth(text: &str) -> usize {
+    let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+fn key(message: &Message, body: &Map<String, Value>) -> Result<TwinKey, Undeliverable> {
+    let text = |property: Option<&Property>| {
+        property
+            .and_then(Property::as_text)
+            .filter(|text| !text.is_empty())
+            .map(|text| text.into_owned())
+    };
+    let find = |property: &str, annotation: &str| {
+        text(message.application_properties.get(property))
+            .or_else(|| text(message.annotations.get(annotation)))
+            .or_else(|| {
+                body.get(property)
+                    .and_then(Value::as_str)
+                    .filter(|id| !id.is_empty())
+                    .map(str::to_owned)
+            })
+    };
+    Ok(TwinKey {
+        device: find("deviceId", "iothub-connection-device-id").ok_or(Undeliverable::NoDevice)?,
+        module: find("moduleId", "iothub-connection-module-id"),
+        hub: text(message.application_properties.get("hubName")).ok_or(Undeliverable::NoHub)?,
+    })
+}
+
+fn time(message: &Message) -> Option<Ticks> {
+    message
+        .application_properties
+        .get("operationTimestamp")
+        .and_then(Property::as_time)
+        .or_else(|| {
+            message
+                .annotations
+                .get("iothub-enqueuedtime")
+                .and_then(Property::as_time)
+        })
+        .or(message.enqueued)
+}
+
+fn version(value: &Value) -> Option<TwinVersion> {
+    value
+        .as_i64()
+        .or_else(|| value.as_str()?.parse().ok())
+        .map(TwinVersion)
+}
+
+fn sections(mut body: Map<String, Value>) -> Result<Sections, Undeliverable> {
+    let tags = section(body.remove("tags"))?;
+    let mut properties = section(body.remove("properties"))?.unwrap_or_default();
+    let desired = section(properties.remove("desired"))?;
+    let reported = section(properties.remove("reported"))?;
+    body.retain(|name, _| !is_reserved(name));
+    Ok(Sections {
+        root: body,
+        tags,
+        desired,
+        reported,
+    })
+}
+
+/// IoT Hub refuses a null section, so one that shows up says nothing about the section.
+fn section(value: Option<Value>) -> Result<Option<Map<String, Value>>, Undeliverable> {
+    match value {
+        Some(Value::Object(section)) => Ok(Some(section)),
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => {
+            Err(Undeliverable::SectionNotObject)
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What happened to a twin, as decided from one message.
+
+use serde_json::{Map, Value};
+
+use super::{id::TwinKey, ticks::Ticks};
+
+/// The version of a twin: starts anew with each incarnation and grows by one with each accepted write.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
+pub struct TwinVersion(pub i64);
+
+impl TwinVersion {
+    /// What a new identity's twin starts with (seen in every captured create event).
+    pub const INITIAL: Self = Self(2);
+
+    /// Whether `self` directly follows `earlier`.
+    pub fn follows(self, earlier: Self) -> bool {
+        earlier.0.checked_add(1) == Some(self.0)
+    }
+}
+
+/// One change of one twin.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TwinEvent {
+    /// The twin.
+    pub key: TwinKey,
+    /// When the hub performed the operation.
+    pub at: Ticks,
+    /// What it did.
+    pub change: Change,
+}
+
+/// The kinds of change.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// The identity was created with this twin.
+    Created {
+        /// Version of the new twin.
+        version: TwinVersion,
+        /// The whole twin.
+        twin: Sections,
+    },
+    /// The identity was deleted, and with it the twin.
+    Deleted,
+    /// A merge patch was applied.
+    Updated {
+        /// Version after the patch.
+        version: TwinVersion,
+        /// The patch; a section that it does not touch is absent.
+        patch: Sections,
+    },
+    /// Tags and desired properties were replaced whole.
+    Replaced {
+        /// Version after the replacement.
+        version: TwinVersion,
+        /// The new content; `reported` only where the event carries it.
+        twin: Sections,
+    },
+    /// Internal: what a point read of the registry answered.
+    Snapshot {
+        /// Version of the twin read.
+        version: TwinVersion,
+        /// The whole twin.
+        twin: Sections,
+        /// What the order of reads proves about it.
+        proof: SnapshotProof,
+    },
+    /// Internal: the parent device was found re-created although no deletion was seen, so it cannot be told
+    /// whether this module still exists.
+    ParentReborn,
+}
+
+/// Whether a snapshot is known to be newer than the stored document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SnapshotProof {
+    /// The document was read first, then the twin, and the write is conditional on that document: the twin
+    /// reflects everything the document could know.
+    ReadThenGet,
+    /// Nothing is known, e.g. the twin came from a query, which may be up to 30 minutes old.
+    None,
+}
+
+impl Change {
+    /// The name stored in `sync.op`.
+    pub fn operation(&self) -> Operation {
+        match self {
+            Self::Created { .. } => Operation::Create,
+            Self::Deleted => Operation::Delete,
+            Self::Updated { .. } => Operation::Update,
+            Self::Replaced { .. } => Operation::Replace,
+            Self::Snapshot { .. } => Operation::Snapshot,
+            Self::ParentReborn => Operation::Doubt,
+        }
+    }
+}
+
+/// The operation that last changed a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Operation {
+    /// A create event.
+    #[serde(rename = "createIdentity")]
+    Create,
+    /// A delete event.
+    #[serde(rename = "deleteIdentity")]
+    Delete,
+    /// A patch.
+    #[serde(rename = "updateTwin")]
+    Update,
+    /// A replacement.
+    #[serde(rename = "replaceTwin")]
+    Replace,
+    /// A point read of the registry.
+    #[serde(rename = "snapshot")]
+    Snapshot,
+    /// A doubt that was noted without changing the twin.
+    #[serde(rename = "doubt")]
+    Doubt,
+}
+
+/// The parts of a twin body, or of a patch to one.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Sections {
+    /// Fields beside the sections: `etag`, `status`, `capabilities`, … Ids and version are not among them.
+    pub root: Map<String, Value>,
+    /// Tags.
+    pub tags: Option<Map<String, Value>>,
+    /// Desired properties with `$version` and `$metadata`.
+    pub desired: Option<Map<String, Value>>,
+    /// Reported properties with `$version` and `$metadata`.
+    pub reported: Option<Map<String, Value>>,
+}

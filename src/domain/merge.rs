@@ -1,0 +1,226 @@
+//! Merge algebra of one twin section: RFC 7396 patches, `$metadata` upkeep, and what a partial document
+//! has to remember so that a base can be put under it later.
+//!
+//! | patch value | effect on the key |
+//! |---|---|
+//! | `null` | deleted, at any depth, also inside objects that the patch creates |
+//! | object | merged; onto a scalar, an array or nothing: onto `{}` |
+//! | scalar, array | replaced whole |
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// A section of a twin.
+pub type Section = Map<String, Value>;
+
+const METADATA: &str = "$metadata";
+
+/// Applies a merge patch to a section and drops `$metadata` of properties that no longer exist.
+pub fn patch(section: &mut Section, patch: &Section) {
+    for (name, change) in patch {
+        if change.is_null() {
+            section.remove(name);
+        } else {
+            json_patch::merge(section.entry(name.as_str()).or_insert(Value::Null), change);
+        }
+    }
+    prune_metadata(section);
+}
+
+/// A section as it is when `body` is all of it: nulls are no values.
+pub fn whole(body: &Section) -> Section {
+    let mut section = Section::new();
+    patch(&mut section, body);
+    section
+}
+
+/// Removes `$metadata` entries whose property is gone.
+///
+/// The service's own pruning is known to be unreliable, and a patch that deletes or replaces an object says
+/// nothing about the metadata below it.
+fn prune_metadata(section: &mut Section) {
+    let Some(Value::Object(mut metadata)) = section.remove(METADATA) else {
+        return;
+    };
+    prune_level(&mut metadata, section);
+    section.insert(METADATA.to_owned(), Value::Object(metadata));
+}
+
+fn prune_level(metadata: &mut Section, values: &Section) {
+    // Names that start with `$` are the service's own: `$lastUpdated`, `$lastUpdatedVersion`, …
+    metadata.retain(|name, _| name.starts_with('$') || values.contains_key(name));
+    let nothing = Section::new();
+    for (name, entry) in metadata.iter_mut().filter(|(name, _)| !name.starts_with('$')) {
+        if let Value::Object(entry) = entry {
+            prune_level(
+                entry,
+                values.get(name).and_then(Value::as_object).unwrap_or(&nothing),
+            );
+        }
+    }
+}
+
+/// What a partial section must remember: a merge patch composed of several cannot say "deleted, then set".
+///
+/// Paths are JSON Pointers. A key that is neither here nor in the content is unknown: the base decides.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Notes {
+    /// The whole section was replaced: nothing of a base shows through.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub whole: bool,
+    /// Keys that were deleted and not set again.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub deleted: BTreeSet<String>,
+    /// Objects that were set after their key had held nothing or a scalar: nothing of a base shows through.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub replaced: BTreeSet<String>,
+    /// Keys that were deleted and set again: the base's `$metadata` of them went with the deletion.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub renewed: BTreeSet<String>,
+}
+
+impl Notes {
+    /// Whether there is nothing to remember.
+    pub fn is_empty(&self) -> bool {
+        let Self {
+            whole,
+            deleted,
+            replaced,
+            renewed,
+        } = self;
+        !whole && deleted.is_empty() && replaced.is_empty() && renewed.is_empty()
+    }
+
+    /// Notes that the section was replaced whole.
+    pub fn replace_all(&mut self) {
+        *self = Self {
+            whole: true,
+            ..Self::default()
+        };
+    }
+
+    /// Notes what `patch` does to `content`, which is the section *before* the patch.
+    pub fn record(&mut self, content: &Section, patch: &Section) {
+        if !self.whole {
+            self.record_level(content, patch, "");
+        }
+    }
+
+    fn record_level(&mut self, content: &Section, patch: &Section, prefix: &str) {
+        let nothing = Section::new();
+        for (name, change) in patch {
+            let path = child(prefix, name);
+            match change {
+                Value::Null => {
+                    self.forget(&path);
+                    self.deleted.insert(path);
+                }
+                Value::Object(_) if self.replaced.contains(&path) => {}
+                Value::Object(inner) => match content.get(name) {
+                    Some(Value::Object(below)) => self.record_level(below, inner, &path),
+                    None if !self.deleted.contains(&path) => self.record_level(&nothing, inner, &path),
+                    Some(_) | None => {
+                        self.set_anew(&path);
+                        self.replaced.insert(path);
+                    }
+                },
+                Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+                    self.set_anew(&path);
+                }
+            }
+        }
+    }
+
+    /// A value stands at `path` that owes nothing to what was there; only `$metadata` of the key itself may
+    /// have come through.
+    fn set_anew(&mut self, path: &str) {
+        let renewed = self.deleted.contains(path) || self.renewed.contains(path);
+        self.forget(path);
+        if renewed {
+            self.renewed.insert(path.to_owned());
+        }
+    }
+
+    fn forget(&mut self, path: &str) {
+        let below = |candidate: &String| {
+            candidate
+                .strip_prefix(path)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        self.deleted.retain(|candidate| !below(candidate));
+        self.replaced.retain(|candidate| !below(candidate));
+        self.renewed.retain(|candidate| !below(candidate));
+    }
+
+    /// Puts `base` under `content`: what is stored, its deletions and whole replacements win.
+    pub fn put_under(&self, base: &Section, content: Section) -> Section {
+        if self.whole {
+            return content;
+        }
+        let mut result = whole(base);
+        if let Some(Value::Object(metadata)) = result.get_mut(METADATA) {
+            for path in &self.renewed {
+                remove(metadata, path);
+            }
+            for path in &self.replaced {
+                if let Some(entry) = find(metadata, path) {
+                    entry.retain(|name, _| name.starts_with('$'));
+                }
+            }
+        }
+        self.overlay(&mut result, content, "");
+        for path in &self.deleted {
+            remove(&mut result, path);
+        }
+        prune_metadata(&mut result);
+        result
+    }
+
+    fn overlay(&self, base: &mut Section, content: Section, prefix: &str) {
+        for (name, value) in content {
+            let path = child(prefix, &name);
+            match value {
+                Value::Object(inner) if !self.replaced.contains(&path) => {
+                    let mut below = match base.remove(&name) {
+                        Some(Value::Object(below)) => below,
+                        Some(_) | None => Section::new(),
+                    };
+                    self.overlay(&mut below, inner, &path);
+                    base.insert(name, Value::Object(below));
+                }
+                value => {
+                    base.insert(name, value);
+                }
+            }
+        }
+    }
+}
+
+fn child(prefix: &str, name: &str) -> String {
+    format!("{prefix}/{}", name.replace('~', "~0").replace('/', "~1"))
+}
+
+fn name_of(step: &str) -> String {
+    step.replace("~1", "/").replace("~0", "~")
+}
+
+/// The object at `path`, where there is one.
+fn find<'a>(section: &'a mut Section, path: &str) -> Option<&'a mut Section> {
+    path.split('/')
+        .skip(1)
+        .try_fold(section, |level, step| match level.get_mut(&name_of(step)) {
+            Some(Value::Object(below)) => Some(below),
+            Some(_) | None => None,
+        })
+}
+
+fn remove(section: &mut Section, path: &str) {
+    if let Some((parent, step)) = path.rsplit_once('/')
+        && let Some(level) = find(section, parent)
+    {
+        level.remove(&name_of(step));
+    }
+}

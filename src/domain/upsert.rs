@@ -1,0 +1,270 @@
+//! Read-modify-write of one twin as a state machine: the runtime performs what [`Upsert::action`] asks for and
+//! reports what came of it.
+//!
+//! ```text
+//!            ┌──────────── conflict, unknown ───────────┐
+//!            ▼                                          │
+//! start ─► Read ─► decide ─► Create | Replace ─► written ─► Done
+//!   └─ cached ───────┘  └─ nothing to change ───────────────►│
+//! ```
+//!
+//! SUBTLE: a failed condition does not mean that somebody else won. The SDK re-sends writes after ambiguous
+//! failures, so a 412 or 409 may be the answer to the second copy of our own, stored write; and after a
+//! timeout it is open whether the write happened. So every such answer leads to a read, and the document that
+//! is found is compared with the one we tried to write: equal to the last field (`applied_at` has 100 ns) means
+//! it was ours. Anything else is decided anew on what is stored; versions make that harmless. Rejected
+//! alternatives: counting a conflict as lost (reports applied events as duplicates), a write id in the
+//! document (one more field to carry and to explain, for the same answer).
+//!
+//! A batch that the store rejects for good (too large) is taken event by event, so that one event's content
+//! cannot take its neighbours along.
+
+use std::sync::Arc;
+
+use super::{
+    decide::{Decision, Rules, decide},
+    document::{Document, ETag, Flag, Sweep},
+    event::TwinEvent,
+    ticks::Ticks,
+};
+
+/// What the runtime has to do next.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// Read the document; answer with [`Upsert::found`], [`Upsert::absent`] or [`Upsert::damaged`].
+    Read,
+    /// Create this document; answer with [`Upsert::written`], [`Upsert::unsure`] or [`Upsert::rejected`].
+    Create(Arc<Document>),
+    /// Replace the document that has this ETag; answers as for `Create`.
+    Replace(Arc<Document>, ETag),
+    /// Nothing is left to do.
+    Done,
+}
+
+/// What became of one event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// Decided, and durable where anything changed.
+    Decided(Decision),
+    /// The store will never accept what this event leads to.
+    Rejected(String),
+}
+
+/// What is known to be stored.
+#[derive(Debug, Clone)]
+enum Stored {
+    Unknown,
+    Absent,
+    Present(Arc<Document>, ETag),
+    /// Something is there that is no document of ours.
+    Damaged(ETag),
+}
+
+#[derive(Debug)]
+struct Attempt {
+    document: Arc<Document>,
+    decisions: Vec<Decision>,
+}
+
+/// One twin's events on their way into its document.
+#[derive(Debug)]
+pub struct Upsert {
+    events: Vec<TwinEvent>,
+    fates: Vec<Fate>,
+    /// How many events the next write takes along.
+    take: usize,
+    stored: Stored,
+    attempt: Option<Attempt>,
+    /// Whether the answer to `attempt` is open.
+    unsure: bool,
+    rules: Rules,
+    incarnation: Option<Ticks>,
+}
+
+impl Upsert {
+    /// Begins to bring `events`, in their order, into the document of their twin. `cached` is what the store
+    /// held when it was last seen.
+    pub fn new(events: Vec<TwinEvent>, cached: Option<(Arc<Document>, ETag)>, rules: Rules) -> Self {
+        let stored = cached.map_or(Stored::Unknown, |(document, etag)| {
+            Stored::Present(document, etag)
+        });
+        Self {
+            take: events.len(),
+            fates: Vec::with_capacity(events.len()),
+            events,
+            stored,
+            attempt: None,
+            unsure: false,
+            rules,
+            incarnation: None,
+        }
+    }
+
+    /// What to do next; `now` becomes `applied_at` of what is written.
+    pub fn action(&mut self, now: Ticks) -> Action {
+        while self.fates.len() < self.events.len() {
+            let (current, etag) = match &self.stored {
+                Stored::Unknown => return Action::Read,
+                Stored::Absent => (None, None),
+                Stored::Present(document, etag) => (Some(Arc::clone(document)), Some(etag.clone())),
+                Stored::Damaged(etag) => (None, Some(etag.clone())),
+            };
+            let (document, decisions) = self.fold(current.as_deref(), now);
+            let Some(document) = document else {
+                self.settle(decisions); // no write
+                continue;
+            };
+            let document = Arc::new(document);
+            self.attempt = Some(Attempt {
+                document: Arc::clone(&document),
+                decisions,
+            });
+            return match etag {
+                None => Action::Create(document),
+                Some(etag) => Action::Replace(document, etag),
+            };
+        }
+        Action::Done
+    }
+
+    /// Decides on the next `take` events; the document is `None` where nothing changes.
+    fn fold(&self, current: Option<&Document>, now: Ticks) -> (Option<Document>, Vec<Decision>) {
+        let mut document = current.cloned();
+        let decisions = self
+            .pending()
+            .iter()
+            .map(|event| decide(&mut document, event, now, &self.rules))
+            .collect();
+        if let (Stored::Damaged(_), Some(document)) = (&self.stored, &mut document) {
+            // What was there could not be read, so what is written may miss something.
+            document.flags.insert(Flag::Suspect);
+            document.refused = document.refused.max(Some(document.last));
+        }
+        let changed = document.as_ref() != current;
+        (document.filter(|_| changed), decisions)
+    }
+
+    fn pending(&self) -> &[TwinEvent] {
+        let start = self.fates.len();
+        &self.events[start..(start + self.take).min(self.events.len())]
+    }
+
+    fn settle(&mut self, decisions: Vec<Decision>) {
+        self.fates.extend(decisions.into_iter().map(Fate::Decided));
+        self.attempt = None;
+        self.unsure = false;
+    }
+
+    /// The read found this document.
+    pub fn found(&mut self, document: Arc<Document>, etag: ETag) {
+        let ours = self
+            .attempt
+            .as_ref()
+            .is_some_and(|attempt| *attempt.document == *document);
+        if self.unsure && ours {
+            self.written(etag);
+            return;
+        }
+        self.attempt = None;
+        self.unsure = false;
+        self.stored = Stored::Present(document, etag);
+    }
+
+    /// The read found nothing.
+    pub fn absent(&mut self) {
+        self.attempt = None;
+        self.unsure = false;
+        self.stored = Stored::Absent;
+    }
+
+    /// The read found something that is no document of ours.
+    pub fn damaged(&mut self, etag: ETag) {
+        self.attempt = None;
+        self.unsure = false;
+        self.stored = Stored::Damaged(etag);
+    }
+
+    /// The write is durable.
+    pub fn written(&mut self, etag: ETag) {
+        let Some(attempt) = self.attempt.take() else {
+            return;
+        };
+        self.note_incarnation(&attempt.document);
+        self.stored = Stored::Present(attempt.document, etag);
+        self.settle(attempt.decisions);
+    }
+
+    /// The condition failed, or it is open what became of the write: read again.
+    pub fn unsure(&mut self) {
+        self.unsure = true;
+        self.stored = Stored::Unknown;
+    }
+
+    /// The store will never accept this write.
+    pub fn rejected(&mut self, reason: String) {
+        self.attempt = None;
+        self.unsure = false;
+        if self.pending().len() > 1 {
+            self.take = 1;
+        } else {
+            self.fates.push(Fate::Rejected(reason));
+        }
+    }
+
+    /// Notes where an incarnation of a module began, so that the runtime can look after its device.
+    fn note_incarnation(&mut self, written: &Document) {
+        let began = |document: &Document| match document.state {
+            super::document::State::Live { born, .. } => born,
+            super::document::State::Partial { since, .. } => Some(since),
+            super::document::State::Deleted => None,
+        };
+        let before = match &self.stored {
+            Stored::Present(document, _) => began(document),
+            Stored::Unknown | Stored::Absent | Stored::Damaged(_) => None,
+        };
+        let after = began(written);
+        if after.is_some() && after != before {
+            self.incarnation = after;
+        }
+    }
+
+    /// When a new incarnation began in one of the writes.
+    pub fn began_incarnation(&self) -> Option<Ticks> {
+        self.incarnation
+    }
+
+    /// The device of that incarnation has been looked at.
+    pub fn incarnation_checked(&mut self) {
+        self.incarnation = None;
+    }
+
+    /// Adds an event behind the others, decided on what is stored by then.
+    pub fn add(&mut self, event: TwinEvent) {
+        self.events.push(event);
+        self.take = self.take.max(1);
+    }
+
+    /// The modules are about to follow; what is kept in memory says so, and the next write stores it.
+    pub fn swept(&mut self) {
+        if let Stored::Present(document, _) = &mut self.stored {
+            Arc::make_mut(document).sweep = None;
+        }
+    }
+
+    /// Modules that have to follow what is stored.
+    pub fn sweep(&self) -> Option<Sweep> {
+        match &self.stored {
+            Stored::Present(document, _) => document.sweep,
+            Stored::Unknown | Stored::Absent | Stored::Damaged(_) => None,
+        }
+    }
+
+    /// Ends with the fate of each event, in order, and what is stored for the cache.
+    pub fn finish(self) -> (Vec<Fate>, Option<(Arc<Document>, ETag)>) {
+        let stored = match self.stored {
+            Stored::Present(document, etag) => Some((document, etag)),
+            Stored::Unknown | Stored::Absent | Stored::Damaged(_) => None,
+        };
+        (self.fates, stored)
+    }
+}

@@ -1,0 +1,106 @@
+//! The bound on events between intake and completion, by number and by bytes.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+/// Shared by partition loops, which acquire, and the router, which releases.
+#[derive(Debug)]
+pub struct InFlight {
+    events: Semaphore,
+    bytes: Semaphore,
+    most_events: u32,
+    most_bytes: u32,
+}
+
+/// What one event holds of the limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hold {
+    bytes: u32,
+}
+
+impl InFlight {
+    /// At most `events` events and `bytes` bytes; one event may always pass, however large.
+    pub fn new(events: usize, bytes: usize) -> Arc<Self> {
+        let clamp =
+            |value: usize| u32::try_from(value.max(1).min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
+        let (most_events, most_bytes) = (clamp(events), clamp(bytes));
+        Arc::new(Self {
+            events: Semaphore::new(most_events as usize),
+            bytes: Semaphore::new(most_bytes as usize),
+            most_events,
+            most_bytes,
+        })
+    }
+
+    /// Waits for room for one event of `weight` bytes. Dropping the future takes nothing.
+    pub async fn acquire(&self, weight: usize) -> Hold {
+        let bytes = u32::try_from(weight).unwrap_or(u32::MAX).min(self.most_bytes);
+        // Neither semaphore is ever closed, so acquiring cannot fail.
+        if let Ok(permit) = self.events.acquire().await
+            && let Ok(more) = self.bytes.acquire_many(bytes).await
+        {
+            permit.forget();
+            more.forget();
+        }
+        Hold { bytes }
+    }
+
+    /// Room for one event of `weight` bytes, where there is some at once.
+    pub fn try_acquire(&self, weight: usize) -> Option<Hold> {
+        let bytes = u32::try_from(weight).unwrap_or(u32::MAX).min(self.most_bytes);
+        let permit = self.events.try_acquire().ok()?;
+        let more = self.bytes.try_acquire_many(bytes).ok()?;
+        permit.forget();
+        more.forget();
+        Some(Hold { bytes })
+    }
+
+    /// Gives back what one event held.
+    pub fn release(&self, hold: Hold) {
+        self.events.add_permits(1);
+        self.bytes.add_permits(hold.bytes as usize);
+    }
+
+    /// Whether intake has to wait.
+    pub fn is_full(&self) -> bool {
+        self.events.available_permits() == 0 || self.bytes.available_permits() == 0
+    }
+
+    /// Events and bytes in flight.
+    pub fn used(&self) -> (usize, usize) {
+        (
+            (self.most_events as usize).saturating_sub(self.events.available_permits()),
+            (self.most_bytes as usize).saturating_sub(self.bytes.available_permits()),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn intake_waits_for_room_in_events_and_in_bytes() {
+        let limits = InFlight::new(2, 100);
+        let small = limits.acquire(10).await;
+        assert!(limits.acquire(95).now_or_never().is_none(), "bytes are spent");
+        let second = limits.acquire(20).await;
+        assert!(limits.acquire(1).now_or_never().is_none(), "events are spent");
+        assert_eq!(limits.used(), (2, 30));
+        limits.release(small);
+        limits.release(second);
+        assert_eq!(limits.used(), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn an_event_larger_than_the_limit_passes_alone() {
+        let limits = InFlight::new(10, 100);
+        let large = limits.acquire(1_000_000).await;
+        assert!(limits.acquire(1).now_or_never().is_none());
+        limits.release(large);
+        assert_eq!(limits.used(), (0, 0));
+    }
+}

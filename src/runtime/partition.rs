@@ -1,0 +1,280 @@
+//! The loop of one partition: open, receive, decode, hand over, and rebuild when anything breaks.
+//!
+//! The SDK's client is replaced, never repaired: after any error but an undecodable message it is dropped, and
+//! a new one is opened behind the newest event that was begun. What is begun and not completed is still in the
+//! router; nothing is lost with the connection.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    in_flight::InFlight,
+    router::{Intake, Origin},
+};
+use crate::{
+    domain::{
+        decode::{Decoded, decode},
+        health::PartitionState,
+        id::{PartitionId, Position, SequenceNumber},
+        message::Message,
+        progress::{self, Ticket},
+        retry::Backoff,
+    },
+    ports::{EventSource, Receiver, SourceError, Start},
+    telemetry::{
+        Board, Metrics, PartitionMetrics, StreamMetrics,
+        event::{EventIgnored, MessageUndecodable, PartitionRebuilt},
+    },
+};
+
+/// First and longest wait before a client is rebuilt.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+
+/// The progress of one partition, shared by its loop, the router, the committer and the lag monitor.
+pub struct Progress {
+    id: PartitionId,
+    inner: Mutex<progress::Progress>,
+    /// Counters of its stream.
+    pub stream_metrics: StreamMetrics,
+    /// Its own gauges.
+    pub metrics: PartitionMetrics,
+}
+
+impl Progress {
+    /// Progress that goes on after `checkpoint`.
+    pub fn new(id: PartitionId, checkpoint: Option<Position>, metrics: &Metrics) -> Arc<Self> {
+        Arc::new(Self {
+            stream_metrics: metrics.stream(&id.stream),
+            metrics: metrics.partition(&id),
+            id,
+            inner: Mutex::new(progress::Progress::after(checkpoint)),
+        })
+    }
+
+    /// The partition.
+    pub fn id(&self) -> &PartitionId {
+        &self.id
+    }
+
+    /// Begins one event.
+    pub fn begin(&self, position: Position) -> Result<Ticket, progress::Repeated> {
+        self.lock().begin(position)
+    }
+
+    /// Completes one event.
+    pub fn complete(&self, ticket: Ticket) {
+        self.lock().complete(ticket);
+    }
+
+    /// The end of the contiguous prefix of completed events.
+    pub fn durable(&self) -> Option<Position> {
+        self.lock().durable().cloned()
+    }
+
+    /// The newest sequence number begun.
+    pub fn newest(&self) -> Option<SequenceNumber> {
+        self.lock().newest()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, progress::Progress> {
+        // Nothing in progress can panic half-way.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the loop of a partition works with.
+pub struct Partition {
+    /// The Event Hub.
+    pub source: Arc<dyn EventSource>,
+    /// Shared progress.
+    pub progress: Arc<Progress>,
+    /// Where receiving begins when nothing was begun yet.
+    pub start: Start,
+    /// Largest body that is decoded.
+    pub max_body_bytes: usize,
+    /// Bound on what is in flight.
+    pub limits: Arc<InFlight>,
+    /// The router.
+    pub intake: mpsc::Sender<Vec<Intake>>,
+    /// Where the loop says what it is doing.
+    pub board: Board,
+    /// Counts what happens.
+    pub metrics: Metrics,
+    /// Raised by the lag monitor when events wait and none arrive.
+    pub stalled: Arc<tokio::sync::Notify>,
+}
+
+/// Why a link was given up.
+enum Broken {
+    /// The daemon stops, or the router is gone.
+    Stopped,
+    /// Rebuild.
+    Source(SourceError),
+    /// The SDK went back to an old position on the same link.
+    WentBack,
+    /// Events wait, and none arrive.
+    Stalled,
+}
+
+impl Partition {
+    /// Runs until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+        loop {
+            self.post(PartitionState::Connecting);
+            let broken = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                opened = self.source.open(&self.progress.id().partition, self.position()) => match opened {
+                    Ok(mut receiver) => {
+                        let broken = self.receive(receiver.as_mut(), &mut backoff, &stop).await;
+                        receiver.close().await;
+                        broken
+                    }
+                    Err(error) => Broken::Source(error),
+                },
+            };
+            let (reason, name) = match broken {
+                Broken::Stopped => return,
+                Broken::Source(error) => (error.to_string(), error.name()),
+                Broken::WentBack => ("the link went back to an old position".to_owned(), "went_back"),
+                Broken::Stalled => ("events wait, and none arrive".to_owned(), "stalled"),
+            };
+            let delay = backoff.next(rand::random(), None);
+            PartitionRebuilt { partition: self.progress.id(), reason: name, error: &reason, retry_in: delay }
+                .emit(&self.metrics);
+            self.post(PartitionState::Waiting { reason });
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(delay) => {}
+            }
+        }
+    }
+
+    fn post(&self, state: PartitionState) {
+        self.board.set_partition(self.progress.id(), state);
+    }
+
+    fn position(&self) -> Start {
+        self.progress.newest().map_or_else(
+            || self.start.clone(),
+            |newest| match &self.start {
+                Start::AfterPosition(position) if position.sequence_number == newest => self.start.clone(),
+                Start::AfterPosition(_) | Start::AfterSequenceNumber(_) | Start::Earliest => {
+                    Start::AfterSequenceNumber(newest)
+                }
+            },
+        )
+    }
+
+    async fn receive(
+        &self,
+        receiver: &mut dyn Receiver,
+        backoff: &mut Backoff,
+        stop: &CancellationToken,
+    ) -> Broken {
+        let mut newest_on_link = None;
+        loop {
+            let received = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Broken::Stopped,
+                received = receiver.receive() => received,
+                () = self.stalled.notified() => return Broken::Stalled,
+            };
+            let messages = match received {
+                Ok(messages) => messages,
+                Err(SourceError::Undecodable(reason)) => {
+                    // It was never ours to read: no body, no position. The gap shows in sequence numbers.
+                    let (partition, after) = (self.progress.id(), self.progress.newest());
+                    MessageUndecodable { partition, after, error: &reason }.emit(&self.metrics);
+                    continue;
+                }
+                Err(error) => return Broken::Source(error),
+            };
+            backoff.reset();
+            if newest_on_link.is_none() {
+                self.post(PartitionState::Receiving);
+            }
+            for message in &messages {
+                let number = message.position.sequence_number;
+                if newest_on_link
+                    .replace(number)
+                    .is_some_and(|newest| number <= newest)
+                {
+                    return Broken::WentBack;
+                }
+            }
+            let handed_over = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Broken::Stopped,
+                handed_over = self.hand_over(messages) => handed_over,
+            };
+            if !handed_over {
+                return Broken::Stopped;
+            }
+        }
+    }
+
+    /// Decodes and hands over; `false` when the router is gone. What is not handed over when this is dropped
+    /// was begun but never completes: the daemon is stopping, and the checkpoint stays before it.
+    async fn hand_over(&self, messages: Vec<Message>) -> bool {
+        let received = Instant::now();
+        let mut batch = Vec::with_capacity(messages.len());
+        for message in messages {
+            let hold = match self.limits.try_acquire(message.weight()) {
+                Some(hold) => hold,
+                None => {
+                    // What is decoded already must not wait behind what has no room yet.
+                    if !batch.is_empty() && self.intake.send(std::mem::take(&mut batch)).await.is_err() {
+                        return false;
+                    }
+                    self.limits.acquire(message.weight()).await
+                }
+            };
+            let begun = self.progress.begin(message.position.clone());
+            let ticket = match begun {
+                Ok(ticket) => ticket,
+                Err(_repeated) => {
+                    self.metrics.event_repeated(&self.progress.id().stream);
+                    self.limits.release(hold);
+                    continue;
+                }
+            };
+            let decoded = decode(&message, self.max_body_bytes);
+            let origin = Origin {
+                progress: Arc::clone(&self.progress),
+                ticket,
+                message,
+                hold,
+                received,
+            };
+            match decoded {
+                Decoded::Event(event) => batch.push(Intake::Event(event, origin)),
+                Decoded::Undeliverable(reason) => {
+                    batch.push(Intake::Letter {
+                        reason: reason.code(),
+                        detail: reason.to_string(),
+                        origin,
+                    });
+                }
+                Decoded::Ignored(reason) => {
+                    EventIgnored {
+                        partition: self.progress.id(),
+                        sequence_number: origin.message.position.sequence_number,
+                        reason: reason.name(),
+                    }
+                    .emit(&self.metrics, &self.progress.stream_metrics);
+                    self.progress.complete(origin.ticket);
+                    self.limits.release(origin.hold);
+                }
+            }
+        }
+        batch.is_empty() || self.intake.send(batch).await.is_ok()
+    }
+}

@@ -1,0 +1,464 @@
+//! The event router: lanes of twins in, completed events out.
+//!
+//! One task owns every lane, the cache, the adaptive limits and the retries, so nothing in here is locked
+//! and nothing waits on anything but its own `select!`. Store operations run in workers, at most as many as
+//! the store takes without throttling; dead letters are stored in tasks of their own.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::StreamExt;
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_util::time::DelayQueue;
+
+use super::{
+    in_flight::{Hold, InFlight},
+    partition::Progress,
+    worker::{self, Tools, Work, Worked},
+};
+use crate::{
+    domain::{
+        decide::{Decision, Rules},
+        document::{Document, ETag},
+        event::TwinEvent,
+        health::StoreState,
+        id::TwinKey,
+        lane::Lanes,
+        message::Message,
+        progress::Ticket,
+        retry::{Backoff, Budget, Concurrency},
+        ticks::Ticks,
+        upsert::{Fate, Upsert},
+    },
+    ports::{Clock, DeadLetter, DeadLetters, TroubleKind, TwinStore},
+    telemetry::{
+        Board, Heartbeat, Latency, Metrics,
+        event::{DeadLetterDelayed, EventDeadLettered, EventDecided, StoreChanged},
+    },
+};
+
+/// Completions looked at before the lanes are started again.
+const TURN: usize = 1024;
+/// How often the router shows that it lives, also when idle.
+const PULSE: Duration = Duration::from_secs(1);
+/// How long it may be silent before the process counts as stuck.
+const PULSE_LIMIT: Duration = Duration::from_secs(30);
+
+/// How the router works.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How decisions are made.
+    pub rules: Rules,
+    /// Most store operations at once; adapts below that.
+    pub most_concurrency: usize,
+    /// Cap on request units per second.
+    pub request_units_per_second: Option<f64>,
+    /// How long a lane waits to collect more before it is written.
+    pub linger: Duration,
+    /// Most events in one write.
+    pub max_batch: usize,
+    /// Bytes of documents kept for the next write of their twin.
+    pub cache_bytes: u64,
+    /// How trouble with the store, or with dead letters, is waited out.
+    pub backoff: Backoff,
+}
+
+/// What partitions hand over.
+pub enum Intake {
+    /// An event for its twin's lane.
+    Event(TwinEvent, Origin),
+    /// A message that can never be applied.
+    Letter {
+        /// Stable reason code.
+        reason: &'static str,
+        /// One sentence for people.
+        detail: String,
+        /// The message.
+        origin: Origin,
+    },
+}
+
+/// Where an event came from, and what its completion releases.
+pub struct Origin {
+    /// Its partition.
+    pub progress: Arc<Progress>,
+    /// Its place in the partition's progress.
+    pub ticket: Ticket,
+    /// The message, for the case that it becomes a dead letter.
+    pub message: Message,
+    /// What it holds of the in-flight limits.
+    pub hold: Hold,
+    /// When it was received.
+    pub received: Instant,
+}
+
+/// What travels with an event through its lane.
+enum Item {
+    FromStream(Box<Origin>, Ticks),
+    /// Follows a device's event; the group completes when all its members have.
+    Follow(GroupId),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct GroupId(u64);
+
+/// Events of a device whose modules are still on their way.
+struct Group {
+    open: usize,
+    items: Vec<Item>,
+}
+
+/// Why the router stopped although it was not asked to.
+#[derive(Debug, thiserror::Error)]
+#[error("a worker of the event router panicked; what was open is replayed after a restart")]
+pub struct Panicked;
+
+/// The router.
+pub struct Router {
+    options: Options,
+    tools: Arc<Tools>,
+    dead_letters: Arc<dyn DeadLetters>,
+    limits: Arc<InFlight>,
+    started: Instant,
+    lanes: Lanes<TwinKey, (TwinEvent, Item)>,
+    cache: moka::sync::Cache<TwinKey, (Arc<Document>, ETag)>,
+    workers: JoinSet<Worked<Item>>,
+    letters: JoinSet<Box<Origin>>,
+    parked: DelayQueue<Box<Work<Item>>>,
+    groups: HashMap<GroupId, Group>,
+    next_group: u64,
+    concurrency: Concurrency,
+    budget: Option<Budget>,
+    resumed: Vec<Box<Work<Item>>>,
+    board: Board,
+    heartbeat: Heartbeat,
+}
+
+impl Router {
+    /// A router without events.
+    pub fn new(
+        options: Options,
+        store: Arc<dyn TwinStore>,
+        dead_letters: Arc<dyn DeadLetters>,
+        clock: Arc<dyn Clock>,
+        limits: Arc<InFlight>,
+        board: Board,
+        metrics: Metrics,
+    ) -> Self {
+        let cache = moka::sync::Cache::builder()
+            .max_capacity(options.cache_bytes)
+            .weigher(|_: &TwinKey, (document, _): &(Arc<Document>, ETag)| {
+                u32::try_from(document.weight()).unwrap_or(u32::MAX)
+            })
+            .build();
+        Self {
+            lanes: Lanes::new(options.linger, options.max_batch),
+            concurrency: Concurrency::new(options.most_concurrency),
+            budget: options.request_units_per_second.map(Budget::new),
+            tools: Arc::new(Tools { store, clock, metrics }),
+            dead_letters,
+            limits,
+            started: Instant::now(),
+            cache,
+            workers: JoinSet::new(),
+            letters: JoinSet::new(),
+            parked: DelayQueue::new(),
+            groups: HashMap::new(),
+            next_group: 0,
+            resumed: Vec::new(),
+            heartbeat: board.heartbeat("router", PULSE_LIMIT),
+            board,
+            options,
+        }
+    }
+
+    /// Runs until `intake` is closed and everything in it is completed. Dropping the future abandons what is
+    /// open; it was not completed, so it is replayed.
+    pub async fn run(mut self, mut intake: mpsc::Receiver<Vec<Intake>>) -> Result<(), Panicked> {
+        let mut open = true;
+        let mut pulse = tokio::time::interval(PULSE);
+        pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let pause = self.start_lanes();
+            if !open && self.is_idle() {
+                return Ok(());
+            }
+            tokio::select! {
+                biased;
+                // 1: completions free slots and memory.
+                Some(worked) = self.workers.join_next(), if !self.workers.is_empty() => {
+                    self.worked(worked.map_err(|_| Panicked)?);
+                    for _ in 0..TURN {
+                        let Some(worked) = self.workers.try_join_next() else { break };
+                        self.worked(worked.map_err(|_| Panicked)?);
+                    }
+                }
+                Some(lettered) = self.letters.join_next(), if !self.letters.is_empty() => {
+                    let origin = lettered.map_err(|_| Panicked)?;
+                    self.complete(*origin);
+                }
+                // 2: timers.
+                Some(expired) = self.parked.next(), if !self.parked.is_empty() => {
+                    self.resumed.push(expired.into_inner());
+                }
+                () = wait(pause), if pause.is_some() => {}
+                _ = pulse.tick() => self.pulse(),
+                // 3: intake.
+                batch = intake.recv(), if open => match batch {
+                    Some(batch) => self.take_in(batch),
+                    None => open = false,
+                },
+            }
+        }
+    }
+
+    fn pulse(&self) {
+        self.heartbeat.beat();
+        let (events, bytes) = self.limits.used();
+        self.tools.metrics.set_in_flight(events, bytes);
+        self.tools.metrics.set_store_concurrency_limit(self.concurrency.limit());
+    }
+
+    fn is_idle(&self) -> bool {
+        self.lanes.is_empty() && self.letters.is_empty() && self.groups.is_empty()
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn take_in(&mut self, batch: Vec<Intake>) {
+        let now = self.now();
+        for intake in batch {
+            match intake {
+                Intake::Event(event, origin) => {
+                    let (key, at) = (event.key.clone(), event.at);
+                    self.lanes
+                        .push(&key, (event, Item::FromStream(Box::new(origin), at)), now);
+                }
+                Intake::Letter {
+                    reason,
+                    detail,
+                    origin,
+                } => self.dead_letter(reason, detail, Box::new(origin)),
+            }
+        }
+    }
+
+    /// Starts what may run; says how long to wait where only time stands in the way.
+    fn start_lanes(&mut self) -> Option<Duration> {
+        let now = self.now();
+        while self.workers.len() < self.concurrency.limit() {
+            if let Some(wait) = self
+                .budget
+                .as_mut()
+                .map(|budget| budget.wait(now))
+                .filter(|wait| !wait.is_zero())
+            {
+                return Some(wait);
+            }
+            let work = match self.resumed.pop() {
+                Some(work) => work,
+                None => match self.lanes.next(now) {
+                    Some((key, batch)) => self.work(key, batch),
+                    None => return self.lanes.next_due().map(|due| due.saturating_sub(now)),
+                },
+            };
+            self.workers.spawn(worker::run(Arc::clone(&self.tools), work));
+        }
+        None // a completion will come
+    }
+
+    fn work(&self, key: TwinKey, batch: Vec<(TwinEvent, Item)>) -> Box<Work<Item>> {
+        let (events, items) = batch.into_iter().unzip();
+        let cached = self.cache.get(&key);
+        Box::new(Work {
+            upsert: Upsert::new(events, cached, self.options.rules),
+            key,
+            items,
+            backoff: self.options.backoff.clone(),
+            request_units: 0.0,
+        })
+    }
+
+    fn worked(&mut self, worked: Worked<Item>) {
+        let now = self.now();
+        match worked {
+            Worked::Finished { mut work, follow } => {
+                self.account(&mut work, now);
+                self.concurrency.success();
+                self.store_is(StoreState::Reachable);
+                self.finished(*work, follow, now);
+            }
+            Worked::Troubled { mut work, trouble } => {
+                self.account(&mut work, now);
+                // An unreachable store is answered like a throttling one: with less load.
+                self.concurrency.throttled(now);
+                let delay = work.backoff.next(rand::random(), trouble.retry_after);
+                if trouble.kind == TroubleKind::Unavailable {
+                    self.store_is(StoreState::Unreachable { reason: trouble.message });
+                }
+                self.parked.insert(work, delay);
+            }
+        }
+    }
+
+    fn store_is(&self, state: StoreState) {
+        if self.board.set_store(state.clone()) {
+            match &state {
+                StoreState::Reachable => StoreChanged::Reachable.emit(),
+                StoreState::Unreachable { reason } => StoreChanged::Unreachable { reason }.emit(),
+                StoreState::Unknown => {}
+            }
+        }
+    }
+
+    fn account(&mut self, work: &mut Work<Item>, now: Duration) {
+        let request_units = std::mem::take(&mut work.request_units);
+        if let Some(budget) = &mut self.budget {
+            budget.spend(request_units, now);
+        }
+    }
+
+    fn finished(&mut self, work: Work<Item>, follow: Vec<TwinEvent>, now: Duration) {
+        let Work {
+            key,
+            upsert,
+            items,
+            ..
+        } = work;
+        let (fates, stored) = upsert.finish();
+        match stored {
+            Some(stored) => self.cache.insert(key.clone(), stored),
+            None => self.cache.invalidate(&key),
+        }
+        self.lanes.done(&key, items.len(), now);
+        let present = self.tools.clock.now();
+        let mut decided = Vec::with_capacity(items.len());
+        for (item, fate) in items.into_iter().zip(fates) {
+            match (item, fate) {
+                (Item::FromStream(origin, _), Fate::Rejected(reason)) => {
+                    self.dead_letter("rejected_by_store", reason, origin);
+                }
+                (Item::FromStream(origin, at), Fate::Decided(decision)) => {
+                    EventDecided {
+                        partition: origin.progress.id(),
+                        sequence_number: origin.message.position.sequence_number,
+                        twin: &key,
+                        decision: decision.into(),
+                    }
+                    .emit(&origin.progress.stream_metrics);
+                    // An old event replayed says nothing about freshness.
+                    if !matches!(decision, Decision::Duplicate | Decision::Stale) {
+                        self.tools.metrics.event_durable(latency(&origin, at, present));
+                    }
+                    decided.push(Item::FromStream(origin, at));
+                }
+                (item @ Item::Follow(_), Fate::Decided(_) | Fate::Rejected(_)) => decided.push(item),
+            }
+        }
+        if follow.is_empty() {
+            self.complete_all(decided);
+            return;
+        }
+        let group = GroupId(self.next_group);
+        self.next_group += 1;
+        self.groups.insert(
+            group,
+            Group {
+                open: follow.len(),
+                items: decided,
+            },
+        );
+        for event in follow {
+            let key = event.key.clone();
+            self.lanes.push(&key, (event, Item::Follow(group)), now);
+        }
+    }
+
+    fn complete_all(&mut self, items: Vec<Item>) {
+        // A loop instead of recursion: a group may complete the last member of another.
+        let mut left = items;
+        while let Some(item) = left.pop() {
+            match item {
+                Item::FromStream(origin, _) => self.complete(*origin),
+                Item::Follow(id) => {
+                    let Some(group) = self.groups.get_mut(&id) else {
+                        continue;
+                    };
+                    group.open -= 1;
+                    if group.open == 0
+                        && let Some(group) = self.groups.remove(&id)
+                    {
+                        left.extend(group.items);
+                    }
+                }
+            }
+        }
+    }
+
+    fn complete(&self, origin: Origin) {
+        origin.progress.complete(origin.ticket);
+        self.limits.release(origin.hold);
+    }
+
+    /// Stores a dead letter, however long it takes; the event is completed when it is durable.
+    fn dead_letter(&mut self, reason: &'static str, detail: String, origin: Box<Origin>) {
+        let dead_letters = Arc::clone(&self.dead_letters);
+        let mut backoff = self.options.backoff.clone();
+        let metrics = self.tools.metrics.clone();
+        self.letters.spawn(async move {
+            loop {
+                let letter = DeadLetter {
+                    partition: origin.progress.id(),
+                    message: &origin.message,
+                    reason,
+                    detail: detail.clone(),
+                };
+                match dead_letters.store(letter).await {
+                    Ok(()) => break,
+                    Err(error) => {
+                        let retry_in = backoff.next(rand::random(), None);
+                        let error = format!("{error}: {}", error.source);
+                        let sequence_number = origin.message.position.sequence_number;
+                        DeadLetterDelayed { partition: origin.progress.id(), sequence_number, error: &error, retry_in }
+                            .emit();
+                        tokio::time::sleep(retry_in).await;
+                    }
+                }
+            }
+            EventDeadLettered {
+                partition: origin.progress.id(),
+                sequence_number: origin.message.position.sequence_number,
+                reason,
+                detail: &detail,
+            }
+            .emit(&metrics, &origin.progress.stream_metrics);
+            origin
+        });
+    }
+}
+
+/// How long an event took from the hub's operation at `at` until now.
+fn latency(origin: &Origin, at: Ticks, present: Ticks) -> Latency {
+    let durable = origin.received.elapsed().as_secs_f64();
+    let enqueued = origin.message.enqueued;
+    Latency {
+        freshness: Some(present.seconds_since(at)),
+        hub_to_eventhub: enqueued.map(|enqueued| enqueued.seconds_since(at)),
+        eventhub_to_received: enqueued.map(|enqueued| present.seconds_since(enqueued) - durable),
+        received_to_durable: Some(durable),
+    }
+}
+
+async fn wait(pause: Option<Duration>) {
+    if let Some(pause) = pause {
+        tokio::time::sleep(pause).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

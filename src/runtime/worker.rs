@@ -1,0 +1,201 @@
+//! Performs one twin's read-modify-write against the store, and what has to follow it.
+//!
+//! A worker never waits: when the store gives no answer, the work comes back as [`Worked::Troubled`], exactly
+//! where it stood, and the router decides when it goes on. So a failing twin holds no slot.
+
+use std::sync::Arc;
+
+use crate::{
+    domain::{
+        decide::follow,
+        document::{Document, ETag, Sweep},
+        event::TwinEvent,
+        id::TwinKey,
+        retry::Backoff,
+        upsert::{Action, Upsert},
+    },
+    ports::{Charged, Clock, Read, Trouble, TroubleKind, TwinStore, Write},
+    telemetry::{
+        Metrics, ReadOutcome, WriteKind, WriteOutcome,
+        event::{ModulesQueried, ReadFinished, WriteFinished},
+    },
+};
+
+/// What workers share.
+pub struct Tools {
+    /// Where documents live.
+    pub store: Arc<dyn TwinStore>,
+    /// Stamps what is written.
+    pub clock: Arc<dyn Clock>,
+    /// Counts what was done.
+    pub metrics: Metrics,
+}
+
+/// One batch of one twin on its way.
+pub struct Work<T> {
+    /// The twin.
+    pub key: TwinKey,
+    /// Where the read-modify-write stands.
+    pub upsert: Upsert,
+    /// What came with each event.
+    pub items: Vec<T>,
+    /// Waits between attempts.
+    pub backoff: Backoff,
+    /// Request units spent since the router last looked.
+    pub request_units: f64,
+}
+
+/// How a worker came back.
+pub enum Worked<T> {
+    /// Everything is durable; `follow` has to be durable too before the events count as completed.
+    Finished {
+        /// The work.
+        work: Box<Work<T>>,
+        /// Events of modules that have to follow their device.
+        follow: Vec<TwinEvent>,
+    },
+    /// The store gave no answer.
+    Troubled {
+        /// The work, to be resumed.
+        work: Box<Work<T>>,
+        /// Why.
+        trouble: Trouble,
+    },
+}
+
+/// Runs `work` until it is finished or in trouble.
+pub async fn run<T: Send>(tools: Arc<Tools>, mut work: Box<Work<T>>) -> Worked<T> {
+    match perform(&tools, &mut work).await {
+        Ok(follow) => Worked::Finished { work, follow },
+        Err(trouble) => Worked::Troubled { work, trouble },
+    }
+}
+
+async fn perform<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<Vec<TwinEvent>, Trouble> {
+    loop {
+        bring_in(tools, work).await?;
+        if !work.key.is_module() {
+            return sweep(tools, work).await;
+        }
+        // SUBTLE: a module's events may arrive after its device was deleted. The device writes its tombstone
+        // and then looks for modules; the module writes and then looks at its device. Whatever the
+        // interleaving, at least one of the two sees the other.
+        let Some(began) = work.upsert.began_incarnation() else {
+            return Ok(Vec::new());
+        };
+        let parent = read(tools, work, &work.key.parent()).await?;
+        work.upsert.incarnation_checked();
+        match parent.and_then(|(device, _)| device.modules_dead_before()) {
+            Some(dead_before) if began < dead_before => {
+                work.upsert
+                    .add(follow(work.key.clone(), Sweep::Deleted(dead_before)));
+            }
+            Some(_) | None => return Ok(Vec::new()),
+        }
+    }
+}
+
+/// Brings the events into the document.
+async fn bring_in<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<(), Trouble> {
+    loop {
+        let (kind, charged) = match work.upsert.action(tools.clock.now()) {
+            Action::Done => return Ok(()),
+            Action::Read => {
+                let key = work.key.clone();
+                match read_raw(tools, work, &key).await {
+                    Read::Present(document, etag) => work.upsert.found(document, etag),
+                    Read::Absent => work.upsert.absent(),
+                    Read::Damaged(etag, _) => work.upsert.damaged(etag),
+                    Read::Unknown(trouble) => return Err(trouble),
+                }
+                continue;
+            }
+            Action::Create(document) => (
+                WriteKind::Create,
+                tools.store.create(&work.key, &document).await,
+            ),
+            Action::Replace(document, etag) => (
+                WriteKind::Replace,
+                tools.store.replace(&work.key, &document, &etag).await,
+            ),
+        };
+        let Charged {
+            outcome,
+            request_units,
+        } = charged;
+        work.request_units += request_units;
+        let message = match &outcome {
+            Write::Written(_) | Write::Conflict => None,
+            Write::Rejected(reason) => Some(reason.as_str()),
+            Write::Unknown(trouble) => Some(trouble.message.as_str()),
+        };
+        WriteFinished {
+            twin: &work.key,
+            kind,
+            outcome: WriteOutcome::from(&outcome),
+            events: work.items.len(),
+            request_units,
+            message,
+        }
+        .emit(&tools.metrics);
+        match outcome {
+            Write::Written(etag) => {
+                work.backoff.reset();
+                work.upsert.written(etag);
+            }
+            Write::Conflict => work.upsert.unsure(),
+            Write::Rejected(reason) => work.upsert.rejected(reason),
+            Write::Unknown(trouble) => {
+                // A throttled write was not applied; reading it back would only add load.
+                if trouble.kind == TroubleKind::Unavailable {
+                    work.upsert.unsure();
+                }
+                return Err(trouble);
+            }
+        }
+    }
+}
+
+/// Finds the modules that have to follow a deleted or re-created device.
+async fn sweep<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<Vec<TwinEvent>, Trouble> {
+    let Some(sweep) = work.upsert.sweep() else {
+        return Ok(Vec::new());
+    };
+    let Charged {
+        outcome,
+        request_units,
+    } = tools.store.modules(&work.key).await;
+    work.request_units += request_units;
+    let modules = outcome.as_ref().map(Vec::len);
+    ModulesQueried { twin: &work.key, modules, request_units }.emit(&tools.metrics);
+    let modules = outcome?;
+    work.upsert.swept();
+    Ok(modules.into_iter().map(|module| follow(module, sweep)).collect())
+}
+
+async fn read<T: Send>(
+    tools: &Tools,
+    work: &mut Work<T>,
+    key: &TwinKey,
+) -> Result<Option<(Arc<Document>, ETag)>, Trouble> {
+    match read_raw(tools, work, key).await {
+        Read::Present(document, etag) => Ok(Some((document, etag))),
+        Read::Absent | Read::Damaged(..) => Ok(None),
+        Read::Unknown(trouble) => Err(trouble),
+    }
+}
+
+async fn read_raw<T: Send>(tools: &Tools, work: &mut Work<T>, key: &TwinKey) -> Read {
+    let Charged {
+        outcome,
+        request_units,
+    } = tools.store.read(key).await;
+    work.request_units += request_units;
+    let message = match &outcome {
+        Read::Present(..) | Read::Absent => None,
+        Read::Damaged(_, reason) => Some(reason.as_str()),
+        Read::Unknown(trouble) => Some(trouble.message.as_str()),
+    };
+    ReadFinished { twin: key, outcome: ReadOutcome::from(&outcome), request_units, message }.emit(&tools.metrics);
+    outcome
+}
