@@ -409,6 +409,12 @@ mod tests {
     }
 
     #[test]
+    fn the_error_code_has_a_page() {
+        let page = format!("{}/docs/errors/{}.md", env!("CARGO_MANIFEST_DIR"), Error::CODE);
+        assert!(std::path::Path::new(&page).exists(), "{page}");
+    }
+
+    #[test]
     fn causes_are_joined_without_repetition_and_long_ones_cut() {
         let inner = azure_core::Error::with_message(ErrorKind::Credential, "inner\n\treason");
         let outer = azure_core::Error::with_error(ErrorKind::Credential, inner, "outer: inner reason");

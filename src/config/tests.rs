@@ -344,6 +344,12 @@ fn single_underscores_are_caught_and_other_names_left_alone() {
 }
 
 #[test]
+fn the_error_code_has_a_page() {
+    let page = format!("{}/docs/errors/{}.md", env!("CARGO_MANIFEST_DIR"), Error::CODE);
+    assert!(std::path::Path::new(&page).exists(), "{page}");
+}
+
+#[test]
 fn what_is_not_utf8_is_refused_where_it_is_ours() {
     let error = refused(&[("TWINSYNC__COSMOS__KEY", "a\u{FFFD}")]);
     assert!(error.contains("not valid UTF-8"), "{error}");

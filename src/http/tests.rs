@@ -144,6 +144,12 @@ async fn a_port_in_use_is_a_clear_error() {
     );
 }
 
+#[test]
+fn the_error_code_has_a_page() {
+    let page = format!("{}/docs/errors/{}.md", env!("CARGO_MANIFEST_DIR"), Error::CODE);
+    assert!(std::path::Path::new(&page).exists(), "{page}");
+}
+
 #[tokio::test]
 async fn a_client_that_never_finishes_does_not_hold_up_the_exit() {
     let server = Server::start().await;

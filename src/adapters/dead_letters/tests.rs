@@ -107,6 +107,16 @@ async fn another_event_at_the_same_position_replaces_nothing() {
     assert!(bad.to_string().contains("DEAD_LETTER_DAMAGED"), "{bad}");
 }
 
+#[test]
+fn the_error_code_has_a_page() {
+    let page = format!(
+        "{}/docs/errors/{}.md",
+        env!("CARGO_MANIFEST_DIR"),
+        "DEAD_LETTER_DAMAGED"
+    );
+    assert!(Path::new(&page).exists(), "{page}");
+}
+
 #[tokio::test]
 async fn letters_are_listed_by_number_and_names_stay_inside_the_directory() {
     let directory = tempfile::tempdir().unwrap();

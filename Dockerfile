@@ -1,0 +1,45 @@
+# syntax=docker/dockerfile:1
+
+# ---- build: needs OpenSSL's headers (AMQP), a C compiler and cmake (aws-lc, for HTTP) ----
+FROM rust:1.95-slim-bookworm AS build
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends cmake g++ libssl-dev make pkg-config \
+ && rm -rf /var/lib/apt/lists/*
+WORKDIR /build
+
+# Dependencies first: this layer is built again only when a manifest or the lock file changes.
+COPY Cargo.toml Cargo.lock ./
+COPY devkit/Cargo.toml devkit/
+RUN mkdir -p src devkit/src \
+ && echo 'fn main() {}' | tee src/main.rs devkit/src/main.rs \
+ && touch src/lib.rs devkit/src/lib.rs \
+ && cargo build --release --locked --package twinsync --bin twinsync
+
+COPY config config
+COPY src src
+# Shown by /version and in twinsync_build_info.
+ARG TWINSYNC_REVISION=unknown
+# The copied files are older than the placeholders that cargo has seen: touch them, or it would keep those.
+RUN find src -name '*.rs' -exec touch {} + \
+ && TWINSYNC_REVISION="$TWINSYNC_REVISION" cargo build --release --locked --package twinsync --bin twinsync
+
+# ---- run ----
+FROM debian:bookworm-slim
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends ca-certificates libssl3 \
+ && rm -rf /var/lib/apt/lists/* \
+ && groupadd --system --gid 10001 twinsync \
+ && useradd --system --uid 10001 --gid twinsync --no-create-home --shell /usr/sbin/nologin twinsync \
+ && install --directory --owner=twinsync --group=twinsync /var/lib/twinsync
+COPY --from=build /build/target/release/twinsync /usr/local/bin/twinsync
+
+# By number, so that Kubernetes can see that it is not root. Mount a volume on /var/lib/twinsync: checkpoints and dead
+# letters live there.
+USER 10001:10001
+WORKDIR /var/lib/twinsync
+# Probes come from outside the container.
+ENV TWINSYNC__HTTP__LISTEN=0.0.0.0:8080
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["/usr/local/bin/twinsync"]
+CMD ["run"]
