@@ -96,22 +96,21 @@ impl Delivery {
     }
 }
 
-/// Sends one event without waiting for its outcome: a reader's acceptance means nothing to Event Hubs.
+/// Sends one event.
 async fn send(sender: &mut Sender, entry: &Entry) -> Result<(), SendError> {
     match &entry.payload {
         Payload::Encoded(bytes) => {
             let message = wire::decode(bytes)?;
-            drop(
-                sender
-                    .send_batchable_ref(&Sendable {
-                        message,
-                        message_format: 0,
-                        settled: None,
-                    })
-                    .await?,
-            );
+            link::send(
+                sender,
+                &Sendable {
+                    message,
+                    message_format: 0,
+                    settled: None,
+                },
+            )
+            .await
         }
-        Payload::Undecodable => drop(sender.send_batchable_ref(&wire::undecodable()).await?),
+        Payload::Undecodable => link::send(sender, &wire::undecodable()).await,
     }
-    Ok(())
 }
