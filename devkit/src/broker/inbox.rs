@@ -61,7 +61,8 @@ impl Inbox {
         }
     }
 
-    /// The next delivery that is a message; others are rejected. `None` at the end of the link.
+    /// The next delivery that is a message; others are rejected. `None` when the client has ended the link, which
+    /// needs no answer from us.
     pub(super) async fn next(&mut self) -> Option<Delivery<Body<Value>>> {
         let mut reminder = CREDIT_REMINDER;
         loop {
@@ -107,19 +108,15 @@ impl Inbox {
         });
     }
 
-    /// Sends all outcomes; before a close on our own account, since a client waits for them even on a closed link.
-    pub(super) async fn flush(&mut self) {
+    /// Closes the link on our own account, after its outcomes: a client waits for them even on a closed link.
+    pub(super) async fn close(mut self, closure: Closure) {
         while let Some(pending) = self.outcomes.front() {
             tokio::time::sleep_until(pending.due).await;
             if let Err(error) = self.send_due_outcomes().await {
                 tracing::debug!(%error, "a client's sender ended before its outcomes");
-                return;
+                break;
             }
         }
-    }
-
-    /// Closes the link: as the answer to the client's detach, or on our own account.
-    pub(super) async fn close(self, closure: Closure) {
         link::close_receiver(self.receiver, closure).await;
     }
 

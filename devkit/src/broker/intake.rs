@@ -21,7 +21,7 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    /// Appends what arrives until either side ends the link.
+    /// Appends what arrives until the client ends the link.
     pub(super) async fn run(self, receiver: Receiver) {
         let mut inbox = Inbox::new(receiver);
         while let Some(delivery) = inbox.next().await {
@@ -31,7 +31,6 @@ impl Intake {
             let outcome = self.append(format, message);
             inbox.settle(info, outcome);
         }
-        inbox.close(None).await;
     }
 
     fn append(&self, format: Option<MessageFormat>, message: Message) -> Outcome {

@@ -4,7 +4,8 @@
 //! flow that arrives in between wakes nobody, and the client renews credit only for what it receives: the link
 //! would stand still for ever. So a send that waits for credit looks again after a while.
 //!
-//! Each side waits for the other's detach, so every path closes, and none waits for ever.
+//! Each side waits for the other's detach, so every path answers it, and none waits for ever. Where `send` or `recv`
+//! reports a detach, fe2o3-amqp has answered it already; where `on_detach` reports it, [`answer_detach`] must.
 
 use std::time::Duration;
 
@@ -35,7 +36,21 @@ where
     }
 }
 
-/// Closes a link that sends to the client: as the answer to its detach, or on our own account.
+/// Answers a client's detach, which is what `cause` says: a closing one with a close, another with a detach.
+/// The wrong kind makes the client attach the link again, only to close it.
+pub(super) async fn answer_detach(sender: Sender, cause: &DetachError) {
+    match cause {
+        DetachError::DetachedByRemote | DetachError::RemoteDetachedWithError(_) => {
+            confirm(async { sender.detach().await.map(drop).map_err(|(_sender, error)| error) }).await;
+        }
+        DetachError::ClosedByRemote
+        | DetachError::RemoteClosedWithError(_)
+        | DetachError::IllegalState
+        | DetachError::IllegalSessionState => close_sender(sender, None).await,
+    }
+}
+
+/// Closes a link that sends to the client, on our own account.
 pub(super) async fn close_sender(sender: Sender, closure: Closure) {
     confirm(async {
         match closure {
@@ -46,7 +61,7 @@ pub(super) async fn close_sender(sender: Sender, closure: Closure) {
     .await;
 }
 
-/// Closes a link that receives from the client: as the answer to its detach, or on our own account.
+/// Closes a link that receives from the client, on our own account.
 pub(super) async fn close_receiver(receiver: Receiver, closure: Closure) {
     confirm(async {
         match closure {

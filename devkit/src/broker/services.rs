@@ -80,14 +80,13 @@ impl Replies {
             let answer = tokio::select! {
                 biased;
                 // Also while idle: a client that closes waits for our detach.
-                _ = sender.on_detach() => return link::close_sender(sender, None).await,
+                cause = sender.on_detach() => return link::answer_detach(sender, &cause).await,
                 answer = queue.recv() => answer,
             };
             match answer {
                 Some(Answer::Message(message)) => {
                     if let Err(error) = link::send(&mut sender, &Sendable::from(*message)).await {
-                        tracing::debug!(%error, "a reply link ended under an answer");
-                        return link::close_sender(sender, None).await;
+                        return tracing::debug!(%error, "a reply link ended under an answer");
                     }
                 }
                 Some(Answer::Close) | None => return link::close_sender(sender, None).await,
@@ -152,13 +151,11 @@ pub(super) async fn serve_requests(
                     .await;
             }
             Response::CloseLinks => {
-                inbox.flush().await;
                 replies.answer(service, reply_to.as_deref(), Answer::Close).await;
-                break;
+                return inbox.close(None).await;
             }
         }
     }
-    inbox.close(None).await;
 }
 
 fn put_token(request: &Message, context: &SessionContext) -> Response {
