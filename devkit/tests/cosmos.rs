@@ -1,5 +1,7 @@
 //! The Cosmos DB host, seen through the official Rust client over a socket.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panic, in its helpers too")]
+
 use azure_core::http::Etag;
 use azure_data_cosmos::{
     AccountEndpoint, AccountReference, CosmosClient, CosmosError, FeedScope, Query, RoutingStrategy,

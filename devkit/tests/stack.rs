@@ -1,5 +1,7 @@
 //! The whole local Azure in one process: control port, fleet, judge and command line.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panic, in its helpers too")]
+
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader},
