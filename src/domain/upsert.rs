@@ -268,3 +268,6 @@ impl Upsert {
         (self.fates, stored)
     }
 }
+
+#[cfg(test)]
+mod tests;
