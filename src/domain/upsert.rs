@@ -113,7 +113,9 @@ impl Upsert {
             };
             let (document, decisions) = self.fold(current.as_deref(), now);
             let Some(document) = document else {
-                self.incarnation = self.begun(current.as_deref(), current.as_deref()).or(self.incarnation);
+                self.incarnation = self
+                    .begun(current.as_deref(), current.as_deref())
+                    .or(self.incarnation);
                 self.settle(decisions); // no write
                 continue;
             };

@@ -136,11 +136,19 @@ impl Hub {
                 twin.tags = merged(&twin.tags, &change);
                 patch.tags = Some(change);
             } else {
-                let stored = if section == 1 { &mut twin.desired } else { &mut twin.reported };
+                let stored = if section == 1 {
+                    &mut twin.desired
+                } else {
+                    &mut twin.reported
+                };
                 let change = self.described(change, section_version(stored) + 1);
                 *stored = merged(stored, &change);
                 prune(stored);
-                let slot = if section == 1 { &mut patch.desired } else { &mut patch.reported };
+                let slot = if section == 1 {
+                    &mut patch.desired
+                } else {
+                    &mut patch.reported
+                };
                 *slot = Some(change);
             }
         }
@@ -202,7 +210,9 @@ impl Hub {
     }
 
     fn object(&mut self, depth: u32) -> Content {
-        (0..self.random.below(4)).map(|_| (self.name(), self.value(depth))).collect()
+        (0..self.random.below(4))
+            .map(|_| (self.name(), self.value(depth)))
+            .collect()
     }
 
     fn value(&mut self, depth: u32) -> Value {
@@ -249,7 +259,11 @@ fn merged(target: &Content, change: &Content) -> Content {
                 result.remove(name);
             }
             Value::Object(inner) => {
-                let below = target.get(name).and_then(Value::as_object).cloned().unwrap_or_default();
+                let below = target
+                    .get(name)
+                    .and_then(Value::as_object)
+                    .cloned()
+                    .unwrap_or_default();
                 result.insert(name.clone(), merged(&below, inner).into());
             }
             _ => {

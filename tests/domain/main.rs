@@ -6,5 +6,6 @@
 mod convergence;
 mod delivery;
 mod hub;
+mod recorded;
 mod store;
 mod upsert;

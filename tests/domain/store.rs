@@ -91,7 +91,11 @@ impl Store {
                 Action::Done => {
                     let incarnation = upsert.began_incarnation();
                     let (fates, cached) = upsert.finish();
-                    return Outcome { fates, cached, incarnation };
+                    return Outcome {
+                        fates,
+                        cached,
+                        incarnation,
+                    };
                 }
                 Action::Read => {
                     self.reads += 1;

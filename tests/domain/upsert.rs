@@ -74,7 +74,13 @@ fn store_with(faults: impl IntoIterator<Item = Fault>) -> Store {
 }
 
 fn stored_version(store: &Store) -> i64 {
-    store.document().expect("stored").twin().expect("content").version.0
+    store
+        .document()
+        .expect("stored")
+        .twin()
+        .expect("content")
+        .version
+        .0
 }
 
 #[test]
@@ -83,7 +89,10 @@ fn a_batch_costs_one_read_and_one_write() {
     let outcome = store.bring(vec![created(10), updated(11, 3), updated(12, 4)], None);
     assert_eq!(decisions(&outcome), [Decision::Applied; 3]);
     assert_eq!((store.reads, store.writes, stored_version(&store)), (1, 1, 4));
-    assert_eq!(outcome.cached.expect("known").0.as_ref(), &store.document().expect("stored"));
+    assert_eq!(
+        outcome.cached.expect("known").0.as_ref(),
+        &store.document().expect("stored")
+    );
 }
 
 #[test]
@@ -175,7 +184,10 @@ fn a_stale_cache_is_found_out_by_the_condition() {
     store.bring(vec![updated(11, 3)], None);
     let outcome = store.bring(vec![updated(12, 4)], stale);
     assert_eq!(decisions(&outcome), [Decision::Applied]);
-    assert!(store.document().expect("stored").flags.is_empty(), "no gap: it was decided on what is stored");
+    assert!(
+        store.document().expect("stored").flags.is_empty(),
+        "no gap: it was decided on what is stored"
+    );
 }
 
 #[test]
@@ -237,7 +249,10 @@ fn nothing_is_written_before_something_was_read() {
 
 #[test]
 fn no_events_need_no_store() {
-    assert!(matches!(Upsert::new(Vec::new(), None, RULES).action(NOW), Action::Done));
+    assert!(matches!(
+        Upsert::new(Vec::new(), None, RULES).action(NOW),
+        Action::Done
+    ));
 }
 
 #[test]
@@ -260,17 +275,32 @@ fn an_event_added_behind_the_others_is_decided_on_what_is_stored_by_then() {
 #[test]
 fn the_beginning_of_an_incarnation_is_told_whatever_became_of_the_write() {
     let mut store = Store::default();
-    assert_eq!(store.bring(vec![created(10)], None).incarnation, Some(Ticks::new(10)));
+    assert_eq!(
+        store.bring(vec![created(10)], None).incarnation,
+        Some(Ticks::new(10))
+    );
     assert_eq!(store.bring(vec![updated(11, 3)], None).incarnation, None);
     store.faults = VecDeque::from([Fault::ApplyThenFail]);
     assert_eq!(store.bring(vec![updated(12, 4)], None).incarnation, None);
-    assert_eq!(store.bring(vec![event(13, Change::Deleted)], None).incarnation, None);
-    for fault in [Fault::ApplyThenFail, Fault::ApplyThenOvertake(vec![updated(15, 3)])] {
+    assert_eq!(
+        store.bring(vec![event(13, Change::Deleted)], None).incarnation,
+        None
+    );
+    for fault in [
+        Fault::ApplyThenFail,
+        Fault::ApplyThenOvertake(vec![updated(15, 3)]),
+    ] {
         let mut store = Store::default();
         store.faults = VecDeque::from([fault]);
-        assert_eq!(store.bring(vec![created(14)], None).incarnation, Some(Ticks::new(14)));
+        assert_eq!(
+            store.bring(vec![created(14)], None).incarnation,
+            Some(Ticks::new(14))
+        );
         // As after a crash between the write and the look at the device.
-        assert_eq!(store.bring(vec![created(14)], None).incarnation, Some(Ticks::new(14)));
+        assert_eq!(
+            store.bring(vec![created(14)], None).incarnation,
+            Some(Ticks::new(14))
+        );
     }
 }
 
