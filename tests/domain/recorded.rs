@@ -72,7 +72,7 @@ fn message(recording: &Value) -> Message {
             sequence_number: SequenceNumber(1),
             offset: "1".into(),
         },
-        enqueued: Ticks::from_unix_milliseconds(1_930_976_504_911),
+        enqueued: Ticks::from_unix_milliseconds(1_930_803_704_911),
         body: match &recording["body"] {
             Value::Null => Vec::new(),
             body => serde_json::to_vec(body).expect("serialises"),
