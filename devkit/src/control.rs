@@ -1,1 +1,95 @@
-//! To come.
+//! The control port: drives a running devkit from outside, as JSON over HTTP.
+//!
+//! | request | does |
+//! |---|---|
+//! | `GET /health`, `GET /endpoints` | alive; where everything is |
+//! | `PUT`, `DELETE /devices/{device}` and `/devices/{device}/modules/{module}` | registers (the body may hold a twin), removes |
+//! | `GET`, `PATCH`, `PUT /twins/{device}` and `/twins/{device}/modules/{module}` | reads; merges and replaces as a back end does |
+//! | `PATCH` the same + `/reported` | reports properties as the device does |
+//! | `GET /twins?limit=&continuation=` | twins in pages |
+//! | `POST`, `GET`, `DELETE /fleet`; `POST /fleet/next` | starts, shows, stops a fleet; starts its next phase |
+//! | `GET /counters`; `POST /counters/cosmos/reset` | what was delivered, asked and charged |
+//! | `GET`, `PUT /faults/delivery` and `/faults/cosmos` | fault switches |
+//! | `POST /shutdown` | asks the process to stop |
+//!
+//! Ids in paths are percent-encoded. Errors are `{"error": {"code": …, "message": …}}`. There is no authentication:
+//! it belongs on loopback.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    http::StatusCode,
+    routing::{get, patch, post, put},
+    serve::ListenerExt,
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::stack::Parts;
+
+mod answer;
+mod faults;
+mod fleet;
+mod twins;
+
+use answer::Problem;
+
+/// How long requests under way may take at a stop.
+const STOP_GRACE: Duration = Duration::from_secs(1);
+
+/// Serves until `stop`.
+pub(crate) async fn serve(listener: TcpListener, parts: Arc<Parts>, stop: CancellationToken) {
+    let listener = listener.tap_io(|stream| {
+        // A socket that refuses the option works all the same, only slower.
+        let _ = stream.set_nodelay(true);
+    });
+    let serving = axum::serve(listener, router(parts)).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let deadline = async {
+        stop.cancelled().await;
+        tokio::time::sleep(STOP_GRACE).await;
+    };
+    tokio::select! {
+        biased;
+        outcome = serving.into_future() => {
+            if let Err(error) = outcome {
+                tracing::error!(error = &error as &dyn std::error::Error, "the control port stopped");
+            }
+        }
+        () = deadline => {}
+    }
+}
+
+fn router(parts: Arc<Parts>) -> Router {
+    let identity = || put(twins::register).delete(twins::remove);
+    let twin = || get(twins::read).patch(twins::merge).put(twins::replace);
+    Router::new()
+        .route("/health", get(twins::health))
+        .route("/endpoints", get(twins::endpoints))
+        .route("/devices/{device}", identity())
+        .route("/devices/{device}/modules/{module}", identity())
+        .route("/twins", get(twins::page))
+        .route("/twins/{device}", twin())
+        .route("/twins/{device}/modules/{module}", twin())
+        .route("/twins/{device}/reported", patch(twins::report))
+        .route("/twins/{device}/modules/{module}/reported", patch(twins::report))
+        .route("/fleet", post(fleet::start).get(fleet::show).delete(fleet::stop))
+        .route("/fleet/next", post(fleet::next))
+        .route("/counters", get(faults::counters))
+        .route("/counters/cosmos/reset", post(faults::reset_cosmos_counters))
+        .route(
+            "/faults/delivery",
+            get(faults::delivery).put(faults::set_delivery),
+        )
+        .route("/faults/cosmos", get(faults::cosmos).put(faults::set_cosmos))
+        .route("/shutdown", post(fleet::shutdown))
+        .fallback(async || Problem::new(StatusCode::NOT_FOUND, "unknown_path", "there is no such path"))
+        .method_not_allowed_fallback(async || {
+            Problem::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "unknown_method",
+                "the path does not take this method",
+            )
+        })
+        .with_state(parts)
+}

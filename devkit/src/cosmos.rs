@@ -1,1 +1,22 @@
-//! To come.
+//! Cosmos DB: the SDK's in-memory emulator as an HTTP server, so that other processes and other languages use it.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`Server`] | one account with one container (partition key `/deviceId`), seeded at start |
+//! | `bridge` | HTTP request → emulator → HTTP answer |
+//! | `authorization` | the master-key signature, checked as the service does |
+//! | [`Faults`] | wrong answers, before or after the work is done; latency; outage |
+//! | [`Counters`] | requests and request units by operation and status |
+//!
+//! The emulator sits behind a feature of the SDK without promises on compatibility, so its version is pinned and it
+//! is used here only. It has no time to live and no unique ids across restarts: everything is in memory.
+
+mod authorization;
+mod bridge;
+mod counters;
+mod faults;
+mod server;
+
+pub use counters::{Counters, OperationCount};
+pub use faults::{Fault, FaultError, Faults, Moment, Operations};
+pub use server::{Error, Options, Server};

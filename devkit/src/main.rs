@@ -1,1 +1,55 @@
-fn main() {}
+//! The command line of devkit: start a local Azure, drive a fleet in it, and judge the mirror.
+//!
+//! Standard output carries results only: `up` prints one JSON line with all endpoints, `verify` its report. Exit
+//! codes: 0 done and equal, 1 different, 2 an error, which is one line on standard error.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod cli;
+
+fn main() -> ExitCode {
+    let command = match cli::Command::try_parse() {
+        Ok(command) => command,
+        Err(error) if error.use_stderr() => {
+            // clap's first line says what is wrong; the rest is help.
+            let text = error.to_string();
+            return fail(
+                text.lines()
+                    .next()
+                    .unwrap_or_default()
+                    .trim_start_matches("error: "),
+            );
+        }
+        Err(help) => {
+            print(help.to_string().trim_end());
+            return ExitCode::SUCCESS;
+        }
+    };
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("DEVKIT_LOG").unwrap_or_else(|_| "warn".into()),
+        )
+        .init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("cannot start the runtime: {error}")),
+    };
+    match runtime.block_on(command.run(print)) {
+        Ok(code) => code,
+        Err(error) => fail(&format!("{error:#}")),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the result of the command")]
+fn print(text: &str) {
+    println!("{text}");
+}
+
+#[expect(clippy::print_stderr, reason = "the one line that says what is wrong")]
+fn fail(message: &str) -> ExitCode {
+    eprintln!("devkit: {}", message.replace('\n', " "));
+    ExitCode::from(2)
+}

@@ -1,1 +1,303 @@
-//! To come.
+//! One process that holds the whole local Azure: broker, Cosmos DB, hub and control port.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    broker::{self, Broker},
+    control, cosmos, fleet, iothub,
+};
+
+mod route;
+
+use route::BrokerRoute;
+
+/// How often updates that a coalescing fault holds back are sent, if no later update took them along.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What to start, and where. Port 0 takes a free one.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The broker's address.
+    pub eventhubs: SocketAddr,
+    /// Cosmos DB's address.
+    pub cosmos: SocketAddr,
+    /// The control port's address.
+    pub control: SocketAddr,
+    /// The Event Hubs for the two sources.
+    pub hubs: iothub::HubNames,
+    /// Partitions of each Event Hub.
+    pub partitions: u16,
+    /// Consumer groups of each Event Hub, besides `$Default`.
+    pub consumer_groups: Vec<String>,
+    /// The token that the broker accepts; absent, it accepts any.
+    pub token: Option<String>,
+    /// The IoT hub.
+    pub iothub: iothub::Options,
+    /// The database for the twins.
+    pub database: String,
+    /// The container for the twins.
+    pub container: String,
+    /// Whether requests to Cosmos DB have to be signed with the key in [`Endpoints`].
+    pub verify_cosmos_key: bool,
+    /// Provisioned throughput of the container, in request units per second; absent: no throttling.
+    pub throughput: Option<u64>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let free = SocketAddr::from(([127, 0, 0, 1], 0));
+        let cosmos = cosmos::Options::default();
+        Self {
+            eventhubs: free,
+            cosmos: free,
+            control: free,
+            hubs: iothub::HubNames::default(),
+            partitions: 4,
+            consumer_groups: Vec::new(),
+            token: None,
+            iothub: iothub::Options::default(),
+            database: cosmos.database,
+            container: cosmos.container,
+            verify_cosmos_key: true,
+            throughput: None,
+        }
+    }
+}
+
+/// Where everything is, in the form that programs read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoints {
+    /// The broker, as `amqp://host:port`: plaintext.
+    pub eventhubs: String,
+    /// The fully qualified namespace to name to a client; the socket is at [`Endpoints::eventhubs`].
+    pub namespace: String,
+    /// The Event Hub with lifecycle events.
+    pub lifecycle_hub: String,
+    /// The Event Hub with twin changes.
+    pub twin_changes_hub: String,
+    /// Cosmos DB, as `http://host:port/`.
+    pub cosmos: String,
+    /// Its account key in base64. It opens nothing but this process.
+    pub cosmos_key: String,
+    /// The database for the twins.
+    pub database: String,
+    /// The container for the twins, with partition key `/deviceId`.
+    pub container: String,
+    /// The IoT hub's name: `hubName` of its events.
+    pub iothub_name: String,
+    /// The control port, as `http://host:port`.
+    pub control: String,
+    /// A token that the broker accepts.
+    pub token: String,
+}
+
+/// Why the stack could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The broker.
+    #[error("cannot start the event hubs broker on {address}")]
+    Broker {
+        /// Its address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: broker::Error,
+    },
+    /// Cosmos DB.
+    #[error("cannot start cosmos db on {address}")]
+    Cosmos {
+        /// Its address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: cosmos::Error,
+    },
+    /// The control port.
+    #[error("cannot listen on {address} for the control port")]
+    Control {
+        /// Its address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// The parts that the control port works with.
+pub(crate) struct Parts {
+    pub(crate) broker: Arc<Broker>,
+    pub(crate) cosmos: cosmos::Server,
+    pub(crate) hub: Arc<iothub::Service>,
+    pub(crate) fleet: fleet::Runner,
+    pub(crate) endpoints: Endpoints,
+    /// Set by `POST /shutdown`: whoever holds the stack is asked to stop it.
+    pub(crate) shutdown: CancellationToken,
+}
+
+/// A running local Azure.
+pub struct Stack {
+    parts: Arc<Parts>,
+    stop: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Stack {
+    /// Starts everything, or nothing.
+    ///
+    /// # Errors
+    /// An address that is taken, or a setting that makes no sense.
+    pub async fn start(options: Options) -> Result<Self, Error> {
+        let control_error = |source| Error::Control {
+            address: options.control,
+            source,
+        };
+        let listener = tokio::net::TcpListener::bind(options.control)
+            .await
+            .map_err(control_error)?;
+        let control = listener.local_addr().map_err(control_error)?;
+        let cosmos_key = STANDARD.encode("the account key of a local devkit, which guards nothing");
+        let cosmos = cosmos::Server::start(cosmos::Options {
+            listen: options.cosmos,
+            database: options.database.clone(),
+            container: options.container.clone(),
+            key: options.verify_cosmos_key.then(|| cosmos_key.clone()),
+            throughput: options.throughput,
+            ..cosmos::Options::default()
+        })
+        .await
+        .map_err(|source| Error::Cosmos {
+            address: options.cosmos,
+            source,
+        })?;
+        let broker = match Broker::start(broker_options(&options)).await {
+            Ok(broker) => Arc::new(broker),
+            Err(source) => {
+                cosmos.stop().await;
+                return Err(Error::Broker {
+                    address: options.eventhubs,
+                    source,
+                });
+            }
+        };
+        let endpoints = Endpoints {
+            eventhubs: format!("amqp://{}", broker.address()),
+            namespace: "devkit.servicebus.localhost".to_owned(),
+            lifecycle_hub: options.hubs.lifecycle.clone(),
+            twin_changes_hub: options.hubs.twin_changes.clone(),
+            cosmos: cosmos.endpoint(),
+            cosmos_key,
+            database: options.database,
+            container: options.container,
+            iothub_name: options.iothub.name.clone(),
+            control: format!("http://{control}"),
+            token: options.token.unwrap_or_else(|| "devkit".to_owned()),
+        };
+        let route = Arc::new(BrokerRoute::new(Arc::clone(&broker)));
+        let hub = Arc::new(iothub::Service::new(options.iothub, options.hubs, route));
+        let parts = Arc::new(Parts {
+            broker,
+            cosmos,
+            fleet: fleet::Runner::new(Arc::clone(&hub)),
+            hub,
+            endpoints,
+            shutdown: CancellationToken::new(),
+        });
+        let stop = CancellationToken::new();
+        let tasks = vec![
+            tokio::spawn(control::serve(listener, Arc::clone(&parts), stop.clone())),
+            tokio::spawn(flush_held_updates(Arc::clone(&parts.hub), stop.clone())),
+        ];
+        Ok(Self { parts, stop, tasks })
+    }
+
+    /// Where everything is.
+    pub fn endpoints(&self) -> &Endpoints {
+        &self.parts.endpoints
+    }
+
+    /// The IoT hub.
+    pub fn hub(&self) -> &Arc<iothub::Service> {
+        &self.parts.hub
+    }
+
+    /// Cosmos DB: its counters and faults.
+    pub fn cosmos(&self) -> &cosmos::Server {
+        &self.parts.cosmos
+    }
+
+    /// The Event Hubs broker.
+    pub fn broker(&self) -> &Arc<Broker> {
+        &self.parts.broker
+    }
+
+    /// The fleet.
+    pub fn fleet(&self) -> &fleet::Runner {
+        &self.parts.fleet
+    }
+
+    /// Completes when the control port is asked to shut down; the caller then calls [`Stack::stop`].
+    pub async fn shutdown_requested(&self) {
+        self.parts.shutdown.cancelled().await;
+    }
+
+    /// Stops everything; twins, events and documents are gone.
+    pub async fn stop(self) {
+        self.parts.fleet.stop();
+        self.parts.fleet.phase_end().await;
+        self.stop.cancel();
+        for task in self.tasks {
+            // A task that panicked has nothing left to stop.
+            let _ = task.await;
+        }
+        self.parts.broker.stop().await;
+        self.parts.cosmos.stop().await;
+    }
+}
+
+fn broker_options(options: &Options) -> broker::Options {
+    let mut names = vec![options.hubs.lifecycle.clone(), options.hubs.twin_changes.clone()];
+    names.dedup();
+    let mut consumer_groups = vec!["$Default".to_owned()];
+    consumer_groups.extend(
+        options
+            .consumer_groups
+            .iter()
+            .filter(|group| *group != "$Default")
+            .cloned(),
+    );
+    let hubs = names
+        .into_iter()
+        .map(|name| broker::HubOptions {
+            name,
+            partitions: options.partitions,
+            consumer_groups: consumer_groups.clone(),
+        })
+        .collect();
+    broker::Options {
+        listen: options.eventhubs,
+        hubs,
+        accepted_token: options.token.clone(),
+    }
+}
+
+async fn flush_held_updates(hub: Arc<iothub::Service>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(FLUSH_INTERVAL);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        if let Err(error) = hub.flush() {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "updates held back could not be sent"
+            );
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! The subcommands.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use clap::{Args, Parser, ValueEnum};
+use devkit::{
+    fleet::{Plan, Progress, State},
+    iothub::HubNames,
+    stack::{self, Endpoints, Stack},
+    verify::{Report, verify},
+};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::{signal::unix, time::Instant};
+
+/// How often a run's progress and the mirror's state are looked at.
+const POLL: Duration = Duration::from_millis(200);
+
+/// A local Azure for twinsync: Event Hubs, Cosmos DB and an IoT hub with a fleet of devices.
+#[derive(Debug, Parser)]
+#[command(name = "devkit", version)]
+pub(crate) enum Command {
+    /// Starts everything, prints the endpoints as one JSON line, and serves until SIGINT or SIGTERM.
+    Up(Up),
+    /// Runs a fleet in a running devkit and prints its progress at the end.
+    Fleet(Fleet),
+    /// Compares every document in Cosmos DB with the hub's twin: exit code 0 if equal, 1 if not.
+    Verify(Verify),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Address to listen on.
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    address: IpAddr,
+    /// Port of the Event Hubs broker; 0 takes a free one.
+    #[arg(long, default_value_t = 0)]
+    eventhubs_port: u16,
+    /// Port of Cosmos DB; 0 takes a free one.
+    #[arg(long, default_value_t = 0)]
+    cosmos_port: u16,
+    /// Port of the control interface; 0 takes a free one.
+    #[arg(long, default_value_t = 0)]
+    control_port: u16,
+    /// Partitions of each Event Hub.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
+    partitions: u16,
+    /// Event Hub for lifecycle events.
+    #[arg(long, default_value = "lifecycle")]
+    lifecycle_hub: String,
+    /// Event Hub for twin changes; may be the same.
+    #[arg(long, default_value = "twin-changes")]
+    twin_changes_hub: String,
+    /// A consumer group besides $Default; may be repeated.
+    #[arg(long = "consumer-group")]
+    consumer_groups: Vec<String>,
+    /// Name of the IoT hub.
+    #[arg(long, default_value = "devkit-hub")]
+    iothub_name: String,
+    /// Provisioned request units per second, at least 400; without it nothing is throttled.
+    #[arg(long)]
+    throughput: Option<u64>,
+    /// The only token that the broker accepts; without it any token will do.
+    #[arg(long)]
+    token: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Fleet {
+    /// Control port of a running devkit, such as http://127.0.0.1:8090.
+    #[arg(long)]
+    control: String,
+    /// Devices to register.
+    #[arg(long, default_value_t = 100)]
+    devices: usize,
+    /// Events to emit in all.
+    #[arg(long, default_value_t = 5_000)]
+    events: u64,
+    /// The same seed gives the same operations.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Events per second; without it, as fast as possible.
+    #[arg(long)]
+    rate: Option<f64>,
+    /// Share of devices with modules.
+    #[arg(long, default_value_t = 0.1)]
+    modules: f64,
+    /// Phases; ids are re-created in a later phase than they are deleted in.
+    #[arg(long, default_value_t = 3)]
+    phases: usize,
+    /// Put before each device id, so that several fleets can share a hub.
+    #[arg(long, default_value = "")]
+    prefix: String,
+    /// What to wait for between two phases.
+    #[arg(long, value_enum, default_value_t = Barrier::Verify)]
+    barrier: Barrier,
+    /// How long to wait for it, in seconds.
+    #[arg(long, default_value_t = 300)]
+    barrier_timeout: u64,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Barrier {
+    /// Until the documents in Cosmos DB equal the twins.
+    Verify,
+    /// Nothing: the mirror may then be unable to decide what belongs to which life of a device.
+    None,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// Control port of a running devkit, such as http://127.0.0.1:8090.
+    #[arg(long)]
+    control: String,
+    /// Print the report as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Command {
+    /// Runs the command; `print` takes its results.
+    pub(crate) async fn run(self, print: fn(&str)) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Up(up) => up.run(print).await,
+            Self::Fleet(fleet) => fleet.run(print).await,
+            Self::Verify(verify) => verify.run(print).await,
+        }
+    }
+}
+
+impl Up {
+    async fn run(self, print: fn(&str)) -> anyhow::Result<ExitCode> {
+        // Before the line with the endpoints: whoever reads it may send a signal at once.
+        let mut terminate = unix::signal(unix::SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+        let mut interrupt = unix::signal(unix::SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+        let at = |port| SocketAddr::new(self.address, port);
+        let defaults = stack::Options::default();
+        let stack = Stack::start(stack::Options {
+            eventhubs: at(self.eventhubs_port),
+            cosmos: at(self.cosmos_port),
+            control: at(self.control_port),
+            partitions: self.partitions,
+            hubs: HubNames {
+                lifecycle: self.lifecycle_hub,
+                twin_changes: self.twin_changes_hub,
+            },
+            consumer_groups: self.consumer_groups,
+            iothub: devkit::iothub::Options {
+                name: self.iothub_name,
+                ..defaults.iothub
+            },
+            throughput: self.throughput,
+            token: self.token,
+            ..defaults
+        })
+        .await?;
+        print(&serde_json::to_string(stack.endpoints())?);
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = stack.shutdown_requested() => {}
+        }
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => bail!("stopped by a second signal"),
+            _ = interrupt.recv() => bail!("stopped by a second signal"),
+            () = stack.stop() => Ok(ExitCode::SUCCESS),
+        }
+    }
+}
+
+impl Fleet {
+    async fn run(self, print: fn(&str)) -> anyhow::Result<ExitCode> {
+        let control = Control::new(&self.control);
+        let plan = Plan {
+            devices: self.devices,
+            events: self.events,
+            seed: self.seed,
+            modules: self.modules,
+            phases: self.phases,
+            prefix: self.prefix,
+        };
+        let mut body = serde_json::to_value(plan)?;
+        body["rate"] = json!(self.rate);
+        let endpoints: Endpoints = control.get("/endpoints").await?;
+        control.post("/fleet", &body).await?;
+        loop {
+            let progress: Progress = control.get("/fleet").await?;
+            match progress.state {
+                State::Running => tokio::time::sleep(POLL).await,
+                State::Waiting => {
+                    if let Barrier::Verify = self.barrier {
+                        caught_up(&endpoints, Duration::from_secs(self.barrier_timeout)).await?;
+                    }
+                    control.post("/fleet/next", &Value::Null).await?;
+                }
+                State::Done => {
+                    print(&serde_json::to_string(&progress)?);
+                    return Ok(ExitCode::SUCCESS);
+                }
+                State::Idle | State::Stopped | State::Failed => {
+                    bail!(
+                        "the fleet ended early: {}",
+                        progress.error.as_deref().unwrap_or("it was stopped")
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Waits until every document equals its twin.
+async fn caught_up(endpoints: &Endpoints, patience: Duration) -> anyhow::Result<()> {
+    let started = Instant::now();
+    loop {
+        let report: Report = verify(endpoints).await?;
+        if report.is_equal() {
+            return Ok(());
+        }
+        if started.elapsed() > patience {
+            bail!(
+                "the mirror did not catch up within {} s: {report}",
+                patience.as_secs()
+            );
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+impl Verify {
+    async fn run(self, print: fn(&str)) -> anyhow::Result<ExitCode> {
+        let endpoints: Endpoints = Control::new(&self.control).get("/endpoints").await?;
+        let report = verify(&endpoints).await?;
+        print(&if self.json {
+            serde_json::to_string(&report)?
+        } else {
+            report.to_string()
+        });
+        Ok(if report.is_equal() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(1)
+        })
+    }
+}
+
+/// A client of the control port.
+struct Control {
+    url: String,
+    client: reqwest::Client,
+}
+
+impl Control {
+    fn new(url: &str) -> Self {
+        Self {
+            url: url.trim_end_matches('/').to_owned(),
+            client: reqwest::Client::new(),
+        }
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        let url = format!("{}{path}", self.url);
+        let answer = Self::answer(self.client.get(&url), &url).await?;
+        serde_json::from_value(answer).with_context(|| format!("{url} does not answer as a devkit does"))
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> anyhow::Result<()> {
+        let url = format!("{}{path}", self.url);
+        Self::answer(self.client.post(&url).json(body), &url).await?;
+        Ok(())
+    }
+
+    /// The JSON answer; of an error, its message.
+    async fn answer(request: reqwest::RequestBuilder, url: &str) -> anyhow::Result<Value> {
+        let response = request
+            .send()
+            .await
+            .with_context(|| format!("cannot reach the devkit at {url}"))?;
+        let status = response.status();
+        let answer: Value = response
+            .json()
+            .await
+            .with_context(|| format!("{url} does not answer as a devkit does"))?;
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let message = answer
+            .pointer("/error/message")
+            .and_then(Value::as_str)
+            .unwrap_or("no reason given");
+        bail!("{url} refused with {status}: {message}");
+    }
+}

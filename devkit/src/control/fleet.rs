@@ -1,0 +1,54 @@
+//! Fleets over the control port.
+
+use std::sync::Arc;
+
+use axum::{Json, body::Bytes, extract::State, http::StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::answer::{Problem, read as read_body};
+use crate::{
+    fleet::{Pace, Plan, Progress},
+    stack::Parts,
+};
+
+/// A plan and how fast to carry it out: `rate` in events per second; absent, as fast as possible.
+#[derive(Deserialize, Serialize)]
+struct Request {
+    #[serde(flatten)]
+    plan: Map<String, Value>,
+    #[serde(default)]
+    rate: Option<f64>,
+}
+
+pub(super) async fn start(
+    State(parts): State<Arc<Parts>>,
+    body: Bytes,
+) -> Result<(StatusCode, Json<Progress>), Problem> {
+    let request: Request = read_body(&body)?;
+    let plan: Plan = serde_json::from_value(Value::Object(request.plan))
+        .map_err(|error| Problem::bad_request(format!("the plan is not as expected: {error}")))?;
+    parts
+        .fleet
+        .start(plan, request.rate.map_or(Pace::Backlog, Pace::Rate))?;
+    Ok((StatusCode::ACCEPTED, Json(parts.fleet.progress())))
+}
+
+pub(super) async fn next(State(parts): State<Arc<Parts>>) -> Result<(StatusCode, Json<Progress>), Problem> {
+    parts.fleet.start_next_phase()?;
+    Ok((StatusCode::ACCEPTED, Json(parts.fleet.progress())))
+}
+
+pub(super) async fn show(State(parts): State<Arc<Parts>>) -> Json<Progress> {
+    Json(parts.fleet.progress())
+}
+
+pub(super) async fn stop(State(parts): State<Arc<Parts>>) -> Json<Progress> {
+    parts.fleet.stop();
+    Json(parts.fleet.phase_end().await)
+}
+
+pub(super) async fn shutdown(State(parts): State<Arc<Parts>>) -> (StatusCode, Json<Value>) {
+    parts.shutdown.cancel();
+    (StatusCode::ACCEPTED, Json(json!({ "status": "stopping" })))
+}

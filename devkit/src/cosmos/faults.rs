@@ -1,0 +1,407 @@
+//! Faults that a client of Cosmos DB has to live with, put between the socket and the emulator.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use axum::http::{HeaderMap, Method};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use serde::{Deserialize, Serialize};
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operation {
+    Read,
+    Create,
+    Replace,
+    Upsert,
+    Delete,
+    Patch,
+    Query,
+    Batch,
+    Feed,
+    Metadata,
+}
+
+impl Operation {
+    pub(super) fn of(method: &Method, path: &str, headers: &HeaderMap) -> Self {
+        let segments = path.split('/').filter(|segment| !segment.is_empty()).count();
+        let is_true = |name: &str| {
+            headers
+                .get(name)
+                .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"))
+        };
+        let in_documents = path.split('/').filter(|segment| !segment.is_empty()).nth(4) == Some("docs");
+        match (method.as_str(), segments) {
+            _ if !in_documents => Self::Metadata,
+            ("GET", 5) => Self::Feed,
+            ("POST", 5) if is_true("x-ms-cosmos-is-query-plan-request") => Self::Metadata,
+            ("POST", 5) if is_true("x-ms-documentdb-isquery") || is_true("x-ms-documentdb-query") => {
+                Self::Query
+            }
+            ("POST", 5) if is_true("x-ms-cosmos-is-batch-request") => Self::Batch,
+            ("POST", 5) if is_true("x-ms-documentdb-is-upsert") => Self::Upsert,
+            ("POST", 5) => Self::Create,
+            ("GET", 6) => Self::Read,
+            ("PUT", 6) => Self::Replace,
+            ("DELETE", 6) => Self::Delete,
+            ("PATCH", 6) => Self::Patch,
+            _ => Self::Metadata,
+        }
+    }
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Create => "create",
+            Self::Replace => "replace",
+            Self::Upsert => "upsert",
+            Self::Delete => "delete",
+            Self::Patch => "patch",
+            Self::Query => "query",
+            Self::Batch => "batch",
+            Self::Feed => "feed",
+            Self::Metadata => "metadata",
+        }
+    }
+
+    const fn writes(self) -> bool {
+        match self {
+            Self::Create | Self::Replace | Self::Upsert | Self::Delete | Self::Patch | Self::Batch => true,
+            Self::Read | Self::Query | Self::Feed | Self::Metadata => false,
+        }
+    }
+}
+
+/// When a fault strikes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Moment {
+    /// The request is answered without being performed.
+    #[default]
+    Before,
+    /// The request is performed, and the client is told otherwise: the reply to a success is lost.
+    After,
+}
+
+/// Which requests a fault is meant for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Operations {
+    /// Create, replace, upsert, delete, patch and batch.
+    #[default]
+    Writes,
+    /// Point reads, queries and feeds.
+    Reads,
+    /// Both, but not the account's own metadata.
+    Documents,
+}
+
+impl Operations {
+    fn contains(self, operation: Operation) -> bool {
+        match self {
+            Self::Writes => operation.writes(),
+            Self::Reads => !operation.writes() && operation != Operation::Metadata,
+            Self::Documents => operation != Operation::Metadata,
+        }
+    }
+}
+
+/// One fault: a wrong answer for the next requests, or for a share of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Fault {
+    /// The answer: 408, 429, 449, 500 or 503.
+    pub status: u16,
+    /// Before the request is performed, or after.
+    #[serde(default)]
+    pub when: Moment,
+    /// Which requests.
+    #[serde(default)]
+    pub operations: Operations,
+    /// Strikes this many times and is then over; without it, for ever.
+    #[serde(default)]
+    pub next: Option<u64>,
+    /// The chance to strike, 1 by default.
+    #[serde(default = "certain")]
+    pub probability: f64,
+    /// With status 429 or 449: how long the client is told to wait, in milliseconds.
+    #[serde(default = "default_retry_after")]
+    pub retry_after_ms: u64,
+}
+
+fn certain() -> f64 {
+    1.0
+}
+
+fn default_retry_after() -> u64 {
+    10
+}
+
+impl Fault {
+    /// `status` for the next `next` writes, before they are performed.
+    pub fn next(status: u16, next: u64) -> Self {
+        Self {
+            status,
+            when: Moment::Before,
+            operations: Operations::Writes,
+            next: Some(next),
+            probability: 1.0,
+            retry_after_ms: default_retry_after(),
+        }
+    }
+
+    /// The same fault after the request was performed.
+    pub fn after(self) -> Self {
+        Self {
+            when: Moment::After,
+            ..self
+        }
+    }
+
+    /// The same fault for other requests.
+    pub fn on(self, operations: Operations) -> Self {
+        Self { operations, ..self }
+    }
+}
+
+/// All faults of the account.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Faults {
+    /// Seeds the generator behind the probabilities.
+    pub seed: u64,
+    /// Looked through in order; the first that strikes answers.
+    pub answers: Vec<Fault>,
+    /// Added to every request on documents, in milliseconds.
+    pub latency_ms: u64,
+    /// Every request, metadata too, is answered with 503 and nothing is performed.
+    pub outage: bool,
+}
+
+/// A fault that makes no sense.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum FaultError {
+    /// The status is not one of those that a fault can answer with.
+    #[error("a fault answers with 408, 429, 449, 500 or 503, not {0}")]
+    Status(u16),
+    /// The probability is out of range.
+    #[error("probability is a number between 0 and 1, not {0}")]
+    Probability(f64),
+}
+
+impl Faults {
+    /// Checks statuses and probabilities.
+    ///
+    /// # Errors
+    /// The first fault that makes no sense.
+    pub fn validate(&self) -> Result<(), FaultError> {
+        for fault in &self.answers {
+            if ![408, 429, 449, 500, 503].contains(&fault.status) {
+                return Err(FaultError::Status(fault.status));
+            }
+            if !(0.0..=1.0).contains(&fault.probability) {
+                return Err(FaultError::Probability(fault.probability));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What to do with one request.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Verdict {
+    pub(super) delay: Duration,
+    /// The answer instead of the emulator's, and when.
+    pub(super) answer: Option<Answer>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) when: Moment,
+    pub(super) retry_after_ms: u64,
+}
+
+/// The faults in force, with what is left of them.
+#[derive(Debug)]
+pub(super) struct Injector(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    faults: Faults,
+    random: StdRng,
+}
+
+impl Injector {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(State {
+            faults: Faults::default(),
+            random: StdRng::seed_from_u64(0),
+        }))
+    }
+
+    pub(super) fn set(&self, faults: Faults) {
+        let random = StdRng::seed_from_u64(faults.seed);
+        *self.lock() = State { faults, random };
+    }
+
+    /// The faults with what is left of them.
+    pub(super) fn get(&self) -> Faults {
+        self.lock().faults.clone()
+    }
+
+    pub(super) fn judge(&self, operation: Operation) -> Verdict {
+        let mut state = self.lock();
+        let State { faults, random } = &mut *state;
+        if faults.outage {
+            let answer = Answer {
+                status: 503,
+                when: Moment::Before,
+                retry_after_ms: 0,
+            };
+            return Verdict {
+                delay: Duration::ZERO,
+                answer: Some(answer),
+            };
+        }
+        if operation == Operation::Metadata {
+            return Verdict::default();
+        }
+        let struck = faults.answers.iter_mut().find(|fault| {
+            fault.operations.contains(operation)
+                && fault.next != Some(0)
+                && (fault.probability >= 1.0 || random.random_bool(fault.probability))
+        });
+        let answer = struck.map(|fault| {
+            fault.next = fault.next.map(|left| left - 1);
+            Answer {
+                status: fault.status,
+                when: fault.when,
+                retry_after_ms: fault.retry_after_ms,
+            }
+        });
+        Verdict {
+            delay: Duration::from_millis(faults.latency_ms),
+            answer,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answers(faults: Vec<Fault>, operations: &[Operation]) -> Vec<Option<u16>> {
+        let injector = Injector::new();
+        injector.set(Faults {
+            answers: faults,
+            ..Faults::default()
+        });
+        operations
+            .iter()
+            .map(|operation| injector.judge(*operation).answer.map(|answer| answer.status))
+            .collect()
+    }
+
+    #[test]
+    fn a_counted_fault_strikes_its_operations_and_is_then_over() {
+        use Operation::{Create, Read, Replace};
+        let seen = answers(vec![Fault::next(429, 2)], &[Read, Create, Read, Replace, Create]);
+        assert_eq!(seen, [None, Some(429), None, Some(429), None]);
+    }
+
+    #[test]
+    fn the_first_fault_in_the_list_that_strikes_answers() {
+        use Operation::Create;
+        let seen = answers(
+            vec![Fault::next(449, 1), Fault::next(500, 1)],
+            &[Create, Create, Create],
+        );
+        assert_eq!(seen, [Some(449), Some(500), None]);
+    }
+
+    #[test]
+    fn an_outage_answers_everything_and_other_faults_spare_metadata() {
+        let injector = Injector::new();
+        injector.set(Faults {
+            outage: true,
+            ..Faults::default()
+        });
+        assert_eq!(
+            injector
+                .judge(Operation::Metadata)
+                .answer
+                .map(|answer| answer.status),
+            Some(503)
+        );
+        let all = Fault {
+            operations: Operations::Documents,
+            next: None,
+            ..Fault::next(503, 1)
+        };
+        assert_eq!(
+            answers(vec![all], &[Operation::Metadata, Operation::Query]),
+            [None, Some(503)]
+        );
+    }
+
+    #[test]
+    fn operations_are_told_apart_by_path_and_headers() {
+        let of = |method: Method, path: &str, header: &'static str| {
+            let mut headers = HeaderMap::new();
+            if !header.is_empty() {
+                headers.insert(header, "True".parse().unwrap());
+            }
+            Operation::of(&method, path, &headers)
+        };
+        assert_eq!(of(Method::GET, "/", ""), Operation::Metadata);
+        assert_eq!(
+            of(Method::GET, "/dbs/d/colls/c/pkranges", ""),
+            Operation::Metadata
+        );
+        assert_eq!(of(Method::GET, "/dbs/d/colls/c/docs/x", ""), Operation::Read);
+        assert_eq!(of(Method::POST, "/dbs/d/colls/c/docs", ""), Operation::Create);
+        assert_eq!(
+            of(Method::POST, "/dbs/d/colls/c/docs", "x-ms-documentdb-isquery"),
+            Operation::Query
+        );
+        assert_eq!(
+            of(Method::POST, "/dbs/d/colls/c/docs", "x-ms-documentdb-is-upsert"),
+            Operation::Upsert
+        );
+        assert_eq!(
+            of(
+                Method::POST,
+                "/dbs/d/colls/c/docs",
+                "x-ms-cosmos-is-query-plan-request"
+            ),
+            Operation::Metadata
+        );
+    }
+
+    #[test]
+    fn only_statuses_and_probabilities_that_make_sense_are_accepted() {
+        let with = |fault: Fault| {
+            Faults {
+                answers: vec![fault],
+                ..Faults::default()
+            }
+            .validate()
+        };
+        assert_eq!(with(Fault::next(200, 1)), Err(FaultError::Status(200)));
+        assert_eq!(
+            with(Fault {
+                probability: 1.5,
+                ..Fault::next(429, 1)
+            }),
+            Err(FaultError::Probability(1.5))
+        );
+        assert_eq!(with(Fault::next(429, 1).after()), Ok(()));
+    }
+}

@@ -1,0 +1,392 @@
+//! Carries out a plan against a hub, in the background.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{Fleet, Plan, PlanError};
+use crate::iothub::{Operation, RouteError, Service, ServiceError};
+
+/// Operations between two looks at the clock, the stop signal and the other tasks of the thread.
+const CHUNK: u64 = 64;
+/// How often a fleet at a rate wakes up; a slower rate wakes up once per event.
+const TICK: Duration = Duration::from_millis(5);
+
+/// How fast the fleet works.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Pace {
+    /// As fast as the hub takes it.
+    Backlog,
+    /// This many events per second.
+    Rate(f64),
+}
+
+/// Where a run stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum State {
+    /// No run was started.
+    #[default]
+    Idle,
+    /// A phase is under way.
+    Running,
+    /// A phase is over, and the next waits to be started.
+    Waiting,
+    /// The plan is carried out.
+    Done,
+    /// The run was stopped.
+    Stopped,
+    /// The run failed.
+    Failed,
+}
+
+/// What a run has done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Counts {
+    /// Operations performed.
+    pub operations: u64,
+    /// Events that the hub emitted for them, before faults of delivery.
+    pub events: u64,
+    /// Operations by kind: `create`, `report`, `patch`, `replace`, `delete`.
+    pub operations_by_kind: BTreeMap<String, u64>,
+    /// Events by `opType`.
+    pub events_by_type: BTreeMap<String, u64>,
+}
+
+impl Counts {
+    fn add(&mut self, operation: &Operation, changes: &[crate::iothub::Change]) {
+        let kind = match operation {
+            Operation::Create { .. } => "create",
+            Operation::Patch { .. } => "patch",
+            Operation::Replace { .. } => "replace",
+            Operation::Report { .. } => "report",
+            Operation::Delete { .. } => "delete",
+        };
+        self.operations += 1;
+        self.events += changes.len() as u64;
+        add(&mut self.operations_by_kind, kind);
+        for change in changes {
+            add(&mut self.events_by_type, change.operation_type());
+        }
+    }
+}
+
+fn add(counts: &mut BTreeMap<String, u64>, name: &str) {
+    match counts.get_mut(name) {
+        Some(count) => *count += 1,
+        None => {
+            counts.insert(name.to_owned(), 1);
+        }
+    }
+}
+
+/// A run at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// Where the run stands.
+    pub state: State,
+    /// The phase under way or the last one finished, counted from 1; 0 before the first.
+    pub phase: usize,
+    /// How many phases the plan has.
+    pub phases: usize,
+    /// What was done, over all phases.
+    pub counts: Counts,
+    /// Devices and modules that exist.
+    pub live: usize,
+    /// Devices and modules that were deleted and not re-created.
+    pub deleted: usize,
+    /// Seconds of work, without the waits between phases.
+    pub seconds: f64,
+    /// Why the run failed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error: Option<String>,
+}
+
+/// Why a run ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The hub refused an operation: somebody else changed the same devices, or the fleet was run twice.
+    #[error("the hub refused an operation of the fleet; use another prefix if the devices exist already")]
+    Refused(#[source] crate::iothub::Error),
+    /// The hub's events could not be delivered.
+    #[error("an event of the fleet could not be delivered")]
+    NotDelivered(#[source] RouteError),
+}
+
+/// Why a run could not be started or continued.
+#[derive(Debug, thiserror::Error)]
+pub enum RunnerError {
+    /// The plan cannot be carried out.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The rate is not a positive number.
+    #[error("rate is a number of events per second above 0, not {0}")]
+    Rate(f64),
+    /// Another run is not over.
+    #[error("a fleet is under way: wait until it is done or stop it")]
+    Busy,
+    /// There is no next phase.
+    #[error("no fleet waits for its next phase")]
+    NotWaiting,
+}
+
+/// Runs one fleet at a time against a hub. Dropping the runner stops the run.
+pub struct Runner {
+    hub: Arc<Service>,
+    progress: watch::Sender<Progress>,
+    current: Mutex<Current>,
+}
+
+#[derive(Default)]
+struct Current {
+    /// Between phases; a running phase has it.
+    fleet: Arc<Mutex<Option<Fleet>>>,
+    pace: Option<Pace>,
+    stop: CancellationToken,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Runner {
+    /// A runner without a run.
+    pub fn new(hub: Arc<Service>) -> Self {
+        Self {
+            hub,
+            progress: watch::Sender::new(Progress::default()),
+            current: Mutex::new(Current::default()),
+        }
+    }
+
+    /// Starts the first phase of `plan` in the background. Needs a Tokio runtime.
+    ///
+    /// # Errors
+    /// The plan or pace makes no sense, or another run is under way.
+    pub fn start(&self, plan: Plan, pace: Pace) -> Result<(), RunnerError> {
+        if let Pace::Rate(rate) = pace
+            && !(rate.is_finite() && rate > 0.0)
+        {
+            return Err(RunnerError::Rate(rate));
+        }
+        let mut current = self.lock();
+        if matches!(self.progress().state, State::Running | State::Waiting) {
+            return Err(RunnerError::Busy);
+        }
+        let fleet = Fleet::new(plan)?;
+        let phases = fleet.plan().phases;
+        self.progress.send_replace(Progress {
+            phases,
+            ..Progress::default()
+        });
+        *current = Current {
+            pace: Some(pace),
+            ..Current::default()
+        };
+        self.begin(&mut current, fleet, pace);
+        Ok(())
+    }
+
+    /// Starts the next phase of a run that waits for it.
+    ///
+    /// # Errors
+    /// No run waits.
+    pub fn start_next_phase(&self) -> Result<(), RunnerError> {
+        let mut current = self.lock();
+        if self.progress().state != State::Waiting {
+            return Err(RunnerError::NotWaiting);
+        }
+        let fleet = current
+            .fleet
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let (Some(fleet), Some(pace)) = (fleet, current.pace) else {
+            return Err(RunnerError::NotWaiting);
+        };
+        self.begin(&mut current, fleet, pace);
+        Ok(())
+    }
+
+    /// Ends the run after the operation under way.
+    pub fn stop(&self) {
+        self.lock().stop.cancel();
+        self.progress.send_if_modified(|progress| {
+            let waits = progress.state == State::Waiting;
+            if waits {
+                progress.state = State::Stopped;
+            }
+            waits
+        });
+    }
+
+    /// Where the run stands.
+    pub fn progress(&self) -> Progress {
+        self.progress.borrow().clone()
+    }
+
+    /// Waits for the end of the phase under way; returns at once if none is.
+    pub async fn phase_end(&self) -> Progress {
+        let mut progress = self.progress.subscribe();
+        // The sender lives in `self`, so the wait can only end with a phase's end.
+        match progress
+            .wait_for(|progress| progress.state != State::Running)
+            .await
+        {
+            Ok(progress) => progress.clone(),
+            Err(_) => self.progress(),
+        }
+    }
+
+    fn begin(&self, current: &mut Current, mut fleet: Fleet, pace: Pace) {
+        let Some(phase) = fleet.begin_phase() else {
+            self.progress.send_modify(|progress| progress.state = State::Done);
+            return;
+        };
+        self.progress.send_modify(|progress| {
+            progress.state = State::Running;
+            progress.phase = phase + 1;
+        });
+        let run = Phase {
+            hub: Arc::clone(&self.hub),
+            progress: self.progress.clone(),
+            stop: current.stop.clone(),
+            started: Instant::now(),
+            seconds_before: self.progress().seconds,
+        };
+        let back = Arc::clone(&current.fleet);
+        current.task = Some(tokio::spawn(async move {
+            let outcome = run.perform(&mut fleet, pace).await;
+            let state = match &outcome {
+                Err(_) => State::Failed,
+                Ok(()) if run.stop.is_cancelled() => State::Stopped,
+                Ok(()) if phase + 1 == fleet.plan().phases => State::Done,
+                Ok(()) => State::Waiting,
+            };
+            run.report(&fleet);
+            *back.lock().unwrap_or_else(PoisonError::into_inner) = Some(fleet);
+            run.progress.send_modify(|progress| {
+                progress.state = state;
+                progress.error = outcome.err().map(|error| describe(&error));
+            });
+        }));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        let current = self.lock();
+        current.stop.cancel();
+        if let Some(task) = &current.task {
+            task.abort();
+        }
+    }
+}
+
+/// One phase under way.
+struct Phase {
+    hub: Arc<Service>,
+    progress: watch::Sender<Progress>,
+    stop: CancellationToken,
+    started: Instant,
+    seconds_before: f64,
+}
+
+impl Phase {
+    async fn perform(&self, fleet: &mut Fleet, pace: Pace) -> Result<(), RunError> {
+        match pace {
+            Pace::Backlog => {
+                while !self.stop.is_cancelled() && self.some(fleet, CHUNK)? == CHUNK {
+                    tokio::task::yield_now().await;
+                }
+            }
+            Pace::Rate(rate) => self.at_rate(fleet, rate).await?,
+        }
+        // The last updates of a phase must not wait for the next.
+        self.hub.flush().map_err(RunError::NotDelivered)
+    }
+
+    async fn at_rate(&self, fleet: &mut Fleet, rate: f64) -> Result<(), RunError> {
+        let mut ticks = tokio::time::interval(TICK.max(Duration::from_secs_f64(1.0 / rate)));
+        let mut done = 0;
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Ok(()),
+                _ = ticks.tick() => {}
+            }
+            let due = (self.started.elapsed().as_secs_f64() * rate) as u64 + 1;
+            while done < due {
+                let chunk = CHUNK.min(due - done);
+                if self.some(fleet, chunk)? < chunk {
+                    return Ok(());
+                }
+                done += chunk;
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Performs up to `limit` operations; fewer at the end of the phase.
+    fn some(&self, fleet: &mut Fleet, limit: u64) -> Result<u64, RunError> {
+        let mut added = Counts::default();
+        let mut outcome = Ok(());
+        while added.operations < limit {
+            let Some(operation) = fleet.next_operation() else {
+                break;
+            };
+            match self.hub.apply(&operation) {
+                Ok(applied) => added.add(&operation, &applied.changes),
+                Err(ServiceError::Refused(error)) => outcome = Err(RunError::Refused(error)),
+                Err(ServiceError::NotDelivered(error)) => outcome = Err(RunError::NotDelivered(error)),
+            }
+            if outcome.is_err() {
+                break;
+            }
+        }
+        self.progress.send_modify(|progress| {
+            let counts = &mut progress.counts;
+            counts.operations += added.operations;
+            counts.events += added.events;
+            for (total, added) in [
+                (&mut counts.operations_by_kind, &added.operations_by_kind),
+                (&mut counts.events_by_type, &added.events_by_type),
+            ] {
+                for (name, count) in added {
+                    *total.entry(name.clone()).or_default() += count;
+                }
+            }
+        });
+        self.report(fleet);
+        outcome.map(|()| added.operations)
+    }
+
+    fn report(&self, fleet: &Fleet) {
+        self.progress.send_modify(|progress| {
+            progress.live = fleet.live();
+            progress.deleted = fleet.deleted();
+            progress.seconds = self.seconds_before + self.started.elapsed().as_secs_f64();
+        });
+    }
+}
+
+/// The error with its causes, in one line.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,275 @@
+//! The rules for what a twin section may hold, as Microsoft documents them for device twins ("Understand and
+//! use device twins": format and size; "IoT Hub quotas and throttling").
+
+use serde_json::{Map, Value};
+
+use super::Error;
+
+/// Objects and arrays nested below a section; the section itself does not count.
+const DEEPEST: usize = 10;
+const LONGEST_KEY_BYTES: usize = 1024;
+const LONGEST_STRING_BYTES: usize = 4096;
+const SMALLEST_INTEGER: i64 = -(1 << 52);
+const LARGEST_INTEGER: i64 = (1 << 52) - 1;
+
+/// A part of the twin that has its own size limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SectionName {
+    Tags,
+    Desired,
+    Reported,
+}
+
+impl SectionName {
+    fn limit_bytes(self) -> usize {
+        match self {
+            Self::Tags => 8 * 1024,
+            Self::Desired | Self::Reported => 32 * 1024,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Tags => "tags",
+            Self::Desired => "properties.desired",
+            Self::Reported => "properties.reported",
+        }
+    }
+
+    fn path(self) -> &'static str {
+        match self {
+            Self::Tags => "/tags",
+            Self::Desired => "/properties/desired",
+            Self::Reported => "/properties/reported",
+        }
+    }
+}
+
+/// Whether a null may stand for "remove this key".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Nulls {
+    Remove,
+    Refuse,
+}
+
+/// Checks what a writer sent for a section, before anything is merged.
+pub(super) fn check_values(
+    section: SectionName,
+    values: &Map<String, Value>,
+    nulls: Nulls,
+) -> Result<(), Error> {
+    let mut path = section.path().to_owned();
+    check_object(values, nulls, 1, &mut path)
+}
+
+/// Checks the size that a section would have after a write.
+pub(super) fn check_size(section: SectionName, values: &Map<String, Value>) -> Result<(), Error> {
+    let bytes = object_bytes(values);
+    let limit = section.limit_bytes();
+    if bytes > limit {
+        return Err(Error::TooLarge {
+            section: section.name(),
+            bytes,
+            limit,
+        });
+    }
+    Ok(())
+}
+
+fn check_object(
+    values: &Map<String, Value>,
+    nulls: Nulls,
+    depth: usize,
+    path: &mut String,
+) -> Result<(), Error> {
+    for (key, value) in values {
+        let length = path.len();
+        path.push('/');
+        path.push_str(key);
+        check_key(key)
+            .and_then(|()| check_value(value, nulls, depth, path))
+            .map_err(|problem| match problem {
+                Problem::Here(reason) => Error::InvalidTwin {
+                    path: path.clone(),
+                    reason,
+                },
+                Problem::Below(error) => error,
+            })?;
+        path.truncate(length);
+    }
+    Ok(())
+}
+
+enum Problem {
+    Here(String),
+    Below(Error),
+}
+
+fn check_key(key: &str) -> Result<(), Problem> {
+    let reason = if key.is_empty() {
+        "a key must not be empty".to_owned()
+    } else if key.len() > LONGEST_KEY_BYTES {
+        format!("a key must not be longer than {LONGEST_KEY_BYTES} bytes")
+    } else if let Some(character) = key
+        .chars()
+        .find(|character| character.is_control() || matches!(character, '.' | '$' | ' '))
+    {
+        format!("a key must not contain {character:?}")
+    } else {
+        return Ok(());
+    };
+    Err(Problem::Here(reason))
+}
+
+fn check_value(value: &Value, nulls: Nulls, depth: usize, path: &mut String) -> Result<(), Problem> {
+    match value {
+        Value::Null if nulls == Nulls::Refuse => Err(Problem::Here("null is not a value".to_owned())),
+        Value::Null | Value::Bool(_) => Ok(()),
+        Value::Number(number) => check_number(number).map_err(Problem::Here),
+        Value::String(text) if text.len() > LONGEST_STRING_BYTES => Err(Problem::Here(format!(
+            "a string must not be longer than {LONGEST_STRING_BYTES} bytes"
+        ))),
+        Value::String(_) => Ok(()),
+        Value::Array(_) | Value::Object(_) if depth > DEEPEST => Err(Problem::Here(format!(
+            "nesting must not be deeper than {DEEPEST} levels"
+        ))),
+        // Arrays are values as a whole: nothing inside them can be removed, so a null there has no meaning.
+        Value::Array(items) => {
+            for item in items {
+                check_value(item, Nulls::Refuse, depth + 1, path)?;
+            }
+            Ok(())
+        }
+        Value::Object(values) => check_object(values, nulls, depth + 1, path).map_err(Problem::Below),
+    }
+}
+
+fn check_number(number: &serde_json::Number) -> Result<(), String> {
+    let fits = match (number.as_i64(), number.is_f64()) {
+        (_, true) => true,
+        (Some(integer), false) => (SMALLEST_INTEGER..=LARGEST_INTEGER).contains(&integer),
+        (None, false) => false,
+    };
+    if fits {
+        Ok(())
+    } else {
+        Err(format!(
+            "an integer must lie within {SMALLEST_INTEGER} and {LARGEST_INTEGER}"
+        ))
+    }
+}
+
+fn object_bytes(values: &Map<String, Value>) -> usize {
+    values
+        .iter()
+        .map(|(key, value)| text_bytes(key) + value_bytes(value))
+        .sum()
+}
+
+/// IoT Hub's own measure: text as UTF-8 without control characters, numbers 8 bytes, booleans 4.
+fn value_bytes(value: &Value) -> usize {
+    match value {
+        Value::Null => 0,
+        Value::Bool(_) => 4,
+        Value::Number(_) => 8,
+        Value::String(text) => text_bytes(text),
+        Value::Array(items) => items.iter().map(value_bytes).sum(),
+        Value::Object(values) => object_bytes(values),
+    }
+}
+
+fn text_bytes(text: &str) -> usize {
+    text.chars()
+        .filter(|character| !character.is_control())
+        .map(char::len_utf8)
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn values(value: Value) -> Map<String, Value> {
+        value.as_object().unwrap().clone()
+    }
+
+    /// `levels` - 2 objects below a section.
+    fn nested(levels: usize) -> Value {
+        (1..levels).fold(json!(1), |inner, _| json!({ "n": inner }))
+    }
+
+    #[test]
+    fn each_rule_for_values_names_the_place_it_is_broken() {
+        let long_string = "x".repeat(LONGEST_STRING_BYTES + 1);
+        for (value, place) in [
+            (json!({"a": {"b.c": 1}}), "/a/b.c"),
+            (json!({"$x": 1}), "/$x"),
+            (json!({"a b": 1}), "/a b"),
+            (json!({"a\u{85}": 1}), "/a\u{85}"),
+            (json!({"": 1}), "/"),
+            (json!({"a": LARGEST_INTEGER + 1}), "/a"),
+            (json!({"a": SMALLEST_INTEGER - 1}), "/a"),
+            (json!({"a": u64::MAX}), "/a"),
+            (json!({"a": long_string}), "/a"),
+            (json!({"a": [1, null]}), "/a"),
+            (json!({"a": [{"b": null}]}), "/a/b"),
+        ] {
+            let error = check_values(SectionName::Tags, &values(value), Nulls::Remove).unwrap_err();
+            assert!(
+                matches!(&error, Error::InvalidTwin { path, .. } if *path == format!("/tags{place}")),
+                "{error}, expected at {place}"
+            );
+        }
+        assert!(
+            check_values(
+                SectionName::Tags,
+                &values(json!({"a": {"b": null}})),
+                Nulls::Refuse
+            )
+            .is_err()
+        );
+    }
+
+    #[test]
+    fn values_at_the_limits_are_accepted() {
+        let accepted = json!({
+            "größe": LARGEST_INTEGER, "min": SMALLEST_INTEGER, "double": 1.0e300, "gone": null,
+            "list": [1, "x", {"y": []}], "text": "x".repeat(LONGEST_STRING_BYTES), "k".repeat(LONGEST_KEY_BYTES): true,
+        });
+        check_values(SectionName::Desired, &values(accepted), Nulls::Remove).unwrap();
+    }
+
+    #[test]
+    fn nesting_ends_at_ten_levels() {
+        assert!(check_values(SectionName::Tags, &values(nested(DEEPEST + 2)), Nulls::Remove).is_ok());
+        assert!(check_values(SectionName::Tags, &values(nested(DEEPEST + 3)), Nulls::Remove).is_err());
+        let array = (0..200).fold(json!(1), |inner, _| json!([inner]));
+        assert!(check_values(SectionName::Tags, &values(json!({ "a": array })), Nulls::Remove).is_err());
+    }
+
+    #[test]
+    fn tags_end_at_8_and_properties_at_32_kilobytes_without_metadata() {
+        let filled = |bytes: usize| {
+            let mut map = Map::new();
+            for index in 0..bytes / 1024 {
+                map.insert(format!("{index:04}"), Value::String("x".repeat(1020)));
+            }
+            map
+        };
+        check_size(SectionName::Tags, &filled(8 * 1024)).unwrap();
+        check_size(SectionName::Reported, &filled(32 * 1024)).unwrap();
+        let mut over = filled(8 * 1024);
+        over.insert("b".to_owned(), Value::Bool(true));
+        let error = check_size(SectionName::Tags, &over).unwrap_err();
+        assert_eq!(
+            error,
+            Error::TooLarge {
+                section: "tags",
+                bytes: 8 * 1024 + 5,
+                limit: 8 * 1024
+            }
+        );
+    }
+}

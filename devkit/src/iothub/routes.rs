@@ -1,0 +1,313 @@
+//! The routes: which Event Hub a notification goes to, and what can go wrong on the way.
+//!
+//! The partition key is the device's id, for its modules too, and order is kept per key. IoT Hub promises
+//! delivery at least once and in order, with replays that go back and then forward again, and it may report
+//! several changes in one event; these are the faults here, plus loss. All probabilities are 0 by default and
+//! drawn from a seeded generator. No order is promised between lifecycle and twin changes.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use serde::{Deserialize, Serialize};
+
+use super::{Change, Notification, Source, TwinId};
+
+mod coalesce;
+
+/// The Event Hubs the two sources are routed to. Both may name the same hub.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HubNames {
+    /// Takes identities created and deleted.
+    pub lifecycle: String,
+    /// Takes twins written.
+    pub twin_changes: String,
+}
+
+impl Default for HubNames {
+    fn default() -> Self {
+        Self {
+            lifecycle: "lifecycle".to_owned(),
+            twin_changes: "twin-changes".to_owned(),
+        }
+    }
+}
+
+/// Where notifications go: an Event Hubs broker, or a test's list.
+pub trait Route: Send + Sync {
+    /// Appends `notification` to the Event Hub `hub`, in the partition of `partition_key`.
+    ///
+    /// # Errors
+    /// The event was not stored.
+    fn append(&self, hub: &str, partition_key: &str, notification: &Notification) -> Result<(), RouteError>;
+}
+
+/// An event could not be stored.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot append to event hub {hub:?}")]
+pub struct RouteError {
+    /// The Event Hub that refused.
+    pub hub: String,
+    /// Why.
+    #[source]
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// Faults of delivery, as probabilities per notification.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct DeliveryFaults {
+    /// Seeds the generator, so that a run can be repeated.
+    pub seed: u64,
+    /// The event is appended twice: 1, 1.
+    pub duplicate: f64,
+    /// The latest events of the partition key are appended once more, in order: 1, 2, 1, 2, 3.
+    pub replay: f64,
+    /// The most events that one replay repeats.
+    pub replay_length: usize,
+    /// A twin's update is held back and goes out as one event together with the twin's next update.
+    pub coalesce: f64,
+    /// The event never arrives.
+    pub lose: f64,
+}
+
+impl Default for DeliveryFaults {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            duplicate: 0.0,
+            replay: 0.0,
+            replay_length: 5,
+            coalesce: 0.0,
+            lose: 0.0,
+        }
+    }
+}
+
+impl DeliveryFaults {
+    /// Whether each probability lies between 0 and 1, and each replay repeats something.
+    ///
+    /// # Errors
+    /// One sentence that names the setting.
+    pub fn validate(&self) -> Result<(), String> {
+        let probabilities = [
+            ("duplicate", self.duplicate),
+            ("replay", self.replay),
+            ("coalesce", self.coalesce),
+            ("lose", self.lose),
+        ];
+        for (name, value) in probabilities {
+            if !(0.0..=1.0).contains(&value) {
+                return Err(format!("{name} is a probability between 0 and 1, not {value}"));
+            }
+        }
+        if self.replay > 0.0 && self.replay_length == 0 {
+            return Err("replayLength must be at least 1 for a replay".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// What the routes did, in events.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeliveryCounts {
+    /// Notifications that the hub caused, by `opType`.
+    pub caused: BTreeMap<String, u64>,
+    /// Events appended, repeats included, by Event Hub.
+    pub appended: BTreeMap<String, u64>,
+    /// Events appended a second time right away.
+    pub duplicates: u64,
+    /// Events appended once more by a replay.
+    pub replayed: u64,
+    /// Notifications that went out within a later event.
+    pub coalesced: u64,
+    /// Notifications that never went out.
+    pub lost: u64,
+}
+
+/// Delivers notifications to Event Hubs.
+#[derive(Debug)]
+pub struct Routes {
+    names: HubNames,
+    faults: DeliveryFaults,
+    random: StdRng,
+    counts: DeliveryCounts,
+    /// The latest events by Event Hub and partition key; kept while replays are on.
+    recent: HashMap<(Source, String), VecDeque<Notification>>,
+    /// Updates held back to be coalesced with the next of the same twin.
+    held: BTreeMap<TwinId, Notification>,
+}
+
+impl Routes {
+    /// Routes to the hubs `names`, without faults.
+    pub fn new(names: HubNames) -> Self {
+        Self {
+            names,
+            faults: DeliveryFaults::default(),
+            random: StdRng::seed_from_u64(0),
+            counts: DeliveryCounts::default(),
+            recent: HashMap::new(),
+            held: BTreeMap::new(),
+        }
+    }
+
+    /// Switches faults on or off, and starts the generator anew from their seed.
+    pub fn set_faults(&mut self, faults: DeliveryFaults) {
+        self.random = StdRng::seed_from_u64(faults.seed);
+        if faults.replay == 0.0 {
+            self.recent.clear();
+        }
+        self.faults = faults;
+    }
+
+    /// The faults that are on.
+    pub fn faults(&self) -> &DeliveryFaults {
+        &self.faults
+    }
+
+    /// What was delivered up to here.
+    pub fn counts(&self) -> &DeliveryCounts {
+        &self.counts
+    }
+
+    /// Delivers one notification, or does to it what the faults say.
+    ///
+    /// # Errors
+    /// The route refused the event.
+    pub fn deliver(&mut self, notification: Notification, route: &dyn Route) -> Result<(), RouteError> {
+        *self
+            .counts
+            .caused
+            .entry(notification.change.operation_type().to_owned())
+            .or_default() += 1;
+        if self.happens(self.faults.lose) {
+            self.counts.lost += 1;
+            return Ok(());
+        }
+        let Some(notification) = self.coalesce(notification, route)? else {
+            return Ok(());
+        };
+        self.send(notification, route)
+    }
+
+    /// Sends what is held back.
+    ///
+    /// # Errors
+    /// The route refused an event.
+    pub fn flush(&mut self, route: &dyn Route) -> Result<(), RouteError> {
+        while let Some((_, held)) = self.held.pop_first() {
+            self.send(held, route)?;
+        }
+        Ok(())
+    }
+
+    /// Joins the notification with what is held back of its twin, sends what must go before it, and returns what is
+    /// to be sent now, if anything.
+    fn coalesce(
+        &mut self,
+        mut next: Notification,
+        route: &dyn Route,
+    ) -> Result<Option<Notification>, RouteError> {
+        if let Source::DeviceLifecycle = next.change.source() {
+            self.flush_device(&next.id, route)?;
+            return Ok(Some(next));
+        }
+        if let Some(earlier) = self.held.remove(&next.id) {
+            let joined = match next.change {
+                Change::Updated => coalesce::compose(&earlier.body, &next.body),
+                Change::Created | Change::Deleted | Change::Replaced => None,
+            };
+            match joined {
+                Some(body) => {
+                    self.counts.coalesced += 1;
+                    next.body = body;
+                }
+                None => self.send(earlier, route)?,
+            }
+        }
+        if next.change == Change::Updated && self.happens(self.faults.coalesce) {
+            self.held.insert(next.id.clone(), next);
+            return Ok(None);
+        }
+        Ok(Some(next))
+    }
+
+    fn flush_device(&mut self, id: &TwinId, route: &dyn Route) -> Result<(), RouteError> {
+        let parent = id.parent();
+        let held: Vec<TwinId> = self
+            .held
+            .range(&parent..)
+            .map(|(held, _)| held)
+            .take_while(|held| held.device_id() == id.device_id())
+            .cloned()
+            .collect();
+        for id in held {
+            if let Some(notification) = self.held.remove(&id) {
+                self.send(notification, route)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, notification: Notification, route: &dyn Route) -> Result<(), RouteError> {
+        self.append(&notification, route)?;
+        if self.happens(self.faults.duplicate) {
+            self.append(&notification, route)?;
+            self.counts.duplicates += 1;
+        }
+        if self.faults.replay == 0.0 {
+            return Ok(());
+        }
+        let key = (self.stream(&notification), notification.id.device_id().to_owned());
+        let recent = self.recent.entry(key.clone()).or_default();
+        recent.push_back(notification);
+        while recent.len() > self.faults.replay_length {
+            recent.pop_front();
+        }
+        if self.happens(self.faults.replay) {
+            self.replay(&key, route)?;
+        }
+        Ok(())
+    }
+
+    fn replay(&mut self, key: &(Source, String), route: &dyn Route) -> Result<(), RouteError> {
+        let recent = self.recent.remove(key).unwrap_or_default();
+        if !recent.is_empty() {
+            let length = self.random.random_range(1..=recent.len());
+            for notification in recent.iter().skip(recent.len() - length) {
+                self.append(notification, route)?;
+                self.counts.replayed += 1;
+            }
+        }
+        self.recent.insert(key.clone(), recent);
+        Ok(())
+    }
+
+    fn append(&mut self, notification: &Notification, route: &dyn Route) -> Result<(), RouteError> {
+        let hub = match notification.change.source() {
+            Source::DeviceLifecycle => &self.names.lifecycle,
+            Source::TwinChange => &self.names.twin_changes,
+        };
+        route.append(hub, notification.id.device_id(), notification)?;
+        match self.counts.appended.get_mut(hub) {
+            Some(count) => *count += 1,
+            None => {
+                self.counts.appended.insert(hub.clone(), 1);
+            }
+        }
+        Ok(())
+    }
+
+    /// The stream whose order a replay keeps: the source, or one for both if they share an Event Hub.
+    fn stream(&self, notification: &Notification) -> Source {
+        if self.names.lifecycle == self.names.twin_changes {
+            Source::DeviceLifecycle
+        } else {
+            notification.change.source()
+        }
+    }
+
+    fn happens(&mut self, probability: f64) -> bool {
+        probability > 0.0 && self.random.random_bool(probability)
+    }
+}

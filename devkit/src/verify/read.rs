@@ -1,0 +1,129 @@
+//! Reads both sides to their end.
+
+use std::num::NonZeroU32;
+
+use azure_core::credentials::Secret;
+use azure_data_cosmos::{
+    AccountEndpoint, AccountReference, CosmosClient, FeedScope, Query, RoutingStrategy,
+    options::{BinaryEncodingOptions, MaxItemCountHint, QueryOptions},
+};
+use futures::TryStreamExt;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::stack::Endpoints;
+
+/// Twins per request to the control port.
+const TWINS_PER_PAGE: usize = 2_000;
+/// Documents per query page. The emulator copies a partition for each page, so large pages are fast pages.
+const DOCUMENTS_PER_PAGE: NonZeroU32 = NonZeroU32::new(5_000).expect("5,000 is not 0");
+
+/// One side could not be read, so nothing is known about the other either.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The control port did not answer, or not with twins.
+    #[error("cannot read the hub's twins from {url}")]
+    Twins {
+        /// What was asked.
+        url: String,
+        /// Why.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The endpoint in the settings is not a URL.
+    #[error("the cosmos db endpoint {endpoint:?} is not a url: {reason}")]
+    Endpoint {
+        /// The endpoint.
+        endpoint: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The container did not answer, or not with documents.
+    #[error("cannot read the documents of container {container:?} from {endpoint}: {reason}")]
+    Documents {
+        /// The account.
+        endpoint: String,
+        /// The container.
+        container: String,
+        /// The SDK's words: an error of the SDK prints its diagnostics as well, which say nothing to a reader.
+        reason: String,
+    },
+}
+
+#[derive(Deserialize)]
+struct TwinPage {
+    twins: Vec<Value>,
+    #[serde(default)]
+    continuation: Option<String>,
+}
+
+/// All twins of the hub, over the control port.
+pub(super) async fn twins(endpoints: &Endpoints) -> Result<Vec<Value>, Error> {
+    let control = endpoints.control.trim_end_matches('/');
+    let failed = |source| Error::Twins {
+        url: format!("{control}/twins"),
+        source,
+    };
+    let client = reqwest::Client::new();
+    let mut twins = Vec::new();
+    let mut continuation: Option<String> = None;
+    loop {
+        let mut url = format!("{control}/twins?limit={TWINS_PER_PAGE}");
+        if let Some(continuation) = &continuation {
+            // The port gives out continuations that need no escape.
+            url = format!("{url}&continuation={continuation}");
+        }
+        let response = client
+            .get(url)
+            .send()
+            .await
+            .and_then(reqwest::Response::error_for_status)
+            .map_err(failed)?;
+        let page: TwinPage = response.json().await.map_err(failed)?;
+        twins.extend(page.twins);
+        continuation = page.continuation;
+        if continuation.is_none() {
+            return Ok(twins);
+        }
+    }
+}
+
+/// All documents of the container, over the SDK and the socket.
+pub(super) async fn documents(endpoints: &Endpoints) -> Result<Vec<Value>, Error> {
+    let failed = |error: azure_data_cosmos::CosmosError| Error::Documents {
+        endpoint: endpoints.cosmos.clone(),
+        container: endpoints.container.clone(),
+        reason: format!("{:?}: {error}", error.status()),
+    };
+    let endpoint: AccountEndpoint = endpoints.cosmos.parse().map_err(|error| Error::Endpoint {
+        endpoint: endpoints.cosmos.clone(),
+        reason: format!("{error}"),
+    })?;
+    let account =
+        AccountReference::with_authentication_key(endpoint, Secret::new(endpoints.cosmos_key.clone()));
+    let client = CosmosClient::builder()
+        .with_binary_encoding_options(BinaryEncodingOptions::new().with_enabled(false))
+        .build(account, RoutingStrategy::PreferredRegions(vec!["Local".into()]))
+        .await
+        .map_err(failed)?;
+    let container = client
+        .database_client(endpoints.database.clone())
+        .container_client(endpoints.container.clone(), None)
+        .await
+        .map_err(failed)?;
+    let options = QueryOptions::default().with_max_item_count(MaxItemCountHint::Limit(DOCUMENTS_PER_PAGE));
+    let mut pages = container
+        .query_items::<Value>(
+            Query::from("SELECT * FROM c"),
+            FeedScope::full_container(),
+            Some(options),
+        )
+        .await
+        .map_err(failed)?
+        .into_pages();
+    let mut documents = Vec::new();
+    while let Some(page) = pages.try_next().await.map_err(failed)? {
+        documents.extend(page.into_items());
+    }
+    Ok(documents)
+}
