@@ -44,7 +44,7 @@ impl FileDeadLetters {
         blocking(move || {
             durable_file::create_directory(&root)?;
             // A read-only file system lets a directory that exists pass; this does not.
-            let probe = root.join(format!("probe.{}", std::process::id()));
+            let probe = root.join(format!("probe.{:016x}", rand::random::<u64>()));
             durable_file::replace(&probe, b"")?;
             fs::remove_file(&probe)?;
             Ok(Self { root })

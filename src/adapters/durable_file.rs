@@ -7,7 +7,6 @@ use std::{
     fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
 };
 
 /// Ends the names of files that are still being written.
@@ -26,11 +25,10 @@ impl Staged {
     /// The directory must exist. Each call uses a name of its own, so that a repeat may run beside the attempt
     /// that it repeats.
     pub(super) fn write(target: &Path, bytes: &[u8]) -> io::Result<Self> {
-        static COUNTER: AtomicU64 = AtomicU64::new(0);
         let name = target.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         let mut temporary = OsString::from(name);
-        let unique = COUNTER.fetch_add(1, Ordering::Relaxed);
-        temporary.push(format!(".{}-{unique}{TEMPORARY}", std::process::id()));
+        // Random, since process ids repeat between containers that share a volume.
+        temporary.push(format!(".{:016x}{TEMPORARY}", rand::random::<u64>()));
         let staged = Self {
             temporary: target.with_file_name(temporary),
             target: target.to_owned(),
