@@ -162,7 +162,7 @@ fn coalesced_and_lost_changes_are_never_silent() {
     for_each_seed(2, |seed| {
         let (mut hub, mut random) = hub(seed, true);
         let mut told = hub.events.clone();
-        if seed % 3 != 0 {
+        if !seed.is_multiple_of(3) {
             told = coalesced(&mut random, told);
         }
         if seed % 3 != 1 {
@@ -207,7 +207,7 @@ fn a_snapshot_settles_versions_that_went_back() {
         hub.fail_over();
         let more = random.between(0, 8) as usize;
         hub.live(more, true);
-        let told = if seed % 2 == 0 {
+        let told = if seed.is_multiple_of(2) {
             hub.events.clone()
         } else {
             with_losses(&mut random, hub.events.clone())

@@ -101,10 +101,13 @@ impl Store {
                     self.reads += 1;
                     match &self.stored {
                         None => upsert.absent(),
-                        Some((text, etag)) => match serde_json::from_str::<Document>(text) {
-                            Ok(document) => upsert.found(Arc::new(document), name(*etag)),
-                            Err(_) => upsert.damaged(name(*etag)),
-                        },
+                        // Cosmos DB keeps numbers as doubles and gives them back in their shortest form.
+                        Some((text, etag)) => {
+                            match serde_json::from_str::<Document>(&text.replace("1.0", "1")) {
+                                Ok(document) => upsert.found(Arc::new(document), name(*etag)),
+                                Err(_) => upsert.damaged(name(*etag)),
+                            }
+                        }
                     }
                     continue;
                 }
