@@ -282,7 +282,7 @@ impl Context<'_> {
             State::Partial { .. } | State::Deleted => None,
         };
         let state = live(born, version, body);
-        if document.state == state && document.flags.is_empty() && document.refused.is_none() {
+        if document.state.says_the_same(&state) && document.flags.is_empty() && document.refused.is_none() {
             return Decision::Duplicate; // an equal replica costs no write
         }
         self.settle(document, state);
@@ -364,10 +364,10 @@ impl Context<'_> {
         let mut state = State::Partial {
             since: self.event.at,
             twin: Twin::default(),
-            base: BaseNotes {
+            base: Box::new(BaseNotes {
                 first,
                 ..BaseNotes::default()
-            },
+            }),
         };
         self.apply(&mut state);
         state

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::{
     event::{Operation, TwinVersion},
     id::TwinKey,
-    merge::{Notes, Section},
+    merge::{self, Notes, Section},
     ticks::Ticks,
 };
 
@@ -66,7 +66,7 @@ pub enum State {
         /// What the changes add up to.
         twin: Twin,
         /// What it takes to put a base under it.
-        base: BaseNotes,
+        base: Box<BaseNotes>,
     },
     /// It was deleted at the document's `last`.
     Deleted,
@@ -137,6 +137,41 @@ pub enum Sweep {
     Reborn(Ticks),
 }
 
+impl State {
+    /// Equality, but for how numbers are spelt.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Live { born, twin },
+                Self::Live {
+                    born: other_born,
+                    twin: other_twin,
+                },
+            ) => born == other_born && twin.says_the_same(other_twin),
+            (
+                Self::Partial { since, twin, base },
+                Self::Partial {
+                    since: other_since,
+                    twin: other_twin,
+                    base: other_base,
+                },
+            ) => since == other_since && base == other_base && twin.says_the_same(other_twin),
+            (Self::Deleted, Self::Deleted) => true,
+            (Self::Live { .. } | Self::Partial { .. } | Self::Deleted, _) => false,
+        }
+    }
+}
+
+impl Twin {
+    fn says_the_same(&self, other: &Self) -> bool {
+        self.version == other.version
+            && merge::same(&self.root, &other.root)
+            && merge::same(&self.tags, &other.tags)
+            && merge::same(&self.desired, &other.desired)
+            && merge::same(&self.reported, &other.reported)
+    }
+}
+
 impl Document {
     /// The twin's content, where there is one.
     pub fn twin(&self) -> Option<&Twin> {
@@ -144,6 +179,27 @@ impl Document {
             State::Live { twin, .. } | State::Partial { twin, .. } => Some(twin),
             State::Deleted => None,
         }
+    }
+
+    /// Whether `other` is this very write as read back: equal to the last field, but for how numbers are spelt.
+    pub fn is_same_write(&self, other: &Self) -> bool {
+        let Self {
+            id,
+            key,
+            state,
+            last,
+            flags,
+            refused,
+            previous,
+            sweep,
+            applied_at,
+            operation,
+            ttl_seconds,
+        } = self;
+        (id, key, last, flags, refused) == (&other.id, &other.key, &other.last, &other.flags, &other.refused)
+            && (previous, sweep, ttl_seconds) == (&other.previous, &other.sweep, &other.ttl_seconds)
+            && (applied_at, operation) == (&other.applied_at, &other.operation)
+            && state.says_the_same(&other.state)
     }
 
     /// Time before which every module of this device is known to be deleted.
@@ -234,7 +290,9 @@ impl Serialize for Document {
         }
         let (state, born, since, base) = match &self.state {
             State::Live { born, .. } => (StateName::Live, *born, None, BaseNotes::default()),
-            State::Partial { since, base, .. } => (StateName::Partial, None, Some(*since), base.clone()),
+            State::Partial { since, base, .. } => {
+                (StateName::Partial, None, Some(*since), BaseNotes::clone(base))
+            }
             State::Deleted => (StateName::Deleted, None, None, BaseNotes::default()),
         };
         if let Some(twin) = self.twin() {
@@ -297,7 +355,7 @@ impl<'de> Deserialize<'de> for Document {
             StateName::Partial => State::Partial {
                 since: sync.since.ok_or_else(|| de::Error::missing_field("sync.since"))?,
                 twin: twin(fields)?,
-                base: sync.base,
+                base: Box::new(sync.base),
             },
         };
         Ok(Self {

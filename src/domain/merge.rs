@@ -36,6 +36,29 @@ pub fn whole(body: &Section) -> Section {
     section
 }
 
+/// Equality, but for how numbers are spelt: a store that keeps doubles gives `1.0` back as `1`.
+pub fn same(left: &Section, right: &Section) -> bool {
+    left.len() == right.len()
+        && left
+            .iter()
+            .all(|(name, value)| right.get(name).is_some_and(|other| same_value(value, other)))
+}
+
+fn same_value(left: &Value, right: &Value) -> bool {
+    match (left, right) {
+        (Value::Number(left), Value::Number(right)) => left == right || left.as_f64() == right.as_f64(),
+        (Value::Object(left), Value::Object(right)) => same(left, right),
+        (Value::Array(left), Value::Array(right)) => {
+            left.len() == right.len()
+                && left
+                    .iter()
+                    .zip(right)
+                    .all(|(left, right)| same_value(left, right))
+        }
+        (left, right) => left == right,
+    }
+}
+
 /// Removes `$metadata` entries whose property is gone.
 ///
 /// The service's own pruning is known to be unreliable, and a patch that deletes or replaces an object says

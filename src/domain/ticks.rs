@@ -124,6 +124,20 @@ mod tests {
     }
 
     #[test]
+    fn a_time_that_could_not_be_read_back_is_refused() {
+        for text in ["0000-01-01T00:00:00+00:01", "9999-12-31T23:59:59-00:01"] {
+            assert_eq!(Ticks::parse(text), None, "{text}");
+        }
+        for milliseconds in [i64::MAX, i64::MIN, 253_402_300_800_000, -62_167_219_200_001] {
+            assert_eq!(Ticks::from_unix_milliseconds(milliseconds), None);
+        }
+        for milliseconds in [253_402_300_799_999, -62_167_219_200_000] {
+            let time = Ticks::from_unix_milliseconds(milliseconds).expect("in the calendar");
+            assert_eq!(Ticks::parse(&time.to_string()), Some(time));
+        }
+    }
+
+    #[test]
     fn what_is_not_a_time_is_refused() {
         for text in [
             "",

@@ -11,7 +11,7 @@
 //! SUBTLE: a failed condition does not mean that somebody else won. The SDK re-sends writes after ambiguous
 //! failures, so a 412 or 409 may be the answer to the second copy of our own, stored write; and after a
 //! timeout it is open whether the write happened. So every such answer leads to a read, and the document that
-//! is found is compared with the one we tried to write: equal to the last field (`applied_at` has 100 ns) means
+//! is found is compared with the one we tried to write: equal to the last field (`applied_at` has 100 ns), but for how numbers are spelt, means
 //! it was ours. Anything else is decided anew on what is stored; versions make that harmless. Rejected
 //! alternatives: counting a conflict as lost (reports applied events as duplicates), a write id in the
 //! document (one more field to carry and to explain, for the same answer).
@@ -174,7 +174,7 @@ impl Upsert {
         let ours = self
             .attempt
             .as_ref()
-            .is_some_and(|attempt| *attempt.document == *document);
+            .is_some_and(|attempt| attempt.document.is_same_write(&document));
         if self.unsure && ours {
             self.written(etag);
             return;

@@ -6,14 +6,14 @@ use twinsync::domain::event::{Change, Sections, TwinEvent};
 
 /// A small generator of reproducible randomness (SplitMix64).
 #[derive(Clone)]
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x2545_F491_4F6C_DD1D) ^ 0x5DEE_CE66_D1CE_4E5B)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -21,22 +21,22 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    pub fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 
-    pub fn between(&mut self, first: i64, last: i64) -> i64 {
+    pub(crate) fn between(&mut self, first: i64, last: i64) -> i64 {
         first + self.below((last - first + 1) as u64) as i64
     }
 
-    pub fn chance(&mut self, percent: u64) -> bool {
+    pub(crate) fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 }
 
 /// How the two streams arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
+pub(crate) enum Order {
     OneStream,
     LifecycleFirst,
     ChangesFirst,
@@ -44,7 +44,7 @@ pub enum Order {
 }
 
 impl Order {
-    pub const ALL: [Self; 4] = [
+    pub(crate) const ALL: [Self; 4] = [
         Self::OneStream,
         Self::LifecycleFirst,
         Self::ChangesFirst,
@@ -53,7 +53,7 @@ impl Order {
 }
 
 /// Delivers `events` in `order`, with ordered replays such as 1,2,1,2,3.
-pub fn deliver(random: &mut Random, events: &[TwinEvent], order: Order) -> Vec<TwinEvent> {
+pub(crate) fn deliver(random: &mut Random, events: &[TwinEvent], order: Order) -> Vec<TwinEvent> {
     if order == Order::OneStream {
         return replayed(random, events.to_vec());
     }
@@ -77,7 +77,7 @@ pub fn deliver(random: &mut Random, events: &[TwinEvent], order: Order) -> Vec<T
     }
 }
 
-pub fn is_lifecycle(event: &TwinEvent) -> bool {
+pub(crate) fn is_lifecycle(event: &TwinEvent) -> bool {
     matches!(event.change, Change::Created { .. } | Change::Deleted)
 }
 
@@ -94,7 +94,7 @@ fn replayed(random: &mut Random, events: Vec<TwinEvent>) -> Vec<TwinEvent> {
 }
 
 /// Packs runs of patches into one event with the last version, as the hub may.
-pub fn coalesced(random: &mut Random, events: Vec<TwinEvent>) -> Vec<TwinEvent> {
+pub(crate) fn coalesced(random: &mut Random, events: Vec<TwinEvent>) -> Vec<TwinEvent> {
     let mut packed: Vec<TwinEvent> = Vec::new();
     for event in events {
         if let (Some(last), Change::Updated { version, patch }) = (packed.last_mut(), &event.change)
@@ -137,7 +137,7 @@ fn compose(sum: &mut Sections, patch: &Sections) {
 }
 
 /// Loses about one change in six, but never the last event of the twin: nothing could tell of that.
-pub fn with_losses(random: &mut Random, events: Vec<TwinEvent>) -> Vec<TwinEvent> {
+pub(crate) fn with_losses(random: &mut Random, events: Vec<TwinEvent>) -> Vec<TwinEvent> {
     let last = events.len().saturating_sub(1);
     events
         .into_iter()

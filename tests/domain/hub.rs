@@ -15,30 +15,30 @@ type Content = Map<String, Value>;
 
 /// The twin as the hub holds it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Truth {
-    pub version: i64,
-    pub tags: Content,
-    pub desired: Content,
-    pub reported: Content,
+pub(crate) struct Truth {
+    pub(crate) version: i64,
+    pub(crate) tags: Content,
+    pub(crate) desired: Content,
+    pub(crate) reported: Content,
 }
 
 /// The hub: its twin, its clock, and what it told so far.
-pub struct Hub {
+pub(crate) struct Hub {
     random: Random,
-    pub now: i64,
-    pub twin: Option<Truth>,
+    pub(crate) now: i64,
+    pub(crate) twin: Option<Truth>,
     earlier: Vec<Option<Truth>>,
-    pub events: Vec<TwinEvent>,
+    pub(crate) events: Vec<TwinEvent>,
 }
 
-pub fn key() -> TwinKey {
+pub(crate) fn key() -> TwinKey {
     TwinKey::device("hub", "pump/7")
 }
 
 const KEYS: [&str; 5] = ["a", "b", "c", "d/e", "~f"];
 
 impl Hub {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self {
             random: Random::new(seed),
             now: 0,
@@ -49,7 +49,7 @@ impl Hub {
     }
 
     /// Lets `operations` happen; with `deletes`, the twin may go and come again.
-    pub fn live(&mut self, operations: usize, deletes: bool) {
+    pub(crate) fn live(&mut self, operations: usize, deletes: bool) {
         for _ in 0..operations {
             self.now += self.random.between(1, 3);
             self.earlier.push(self.twin.clone());
@@ -64,7 +64,7 @@ impl Hub {
     }
 
     /// The hub fails over and has forgotten the last few operations, which it had told of.
-    pub fn fail_over(&mut self) {
+    pub(crate) fn fail_over(&mut self) {
         let back = usize::try_from(self.random.between(1, 4)).expect("small");
         if self.earlier.len() > back {
             let at = self.earlier.len() - back;
@@ -74,7 +74,7 @@ impl Hub {
     }
 
     /// What a point read answers now.
-    pub fn get(&mut self) -> TwinEvent {
+    pub(crate) fn get(&mut self) -> TwinEvent {
         self.now += 1;
         let change = match &self.twin {
             None => Change::Deleted,

@@ -11,16 +11,16 @@ use twinsync::domain::{
     upsert::{Action, Fate, Upsert},
 };
 
-pub const NOW: Ticks = Ticks::new(5_000);
+pub(crate) const NOW: Ticks = Ticks::new(5_000);
 
-pub const RULES: Rules = Rules {
+pub(crate) const RULES: Rules = Rules {
     id_scheme: DocumentIdScheme::Device,
     tombstone_ttl_seconds: 60,
 };
 
 /// What happens to the next write.
 #[derive(Debug, Clone)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// Nothing is wrong.
     Pass,
     /// It is stored, but the reply is lost.
@@ -37,21 +37,21 @@ pub enum Fault {
 
 /// The bytes stored, and everything the store was asked.
 #[derive(Debug, Default)]
-pub struct Store {
+pub(crate) struct Store {
     stored: Option<(String, u64)>,
     etag: u64,
-    pub faults: VecDeque<Fault>,
+    pub(crate) faults: VecDeque<Fault>,
     /// Refuses for good what holds this text.
-    pub poison: Option<&'static str>,
-    pub reads: usize,
-    pub writes: usize,
+    pub(crate) poison: Option<&'static str>,
+    pub(crate) reads: usize,
+    pub(crate) writes: usize,
 }
 
 /// What came of one batch.
-pub struct Outcome {
-    pub fates: Vec<Fate>,
-    pub cached: Option<(Arc<Document>, ETag)>,
-    pub incarnation: Option<Ticks>,
+pub(crate) struct Outcome {
+    pub(crate) fates: Vec<Fate>,
+    pub(crate) cached: Option<(Arc<Document>, ETag)>,
+    pub(crate) incarnation: Option<Ticks>,
 }
 
 enum Reply {
@@ -61,25 +61,25 @@ enum Reply {
 }
 
 impl Store {
-    pub fn document(&self) -> Option<Document> {
+    pub(crate) fn document(&self) -> Option<Document> {
         self.stored
             .as_ref()
             .map(|(text, _)| serde_json::from_str(text).expect("a document"))
     }
 
     /// Puts anything there, as another program might.
-    pub fn put(&mut self, text: &str) {
+    pub(crate) fn put(&mut self, text: &str) {
         self.etag += 1;
         self.stored = Some((text.to_owned(), self.etag));
     }
 
     /// Brings `events` in, as the runtime does.
-    pub fn bring(&mut self, events: Vec<TwinEvent>, cached: Option<(Arc<Document>, ETag)>) -> Outcome {
+    pub(crate) fn bring(&mut self, events: Vec<TwinEvent>, cached: Option<(Arc<Document>, ETag)>) -> Outcome {
         self.bring_at(events, cached, &mut || NOW)
     }
 
     /// The same with a clock of its own.
-    pub fn bring_at(
+    pub(crate) fn bring_at(
         &mut self,
         events: Vec<TwinEvent>,
         cached: Option<(Arc<Document>, ETag)>,
@@ -101,10 +101,13 @@ impl Store {
                     self.reads += 1;
                     match &self.stored {
                         None => upsert.absent(),
-                        Some((text, etag)) => match serde_json::from_str::<Document>(text) {
-                            Ok(document) => upsert.found(Arc::new(document), name(*etag)),
-                            Err(_) => upsert.damaged(name(*etag)),
-                        },
+                        // Cosmos DB keeps numbers as doubles and gives them back in their shortest form.
+                        Some((text, etag)) => {
+                            match serde_json::from_str::<Document>(&text.replace("1.0", "1")) {
+                                Ok(document) => upsert.found(Arc::new(document), name(*etag)),
+                                Err(_) => upsert.damaged(name(*etag)),
+                            }
+                        }
                     }
                     continue;
                 }

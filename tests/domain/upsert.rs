@@ -7,7 +7,7 @@ use serde_json::json;
 use twinsync::domain::{
     decide::{Decision, decide},
     document::{Document, Flag, State, Sweep},
-    event::{Change, Sections, TwinEvent, TwinVersion},
+    event::{Change, Sections, SnapshotProof, TwinEvent, TwinVersion},
     ticks::Ticks,
     upsert::{Action, Fate, Upsert},
 };
@@ -130,6 +130,37 @@ fn a_lost_reply_is_recognised_as_our_own_write_and_keeps_the_decisions() {
         assert_eq!(store.writes, 1, "not written again");
         assert!(outcome.cached.is_some());
     }
+}
+
+#[test]
+fn a_store_that_spells_numbers_in_another_way_does_not_hide_our_own_write() {
+    let mut store = store_with([Fault::ApplyThenFail]);
+    let patch = tags(json!({"a": 1.0, "b": {"c": [1.0, 2]}}));
+    let update = Change::Updated {
+        version: TwinVersion(3),
+        patch,
+    };
+    let outcome = store.bring(vec![event(11, update)], None);
+    assert_eq!(decisions(&outcome), [Decision::Applied]);
+    assert_eq!(store.writes, 1);
+}
+
+#[test]
+fn an_equal_snapshot_costs_no_write_however_numbers_are_spelt() {
+    let snapshot = |number| Change::Snapshot {
+        version: TwinVersion(3),
+        twin: tags(json!({ "a": number })),
+        proof: SnapshotProof::ReadThenGet,
+    };
+    let mut store = Store::default();
+    store.bring(vec![event(10, snapshot(1.0))], None);
+    let outcome = store.bring(vec![event(20, snapshot(1.0))], None);
+    assert_eq!(
+        (decisions(&outcome), store.writes),
+        (vec![Decision::Duplicate], 1)
+    );
+    let outcome = store.bring(vec![event(20, snapshot(1.5))], None);
+    assert_eq!((decisions(&outcome), store.writes), (vec![Decision::Applied], 2));
 }
 
 #[test]

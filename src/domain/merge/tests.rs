@@ -236,7 +236,7 @@ fn described(body: Section, time: i64, choices: &mut impl Iterator<Item = u8>, o
         let mut entries = Section::new();
         for (name, value) in body {
             let choice = choices.next().unwrap_or_default();
-            if choice % 4 == 0 {
+            if choice.is_multiple_of(4) {
                 continue; // configurations leave entries out
             }
             let mut entry = value
