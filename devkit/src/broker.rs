@@ -2,7 +2,7 @@
 //!
 //! | module | subject |
 //! |---|---|
-//! | [`event`] | an event as the IoT Hub model appends it, without AMQP |
+//! | `event` | an event as the IoT Hub model appends it, without AMQP |
 //! | `log` | one partition: bounded, in memory, with sequence numbers, offsets and times |
 //! | `position` | start positions |
 //! | `readers` | epochs and stealing |
@@ -10,7 +10,7 @@
 //! | `connection`, `session`, `link`, `inbox` | AMQP on fe2o3-amqp's acceptor |
 //! | `services` | `$cbs` and `$management` |
 //! | `delivery`, `intake` | links to readers, links from producers |
-//! | [`faults`] | switches for tests, and counters |
+//! | `faults` | switches for tests, and counters |
 //!
 //! Invariants: an event is accepted after it is in its log; the order in a partition is the order of appends;
 //! sequence numbers have no gaps; a reader never waits by polling; every broker-side link ends when the client

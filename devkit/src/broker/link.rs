@@ -23,7 +23,8 @@ const CREDIT_CHECK: Duration = Duration::from_millis(50);
 /// How long a client may take to confirm a detach; after that the link is dropped.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Sends without waiting for the outcome: what a client makes of a delivery means nothing to Event Hubs.
+/// Sends without waiting for the outcome: what a client makes of a delivery means nothing to Event Hubs. (An outcome
+/// that overtakes fe2o3-amqp's bookkeeping leaves one payload behind until the link ends; see `inbox`.)
 /// Waits for credit. Cancel safe: a cancelled send was not sent.
 pub(super) async fn send<T>(sender: &mut Sender, sendable: &Sendable<T>) -> Result<(), SendError>
 where

@@ -142,3 +142,57 @@ impl Drop for Registration {
 fn stolen(description: String) -> definitions::Error {
     definitions::Error::new(ErrorCondition::LinkError(LinkError::Stolen), description, None)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{MAXIMUM_READERS, Readers, Registration};
+
+    /// Whether the broker has told this reader to go.
+    fn displaced(registration: &mut Registration) -> bool {
+        registration.closure.try_recv().is_ok()
+    }
+
+    #[test]
+    fn a_higher_or_equal_epoch_displaces_and_a_lower_one_is_refused() {
+        let readers = Arc::new(Readers::default());
+        let mut first = readers.admit("group", Some(3)).expect("nobody reads");
+        readers.admit("group", Some(2)).expect_err("a lower epoch");
+        assert!(!displaced(&mut first), "a refused reader displaces nobody");
+        let mut second = readers.admit("group", Some(3)).expect("an equal epoch");
+        assert!(displaced(&mut first));
+        let _third = readers.admit("group", Some(4)).expect("a higher epoch");
+        assert!(displaced(&mut second));
+    }
+
+    #[test]
+    fn a_reader_without_an_epoch_waits_for_the_end_of_one_with() {
+        let readers = Arc::new(Readers::default());
+        let mut plain = readers.admit("group", None).expect("nobody reads");
+        let owner = readers.admit("group", Some(0)).expect("an epoch wins over none");
+        assert!(displaced(&mut plain));
+        readers.admit("group", None).expect_err("an owner reads");
+        drop(owner);
+        readers.admit("group", None).expect("the owner is gone");
+    }
+
+    #[test]
+    fn groups_do_not_disturb_each_other() {
+        let readers = Arc::new(Readers::default());
+        let mut other = readers.admit("other", Some(1)).expect("nobody reads");
+        let _owner = readers.admit("group", Some(9)).expect("nobody reads");
+        assert!(!displaced(&mut other));
+    }
+
+    #[test]
+    fn readers_without_an_epoch_are_limited_until_one_leaves() {
+        let readers = Arc::new(Readers::default());
+        let mut open: Vec<Registration> = (0..MAXIMUM_READERS)
+            .map(|_| readers.admit("group", None).expect("a place"))
+            .collect();
+        readers.admit("group", None).expect_err("no place");
+        open.pop();
+        readers.admit("group", None).expect("a place became free");
+    }
+}
