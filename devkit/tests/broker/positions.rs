@@ -148,7 +148,7 @@ async fn a_position_behind_the_end_is_refused_as_the_service_refuses_it() {
             .await
             .expect_err("a refusal");
         let text = format!("{error:?}");
-        assert!(text.contains("argument-error"), "{text}");
+        assert!(text.contains("ArgumentError"), "{text}");
     }
 }
 
