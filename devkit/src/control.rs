@@ -10,6 +10,7 @@
 //! | `POST`, `GET`, `DELETE /fleet`; `POST /fleet/next` | starts, shows, stops a fleet; starts its next phase |
 //! | `GET /counters`; `POST /counters/cosmos/reset` | what was delivered, asked and charged |
 //! | `GET`, `PUT /faults/delivery` and `/faults/cosmos` | fault switches |
+//! | `POST /faults/eventhubs` | one fault of the broker, such as `{"fault": "dropConnections"}` |
 //! | `POST /shutdown` | asks the process to stop |
 //!
 //! Ids in paths are percent-encoded. Errors are `{"error": {"code": …, "message": …}}`. There is no authentication:
@@ -81,6 +82,7 @@ fn router(parts: Arc<Parts>) -> Router {
             "/faults/delivery",
             get(faults::delivery).put(faults::set_delivery),
         )
+        .route("/faults/eventhubs", post(faults::broker))
         .route("/faults/cosmos", get(faults::cosmos).put(faults::set_cosmos))
         .route("/shutdown", post(fleet::shutdown))
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "unknown_path", "there is no such path"))

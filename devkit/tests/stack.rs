@@ -6,12 +6,19 @@ use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader},
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
+use azure_core::{
+    credentials::{AccessToken, TokenCredential, TokenRequestOptions},
+    time::OffsetDateTime,
+};
+use azure_core_amqp::message::AmqpMessageBody;
 use azure_data_cosmos::{
     AccountEndpoint, AccountReference, CosmosClient, RoutingStrategy, clients::ContainerClient,
 };
+use azure_messaging_eventhubs::{ConsumerClient, OpenReceiverOptions, StartLocation, StartPosition};
 use devkit::{
     cosmos::Fault,
     fleet::{Pace, Plan, Progress, State},
@@ -19,6 +26,7 @@ use devkit::{
     stack::{Endpoints, Options, Stack},
     verify::{self, Report, verify},
 };
+use futures::StreamExt;
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -407,6 +415,149 @@ async fn the_judge_fails_rather_than_calling_an_unread_side_equal() {
         verify(&endpoints).await,
         Err(verify::Error::Twins { .. })
     ));
+}
+
+#[derive(Debug)]
+struct AnyToken;
+
+#[async_trait::async_trait]
+impl TokenCredential for AnyToken {
+    async fn get_token(
+        &self,
+        _scopes: &[&str],
+        _options: Option<TokenRequestOptions<'_>>,
+    ) -> azure_core::Result<AccessToken> {
+        Ok(AccessToken::new(
+            "devkit",
+            OffsetDateTime::now_utc() + Duration::from_secs(3600),
+        ))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_official_client_receives_a_module_twins_event_as_iot_hub_shapes_it() {
+    let stack = Stack::start(Options {
+        partitions: 1,
+        ..Options::default()
+    })
+    .await
+    .unwrap();
+    let endpoints = stack.endpoints();
+    call(&stack, Method::PUT, "/devices/d", None).await;
+    call(&stack, Method::PUT, "/devices/d/modules/m", None).await;
+    call(
+        &stack,
+        Method::PATCH,
+        "/twins/d/modules/m",
+        Some(json!({"tags": {"gone": null, "größe": 1.5}})),
+    )
+    .await;
+
+    let consumer = ConsumerClient::builder()
+        .with_custom_endpoint(endpoints.eventhubs.clone())
+        .open(
+            &endpoints.namespace,
+            endpoints.twin_changes_hub.clone(),
+            Arc::new(AnyToken),
+        )
+        .await
+        .unwrap();
+    let from_the_start = StartPosition {
+        location: StartLocation::Earliest,
+        inclusive: false,
+    };
+    let options = OpenReceiverOptions {
+        start_position: Some(from_the_start),
+        ..Default::default()
+    };
+    let receiver = consumer
+        .open_receiver_on_partition("0".to_owned(), Some(options))
+        .await
+        .unwrap();
+    let mut events = Box::pin(receiver.stream_events());
+    let event = tokio::time::timeout(Duration::from_secs(20), events.next())
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+    let message = event.raw_amqp_message();
+
+    let AmqpMessageBody::Binary(body) = &message.body else {
+        panic!("not data sections")
+    };
+    let body: Value = serde_json::from_slice(body[0].as_ref()).unwrap();
+    assert_eq!(body, json!({"version": 3, "tags": {"gone": null, "größe": 1.5}}));
+    let properties: BTreeMap<String, String> = message
+        .application_properties
+        .as_ref()
+        .unwrap()
+        .0
+        .iter()
+        .map(|(name, value)| (name.clone(), format!("{value:?}")))
+        .collect();
+    let names: Vec<&str> = properties.keys().map(String::as_str).collect();
+    let expected = [
+        "deviceId",
+        "hubName",
+        "iothub-message-schema",
+        "moduleId",
+        "opType",
+        "operationTimestamp",
+    ];
+    assert_eq!(names, expected);
+    assert!(properties["opType"].contains("updateTwin"), "{properties:?}");
+    let annotations = format!("{:?}", message.message_annotations);
+    for name in [
+        "iothub-message-source",
+        "iothub-connection-device-id",
+        "iothub-connection-module-id",
+        "iothub-enqueuedtime",
+    ] {
+        assert!(annotations.contains(name), "{name} not in {annotations}");
+    }
+    let basic = message.properties.as_ref().unwrap();
+    assert_eq!(
+        basic.content_type.as_ref().map(|kind| kind.0.as_str()),
+        Some("application/json")
+    );
+    assert!(
+        basic
+            .user_id
+            .as_ref()
+            .is_some_and(|bytes| bytes.starts_with(b"devkit-hub"))
+    );
+    assert!(basic.message_id.is_none());
+    assert!(event.enqueued_time().is_some());
+    drop(events);
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_of_the_broker_are_thrown_over_the_control_port() {
+    let stack = start().await;
+    let throw = async |fault: Value| call(&stack, Method::POST, "/faults/eventhubs", Some(fault)).await;
+    assert_eq!(throw(json!({"fault": "dropConnections"})).await.0, StatusCode::OK);
+    let undecodable = json!({"fault": "appendUndecodable", "hub": "lifecycle", "partition": 3});
+    assert_eq!(throw(undecodable).await.1["sequenceNumber"], 0);
+    let expire = json!({"fault": "expireBefore", "hub": "lifecycle", "partition": 3, "sequenceNumber": 1});
+    assert_eq!(throw(expire).await.0, StatusCode::OK);
+    assert_eq!(
+        stack.broker().partitions("lifecycle").unwrap()[3].first_sequence_number,
+        1
+    );
+    for wrong in [
+        json!({"fault": "stall", "hub": "nowhere", "partition": 0}),
+        json!({"fault": "stall", "hub": "lifecycle", "partition": 4}),
+        json!({"fault": "refuseConnections", "seconds": -1}),
+        json!({"fault": "sneeze"}),
+    ] {
+        let (status, answer) = throw(wrong).await;
+        assert_eq!(
+            (status, &answer["error"]["code"]),
+            (StatusCode::BAD_REQUEST, &json!("bad_request"))
+        );
+    }
+    stack.stop().await;
 }
 
 struct Devkit(Child);

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::{
-    cosmos,
+    broker, cosmos,
     fleet::RunnerError,
     iothub::{self, RouteError, ServiceError},
 };
@@ -85,6 +85,12 @@ impl From<RunnerError> for Problem {
             RunnerError::NotWaiting => (StatusCode::CONFLICT, "not_waiting"),
         };
         Self::new(status, code, error.to_string())
+    }
+}
+
+impl From<broker::Error> for Problem {
+    fn from(error: broker::Error) -> Self {
+        Self::bad_request(error.to_string())
     }
 }
 

@@ -1,8 +1,9 @@
 //! Fault switches and counters over the control port.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{Json, body::Bytes, extract::State};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::{Problem, read as read_body};
@@ -39,10 +40,7 @@ pub(super) async fn counters(State(parts): State<Arc<Parts>>) -> Result<Json<Val
     let endpoints = &parts.endpoints;
     let mut hubs = BTreeMap::new();
     for hub in [&endpoints.lifecycle_hub, &endpoints.twin_changes_hub] {
-        let partitions = parts
-            .broker
-            .partitions(hub)
-            .map_err(|error| Problem::bad_request(error.to_string()))?;
+        let partitions = parts.broker.partitions(hub)?;
         let last: Vec<i64> = partitions
             .iter()
             .map(|partition| partition.last_sequence_number)
@@ -60,4 +58,81 @@ pub(super) async fn counters(State(parts): State<Arc<Parts>>) -> Result<Json<Val
 pub(super) async fn reset_cosmos_counters(State(parts): State<Arc<Parts>>) -> Json<Value> {
     parts.cosmos.reset_counters();
     Json(json!({ "status": "ok" }))
+}
+
+/// One fault of the broker, done once.
+#[derive(Deserialize)]
+#[serde(
+    tag = "fault",
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase",
+    deny_unknown_fields
+)]
+enum BrokerFault {
+    /// Cuts every connection.
+    DropConnections,
+    /// Refuses new connections for a while; 0 ends it.
+    RefuseConnections { seconds: f64 },
+    /// Closes the links of a partition's receivers, with an error condition or without.
+    CloseReceivers {
+        hub: String,
+        partition: u16,
+        #[serde(default)]
+        condition: Option<String>,
+    },
+    /// Answers the next requests to authorize with 401.
+    RefuseTokens { count: u32 },
+    /// Closes the link instead of answering the next requests to authorize.
+    CloseTokenLinks { count: u32 },
+    /// Holds back a partition's deliveries.
+    Stall { hub: String, partition: u16 },
+    /// Ends a stall.
+    Release { hub: String, partition: u16 },
+    /// Appends something that no client can decode.
+    AppendUndecodable { hub: String, partition: u16 },
+    /// Drops the events before a sequence number, as the end of their retention does.
+    ExpireBefore {
+        hub: String,
+        partition: u16,
+        sequence_number: i64,
+    },
+    /// Deletes an Event Hub and creates it anew.
+    Recreate { hub: String },
+}
+
+pub(super) async fn broker(State(parts): State<Arc<Parts>>, body: Bytes) -> Result<Json<Value>, Problem> {
+    let faults = parts.broker.faults();
+    match read_body(&body)? {
+        BrokerFault::DropConnections => faults.drop_connections(),
+        BrokerFault::RefuseConnections { seconds } => {
+            let time = Duration::try_from_secs_f64(seconds)
+                .map_err(|error| Problem::bad_request(format!("seconds: {error}")))?;
+            faults.refuse_connections(time);
+        }
+        BrokerFault::CloseReceivers {
+            hub,
+            partition,
+            condition,
+        } => {
+            let closed = faults.close_receivers(&hub, partition, condition.as_deref())?;
+            return Ok(Json(json!({ "status": "ok", "closed": closed })));
+        }
+        BrokerFault::RefuseTokens { count } => faults.refuse_tokens(count),
+        BrokerFault::CloseTokenLinks { count } => faults.close_token_links(count),
+        BrokerFault::Stall { hub, partition } => faults.stall(&hub, partition)?,
+        BrokerFault::Release { hub, partition } => faults.release(&hub, partition)?,
+        BrokerFault::AppendUndecodable { hub, partition } => {
+            let sequence_number = faults.append_undecodable(&hub, partition)?;
+            return Ok(Json(json!({ "status": "ok", "sequenceNumber": sequence_number })));
+        }
+        BrokerFault::ExpireBefore {
+            hub,
+            partition,
+            sequence_number,
+        } => {
+            faults.expire_before(&hub, partition, sequence_number)?;
+        }
+        BrokerFault::Recreate { hub } => faults.recreate(&hub)?,
+    }
+    Ok(Json(json!({ "status": "ok" })))
 }

@@ -127,7 +127,7 @@ impl Hub {
             Operation::Create { id, twin } => vec![self.create(id, twin.as_ref(), now)?],
             Operation::Patch { id, patch } => {
                 let patch = ServicePatch::read_change(patch)?;
-                let body = self.twin_mut(id)?.patch(&patch, now)?;
+                let body = self.twin_mut(id)?.patch(patch, now)?;
                 vec![self.notify(id, Change::Updated, now, body)]
             }
             Operation::Replace { id, twin } => {
@@ -140,7 +140,7 @@ impl Hub {
             }
             Operation::Report { id, patch } => {
                 let patch = patch::read_reported(patch)?;
-                let body = self.twin_mut(id)?.report(&patch, now)?;
+                let body = self.twin_mut(id)?.report(patch, now)?;
                 vec![self.notify(id, Change::Updated, now, body)]
             }
             Operation::Delete { id } => self.delete(id, now)?,

@@ -62,9 +62,8 @@ pub(super) fn check_values(
     check_object(values, nulls, 1, &mut path)
 }
 
-/// Checks the size that a section would have after a write.
-pub(super) fn check_size(section: SectionName, values: &Map<String, Value>) -> Result<(), Error> {
-    let bytes = object_bytes(values);
+/// Checks the size that a section has or would have.
+pub(super) fn check_size(section: SectionName, bytes: usize) -> Result<(), Error> {
     let limit = section.limit_bytes();
     if bytes > limit {
         return Err(Error::TooLarge {
@@ -74,6 +73,51 @@ pub(super) fn check_size(section: SectionName, values: &Map<String, Value>) -> R
         });
     }
     Ok(())
+}
+
+/// The size of a section's values by IoT Hub's own measure.
+pub(super) fn bytes(values: &Map<String, Value>) -> usize {
+    values
+        .iter()
+        .map(|(key, value)| text_bytes(key) + value_bytes(value))
+        .sum()
+}
+
+/// The size that `values` would have after merging `patch` into it, given that it has `bytes` now. Computed
+/// without merging, so that a refused write needs no copy to go back to.
+pub(super) fn bytes_after(bytes: usize, values: &Map<String, Value>, patch: &Map<String, Value>) -> usize {
+    let (added, removed) = growth(Some(values), patch);
+    (bytes + added).saturating_sub(removed)
+}
+
+/// Bytes that a merge adds and removes.
+fn growth(values: Option<&Map<String, Value>>, patch: &Map<String, Value>) -> (usize, usize) {
+    let (mut added, mut removed) = (0, 0);
+    for (key, change) in patch {
+        let old = values.and_then(|values| values.get(key));
+        match (old, change) {
+            (None, Value::Null) => {}
+            (Some(old), Value::Null) => removed += text_bytes(key) + value_bytes(old),
+            (Some(Value::Object(old)), Value::Object(change)) => {
+                let (more, less) = growth(Some(old), change);
+                added += more;
+                removed += less;
+            }
+            (old, change) => {
+                match old {
+                    Some(old) => removed += value_bytes(old),
+                    None => added += text_bytes(key),
+                }
+                added += match change {
+                    Value::Object(change) => growth(None, change).0,
+                    Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+                        value_bytes(change)
+                    }
+                };
+            }
+        }
+    }
+    (added, removed)
 }
 
 fn check_object(
@@ -159,13 +203,6 @@ fn check_number(number: &serde_json::Number) -> Result<(), String> {
     }
 }
 
-fn object_bytes(values: &Map<String, Value>) -> usize {
-    values
-        .iter()
-        .map(|(key, value)| text_bytes(key) + value_bytes(value))
-        .sum()
-}
-
 /// IoT Hub's own measure: text as UTF-8 without control characters, numbers 8 bytes, booleans 4.
 fn value_bytes(value: &Value) -> usize {
     match value {
@@ -174,7 +211,7 @@ fn value_bytes(value: &Value) -> usize {
         Value::Number(_) => 8,
         Value::String(text) => text_bytes(text),
         Value::Array(items) => items.iter().map(value_bytes).sum(),
-        Value::Object(values) => object_bytes(values),
+        Value::Object(values) => bytes(values),
     }
 }
 
@@ -258,11 +295,11 @@ mod tests {
             }
             map
         };
-        check_size(SectionName::Tags, &filled(8 * 1024)).unwrap();
-        check_size(SectionName::Reported, &filled(32 * 1024)).unwrap();
+        check_size(SectionName::Tags, bytes(&filled(8 * 1024))).unwrap();
+        check_size(SectionName::Reported, bytes(&filled(32 * 1024))).unwrap();
         let mut over = filled(8 * 1024);
         over.insert("b".to_owned(), Value::Bool(true));
-        let error = check_size(SectionName::Tags, &over).unwrap_err();
+        let error = check_size(SectionName::Tags, bytes(&over)).unwrap_err();
         assert_eq!(
             error,
             Error::TooLarge {
@@ -271,5 +308,35 @@ mod tests {
                 limit: 8 * 1024
             }
         );
+    }
+
+    #[test]
+    fn the_size_after_a_merge_is_told_without_merging() {
+        let before = values(json!({"a": {"b": "xy", "c": [1, 2]}, "d": 1, "é": "e"}));
+        for (patch, after) in [
+            (
+                json!({"a": {"b": null}}),
+                json!({"a": {"c": [1, 2]}, "d": 1, "é": "e"}),
+            ),
+            (json!({"a": "text"}), json!({"a": "text", "d": 1, "é": "e"})),
+            (
+                json!({"d": {"n": 1, "z": null}}),
+                json!({"a": {"b": "xy", "c": [1, 2]}, "d": {"n": 1}, "é": "e"}),
+            ),
+            (
+                json!({"a": null, "none": null, "é": [true]}),
+                json!({"d": 1, "é": [true]}),
+            ),
+            (
+                json!({"f": {"g": {"h": "i", "j": null}}}),
+                json!({"a": {"b": "xy", "c": [1, 2]}, "d": 1, "é": "e", "f": {"g": {"h": "i"}}}),
+            ),
+        ] {
+            assert_eq!(
+                bytes_after(bytes(&before), &before, &values(patch.clone())),
+                bytes(&values(after)),
+                "{patch}"
+            );
+        }
     }
 }

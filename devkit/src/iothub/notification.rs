@@ -136,6 +136,7 @@ impl Notification {
 
     /// The body as UTF-8 JSON.
     pub fn body_bytes(&self) -> Vec<u8> {
-        self.body.to_string().into_bytes()
+        // Faster than `to_string`; a JSON value always serializes.
+        serde_json::to_vec(&self.body).unwrap_or_else(|_| self.body.to_string().into_bytes())
     }
 }

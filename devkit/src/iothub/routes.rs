@@ -289,12 +289,7 @@ impl Routes {
             Source::TwinChange => &self.names.twin_changes,
         };
         route.append(hub, notification.id.device_id(), notification)?;
-        match self.counts.appended.get_mut(hub) {
-            Some(count) => *count += 1,
-            None => {
-                self.counts.appended.insert(hub.clone(), 1);
-            }
-        }
+        count(&mut self.counts.appended, hub);
         Ok(())
     }
 
@@ -309,5 +304,14 @@ impl Routes {
 
     fn happens(&mut self, probability: f64) -> bool {
         probability > 0.0 && self.random.random_bool(probability)
+    }
+}
+
+fn count(counts: &mut BTreeMap<String, u64>, name: &str) {
+    match counts.get_mut(name) {
+        Some(count) => *count += 1,
+        None => {
+            counts.insert(name.to_owned(), 1);
+        }
     }
 }

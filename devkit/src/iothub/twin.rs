@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::{
     Error, Timestamp, TwinId,
@@ -59,41 +59,65 @@ impl Metadata {
     }
 }
 
+/// The values of a section, and their size by IoT Hub's measure.
+#[derive(Clone, Debug, Default)]
+struct Values {
+    map: Map<String, Value>,
+    bytes: usize,
+}
+
+impl Values {
+    /// Values without nulls, to take the place of a section.
+    fn whole(name: SectionName, map: &Map<String, Value>) -> Result<Self, Error> {
+        limits::check_values(name, map, Nulls::Refuse)?;
+        let bytes = limits::bytes(map);
+        limits::check_size(name, bytes)?;
+        Ok(Self {
+            map: map.clone(),
+            bytes,
+        })
+    }
+
+    /// Whether `patch` may be merged; the size afterwards.
+    fn check(&self, name: SectionName, patch: &Map<String, Value>) -> Result<usize, Error> {
+        limits::check_values(name, patch, Nulls::Remove)?;
+        let bytes = limits::bytes_after(self.bytes, &self.map, patch);
+        limits::check_size(name, bytes)?;
+        Ok(bytes)
+    }
+}
+
 /// Desired or reported properties.
 #[derive(Clone, Debug)]
 struct Section {
-    values: Map<String, Value>,
+    values: Values,
     metadata: Metadata,
     version: u64,
 }
 
 impl Section {
     fn render(&self) -> Value {
-        let mut section = self.values.clone();
-        section.insert("$metadata".to_owned(), self.metadata.render());
-        section.insert("$version".to_owned(), Value::from(self.version));
-        Value::Object(section)
+        self.render_with(self.values.map.clone(), self.metadata.render())
     }
 
-    /// What a notification shows of a merge: the patch as it was sent, and the metadata of the keys it wrote.
-    fn render_patch(&self, patch: &Map<String, Value>) -> Value {
+    /// What a notification shows of the latest merge: the patch as it was sent, and the metadata of the keys it wrote.
+    fn render_patch(&self, patch: Map<String, Value>) -> Value {
         let stamp = self.metadata.stamp;
-        let mut section = patch.clone();
-        section.insert(
-            "$metadata".to_owned(),
-            written_metadata(patch, stamp, &stamp.at.trimmed()),
-        );
+        let metadata = written_metadata(&patch, stamp, &stamp.at.trimmed());
+        self.render_with(patch, metadata)
+    }
+
+    fn render_with(&self, mut section: Map<String, Value>, metadata: Value) -> Value {
+        section.insert("$metadata".to_owned(), metadata);
         section.insert("$version".to_owned(), Value::from(self.version));
         Value::Object(section)
     }
 
-    fn merged(&self, name: SectionName, patch: &Map<String, Value>, stamp: Stamp) -> Result<Section, Error> {
-        limits::check_values(name, patch, Nulls::Remove)?;
-        let mut next = self.clone();
-        merge(&mut next.values, Some(&mut next.metadata), patch, stamp);
-        limits::check_size(name, &next.values)?;
-        next.version += 1;
-        Ok(next)
+    /// Merges a patch that was checked, with the size it leads to.
+    fn merge(&mut self, patch: &Map<String, Value>, bytes: usize, stamp: Stamp) {
+        merge(&mut self.values.map, Some(&mut self.metadata), patch, stamp);
+        self.values.bytes = bytes;
+        self.version += 1;
     }
 }
 
@@ -101,7 +125,7 @@ impl Section {
 #[derive(Clone, Debug)]
 pub(super) struct Twin {
     etag: u64,
-    tags: Map<String, Value>,
+    tags: Values,
     desired: Section,
     reported: Section,
 }
@@ -120,18 +144,18 @@ impl Twin {
             version: None,
         };
         let empty = Section {
-            values: Map::new(),
+            values: Values::default(),
             metadata: Metadata::leaf(unwritten),
             version: 1,
         };
         let mut twin = Self {
             etag: 1,
-            tags: Map::new(),
+            tags: Values::default(),
             desired: empty.clone(),
             reported: empty,
         };
         if let Some(tags) = initial.and_then(|initial| initial.tags.as_ref()) {
-            twin.tags = whole(SectionName::Tags, tags)?;
+            twin.tags = Values::whole(SectionName::Tags, tags)?;
         }
         if let Some(desired) = initial.and_then(|initial| initial.desired.as_ref()) {
             twin.desired = replaced(desired, 1, now)?;
@@ -145,49 +169,53 @@ impl Twin {
     }
 
     /// Merges tags and desired properties, in one write; returns the notification's body.
-    pub(super) fn patch(&mut self, patch: &ServicePatch, now: Timestamp) -> Result<Value, Error> {
-        let tags = match &patch.tags {
-            None => None,
-            Some(change) => {
-                limits::check_values(SectionName::Tags, change, Nulls::Remove)?;
-                let mut tags = self.tags.clone();
-                merge(
-                    &mut tags,
-                    None,
-                    change,
-                    Stamp {
-                        at: now,
-                        version: None,
-                    },
-                );
-                limits::check_size(SectionName::Tags, &tags)?;
-                Some(tags)
-            }
-        };
-        let stamp = Stamp {
-            at: now,
-            version: Some(self.desired.version + 1),
-        };
-        let desired = match &patch.desired {
-            None => None,
-            Some(change) => Some(self.desired.merged(SectionName::Desired, change, stamp)?),
-        };
-        // Nothing has changed up to here: a refusal leaves the twin as it was.
-        self.tags = tags.unwrap_or_else(|| std::mem::take(&mut self.tags));
-        if let Some(desired) = desired {
-            self.desired = desired;
-        }
+    pub(super) fn patch(&mut self, patch: ServicePatch, now: Timestamp) -> Result<Value, Error> {
+        // Both are checked before either is merged: a refusal leaves the twin as it was.
+        let tags = patch
+            .tags
+            .map(|tags| {
+                self.tags
+                    .check(SectionName::Tags, &tags)
+                    .map(|bytes| (tags, bytes))
+            })
+            .transpose()?;
+        let desired = patch
+            .desired
+            .map(|desired| {
+                self.desired
+                    .values
+                    .check(SectionName::Desired, &desired)
+                    .map(|bytes| (desired, bytes))
+            })
+            .transpose()?;
         self.etag += 1;
-
         let mut body = Map::new();
         body.insert("version".to_owned(), Value::from(self.version()));
-        if let Some(tags) = &patch.tags {
-            body.insert("tags".to_owned(), Value::Object(tags.clone()));
+        if let Some((tags, bytes)) = tags {
+            merge(
+                &mut self.tags.map,
+                None,
+                &tags,
+                Stamp {
+                    at: now,
+                    version: None,
+                },
+            );
+            self.tags.bytes = bytes;
+            body.insert("tags".to_owned(), Value::Object(tags));
         }
-        if let Some(change) = &patch.desired {
+        if let Some((desired, bytes)) = desired {
+            self.desired.merge(
+                &desired,
+                bytes,
+                Stamp {
+                    at: now,
+                    version: Some(self.desired.version + 1),
+                },
+            );
             body.insert(
                 "properties".to_owned(),
-                json!({ "desired": self.desired.render_patch(change) }),
+                object("desired", self.desired.render_patch(desired)),
             );
         }
         Ok(Value::Object(body))
@@ -196,7 +224,7 @@ impl Twin {
     /// Replaces tags and desired properties as a whole; a section that is absent becomes empty.
     pub(super) fn replace(&mut self, twin: &ServicePatch, now: Timestamp) -> Result<(), Error> {
         let empty = Map::new();
-        let tags = whole(SectionName::Tags, twin.tags.as_ref().unwrap_or(&empty))?;
+        let tags = Values::whole(SectionName::Tags, twin.tags.as_ref().unwrap_or(&empty))?;
         let desired = replaced(
             twin.desired.as_ref().unwrap_or(&empty),
             self.desired.version + 1,
@@ -209,19 +237,23 @@ impl Twin {
     }
 
     /// Merges reported properties, as the device does; returns the notification's body.
-    pub(super) fn report(&mut self, patch: &Map<String, Value>, now: Timestamp) -> Result<Value, Error> {
-        self.reported = self.reported.merged(
-            SectionName::Reported,
-            patch,
+    pub(super) fn report(&mut self, patch: Map<String, Value>, now: Timestamp) -> Result<Value, Error> {
+        let bytes = self.reported.values.check(SectionName::Reported, &patch)?;
+        self.reported.merge(
+            &patch,
+            bytes,
             Stamp {
                 at: now,
                 version: None,
             },
-        )?;
-        Ok(json!({
-            "version": self.version(),
-            "properties": { "reported": self.reported.render_patch(patch) },
-        }))
+        );
+        let mut body = Map::new();
+        body.insert("version".to_owned(), Value::from(self.version()));
+        body.insert(
+            "properties".to_owned(),
+            object("reported", self.reported.render_patch(patch)),
+        );
+        Ok(Value::Object(body))
     }
 
     /// The ids, etag and version: all that a partial body holds.
@@ -242,8 +274,8 @@ impl Twin {
     /// The whole twin. Empty tags are left out, as in captured create notifications.
     pub(super) fn render(&self, id: &TwinId, reported: bool) -> Value {
         let mut twin = self.render_head(id);
-        if !self.tags.is_empty() {
-            twin.insert("tags".to_owned(), Value::Object(self.tags.clone()));
+        if !self.tags.map.is_empty() {
+            twin.insert("tags".to_owned(), Value::Object(self.tags.map.clone()));
         }
         let mut properties = Map::new();
         properties.insert("desired".to_owned(), self.desired.render());
@@ -321,23 +353,23 @@ fn written_metadata(patch: &Map<String, Value>, stamp: Stamp, last_updated: &str
     Value::Object(entry)
 }
 
-fn whole(name: SectionName, values: &Map<String, Value>) -> Result<Map<String, Value>, Error> {
-    limits::check_values(name, values, Nulls::Refuse)?;
-    limits::check_size(name, values)?;
-    Ok(values.clone())
-}
-
 fn replaced(values: &Map<String, Value>, version: u64, now: Timestamp) -> Result<Section, Error> {
     let stamp = Stamp {
         at: now,
         version: Some(version),
     };
-    let mut section = Section {
-        values: Map::new(),
-        metadata: Metadata::leaf(stamp),
+    let values = Values::whole(SectionName::Desired, values)?;
+    let mut metadata = Metadata::leaf(stamp);
+    merge(&mut Map::new(), Some(&mut metadata), &values.map, stamp);
+    Ok(Section {
+        values,
+        metadata,
         version,
-    };
-    let values = whole(SectionName::Desired, values)?;
-    merge(&mut section.values, Some(&mut section.metadata), &values, stamp);
-    Ok(section)
+    })
+}
+
+fn object(key: &str, value: Value) -> Value {
+    let mut object = Map::new();
+    object.insert(key.to_owned(), value);
+    Value::Object(object)
 }
