@@ -22,7 +22,11 @@ use crate::{
         eventhubs::{self, EventHub},
     },
     config::{self, Settings},
-    domain::{decide::Rules, health::Phase, retry::Backoff},
+    domain::{
+        decide::Rules,
+        health::{Phase, StoreState},
+        retry::Backoff,
+    },
     http,
     ports::{DeadLetters, EventSource, SystemClock, TwinStore},
     runtime::{
@@ -101,14 +105,22 @@ impl Outside {
         };
         let store = CosmosStore::connect(&cosmos_options(settings), access).await?;
         let checkpoints = checkpoints::open(&settings.checkpoint.store).await?;
-        let dead_letters = FileDeadLetters::open(&settings.dead_letters).await.map_err(|reason| {
-            let config::DeadLetters::File { path } = &settings.dead_letters;
-            Error::DeadLetters { place: path.display().to_string(), reason }
-        })?;
+        let dead_letters = FileDeadLetters::open(&settings.dead_letters)
+            .await
+            .map_err(|reason| {
+                let config::DeadLetters::File { path } = &settings.dead_letters;
+                Error::DeadLetters {
+                    place: path.display().to_string(),
+                    reason,
+                }
+            })?;
         // Only in front of Event Hubs: the others would use tokens that it says are still good.
         let credential: Arc<dyn TokenCredential> = EventHubsCredential::new(credential);
         let source = |hub: &str| -> Arc<dyn EventSource> {
-            Arc::new(EventHub::new(eventhubs_options(settings, hub), Arc::clone(&credential)))
+            Arc::new(EventHub::new(
+                eventhubs_options(settings, hub),
+                Arc::clone(&credential),
+            ))
         };
         Ok(Self {
             sources: settings.eventhubs.hubs().into_iter().map(source).collect(),
@@ -138,7 +150,10 @@ fn eventhubs_options(settings: &Settings, hub: &str) -> eventhubs::Options {
         namespace: eventhubs.namespace.clone(),
         hub: hub.to_owned(),
         consumer_group: eventhubs.consumer_group.clone(),
-        endpoint: eventhubs.endpoint.as_ref().map(|endpoint| endpoint.as_str().trim_end_matches('/').to_owned()),
+        endpoint: eventhubs
+            .endpoint
+            .as_ref()
+            .map(|endpoint| endpoint.as_str().trim_end_matches('/').to_owned()),
         prefetch: eventhubs.prefetch.get(),
         open_timeout: eventhubs.open_timeout,
     }
@@ -170,7 +185,10 @@ fn router_options(settings: &Settings) -> router::Options {
             tombstone_ttl_seconds: u32::try_from(seconds).unwrap_or(u32::MAX),
         },
         most_concurrency: settings.cosmos.concurrency_max.get() as usize,
-        request_units_per_second: settings.cosmos.max_request_units_per_second.map(|units| units.get().into()),
+        request_units_per_second: settings
+            .cosmos
+            .max_request_units_per_second
+            .map(|units| units.get().into()),
         linger: settings.router.linger,
         max_batch: settings.router.max_events_per_write.get() as usize,
         cache_bytes: settings.cache.max_bytes as u64,
@@ -189,7 +207,10 @@ pub async fn run(settings: &Settings) -> Result<(), Error> {
     let server = match settings.http.listen {
         Some(address) => {
             let listener = http::bind(address).await?;
-            let state = http::State { board: board.clone(), metrics: metrics.clone() };
+            let state = http::State {
+                board: board.clone(),
+                metrics: metrics.clone(),
+            };
             Some(tokio::spawn(http::serve(listener, state, served.clone())))
         }
         None => None,
@@ -233,8 +254,10 @@ async fn consume(
         streams.push(prepared);
     }
     let partitions: Vec<Arc<Progress>> = streams.iter().flat_map(Stream::progress).collect();
-    let limits =
-        InFlight::new(settings.router.max_in_flight_events.get() as usize, settings.router.max_in_flight_bytes);
+    let limits = InFlight::new(
+        settings.router.max_in_flight_events.get() as usize,
+        settings.router.max_in_flight_bytes,
+    );
     let router = Router::new(
         router_options(settings),
         outside.store,
@@ -262,6 +285,7 @@ async fn consume(
     drop(intake);
     let commit_stop = CancellationToken::new();
     let committer = tokio::spawn(committer.run(commit_stop.clone()));
+    board.set_store(StoreState::Reachable); // its container was read a moment ago
     board.set_phase(Phase::Running);
     tracing::info!(version = telemetry::VERSION, "running");
 
@@ -272,7 +296,11 @@ async fn consume(
         _ = &mut router => true,
         _ = consumers.join_next() => false,
     };
-    let mut outcome = if stop.is_cancelled() { Ok(()) } else { Err(Panicked.into()) };
+    let mut outcome = if stop.is_cancelled() {
+        Ok(())
+    } else {
+        Err(Panicked.into())
+    };
     board.set_phase(Phase::Stopping);
     tracing::info!("stopping: no more intake, finishing what was received");
     intake_stop.cancel();
@@ -288,7 +316,10 @@ async fn consume(
             Err(_) => {
                 router.abort();
                 let (events, _) = limits.used();
-                tracing::warn!(events, "not everything was durable in time: it is replayed after the next start");
+                tracing::warn!(
+                    events,
+                    "not everything was durable in time: it is replayed after the next start"
+                );
             }
         }
     }

@@ -7,7 +7,7 @@
 //! | `position` | start positions |
 //! | `readers` | epochs and stealing |
 //! | `namespace` | hubs, partitions, consumer groups; which partition a key belongs to (`hash`) |
-//! | `connection`, `session`, `link` | AMQP on fe2o3-amqp's acceptor |
+//! | `connection`, `session`, `link`, `inbox` | AMQP on fe2o3-amqp's acceptor |
 //! | `services` | `$cbs` and `$management` |
 //! | `delivery`, `intake` | links to readers, links from producers |
 //! | [`faults`] | switches for tests, and counters |
@@ -24,6 +24,7 @@ mod delivery;
 mod event;
 mod faults;
 mod hash;
+mod inbox;
 mod intake;
 mod link;
 mod log;

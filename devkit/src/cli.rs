@@ -219,6 +219,7 @@ impl Fleet {
 async fn caught_up(endpoints: &Endpoints, patience: Duration) -> anyhow::Result<()> {
     let started = Instant::now();
     loop {
+        let look = Instant::now();
         let report: Report = verify(endpoints).await?;
         if report.is_equal() {
             return Ok(());
@@ -229,7 +230,8 @@ async fn caught_up(endpoints: &Endpoints, patience: Duration) -> anyhow::Result<
                 patience.as_secs()
             );
         }
-        tokio::time::sleep(POLL).await;
+        // Looking at a large hub takes time that the mirror needs for catching up.
+        tokio::time::sleep(POLL.max(look.elapsed())).await;
     }
 }
 

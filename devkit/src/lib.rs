@@ -15,5 +15,6 @@ pub mod control;
 pub mod cosmos;
 pub mod fleet;
 pub mod iothub;
+pub mod javascript;
 pub mod stack;
 pub mod verify;

@@ -262,20 +262,12 @@ impl Stack {
 fn broker_options(options: &Options) -> broker::Options {
     let mut names = vec![options.hubs.lifecycle.clone(), options.hubs.twin_changes.clone()];
     names.dedup();
-    let mut consumer_groups = vec!["$Default".to_owned()];
-    consumer_groups.extend(
-        options
-            .consumer_groups
-            .iter()
-            .filter(|group| *group != "$Default")
-            .cloned(),
-    );
     let hubs = names
         .into_iter()
         .map(|name| broker::HubOptions {
             name,
             partitions: options.partitions,
-            consumer_groups: consumer_groups.clone(),
+            consumer_groups: options.consumer_groups.clone(),
         })
         .collect();
     broker::Options {

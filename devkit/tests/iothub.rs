@@ -3,6 +3,8 @@
 //! The oracle is a second, naive account: sections as plain JSON under RFC 7396, counters by the written rules,
 //! and a mirror that sees nothing but the notifications.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panic, in its helpers too")]
+
 use std::collections::BTreeMap;
 
 use base64::{Engine, engine::general_purpose::STANDARD};

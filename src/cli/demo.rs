@@ -1,1 +1,254 @@
-//! To come.
+//! `twinsync demo`: the main job on an embedded local Azure, and the proof that nothing differs.
+//!
+//! The daemon runs as a process of its own, the same binary with the same `run` that is shipped; the local Azure lives in
+//! this process. Between the phases of the fleet the daemon is given time to catch up, because deleted ids are
+//! re-created then, and two streams without mutual order could not tell whose event is whose.
+
+mod daemon;
+mod report;
+mod scrape;
+
+use std::{
+    io::IsTerminal,
+    time::{Duration, Instant},
+};
+
+use devkit::{
+    fleet::{Pace, Plan, State},
+    iothub::{DeliveryFaults, HubNames},
+    stack::{self, Stack},
+    verify,
+};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use self::{
+    daemon::Daemon,
+    report::{Figures, Report},
+};
+use super::Error;
+
+/// Share of the events that is sent at a steady rate at the end, to measure freshness.
+const STEADY_SHARE: u64 = 20;
+/// Bounds of that number.
+const STEADY_EVENTS: std::ops::RangeInclusive<u64> = 100..=2_500;
+/// How often progress is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+/// How long nothing may move before the demo gives up.
+const STUCK: Duration = Duration::from_secs(60);
+
+/// Arguments of `demo`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Devices to register.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
+    devices: u32,
+    /// Events that the hub emits; duplicates and replays come on top.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    events: u64,
+    /// The same seed gives the same operations.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Partitions of each Event Hub.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=32))]
+    partitions: u16,
+    /// Events per second of the part that measures freshness.
+    #[arg(long, default_value_t = 500.0)]
+    rate: f64,
+    /// Sends both kinds of event through one Event Hub.
+    #[arg(long)]
+    one_hub: bool,
+    /// Prints one JSON object instead of the table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the demo; fails if any document differs.
+#[expect(clippy::print_stdout, reason = "this is the output that was asked for")]
+pub async fn run(arguments: &Arguments) -> Result<(), Error> {
+    let stack = Box::pin(Stack::start(stack_options(arguments)))
+        .await
+        .map_err(|error| failed("cannot start the local Azure", &error))?;
+    let result = Box::pin(show(arguments, &stack)).await;
+    stack.stop().await;
+    let report = result?;
+    if arguments.json {
+        println!(
+            "{}",
+            report
+                .json()
+                .map_err(|error| failed("cannot print the report", &error))?
+        );
+    } else {
+        print!("{report}");
+    }
+    match report.differences() {
+        0 => Ok(()),
+        differences => Err(Error::Different(differences)),
+    }
+}
+
+fn stack_options(arguments: &Arguments) -> stack::Options {
+    let mut hubs = HubNames::default();
+    if arguments.one_hub {
+        hubs.lifecycle.clone_from(&hubs.twin_changes);
+    }
+    stack::Options {
+        partitions: arguments.partitions,
+        hubs,
+        ..stack::Options::default()
+    }
+}
+
+async fn show(arguments: &Arguments, stack: &Stack) -> Result<Report, Error> {
+    let mut daemon = Daemon::start(stack.endpoints()).await?;
+    stack.hub().set_delivery_faults(DeliveryFaults {
+        seed: arguments.seed,
+        duplicate: 0.02,
+        replay: 0.01,
+        ..DeliveryFaults::default()
+    });
+    let show = Show {
+        arguments,
+        stack,
+        bar: bar(arguments),
+    };
+    let before = daemon.sample().await?;
+
+    // As a backlog: as fast as the hub takes it.
+    let steady = (arguments.events / STEADY_SHARE).clamp(*STEADY_EVENTS.start(), *STEADY_EVENTS.end());
+    let plan = Plan {
+        devices: arguments.devices as usize,
+        events: arguments
+            .events
+            .saturating_sub(steady)
+            .max(u64::from(arguments.devices) * 2),
+        seed: arguments.seed,
+        ..Plan::default()
+    };
+    let backlog_seconds = show.fleet(plan, Pace::Backlog, &mut daemon).await?;
+    let backlog = daemon.sample().await?;
+
+    // At a steady rate: what freshness means is how long a change takes when nothing is behind.
+    let plan = Plan {
+        devices: usize::try_from(steady / 10).unwrap_or(1).clamp(1, 100),
+        events: steady,
+        seed: arguments.seed,
+        phases: 1,
+        prefix: "steady-".to_owned(),
+        ..Plan::default()
+    };
+    show.fleet(plan, Pace::Rate(arguments.rate), &mut daemon).await?;
+    let after = daemon.sample().await?;
+    show.bar.finish_and_clear();
+
+    daemon.stop().await?;
+    let verified = Box::pin(verify::verify(stack.endpoints()))
+        .await
+        .map_err(|error| failed("cannot compare the documents with the twins", &error))?;
+    let delivery = stack.hub().delivery_counts();
+    Ok(Report {
+        devices: arguments.devices,
+        seed: arguments.seed,
+        figures: Figures::new(&before, &backlog, &after, backlog_seconds),
+        delivery,
+        verified,
+    })
+}
+
+fn bar(arguments: &Arguments) -> ProgressBar {
+    if arguments.json || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{msg:>24} [{bar:40}] {pos}/{len} events  {per_sec}  {elapsed}");
+    ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+struct Show<'a> {
+    arguments: &'a Arguments,
+    stack: &'a Stack,
+    bar: ProgressBar,
+}
+
+impl Show<'_> {
+    /// Runs a plan to its end, phase by phase, and returns how long the daemon took for it.
+    async fn fleet(&self, plan: Plan, pace: Pace, daemon: &mut Daemon) -> Result<f64, Error> {
+        let fleet = self.stack.fleet();
+        fleet
+            .start(plan, pace)
+            .map_err(|error| failed("cannot start the fleet", &error))?;
+        let mut seconds = 0.0;
+        loop {
+            let started = Instant::now();
+            self.caught_up(daemon).await?;
+            seconds += started.elapsed().as_secs_f64();
+            let progress = fleet.progress();
+            match progress.state {
+                State::Done => return Ok(seconds),
+                State::Waiting => fleet
+                    .start_next_phase()
+                    .map_err(|error| failed("cannot go on with the fleet", &error))?,
+                State::Idle | State::Running | State::Stopped | State::Failed => {
+                    let reason = progress.error.unwrap_or_else(|| "it was stopped".to_owned());
+                    return Err(Error::Failed(format!("the fleet did not finish: {reason}")));
+                }
+            }
+        }
+    }
+
+    /// Waits until the phase is over and every event of it is completed.
+    async fn caught_up(&self, daemon: &mut Daemon) -> Result<(), Error> {
+        let mut handled = 0;
+        let mut moved = Instant::now();
+        loop {
+            let progress = self.stack.fleet().progress();
+            let sample = daemon.sample().await?;
+            let appended = self.appended()?;
+            self.bar.set_message(match self.arguments.one_hub {
+                true => format!("phase {} of {}, one hub", progress.phase, progress.phases),
+                false => format!("phase {} of {}", progress.phase, progress.phases),
+            });
+            self.bar.set_length(appended);
+            self.bar.set_position(sample.handled());
+            if progress.state != State::Running && sample.handled() >= appended && sample.in_flight() == 0 {
+                return Ok(());
+            }
+            if sample.handled() != handled {
+                (handled, moved) = (sample.handled(), Instant::now());
+            } else if moved.elapsed() > STUCK {
+                let reason = format!(
+                    "the daemon stands at {handled} of {appended} events for {} s",
+                    STUCK.as_secs()
+                );
+                return Err(Error::Failed(format!("{reason}\n{}", daemon.log())));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Events in the broker's logs.
+    fn appended(&self) -> Result<u64, Error> {
+        let endpoints = self.stack.endpoints();
+        let mut hubs = vec![&endpoints.lifecycle_hub, &endpoints.twin_changes_hub];
+        hubs.dedup();
+        let mut appended = 0;
+        for hub in hubs {
+            let partitions = self.stack.broker().partitions(hub);
+            for partition in partitions.map_err(|error| failed("cannot look into the broker", &error))? {
+                appended += u64::try_from(partition.last_sequence_number + 1).unwrap_or(0);
+            }
+        }
+        Ok(appended)
+    }
+}
+
+/// One line with the chain of causes.
+fn failed(what: &str, error: &(dyn std::error::Error + 'static)) -> Error {
+    let mut line = format!("{what}: {error}");
+    let mut cause = error.source();
+    while let Some(current) = cause {
+        line.push_str(": ");
+        line.push_str(&current.to_string());
+        cause = current.source();
+    }
+    Error::Failed(line)
+}

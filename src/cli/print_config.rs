@@ -18,12 +18,16 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
     let settings = arguments.sources.load()?;
     let effective = settings.effective();
     if arguments.json {
-        let text = serde_json::to_string_pretty(effective).map_err(|error| Error::Failed(error.to_string()))?;
+        let text =
+            serde_json::to_string_pretty(effective).map_err(|error| Error::Failed(error.to_string()))?;
         println!("{text}");
         return Ok(());
     }
     let width = |get: fn(&crate::config::Effective) -> usize| effective.iter().map(get).max().unwrap_or(0);
-    let (keys, values) = (width(|line| line.key.len()), width(|line| line.value.len()).min(60));
+    let (keys, values) = (
+        width(|line| line.key.len()),
+        width(|line| line.value.len()).min(60),
+    );
     for line in effective {
         println!("{:keys$}  {:values$}  {}", line.key, line.value, line.origin);
     }

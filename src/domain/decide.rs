@@ -486,3 +486,6 @@ pub fn follow(module: TwinKey, sweep: Sweep) -> TwinEvent {
         change,
     }
 }
+
+#[cfg(test)]
+mod tests;

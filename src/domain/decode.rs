@@ -338,3 +338,6 @@ fn section(value: Option<Value>) -> Result<Option<Map<String, Value>>, Undeliver
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

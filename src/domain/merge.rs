@@ -224,3 +224,6 @@ fn remove(section: &mut Section, path: &str) {
         level.remove(&name_of(step));
     }
 }
+
+#[cfg(test)]
+mod tests;

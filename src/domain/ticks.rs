@@ -28,7 +28,9 @@ impl Ticks {
     /// From Unix milliseconds, as AMQP timestamps count. `None` outside the years 0000 to 9999: what could be
     /// written but not read back would damage the document.
     pub fn from_unix_milliseconds(milliseconds: i64) -> Option<Self> {
-        milliseconds.checked_mul(PER_SECOND / 1000).and_then(Self::in_calendar)
+        milliseconds
+            .checked_mul(PER_SECOND / 1000)
+            .and_then(Self::in_calendar)
     }
 
     fn in_calendar(ticks: i64) -> Option<Self> {

@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use super::{
     decide::{Decision, Rules, decide},
-    document::{Document, ETag, Flag, Sweep},
+    document::{Document, ETag, Flag, State, Sweep},
     event::TwinEvent,
     ticks::Ticks,
 };
@@ -64,6 +64,8 @@ enum Stored {
 struct Attempt {
     document: Arc<Document>,
     decisions: Vec<Decision>,
+    /// Where an incarnation begins in it, as [`Upsert::began_incarnation`] tells.
+    incarnation: Option<Ticks>,
 }
 
 /// One twin's events on their way into its document.
@@ -111,6 +113,9 @@ impl Upsert {
             };
             let (document, decisions) = self.fold(current.as_deref(), now);
             let Some(document) = document else {
+                self.incarnation = self
+                    .begun(current.as_deref(), current.as_deref())
+                    .or(self.incarnation);
                 self.settle(decisions); // no write
                 continue;
             };
@@ -118,6 +123,7 @@ impl Upsert {
             self.attempt = Some(Attempt {
                 document: Arc::clone(&document),
                 decisions,
+                incarnation: self.begun(current.as_deref(), Some(&document)),
             });
             return match etag {
                 None => Action::Create(document),
@@ -142,6 +148,14 @@ impl Upsert {
         }
         let changed = document.as_ref() != current;
         (document.filter(|_| changed), decisions)
+    }
+
+    /// Where an incarnation began in this step, or in an earlier run that the event was taken through before: it
+    /// may have ended, by a crash or a lost reply, between the write and the look at the device.
+    fn begun(&self, before: Option<&Document>, after: Option<&Document>) -> Option<Ticks> {
+        let began = after.and_then(beginning)?;
+        let again = || self.pending().iter().any(|event| event.at == began);
+        (before.and_then(beginning) != Some(began) || again()).then_some(began)
     }
 
     fn pending(&self) -> &[TwinEvent] {
@@ -189,7 +203,8 @@ impl Upsert {
         let Some(attempt) = self.attempt.take() else {
             return;
         };
-        self.note_incarnation(&attempt.document);
+        // Looking after the device once too often is harmless, once too rarely is not.
+        self.incarnation = attempt.incarnation.or(self.incarnation);
         self.stored = Stored::Present(attempt.document, etag);
         self.settle(attempt.decisions);
     }
@@ -211,24 +226,7 @@ impl Upsert {
         }
     }
 
-    /// Notes where an incarnation of a module began, so that the runtime can look after its device.
-    fn note_incarnation(&mut self, written: &Document) {
-        let began = |document: &Document| match document.state {
-            super::document::State::Live { born, .. } => born,
-            super::document::State::Partial { since, .. } => Some(since),
-            super::document::State::Deleted => None,
-        };
-        let before = match &self.stored {
-            Stored::Present(document, _) => began(document),
-            Stored::Unknown | Stored::Absent | Stored::Damaged(_) => None,
-        };
-        let after = began(written);
-        if after.is_some() && after != before {
-            self.incarnation = after;
-        }
-    }
-
-    /// When a new incarnation began in one of the writes.
+    /// When an incarnation began in one of the events, also where it was stored in an earlier run.
     pub fn began_incarnation(&self) -> Option<Ticks> {
         self.incarnation
     }
@@ -266,5 +264,13 @@ impl Upsert {
             Stored::Unknown | Stored::Absent | Stored::Damaged(_) => None,
         };
         (self.fates, stored)
+    }
+}
+
+fn beginning(document: &Document) -> Option<Ticks> {
+    match document.state {
+        State::Live { born, .. } => born,
+        State::Partial { since, .. } => Some(since),
+        State::Deleted => None,
     }
 }

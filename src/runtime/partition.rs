@@ -132,6 +132,9 @@ impl Partition {
                 () = stop.cancelled() => return,
                 opened = self.source.open(&self.progress.id().partition, self.position()) => match opened {
                     Ok(mut receiver) => {
+                        // The SDK attaches with the first receive, and an idle partition never delivers: what
+                        // is wrong with the link shows as an error soon enough.
+                        self.post(PartitionState::Receiving);
                         let broken = self.receive(receiver.as_mut(), &mut backoff, &stop).await;
                         receiver.close().await;
                         broken
@@ -146,8 +149,13 @@ impl Partition {
                 Broken::Stalled => ("events wait, and none arrive".to_owned(), "stalled"),
             };
             let delay = backoff.next(rand::random(), None);
-            PartitionRebuilt { partition: self.progress.id(), reason: name, error: &reason, retry_in: delay }
-                .emit(&self.metrics);
+            PartitionRebuilt {
+                partition: self.progress.id(),
+                reason: name,
+                error: &reason,
+                retry_in: delay,
+            }
+            .emit(&self.metrics);
             self.post(PartitionState::Waiting { reason });
             tokio::select! {
                 biased;
@@ -192,15 +200,17 @@ impl Partition {
                 Err(SourceError::Undecodable(reason)) => {
                     // It was never ours to read: no body, no position. The gap shows in sequence numbers.
                     let (partition, after) = (self.progress.id(), self.progress.newest());
-                    MessageUndecodable { partition, after, error: &reason }.emit(&self.metrics);
+                    MessageUndecodable {
+                        partition,
+                        after,
+                        error: &reason,
+                    }
+                    .emit(&self.metrics);
                     continue;
                 }
                 Err(error) => return Broken::Source(error),
             };
             backoff.reset();
-            if newest_on_link.is_none() {
-                self.post(PartitionState::Receiving);
-            }
             for message in &messages {
                 let number = message.position.sequence_number;
                 if newest_on_link

@@ -158,7 +158,11 @@ impl Router {
             lanes: Lanes::new(options.linger, options.max_batch),
             concurrency: Concurrency::new(options.most_concurrency),
             budget: options.request_units_per_second.map(Budget::new),
-            tools: Arc::new(Tools { store, clock, metrics }),
+            tools: Arc::new(Tools {
+                store,
+                clock,
+                metrics,
+            }),
             dead_letters,
             limits,
             started: Instant::now(),
@@ -183,6 +187,9 @@ impl Router {
         pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let pause = self.start_lanes();
+            if self.is_idle() {
+                self.pulse(); // so that what is shown is right when nothing moves
+            }
             if !open && self.is_idle() {
                 return Ok(());
             }
@@ -219,7 +226,9 @@ impl Router {
         self.heartbeat.beat();
         let (events, bytes) = self.limits.used();
         self.tools.metrics.set_in_flight(events, bytes);
-        self.tools.metrics.set_store_concurrency_limit(self.concurrency.limit());
+        self.tools
+            .metrics
+            .set_store_concurrency_limit(self.concurrency.limit());
     }
 
     fn is_idle(&self) -> bool {
@@ -299,7 +308,9 @@ impl Router {
                 self.concurrency.throttled(now);
                 let delay = work.backoff.next(rand::random(), trouble.retry_after);
                 if trouble.kind == TroubleKind::Unavailable {
-                    self.store_is(StoreState::Unreachable { reason: trouble.message });
+                    self.store_is(StoreState::Unreachable {
+                        reason: trouble.message,
+                    });
                 }
                 self.parked.insert(work, delay);
             }
@@ -325,10 +336,7 @@ impl Router {
 
     fn finished(&mut self, work: Work<Item>, follow: Vec<TwinEvent>, now: Duration) {
         let Work {
-            key,
-            upsert,
-            items,
-            ..
+            key, upsert, items, ..
         } = work;
         let (fates, stored) = upsert.finish();
         match stored {
@@ -424,8 +432,13 @@ impl Router {
                         let retry_in = backoff.next(rand::random(), None);
                         let error = format!("{error}: {}", error.source);
                         let sequence_number = origin.message.position.sequence_number;
-                        DeadLetterDelayed { partition: origin.progress.id(), sequence_number, error: &error, retry_in }
-                            .emit();
+                        DeadLetterDelayed {
+                            partition: origin.progress.id(),
+                            sequence_number,
+                            error: &error,
+                            retry_in,
+                        }
+                        .emit();
                         tokio::time::sleep(retry_in).await;
                     }
                 }

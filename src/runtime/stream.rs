@@ -144,14 +144,22 @@ impl Stream {
             let (checkpoint, start) = begin(&id, stored.remove(&partition), &extent, &options)?;
             board.set_partition(&id, PartitionState::Connecting);
             let progress = Progress::new(id, checkpoint, &metrics);
-            progress.metrics.set_lag(extent.lag(progress.durable().map(|position| position.sequence_number)));
+            progress
+                .metrics
+                .set_lag(extent.lag(progress.durable().map(|position| position.sequence_number)));
             partitions.push(Prepared {
                 progress,
                 start,
                 stalled: Arc::new(Notify::new()),
             });
         }
-        Ok(Self { source, options, partitions, board, metrics })
+        Ok(Self {
+            source,
+            options,
+            partitions,
+            board,
+            metrics,
+        })
     }
 
     /// Progress of every partition.
@@ -307,7 +315,11 @@ fn begin(
             problem,
         }),
         OnInvalid::Earliest => {
-            CheckpointGivenUp { partition: id, problem: &problem }.emit();
+            CheckpointGivenUp {
+                partition: id,
+                problem: &problem,
+            }
+            .emit();
             Ok((None, Start::Earliest))
         }
     }

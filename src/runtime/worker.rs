@@ -110,10 +110,7 @@ async fn bring_in<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<(), Trou
                 }
                 continue;
             }
-            Action::Create(document) => (
-                WriteKind::Create,
-                tools.store.create(&work.key, &document).await,
-            ),
+            Action::Create(document) => (WriteKind::Create, tools.store.create(&work.key, &document).await),
             Action::Replace(document, etag) => (
                 WriteKind::Replace,
                 tools.store.replace(&work.key, &document, &etag).await,
@@ -167,7 +164,12 @@ async fn sweep<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<Vec<TwinEve
     } = tools.store.modules(&work.key).await;
     work.request_units += request_units;
     let modules = outcome.as_ref().map(Vec::len);
-    ModulesQueried { twin: &work.key, modules, request_units }.emit(&tools.metrics);
+    ModulesQueried {
+        twin: &work.key,
+        modules,
+        request_units,
+    }
+    .emit(&tools.metrics);
     let modules = outcome?;
     work.upsert.swept();
     Ok(modules.into_iter().map(|module| follow(module, sweep)).collect())
@@ -196,6 +198,12 @@ async fn read_raw<T: Send>(tools: &Tools, work: &mut Work<T>, key: &TwinKey) -> 
         Read::Damaged(_, reason) => Some(reason.as_str()),
         Read::Unknown(trouble) => Some(trouble.message.as_str()),
     };
-    ReadFinished { twin: key, outcome: ReadOutcome::from(&outcome), request_units, message }.emit(&tools.metrics);
+    ReadFinished {
+        twin: key,
+        outcome: ReadOutcome::from(&outcome),
+        request_units,
+        message,
+    }
+    .emit(&tools.metrics);
     outcome
 }

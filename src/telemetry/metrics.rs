@@ -228,7 +228,10 @@ impl Metrics {
 
     /// Counts a connection to a partition that was given up.
     pub fn partition_rebuilt(&self, stream: &str, reason: &'static str) {
-        self.count(name::PARTITION_REBUILDS, &[("stream", stream), ("reason", reason)]);
+        self.count(
+            name::PARTITION_REBUILDS,
+            &[("stream", stream), ("reason", reason)],
+        );
     }
 
     /// Counts a query for the modules of a device.
@@ -253,7 +256,10 @@ impl Metrics {
 
     /// For what is rare: looks the counter up each time.
     fn count(&self, name: &'static str, labels: &[(&'static str, &str)]) {
-        self.0.recorder.register_counter(&key(name, labels), &METADATA).increment(1);
+        self.0
+            .recorder
+            .register_counter(&key(name, labels), &METADATA)
+            .increment(1);
     }
 
     /// Sets what has been received and is not yet completed.

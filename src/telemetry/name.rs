@@ -125,10 +125,26 @@ pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 21] = [
         Kind::Gauge,
         "Requests to Cosmos DB that may be in flight at present",
     ),
-    (MODULE_QUERIES, Kind::Counter, "Queries for the modules of a device, by outcome"),
-    (EVENTS_REPEATED, Kind::Counter, "Events received again on a new connection and passed over"),
-    (MESSAGES_UNDECODABLE, Kind::Counter, "Messages that are no valid AMQP, skipped"),
-    (CHECKPOINT_FAILURES, Kind::Counter, "Checkpoints that could not be written"),
+    (
+        MODULE_QUERIES,
+        Kind::Counter,
+        "Queries for the modules of a device, by outcome",
+    ),
+    (
+        EVENTS_REPEATED,
+        Kind::Counter,
+        "Events received again on a new connection and passed over",
+    ),
+    (
+        MESSAGES_UNDECODABLE,
+        Kind::Counter,
+        "Messages that are no valid AMQP, skipped",
+    ),
+    (
+        CHECKPOINT_FAILURES,
+        Kind::Counter,
+        "Checkpoints that could not be written",
+    ),
     (BUILD_INFO, Kind::Gauge, "Always 1; labels tell which build runs"),
 ];
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use fe2o3_amqp::{
     Sender,
-    link::{SendError, delivery::Sendable},
+    link::{DetachError, SendError, delivery::Sendable},
 };
 use fe2o3_amqp_types::definitions::{self, AmqpError};
 
@@ -32,8 +32,10 @@ pub(super) struct Delivery {
 
 /// How a receiver's link came to its end.
 enum End {
-    /// The client detached, or its session or connection ended.
-    Client,
+    /// The client detached, or its session or connection ended; the detach wants an answer.
+    Client(DetachError),
+    /// The same, seen by a send, which has answered already.
+    Answered,
     /// The broker closes it.
     Broker(Closure),
 }
@@ -41,13 +43,14 @@ enum End {
 impl Delivery {
     /// Delivers until either side ends the link.
     pub(super) async fn run(mut self, mut sender: Sender) {
-        let closure = match self.deliver(&mut sender).await {
-            End::Client => None,
-            End::Broker(closure) => closure,
-        };
+        let end = self.deliver(&mut sender).await;
         // The place must be free before the client learns of the end: it may come back at once.
         drop(self.registration);
-        link::close_sender(sender, closure).await;
+        match end {
+            End::Client(cause) => link::answer_detach(sender, &cause).await,
+            End::Answered => {}
+            End::Broker(closure) => link::close_sender(sender, closure).await,
+        }
     }
 
     async fn deliver(&mut self, sender: &mut Sender) -> End {
@@ -73,7 +76,7 @@ impl Delivery {
                 tokio::select! {
                     biased;
                     closure = self.registration.closed() => return End::Broker(closure),
-                    _ = sender.on_detach() => return End::Client,
+                    cause = sender.on_detach() => return End::Client(cause),
                     () = changed => continue,
                 }
             }
@@ -86,7 +89,7 @@ impl Delivery {
                     closure = self.registration.closed() => return End::Broker(closure),
                     sent = send(sender, entry) => if let Err(error) = sent {
                         tracing::debug!(%error, "a receiver's link ended under a delivery");
-                        return End::Client;
+                        return End::Answered;
                     },
                 }
                 self.cursor = entry.sequence_number + 1;
@@ -96,22 +99,21 @@ impl Delivery {
     }
 }
 
-/// Sends one event without waiting for its outcome: a reader's acceptance means nothing to Event Hubs.
+/// Sends one event.
 async fn send(sender: &mut Sender, entry: &Entry) -> Result<(), SendError> {
     match &entry.payload {
         Payload::Encoded(bytes) => {
             let message = wire::decode(bytes)?;
-            drop(
-                sender
-                    .send_batchable_ref(&Sendable {
-                        message,
-                        message_format: 0,
-                        settled: None,
-                    })
-                    .await?,
-            );
+            link::send(
+                sender,
+                &Sendable {
+                    message,
+                    message_format: 0,
+                    settled: None,
+                },
+            )
+            .await
         }
-        Payload::Undecodable => drop(sender.send_batchable_ref(&wire::undecodable()).await?),
+        Payload::Undecodable => link::send(sender, &wire::undecodable()).await,
     }
-    Ok(())
 }

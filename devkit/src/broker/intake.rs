@@ -2,15 +2,11 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use fe2o3_amqp::{Receiver, link::RecvError};
-use fe2o3_amqp_types::{
-    definitions::{self, AmqpError, MessageFormat},
-    messaging::Body,
-    primitives::Value,
-};
+use fe2o3_amqp::Receiver;
+use fe2o3_amqp_types::definitions::{self, AmqpError, MessageFormat};
 
 use super::{
-    link,
+    inbox::{Inbox, Outcome},
     namespace::{Hub, Namespace},
     wire::{self, Message},
 };
@@ -25,36 +21,19 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    /// Appends what arrives until either side ends the link.
-    pub(super) async fn run(self, mut receiver: Receiver) {
-        loop {
-            let settled = match receiver.recv::<Body<Value>>().await {
-                Ok(delivery) => {
-                    let format = *delivery.message_format();
-                    let (info, message) = delivery.into_parts();
-                    // Accepted after the append only: the other way round an accepted event could be lost.
-                    match self.append(format, message) {
-                        Ok(()) => receiver.accept(info).await,
-                        Err(refusal) => receiver.reject(info, refusal).await,
-                    }
-                }
-                Err(RecvError::MessageDecode(error)) => {
-                    tracing::debug!(%error, hub = self.hub.name, "a producer sent what is no message");
-                    let refusal = definitions::Error::from(AmqpError::DecodeError);
-                    receiver.reject(error.info, refusal).await
-                }
-                Err(error) => {
-                    tracing::debug!(%error, hub = self.hub.name, "a producer's link ended");
-                    return link::close_receiver(receiver, None).await;
-                }
-            };
-            if settled.is_err() {
-                return link::close_receiver(receiver, None).await;
-            }
+    /// Appends what arrives until the client ends the link.
+    pub(super) async fn run(self, receiver: Receiver) {
+        let mut inbox = Inbox::new(receiver);
+        while let Some(delivery) = inbox.next().await {
+            let format = *delivery.message_format();
+            let (info, message) = delivery.into_parts();
+            // Settled after the append only: the other way round an accepted event could be lost.
+            let outcome = self.append(format, message);
+            inbox.settle(info, outcome);
         }
     }
 
-    fn append(&self, format: Option<MessageFormat>, message: Message) -> Result<(), definitions::Error> {
+    fn append(&self, format: Option<MessageFormat>, message: Message) -> Outcome {
         let (key, events) = wire::events(format, message)
             .map_err(|error| definitions::Error::new(AmqpError::DecodeError, error.to_string(), None))?;
         let lane = match self.partition {

@@ -5,16 +5,17 @@
 
 use std::sync::{Arc, Mutex, PoisonError, atomic::Ordering};
 
-use fe2o3_amqp::{Receiver, Sender, link::RecvError};
+use fe2o3_amqp::{Receiver, Sender, link::delivery::Sendable};
 use fe2o3_amqp_types::{
-    definitions::{self, AmqpError},
     messaging::{AmqpValue, ApplicationProperties, Body, Properties},
     primitives::{Array, OrderedMap, SimpleValue, Timestamp, Value},
 };
 use tokio::sync::mpsc;
 
 use super::{
-    Error, link,
+    Error,
+    inbox::Inbox,
+    link,
     namespace::{Hub, Namespace},
     session::SessionContext,
     wire::Message,
@@ -54,7 +55,7 @@ enum Answer {
 }
 
 /// What becomes of a request.
-enum Outcome {
+enum Response {
     Status {
         code: i32,
         description: String,
@@ -79,14 +80,13 @@ impl Replies {
             let answer = tokio::select! {
                 biased;
                 // Also while idle: a client that closes waits for our detach.
-                _ = sender.on_detach() => return link::close_sender(sender, None).await,
+                cause = sender.on_detach() => return link::answer_detach(sender, &cause).await,
                 answer = queue.recv() => answer,
             };
             match answer {
                 Some(Answer::Message(message)) => {
-                    if let Err(error) = sender.send_batchable(*message).await {
-                        tracing::debug!(%error, "a reply link ended under an answer");
-                        return link::close_sender(sender, None).await;
+                    if let Err(error) = link::send(&mut sender, &Sendable::from(*message)).await {
+                        return tracing::debug!(%error, "a reply link ended under an answer");
                     }
                 }
                 Some(Answer::Close) | None => return link::close_sender(sender, None).await,
@@ -123,28 +123,15 @@ impl Replies {
 /// Serves a link that carries requests, until either side ends it.
 pub(super) async fn serve_requests(
     service: Service,
-    mut receiver: Receiver,
+    receiver: Receiver,
     replies: Replies,
     context: SessionContext,
 ) {
-    loop {
-        let delivery = match receiver.recv::<Body<Value>>().await {
-            Ok(delivery) => delivery,
-            Err(RecvError::MessageDecode(error)) => {
-                tracing::debug!(%error, ?service, "a request is not a message");
-                let refusal = definitions::Error::from(AmqpError::DecodeError);
-                if receiver.reject(error.info, refusal).await.is_err() {
-                    return link::close_receiver(receiver, None).await;
-                }
-                continue;
-            }
-            Err(_) => return link::close_receiver(receiver, None).await,
-        };
-        if receiver.accept(&delivery).await.is_err() {
-            return link::close_receiver(receiver, None).await;
-        }
-        let request = delivery.into_message();
-        let outcome = match service {
+    let mut inbox = Inbox::new(receiver);
+    while let Some(delivery) = inbox.next().await {
+        let (info, request) = delivery.into_parts();
+        inbox.settle(info, Ok(()));
+        let response = match service {
             Service::Tokens => put_token(&request, &context),
             Service::Management => read(&request, &context.namespace),
         };
@@ -152,8 +139,8 @@ pub(super) async fn serve_requests(
             .properties
             .as_ref()
             .and_then(|properties| properties.reply_to.clone());
-        match outcome {
-            Outcome::Status {
+        match response {
+            Response::Status {
                 code,
                 description,
                 body,
@@ -163,19 +150,19 @@ pub(super) async fn serve_requests(
                     .answer(service, reply_to.as_deref(), Answer::Message(message))
                     .await;
             }
-            Outcome::CloseLinks => {
+            Response::CloseLinks => {
                 replies.answer(service, reply_to.as_deref(), Answer::Close).await;
-                return link::close_receiver(receiver, None).await;
+                return inbox.close(None).await;
             }
         }
     }
 }
 
-fn put_token(request: &Message, context: &SessionContext) -> Outcome {
+fn put_token(request: &Message, context: &SessionContext) -> Response {
     let switches = &context.namespace.switches;
     switches.put_tokens.fetch_add(1, Ordering::AcqRel);
     if switches.leaves_token() {
-        return Outcome::CloseLinks;
+        return Response::CloseLinks;
     }
     if property(request, "operation") != Some("put-token") {
         return status(400, "$cbs knows the operation put-token only");
@@ -191,7 +178,7 @@ fn put_token(request: &Message, context: &SessionContext) -> Outcome {
     status(202, "Accepted")
 }
 
-fn read(request: &Message, namespace: &Namespace) -> Outcome {
+fn read(request: &Message, namespace: &Namespace) -> Response {
     if property(request, "operation") != Some("READ") {
         return status(400, "$management knows the operation READ only");
     }
@@ -293,20 +280,20 @@ fn timestamp(milliseconds: i64) -> Value {
     Value::Timestamp(Timestamp::from_milliseconds(milliseconds))
 }
 
-fn found(properties: OrderedMap<Value, Value>) -> Outcome {
-    Outcome::Status {
+fn found(properties: OrderedMap<Value, Value>) -> Response {
+    Response::Status {
         code: 200,
         description: "OK".to_owned(),
         body: Value::Map(properties),
     }
 }
 
-fn not_found(error: &Error) -> Outcome {
+fn not_found(error: &Error) -> Response {
     status(404, &error.to_string())
 }
 
-fn status(code: i32, description: &str) -> Outcome {
-    Outcome::Status {
+fn status(code: i32, description: &str) -> Response {
+    Response::Status {
         code,
         description: description.to_owned(),
         body: Value::Null,

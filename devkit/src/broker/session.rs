@@ -15,7 +15,6 @@ use fe2o3_amqp_types::{
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Error,
     address::Node,
     delivery::Delivery,
     intake::Intake,
@@ -142,11 +141,7 @@ impl SessionContext {
             }
             (Some(Node::Subscription { .. }), Role::Sender)
             | (Some(Node::Hub { .. } | Node::Partition { .. }), Role::Receiver)
-            | (None, _) => Err(definitions::Error::new(
-                AmqpError::NotFound,
-                "the messaging entity could not be found".to_owned(),
-                None,
-            )),
+            | (None, _) => Err(not_found("no node of this broker has the address")),
         };
         self.namespace.switches.attaches.fetch_add(1, Ordering::AcqRel);
         work.unwrap_or_else(Work::Refuse)
@@ -230,8 +225,13 @@ fn epoch(attach: &Attach) -> Option<i64> {
     }
 }
 
-fn not_found(error: Error) -> definitions::Error {
-    definitions::Error::new(AmqpError::NotFound, error.to_string(), None)
+/// In the service's words first: the JavaScript client tells a missing entity by them.
+fn not_found(error: impl ToString) -> definitions::Error {
+    let description = format!(
+        "The messaging entity of this link could not be found: {}",
+        error.to_string()
+    );
+    definitions::Error::new(AmqpError::NotFound, description, None)
 }
 
 fn argument_error(error: impl ToString) -> definitions::Error {

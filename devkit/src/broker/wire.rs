@@ -87,7 +87,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Message, serde_amqp::Error> {
 
 /// The events of one transfer: the sections of a batch, or the message itself.
 ///
-/// The envelope of a batch is transport only, except that its partition key holds for events without their own.
+/// The envelope of a batch is transport only, except that its partition key holds for all events in it.
 pub(super) fn events(
     format: Option<MessageFormat>,
     message: Message,
@@ -99,11 +99,16 @@ pub(super) fn events(
     let Body::Data(sections) = message.body else {
         return Err(BatchError::NoDataSections);
     };
-    let events: Vec<Message> = sections
+    let mut events: Vec<Message> = sections
         .into_iter()
         .map(|section| decode(&section.0))
         .collect::<Result<_, _>>()?;
     let key = key.or_else(|| events.first().and_then(partition_key));
+    if let Some(key) = &key {
+        for event in &mut events {
+            set_partition_key(event, key);
+        }
+    }
     Ok((key, events))
 }
 
@@ -114,6 +119,12 @@ pub(super) fn partition_key(message: &Message) -> Option<String> {
         Value::String(key) => Some(key.clone()),
         _ => None,
     }
+}
+
+/// Readers see the key of the batch on each of its events.
+fn set_partition_key(message: &mut Message, key: &str) {
+    let annotations = message.message_annotations.get_or_insert_default();
+    annotations.insert(OwnedKey::from(PARTITION_KEY), Value::String(key.to_owned()));
 }
 
 /// Writes the broker's annotations over whatever the sender put there.

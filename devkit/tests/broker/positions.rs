@@ -110,7 +110,9 @@ async fn an_enqueued_time_is_exclusive_unless_inclusive() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_position_of_the_newest_event_waits_for_the_next_one() {
     let broker = ten_events().await;
-    let offset = broker.partitions(SINGLE).expect("partitions")[0].last_offset.clone();
+    let offset = broker.partitions(SINGLE).expect("partitions")[0]
+        .last_offset
+        .clone();
     let mut readers = Vec::new();
     for location in [StartLocation::SequenceNumber(9), StartLocation::Offset(offset)] {
         let consumer = consumer(&broker, SINGLE).await;
@@ -125,20 +127,28 @@ async fn the_position_of_the_newest_event_waits_for_the_next_one() {
     .await;
     append_all(&broker, ["new"]);
     for reader in readers {
-        assert_eq!(within("the new event", reader).await.expect("a reader"), [(10, "new".to_owned())]);
+        assert_eq!(
+            within("the new event", reader).await.expect("a reader"),
+            [(10, "new".to_owned())]
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_position_behind_the_end_is_refused_as_the_service_refuses_it() {
     let broker = ten_events().await;
-    for location in [StartLocation::SequenceNumber(10), StartLocation::Offset("999999999".to_owned())] {
+    for location in [
+        StartLocation::SequenceNumber(10),
+        StartLocation::Offset("999999999".to_owned()),
+    ] {
         // The SDK keeps one receiver per client and partition: another position needs another client.
         let consumer = consumer(&broker, SINGLE).await;
         let receiver = receiver(&consumer, "0", location, false).await;
-        let error = next(&mut Box::pin(receiver.stream_events())).await.expect_err("a refusal");
+        let error = next(&mut Box::pin(receiver.stream_events()))
+            .await
+            .expect_err("a refusal");
         let text = format!("{error:?}");
-        assert!(text.contains("argument-error"), "{text}");
+        assert!(text.contains("ArgumentError"), "{text}");
     }
 }
 

@@ -205,6 +205,8 @@ impl Bench {
             letters_port,
             Arc::new(SystemClock),
             Arc::clone(&limits),
+            Board::new(),
+            metrics.clone(),
         );
         let (intake, batches) = mpsc::channel(1);
         let id = PartitionId {

@@ -1,0 +1,529 @@
+//! The whole local Azure in one process: control port, fleet, judge and command line.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panic, in its helpers too")]
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use azure_data_cosmos::{
+    AccountEndpoint, AccountReference, CosmosClient, RoutingStrategy, clients::ContainerClient,
+};
+use devkit::{
+    cosmos::Fault,
+    fleet::{Pace, Plan, Progress, State},
+    iothub::{Operation, TwinId},
+    stack::{Endpoints, Options, Stack},
+    verify::{self, Report, verify},
+};
+use reqwest::{Client, Method, StatusCode};
+use serde_json::{Value, json};
+
+async fn start() -> Stack {
+    Stack::start(Options::default()).await.unwrap()
+}
+
+async fn call(stack: &Stack, method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
+    let mut request = Client::new().request(method, format!("{}{path}", stack.endpoints().control));
+    if let Some(body) = body {
+        request = request.json(&body);
+    }
+    let response = request.send().await.unwrap();
+    (response.status(), response.json().await.unwrap())
+}
+
+async fn container(endpoints: &Endpoints) -> ContainerClient {
+    let endpoint: AccountEndpoint = endpoints.cosmos.parse().unwrap();
+    let account = AccountReference::with_authentication_key(endpoint, endpoints.cosmos_key.clone());
+    let client = CosmosClient::builder()
+        .build(account, RoutingStrategy::PreferredRegions(Vec::new()))
+        .await
+        .unwrap();
+    client
+        .database_client(endpoints.database.clone())
+        .container_client(endpoints.container.clone(), None)
+        .await
+        .unwrap()
+}
+
+/// The document that a mirror keeps of a twin.
+fn document(endpoints: &Endpoints, twin: &Value) -> Value {
+    let mut document = twin.clone();
+    let device = twin["deviceId"].as_str().unwrap();
+    let module = twin
+        .get("moduleId")
+        .and_then(Value::as_str)
+        .map(|module| format!("|{module}"));
+    let plain: String = format!("{device}{}", module.unwrap_or_default())
+        .bytes()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    document["id"] = json!(plain);
+    document["hubName"] = json!(endpoints.iothub_name);
+    document["sync"] = json!({"state": "live", "flags": []});
+    document
+}
+
+/// Writes the documents that a perfect mirror would have.
+async fn mirror(stack: &Stack) {
+    let container = container(stack.endpoints()).await;
+    for twin in stack.hub().page(None, 10_000).twins {
+        let document = document(stack.endpoints(), &twin);
+        let device = twin["deviceId"].as_str().unwrap().to_owned();
+        container
+            .upsert_item(device, document["id"].as_str().unwrap(), &document, None)
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_with_odd_ids_live_through_the_control_port() {
+    let stack = start().await;
+    let device = "/devices/odd%23%3F%25%27%40%24%3A";
+    let twin = "/twins/odd%23%3F%25%27%40%24%3A";
+    let body = json!({"tags": {"a": 1}});
+    assert_eq!(
+        call(&stack, Method::PUT, device, Some(body)).await.0,
+        StatusCode::CREATED
+    );
+    let (_, answer) = call(&stack, Method::PATCH, twin, Some(json!({"tags": {"b": 2}}))).await;
+    assert_eq!(answer, json!({"version": 3, "events": ["updateTwin"]}));
+    call(
+        &stack,
+        Method::PATCH,
+        &format!("{twin}/reported"),
+        Some(json!({"r": [1]})),
+    )
+    .await;
+    call(&stack, Method::PUT, &format!("{device}/modules/%24edgeHub"), None).await;
+    call(
+        &stack,
+        Method::PATCH,
+        &format!("{twin}/modules/%24edgeHub/reported"),
+        Some(json!({"m": 1})),
+    )
+    .await;
+    let (status, read) = call(&stack, Method::GET, twin, None).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(
+        (&read["deviceId"], &read["version"]),
+        (&json!("odd#?%'@$:"), &json!(4))
+    );
+    assert_eq!(
+        (&read["tags"], &read["properties"]["reported"]["r"]),
+        (&json!({"a": 1, "b": 2}), &json!([1]))
+    );
+    let (_, answer) = call(&stack, Method::PUT, twin, Some(json!({"tags": {"c": 3}}))).await;
+    assert_eq!(answer["events"], json!(["replaceTwin"]));
+    let (_, answer) = call(&stack, Method::DELETE, device, None).await;
+    assert_eq!(
+        answer,
+        json!({"version": null, "events": ["deleteDeviceIdentity", "deleteDeviceIdentity"]})
+    );
+    assert_eq!(
+        call(&stack, Method::GET, "/health", None).await.1,
+        json!({"status": "ok", "twins": 0})
+    );
+
+    let (_, counters) = call(&stack, Method::GET, "/counters", None).await;
+    assert_eq!(
+        counters["delivery"]["appended"],
+        json!({"lifecycle": 4, "twin-changes": 4})
+    );
+    let last = |hub: &str| -> i64 {
+        let last = counters["eventhubs"][hub]["lastSequenceNumbers"]
+            .as_array()
+            .unwrap();
+        last.iter().map(|number| number.as_i64().unwrap() + 1).sum()
+    };
+    assert_eq!((last("lifecycle"), last("twin-changes")), (4, 4));
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_control_port_says_in_json_what_is_wrong() {
+    let stack = start().await;
+    call(&stack, Method::PUT, "/devices/d", None).await;
+    let bad_fault = json!({"answers": [{"status": 200}]});
+    for (method, path, body, status, code) in [
+        (Method::GET, "/nowhere", None, 404, "unknown_path"),
+        (Method::POST, "/twins/d", None, 405, "unknown_method"),
+        (Method::GET, "/twins/x", None, 404, "not_found"),
+        (Method::PUT, "/devices/d", None, 409, "already_exists"),
+        (Method::PUT, "/devices/a%20b", None, 400, "invalid_id"),
+        (
+            Method::PATCH,
+            "/twins/d",
+            Some(json!({"tags": {"a.b": 1}})),
+            400,
+            "invalid_twin",
+        ),
+        (
+            Method::PATCH,
+            "/twins/d",
+            Some(json!({"tags": {"a": "x".repeat(4096), "b": "x".repeat(4096), "c": 1}})),
+            400,
+            "too_large",
+        ),
+        (Method::PATCH, "/twins/d/reported", None, 400, "bad_request"),
+        (
+            Method::GET,
+            "/twins?continuation=nonsense",
+            None,
+            400,
+            "bad_request",
+        ),
+        (Method::GET, "/twins?limit=many", None, 400, "bad_request"),
+        (
+            Method::POST,
+            "/fleet",
+            Some(json!({"device": 1})),
+            400,
+            "bad_request",
+        ),
+        (
+            Method::POST,
+            "/fleet",
+            Some(json!({"devices": 0})),
+            400,
+            "invalid_plan",
+        ),
+        (
+            Method::POST,
+            "/fleet",
+            Some(json!({"rate": 0})),
+            400,
+            "invalid_plan",
+        ),
+        (Method::POST, "/fleet/next", None, 409, "not_waiting"),
+        (Method::PUT, "/faults/cosmos", Some(bad_fault), 400, "bad_request"),
+        (
+            Method::PUT,
+            "/faults/delivery",
+            Some(json!({"lose": 2})),
+            400,
+            "bad_request",
+        ),
+    ] {
+        let (seen, answer) = call(&stack, method.clone(), path, body).await;
+        assert_eq!(
+            (seen.as_u16(), answer["error"]["code"].as_str()),
+            (status, Some(code)),
+            "{method} {path}: {answer}"
+        );
+        assert!(
+            answer["error"]["message"]
+                .as_str()
+                .is_some_and(|message| message.len() > 10),
+            "{answer}"
+        );
+    }
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twins_are_listed_in_pages_without_loss_or_repeat() {
+    let stack = start().await;
+    for n in 0..25 {
+        let id = TwinId::device(format!("d{n}")).unwrap();
+        stack.hub().apply(&Operation::Create { id, twin: None }).unwrap();
+        let id = TwinId::module(format!("d{n}"), "m").unwrap();
+        stack.hub().apply(&Operation::Create { id, twin: None }).unwrap();
+    }
+    let mut seen = Vec::new();
+    let mut path = "/twins?limit=7".to_owned();
+    loop {
+        let (_, page) = call(&stack, Method::GET, &path, None).await;
+        seen.extend(
+            page["twins"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|twin| (twin["deviceId"].clone(), twin.get("moduleId").cloned())),
+        );
+        let Some(continuation) = page["continuation"].as_str() else {
+            break;
+        };
+        path = format!("/twins?limit=7&continuation={continuation}");
+    }
+    assert_eq!(seen.len(), 50);
+    seen.dedup();
+    assert_eq!(seen.len(), 50);
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fleet_runs_phase_by_phase_and_the_judge_sees_every_slip() {
+    let stack = start().await;
+    let plan = Plan {
+        devices: 40,
+        events: 1_000,
+        phases: 2,
+        ..Plan::default()
+    };
+    stack.fleet().start(plan, Pace::Backlog).unwrap();
+    assert_eq!(stack.fleet().phase_end().await.state, State::Waiting);
+    let empty = verify(stack.endpoints()).await.unwrap();
+    assert_eq!(
+        (empty.missing, empty.is_equal()),
+        (stack.hub().len() as u64, false)
+    );
+    stack.fleet().start_next_phase().unwrap();
+    let progress = stack.fleet().phase_end().await;
+    assert_eq!((progress.state, progress.counts.events), (State::Done, 1_000));
+    assert!(progress.deleted > 0);
+    assert_eq!(progress.counts.events_by_type.values().sum::<u64>(), 1_000);
+
+    mirror(&stack).await;
+    let report = verify(stack.endpoints()).await.unwrap();
+    assert!(report.is_equal(), "{report}");
+    assert_eq!(report.twins, progress.live as u64);
+
+    // One slip of each kind.
+    let container = container(stack.endpoints()).await;
+    let twins = stack.hub().page(None, 10).twins;
+    let mut slips: BTreeMap<&str, Value> = BTreeMap::new();
+    let mut older = document(stack.endpoints(), &twins[0]);
+    older["version"] = json!(older["version"].as_u64().unwrap() - 1);
+    slips.insert("/version", older);
+    let mut metadata = document(stack.endpoints(), &twins[1]);
+    metadata["properties"]["reported"]["$metadata"]["$lastUpdated"] = json!("2000-01-01T00:00:00Z");
+    slips.insert("/properties/reported/$metadata/$lastUpdated", metadata);
+    let mut flagged = document(stack.endpoints(), &twins[2]);
+    flagged["sync"]["flags"] = json!(["gap"]);
+    flagged["tags"]["unasked"] = json!(1);
+    slips.insert("/tags/unasked", flagged);
+    for slip in slips.values() {
+        let device = slip["deviceId"].as_str().unwrap().to_owned();
+        container
+            .upsert_item(device, slip["id"].as_str().unwrap(), slip, None)
+            .await
+            .unwrap();
+    }
+    let report = verify(stack.endpoints()).await.unwrap();
+    assert_eq!(
+        (report.different, report.missing, report.extra, report.flagged),
+        (3, 0, 0, 1),
+        "{report}"
+    );
+    let paths: Vec<&str> = report
+        .differences
+        .iter()
+        .map(|difference| difference.path.as_str())
+        .collect();
+    for path in slips.keys() {
+        assert!(paths.contains(path), "{path} not in {paths:?}");
+    }
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fleet_at_a_rate_keeps_it_and_can_be_stopped() {
+    let stack = start().await;
+    let plan = Plan {
+        devices: 10,
+        events: 100_000,
+        phases: 1,
+        ..Plan::default()
+    };
+    stack.fleet().start(plan.clone(), Pace::Rate(200.0)).unwrap();
+    assert!(stack.fleet().start(plan, Pace::Backlog).is_err());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (_, progress) = call(&stack, Method::DELETE, "/fleet", None).await;
+    let progress: Progress = serde_json::from_value(progress).unwrap();
+    assert_eq!(progress.state, State::Stopped);
+    let rate = progress.counts.events as f64 / progress.seconds;
+    assert!((150.0..=230.0).contains(&rate), "{rate} events/s");
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn delivery_faults_change_the_events_but_not_the_twins() {
+    let stack = start().await;
+    let faults = json!({"seed": 5, "duplicate": 0.1, "replay": 0.1, "coalesce": 0.1});
+    call(&stack, Method::PUT, "/faults/delivery", Some(faults)).await;
+    stack
+        .fleet()
+        .start(
+            Plan {
+                devices: 20,
+                events: 500,
+                phases: 1,
+                ..Plan::default()
+            },
+            Pace::Backlog,
+        )
+        .unwrap();
+    assert_eq!(stack.fleet().phase_end().await.counts.events, 500);
+    let counts = stack.hub().delivery_counts();
+    let appended: u64 = counts.appended.values().sum();
+    assert_eq!(
+        appended,
+        500 + counts.duplicates + counts.replayed - counts.coalesced
+    );
+    assert!(
+        counts.duplicates > 0 && counts.replayed > 0 && counts.coalesced > 0,
+        "{counts:?}"
+    );
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_judge_fails_rather_than_calling_an_unread_side_equal() {
+    let stack = start().await;
+    let endpoints = stack.endpoints().clone();
+    let fault = Fault {
+        next: None,
+        ..Fault::next(500, 1)
+    }
+    .on(devkit::cosmos::Operations::Reads);
+    stack
+        .cosmos()
+        .set_faults(devkit::cosmos::Faults {
+            answers: vec![fault],
+            ..Default::default()
+        })
+        .unwrap();
+    assert!(matches!(
+        verify(&endpoints).await,
+        Err(verify::Error::Documents { .. })
+    ));
+    stack.cosmos().set_faults(Default::default()).unwrap();
+    let wrong = Endpoints {
+        container: "nowhere".to_owned(),
+        ..endpoints.clone()
+    };
+    assert!(matches!(
+        verify(&wrong).await,
+        Err(verify::Error::Documents { .. })
+    ));
+    assert_eq!(verify(&endpoints).await.unwrap(), Report::default());
+    stack.stop().await;
+    assert!(matches!(
+        verify(&endpoints).await,
+        Err(verify::Error::Twins { .. })
+    ));
+}
+
+struct Devkit(Child);
+
+impl Drop for Devkit {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn devkit(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_devkit"));
+    command
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Exit code, standard output, standard error.
+fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = devkit(arguments).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().trim_end().to_owned();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn the_command_line_starts_drives_judges_and_stops() {
+    let mut up = Devkit(devkit(&["up", "--partitions", "2"]).spawn().unwrap());
+    let mut line = String::new();
+    BufReader::new(up.0.stdout.as_mut().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let endpoints: Endpoints = serde_json::from_str(&line).unwrap();
+    let control = endpoints.control.as_str();
+
+    let (code, out, _) = run(&["verify", "--control", control, "--json"]);
+    let report: Report = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, report), (Some(0), Report::default()));
+
+    let fleet = [
+        "fleet",
+        "--control",
+        control,
+        "--devices",
+        "5",
+        "--events",
+        "50",
+        "--seed",
+        "9",
+        "--barrier",
+        "none",
+    ];
+    let (code, out, err) = run(&fleet);
+    assert_eq!(code, Some(0), "{err}");
+    let progress: Progress = serde_json::from_str(&out).unwrap();
+    assert_eq!((progress.state, progress.counts.events), (State::Done, 50));
+
+    let (code, out, _) = run(&["verify", "--control", control]);
+    assert_eq!(code, Some(1));
+    assert!(
+        out.starts_with(&format!(
+            "{} twins, 0 different, {} missing",
+            progress.live, progress.live
+        )),
+        "{out}"
+    );
+
+    // Running the same fleet again meets its own devices.
+    let (code, _, err) = run(&fleet);
+    assert_eq!((code, err.lines().count()), (Some(2), 1), "{err}");
+    assert!(err.contains("prefix"), "{err}");
+
+    // A second devkit on a port of the first.
+    let port = endpoints.cosmos.trim_end_matches('/').rsplit(':').next().unwrap();
+    let (code, out, err) = run(&["up", "--cosmos-port", port]);
+    assert_eq!(
+        (code, out.as_str(), err.lines().count()),
+        (Some(2), "", 1),
+        "{err}"
+    );
+    assert!(err.contains(port), "{err}");
+
+    let pid = up.0.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert_eq!(up.0.wait().unwrap().code(), Some(0));
+    let (code, out, err) = run(&["verify", "--control", control]);
+    assert_eq!(
+        (code, out.as_str(), err.lines().count()),
+        (Some(2), "", 1),
+        "{err}"
+    );
+}
+
+#[test]
+fn bad_arguments_are_told_in_one_line() {
+    for arguments in [
+        &["up", "--partitions", "0"][..],
+        &["up", "--cosmos-port", "70000"],
+        &["up", "--throughput", "10"],
+        &["sideways"],
+        &["verify"],
+        &["fleet", "--control", "not a url"],
+    ] {
+        let (code, out, err) = run(arguments);
+        assert_eq!(
+            (code, out.as_str(), err.lines().count()),
+            (Some(2), "", 1),
+            "{arguments:?}: {err}"
+        );
+        assert!(err.starts_with("devkit: ") && err.len() > 20, "{err}");
+    }
+}

@@ -1,0 +1,828 @@
+//! Every cell of the decision table, with both sides of each boundary.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::domain::merge::Section;
+
+const NOW: Ticks = Ticks::new(1_000);
+const EARLIER: Ticks = Ticks::new(900);
+const RULES: Rules = Rules {
+    id_scheme: DocumentIdScheme::Device,
+    tombstone_ttl_seconds: 77,
+};
+
+fn t(ticks: i64) -> Ticks {
+    Ticks::new(ticks)
+}
+
+fn map(value: Value) -> Section {
+    value.as_object().expect("an object").clone()
+}
+
+fn sections(tags: Value) -> Sections {
+    Sections {
+        tags: Some(map(tags)),
+        ..Sections::default()
+    }
+}
+
+fn event(at: i64, change: Change) -> TwinEvent {
+    TwinEvent {
+        key: TwinKey::device("hub", "pump"),
+        at: t(at),
+        change,
+    }
+}
+
+fn created(at: i64, version: i64, tags: Value) -> TwinEvent {
+    event(
+        at,
+        Change::Created {
+            version: TwinVersion(version),
+            twin: sections(tags),
+        },
+    )
+}
+
+fn updated(at: i64, version: i64, tags: Value) -> TwinEvent {
+    event(
+        at,
+        Change::Updated {
+            version: TwinVersion(version),
+            patch: sections(tags),
+        },
+    )
+}
+
+fn replaced(at: i64, version: i64, tags: Value) -> TwinEvent {
+    event(
+        at,
+        Change::Replaced {
+            version: TwinVersion(version),
+            twin: sections(tags),
+        },
+    )
+}
+
+fn deleted(at: i64) -> TwinEvent {
+    event(at, Change::Deleted)
+}
+
+fn snapshot(at: i64, version: i64, tags: Value, proof: SnapshotProof) -> TwinEvent {
+    event(
+        at,
+        Change::Snapshot {
+            version: TwinVersion(version),
+            twin: sections(tags),
+            proof,
+        },
+    )
+}
+
+fn play(events: &[TwinEvent]) -> Option<Document> {
+    let mut document = None;
+    for event in events {
+        decide(&mut document, event, EARLIER, &RULES);
+    }
+    document
+}
+
+/// Live: born 10, last 20, version 5, unflagged.
+fn live_document() -> Document {
+    let mut document = play(&[
+        created(10, 4, json!({"a": 1, "b": {"c": 1}})),
+        updated(20, 5, json!({"d": 1})),
+    ])
+    .expect("created");
+    document.applied_at = EARLIER;
+    document
+}
+
+/// Partial: since 10, last 20, version 5.
+fn partial_document() -> Document {
+    play(&[
+        updated(10, 4, json!({"a": 1, "x": null})),
+        updated(20, 5, json!({"d": 1})),
+    ])
+    .expect("created")
+}
+
+/// Deleted at 20.
+fn tombstone() -> Document {
+    play(&[created(10, 2, json!({"a": 1})), deleted(20)]).expect("created")
+}
+
+/// What happens to `document` at `event`.
+fn after(document: &Document, event: &TwinEvent) -> (Decision, Document) {
+    let mut stored = Some(document.clone());
+    let decision = decide(&mut stored, event, NOW, &RULES);
+    (decision, stored.expect("a document never vanishes"))
+}
+
+#[track_caller]
+fn unchanged(document: &Document, event: &TwinEvent, expected: Decision) {
+    let (decision, stored) = after(document, event);
+    assert_eq!(decision, expected, "{event:?}");
+    assert_eq!(&stored, document, "nothing may change, to the last field");
+}
+
+#[track_caller]
+fn refused(document: &Document, event: &TwinEvent, expected: Decision) {
+    let (decision, stored) = after(document, event);
+    assert_eq!(decision, expected, "{event:?}");
+    let doubted = Document {
+        flags: &document.flags | &BTreeSet::from([Flag::Suspect]),
+        refused: document.refused.max(Some(event.at)),
+        applied_at: NOW,
+        operation: Operation::Doubt,
+        ..document.clone()
+    };
+    assert_eq!(stored, doubted, "only the doubt may be noted");
+    unchanged(&stored, event, expected);
+}
+
+#[track_caller]
+fn tags(document: &Document) -> Value {
+    Value::Object(document.twin().expect("has content").tags.clone())
+}
+
+#[track_caller]
+fn version(document: &Document) -> i64 {
+    document.twin().expect("has content").version.0
+}
+
+// ---- absent
+
+#[test]
+fn the_first_create_makes_a_live_document() {
+    let document = play(&[created(10, 2, json!({"a": 1, "n": null}))]).expect("created");
+    let expected = Document {
+        id: "pump".into(),
+        key: TwinKey::device("hub", "pump"),
+        state: State::Live {
+            born: Some(t(10)),
+            twin: Twin {
+                version: TwinVersion(2),
+                tags: map(json!({"a": 1})),
+                ..Twin::default()
+            },
+        },
+        last: t(10),
+        flags: BTreeSet::new(),
+        refused: None,
+        previous: None,
+        sweep: None,
+        applied_at: EARLIER,
+        operation: Operation::Create,
+        ttl_seconds: None,
+    };
+    assert_eq!(document, expected);
+}
+
+#[test]
+fn a_change_of_an_unseen_twin_makes_a_partial_document() {
+    for (event, operation, whole) in [
+        (
+            updated(10, 7, json!({"a": 1, "n": null})),
+            Operation::Update,
+            false,
+        ),
+        (
+            replaced(10, 7, json!({"a": 1, "n": null})),
+            Operation::Replace,
+            true,
+        ),
+    ] {
+        let mut stored = None;
+        assert_eq!(decide(&mut stored, &event, NOW, &RULES), Decision::Partial);
+        let document = stored.expect("created");
+        let State::Partial { since, twin, base } = &document.state else {
+            panic!("not partial: {document:?}");
+        };
+        assert_eq!(
+            (*since, twin.version, document.last),
+            (t(10), TwinVersion(7), t(10))
+        );
+        assert_eq!(Value::Object(twin.tags.clone()), json!({"a": 1}));
+        assert_eq!(base.first, Some(TwinVersion(7)));
+        assert_eq!(base.tags.whole, whole);
+        assert_eq!(base.tags.deleted.contains("/n"), !whole);
+        assert!(
+            !base.desired.whole && !base.reported.whole,
+            "not carried by the event"
+        );
+        assert_eq!(
+            (document.operation, document.ttl_seconds, document.sweep),
+            (operation, None, None)
+        );
+        assert!(document.flags.is_empty() && document.refused.is_none() && document.previous.is_none());
+    }
+}
+
+#[test]
+fn the_first_delete_leaves_a_tombstone() {
+    let document = play(&[deleted(10)]).expect("created");
+    assert_eq!(document.state, State::Deleted);
+    assert_eq!((document.last, document.ttl_seconds), (t(10), Some(77)));
+    assert_eq!(document.sweep, Some(Sweep::Deleted(t(10))));
+    assert_eq!(document.operation, Operation::Delete);
+}
+
+#[test]
+fn any_snapshot_of_an_absent_twin_makes_a_live_document() {
+    for proof in [SnapshotProof::ReadThenGet, SnapshotProof::None] {
+        let document = play(&[snapshot(30, 9, json!({"a": 1}), proof)]).expect("created");
+        assert!(matches!(document.state, State::Live { born: None, .. }));
+        assert_eq!(
+            (document.last, version(&document), tags(&document)),
+            (t(30), 9, json!({"a": 1}))
+        );
+        assert!(document.flags.is_empty());
+    }
+}
+
+#[test]
+fn a_reborn_parent_of_an_absent_module_changes_nothing() {
+    let mut stored = None;
+    let event = follow(TwinKey::module("hub", "pump", "m"), Sweep::Reborn(t(5)));
+    assert_eq!(decide(&mut stored, &event, NOW, &RULES), Decision::Stale);
+    assert_eq!(stored, None);
+}
+
+// ---- live
+
+#[test]
+fn a_create_at_or_before_birth_is_a_duplicate() {
+    for at in [9, 10] {
+        unchanged(
+            &live_document(),
+            &created(at, 2, json!({"z": 1})),
+            Decision::Duplicate,
+        );
+    }
+}
+
+#[test]
+fn a_create_after_birth_that_is_not_the_newest_is_suspect() {
+    for at in [11, 19, 20] {
+        refused(
+            &live_document(),
+            &created(at, 2, json!({"z": 1})),
+            Decision::Suspect,
+        );
+    }
+}
+
+#[test]
+fn a_create_after_everything_replaces_everything() {
+    let mut before = live_document();
+    before.flags.insert(Flag::Gap);
+    let (decision, stored) = after(&before, &created(21, 2, json!({"z": 1})));
+    assert_eq!(decision, Decision::Applied);
+    assert!(matches!(stored.state, State::Live { born: Some(born), .. } if born == t(21)));
+    assert_eq!(
+        (version(&stored), tags(&stored), stored.last),
+        (2, json!({"z": 1}), t(21))
+    );
+    assert_eq!(
+        stored.previous,
+        Some(t(20)),
+        "the old incarnation lived at least until then"
+    );
+    assert_eq!(stored.sweep, Some(Sweep::Reborn(t(21))));
+    assert!(stored.flags.is_empty(), "a gap of the old incarnation is settled");
+    assert_eq!((stored.applied_at, stored.operation), (NOW, Operation::Create));
+}
+
+#[test]
+fn a_doubt_newer_than_the_new_birth_outlives_the_old_incarnation() {
+    for (refused_at, kept) in [(20, false), (30, false), (31, true)] {
+        let doubted = Document {
+            refused: Some(t(refused_at)),
+            flags: BTreeSet::from([Flag::Suspect, Flag::Gap]),
+            ..live_document()
+        };
+        for event in [created(30, 2, json!({})), deleted(30)] {
+            let (_, stored) = after(&doubted, &event);
+            assert_eq!(stored.refused, kept.then_some(t(refused_at)), "{event:?}");
+            assert_eq!(
+                stored.flags,
+                if kept {
+                    BTreeSet::from([Flag::Suspect])
+                } else {
+                    BTreeSet::new()
+                }
+            );
+        }
+        let grave = Document {
+            refused: Some(t(refused_at)),
+            flags: BTreeSet::from([Flag::Suspect]),
+            ..tombstone()
+        };
+        let (_, stored) = after(&grave, &created(30, 2, json!({})));
+        assert_eq!(stored.refused, kept.then_some(t(refused_at)));
+        assert_eq!(stored.flags.contains(&Flag::Suspect), kept);
+        // A change says nothing about the time between the deletion and itself.
+        let (_, stored) = after(&grave, &updated(40, 3, json!({})));
+        assert_eq!(stored.refused, (refused_at > 20).then_some(t(refused_at)));
+        let (_, stored) = after(&grave, &deleted(30));
+        assert_eq!(stored.refused, kept.then_some(t(refused_at)));
+    }
+}
+
+#[test]
+fn a_change_before_birth_is_stale_and_one_at_birth_is_judged_by_version() {
+    for make in [updated, replaced] {
+        unchanged(&live_document(), &make(9, 99, json!({"z": 1})), Decision::Stale);
+        unchanged(
+            &live_document(),
+            &make(10, 5, json!({"z": 1})),
+            Decision::Duplicate,
+        );
+        refused(&live_document(), &make(10, 6, json!({"z": 1})), Decision::Suspect);
+    }
+}
+
+#[test]
+fn version_and_time_together_place_a_change() {
+    for document in [live_document(), partial_document()] {
+        for make in [updated, replaced] {
+            for (at, version) in [(10, 5), (15, 4), (20, 5), (20, 1)] {
+                unchanged(
+                    &document,
+                    &make(at, version, json!({"z": 1})),
+                    Decision::Duplicate,
+                );
+            }
+            for (at, version) in [(21, 5), (21, 1)] {
+                refused(
+                    &document,
+                    &make(at, version, json!({"z": 1})),
+                    Decision::Regression,
+                );
+            }
+            for (at, version) in [(20, 6), (15, 6), (20, 99)] {
+                refused(&document, &make(at, version, json!({"z": 1})), Decision::Suspect);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_next_version_is_applied_and_a_later_one_is_flagged() {
+    for document in [live_document(), partial_document()] {
+        for (next, expected, flags) in [
+            (6, Decision::Applied, BTreeSet::new()),
+            (7, Decision::Gap, BTreeSet::from([Flag::Gap])),
+        ] {
+            let (decision, stored) = after(&document, &updated(21, next, json!({"a": null, "z": {"y": 1}})));
+            assert_eq!((decision, &stored.flags), (expected, &flags));
+            assert_eq!((version(&stored), stored.last), (next, t(21)));
+            let mut content = tags(&document);
+            content.as_object_mut().expect("an object").remove("a");
+            content["z"] = json!({"y": 1});
+            assert_eq!(tags(&stored), content);
+            assert_eq!((stored.applied_at, stored.operation), (NOW, Operation::Update));
+
+            let (decision, stored) = after(&document, &replaced(21, next, json!({"z": 1})));
+            assert_eq!((decision, &stored.flags), (expected, &flags));
+            assert_eq!(tags(&stored), json!({"z": 1}));
+            assert_eq!(stored.operation, Operation::Replace);
+        }
+    }
+}
+
+#[test]
+fn a_flagged_document_keeps_its_flags_while_changes_are_applied() {
+    let doubted = Document {
+        refused: Some(t(18)),
+        flags: BTreeSet::from([Flag::Suspect, Flag::Gap]),
+        ..live_document()
+    };
+    let (decision, stored) = after(&doubted, &updated(21, 6, json!({})));
+    assert_eq!(decision, Decision::Applied);
+    assert_eq!((stored.flags, stored.refused), (doubted.flags, doubted.refused));
+}
+
+#[test]
+fn only_a_newer_refusal_moves_the_refused_time() {
+    let (_, doubted) = after(&live_document(), &updated(30, 5, json!({})));
+    assert_eq!(doubted.refused, Some(t(30)));
+    unchanged(&doubted, &updated(29, 5, json!({})), Decision::Regression);
+    refused(&doubted, &updated(31, 5, json!({})), Decision::Regression);
+}
+
+#[test]
+fn a_delete_before_birth_is_stale_one_in_the_middle_suspect_and_the_newest_buries() {
+    unchanged(&live_document(), &deleted(9), Decision::Stale);
+    for at in [10, 19] {
+        let (decision, stored) = after(&live_document(), &deleted(at));
+        assert_eq!(decision, Decision::Suspect);
+        assert_eq!(stored.state, live_document().state);
+        assert_eq!((stored.refused, stored.last), (Some(t(at)), t(20)));
+        assert!(stored.flags.contains(&Flag::Suspect));
+        assert_eq!(
+            stored.sweep,
+            Some(Sweep::Deleted(t(at))),
+            "its modules are gone in any case"
+        );
+        assert_eq!(stored.modules_dead_before(), Some(t(at)));
+        unchanged(&stored, &deleted(at), Decision::Suspect);
+    }
+    for at in [20, 21] {
+        let (decision, stored) = after(&live_document(), &deleted(at));
+        assert_eq!(decision, Decision::Applied);
+        assert_eq!(stored.state, State::Deleted);
+        assert_eq!((stored.last, stored.ttl_seconds), (t(at), Some(77)));
+        assert_eq!(stored.sweep, Some(Sweep::Deleted(t(at))));
+        assert_eq!((stored.applied_at, stored.operation), (NOW, Operation::Delete));
+        assert!(stored.flags.is_empty() && stored.refused.is_none());
+    }
+}
+
+// ---- partial
+
+#[test]
+fn a_create_no_later_than_the_first_change_becomes_the_base() {
+    for at in [9, 10] {
+        let (decision, stored) = after(
+            &partial_document(),
+            &created(at, 3, json!({"a": 0, "x": 1, "kept": 1})),
+        );
+        assert_eq!(decision, Decision::Applied);
+        assert!(matches!(stored.state, State::Live { born: Some(born), .. } if born == t(at)));
+        assert_eq!(tags(&stored), json!({"a": 1, "d": 1, "kept": 1}));
+        assert_eq!((version(&stored), stored.last), (5, t(20)));
+        assert!(stored.flags.is_empty());
+        assert_eq!(stored.operation, Operation::Create);
+    }
+}
+
+#[test]
+fn a_base_that_the_first_change_does_not_follow_leaves_a_gap() {
+    let (decision, stored) = after(&partial_document(), &created(9, 2, json!({})));
+    assert_eq!(decision, Decision::Gap);
+    assert_eq!(stored.flags, BTreeSet::from([Flag::Gap]));
+    assert!(matches!(stored.state, State::Live { .. }));
+}
+
+#[test]
+fn a_base_takes_replaced_sections_from_what_is_stored() {
+    let partial = play(&[replaced(10, 3, json!({"a": 1}))]).expect("created");
+    let mut base = created(9, 2, json!({"b": 1}));
+    if let Change::Created { twin, .. } = &mut base.change {
+        twin.desired = Some(map(json!({"wish": 1})));
+        twin.root = map(json!({"etag": "e"}));
+    }
+    let (_, stored) = after(&partial, &base);
+    let twin = stored.twin().expect("live");
+    assert_eq!(tags(&stored), json!({"a": 1}));
+    assert_eq!(
+        twin.desired,
+        map(json!({"wish": 1})),
+        "the event did not carry desired properties"
+    );
+    assert_eq!(twin.root, map(json!({"etag": "e"})));
+}
+
+#[test]
+fn a_create_inside_a_partial_twins_time_is_suspect_and_one_after_it_starts_over() {
+    for at in [11, 20] {
+        refused(&partial_document(), &created(at, 2, json!({})), Decision::Suspect);
+    }
+    let (decision, stored) = after(&partial_document(), &created(21, 2, json!({"z": 1})));
+    assert_eq!(decision, Decision::Applied);
+    assert!(matches!(stored.state, State::Live { born: Some(born), .. } if born == t(21)));
+    assert_eq!(tags(&stored), json!({"z": 1}));
+    assert_eq!(
+        (stored.previous, stored.sweep),
+        (Some(t(20)), Some(Sweep::Reborn(t(21))))
+    );
+}
+
+#[test]
+fn what_is_older_than_a_partial_twins_first_change_is_not_taken_for_contained() {
+    for make in [updated, replaced] {
+        refused(
+            &partial_document(),
+            &make(9, 3, json!({"z": 1})),
+            Decision::Suspect,
+        );
+        unchanged(
+            &partial_document(),
+            &make(10, 4, json!({"z": 1})),
+            Decision::Duplicate,
+        );
+    }
+}
+
+#[test]
+fn deletes_of_a_partial_twin() {
+    unchanged(&partial_document(), &deleted(9), Decision::Stale);
+    for at in [10, 19] {
+        let (decision, stored) = after(&partial_document(), &deleted(at));
+        assert_eq!(decision, Decision::Suspect);
+        assert_eq!(stored.state, partial_document().state);
+    }
+    for at in [20, 21] {
+        let (decision, stored) = after(&partial_document(), &deleted(at));
+        assert_eq!(
+            (decision, stored.state, stored.last),
+            (Decision::Applied, State::Deleted, t(at))
+        );
+    }
+}
+
+// ---- deleted
+
+#[test]
+fn nothing_at_or_before_the_deletion_raises_the_dead() {
+    for at in [19, 20] {
+        unchanged(&tombstone(), &created(at, 2, json!({})), Decision::Stale);
+        unchanged(&tombstone(), &updated(at, 99, json!({})), Decision::Stale);
+        unchanged(&tombstone(), &replaced(at, 99, json!({})), Decision::Stale);
+    }
+    unchanged(&tombstone(), &deleted(19), Decision::Stale);
+    unchanged(&tombstone(), &deleted(20), Decision::Duplicate);
+}
+
+#[test]
+fn a_later_delete_moves_the_tombstone() {
+    let (decision, stored) = after(&tombstone(), &deleted(21));
+    assert_eq!((decision, stored.last), (Decision::Applied, t(21)));
+    assert_eq!(stored.sweep, Some(Sweep::Deleted(t(21))));
+    assert_eq!(stored.ttl_seconds, Some(77));
+}
+
+#[test]
+fn a_new_incarnation_rises_from_a_tombstone_and_remembers_where_the_old_one_ended() {
+    let (decision, stored) = after(&tombstone(), &created(21, 2, json!({"z": 1})));
+    assert_eq!(decision, Decision::Applied);
+    assert!(matches!(stored.state, State::Live { born: Some(born), .. } if born == t(21)));
+    assert_eq!((tags(&stored), stored.previous), (json!({"z": 1}), Some(t(20))));
+    assert_eq!(stored.ttl_seconds, None, "a living twin must not expire");
+    for make in [updated, replaced] {
+        let (decision, stored) = after(&tombstone(), &make(21, 3, json!({"z": 1})));
+        assert_eq!(decision, Decision::Partial);
+        assert!(matches!(stored.state, State::Partial { since, .. } if since == t(21)));
+        assert_eq!((tags(&stored), stored.previous), (json!({"z": 1}), Some(t(20))));
+        assert_eq!(stored.ttl_seconds, None);
+    }
+}
+
+#[test]
+fn a_sweep_that_is_still_pending_survives_the_re_creation() {
+    for event in [
+        created(21, 2, json!({})),
+        updated(21, 3, json!({})),
+        replaced(21, 3, json!({})),
+    ] {
+        let (_, stored) = after(&tombstone(), &event);
+        assert_eq!(stored.sweep, Some(Sweep::Deleted(t(20))));
+        let swept = Document {
+            sweep: None,
+            ..tombstone()
+        };
+        assert_eq!(after(&swept, &event).1.sweep, None);
+    }
+}
+
+#[test]
+fn events_of_the_incarnation_before_are_stale_for_a_partial_one() {
+    let (_, partial) = after(&tombstone(), &updated(30, 3, json!({"z": 1})));
+    for at in [15, 20] {
+        unchanged(&partial, &created(at, 2, json!({"old": 1})), Decision::Stale);
+        unchanged(&partial, &updated(at, 99, json!({"old": 1})), Decision::Stale);
+        unchanged(&partial, &replaced(at, 1, json!({"old": 1})), Decision::Stale);
+        unchanged(&partial, &deleted(at), Decision::Stale);
+    }
+    let (decision, stored) = after(&partial, &created(21, 2, json!({"base": 1})));
+    assert_eq!(decision, Decision::Applied);
+    assert_eq!(tags(&stored), json!({"base": 1, "z": 1}));
+    assert_eq!(stored.previous, Some(t(20)));
+}
+
+// ---- snapshots
+
+#[test]
+fn a_snapshot_without_proof_changes_nothing_that_exists() {
+    for document in [live_document(), partial_document(), tombstone()] {
+        unchanged(
+            &document,
+            &snapshot(99, 99, json!({"z": 1}), SnapshotProof::None),
+            Decision::Stale,
+        );
+    }
+}
+
+#[test]
+fn a_proven_snapshot_settles_every_doubt() {
+    for (document, born, previous) in [
+        (live_document(), Some(t(10)), None),
+        (partial_document(), None, None),
+        (tombstone(), None, Some(t(20))),
+    ] {
+        let doubted = Document {
+            flags: BTreeSet::from([Flag::Gap, Flag::Suspect]),
+            refused: Some(t(50)),
+            ..document
+        };
+        // Versions going back is what a failover looks like: the source wins.
+        for (at, last) in [(15, 20), (40, 40)] {
+            let event = snapshot(at, 3, json!({"z": 1}), SnapshotProof::ReadThenGet);
+            let (decision, stored) = after(&doubted, &event);
+            assert_eq!(decision, Decision::Applied);
+            assert!(matches!(stored.state, State::Live { born: b, .. } if b == born));
+            assert_eq!((version(&stored), tags(&stored)), (3, json!({"z": 1})));
+            assert_eq!(
+                (stored.last, stored.previous, stored.ttl_seconds),
+                (t(last), previous, None)
+            );
+            assert!(stored.flags.is_empty() && stored.refused.is_none());
+            assert_eq!((stored.applied_at, stored.operation), (NOW, Operation::Snapshot));
+            unchanged(&stored, &event, Decision::Duplicate);
+        }
+    }
+}
+
+#[test]
+fn after_a_snapshot_over_a_tombstone_the_dead_stay_dead() {
+    let (_, stored) = after(
+        &tombstone(),
+        &snapshot(40, 3, json!({"z": 1}), SnapshotProof::ReadThenGet),
+    );
+    for event in [
+        created(10, 2, json!({})),
+        updated(20, 9, json!({})),
+        replaced(15, 9, json!({})),
+        deleted(20),
+    ] {
+        unchanged(&stored, &event, Decision::Stale);
+    }
+    let (decision, stored) = after(&stored, &deleted(41));
+    assert_eq!((decision, stored.state), (Decision::Applied, State::Deleted));
+}
+
+#[test]
+fn what_a_snapshot_contains_is_a_duplicate_and_what_follows_it_is_applied() {
+    let stored = play(&[snapshot(40, 9, json!({"z": 1}), SnapshotProof::ReadThenGet)]).expect("created");
+    unchanged(&stored, &updated(40, 9, json!({"old": 1})), Decision::Duplicate);
+    refused(&stored, &updated(41, 9, json!({"old": 1})), Decision::Regression);
+    refused(&stored, &created(40, 2, json!({})), Decision::Suspect);
+    assert_eq!(after(&stored, &updated(41, 10, json!({}))).0, Decision::Applied);
+    assert_eq!(after(&stored, &created(41, 2, json!({}))).0, Decision::Applied);
+}
+
+// ---- content
+
+#[test]
+fn sections_and_root_fields_that_an_event_does_not_carry_stay() {
+    let mut create = created(10, 2, json!({"t": 1}));
+    if let Change::Created { twin, .. } = &mut create.change {
+        twin.root = map(json!({"etag": "1", "status": "enabled"}));
+        twin.desired = Some(map(json!({"w": 1})));
+        twin.reported = Some(map(json!({"r": 1})));
+    }
+    let document = play(&[create]).expect("created");
+    let content = |event: &TwinEvent| {
+        let twin = after(&document, event).1.twin().expect("live").clone();
+        (
+            Value::Object(twin.root),
+            Value::Object(twin.tags),
+            Value::Object(twin.desired),
+            Value::Object(twin.reported),
+        )
+    };
+    let root = json!({"etag": "1", "status": "enabled"});
+    let only_tags = updated(11, 3, json!({"u": 1}));
+    assert_eq!(
+        content(&only_tags),
+        (
+            root.clone(),
+            json!({"t": 1, "u": 1}),
+            json!({"w": 1}),
+            json!({"r": 1})
+        )
+    );
+    let replacement = |tags: Option<Value>, reported: Option<Value>| {
+        event(
+            11,
+            Change::Replaced {
+                version: TwinVersion(3),
+                twin: Sections {
+                    root: map(json!({"etag": "2"})),
+                    tags: tags.map(map),
+                    desired: Some(map(json!({"w2": 1}))),
+                    reported: reported.map(map),
+                },
+            },
+        )
+    };
+    let root = json!({"etag": "2", "status": "enabled"});
+    assert_eq!(
+        content(&replacement(Some(json!({"u": 1})), None)),
+        (root.clone(), json!({"u": 1}), json!({"w2": 1}), json!({"r": 1})),
+        "reported stays where the event does not carry it"
+    );
+    assert_eq!(
+        content(&replacement(None, Some(json!({"r2": 1})))),
+        (root, json!({}), json!({"w2": 1}), json!({"r2": 1})),
+        "empty tags are left out of a body"
+    );
+}
+
+// ---- modules
+
+fn module(at: i64, change: Change) -> TwinEvent {
+    TwinEvent {
+        key: TwinKey::module("hub", "pump", "m"),
+        at: t(at),
+        change,
+    }
+}
+
+fn module_document(born: i64, last: i64) -> Document {
+    let as_module = |event: TwinEvent| module(event.at.get(), event.change);
+    play(&[
+        as_module(created(born, 2, json!({}))),
+        as_module(updated(last, 3, json!({"a": 1}))),
+    ])
+    .expect("created")
+}
+
+#[test]
+fn modules_have_no_modules() {
+    let mut stored = Some(module_document(10, 20));
+    decide(&mut stored, &module(30, Change::Deleted), NOW, &RULES);
+    assert_eq!(stored.expect("kept").sweep, None);
+    let mut stored = None;
+    decide(&mut stored, &module(30, Change::Deleted), NOW, &RULES);
+    assert_eq!(stored.expect("kept").sweep, None);
+    let mut stored = Some(module_document(10, 20));
+    decide(&mut stored, &module(15, Change::Deleted), NOW, &RULES);
+    let stored = stored.expect("kept");
+    assert_eq!((stored.sweep, stored.previous), (None, None));
+    let (_, stored) = after(&stored, &module(30, created(30, 2, json!({})).change));
+    assert_eq!(stored.sweep, None);
+}
+
+#[test]
+fn modules_follow_their_device_into_the_grave_but_younger_ones_live() {
+    let follow = |dead_at| follow(TwinKey::module("hub", "pump", "m"), Sweep::Deleted(t(dead_at)));
+    for dead_at in [20, 30] {
+        let (decision, stored) = after(&module_document(10, 20), &follow(dead_at));
+        assert_eq!(
+            (decision, stored.state, stored.last),
+            (Decision::Applied, State::Deleted, t(dead_at))
+        );
+    }
+    unchanged(&module_document(10, 20), &follow(9), Decision::Stale);
+    refused(&module_document(10, 20), &follow(15), Decision::Suspect);
+}
+
+#[test]
+fn a_module_is_dead_before_its_devices_tombstone_and_before_the_incarnation_that_followed() {
+    assert_eq!(tombstone().modules_dead_before(), Some(t(20)));
+    assert_eq!(live_document().modules_dead_before(), None);
+    let (_, again) = after(&tombstone(), &created(30, 2, json!({})));
+    assert_eq!(again.modules_dead_before(), Some(t(20)));
+    let (_, unseen) = after(&live_document(), &created(30, 2, json!({})));
+    assert_eq!(unseen.modules_dead_before(), Some(t(20)));
+    let (_, gone) = after(&again, &deleted(40));
+    assert_eq!(gone.modules_dead_before(), Some(t(40)));
+}
+
+#[test]
+fn a_late_module_event_from_before_its_devices_deletion_does_not_survive_the_follow() {
+    for change in [created(15, 2, json!({})).change, updated(15, 3, json!({})).change] {
+        let mut stored = None;
+        decide(&mut stored, &module(15, change), NOW, &RULES);
+        let dead_before = tombstone().modules_dead_before().expect("deleted");
+        let event = follow(TwinKey::module("hub", "pump", "m"), Sweep::Deleted(dead_before));
+        assert_eq!(decide(&mut stored, &event, NOW, &RULES), Decision::Applied);
+        assert_eq!(stored.expect("kept").state, State::Deleted);
+    }
+}
+
+#[test]
+fn a_reborn_parent_puts_older_modules_in_doubt_until_they_are_created_anew() {
+    let follow = |at| follow(TwinKey::module("hub", "pump", "m"), Sweep::Reborn(t(at)));
+    for at in [19, 20] {
+        unchanged(&module_document(10, 20), &follow(at), Decision::Stale);
+    }
+    refused(&module_document(10, 20), &follow(21), Decision::Suspect);
+    let (_, doubted) = after(&module_document(10, 20), &follow(21));
+    let (decision, stored) = after(&doubted, &module(25, created(25, 2, json!({})).change));
+    assert_eq!(decision, Decision::Applied);
+    assert!(stored.flags.is_empty(), "the doubt was about the module before");
+    let mut buried = Some(module_document(10, 20));
+    decide(&mut buried, &module(22, Change::Deleted), EARLIER, &RULES);
+    unchanged(&buried.expect("kept"), &follow(30), Decision::Stale);
+}
+
+#[test]
+fn names_of_decisions_are_distinct() {
+    let names: BTreeSet<_> = Decision::ALL.into_iter().map(Decision::name).collect();
+    assert_eq!(names.len(), Decision::ALL.len());
+}

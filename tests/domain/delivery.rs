@@ -1,0 +1,148 @@
+//! How events get from the hub to us: at least once, in order within a stream, streams against each other in
+//! any way; and what may go wrong with them.
+
+use serde_json::{Map, Value};
+use twinsync::domain::event::{Change, Sections, TwinEvent};
+
+/// A small generator of reproducible randomness (SplitMix64).
+#[derive(Clone)]
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x2545_F491_4F6C_DD1D) ^ 0x5DEE_CE66_D1CE_4E5B)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    pub fn between(&mut self, first: i64, last: i64) -> i64 {
+        first + self.below((last - first + 1) as u64) as i64
+    }
+
+    pub fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+}
+
+/// How the two streams arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    OneStream,
+    LifecycleFirst,
+    ChangesFirst,
+    Interleaved,
+}
+
+impl Order {
+    pub const ALL: [Self; 4] = [
+        Self::OneStream,
+        Self::LifecycleFirst,
+        Self::ChangesFirst,
+        Self::Interleaved,
+    ];
+}
+
+/// Delivers `events` in `order`, with ordered replays such as 1,2,1,2,3.
+pub fn deliver(random: &mut Random, events: &[TwinEvent], order: Order) -> Vec<TwinEvent> {
+    if order == Order::OneStream {
+        return replayed(random, events.to_vec());
+    }
+    let (lifecycle, changes) = events.iter().cloned().partition::<Vec<_>, _>(is_lifecycle);
+    let lifecycle = replayed(random, lifecycle);
+    let changes = replayed(random, changes);
+    match order {
+        Order::OneStream | Order::LifecycleFirst => [lifecycle, changes].concat(),
+        Order::ChangesFirst => [changes, lifecycle].concat(),
+        Order::Interleaved => {
+            let (mut left, mut right) = (lifecycle.into_iter().peekable(), changes.into_iter().peekable());
+            // Some histories switch often, some hold one stream back for long.
+            let left_percent = [10, 50, 90][random.below(3) as usize];
+            std::iter::from_fn(|| match (left.peek(), right.peek()) {
+                (Some(_), None) => left.next(),
+                (Some(_), Some(_)) if random.chance(left_percent) => left.next(),
+                _ => right.next(),
+            })
+            .collect()
+        }
+    }
+}
+
+pub fn is_lifecycle(event: &TwinEvent) -> bool {
+    matches!(event.change, Change::Created { .. } | Change::Deleted)
+}
+
+fn replayed(random: &mut Random, events: Vec<TwinEvent>) -> Vec<TwinEvent> {
+    let mut delivered = Vec::new();
+    for (index, event) in events.iter().enumerate() {
+        delivered.push(event.clone());
+        if random.chance(25) {
+            let back = random.between(1, 5) as usize;
+            delivered.extend_from_slice(&events[(index + 1).saturating_sub(back)..=index]);
+        }
+    }
+    delivered
+}
+
+/// Packs runs of patches into one event with the last version, as the hub may.
+pub fn coalesced(random: &mut Random, events: Vec<TwinEvent>) -> Vec<TwinEvent> {
+    let mut packed: Vec<TwinEvent> = Vec::new();
+    for event in events {
+        if let (Some(last), Change::Updated { version, patch }) = (packed.last_mut(), &event.change)
+            && let Change::Updated {
+                version: earlier,
+                patch: sum,
+            } = &mut last.change
+            && random.chance(40)
+        {
+            *earlier = *version;
+            compose(sum, patch);
+            last.at = event.at;
+            continue;
+        }
+        packed.push(event);
+    }
+    packed
+}
+
+fn compose(sum: &mut Sections, patch: &Sections) {
+    fn into(sum: &mut Map<String, Value>, patch: &Map<String, Value>) {
+        for (name, value) in patch {
+            match (sum.get_mut(name), value) {
+                (Some(Value::Object(sum)), Value::Object(patch)) => into(sum, patch),
+                _ => {
+                    sum.insert(name.clone(), value.clone());
+                }
+            }
+        }
+    }
+    for (sum, patch) in [
+        (&mut sum.tags, &patch.tags),
+        (&mut sum.desired, &patch.desired),
+        (&mut sum.reported, &patch.reported),
+    ] {
+        if let Some(patch) = patch {
+            into(sum.get_or_insert_default(), patch);
+        }
+    }
+}
+
+/// Loses about one change in six, but never the last event of the twin: nothing could tell of that.
+pub fn with_losses(random: &mut Random, events: Vec<TwinEvent>) -> Vec<TwinEvent> {
+    let last = events.len().saturating_sub(1);
+    events
+        .into_iter()
+        .enumerate()
+        .filter(|(index, event)| *index == last || is_lifecycle(event) || !random.chance(17))
+        .map(|(_, event)| event)
+        .collect()
+}

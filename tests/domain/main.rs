@@ -1,0 +1,11 @@
+//! The pure core against a model of IoT Hub, against faulty stores, and against recorded events.
+//!
+//! `TWINSYNC_HISTORIES` sets how many random histories each convergence test plays; a failure prints the
+//! seed, and `TWINSYNC_SEED` starts there. `TWINSYNC_CAPTURED_EVENTS` names a folder of recorded events to replay.
+
+mod convergence;
+mod delivery;
+mod hub;
+mod recorded;
+mod store;
+mod upsert;

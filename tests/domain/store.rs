@@ -1,0 +1,160 @@
+//! One document behind conditional writes, with scripted faults, and the loop that drives an [`Upsert`].
+
+use std::{collections::VecDeque, sync::Arc};
+
+use twinsync::domain::{
+    decide::Rules,
+    document::{Document, ETag},
+    event::TwinEvent,
+    id::DocumentIdScheme,
+    ticks::Ticks,
+    upsert::{Action, Fate, Upsert},
+};
+
+pub const NOW: Ticks = Ticks::new(5_000);
+
+pub const RULES: Rules = Rules {
+    id_scheme: DocumentIdScheme::Device,
+    tombstone_ttl_seconds: 60,
+};
+
+/// What happens to the next write.
+#[derive(Debug, Clone)]
+pub enum Fault {
+    /// Nothing is wrong.
+    Pass,
+    /// It is stored, but the reply is lost.
+    ApplyThenFail,
+    /// It is not stored, and nobody says so.
+    Lose,
+    /// Another writer is faster; the condition fails.
+    Overtake(Vec<TwinEvent>),
+    /// It is stored, another writer follows, and the reply is lost.
+    ApplyThenOvertake(Vec<TwinEvent>),
+    /// The document vanishes first, as an expired tombstone does.
+    Vanish,
+}
+
+/// The bytes stored, and everything the store was asked.
+#[derive(Debug, Default)]
+pub struct Store {
+    stored: Option<(String, u64)>,
+    etag: u64,
+    pub faults: VecDeque<Fault>,
+    /// Refuses for good what holds this text.
+    pub poison: Option<&'static str>,
+    pub reads: usize,
+    pub writes: usize,
+}
+
+/// What came of one batch.
+pub struct Outcome {
+    pub fates: Vec<Fate>,
+    pub cached: Option<(Arc<Document>, ETag)>,
+    pub incarnation: Option<Ticks>,
+}
+
+enum Reply {
+    Written(ETag),
+    Unsure,
+    Rejected,
+}
+
+impl Store {
+    pub fn document(&self) -> Option<Document> {
+        self.stored
+            .as_ref()
+            .map(|(text, _)| serde_json::from_str(text).expect("a document"))
+    }
+
+    /// Puts anything there, as another program might.
+    pub fn put(&mut self, text: &str) {
+        self.etag += 1;
+        self.stored = Some((text.to_owned(), self.etag));
+    }
+
+    /// Brings `events` in, as the runtime does.
+    pub fn bring(&mut self, events: Vec<TwinEvent>, cached: Option<(Arc<Document>, ETag)>) -> Outcome {
+        self.bring_at(events, cached, &mut || NOW)
+    }
+
+    /// The same with a clock of its own.
+    pub fn bring_at(
+        &mut self,
+        events: Vec<TwinEvent>,
+        cached: Option<(Arc<Document>, ETag)>,
+        clock: &mut dyn FnMut() -> Ticks,
+    ) -> Outcome {
+        let mut upsert = Upsert::new(events, cached, RULES);
+        for _ in 0..200 {
+            let reply = match upsert.action(clock()) {
+                Action::Done => {
+                    let incarnation = upsert.began_incarnation();
+                    let (fates, cached) = upsert.finish();
+                    return Outcome {
+                        fates,
+                        cached,
+                        incarnation,
+                    };
+                }
+                Action::Read => {
+                    self.reads += 1;
+                    match &self.stored {
+                        None => upsert.absent(),
+                        Some((text, etag)) => match serde_json::from_str::<Document>(text) {
+                            Ok(document) => upsert.found(Arc::new(document), name(*etag)),
+                            Err(_) => upsert.damaged(name(*etag)),
+                        },
+                    }
+                    continue;
+                }
+                Action::Create(document) => self.write(&document, None),
+                Action::Replace(document, etag) => self.write(&document, Some(etag)),
+            };
+            match reply {
+                Reply::Written(etag) => upsert.written(etag),
+                Reply::Unsure => upsert.unsure(),
+                Reply::Rejected => upsert.rejected("too large".into()),
+            }
+        }
+        panic!("the upsert does not come to an end");
+    }
+
+    /// Applies the write if its condition holds: absent for a create, this very ETag for a replace.
+    fn write(&mut self, document: &Document, condition: Option<ETag>) -> Reply {
+        let fault = self.faults.pop_front().unwrap_or(Fault::Pass);
+        match &fault {
+            Fault::Vanish => self.stored = None,
+            Fault::Overtake(events) => self.other_writer(events.clone()),
+            Fault::Pass | Fault::ApplyThenFail | Fault::Lose | Fault::ApplyThenOvertake(_) => {}
+        }
+        let text = serde_json::to_string(document).expect("serialises");
+        if self.poison.is_some_and(|poison| text.contains(poison)) {
+            return Reply::Rejected;
+        }
+        if matches!(fault, Fault::Lose) || self.stored.as_ref().map(|(_, etag)| name(*etag)) != condition {
+            return Reply::Unsure;
+        }
+        self.writes += 1;
+        self.put(&text);
+        match fault {
+            Fault::ApplyThenFail => Reply::Unsure,
+            Fault::ApplyThenOvertake(events) => {
+                self.other_writer(events);
+                Reply::Unsure
+            }
+            Fault::Pass | Fault::Lose | Fault::Overtake(_) | Fault::Vanish => Reply::Written(name(self.etag)),
+        }
+    }
+
+    /// Another replica with a clock of its own.
+    fn other_writer(&mut self, events: Vec<TwinEvent>) {
+        let faults = std::mem::take(&mut self.faults);
+        self.bring_at(events, None, &mut || Ticks::new(NOW.get() + 7));
+        self.faults = faults;
+    }
+}
+
+fn name(etag: u64) -> ETag {
+    ETag(format!("\"{etag}\""))
+}
