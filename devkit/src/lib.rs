@@ -8,13 +8,16 @@
 //! | [`fleet`] | devices that register, change and leave |
 //! | [`verify`] | the judge: compares every document with the hub's twin |
 //! | [`control`] | HTTP: drives a running devkit from outside |
+//! | [`daemon`], [`metrics`] | an operator: runs the twinsync binary against a stack and reads its metrics |
 //! | [`stack`] | one process that holds all of these |
 
 pub mod broker;
 pub mod control;
 pub mod cosmos;
+pub mod daemon;
 pub mod fleet;
 pub mod iothub;
 pub mod javascript;
+pub mod metrics;
 pub mod stack;
 pub mod verify;

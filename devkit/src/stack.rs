@@ -235,6 +235,23 @@ impl Stack {
         &self.parts.broker
     }
 
+    /// Events that were ever appended to the Event Hubs of both sources.
+    ///
+    /// # Errors
+    /// The broker does not know them.
+    pub fn appended(&self) -> Result<u64, broker::Error> {
+        let endpoints = self.endpoints();
+        let mut hubs = vec![&endpoints.lifecycle_hub, &endpoints.twin_changes_hub];
+        hubs.dedup();
+        let mut appended = 0;
+        for hub in hubs {
+            for partition in self.broker().partitions(hub)? {
+                appended += u64::try_from(partition.last_sequence_number + 1).unwrap_or(0);
+            }
+        }
+        Ok(appended)
+    }
+
     /// The fleet.
     pub fn fleet(&self) -> &fleet::Runner {
         &self.parts.fleet

@@ -4,9 +4,7 @@
 //! this process. Between the phases of the fleet the daemon is given time to catch up, because deleted ids are
 //! re-created then, and two streams without mutual order could not tell whose event is whose.
 
-mod daemon;
 mod report;
-mod scrape;
 
 use std::{
     io::IsTerminal,
@@ -14,18 +12,18 @@ use std::{
 };
 
 use devkit::{
+    daemon::{Daemon, Setup},
     fleet::{Pace, Plan, State},
     iothub::{DeliveryFaults, HubNames},
+    metrics::Sample,
     stack::{self, Stack},
     verify,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
-use self::{
-    daemon::Daemon,
-    report::{Figures, Report},
-};
+use self::report::{Figures, Report};
 use super::Error;
+use crate::telemetry::name;
 
 /// Share of the events that is sent at a steady rate at the end, to measure freshness.
 const STEADY_SHARE: u64 = 20;
@@ -100,7 +98,10 @@ fn stack_options(arguments: &Arguments) -> stack::Options {
 }
 
 async fn show(arguments: &Arguments, stack: &Stack) -> Result<Report, Error> {
-    let mut daemon = Daemon::start(stack.endpoints()).await?;
+    let directory = tempfile::tempdir().map_err(|error| failed("cannot make a directory", &error))?;
+    let program = std::env::current_exe().map_err(|error| failed("cannot find this program", &error))?;
+    let setup = Setup::new(&program, directory.path(), stack.endpoints(), "")?;
+    let mut daemon = setup.start().await?;
     stack.hub().set_delivery_faults(DeliveryFaults {
         seed: arguments.seed,
         duplicate: 0.02,
@@ -197,26 +198,32 @@ impl Show<'_> {
 
     /// Waits until the phase is over and every event of it is completed.
     async fn caught_up(&self, daemon: &mut Daemon) -> Result<(), Error> {
-        let mut handled = 0;
+        let mut seen = 0;
         let mut moved = Instant::now();
         loop {
             let progress = self.stack.fleet().progress();
             let sample = daemon.sample().await?;
-            let appended = self.appended()?;
+            let appended = self
+                .stack
+                .appended()
+                .map_err(|error| failed("cannot look into the broker", &error))?;
             self.bar.set_message(match self.arguments.one_hub {
                 true => format!("phase {} of {}, one hub", progress.phase, progress.phases),
                 false => format!("phase {} of {}", progress.phase, progress.phases),
             });
             self.bar.set_length(appended);
-            self.bar.set_position(sample.handled());
-            if progress.state != State::Running && sample.handled() >= appended && sample.in_flight() == 0 {
+            self.bar.set_position(handled(&sample));
+            if progress.state != State::Running
+                && handled(&sample) >= appended
+                && sample.count(name::IN_FLIGHT_EVENTS, "") == 0
+            {
                 return Ok(());
             }
-            if sample.handled() != handled {
-                (handled, moved) = (sample.handled(), Instant::now());
+            if handled(&sample) != seen {
+                (seen, moved) = (handled(&sample), Instant::now());
             } else if moved.elapsed() > STUCK {
                 let reason = format!(
-                    "the daemon stands at {handled} of {appended} events for {} s",
+                    "the daemon stands at {seen} of {appended} events for {} s",
                     STUCK.as_secs()
                 );
                 return Err(Error::Failed(format!("{reason}\n{}", daemon.log())));
@@ -224,20 +231,16 @@ impl Show<'_> {
             tokio::time::sleep(LOOK).await;
         }
     }
+}
 
-    /// Events in the broker's logs.
-    fn appended(&self) -> Result<u64, Error> {
-        let endpoints = self.stack.endpoints();
-        let mut hubs = vec![&endpoints.lifecycle_hub, &endpoints.twin_changes_hub];
-        hubs.dedup();
-        let mut appended = 0;
-        for hub in hubs {
-            let partitions = self.stack.broker().partitions(hub);
-            for partition in partitions.map_err(|error| failed("cannot look into the broker", &error))? {
-                appended += u64::try_from(partition.last_sequence_number + 1).unwrap_or(0);
-            }
-        }
-        Ok(appended)
+/// Events that were decided on, ignored or dead-lettered.
+fn handled(sample: &Sample) -> u64 {
+    sample.count(name::EVENTS, "")
+}
+
+impl From<devkit::daemon::Error> for Error {
+    fn from(error: devkit::daemon::Error) -> Self {
+        failed("the demo's daemon", &error)
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use devkit::{iothub::DeliveryCounts, verify};
+use devkit::{iothub::DeliveryCounts, metrics::Sample, verify};
 use serde::Serialize;
 
-use super::scrape::Sample;
+use crate::telemetry::{Decision, name};
 
 /// Everything the demo reports.
 #[derive(Debug, Serialize)]
@@ -37,23 +37,32 @@ pub(super) struct Figures {
 
 impl Figures {
     pub(super) fn new(before: &Sample, backlog: &Sample, after: &Sample, backlog_seconds: f64) -> Self {
-        let events = after.handled() - before.handled();
-        let backlog_events = backlog.handled() - before.handled();
+        let grown = |metric, label: &str| after.sum(metric, label) - before.sum(metric, label);
+        let handled = |sample: &Sample| sample.count(name::EVENTS, "");
+        let events = handled(after) - handled(before);
+        let backlog_events = handled(backlog) - handled(before);
         let per_event = |amount: f64| amount / events.max(1) as f64;
-        let milliseconds = |quantile| after.freshness(backlog, quantile).map(|seconds| seconds * 1000.0);
-        let decisions = crate::telemetry::Decision::ALL.iter().map(|decision| {
+        let milliseconds = |quantile| {
+            after
+                .quantile(backlog, name::FRESHNESS, quantile)
+                .map(|seconds| seconds * 1000.0)
+        };
+        let decisions = Decision::ALL.iter().map(|decision| {
             let label = decision.label();
-            (label, after.decided(label) - before.decided(label))
+            (
+                label,
+                grown(name::EVENTS, &format!("decision=\"{label}\"")) as u64,
+            )
         });
         Self {
             events,
             decisions: decisions.collect(),
             backlog_seconds,
             events_per_second: backlog_events as f64 / backlog_seconds.max(f64::MIN_POSITIVE),
-            writes_per_event: per_event((after.writes() - before.writes()) as f64),
-            reads_per_event: per_event((after.reads() - before.reads()) as f64),
-            request_units_per_event: per_event(after.request_units() - before.request_units()),
-            steady_events: after.handled() - backlog.handled(),
+            writes_per_event: per_event(grown(name::WRITES, "outcome=\"written\"")),
+            reads_per_event: per_event(grown(name::READS, "")),
+            request_units_per_event: per_event(grown(name::REQUEST_UNITS, "")),
+            steady_events: handled(after) - handled(backlog),
             freshness_p50_milliseconds: milliseconds(0.5),
             freshness_p99_milliseconds: milliseconds(0.99),
         }

@@ -1,15 +1,14 @@
-//! Reads Prometheus' text format, as far as the demo needs it.
+//! Reads Prometheus' text format, as far as tests and the demo need it.
 
-use crate::telemetry::name;
-
-/// The daemon's metrics at one moment.
+/// The metrics of a program at one moment.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Sample {
+pub struct Sample {
     series: Vec<(String, f64)>,
 }
 
 impl Sample {
-    pub(super) fn parse(text: &str) -> Self {
+    /// Reads what a `/metrics` endpoint answered; lines that are no samples are passed over.
+    pub fn parse(text: &str) -> Self {
         let lines = text.lines().filter(|line| !line.starts_with('#'));
         let series = lines.filter_map(|line| {
             let (series, value) = line.rsplit_once(' ')?;
@@ -20,8 +19,9 @@ impl Sample {
         }
     }
 
-    /// The sum of a metric over all its series that carry `label`.
-    fn sum(&self, metric: &str, label: &str) -> f64 {
+    /// The sum of a metric over all its series that carry `label`, e.g. `decision="applied"`; an empty label means
+    /// all of them.
+    pub fn sum(&self, metric: &str, label: &str) -> f64 {
         let series = self.series.iter().filter(|(series, _)| {
             let (name, labels) = series.split_once('{').unwrap_or((series, ""));
             name == metric && labels.contains(label)
@@ -29,39 +29,15 @@ impl Sample {
         series.map(|(_, value)| value).sum()
     }
 
-    /// Events that were decided on, ignored or dead-lettered.
-    pub(super) fn handled(&self) -> u64 {
-        self.sum(name::EVENTS, "") as u64
+    /// [`Sample::sum`] of what counts whole things.
+    pub fn count(&self, metric: &str, label: &str) -> u64 {
+        self.sum(metric, label) as u64
     }
 
-    /// Events that were decided in this way.
-    pub(super) fn decided(&self, decision: &str) -> u64 {
-        self.sum(name::EVENTS, &format!("decision=\"{decision}\"")) as u64
-    }
-
-    /// Events between intake and completion.
-    pub(super) fn in_flight(&self) -> u64 {
-        self.sum(name::IN_FLIGHT_EVENTS, "") as u64
-    }
-
-    /// Writes that became durable.
-    pub(super) fn writes(&self) -> u64 {
-        self.sum(name::WRITES, "outcome=\"written\"") as u64
-    }
-
-    /// Point reads.
-    pub(super) fn reads(&self) -> u64 {
-        self.sum(name::READS, "") as u64
-    }
-
-    /// Request units charged.
-    pub(super) fn request_units(&self) -> f64 {
-        self.sum(name::REQUEST_UNITS, "")
-    }
-
-    /// The quantile of freshness between `earlier` and this sample, in seconds, interpolated within its bucket.
-    pub(super) fn freshness(&self, earlier: &Self, quantile: f64) -> Option<f64> {
-        let (before, after) = (earlier.buckets(), self.buckets());
+    /// A quantile of a histogram over what was recorded between `earlier` and this sample, interpolated within its
+    /// bucket; beyond the last bound it is at least that bound. `None` where nothing was recorded.
+    pub fn quantile(&self, earlier: &Self, metric: &str, quantile: f64) -> Option<f64> {
+        let (before, after) = (earlier.buckets(metric), self.buckets(metric));
         let count = |buckets: &[(f64, f64)], bound: f64| {
             buckets
                 .iter()
@@ -81,7 +57,7 @@ impl Sample {
         for (bound, count) in counts {
             if count >= wanted {
                 if bound.is_infinite() {
-                    return Some(lower.0); // at least
+                    return Some(lower.0);
                 }
                 let share = (wanted - lower.1) / (count - lower.1).max(1.0);
                 return Some(lower.0 + (bound - lower.0) * share);
@@ -92,19 +68,17 @@ impl Sample {
     }
 
     /// Upper bounds with cumulative counts.
-    fn buckets(&self) -> Vec<(f64, f64)> {
-        let prefix = format!("{}_bucket{{", name::FRESHNESS);
+    fn buckets(&self, metric: &str) -> Vec<(f64, f64)> {
+        let prefix = format!("{metric}_bucket{{");
         let buckets = self.series.iter().filter_map(|(series, count)| {
             let (_, bound) = series.strip_prefix(&prefix)?.split_once("le=\"")?;
             let bound = bound.split('"').next()?;
-            Some((
-                if bound == "+Inf" {
-                    f64::INFINITY
-                } else {
-                    bound.parse().ok()?
-                },
-                *count,
-            ))
+            let bound = if bound == "+Inf" {
+                f64::INFINITY
+            } else {
+                bound.parse().ok()?
+            };
+            Some((bound, *count))
         });
         buckets.collect()
     }
@@ -114,29 +88,29 @@ impl Sample {
 mod tests {
     use super::*;
 
-    const TEXT: &str = r#"# HELP x
-twinsync_events_total{stream="a",decision="applied"} 7
-twinsync_events_total{stream="b",decision="applied"} 2
-twinsync_events_total{stream="b",decision="duplicate"} 1
-twinsync_in_flight_events 3
-twinsync_freshness_seconds_bucket{le="0.01"} 50
-twinsync_freshness_seconds_bucket{le="0.02"} 90
-twinsync_freshness_seconds_bucket{le="+Inf"} 100
+    const TEXT: &str = r#"# HELP events what happened
+events{stream="a",decision="applied"} 7
+events{stream="b",decision="applied"} 2
+events{stream="b",decision="duplicate"} 1
+open 3
+delay_bucket{le="0.01"} 50
+delay_bucket{le="0.02"} 90
+delay_bucket{le="+Inf"} 100
 "#;
 
     #[test]
     fn series_are_summed_by_label() {
         let sample = Sample::parse(TEXT);
-        assert_eq!(
-            (sample.handled(), sample.decided("applied"), sample.in_flight()),
-            (10, 9, 3)
-        );
+        assert_eq!(sample.count("events", ""), 10);
+        assert_eq!(sample.count("events", "decision=\"applied\""), 9);
+        assert_eq!(sample.count("open", ""), 3);
+        assert_eq!(sample.count("event", ""), 0, "a name is not a prefix");
     }
 
     #[test]
     fn quantiles_are_interpolated_between_two_samples() {
         let (empty, sample) = (Sample::default(), Sample::parse(TEXT));
-        let quantile = |quantile| sample.freshness(&empty, quantile).expect("has samples");
+        let quantile = |quantile| sample.quantile(&empty, "delay", quantile).expect("has samples");
         assert!((quantile(0.5) - 0.01).abs() < 1e-9);
         assert!((quantile(0.7) - 0.015).abs() < 1e-9);
         assert!(
@@ -144,7 +118,7 @@ twinsync_freshness_seconds_bucket{le="+Inf"} 100
             "beyond the last bound: at least that"
         );
         assert_eq!(
-            sample.freshness(&sample, 0.5),
+            sample.quantile(&sample, "delay", 0.5),
             None,
             "nothing happened in between"
         );

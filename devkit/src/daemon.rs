@@ -1,0 +1,269 @@
+//! Runs the `twinsync` binary against a [`Stack`](crate::stack::Stack), as an operator would: a configuration file, a
+//! process, signals, its health and its metrics. Knows the binary's outside, none of its code.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use tokio::process::{Child, Command};
+
+use crate::{metrics::Sample, stack::Endpoints};
+
+/// How long the daemon may take until it is ready, and until it has stopped.
+const LIMIT: Duration = Duration::from_secs(60);
+/// How often health is asked for.
+const LOOK: Duration = Duration::from_millis(10);
+/// Lines of its log that an error shows.
+const LOG_LINES: usize = 20;
+
+/// What went wrong with the process; shows the end of its log where there is one.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The machine refused something.
+    #[error("cannot {0}")]
+    System(&'static str, #[source] io::Error),
+    /// It ended although it was not asked to, or not with 0.
+    #[error("the daemon ended with {0}\n{1}")]
+    Ended(ExitStatus, String),
+    /// It took too long.
+    #[error("the daemon did not {0} within {limit} s\n{1}", limit = LIMIT.as_secs())]
+    TooLong(&'static str, String),
+    /// Its metrics could not be read.
+    #[error("cannot read the daemon's metrics")]
+    Metrics(#[source] reqwest::Error),
+}
+
+/// A signal for the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// Stop in an orderly way.
+    Terminate,
+    /// The power cord.
+    Kill,
+}
+
+/// How to run the binary: where it is, and a directory for its configuration, checkpoints, dead letters and log, which
+/// outlives the process so that a second one can go on.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    program: PathBuf,
+    directory: PathBuf,
+    port: u16,
+}
+
+impl Setup {
+    /// Writes the configuration for `endpoints`, with `more` TOML appended as a second file that wins over it.
+    ///
+    /// # Errors
+    /// The directory cannot be written, or no port is free.
+    pub fn new(program: &Path, directory: &Path, endpoints: &Endpoints, more: &str) -> Result<Self, Error> {
+        let port = free_port().map_err(|error| Error::System("find a free port", error))?;
+        let write = |name: &str, text: &str| {
+            fs::write(directory.join(name), text)
+                .map_err(|error| Error::System("write the configuration", error))
+        };
+        write("twinsync.toml", &configuration(endpoints, directory, port))?;
+        write("more.toml", more)?;
+        Ok(Self {
+            program: program.to_owned(),
+            directory: directory.to_owned(),
+            port,
+        })
+    }
+
+    /// The command that runs the daemon, for tests that expect it to end by itself.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .arg("run")
+            .arg("--config")
+            .arg(self.directory.join("twinsync.toml"))
+            .arg("--config")
+            .arg(self.directory.join("more.toml"))
+            // The SDK asks Azure's metadata service at its first start; there is none here to answer.
+            .env("COSMOS_DISABLE_IMDS", "1")
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        command
+    }
+
+    /// Starts the daemon without waiting for it.
+    ///
+    /// # Errors
+    /// The process cannot be started.
+    pub fn spawn(&self) -> Result<Daemon, Error> {
+        let log = File::options().create(true).append(true).open(self.log_file());
+        let log = log.map_err(|error| Error::System("write the daemon's log", error))?;
+        let process = self.command().stdout(Stdio::null()).stderr(log).spawn();
+        Ok(Daemon {
+            process: process.map_err(|error| Error::System("start the daemon", error))?,
+            http: reqwest::Client::new(),
+            address: format!("http://127.0.0.1:{}", self.port),
+            log_file: self.log_file(),
+        })
+    }
+
+    /// Starts the daemon and waits until it is ready.
+    ///
+    /// # Errors
+    /// It ended or was not ready in time.
+    pub async fn start(&self) -> Result<Daemon, Error> {
+        let mut daemon = self.spawn()?;
+        daemon.ready().await?;
+        Ok(daemon)
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.directory.join("log")
+    }
+}
+
+/// A running daemon. Dropping it kills the process.
+#[derive(Debug)]
+pub struct Daemon {
+    process: Child,
+    http: reqwest::Client,
+    address: String,
+    log_file: PathBuf,
+}
+
+impl Daemon {
+    /// Waits until `/readyz` says so.
+    ///
+    /// # Errors
+    /// It ended or was not ready in time.
+    pub async fn ready(&mut self) -> Result<(), Error> {
+        let started = Instant::now();
+        loop {
+            if let Ok(Some(status)) = self.process.try_wait() {
+                return Err(Error::Ended(status, self.log()));
+            }
+            let answer = self.http.get(format!("{}/readyz", self.address)).send().await;
+            if answer.is_ok_and(|answer| answer.status().is_success()) {
+                return Ok(());
+            }
+            if started.elapsed() > LIMIT {
+                return Err(Error::TooLong("become ready", self.log()));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Answers of its HTTP server: status and text.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn get(&self, path: &str) -> Result<(u16, String), Error> {
+        let answer = self.http.get(format!("{}{path}", self.address)).send().await;
+        let answer = answer.map_err(Error::Metrics)?;
+        let status = answer.status().as_u16();
+        Ok((status, answer.text().await.map_err(Error::Metrics)?))
+    }
+
+    /// Its metrics.
+    ///
+    /// # Errors
+    /// It has ended or does not answer.
+    pub async fn sample(&mut self) -> Result<Sample, Error> {
+        match self.get("/metrics").await {
+            Ok((_, text)) => Ok(Sample::parse(&text)),
+            Err(error) => match self.process.try_wait() {
+                Ok(Some(status)) => Err(Error::Ended(status, self.log())),
+                Ok(None) | Err(_) => Err(error),
+            },
+        }
+    }
+
+    /// Asks it to stop, without waiting.
+    ///
+    /// # Errors
+    /// The signal cannot be sent.
+    pub async fn signal(&self) -> Result<(), Error> {
+        let Some(id) = self.process.id() else {
+            return Ok(());
+        };
+        let kill = Command::new("kill")
+            .arg("-TERM")
+            .arg(id.to_string())
+            .status()
+            .await;
+        kill.map(drop)
+            .map_err(|error| Error::System("signal the daemon", error))
+    }
+
+    /// Sends a signal and waits for the end.
+    ///
+    /// # Errors
+    /// It did not end in time.
+    pub async fn end(mut self, signal: Signal) -> Result<ExitStatus, Error> {
+        match signal {
+            Signal::Kill => {
+                self.process
+                    .start_kill()
+                    .map_err(|error| Error::System("kill the daemon", error))?;
+            }
+            Signal::Terminate => self.signal().await?,
+        }
+        match tokio::time::timeout(LIMIT, self.process.wait()).await {
+            Ok(status) => status.map_err(|error| Error::System("wait for the daemon", error)),
+            Err(_) => Err(Error::TooLong("stop", self.log())),
+        }
+    }
+
+    /// Stops it in an orderly way; anything but exit code 0 is an error.
+    ///
+    /// # Errors
+    /// It did not end in time, or not with 0.
+    pub async fn stop(self) -> Result<(), Error> {
+        let log_file = self.log_file.clone();
+        let status = self.end(Signal::Terminate).await?;
+        if status.success() {
+            Ok(())
+        } else {
+            Err(Error::Ended(status, tail(&log_file)))
+        }
+    }
+
+    /// The end of what it logged.
+    pub fn log(&self) -> String {
+        tail(&self.log_file)
+    }
+}
+
+fn tail(file: &Path) -> String {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
+}
+
+fn free_port() -> io::Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+fn configuration(endpoints: &Endpoints, directory: &Path, port: u16) -> String {
+    let quoted = |text: &str| serde_json::Value::from(text).to_string(); // JSON strings are TOML strings
+    let path = |name: &str| quoted(&directory.join(name).to_string_lossy());
+    format!(
+        "[eventhubs]\nnamespace = {}\nendpoint = {}\n\
+         [eventhubs.lifecycle]\nhub = {}\n[eventhubs.twin_changes]\nhub = {}\n\
+         [credential]\nkind = \"emulator\"\ntoken = {}\n\
+         [cosmos]\nendpoint = {}\nkey = {}\ndatabase = {}\ncontainer = {}\n\
+         [checkpoint]\nstore = \"file\"\npath = {}\n[dead_letters]\npath = {}\n\
+         [http]\nlisten = \"127.0.0.1:{port}\"\n",
+        quoted(&endpoints.namespace),
+        quoted(&endpoints.eventhubs),
+        quoted(&endpoints.lifecycle_hub),
+        quoted(&endpoints.twin_changes_hub),
+        quoted(&endpoints.token),
+        quoted(&endpoints.cosmos),
+        quoted(&endpoints.cosmos_key),
+        quoted(&endpoints.database),
+        quoted(&endpoints.container),
+        path("checkpoints"),
+        path("dead-letters"),
+    )
+}

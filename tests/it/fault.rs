@@ -1,0 +1,146 @@
+//! Trouble with the store and with the broker: waited out, nothing lost, nothing dead-lettered.
+
+use std::time::Duration;
+
+use devkit::cosmos::{Fault, Faults, Operations};
+use serde_json::json;
+
+use crate::world::{World, create, plan, report, until};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn throttling_errors_and_lost_replies_change_nothing() {
+    let world = World::new().await;
+    let daemon = world.start().await;
+    let chance = |fault: Fault, probability| Fault {
+        next: None,
+        probability,
+        ..fault
+    };
+    let answers = vec![
+        chance(Fault::next(429, 1), 0.05),
+        chance(Fault::next(449, 1), 0.02),
+        chance(Fault::next(503, 1), 0.03),
+        chance(Fault::next(408, 1).after(), 0.05),
+        chance(Fault::next(500, 1).after(), 0.05),
+        chance(Fault::next(503, 1).on(Operations::Reads), 0.01),
+    ];
+    let faults = Faults {
+        seed: 31,
+        answers,
+        ..Faults::default()
+    };
+    world.stack.cosmos().set_faults(faults).expect("valid");
+    // The judge reads through the same faulty store, so it looks when the faults are over.
+    world.replays(31);
+    let fleet = world.stack.fleet();
+    fleet
+        .start(plan(40, 1_500, 31), devkit::fleet::Pace::Backlog)
+        .expect("the fleet starts");
+    loop {
+        fleet.phase_end().await;
+        let faults = world.stack.cosmos().faults();
+        tokio::time::sleep(Duration::from_millis(500)).await; // under faults for a while
+        world.stack.cosmos().set_faults(Faults::default()).expect("valid");
+        world.equal().await;
+        world.stack.cosmos().set_faults(faults).expect("valid");
+        if fleet.start_next_phase().is_err() {
+            break;
+        }
+    }
+    assert!(
+        world.files("dead-letters").is_empty(),
+        "trouble is never dead-lettered"
+    );
+    daemon.stop().await.expect("exit code 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_of_the_store_shows_in_readiness_and_passes() {
+    let world = World::new().await;
+    let mut daemon = world.start().await;
+    world.apply(create("pump"));
+    world.equal().await;
+    world
+        .stack
+        .cosmos()
+        .set_faults(Faults {
+            outage: true,
+            ..Faults::default()
+        })
+        .expect("valid");
+    for step in 0..20 {
+        world.apply(report("pump", json!({"step": step})));
+    }
+    loop {
+        let (status, text) = daemon.get("/readyz").await.expect("answers");
+        if status == 503 {
+            assert!(text.contains("store"), "{text}");
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (status, _) = daemon.get("/livez").await.expect("answers");
+    assert_eq!(status, 200, "a restart would not help");
+    world.stack.cosmos().set_faults(Faults::default()).expect("valid");
+    world.equal().await;
+    daemon.ready().await.expect("ready again");
+    daemon.stop().await.expect("exit code 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_drop_and_links_that_close_are_rebuilt_where_they_stood() {
+    let world = World::new().await;
+    let mut daemon = world.start().await;
+    world.replays(32);
+    let fleet = world.stack.fleet();
+    fleet
+        .start(plan(40, 3_000, 32), devkit::fleet::Pace::Rate(1_500.0))
+        .expect("the fleet starts");
+    let faults = world.stack.broker().faults();
+    let twins = world.stack.endpoints().twin_changes_hub.clone();
+    let rebuilt = |rounds: u64| {
+        move |sample: &devkit::metrics::Sample| {
+            sample.count("twinsync_partition_rebuilds_total", "") >= rounds
+        }
+    };
+    faults.drop_connections();
+    until(&mut daemon, "rebuilt after drops", rebuilt(4)).await;
+    for partition in 0..2 {
+        faults.close_receivers(&twins, partition, None).expect("exists");
+        faults
+            .close_receivers(&twins, partition, Some("amqp:link:detach-forced"))
+            .expect("exists");
+    }
+    until(&mut daemon, "rebuilt after closed links", rebuilt(6)).await;
+    faults.close_token_links(2);
+    faults.refuse_connections(Duration::from_millis(700));
+    faults.drop_connections();
+    until(&mut daemon, "rebuilt after refusals", rebuilt(10)).await;
+    loop {
+        fleet.phase_end().await;
+        world.equal().await;
+        if fleet.start_next_phase().is_err() {
+            break;
+        }
+    }
+    assert!(world.files("dead-letters").is_empty());
+    daemon.stop().await.expect("exit code 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_throttling_store_is_used_up_to_its_limit_and_loses_nothing() {
+    let options = devkit::stack::Options {
+        throughput: Some(2_000),
+        ..Default::default()
+    };
+    let world = World::with(options, "").await;
+    let mut daemon = world.start().await;
+    world.fleet(plan(60, 1_000, 33)).await;
+    let sample = daemon.sample().await.expect("metrics");
+    assert!(
+        sample.count("twinsync_writes_total", "outcome=\"throttled\"") > 0,
+        "the test did throttle"
+    );
+    assert!(world.files("dead-letters").is_empty());
+    daemon.stop().await.expect("exit code 0");
+}

@@ -1,0 +1,14 @@
+//! The daemon as a process, over real sockets: what is shipped, against the local Azure of devkit.
+//!
+//! The figure that counts in every test is that no document differs from the hub's twin.
+
+mod bad_input;
+mod checkpoint;
+mod command_line;
+mod fault;
+mod health;
+mod javascript;
+mod main_job;
+mod poison;
+mod restart;
+mod world;

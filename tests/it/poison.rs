@@ -1,0 +1,171 @@
+//! Events that can never be applied, among good ones.
+
+use std::collections::BTreeMap;
+
+use devkit::broker::{Event, Value};
+use serde_json::json;
+
+use crate::world::{World, create, report, until};
+
+/// An event as IoT Hub would send it, but for its body.
+fn twin_change(device: &str, body: &[u8]) -> Event {
+    let text = |pairs: &[(&str, &str)]| {
+        pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), Value::from(*value)))
+            .collect::<BTreeMap<_, _>>()
+    };
+    Event {
+        body: body.to_vec(),
+        application_properties: text(&[
+            ("hubName", "devkit-hub"),
+            ("deviceId", device),
+            ("opType", "updateTwin"),
+            ("iothub-message-schema", "twinChangeNotification"),
+            ("operationTimestamp", "2031-05-04T10:00:00.0000000Z"),
+        ]),
+        annotations: text(&[
+            ("iothub-message-source", "twinChangeEvents"),
+            ("iothub-connection-device-id", device),
+        ]),
+        user_id: Some(vec![b'h', 0x81, 0x0e]),
+        ..Event::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn poison_is_kept_with_its_own_bytes_and_its_partition_goes_on() {
+    let world = World::new().await;
+    let mut daemon = world.start().await;
+    let twins = world.stack.endpoints().twin_changes_hub.clone();
+    let deep = format!(
+        "{{\"version\":3,\"tags\":{}{}}}",
+        "{\"a\":".repeat(200) + "1",
+        "}".repeat(200)
+    );
+    let mut no_device = twin_change("x", b"{\"version\":3}");
+    no_device.application_properties.remove("deviceId");
+    no_device.annotations.remove("iothub-connection-device-id");
+    let poison = [
+        ("not_json", twin_change("pump", b"{\"version\":")),
+        (
+            "not_utf8",
+            twin_change("pump", b"{\"version\":3,\"tags\":{\"a\":\"\xff\"}}"),
+        ),
+        ("not_an_object", twin_change("pump", b"[1]")),
+        ("too_deep", twin_change("pump", deep.as_bytes())),
+        ("no_version", twin_change("pump", b"{\"tags\":{}}")),
+        ("no_device_id", no_device),
+    ];
+    world.apply(create("pump"));
+    for (step, (_, event)) in poison.iter().enumerate() {
+        // The same partition key as the good events around it.
+        world
+            .stack
+            .broker()
+            .append(&twins, "pump", event.clone())
+            .expect("appended");
+        world.apply(report("pump", json!({"step": step})));
+    }
+    world.equal().await;
+    until(&mut daemon, "all are dead letters", |sample| {
+        sample.count("twinsync_dead_letters_total", "") == poison.len() as u64
+    })
+    .await;
+    let files = world.files("dead-letters");
+    let letters: Vec<serde_json::Value> = files
+        .iter()
+        .map(|file| serde_json::from_slice(&std::fs::read(file).expect("readable")).expect("JSON"))
+        .collect();
+    for (reason, event) in &poison {
+        let letter = letters.iter().find(|letter| letter["reason"] == *reason);
+        let letter = letter.unwrap_or_else(|| panic!("no letter for {reason}: {letters:?}"));
+        assert!(
+            letter.to_string().contains("updateTwin"),
+            "properties are kept: {letter}"
+        );
+        if let Ok(text) = std::str::from_utf8(&event.body) {
+            assert!(
+                letter.to_string().contains(&json!(text).to_string()),
+                "its own body is kept: {letter}"
+            );
+        }
+    }
+    assert_eq!(letters.len(), poison.len());
+    daemon.stop().await.expect("exit code 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_ours_is_counted_and_passed_over() {
+    let world = World::new().await;
+    let mut daemon = world.start().await;
+    let twins = world.stack.endpoints().twin_changes_hub.clone();
+    let source = |source: &str, body: &[u8]| {
+        let mut event = twin_change("pump", body);
+        event
+            .annotations
+            .insert("iothub-message-source".to_owned(), Value::from(source));
+        event
+    };
+    let others = [
+        source("Telemetry", b"21.5"),
+        source("deviceConnectionStateEvents", b"{}"),
+        // Shares its operation's name with twin changes; its body is a JSON Patch.
+        source(
+            "digitalTwinChangeEvents",
+            b"[{\"op\":\"add\",\"path\":\"/a\",\"value\":1}]",
+        ),
+        source("deviceJobLifecycleEvents", b"{}"),
+        Event {
+            body: b"anything".to_vec(),
+            ..Event::default()
+        },
+    ];
+    world.apply(create("pump"));
+    for event in &others {
+        world
+            .stack
+            .broker()
+            .append(&twins, "pump", event.clone())
+            .expect("appended");
+    }
+    world.apply(report("pump", json!({"still": "here"})));
+    world.equal().await;
+    until(&mut daemon, "all are counted", |sample| {
+        sample.count("twinsync_events_ignored_total", "") == others.len() as u64
+    })
+    .await;
+    assert!(world.files("dead-letters").is_empty());
+    daemon.stop().await.expect("exit code 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_no_amqp_is_skipped_once() {
+    let world = World::new().await;
+    let mut daemon = world.start().await;
+    let twins = world.stack.endpoints().twin_changes_hub.clone();
+    world.apply(create("pump"));
+    for step in 0..3 {
+        for partition in 0..2 {
+            world
+                .stack
+                .broker()
+                .faults()
+                .append_undecodable(&twins, partition)
+                .expect("appended");
+        }
+        world.apply(report("pump", json!({"step": step})));
+    }
+    world.equal().await;
+    until(&mut daemon, "all are skipped", |sample| {
+        sample.count("twinsync_messages_undecodable_total", "") == 6
+    })
+    .await;
+    let sample = daemon.sample().await.expect("metrics");
+    assert_eq!(
+        sample.count("twinsync_partition_rebuilds_total", ""),
+        0,
+        "the link stays"
+    );
+    daemon.stop().await.expect("exit code 0");
+}

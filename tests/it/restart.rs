@@ -1,0 +1,137 @@
+//! Stopping, dying, and going on.
+
+use std::time::{Duration, Instant};
+
+use devkit::{daemon::Signal, fleet::Pace, iothub::Operation};
+use serde_json::json;
+
+use crate::world::{World, create, device, plan, report, until};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_commits_what_was_done_and_the_next_run_goes_on_from_there() {
+    let world = World::new().await;
+    let daemon = world.start().await;
+    world.fleet(plan(30, 800, 21)).await;
+    let before = world.appended();
+    daemon.stop().await.expect("exit code 0");
+
+    // What happens while nobody looks.
+    world.stack.hub().set_delivery_faults(Default::default());
+    world.apply(create("latecomer"));
+    for step in 0..25 {
+        world.apply(report("latecomer", json!({"step": step})));
+    }
+    let missed = world.appended() - before;
+    assert_eq!(missed, 26);
+    let mut daemon = world.start().await;
+    world.equal().await;
+    until(&mut daemon, "nothing is left", |sample| {
+        sample.count("twinsync_events_total", "") >= missed
+    })
+    .await;
+    let handled = daemon
+        .sample()
+        .await
+        .expect("metrics")
+        .count("twinsync_events_total", "");
+    // The first run may have been stopped with repeats of its last events still unread.
+    assert!(
+        handled <= missed + 40,
+        "it went on from its checkpoint and not from the start: {handled}"
+    );
+    daemon.stop().await.expect("exit code 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_daemon_loses_nothing() {
+    let world = World::with(Default::default(), "[checkpoint]\ninterval = \"200ms\"\n").await;
+    world.replays(22);
+    world
+        .stack
+        .fleet()
+        .start(plan(50, 4_000, 22), Pace::Rate(1_500.0))
+        .expect("the fleet starts");
+    // Three times in the middle of the work, wherever it happens to stand.
+    for round in 1..=3_u64 {
+        let mut daemon = world.start().await;
+        until(&mut daemon, "some work is done", |sample| {
+            sample.count("twinsync_events_total", "") > 100 * round
+        })
+        .await;
+        let status = daemon.end(Signal::Kill).await.expect("killed");
+        assert!(!status.success());
+    }
+    let daemon = world.start().await;
+    loop {
+        let progress = world.stack.fleet().phase_end().await;
+        world.equal().await;
+        if world.stack.fleet().start_next_phase().is_err() {
+            assert!(progress.error.is_none(), "{progress:?}");
+            break;
+        }
+    }
+    daemon.stop().await.expect("exit code 0");
+}
+
+/// A store that is away must not keep the daemon from stopping: what was not written is replayed.
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_during_an_outage_ends_at_the_deadline_and_loses_nothing() {
+    let world = World::with(Default::default(), "[shutdown]\ndrain_timeout = \"1s\"\n").await;
+    let mut daemon = world.start().await;
+    world.apply(create("first"));
+    world.equal().await;
+    let mut faults = world.stack.cosmos().faults();
+    faults.outage = true;
+    world.stack.cosmos().set_faults(faults).expect("valid");
+    world.apply(create("second"));
+    world.apply(Operation::Delete { id: device("first") });
+    until(&mut daemon, "events are held", |sample| {
+        sample.count("twinsync_in_flight_events", "") > 0
+    })
+    .await;
+    let started = Instant::now();
+    daemon.stop().await.expect("exit code 0");
+    assert!(
+        started.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        started.elapsed()
+    );
+
+    world
+        .stack
+        .cosmos()
+        .set_faults(Default::default())
+        .expect("valid");
+    let daemon = world.start().await;
+    let judged = world.equal().await;
+    assert_eq!((judged.twins, judged.tombstones), (1, 1), "{judged}");
+    daemon.stop().await.expect("exit code 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_at_once() {
+    let world = World::new().await;
+    let mut daemon = world.start().await;
+    world.apply(create("first"));
+    world.equal().await;
+    let mut faults = world.stack.cosmos().faults();
+    faults.outage = true;
+    world.stack.cosmos().set_faults(faults).expect("valid");
+    world.apply(create("second"));
+    until(&mut daemon, "an event is held", |sample| {
+        sample.count("twinsync_in_flight_events", "") > 0
+    })
+    .await;
+    daemon.signal().await.expect("the first signal");
+    while !daemon.log().contains("stopping") {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let started = Instant::now();
+    let status = daemon.end(Signal::Terminate).await.expect("the second signal");
+    assert!(!status.success());
+    assert!(
+        started.elapsed() < Duration::from_secs(5),
+        "it does not wait for the drain: {:?}",
+        started.elapsed()
+    );
+}

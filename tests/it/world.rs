@@ -1,0 +1,180 @@
+//! A local Azure, a place for one daemon's files, and the judge.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use devkit::{
+    daemon::{Daemon, Setup},
+    fleet::{Pace, Plan, State},
+    iothub::{DeliveryFaults, Operation, TwinId},
+    stack::{Options, Stack},
+    verify::{Report, verify},
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How long anything that is waited for may take.
+pub(crate) const LIMIT: Duration = Duration::from_secs(90);
+/// How often it is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The binary under test.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_twinsync");
+
+/// Everything outside the daemon.
+pub(crate) struct World {
+    pub(crate) stack: Stack,
+    pub(crate) directory: TempDir,
+    pub(crate) setup: Setup,
+}
+
+impl World {
+    /// With the defaults.
+    pub(crate) async fn new() -> Self {
+        Self::with(Options::default(), "").await
+    }
+
+    /// With other options of the local Azure, and more TOML for the daemon.
+    pub(crate) async fn with(options: Options, more: &str) -> Self {
+        let stack = Box::pin(Stack::start(Options {
+            partitions: 2,
+            ..options
+        }))
+        .await
+        .expect("devkit starts");
+        let directory = tempfile::tempdir().expect("a directory");
+        let setup = Setup::new(Path::new(PROGRAM), directory.path(), stack.endpoints(), more);
+        Self {
+            setup: setup.expect("configuration is written"),
+            stack,
+            directory,
+        }
+    }
+
+    pub(crate) async fn start(&self) -> Daemon {
+        self.setup.start().await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The hub performs an operation.
+    pub(crate) fn apply(&self, operation: Operation) {
+        self.stack
+            .hub()
+            .apply(&operation)
+            .unwrap_or_else(|error| panic!("{operation:?}: {error:?}"));
+    }
+
+    /// A fleet with duplicates and ordered replays; between its phases the daemon catches up.
+    pub(crate) async fn fleet(&self, plan: Plan) {
+        self.replays(plan.seed);
+        let fleet = self.stack.fleet();
+        fleet.start(plan, Pace::Backlog).expect("the fleet starts");
+        loop {
+            let progress = fleet.phase_end().await;
+            self.equal().await;
+            match progress.state {
+                State::Done => return,
+                State::Waiting => fleet.start_next_phase().expect("goes on"),
+                other => panic!("the fleet is {other:?}: {:?}", progress.error),
+            }
+        }
+    }
+
+    /// Duplicates and ordered replays on every stream from here on.
+    pub(crate) fn replays(&self, seed: u64) {
+        let faults = DeliveryFaults {
+            seed,
+            duplicate: 0.05,
+            replay: 0.05,
+            ..DeliveryFaults::default()
+        };
+        self.stack.hub().set_delivery_faults(faults);
+    }
+
+    /// Waits until no document differs from its twin, and none is flagged.
+    pub(crate) async fn equal(&self) -> Report {
+        let started = Instant::now();
+        loop {
+            let report = Box::pin(verify(self.stack.endpoints()))
+                .await
+                .expect("both can be read");
+            if report.is_equal() && report.flagged == 0 {
+                return report;
+            }
+            assert!(started.elapsed() < LIMIT, "{report}");
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Events that lie in the broker, of both streams.
+    pub(crate) fn appended(&self) -> u64 {
+        self.stack.appended().expect("hubs exist")
+    }
+
+    /// Files below `directory/name`, sorted.
+    pub(crate) fn files(&self, name: &str) -> Vec<std::path::PathBuf> {
+        fn collect(directory: &Path, files: &mut Vec<std::path::PathBuf>) {
+            for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+                let path = entry.path();
+                if path.is_dir() {
+                    collect(&path, files)
+                } else {
+                    files.push(path)
+                }
+            }
+        }
+        let mut files = Vec::new();
+        collect(&self.directory.path().join(name), &mut files);
+        files.sort();
+        files
+    }
+}
+
+/// Waits for a condition on the daemon's metrics.
+pub(crate) async fn until(
+    daemon: &mut Daemon,
+    what: &str,
+    condition: impl Fn(&devkit::metrics::Sample) -> bool,
+) {
+    let started = Instant::now();
+    loop {
+        let sample = daemon.sample().await.unwrap_or_else(|error| panic!("{error}"));
+        if condition(&sample) {
+            return;
+        }
+        assert!(
+            started.elapsed() < LIMIT,
+            "never: {what}\n{sample:?}\n{}",
+            daemon.log()
+        );
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+pub(crate) fn plan(devices: usize, events: u64, seed: u64) -> Plan {
+    Plan {
+        devices,
+        events,
+        seed,
+        ..Plan::default()
+    }
+}
+
+pub(crate) fn device(id: &str) -> TwinId {
+    TwinId::device(id).expect("a valid id")
+}
+
+pub(crate) fn create(id: &str) -> Operation {
+    Operation::Create {
+        id: device(id),
+        twin: None,
+    }
+}
+
+pub(crate) fn report(id: &str, patch: Value) -> Operation {
+    Operation::Report {
+        id: device(id),
+        patch,
+    }
+}
