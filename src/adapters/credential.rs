@@ -166,7 +166,7 @@ const PROLONGATION: azure_core::time::Duration = azure_core::time::Duration::sec
 /// The credential as Event Hubs clients need it.
 ///
 /// It tries again inside `get_token`, because the client gives up renewal for good after one failed try, and it
-/// prolongs the expiry (see [`PROLONGATION`]). If renewal fails all the same, the broker detaches at the true
+/// prolongs the expiry by two minutes. If renewal fails all the same, the broker detaches at the true
 /// expiry: that is what [`Self::true_expiry`] is for.
 pub struct EventHubsCredential {
     inner: Arc<dyn TokenCredential>,
