@@ -422,46 +422,36 @@ fn silent(operation: &'static str, limit: Duration) -> SourceError {
 /// The SDK wraps what the AMQP layer said several times over; the condition in its chain is what counts.
 fn classify(operation: &'static str, error: &EventHubsError) -> SourceError {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
-    let mut innermost = error.to_string();
+    let (mut innermost, mut texts) = (String::new(), String::new());
     while let Some(current) = cause {
         if let Some(RecvError::MessageDecode(reason)) = current.downcast_ref::<RecvError>() {
             return SourceError::Undecodable(reason.to_string());
         }
+        innermost = first_line(&current.to_string());
         if let Some(condition) = condition(current) {
-            let reason = first_line(&current.to_string());
-            match condition {
-                ErrorCondition::LinkError(LinkError::Stolen) => return SourceError::Stolen,
-                ErrorCondition::AmqpError(AmqpError::NotFound) => {
-                    return SourceError::NotFound { operation, reason };
-                }
+            let reason = innermost;
+            return match condition {
+                ErrorCondition::LinkError(LinkError::Stolen) => SourceError::Stolen,
+                ErrorCondition::AmqpError(AmqpError::NotFound) => SourceError::NotFound { operation, reason },
                 ErrorCondition::AmqpError(AmqpError::UnauthorizedAccess) => {
-                    return SourceError::Refused { operation, reason };
+                    SourceError::Refused { operation, reason }
                 }
-                _ => {}
-            }
+                _ => SourceError::Lost { operation, reason },
+            };
         }
-        innermost = current.to_string();
+        texts.push_str(&innermost);
         cause = current.source();
     }
-    let reason = first_line(&innermost);
-    let whole = format!("{error:?}");
-    // Credential errors and CBS answers reach us as text only.
-    if [
-        "401",
-        "Unauthorized",
-        "UnauthorizedAccess",
-        "unauthorized-access",
-        "Credential",
-    ]
-    .iter()
-    .any(|sign| whole.contains(sign))
-    {
-        return SourceError::Refused { operation, reason };
+    let reason = innermost;
+    let says = |signs: &[&str]| signs.iter().any(|sign| texts.contains(sign));
+    // Answers of `$cbs` and `$management`, and errors of credentials, reach us as text only.
+    if says(&["401", "Unauthorized", "unauthorized", "Credential"]) {
+        SourceError::Refused { operation, reason }
+    } else if says(&["404", "NotFound", "not-found"]) {
+        SourceError::NotFound { operation, reason }
+    } else {
+        SourceError::Lost { operation, reason }
     }
-    if ["NotFound", "404"].iter().any(|sign| whole.contains(sign)) {
-        return SourceError::NotFound { operation, reason };
-    }
-    SourceError::Lost { operation, reason }
 }
 
 /// The AMQP error condition that a link error of the peer carries.
