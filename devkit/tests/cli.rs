@@ -1,0 +1,133 @@
+//! The command line: one JSON line, one line per error, exit codes that scripts can rely on.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panic, in its helpers too")]
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+};
+
+use devkit::{
+    fleet::{Progress, State},
+    stack::Endpoints,
+    verify::Report,
+};
+
+struct Devkit(Child);
+
+impl Drop for Devkit {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn devkit(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_devkit"));
+    command
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Exit code, standard output, standard error.
+fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = devkit(arguments).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().trim_end().to_owned();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn the_command_line_starts_drives_judges_and_stops() {
+    let mut up = Devkit(devkit(&["up", "--partitions", "2"]).spawn().unwrap());
+    let mut line = String::new();
+    BufReader::new(up.0.stdout.as_mut().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let endpoints: Endpoints = serde_json::from_str(&line).unwrap();
+    let control = endpoints.control.as_str();
+
+    let (code, out, _) = run(&["verify", "--control", control, "--json"]);
+    let report: Report = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, report), (Some(0), Report::default()));
+
+    let fleet = [
+        "fleet",
+        "--control",
+        control,
+        "--devices",
+        "5",
+        "--events",
+        "50",
+        "--seed",
+        "9",
+        "--barrier",
+        "none",
+    ];
+    let (code, out, err) = run(&fleet);
+    assert_eq!(code, Some(0), "{err}");
+    let progress: Progress = serde_json::from_str(&out).unwrap();
+    assert_eq!((progress.state, progress.counts.events), (State::Done, 50));
+
+    let (code, out, _) = run(&["verify", "--control", control]);
+    assert_eq!(code, Some(1));
+    assert!(
+        out.starts_with(&format!(
+            "{} twins, 0 different, {} missing",
+            progress.live, progress.live
+        )),
+        "{out}"
+    );
+
+    // Running the same fleet again meets its own devices.
+    let (code, _, err) = run(&fleet);
+    assert_eq!((code, err.lines().count()), (Some(2), 1), "{err}");
+    assert!(err.contains("prefix"), "{err}");
+
+    // A second devkit on a port of the first.
+    let port = endpoints.cosmos.trim_end_matches('/').rsplit(':').next().unwrap();
+    let (code, out, err) = run(&["up", "--cosmos-port", port]);
+    assert_eq!(
+        (code, out.as_str(), err.lines().count()),
+        (Some(2), "", 1),
+        "{err}"
+    );
+    assert!(err.contains(port), "{err}");
+
+    let pid = up.0.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert_eq!(up.0.wait().unwrap().code(), Some(0));
+    let (code, out, err) = run(&["verify", "--control", control]);
+    assert_eq!(
+        (code, out.as_str(), err.lines().count()),
+        (Some(2), "", 1),
+        "{err}"
+    );
+}
+
+#[test]
+fn bad_arguments_are_told_in_one_line() {
+    for arguments in [
+        &["up", "--partitions", "0"][..],
+        &["up", "--cosmos-port", "70000"],
+        &["up", "--throughput", "10"],
+        &["sideways"],
+        &["verify"],
+        &["fleet", "--control", "not a url"],
+    ] {
+        let (code, out, err) = run(arguments);
+        assert_eq!(
+            (code, out.as_str(), err.lines().count()),
+            (Some(2), "", 1),
+            "{arguments:?}: {err}"
+        );
+        assert!(err.starts_with("devkit: ") && err.len() > 20, "{err}");
+    }
+}
