@@ -105,22 +105,14 @@ impl Outside {
         };
         let store = CosmosStore::connect(&cosmos_options(settings), access).await?;
         let checkpoints = checkpoints::open(&settings.checkpoint.store).await?;
-        let dead_letters = FileDeadLetters::open(&settings.dead_letters)
-            .await
-            .map_err(|reason| {
-                let config::DeadLetters::File { path } = &settings.dead_letters;
-                Error::DeadLetters {
-                    place: path.display().to_string(),
-                    reason,
-                }
-            })?;
+        let dead_letters = FileDeadLetters::open(&settings.dead_letters).await.map_err(|reason| {
+            let config::DeadLetters::File { path } = &settings.dead_letters;
+            Error::DeadLetters { place: path.display().to_string(), reason }
+        })?;
         // Only in front of Event Hubs: the others would use tokens that it says are still good.
         let credential: Arc<dyn TokenCredential> = EventHubsCredential::new(credential);
         let source = |hub: &str| -> Arc<dyn EventSource> {
-            Arc::new(EventHub::new(
-                eventhubs_options(settings, hub),
-                Arc::clone(&credential),
-            ))
+            Arc::new(EventHub::new(eventhubs_options(settings, hub), Arc::clone(&credential)))
         };
         Ok(Self {
             sources: settings.eventhubs.hubs().into_iter().map(source).collect(),
@@ -207,10 +199,7 @@ pub async fn run(settings: &Settings) -> Result<(), Error> {
     let server = match settings.http.listen {
         Some(address) => {
             let listener = http::bind(address).await?;
-            let state = http::State {
-                board: board.clone(),
-                metrics: metrics.clone(),
-            };
+            let state = http::State { board: board.clone(), metrics: metrics.clone() };
             Some(tokio::spawn(http::serve(listener, state, served.clone())))
         }
         None => None,
@@ -296,11 +285,7 @@ async fn consume(
         _ = &mut router => true,
         _ = consumers.join_next() => false,
     };
-    let mut outcome = if stop.is_cancelled() {
-        Ok(())
-    } else {
-        Err(Panicked.into())
-    };
+    let mut outcome = if stop.is_cancelled() { Ok(()) } else { Err(Panicked.into()) };
     board.set_phase(Phase::Stopping);
     tracing::info!("stopping: no more intake, finishing what was received");
     intake_stop.cancel();

@@ -74,10 +74,7 @@ impl Error {
 }
 
 /// Runs the command that `cli` names and says how the process should exit.
-#[expect(
-    clippy::print_stderr,
-    reason = "the last word of a command goes to the terminal"
-)]
+#[expect(clippy::print_stderr, reason = "the last word of a command goes to the terminal")]
 pub async fn main(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Run(sources) => Box::pin(run::run(&sources)).await,

@@ -66,17 +66,12 @@ impl Settings {
                 origin: Origin::Default,
                 message: format!("cannot be read: {error}"),
             });
-            Error {
-                problems: problems.clone(),
-            }
+            Error { problems: problems.clone() }
         })?;
         let (settings, found) = validate::settings(&raw, &layers);
         problems.extend(found);
         match settings {
-            Some(settings) if problems.is_empty() => Ok(Self {
-                effective: effective(&layers),
-                ..settings
-            }),
+            Some(settings) if problems.is_empty() => Ok(Self { effective: effective(&layers), ..settings }),
             Some(_) | None => Err(Error { problems }),
         }
     }

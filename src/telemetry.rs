@@ -56,16 +56,8 @@ pub fn init(settings: &config::Telemetry) -> Result<(), Error> {
         .with_env_filter(EnvFilter::try_new(&settings.log_filter)?)
         .with_writer(std::io::stderr);
     match settings.log_format {
-        LogFormat::Text => builder
-            .with_ansi(std::io::stderr().is_terminal())
-            .finish()
-            .try_init()?,
-        LogFormat::Json => builder
-            .json()
-            .flatten_event(true)
-            .with_ansi(false)
-            .finish()
-            .try_init()?,
+        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).finish().try_init()?,
+        LogFormat::Json => builder.json().flatten_event(true).with_ansi(false).finish().try_init()?,
     }
     Ok(())
 }

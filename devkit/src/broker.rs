@@ -158,30 +158,14 @@ impl Broker {
     /// Listens, and serves clients from then on.
     pub async fn start(options: Options) -> Result<Self, Error> {
         let listen = options.listen;
-        let failed = |source| Error::Listen {
-            address: listen,
-            source,
-        };
+        let failed = |source| Error::Listen { address: listen, source };
         let namespace = Arc::new(Namespace::new(options)?);
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        tasks.spawn(connection::listen(
-            listener,
-            Arc::clone(&namespace),
-            tasks.clone(),
-            stop.clone(),
-        ));
+        tasks.spawn(connection::listen(listener, Arc::clone(&namespace), tasks.clone(), stop.clone()));
         let faults = Faults::new(Arc::clone(&namespace));
-        Ok(Self {
-            inner: Arc::new(Inner {
-                namespace,
-                address,
-                faults,
-                stop,
-                tasks,
-            }),
-        })
+        Ok(Self { inner: Arc::new(Inner { namespace, address, faults, stop, tasks }) })
     }
 
     /// Where it listens.
@@ -198,14 +182,8 @@ impl Broker {
         let sequence_number = lane
             .partition
             .append(event.into_message(partition_key))
-            .map_err(|source| Error::Encode {
-                hub: hub.name.clone(),
-                source,
-            })?;
-        Ok(Appended {
-            partition: lane.partition.id(),
-            sequence_number,
-        })
+            .map_err(|source| Error::Encode { hub: hub.name.clone(), source })?;
+        Ok(Appended { partition: lane.partition.id(), sequence_number })
     }
 
     /// The state of every partition of a hub, by partition number.

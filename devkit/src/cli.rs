@@ -145,15 +145,9 @@ impl Up {
             cosmos: at(self.cosmos_port),
             control: at(self.control_port),
             partitions: self.partitions,
-            hubs: HubNames {
-                lifecycle: self.lifecycle_hub,
-                twin_changes: self.twin_changes_hub,
-            },
+            hubs: HubNames { lifecycle: self.lifecycle_hub, twin_changes: self.twin_changes_hub },
             consumer_groups: self.consumer_groups,
-            iothub: devkit::iothub::Options {
-                name: self.iothub_name,
-                ..defaults.iothub
-            },
+            iothub: devkit::iothub::Options { name: self.iothub_name, ..defaults.iothub },
             throughput: self.throughput,
             token: self.token,
             ..defaults
@@ -205,10 +199,7 @@ impl Fleet {
                     return Ok(ExitCode::SUCCESS);
                 }
                 State::Idle | State::Stopped | State::Failed => {
-                    bail!(
-                        "the fleet ended early: {}",
-                        progress.error.as_deref().unwrap_or("it was stopped")
-                    );
+                    bail!("the fleet ended early: {}", progress.error.as_deref().unwrap_or("it was stopped"));
                 }
             }
         }
@@ -225,10 +216,7 @@ async fn caught_up(endpoints: &Endpoints, patience: Duration) -> anyhow::Result<
             return Ok(());
         }
         if started.elapsed() > patience {
-            bail!(
-                "the mirror did not catch up within {} s: {report}",
-                patience.as_secs()
-            );
+            bail!("the mirror did not catch up within {} s: {report}", patience.as_secs());
         }
         // Looking at a large hub takes time that the mirror needs for catching up.
         tokio::time::sleep(POLL.max(look.elapsed())).await;
@@ -239,16 +227,8 @@ impl Verify {
     async fn run(self, print: fn(&str)) -> anyhow::Result<ExitCode> {
         let endpoints: Endpoints = Control::new(&self.control).get("/endpoints").await?;
         let report = verify(&endpoints).await?;
-        print(&if self.json {
-            serde_json::to_string(&report)?
-        } else {
-            report.to_string()
-        });
-        Ok(if report.is_equal() {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::from(1)
-        })
+        print(&if self.json { serde_json::to_string(&report)? } else { report.to_string() });
+        Ok(if report.is_equal() { ExitCode::SUCCESS } else { ExitCode::from(1) })
     }
 }
 
@@ -260,10 +240,7 @@ struct Control {
 
 impl Control {
     fn new(url: &str) -> Self {
-        Self {
-            url: url.trim_end_matches('/').to_owned(),
-            client: reqwest::Client::new(),
-        }
+        Self { url: url.trim_end_matches('/').to_owned(), client: reqwest::Client::new() }
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
@@ -280,22 +257,14 @@ impl Control {
 
     /// The JSON answer; of an error, its message.
     async fn answer(request: reqwest::RequestBuilder, url: &str) -> anyhow::Result<Value> {
-        let response = request
-            .send()
-            .await
-            .with_context(|| format!("cannot reach the devkit at {url}"))?;
+        let response = request.send().await.with_context(|| format!("cannot reach the devkit at {url}"))?;
         let status = response.status();
-        let answer: Value = response
-            .json()
-            .await
-            .with_context(|| format!("{url} does not answer as a devkit does"))?;
+        let answer: Value =
+            response.json().await.with_context(|| format!("{url} does not answer as a devkit does"))?;
         if status.is_success() {
             return Ok(answer);
         }
-        let message = answer
-            .pointer("/error/message")
-            .and_then(Value::as_str)
-            .unwrap_or("no reason given");
+        let message = answer.pointer("/error/message").and_then(Value::as_str).unwrap_or("no reason given");
         bail!("{url} refused with {status}: {message}");
     }
 }

@@ -78,10 +78,7 @@ fn router(parts: Arc<Parts>) -> Router {
         .route("/fleet/next", post(fleet::next))
         .route("/counters", get(faults::counters))
         .route("/counters/cosmos/reset", post(faults::reset_cosmos_counters))
-        .route(
-            "/faults/delivery",
-            get(faults::delivery).put(faults::set_delivery),
-        )
+        .route("/faults/delivery", get(faults::delivery).put(faults::set_delivery))
         .route("/faults/eventhubs", post(faults::broker))
         .route("/faults/cosmos", get(faults::cosmos).put(faults::set_cosmos))
         .route("/shutdown", post(fleet::shutdown))

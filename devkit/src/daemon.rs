@@ -68,11 +68,7 @@ impl Setup {
         };
         write("twinsync.toml", &configuration(endpoints, directory, port))?;
         write("more.toml", more)?;
-        Ok(Self {
-            program: program.to_owned(),
-            directory: directory.to_owned(),
-            port,
-        })
+        Ok(Self { program: program.to_owned(), directory: directory.to_owned(), port })
     }
 
     /// The command that runs the daemon, for tests that expect it to end by itself.
@@ -186,13 +182,8 @@ impl Daemon {
         let Some(id) = self.process.id() else {
             return Ok(());
         };
-        let kill = Command::new("kill")
-            .arg("-TERM")
-            .arg(id.to_string())
-            .status()
-            .await;
-        kill.map(drop)
-            .map_err(|error| Error::System("signal the daemon", error))
+        let kill = Command::new("kill").arg("-TERM").arg(id.to_string()).status().await;
+        kill.map(drop).map_err(|error| Error::System("signal the daemon", error))
     }
 
     /// Sends a signal and waits for the end.
@@ -202,9 +193,7 @@ impl Daemon {
     pub async fn end(mut self, signal: Signal) -> Result<ExitStatus, Error> {
         match signal {
             Signal::Kill => {
-                self.process
-                    .start_kill()
-                    .map_err(|error| Error::System("kill the daemon", error))?;
+                self.process.start_kill().map_err(|error| Error::System("kill the daemon", error))?;
             }
             Signal::Terminate => self.signal().await?,
         }
@@ -221,11 +210,7 @@ impl Daemon {
     pub async fn stop(self) -> Result<(), Error> {
         let log_file = self.log_file.clone();
         let status = self.end(Signal::Terminate).await?;
-        if status.success() {
-            Ok(())
-        } else {
-            Err(Error::Ended(status, tail(&log_file)))
-        }
+        if status.success() { Ok(()) } else { Err(Error::Ended(status, tail(&log_file))) }
     }
 
     /// The end of what it logged.

@@ -17,15 +17,8 @@ use sha2::{Digest, Sha256};
 use tokio::{io::AsyncWriteExt, process::Command};
 
 /// What `devkit/js` consists of, without installed packages.
-const FILES: [&str; 7] = [
-    ".npmrc",
-    "cosmos.mjs",
-    "eventhubs.mjs",
-    "hash.mjs",
-    "lines.mjs",
-    "package-lock.json",
-    "package.json",
-];
+const FILES: [&str; 7] =
+    [".npmrc", "cosmos.mjs", "eventhubs.mjs", "hash.mjs", "lines.mjs", "package-lock.json", "package.json"];
 
 /// Oldest Node.js that the clients support.
 const OLDEST_NODE: u32 = 20;
@@ -142,27 +135,17 @@ impl Judges {
         limit: Duration,
     ) -> Result<Output, Error> {
         let mut command = Command::new("node");
-        command
-            .arg(self.directory.join(script))
-            .args(arguments)
-            .current_dir(&self.directory);
+        command.arg(self.directory.join(script)).args(arguments).current_dir(&self.directory);
         let input: String = input.iter().map(|line| format!("{line}\n")).collect();
         let output = run("node", command, input, limit).await?;
         let lines = String::from_utf8_lossy(&output.stdout)
             .lines()
             .map(|line| {
-                serde_json::from_str(line).map_err(|source| Error::NotJson {
-                    line: line.to_owned(),
-                    source,
-                })
+                serde_json::from_str(line).map_err(|source| Error::NotJson { line: line.to_owned(), source })
             })
             .collect::<Result<_, _>>()?;
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        Ok(Output {
-            lines,
-            success: output.status.success(),
-            stderr,
-        })
+        Ok(Output { lines, success: output.status.success(), stderr })
     }
 }
 
@@ -171,11 +154,7 @@ async fn require_node() -> Result<(), Error> {
     command.arg("--version");
     let output = run("node", command, String::new(), INSTALL_TIMEOUT).await?;
     let found = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    let major = found
-        .trim_start_matches('v')
-        .split('.')
-        .next()
-        .and_then(|major| major.parse::<u32>().ok());
+    let major = found.trim_start_matches('v').split('.').next().and_then(|major| major.parse::<u32>().ok());
     match major {
         Some(major) if major >= OLDEST_NODE => Ok(()),
         _ => Err(Error::Outdated { found }),
@@ -183,32 +162,21 @@ async fn require_node() -> Result<(), Error> {
 }
 
 async fn install(files: &[(&str, Vec<u8>)], directory: &Path, installed: &Path) -> Result<(), Error> {
-    fs::create_dir_all(directory).map_err(|source| Error::Files {
-        path: directory.to_owned(),
-        source,
-    })?;
+    fs::create_dir_all(directory).map_err(|source| Error::Files { path: directory.to_owned(), source })?;
     let unfinished = tempfile::Builder::new()
         .prefix("judges-unfinished-")
         .tempdir_in(directory)
-        .map_err(|source| Error::Files {
-            path: directory.to_owned(),
-            source,
-        })?;
+        .map_err(|source| Error::Files { path: directory.to_owned(), source })?;
     for (name, content) in files {
         let path = unfinished.path().join(name);
         fs::write(&path, content).map_err(|source| Error::Files { path, source })?;
     }
     let mut command = Command::new("npm");
-    command
-        .args(["ci", "--ignore-scripts", "--prefer-offline"])
-        .current_dir(unfinished.path());
+    command.args(["ci", "--ignore-scripts", "--prefer-offline"]).current_dir(unfinished.path());
     let output = run("npm", command, String::new(), INSTALL_TIMEOUT).await?;
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        return Err(Error::Install {
-            directory: unfinished.path().to_owned(),
-            stderr,
-        });
+        return Err(Error::Install { directory: unfinished.path().to_owned(), stderr });
     }
     match fs::rename(unfinished.path(), installed) {
         Ok(()) => {
@@ -218,10 +186,7 @@ async fn install(files: &[(&str, Vec<u8>)], directory: &Path, installed: &Path) 
         }
         // Another process was faster; ours is deleted with its guard.
         Err(_) if installed.exists() => Ok(()),
-        Err(source) => Err(Error::Files {
-            path: installed.to_owned(),
-            source,
-        }),
+        Err(source) => Err(Error::Files { path: installed.to_owned(), source }),
     }
 }
 
@@ -231,10 +196,7 @@ async fn run(
     input: String,
     limit: Duration,
 ) -> Result<std::process::Output, Error> {
-    let failed = |source| Error::Run {
-        program: program.to_owned(),
-        source,
-    };
+    let failed = |source| Error::Run { program: program.to_owned(), source };
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -242,10 +204,7 @@ async fn run(
         .kill_on_drop(true)
         .spawn()
         .map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => Error::Missing {
-                program: program.to_owned(),
-                source,
-            },
+            io::ErrorKind::NotFound => Error::Missing { program: program.to_owned(), source },
             _ => failed(source),
         })?;
     let stdin = child.stdin.take();
@@ -260,10 +219,7 @@ async fn run(
     let running = async { tokio::join!(writing, child.wait_with_output()).1 };
     match tokio::time::timeout(limit, running).await {
         Ok(output) => output.map_err(failed),
-        Err(_elapsed) => Err(Error::Timeout {
-            program: program.to_owned(),
-            limit,
-        }),
+        Err(_elapsed) => Err(Error::Timeout { program: program.to_owned(), limit }),
     }
 }
 
@@ -278,8 +234,5 @@ fn digest(files: &[(&str, Vec<u8>)]) -> String {
         digest.update(content.len().to_be_bytes());
         digest.update(content);
     }
-    digest.finalize()[..8]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    digest.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -15,12 +15,7 @@ fn main() -> ExitCode {
         Err(error) if error.use_stderr() => {
             // clap's first line says what is wrong; the rest is help.
             let text = error.to_string();
-            return fail(
-                text.lines()
-                    .next()
-                    .unwrap_or_default()
-                    .trim_start_matches("error: "),
-            );
+            return fail(text.lines().next().unwrap_or_default().trim_start_matches("error: "));
         }
         Err(help) => {
             print(help.to_string().trim_end());

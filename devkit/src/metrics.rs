@@ -14,9 +14,7 @@ impl Sample {
             let (series, value) = line.rsplit_once(' ')?;
             Some((series.to_owned(), value.parse().ok()?))
         });
-        Self {
-            series: series.collect(),
-        }
+        Self { series: series.collect() }
     }
 
     /// The sum of a metric over all its series that carry `label`, e.g. `decision="applied"`; an empty label means
@@ -39,19 +37,11 @@ impl Sample {
     pub fn quantile(&self, earlier: &Self, metric: &str, quantile: f64) -> Option<f64> {
         let (before, after) = (earlier.buckets(metric), self.buckets(metric));
         let count = |buckets: &[(f64, f64)], bound: f64| {
-            buckets
-                .iter()
-                .find(|(other, _)| *other == bound)
-                .map_or(0.0, |(_, count)| *count)
+            buckets.iter().find(|(other, _)| *other == bound).map_or(0.0, |(_, count)| *count)
         };
-        let counts: Vec<_> = after
-            .iter()
-            .map(|(bound, count_after)| (*bound, count_after - count(&before, *bound)))
-            .collect();
-        let total = counts
-            .last()
-            .map(|(_, count)| *count)
-            .filter(|total| *total > 0.0)?;
+        let counts: Vec<_> =
+            after.iter().map(|(bound, count_after)| (*bound, count_after - count(&before, *bound))).collect();
+        let total = counts.last().map(|(_, count)| *count).filter(|total| *total > 0.0)?;
         let wanted = quantile * total;
         let mut lower = (0.0, 0.0);
         for (bound, count) in counts {
@@ -73,11 +63,7 @@ impl Sample {
         let buckets = self.series.iter().filter_map(|(series, count)| {
             let (_, bound) = series.strip_prefix(&prefix)?.split_once("le=\"")?;
             let bound = bound.split('"').next()?;
-            let bound = if bound == "+Inf" {
-                f64::INFINITY
-            } else {
-                bound.parse().ok()?
-            };
+            let bound = if bound == "+Inf" { f64::INFINITY } else { bound.parse().ok()? };
             Some((bound, *count))
         });
         buckets.collect()
@@ -113,14 +99,7 @@ delay_bucket{le="+Inf"} 100
         let quantile = |quantile| sample.quantile(&empty, "delay", quantile).expect("has samples");
         assert!((quantile(0.5) - 0.01).abs() < 1e-9);
         assert!((quantile(0.7) - 0.015).abs() < 1e-9);
-        assert!(
-            (quantile(0.99) - 0.02).abs() < 1e-9,
-            "beyond the last bound: at least that"
-        );
-        assert_eq!(
-            sample.quantile(&sample, "delay", 0.5),
-            None,
-            "nothing happened in between"
-        );
+        assert!((quantile(0.99) - 0.02).abs() < 1e-9, "beyond the last bound: at least that");
+        assert_eq!(sample.quantile(&sample, "delay", 0.5), None, "nothing happened in between");
     }
 }

@@ -152,13 +152,8 @@ impl Stack {
     /// # Errors
     /// An address that is taken, or a setting that makes no sense.
     pub async fn start(options: Options) -> Result<Self, Error> {
-        let control_error = |source| Error::Control {
-            address: options.control,
-            source,
-        };
-        let listener = tokio::net::TcpListener::bind(options.control)
-            .await
-            .map_err(control_error)?;
+        let control_error = |source| Error::Control { address: options.control, source };
+        let listener = tokio::net::TcpListener::bind(options.control).await.map_err(control_error)?;
         let control = listener.local_addr().map_err(control_error)?;
         let cosmos_key = STANDARD.encode("the account key of a local devkit, which guards nothing");
         let cosmos = cosmos::Server::start(cosmos::Options {
@@ -170,18 +165,12 @@ impl Stack {
             ..cosmos::Options::default()
         })
         .await
-        .map_err(|source| Error::Cosmos {
-            address: options.cosmos,
-            source,
-        })?;
+        .map_err(|source| Error::Cosmos { address: options.cosmos, source })?;
         let broker = match Broker::start(broker_options(&options)).await {
             Ok(broker) => Arc::new(broker),
             Err(source) => {
                 cosmos.stop().await;
-                return Err(Error::Broker {
-                    address: options.eventhubs,
-                    source,
-                });
+                return Err(Error::Broker { address: options.eventhubs, source });
             }
         };
         let endpoints = Endpoints {
@@ -287,11 +276,7 @@ fn broker_options(options: &Options) -> broker::Options {
             consumer_groups: options.consumer_groups.clone(),
         })
         .collect();
-    broker::Options {
-        listen: options.eventhubs,
-        hubs,
-        accepted_token: options.token.clone(),
-    }
+    broker::Options { listen: options.eventhubs, hubs, accepted_token: options.token.clone() }
 }
 
 async fn flush_held_updates(hub: Arc<iothub::Service>, stop: CancellationToken) {
@@ -303,10 +288,7 @@ async fn flush_held_updates(hub: Arc<iothub::Service>, stop: CancellationToken) 
             _ = ticks.tick() => {}
         }
         if let Err(error) = hub.flush() {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "updates held back could not be sent"
-            );
+            tracing::warn!(error = &error as &dyn std::error::Error, "updates held back could not be sent");
         }
     }
 }

@@ -93,18 +93,8 @@ impl fmt::Display for Report {
             self.twins, self.different, self.missing, self.extra, self.tombstones, self.flagged
         )?;
         for difference in &self.differences {
-            let Difference {
-                hub_name,
-                device_id,
-                module_id,
-                path,
-                expected,
-                found,
-            } = difference;
-            let module = module_id
-                .as_deref()
-                .map(|module| format!("/{module}"))
-                .unwrap_or_default();
+            let Difference { hub_name, device_id, module_id, path, expected, found } = difference;
+            let module = module_id.as_deref().map(|module| format!("/{module}")).unwrap_or_default();
             write!(
                 formatter,
                 "\n  {hub_name}/{device_id}{module} {path}: expected {expected}, found {found}"
@@ -126,15 +116,10 @@ pub async fn verify(endpoints: &Endpoints) -> Result<Report, Error> {
 
 /// Compares twins, as a GET shows them, with documents.
 fn judge(hub_name: &str, twins: Vec<Value>, documents: Vec<Value>) -> Report {
-    let mut report = Report {
-        twins: twins.len() as u64,
-        documents: documents.len() as u64,
-        ..Report::default()
-    };
-    let mut twins: BTreeMap<Key, Value> = twins
-        .into_iter()
-        .map(|twin| (key(Some(hub_name), &twin), twin))
-        .collect();
+    let mut report =
+        Report { twins: twins.len() as u64, documents: documents.len() as u64, ..Report::default() };
+    let mut twins: BTreeMap<Key, Value> =
+        twins.into_iter().map(|twin| (key(Some(hub_name), &twin), twin)).collect();
     let mut seen: BTreeMap<Key, ()> = BTreeMap::new();
     for document in documents {
         let key = key(document.get("hubName").and_then(Value::as_str), &document);
@@ -159,9 +144,8 @@ fn judge(hub_name: &str, twins: Vec<Value>, documents: Vec<Value>) -> Report {
             }
             (None, true) => {
                 report.tombstones += 1;
-                if let Some(part) = ["tags", "properties"]
-                    .into_iter()
-                    .find(|part| document.get(part).is_some())
+                if let Some(part) =
+                    ["tags", "properties"].into_iter().find(|part| document.get(part).is_some())
                 {
                     report.different += 1;
                     report.show(&key, &format!("/{part}"), "nothing in a tombstone", "content");
@@ -182,11 +166,7 @@ fn judge(hub_name: &str, twins: Vec<Value>, documents: Vec<Value>) -> Report {
 
 fn key(hub_name: Option<&str>, value: &Value) -> Key {
     let text = |name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
-    (
-        hub_name.unwrap_or_default().to_owned(),
-        text("deviceId").unwrap_or_default(),
-        text("moduleId"),
-    )
+    (hub_name.unwrap_or_default().to_owned(), text("deviceId").unwrap_or_default(), text("moduleId"))
 }
 
 #[cfg(test)]
@@ -215,28 +195,16 @@ mod tests {
     }
 
     fn figures(report: &Report) -> [u64; 5] {
-        [
-            report.tombstones,
-            report.different,
-            report.missing,
-            report.extra,
-            report.flagged,
-        ]
+        [report.tombstones, report.different, report.missing, report.extra, report.flagged]
     }
 
     #[test]
     fn equal_documents_and_tombstones_of_deleted_twins_are_equal() {
-        let report = judge(
-            "h",
-            vec![twin("a"), twin("b")],
-            vec![document("b"), tombstone("c"), document("a")],
-        );
+        let report =
+            judge("h", vec![twin("a"), twin("b")], vec![document("b"), tombstone("c"), document("a")]);
         assert_eq!(figures(&report), [1, 0, 0, 0, 1]);
         assert!(report.is_equal() && report.differences.is_empty());
-        assert_eq!(
-            report.to_string(),
-            "2 twins, 0 different, 0 missing, 0 extra (1 tombstones, 1 flagged)"
-        );
+        assert_eq!(report.to_string(), "2 twins, 0 different, 0 missing, 0 extra (1 tombstones, 1 flagged)");
     }
 
     #[test]

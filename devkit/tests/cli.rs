@@ -24,10 +24,7 @@ impl Drop for Devkit {
 
 fn devkit(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_devkit"));
-    command
-        .args(arguments)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
@@ -42,9 +39,7 @@ fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
 fn the_command_line_starts_drives_judges_and_stops() {
     let mut up = Devkit(devkit(&["up", "--partitions", "2"]).spawn().unwrap());
     let mut line = String::new();
-    BufReader::new(up.0.stdout.as_mut().unwrap())
-        .read_line(&mut line)
-        .unwrap();
+    BufReader::new(up.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     let endpoints: Endpoints = serde_json::from_str(&line).unwrap();
     let control = endpoints.control.as_str();
 
@@ -73,10 +68,7 @@ fn the_command_line_starts_drives_judges_and_stops() {
     let (code, out, _) = run(&["verify", "--control", control]);
     assert_eq!(code, Some(1));
     assert!(
-        out.starts_with(&format!(
-            "{} twins, 0 different, {} missing",
-            progress.live, progress.live
-        )),
+        out.starts_with(&format!("{} twins, 0 different, {} missing", progress.live, progress.live)),
         "{out}"
     );
 
@@ -88,28 +80,14 @@ fn the_command_line_starts_drives_judges_and_stops() {
     // A second devkit on a port of the first.
     let port = endpoints.cosmos.trim_end_matches('/').rsplit(':').next().unwrap();
     let (code, out, err) = run(&["up", "--cosmos-port", port]);
-    assert_eq!(
-        (code, out.as_str(), err.lines().count()),
-        (Some(2), "", 1),
-        "{err}"
-    );
+    assert_eq!((code, out.as_str(), err.lines().count()), (Some(2), "", 1), "{err}");
     assert!(err.contains(port), "{err}");
 
     let pid = up.0.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-TERM", &pid])
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     assert_eq!(up.0.wait().unwrap().code(), Some(0));
     let (code, out, err) = run(&["verify", "--control", control]);
-    assert_eq!(
-        (code, out.as_str(), err.lines().count()),
-        (Some(2), "", 1),
-        "{err}"
-    );
+    assert_eq!((code, out.as_str(), err.lines().count()), (Some(2), "", 1), "{err}");
 }
 
 #[test]
@@ -123,11 +101,7 @@ fn bad_arguments_are_told_in_one_line() {
         &["fleet", "--control", "not a url"],
     ] {
         let (code, out, err) = run(arguments);
-        assert_eq!(
-            (code, out.as_str(), err.lines().count()),
-            (Some(2), "", 1),
-            "{arguments:?}: {err}"
-        );
+        assert_eq!((code, out.as_str(), err.lines().count()), (Some(2), "", 1), "{arguments:?}: {err}");
         assert!(err.starts_with("devkit: ") && err.len() > 20, "{err}");
     }
 }

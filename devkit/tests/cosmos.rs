@@ -18,23 +18,14 @@ use serde_json::{Value, json};
 const KEY: &str = "dGhlIGtleSBvZiB0aGUgdGVzdHM=";
 
 async fn server(options: Options) -> Server {
-    Server::start(Options {
-        key: Some(KEY.to_owned()),
-        ..options
-    })
-    .await
-    .unwrap()
+    Server::start(Options { key: Some(KEY.to_owned()), ..options }).await.unwrap()
 }
 
 async fn connect(server: &Server, key: &str) -> Result<ContainerClient, CosmosError> {
     let endpoint: AccountEndpoint = server.endpoint().parse().unwrap();
     // No retries on throttling, so that a test counts its own requests.
-    let throttling = ThrottlingRetryOptionsBuilder::new()
-        .with_max_retry_count(0)
-        .build();
-    let options = OperationOptionsBuilder::new()
-        .with_throttling_retry_options(throttling)
-        .build();
+    let throttling = ThrottlingRetryOptionsBuilder::new().with_max_retry_count(0).build();
+    let options = OperationOptionsBuilder::new().with_throttling_retry_options(throttling).build();
     let client = CosmosClient::builder()
         .with_default_operation_options(options)
         .build(
@@ -42,10 +33,7 @@ async fn connect(server: &Server, key: &str) -> Result<ContainerClient, CosmosEr
             RoutingStrategy::PreferredRegions(Vec::new()),
         )
         .await?;
-    client
-        .database_client("twins")
-        .container_client("twins", None)
-        .await
+    client.database_client("twins").container_client("twins", None).await
 }
 
 fn document(id: &str) -> Value {
@@ -75,20 +63,11 @@ async fn documents_are_created_read_replaced_on_a_matching_etag_and_deleted() {
         assert_eq!(read(&container, id).await.unwrap()["n"], 1);
         let mut next = document(id);
         next["n"] = json!(2);
-        let replaced = container
-            .replace_item("d", id, &next, on_match(&first))
-            .await
-            .unwrap();
+        let replaced = container.replace_item("d", id, &next, on_match(&first)).await.unwrap();
         assert_ne!(replaced.headers().etag().unwrap(), &first);
-        let stale = container
-            .replace_item("d", id, &next, on_match(&first))
-            .await
-            .unwrap_err();
+        let stale = container.replace_item("d", id, &next, on_match(&first)).await.unwrap_err();
         assert!(stale.status().is_precondition_failed(), "{id}");
-        let twice = container
-            .create_item("d", id, document(id), None)
-            .await
-            .unwrap_err();
+        let twice = container.create_item("d", id, document(id), None).await.unwrap_err();
         assert!(twice.status().is_conflict(), "{id}");
         assert_eq!(read(&container, id).await.unwrap()["n"], 2);
         container.delete_item("d", id, None).await.unwrap();
@@ -105,10 +84,7 @@ async fn numbers_and_texts_come_back_exactly() {
     sent["values"] =
         json!([(1_i64 << 52) - 1, -(1_i64 << 52), 0.1, 1e-300, f64::MAX, 5e-324, "𝄞\n\"", {"größe": []}]);
     container.create_item("d", "numbers", &sent, None).await.unwrap();
-    assert_eq!(
-        read(&container, "numbers").await.unwrap()["values"],
-        sent["values"]
-    );
+    assert_eq!(read(&container, "numbers").await.unwrap()["values"], sent["values"]);
     server.stop().await;
 }
 
@@ -136,34 +112,17 @@ async fn a_fault_before_the_work_leaves_the_container_as_it_was() {
     let container = connect(&server, KEY).await.unwrap();
     for (code, requests) in [(429, 1), (408, 4), (500, 4), (503, 4)] {
         // The SDK sends writes again; the fault lasts until it gives up.
-        let fault = Fault {
-            next: None,
-            ..Fault::next(code, 1)
-        };
-        server
-            .set_faults(Faults {
-                answers: vec![fault],
-                ..Faults::default()
-            })
-            .unwrap();
+        let fault = Fault { next: None, ..Fault::next(code, 1) };
+        server.set_faults(Faults { answers: vec![fault], ..Faults::default() }).unwrap();
         server.reset_counters();
-        let error = container
-            .create_item("d", "x", document("x"), None)
-            .await
-            .unwrap_err();
+        let error = container.create_item("d", "x", document("x"), None).await.unwrap_err();
         assert_eq!(status(&error), code);
         let seen = server.counters()["create"].statuses[&code];
         assert_eq!(seen, requests, "{code}");
-        assert!(
-            read(&container, "x").await.unwrap_err().status().is_not_found(),
-            "{code}"
-        );
+        assert!(read(&container, "x").await.unwrap_err().status().is_not_found(), "{code}");
     }
     server.set_faults(Faults::default()).unwrap();
-    container
-        .create_item("d", "x", document("x"), None)
-        .await
-        .unwrap();
+    container.create_item("d", "x", document("x"), None).await.unwrap();
     server.stop().await;
 }
 
@@ -171,27 +130,11 @@ async fn a_fault_before_the_work_leaves_the_container_as_it_was() {
 async fn a_throttled_client_is_told_how_long_to_wait() {
     let server = server(Options::default()).await;
     let container = connect(&server, KEY).await.unwrap();
-    let fault = Fault {
-        retry_after_ms: 1234,
-        ..Fault::next(429, 1)
-    };
-    server
-        .set_faults(Faults {
-            answers: vec![fault],
-            ..Faults::default()
-        })
-        .unwrap();
-    let error = container
-        .create_item("d", "x", document("x"), None)
-        .await
-        .unwrap_err();
+    let fault = Fault { retry_after_ms: 1234, ..Fault::next(429, 1) };
+    server.set_faults(Faults { answers: vec![fault], ..Faults::default() }).unwrap();
+    let error = container.create_item("d", "x", document("x"), None).await.unwrap_err();
     assert!(error.status().is_throttled());
-    assert_eq!(
-        error
-            .response()
-            .and_then(|response| response.headers().retry_after_ms),
-        Some(1234)
-    );
+    assert_eq!(error.response().and_then(|response| response.headers().retry_after_ms), Some(1234));
     server.stop().await;
 }
 
@@ -199,23 +142,12 @@ async fn a_throttled_client_is_told_how_long_to_wait() {
 async fn a_reply_lost_after_success_makes_the_sdk_meet_its_own_write() {
     let server = server(Options::default()).await;
     let container = connect(&server, KEY).await.unwrap();
-    let created = container
-        .create_item("d", "x", document("x"), None)
-        .await
-        .unwrap();
+    let created = container.create_item("d", "x", document("x"), None).await.unwrap();
     let etag = created.headers().etag().unwrap().clone();
-    server
-        .set_faults(Faults {
-            answers: vec![Fault::next(503, 1).after()],
-            ..Faults::default()
-        })
-        .unwrap();
+    server.set_faults(Faults { answers: vec![Fault::next(503, 1).after()], ..Faults::default() }).unwrap();
     let mut next = document("x");
     next["n"] = json!(2);
-    let error = container
-        .replace_item("d", "x", &next, on_match(&etag))
-        .await
-        .unwrap_err();
+    let error = container.replace_item("d", "x", &next, on_match(&etag)).await.unwrap_err();
     assert!(error.status().is_precondition_failed());
     assert_eq!(read(&container, "x").await.unwrap()["n"], 2);
     server.stop().await;
@@ -225,23 +157,9 @@ async fn a_reply_lost_after_success_makes_the_sdk_meet_its_own_write() {
 async fn an_outage_answers_everything_with_503_until_it_is_over() {
     let server = server(Options::default()).await;
     let container = connect(&server, KEY).await.unwrap();
-    container
-        .create_item("d", "x", document("x"), None)
-        .await
-        .unwrap();
-    server
-        .set_faults(Faults {
-            outage: true,
-            ..Faults::default()
-        })
-        .unwrap();
-    assert!(
-        read(&container, "x")
-            .await
-            .unwrap_err()
-            .status()
-            .is_service_unavailable()
-    );
+    container.create_item("d", "x", document("x"), None).await.unwrap();
+    server.set_faults(Faults { outage: true, ..Faults::default() }).unwrap();
+    assert!(read(&container, "x").await.unwrap_err().status().is_service_unavailable());
     server.set_faults(Faults::default()).unwrap();
     assert_eq!(read(&container, "x").await.unwrap()["n"], 1);
     server.stop().await;
@@ -251,23 +169,10 @@ async fn an_outage_answers_everything_with_503_until_it_is_over() {
 async fn faults_on_reads_spare_writes_and_latency_delays() {
     let server = server(Options::default()).await;
     let container = connect(&server, KEY).await.unwrap();
-    let fault = Fault {
-        next: None,
-        ..Fault::next(429, 1)
-    }
-    .on(Operations::Reads);
-    server
-        .set_faults(Faults {
-            answers: vec![fault],
-            latency_ms: 50,
-            ..Faults::default()
-        })
-        .unwrap();
+    let fault = Fault { next: None, ..Fault::next(429, 1) }.on(Operations::Reads);
+    server.set_faults(Faults { answers: vec![fault], latency_ms: 50, ..Faults::default() }).unwrap();
     let started = std::time::Instant::now();
-    container
-        .create_item("d", "x", document("x"), None)
-        .await
-        .unwrap();
+    container.create_item("d", "x", document("x"), None).await.unwrap();
     assert!(started.elapsed().as_millis() >= 50);
     assert!(read(&container, "x").await.unwrap_err().status().is_throttled());
     server.stop().await;
@@ -278,10 +183,7 @@ async fn requests_and_request_units_are_counted_by_operation() {
     let server = server(Options::default()).await;
     let container = connect(&server, KEY).await.unwrap();
     server.reset_counters();
-    let created = container
-        .create_item("d", "x", document("x"), None)
-        .await
-        .unwrap();
+    let created = container.create_item("d", "x", document("x"), None).await.unwrap();
     let charge = created.headers().request_charge().unwrap().value();
     for _ in 0..3 {
         read(&container, "x").await.unwrap();
@@ -290,16 +192,9 @@ async fn requests_and_request_units_are_counted_by_operation() {
     let counters = server.counters();
     assert!(charge > 0.0);
     assert!((counters["create"].request_units - charge).abs() < 1e-9);
+    assert_eq!((counters["read"].requests, counters["read"].request_units), (4, 3.0));
     assert_eq!(
-        (counters["read"].requests, counters["read"].request_units),
-        (4, 3.0)
-    );
-    assert_eq!(
-        counters["read"]
-            .statuses
-            .iter()
-            .map(|(status, n)| (*status, *n))
-            .collect::<Vec<_>>(),
+        counters["read"].statuses.iter().map(|(status, n)| (*status, *n)).collect::<Vec<_>>(),
         [(200, 3), (404, 1)]
     );
     server.stop().await;
@@ -307,19 +202,11 @@ async fn requests_and_request_units_are_counted_by_operation() {
 
 #[tokio::test]
 async fn provisioned_throughput_throttles_writes() {
-    let server = server(Options {
-        throughput: Some(400),
-        partitions: 1,
-        ..Options::default()
-    })
-    .await;
+    let server = server(Options { throughput: Some(400), partitions: 1, ..Options::default() }).await;
     let container = connect(&server, KEY).await.unwrap();
     let mut throttled = 0;
     for n in 0..200 {
-        match container
-            .create_item("d", &n.to_string(), document(&n.to_string()), None)
-            .await
-        {
+        match container.create_item("d", &n.to_string(), document(&n.to_string()), None).await {
             Ok(_) => {}
             Err(error) if error.status().is_throttled() => throttled += 1,
             Err(error) => panic!("{:?}", error.status()),
@@ -335,10 +222,7 @@ async fn a_query_over_all_partitions_returns_every_document_once() {
     let container = connect(&server, KEY).await.unwrap();
     for n in 0..300 {
         let id = format!("d{n}");
-        container
-            .create_item(id.clone(), &id, json!({"id": id, "deviceId": id}), None)
-            .await
-            .unwrap();
+        container.create_item(id.clone(), &id, json!({"id": id, "deviceId": id}), None).await.unwrap();
     }
     let limit = MaxItemCountHint::Limit(7.try_into().unwrap());
     let mut pages = container
@@ -352,11 +236,7 @@ async fn a_query_over_all_partitions_returns_every_document_once() {
         .into_pages();
     let mut ids = Vec::new();
     while let Some(page) = pages.try_next().await.unwrap() {
-        ids.extend(
-            page.into_items()
-                .into_iter()
-                .map(|item| item["id"].as_str().unwrap().to_owned()),
-        );
+        ids.extend(page.into_items().into_iter().map(|item| item["id"].as_str().unwrap().to_owned()));
     }
     assert_eq!(ids.len(), 300);
     ids.sort();
@@ -368,18 +248,10 @@ async fn a_query_over_all_partitions_returns_every_document_once() {
 #[tokio::test]
 async fn a_taken_port_is_an_error_that_names_it() {
     let server = server(Options::default()).await;
-    let Err(error) = Server::start(Options {
-        listen: server.address(),
-        ..Options::default()
-    })
-    .await
-    else {
+    let Err(error) = Server::start(Options { listen: server.address(), ..Options::default() }).await else {
         panic!("two servers on one port");
     };
-    assert!(
-        error.to_string().contains(&server.address().to_string()),
-        "{error}"
-    );
+    assert!(error.to_string().contains(&server.address().to_string()), "{error}");
     server.stop().await;
 }
 
@@ -399,10 +271,7 @@ async fn strange_requests_are_answered_and_do_not_stop_the_server() {
         socket.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         socket.read_to_string(&mut answer).await.unwrap();
-        assert!(
-            answer.starts_with("HTTP/1.1 4") || answer.starts_with("HTTP/1.1 5"),
-            "{request}: {answer}"
-        );
+        assert!(answer.starts_with("HTTP/1.1 4") || answer.starts_with("HTTP/1.1 5"), "{request}: {answer}");
     }
     assert_eq!(reqwest::get(server.endpoint()).await.unwrap().status(), 200);
     server.stop().await;

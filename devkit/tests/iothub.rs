@@ -23,11 +23,7 @@ fn device(id: &str) -> TwinId {
 }
 
 fn create(hub: &mut Hub, id: &TwinId) -> Vec<Notification> {
-    hub.apply(&Operation::Create {
-        id: id.clone(),
-        twin: None,
-    })
-    .unwrap()
+    hub.apply(&Operation::Create { id: id.clone(), twin: None }).unwrap()
 }
 
 fn etag_counter(twin: &Value) -> u64 {
@@ -39,9 +35,7 @@ fn etag_counter(twin: &Value) -> u64 {
 fn a_new_twin_starts_at_version_2_with_both_sections_at_1_and_etag_1() {
     let mut hub = hub();
     let id = device("d");
-    let [event] = &create(&mut hub, &id)[..] else {
-        panic!("one event")
-    };
+    let [event] = &create(&mut hub, &id)[..] else { panic!("one event") };
     assert_eq!(event.change, Change::Created);
     assert_eq!(event.body, hub.twin(&id).unwrap());
     let at = event.operation_time.trimmed();
@@ -57,35 +51,15 @@ fn a_new_twin_starts_at_version_2_with_both_sections_at_1_and_etag_1() {
 fn a_module_needs_its_device_and_shows_sections_never_written() {
     let mut hub = hub();
     let module = TwinId::module("d", "$edgeAgent").unwrap();
-    let refused = hub.apply(&Operation::Create {
-        id: module.clone(),
-        twin: None,
-    });
+    let refused = hub.apply(&Operation::Create { id: module.clone(), twin: None });
     assert_eq!(refused.unwrap_err(), Error::NotFound(device("d")));
     create(&mut hub, &device("d"));
-    let [event] = &create(&mut hub, &module)[..] else {
-        panic!("one event")
-    };
+    let [event] = &create(&mut hub, &module)[..] else { panic!("one event") };
     assert_eq!(event.body["moduleId"], "$edgeAgent");
-    assert_eq!(
-        event.body["properties"]["desired"]["$metadata"]["$lastUpdated"],
-        "0001-01-01T00:00:00Z"
-    );
-    assert!(
-        event
-            .application_properties()
-            .contains(&("opType", "createDeviceIdentity".to_owned()))
-    );
-    assert!(
-        event
-            .application_properties()
-            .contains(&("moduleId", "$edgeAgent".to_owned()))
-    );
-    assert!(
-        event
-            .text_annotations()
-            .contains(&("iothub-connection-module-id", "$edgeAgent".to_owned()))
-    );
+    assert_eq!(event.body["properties"]["desired"]["$metadata"]["$lastUpdated"], "0001-01-01T00:00:00Z");
+    assert!(event.application_properties().contains(&("opType", "createDeviceIdentity".to_owned())));
+    assert!(event.application_properties().contains(&("moduleId", "$edgeAgent".to_owned())));
+    assert!(event.text_annotations().contains(&("iothub-connection-module-id", "$edgeAgent".to_owned())));
 }
 
 #[test]
@@ -94,13 +68,7 @@ fn an_update_shows_the_patch_as_sent_with_the_metadata_of_what_it_wrote() {
     let id = device("d");
     create(&mut hub, &id);
     let patch = json!({"tags": {"site": "A", "absent": null}, "properties": {"desired": {"a": {"b": 1, "c": null}, "d": [1]}}});
-    let [event] = &hub
-        .apply(&Operation::Patch {
-            id: id.clone(),
-            patch,
-        })
-        .unwrap()[..]
-    else {
+    let [event] = &hub.apply(&Operation::Patch { id: id.clone(), patch }).unwrap()[..] else {
         panic!("one event")
     };
     let at = event.operation_time.trimmed();
@@ -123,16 +91,8 @@ fn a_replacement_empties_what_it_does_not_name_and_leaves_reported_properties() 
     let id = device("d");
     create(&mut hub, &id);
     let patch = json!({"tags": {"x": 1}, "properties": {"desired": {"a": 1, "b": 2}}});
-    hub.apply(&Operation::Patch {
-        id: id.clone(),
-        patch,
-    })
-    .unwrap();
-    hub.apply(&Operation::Report {
-        id: id.clone(),
-        patch: json!({"r": 1}),
-    })
-    .unwrap();
+    hub.apply(&Operation::Patch { id: id.clone(), patch }).unwrap();
+    hub.apply(&Operation::Report { id: id.clone(), patch: json!({"r": 1}) }).unwrap();
     let twin = json!({"properties": {"desired": {"b": 3}}});
     let [event] = &hub.apply(&Operation::Replace { id: id.clone(), twin }).unwrap()[..] else {
         panic!("one event")
@@ -147,46 +107,24 @@ fn a_replacement_empties_what_it_does_not_name_and_leaves_reported_properties() 
     assert_eq!(after["properties"]["reported"]["r"], 1);
 
     let twin = json!({"tags": {"gone": null}});
-    assert!(matches!(
-        hub.apply(&Operation::Replace { id, twin }),
-        Err(Error::InvalidTwin { .. })
-    ));
+    assert!(matches!(hub.apply(&Operation::Replace { id, twin }), Err(Error::InvalidTwin { .. })));
 }
 
 #[test]
 fn deleting_a_device_deletes_its_modules_and_a_new_one_starts_over() {
-    for (delete_body, keys) in [
-        (DeleteBody::Empty, 0),
-        (DeleteBody::Partial, 3),
-        (DeleteBody::Full, 4),
-    ] {
-        let mut hub = Hub::new(
-            Options {
-                delete_body,
-                ..Options::default()
-            },
-            START,
-        );
+    for (delete_body, keys) in [(DeleteBody::Empty, 0), (DeleteBody::Partial, 3), (DeleteBody::Full, 4)] {
+        let mut hub = Hub::new(Options { delete_body, ..Options::default() }, START);
         let id = device("d");
         create(&mut hub, &id);
         create(&mut hub, &TwinId::module("d", "m").unwrap());
         create(&mut hub, &device("d2"));
-        hub.apply(&Operation::Report {
-            id: id.clone(),
-            patch: json!({"r": 1}),
-        })
-        .unwrap();
+        hub.apply(&Operation::Report { id: id.clone(), patch: json!({"r": 1}) }).unwrap();
         let events = hub.apply(&Operation::Delete { id: id.clone() }).unwrap();
-        let deleted: Vec<_> = events
-            .iter()
-            .map(|event| (event.change, event.id.module_id()))
-            .collect();
+        let deleted: Vec<_> = events.iter().map(|event| (event.change, event.id.module_id())).collect();
         assert_eq!(deleted, [(Change::Deleted, Some("m")), (Change::Deleted, None)]);
         assert_eq!(events[1].body.as_object().unwrap().len(), keys);
         assert_eq!(hub.len(), 1);
-        let [event] = &create(&mut hub, &id)[..] else {
-            panic!("one event")
-        };
+        let [event] = &create(&mut hub, &id)[..] else { panic!("one event") };
         assert_eq!(event.body["version"], 2);
         assert_eq!(event.body["properties"]["reported"].get("r"), None);
     }
@@ -207,29 +145,10 @@ fn a_refused_write_changes_nothing() {
         json!({"tag": {}}),
         json!([]),
     ] {
-        assert!(
-            hub.apply(&Operation::Patch {
-                id: id.clone(),
-                patch: patch.clone()
-            })
-            .is_err(),
-            "{patch}"
-        );
+        assert!(hub.apply(&Operation::Patch { id: id.clone(), patch: patch.clone() }).is_err(), "{patch}");
     }
-    assert!(
-        hub.apply(&Operation::Report {
-            id: id.clone(),
-            patch: json!({"a": [null]})
-        })
-        .is_err()
-    );
-    assert!(
-        hub.apply(&Operation::Create {
-            id: id.clone(),
-            twin: None
-        })
-        .is_err()
-    );
+    assert!(hub.apply(&Operation::Report { id: id.clone(), patch: json!({"a": [null]}) }).is_err());
+    assert!(hub.apply(&Operation::Create { id: id.clone(), twin: None }).is_err());
     assert_eq!(hub.twin(&id).unwrap(), before);
 }
 
@@ -238,19 +157,10 @@ fn user_ids_carry_bytes_that_are_not_text_now_and_then() {
     let mut hub = hub();
     create(&mut hub, &device("d"));
     let user_ids: Vec<Vec<u8>> = (0..10)
-        .flat_map(|n| {
-            hub.apply(&Operation::Report {
-                id: device("d"),
-                patch: json!({"n": n}),
-            })
-            .unwrap()
-        })
+        .flat_map(|n| hub.apply(&Operation::Report { id: device("d"), patch: json!({"n": n}) }).unwrap())
         .map(|event| event.user_id())
         .collect();
-    let invalid = user_ids
-        .iter()
-        .filter(|bytes| std::str::from_utf8(bytes).is_err())
-        .count();
+    let invalid = user_ids.iter().filter(|bytes| std::str::from_utf8(bytes).is_err()).count();
     assert_eq!((user_ids.len(), invalid), (10, 2));
     assert!(user_ids.iter().all(|bytes| bytes.starts_with(b"devkit-hub")));
 }
@@ -278,10 +188,7 @@ fn prune(metadata: &mut Map<String, Value>, values: &Map<String, Value>) {
     metadata.retain(|key, _| key.starts_with('$') || values.contains_key(key));
     let none = Map::new();
     for (key, entry) in metadata.iter_mut().filter(|(key, _)| !key.starts_with('$')) {
-        prune(
-            entry.as_object_mut().unwrap(),
-            values[key].as_object().unwrap_or(&none),
-        );
+        prune(entry.as_object_mut().unwrap(), values[key].as_object().unwrap_or(&none));
     }
 }
 
@@ -306,10 +213,7 @@ impl Mirror {
                 let twin = self.0.get_mut(&event.id).unwrap();
                 twin["version"] = body["version"].clone();
                 if let Some(tags) = body.get("tags") {
-                    merge(
-                        twin.as_object_mut().unwrap().entry("tags").or_insert(json!({})),
-                        tags,
-                    );
+                    merge(twin.as_object_mut().unwrap().entry("tags").or_insert(json!({})), tags);
                 }
                 for section in ["desired", "reported"] {
                     let Some(patch) = body["properties"].get(section) else {
@@ -370,10 +274,7 @@ fn service_patch() -> impl Strategy<Value = Value> {
 fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(map) => Value::Object(
-            map.into_iter()
-                .filter(|(_, v)| !v.is_null())
-                .map(|(k, v)| (k, without_nulls(v)))
-                .collect(),
+            map.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k, without_nulls(v))).collect(),
         ),
         other => other,
     }
@@ -422,22 +323,14 @@ fn tags(twin: &Value) -> Value {
 fn assert_write(before: &Value, operation: &Operation, after: &Value) {
     let counters = |twin: &Value| {
         let of = |name: &str| twin["properties"][name]["$version"].as_u64().unwrap();
-        [
-            twin["version"].as_u64().unwrap(),
-            etag_counter(twin),
-            of("desired"),
-            of("reported"),
-        ]
+        [twin["version"].as_u64().unwrap(), etag_counter(twin), of("desired"), of("reported")]
     };
     let sections = |twin: &Value| [tags(twin), section(twin, "desired"), section(twin, "reported")];
     let mut expected = sections(before);
     let moved: [u64; 4] = match operation {
         Operation::Patch { patch, .. } => {
             merge(&mut expected[0], patch.get("tags").unwrap_or(&json!({})));
-            merge(
-                &mut expected[1],
-                patch["properties"].get("desired").unwrap_or(&json!({})),
-            );
+            merge(&mut expected[1], patch["properties"].get("desired").unwrap_or(&json!({})));
             [1, 1, u64::from(patch.get("properties").is_some()), 0]
         }
         Operation::Replace { twin, .. } => {

@@ -1,10 +1,7 @@
 //! The broker, judged by Azure's JavaScript client, and the two clients by each other.
 
 #[path = "broker/client.rs"]
-#[expect(
-    dead_code,
-    reason = "shared with the tests of the broker, which use all of it"
-)]
+#[expect(dead_code, reason = "shared with the tests of the broker, which use all of it")]
 mod client;
 
 use std::{path::Path, time::Duration};
@@ -26,12 +23,10 @@ const SECOND: u64 = 1000;
 async fn judges() -> &'static Judges {
     static JUDGES: OnceCell<Judges> = OnceCell::const_new();
     JUDGES
-        .get_or_init(
-            async || match Judges::provision(Path::new(env!("CARGO_TARGET_TMPDIR"))).await {
-                Ok(judges) => judges,
-                Err(error) => panic!("{error}"),
-            },
-        )
+        .get_or_init(async || match Judges::provision(Path::new(env!("CARGO_TARGET_TMPDIR"))).await {
+            Ok(judges) => judges,
+            Err(error) => panic!("{error}"),
+        })
         .await
 }
 
@@ -42,26 +37,17 @@ async fn ask(broker: &Broker, command: &str, hub: &str, options: &[&str], input:
     );
     let mut arguments = vec![command, "--connection", &connection, "--hub", hub];
     arguments.extend_from_slice(options);
-    judges()
-        .await
-        .run("eventhubs.mjs", &arguments, input, LIMIT)
-        .await
-        .expect("the judge runs")
+    judges().await.run("eventhubs.mjs", &arguments, input, LIMIT).await.expect("the judge runs")
 }
 
 /// The lines of a judge that succeeded and closed its clients in time, without those about closing.
 fn lines(output: Output) -> Vec<Value> {
     assert!(output.success, "{output:?}");
-    let (closings, lines): (Vec<Value>, Vec<Value>) = output
-        .lines
-        .into_iter()
-        .partition(|line| line.get("closedMilliseconds").is_some());
+    let (closings, lines): (Vec<Value>, Vec<Value>) =
+        output.lines.into_iter().partition(|line| line.get("closedMilliseconds").is_some());
     assert!(!closings.is_empty(), "the client was closed");
     for closing in closings {
-        assert!(
-            closing["closedMilliseconds"].as_u64().expect("a number") < SECOND,
-            "{closing}"
-        );
+        assert!(closing["closedMilliseconds"].as_u64().expect("a number") < SECOND, "{closing}");
     }
     lines
 }
@@ -97,16 +83,7 @@ async fn javascript_reads_the_properties_of_hub_and_partitions() {
 async fn what_javascript_publishes_rust_and_javascript_read_alike() {
     let broker = broker().await;
     let events: Vec<Value> = (0..300).map(twin_event).collect();
-    let sent = lines(
-        ask(
-            &broker,
-            "publish",
-            SINGLE,
-            &["--partition-key", "device-1"],
-            &events,
-        )
-        .await,
-    );
+    let sent = lines(ask(&broker, "publish", SINGLE, &["--partition-key", "device-1"], &events).await);
     assert_eq!(sent, [json!({ "sent": 300, "batches": 1 })]);
 
     let read = lines(ask(&broker, "receive", SINGLE, &["--count", "300"], &[]).await);
@@ -114,10 +91,7 @@ async fn what_javascript_publishes_rust_and_javascript_read_alike() {
         assert_eq!(line["sequenceNumber"], number);
         assert_eq!(line["body"], events[number]["body"]);
         assert_eq!(line["properties"], events[number]["properties"]);
-        assert_eq!(
-            line["systemProperties"]["iothub-message-source"],
-            "twinChangeEvents"
-        );
+        assert_eq!(line["systemProperties"]["iothub-message-source"], "twinChangeEvents");
         assert_eq!(line["partitionKey"], "device-1");
         assert_eq!(line["contentType"], "application/json");
         assert_eq!(line["correlationId"], "correlation");
@@ -125,19 +99,11 @@ async fn what_javascript_publishes_rust_and_javascript_read_alike() {
 
     let consumer = consumer(&broker, SINGLE).await;
     let receiver = receiver(&consumer, "0", StartLocation::SequenceNumber(299), true).await;
-    let received = next(&mut Box::pin(receiver.stream_events()))
-        .await
-        .expect("an event");
+    let received = next(&mut Box::pin(receiver.stream_events())).await.expect("an event");
     let body: Value = serde_json::from_str(&text(&received)).expect("JSON");
     assert_eq!(body, events[299]["body"]);
-    let properties = received
-        .event_data()
-        .properties()
-        .expect("application properties");
-    assert_eq!(
-        properties.get("opType"),
-        Some(&AmqpSimpleValue::String("updateTwin".to_owned()))
-    );
+    let properties = received.event_data().properties().expect("application properties");
+    assert_eq!(properties.get("opType"), Some(&AmqpSimpleValue::String("updateTwin".to_owned())));
     assert_eq!(
         received.system_properties().get("iothub-message-source"),
         Some(&AmqpValue::String("twinChangeEvents".to_owned()))
@@ -149,43 +115,20 @@ async fn what_javascript_publishes_rust_and_javascript_read_alike() {
 async fn single_events_and_explicit_partitions_arrive() {
     let broker = broker().await;
     let events = [json!({ "body": 1 }), json!({ "body": 2 })];
-    let sent = lines(
-        ask(
-            &broker,
-            "publish",
-            HUB,
-            &["--single", "--partition", "3"],
-            &events,
-        )
-        .await,
-    );
+    let sent = lines(ask(&broker, "publish", HUB, &["--single", "--partition", "3"], &events).await);
     assert_eq!(sent, [json!({ "sent": 2, "batches": 0 })]);
-    let read = lines(
-        ask(
-            &broker,
-            "receive",
-            HUB,
-            &["--count", "2", "--partition", "3"],
-            &[],
-        )
-        .await,
-    );
+    let read = lines(ask(&broker, "receive", HUB, &["--count", "2", "--partition", "3"], &[]).await);
     assert_eq!((&read[0]["body"], &read[1]["body"]), (&json!(1), &json!(2)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_of_the_iot_hub_model_reaches_javascript_whole() {
     let broker = broker().await;
-    broker
-        .append(SINGLE, "device-1", event(r#"{"version":7}"#))
-        .expect("an append");
+    broker.append(SINGLE, "device-1", event(r#"{"version":7}"#)).expect("an append");
     let line = &lines(ask(&broker, "receive", SINGLE, &["--partition", "0"], &[]).await)[0];
     assert_eq!(line["body"], json!({ "version": 7 }));
     assert_eq!(line["properties"]["opType"], "updateTwin");
-    assert_eq!(
-        line["systemProperties"]["iothub-enqueuedtime"],
-        1_700_000_000_123_i64
-    );
+    assert_eq!(line["systemProperties"]["iothub-enqueuedtime"], 1_700_000_000_123_i64);
     assert_eq!(line["systemProperties"]["contentEncoding"], "utf-8");
     assert_eq!(line["partitionKey"], "device-1");
 }
@@ -194,16 +137,7 @@ async fn an_event_of_the_iot_hub_model_reaches_javascript_whole() {
 async fn javascript_starts_at_every_kind_of_position() {
     let broker = broker().await;
     append_all(&broker, (0..10).map(|number| number.to_string()));
-    let third = &lines(
-        ask(
-            &broker,
-            "receive",
-            SINGLE,
-            &["--partition", "0", "--count", "4"],
-            &[],
-        )
-        .await,
-    )[3];
+    let third = &lines(ask(&broker, "receive", SINGLE, &["--partition", "0", "--count", "4"], &[]).await)[3];
     let offset = third["offset"].as_str().expect("an offset").to_owned();
     let expectations = [
         ("earliest".to_owned(), 0),
@@ -226,11 +160,7 @@ async fn a_position_behind_the_end_is_an_argument_error() {
     let options = ["--partition", "0", "--position", r#"{"sequenceNumber": 7}"#];
     let output = ask(&broker, "receive", SINGLE, &options, &[]).await;
     assert!(!output.success);
-    let error = output
-        .lines
-        .iter()
-        .find_map(|line| line.get("error"))
-        .expect("an error");
+    let error = output.lines.iter().find_map(|line| line.get("error")).expect("an error");
     assert_eq!(error["code"], "ArgumentError", "{error}");
 }
 
@@ -241,11 +171,7 @@ async fn an_unknown_hub_is_a_messaging_entity_not_found() {
     assert!(!sent.success, "{sent:?}");
     let output = ask(&broker, "receive", "nowhere", &["--partition", "0"], &[]).await;
     assert!(!output.success, "{output:?}");
-    let error = output
-        .lines
-        .iter()
-        .find_map(|line| line.get("error"))
-        .expect("an error");
+    let error = output.lines.iter().find_map(|line| line.get("error")).expect("an error");
     assert_eq!(error["code"], "MessagingEntityNotFoundError", "{error}");
 }
 
@@ -293,20 +219,9 @@ async fn a_reader_with_an_epoch_disconnects_one_without() {
 async fn the_broker_chooses_the_partition_that_the_clients_compute() {
     let broker = broker().await;
     let keys: Vec<Value> = (1..60_usize)
-        .map(|length| {
-            json!(
-                "device-0123456789-äöü/"
-                    .chars()
-                    .cycle()
-                    .take(length)
-                    .collect::<String>()
-            )
-        })
+        .map(|length| json!("device-0123456789-äöü/".chars().cycle().take(length).collect::<String>()))
         .collect();
-    let output = judges()
-        .await
-        .run("hash.mjs", &["partition", "--partitions", "4"], &keys, LIMIT)
-        .await;
+    let output = judges().await.run("hash.mjs", &["partition", "--partitions", "4"], &keys, LIMIT).await;
     let output = output.expect("the judge runs");
     assert!(output.success && output.lines.len() == keys.len(), "{output:?}");
     for line in output.lines {

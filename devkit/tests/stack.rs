@@ -40,10 +40,8 @@ async fn call(stack: &Stack, method: Method, path: &str, body: Option<Value>) ->
 async fn container(endpoints: &Endpoints) -> ContainerClient {
     let endpoint: AccountEndpoint = endpoints.cosmos.parse().unwrap();
     let account = AccountReference::with_authentication_key(endpoint, endpoints.cosmos_key.clone());
-    let client = CosmosClient::builder()
-        .build(account, RoutingStrategy::PreferredRegions(Vec::new()))
-        .await
-        .unwrap();
+    let client =
+        CosmosClient::builder().build(account, RoutingStrategy::PreferredRegions(Vec::new())).await.unwrap();
     client
         .database_client(endpoints.database.clone())
         .container_client(endpoints.container.clone(), None)
@@ -55,14 +53,9 @@ async fn container(endpoints: &Endpoints) -> ContainerClient {
 fn document(endpoints: &Endpoints, twin: &Value) -> Value {
     let mut document = twin.clone();
     let device = twin["deviceId"].as_str().unwrap();
-    let module = twin
-        .get("moduleId")
-        .and_then(Value::as_str)
-        .map(|module| format!("|{module}"));
-    let plain: String = format!("{device}{}", module.unwrap_or_default())
-        .bytes()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let module = twin.get("moduleId").and_then(Value::as_str).map(|module| format!("|{module}"));
+    let plain: String =
+        format!("{device}{}", module.unwrap_or_default()).bytes().map(|byte| format!("{byte:02x}")).collect();
     document["id"] = json!(plain);
     document["hubName"] = json!(endpoints.iothub_name);
     document["sync"] = json!({"state": "live", "flags": []});
@@ -75,10 +68,7 @@ async fn mirror(stack: &Stack) {
     for twin in stack.hub().page(None, 10_000).twins {
         let document = document(stack.endpoints(), &twin);
         let device = twin["deviceId"].as_str().unwrap().to_owned();
-        container
-            .upsert_item(device, document["id"].as_str().unwrap(), &document, None)
-            .await
-            .unwrap();
+        container.upsert_item(device, document["id"].as_str().unwrap(), &document, None).await.unwrap();
     }
 }
 
@@ -88,33 +78,15 @@ async fn devices_with_odd_ids_live_through_the_control_port() {
     let device = "/devices/odd%23%3F%25%27%40%24%3A";
     let twin = "/twins/odd%23%3F%25%27%40%24%3A";
     let body = json!({"tags": {"a": 1}});
-    assert_eq!(
-        call(&stack, Method::PUT, device, Some(body)).await.0,
-        StatusCode::CREATED
-    );
+    assert_eq!(call(&stack, Method::PUT, device, Some(body)).await.0, StatusCode::CREATED);
     let (_, answer) = call(&stack, Method::PATCH, twin, Some(json!({"tags": {"b": 2}}))).await;
     assert_eq!(answer, json!({"version": 3, "events": ["updateTwin"]}));
-    call(
-        &stack,
-        Method::PATCH,
-        &format!("{twin}/reported"),
-        Some(json!({"r": [1]})),
-    )
-    .await;
+    call(&stack, Method::PATCH, &format!("{twin}/reported"), Some(json!({"r": [1]}))).await;
     call(&stack, Method::PUT, &format!("{device}/modules/%24edgeHub"), None).await;
-    call(
-        &stack,
-        Method::PATCH,
-        &format!("{twin}/modules/%24edgeHub/reported"),
-        Some(json!({"m": 1})),
-    )
-    .await;
+    call(&stack, Method::PATCH, &format!("{twin}/modules/%24edgeHub/reported"), Some(json!({"m": 1}))).await;
     let (status, read) = call(&stack, Method::GET, twin, None).await;
     assert_eq!(status, StatusCode::OK);
-    assert_eq!(
-        (&read["deviceId"], &read["version"]),
-        (&json!("odd#?%'@$:"), &json!(4))
-    );
+    assert_eq!((&read["deviceId"], &read["version"]), (&json!("odd#?%'@$:"), &json!(4)));
     assert_eq!(
         (&read["tags"], &read["properties"]["reported"]["r"]),
         (&json!({"a": 1, "b": 2}), &json!([1]))
@@ -122,24 +94,13 @@ async fn devices_with_odd_ids_live_through_the_control_port() {
     let (_, answer) = call(&stack, Method::PUT, twin, Some(json!({"tags": {"c": 3}}))).await;
     assert_eq!(answer["events"], json!(["replaceTwin"]));
     let (_, answer) = call(&stack, Method::DELETE, device, None).await;
-    assert_eq!(
-        answer,
-        json!({"version": null, "events": ["deleteDeviceIdentity", "deleteDeviceIdentity"]})
-    );
-    assert_eq!(
-        call(&stack, Method::GET, "/health", None).await.1,
-        json!({"status": "ok", "twins": 0})
-    );
+    assert_eq!(answer, json!({"version": null, "events": ["deleteDeviceIdentity", "deleteDeviceIdentity"]}));
+    assert_eq!(call(&stack, Method::GET, "/health", None).await.1, json!({"status": "ok", "twins": 0}));
 
     let (_, counters) = call(&stack, Method::GET, "/counters", None).await;
-    assert_eq!(
-        counters["delivery"]["appended"],
-        json!({"lifecycle": 4, "twin-changes": 4})
-    );
+    assert_eq!(counters["delivery"]["appended"], json!({"lifecycle": 4, "twin-changes": 4}));
     let last = |hub: &str| -> i64 {
-        let last = counters["eventhubs"][hub]["lastSequenceNumbers"]
-            .as_array()
-            .unwrap();
+        let last = counters["eventhubs"][hub]["lastSequenceNumbers"].as_array().unwrap();
         last.iter().map(|number| number.as_i64().unwrap() + 1).sum()
     };
     assert_eq!((last("lifecycle"), last("twin-changes")), (4, 4));
@@ -157,13 +118,7 @@ async fn the_control_port_says_in_json_what_is_wrong() {
         (Method::GET, "/twins/x", None, 404, "not_found"),
         (Method::PUT, "/devices/d", None, 409, "already_exists"),
         (Method::PUT, "/devices/a%20b", None, 400, "invalid_id"),
-        (
-            Method::PATCH,
-            "/twins/d",
-            Some(json!({"tags": {"a.b": 1}})),
-            400,
-            "invalid_twin",
-        ),
+        (Method::PATCH, "/twins/d", Some(json!({"tags": {"a.b": 1}})), 400, "invalid_twin"),
         (
             Method::PATCH,
             "/twins/d",
@@ -172,44 +127,14 @@ async fn the_control_port_says_in_json_what_is_wrong() {
             "too_large",
         ),
         (Method::PATCH, "/twins/d/reported", None, 400, "bad_request"),
-        (
-            Method::GET,
-            "/twins?continuation=nonsense",
-            None,
-            400,
-            "bad_request",
-        ),
+        (Method::GET, "/twins?continuation=nonsense", None, 400, "bad_request"),
         (Method::GET, "/twins?limit=many", None, 400, "bad_request"),
-        (
-            Method::POST,
-            "/fleet",
-            Some(json!({"device": 1})),
-            400,
-            "bad_request",
-        ),
-        (
-            Method::POST,
-            "/fleet",
-            Some(json!({"devices": 0})),
-            400,
-            "invalid_plan",
-        ),
-        (
-            Method::POST,
-            "/fleet",
-            Some(json!({"rate": 0})),
-            400,
-            "invalid_plan",
-        ),
+        (Method::POST, "/fleet", Some(json!({"device": 1})), 400, "bad_request"),
+        (Method::POST, "/fleet", Some(json!({"devices": 0})), 400, "invalid_plan"),
+        (Method::POST, "/fleet", Some(json!({"rate": 0})), 400, "invalid_plan"),
         (Method::POST, "/fleet/next", None, 409, "not_waiting"),
         (Method::PUT, "/faults/cosmos", Some(bad_fault), 400, "bad_request"),
-        (
-            Method::PUT,
-            "/faults/delivery",
-            Some(json!({"lose": 2})),
-            400,
-            "bad_request",
-        ),
+        (Method::PUT, "/faults/delivery", Some(json!({"lose": 2})), 400, "bad_request"),
     ] {
         let (seen, answer) = call(&stack, method.clone(), path, body).await;
         assert_eq!(
@@ -217,12 +142,7 @@ async fn the_control_port_says_in_json_what_is_wrong() {
             (status, Some(code)),
             "{method} {path}: {answer}"
         );
-        assert!(
-            answer["error"]["message"]
-                .as_str()
-                .is_some_and(|message| message.len() > 10),
-            "{answer}"
-        );
+        assert!(answer["error"]["message"].as_str().is_some_and(|message| message.len() > 10), "{answer}");
     }
     stack.stop().await;
 }
@@ -261,19 +181,11 @@ async fn twins_are_listed_in_pages_without_loss_or_repeat() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fleet_runs_phase_by_phase_and_the_judge_sees_every_slip() {
     let stack = start().await;
-    let plan = Plan {
-        devices: 40,
-        events: 1_000,
-        phases: 2,
-        ..Plan::default()
-    };
+    let plan = Plan { devices: 40, events: 1_000, phases: 2, ..Plan::default() };
     stack.fleet().start(plan, Pace::Backlog).unwrap();
     assert_eq!(stack.fleet().phase_end().await.state, State::Waiting);
     let empty = verify(stack.endpoints()).await.unwrap();
-    assert_eq!(
-        (empty.missing, empty.is_equal()),
-        (stack.hub().len() as u64, false)
-    );
+    assert_eq!((empty.missing, empty.is_equal()), (stack.hub().len() as u64, false));
     stack.fleet().start_next_phase().unwrap();
     let progress = stack.fleet().phase_end().await;
     assert_eq!((progress.state, progress.counts.events), (State::Done, 1_000));
@@ -301,22 +213,11 @@ async fn a_fleet_runs_phase_by_phase_and_the_judge_sees_every_slip() {
     slips.insert("/tags/unasked", flagged);
     for slip in slips.values() {
         let device = slip["deviceId"].as_str().unwrap().to_owned();
-        container
-            .upsert_item(device, slip["id"].as_str().unwrap(), slip, None)
-            .await
-            .unwrap();
+        container.upsert_item(device, slip["id"].as_str().unwrap(), slip, None).await.unwrap();
     }
     let report = verify(stack.endpoints()).await.unwrap();
-    assert_eq!(
-        (report.different, report.missing, report.extra, report.flagged),
-        (3, 0, 0, 1),
-        "{report}"
-    );
-    let paths: Vec<&str> = report
-        .differences
-        .iter()
-        .map(|difference| difference.path.as_str())
-        .collect();
+    assert_eq!((report.different, report.missing, report.extra, report.flagged), (3, 0, 0, 1), "{report}");
+    let paths: Vec<&str> = report.differences.iter().map(|difference| difference.path.as_str()).collect();
     for path in slips.keys() {
         assert!(paths.contains(path), "{path} not in {paths:?}");
     }
@@ -326,12 +227,7 @@ async fn a_fleet_runs_phase_by_phase_and_the_judge_sees_every_slip() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fleet_at_a_rate_keeps_it_and_can_be_stopped() {
     let stack = start().await;
-    let plan = Plan {
-        devices: 10,
-        events: 100_000,
-        phases: 1,
-        ..Plan::default()
-    };
+    let plan = Plan { devices: 10, events: 100_000, phases: 1, ..Plan::default() };
     stack.fleet().start(plan.clone(), Pace::Rate(200.0)).unwrap();
     assert!(stack.fleet().start(plan, Pace::Backlog).is_err());
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -350,27 +246,13 @@ async fn delivery_faults_change_the_events_but_not_the_twins() {
     call(&stack, Method::PUT, "/faults/delivery", Some(faults)).await;
     stack
         .fleet()
-        .start(
-            Plan {
-                devices: 20,
-                events: 500,
-                phases: 1,
-                ..Plan::default()
-            },
-            Pace::Backlog,
-        )
+        .start(Plan { devices: 20, events: 500, phases: 1, ..Plan::default() }, Pace::Backlog)
         .unwrap();
     assert_eq!(stack.fleet().phase_end().await.counts.events, 500);
     let counts = stack.hub().delivery_counts();
     let appended: u64 = counts.appended.values().sum();
-    assert_eq!(
-        appended,
-        500 + counts.duplicates + counts.replayed - counts.coalesced
-    );
-    assert!(
-        counts.duplicates > 0 && counts.replayed > 0 && counts.coalesced > 0,
-        "{counts:?}"
-    );
+    assert_eq!(appended, 500 + counts.duplicates + counts.replayed - counts.coalesced);
+    assert!(counts.duplicates > 0 && counts.replayed > 0 && counts.coalesced > 0, "{counts:?}");
     stack.stop().await;
 }
 
@@ -378,37 +260,15 @@ async fn delivery_faults_change_the_events_but_not_the_twins() {
 async fn the_judge_fails_rather_than_calling_an_unread_side_equal() {
     let stack = start().await;
     let endpoints = stack.endpoints().clone();
-    let fault = Fault {
-        next: None,
-        ..Fault::next(500, 1)
-    }
-    .on(devkit::cosmos::Operations::Reads);
-    stack
-        .cosmos()
-        .set_faults(devkit::cosmos::Faults {
-            answers: vec![fault],
-            ..Default::default()
-        })
-        .unwrap();
-    assert!(matches!(
-        verify(&endpoints).await,
-        Err(verify::Error::Documents { .. })
-    ));
+    let fault = Fault { next: None, ..Fault::next(500, 1) }.on(devkit::cosmos::Operations::Reads);
+    stack.cosmos().set_faults(devkit::cosmos::Faults { answers: vec![fault], ..Default::default() }).unwrap();
+    assert!(matches!(verify(&endpoints).await, Err(verify::Error::Documents { .. })));
     stack.cosmos().set_faults(Default::default()).unwrap();
-    let wrong = Endpoints {
-        container: "nowhere".to_owned(),
-        ..endpoints.clone()
-    };
-    assert!(matches!(
-        verify(&wrong).await,
-        Err(verify::Error::Documents { .. })
-    ));
+    let wrong = Endpoints { container: "nowhere".to_owned(), ..endpoints.clone() };
+    assert!(matches!(verify(&wrong).await, Err(verify::Error::Documents { .. })));
     assert_eq!(verify(&endpoints).await.unwrap(), Report::default());
     stack.stop().await;
-    assert!(matches!(
-        verify(&endpoints).await,
-        Err(verify::Error::Twins { .. })
-    ));
+    assert!(matches!(verify(&endpoints).await, Err(verify::Error::Twins { .. })));
 }
 
 #[derive(Debug)]
@@ -421,64 +281,32 @@ impl TokenCredential for AnyToken {
         _scopes: &[&str],
         _options: Option<TokenRequestOptions<'_>>,
     ) -> azure_core::Result<AccessToken> {
-        Ok(AccessToken::new(
-            "devkit",
-            OffsetDateTime::now_utc() + Duration::from_secs(3600),
-        ))
+        Ok(AccessToken::new("devkit", OffsetDateTime::now_utc() + Duration::from_secs(3600)))
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_official_client_receives_a_module_twins_event_as_iot_hub_shapes_it() {
-    let stack = Stack::start(Options {
-        partitions: 1,
-        ..Options::default()
-    })
-    .await
-    .unwrap();
+    let stack = Stack::start(Options { partitions: 1, ..Options::default() }).await.unwrap();
     let endpoints = stack.endpoints();
     call(&stack, Method::PUT, "/devices/d", None).await;
     call(&stack, Method::PUT, "/devices/d/modules/m", None).await;
-    call(
-        &stack,
-        Method::PATCH,
-        "/twins/d/modules/m",
-        Some(json!({"tags": {"gone": null, "größe": 1.5}})),
-    )
-    .await;
+    call(&stack, Method::PATCH, "/twins/d/modules/m", Some(json!({"tags": {"gone": null, "größe": 1.5}})))
+        .await;
 
     let consumer = ConsumerClient::builder()
         .with_custom_endpoint(endpoints.eventhubs.clone())
-        .open(
-            &endpoints.namespace,
-            endpoints.twin_changes_hub.clone(),
-            Arc::new(AnyToken),
-        )
+        .open(&endpoints.namespace, endpoints.twin_changes_hub.clone(), Arc::new(AnyToken))
         .await
         .unwrap();
-    let from_the_start = StartPosition {
-        location: StartLocation::Earliest,
-        inclusive: false,
-    };
-    let options = OpenReceiverOptions {
-        start_position: Some(from_the_start),
-        ..Default::default()
-    };
-    let receiver = consumer
-        .open_receiver_on_partition("0".to_owned(), Some(options))
-        .await
-        .unwrap();
+    let from_the_start = StartPosition { location: StartLocation::Earliest, inclusive: false };
+    let options = OpenReceiverOptions { start_position: Some(from_the_start), ..Default::default() };
+    let receiver = consumer.open_receiver_on_partition("0".to_owned(), Some(options)).await.unwrap();
     let mut events = Box::pin(receiver.stream_events());
-    let event = tokio::time::timeout(Duration::from_secs(20), events.next())
-        .await
-        .unwrap()
-        .unwrap()
-        .unwrap();
+    let event = tokio::time::timeout(Duration::from_secs(20), events.next()).await.unwrap().unwrap().unwrap();
     let message = event.raw_amqp_message();
 
-    let AmqpMessageBody::Binary(body) = &message.body else {
-        panic!("not data sections")
-    };
+    let AmqpMessageBody::Binary(body) = &message.body else { panic!("not data sections") };
     let body: Value = serde_json::from_slice(body[0].as_ref()).unwrap();
     assert_eq!(body, json!({"version": 3, "tags": {"gone": null, "größe": 1.5}}));
     let properties: BTreeMap<String, String> = message
@@ -490,14 +318,8 @@ async fn the_official_client_receives_a_module_twins_event_as_iot_hub_shapes_it(
         .map(|(name, value)| (name.clone(), format!("{value:?}")))
         .collect();
     let names: Vec<&str> = properties.keys().map(String::as_str).collect();
-    let expected = [
-        "deviceId",
-        "hubName",
-        "iothub-message-schema",
-        "moduleId",
-        "opType",
-        "operationTimestamp",
-    ];
+    let expected =
+        ["deviceId", "hubName", "iothub-message-schema", "moduleId", "opType", "operationTimestamp"];
     assert_eq!(names, expected);
     assert!(properties["opType"].contains("updateTwin"), "{properties:?}");
     let annotations = format!("{:?}", message.message_annotations);
@@ -510,16 +332,8 @@ async fn the_official_client_receives_a_module_twins_event_as_iot_hub_shapes_it(
         assert!(annotations.contains(name), "{name} not in {annotations}");
     }
     let basic = message.properties.as_ref().unwrap();
-    assert_eq!(
-        basic.content_type.as_ref().map(|kind| kind.0.as_str()),
-        Some("application/json")
-    );
-    assert!(
-        basic
-            .user_id
-            .as_ref()
-            .is_some_and(|bytes| bytes.starts_with(b"devkit-hub"))
-    );
+    assert_eq!(basic.content_type.as_ref().map(|kind| kind.0.as_str()), Some("application/json"));
+    assert!(basic.user_id.as_ref().is_some_and(|bytes| bytes.starts_with(b"devkit-hub")));
     assert!(basic.message_id.is_none());
     assert!(event.enqueued_time().is_some());
     drop(events);
@@ -535,10 +349,7 @@ async fn faults_of_the_broker_are_thrown_over_the_control_port() {
     assert_eq!(throw(undecodable).await.1["sequenceNumber"], 0);
     let expire = json!({"fault": "expireBefore", "hub": "lifecycle", "partition": 3, "sequenceNumber": 1});
     assert_eq!(throw(expire).await.0, StatusCode::OK);
-    assert_eq!(
-        stack.broker().partitions("lifecycle").unwrap()[3].first_sequence_number,
-        1
-    );
+    assert_eq!(stack.broker().partitions("lifecycle").unwrap()[3].first_sequence_number, 1);
     for wrong in [
         json!({"fault": "stall", "hub": "nowhere", "partition": 0}),
         json!({"fault": "stall", "hub": "lifecycle", "partition": 4}),
@@ -546,10 +357,7 @@ async fn faults_of_the_broker_are_thrown_over_the_control_port() {
         json!({"fault": "sneeze"}),
     ] {
         let (status, answer) = throw(wrong).await;
-        assert_eq!(
-            (status, &answer["error"]["code"]),
-            (StatusCode::BAD_REQUEST, &json!("bad_request"))
-        );
+        assert_eq!((status, &answer["error"]["code"]), (StatusCode::BAD_REQUEST, &json!("bad_request")));
     }
     stack.stop().await;
 }

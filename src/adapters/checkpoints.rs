@@ -111,35 +111,16 @@ mod tests {
     fn every_code_has_a_page_and_survives_the_way_through_the_trait() {
         let path = PathBuf::from("x");
         for error in [
-            Error::InUse {
-                path: path.clone(),
-                holder: "process 1".into(),
-            },
-            Error::Damaged {
-                path: path.clone(),
-                reason: "it is empty".into(),
-            },
-            Error::Io {
-                operation: "read",
-                path,
-                source: io::ErrorKind::StorageFull.into(),
-            },
-            Error::Refused {
-                what: "a checkpoint",
-                reason: "it is empty".into(),
-            },
+            Error::InUse { path: path.clone(), holder: "process 1".into() },
+            Error::Damaged { path: path.clone(), reason: "it is empty".into() },
+            Error::Io { operation: "read", path, source: io::ErrorKind::StorageFull.into() },
+            Error::Refused { what: "a checkpoint", reason: "it is empty".into() },
         ] {
             let code = error.code();
             let page = format!("{}/docs/errors/{code}.md", env!("CARGO_MANIFEST_DIR"));
-            assert!(
-                std::fs::read_to_string(&page).is_ok_and(|text| text.contains(code)),
-                "{page}"
-            );
+            assert!(std::fs::read_to_string(&page).is_ok_and(|text| text.contains(code)), "{page}");
             assert!(error.to_string().contains(code), "{error}");
-            assert_eq!(
-                Error::find(&azure_core::Error::from(error)).map(Error::code),
-                Some(code)
-            );
+            assert_eq!(Error::find(&azure_core::Error::from(error)).map(Error::code), Some(code));
         }
     }
 }

@@ -118,10 +118,7 @@ impl CosmosStore {
     /// Connects and makes sure that the container exists and has our partition key.
     pub async fn connect(options: &Options, access: Access) -> Result<Self, ConnectError> {
         let endpoint = options.endpoint.to_string();
-        let unreachable = |reason: String| ConnectError::Unreachable {
-            endpoint: endpoint.clone(),
-            reason,
-        };
+        let unreachable = |reason: String| ConnectError::Unreachable { endpoint: endpoint.clone(), reason };
         let account = AccountEndpoint::from(options.endpoint.clone());
         let account = match access {
             Access::Key(key) => AccountReference::with_authentication_key(account, key),
@@ -147,10 +144,7 @@ impl CosmosStore {
             let properties = container.read(None).await?.into_model()?;
             Ok::<_, CosmosError>((container, properties))
         };
-        let limit = options
-            .request_timeout
-            .saturating_mul(4)
-            .max(Duration::from_secs(20));
+        let limit = options.request_timeout.saturating_mul(4).max(Duration::from_secs(20));
         let (container, properties) = tokio::time::timeout(limit, connect)
             .await
             .map_err(|_| unreachable(format!("no answer within {} s", limit.as_secs())))?
@@ -162,20 +156,16 @@ impl CosmosStore {
                         database: options.database.clone(),
                         container: options.container.clone(),
                     },
-                    StatusCode::Unauthorized | StatusCode::Forbidden => ConnectError::Refused {
-                        endpoint: endpoint.clone(),
-                        reason: one_line(&error),
-                    },
+                    StatusCode::Unauthorized | StatusCode::Forbidden => {
+                        ConnectError::Refused { endpoint: endpoint.clone(), reason: one_line(&error) }
+                    }
                     _ => unreachable(one_line(&error)),
                 }
             })?;
         let paths: Vec<_> = properties.partition_key.paths().iter().map(Cow::as_ref).collect();
         if paths != [PARTITION_KEY] {
             let found = paths.join(", ");
-            return Err(ConnectError::PartitionKey {
-                container: options.container.clone(),
-                found,
-            });
+            return Err(ConnectError::PartitionKey { container: options.container.clone(), found });
         }
         Ok(Self {
             container,
@@ -212,9 +202,7 @@ impl Failure {
             return 0.0;
         };
         let headers = error.response().map(|response| response.headers());
-        headers
-            .and_then(|headers| headers.request_charge)
-            .map_or(0.0, |charge| charge.value())
+        headers.and_then(|headers| headers.request_charge).map_or(0.0, |charge| charge.value())
     }
 
     fn trouble(&self) -> Trouble {
@@ -272,21 +260,11 @@ impl TwinStore for CosmosStore {
             Ok(response) => response,
             Err(failure) => {
                 let absent = matches!(&failure, Failure::Answered(_, error) if error.status().is_not_found());
-                let outcome = if absent {
-                    Read::Absent
-                } else {
-                    Read::Unknown(failure.trouble())
-                };
-                return Charged {
-                    outcome,
-                    request_units: failure.charge(),
-                };
+                let outcome = if absent { Read::Absent } else { Read::Unknown(failure.trouble()) };
+                return Charged { outcome, request_units: failure.charge() };
             }
         };
-        let request_units = response
-            .headers()
-            .request_charge()
-            .map_or(0.0, |charge| charge.value());
+        let request_units = response.headers().request_charge().map_or(0.0, |charge| charge.value());
         let etag = response.headers().etag().map(|etag| ETag(etag.to_string()));
         let outcome = match (etag, response.into_model::<Document>()) {
             (Some(etag), Ok(document)) if document.key == *key => Read::Present(Arc::new(document), etag),
@@ -298,17 +276,11 @@ impl TwinStore for CosmosStore {
                 message: "read_item: the answer has no ETag".into(),
             }),
         };
-        Charged {
-            outcome,
-            request_units,
-        }
+        Charged { outcome, request_units }
     }
 
     async fn create(&self, key: &TwinKey, document: &Document) -> Charged<Write> {
-        let create = Box::pin(
-            self.container
-                .create_item(key.device.clone(), &document.id, document, None),
-        );
+        let create = Box::pin(self.container.create_item(key.device.clone(), &document.id, document, None));
         finish_write(self.limited("create_item", create).await)
     }
 
@@ -316,10 +288,7 @@ impl TwinStore for CosmosStore {
         let condition = Precondition::if_match(etag.0.as_str());
         let options = ItemWriteOptions::default().with_precondition(condition);
         let replace =
-            Box::pin(
-                self.container
-                    .replace_item(key.device.clone(), &document.id, document, Some(options)),
-            );
+            Box::pin(self.container.replace_item(key.device.clone(), &document.id, document, Some(options)));
         finish_write(self.limited("replace_item", replace).await)
     }
 
@@ -335,17 +304,10 @@ impl TwinStore for CosmosStore {
                 Query::from("SELECT c.moduleId FROM c WHERE c.hubName = @hub AND IS_DEFINED(c.moduleId)")
                     .with_parameter("@hub", &device.hub)?;
             let scope = FeedScope::partition(device.device.clone());
-            let pages = self
-                .container
-                .query_items::<Row>(query, scope, None)
-                .await?
-                .into_pages();
+            let pages = self.container.query_items::<Row>(query, scope, None).await?.into_pages();
             pages
                 .try_fold((Vec::new(), 0.0), |(mut modules, units), page| async move {
-                    let charge = page
-                        .headers()
-                        .request_charge()
-                        .map_or(0.0, |charge| charge.value());
+                    let charge = page.headers().request_charge().map_or(0.0, |charge| charge.value());
                     modules.extend(page.into_items());
                     Ok((modules, units + charge))
                 })
@@ -353,19 +315,10 @@ impl TwinStore for CosmosStore {
         });
         match self.limited("query_items", collect).await {
             Ok((rows, request_units)) => {
-                let module = |row: Row| TwinKey {
-                    module: Some(row.module_id),
-                    ..device.clone()
-                };
-                Charged {
-                    outcome: Ok(rows.into_iter().map(module).collect()),
-                    request_units,
-                }
+                let module = |row: Row| TwinKey { module: Some(row.module_id), ..device.clone() };
+                Charged { outcome: Ok(rows.into_iter().map(module).collect()), request_units }
             }
-            Err(failure) => Charged {
-                request_units: failure.charge(),
-                outcome: Err(failure.trouble()),
-            },
+            Err(failure) => Charged { request_units: failure.charge(), outcome: Err(failure.trouble()) },
         }
     }
 }
@@ -373,23 +326,14 @@ impl TwinStore for CosmosStore {
 fn finish_write(result: Result<azure_data_cosmos::models::ItemResponse, Failure>) -> Charged<Write> {
     match result {
         Ok(response) => {
-            let request_units = response
-                .headers()
-                .request_charge()
-                .map_or(0.0, |charge| charge.value());
+            let request_units = response.headers().request_charge().map_or(0.0, |charge| charge.value());
             let outcome = match response.headers().etag() {
                 Some(etag) => Write::Written(ETag(etag.to_string())),
                 // It is stored, but the next write could not name it: read again.
                 None => Write::Conflict,
             };
-            Charged {
-                outcome,
-                request_units,
-            }
+            Charged { outcome, request_units }
         }
-        Err(failure) => Charged {
-            request_units: failure.charge(),
-            outcome: failure.into_write(),
-        },
+        Err(failure) => Charged { request_units: failure.charge(), outcome: failure.into_write() },
     }
 }

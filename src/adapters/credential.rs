@@ -46,46 +46,29 @@ impl Error {
 /// The identity is incomplete or cannot work in this environment.
 pub fn connect(identity: &Identity) -> Result<Arc<dyn TokenCredential>, Error> {
     let (kind, credential) = match identity {
-        Identity::Workload {
-            tenant_id,
-            client_id,
-            token_file,
-        } => {
+        Identity::Workload { tenant_id, client_id, token_file } => {
             let options = WorkloadIdentityCredentialOptions {
                 tenant_id: Some(tenant_id.clone()),
                 client_id: Some(client_id.clone()),
                 token_file_path: Some(token_file.clone()),
                 ..Default::default()
             };
-            (
-                "workload",
-                WorkloadIdentityCredential::new(Some(options)).map(erase),
-            )
+            ("workload", WorkloadIdentityCredential::new(Some(options)).map(erase))
         }
         Identity::Managed { client_id } => {
             let options = ManagedIdentityCredentialOptions {
                 user_assigned_id: client_id.clone().map(UserAssignedId::ClientId),
                 ..Default::default()
             };
-            (
-                "managed",
-                ManagedIdentityCredential::new(Some(options)).map(erase),
-            )
+            ("managed", ManagedIdentityCredential::new(Some(options)).map(erase))
         }
-        Identity::ClientSecret {
-            tenant_id,
-            client_id,
-            client_secret,
-        } => {
+        Identity::ClientSecret { tenant_id, client_id, client_secret } => {
             let secret = Secret::new(client_secret.expose().to_owned());
             let credential = ClientSecretCredential::new(tenant_id, client_id.clone(), secret, None);
             ("client_secret", credential.map(erase))
         }
         Identity::Cli { tenant_id } => {
-            let options = AzureCliCredentialOptions {
-                tenant_id: tenant_id.clone(),
-                ..Default::default()
-            };
+            let options = AzureCliCredentialOptions { tenant_id: tenant_id.clone(), ..Default::default() };
             ("cli", AzureCliCredential::new(Some(options)).map(erase))
         }
         Identity::Emulator { token } => {
@@ -93,10 +76,7 @@ pub fn connect(identity: &Identity) -> Result<Arc<dyn TokenCredential>, Error> {
             ("emulator", Ok(credential))
         }
     };
-    credential.map_err(|error| Error {
-        kind,
-        reason: one_line(&error),
-    })
+    credential.map_err(|error| Error { kind, reason: one_line(&error) })
 }
 
 fn erase<C: TokenCredential + 'static>(credential: Arc<C>) -> Arc<dyn TokenCredential> {
@@ -181,11 +161,7 @@ impl EventHubsCredential {
     }
 
     fn with_sleep(inner: Arc<dyn TokenCredential>, sleep: Sleep) -> Arc<Self> {
-        Arc::new(Self {
-            inner,
-            true_expiry: Mutex::new(None),
-            sleep,
-        })
+        Arc::new(Self { inner, true_expiry: Mutex::new(None), sleep })
     }
 
     /// When the last token that was handed out really expires; `None` before the first.
@@ -220,10 +196,7 @@ impl TokenCredential for EventHubsCredential {
                     let mut true_expiry = self.true_expiry.lock().unwrap_or_else(PoisonError::into_inner);
                     *true_expiry = Some(token.expires_on);
                     // A moment at the end of the calendar stays as it is.
-                    let expires_on = token
-                        .expires_on
-                        .checked_add(PROLONGATION)
-                        .unwrap_or(token.expires_on);
+                    let expires_on = token.expires_on.checked_add(PROLONGATION).unwrap_or(token.expires_on);
                     return Ok(AccessToken::new(token.token, expires_on));
                 }
                 Err(error) if attempt < TRIES => {
@@ -237,15 +210,9 @@ impl TokenCredential for EventHubsCredential {
                     attempt += 1;
                 }
                 Err(error) => {
-                    let message = format!(
-                        "no token for Event Hubs after {TRIES} tries: {}",
-                        one_line(&error)
-                    );
-                    return Err(azure_core::Error::with_error(
-                        ErrorKind::Credential,
-                        error,
-                        message,
-                    ));
+                    let message =
+                        format!("no token for Event Hubs after {TRIES} tries: {}", one_line(&error));
+                    return Err(azure_core::Error::with_error(ErrorKind::Credential, error, message));
                 }
             }
         }
@@ -271,13 +238,7 @@ mod tests {
             _options: Option<TokenRequestOptions<'_>>,
         ) -> azure_core::Result<AccessToken> {
             assert_eq!(scopes, ["scope"]);
-            match self
-                .0
-                .lock()
-                .unwrap()
-                .pop_front()
-                .expect("no more calls than scripted")
-            {
+            match self.0.lock().unwrap().pop_front().expect("no more calls than scripted") {
                 Ok(expires_on) => Ok(AccessToken::new("token", expires_on)),
                 Err(message) => Err(azure_core::Error::with_message(ErrorKind::Credential, message)),
             }
@@ -331,37 +292,22 @@ mod tests {
         let expiry = soon();
         let (credential, waits) = wrapped([Ok(expiry), Err("a"), Err("b"), Err("c"), Err("the\n  last")]);
         credential.get_token(&["scope"], None).await.unwrap();
-        let error = credential
-            .get_token(&["scope"], None)
-            .await
-            .expect_err("all tries fail");
-        assert_eq!(
-            error.to_string(),
-            "no token for Event Hubs after 4 tries: the last"
-        );
+        let error = credential.get_token(&["scope"], None).await.expect_err("all tries fail");
+        assert_eq!(error.to_string(), "no token for Event Hubs after 4 tries: the last");
         assert_eq!(waits.lock().unwrap().len(), 3);
-        assert_eq!(
-            credential.true_expiry(),
-            Some(expiry),
-            "what was handed out before still expires then"
-        );
+        assert_eq!(credential.true_expiry(), Some(expiry), "what was handed out before still expires then");
     }
 
     #[tokio::test]
     async fn the_end_of_the_calendar_is_no_reason_to_panic() {
         let last = time::macros::datetime!(9999-12-31 23:59:59 UTC);
         let (credential, _) = wrapped([Ok(last)]);
-        assert_eq!(
-            credential.get_token(&["scope"], None).await.unwrap().expires_on,
-            last
-        );
+        assert_eq!(credential.get_token(&["scope"], None).await.unwrap().expires_on, last);
     }
 
     #[tokio::test]
     async fn the_emulator_presents_its_text_and_never_prints_it() {
-        let identity = Identity::Emulator {
-            token: config::Secret::new("hunter2"),
-        };
+        let identity = Identity::Emulator { token: config::Secret::new("hunter2") };
         let credential = connect(&identity).unwrap();
         let token = credential.get_token(&["any"], None).await.unwrap();
         assert_eq!(token.token.secret(), "hunter2");
@@ -377,15 +323,9 @@ mod tests {
             client_secret: config::Secret::new("hunter2"),
         };
         let message = connect(&identity).expect_err("a malformed tenant").to_string();
-        assert!(
-            message.starts_with("cannot set up credential \"client_secret\": "),
-            "{message}"
-        );
+        assert!(message.starts_with("cannot set up credential \"client_secret\": "), "{message}");
         assert!(message.ends_with("(CREDENTIAL_UNUSABLE)"), "{message}");
-        assert!(
-            !message.contains('\n') && !message.contains("hunter2"),
-            "{message}"
-        );
+        assert!(!message.contains('\n') && !message.contains("hunter2"), "{message}");
     }
 
     #[test]
@@ -399,9 +339,7 @@ mod tests {
                 token_file: file.path().to_owned(),
             },
             Identity::Managed { client_id: None },
-            Identity::Managed {
-                client_id: Some("client".into()),
-            },
+            Identity::Managed { client_id: Some("client".into()) },
             Identity::Cli { tenant_id: None },
         ] {
             connect(&identity).unwrap();

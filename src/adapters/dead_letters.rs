@@ -62,10 +62,7 @@ impl FileDeadLetters {
             let path = path.clone();
             move || fs::read(path)
         });
-        let bytes = bytes.await.map_err(|source| ReadError::Io {
-            path: path.clone(),
-            source,
-        })?;
+        let bytes = bytes.await.map_err(|source| ReadError::Io { path: path.clone(), source })?;
         StoredLetter::from_json(&bytes).map_err(|reason| ReadError::Damaged { path, reason })
     }
 
@@ -109,17 +106,9 @@ impl DeadLetters for FileDeadLetters {
             detail: letter.detail,
             message: letter.message.clone(),
         };
-        let place = directory
-            .join(format!("{sequence_number}.json"))
-            .display()
-            .to_string();
+        let place = directory.join(format!("{sequence_number}.json")).display().to_string();
         let written = blocking(move || put(&directory, &stored)).await;
-        written.map_err(|source| DeadLetterError {
-            partition,
-            sequence_number,
-            place,
-            source,
-        })
+        written.map_err(|source| DeadLetterError { partition, sequence_number, place, source })
     }
 }
 
@@ -151,15 +140,9 @@ fn put(directory: &Path, letter: &StoredLetter) -> io::Result<()> {
 
 /// `sequence number, copy` of a letter's file, for sorting.
 fn position(path: &Path) -> (i64, u32) {
-    let name = path
-        .file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or_default();
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let mut parts = name.split('.');
-    let number = parts
-        .next()
-        .and_then(|part| part.parse().ok())
-        .unwrap_or(i64::MAX);
+    let number = parts.next().and_then(|part| part.parse().ok()).unwrap_or(i64::MAX);
     let copy = parts.next().and_then(|part| part.parse().ok()).unwrap_or(1);
     (number, copy)
 }
@@ -179,9 +162,7 @@ fn clock() -> Option<Ticks> {
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(io::Error::other)?
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
 #[cfg(test)]

@@ -29,10 +29,7 @@ impl Staged {
         let mut temporary = OsString::from(name);
         // Random, since process ids repeat between containers that share a volume.
         temporary.push(format!(".{:016x}{TEMPORARY}", rand::random::<u64>()));
-        let staged = Self {
-            temporary: target.with_file_name(temporary),
-            target: target.to_owned(),
-        };
+        let staged = Self { temporary: target.with_file_name(temporary), target: target.to_owned() };
         let written = File::create(&staged.temporary).and_then(|mut file| {
             file.write_all(bytes)?;
             file.sync_all()
@@ -120,10 +117,7 @@ mod tests {
 
     #[test]
     fn names_cannot_leave_their_directory_and_case_does_not_count() {
-        assert_eq!(
-            file_name("Contoso.servicebus.windows.net"),
-            "contoso.servicebus.windows.net"
-        );
+        assert_eq!(file_name("Contoso.servicebus.windows.net"), "contoso.servicebus.windows.net");
         assert_eq!(file_name("$Default"), "$default");
         assert_eq!(file_name(".."), "%2E%2E");
         assert_eq!(file_name("../a\\b%"), "..%2Fa%5Cb%25");
@@ -139,10 +133,8 @@ mod tests {
         std::mem::forget(staged);
         assert_eq!(fs::read(&target).unwrap(), b"old");
         remove_temporaries(directory.path()).unwrap();
-        let names: Vec<_> = fs::read_dir(directory.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
+        let names: Vec<_> =
+            fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["x.json"]);
     }
 

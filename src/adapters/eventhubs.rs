@@ -79,28 +79,18 @@ pub struct EventHub {
 impl EventHub {
     /// Nothing is connected before the first call.
     pub fn new(options: Options, credential: Arc<dyn TokenCredential>) -> Self {
-        Self {
-            options,
-            credential,
-            management: Mutex::new(None),
-        }
+        Self { options, credential, management: Mutex::new(None) }
     }
 
     async fn connect(&self) -> Result<ConsumerClient, SourceError> {
         let mut builder = ConsumerClient::builder()
             .with_consumer_group(self.options.consumer_group.clone())
-            .with_retry_options(RetryOptions {
-                max_retries: 0,
-                ..RetryOptions::default()
-            });
+            .with_retry_options(RetryOptions { max_retries: 0, ..RetryOptions::default() });
         if let Some(endpoint) = &self.options.endpoint {
             builder = builder.with_custom_endpoint(endpoint.clone());
         }
-        let open = builder.open(
-            &self.options.namespace,
-            self.options.hub.clone(),
-            Arc::clone(&self.credential),
-        );
+        let open =
+            builder.open(&self.options.namespace, self.options.hub.clone(), Arc::clone(&self.credential));
         let limit = self.options.open_timeout;
         match timeout(limit, Box::pin(open)).await {
             Ok(result) => result.map_err(|error| classify("opening the connection", &error)),
@@ -192,10 +182,7 @@ impl EventSource for EventHub {
         let client = self.connect().await?;
         let options = OpenReceiverOptions {
             prefetch: Some(self.options.prefetch),
-            start_position: Some(StartPosition {
-                location,
-                inclusive: false,
-            }),
+            start_position: Some(StartPosition { location, inclusive: false }),
             ..OpenReceiverOptions::default()
         };
         let (chunks, received) = mpsc::channel(2);
@@ -217,10 +204,7 @@ struct PartitionReceiver {
 impl Receiver for PartitionReceiver {
     async fn receive(&mut self) -> Result<Vec<Message>, SourceError> {
         self.received.recv().await.unwrap_or_else(|| {
-            Err(SourceError::Lost {
-                operation: "receiving",
-                reason: "the receiver has ended".into(),
-            })
+            Err(SourceError::Lost { operation: "receiving", reason: "the receiver has ended".into() })
         })
     }
 
@@ -287,10 +271,7 @@ async fn stream(
         let mut messages = Vec::with_capacity(chunk.len());
         let mut failure = None;
         for event in chunk {
-            match event
-                .map_err(|error| classify("receiving", &error))
-                .and_then(|event| translate(&event))
-            {
+            match event.map_err(|error| classify("receiving", &error)).and_then(|event| translate(&event)) {
                 Ok(message) => messages.push(message),
                 Err(error) => failure = Some(error), // always the last of its chunk: the stream has ended
             }
@@ -320,10 +301,7 @@ fn translate(event: &ReceivedEventData) -> Result<Message, SourceError> {
     // Without both there is no position to check or to come back to.
     let (Some(number), Some(offset)) = (event.sequence_number(), event.offset()) else {
         let reason = "an event without sequence number or offset: no Event Hubs partition".to_owned();
-        return Err(SourceError::Lost {
-            operation: "receiving",
-            reason,
-        });
+        return Err(SourceError::Lost { operation: "receiving", reason });
     };
     let raw = event.raw_amqp_message();
     let body = match &raw.body {
@@ -333,11 +311,7 @@ fn translate(event: &ReceivedEventData) -> Result<Message, SourceError> {
         AmqpMessageBody::Value(_) | AmqpMessageBody::Sequence(_) | AmqpMessageBody::Empty => Vec::new(),
     };
     let application_properties = raw.application_properties.as_ref().map(|properties| {
-        properties
-            .0
-            .iter()
-            .map(|(name, value)| (name.clone(), simple_property(value)))
-            .collect()
+        properties.0.iter().map(|(name, value)| (name.clone(), simple_property(value))).collect()
     });
     let annotations = raw.message_annotations.as_ref().map(|annotations| {
         let ours = annotations.0.iter().filter_map(|(key, value)| match key {
@@ -349,13 +323,8 @@ fn translate(event: &ReceivedEventData) -> Result<Message, SourceError> {
         ours.collect()
     });
     Ok(Message {
-        position: Position {
-            sequence_number: SequenceNumber(number),
-            offset: offset.clone(),
-        },
-        enqueued: event
-            .enqueued_time()
-            .and_then(|time| ticks(&AmqpTimestamp(Some(time)))),
+        position: Position { sequence_number: SequenceNumber(number), offset: offset.clone() },
+        enqueued: event.enqueued_time().and_then(|time| ticks(&AmqpTimestamp(Some(time)))),
         body,
         application_properties: application_properties.unwrap_or_default(),
         annotations: annotations.unwrap_or_default(),
@@ -383,10 +352,9 @@ macro_rules! scalar_property {
             $kind::Long(number) => Property::Integer(*number),
             $kind::Float(number) => Property::Number((*number).into()),
             $kind::Double(number) => Property::Number(*number),
-            $kind::TimeStamp(time) => ticks(time).map_or_else(
-                || Property::Other("timestamp out of range".into()),
-                Property::Time,
-            ),
+            $kind::TimeStamp(time) => {
+                ticks(time).map_or_else(|| Property::Other("timestamp out of range".into()), Property::Time)
+            }
             $kind::Binary(bytes) => Property::Binary(bytes.clone()),
             // What twin events never use; the SDK's own Debug shows no content.
             other => Property::Other(format!("{other:?}")),
@@ -413,10 +381,7 @@ fn ticks(time: &AmqpTimestamp) -> Option<Ticks> {
 }
 
 fn silent(operation: &'static str, limit: Duration) -> SourceError {
-    SourceError::Lost {
-        operation,
-        reason: format!("no answer within {} s", limit.as_secs_f32()),
-    }
+    SourceError::Lost { operation, reason: format!("no answer within {} s", limit.as_secs_f32()) }
 }
 
 /// The SDK wraps what the AMQP layer said several times over; the condition in its chain is what counts.
@@ -475,10 +440,5 @@ fn condition<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a ErrorConditi
 }
 
 fn first_line(text: &str) -> String {
-    text.lines()
-        .next()
-        .unwrap_or_default()
-        .chars()
-        .take(300)
-        .collect()
+    text.lines().next().unwrap_or_default().chars().take(300).collect()
 }

@@ -70,12 +70,7 @@ pub async fn run(arguments: &Arguments) -> Result<(), Error> {
     stack.stop().await;
     let report = result?;
     if arguments.json {
-        println!(
-            "{}",
-            report
-                .json()
-                .map_err(|error| failed("cannot print the report", &error))?
-        );
+        println!("{}", report.json().map_err(|error| failed("cannot print the report", &error))?);
     } else {
         print!("{report}");
     }
@@ -90,11 +85,7 @@ fn stack_options(arguments: &Arguments) -> stack::Options {
     if arguments.one_hub {
         hubs.lifecycle.clone_from(&hubs.twin_changes);
     }
-    stack::Options {
-        partitions: arguments.partitions,
-        hubs,
-        ..stack::Options::default()
-    }
+    stack::Options { partitions: arguments.partitions, hubs, ..stack::Options::default() }
 }
 
 async fn show(arguments: &Arguments, stack: &Stack) -> Result<Report, Error> {
@@ -108,21 +99,14 @@ async fn show(arguments: &Arguments, stack: &Stack) -> Result<Report, Error> {
         replay: 0.01,
         ..DeliveryFaults::default()
     });
-    let show = Show {
-        arguments,
-        stack,
-        bar: bar(arguments),
-    };
+    let show = Show { arguments, stack, bar: bar(arguments) };
     let before = daemon.sample().await?;
 
     // As a backlog: as fast as the hub takes it.
     let steady = (arguments.events / STEADY_SHARE).clamp(*STEADY_EVENTS.start(), *STEADY_EVENTS.end());
     let plan = Plan {
         devices: arguments.devices as usize,
-        events: arguments
-            .events
-            .saturating_sub(steady)
-            .max(u64::from(arguments.devices) * 2),
+        events: arguments.events.saturating_sub(steady).max(u64::from(arguments.devices) * 2),
         seed: arguments.seed,
         ..Plan::default()
     };
@@ -174,9 +158,7 @@ impl Show<'_> {
     /// Runs a plan to its end, phase by phase, and returns how long the daemon took for it.
     async fn fleet(&self, plan: Plan, pace: Pace, daemon: &mut Daemon) -> Result<f64, Error> {
         let fleet = self.stack.fleet();
-        fleet
-            .start(plan, pace)
-            .map_err(|error| failed("cannot start the fleet", &error))?;
+        fleet.start(plan, pace).map_err(|error| failed("cannot start the fleet", &error))?;
         let mut seconds = 0.0;
         loop {
             let started = Instant::now();
@@ -185,9 +167,9 @@ impl Show<'_> {
             let progress = fleet.progress();
             match progress.state {
                 State::Done => return Ok(seconds),
-                State::Waiting => fleet
-                    .start_next_phase()
-                    .map_err(|error| failed("cannot go on with the fleet", &error))?,
+                State::Waiting => {
+                    fleet.start_next_phase().map_err(|error| failed("cannot go on with the fleet", &error))?
+                }
                 State::Idle | State::Running | State::Stopped | State::Failed => {
                     let reason = progress.error.unwrap_or_else(|| "it was stopped".to_owned());
                     return Err(Error::Failed(format!("the fleet did not finish: {reason}")));
@@ -203,10 +185,8 @@ impl Show<'_> {
         loop {
             let progress = self.stack.fleet().progress();
             let sample = daemon.sample().await?;
-            let appended = self
-                .stack
-                .appended()
-                .map_err(|error| failed("cannot look into the broker", &error))?;
+            let appended =
+                self.stack.appended().map_err(|error| failed("cannot look into the broker", &error))?;
             self.bar.set_message(match self.arguments.one_hub {
                 true => format!("phase {} of {}, one hub", progress.phase, progress.phases),
                 false => format!("phase {} of {}", progress.phase, progress.phases),
@@ -222,10 +202,8 @@ impl Show<'_> {
             if handled(&sample) != seen {
                 (seen, moved) = (handled(&sample), Instant::now());
             } else if moved.elapsed() > STUCK {
-                let reason = format!(
-                    "the daemon stands at {seen} of {appended} events for {} s",
-                    STUCK.as_secs()
-                );
+                let reason =
+                    format!("the daemon stands at {seen} of {appended} events for {} s", STUCK.as_secs());
                 return Err(Error::Failed(format!("{reason}\n{}", daemon.log())));
             }
             tokio::time::sleep(LOOK).await;

@@ -24,10 +24,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
         return Ok(());
     }
     let width = |get: fn(&crate::config::Effective) -> usize| effective.iter().map(get).max().unwrap_or(0);
-    let (keys, values) = (
-        width(|line| line.key.len()),
-        width(|line| line.value.len()).min(60),
-    );
+    let (keys, values) = (width(|line| line.key.len()), width(|line| line.value.len()).min(60));
     for line in effective {
         println!("{:keys$}  {:values$}  {}", line.key, line.value, line.origin);
     }

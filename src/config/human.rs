@@ -5,13 +5,8 @@
 use std::time::Duration;
 
 /// Units of time with their milliseconds.
-const TIME_UNITS: [(&str, u64); 5] = [
-    ("ms", 1),
-    ("s", 1_000),
-    ("m", 60_000),
-    ("h", 3_600_000),
-    ("d", 86_400_000),
-];
+const TIME_UNITS: [(&str, u64); 5] =
+    [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
 /// Units of size with their bytes.
 const SIZE_UNITS: [(&str, u64); 7] = [
@@ -57,18 +52,13 @@ fn total(text: &str, units: &[(&str, u64)], what: &str, examples: &str) -> Resul
             ));
         }
         rest = rest[digits.len()..].trim_start();
-        let unit = leading(rest, |character| {
-            !character.is_ascii_digit() && !character.is_whitespace()
-        });
+        let unit = leading(rest, |character| !character.is_ascii_digit() && !character.is_whitespace());
         rest = rest[unit.len()..].trim_start();
         if unit.is_empty() {
             return Err(format!("{text:?} has no unit ({}): write {examples}", known()));
         }
         let Some((_, factor)) = units.iter().find(|(name, _)| *name == unit) else {
-            return Err(format!(
-                "{text:?} has the unknown unit {unit:?}: use one of {}",
-                known()
-            ));
+            return Err(format!("{text:?} has the unknown unit {unit:?}: use one of {}", known()));
         };
         sum = digits
             .parse::<u64>()
@@ -101,22 +91,13 @@ mod tests {
             (" 2 s ", 2_000),
             ("8d", 691_200_000),
         ] {
-            assert_eq!(
-                parse_duration(text),
-                Ok(Duration::from_millis(milliseconds)),
-                "{text}"
-            );
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
         }
     }
 
     #[test]
     fn sizes_know_binary_and_decimal_units() {
-        for (text, bytes) in [
-            ("0B", 0),
-            ("512KiB", 524_288),
-            ("64MiB", 67_108_864),
-            ("1MB", 1_000_000),
-        ] {
+        for (text, bytes) in [("0B", 0), ("512KiB", 524_288), ("64MiB", 67_108_864), ("1MB", 1_000_000)] {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
     }

@@ -52,22 +52,12 @@ pub(super) struct Layers {
 impl Layers {
     /// Reads and merges all layers.
     pub(super) fn read(files: &[PathBuf], environment: impl Iterator<Item = (String, String)>) -> Self {
-        let mut layers = Self {
-            values: BTreeMap::new(),
-            foreign: BTreeMap::new(),
-            problems: Vec::new(),
-        };
+        let mut layers = Self { values: BTreeMap::new(), foreign: BTreeMap::new(), problems: Vec::new() };
         match leaves(DEFAULTS) {
             Ok(leaves) => {
                 for (key, leaf) in leaves {
                     let text = leaf.unwrap_or_default();
-                    layers.values.insert(
-                        key,
-                        Sourced {
-                            text,
-                            origin: Origin::Default,
-                        },
-                    );
+                    layers.values.insert(key, Sourced { text, origin: Origin::Default });
                 }
             }
             Err(message) => layers.problem(None, &Origin::Default, message),
@@ -129,11 +119,7 @@ impl Layers {
                 self.set(key, Ok(value), &origin);
             } else if let Some(meant) = self.written_with_single_underscores(&upper) {
                 let right = format!("{PREFIX}{}", meant.to_ascii_uppercase().replace('.', "__"));
-                self.problem(
-                    None,
-                    &origin,
-                    format!("sections are set off by two underscores: use {right}"),
-                );
+                self.problem(None, &origin, format!("sections are set off by two underscores: use {right}"));
             }
         }
     }
@@ -143,10 +129,7 @@ impl Layers {
     fn written_with_single_underscores(&self, upper: &str) -> Option<&str> {
         let squeeze = |text: &str| text.replace(['_', '.'], "").to_ascii_lowercase();
         let meant = squeeze(upper.strip_prefix("TWINSYNC_")?);
-        self.values
-            .keys()
-            .find(|key| squeeze(key) == meant)
-            .map(String::as_str)
+        self.values.keys().find(|key| squeeze(key) == meant).map(String::as_str)
     }
 
     /// Sets one key, or says why not.
@@ -162,13 +145,7 @@ impl Layers {
             }
             Ok(text) => {
                 let text = text.trim().to_owned();
-                self.values.insert(
-                    key,
-                    Sourced {
-                        text,
-                        origin: origin.clone(),
-                    },
-                );
+                self.values.insert(key, Sourced { text, origin: origin.clone() });
             }
             Err(message) => self.problem(Some(&key), origin, message),
         }
@@ -191,19 +168,14 @@ impl Layers {
         let Some(port) = self.foreign.get("PORT").cloned() else {
             return;
         };
-        if self
-            .values
-            .get("http.listen")
-            .is_some_and(|listen| listen.text == "off")
-        {
+        if self.values.get("http.listen").is_some_and(|listen| listen.text == "off") {
             return;
         }
         let origin = Origin::Environment("PORT".to_owned());
         match port.trim().parse::<u16>() {
             Ok(port) => {
                 let text = format!("0.0.0.0:{port}");
-                self.values
-                    .insert("http.listen".to_owned(), Sourced { text, origin });
+                self.values.insert("http.listen".to_owned(), Sourced { text, origin });
             }
             Err(_) => {
                 let message = format!("{port:?} is not a port: give a number from 0 to 65535, or unset it");
@@ -258,11 +230,7 @@ fn without_excerpt(message: &str) -> String {
 
 fn flatten(leaves: &mut Vec<Leaf>, prefix: &str, table: Map<String, Value>) {
     for (name, value) in table {
-        let key = if prefix.is_empty() {
-            name
-        } else {
-            format!("{prefix}.{name}")
-        };
+        let key = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
         let text = match value.kind {
             ValueKind::Table(inner) if !inner.is_empty() => {
                 flatten(leaves, &key, inner);
@@ -296,12 +264,7 @@ mod tests {
 
     #[test]
     fn the_nearest_key_is_found_across_sections_and_slips() {
-        let known = [
-            "cosmos.endpoint",
-            "router.linger",
-            "checkpoint.path",
-            "dead_letters.path",
-        ];
+        let known = ["cosmos.endpoint", "router.linger", "checkpoint.path", "dead_letters.path"];
         let nearest = |key| nearest(key, known.into_iter());
         assert_eq!(nearest("cosmos.endpont"), Some("cosmos.endpoint"));
         assert_eq!(nearest("cosmos.linger"), Some("router.linger"));

@@ -11,10 +11,7 @@ use super::secret::Secret;
 /// All sections.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-#[expect(
-    missing_docs,
-    reason = "config/default.toml documents every key, in one place"
-)]
+#[expect(missing_docs, reason = "config/default.toml documents every key, in one place")]
 pub struct Raw {
     pub eventhubs: EventHubs,
     pub credential: Credential,
@@ -32,10 +29,7 @@ pub struct Raw {
 /// `[eventhubs]`
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-#[expect(
-    missing_docs,
-    reason = "config/default.toml documents every key, in one place"
-)]
+#[expect(missing_docs, reason = "config/default.toml documents every key, in one place")]
 pub struct EventHubs {
     pub namespace: String,
     pub endpoint: String,
@@ -50,10 +44,7 @@ pub struct EventHubs {
 /// `[eventhubs.lifecycle]`, `[eventhubs.twin_changes]`
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-#[expect(
-    missing_docs,
-    reason = "config/default.toml documents every key, in one place"
-)]
+#[expect(missing_docs, reason = "config/default.toml documents every key, in one place")]
 pub struct Stream {
     pub hub: String,
 }
@@ -61,10 +52,7 @@ pub struct Stream {
 /// `[credential]`
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-#[expect(
-    missing_docs,
-    reason = "config/default.toml documents every key, in one place"
-)]
+#[expect(missing_docs, reason = "config/default.toml documents every key, in one place")]
 pub struct Credential {
     pub kind: String,
     pub tenant_id: String,
@@ -76,10 +64,7 @@ pub struct Credential {
 /// `[cosmos]`
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-#[expect(
-    missing_docs,
-    reason = "config/default.toml documents every key, in one place"
-)]
+#[expect(missing_docs, reason = "config/default.toml documents every key, in one place")]
 pub struct Cosmos {
     pub endpoint: String,
     pub database: String,
@@ -95,10 +80,7 @@ pub struct Cosmos {
 /// `[document]`
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-#[expect(
-    missing_docs,
-    reason = "config/default.toml documents every key, in one place"
-)]
+#[expect(missing_docs, reason = "config/default.toml documents every key, in one place")]
 pub struct Document {
     pub id: String,
     pub tombstone_ttl: String,
@@ -108,10 +90,7 @@ pub struct Document {
 /// `[router]`
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-#[expect(
-    missing_docs,
-    reason = "config/default.toml documents every key, in one place"
-)]
+#[expect(missing_docs, reason = "config/default.toml documents every key, in one place")]
 pub struct Router {
     pub max_in_flight_events: String,
     pub max_in_flight_bytes: String,
@@ -122,10 +101,7 @@ pub struct Router {
 /// `[cache]`
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-#[expect(
-    missing_docs,
-    reason = "config/default.toml documents every key, in one place"
-)]
+#[expect(missing_docs, reason = "config/default.toml documents every key, in one place")]
 pub struct Cache {
     pub max_bytes: String,
 }
@@ -133,10 +109,7 @@ pub struct Cache {
 /// `[checkpoint]`
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-#[expect(
-    missing_docs,
-    reason = "config/default.toml documents every key, in one place"
-)]
+#[expect(missing_docs, reason = "config/default.toml documents every key, in one place")]
 pub struct Checkpoint {
     pub store: String,
     pub path: String,
@@ -147,10 +120,7 @@ pub struct Checkpoint {
 /// `[dead_letters]`
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-#[expect(
-    missing_docs,
-    reason = "config/default.toml documents every key, in one place"
-)]
+#[expect(missing_docs, reason = "config/default.toml documents every key, in one place")]
 pub struct DeadLetters {
     pub store: String,
     pub path: String,
@@ -159,10 +129,7 @@ pub struct DeadLetters {
 /// `[http]`
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-#[expect(
-    missing_docs,
-    reason = "config/default.toml documents every key, in one place"
-)]
+#[expect(missing_docs, reason = "config/default.toml documents every key, in one place")]
 pub struct Http {
     pub listen: String,
 }
@@ -170,10 +137,7 @@ pub struct Http {
 /// `[telemetry]`
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-#[expect(
-    missing_docs,
-    reason = "config/default.toml documents every key, in one place"
-)]
+#[expect(missing_docs, reason = "config/default.toml documents every key, in one place")]
 pub struct Telemetry {
     pub log_format: String,
     pub log_filter: String,
@@ -182,10 +146,7 @@ pub struct Telemetry {
 /// `[shutdown]`
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-#[expect(
-    missing_docs,
-    reason = "config/default.toml documents every key, in one place"
-)]
+#[expect(missing_docs, reason = "config/default.toml documents every key, in one place")]
 pub struct Shutdown {
     pub drain_timeout: String,
 }

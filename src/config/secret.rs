@@ -54,10 +54,7 @@ mod tests {
     #[test]
     fn no_way_of_printing_shows_the_secret() {
         let secret = Secret::new("hunter2");
-        let printed = format!(
-            "{secret} {secret:?} {secret:#?} {}",
-            serde_json::to_string(&secret).unwrap()
-        );
+        let printed = format!("{secret} {secret:?} {secret:#?} {}", serde_json::to_string(&secret).unwrap());
         assert!(!printed.contains("hunter2"), "{printed}");
         assert_eq!(secret.expose(), "hunter2");
     }

@@ -11,19 +11,13 @@ const COMPLETE: [(&str, &str); 4] = [
     ("TWINSYNC__EVENTHUBS__NAMESPACE", "contoso.servicebus.windows.net"),
     ("TWINSYNC__EVENTHUBS__LIFECYCLE__HUB", "twins"),
     ("TWINSYNC__EVENTHUBS__TWIN_CHANGES__HUB", "Twins"),
-    (
-        "TWINSYNC__COSMOS__ENDPOINT",
-        "https://contoso.documents.azure.com",
-    ),
+    ("TWINSYNC__COSMOS__ENDPOINT", "https://contoso.documents.azure.com"),
 ];
 
 fn load_with(files: &[PathBuf], extra: &[(&str, &str)]) -> Result<Settings, Error> {
     // Later entries of the same name win, as in a map.
     let environment = COMPLETE.iter().chain(extra);
-    Settings::load(
-        files,
-        environment.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
-    )
+    Settings::load(files, environment.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
 }
 
 fn refused(extra: &[(&str, &str)]) -> String {
@@ -37,9 +31,7 @@ fn file(text: &str) -> NamedTempFile {
 }
 
 fn repository_file(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("config")
-        .join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("config").join(name)
 }
 
 #[test]
@@ -66,17 +58,10 @@ fn the_list_of_secrets_is_the_list_of_secret_fields() {
 #[test]
 fn a_minimal_configuration_has_the_documented_defaults() {
     let settings = load_with(&[], &[]).unwrap();
-    assert_eq!(
-        settings.eventhubs.hubs(),
-        ["twins"],
-        "names that differ in case are one hub"
-    );
+    assert_eq!(settings.eventhubs.hubs(), ["twins"], "names that differ in case are one hub");
     assert_eq!(settings.eventhubs.prefetch.get(), 2000);
     assert_eq!(settings.eventhubs.start, Start::Earliest);
-    assert_eq!(
-        settings.credential.identity,
-        Identity::Managed { client_id: None }
-    );
+    assert_eq!(settings.credential.identity, Identity::Managed { client_id: None });
     assert!(settings.credential.chosen_automatically);
     assert!(settings.cosmos.binary_encoding);
     assert_eq!(settings.cosmos.request_timeout, Duration::from_secs(5));
@@ -118,23 +103,16 @@ fn later_layers_win_and_every_value_knows_its_origin() {
     );
     assert_eq!(line("router.linger").origin, Origin::Default);
     assert_eq!(line("cosmos.key").value, REDACTED);
-    assert_eq!(
-        line("credential.token").value,
-        "",
-        "an unset secret is shown as unset"
-    );
+    assert_eq!(line("credential.token").value, "", "an unset secret is shown as unset");
     assert!(!format!("{settings:?}").contains("c2VjcmV0"));
 }
 
 #[test]
 fn unknown_keys_are_refused_with_the_nearest_key_and_the_place() {
     let file = file("[cosmos]\nendpont = \"x\"\n[rooter]\nlinger = \"1s\"\n[empty]\n");
-    let error = load_with(
-        &[file.path().to_owned()],
-        &[("TWINSYNC__CHECKPOINTS__PATH", "/x")],
-    )
-    .expect_err("unknown keys")
-    .to_string();
+    let error = load_with(&[file.path().to_owned()], &[("TWINSYNC__CHECKPOINTS__PATH", "/x")])
+        .expect_err("unknown keys")
+        .to_string();
     let place = file.path().display().to_string();
     for expected in [
         format!("cosmos.endpont (file {place}): unknown key: did you mean cosmos.endpoint?"),
@@ -152,20 +130,12 @@ fn unknown_keys_are_refused_with_the_nearest_key_and_the_place() {
 fn all_problems_come_at_once_one_line_each() {
     let error = Settings::load(
         &[PathBuf::from("/does/not/exist.toml")],
-        [
-            ("TWINSYNC__ROUTER__LINGER", "5"),
-            ("TWINSYNC__EVENTHUBS__PREFETCH", "0"),
-            ("TWINSYNC__NOPE", "1"),
-        ]
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value.to_owned())),
+        [("TWINSYNC__ROUTER__LINGER", "5"), ("TWINSYNC__EVENTHUBS__PREFETCH", "0"), ("TWINSYNC__NOPE", "1")]
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned())),
     )
     .expect_err("much is wrong");
-    let keys: Vec<_> = error
-        .problems
-        .iter()
-        .map(|problem| problem.key.as_deref())
-        .collect();
+    let keys: Vec<_> = error.problems.iter().map(|problem| problem.key.as_deref()).collect();
     for key in [
         None, // the file
         Some("nope"),
@@ -184,13 +154,8 @@ fn all_problems_come_at_once_one_line_each() {
 #[test]
 fn a_section_or_list_in_the_place_of_a_value_is_explained() {
     let file = file("cosmos = \"x\"\n[eventhubs]\nnamespace = [\"a\"]\n[router.linger]\nx = 1\n");
-    let error = load_with(&[file.path().to_owned()], &[])
-        .expect_err("wrong shapes")
-        .to_string();
-    assert!(
-        error.contains("cosmos (file") && error.contains("is a section"),
-        "{error}"
-    );
+    let error = load_with(&[file.path().to_owned()], &[]).expect_err("wrong shapes").to_string();
+    assert!(error.contains("cosmos (file") && error.contains("is a section"), "{error}");
     assert!(error.contains("must be a single value"), "{error}");
     assert!(error.contains("router.linger.x"), "{error}");
 }
@@ -203,36 +168,16 @@ fn values_that_are_commonly_mistaken_say_what_to_write() {
             "Endpoint=sb://c.servicebus.windows.net/;SharedAccessKeyName=a;SharedAccessKey=c2VjcmV0",
             "connection string",
         ),
-        (
-            "EVENTHUBS__NAMESPACE",
-            "sb://contoso.servicebus.windows.net",
-            "write only the host name",
-        ),
-        (
-            "EVENTHUBS__NAMESPACE",
-            "contoso",
-            "\"contoso.servicebus.windows.net\"",
-        ),
+        ("EVENTHUBS__NAMESPACE", "sb://contoso.servicebus.windows.net", "write only the host name"),
+        ("EVENTHUBS__NAMESPACE", "contoso", "\"contoso.servicebus.windows.net\""),
         ("EVENTHUBS__NAMESPACE", "con toso.net", "not a host name"),
         ("EVENTHUBS__ENDPOINT", "127.0.0.1:5672", "amqp://127.0.0.1:5672"),
-        (
-            "EVENTHUBS__ENDPOINT",
-            "amqp://u:p@127.0.0.1:5672",
-            "user or password",
-        ),
+        ("EVENTHUBS__ENDPOINT", "amqp://u:p@127.0.0.1:5672", "user or password"),
         ("EVENTHUBS__PREFETCH", "0", "from 1 to 50000"),
         ("EVENTHUBS__START", "oldest", "\"earliest\", \"latest\""),
         ("EVENTHUBS__CONSUMER_GROUP", "a/b", "is not a name"),
-        (
-            "COSMOS__ENDPOINT",
-            "http://contoso.documents.azure.com",
-            "is not https",
-        ),
-        (
-            "COSMOS__ENDPOINT",
-            "AccountEndpoint=https://c;AccountKey=c2VjcmV0;",
-            "connection string",
-        ),
+        ("COSMOS__ENDPOINT", "http://contoso.documents.azure.com", "is not https"),
+        ("COSMOS__ENDPOINT", "AccountEndpoint=https://c;AccountKey=c2VjcmV0;", "connection string"),
         ("COSMOS__KEY", "not base64!", "is not base64"),
         ("COSMOS__REQUEST_TIMEOUT", "200ms", "too short"),
         ("COSMOS__CONCURRENCY_MAX", "many", "whole number"),
@@ -267,12 +212,7 @@ fn auto_is_decided_by_the_environment_and_our_own_keys_win() {
         identity(&own),
         Identity::ClientSecret { client_id, client_secret, .. } if client_id == "ours" && client_secret.expose() == "s"
     ));
-    assert_eq!(
-        identity(&federated[3..]),
-        Identity::Managed {
-            client_id: Some("c".into())
-        }
-    );
+    assert_eq!(identity(&federated[3..]), Identity::Managed { client_id: Some("c".into()) });
     assert_eq!(
         identity(&[("AZURE_FEDERATED_TOKEN_FILE", "")]),
         Identity::Managed { client_id: None },
@@ -286,10 +226,7 @@ fn real_tokens_never_travel_in_the_clear_and_emulator_tokens_never_to_azure() {
     assert!(error.contains("plain text"), "{error}");
     let error = refused(&[("TWINSYNC__COSMOS__ENDPOINT", "http://127.0.0.1:8081")]);
     assert!(error.contains("http would show"), "{error}");
-    let emulator = [
-        ("TWINSYNC__CREDENTIAL__KIND", "emulator"),
-        ("TWINSYNC__CREDENTIAL__TOKEN", "t"),
-    ];
+    let emulator = [("TWINSYNC__CREDENTIAL__KIND", "emulator"), ("TWINSYNC__CREDENTIAL__TOKEN", "t")];
     let error = refused(&emulator);
     assert!(error.contains("needs eventhubs.endpoint"), "{error}");
     assert!(error.contains("means nothing to this account"), "{error}");
@@ -301,10 +238,7 @@ fn real_tokens_never_travel_in_the_clear_and_emulator_tokens_never_to_azure() {
         ("AZURE_COSMOS_EMULATOR_HOST", "cosmos"),
     ];
     let settings = load_with(&[], &complete).unwrap();
-    assert!(
-        !settings.cosmos.binary_encoding,
-        "auto is off for an emulator's host"
-    );
+    assert!(!settings.cosmos.binary_encoding, "auto is off for an emulator's host");
 }
 
 #[test]
@@ -313,19 +247,10 @@ fn port_of_the_platform_decides_unless_http_is_off() {
     assert_eq!(listen(&[("PORT", "9000")]), Some("0.0.0.0:9000".parse().unwrap()));
     let explicit = ("TWINSYNC__HTTP__LISTEN", "[::1]:1234");
     assert_eq!(listen(&[explicit]), Some("[::1]:1234".parse().unwrap()));
-    assert_eq!(
-        listen(&[explicit, ("PORT", "9000")]),
-        Some("0.0.0.0:9000".parse().unwrap())
-    );
-    assert_eq!(
-        listen(&[("TWINSYNC__HTTP__LISTEN", "off"), ("PORT", "9000")]),
-        None
-    );
+    assert_eq!(listen(&[explicit, ("PORT", "9000")]), Some("0.0.0.0:9000".parse().unwrap()));
+    assert_eq!(listen(&[("TWINSYNC__HTTP__LISTEN", "off"), ("PORT", "9000")]), None);
     let error = refused(&[("PORT", "http")]);
-    assert!(
-        error.contains("http.listen (environment variable PORT)"),
-        "{error}"
-    );
+    assert!(error.contains("http.listen (environment variable PORT)"), "{error}");
 }
 
 #[test]
@@ -333,14 +258,7 @@ fn single_underscores_are_caught_and_other_names_left_alone() {
     let error = refused(&[("TWINSYNC_COSMOS_DATABASE", "x")]);
     assert!(error.contains("use TWINSYNC__COSMOS__DATABASE"), "{error}");
     // What Kubernetes sets for a service named twinsync.
-    load_with(
-        &[],
-        &[
-            ("TWINSYNC_PORT", "tcp://10.0.0.1:80"),
-            ("TWINSYNC_SERVICE_HOST", "10.0.0.1"),
-        ],
-    )
-    .unwrap();
+    load_with(&[], &[("TWINSYNC_PORT", "tcp://10.0.0.1:80"), ("TWINSYNC_SERVICE_HOST", "10.0.0.1")]).unwrap();
 }
 
 #[test]

@@ -38,10 +38,7 @@ const CONCURRENCY_MAX: u32 = 1024;
 
 /// Settings without their listing, or the problems.
 pub(super) fn settings(raw: &Raw, layers: &Layers) -> (Option<Settings>, Vec<Problem>) {
-    let mut check = Check {
-        layers,
-        problems: Vec::new(),
-    };
+    let mut check = Check { layers, problems: Vec::new() };
     let credential = check.credential(&raw.credential);
     let identity = credential.as_ref().map(|credential| &credential.identity);
     let eventhubs = check.eventhubs(&raw.eventhubs, identity);
@@ -53,11 +50,7 @@ pub(super) fn settings(raw: &Raw, layers: &Layers) -> (Option<Settings>, Vec<Pro
     let dead_letters = check.dead_letters(&raw.dead_letters);
     let listen = check.parse("http.listen", &raw.http.listen, listen);
     let telemetry = check.telemetry(&raw.telemetry);
-    let drain = check.parse(
-        "shutdown.drain_timeout",
-        &raw.shutdown.drain_timeout,
-        human::parse_duration,
-    );
+    let drain = check.parse("shutdown.drain_timeout", &raw.shutdown.drain_timeout, human::parse_duration);
     let problems = check.problems;
     let settings = (|| {
         Some(Settings {
@@ -71,9 +64,7 @@ pub(super) fn settings(raw: &Raw, layers: &Layers) -> (Option<Settings>, Vec<Pro
             dead_letters: dead_letters?,
             http: Http { listen: listen? },
             telemetry: telemetry?,
-            shutdown: Shutdown {
-                drain_timeout: drain?,
-            },
+            shutdown: Shutdown { drain_timeout: drain? },
             effective: Vec::new(),
         })
     })();
@@ -91,9 +82,7 @@ impl Check<'_> {
         let namespace = self.parse("eventhubs.namespace", &raw.namespace, namespace);
         let endpoint = self.optional("eventhubs.endpoint", &raw.endpoint, amqp_endpoint);
         let consumer_group = self.parse("eventhubs.consumer_group", &raw.consumer_group, entity_name);
-        let prefetch = self.parse("eventhubs.prefetch", &raw.prefetch, |text| {
-            count(text, PREFETCH_MAX)
-        });
+        let prefetch = self.parse("eventhubs.prefetch", &raw.prefetch, |text| count(text, PREFETCH_MAX));
         let open_timeout = self.parse("eventhubs.open_timeout", &raw.open_timeout, positive_duration);
         let start = self.parse("eventhubs.start", &raw.start, |text| {
             choice(text, &[("earliest", Start::Earliest), ("latest", Start::Latest)])
@@ -101,10 +90,7 @@ impl Check<'_> {
         let lifecycle_hub = self.parse("eventhubs.lifecycle.hub", &raw.lifecycle.hub, entity_name);
         let twin_changes_hub = self.parse("eventhubs.twin_changes.hub", &raw.twin_changes.hub, entity_name);
 
-        let plain = endpoint
-            .as_ref()?
-            .as_ref()
-            .is_some_and(|endpoint| endpoint.scheme() == "amqp");
+        let plain = endpoint.as_ref()?.as_ref().is_some_and(|endpoint| endpoint.scheme() == "amqp");
         match identity {
             Some(Identity::Emulator { .. }) if endpoint.as_ref()?.is_none() => self.problem(
                 "credential.kind",
@@ -152,9 +138,7 @@ impl Check<'_> {
         let written = self.parse("credential.kind", &raw.kind, |text| choice(text, &kinds))?;
         let foreign = &self.layers.foreign;
         let or_variable = |text: &str, variable: &str| {
-            Some(text.to_owned())
-                .filter(|text| !text.is_empty())
-                .or_else(|| foreign.get(variable).cloned())
+            Some(text.to_owned()).filter(|text| !text.is_empty()).or_else(|| foreign.get(variable).cloned())
         };
         let tenant_id = or_variable(&raw.tenant_id, "AZURE_TENANT_ID");
         let client_id = or_variable(&raw.client_id, "AZURE_CLIENT_ID");
@@ -188,11 +172,8 @@ impl Check<'_> {
             Kind::ClientSecret => {
                 let tenant_id = self.present("credential.tenant_id", tenant_id, missing("AZURE_TENANT_ID"));
                 let client_id = self.present("credential.client_id", client_id, missing("AZURE_CLIENT_ID"));
-                let client_secret = self.present(
-                    "credential.client_secret",
-                    client_secret,
-                    missing("AZURE_CLIENT_SECRET"),
-                );
+                let client_secret =
+                    self.present("credential.client_secret", client_secret, missing("AZURE_CLIENT_SECRET"));
                 Identity::ClientSecret {
                     tenant_id: tenant_id?,
                     client_id: client_id?,
@@ -202,42 +183,24 @@ impl Check<'_> {
             Kind::Cli => Identity::Cli { tenant_id },
             Kind::Emulator => {
                 let token = Some(raw.token.clone()).filter(|token| !token.is_empty());
-                let token = self.present(
-                    "credential.token",
-                    token,
-                    "is needed: any text will do".to_owned(),
-                );
+                let token = self.present("credential.token", token, "is needed: any text will do".to_owned());
                 Identity::Emulator { token: token? }
             }
         };
-        Some(Credential {
-            chosen_automatically: written == Kind::Auto,
-            identity,
-        })
+        Some(Credential { chosen_automatically: written == Kind::Auto, identity })
     }
 
     fn cosmos(&mut self, raw: &raw::Cosmos, identity: Option<&Identity>) -> Option<Cosmos> {
-        let emulator_host = self
-            .layers
-            .foreign
-            .get("AZURE_COSMOS_EMULATOR_HOST")
-            .map(String::as_str);
+        let emulator_host = self.layers.foreign.get("AZURE_COSMOS_EMULATOR_HOST").map(String::as_str);
         let local = |endpoint: &Url| is_loopback(endpoint) || endpoint.host_str() == emulator_host;
-        let endpoint = self.parse("cosmos.endpoint", &raw.endpoint, |text| {
-            cosmos_endpoint(text, local)
-        });
+        let endpoint = self.parse("cosmos.endpoint", &raw.endpoint, |text| cosmos_endpoint(text, local));
         let database = self.parse("cosmos.database", &raw.database, cosmos_name);
         let container = self.parse("cosmos.container", &raw.container, cosmos_name);
         let key = Some(raw.key.clone()).filter(|key| !key.is_empty());
         if let Some(key) = &key
-            && base64::engine::general_purpose::STANDARD
-                .decode(key.expose())
-                .is_err()
+            && base64::engine::general_purpose::STANDARD.decode(key.expose()).is_err()
         {
-            self.problem(
-                "cosmos.key",
-                "is not base64: copy the whole key from the account's keys page",
-            );
+            self.problem("cosmos.key", "is not base64: copy the whole key from the account's keys page");
         }
         let encoding = self.parse("cosmos.binary_encoding", &raw.binary_encoding, |text| {
             choice(text, &[("auto", None), ("on", Some(true)), ("off", Some(false))])
@@ -245,19 +208,15 @@ impl Check<'_> {
         let request_timeout = self.parse("cosmos.request_timeout", &raw.request_timeout, |text| {
             human::parse_duration(text).and_then(|limit| match limit >= REQUEST_TIMEOUT_MIN {
                 true => Ok(limit),
-                false => Err(format!(
-                    "{text:?} is too short: the SDK's shortest limit is \"1s\""
-                )),
+                false => Err(format!("{text:?} is too short: the SDK's shortest limit is \"1s\"")),
             })
         });
-        let max_request_units_per_second = self.optional(
-            "cosmos.max_request_units_per_second",
-            &raw.max_request_units_per_second,
-            |text| count(text, u32::MAX),
-        );
-        let concurrency_max = self.parse("cosmos.concurrency_max", &raw.concurrency_max, |text| {
-            count(text, CONCURRENCY_MAX)
-        });
+        let max_request_units_per_second =
+            self.optional("cosmos.max_request_units_per_second", &raw.max_request_units_per_second, |text| {
+                count(text, u32::MAX)
+            });
+        let concurrency_max =
+            self.parse("cosmos.concurrency_max", &raw.concurrency_max, |text| count(text, CONCURRENCY_MAX));
 
         let endpoint = endpoint?;
         match identity {
@@ -289,41 +248,19 @@ impl Check<'_> {
 
     fn document(&mut self, raw: &raw::Document) -> Option<Document> {
         let id = self.parse("document.id", &raw.id, |text| {
-            choice(
-                text,
-                &[
-                    ("device", DocumentIdScheme::Device),
-                    ("hub_device", DocumentIdScheme::HubDevice),
-                ],
-            )
+            choice(text, &[("device", DocumentIdScheme::Device), ("hub_device", DocumentIdScheme::HubDevice)])
         });
         let tombstone_ttl = self.parse("document.tombstone_ttl", &raw.tombstone_ttl, time_to_live);
         let max_event_size = self.parse("document.max_event_size", &raw.max_event_size, positive_size);
-        Some(Document {
-            id: id?,
-            tombstone_ttl: tombstone_ttl?,
-            max_event_size: max_event_size?,
-        })
+        Some(Document { id: id?, tombstone_ttl: tombstone_ttl?, max_event_size: max_event_size? })
     }
 
     fn router(&mut self, raw: &raw::Router, document: Option<&Document>) -> Option<Router> {
         let unbounded = |text: &str| count(text, u32::MAX);
-        let events = self.parse(
-            "router.max_in_flight_events",
-            &raw.max_in_flight_events,
-            unbounded,
-        );
-        let bytes = self.parse(
-            "router.max_in_flight_bytes",
-            &raw.max_in_flight_bytes,
-            positive_size,
-        );
+        let events = self.parse("router.max_in_flight_events", &raw.max_in_flight_events, unbounded);
+        let bytes = self.parse("router.max_in_flight_bytes", &raw.max_in_flight_bytes, positive_size);
         let linger = self.parse("router.linger", &raw.linger, human::parse_duration);
-        let per_write = self.parse(
-            "router.max_events_per_write",
-            &raw.max_events_per_write,
-            unbounded,
-        );
+        let per_write = self.parse("router.max_events_per_write", &raw.max_events_per_write, unbounded);
         if let (Some(bytes), Some(document)) = (bytes, document)
             && bytes < document.max_event_size
         {
@@ -347,11 +284,7 @@ impl Check<'_> {
             File,
             Blob,
         }
-        let kinds = [
-            ("file", Kind::File),
-            ("memory", Kind::Memory),
-            ("blob", Kind::Blob),
-        ];
+        let kinds = [("file", Kind::File), ("memory", Kind::Memory), ("blob", Kind::Blob)];
         let kind = self.parse("checkpoint.store", &raw.store, |text| choice(text, &kinds));
         let interval = self.parse("checkpoint.interval", &raw.interval, positive_duration);
         let policies = [
@@ -359,14 +292,12 @@ impl Check<'_> {
             ("earliest", OnInvalid::Earliest),
             ("earliest_and_audit", OnInvalid::EarliestAndAudit),
         ];
-        let on_invalid = self.parse("checkpoint.on_invalid", &raw.on_invalid, |text| {
-            choice(text, &policies)
-        });
+        let on_invalid = self.parse("checkpoint.on_invalid", &raw.on_invalid, |text| choice(text, &policies));
         let store = match kind? {
             Kind::Memory => CheckpointStore::Memory,
-            Kind::File => CheckpointStore::File {
-                path: self.parse("checkpoint.path", &raw.path, directory)?,
-            },
+            Kind::File => {
+                CheckpointStore::File { path: self.parse("checkpoint.path", &raw.path, directory)? }
+            }
             Kind::Blob => {
                 self.problem(
                     "checkpoint.store",
@@ -375,17 +306,11 @@ impl Check<'_> {
                 return None;
             }
         };
-        Some(Checkpoint {
-            store,
-            interval: interval?,
-            on_invalid: on_invalid?,
-        })
+        Some(Checkpoint { store, interval: interval?, on_invalid: on_invalid? })
     }
 
     fn dead_letters(&mut self, raw: &raw::DeadLetters) -> Option<DeadLetters> {
-        let store = self.parse("dead_letters.store", &raw.store, |text| {
-            choice(text, &[("file", ())])
-        });
+        let store = self.parse("dead_letters.store", &raw.store, |text| choice(text, &[("file", ())]));
         let path = self.parse("dead_letters.path", &raw.path, directory);
         store?;
         Some(DeadLetters::File { path: path? })
@@ -400,10 +325,7 @@ impl Check<'_> {
                 .map(|_| text.to_owned())
                 .map_err(|error| format!("is not a log filter ({error}): write e.g. \"info,twinsync=debug\""))
         });
-        Some(Telemetry {
-            log_format: log_format?,
-            log_filter: log_filter?,
-        })
+        Some(Telemetry { log_format: log_format?, log_filter: log_filter? })
     }
 
     /// Parses a mandatory value.
@@ -447,20 +369,14 @@ impl Check<'_> {
         let values: &BTreeMap<String, Sourced> = &self.layers.values;
         self.problems.push(Problem {
             key: Some(key.to_owned()),
-            origin: values
-                .get(key)
-                .map_or(Origin::Default, |value| value.origin.clone()),
+            origin: values.get(key).map_or(Origin::Default, |value| value.origin.clone()),
             message: message.into(),
         });
     }
 }
 
 fn required(text: &str) -> Result<(), String> {
-    if text.is_empty() {
-        Err("is required and not set".to_owned())
-    } else {
-        Ok(())
-    }
+    if text.is_empty() { Err("is required and not set".to_owned()) } else { Ok(()) }
 }
 
 fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
@@ -468,10 +384,7 @@ fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
         return Ok(*value);
     }
     let names: Vec<String> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
-    Err(format!(
-        "{text:?} is not one of the choices: use {}",
-        names.join(", ")
-    ))
+    Err(format!("{text:?} is not one of the choices: use {}", names.join(", ")))
 }
 
 /// A whole number from 1 to `max`.
@@ -504,9 +417,7 @@ fn time_to_live(text: &str) -> Result<Duration, String> {
     if fits {
         Ok(duration)
     } else {
-        Err(format!(
-            "{text:?} must be whole seconds, from \"1s\" to \"24855d\""
-        ))
+        Err(format!("{text:?} must be whole seconds, from \"1s\" to \"24855d\""))
     }
 }
 
@@ -524,18 +435,13 @@ fn namespace(text: &str) -> Result<String, String> {
         return Err(format!("{text:?} is a URL: {EXAMPLE}"));
     }
     let label = |label: &str| {
-        !label.is_empty()
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     };
     if !text.split('.').all(label) {
         return Err(format!("{text:?} is not a host name: {EXAMPLE}"));
     }
     if !text.contains('.') && text != "localhost" {
-        return Err(format!(
-            "{text:?} is not fully qualified: write e.g. \"{text}.servicebus.windows.net\""
-        ));
+        return Err(format!("{text:?} is not fully qualified: write e.g. \"{text}.servicebus.windows.net\""));
     }
     Ok(lower)
 }
@@ -570,9 +476,7 @@ fn amqp_endpoint(text: &str) -> Result<Url, String> {
         return Err(format!("{text:?} is not an AMQP address: {EXAMPLE}"));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(format!(
-            "holds a user or password: {EXAMPLE} and see [credential]"
-        ));
+        return Err(format!("holds a user or password: {EXAMPLE} and see [credential]"));
     }
     Ok(url)
 }
@@ -581,9 +485,7 @@ fn cosmos_endpoint(text: &str, local: impl Fn(&Url) -> bool) -> Result<Url, Stri
     const EXAMPLE: &str = "write e.g. \"https://contoso.documents.azure.com\"";
     required(text).map_err(|message| format!("{message}: {EXAMPLE}"))?;
     if text.to_ascii_lowercase().contains("accountkey=") {
-        return Err(format!(
-            "is a connection string: {EXAMPLE} and put a key into cosmos.key"
-        ));
+        return Err(format!("is a connection string: {EXAMPLE} and put a key into cosmos.key"));
     }
     let url = Url::parse(text).map_err(|error| format!("{text:?} is not a URL ({error}): {EXAMPLE}"))?;
     match (url.scheme(), url.host_str()) {
@@ -609,11 +511,7 @@ fn is_loopback(url: &Url) -> bool {
 
 fn directory(text: &str) -> Result<PathBuf, String> {
     required(text)?;
-    if text.contains('\0') {
-        Err("is not a path".to_owned())
-    } else {
-        Ok(PathBuf::from(text))
-    }
+    if text.contains('\0') { Err("is not a path".to_owned()) } else { Ok(PathBuf::from(text)) }
 }
 
 fn listen(text: &str) -> Result<Option<SocketAddr>, String> {

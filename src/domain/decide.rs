@@ -111,11 +111,7 @@ impl Context<'_> {
             Change::Created { version, twin } => (live(Some(at), *version, twin), Decision::Applied),
             Change::Updated { .. } | Change::Replaced { .. } => (self.partial(), Decision::Partial),
             Change::Deleted => (State::Deleted, Decision::Applied),
-            Change::Snapshot {
-                version,
-                twin,
-                proof: _,
-            } => (live(None, *version, twin), Decision::Applied),
+            Change::Snapshot { version, twin, proof: _ } => (live(None, *version, twin), Decision::Applied),
             Change::ParentReborn => return Decision::Stale,
         };
         *document = Some(self.begin(state));
@@ -149,11 +145,7 @@ impl Context<'_> {
                 document.sweep = sweep;
                 Decision::Partial
             }
-            Change::Snapshot {
-                version,
-                twin,
-                proof: SnapshotProof::ReadThenGet,
-            } => {
+            Change::Snapshot { version, twin, proof: SnapshotProof::ReadThenGet } => {
                 self.settle(document, live(None, *version, twin));
                 document.previous = Some(deleted_at);
                 Decision::Applied
@@ -161,10 +153,7 @@ impl Context<'_> {
             Change::Created { .. }
             | Change::Updated { .. }
             | Change::Replaced { .. }
-            | Change::Snapshot {
-                proof: SnapshotProof::None,
-                ..
-            }
+            | Change::Snapshot { proof: SnapshotProof::None, .. }
             | Change::ParentReborn => Decision::Stale,
         }
     }
@@ -311,10 +300,7 @@ impl Context<'_> {
     fn start_over(&self, document: &mut Document, state: State, boundary: Ticks) {
         let refused = document.refused.filter(|refused| *refused > boundary);
         let fresh = self.begin(state);
-        *document = Document {
-            id: std::mem::take(&mut document.id),
-            ..fresh
-        };
+        *document = Document { id: std::mem::take(&mut document.id), ..fresh };
         document.refused = refused;
         if refused.is_some() {
             document.flags.insert(Flag::Suspect);
@@ -364,10 +350,7 @@ impl Context<'_> {
         let mut state = State::Partial {
             since: self.event.at,
             twin: Twin::default(),
-            base: Box::new(BaseNotes {
-                first,
-                ..BaseNotes::default()
-            }),
+            base: Box::new(BaseNotes { first, ..BaseNotes::default() }),
         };
         self.apply(&mut state);
         state
@@ -403,20 +386,18 @@ impl Context<'_> {
                 // The hub leaves empty tags out, so absent tags are empty ones. Properties always hold at
                 // least `$version`, so absent ones were not carried.
                 twin.tags = body.tags.as_ref().map(merge::whole).unwrap_or_default();
-                for (section, body) in [
-                    (&mut twin.desired, &body.desired),
-                    (&mut twin.reported, &body.reported),
-                ] {
+                for (section, body) in
+                    [(&mut twin.desired, &body.desired), (&mut twin.reported, &body.reported)]
+                {
                     if let Some(body) = body {
                         *section = merge::whole(body);
                     }
                 }
                 if let Some(base) = base {
                     base.tags.replace_all();
-                    for (notes, body) in [
-                        (&mut base.desired, &body.desired),
-                        (&mut base.reported, &body.reported),
-                    ] {
+                    for (notes, body) in
+                        [(&mut base.desired, &body.desired), (&mut base.reported, &body.reported)]
+                    {
                         if body.is_some() {
                             notes.replace_all();
                         }
@@ -462,15 +443,9 @@ fn under(base: &BaseNotes, twin: Twin, body: &Sections) -> Twin {
     Twin {
         version: twin.version,
         root,
-        tags: base
-            .tags
-            .put_under(body.tags.as_ref().unwrap_or(&nothing), twin.tags),
-        desired: base
-            .desired
-            .put_under(body.desired.as_ref().unwrap_or(&nothing), twin.desired),
-        reported: base
-            .reported
-            .put_under(body.reported.as_ref().unwrap_or(&nothing), twin.reported),
+        tags: base.tags.put_under(body.tags.as_ref().unwrap_or(&nothing), twin.tags),
+        desired: base.desired.put_under(body.desired.as_ref().unwrap_or(&nothing), twin.desired),
+        reported: base.reported.put_under(body.reported.as_ref().unwrap_or(&nothing), twin.reported),
     }
 }
 
@@ -480,11 +455,7 @@ pub fn follow(module: TwinKey, sweep: Sweep) -> TwinEvent {
         Sweep::Deleted(at) => (at, Change::Deleted),
         Sweep::Reborn(at) => (at, Change::ParentReborn),
     };
-    TwinEvent {
-        key: module,
-        at,
-        change,
-    }
+    TwinEvent { key: module, at, change }
 }
 
 #[cfg(test)]

@@ -152,12 +152,7 @@ enum Operation {
 
 /// Source first, then operation: digital-twin changes share their operation's name with twin changes.
 fn operation(message: &Message) -> Result<Operation, Ignored> {
-    let property = |name| {
-        message
-            .application_properties
-            .get(name)
-            .and_then(Property::as_text)
-    };
+    let property = |name| message.application_properties.get(name).and_then(Property::as_text);
     let source = message
         .annotations
         .get("iothub-message-source")
@@ -200,30 +195,21 @@ fn event(message: &Message, operation: Operation, max_body_bytes: usize) -> Resu
     let key = key(message, &body)?;
     let at = time(message).ok_or(Undeliverable::NoTime)?;
     if operation == Operation::Delete {
-        return Ok(TwinEvent {
-            key,
-            at,
-            change: Change::Deleted,
-        });
+        return Ok(TwinEvent { key, at, change: Change::Deleted });
     }
     let version = body.remove("version").as_ref().and_then(version);
     let sections = sections(body)?;
     let change = match operation {
         Operation::Create => {
             // An older documented create body has no version. A wrong guess shows up as a flagged gap.
-            Change::Created {
-                version: version.unwrap_or(TwinVersion::INITIAL),
-                twin: sections,
-            }
+            Change::Created { version: version.unwrap_or(TwinVersion::INITIAL), twin: sections }
         }
-        Operation::Update => Change::Updated {
-            version: version.ok_or(Undeliverable::NoVersion)?,
-            patch: sections,
-        },
-        Operation::Replace | Operation::Delete => Change::Replaced {
-            version: version.ok_or(Undeliverable::NoVersion)?,
-            twin: sections,
-        },
+        Operation::Update => {
+            Change::Updated { version: version.ok_or(Undeliverable::NoVersion)?, patch: sections }
+        }
+        Operation::Replace | Operation::Delete => {
+            Change::Replaced { version: version.ok_or(Undeliverable::NoVersion)?, twin: sections }
+        }
     };
     Ok(TwinEvent { key, at, change })
 }
@@ -271,19 +257,13 @@ fn depth(text: &str) -> usize {
 
 fn key(message: &Message, body: &Map<String, Value>) -> Result<TwinKey, Undeliverable> {
     let text = |property: Option<&Property>| {
-        property
-            .and_then(Property::as_text)
-            .filter(|text| !text.is_empty())
-            .map(|text| text.into_owned())
+        property.and_then(Property::as_text).filter(|text| !text.is_empty()).map(|text| text.into_owned())
     };
     let find = |property: &str, annotation: &str| {
         text(message.application_properties.get(property))
             .or_else(|| text(message.annotations.get(annotation)))
             .or_else(|| {
-                body.get(property)
-                    .and_then(Value::as_str)
-                    .filter(|id| !id.is_empty())
-                    .map(str::to_owned)
+                body.get(property).and_then(Value::as_str).filter(|id| !id.is_empty()).map(str::to_owned)
             })
     };
     Ok(TwinKey {
@@ -298,20 +278,12 @@ fn time(message: &Message) -> Option<Ticks> {
         .application_properties
         .get("operationTimestamp")
         .and_then(Property::as_time)
-        .or_else(|| {
-            message
-                .annotations
-                .get("iothub-enqueuedtime")
-                .and_then(Property::as_time)
-        })
+        .or_else(|| message.annotations.get("iothub-enqueuedtime").and_then(Property::as_time))
         .or(message.enqueued)
 }
 
 fn version(value: &Value) -> Option<TwinVersion> {
-    value
-        .as_i64()
-        .or_else(|| value.as_str()?.parse().ok())
-        .map(TwinVersion)
+    value.as_i64().or_else(|| value.as_str()?.parse().ok()).map(TwinVersion)
 }
 
 fn sections(mut body: Map<String, Value>) -> Result<Sections, Undeliverable> {
@@ -320,12 +292,7 @@ fn sections(mut body: Map<String, Value>) -> Result<Sections, Undeliverable> {
     let desired = section(properties.remove("desired"))?;
     let reported = section(properties.remove("reported"))?;
     body.retain(|name, _| !is_reserved(name));
-    Ok(Sections {
-        root: body,
-        tags,
-        desired,
-        reported,
-    })
+    Ok(Sections { root: body, tags, desired, reported })
 }
 
 /// IoT Hub refuses a null section, so one that shows up says nothing about the section.

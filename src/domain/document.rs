@@ -107,12 +107,7 @@ pub struct BaseNotes {
 
 impl BaseNotes {
     fn is_empty(&self) -> bool {
-        let Self {
-            first,
-            tags,
-            desired,
-            reported,
-        } = self;
+        let Self { first, tags, desired, reported } = self;
         first.is_none() && tags.is_empty() && desired.is_empty() && reported.is_empty()
     }
 }
@@ -141,20 +136,12 @@ impl State {
     /// Equality, but for how numbers are spelt.
     pub fn says_the_same(&self, other: &Self) -> bool {
         match (self, other) {
-            (
-                Self::Live { born, twin },
-                Self::Live {
-                    born: other_born,
-                    twin: other_twin,
-                },
-            ) => born == other_born && twin.says_the_same(other_twin),
+            (Self::Live { born, twin }, Self::Live { born: other_born, twin: other_twin }) => {
+                born == other_born && twin.says_the_same(other_twin)
+            }
             (
                 Self::Partial { since, twin, base },
-                Self::Partial {
-                    since: other_since,
-                    twin: other_twin,
-                    base: other_base,
-                },
+                Self::Partial { since: other_since, twin: other_twin, base: other_base },
             ) => since == other_since && base == other_base && twin.says_the_same(other_twin),
             (Self::Deleted, Self::Deleted) => true,
             (Self::Live { .. } | Self::Partial { .. } | Self::Deleted, _) => false,
@@ -222,10 +209,7 @@ impl Document {
         }
         fn of_map(map: &Map<String, Value>) -> usize {
             // A B-tree node has room for eleven entries of key and value.
-            600 + map
-                .iter()
-                .map(|(name, value)| name.len() + of(value))
-                .sum::<usize>()
+            600 + map.iter().map(|(name, value)| name.len() + of(value)).sum::<usize>()
         }
         512 + self.twin().map_or(0, |twin| {
             of_map(&twin.root) + of_map(&twin.tags) + of_map(&twin.desired) + of_map(&twin.reported)
@@ -301,10 +285,7 @@ impl Serialize for Document {
             }
             map.serialize_entry("version", &twin.version)?;
             map.serialize_entry("tags", &twin.tags)?;
-            let properties = PropertiesRef {
-                desired: &twin.desired,
-                reported: &twin.reported,
-            };
+            let properties = PropertiesRef { desired: &twin.desired, reported: &twin.reported };
             map.serialize_entry("properties", &properties)?;
         }
         let sync = SyncFields {
@@ -336,22 +317,13 @@ impl<'de> Deserialize<'de> for Document {
         let key = TwinKey {
             hub: text(&mut fields, "hubName")?,
             device: text(&mut fields, "deviceId")?,
-            module: fields
-                .contains_key("moduleId")
-                .then(|| text(&mut fields, "moduleId"))
-                .transpose()?,
+            module: fields.contains_key("moduleId").then(|| text(&mut fields, "moduleId")).transpose()?,
         };
         let sync: SyncFields = parse(&mut fields, "sync")?;
-        let ttl_seconds = fields
-            .contains_key("ttl")
-            .then(|| parse(&mut fields, "ttl"))
-            .transpose()?;
+        let ttl_seconds = fields.contains_key("ttl").then(|| parse(&mut fields, "ttl")).transpose()?;
         let state = match sync.state {
             StateName::Deleted => State::Deleted,
-            StateName::Live => State::Live {
-                born: sync.born,
-                twin: twin(fields)?,
-            },
+            StateName::Live => State::Live { born: sync.born, twin: twin(fields)? },
             StateName::Partial => State::Partial {
                 since: sync.since.ok_or_else(|| de::Error::missing_field("sync.since"))?,
                 twin: twin(fields)?,
@@ -381,13 +353,7 @@ fn twin<E: de::Error>(mut fields: Map<String, Value>) -> Result<Twin, E> {
     let desired = object(properties.remove("desired"), "properties.desired")?;
     let reported = object(properties.remove("reported"), "properties.reported")?;
     fields.retain(|name, _| !is_reserved(name));
-    Ok(Twin {
-        version,
-        root: fields,
-        tags,
-        desired,
-        reported,
-    })
+    Ok(Twin { version, root: fields, tags, desired, reported })
 }
 
 fn text<E: de::Error>(fields: &mut Map<String, Value>, name: &'static str) -> Result<String, E> {
@@ -478,31 +444,16 @@ mod tests {
         for (name, value) in [("_rid", json!("x")), ("_etag", json!("\"e\"")), ("_ts", json!(1))] {
             stored[name] = value;
         }
-        assert_eq!(
-            serde_json::from_value::<Document>(stored).expect("reads back"),
-            live()
-        );
+        assert_eq!(serde_json::from_value::<Document>(stored).expect("reads back"), live());
     }
 
     #[test]
     fn a_tombstone_keeps_ids_and_sync_only() {
-        let tombstone = Document {
-            state: State::Deleted,
-            ttl_seconds: Some(60),
-            ..live()
-        };
+        let tombstone = Document { state: State::Deleted, ttl_seconds: Some(60), ..live() };
         let written = serde_json::to_value(&tombstone).expect("serialises");
-        let names: Vec<_> = written
-            .as_object()
-            .expect("an object")
-            .keys()
-            .map(String::as_str)
-            .collect();
+        let names: Vec<_> = written.as_object().expect("an object").keys().map(String::as_str).collect();
         assert_eq!(names, ["deviceId", "hubName", "id", "moduleId", "sync", "ttl"]);
-        assert_eq!(
-            serde_json::from_value::<Document>(written).expect("reads back"),
-            tombstone
-        );
+        assert_eq!(serde_json::from_value::<Document>(written).expect("reads back"), tombstone);
     }
 
     #[test]
@@ -519,11 +470,7 @@ mod tests {
 
     #[test]
     fn what_is_no_document_is_an_error() {
-        for damaged in [
-            json!({}),
-            json!({"id": "a", "hubName": "h", "deviceId": 1, "sync": {}}),
-            json!([]),
-        ] {
+        for damaged in [json!({}), json!({"id": "a", "hubName": "h", "deviceId": 1, "sync": {}}), json!([])] {
             assert!(serde_json::from_value::<Document>(damaged).is_err());
         }
     }

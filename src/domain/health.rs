@@ -118,10 +118,7 @@ pub fn assess(facts: &Facts) -> Report {
         Phase::Stopping => reasons.push("stopping".to_owned()),
         Phase::Running => reasons.extend(obstacles(facts)),
     }
-    Report {
-        live: Verdict { reasons: stalled },
-        ready: Verdict { reasons },
-    }
+    Report { live: Verdict { reasons: stalled }, ready: Verdict { reasons } }
 }
 
 /// What keeps a running process from doing its work.
@@ -154,17 +151,11 @@ mod tests {
     use super::*;
 
     fn partition(name: &str) -> PartitionId {
-        PartitionId {
-            stream: "twins".into(),
-            partition: name.into(),
-        }
+        PartitionId { stream: "twins".into(), partition: name.into() }
     }
 
     fn healthy() -> Facts {
-        let pulse = Pulse {
-            silent_for: Duration::from_secs(1),
-            limit: Duration::from_secs(30),
-        };
+        let pulse = Pulse { silent_for: Duration::from_secs(1), limit: Duration::from_secs(30) };
         Facts {
             phase: Phase::Running,
             partitions: BTreeMap::from([(partition("0"), PartitionState::Receiving)]),
@@ -183,15 +174,8 @@ mod tests {
     fn trouble_outside_makes_it_not_ready_but_never_not_live() {
         let mut facts = healthy();
         facts.store = StoreState::Unreachable { reason: "503".into() };
-        facts.partitions.insert(
-            partition("1"),
-            PartitionState::Waiting {
-                reason: "refused".into(),
-            },
-        );
-        facts
-            .partitions
-            .insert(partition("2"), PartitionState::Connecting);
+        facts.partitions.insert(partition("1"), PartitionState::Waiting { reason: "refused".into() });
+        facts.partitions.insert(partition("2"), PartitionState::Connecting);
         let report = assess(&facts);
         assert!(report.live.is_yes());
         assert_eq!(
@@ -206,11 +190,7 @@ mod tests {
 
     #[test]
     fn without_work_it_is_not_ready() {
-        let facts = Facts {
-            partitions: BTreeMap::new(),
-            store: StoreState::Unknown,
-            ..healthy()
-        };
+        let facts = Facts { partitions: BTreeMap::new(), store: StoreState::Unknown, ..healthy() };
         assert_eq!(assess(&facts).ready.reasons.len(), 2);
     }
 
@@ -218,46 +198,22 @@ mod tests {
     fn a_loop_that_stands_still_is_not_live_until_the_process_stops() {
         let mut facts = healthy();
         let limit = Duration::from_secs(30);
-        facts.loops.insert(
-            "committer".into(),
-            Pulse {
-                silent_for: limit,
-                limit,
-            },
-        );
+        facts.loops.insert("committer".into(), Pulse { silent_for: limit, limit });
         assert!(assess(&facts).live.is_yes(), "the limit itself is in order");
-        facts.loops.insert(
-            "committer".into(),
-            Pulse {
-                silent_for: Duration::from_secs(31),
-                limit,
-            },
-        );
+        facts.loops.insert("committer".into(), Pulse { silent_for: Duration::from_secs(31), limit });
         for phase in [Phase::Starting, Phase::Running] {
-            let report = assess(&Facts {
-                phase,
-                ..facts.clone()
-            });
-            assert_eq!(
-                report.live.reasons,
-                ["loop committer has not turned for 31 s (limit 30 s)"]
-            );
+            let report = assess(&Facts { phase, ..facts.clone() });
+            assert_eq!(report.live.reasons, ["loop committer has not turned for 31 s (limit 30 s)"]);
             assert!(report.ready.reasons.contains(&report.live.reasons[0]));
         }
-        let report = assess(&Facts {
-            phase: Phase::Stopping,
-            ..facts
-        });
+        let report = assess(&Facts { phase: Phase::Stopping, ..facts });
         assert!(report.live.is_yes());
         assert_eq!(report.ready.reasons, ["stopping"]);
     }
 
     #[test]
     fn while_starting_it_is_live_and_not_ready() {
-        let report = assess(&Facts {
-            phase: Phase::Starting,
-            ..healthy()
-        });
+        let report = assess(&Facts { phase: Phase::Starting, ..healthy() });
         assert!(report.live.is_yes());
         assert_eq!(report.ready.reasons, ["starting"]);
     }

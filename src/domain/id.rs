@@ -23,28 +23,17 @@ pub struct TwinKey {
 impl TwinKey {
     /// The twin of a device.
     pub fn device(hub: impl Into<String>, device: impl Into<String>) -> Self {
-        Self {
-            hub: hub.into(),
-            device: device.into(),
-            module: None,
-        }
+        Self { hub: hub.into(), device: device.into(), module: None }
     }
 
     /// The twin of a module.
     pub fn module(hub: impl Into<String>, device: impl Into<String>, module: impl Into<String>) -> Self {
-        Self {
-            hub: hub.into(),
-            device: device.into(),
-            module: Some(module.into()),
-        }
+        Self { hub: hub.into(), device: device.into(), module: Some(module.into()) }
     }
 
     /// The key of the device that this twin belongs to.
     pub fn parent(&self) -> Self {
-        Self {
-            module: None,
-            ..self.clone()
-        }
+        Self { module: None, ..self.clone() }
     }
 
     /// Whether this is the twin of a module.
@@ -56,9 +45,7 @@ impl TwinKey {
 impl fmt::Display for TwinKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.hub, self.device)?;
-        self.module
-            .as_ref()
-            .map_or(Ok(()), |module| write!(f, "/{module}"))
+        self.module.as_ref().map_or(Ok(()), |module| write!(f, "/{module}"))
     }
 }
 
@@ -155,10 +142,7 @@ mod tests {
     fn specials_are_escaped_and_case_is_kept() {
         let id = |key: TwinKey| DocumentIdScheme::Device.document_id(&key);
         assert_eq!(id(TwinKey::device("h", "Pump-7")), "Pump-7");
-        assert_eq!(
-            id(TwinKey::device("h", "a/b\\c?d#e%f|g")),
-            "a%2Fb%5Cc%3Fd%23e%25f%7Cg"
-        );
+        assert_eq!(id(TwinKey::device("h", "a/b\\c?d#e%f|g")), "a%2Fb%5Cc%3Fd%23e%25f%7Cg");
         assert_eq!(id(TwinKey::device("h", "tab\there\u{85}")), "tab%09here%C2%85");
         assert_eq!(id(TwinKey::module("h", "d'1", "$edgeHub")), "d'1|$edgeHub");
     }

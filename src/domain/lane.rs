@@ -40,13 +40,7 @@ impl<K: Hash + Eq + Clone, T> Lanes<K, T> {
     /// No lanes. A lane waits `linger` before it may run, to collect more; a batch has `max_batch` items at
     /// most.
     pub fn new(linger: Duration, max_batch: usize) -> Self {
-        Self {
-            lanes: HashMap::new(),
-            ready: VecDeque::new(),
-            linger,
-            max_batch: max_batch.max(1),
-            items: 0,
-        }
+        Self { lanes: HashMap::new(), ready: VecDeque::new(), linger, max_batch: max_batch.max(1), items: 0 }
     }
 
     /// Adds an item at the end of its lane. `now` is time since any fixed start.
@@ -56,13 +50,7 @@ impl<K: Hash + Eq + Clone, T> Lanes<K, T> {
             lane.queue.push_back(item);
             return;
         }
-        self.lanes.insert(
-            key.clone(),
-            Lane {
-                queue: VecDeque::from([item]),
-                state: State::Ready,
-            },
-        );
+        self.lanes.insert(key.clone(), Lane { queue: VecDeque::from([item]), state: State::Ready });
         self.ready.push_back((key.clone(), now + self.linger));
     }
 

@@ -39,9 +39,7 @@ pub fn whole(body: &Section) -> Section {
 /// Equality, but for how numbers are spelt: a store that keeps doubles gives `1.0` back as `1`.
 pub fn same(left: &Section, right: &Section) -> bool {
     left.len() == right.len()
-        && left
-            .iter()
-            .all(|(name, value)| right.get(name).is_some_and(|other| same_value(value, other)))
+        && left.iter().all(|(name, value)| right.get(name).is_some_and(|other| same_value(value, other)))
 }
 
 fn same_value(left: &Value, right: &Value) -> bool {
@@ -49,11 +47,7 @@ fn same_value(left: &Value, right: &Value) -> bool {
         (Value::Number(left), Value::Number(right)) => left == right || left.as_f64() == right.as_f64(),
         (Value::Object(left), Value::Object(right)) => same(left, right),
         (Value::Array(left), Value::Array(right)) => {
-            left.len() == right.len()
-                && left
-                    .iter()
-                    .zip(right)
-                    .all(|(left, right)| same_value(left, right))
+            left.len() == right.len() && left.iter().zip(right).all(|(left, right)| same_value(left, right))
         }
         (left, right) => left == right,
     }
@@ -77,10 +71,7 @@ fn prune_level(metadata: &mut Section, values: &Section) {
     let nothing = Section::new();
     for (name, entry) in metadata.iter_mut().filter(|(name, _)| !name.starts_with('$')) {
         if let Value::Object(entry) = entry {
-            prune_level(
-                entry,
-                values.get(name).and_then(Value::as_object).unwrap_or(&nothing),
-            );
+            prune_level(entry, values.get(name).and_then(Value::as_object).unwrap_or(&nothing));
         }
     }
 }
@@ -108,21 +99,13 @@ pub struct Notes {
 impl Notes {
     /// Whether there is nothing to remember.
     pub fn is_empty(&self) -> bool {
-        let Self {
-            whole,
-            deleted,
-            replaced,
-            renewed,
-        } = self;
+        let Self { whole, deleted, replaced, renewed } = self;
         !whole && deleted.is_empty() && replaced.is_empty() && renewed.is_empty()
     }
 
     /// Notes that the section was replaced whole.
     pub fn replace_all(&mut self) {
-        *self = Self {
-            whole: true,
-            ..Self::default()
-        };
+        *self = Self { whole: true, ..Self::default() };
     }
 
     /// Notes what `patch` does to `content`, which is the section *before* the patch.
@@ -169,9 +152,7 @@ impl Notes {
 
     fn forget(&mut self, path: &str) {
         let below = |candidate: &String| {
-            candidate
-                .strip_prefix(path)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            candidate.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
         self.deleted.retain(|candidate| !below(candidate));
         self.replaced.retain(|candidate| !below(candidate));
@@ -232,12 +213,10 @@ fn name_of(step: &str) -> String {
 
 /// The object at `path`, where there is one.
 fn find<'a>(section: &'a mut Section, path: &str) -> Option<&'a mut Section> {
-    path.split('/')
-        .skip(1)
-        .try_fold(section, |level, step| match level.get_mut(&name_of(step)) {
-            Some(Value::Object(below)) => Some(below),
-            Some(_) | None => None,
-        })
+    path.split('/').skip(1).try_fold(section, |level, step| match level.get_mut(&name_of(step)) {
+        Some(Value::Object(below)) => Some(below),
+        Some(_) | None => None,
+    })
 }
 
 fn remove(section: &mut Section, path: &str) {

@@ -23,9 +23,7 @@ impl Message {
     /// Bytes this message holds in memory, roughly: what in-flight limits count.
     pub fn weight(&self) -> usize {
         let properties = |map: &BTreeMap<String, Property>| {
-            map.iter()
-                .map(|(name, value)| name.len() + value.weight())
-                .sum::<usize>()
+            map.iter().map(|(name, value)| name.len() + value.weight()).sum::<usize>()
         };
         self.body.len() + properties(&self.application_properties) + properties(&self.annotations) + 128
     }

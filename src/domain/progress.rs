@@ -50,11 +50,7 @@ impl Progress {
     /// Progress that goes on after `checkpoint`.
     pub fn after(checkpoint: Option<Position>) -> Self {
         let newest = checkpoint.as_ref().map(|position| position.sequence_number);
-        Self {
-            newest,
-            durable: checkpoint,
-            ..Self::default()
-        }
+        Self { newest, durable: checkpoint, ..Self::default() }
     }
 
     /// Begins the event at `position`. An overlap is refused and changes nothing.
@@ -66,19 +62,13 @@ impl Progress {
             return Err(Repeated { received, newest });
         }
         self.newest = Some(received);
-        self.open.push_back(Entry {
-            position,
-            completed: false,
-        });
+        self.open.push_back(Entry { position, completed: false });
         Ok(Ticket(self.front + self.open.len() as u64 - 1))
     }
 
     /// Completes one event; says whether the durable position moved. Completing twice is harmless.
     pub fn complete(&mut self, ticket: Ticket) -> bool {
-        let Some(index) = ticket
-            .0
-            .checked_sub(self.front)
-            .and_then(|index| usize::try_from(index).ok())
+        let Some(index) = ticket.0.checked_sub(self.front).and_then(|index| usize::try_from(index).ok())
         else {
             return false;
         };
@@ -173,23 +163,14 @@ pub fn resume(checkpoint: Option<Position>, extent: &Extent) -> Resume {
     };
     let number = position.sequence_number;
     if number > extent.last {
-        return Resume::Invalid(Invalid::Beyond {
-            checkpoint: number,
-            last: extent.last,
-        });
+        return Resume::Invalid(Invalid::Beyond { checkpoint: number, last: extent.last });
     }
     if !extent.is_empty && extent.first.0 > number.0 + 1 {
         let to = SequenceNumber(extent.first.0 - 1);
-        return Resume::Invalid(Invalid::Expired {
-            from: SequenceNumber(number.0 + 1),
-            to,
-        });
+        return Resume::Invalid(Invalid::Expired { from: SequenceNumber(number.0 + 1), to });
     }
     if extent.is_empty && extent.last > number {
-        return Resume::Invalid(Invalid::Expired {
-            from: SequenceNumber(number.0 + 1),
-            to: extent.last,
-        });
+        return Resume::Invalid(Invalid::Expired { from: SequenceNumber(number.0 + 1), to: extent.last });
     }
     Resume::After(position)
 }
@@ -201,10 +182,7 @@ mod tests {
     use super::*;
 
     fn position(number: i64) -> Position {
-        Position {
-            sequence_number: SequenceNumber(number),
-            offset: format!("o{number}"),
-        }
+        Position { sequence_number: SequenceNumber(number), offset: format!("o{number}") }
     }
 
     fn durable(progress: &Progress) -> Option<i64> {
@@ -214,9 +192,7 @@ mod tests {
     #[test]
     fn an_open_event_holds_everything_behind_it() {
         let mut progress = Progress::default();
-        let tickets: Vec<_> = (5..8)
-            .map(|n| progress.begin(position(n)).expect("new"))
-            .collect();
+        let tickets: Vec<_> = (5..8).map(|n| progress.begin(position(n)).expect("new")).collect();
         assert!(!progress.complete(tickets[1]));
         assert!(!progress.complete(tickets[2]));
         assert_eq!(durable(&progress), None);
@@ -227,13 +203,8 @@ mod tests {
     #[test]
     fn what_was_received_before_is_refused_and_changes_nothing() {
         let mut progress = Progress::after(Some(position(9)));
-        assert_eq!(
-            progress.begin(position(9)).expect_err("repeated").newest,
-            SequenceNumber(9)
-        );
-        let ticket = progress
-            .begin(position(12))
-            .expect("gaps are legal: retention, poison");
+        assert_eq!(progress.begin(position(9)).expect_err("repeated").newest, SequenceNumber(9));
+        let ticket = progress.begin(position(12)).expect("gaps are legal: retention, poison");
         assert!(progress.begin(position(10)).is_err());
         progress.complete(ticket);
         assert!(!progress.complete(ticket), "twice is harmless");
@@ -251,45 +222,21 @@ mod tests {
         assert_eq!(resume(None, &extent(0, 9)), Resume::Fresh);
         assert_eq!(judge(9, extent(0, 9)), Resume::After(position(9)));
         assert_eq!(judge(4, extent(5, 9)), Resume::After(position(4)));
-        assert!(matches!(
-            judge(10, extent(0, 9)),
-            Resume::Invalid(Invalid::Beyond { .. })
-        ));
-        assert!(matches!(
-            judge(0, extent(0, -1)),
-            Resume::Invalid(Invalid::Beyond { .. })
-        ));
-        assert!(matches!(
-            judge(3, extent(5, 9)),
-            Resume::Invalid(Invalid::Expired { .. })
-        ));
-        assert!(matches!(
-            judge(3, extent(10, 9)),
-            Resume::Invalid(Invalid::Expired { .. })
-        ));
-        assert_eq!(
-            judge(9, extent(10, 9)),
-            Resume::After(position(9)),
-            "all read, then expired"
-        );
+        assert!(matches!(judge(10, extent(0, 9)), Resume::Invalid(Invalid::Beyond { .. })));
+        assert!(matches!(judge(0, extent(0, -1)), Resume::Invalid(Invalid::Beyond { .. })));
+        assert!(matches!(judge(3, extent(5, 9)), Resume::Invalid(Invalid::Expired { .. })));
+        assert!(matches!(judge(3, extent(10, 9)), Resume::Invalid(Invalid::Expired { .. })));
+        assert_eq!(judge(9, extent(10, 9)), Resume::After(position(9)), "all read, then expired");
     }
 
     #[test]
     fn lag_is_right_when_idle_and_after_retention() {
-        let extent = Extent {
-            first: SequenceNumber(10),
-            last: SequenceNumber(19),
-            is_empty: false,
-        };
+        let extent = Extent { first: SequenceNumber(10), last: SequenceNumber(19), is_empty: false };
         assert_eq!(extent.lag(None), 10);
         assert_eq!(extent.lag(Some(SequenceNumber(3))), 10);
         assert_eq!(extent.lag(Some(SequenceNumber(15))), 4);
         assert_eq!(extent.lag(Some(SequenceNumber(19))), 0);
-        let empty = Extent {
-            first: SequenceNumber(20),
-            last: SequenceNumber(19),
-            is_empty: true,
-        };
+        let empty = Extent { first: SequenceNumber(20), last: SequenceNumber(19), is_empty: true };
         assert_eq!(empty.lag(Some(SequenceNumber(3))), 0);
     }
 

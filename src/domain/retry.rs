@@ -13,25 +13,16 @@ pub struct Backoff {
 impl Backoff {
     /// Waits at most `first`, then twice that, …, never more than `longest`.
     pub const fn new(first: Duration, longest: Duration) -> Self {
-        Self {
-            first,
-            longest,
-            attempt: 0,
-        }
+        Self { first, longest, attempt: 0 }
     }
 
     /// The next delay. `jitter` is uniform in 0..1; the service's own `hint` is the least that is waited.
     pub fn next(&mut self, jitter: f64, hint: Option<Duration>) -> Duration {
-        let ceiling = self
-            .first
-            .saturating_mul(2_u32.saturating_pow(self.attempt))
-            .min(self.longest);
+        let ceiling = self.first.saturating_mul(2_u32.saturating_pow(self.attempt)).min(self.longest);
         self.attempt = self.attempt.saturating_add(1).min(31);
         let delay = ceiling.mul_f64(jitter.clamp(0.0, 1.0));
         // Waiters with the same hint must not return in one wave.
-        hint.map_or(delay, |hint| {
-            hint.min(self.longest.max(hint)) + delay.min(self.first)
-        })
+        hint.map_or(delay, |hint| hint.min(self.longest.max(hint)) + delay.min(self.first))
     }
 
     /// How often was waited since the last reset.
@@ -58,11 +49,7 @@ impl Concurrency {
     /// Starts at `most`, the configured ceiling (at least 1).
     pub fn new(most: usize) -> Self {
         let most = most.max(1) as f64;
-        Self {
-            limit: most,
-            most,
-            decreased: Duration::ZERO,
-        }
+        Self { limit: most, most, decreased: Duration::ZERO }
     }
 
     /// How many operations may be in flight.
@@ -97,11 +84,7 @@ pub struct Budget {
 impl Budget {
     /// Allows `per_second` request units per second, with one second's worth saved up at most.
     pub fn new(per_second: f64) -> Self {
-        Self {
-            per_second,
-            level: per_second,
-            updated: Duration::ZERO,
-        }
+        Self { per_second, level: per_second, updated: Duration::ZERO }
     }
 
     /// Takes what was charged at `now`.
@@ -140,11 +123,7 @@ mod tests {
         let mut backoff = Backoff::new(ms(100), ms(1000));
         let full: Vec<_> = (0..6).map(|_| backoff.next(1.0, None)).collect();
         assert_eq!(full, [ms(100), ms(200), ms(400), ms(800), ms(1000), ms(1000)]);
-        assert_eq!(
-            backoff.next(0.0, None),
-            Duration::ZERO,
-            "full jitter goes down to nothing"
-        );
+        assert_eq!(backoff.next(0.0, None), Duration::ZERO, "full jitter goes down to nothing");
         backoff.reset();
         assert_eq!(backoff.next(0.5, None), ms(50));
     }
@@ -153,10 +132,7 @@ mod tests {
     fn the_service_is_never_asked_before_its_hint() {
         let mut backoff = Backoff::new(ms(10), ms(50));
         assert!(backoff.next(0.0, Some(ms(700))) >= ms(700));
-        assert!(
-            backoff.next(1.0, Some(ms(700))) <= ms(710),
-            "jitter on top stays small"
-        );
+        assert!(backoff.next(1.0, Some(ms(700))) <= ms(710), "jitter on top stays small");
     }
 
     #[test]

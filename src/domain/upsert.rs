@@ -87,9 +87,7 @@ impl Upsert {
     /// Begins to bring `events`, in their order, into the document of their twin. `cached` is what the store
     /// held when it was last seen.
     pub fn new(events: Vec<TwinEvent>, cached: Option<(Arc<Document>, ETag)>, rules: Rules) -> Self {
-        let stored = cached.map_or(Stored::Unknown, |(document, etag)| {
-            Stored::Present(document, etag)
-        });
+        let stored = cached.map_or(Stored::Unknown, |(document, etag)| Stored::Present(document, etag));
         Self {
             take: events.len(),
             fates: Vec::with_capacity(events.len()),
@@ -113,9 +111,7 @@ impl Upsert {
             };
             let (document, decisions) = self.fold(current.as_deref(), now);
             let Some(document) = document else {
-                self.incarnation = self
-                    .begun(current.as_deref(), current.as_deref())
-                    .or(self.incarnation);
+                self.incarnation = self.begun(current.as_deref(), current.as_deref()).or(self.incarnation);
                 self.settle(decisions); // no write
                 continue;
             };
@@ -136,11 +132,8 @@ impl Upsert {
     /// Decides on the next `take` events; the document is `None` where nothing changes.
     fn fold(&self, current: Option<&Document>, now: Ticks) -> (Option<Document>, Vec<Decision>) {
         let mut document = current.cloned();
-        let decisions = self
-            .pending()
-            .iter()
-            .map(|event| decide(&mut document, event, now, &self.rules))
-            .collect();
+        let decisions =
+            self.pending().iter().map(|event| decide(&mut document, event, now, &self.rules)).collect();
         if let (Stored::Damaged(_), Some(document)) = (&self.stored, &mut document) {
             // What was there could not be read, so what is written may miss something.
             document.flags.insert(Flag::Suspect);
@@ -171,10 +164,7 @@ impl Upsert {
 
     /// The read found this document.
     pub fn found(&mut self, document: Arc<Document>, etag: ETag) {
-        let ours = self
-            .attempt
-            .as_ref()
-            .is_some_and(|attempt| attempt.document.is_same_write(&document));
+        let ours = self.attempt.as_ref().is_some_and(|attempt| attempt.document.is_same_write(&document));
         if self.unsure && ours {
             self.written(etag);
             return;

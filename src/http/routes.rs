@@ -40,10 +40,7 @@ fn health(verdict: Verdict, yes: &'static str, no: &'static str) -> Response {
         true => (StatusCode::OK, yes),
         false => (StatusCode::SERVICE_UNAVAILABLE, no),
     };
-    let body = Health {
-        status,
-        reasons: verdict.reasons,
-    };
+    let body = Health { status, reasons: verdict.reasons };
     // What an intermediary remembers is not health.
     (code, [(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }
@@ -68,11 +65,7 @@ struct Version {
 }
 
 async fn version() -> Json<Version> {
-    Json(Version {
-        name: env!("CARGO_PKG_NAME"),
-        version: VERSION,
-        revision: REVISION,
-    })
+    Json(Version { name: env!("CARGO_PKG_NAME"), version: VERSION, revision: REVISION })
 }
 
 #[derive(Serialize)]
@@ -81,10 +74,7 @@ struct Refusal {
 }
 
 async fn not_found(uri: Uri) -> (StatusCode, Json<Refusal>) {
-    let error = format!(
-        "there is no {}: try /livez, /readyz, /metrics or /version",
-        uri.path()
-    );
+    let error = format!("there is no {}: try /livez, /readyz, /metrics or /version", uri.path());
     (StatusCode::NOT_FOUND, Json(Refusal { error }))
 }
 

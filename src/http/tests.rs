@@ -21,18 +21,10 @@ impl Server {
     async fn start() -> Self {
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
-        let state = State {
-            board: Board::new(),
-            metrics: Metrics::new().unwrap(),
-        };
+        let state = State { board: Board::new(), metrics: Metrics::new().unwrap() };
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(serve(listener, state.clone(), shutdown.clone()));
-        Self {
-            base,
-            state,
-            shutdown,
-            task,
-        }
+        Self { base, state, shutdown, task }
     }
 
     async fn get(&self, path: &str) -> (StatusCode, Value) {
@@ -53,20 +45,11 @@ async fn readiness_follows_the_board_and_says_why_not() {
     let (status, body) = server.get("/readyz").await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(body, json!({"status": "not ready", "reasons": ["starting"]}));
-    let partition = PartitionId {
-        stream: "twins".into(),
-        partition: "0".into(),
-    };
+    let partition = PartitionId { stream: "twins".into(), partition: "0".into() };
     server.state.board.set_phase(Phase::Running);
     server.state.board.set_store(StoreState::Reachable);
-    server
-        .state
-        .board
-        .set_partition(&partition, PartitionState::Receiving);
-    assert_eq!(
-        server.get("/readyz").await,
-        (StatusCode::OK, json!({"status": "ready", "reasons": []}))
-    );
+    server.state.board.set_partition(&partition, PartitionState::Receiving);
+    assert_eq!(server.get("/readyz").await, (StatusCode::OK, json!({"status": "ready", "reasons": []})));
     server.stop().await;
 }
 
@@ -83,14 +66,9 @@ async fn liveness_is_lost_when_a_loop_stands_still() {
             }
         }
     };
-    let body = tokio::time::timeout(Duration::from_secs(10), stalled)
-        .await
-        .expect("notices");
+    let body = tokio::time::timeout(Duration::from_secs(10), stalled).await.expect("notices");
     assert_eq!(body["status"], "stalled");
-    assert!(
-        body["reasons"][0].as_str().unwrap().contains("loop lanes"),
-        "{body}"
-    );
+    assert!(body["reasons"][0].as_str().unwrap().contains("loop lanes"), "{body}");
     server.stop().await;
 }
 
@@ -99,15 +77,9 @@ async fn metrics_and_version_are_served() {
     let server = Server::start().await;
     server.state.metrics.event_ignored("telemetry");
     let response = reqwest::get(format!("{}/metrics", server.base)).await.unwrap();
-    assert_eq!(
-        response.headers()["content-type"],
-        "text/plain; version=0.0.4; charset=utf-8"
-    );
+    assert_eq!(response.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
     let text = response.text().await.unwrap();
-    assert!(
-        text.contains("twinsync_events_ignored_total{reason=\"telemetry\"} 1"),
-        "{text}"
-    );
+    assert!(text.contains("twinsync_events_ignored_total{reason=\"telemetry\"} 1"), "{text}");
     let (status, body) = server.get("/version").await;
     assert_eq!(status, StatusCode::OK);
     assert_eq!(body["version"], env!("CARGO_PKG_VERSION"));
@@ -120,11 +92,7 @@ async fn everything_else_is_refused_as_json() {
     let (status, body) = server.get("/nope").await;
     assert_eq!(status, StatusCode::NOT_FOUND);
     assert!(body["error"].as_str().unwrap().contains("/readyz"), "{body}");
-    let response = reqwest::Client::new()
-        .post(format!("{}/livez", server.base))
-        .send()
-        .await
-        .unwrap();
+    let response = reqwest::Client::new().post(format!("{}/livez", server.base)).send().await.unwrap();
     assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
     assert!(response.json::<Value>().await.unwrap()["error"].is_string());
     server.stop().await;
@@ -155,10 +123,7 @@ async fn a_client_that_never_finishes_does_not_hold_up_the_exit() {
     let server = Server::start().await;
     let address = server.base.strip_prefix("http://").unwrap();
     let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
-    client
-        .write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n")
-        .await
-        .unwrap();
+    client.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n").await.unwrap();
     // Answered requests show that the connection before them was accepted.
     server.get("/livez").await;
     server.stop().await;

@@ -98,11 +98,8 @@ impl Committer {
                 match written {
                     Ok(()) => {
                         watched.committed = Some(position.sequence_number);
-                        CheckpointWritten {
-                            partition: id,
-                            sequence_number: position.sequence_number,
-                        }
-                        .emit(&watched.progress.metrics);
+                        CheckpointWritten { partition: id, sequence_number: position.sequence_number }
+                            .emit(&watched.progress.metrics);
                     }
                     Err(reason) => {
                         failed += 1;

@@ -22,8 +22,7 @@ pub struct Hold {
 impl InFlight {
     /// At most `events` events and `bytes` bytes; one event may always pass, however large.
     pub fn new(events: usize, bytes: usize) -> Arc<Self> {
-        let clamp =
-            |value: usize| u32::try_from(value.max(1).min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
+        let clamp = |value: usize| u32::try_from(value.clamp(1, Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
         let (most_events, most_bytes) = (clamp(events), clamp(bytes));
         Arc::new(Self {
             events: Semaphore::new(most_events as usize),

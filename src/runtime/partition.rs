@@ -149,13 +149,8 @@ impl Partition {
                 Broken::Stalled => ("events wait, and none arrive".to_owned(), "stalled"),
             };
             let delay = backoff.next(rand::random(), None);
-            PartitionRebuilt {
-                partition: self.progress.id(),
-                reason: name,
-                error: &reason,
-                retry_in: delay,
-            }
-            .emit(&self.metrics);
+            PartitionRebuilt { partition: self.progress.id(), reason: name, error: &reason, retry_in: delay }
+                .emit(&self.metrics);
             self.post(PartitionState::Waiting { reason });
             tokio::select! {
                 biased;
@@ -200,12 +195,7 @@ impl Partition {
                 Err(SourceError::Undecodable(reason)) => {
                     // It was never ours to read: no body, no position. The gap shows in sequence numbers.
                     let (partition, after) = (self.progress.id(), self.progress.newest());
-                    MessageUndecodable {
-                        partition,
-                        after,
-                        error: &reason,
-                    }
-                    .emit(&self.metrics);
+                    MessageUndecodable { partition, after, error: &reason }.emit(&self.metrics);
                     continue;
                 }
                 Err(error) => return Broken::Source(error),
@@ -213,10 +203,7 @@ impl Partition {
             backoff.reset();
             for message in &messages {
                 let number = message.position.sequence_number;
-                if newest_on_link
-                    .replace(number)
-                    .is_some_and(|newest| number <= newest)
-                {
+                if newest_on_link.replace(number).is_some_and(|newest| number <= newest) {
                     return Broken::WentBack;
                 }
             }
@@ -257,21 +244,11 @@ impl Partition {
                 }
             };
             let decoded = decode(&message, self.max_body_bytes);
-            let origin = Origin {
-                progress: Arc::clone(&self.progress),
-                ticket,
-                message,
-                hold,
-                received,
-            };
+            let origin = Origin { progress: Arc::clone(&self.progress), ticket, message, hold, received };
             match decoded {
                 Decoded::Event(event) => batch.push(Intake::Event(event, origin)),
                 Decoded::Undeliverable(reason) => {
-                    batch.push(Intake::Letter {
-                        reason: reason.code(),
-                        detail: reason.to_string(),
-                        origin,
-                    });
+                    batch.push(Intake::Letter { reason: reason.code(), detail: reason.to_string(), origin });
                 }
                 Decoded::Ignored(reason) => {
                     EventIgnored {

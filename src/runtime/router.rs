@@ -132,6 +132,7 @@ pub struct Router {
     next_group: u64,
     concurrency: Concurrency,
     budget: Option<Budget>,
+    #[expect(clippy::vec_box, reason = "a work is moved between queue, task and timer as it is")]
     resumed: Vec<Box<Work<Item>>>,
     board: Board,
     heartbeat: Heartbeat,
@@ -158,11 +159,7 @@ impl Router {
             lanes: Lanes::new(options.linger, options.max_batch),
             concurrency: Concurrency::new(options.most_concurrency),
             budget: options.request_units_per_second.map(Budget::new),
-            tools: Arc::new(Tools {
-                store,
-                clock,
-                metrics,
-            }),
+            tools: Arc::new(Tools { store, clock, metrics }),
             dead_letters,
             limits,
             started: Instant::now(),
@@ -226,9 +223,7 @@ impl Router {
         self.heartbeat.beat();
         let (events, bytes) = self.limits.used();
         self.tools.metrics.set_in_flight(events, bytes);
-        self.tools
-            .metrics
-            .set_store_concurrency_limit(self.concurrency.limit());
+        self.tools.metrics.set_store_concurrency_limit(self.concurrency.limit());
     }
 
     fn is_idle(&self) -> bool {
@@ -245,14 +240,11 @@ impl Router {
             match intake {
                 Intake::Event(event, origin) => {
                     let (key, at) = (event.key.clone(), event.at);
-                    self.lanes
-                        .push(&key, (event, Item::FromStream(Box::new(origin), at)), now);
+                    self.lanes.push(&key, (event, Item::FromStream(Box::new(origin), at)), now);
                 }
-                Intake::Letter {
-                    reason,
-                    detail,
-                    origin,
-                } => self.dead_letter(reason, detail, Box::new(origin)),
+                Intake::Letter { reason, detail, origin } => {
+                    self.dead_letter(reason, detail, Box::new(origin))
+                }
             }
         }
     }
@@ -261,11 +253,8 @@ impl Router {
     fn start_lanes(&mut self) -> Option<Duration> {
         let now = self.now();
         while self.workers.len() < self.concurrency.limit() {
-            if let Some(wait) = self
-                .budget
-                .as_mut()
-                .map(|budget| budget.wait(now))
-                .filter(|wait| !wait.is_zero())
+            if let Some(wait) =
+                self.budget.as_mut().map(|budget| budget.wait(now)).filter(|wait| !wait.is_zero())
             {
                 return Some(wait);
             }
@@ -308,9 +297,7 @@ impl Router {
                 self.concurrency.throttled(now);
                 let delay = work.backoff.next(rand::random(), trouble.retry_after);
                 if trouble.kind == TroubleKind::Unavailable {
-                    self.store_is(StoreState::Unreachable {
-                        reason: trouble.message,
-                    });
+                    self.store_is(StoreState::Unreachable { reason: trouble.message });
                 }
                 self.parked.insert(work, delay);
             }
@@ -335,9 +322,7 @@ impl Router {
     }
 
     fn finished(&mut self, work: Work<Item>, follow: Vec<TwinEvent>, now: Duration) {
-        let Work {
-            key, upsert, items, ..
-        } = work;
+        let Work { key, upsert, items, .. } = work;
         let (fates, stored) = upsert.finish();
         match stored {
             Some(stored) => self.cache.insert(key.clone(), stored),
@@ -374,13 +359,7 @@ impl Router {
         }
         let group = GroupId(self.next_group);
         self.next_group += 1;
-        self.groups.insert(
-            group,
-            Group {
-                open: follow.len(),
-                items: decided,
-            },
-        );
+        self.groups.insert(group, Group { open: follow.len(), items: decided });
         for event in follow {
             let key = event.key.clone();
             self.lanes.push(&key, (event, Item::Follow(group)), now);

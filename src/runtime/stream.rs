@@ -137,37 +137,19 @@ impl Stream {
         let mut partitions = Vec::new();
         for partition in source.partitions().await.map_err(failed)? {
             let extent = source.extent(&partition).await.map_err(failed)?;
-            let id = PartitionId {
-                stream: hub.clone(),
-                partition: partition.clone(),
-            };
+            let id = PartitionId { stream: hub.clone(), partition: partition.clone() };
             let (checkpoint, start) = begin(&id, stored.remove(&partition), &extent, &options)?;
             board.set_partition(&id, PartitionState::Connecting);
             let progress = Progress::new(id, checkpoint, &metrics);
-            progress
-                .metrics
-                .set_lag(extent.lag(progress.durable().map(|position| position.sequence_number)));
-            partitions.push(Prepared {
-                progress,
-                start,
-                stalled: Arc::new(Notify::new()),
-            });
+            progress.metrics.set_lag(extent.lag(progress.durable().map(|position| position.sequence_number)));
+            partitions.push(Prepared { progress, start, stalled: Arc::new(Notify::new()) });
         }
-        Ok(Self {
-            source,
-            options,
-            partitions,
-            board,
-            metrics,
-        })
+        Ok(Self { source, options, partitions, board, metrics })
     }
 
     /// Progress of every partition.
     pub fn progress(&self) -> Vec<Arc<Progress>> {
-        self.partitions
-            .iter()
-            .map(|partition| Arc::clone(&partition.progress))
-            .collect()
+        self.partitions.iter().map(|partition| Arc::clone(&partition.progress)).collect()
     }
 
     /// Consumes until `stop`.
@@ -258,10 +240,7 @@ async fn stored_positions(
     let stored = list.into_iter().map(|checkpoint| {
         let offset = checkpoint.offset.unwrap_or_default();
         let stored = match checkpoint.sequence_number {
-            Some(number) => Stored::At(Position {
-                sequence_number: SequenceNumber(number),
-                offset,
-            }),
+            Some(number) => Stored::At(Position { sequence_number: SequenceNumber(number), offset }),
             None => Stored::WithoutNumber,
         };
         (checkpoint.partition_id, stored)
@@ -297,10 +276,7 @@ fn begin(
             return Ok(match options.fresh {
                 Fresh::Latest if extent.last.0 >= 0 => {
                     // Resolved once and kept as a number: "latest" would skip what arrives while we are away.
-                    let position = Position {
-                        sequence_number: extent.last,
-                        offset: String::new(),
-                    };
+                    let position = Position { sequence_number: extent.last, offset: String::new() };
                     (Some(position.clone()), Start::AfterPosition(position))
                 }
                 Fresh::Latest | Fresh::Earliest => (None, Start::Earliest),
@@ -310,16 +286,9 @@ fn begin(
         Err(problem) => problem,
     };
     match options.on_invalid {
-        OnInvalid::Stop => Err(StartError::Invalid {
-            partition: id.clone(),
-            problem,
-        }),
+        OnInvalid::Stop => Err(StartError::Invalid { partition: id.clone(), problem }),
         OnInvalid::Earliest => {
-            CheckpointGivenUp {
-                partition: id,
-                problem: &problem,
-            }
-            .emit();
+            CheckpointGivenUp { partition: id, problem: &problem }.emit();
             Ok((None, Start::Earliest))
         }
     }

@@ -87,8 +87,7 @@ async fn perform<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<Vec<TwinE
         work.upsert.incarnation_checked();
         match parent.and_then(|(device, _)| device.modules_dead_before()) {
             Some(dead_before) if began < dead_before => {
-                work.upsert
-                    .add(follow(work.key.clone(), Sweep::Deleted(dead_before)));
+                work.upsert.add(follow(work.key.clone(), Sweep::Deleted(dead_before)));
             }
             Some(_) | None => return Ok(Vec::new()),
         }
@@ -111,15 +110,11 @@ async fn bring_in<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<(), Trou
                 continue;
             }
             Action::Create(document) => (WriteKind::Create, tools.store.create(&work.key, &document).await),
-            Action::Replace(document, etag) => (
-                WriteKind::Replace,
-                tools.store.replace(&work.key, &document, &etag).await,
-            ),
+            Action::Replace(document, etag) => {
+                (WriteKind::Replace, tools.store.replace(&work.key, &document, &etag).await)
+            }
         };
-        let Charged {
-            outcome,
-            request_units,
-        } = charged;
+        let Charged { outcome, request_units } = charged;
         work.request_units += request_units;
         let message = match &outcome {
             Write::Written(_) | Write::Conflict => None,
@@ -158,18 +153,10 @@ async fn sweep<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<Vec<TwinEve
     let Some(sweep) = work.upsert.sweep() else {
         return Ok(Vec::new());
     };
-    let Charged {
-        outcome,
-        request_units,
-    } = tools.store.modules(&work.key).await;
+    let Charged { outcome, request_units } = tools.store.modules(&work.key).await;
     work.request_units += request_units;
     let modules = outcome.as_ref().map(Vec::len);
-    ModulesQueried {
-        twin: &work.key,
-        modules,
-        request_units,
-    }
-    .emit(&tools.metrics);
+    ModulesQueried { twin: &work.key, modules, request_units }.emit(&tools.metrics);
     let modules = outcome?;
     work.upsert.swept();
     Ok(modules.into_iter().map(|module| follow(module, sweep)).collect())
@@ -188,22 +175,14 @@ async fn read<T: Send>(
 }
 
 async fn read_raw<T: Send>(tools: &Tools, work: &mut Work<T>, key: &TwinKey) -> Read {
-    let Charged {
-        outcome,
-        request_units,
-    } = tools.store.read(key).await;
+    let Charged { outcome, request_units } = tools.store.read(key).await;
     work.request_units += request_units;
     let message = match &outcome {
         Read::Present(..) | Read::Absent => None,
         Read::Damaged(_, reason) => Some(reason.as_str()),
         Read::Unknown(trouble) => Some(trouble.message.as_str()),
     };
-    ReadFinished {
-        twin: key,
-        outcome: ReadOutcome::from(&outcome),
-        request_units,
-        message,
-    }
-    .emit(&tools.metrics);
+    ReadFinished { twin: key, outcome: ReadOutcome::from(&outcome), request_units, message }
+        .emit(&tools.metrics);
     outcome
 }

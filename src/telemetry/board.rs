@@ -98,16 +98,9 @@ impl Board {
     /// same name replaces the first.
     pub fn heartbeat(&self, name: &str, limit: Duration) -> Heartbeat {
         let last = Arc::new(AtomicU64::new(self.now()));
-        let entry = Loop {
-            last: Arc::clone(&last),
-            limit,
-        };
+        let entry = Loop { last: Arc::clone(&last), limit };
         self.post(|posted| posted.loops.insert(name.to_owned(), entry));
-        Heartbeat {
-            board: self.clone(),
-            name: name.to_owned(),
-            last,
-        }
+        Heartbeat { board: self.clone(), name: name.to_owned(), last }
     }
 
     /// Everything on the board.
@@ -123,13 +116,7 @@ impl Board {
                 .map(|(name, turning)| {
                     let last = turning.last.load(Ordering::Relaxed);
                     let silent_for = Duration::from_millis(now.saturating_sub(last));
-                    (
-                        name.clone(),
-                        Pulse {
-                            silent_for,
-                            limit: turning.limit,
-                        },
-                    )
+                    (name.clone(), Pulse { silent_for, limit: turning.limit })
                 })
                 .collect(),
         })
@@ -161,11 +148,7 @@ impl Heartbeat {
 impl Drop for Heartbeat {
     fn drop(&mut self) {
         self.board.post(|posted| {
-            if posted
-                .loops
-                .get(&self.name)
-                .is_some_and(|turning| Arc::ptr_eq(&turning.last, &self.last))
-            {
+            if posted.loops.get(&self.name).is_some_and(|turning| Arc::ptr_eq(&turning.last, &self.last)) {
                 posted.loops.remove(&self.name);
             }
         });
@@ -177,10 +160,7 @@ mod tests {
     use super::*;
 
     fn partition() -> PartitionId {
-        PartitionId {
-            stream: "twins".into(),
-            partition: "0".into(),
-        }
+        PartitionId { stream: "twins".into(), partition: "0".into() }
     }
 
     #[test]
@@ -198,9 +178,7 @@ mod tests {
     #[test]
     fn only_a_change_of_the_store_is_news() {
         let board = Board::new();
-        let unreachable = |reason: &str| StoreState::Unreachable {
-            reason: reason.into(),
-        };
+        let unreachable = |reason: &str| StoreState::Unreachable { reason: reason.into() };
         assert!(board.set_store(StoreState::Reachable));
         assert!(!board.set_store(StoreState::Reachable));
         assert!(board.set_store(unreachable("503")));

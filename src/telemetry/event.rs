@@ -395,19 +395,14 @@ mod tests {
     fn logged(emit: impl FnOnce()) -> String {
         let captured = Captured::default();
         let writer = captured.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_ansi(false)
-            .with_writer(move || writer.clone())
-            .finish();
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
         tracing::subscriber::with_default(subscriber, emit);
         String::from_utf8(captured.0.lock().unwrap().clone()).unwrap()
     }
 
     fn partition() -> PartitionId {
-        PartitionId {
-            stream: "twins".into(),
-            partition: "0".into(),
-        }
+        PartitionId { stream: "twins".into(), partition: "0".into() }
     }
 
     #[test]
@@ -423,15 +418,9 @@ mod tests {
             }
             .emit(&metrics, &stream);
         });
-        assert!(
-            log.contains("WARN") && log.contains("twins/0") && log.contains("body_not_json"),
-            "{log}"
-        );
+        assert!(log.contains("WARN") && log.contains("twins/0") && log.contains("body_not_json"), "{log}");
         let text = metrics.render();
-        assert!(
-            text.contains("twinsync_dead_letters_total{reason=\"body_not_json\"} 1"),
-            "{text}"
-        );
+        assert!(text.contains("twinsync_dead_letters_total{reason=\"body_not_json\"} 1"), "{text}");
         assert!(
             text.contains("twinsync_events_total{stream=\"twins\",decision=\"dead_lettered\"} 1"),
             "{text}"
@@ -446,27 +435,13 @@ mod tests {
         let (partition, sequence_number) = (partition(), SequenceNumber(1));
         let log = logged(|| {
             for decision in Decision::ALL {
-                EventDecided {
-                    partition: &partition,
-                    sequence_number,
-                    twin: &twin,
-                    decision: *decision,
-                }
-                .emit(&stream);
+                EventDecided { partition: &partition, sequence_number, twin: &twin, decision: *decision }
+                    .emit(&stream);
             }
-            EventIgnored {
-                partition: &partition,
-                sequence_number,
-                reason: "telemetry",
-            }
-            .emit(&metrics, &stream);
-            ReadFinished {
-                twin: &twin,
-                outcome: ReadOutcome::Absent,
-                request_units: 1.0,
-                message: None,
-            }
-            .emit(&metrics);
+            EventIgnored { partition: &partition, sequence_number, reason: "telemetry" }
+                .emit(&metrics, &stream);
+            ReadFinished { twin: &twin, outcome: ReadOutcome::Absent, request_units: 1.0, message: None }
+                .emit(&metrics);
             WriteFinished {
                 twin: &twin,
                 kind: WriteKind::Create,
@@ -476,19 +451,12 @@ mod tests {
                 message: None,
             }
             .emit(&metrics);
-            CheckpointWritten {
-                partition: &partition,
-                sequence_number,
-            }
-            .emit(&metrics.partition(&partition));
+            CheckpointWritten { partition: &partition, sequence_number }.emit(&metrics.partition(&partition));
         });
         assert_eq!(log, "");
         assert_eq!(metrics.request_units(Purpose::Live), 7.5);
         let text = metrics.render();
-        assert!(
-            text.contains("twinsync_writes_total{kind=\"create\",outcome=\"written\"} 1"),
-            "{text}"
-        );
+        assert!(text.contains("twinsync_writes_total{kind=\"create\",outcome=\"written\"} 1"), "{text}");
         assert!(text.contains("twinsync_events_per_write_sum 2"), "{text}");
     }
 }

@@ -81,19 +81,14 @@ impl Metrics {
     /// The bucket bounds are malformed, which a test excludes.
     pub fn new() -> Result<Self, BuildError> {
         let mut builder = PrometheusBuilder::new();
-        for latency in [
-            name::FRESHNESS,
-            name::HUB_TO_EVENTHUB,
-            name::EVENTHUB_TO_RECEIVED,
-            name::RECEIVED_TO_DURABLE,
-        ] {
+        for latency in
+            [name::FRESHNESS, name::HUB_TO_EVENTHUB, name::EVENTHUB_TO_RECEIVED, name::RECEIVED_TO_DURABLE]
+        {
             builder =
                 builder.set_buckets_for_metric(Matcher::Full(latency.to_owned()), &name::LATENCY_BUCKETS)?;
         }
         let counts = Matcher::Full(name::EVENTS_PER_WRITE.to_owned());
-        let recorder = builder
-            .set_buckets_for_metric(counts, &name::COUNT_BUCKETS)?
-            .build_recorder();
+        let recorder = builder.set_buckets_for_metric(counts, &name::COUNT_BUCKETS)?.build_recorder();
         for (name, kind, help) in name::DESCRIPTIONS {
             match kind {
                 Kind::Counter => recorder.describe_counter(name.into(), None, help.into()),
@@ -106,15 +101,10 @@ impl Metrics {
         let gauge = |name| recorder.register_gauge(&key(name, &[]), &METADATA);
         let histogram = |name| recorder.register_histogram(&key(name, &[]), &METADATA);
         let build = [("version", super::VERSION), ("revision", super::REVISION)];
-        recorder
-            .register_gauge(&key(name::BUILD_INFO, &build), &METADATA)
-            .set(1.0);
+        recorder.register_gauge(&key(name::BUILD_INFO, &build), &METADATA).set(1.0);
         let write = |kind: &WriteKind| {
             let counters = WriteOutcome::ALL.iter().map(|outcome| {
-                counter(
-                    name::WRITES,
-                    &[("kind", kind.label()), ("outcome", outcome.label())],
-                )
+                counter(name::WRITES, &[("kind", kind.label()), ("outcome", outcome.label())])
             });
             counters.collect()
         };
@@ -141,32 +131,18 @@ impl Metrics {
     /// The counters of one stream. Keep them.
     pub fn stream(&self, stream: &str) -> StreamMetrics {
         let counter = |decision: &Decision| {
-            let key = key(
-                name::EVENTS,
-                &[("stream", stream), ("decision", decision.label())],
-            );
+            let key = key(name::EVENTS, &[("stream", stream), ("decision", decision.label())]);
             self.0.recorder.register_counter(&key, &METADATA)
         };
-        StreamMetrics {
-            decisions: Decision::ALL.iter().map(counter).collect(),
-        }
+        StreamMetrics { decisions: Decision::ALL.iter().map(counter).collect() }
     }
 
     /// The gauges of one partition. Keep them.
     pub fn partition(&self, partition: &PartitionId) -> PartitionMetrics {
-        let labels = [
-            ("stream", partition.stream.as_str()),
-            ("partition", &partition.partition),
-        ];
+        let labels = [("stream", partition.stream.as_str()), ("partition", &partition.partition)];
         PartitionMetrics {
-            lag: self
-                .0
-                .recorder
-                .register_gauge(&key(name::LAG_EVENTS, &labels), &METADATA),
-            checkpoint_age: self
-                .0
-                .recorder
-                .register_gauge(&key(name::CHECKPOINT_AGE, &labels), &METADATA),
+            lag: self.0.recorder.register_gauge(&key(name::LAG_EVENTS, &labels), &METADATA),
+            checkpoint_age: self.0.recorder.register_gauge(&key(name::CHECKPOINT_AGE, &labels), &METADATA),
         }
     }
 
@@ -228,10 +204,7 @@ impl Metrics {
 
     /// Counts a connection to a partition that was given up.
     pub fn partition_rebuilt(&self, stream: &str, reason: &'static str) {
-        self.count(
-            name::PARTITION_REBUILDS,
-            &[("stream", stream), ("reason", reason)],
-        );
+        self.count(name::PARTITION_REBUILDS, &[("stream", stream), ("reason", reason)]);
     }
 
     /// Counts a query for the modules of a device.
@@ -256,10 +229,7 @@ impl Metrics {
 
     /// For what is rare: looks the counter up each time.
     fn count(&self, name: &'static str, labels: &[(&'static str, &str)]) {
-        self.0
-            .recorder
-            .register_counter(&key(name, labels), &METADATA)
-            .increment(1);
+        self.0.recorder.register_counter(&key(name, labels), &METADATA).increment(1);
     }
 
     /// Sets what has been received and is not yet completed.
@@ -278,10 +248,7 @@ impl Metrics {
         let mut text = self.0.handle.render();
         // In the same format, since the recorder has no counters with fractions. Writing to a String cannot fail.
         let metric = name::REQUEST_UNITS;
-        let _ = writeln!(
-            text,
-            "# HELP {metric} Request units charged by Cosmos DB, by purpose"
-        );
+        let _ = writeln!(text, "# HELP {metric} Request units charged by Cosmos DB, by purpose");
         let _ = writeln!(text, "# TYPE {metric} counter");
         for purpose in Purpose::ALL {
             let _ = writeln!(
@@ -365,10 +332,7 @@ struct ByReason {
 
 impl ByReason {
     fn new(name: &'static str) -> Self {
-        Self {
-            name,
-            counters: RwLock::new(BTreeMap::new()),
-        }
+        Self { name, counters: RwLock::new(BTreeMap::new()) }
     }
 
     fn count(&self, recorder: &PrometheusRecorder, reason: &'static str) {
@@ -387,9 +351,7 @@ impl ByReason {
 }
 
 fn key(name: &'static str, labels: &[(&'static str, &str)]) -> Key {
-    let labels = labels
-        .iter()
-        .map(|(label, value)| Label::new(*label, (*value).to_owned()));
+    let labels = labels.iter().map(|(label, value)| Label::new(*label, (*value).to_owned()));
     Key::from_parts(name, labels.collect::<Vec<_>>())
 }
 
@@ -416,10 +378,7 @@ mod tests {
         metrics.partition_rebuilt("twins", "stolen");
         metrics.set_in_flight(2, 700);
         metrics.set_store_concurrency_limit(64);
-        let partition = metrics.partition(&PartitionId {
-            stream: "twins".into(),
-            partition: "1".into(),
-        });
+        let partition = metrics.partition(&PartitionId { stream: "twins".into(), partition: "1".into() });
         partition.set_lag(9);
         partition.set_checkpoint_age(Duration::from_millis(1500));
         for line in [
@@ -468,10 +427,7 @@ mod tests {
     fn latencies_fall_into_buckets_and_negative_ones_count_as_zero() {
         let metrics = Metrics::new().unwrap();
         for freshness in [Some(-5.0), Some(0.012), Some(f64::NAN), None] {
-            metrics.event_durable(Latency {
-                freshness,
-                ..Latency::default()
-            });
+            metrics.event_durable(Latency { freshness, ..Latency::default() });
         }
         metrics.events_written(4);
         for line in [
@@ -485,10 +441,7 @@ mod tests {
             has_line(&metrics, line);
         }
         let text = metrics.render();
-        assert!(
-            !text.contains("twinsync_hub_to_eventhub_seconds_count 1"),
-            "{text}"
-        );
+        assert!(!text.contains("twinsync_hub_to_eventhub_seconds_count 1"), "{text}");
     }
 
     #[test]
@@ -496,10 +449,7 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         let _ = (
             metrics.stream("s"),
-            metrics.partition(&PartitionId {
-                stream: "s".into(),
-                partition: "0".into(),
-            }),
+            metrics.partition(&PartitionId { stream: "s".into(), partition: "0".into() }),
         );
         metrics.event_durable(Latency {
             freshness: Some(1.0),
@@ -526,9 +476,6 @@ mod tests {
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(Metrics::new().unwrap().run_upkeep(shutdown.clone()));
         shutdown.cancel();
-        tokio::time::timeout(Duration::from_secs(5), task)
-            .await
-            .expect("ends")
-            .unwrap();
+        tokio::time::timeout(Duration::from_secs(5), task).await.expect("ends").unwrap();
     }
 }

@@ -58,93 +58,25 @@ pub(super) enum Kind {
 /// Every metric with its kind and the help text that Prometheus shows. [`REQUEST_UNITS`] is rendered apart.
 pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 21] = [
     (EVENTS, Kind::Counter, "Events by what was decided about them"),
-    (
-        EVENTS_IGNORED,
-        Kind::Counter,
-        "Events that do not concern the replica, by reason",
-    ),
-    (
-        DEAD_LETTERS,
-        Kind::Counter,
-        "Events that can never be applied, by reason",
-    ),
-    (
-        WRITES,
-        Kind::Counter,
-        "Attempts to write a document, by kind and outcome",
-    ),
+    (EVENTS_IGNORED, Kind::Counter, "Events that do not concern the replica, by reason"),
+    (DEAD_LETTERS, Kind::Counter, "Events that can never be applied, by reason"),
+    (WRITES, Kind::Counter, "Attempts to write a document, by kind and outcome"),
     (READS, Kind::Counter, "Attempts to read a document, by outcome"),
-    (
-        LAG_EVENTS,
-        Kind::Gauge,
-        "Events in the partition that are not completed",
-    ),
-    (
-        FRESHNESS,
-        Kind::Histogram,
-        "Seconds from the IoT hub's operation to its durable copy",
-    ),
-    (
-        HUB_TO_EVENTHUB,
-        Kind::Histogram,
-        "Seconds from the IoT hub's operation to its arrival in Event Hubs",
-    ),
-    (
-        EVENTHUB_TO_RECEIVED,
-        Kind::Histogram,
-        "Seconds from the arrival in Event Hubs to receiving the event",
-    ),
-    (
-        RECEIVED_TO_DURABLE,
-        Kind::Histogram,
-        "Seconds from receiving an event to its durable copy",
-    ),
+    (LAG_EVENTS, Kind::Gauge, "Events in the partition that are not completed"),
+    (FRESHNESS, Kind::Histogram, "Seconds from the IoT hub's operation to its durable copy"),
+    (HUB_TO_EVENTHUB, Kind::Histogram, "Seconds from the IoT hub's operation to its arrival in Event Hubs"),
+    (EVENTHUB_TO_RECEIVED, Kind::Histogram, "Seconds from the arrival in Event Hubs to receiving the event"),
+    (RECEIVED_TO_DURABLE, Kind::Histogram, "Seconds from receiving an event to its durable copy"),
     (EVENTS_PER_WRITE, Kind::Histogram, "Events that one write carried"),
-    (
-        IN_FLIGHT_EVENTS,
-        Kind::Gauge,
-        "Events received and not yet completed",
-    ),
-    (
-        IN_FLIGHT_BYTES,
-        Kind::Gauge,
-        "Bytes of the events received and not yet completed",
-    ),
-    (
-        CHECKPOINT_AGE,
-        Kind::Gauge,
-        "Seconds since the last checkpoint was written",
-    ),
-    (
-        PARTITION_REBUILDS,
-        Kind::Counter,
-        "Connections to a partition given up and built anew, by reason",
-    ),
-    (
-        STORE_CONCURRENCY_LIMIT,
-        Kind::Gauge,
-        "Requests to Cosmos DB that may be in flight at present",
-    ),
-    (
-        MODULE_QUERIES,
-        Kind::Counter,
-        "Queries for the modules of a device, by outcome",
-    ),
-    (
-        EVENTS_REPEATED,
-        Kind::Counter,
-        "Events received again on a new connection and passed over",
-    ),
-    (
-        MESSAGES_UNDECODABLE,
-        Kind::Counter,
-        "Messages that are no valid AMQP, skipped",
-    ),
-    (
-        CHECKPOINT_FAILURES,
-        Kind::Counter,
-        "Checkpoints that could not be written",
-    ),
+    (IN_FLIGHT_EVENTS, Kind::Gauge, "Events received and not yet completed"),
+    (IN_FLIGHT_BYTES, Kind::Gauge, "Bytes of the events received and not yet completed"),
+    (CHECKPOINT_AGE, Kind::Gauge, "Seconds since the last checkpoint was written"),
+    (PARTITION_REBUILDS, Kind::Counter, "Connections to a partition given up and built anew, by reason"),
+    (STORE_CONCURRENCY_LIMIT, Kind::Gauge, "Requests to Cosmos DB that may be in flight at present"),
+    (MODULE_QUERIES, Kind::Counter, "Queries for the modules of a device, by outcome"),
+    (EVENTS_REPEATED, Kind::Counter, "Events received again on a new connection and passed over"),
+    (MESSAGES_UNDECODABLE, Kind::Counter, "Messages that are no valid AMQP, skipped"),
+    (CHECKPOINT_FAILURES, Kind::Counter, "Checkpoints that could not be written"),
     (BUILD_INFO, Kind::Gauge, "Always 1; labels tell which build runs"),
 ];
 
@@ -156,6 +88,5 @@ pub(super) const LATENCY_BUCKETS: [f64; 25] = [
 ];
 
 /// Upper bounds of the buckets for events per write.
-pub(super) const COUNT_BUCKETS: [f64; 12] = [
-    1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 5000.0,
-];
+pub(super) const COUNT_BUCKETS: [f64; 12] =
+    [1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 5000.0];

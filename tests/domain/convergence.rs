@@ -45,10 +45,7 @@ fn for_each_seed(part: u64, check: impl Fn(u64)) {
 }
 
 fn play(document: &mut Option<Document>, events: &[TwinEvent]) -> Vec<Decision> {
-    events
-        .iter()
-        .map(|event| decide(document, event, NOW, &RULES))
-        .collect()
+    events.iter().map(|event| decide(document, event, NOW, &RULES)).collect()
 }
 
 /// Whether the document says what the hub's twin says.
@@ -101,11 +98,7 @@ fn story(document: Option<&Document>, hub: &Hub, delivered: &[TwinEvent]) -> Str
     });
     let lines = lines.collect::<Vec<_>>().join("\n");
     let shown = document.map(|document| serde_json::to_value(document).expect("serialises"));
-    format!(
-        "{lines}\nhub      {:#?}\ndocument {:#}",
-        hub.twin,
-        shown.unwrap_or(Value::Null)
-    )
+    format!("{lines}\nhub      {:#?}\ndocument {:#}", hub.twin, shown.unwrap_or(Value::Null))
 }
 
 /// A proven snapshot leaves nothing different and nothing in doubt.
@@ -189,11 +182,7 @@ fn a_snapshot_in_the_middle_is_never_spoilt_silently_by_what_comes_after() {
         let more = random.between(0, 8) as usize;
         hub.live(more, true);
         delivered.extend_from_slice(&early[seen..]);
-        delivered.extend(deliver(
-            &mut random,
-            &hub.events[told..],
-            Order::ALL[(seed / 4 % 4) as usize],
-        ));
+        delivered.extend(deliver(&mut random, &hub.events[told..], Order::ALL[(seed / 4 % 4) as usize]));
         let mut document = None;
         play(&mut document, &delivered);
         never_silently_wrong(document.as_ref(), &hub, &delivered);
@@ -238,16 +227,8 @@ fn batches_through_the_store_end_like_events_one_by_one() {
             cached = outcome.cached;
             fates.extend(outcome.fates);
         }
-        assert_eq!(
-            store.document(),
-            document,
-            "{}",
-            story(document.as_ref(), &hub, &delivered)
-        );
-        assert_eq!(
-            fates,
-            decisions.into_iter().map(Fate::Decided).collect::<Vec<_>>()
-        );
+        assert_eq!(store.document(), document, "{}", story(document.as_ref(), &hub, &delivered));
+        assert_eq!(fates, decisions.into_iter().map(Fate::Decided).collect::<Vec<_>>());
     });
 }
 
@@ -266,9 +247,6 @@ fn histories_reach_every_decision() {
         }
     }
     for decision in Decision::ALL {
-        assert!(
-            seen.get(&decision).is_some_and(|count| *count > 20),
-            "{decision:?}: {seen:?}"
-        );
+        assert!(seen.get(&decision).is_some_and(|count| *count > 20), "{decision:?}: {seen:?}");
     }
 }

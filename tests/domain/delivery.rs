@@ -44,12 +44,8 @@ pub(crate) enum Order {
 }
 
 impl Order {
-    pub(crate) const ALL: [Self; 4] = [
-        Self::OneStream,
-        Self::LifecycleFirst,
-        Self::ChangesFirst,
-        Self::Interleaved,
-    ];
+    pub(crate) const ALL: [Self; 4] =
+        [Self::OneStream, Self::LifecycleFirst, Self::ChangesFirst, Self::Interleaved];
 }
 
 /// Delivers `events` in `order`, with ordered replays such as 1,2,1,2,3.
@@ -98,10 +94,7 @@ pub(crate) fn coalesced(random: &mut Random, events: Vec<TwinEvent>) -> Vec<Twin
     let mut packed: Vec<TwinEvent> = Vec::new();
     for event in events {
         if let (Some(last), Change::Updated { version, patch }) = (packed.last_mut(), &event.change)
-            && let Change::Updated {
-                version: earlier,
-                patch: sum,
-            } = &mut last.change
+            && let Change::Updated { version: earlier, patch: sum } = &mut last.change
             && random.chance(40)
         {
             *earlier = *version;

@@ -39,13 +39,7 @@ const KEYS: [&str; 5] = ["a", "b", "c", "d/e", "~f"];
 
 impl Hub {
     pub(crate) fn new(seed: u64) -> Self {
-        Self {
-            random: Random::new(seed),
-            now: 0,
-            twin: None,
-            earlier: Vec::new(),
-            events: Vec::new(),
-        }
+        Self { random: Random::new(seed), now: 0, twin: None, earlier: Vec::new(), events: Vec::new() }
     }
 
     /// Lets `operations` happen; with `deletes`, the twin may go and come again.
@@ -97,10 +91,7 @@ impl Hub {
                 .expect("an object")
                 .clone(),
         };
-        self.tell(Change::Created {
-            version: TwinVersion(2),
-            twin: whole(&twin),
-        });
+        self.tell(Change::Created { version: TwinVersion(2), twin: whole(&twin) });
         self.twin = Some(twin);
     }
 
@@ -116,10 +107,7 @@ impl Hub {
         if twin.tags.is_empty() && self.random.chance(50) {
             body.tags = None;
         }
-        self.tell(Change::Replaced {
-            version: TwinVersion(twin.version),
-            twin: body,
-        });
+        self.tell(Change::Replaced { version: TwinVersion(twin.version), twin: body });
         self.twin = Some(twin);
     }
 
@@ -136,26 +124,15 @@ impl Hub {
                 twin.tags = merged(&twin.tags, &change);
                 patch.tags = Some(change);
             } else {
-                let stored = if section == 1 {
-                    &mut twin.desired
-                } else {
-                    &mut twin.reported
-                };
+                let stored = if section == 1 { &mut twin.desired } else { &mut twin.reported };
                 let change = self.described(change, section_version(stored) + 1);
                 *stored = merged(stored, &change);
                 prune(stored);
-                let slot = if section == 1 {
-                    &mut patch.desired
-                } else {
-                    &mut patch.reported
-                };
+                let slot = if section == 1 { &mut patch.desired } else { &mut patch.reported };
                 *slot = Some(change);
             }
         }
-        self.tell(Change::Updated {
-            version: TwinVersion(twin.version),
-            patch,
-        });
+        self.tell(Change::Updated { version: TwinVersion(twin.version), patch });
         self.twin = Some(twin);
     }
 
@@ -165,11 +142,7 @@ impl Hub {
     }
 
     fn event(&self, change: Change) -> TwinEvent {
-        TwinEvent {
-            key: key(),
-            at: Ticks::new(self.now),
-            change,
-        }
+        TwinEvent { key: key(), at: Ticks::new(self.now), change }
     }
 
     fn section(&mut self, version: i64) -> Content {
@@ -193,9 +166,7 @@ impl Hub {
             if value.is_null() || self.random.chance(10) {
                 continue;
             }
-            let mut entry = value
-                .as_object()
-                .map_or_else(Content::new, |below| self.metadata(below));
+            let mut entry = value.as_object().map_or_else(Content::new, |below| self.metadata(below));
             entry.insert("$lastUpdated".into(), self.now.into());
             if self.random.chance(20) {
                 entry.insert("$lastUpdatedBy".into(), format!("rollout {}", self.now).into());
@@ -210,9 +181,7 @@ impl Hub {
     }
 
     fn object(&mut self, depth: u32) -> Content {
-        (0..self.random.below(4))
-            .map(|_| (self.name(), self.value(depth)))
-            .collect()
+        (0..self.random.below(4)).map(|_| (self.name(), self.value(depth))).collect()
     }
 
     fn value(&mut self, depth: u32) -> Value {
@@ -259,11 +228,7 @@ fn merged(target: &Content, change: &Content) -> Content {
                 result.remove(name);
             }
             Value::Object(inner) => {
-                let below = target
-                    .get(name)
-                    .and_then(Value::as_object)
-                    .cloned()
-                    .unwrap_or_default();
+                let below = target.get(name).and_then(Value::as_object).cloned().unwrap_or_default();
                 result.insert(name.clone(), merged(&below, inner).into());
             }
             _ => {

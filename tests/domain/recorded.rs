@@ -39,19 +39,15 @@ fn properties(recording: &Value, section: &str) -> BTreeMap<String, Property> {
     let Some(section) = recording.get(section).and_then(Value::as_object) else {
         return BTreeMap::new();
     };
-    section
-        .iter()
-        .map(|(name, value)| (name.clone(), property(value)))
-        .collect()
+    section.iter().map(|(name, value)| (name.clone(), property(value))).collect()
 }
 
 fn property(value: &Value) -> Property {
     match value {
         Value::String(text) => Property::Text(text.clone()),
-        Value::Number(number) => number.as_i64().map_or_else(
-            || Property::Number(number.as_f64().expect("a number")),
-            Property::Integer,
-        ),
+        Value::Number(number) => number
+            .as_i64()
+            .map_or_else(|| Property::Number(number.as_f64().expect("a number")), Property::Integer),
         Value::Bool(truth) => Property::Boolean(*truth),
         Value::Object(object) if object.contains_key("$binary") => {
             let bytes = object["$binary"].as_array().expect("bytes");
@@ -68,10 +64,7 @@ fn property(value: &Value) -> Property {
 
 fn message(recording: &Value) -> Message {
     Message {
-        position: Position {
-            sequence_number: SequenceNumber(1),
-            offset: "1".into(),
-        },
+        position: Position { sequence_number: SequenceNumber(1), offset: "1".into() },
         enqueued: Ticks::from_unix_milliseconds(1_930_803_704_911),
         body: match &recording["body"] {
             Value::Null => Vec::new(),
@@ -95,17 +88,10 @@ fn sections(event: &TwinEvent) -> Option<(&'static str, Option<i64>, &Sections)>
 fn apply(name: &str, event: &TwinEvent, body: &Value) {
     let mut stored = None;
     let decision = decide(&mut stored, event, NOW, &RULES);
-    assert!(
-        matches!(decision, Decision::Applied | Decision::Partial),
-        "{name}: {decision:?}"
-    );
+    assert!(matches!(decision, Decision::Applied | Decision::Partial), "{name}: {decision:?}");
     let document: Document = stored.expect("stored");
     let text = serde_json::to_string(&document).expect("serialises");
-    assert_eq!(
-        serde_json::from_str::<Document>(&text).expect("reads back"),
-        document,
-        "{name}"
-    );
+    assert_eq!(serde_json::from_str::<Document>(&text).expect("reads back"), document, "{name}");
     let Some(twin) = document.twin() else {
         return;
     };
@@ -161,19 +147,12 @@ fn captured_events_apply_or_are_ignored() {
         return;
     };
     let recordings = recordings(Path::new(&folder));
-    assert!(
-        !recordings.is_empty(),
-        "no captured events in {}",
-        Path::new(&folder).display()
-    );
+    assert!(!recordings.is_empty(), "no captured events in {}", Path::new(&folder).display());
     let mut applied = 0;
     for (name, mut recording) in recordings {
         stand_in(&mut recording);
         let source = recording["annotations"]["iothub-message-source"].clone();
-        match (
-            source.as_str().expect("a source"),
-            decode(&message(&recording), LIMIT),
-        ) {
+        match (source.as_str().expect("a source"), decode(&message(&recording), LIMIT)) {
             (
                 "twinChangeEvents" | "deviceLifecycleEvents" | "moduleLifecycleEvents",
                 Decoded::Event(event),
@@ -182,10 +161,7 @@ fn captured_events_apply_or_are_ignored() {
                     event.key.module.as_deref(),
                     recording["applicationProperties"]["moduleId"].as_str()
                 );
-                assert_eq!(
-                    recording["applicationProperties"]["deviceId"], event.key.device,
-                    "{name}"
-                );
+                assert_eq!(recording["applicationProperties"]["deviceId"], event.key.device, "{name}");
                 if let Some((_, version, _)) = sections(&event) {
                     assert_eq!(version, recording["body"]["version"].as_i64(), "{name}");
                 }
@@ -193,10 +169,7 @@ fn captured_events_apply_or_are_ignored() {
                 applied += 1;
             }
             (source, Decoded::Ignored(_)) => {
-                assert!(
-                    !source.contains("twinChange") && !source.contains("Lifecycle"),
-                    "{name}: ignored"
-                );
+                assert!(!source.contains("twinChange") && !source.contains("Lifecycle"), "{name}: ignored");
             }
             (source, decoded) => panic!("{name}: {source} became {decoded:?}"),
         }
@@ -206,10 +179,7 @@ fn captured_events_apply_or_are_ignored() {
 
 /// Of some captures only the body was published; it is a twin change then.
 fn stand_in(recording: &mut Value) {
-    if !recording["applicationProperties"]
-        .as_object()
-        .is_none_or(Map::is_empty)
-    {
+    if !recording["applicationProperties"].as_object().is_none_or(Map::is_empty) {
         return;
     }
     recording["applicationProperties"] = json!({

@@ -13,10 +13,7 @@ use twinsync::domain::{
 
 pub(crate) const NOW: Ticks = Ticks::new(5_000);
 
-pub(crate) const RULES: Rules = Rules {
-    id_scheme: DocumentIdScheme::Device,
-    tombstone_ttl_seconds: 60,
-};
+pub(crate) const RULES: Rules = Rules { id_scheme: DocumentIdScheme::Device, tombstone_ttl_seconds: 60 };
 
 /// What happens to the next write.
 #[derive(Debug, Clone)]
@@ -62,9 +59,7 @@ enum Reply {
 
 impl Store {
     pub(crate) fn document(&self) -> Option<Document> {
-        self.stored
-            .as_ref()
-            .map(|(text, _)| serde_json::from_str(text).expect("a document"))
+        self.stored.as_ref().map(|(text, _)| serde_json::from_str(text).expect("a document"))
     }
 
     /// Puts anything there, as another program might.
@@ -91,11 +86,7 @@ impl Store {
                 Action::Done => {
                     let incarnation = upsert.began_incarnation();
                     let (fates, cached) = upsert.finish();
-                    return Outcome {
-                        fates,
-                        cached,
-                        incarnation,
-                    };
+                    return Outcome { fates, cached, incarnation };
                 }
                 Action::Read => {
                     self.reads += 1;

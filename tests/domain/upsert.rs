@@ -20,38 +20,19 @@ use crate::{
 };
 
 fn event(at: i64, change: Change) -> TwinEvent {
-    TwinEvent {
-        key: key(),
-        at: Ticks::new(at),
-        change,
-    }
+    TwinEvent { key: key(), at: Ticks::new(at), change }
 }
 
 fn tags(value: serde_json::Value) -> Sections {
-    Sections {
-        tags: value.as_object().cloned(),
-        ..Sections::default()
-    }
+    Sections { tags: value.as_object().cloned(), ..Sections::default() }
 }
 
 fn created(at: i64) -> TwinEvent {
-    event(
-        at,
-        Change::Created {
-            version: TwinVersion(2),
-            twin: tags(json!({"a": 0})),
-        },
-    )
+    event(at, Change::Created { version: TwinVersion(2), twin: tags(json!({"a": 0})) })
 }
 
 fn updated(at: i64, version: i64) -> TwinEvent {
-    event(
-        at,
-        Change::Updated {
-            version: TwinVersion(version),
-            patch: tags(json!({ "a": version })),
-        },
-    )
+    event(at, Change::Updated { version: TwinVersion(version), patch: tags(json!({ "a": version })) })
 }
 
 fn decisions(outcome: &Outcome) -> Vec<Decision> {
@@ -74,13 +55,7 @@ fn store_with(faults: impl IntoIterator<Item = Fault>) -> Store {
 }
 
 fn stored_version(store: &Store) -> i64 {
-    store
-        .document()
-        .expect("stored")
-        .twin()
-        .expect("content")
-        .version
-        .0
+    store.document().expect("stored").twin().expect("content").version.0
 }
 
 #[test]
@@ -89,10 +64,7 @@ fn a_batch_costs_one_read_and_one_write() {
     let outcome = store.bring(vec![created(10), updated(11, 3), updated(12, 4)], None);
     assert_eq!(decisions(&outcome), [Decision::Applied; 3]);
     assert_eq!((store.reads, store.writes, stored_version(&store)), (1, 1, 4));
-    assert_eq!(
-        outcome.cached.expect("known").0.as_ref(),
-        &store.document().expect("stored")
-    );
+    assert_eq!(outcome.cached.expect("known").0.as_ref(), &store.document().expect("stored"));
 }
 
 #[test]
@@ -136,10 +108,7 @@ fn a_lost_reply_is_recognised_as_our_own_write_and_keeps_the_decisions() {
 fn a_store_that_spells_numbers_in_another_way_does_not_hide_our_own_write() {
     let mut store = store_with([Fault::ApplyThenFail]);
     let patch = tags(json!({"a": 1.0, "b": {"c": [1.0, 2]}}));
-    let update = Change::Updated {
-        version: TwinVersion(3),
-        patch,
-    };
+    let update = Change::Updated { version: TwinVersion(3), patch };
     let outcome = store.bring(vec![event(11, update)], None);
     assert_eq!(decisions(&outcome), [Decision::Applied]);
     assert_eq!(store.writes, 1);
@@ -155,10 +124,7 @@ fn an_equal_snapshot_costs_no_write_however_numbers_are_spelt() {
     let mut store = Store::default();
     store.bring(vec![event(10, snapshot(1.0))], None);
     let outcome = store.bring(vec![event(20, snapshot(1.0))], None);
-    assert_eq!(
-        (decisions(&outcome), store.writes),
-        (vec![Decision::Duplicate], 1)
-    );
+    assert_eq!((decisions(&outcome), store.writes), (vec![Decision::Duplicate], 1));
     let outcome = store.bring(vec![event(20, snapshot(1.5))], None);
     assert_eq!((decisions(&outcome), store.writes), (vec![Decision::Applied], 2));
 }
@@ -215,23 +181,15 @@ fn a_stale_cache_is_found_out_by_the_condition() {
     store.bring(vec![updated(11, 3)], None);
     let outcome = store.bring(vec![updated(12, 4)], stale);
     assert_eq!(decisions(&outcome), [Decision::Applied]);
-    assert!(
-        store.document().expect("stored").flags.is_empty(),
-        "no gap: it was decided on what is stored"
-    );
+    assert!(store.document().expect("stored").flags.is_empty(), "no gap: it was decided on what is stored");
 }
 
 #[test]
 fn one_rejected_event_costs_its_neighbours_nothing() {
     let mut store = store_with([]);
     store.poison = Some("POISON");
-    let poison = event(
-        13,
-        Change::Updated {
-            version: TwinVersion(5),
-            patch: tags(json!({"big": "POISON"})),
-        },
-    );
+    let poison =
+        event(13, Change::Updated { version: TwinVersion(5), patch: tags(json!({"big": "POISON"})) });
     let outcome = store.bring(vec![updated(11, 3), updated(12, 4), poison, updated(14, 6)], None);
     let decided = Fate::Decided;
     assert_eq!(
@@ -280,10 +238,7 @@ fn nothing_is_written_before_something_was_read() {
 
 #[test]
 fn no_events_need_no_store() {
-    assert!(matches!(
-        Upsert::new(Vec::new(), None, RULES).action(NOW),
-        Action::Done
-    ));
+    assert!(matches!(Upsert::new(Vec::new(), None, RULES).action(NOW), Action::Done));
 }
 
 #[test]
@@ -306,32 +261,17 @@ fn an_event_added_behind_the_others_is_decided_on_what_is_stored_by_then() {
 #[test]
 fn the_beginning_of_an_incarnation_is_told_whatever_became_of_the_write() {
     let mut store = Store::default();
-    assert_eq!(
-        store.bring(vec![created(10)], None).incarnation,
-        Some(Ticks::new(10))
-    );
+    assert_eq!(store.bring(vec![created(10)], None).incarnation, Some(Ticks::new(10)));
     assert_eq!(store.bring(vec![updated(11, 3)], None).incarnation, None);
     store.faults = VecDeque::from([Fault::ApplyThenFail]);
     assert_eq!(store.bring(vec![updated(12, 4)], None).incarnation, None);
-    assert_eq!(
-        store.bring(vec![event(13, Change::Deleted)], None).incarnation,
-        None
-    );
-    for fault in [
-        Fault::ApplyThenFail,
-        Fault::ApplyThenOvertake(vec![updated(15, 3)]),
-    ] {
+    assert_eq!(store.bring(vec![event(13, Change::Deleted)], None).incarnation, None);
+    for fault in [Fault::ApplyThenFail, Fault::ApplyThenOvertake(vec![updated(15, 3)])] {
         let mut store = Store::default();
         store.faults = VecDeque::from([fault]);
-        assert_eq!(
-            store.bring(vec![created(14)], None).incarnation,
-            Some(Ticks::new(14))
-        );
+        assert_eq!(store.bring(vec![created(14)], None).incarnation, Some(Ticks::new(14)));
         // As after a crash between the write and the look at the device.
-        assert_eq!(
-            store.bring(vec![created(14)], None).incarnation,
-            Some(Ticks::new(14))
-        );
+        assert_eq!(store.bring(vec![created(14)], None).incarnation, Some(Ticks::new(14)));
     }
 }
 
@@ -352,10 +292,7 @@ fn a_deletion_and_a_re_creation_in_one_batch_still_sweep_the_modules() {
 
 /// `applied_at` tells writers apart, and when they wrote; nothing else may differ.
 fn content(document: Option<Document>) -> Option<Document> {
-    document.map(|document| Document {
-        applied_at: NOW,
-        ..document
-    })
+    document.map(|document| Document { applied_at: NOW, ..document })
 }
 
 proptest! {

@@ -8,20 +8,9 @@ use crate::world::{World, create, report};
 
 /// Runs the daemon until it ends by itself; exit code and last words.
 async fn ends(world: &World) -> (Option<i32>, String) {
-    let output = world
-        .setup
-        .command()
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .output();
-    let output = tokio::time::timeout(crate::world::LIMIT, output)
-        .await
-        .expect("ends")
-        .expect("runs");
-    (
-        output.status.code(),
-        String::from_utf8_lossy(&output.stderr).into_owned(),
-    )
+    let output = world.setup.command().stdout(Stdio::null()).stderr(Stdio::piped()).output();
+    let output = tokio::time::timeout(crate::world::LIMIT, output).await.expect("ends").expect("runs");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 async fn recreated(more: &str) -> World {
@@ -34,12 +23,7 @@ async fn recreated(more: &str) -> World {
     world.equal().await;
     daemon.stop().await.expect("exit code 0");
     let endpoints = world.stack.endpoints();
-    world
-        .stack
-        .broker()
-        .faults()
-        .recreate(&endpoints.twin_changes_hub)
-        .expect("exists");
+    world.stack.broker().faults().recreate(&endpoints.twin_changes_hub).expect("exists");
     world.apply(report("pump", json!({"step": "after"})));
     world
 }
@@ -50,10 +34,7 @@ async fn a_checkpoint_beyond_the_partition_stops_with_a_code() {
     let (code, words) = ends(&world).await;
     assert_eq!(code, Some(1), "{words}");
     let last = words.lines().last().unwrap_or_default();
-    assert!(
-        last.starts_with("error: ") && last.contains("CHECKPOINT_INVALID"),
-        "{words}"
-    );
+    assert!(last.starts_with("error: ") && last.contains("CHECKPOINT_INVALID"), "{words}");
     assert!(last.contains("checkpoint.on_invalid"), "says what to do: {last}");
 }
 
@@ -73,9 +54,7 @@ async fn a_damaged_checkpoint_is_an_error_and_never_none() {
     world.equal().await;
     daemon.stop().await.expect("exit code 0");
     let files = world.files("checkpoints");
-    let damaged = files
-        .iter()
-        .filter(|file| file.extension().is_some_and(|kind| kind == "json"));
+    let damaged = files.iter().filter(|file| file.extension().is_some_and(|kind| kind == "json"));
     let mut count = 0;
     for file in damaged {
         std::fs::write(file, b"{\"sequence").expect("writable");
@@ -85,10 +64,7 @@ async fn a_damaged_checkpoint_is_an_error_and_never_none() {
     let (code, words) = ends(&world).await;
     assert_eq!(code, Some(1), "{words}");
     let last = words.lines().last().unwrap_or_default();
-    assert!(
-        last.starts_with("error: ") && last.contains("checkpoint"),
-        "{words}"
-    );
+    assert!(last.starts_with("error: ") && last.contains("checkpoint"), "{words}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -97,15 +73,10 @@ async fn two_daemons_cannot_share_one_directory() {
     let daemon = world.start().await;
     let mut second = world.setup.command();
     second.env("TWINSYNC__HTTP__LISTEN", "off").stderr(Stdio::piped());
-    let output = tokio::time::timeout(crate::world::LIMIT, second.output())
-        .await
-        .expect("ends")
-        .expect("runs");
+    let output =
+        tokio::time::timeout(crate::world::LIMIT, second.output()).await.expect("ends").expect("runs");
     let words = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{words}");
-    assert!(
-        words.lines().last().unwrap_or_default().contains("another"),
-        "{words}"
-    );
+    assert!(words.lines().last().unwrap_or_default().contains("another"), "{words}");
     daemon.stop().await.expect("exit code 0");
 }

@@ -11,11 +11,7 @@ use crate::world::{World, create, plan, report, until};
 async fn throttling_errors_and_lost_replies_change_nothing() {
     let world = World::new().await;
     let daemon = world.start().await;
-    let chance = |fault: Fault, probability| Fault {
-        next: None,
-        probability,
-        ..fault
-    };
+    let chance = |fault: Fault, probability| Fault { next: None, probability, ..fault };
     let answers = vec![
         chance(Fault::next(429, 1), 0.05),
         chance(Fault::next(449, 1), 0.02),
@@ -24,18 +20,12 @@ async fn throttling_errors_and_lost_replies_change_nothing() {
         chance(Fault::next(500, 1).after(), 0.05),
         chance(Fault::next(503, 1).on(Operations::Reads), 0.01),
     ];
-    let faults = Faults {
-        seed: 31,
-        answers,
-        ..Faults::default()
-    };
+    let faults = Faults { seed: 31, answers, ..Faults::default() };
     world.stack.cosmos().set_faults(faults).expect("valid");
     // The judge reads through the same faulty store, so it looks when the faults are over.
     world.replays(31);
     let fleet = world.stack.fleet();
-    fleet
-        .start(plan(40, 1_500, 31), devkit::fleet::Pace::Backlog)
-        .expect("the fleet starts");
+    fleet.start(plan(40, 1_500, 31), devkit::fleet::Pace::Backlog).expect("the fleet starts");
     loop {
         fleet.phase_end().await;
         let faults = world.stack.cosmos().faults();
@@ -47,10 +37,7 @@ async fn throttling_errors_and_lost_replies_change_nothing() {
             break;
         }
     }
-    assert!(
-        world.files("dead-letters").is_empty(),
-        "trouble is never dead-lettered"
-    );
+    assert!(world.files("dead-letters").is_empty(), "trouble is never dead-lettered");
     daemon.stop().await.expect("exit code 0");
 }
 
@@ -60,14 +47,7 @@ async fn an_outage_of_the_store_shows_in_readiness_and_passes() {
     let mut daemon = world.start().await;
     world.apply(create("pump"));
     world.equal().await;
-    world
-        .stack
-        .cosmos()
-        .set_faults(Faults {
-            outage: true,
-            ..Faults::default()
-        })
-        .expect("valid");
+    world.stack.cosmos().set_faults(Faults { outage: true, ..Faults::default() }).expect("valid");
     for step in 0..20 {
         world.apply(report("pump", json!({"step": step})));
     }
@@ -93,9 +73,7 @@ async fn connections_that_drop_and_links_that_close_are_rebuilt_where_they_stood
     let mut daemon = world.start().await;
     world.replays(32);
     let fleet = world.stack.fleet();
-    fleet
-        .start(plan(40, 3_000, 32), devkit::fleet::Pace::Rate(1_500.0))
-        .expect("the fleet starts");
+    fleet.start(plan(40, 3_000, 32), devkit::fleet::Pace::Rate(1_500.0)).expect("the fleet starts");
     let faults = world.stack.broker().faults();
     let twins = world.stack.endpoints().twin_changes_hub.clone();
     let rebuilt = |rounds: u64| {
@@ -108,11 +86,7 @@ async fn connections_that_drop_and_links_that_close_are_rebuilt_where_they_stood
     for partition in 0..2 {
         for condition in [None, Some("amqp:link:detach-forced")] {
             // The link has to be there again before it can be closed.
-            while faults
-                .close_receivers(&twins, partition, condition)
-                .expect("exists")
-                == 0
-            {
+            while faults.close_receivers(&twins, partition, condition).expect("exists") == 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }
@@ -135,18 +109,12 @@ async fn connections_that_drop_and_links_that_close_are_rebuilt_where_they_stood
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_throttling_store_is_used_up_to_its_limit_and_loses_nothing() {
-    let options = devkit::stack::Options {
-        throughput: Some(2_000),
-        ..Default::default()
-    };
+    let options = devkit::stack::Options { throughput: Some(2_000), ..Default::default() };
     let world = World::with(options, "").await;
     let mut daemon = world.start().await;
     world.fleet(plan(60, 1_000, 33)).await;
     let sample = daemon.sample().await.expect("metrics");
-    assert!(
-        sample.count("twinsync_writes_total", "outcome=\"throttled\"") > 0,
-        "the test did throttle"
-    );
+    assert!(sample.count("twinsync_writes_total", "outcome=\"throttled\"") > 0, "the test did throttle");
     assert!(world.files("dead-letters").is_empty());
     daemon.stop().await.expect("exit code 0");
 }

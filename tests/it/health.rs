@@ -30,10 +30,8 @@ async fn probes_and_metrics_answer() {
     );
     assert!(sample.count("twinsync_writes_total", "outcome=\"written\"") >= 1);
     assert!(sample.sum("twinsync_request_units_total", "") > 0.0);
-    until(&mut daemon, "lag is nought when idle", |sample| {
-        sample.sum("twinsync_lag_events", "") == 0.0
-    })
-    .await;
+    until(&mut daemon, "lag is nought when idle", |sample| sample.sum("twinsync_lag_events", "") == 0.0)
+        .await;
     let (_, text) = daemon.get("/metrics").await.expect("answers");
     assert!(!text.contains("pump"), "no device id is a label");
     daemon.stop().await.expect("exit code 0");

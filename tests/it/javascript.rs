@@ -27,10 +27,7 @@ async fn cosmos(judges: &Judges, world: &World, command: &str, options: &[&str])
         &endpoints.container,
     ];
     arguments.extend_from_slice(options);
-    judges
-        .run("cosmos.mjs", &arguments, &[], LIMIT)
-        .await
-        .expect("the judge runs")
+    judges.run("cosmos.mjs", &arguments, &[], LIMIT).await.expect("the judge runs")
 }
 
 async fn publish(judges: &Judges, world: &World, hub: &str, events: &[Value]) {
@@ -38,38 +35,17 @@ async fn publish(judges: &Judges, world: &World, hub: &str, events: &[Value]) {
     let connection = format!(
         "Endpoint=sb://{address};SharedAccessKeyName=devkit;SharedAccessKey=ZGV2a2l0;UseDevelopmentEmulator=true"
     );
-    let arguments = [
-        "publish",
-        "--connection",
-        &connection,
-        "--hub",
-        hub,
-        "--partition-key",
-        "js-pump",
-    ];
-    let output = judges
-        .run("eventhubs.mjs", &arguments, events, LIMIT)
-        .await
-        .expect("the judge runs");
+    let arguments = ["publish", "--connection", &connection, "--hub", hub, "--partition-key", "js-pump"];
+    let output = judges.run("eventhubs.mjs", &arguments, events, LIMIT).await.expect("the judge runs");
     assert!(output.success, "{output:?}");
 }
 
 /// The `resource` of the documents that the JavaScript client's query finds.
 async fn documents(judges: &Judges, world: &World) -> Vec<Value> {
     let query = "SELECT * FROM c WHERE c.deviceId = 'js-pump'";
-    let output = cosmos(
-        judges,
-        world,
-        "query",
-        &["--query", query, "--partition-key", "js-pump"],
-    )
-    .await;
+    let output = cosmos(judges, world, "query", &["--query", query, "--partition-key", "js-pump"]).await;
     assert!(output.success, "{output:?}");
-    output
-        .lines
-        .into_iter()
-        .filter_map(|line| line.get("resource").cloned())
-        .collect()
+    output.lines.into_iter().filter_map(|line| line.get("resource").cloned()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,13 +85,7 @@ async fn a_device_published_from_javascript_is_read_from_javascript() {
         json!({"version": 3, "properties": {"reported": {"rate": 0.1, "gone": null, "$version": 2}}}),
     );
     publish(&judges, &world, &endpoints.lifecycle_hub, &[created]).await;
-    publish(
-        &judges,
-        &world,
-        &endpoints.twin_changes_hub,
-        &[updated.clone(), updated],
-    )
-    .await;
+    publish(&judges, &world, &endpoints.twin_changes_hub, &[updated.clone(), updated]).await;
     let started = Instant::now();
     let document = loop {
         let found = documents(&judges, &world).await;
@@ -130,10 +100,7 @@ async fn a_device_published_from_javascript_is_read_from_javascript() {
     assert_eq!(document["id"], "js-pump");
     assert_eq!(document["hubName"], "js-hub");
     assert_eq!(document["tags"], json!({"site": "north"}));
-    assert_eq!(
-        document["properties"]["reported"],
-        json!({"rate": 0.1, "$version": 2, "$metadata": {}})
-    );
+    assert_eq!(document["properties"]["reported"], json!({"rate": 0.1, "$version": 2, "$metadata": {}}));
     assert_eq!(document["sync"].get("flags"), None);
     daemon.stop().await.expect("exit code 0");
 }
@@ -159,21 +126,12 @@ async fn the_cosmos_host_answers_the_javascript_client_as_cosmos_does() {
         &endpoints.container,
     ];
     let document = json!({"id": "a", "deviceId": "d", "value": 1});
-    let upserted = judges
-        .run("cosmos.mjs", &arguments, &[document], LIMIT)
-        .await
-        .expect("the judge runs");
+    let upserted = judges.run("cosmos.mjs", &arguments, &[document], LIMIT).await.expect("the judge runs");
     assert!(upserted.success, "{upserted:?}");
     let which = ["--id", "a", "--partition-key", "d"];
     let read = cosmos(&judges, &world, "read", &which).await;
-    assert!(
-        read.success && format!("{:?}", read.lines).contains("\"value\": Number(1)"),
-        "{read:?}"
-    );
+    assert!(read.success && format!("{:?}", read.lines).contains("\"value\": Number(1)"), "{read:?}");
     let stale = cosmos(&judges, &world, "replace-stale", &which).await;
     let last = stale.lines.last().expect("an error");
-    assert_eq!(
-        last["error"]["code"], 412,
-        "the second replace on one ETag is refused: {stale:?}"
-    );
+    assert_eq!(last["error"]["code"], 412, "the second replace on one ETag is refused: {stale:?}");
 }

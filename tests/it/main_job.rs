@@ -38,43 +38,21 @@ async fn bodies_that_say_less_are_enough() {
 /// With both routes on one Event Hub the order of a device's events is known, however fast it is re-created.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_hub_keeps_up_with_devices_that_are_recreated_at_once() {
-    let hubs = HubNames {
-        lifecycle: "all".to_owned(),
-        twin_changes: "all".to_owned(),
-    };
-    let world = World::with(
-        Options {
-            hubs,
-            ..Options::default()
-        },
-        "",
-    )
-    .await;
+    let hubs = HubNames { lifecycle: "all".to_owned(), twin_changes: "all".to_owned() };
+    let world = World::with(Options { hubs, ..Options::default() }, "").await;
     let daemon = world.start().await;
     world.replays(13);
     let module = TwinId::module("pump", "m").expect("a valid id");
     for round in 0..40 {
         world.apply(create("pump"));
-        world.apply(Operation::Create {
-            id: module.clone(),
-            twin: Some(json!({"tags": {"round": round}})),
-        });
+        world.apply(Operation::Create { id: module.clone(), twin: Some(json!({"tags": {"round": round}})) });
         for step in 0..round % 5 {
-            world.apply(report(
-                "pump",
-                json!({"round": round, "nested": {"step": step, "gone": null}}),
-            ));
-            world.apply(Operation::Report {
-                id: module.clone(),
-                patch: json!({"step": step}),
-            });
+            world.apply(report("pump", json!({"round": round, "nested": {"step": step, "gone": null}})));
+            world.apply(Operation::Report { id: module.clone(), patch: json!({"step": step}) });
         }
         if round % 3 == 0 {
             let twin = json!({"tags": {"site": "north"}, "properties": {"desired": {"rate": round}}});
-            world.apply(Operation::Replace {
-                id: device("pump"),
-                twin,
-            });
+            world.apply(Operation::Replace { id: device("pump"), twin });
         }
         if round < 39 {
             world.apply(Operation::Delete { id: device("pump") });
@@ -92,18 +70,10 @@ async fn modules_have_documents_of_their_own_and_go_with_their_device() {
     let modules = ["a", "b"].map(|name| TwinId::module("edge", name).expect("a valid id"));
     world.apply(create("edge"));
     for module in &modules {
-        world.apply(Operation::Create {
-            id: module.clone(),
-            twin: None,
-        });
-        world.apply(Operation::Report {
-            id: module.clone(),
-            patch: json!({"of": module.module_id()}),
-        });
+        world.apply(Operation::Create { id: module.clone(), twin: None });
+        world.apply(Operation::Report { id: module.clone(), patch: json!({"of": module.module_id()}) });
     }
-    world.apply(Operation::Delete {
-        id: modules[0].clone(),
-    });
+    world.apply(Operation::Delete { id: modules[0].clone() });
     let judged = world.equal().await;
     assert_eq!(
         (judged.twins, judged.tombstones),

@@ -38,20 +38,13 @@ async fn poison_is_kept_with_its_own_bytes_and_its_partition_goes_on() {
     let world = World::new().await;
     let mut daemon = world.start().await;
     let twins = world.stack.endpoints().twin_changes_hub.clone();
-    let deep = format!(
-        "{{\"version\":3,\"tags\":{}{}}}",
-        "{\"a\":".repeat(200) + "1",
-        "}".repeat(200)
-    );
+    let deep = format!("{{\"version\":3,\"tags\":{}{}}}", "{\"a\":".repeat(200) + "1", "}".repeat(200));
     let mut no_device = twin_change("x", b"{\"version\":3}");
     no_device.application_properties.remove("deviceId");
     no_device.annotations.remove("iothub-connection-device-id");
     let poison = [
         ("not_json", twin_change("pump", b"{\"version\":")),
-        (
-            "not_utf8",
-            twin_change("pump", b"{\"version\":3,\"tags\":{\"a\":\"\xff\"}}"),
-        ),
+        ("not_utf8", twin_change("pump", b"{\"version\":3,\"tags\":{\"a\":\"\xff\"}}")),
         ("not_an_object", twin_change("pump", b"[1]")),
         ("too_deep", twin_change("pump", deep.as_bytes())),
         ("no_version", twin_change("pump", b"{\"tags\":{}}")),
@@ -60,11 +53,7 @@ async fn poison_is_kept_with_its_own_bytes_and_its_partition_goes_on() {
     world.apply(create("pump"));
     for (step, (_, event)) in poison.iter().enumerate() {
         // The same partition key as the good events around it.
-        world
-            .stack
-            .broker()
-            .append(&twins, "pump", event.clone())
-            .expect("appended");
+        world.stack.broker().append(&twins, "pump", event.clone()).expect("appended");
         world.apply(report("pump", json!({"step": step})));
     }
     world.equal().await;
@@ -80,15 +69,9 @@ async fn poison_is_kept_with_its_own_bytes_and_its_partition_goes_on() {
     for (reason, event) in &poison {
         let letter = letters.iter().find(|letter| letter["reason"] == *reason);
         let letter = letter.unwrap_or_else(|| panic!("no letter for {reason}: {letters:?}"));
-        assert!(
-            letter.to_string().contains("updateTwin"),
-            "properties are kept: {letter}"
-        );
+        assert!(letter.to_string().contains("updateTwin"), "properties are kept: {letter}");
         if let Ok(text) = std::str::from_utf8(&event.body) {
-            assert!(
-                letter.to_string().contains(&json!(text).to_string()),
-                "its own body is kept: {letter}"
-            );
+            assert!(letter.to_string().contains(&json!(text).to_string()), "its own body is kept: {letter}");
         }
     }
     assert_eq!(letters.len(), poison.len());
@@ -102,32 +85,20 @@ async fn what_is_not_ours_is_counted_and_passed_over() {
     let twins = world.stack.endpoints().twin_changes_hub.clone();
     let source = |source: &str, body: &[u8]| {
         let mut event = twin_change("pump", body);
-        event
-            .annotations
-            .insert("iothub-message-source".to_owned(), Value::from(source));
+        event.annotations.insert("iothub-message-source".to_owned(), Value::from(source));
         event
     };
     let others = [
         source("Telemetry", b"21.5"),
         source("deviceConnectionStateEvents", b"{}"),
         // Shares its operation's name with twin changes; its body is a JSON Patch.
-        source(
-            "digitalTwinChangeEvents",
-            b"[{\"op\":\"add\",\"path\":\"/a\",\"value\":1}]",
-        ),
+        source("digitalTwinChangeEvents", b"[{\"op\":\"add\",\"path\":\"/a\",\"value\":1}]"),
         source("deviceJobLifecycleEvents", b"{}"),
-        Event {
-            body: b"anything".to_vec(),
-            ..Event::default()
-        },
+        Event { body: b"anything".to_vec(), ..Event::default() },
     ];
     world.apply(create("pump"));
     for event in &others {
-        world
-            .stack
-            .broker()
-            .append(&twins, "pump", event.clone())
-            .expect("appended");
+        world.stack.broker().append(&twins, "pump", event.clone()).expect("appended");
     }
     world.apply(report("pump", json!({"still": "here"})));
     world.equal().await;
@@ -147,12 +118,7 @@ async fn a_message_that_is_no_amqp_is_skipped_once() {
     world.apply(create("pump"));
     for step in 0..3 {
         for partition in 0..2 {
-            world
-                .stack
-                .broker()
-                .faults()
-                .append_undecodable(&twins, partition)
-                .expect("appended");
+            world.stack.broker().faults().append_undecodable(&twins, partition).expect("appended");
         }
         world.apply(report("pump", json!({"step": step})));
     }
@@ -162,10 +128,6 @@ async fn a_message_that_is_no_amqp_is_skipped_once() {
     })
     .await;
     let sample = daemon.sample().await.expect("metrics");
-    assert_eq!(
-        sample.count("twinsync_partition_rebuilds_total", ""),
-        0,
-        "the link stays"
-    );
+    assert_eq!(sample.count("twinsync_partition_rebuilds_total", ""), 0, "the link stays");
     daemon.stop().await.expect("exit code 0");
 }

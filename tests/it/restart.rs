@@ -25,20 +25,10 @@ async fn sigterm_commits_what_was_done_and_the_next_run_goes_on_from_there() {
     assert_eq!(missed, 26);
     let mut daemon = world.start().await;
     world.equal().await;
-    until(&mut daemon, "nothing is left", |sample| {
-        sample.count("twinsync_events_total", "") >= missed
-    })
-    .await;
-    let handled = daemon
-        .sample()
-        .await
-        .expect("metrics")
-        .count("twinsync_events_total", "");
+    until(&mut daemon, "nothing is left", |sample| sample.count("twinsync_events_total", "") >= missed).await;
+    let handled = daemon.sample().await.expect("metrics").count("twinsync_events_total", "");
     // The first run may have been stopped with repeats of its last events still unread.
-    assert!(
-        handled <= missed + 40,
-        "it went on from its checkpoint and not from the start: {handled}"
-    );
+    assert!(handled <= missed + 40, "it went on from its checkpoint and not from the start: {handled}");
     daemon.stop().await.expect("exit code 0");
 }
 
@@ -46,11 +36,7 @@ async fn sigterm_commits_what_was_done_and_the_next_run_goes_on_from_there() {
 async fn a_killed_daemon_loses_nothing() {
     let world = World::with(Default::default(), "[checkpoint]\ninterval = \"200ms\"\n").await;
     world.replays(22);
-    world
-        .stack
-        .fleet()
-        .start(plan(50, 4_000, 22), Pace::Rate(1_500.0))
-        .expect("the fleet starts");
+    world.stack.fleet().start(plan(50, 4_000, 22), Pace::Rate(1_500.0)).expect("the fleet starts");
     // Three times in the middle of the work, wherever it happens to stand.
     for round in 1..=3_u64 {
         let mut daemon = world.start().await;
@@ -85,23 +71,12 @@ async fn stopping_during_an_outage_ends_at_the_deadline_and_loses_nothing() {
     world.stack.cosmos().set_faults(faults).expect("valid");
     world.apply(create("second"));
     world.apply(Operation::Delete { id: device("first") });
-    until(&mut daemon, "events are held", |sample| {
-        sample.count("twinsync_in_flight_events", "") > 0
-    })
-    .await;
+    until(&mut daemon, "events are held", |sample| sample.count("twinsync_in_flight_events", "") > 0).await;
     let started = Instant::now();
     daemon.stop().await.expect("exit code 0");
-    assert!(
-        started.elapsed() < Duration::from_secs(15),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
 
-    world
-        .stack
-        .cosmos()
-        .set_faults(Default::default())
-        .expect("valid");
+    world.stack.cosmos().set_faults(Default::default()).expect("valid");
     let daemon = world.start().await;
     let judged = world.equal().await;
     assert_eq!((judged.twins, judged.tombstones), (1, 1), "{judged}");
@@ -118,10 +93,7 @@ async fn a_second_signal_ends_at_once() {
     faults.outage = true;
     world.stack.cosmos().set_faults(faults).expect("valid");
     world.apply(create("second"));
-    until(&mut daemon, "an event is held", |sample| {
-        sample.count("twinsync_in_flight_events", "") > 0
-    })
-    .await;
+    until(&mut daemon, "an event is held", |sample| sample.count("twinsync_in_flight_events", "") > 0).await;
     daemon.signal().await.expect("the first signal");
     while !daemon.log().contains("stopping") {
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -38,19 +38,11 @@ impl World {
 
     /// With other options of the local Azure, and more TOML for the daemon.
     pub(crate) async fn with(options: Options, more: &str) -> Self {
-        let stack = Box::pin(Stack::start(Options {
-            partitions: 2,
-            ..options
-        }))
-        .await
-        .expect("devkit starts");
+        let stack =
+            Box::pin(Stack::start(Options { partitions: 2, ..options })).await.expect("devkit starts");
         let directory = tempfile::tempdir().expect("a directory");
         let setup = Setup::new(Path::new(PROGRAM), directory.path(), stack.endpoints(), more);
-        Self {
-            setup: setup.expect("configuration is written"),
-            stack,
-            directory,
-        }
+        Self { setup: setup.expect("configuration is written"), stack, directory }
     }
 
     pub(crate) async fn start(&self) -> Daemon {
@@ -59,10 +51,7 @@ impl World {
 
     /// The hub performs an operation.
     pub(crate) fn apply(&self, operation: Operation) {
-        self.stack
-            .hub()
-            .apply(&operation)
-            .unwrap_or_else(|error| panic!("{operation:?}: {error:?}"));
+        self.stack.hub().apply(&operation).unwrap_or_else(|error| panic!("{operation:?}: {error:?}"));
     }
 
     /// A fleet with duplicates and ordered replays; between its phases the daemon catches up.
@@ -83,12 +72,7 @@ impl World {
 
     /// Duplicates and ordered replays on every stream from here on.
     pub(crate) fn replays(&self, seed: u64) {
-        let faults = DeliveryFaults {
-            seed,
-            duplicate: 0.05,
-            replay: 0.05,
-            ..DeliveryFaults::default()
-        };
+        let faults = DeliveryFaults { seed, duplicate: 0.05, replay: 0.05, ..DeliveryFaults::default() };
         self.stack.hub().set_delivery_faults(faults);
     }
 
@@ -96,9 +80,7 @@ impl World {
     pub(crate) async fn equal(&self) -> Report {
         let started = Instant::now();
         loop {
-            let report = Box::pin(verify(self.stack.endpoints()))
-                .await
-                .expect("both can be read");
+            let report = Box::pin(verify(self.stack.endpoints())).await.expect("both can be read");
             if report.is_equal() && report.flagged == 0 {
                 return report;
             }
@@ -117,11 +99,7 @@ impl World {
         fn collect(directory: &Path, files: &mut Vec<std::path::PathBuf>) {
             for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
                 let path = entry.path();
-                if path.is_dir() {
-                    collect(&path, files)
-                } else {
-                    files.push(path)
-                }
+                if path.is_dir() { collect(&path, files) } else { files.push(path) }
             }
         }
         let mut files = Vec::new();
@@ -143,22 +121,13 @@ pub(crate) async fn until(
         if condition(&sample) {
             return;
         }
-        assert!(
-            started.elapsed() < LIMIT,
-            "never: {what}\n{sample:?}\n{}",
-            daemon.log()
-        );
+        assert!(started.elapsed() < LIMIT, "never: {what}\n{sample:?}\n{}", daemon.log());
         tokio::time::sleep(LOOK).await;
     }
 }
 
 pub(crate) fn plan(devices: usize, events: u64, seed: u64) -> Plan {
-    Plan {
-        devices,
-        events,
-        seed,
-        ..Plan::default()
-    }
+    Plan { devices, events, seed, ..Plan::default() }
 }
 
 pub(crate) fn device(id: &str) -> TwinId {
@@ -166,15 +135,9 @@ pub(crate) fn device(id: &str) -> TwinId {
 }
 
 pub(crate) fn create(id: &str) -> Operation {
-    Operation::Create {
-        id: device(id),
-        twin: None,
-    }
+    Operation::Create { id: device(id), twin: None }
 }
 
 pub(crate) fn report(id: &str, patch: Value) -> Operation {
-    Operation::Report {
-        id: device(id),
-        patch,
-    }
+    Operation::Report { id: device(id), patch }
 }

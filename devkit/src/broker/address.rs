@@ -41,14 +41,9 @@ impl Node {
         match segments.as_slice() {
             ["$cbs"] => Some(Self::TokenService),
             ["$management"] | [_, "$management"] => Some(Self::Management),
-            [hub] if !hub.is_empty() => Some(Self::Hub {
-                hub: (*hub).to_owned(),
-            }),
+            [hub] if !hub.is_empty() => Some(Self::Hub { hub: (*hub).to_owned() }),
             [hub, partitions, partition] if partitions.eq_ignore_ascii_case("partitions") => {
-                Some(Self::Partition {
-                    hub: (*hub).to_owned(),
-                    partition: (*partition).to_owned(),
-                })
+                Some(Self::Partition { hub: (*hub).to_owned(), partition: (*partition).to_owned() })
             }
             [hub, groups, group, partitions, partition]
                 if groups.eq_ignore_ascii_case("consumergroups")
@@ -82,18 +77,10 @@ mod tests {
         ] {
             assert_eq!(Node::parse(address).as_ref(), Some(&subscription), "{address}");
         }
-        assert_eq!(
-            Node::parse("amqps://host/twins"),
-            Some(Node::Hub {
-                hub: "twins".to_owned()
-            })
-        );
+        assert_eq!(Node::parse("amqps://host/twins"), Some(Node::Hub { hub: "twins".to_owned() }));
         assert_eq!(
             Node::parse("twins/Partitions/0"),
-            Some(Node::Partition {
-                hub: "twins".to_owned(),
-                partition: "0".to_owned()
-            })
+            Some(Node::Partition { hub: "twins".to_owned(), partition: "0".to_owned() })
         );
         assert_eq!(Node::parse("$cbs"), Some(Node::TokenService));
         assert_eq!(Node::parse("$management"), Some(Node::Management));
@@ -101,15 +88,7 @@ mod tests {
 
     #[test]
     fn anything_else_is_no_node() {
-        for address in [
-            "",
-            "/",
-            "amqps://host",
-            "amqps://host/",
-            "twins/Partitions",
-            "a/b/c/d/e",
-            "a/b",
-        ] {
+        for address in ["", "/", "amqps://host", "amqps://host/", "twins/Partitions", "a/b/c/d/e", "a/b"] {
             assert_eq!(Node::parse(address), None, "{address}");
         }
     }

@@ -134,11 +134,7 @@ struct AnyIdentity;
 
 impl SaslAcceptor for AnyIdentity {
     fn mechanisms(&self) -> Array<Symbol> {
-        Array(
-            ["MSSBCBS", "ANONYMOUS", "PLAIN", "EXTERNAL"]
-                .map(Symbol::from)
-                .to_vec(),
-        )
+        Array(["MSSBCBS", "ANONYMOUS", "PLAIN", "EXTERNAL"].map(Symbol::from).to_vec())
     }
 
     fn on_init(&mut self, _init: SaslInit) -> SaslServerFrame {
@@ -151,8 +147,5 @@ impl SaslAcceptor for AnyIdentity {
 }
 
 fn outcome(code: SaslCode) -> SaslServerFrame {
-    SaslServerFrame::Outcome(SaslOutcome {
-        code,
-        additional_data: None,
-    })
+    SaslServerFrame::Outcome(SaslOutcome { code, additional_data: None })
 }

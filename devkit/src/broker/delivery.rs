@@ -104,15 +104,7 @@ async fn send(sender: &mut Sender, entry: &Entry) -> Result<(), SendError> {
     match &entry.payload {
         Payload::Encoded(bytes) => {
             let message = wire::decode(bytes)?;
-            link::send(
-                sender,
-                &Sendable {
-                    message,
-                    message_format: 0,
-                    settled: None,
-                },
-            )
-            .await
+            link::send(sender, &Sendable { message, message_format: 0, settled: None }).await
         }
         Payload::Undecodable => link::send(sender, &wire::undecodable()).await,
     }

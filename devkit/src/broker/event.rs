@@ -105,16 +105,11 @@ impl From<Value> for SimpleValue {
 impl Event {
     /// The AMQP message of this event; `partition_key` becomes the annotation that readers see.
     pub(super) fn into_message(self, partition_key: &str) -> Message {
-        let mut annotations: Annotations = self
-            .annotations
-            .into_iter()
-            .map(|(name, value)| (OwnedKey::from(name), value.into()))
-            .collect();
+        let mut annotations: Annotations =
+            self.annotations.into_iter().map(|(name, value)| (OwnedKey::from(name), value.into())).collect();
         if !partition_key.is_empty() {
-            annotations.insert(
-                OwnedKey::from(wire::PARTITION_KEY),
-                AmqpValue::String(partition_key.to_owned()),
-            );
+            annotations
+                .insert(OwnedKey::from(wire::PARTITION_KEY), AmqpValue::String(partition_key.to_owned()));
         }
         let properties = Properties {
             user_id: self.user_id.map(Binary::from),
@@ -125,10 +120,7 @@ impl Event {
         };
         let application_properties = (!self.application_properties.is_empty()).then(|| {
             ApplicationProperties(
-                self.application_properties
-                    .into_iter()
-                    .map(|(name, value)| (name, value.into()))
-                    .collect(),
+                self.application_properties.into_iter().map(|(name, value)| (name, value.into())).collect(),
             )
         });
         Message {

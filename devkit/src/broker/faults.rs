@@ -81,68 +81,40 @@ impl Faults {
             let condition = ErrorCondition::Custom(Symbol::from(condition));
             definitions::Error::new(condition, "closed by a fault of the test".to_owned(), None)
         });
-        Ok(self
-            .namespace
-            .hub(hub)?
-            .lane(partition)?
-            .readers
-            .close_all(&error))
+        Ok(self.namespace.hub(hub)?.lane(partition)?.readers.close_all(&error))
     }
 
     /// Answers the next `count` put-token requests with 401.
     pub fn refuse_tokens(&self, count: u32) {
-        self.namespace
-            .switches
-            .tokens_to_refuse
-            .store(count, Ordering::Release);
+        self.namespace.switches.tokens_to_refuse.store(count, Ordering::Release);
     }
 
     /// Closes the `$cbs` links instead of answering the next `count` put-token requests.
     pub fn close_token_links(&self, count: u32) {
-        self.namespace
-            .switches
-            .tokens_to_leave
-            .store(count, Ordering::Release);
+        self.namespace.switches.tokens_to_leave.store(count, Ordering::Release);
     }
 
     /// Holds back all deliveries of a partition, while connections and links stay up: what a half-open
     /// connection looks like to a reader. What is on its way already still arrives.
     pub fn stall(&self, hub: &str, partition: u16) -> Result<(), Error> {
-        self.namespace
-            .hub(hub)?
-            .lane(partition)?
-            .partition
-            .set_stalled(true);
+        self.namespace.hub(hub)?.lane(partition)?.partition.set_stalled(true);
         Ok(())
     }
 
     /// Ends [`Self::stall`].
     pub fn release(&self, hub: &str, partition: u16) -> Result<(), Error> {
-        self.namespace
-            .hub(hub)?
-            .lane(partition)?
-            .partition
-            .set_stalled(false);
+        self.namespace.hub(hub)?.lane(partition)?.partition.set_stalled(false);
         Ok(())
     }
 
     /// Appends a delivery that no client can decode as an AMQP message; returns its sequence number.
     pub fn append_undecodable(&self, hub: &str, partition: u16) -> Result<i64, Error> {
-        Ok(self
-            .namespace
-            .hub(hub)?
-            .lane(partition)?
-            .partition
-            .append_undecodable())
+        Ok(self.namespace.hub(hub)?.lane(partition)?.partition.append_undecodable())
     }
 
     /// Drops a partition's events before a sequence number, as the end of their retention does.
     pub fn expire_before(&self, hub: &str, partition: u16, sequence_number: i64) -> Result<(), Error> {
-        self.namespace
-            .hub(hub)?
-            .lane(partition)?
-            .partition
-            .expire_before(sequence_number);
+        self.namespace.hub(hub)?.lane(partition)?.partition.expire_before(sequence_number);
         Ok(())
     }
 
@@ -200,9 +172,7 @@ impl Switches {
 }
 
 fn take_one(count: &AtomicU32) -> bool {
-    count
-        .fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| count.checked_sub(1))
-        .is_ok()
+    count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| count.checked_sub(1)).is_ok()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -40,11 +40,7 @@ fn add(block: &[u8], (a, b, c): (u32, u32, u32)) -> (u32, u32, u32) {
             word | u32::from(byte) << (8 * index)
         })
     };
-    (
-        a.wrapping_add(word(0)),
-        b.wrapping_add(word(4)),
-        c.wrapping_add(word(8)),
-    )
+    (a.wrapping_add(word(0)), b.wrapping_add(word(4)), c.wrapping_add(word(8)))
 }
 
 fn mix(mut a: u32, mut b: u32, mut c: u32) -> (u32, u32, u32) {

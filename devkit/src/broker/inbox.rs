@@ -55,10 +55,7 @@ struct Pending {
 
 impl Inbox {
     pub(super) fn new(receiver: Receiver) -> Self {
-        Self {
-            receiver,
-            outcomes: VecDeque::new(),
-        }
+        Self { receiver, outcomes: VecDeque::new() }
     }
 
     /// The next delivery that is a message; others are rejected. `None` when the client has ended the link, which
@@ -101,11 +98,7 @@ impl Inbox {
 
     /// Sends the outcome of a delivery, a little later.
     pub(super) fn settle(&mut self, delivery: DeliveryInfo, outcome: Outcome) {
-        self.outcomes.push_back(Pending {
-            due: Instant::now() + OUTCOME_DELAY,
-            delivery,
-            outcome,
-        });
+        self.outcomes.push_back(Pending { due: Instant::now() + OUTCOME_DELAY, delivery, outcome });
     }
 
     /// Closes the link on our own account, after its outcomes: a client waits for them even on a closed link.

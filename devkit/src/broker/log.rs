@@ -102,9 +102,7 @@ impl Partition {
 
     /// Stamps the message, appends it, and wakes the readers.
     pub(super) fn append(&self, message: Message) -> Result<i64, serde_amqp::Error> {
-        let sequence_number = self
-            .lock()
-            .append(message, self.limit_bytes.load(Ordering::Relaxed))?;
+        let sequence_number = self.lock().append(message, self.limit_bytes.load(Ordering::Relaxed))?;
         self.changed.notify_waiters();
         Ok(sequence_number)
     }
@@ -114,11 +112,7 @@ impl Partition {
         let sequence_number = {
             let mut log = self.lock();
             let stamp = log.next_stamp();
-            log.push(
-                stamp,
-                Payload::Undecodable,
-                self.limit_bytes.load(Ordering::Relaxed),
-            );
+            log.push(stamp, Payload::Undecodable, self.limit_bytes.load(Ordering::Relaxed));
             stamp.sequence_number
         };
         self.changed.notify_waiters();
@@ -225,11 +219,7 @@ impl Log {
 
     fn push(&mut self, stamp: Stamp, payload: Payload, limit_bytes: usize) {
         let bytes = payload.size() + OVERHEAD_BYTES;
-        self.records.push_back(Record {
-            offset: stamp.offset,
-            enqueued_at: stamp.enqueued_at,
-            payload,
-        });
+        self.records.push_back(Record { offset: stamp.offset, enqueued_at: stamp.enqueued_at, payload });
         self.bytes += bytes;
         self.last_offset = stamp.offset;
         self.next_offset = stamp.offset + bytes as i64;
@@ -257,10 +247,11 @@ impl Log {
         let skipped = usize::try_from(cursor - self.first_sequence_number).unwrap_or(0);
         let first = self.first_sequence_number + skipped as i64;
         let records = self.records.iter().skip(skipped).take(limit);
-        entries.extend((first..).zip(records).map(|(sequence_number, record)| Entry {
-            sequence_number,
-            payload: record.payload.clone(),
-        }));
+        entries.extend(
+            (first..)
+                .zip(records)
+                .map(|(sequence_number, record)| Entry { sequence_number, payload: record.payload.clone() }),
+        );
     }
 
     fn resolve(&self, position: Position) -> Result<i64, BeyondEnd> {
@@ -269,41 +260,29 @@ impl Log {
         match position {
             Position::Earliest => Ok(self.first_sequence_number),
             Position::Latest => Ok(self.next_sequence_number()),
-            Position::Offset(bound) if bound.value > self.last_offset => Err(BeyondEnd {
-                what: "offset",
-                supplied: bound.value,
-                last: self.last_offset,
-            }),
-            Position::Offset(bound) => Ok(at(self
-                .records
-                .partition_point(|record| before(record.offset, bound)))),
-            Position::SequenceNumber(bound) if bound.value > last_sequence_number => Err(BeyondEnd {
-                what: "sequence number",
-                supplied: bound.value,
-                last: last_sequence_number,
-            }),
+            Position::Offset(bound) if bound.value > self.last_offset => {
+                Err(BeyondEnd { what: "offset", supplied: bound.value, last: self.last_offset })
+            }
+            Position::Offset(bound) => {
+                Ok(at(self.records.partition_point(|record| before(record.offset, bound))))
+            }
+            Position::SequenceNumber(bound) if bound.value > last_sequence_number => {
+                Err(BeyondEnd { what: "sequence number", supplied: bound.value, last: last_sequence_number })
+            }
             Position::SequenceNumber(bound) => {
-                let wanted = if bound.inclusive {
-                    bound.value
-                } else {
-                    bound.value + 1
-                };
+                let wanted = if bound.inclusive { bound.value } else { bound.value + 1 };
                 Ok(wanted.max(self.first_sequence_number))
             }
-            Position::EnqueuedTime(bound) => Ok(at(self
-                .records
-                .partition_point(|record| before(record.enqueued_at, bound)))),
+            Position::EnqueuedTime(bound) => {
+                Ok(at(self.records.partition_point(|record| before(record.enqueued_at, bound))))
+            }
         }
     }
 }
 
 /// Whether an event with this value lies before the bound.
 fn before(value: i64, bound: Bound) -> bool {
-    if bound.inclusive {
-        value < bound.value
-    } else {
-        value <= bound.value
-    }
+    if bound.inclusive { value < bound.value } else { value <= bound.value }
 }
 
 fn now() -> i64 {

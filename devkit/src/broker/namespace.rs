@@ -56,11 +56,7 @@ impl Namespace {
             }
             hubs.insert(key(&hub.name), Arc::new(hub));
         }
-        Ok(Self {
-            hubs,
-            accepted_token: options.accepted_token,
-            switches: Switches::default(),
-        })
+        Ok(Self { hubs, accepted_token: options.accepted_token, switches: Switches::default() })
     }
 
     pub(super) fn hubs(&self) -> impl Iterator<Item = &Arc<Hub>> {
@@ -68,26 +64,19 @@ impl Namespace {
     }
 
     pub(super) fn hub(&self, name: &str) -> Result<&Arc<Hub>, Error> {
-        self.hubs
-            .get(&key(name))
-            .ok_or_else(|| Error::UnknownHub { hub: name.to_owned() })
+        self.hubs.get(&key(name)).ok_or_else(|| Error::UnknownHub { hub: name.to_owned() })
     }
 
     /// Whether this is the token that the broker wants to see.
     pub(super) fn accepts(&self, token: &str) -> bool {
-        self.accepted_token
-            .as_deref()
-            .is_none_or(|accepted| accepted == token)
+        self.accepted_token.as_deref().is_none_or(|accepted| accepted == token)
     }
 }
 
 impl Hub {
     fn new(options: HubOptions) -> Result<Self, Error> {
         if options.partitions == 0 || options.partitions > MAXIMUM_PARTITIONS {
-            return Err(Error::PartitionCount {
-                hub: options.name,
-                maximum: MAXIMUM_PARTITIONS,
-            });
+            return Err(Error::PartitionCount { hub: options.name, maximum: MAXIMUM_PARTITIONS });
         }
         let lane = |id| Lane {
             partition: Partition::new(id, DEFAULT_PARTITION_BYTES),
@@ -108,12 +97,10 @@ impl Hub {
     }
 
     pub(super) fn lane(&self, partition: u16) -> Result<&Lane, Error> {
-        self.lanes
-            .get(usize::from(partition))
-            .ok_or_else(|| Error::UnknownPartition {
-                hub: self.name.clone(),
-                partition: partition.to_string(),
-            })
+        self.lanes.get(usize::from(partition)).ok_or_else(|| Error::UnknownPartition {
+            hub: self.name.clone(),
+            partition: partition.to_string(),
+        })
     }
 
     /// The partition with this id; ids are decimal numbers without leading zeros.
@@ -121,10 +108,7 @@ impl Hub {
         self.lanes
             .iter()
             .find(|lane| lane.partition.id().to_string() == id)
-            .ok_or_else(|| Error::UnknownPartition {
-                hub: self.name.clone(),
-                partition: id.to_owned(),
-            })
+            .ok_or_else(|| Error::UnknownPartition { hub: self.name.clone(), partition: id.to_owned() })
     }
 
     /// The partition that a key belongs to; without a key the partitions take turns.
@@ -142,10 +126,7 @@ impl Hub {
         std::iter::once(DEFAULT_GROUP)
             .chain(self.groups.iter().map(String::as_str))
             .find(|group| group.eq_ignore_ascii_case(name))
-            .ok_or_else(|| Error::UnknownGroup {
-                hub: self.name.clone(),
-                group: name.to_owned(),
-            })
+            .ok_or_else(|| Error::UnknownGroup { hub: self.name.clone(), group: name.to_owned() })
     }
 }
 

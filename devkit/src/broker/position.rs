@@ -36,9 +36,7 @@ impl Position {
     ///
     /// Blanks around the operator are optional: the Rust client omits them before numbers, others write them.
     pub(super) fn parse(expression: &str) -> Result<Self, InvalidFilter> {
-        Self::parse_expression(expression).ok_or_else(|| InvalidFilter {
-            expression: expression.to_owned(),
-        })
+        Self::parse_expression(expression).ok_or_else(|| InvalidFilter { expression: expression.to_owned() })
     }
 
     fn parse_expression(expression: &str) -> Option<Self> {
@@ -52,18 +50,13 @@ impl Position {
         match (name.trim().strip_prefix("amqp.annotation.")?, value) {
             ("x-opt-offset", "-1") => Some(Self::Earliest),
             ("x-opt-offset", "@latest") => Some(Self::Latest),
-            ("x-opt-offset", value) => Some(Self::Offset(Bound {
-                value: value.parse().ok()?,
-                inclusive,
-            })),
-            ("x-opt-sequence-number", value) => Some(Self::SequenceNumber(Bound {
-                value: value.parse().ok()?,
-                inclusive,
-            })),
-            ("x-opt-enqueued-time", value) => Some(Self::EnqueuedTime(Bound {
-                value: value.parse().ok()?,
-                inclusive,
-            })),
+            ("x-opt-offset", value) => Some(Self::Offset(Bound { value: value.parse().ok()?, inclusive })),
+            ("x-opt-sequence-number", value) => {
+                Some(Self::SequenceNumber(Bound { value: value.parse().ok()?, inclusive }))
+            }
+            ("x-opt-enqueued-time", value) => {
+                Some(Self::EnqueuedTime(Bound { value: value.parse().ok()?, inclusive }))
+            }
             _ => None,
         }
     }
@@ -79,34 +72,13 @@ mod tests {
         for (expression, position) in [
             ("amqp.annotation.x-opt-offset > '-1'", Position::Earliest),
             ("amqp.annotation.x-opt-offset > '@latest'", Position::Latest),
-            (
-                "amqp.annotation.x-opt-offset >'17'",
-                Position::Offset(bound(17, false)),
-            ),
-            (
-                "amqp.annotation.x-opt-offset >= '17'",
-                Position::Offset(bound(17, true)),
-            ),
-            (
-                "amqp.annotation.x-opt-sequence-number >'4'",
-                Position::SequenceNumber(bound(4, false)),
-            ),
-            (
-                "amqp.annotation.x-opt-sequence-number >='4'",
-                Position::SequenceNumber(bound(4, true)),
-            ),
-            (
-                "amqp.annotation.x-opt-sequence-number > '-1'",
-                Position::SequenceNumber(bound(-1, false)),
-            ),
-            (
-                "amqp.annotation.x-opt-enqueued-time > '1000'",
-                Position::EnqueuedTime(bound(1000, false)),
-            ),
-            (
-                "amqp.annotation.x-opt-enqueued-time>='1000'",
-                Position::EnqueuedTime(bound(1000, true)),
-            ),
+            ("amqp.annotation.x-opt-offset >'17'", Position::Offset(bound(17, false))),
+            ("amqp.annotation.x-opt-offset >= '17'", Position::Offset(bound(17, true))),
+            ("amqp.annotation.x-opt-sequence-number >'4'", Position::SequenceNumber(bound(4, false))),
+            ("amqp.annotation.x-opt-sequence-number >='4'", Position::SequenceNumber(bound(4, true))),
+            ("amqp.annotation.x-opt-sequence-number > '-1'", Position::SequenceNumber(bound(-1, false))),
+            ("amqp.annotation.x-opt-enqueued-time > '1000'", Position::EnqueuedTime(bound(1000, false))),
+            ("amqp.annotation.x-opt-enqueued-time>='1000'", Position::EnqueuedTime(bound(1000, true))),
         ] {
             assert_eq!(Position::parse(expression), Ok(position), "{expression}");
         }

@@ -60,9 +60,7 @@ impl Readers {
             }
             (Some(epoch), _) => state.close_group(
                 group,
-                &stolen(format!(
-                    "a receiver with epoch {epoch} was created: this one is disconnected"
-                )),
+                &stolen(format!("a receiver with epoch {epoch} was created: this one is disconnected")),
             ),
             (None, Some(highest)) => {
                 return Err(stolen(format!(
@@ -81,26 +79,14 @@ impl Readers {
         let (close, closure) = oneshot::channel();
         let id = state.next_id;
         state.next_id += 1;
-        state.readers.push(Reader {
-            id,
-            group: group.to_owned(),
-            epoch,
-            close,
-        });
-        Ok(Registration {
-            readers: Arc::clone(self),
-            id,
-            closure,
-        })
+        state.readers.push(Reader { id, group: group.to_owned(), epoch, close });
+        Ok(Registration { readers: Arc::clone(self), id, closure })
     }
 
     /// Closes the link of every reader; returns how many there were.
     pub(super) fn close_all(&self, closure: &Closure) -> usize {
         let readers = std::mem::take(&mut self.lock().readers);
-        readers
-            .into_iter()
-            .filter_map(|reader| reader.close.send(closure.clone()).ok())
-            .count()
+        readers.into_iter().filter_map(|reader| reader.close.send(closure.clone()).ok()).count()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -114,9 +100,8 @@ impl State {
     }
 
     fn close_group(&mut self, group: &str, error: &definitions::Error) {
-        let (leaving, staying) = std::mem::take(&mut self.readers)
-            .into_iter()
-            .partition(|r| r.group == group);
+        let (leaving, staying) =
+            std::mem::take(&mut self.readers).into_iter().partition(|r| r.group == group);
         self.readers = staying;
         let leaving: Vec<Reader> = leaving;
         for reader in leaving {
@@ -188,9 +173,8 @@ mod tests {
     #[test]
     fn readers_without_an_epoch_are_limited_until_one_leaves() {
         let readers = Arc::new(Readers::default());
-        let mut open: Vec<Registration> = (0..MAXIMUM_READERS)
-            .map(|_| readers.admit("group", None).expect("a place"))
-            .collect();
+        let mut open: Vec<Registration> =
+            (0..MAXIMUM_READERS).map(|_| readers.admit("group", None).expect("a place")).collect();
         readers.admit("group", None).expect_err("no place");
         open.pop();
         readers.admit("group", None).expect("a place became free");

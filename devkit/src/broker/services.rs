@@ -56,11 +56,7 @@ enum Answer {
 
 /// What becomes of a request.
 enum Response {
-    Status {
-        code: i32,
-        description: String,
-        body: Value,
-    },
+    Status { code: i32, description: String, body: Value },
     CloseLinks,
 }
 
@@ -70,12 +66,7 @@ impl Replies {
         let (answers, mut queue) = mpsc::channel(ANSWERS_IN_FLIGHT);
         let address = sender.target().as_ref().and_then(|target| target.address.clone());
         let name = sender.name().to_owned();
-        lock(&self.links).push(ReplyLink {
-            service,
-            name,
-            address,
-            answers,
-        });
+        lock(&self.links).push(ReplyLink { service, name, address, answers });
         loop {
             let answer = tokio::select! {
                 biased;
@@ -113,10 +104,7 @@ impl Replies {
                 .find(|link| link.address.as_deref() == Some(reply_to))
                 .or_else(|| of_service().find(|link| link.name == reply_to))
         };
-        reply_to
-            .and_then(named)
-            .or_else(|| of_service().next())
-            .map(|link| link.answers.clone())
+        reply_to.and_then(named).or_else(|| of_service().next()).map(|link| link.answers.clone())
     }
 }
 
@@ -135,20 +123,11 @@ pub(super) async fn serve_requests(
             Service::Tokens => put_token(&request, &context),
             Service::Management => read(&request, &context.namespace),
         };
-        let reply_to = request
-            .properties
-            .as_ref()
-            .and_then(|properties| properties.reply_to.clone());
+        let reply_to = request.properties.as_ref().and_then(|properties| properties.reply_to.clone());
         match response {
-            Response::Status {
-                code,
-                description,
-                body,
-            } => {
+            Response::Status { code, description, body } => {
                 let message = Box::new(answer_to(&request, code, description, body));
-                replies
-                    .answer(service, reply_to.as_deref(), Answer::Message(message))
-                    .await;
+                replies.answer(service, reply_to.as_deref(), Answer::Message(message)).await;
             }
             Response::CloseLinks => {
                 replies.answer(service, reply_to.as_deref(), Answer::Close).await;
@@ -194,27 +173,18 @@ fn read(request: &Message, namespace: &Namespace) -> Response {
                 Err(error) => not_found(&error),
             }
         }
-        _ => status(
-            400,
-            "$management reads com.microsoft:eventhub and com.microsoft:partition only",
-        ),
+        _ => status(400, "$management reads com.microsoft:eventhub and com.microsoft:partition only"),
     }
 }
 
 /// The AMQP types are exact: the Rust client panics on others, and takes a list of ids for a malformed answer.
 fn hub_properties(hub: &Hub) -> OrderedMap<Value, Value> {
-    let ids = hub
-        .lanes()
-        .iter()
-        .map(|lane| Value::String(lane.partition.id().to_string()));
+    let ids = hub.lanes().iter().map(|lane| Value::String(lane.partition.id().to_string()));
     [
         ("name", Value::String(hub.name.clone())),
         ("type", Value::String("com.microsoft:eventhub".to_owned())),
         ("created_at", timestamp(hub.created_at)),
-        (
-            "partition_count",
-            Value::Int(i32::try_from(hub.lanes().len()).unwrap_or(i32::MAX)),
-        ),
+        ("partition_count", Value::Int(i32::try_from(hub.lanes().len()).unwrap_or(i32::MAX))),
         ("partition_ids", Value::Array(Array(ids.collect()))),
     ]
     .into_iter()
@@ -230,19 +200,13 @@ fn partition_properties(hub: &Hub, id: &str) -> Result<OrderedMap<Value, Value>,
         ("partition", Value::String(state.id.to_string())),
         ("begin_sequence_number", Value::Long(state.first_sequence_number)),
         ("begin_sequence_number_epoch", Value::Long(0)),
-        (
-            "last_enqueued_sequence_number",
-            Value::Long(state.last_sequence_number),
-        ),
+        ("last_enqueued_sequence_number", Value::Long(state.last_sequence_number)),
         ("last_enqueued_sequence_number_epoch", Value::Long(0)),
         ("last_enqueued_offset", Value::String(state.last_offset)),
         ("last_enqueued_time_utc", timestamp(state.last_enqueued_at)),
         ("is_partition_empty", Value::Bool(state.events == 0)),
     ];
-    Ok(properties
-        .into_iter()
-        .map(|(name, value)| (Value::String(name.to_owned()), value))
-        .collect())
+    Ok(properties.into_iter().map(|(name, value)| (Value::String(name.to_owned()), value)).collect())
 }
 
 fn answer_to(request: &Message, code: i32, description: String, body: Value) -> Message {
@@ -281,11 +245,7 @@ fn timestamp(milliseconds: i64) -> Value {
 }
 
 fn found(properties: OrderedMap<Value, Value>) -> Response {
-    Response::Status {
-        code: 200,
-        description: "OK".to_owned(),
-        body: Value::Map(properties),
-    }
+    Response::Status { code: 200, description: "OK".to_owned(), body: Value::Map(properties) }
 }
 
 fn not_found(error: &Error) -> Response {
@@ -293,11 +253,7 @@ fn not_found(error: &Error) -> Response {
 }
 
 fn status(code: i32, description: &str) -> Response {
-    Response::Status {
-        code,
-        description: description.to_owned(),
-        body: Value::Null,
-    }
+    Response::Status { code, description: description.to_owned(), body: Value::Null }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -52,9 +52,7 @@ enum Work {
 impl SessionContext {
     /// Serves a session until the client ends it or its connection ends.
     pub(super) async fn serve(self, mut session: ListenerSessionHandle) {
-        let acceptor = LinkAcceptor::builder()
-            .max_message_size(MAXIMUM_MESSAGE_BYTES)
-            .build();
+        let acceptor = LinkAcceptor::builder().max_message_size(MAXIMUM_MESSAGE_BYTES).build();
         let replies = Replies::default();
         while let Some(attach) = session.next_incoming_attach().await {
             self.attach(attach, &acceptor, &replies, &mut session).await;
@@ -89,12 +87,10 @@ impl SessionContext {
         let replies = replies.clone();
         match (work, endpoint) {
             (Work::Service(service), LinkEndpoint::Sender(sender)) => {
-                self.tasks
-                    .spawn(async move { replies.serve(service, sender).await });
+                self.tasks.spawn(async move { replies.serve(service, sender).await });
             }
             (Work::Service(service), LinkEndpoint::Receiver(receiver)) => {
-                self.tasks
-                    .spawn(services::serve_requests(service, receiver, replies, self.clone()));
+                self.tasks.spawn(services::serve_requests(service, receiver, replies, self.clone()));
             }
             (Work::Deliver(delivery), LinkEndpoint::Sender(sender)) => {
                 self.tasks.spawn(delivery.run(sender));
@@ -115,10 +111,7 @@ impl SessionContext {
 
     fn work(&self, attach: &Attach) -> Work {
         let node = match attach.role {
-            Role::Receiver => attach
-                .source
-                .as_ref()
-                .and_then(|source| source.address.as_deref()),
+            Role::Receiver => attach.source.as_ref().and_then(|source| source.address.as_deref()),
             Role::Sender => attach.target.as_ref().and_then(|target| match target.as_ref() {
                 TargetArchetype::Target(target) => target.address.as_deref(),
             }),
@@ -127,14 +120,9 @@ impl SessionContext {
         let work = match (node, &attach.role) {
             (Some(Node::TokenService), _) => return Work::Service(Service::Tokens),
             (Some(Node::Management), _) => return Work::Service(Service::Management),
-            (
-                Some(Node::Subscription {
-                    hub,
-                    group,
-                    partition,
-                }),
-                Role::Receiver,
-            ) => self.delivery(attach, &hub, &group, &partition).map(Work::Deliver),
+            (Some(Node::Subscription { hub, group, partition }), Role::Receiver) => {
+                self.delivery(attach, &hub, &group, &partition).map(Work::Deliver)
+            }
             (Some(Node::Hub { hub }), Role::Sender) => self.intake(&hub, None).map(Work::Take),
             (Some(Node::Partition { hub, partition }), Role::Sender) => {
                 self.intake(&hub, Some(&partition)).map(Work::Take)
@@ -227,10 +215,7 @@ fn epoch(attach: &Attach) -> Option<i64> {
 
 /// In the service's words first: the JavaScript client tells a missing entity by them.
 fn not_found(error: impl ToString) -> definitions::Error {
-    let description = format!(
-        "The messaging entity of this link could not be found: {}",
-        error.to_string()
-    );
+    let description = format!("The messaging entity of this link could not be found: {}", error.to_string());
     definitions::Error::new(AmqpError::NotFound, description, None)
 }
 

@@ -29,11 +29,7 @@ impl CutStream {
     }
 
     fn check(&self) -> io::Result<()> {
-        if self.token.is_cancelled() {
-            Err(io::ErrorKind::ConnectionAborted.into())
-        } else {
-            Ok(())
-        }
+        if self.token.is_cancelled() { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
     }
 }
 

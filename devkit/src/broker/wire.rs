@@ -99,10 +99,8 @@ pub(super) fn events(
     let Body::Data(sections) = message.body else {
         return Err(BatchError::NoDataSections);
     };
-    let mut events: Vec<Message> = sections
-        .into_iter()
-        .map(|section| decode(&section.0))
-        .collect::<Result<_, _>>()?;
+    let mut events: Vec<Message> =
+        sections.into_iter().map(|section| decode(&section.0)).collect::<Result<_, _>>()?;
     let key = key.or_else(|| events.first().and_then(partition_key));
     if let Some(key) = &key {
         for event in &mut events {
@@ -131,10 +129,7 @@ fn set_partition_key(message: &mut Message, key: &str) {
 pub(super) fn stamp(message: &mut Message, stamp: Stamp) {
     let annotations = message.message_annotations.get_or_insert_default();
     // Long, String and Timestamp exactly: the Rust client takes any other type for an absent value.
-    annotations.insert(
-        OwnedKey::from(SEQUENCE_NUMBER),
-        Value::Long(stamp.sequence_number),
-    );
+    annotations.insert(OwnedKey::from(SEQUENCE_NUMBER), Value::Long(stamp.sequence_number));
     annotations.insert(OwnedKey::from(OFFSET), Value::String(stamp.offset.to_string()));
     annotations.insert(
         OwnedKey::from(ENQUEUED_TIME),

@@ -41,10 +41,7 @@ pub(super) async fn counters(State(parts): State<Arc<Parts>>) -> Result<Json<Val
     let mut hubs = BTreeMap::new();
     for hub in [&endpoints.lifecycle_hub, &endpoints.twin_changes_hub] {
         let partitions = parts.broker.partitions(hub)?;
-        let last: Vec<i64> = partitions
-            .iter()
-            .map(|partition| partition.last_sequence_number)
-            .collect();
+        let last: Vec<i64> = partitions.iter().map(|partition| partition.last_sequence_number).collect();
         hubs.insert(hub, json!({ "lastSequenceNumbers": last }));
     }
     Ok(Json(json!({
@@ -62,12 +59,7 @@ pub(super) async fn reset_cosmos_counters(State(parts): State<Arc<Parts>>) -> Js
 
 /// One fault of the broker, done once.
 #[derive(Deserialize)]
-#[serde(
-    tag = "fault",
-    rename_all = "camelCase",
-    rename_all_fields = "camelCase",
-    deny_unknown_fields
-)]
+#[serde(tag = "fault", rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
 enum BrokerFault {
     /// Cuts every connection.
     DropConnections,
@@ -91,11 +83,7 @@ enum BrokerFault {
     /// Appends something that no client can decode.
     AppendUndecodable { hub: String, partition: u16 },
     /// Drops the events before a sequence number, as the end of their retention does.
-    ExpireBefore {
-        hub: String,
-        partition: u16,
-        sequence_number: i64,
-    },
+    ExpireBefore { hub: String, partition: u16, sequence_number: i64 },
     /// Deletes an Event Hub and creates it anew.
     Recreate { hub: String },
 }
@@ -109,11 +97,7 @@ pub(super) async fn broker(State(parts): State<Arc<Parts>>, body: Bytes) -> Resu
                 .map_err(|error| Problem::bad_request(format!("seconds: {error}")))?;
             faults.refuse_connections(time);
         }
-        BrokerFault::CloseReceivers {
-            hub,
-            partition,
-            condition,
-        } => {
+        BrokerFault::CloseReceivers { hub, partition, condition } => {
             let closed = faults.close_receivers(&hub, partition, condition.as_deref())?;
             return Ok(Json(json!({ "status": "ok", "closed": closed })));
         }
@@ -125,11 +109,7 @@ pub(super) async fn broker(State(parts): State<Arc<Parts>>, body: Bytes) -> Resu
             let sequence_number = faults.append_undecodable(&hub, partition)?;
             return Ok(Json(json!({ "status": "ok", "sequenceNumber": sequence_number })));
         }
-        BrokerFault::ExpireBefore {
-            hub,
-            partition,
-            sequence_number,
-        } => {
+        BrokerFault::ExpireBefore { hub, partition, sequence_number } => {
             faults.expire_before(&hub, partition, sequence_number)?;
         }
         BrokerFault::Recreate { hub } => faults.recreate(&hub)?,

@@ -28,9 +28,7 @@ pub(super) async fn start(
     let request: Request = read_body(&body)?;
     let plan: Plan = serde_json::from_value(Value::Object(request.plan))
         .map_err(|error| Problem::bad_request(format!("the plan is not as expected: {error}")))?;
-    parts
-        .fleet
-        .start(plan, request.rate.map_or(Pace::Backlog, Pace::Rate))?;
+    parts.fleet.start(plan, request.rate.map_or(Pace::Backlog, Pace::Rate))?;
     Ok((StatusCode::ACCEPTED, Json(parts.fleet.progress())))
 }
 

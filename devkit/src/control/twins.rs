@@ -59,11 +59,7 @@ pub(super) async fn register(
     names: Ids,
     body: Bytes,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
-    let twin = if body.is_empty() {
-        None
-    } else {
-        Some(read_body(&body)?)
-    };
+    let twin = if body.is_empty() { None } else { Some(read_body(&body)?) };
     let id = id(names)?;
     let Json(answer) = apply(&parts, &Operation::Create { id, twin })?;
     Ok((StatusCode::CREATED, Json(answer)))
@@ -78,13 +74,7 @@ pub(super) async fn merge(
     names: Ids,
     body: Bytes,
 ) -> Result<Json<Value>, Problem> {
-    apply(
-        &parts,
-        &Operation::Patch {
-            id: id(names)?,
-            patch: read_body(&body)?,
-        },
-    )
+    apply(&parts, &Operation::Patch { id: id(names)?, patch: read_body(&body)? })
 }
 
 pub(super) async fn replace(
@@ -92,13 +82,7 @@ pub(super) async fn replace(
     names: Ids,
     body: Bytes,
 ) -> Result<Json<Value>, Problem> {
-    apply(
-        &parts,
-        &Operation::Replace {
-            id: id(names)?,
-            twin: read_body(&body)?,
-        },
-    )
+    apply(&parts, &Operation::Replace { id: id(names)?, twin: read_body(&body)? })
 }
 
 pub(super) async fn report(
@@ -106,22 +90,12 @@ pub(super) async fn report(
     names: Ids,
     body: Bytes,
 ) -> Result<Json<Value>, Problem> {
-    apply(
-        &parts,
-        &Operation::Report {
-            id: id(names)?,
-            patch: read_body(&body)?,
-        },
-    )
+    apply(&parts, &Operation::Report { id: id(names)?, patch: read_body(&body)? })
 }
 
 pub(super) async fn read(State(parts): State<Arc<Parts>>, names: Ids) -> Result<Json<Value>, Problem> {
     let id = id(names)?;
-    parts
-        .hub
-        .twin(&id)
-        .map(Json)
-        .ok_or_else(|| iothub::Error::NotFound(id).into())
+    parts.hub.twin(&id).map(Json).ok_or_else(|| iothub::Error::NotFound(id).into())
 }
 
 #[derive(Deserialize)]
@@ -144,11 +118,7 @@ pub(super) async fn page(
 
 fn apply(parts: &Parts, operation: &Operation) -> Result<Json<Value>, Problem> {
     let applied = parts.hub.apply(operation)?;
-    let events: Vec<&str> = applied
-        .changes
-        .iter()
-        .map(|change| change.operation_type())
-        .collect();
+    let events: Vec<&str> = applied.changes.iter().map(|change| change.operation_type()).collect();
     Ok(Json(json!({ "version": applied.version, "events": events })))
 }
 
@@ -157,14 +127,10 @@ fn encode(id: &TwinId) -> String {
 }
 
 fn decode(continuation: &str) -> Result<TwinId, Problem> {
-    let names: Option<(String, Option<String>)> = URL_SAFE_NO_PAD
-        .decode(continuation)
-        .ok()
-        .and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let names: Option<(String, Option<String>)> =
+        URL_SAFE_NO_PAD.decode(continuation).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let Some((device, module)) = names else {
-        return Err(Problem::bad_request(
-            "the continuation is not one that this port gave out",
-        ));
+        return Err(Problem::bad_request("the continuation is not one that this port gave out"));
     };
     Ok(Names { device, module }.id()?)
 }

@@ -34,19 +34,11 @@ impl MasterKey {
     pub(super) fn verify(&self, method: &Method, path: &str, headers: &HeaderMap) -> Result<(), Refusal> {
         let header = text(headers, "authorization").ok_or(Refusal::Missing)?;
         let signature = signature(header).ok_or(Refusal::Malformed)?;
-        let date = text(headers, "x-ms-date")
-            .or_else(|| text(headers, "date"))
-            .ok_or(Refusal::NoDate)?;
+        let date = text(headers, "x-ms-date").or_else(|| text(headers, "date")).ok_or(Refusal::NoDate)?;
         let decoded = percent_decode(path);
         // Clients sign the ids themselves, not their escaped form; some sign the form they put into the path.
-        let matches = [decoded.as_str(), path]
-            .iter()
-            .any(|path| self.signs(method, path, date, &signature));
-        if matches {
-            Ok(())
-        } else {
-            Err(Refusal::WrongSignature)
-        }
+        let matches = [decoded.as_str(), path].iter().any(|path| self.signs(method, path, date, &signature));
+        if matches { Ok(()) } else { Err(Refusal::WrongSignature) }
     }
 
     fn signs(&self, method: &Method, path: &str, date: &str, signature: &[u8]) -> bool {
@@ -122,9 +114,7 @@ fn percent_decode(text: &str) -> String {
 }
 
 fn hex(digit: u8) -> Option<u8> {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|value| u8::try_from(value).ok())
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
 #[cfg(test)]
@@ -155,11 +145,7 @@ mod tests {
             (Method::GET, "/", format!("get\n\n\n{date}\n\n")),
             (Method::GET, "/dbs", format!("get\ndbs\n\n{date}\n\n")),
             (Method::GET, "/dbs/D", format!("get\ndbs\ndbs/D\n{date}\n\n")),
-            (
-                Method::POST,
-                "/dbs/D/colls/C/docs",
-                format!("post\ndocs\ndbs/D/colls/C\n{date}\n\n"),
-            ),
+            (Method::POST, "/dbs/D/colls/C/docs", format!("post\ndocs\ndbs/D/colls/C\n{date}\n\n")),
             (
                 Method::PUT,
                 "/dbs/D/colls/C/docs/a%2523b",
@@ -180,19 +166,10 @@ mod tests {
         let date = DATE.to_lowercase();
         let payload = format!("get\ndocs\ndbs/D/colls/C/docs/a\n{date}\n\n");
         assert_eq!(verify(Method::GET, "/dbs/D/colls/C/docs/a", &payload), Ok(()));
-        assert_eq!(
-            verify(Method::DELETE, "/dbs/D/colls/C/docs/a", &payload),
-            Err(Refusal::WrongSignature)
-        );
-        assert_eq!(
-            verify(Method::GET, "/dbs/D/colls/C/docs/b", &payload),
-            Err(Refusal::WrongSignature)
-        );
+        assert_eq!(verify(Method::DELETE, "/dbs/D/colls/C/docs/a", &payload), Err(Refusal::WrongSignature));
+        assert_eq!(verify(Method::GET, "/dbs/D/colls/C/docs/b", &payload), Err(Refusal::WrongSignature));
         let other = payload.replace("10:00", "10:01");
-        assert_eq!(
-            verify(Method::GET, "/dbs/D/colls/C/docs/a", &other),
-            Err(Refusal::WrongSignature)
-        );
+        assert_eq!(verify(Method::GET, "/dbs/D/colls/C/docs/a", &other), Err(Refusal::WrongSignature));
     }
 
     #[test]
@@ -200,19 +177,10 @@ mod tests {
         let key = MasterKey::parse(KEY).unwrap();
         let mut headers = HeaderMap::new();
         assert_eq!(key.verify(&Method::GET, "/", &headers), Err(Refusal::Missing));
-        for odd in [
-            "",
-            "Bearer x",
-            "type%3Dmaster",
-            "type%3Dmaster%26sig%3D%%%",
-            "type=aad&ver=1.0&sig=eA==",
-        ] {
+        for odd in ["", "Bearer x", "type%3Dmaster", "type%3Dmaster%26sig%3D%%%", "type=aad&ver=1.0&sig=eA=="]
+        {
             headers.insert("authorization", odd.parse().unwrap());
-            assert_eq!(
-                key.verify(&Method::GET, "/%%2", &headers),
-                Err(Refusal::Malformed),
-                "{odd:?}"
-            );
+            assert_eq!(key.verify(&Method::GET, "/%%2", &headers), Err(Refusal::Malformed), "{odd:?}");
         }
         headers.insert("authorization", sign("x").parse().unwrap());
         assert_eq!(key.verify(&Method::GET, "//", &headers), Err(Refusal::NoDate));

@@ -36,9 +36,7 @@ pub(super) struct Account {
 pub(super) async fn handle(State(account): State<Arc<Account>>, request: Request) -> Response {
     let operation = Operation::of(request.method(), request.uri().path(), request.headers());
     let (response, request_units) = account.answer(operation, request).await;
-    account
-        .counting
-        .record(operation, response.status().as_u16(), request_units);
+    account.counting.record(operation, response.status().as_u16(), request_units);
     response
 }
 
@@ -49,10 +47,7 @@ impl Account {
         if let Some(key) = &self.key
             && let Err(refusal) = key.verify(&parts.method, parts.uri.path(), &parts.headers)
         {
-            return (
-                problem(StatusCode::UNAUTHORIZED, "Unauthorized", &refusal.to_string()),
-                0.0,
-            );
+            return (problem(StatusCode::UNAUTHORIZED, "Unauthorized", &refusal.to_string()), 0.0);
         }
         let verdict = self.injector.judge(operation);
         if !verdict.delay.is_zero() {
@@ -67,11 +62,7 @@ impl Account {
             Ok(body) => body,
             Err(error) => {
                 return (
-                    problem(
-                        StatusCode::PAYLOAD_TOO_LARGE,
-                        "RequestEntityTooLarge",
-                        &error.to_string(),
-                    ),
+                    problem(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", &error.to_string()),
                     0.0,
                 );
             }
@@ -96,17 +87,13 @@ impl Account {
         headers: &HeaderMap,
         body: Bytes,
     ) -> Result<AzureRequest, String> {
-        let method: AzureMethod = method
-            .as_str()
-            .parse()
-            .map_err(|_| format!("method {method} is not supported"))?;
+        let method: AzureMethod =
+            method.as_str().parse().map_err(|_| format!("method {method} is not supported"))?;
         if !target.starts_with('/') || target.starts_with("//") {
             return Err("the request target is not a path".to_owned());
         }
-        let url = self
-            .url
-            .join(target)
-            .map_err(|error| format!("the request target is not a path: {error}"))?;
+        let url =
+            self.url.join(target).map_err(|error| format!("the request target is not a path: {error}"))?;
         let mut request = AzureRequest::new(url, method);
         for (name, value) in headers {
             let value = value.to_str().map_err(|_| format!("header {name} is not text"))?;
@@ -122,21 +109,14 @@ impl Account {
         let answer = match self.emulator.execute_request(request).await {
             Ok(answer) => answer.try_into_raw_response().await,
             Err(error) => {
-                return (
-                    problem(StatusCode::BAD_REQUEST, "BadRequest", &error.to_string()),
-                    0.0,
-                );
+                return (problem(StatusCode::BAD_REQUEST, "BadRequest", &error.to_string()), 0.0);
             }
         };
         let (status, headers, body) = match answer {
             Ok(answer) => answer.deconstruct(),
             Err(error) => {
                 return (
-                    problem(
-                        StatusCode::INTERNAL_SERVER_ERROR,
-                        "InternalServerError",
-                        &error.to_string(),
-                    ),
+                    problem(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", &error.to_string()),
                     0.0,
                 );
             }
@@ -150,10 +130,9 @@ impl Account {
                 request_units = value.as_str().parse().unwrap_or(0.0);
             }
             // The body's length is the server's business here; the rest goes out as the emulator says.
-            if let (Ok(name), Ok(value)) = (
-                HeaderName::try_from(name.as_str()),
-                HeaderValue::try_from(value.as_str()),
-            ) && name != header::CONTENT_LENGTH
+            if let (Ok(name), Ok(value)) =
+                (HeaderName::try_from(name.as_str()), HeaderValue::try_from(value.as_str()))
+                && name != header::CONTENT_LENGTH
                 && name != header::TRANSFER_ENCODING
             {
                 response.headers_mut().insert(name, value);

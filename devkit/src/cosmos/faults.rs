@@ -28,9 +28,7 @@ impl Operation {
     pub(super) fn of(method: &Method, path: &str, headers: &HeaderMap) -> Self {
         let segments = path.split('/').filter(|segment| !segment.is_empty()).count();
         let is_true = |name: &str| {
-            headers
-                .get(name)
-                .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"))
+            headers.get(name).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"))
         };
         let in_documents = path.split('/').filter(|segment| !segment.is_empty()).nth(4) == Some("docs");
         match (method.as_str(), segments) {
@@ -154,10 +152,7 @@ impl Fault {
 
     /// The same fault after the request was performed.
     pub fn after(self) -> Self {
-        Self {
-            when: Moment::After,
-            ..self
-        }
+        Self { when: Moment::After, ..self }
     }
 
     /// The same fault for other requests.
@@ -236,10 +231,7 @@ struct State {
 
 impl Injector {
     pub(super) fn new() -> Self {
-        Self(Mutex::new(State {
-            faults: Faults::default(),
-            random: StdRng::seed_from_u64(0),
-        }))
+        Self(Mutex::new(State { faults: Faults::default(), random: StdRng::seed_from_u64(0) }))
     }
 
     pub(super) fn set(&self, faults: Faults) {
@@ -256,15 +248,8 @@ impl Injector {
         let mut state = self.lock();
         let State { faults, random } = &mut *state;
         if faults.outage {
-            let answer = Answer {
-                status: 503,
-                when: Moment::Before,
-                retry_after_ms: 0,
-            };
-            return Verdict {
-                delay: Duration::ZERO,
-                answer: Some(answer),
-            };
+            let answer = Answer { status: 503, when: Moment::Before, retry_after_ms: 0 };
+            return Verdict { delay: Duration::ZERO, answer: Some(answer) };
         }
         if operation == Operation::Metadata {
             return Verdict::default();
@@ -276,16 +261,9 @@ impl Injector {
         });
         let answer = struck.map(|fault| {
             fault.next = fault.next.map(|left| left - 1);
-            Answer {
-                status: fault.status,
-                when: fault.when,
-                retry_after_ms: fault.retry_after_ms,
-            }
+            Answer { status: fault.status, when: fault.when, retry_after_ms: fault.retry_after_ms }
         });
-        Verdict {
-            delay: Duration::from_millis(faults.latency_ms),
-            answer,
-        }
+        Verdict { delay: Duration::from_millis(faults.latency_ms), answer }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -299,10 +277,7 @@ mod tests {
 
     fn answers(faults: Vec<Fault>, operations: &[Operation]) -> Vec<Option<u16>> {
         let injector = Injector::new();
-        injector.set(Faults {
-            answers: faults,
-            ..Faults::default()
-        });
+        injector.set(Faults { answers: faults, ..Faults::default() });
         operations
             .iter()
             .map(|operation| injector.judge(*operation).answer.map(|answer| answer.status))
@@ -319,36 +294,17 @@ mod tests {
     #[test]
     fn the_first_fault_in_the_list_that_strikes_answers() {
         use Operation::Create;
-        let seen = answers(
-            vec![Fault::next(449, 1), Fault::next(500, 1)],
-            &[Create, Create, Create],
-        );
+        let seen = answers(vec![Fault::next(449, 1), Fault::next(500, 1)], &[Create, Create, Create]);
         assert_eq!(seen, [Some(449), Some(500), None]);
     }
 
     #[test]
     fn an_outage_answers_everything_and_other_faults_spare_metadata() {
         let injector = Injector::new();
-        injector.set(Faults {
-            outage: true,
-            ..Faults::default()
-        });
-        assert_eq!(
-            injector
-                .judge(Operation::Metadata)
-                .answer
-                .map(|answer| answer.status),
-            Some(503)
-        );
-        let all = Fault {
-            operations: Operations::Documents,
-            next: None,
-            ..Fault::next(503, 1)
-        };
-        assert_eq!(
-            answers(vec![all], &[Operation::Metadata, Operation::Query]),
-            [None, Some(503)]
-        );
+        injector.set(Faults { outage: true, ..Faults::default() });
+        assert_eq!(injector.judge(Operation::Metadata).answer.map(|answer| answer.status), Some(503));
+        let all = Fault { operations: Operations::Documents, next: None, ..Fault::next(503, 1) };
+        assert_eq!(answers(vec![all], &[Operation::Metadata, Operation::Query]), [None, Some(503)]);
     }
 
     #[test]
@@ -361,45 +317,23 @@ mod tests {
             Operation::of(&method, path, &headers)
         };
         assert_eq!(of(Method::GET, "/", ""), Operation::Metadata);
-        assert_eq!(
-            of(Method::GET, "/dbs/d/colls/c/pkranges", ""),
-            Operation::Metadata
-        );
+        assert_eq!(of(Method::GET, "/dbs/d/colls/c/pkranges", ""), Operation::Metadata);
         assert_eq!(of(Method::GET, "/dbs/d/colls/c/docs/x", ""), Operation::Read);
         assert_eq!(of(Method::POST, "/dbs/d/colls/c/docs", ""), Operation::Create);
+        assert_eq!(of(Method::POST, "/dbs/d/colls/c/docs", "x-ms-documentdb-isquery"), Operation::Query);
+        assert_eq!(of(Method::POST, "/dbs/d/colls/c/docs", "x-ms-documentdb-is-upsert"), Operation::Upsert);
         assert_eq!(
-            of(Method::POST, "/dbs/d/colls/c/docs", "x-ms-documentdb-isquery"),
-            Operation::Query
-        );
-        assert_eq!(
-            of(Method::POST, "/dbs/d/colls/c/docs", "x-ms-documentdb-is-upsert"),
-            Operation::Upsert
-        );
-        assert_eq!(
-            of(
-                Method::POST,
-                "/dbs/d/colls/c/docs",
-                "x-ms-cosmos-is-query-plan-request"
-            ),
+            of(Method::POST, "/dbs/d/colls/c/docs", "x-ms-cosmos-is-query-plan-request"),
             Operation::Metadata
         );
     }
 
     #[test]
     fn only_statuses_and_probabilities_that_make_sense_are_accepted() {
-        let with = |fault: Fault| {
-            Faults {
-                answers: vec![fault],
-                ..Faults::default()
-            }
-            .validate()
-        };
+        let with = |fault: Fault| Faults { answers: vec![fault], ..Faults::default() }.validate();
         assert_eq!(with(Fault::next(200, 1)), Err(FaultError::Status(200)));
         assert_eq!(
-            with(Fault {
-                probability: 1.5,
-                ..Fault::next(429, 1)
-            }),
+            with(Fault { probability: 1.5, ..Fault::next(429, 1) }),
             Err(FaultError::Probability(1.5))
         );
         assert_eq!(with(Fault::next(429, 1).after()), Ok(()));

@@ -96,16 +96,8 @@ impl Server {
     /// # Errors
     /// The address cannot be bound, or a setting makes no sense.
     pub async fn start(options: Options) -> Result<Self, Error> {
-        let key = options
-            .key
-            .as_deref()
-            .map(MasterKey::parse)
-            .transpose()
-            .map_err(Error::Key)?;
-        let bind = |source| Error::Bind {
-            address: options.listen,
-            source,
-        };
+        let key = options.key.as_deref().map(MasterKey::parse).transpose().map_err(Error::Key)?;
+        let bind = |source| Error::Bind { address: options.listen, source };
         let listener = TcpListener::bind(options.listen).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
         // The emulator finds its region by scheme, host and port, so the port has to be known first.
@@ -119,9 +111,7 @@ impl Server {
             counting: Counting::default(),
             injector: Injector::new(),
         });
-        let router = Router::new()
-            .fallback(bridge::handle)
-            .with_state(Arc::clone(&account));
+        let router = Router::new().fallback(bridge::handle).with_state(Arc::clone(&account));
         let stop = CancellationToken::new();
         // Small answers to small requests: without this, every one of them waits for the peer's delayed
         // acknowledgement. A socket that refuses the option works all the same.
@@ -133,12 +123,7 @@ impl Server {
                 .with_graceful_shutdown(stop.clone().cancelled_owned())
                 .into_future(),
         );
-        Ok(Self {
-            address,
-            account,
-            stop,
-            serving: Mutex::new(Some(serving)),
-        })
+        Ok(Self { address, account, stop, serving: Mutex::new(Some(serving)) })
     }
 
     /// The address that is served.

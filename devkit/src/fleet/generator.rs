@@ -65,36 +65,19 @@ impl Fleet {
         for number in 0..plan.devices {
             let device = slots.len();
             let device_id = ids::device(&plan.prefix, number);
-            let modules = if random.random_bool(plan.modules) {
-                random.random_range(1..=2)
-            } else {
-                0
-            };
+            let modules = if random.random_bool(plan.modules) { random.random_range(1..=2) } else { 0 };
             let id = TwinId::device(device_id.clone()).map_err(PlanError::Prefix)?;
-            slots.push(Slot {
-                id,
-                device,
-                modules,
-                live_at: None,
-            });
+            slots.push(Slot { id, device, modules, live_at: None });
             let first = random.random_range(0..ids::MODULES_PER_DEVICE);
             for module in 0..modules {
                 let id = TwinId::module(device_id.clone(), ids::module(first + module))
                     .map_err(PlanError::Prefix)?;
-                slots.push(Slot {
-                    id,
-                    device,
-                    modules: 0,
-                    live_at: None,
-                });
+                slots.push(Slot { id, device, modules: 0, live_at: None });
             }
         }
         let registrations = slots.len() as u64;
         if plan.events < registrations {
-            return Err(PlanError::TooFewEvents {
-                events: plan.events,
-                registrations,
-            });
+            return Err(PlanError::TooFewEvents { events: plan.events, registrations });
         }
         Ok(Self {
             plan,
@@ -146,30 +129,16 @@ impl Fleet {
         let budget = others / phases + u64::from((phase as u64) < others % phases);
         let register = if phase == 0 { registrations } else { 0 };
         let recreate = (self.gone.len() as u64).div_ceil(2).min(budget / 4);
-        let twins = if phase == 0 {
-            registrations
-        } else {
-            self.live.len() as u64
-        };
+        let twins = if phase == 0 { registrations } else { self.live.len() as u64 };
         let delete = (budget / EVENTS_PER_DELETION).min(twins / 10);
-        self.quota = Quota {
-            register,
-            recreate,
-            delete,
-            write: budget - recreate - delete,
-        };
+        self.quota = Quota { register, recreate, delete, write: budget - recreate - delete };
         Some(phase)
     }
 
     /// The next operation of the phase.
     pub fn next_operation(&mut self) -> Option<Operation> {
         loop {
-            let Quota {
-                register,
-                recreate,
-                delete,
-                write,
-            } = self.quota;
+            let Quota { register, recreate, delete, write } = self.quota;
             let all = register + recreate + delete + write;
             if all == 0 {
                 return None;
@@ -196,11 +165,7 @@ impl Fleet {
         let slot = self.registered;
         self.registered += 1;
         let is_orphan = self.slots.get(slot).is_none_or(|Slot { device, .. }| {
-            *device != slot
-                && self
-                    .slots
-                    .get(*device)
-                    .is_none_or(|device| device.live_at.is_none())
+            *device != slot && self.slots.get(*device).is_none_or(|device| device.live_at.is_none())
         });
         if is_orphan {
             // The device was deleted before its module came: the module may come in a later phase.
@@ -228,11 +193,7 @@ impl Fleet {
         let at = self.random.random_range(0..self.gone.len());
         let device = self.slots.get(*self.gone.get(at)?)?.device;
         let is_whole = *self.gone.get(at)? == device || self.slots.get(device)?.live_at.is_some();
-        let at = if is_whole {
-            at
-        } else {
-            self.gone.iter().position(|slot| *slot == device)?
-        };
+        let at = if is_whole { at } else { self.gone.iter().position(|slot| *slot == device)? };
         Some(self.gone.swap_remove(at))
     }
 
@@ -247,10 +208,7 @@ impl Fleet {
         let entry = self.slots.get_mut(slot)?;
         entry.live_at = Some(live_at);
         self.live.push(slot);
-        Some(Operation::Create {
-            id: entry.id.clone(),
-            twin,
-        })
+        Some(Operation::Create { id: entry.id.clone(), twin })
     }
 
     fn delete(&mut self) -> Option<Operation> {
@@ -268,19 +226,13 @@ impl Fleet {
         for gone in slot..=slot + modules {
             self.bury(gone);
         }
-        Some(Operation::Delete {
-            id: self.slots.get(slot)?.id.clone(),
-        })
+        Some(Operation::Delete { id: self.slots.get(slot)?.id.clone() })
     }
 
     fn live_modules(&self, slot: usize) -> u64 {
         let modules = self.slots.get(slot).map_or(0, |slot| slot.modules);
-        self.slots
-            .iter()
-            .skip(slot + 1)
-            .take(modules)
-            .filter(|module| module.live_at.is_some())
-            .count() as u64
+        self.slots.iter().skip(slot + 1).take(modules).filter(|module| module.live_at.is_some()).count()
+            as u64
     }
 
     /// Takes a slot out of those that exist, if it does.
@@ -302,26 +254,14 @@ impl Fleet {
         let slot = self.pick_live()?;
         let id = self.slots.get(slot)?.id.clone();
         Some(match self.random.random_range(0..100) {
-            0..64 => Operation::Report {
-                id,
-                patch: values::patch(&mut self.random),
-            },
+            0..64 => Operation::Report { id, patch: values::patch(&mut self.random) },
             64..78 => Operation::Patch {
                 id,
                 patch: json!({ "properties": { "desired": values::patch(&mut self.random) } }),
             },
-            78..88 => Operation::Patch {
-                id,
-                patch: json!({ "tags": values::patch(&mut self.random) }),
-            },
-            88..96 => Operation::Patch {
-                id,
-                patch: self.both(values::patch),
-            },
-            _ => Operation::Replace {
-                id,
-                twin: self.both(values::section),
-            },
+            78..88 => Operation::Patch { id, patch: json!({ "tags": values::patch(&mut self.random) }) },
+            88..96 => Operation::Patch { id, patch: self.both(values::patch) },
+            _ => Operation::Replace { id, twin: self.both(values::section) },
         })
     }
 
@@ -346,14 +286,7 @@ mod tests {
     use crate::iothub::{Hub, Options, Timestamp};
 
     fn plan() -> Plan {
-        Plan {
-            devices: 60,
-            events: 4_000,
-            seed: 3,
-            modules: 0.4,
-            phases: 4,
-            prefix: String::new(),
-        }
+        Plan { devices: 60, events: 4_000, seed: 3, modules: 0.4, phases: 4, prefix: String::new() }
     }
 
     fn operations(plan: Plan) -> Vec<Vec<Operation>> {
@@ -377,10 +310,7 @@ mod tests {
             let mut hub = Hub::new(Options::default(), Timestamp::from_ticks(0));
             let mut events = 0;
             for operation in operations(Plan { seed, ..plan() }).iter().flatten() {
-                events += hub
-                    .apply(operation)
-                    .unwrap_or_else(|error| panic!("{operation:?}: {error}"))
-                    .len();
+                events += hub.apply(operation).unwrap_or_else(|error| panic!("{operation:?}: {error}")).len();
             }
             assert_eq!(events, 4_000, "seed {seed}");
         }
@@ -400,10 +330,7 @@ mod tests {
                 | Operation::Report { id, .. }
                 | Operation::Delete { id }) = &operation;
                 let device = TwinId::device(id.device_id()).unwrap();
-                assert!(
-                    !deleted.contains(id) && !deleted.contains(&device),
-                    "{operation:?}"
-                );
+                assert!(!deleted.contains(id) && !deleted.contains(&device), "{operation:?}");
                 match &operation {
                     Operation::Delete { id } => {
                         deleted.insert(id.clone());
@@ -427,35 +354,14 @@ mod tests {
         let refused = |plan: Plan| Fleet::new(plan).unwrap_err();
         assert_eq!(refused(Plan { devices: 0, ..plan() }), PlanError::NoDevices);
         assert_eq!(refused(Plan { phases: 0, ..plan() }), PlanError::Phases(0));
-        assert_eq!(
-            refused(Plan {
-                modules: 2.0,
-                ..plan()
-            }),
-            PlanError::Modules(2.0)
-        );
-        assert!(matches!(
-            refused(Plan { events: 59, ..plan() }),
-            PlanError::TooFewEvents { events: 59, .. }
-        ));
-        assert!(matches!(
-            refused(Plan {
-                prefix: "a b".to_owned(),
-                ..plan()
-            }),
-            PlanError::Prefix(_)
-        ));
+        assert_eq!(refused(Plan { modules: 2.0, ..plan() }), PlanError::Modules(2.0));
+        assert!(matches!(refused(Plan { events: 59, ..plan() }), PlanError::TooFewEvents { events: 59, .. }));
+        assert!(matches!(refused(Plan { prefix: "a b".to_owned(), ..plan() }), PlanError::Prefix(_)));
     }
 
     #[test]
     fn a_single_device_and_a_single_event_make_a_plan() {
-        let phases = operations(Plan {
-            devices: 1,
-            events: 1,
-            modules: 0.0,
-            phases: 2,
-            ..plan()
-        });
+        let phases = operations(Plan { devices: 1, events: 1, modules: 0.0, phases: 2, ..plan() });
         assert_eq!(phases.iter().map(Vec::len).collect::<Vec<_>>(), [1, 0]);
     }
 }

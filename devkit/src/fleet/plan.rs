@@ -22,14 +22,7 @@ pub struct Plan {
 
 impl Default for Plan {
     fn default() -> Self {
-        Self {
-            devices: 100,
-            events: 5_000,
-            seed: 1,
-            modules: 0.1,
-            phases: 3,
-            prefix: String::new(),
-        }
+        Self { devices: 100, events: 5_000, seed: 1, modules: 0.1, phases: 3, prefix: String::new() }
     }
 }
 

@@ -180,14 +180,8 @@ impl Runner {
         }
         let fleet = Fleet::new(plan)?;
         let phases = fleet.plan().phases;
-        self.progress.send_replace(Progress {
-            phases,
-            ..Progress::default()
-        });
-        *current = Current {
-            pace: Some(pace),
-            ..Current::default()
-        };
+        self.progress.send_replace(Progress { phases, ..Progress::default() });
+        *current = Current { pace: Some(pace), ..Current::default() };
         self.begin(&mut current, fleet, pace);
         Ok(())
     }
@@ -201,11 +195,7 @@ impl Runner {
         if self.progress().state != State::Waiting {
             return Err(RunnerError::NotWaiting);
         }
-        let fleet = current
-            .fleet
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let fleet = current.fleet.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (Some(fleet), Some(pace)) = (fleet, current.pace) else {
             return Err(RunnerError::NotWaiting);
         };
@@ -234,10 +224,7 @@ impl Runner {
     pub async fn phase_end(&self) -> Progress {
         let mut progress = self.progress.subscribe();
         // The sender lives in `self`, so the wait can only end with a phase's end.
-        match progress
-            .wait_for(|progress| progress.state != State::Running)
-            .await
-        {
+        match progress.wait_for(|progress| progress.state != State::Running).await {
             Ok(progress) => progress.clone(),
             Err(_) => self.progress(),
         }

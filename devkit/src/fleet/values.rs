@@ -4,28 +4,12 @@ use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
 use serde_json::{Map, Value, json};
 
 /// Texts that go wrong where bytes, characters and escapes are mixed up.
-const TEXTS: [&str; 8] = [
-    "auto",
-    "Zürich",
-    "日本語",
-    "𝄞 clef",
-    "quote \" and \\ slash",
-    "line\nbreak",
-    "",
-    "مرحبا",
-];
+const TEXTS: [&str; 8] =
+    ["auto", "Zürich", "日本語", "𝄞 clef", "quote \" and \\ slash", "line\nbreak", "", "مرحبا"];
 /// Numbers at the edges: the largest and smallest integers of a twin, and doubles that must survive exactly.
 const INTEGERS: [i64; 6] = [(1 << 52) - 1, -(1 << 52), 0, -1, 1_700_000_000_000, 4_294_967_296];
-const DOUBLES: [f64; 8] = [
-    0.1,
-    0.300_000_000_000_000_04,
-    1e-300,
-    1.797_693_134_862_315_7e308,
-    -2.5,
-    1e21,
-    5e-324,
-    1.0,
-];
+const DOUBLES: [f64; 8] =
+    [0.1, 0.300_000_000_000_000_04, 1e-300, 1.797_693_134_862_315_7e308, -2.5, 1e21, 5e-324, 1.0];
 /// Keys that mean something to a document store when they stand at its root.
 const STORE_KEYS: [&str; 6] = ["id", "_etag", "ttl", "_ts", "deviceId", "version"];
 
@@ -45,10 +29,7 @@ pub(super) fn section(random: &mut StdRng) -> Value {
 
 fn change(random: &mut StdRng, patch: &mut Map<String, Value>) {
     let (key, value) = match random.random_range(0..100) {
-        0..24 => (
-            "temperature",
-            json!(f64::from(random.random_range(-400..1_000)) / 10.0),
-        ),
+        0..24 => ("temperature", json!(f64::from(random.random_range(-400..1_000)) / 10.0)),
         24..36 => ("battery", json!(random.random_range(0..=100))),
         36..44 => ("online", json!(random.random_bool(0.5))),
         44..50 => ("text", json!(TEXTS.choose(random))),
@@ -59,27 +40,12 @@ fn change(random: &mut StdRng, patch: &mut Map<String, Value>) {
         70..76 => ("mode", mode(random)),
         76..82 => ("samples", samples(random)),
         82..88 => ("network", network(random)),
-        88..91 => (
-            *STORE_KEYS.choose(random).unwrap_or(&"id"),
-            json!(random.random_range(0..10)),
-        ),
+        88..91 => (*STORE_KEYS.choose(random).unwrap_or(&"id"), json!(random.random_range(0..10))),
         91..94 => ("deep", deep(random)),
-        94..96 => (
-            "thermostat",
-            json!({"__t": "c", "target": random.random_range(15..25)}),
-        ),
-        96..98 => (
-            ["battery", "text", "firmware"]
-                .choose(random)
-                .copied()
-                .unwrap_or("text"),
-            Value::Null,
-        ),
+        94..96 => ("thermostat", json!({"__t": "c", "target": random.random_range(15..25)})),
+        96..98 => (["battery", "text", "firmware"].choose(random).copied().unwrap_or("text"), Value::Null),
         _ => (
-            ["mode", "network", "deep", "samples", "never"]
-                .choose(random)
-                .copied()
-                .unwrap_or("never"),
+            ["mode", "network", "deep", "samples", "never"].choose(random).copied().unwrap_or("never"),
             Value::Null,
         ),
     };
@@ -109,9 +75,7 @@ fn samples(random: &mut StdRng) -> Value {
     match random.random_range(0..4) {
         0 => json!([]),
         1 => json!([{"at": 1, "value": 2.5}, [], [true, "x"]]),
-        _ => (0..random.random_range(1..5))
-            .map(|_| json!(random.random_range(0..1_000)))
-            .collect(),
+        _ => (0..random.random_range(1..5)).map(|_| json!(random.random_range(0..1_000))).collect(),
     }
 }
 

@@ -95,19 +95,13 @@ mod tests {
         assert_eq!(at.seven_digits("Z"), "2026-02-02T02:40:00.1234500Z");
         assert_eq!(at.seven_digits("+00:00"), "2026-02-02T02:40:00.1234500+00:00");
         assert_eq!(at.trimmed(), "2026-02-02T02:40:00.12345Z");
-        assert_eq!(
-            Timestamp::from_ticks(17_700_000_000_000_000).trimmed(),
-            "2026-02-02T02:40:00Z"
-        );
+        assert_eq!(Timestamp::from_ticks(17_700_000_000_000_000).trimmed(), "2026-02-02T02:40:00Z");
     }
 
     #[test]
     fn a_section_never_written_prints_the_first_of_january_of_year_one() {
         assert_eq!(Timestamp::NEVER.trimmed(), "0001-01-01T00:00:00Z");
         assert_eq!(Timestamp::from_ticks(i64::MIN), Timestamp::NEVER);
-        assert_eq!(
-            Timestamp::from_ticks(i64::MAX).trimmed(),
-            "9999-12-31T23:59:59.9999999Z"
-        );
+        assert_eq!(Timestamp::from_ticks(i64::MAX).trimmed(), "9999-12-31T23:59:59.9999999Z");
     }
 }

@@ -31,10 +31,7 @@ impl TwinId {
     pub fn device(device_id: impl Into<String>) -> Result<Self, Error> {
         let device_id = device_id.into();
         check("device", &device_id)?;
-        Ok(Self {
-            device_id,
-            module_id: None,
-        })
+        Ok(Self { device_id, module_id: None })
     }
 
     /// The module `module_id` of the device `device_id`.
@@ -44,10 +41,7 @@ impl TwinId {
     pub fn module(device_id: impl Into<String>, module_id: impl Into<String>) -> Result<Self, Error> {
         let module_id = module_id.into();
         check("module", &module_id)?;
-        Ok(Self {
-            module_id: Some(module_id),
-            ..Self::device(device_id)?
-        })
+        Ok(Self { module_id: Some(module_id), ..Self::device(device_id)? })
     }
 
     /// The device's id; of a module, the id of the device it belongs to.
@@ -62,10 +56,7 @@ impl TwinId {
 
     /// The identity of the device itself.
     pub(crate) fn parent(&self) -> TwinId {
-        TwinId {
-            device_id: self.device_id.clone(),
-            module_id: None,
-        }
+        TwinId { device_id: self.device_id.clone(), module_id: None }
     }
 }
 
@@ -91,11 +82,7 @@ fn check(kind: &'static str, id: &str) -> Result<(), Error> {
     } else {
         return Ok(());
     };
-    Err(Error::InvalidId {
-        kind,
-        id: id.chars().take(LONGEST_ID + 1).collect(),
-        reason,
-    })
+    Err(Error::InvalidId { kind, id: id.chars().take(LONGEST_ID + 1).collect(), reason })
 }
 
 #[cfg(test)]
@@ -112,15 +99,9 @@ mod tests {
     #[test]
     fn empty_long_and_foreign_ids_are_refused() {
         for id in ["", "a b", "a/b", "a\\b", "ü", "a\n", &"x".repeat(129)] {
+            assert!(matches!(TwinId::device(id), Err(Error::InvalidId { kind: "device", .. })), "{id:?}");
             assert!(
-                matches!(TwinId::device(id), Err(Error::InvalidId { kind: "device", .. })),
-                "{id:?}"
-            );
-            assert!(
-                matches!(
-                    TwinId::module("d", id),
-                    Err(Error::InvalidId { kind: "module", .. })
-                ),
+                matches!(TwinId::module("d", id), Err(Error::InvalidId { kind: "module", .. })),
                 "{id:?}"
             );
         }

@@ -66,21 +66,14 @@ pub(super) fn check_values(
 pub(super) fn check_size(section: SectionName, bytes: usize) -> Result<(), Error> {
     let limit = section.limit_bytes();
     if bytes > limit {
-        return Err(Error::TooLarge {
-            section: section.name(),
-            bytes,
-            limit,
-        });
+        return Err(Error::TooLarge { section: section.name(), bytes, limit });
     }
     Ok(())
 }
 
 /// The size of a section's values by IoT Hub's own measure.
 pub(super) fn bytes(values: &Map<String, Value>) -> usize {
-    values
-        .iter()
-        .map(|(key, value)| text_bytes(key) + value_bytes(value))
-        .sum()
+    values.iter().map(|(key, value)| text_bytes(key) + value_bytes(value)).sum()
 }
 
 /// The size that `values` would have after merging `patch` into it, given that it has `bytes` now. Computed
@@ -130,15 +123,12 @@ fn check_object(
         let length = path.len();
         path.push('/');
         path.push_str(key);
-        check_key(key)
-            .and_then(|()| check_value(value, nulls, depth, path))
-            .map_err(|problem| match problem {
-                Problem::Here(reason) => Error::InvalidTwin {
-                    path: path.clone(),
-                    reason,
-                },
+        check_key(key).and_then(|()| check_value(value, nulls, depth, path)).map_err(
+            |problem| match problem {
+                Problem::Here(reason) => Error::InvalidTwin { path: path.clone(), reason },
                 Problem::Below(error) => error,
-            })?;
+            },
+        )?;
         path.truncate(length);
     }
     Ok(())
@@ -154,9 +144,8 @@ fn check_key(key: &str) -> Result<(), Problem> {
         "a key must not be empty".to_owned()
     } else if key.len() > LONGEST_KEY_BYTES {
         format!("a key must not be longer than {LONGEST_KEY_BYTES} bytes")
-    } else if let Some(character) = key
-        .chars()
-        .find(|character| character.is_control() || matches!(character, '.' | '$' | ' '))
+    } else if let Some(character) =
+        key.chars().find(|character| character.is_control() || matches!(character, '.' | '$' | ' '))
     {
         format!("a key must not contain {character:?}")
     } else {
@@ -170,13 +159,13 @@ fn check_value(value: &Value, nulls: Nulls, depth: usize, path: &mut String) -> 
         Value::Null if nulls == Nulls::Refuse => Err(Problem::Here("null is not a value".to_owned())),
         Value::Null | Value::Bool(_) => Ok(()),
         Value::Number(number) => check_number(number).map_err(Problem::Here),
-        Value::String(text) if text.len() > LONGEST_STRING_BYTES => Err(Problem::Here(format!(
-            "a string must not be longer than {LONGEST_STRING_BYTES} bytes"
-        ))),
+        Value::String(text) if text.len() > LONGEST_STRING_BYTES => {
+            Err(Problem::Here(format!("a string must not be longer than {LONGEST_STRING_BYTES} bytes")))
+        }
         Value::String(_) => Ok(()),
-        Value::Array(_) | Value::Object(_) if depth > DEEPEST => Err(Problem::Here(format!(
-            "nesting must not be deeper than {DEEPEST} levels"
-        ))),
+        Value::Array(_) | Value::Object(_) if depth > DEEPEST => {
+            Err(Problem::Here(format!("nesting must not be deeper than {DEEPEST} levels")))
+        }
         // Arrays are values as a whole: nothing inside them can be removed, so a null there has no meaning.
         Value::Array(items) => {
             for item in items {
@@ -197,9 +186,7 @@ fn check_number(number: &serde_json::Number) -> Result<(), String> {
     if fits {
         Ok(())
     } else {
-        Err(format!(
-            "an integer must lie within {SMALLEST_INTEGER} and {LARGEST_INTEGER}"
-        ))
+        Err(format!("an integer must lie within {SMALLEST_INTEGER} and {LARGEST_INTEGER}"))
     }
 }
 
@@ -216,10 +203,7 @@ fn value_bytes(value: &Value) -> usize {
 }
 
 fn text_bytes(text: &str) -> usize {
-    text.chars()
-        .filter(|character| !character.is_control())
-        .map(char::len_utf8)
-        .sum()
+    text.chars().filter(|character| !character.is_control()).map(char::len_utf8).sum()
 }
 
 #[cfg(test)]
@@ -259,14 +243,7 @@ mod tests {
                 "{error}, expected at {place}"
             );
         }
-        assert!(
-            check_values(
-                SectionName::Tags,
-                &values(json!({"a": {"b": null}})),
-                Nulls::Refuse
-            )
-            .is_err()
-        );
+        assert!(check_values(SectionName::Tags, &values(json!({"a": {"b": null}})), Nulls::Refuse).is_err());
     }
 
     #[test]
@@ -300,33 +277,20 @@ mod tests {
         let mut over = filled(8 * 1024);
         over.insert("b".to_owned(), Value::Bool(true));
         let error = check_size(SectionName::Tags, bytes(&over)).unwrap_err();
-        assert_eq!(
-            error,
-            Error::TooLarge {
-                section: "tags",
-                bytes: 8 * 1024 + 5,
-                limit: 8 * 1024
-            }
-        );
+        assert_eq!(error, Error::TooLarge { section: "tags", bytes: 8 * 1024 + 5, limit: 8 * 1024 });
     }
 
     #[test]
     fn the_size_after_a_merge_is_told_without_merging() {
         let before = values(json!({"a": {"b": "xy", "c": [1, 2]}, "d": 1, "é": "e"}));
         for (patch, after) in [
-            (
-                json!({"a": {"b": null}}),
-                json!({"a": {"c": [1, 2]}, "d": 1, "é": "e"}),
-            ),
+            (json!({"a": {"b": null}}), json!({"a": {"c": [1, 2]}, "d": 1, "é": "e"})),
             (json!({"a": "text"}), json!({"a": "text", "d": 1, "é": "e"})),
             (
                 json!({"d": {"n": 1, "z": null}}),
                 json!({"a": {"b": "xy", "c": [1, 2]}, "d": {"n": 1}, "é": "e"}),
             ),
-            (
-                json!({"a": null, "none": null, "é": [true]}),
-                json!({"d": 1, "é": [true]}),
-            ),
+            (json!({"a": null, "none": null, "é": [true]}), json!({"d": 1, "é": [true]})),
             (
                 json!({"f": {"g": {"h": "i", "j": null}}}),
                 json!({"a": {"b": "xy", "c": [1, 2]}, "d": 1, "é": "e", "f": {"g": {"h": "i"}}}),

@@ -72,11 +72,7 @@ pub struct Notification {
 impl Notification {
     /// The application properties, all of them text.
     pub fn application_properties(&self) -> Vec<(&'static str, String)> {
-        let offset = if self.number.is_multiple_of(3) {
-            "+00:00"
-        } else {
-            "Z"
-        };
+        let offset = if self.number.is_multiple_of(3) { "+00:00" } else { "Z" };
         let schema = match self.change.source() {
             Source::DeviceLifecycle => "deviceLifecycleNotification",
             Source::TwinChange => "twinChangeNotification",
@@ -128,10 +124,7 @@ impl Notification {
 
     /// A short hexadecimal string, different for every notification.
     pub fn correlation_id(&self) -> String {
-        format!(
-            "{:x}",
-            (self.number.wrapping_mul(0x9E37_79B1) & 0xFFFF_FFFF) | 0x1_0000_0000
-        )
+        format!("{:x}", (self.number.wrapping_mul(0x9E37_79B1) & 0xFFFF_FFFF) | 0x1_0000_0000)
     }
 
     /// The body as UTF-8 JSON.

@@ -78,18 +78,11 @@ fn section(value: &Value, path: &str) -> Result<Map<String, Value>, Error> {
 
 fn object<'a>(value: &'a Value, path: &str) -> Result<&'a Map<String, Value>, Error> {
     value.as_object().ok_or_else(|| Error::InvalidTwin {
-        path: if path.is_empty() {
-            "/".to_owned()
-        } else {
-            path.to_owned()
-        },
+        path: if path.is_empty() { "/".to_owned() } else { path.to_owned() },
         reason: "expected a JSON object".to_owned(),
     })
 }
 
 fn unknown(path: &str) -> Error {
-    Error::InvalidTwin {
-        path: path.to_owned(),
-        reason: "unknown field".to_owned(),
-    }
+    Error::InvalidTwin { path: path.to_owned(), reason: "unknown field".to_owned() }
 }

@@ -25,10 +25,7 @@ pub struct HubNames {
 
 impl Default for HubNames {
     fn default() -> Self {
-        Self {
-            lifecycle: "lifecycle".to_owned(),
-            twin_changes: "twin-changes".to_owned(),
-        }
+        Self { lifecycle: "lifecycle".to_owned(), twin_changes: "twin-changes".to_owned() }
     }
 }
 
@@ -72,14 +69,7 @@ pub struct DeliveryFaults {
 
 impl Default for DeliveryFaults {
     fn default() -> Self {
-        Self {
-            seed: 0,
-            duplicate: 0.0,
-            replay: 0.0,
-            replay_length: 5,
-            coalesce: 0.0,
-            lose: 0.0,
-        }
+        Self { seed: 0, duplicate: 0.0, replay: 0.0, replay_length: 5, coalesce: 0.0, lose: 0.0 }
     }
 }
 
@@ -175,11 +165,7 @@ impl Routes {
     /// # Errors
     /// The route refused the event.
     pub fn deliver(&mut self, notification: Notification, route: &dyn Route) -> Result<(), RouteError> {
-        *self
-            .counts
-            .caused
-            .entry(notification.change.operation_type().to_owned())
-            .or_default() += 1;
+        *self.counts.caused.entry(notification.change.operation_type().to_owned()).or_default() += 1;
         if self.happens(self.faults.lose) {
             self.counts.lost += 1;
             return Ok(());

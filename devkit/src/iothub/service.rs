@@ -57,13 +57,7 @@ impl Service {
     /// A hub without devices whose notifications go to `route`.
     pub fn new(options: Options, names: HubNames, route: Arc<dyn Route>) -> Self {
         let hub = Hub::new(options, SystemTime::now().into());
-        Self {
-            state: Mutex::new(State {
-                hub,
-                routes: Routes::new(names),
-            }),
-            route,
-        }
+        Self { state: Mutex::new(State { hub, routes: Routes::new(names) }), route }
     }
 
     /// Performs one operation and delivers what it notifies.
@@ -75,10 +69,7 @@ impl Service {
         let State { hub, routes } = &mut *state;
         hub.advance_to(SystemTime::now().into());
         let notifications = hub.apply(operation)?;
-        let changes = notifications
-            .iter()
-            .map(|notification| notification.change)
-            .collect();
+        let changes = notifications.iter().map(|notification| notification.change).collect();
         for notification in notifications {
             routes.deliver(notification, &*self.route)?;
         }
@@ -87,10 +78,7 @@ impl Service {
         | Operation::Replace { id, .. }
         | Operation::Report { id, .. }
         | Operation::Delete { id }) = operation;
-        Ok(Applied {
-            version: hub.version(id),
-            changes,
-        })
+        Ok(Applied { version: hub.version(id), changes })
     }
 
     /// One twin, as a GET shows it.
@@ -114,15 +102,8 @@ impl Service {
         let mut twins = self.lock().hub.twins_after(after, limit + 1);
         let more = twins.len() > limit;
         twins.truncate(limit);
-        let next = if more {
-            twins.last().map(|(id, _)| id.clone())
-        } else {
-            None
-        };
-        Page {
-            twins: twins.into_iter().map(|(_, twin)| twin).collect(),
-            next,
-        }
+        let next = if more { twins.last().map(|(id, _)| id.clone()) } else { None };
+        Page { twins: twins.into_iter().map(|(_, twin)| twin).collect(), next }
     }
 
     /// Sends what a coalescing fault holds back.

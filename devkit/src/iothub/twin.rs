@@ -42,19 +42,12 @@ struct Metadata {
 
 impl Metadata {
     fn leaf(stamp: Stamp) -> Self {
-        Self {
-            stamp,
-            children: BTreeMap::new(),
-        }
+        Self { stamp, children: BTreeMap::new() }
     }
 
     fn render(&self) -> Value {
         let mut entry = self.stamp.render(&self.stamp.at.trimmed());
-        entry.extend(
-            self.children
-                .iter()
-                .map(|(key, child)| (key.clone(), child.render())),
-        );
+        entry.extend(self.children.iter().map(|(key, child)| (key.clone(), child.render())));
         Value::Object(entry)
     }
 }
@@ -72,10 +65,7 @@ impl Values {
         limits::check_values(name, map, Nulls::Refuse)?;
         let bytes = limits::bytes(map);
         limits::check_size(name, bytes)?;
-        Ok(Self {
-            map: map.clone(),
-            bytes,
-        })
+        Ok(Self { map: map.clone(), bytes })
     }
 
     /// Whether `patch` may be merged; the size afterwards.
@@ -139,21 +129,9 @@ impl Twin {
         written: Timestamp,
         now: Timestamp,
     ) -> Result<Self, Error> {
-        let unwritten = Stamp {
-            at: written,
-            version: None,
-        };
-        let empty = Section {
-            values: Values::default(),
-            metadata: Metadata::leaf(unwritten),
-            version: 1,
-        };
-        let mut twin = Self {
-            etag: 1,
-            tags: Values::default(),
-            desired: empty.clone(),
-            reported: empty,
-        };
+        let unwritten = Stamp { at: written, version: None };
+        let empty = Section { values: Values::default(), metadata: Metadata::leaf(unwritten), version: 1 };
+        let mut twin = Self { etag: 1, tags: Values::default(), desired: empty.clone(), reported: empty };
         if let Some(tags) = initial.and_then(|initial| initial.tags.as_ref()) {
             twin.tags = Values::whole(SectionName::Tags, tags)?;
         }
@@ -173,50 +151,25 @@ impl Twin {
         // Both are checked before either is merged: a refusal leaves the twin as it was.
         let tags = patch
             .tags
-            .map(|tags| {
-                self.tags
-                    .check(SectionName::Tags, &tags)
-                    .map(|bytes| (tags, bytes))
-            })
+            .map(|tags| self.tags.check(SectionName::Tags, &tags).map(|bytes| (tags, bytes)))
             .transpose()?;
         let desired = patch
             .desired
             .map(|desired| {
-                self.desired
-                    .values
-                    .check(SectionName::Desired, &desired)
-                    .map(|bytes| (desired, bytes))
+                self.desired.values.check(SectionName::Desired, &desired).map(|bytes| (desired, bytes))
             })
             .transpose()?;
         self.etag += 1;
         let mut body = Map::new();
         body.insert("version".to_owned(), Value::from(self.version()));
         if let Some((tags, bytes)) = tags {
-            merge(
-                &mut self.tags.map,
-                None,
-                &tags,
-                Stamp {
-                    at: now,
-                    version: None,
-                },
-            );
+            merge(&mut self.tags.map, None, &tags, Stamp { at: now, version: None });
             self.tags.bytes = bytes;
             body.insert("tags".to_owned(), Value::Object(tags));
         }
         if let Some((desired, bytes)) = desired {
-            self.desired.merge(
-                &desired,
-                bytes,
-                Stamp {
-                    at: now,
-                    version: Some(self.desired.version + 1),
-                },
-            );
-            body.insert(
-                "properties".to_owned(),
-                object("desired", self.desired.render_patch(desired)),
-            );
+            self.desired.merge(&desired, bytes, Stamp { at: now, version: Some(self.desired.version + 1) });
+            body.insert("properties".to_owned(), object("desired", self.desired.render_patch(desired)));
         }
         Ok(Value::Object(body))
     }
@@ -225,11 +178,7 @@ impl Twin {
     pub(super) fn replace(&mut self, twin: &ServicePatch, now: Timestamp) -> Result<(), Error> {
         let empty = Map::new();
         let tags = Values::whole(SectionName::Tags, twin.tags.as_ref().unwrap_or(&empty))?;
-        let desired = replaced(
-            twin.desired.as_ref().unwrap_or(&empty),
-            self.desired.version + 1,
-            now,
-        )?;
+        let desired = replaced(twin.desired.as_ref().unwrap_or(&empty), self.desired.version + 1, now)?;
         self.tags = tags;
         self.desired = desired;
         self.etag += 1;
@@ -239,20 +188,10 @@ impl Twin {
     /// Merges reported properties, as the device does; returns the notification's body.
     pub(super) fn report(&mut self, patch: Map<String, Value>, now: Timestamp) -> Result<Value, Error> {
         let bytes = self.reported.values.check(SectionName::Reported, &patch)?;
-        self.reported.merge(
-            &patch,
-            bytes,
-            Stamp {
-                at: now,
-                version: None,
-            },
-        );
+        self.reported.merge(&patch, bytes, Stamp { at: now, version: None });
         let mut body = Map::new();
         body.insert("version".to_owned(), Value::from(self.version()));
-        body.insert(
-            "properties".to_owned(),
-            object("reported", self.reported.render_patch(patch)),
-        );
+        body.insert("properties".to_owned(), object("reported", self.reported.render_patch(patch)));
         Ok(Value::Object(body))
     }
 
@@ -263,10 +202,7 @@ impl Twin {
         if let Some(module_id) = id.module_id() {
             head.insert("moduleId".to_owned(), Value::from(module_id));
         }
-        head.insert(
-            "etag".to_owned(),
-            Value::String(STANDARD.encode(self.etag.to_be_bytes())),
-        );
+        head.insert("etag".to_owned(), Value::String(STANDARD.encode(self.etag.to_be_bytes())));
         head.insert("version".to_owned(), Value::from(self.version()));
         head
     }
@@ -313,10 +249,7 @@ fn merge(
                     *value = Value::Object(Map::new());
                 }
                 let entry = metadata.as_deref_mut().map(|metadata| {
-                    let entry = metadata
-                        .children
-                        .entry(key.clone())
-                        .or_insert_with(|| Metadata::leaf(stamp));
+                    let entry = metadata.children.entry(key.clone()).or_insert_with(|| Metadata::leaf(stamp));
                     if !was_object {
                         entry.children.clear();
                     }
@@ -354,18 +287,11 @@ fn written_metadata(patch: &Map<String, Value>, stamp: Stamp, last_updated: &str
 }
 
 fn replaced(values: &Map<String, Value>, version: u64, now: Timestamp) -> Result<Section, Error> {
-    let stamp = Stamp {
-        at: now,
-        version: Some(version),
-    };
+    let stamp = Stamp { at: now, version: Some(version) };
     let values = Values::whole(SectionName::Desired, values)?;
     let mut metadata = Metadata::leaf(stamp);
     merge(&mut Map::new(), Some(&mut metadata), &values.map, stamp);
-    Ok(Section {
-        values,
-        metadata,
-        version,
-    })
+    Ok(Section { values, metadata, version })
 }
 
 fn object(key: &str, value: Value) -> Value {

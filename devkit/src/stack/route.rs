@@ -20,26 +20,17 @@ impl Route for BrokerRoute {
     fn append(&self, hub: &str, partition_key: &str, notification: &Notification) -> Result<(), RouteError> {
         match self.0.append(hub, partition_key, event(notification)) {
             Ok(_) => Ok(()),
-            Err(source) => Err(RouteError {
-                hub: hub.to_owned(),
-                source: Box::new(source),
-            }),
+            Err(source) => Err(RouteError { hub: hub.to_owned(), source: Box::new(source) }),
         }
     }
 }
 
 fn event(notification: &Notification) -> Event {
     let text = |entries: Vec<(&'static str, String)>| -> BTreeMap<String, Value> {
-        entries
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), Value::Text(value)))
-            .collect()
+        entries.into_iter().map(|(name, value)| (name.to_owned(), Value::Text(value))).collect()
     };
     let mut annotations = text(notification.text_annotations());
-    annotations.insert(
-        "iothub-enqueuedtime".to_owned(),
-        Value::Timestamp(notification.enqueued_time()),
-    );
+    annotations.insert("iothub-enqueuedtime".to_owned(), Value::Timestamp(notification.enqueued_time()));
     Event {
         body: notification.body_bytes(),
         application_properties: text(notification.application_properties()),

@@ -33,17 +33,15 @@ fn different(expected: Option<&Value>, found: Option<&Value>, path: &str) -> Opt
             .keys()
             .chain(other.keys().filter(|key| !one.contains_key(*key)))
             .find_map(|key| different(one.get(key), other.get(key), &format!("{path}/{key}"))),
-        (Some(Value::Array(one)), Some(Value::Array(other))) if one.len() == other.len() => one
-            .iter()
-            .zip(other)
-            .enumerate()
-            .find_map(|(index, (one, other))| different(Some(one), Some(other), &format!("{path}/{index}"))),
+        (Some(Value::Array(one)), Some(Value::Array(other))) if one.len() == other.len() => {
+            one.iter().zip(other).enumerate().find_map(|(index, (one, other))| {
+                different(Some(one), Some(other), &format!("{path}/{index}"))
+            })
+        }
         (Some(one), Some(other)) if one == other => None,
-        (expected, found) => Some(Found {
-            path: path.to_owned(),
-            expected: show(expected),
-            found: show(found),
-        }),
+        (expected, found) => {
+            Some(Found { path: path.to_owned(), expected: show(expected), found: show(found) })
+        }
     }
 }
 
@@ -51,13 +49,7 @@ fn different(expected: Option<&Value>, found: Option<&Value>, path: &str) -> Opt
 fn equal_numbers(one: &Number, other: &Number) -> bool {
     match (one.as_i64(), other.as_i64()) {
         (Some(one), Some(other)) => one == other,
-        _ => {
-            one == other
-                || one
-                    .as_f64()
-                    .zip(other.as_f64())
-                    .is_some_and(|(one, other)| one == other)
-        }
+        _ => one == other || one.as_f64().zip(other.as_f64()).is_some_and(|(one, other)| one == other),
     }
 }
 

@@ -60,10 +60,7 @@ struct TwinPage {
 /// All twins of the hub, over the control port.
 pub(super) async fn twins(endpoints: &Endpoints) -> Result<Vec<Value>, Error> {
     let control = endpoints.control.trim_end_matches('/');
-    let failed = |source| Error::Twins {
-        url: format!("{control}/twins"),
-        source,
-    };
+    let failed = |source| Error::Twins { url: format!("{control}/twins"), source };
     let client = reqwest::Client::new();
     let mut twins = Vec::new();
     let mut continuation: Option<String> = None;
@@ -73,12 +70,8 @@ pub(super) async fn twins(endpoints: &Endpoints) -> Result<Vec<Value>, Error> {
             // The port gives out continuations that need no escape.
             url = format!("{url}&continuation={continuation}");
         }
-        let response = client
-            .get(url)
-            .send()
-            .await
-            .and_then(reqwest::Response::error_for_status)
-            .map_err(failed)?;
+        let response =
+            client.get(url).send().await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
         let page: TwinPage = response.json().await.map_err(failed)?;
         twins.extend(page.twins);
         continuation = page.continuation;
@@ -113,11 +106,7 @@ pub(super) async fn documents(endpoints: &Endpoints) -> Result<Vec<Value>, Error
         .map_err(failed)?;
     let options = QueryOptions::default().with_max_item_count(MaxItemCountHint::Limit(DOCUMENTS_PER_PAGE));
     let mut pages = container
-        .query_items::<Value>(
-            Query::from("SELECT * FROM c"),
-            FeedScope::full_container(),
-            Some(options),
-        )
+        .query_items::<Value>(Query::from("SELECT * FROM c"), FeedScope::full_container(), Some(options))
         .await
         .map_err(failed)?
         .into_pages();

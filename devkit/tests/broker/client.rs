@@ -65,10 +65,7 @@ impl TokenCredential for Credential {
 }
 
 fn no_retries() -> RetryOptions {
-    RetryOptions {
-        max_retries: 0,
-        ..RetryOptions::default()
-    }
+    RetryOptions { max_retries: 0, ..RetryOptions::default() }
 }
 
 fn endpoint(broker: &Broker) -> String {
@@ -90,9 +87,7 @@ pub(crate) async fn consumer_of_group(
         .with_retry_options(no_retries())
         .with_custom_endpoint(endpoint(broker))
         .open("localhost", hub.to_owned(), Arc::new(Credential(token)));
-    within("opening a consumer", opening)
-        .await
-        .expect("the consumer opens")
+    within("opening a consumer", opening).await.expect("the consumer opens")
 }
 
 pub(crate) async fn producer(broker: &Broker, hub: &str) -> ProducerClient {
@@ -100,9 +95,7 @@ pub(crate) async fn producer(broker: &Broker, hub: &str) -> ProducerClient {
         .with_retry_options(no_retries())
         .with_custom_endpoint(endpoint(broker))
         .open("localhost", hub, Arc::new(Credential(TOKEN)));
-    within("opening a producer", opening)
-        .await
-        .expect("the producer opens")
+    within("opening a producer", opening).await.expect("the producer opens")
 }
 
 pub(crate) async fn receiver(
@@ -116,21 +109,16 @@ pub(crate) async fn receiver(
         prefetch: Some(1000),
         ..OpenReceiverOptions::default()
     };
-    within(
-        "opening a receiver",
-        consumer.open_receiver_on_partition(partition.to_owned(), Some(options)),
-    )
-    .await
-    .expect("the receiver opens")
+    within("opening a receiver", consumer.open_receiver_on_partition(partition.to_owned(), Some(options)))
+        .await
+        .expect("the receiver opens")
 }
 
 pub(crate) async fn next<S>(stream: &mut S) -> azure_messaging_eventhubs::Result<ReceivedEventData>
 where
     S: Stream<Item = azure_messaging_eventhubs::Result<ReceivedEventData>> + Unpin,
 {
-    within("the next event", stream.next())
-        .await
-        .expect("the stream goes on")
+    within("the next event", stream.next()).await.expect("the stream goes on")
 }
 
 /// The next `count` events as (sequence number, body).
@@ -154,23 +142,13 @@ pub(crate) fn event(body: &str) -> Event {
     let property = |(name, value): (&str, &str)| (name.to_owned(), Value::from(value));
     Event {
         body: body.as_bytes().to_vec(),
-        application_properties: [
-            ("hubName", "hub"),
-            ("deviceId", "device-1"),
-            ("opType", "updateTwin"),
-        ]
-        .map(property)
-        .into(),
+        application_properties: [("hubName", "hub"), ("deviceId", "device-1"), ("opType", "updateTwin")]
+            .map(property)
+            .into(),
         annotations: [
             ("iothub-connection-device-id".to_owned(), Value::from("device-1")),
-            (
-                "iothub-message-source".to_owned(),
-                Value::from("twinChangeEvents"),
-            ),
-            (
-                "iothub-enqueuedtime".to_owned(),
-                Value::Timestamp(1_700_000_000_123),
-            ),
+            ("iothub-message-source".to_owned(), Value::from("twinChangeEvents")),
+            ("iothub-enqueuedtime".to_owned(), Value::Timestamp(1_700_000_000_123)),
         ]
         .into(),
         content_type: Some("application/json".to_owned()),
@@ -183,8 +161,6 @@ pub(crate) fn event(body: &str) -> Event {
 /// Appends events with these bodies to the hub's only partition.
 pub(crate) fn append_all(broker: &Broker, bodies: impl IntoIterator<Item = impl AsRef<str>>) {
     for body in bodies {
-        broker
-            .append(SINGLE, "", event(body.as_ref()))
-            .expect("an append");
+        broker.append(SINGLE, "", event(body.as_ref())).expect("an append");
     }
 }

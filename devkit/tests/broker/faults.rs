@@ -40,20 +40,10 @@ async fn connections_are_refused_for_a_while() {
     let broker = broker().await;
     broker.faults().refuse_connections(DEADLINE);
     let opening = azure_messaging_eventhubs::ConsumerClient::builder()
-        .with_retry_options(azure_messaging_eventhubs::RetryOptions {
-            max_retries: 0,
-            ..Default::default()
-        })
+        .with_retry_options(azure_messaging_eventhubs::RetryOptions { max_retries: 0, ..Default::default() })
         .with_custom_endpoint(format!("amqp://{}", broker.address()))
-        .open(
-            "localhost",
-            SINGLE.to_owned(),
-            std::sync::Arc::new(crate::client::Credential("t")),
-        );
-    assert!(
-        within("opening", opening).await.is_err(),
-        "the connection is closed at once"
-    );
+        .open("localhost", SINGLE.to_owned(), std::sync::Arc::new(crate::client::Credential("t")));
+    assert!(within("opening", opening).await.is_err(), "the connection is closed at once");
     broker.faults().refuse_connections(Duration::ZERO);
     consumer(&broker, SINGLE).await;
 }
@@ -66,10 +56,7 @@ async fn a_link_closed_with_an_error_shows_its_condition() {
     let reader = receiver(&consumer, "0", StartLocation::Earliest, false).await;
     let mut stream = Box::pin(reader.stream_events());
     next(&mut stream).await.expect("an event");
-    let closed = broker
-        .faults()
-        .close_receivers(SINGLE, 0, Some("amqp:link:stolen"))
-        .expect("a partition");
+    let closed = broker.faults().close_receivers(SINGLE, 0, Some("amqp:link:stolen")).expect("a partition");
     assert_eq!(closed, 1);
     let error = next(&mut stream).await.expect_err("the link is closed");
     match receive_error(&error) {
@@ -88,13 +75,7 @@ async fn a_link_closed_without_an_error_ends_the_stream_with_an_error() {
     let reader = receiver(&consumer, "0", StartLocation::Earliest, false).await;
     let mut stream = Box::pin(reader.stream_events());
     next(&mut stream).await.expect("an event");
-    assert_eq!(
-        broker
-            .faults()
-            .close_receivers(SINGLE, 0, None)
-            .expect("a partition"),
-        1
-    );
+    assert_eq!(broker.faults().close_receivers(SINGLE, 0, None).expect("a partition"), 1);
     next(&mut stream).await.expect_err("the link is closed");
 }
 
@@ -105,14 +86,10 @@ async fn refused_tokens_fail_as_often_as_told() {
     broker.faults().refuse_tokens(1);
     let refused = consumer(&broker, SINGLE).await;
     let reader = receiver(&refused, "0", StartLocation::Earliest, false).await;
-    next(&mut Box::pin(reader.stream_events()))
-        .await
-        .expect_err("401");
+    next(&mut Box::pin(reader.stream_events())).await.expect_err("401");
     let accepted = consumer(&broker, SINGLE).await;
     let reader = receiver(&accepted, "0", StartLocation::Earliest, false).await;
-    next(&mut Box::pin(reader.stream_events()))
-        .await
-        .expect("an event");
+    next(&mut Box::pin(reader.stream_events())).await.expect("an event");
     assert_eq!(broker.faults().counters().put_tokens, 2);
 }
 
@@ -123,14 +100,10 @@ async fn a_closed_token_link_is_an_error_and_not_a_hang() {
     broker.faults().close_token_links(1);
     let left = consumer(&broker, SINGLE).await;
     let reader = receiver(&left, "0", StartLocation::Earliest, false).await;
-    next(&mut Box::pin(reader.stream_events()))
-        .await
-        .expect_err("no answer");
+    next(&mut Box::pin(reader.stream_events())).await.expect_err("no answer");
     let answered = consumer(&broker, SINGLE).await;
     let reader = receiver(&answered, "0", StartLocation::Earliest, false).await;
-    next(&mut Box::pin(reader.stream_events()))
-        .await
-        .expect("an event");
+    next(&mut Box::pin(reader.stream_events())).await.expect("an event");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -147,13 +120,9 @@ async fn a_stalled_partition_delivers_nothing_until_it_is_released() {
     let silence =
         tokio::time::timeout(Duration::from_millis(300), futures::StreamExt::next(&mut stream)).await;
     assert!(silence.is_err(), "{silence:?}");
-    let properties = within("properties", consumer.get_partition_properties("0"))
-        .await
-        .expect("partition properties");
-    assert_eq!(
-        properties.last_enqueued_sequence_number, 1,
-        "management shows what the link withholds"
-    );
+    let properties =
+        within("properties", consumer.get_partition_properties("0")).await.expect("partition properties");
+    assert_eq!(properties.last_enqueued_sequence_number, 1, "management shows what the link withholds");
     broker.faults().release(SINGLE, 0).expect("a partition");
     assert_eq!(text(&next(&mut stream).await.expect("an event")), "b");
 }
@@ -162,13 +131,7 @@ async fn a_stalled_partition_delivers_nothing_until_it_is_released() {
 async fn a_poison_between_good_events_is_one_decode_error_and_the_link_goes_on() {
     let broker = broker().await;
     append_all(&broker, ["a", "b"]);
-    assert_eq!(
-        broker
-            .faults()
-            .append_undecodable(SINGLE, 0)
-            .expect("a partition"),
-        2
-    );
+    assert_eq!(broker.faults().append_undecodable(SINGLE, 0).expect("a partition"), 2);
     append_all(&broker, ["d", "e"]);
     let consumer = consumer(&broker, SINGLE).await;
     let reader = receiver(&consumer, "0", StartLocation::Earliest, false).await;
@@ -176,17 +139,10 @@ async fn a_poison_between_good_events_is_one_decode_error_and_the_link_goes_on()
     assert_eq!(text(&next(&mut stream).await.expect("an event")), "a");
     assert_eq!(text(&next(&mut stream).await.expect("an event")), "b");
     let error = next(&mut stream).await.expect_err("the poison");
-    assert!(
-        matches!(receive_error(&error), Some(RecvError::MessageDecode(_))),
-        "{error:?}"
-    );
+    assert!(matches!(receive_error(&error), Some(RecvError::MessageDecode(_))), "{error:?}");
     drop(stream);
     let rest = take(&reader, 2).await;
-    assert_eq!(
-        rest,
-        [(3, "d".to_owned()), (4, "e".to_owned())],
-        "the same link continues behind it"
-    );
+    assert_eq!(rest, [(3, "d".to_owned()), (4, "e".to_owned())], "the same link continues behind it");
     assert_eq!(broker.faults().counters().attaches, 1);
 }
 
@@ -198,19 +154,9 @@ async fn expiry_moves_the_beginning() {
     let consumer = consumer(&broker, SINGLE).await;
     let reader = receiver(&consumer, "0", StartLocation::Earliest, false).await;
     assert_eq!(take(&reader, 1).await, [(3, "3".to_owned())]);
-    broker
-        .faults()
-        .expire_before(SINGLE, 0, 100)
-        .expect("a partition");
+    broker.faults().expire_before(SINGLE, 0, 100).expect("a partition");
     let state = &broker.partitions(SINGLE).expect("partitions")[0];
-    assert_eq!(
-        (
-            state.first_sequence_number,
-            state.last_sequence_number,
-            state.events
-        ),
-        (5, 4, 0)
-    );
+    assert_eq!((state.first_sequence_number, state.last_sequence_number, state.events), (5, 4, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -228,9 +174,7 @@ async fn a_recreated_hub_starts_over_and_refuses_old_positions() {
     .await;
     append_all(&broker, ["new"]);
     let old = receiver(&consumer, "0", StartLocation::SequenceNumber(4), false).await;
-    next(&mut Box::pin(old.stream_events()))
-        .await
-        .expect_err("the position is of the old hub");
+    next(&mut Box::pin(old.stream_events())).await.expect_err("the position is of the old hub");
     let new = crate::client::consumer(&broker, SINGLE).await;
     let reader = receiver(&new, "0", StartLocation::Earliest, false).await;
     assert_eq!(take(&reader, 1).await, [(0, "new".to_owned())]);
@@ -245,10 +189,7 @@ async fn the_counters_count() {
     take(&reader, 2).await;
     let counters = broker.faults().counters();
     assert_eq!((counters.connections, counters.open_connections), (1, 1));
-    assert_eq!(
-        (counters.put_tokens, counters.attaches, counters.delivered),
-        (1, 1, 2)
-    );
+    assert_eq!((counters.put_tokens, counters.attaches, counters.delivered), (1, 1, 2));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -262,7 +203,5 @@ async fn a_stopped_broker_is_gone_and_its_clients_learn_it() {
     within("the stop", broker.stop()).await;
     next(&mut stream).await.expect_err("the broker is gone");
     assert_eq!(broker.faults().counters().open_connections, 0);
-    tokio::net::TcpStream::connect(broker.address())
-        .await
-        .expect_err("nobody listens");
+    tokio::net::TcpStream::connect(broker.address()).await.expect_err("nobody listens");
 }

@@ -25,10 +25,7 @@ async fn ten_events() -> Broker {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn earliest_begins_with_the_oldest_event() {
-    assert_eq!(
-        first(&ten_events().await, StartLocation::Earliest, false).await,
-        0
-    );
+    assert_eq!(first(&ten_events().await, StartLocation::Earliest, false).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,14 +66,9 @@ async fn an_offset_is_exclusive_unless_inclusive() {
     let broker = ten_events().await;
     let consumer = consumer(&broker, SINGLE).await;
     let reader = receiver(&consumer, "0", StartLocation::SequenceNumber(4), true).await;
-    let event = next(&mut Box::pin(reader.stream_events()))
-        .await
-        .expect("an event");
+    let event = next(&mut Box::pin(reader.stream_events())).await.expect("an event");
     let offset = event.offset().clone().expect("an offset");
-    assert_eq!(
-        first(&broker, StartLocation::Offset(offset.clone()), false).await,
-        5
-    );
+    assert_eq!(first(&broker, StartLocation::Offset(offset.clone()), false).await, 5);
     assert_eq!(first(&broker, StartLocation::Offset(offset), true).await, 4);
 }
 
@@ -93,26 +85,15 @@ async fn an_enqueued_time_is_exclusive_unless_inclusive() {
     let time = |milliseconds: i64| {
         SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(milliseconds).expect("after the epoch"))
     };
-    assert_eq!(
-        first(&broker, StartLocation::EnqueuedTime(time(before)), false).await,
-        10
-    );
-    assert_eq!(
-        first(&broker, StartLocation::EnqueuedTime(time(late)), true).await,
-        10
-    );
-    assert_eq!(
-        first(&broker, StartLocation::EnqueuedTime(time(0)), true).await,
-        0
-    );
+    assert_eq!(first(&broker, StartLocation::EnqueuedTime(time(before)), false).await, 10);
+    assert_eq!(first(&broker, StartLocation::EnqueuedTime(time(late)), true).await, 10);
+    assert_eq!(first(&broker, StartLocation::EnqueuedTime(time(0)), true).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_position_of_the_newest_event_waits_for_the_next_one() {
     let broker = ten_events().await;
-    let offset = broker.partitions(SINGLE).expect("partitions")[0]
-        .last_offset
-        .clone();
+    let offset = broker.partitions(SINGLE).expect("partitions")[0].last_offset.clone();
     let mut readers = Vec::new();
     for location in [StartLocation::SequenceNumber(9), StartLocation::Offset(offset)] {
         let consumer = consumer(&broker, SINGLE).await;
@@ -127,34 +108,24 @@ async fn the_position_of_the_newest_event_waits_for_the_next_one() {
     .await;
     append_all(&broker, ["new"]);
     for reader in readers {
-        assert_eq!(
-            within("the new event", reader).await.expect("a reader"),
-            [(10, "new".to_owned())]
-        );
+        assert_eq!(within("the new event", reader).await.expect("a reader"), [(10, "new".to_owned())]);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_position_behind_the_end_is_refused_as_the_service_refuses_it() {
     let broker = ten_events().await;
-    for location in [
-        StartLocation::SequenceNumber(10),
-        StartLocation::Offset("999999999".to_owned()),
-    ] {
+    for location in [StartLocation::SequenceNumber(10), StartLocation::Offset("999999999".to_owned())] {
         // The SDK keeps one receiver per client and partition: another position needs another client.
         let consumer = consumer(&broker, SINGLE).await;
         let receiver = receiver(&consumer, "0", location, false).await;
-        let error = next(&mut Box::pin(receiver.stream_events()))
-            .await
-            .expect_err("a refusal");
+        let error = next(&mut Box::pin(receiver.stream_events())).await.expect_err("a refusal");
         let text = format!("{error:?}");
         assert!(text.contains("ArgumentError"), "{text}");
     }
 }
 
 fn now() -> i64 {
-    let elapsed = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .expect("after the epoch");
+    let elapsed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after the epoch");
     i64::try_from(elapsed.as_millis()).expect("fits")
 }

@@ -93,11 +93,7 @@ impl FileStore {
         blocking(&place, move || {
             durable_file::create_directory(&root).map_err(failed("create checkpoint directory", &root))?;
             let lock = take_lock(&root)?;
-            Ok(Self(Arc::new(Inner {
-                root,
-                access: Mutex::new(()),
-                _lock: lock,
-            })))
+            Ok(Self(Arc::new(Inner { root, access: Mutex::new(()), _lock: lock })))
         })
         .await
     }
@@ -129,11 +125,7 @@ async fn blocking<T: Send + 'static>(
 
 fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
-    move |source| Error::Io {
-        operation,
-        path,
-        source,
-    }
+    move |source| Error::Io { operation, path, source }
 }
 
 /// Takes the lock that keeps a second process out. The operating system frees it, even after a crash.
@@ -154,11 +146,7 @@ fn take_lock(root: &Path) -> Result<File, Error> {
             let known = lock.read_to_string(&mut holder).is_ok() && !holder.trim().is_empty();
             return Err(Error::InUse {
                 path: root.to_owned(),
-                holder: if known {
-                    holder.trim().to_owned()
-                } else {
-                    "another process".to_owned()
-                },
+                holder: if known { holder.trim().to_owned() } else { "another process".to_owned() },
             });
         }
         Err(TryLockError::Error(source)) => return Err(failed("lock", &path)(source)),
@@ -203,8 +191,7 @@ impl Inner {
     }
 
     fn file(&self, place: &Place, kind: &str) -> PathBuf {
-        self.directory(place, kind)
-            .join(format!("{}.json", durable_file::file_name(&place.partition)))
+        self.directory(place, kind).join(format!("{}.json", durable_file::file_name(&place.partition)))
     }
 
     /// Reads one file; `None` where there is none.
@@ -219,10 +206,7 @@ impl Inner {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed("read", path)(error)),
         };
-        let damaged = |reason| Error::Damaged {
-            path: path.to_owned(),
-            reason,
-        };
+        let damaged = |reason| Error::Damaged { path: path.to_owned(), reason };
         if bytes.is_empty() {
             return Err(damaged("it is empty".to_owned()));
         }
@@ -263,10 +247,8 @@ impl Inner {
     fn write(&self, path: &Path, content: &impl Serialize) -> Result<(), Error> {
         let directory = path.parent().unwrap_or(&self.root);
         durable_file::create_directory(directory).map_err(failed("create", directory))?;
-        let mut bytes = serde_json::to_vec_pretty(content).map_err(|error| Error::Refused {
-            what: "a record of a partition",
-            reason: error.to_string(),
-        })?;
+        let mut bytes = serde_json::to_vec_pretty(content)
+            .map_err(|error| Error::Refused { what: "a record of a partition", reason: error.to_string() })?;
         bytes.push(b'\n');
         durable_file::replace(path, &bytes).map_err(failed("write", path))
     }

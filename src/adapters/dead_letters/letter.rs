@@ -141,9 +141,7 @@ impl From<&StoredLetter> for LetterFile {
         let message = &letter.message;
         let stored = |properties: &BTreeMap<String, Property>| {
             let pairs = properties.iter();
-            pairs
-                .map(|(name, value)| (name.clone(), StoredProperty::from(value)))
-                .collect()
+            pairs.map(|(name, value)| (name.clone(), StoredProperty::from(value))).collect()
         };
         Self {
             format: Format::One,
@@ -175,10 +173,7 @@ impl LetterFile {
         };
         Ok(StoredLetter {
             stored_at: self.stored_at.map(Moment::ticks),
-            partition: PartitionId {
-                stream: self.stream,
-                partition: self.partition,
-            },
+            partition: PartitionId { stream: self.stream, partition: self.partition },
             reason: self.reason,
             detail: self.detail,
             message: Message {
@@ -199,9 +194,7 @@ impl LetterFile {
 }
 
 fn decode(text: &str) -> Result<Vec<u8>, String> {
-    STANDARD
-        .decode(text)
-        .map_err(|error| format!("bad base64: {error}"))
+    STANDARD.decode(text).map_err(|error| format!("bad base64: {error}"))
 }
 
 impl From<Ticks> for Moment {
@@ -276,24 +269,15 @@ mod tests {
 
     fn letter() -> impl Strategy<Value = StoredLetter> {
         let body = prop_oneof![any::<Vec<u8>>(), any::<String>().prop_map(String::into_bytes)];
-        let message = (
-            any::<(i64, String, Option<i64>)>(),
-            body,
-            properties(),
-            properties(),
-        )
-            .prop_map(
-                |((number, offset, enqueued), body, application_properties, annotations)| Message {
-                    position: Position {
-                        sequence_number: SequenceNumber(number),
-                        offset,
-                    },
-                    enqueued: enqueued.map(Ticks::new),
-                    body,
-                    application_properties,
-                    annotations,
-                },
-            );
+        let message = (any::<(i64, String, Option<i64>)>(), body, properties(), properties()).prop_map(
+            |((number, offset, enqueued), body, application_properties, annotations)| Message {
+                position: Position { sequence_number: SequenceNumber(number), offset },
+                enqueued: enqueued.map(Ticks::new),
+                body,
+                application_properties,
+                annotations,
+            },
+        );
         (any::<(Option<i64>, String, String, String, String)>(), message).prop_map(
             |((stored_at, stream, partition, reason, detail), message)| StoredLetter {
                 stored_at: stored_at.map(Ticks::new),

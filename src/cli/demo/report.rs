@@ -42,17 +42,11 @@ impl Figures {
         let events = handled(after) - handled(before);
         let backlog_events = handled(backlog) - handled(before);
         let per_event = |amount: f64| amount / events.max(1) as f64;
-        let milliseconds = |quantile| {
-            after
-                .quantile(backlog, name::FRESHNESS, quantile)
-                .map(|seconds| seconds * 1000.0)
-        };
+        let milliseconds =
+            |quantile| after.quantile(backlog, name::FRESHNESS, quantile).map(|seconds| seconds * 1000.0);
         let decisions = Decision::ALL.iter().map(|decision| {
             let label = decision.label();
-            (
-                label,
-                grown(name::EVENTS, &format!("decision=\"{label}\"")) as u64,
-            )
+            (label, grown(name::EVENTS, &format!("decision=\"{label}\"")) as u64)
         });
         Self {
             events,
@@ -102,20 +96,11 @@ impl fmt::Display for Report {
         line("decisions", decisions.join(", "))?;
         line(
             "events/s",
-            format!(
-                "{:.0} (backlog, {:.1} s)",
-                figures.events_per_second, figures.backlog_seconds
-            ),
+            format!("{:.0} (backlog, {:.1} s)", figures.events_per_second, figures.backlog_seconds),
         )?;
         line("writes/event", format!("{:.2}", figures.writes_per_event))?;
         line("reads/event", format!("{:.2}", figures.reads_per_event))?;
-        line(
-            "RU/event",
-            format!(
-                "{:.2} (as the local emulator charges)",
-                figures.request_units_per_event
-            ),
-        )?;
+        line("RU/event", format!("{:.2} (as the local emulator charges)", figures.request_units_per_event))?;
         let milliseconds =
             |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.1} ms"));
         line(
@@ -136,11 +121,8 @@ impl fmt::Display for Report {
             ),
         )?;
         for difference in &verified.differences {
-            let module = difference
-                .module_id
-                .as_deref()
-                .map(|module| format!("/{module}"))
-                .unwrap_or_default();
+            let module =
+                difference.module_id.as_deref().map(|module| format!("/{module}")).unwrap_or_default();
             writeln!(
                 f,
                 "  {}{module} {}: expected {}, found {}",

@@ -7,10 +7,7 @@ use crate::domain::merge::Section;
 
 const NOW: Ticks = Ticks::new(1_000);
 const EARLIER: Ticks = Ticks::new(900);
-const RULES: Rules = Rules {
-    id_scheme: DocumentIdScheme::Device,
-    tombstone_ttl_seconds: 77,
-};
+const RULES: Rules = Rules { id_scheme: DocumentIdScheme::Device, tombstone_ttl_seconds: 77 };
 
 fn t(ticks: i64) -> Ticks {
     Ticks::new(ticks)
@@ -21,48 +18,23 @@ fn map(value: Value) -> Section {
 }
 
 fn sections(tags: Value) -> Sections {
-    Sections {
-        tags: Some(map(tags)),
-        ..Sections::default()
-    }
+    Sections { tags: Some(map(tags)), ..Sections::default() }
 }
 
 fn event(at: i64, change: Change) -> TwinEvent {
-    TwinEvent {
-        key: TwinKey::device("hub", "pump"),
-        at: t(at),
-        change,
-    }
+    TwinEvent { key: TwinKey::device("hub", "pump"), at: t(at), change }
 }
 
 fn created(at: i64, version: i64, tags: Value) -> TwinEvent {
-    event(
-        at,
-        Change::Created {
-            version: TwinVersion(version),
-            twin: sections(tags),
-        },
-    )
+    event(at, Change::Created { version: TwinVersion(version), twin: sections(tags) })
 }
 
 fn updated(at: i64, version: i64, tags: Value) -> TwinEvent {
-    event(
-        at,
-        Change::Updated {
-            version: TwinVersion(version),
-            patch: sections(tags),
-        },
-    )
+    event(at, Change::Updated { version: TwinVersion(version), patch: sections(tags) })
 }
 
 fn replaced(at: i64, version: i64, tags: Value) -> TwinEvent {
-    event(
-        at,
-        Change::Replaced {
-            version: TwinVersion(version),
-            twin: sections(tags),
-        },
-    )
+    event(at, Change::Replaced { version: TwinVersion(version), twin: sections(tags) })
 }
 
 fn deleted(at: i64) -> TwinEvent {
@@ -70,14 +42,7 @@ fn deleted(at: i64) -> TwinEvent {
 }
 
 fn snapshot(at: i64, version: i64, tags: Value, proof: SnapshotProof) -> TwinEvent {
-    event(
-        at,
-        Change::Snapshot {
-            version: TwinVersion(version),
-            twin: sections(tags),
-            proof,
-        },
-    )
+    event(at, Change::Snapshot { version: TwinVersion(version), twin: sections(tags), proof })
 }
 
 fn play(events: &[TwinEvent]) -> Option<Document> {
@@ -90,22 +55,16 @@ fn play(events: &[TwinEvent]) -> Option<Document> {
 
 /// Live: born 10, last 20, version 5, unflagged.
 fn live_document() -> Document {
-    let mut document = play(&[
-        created(10, 4, json!({"a": 1, "b": {"c": 1}})),
-        updated(20, 5, json!({"d": 1})),
-    ])
-    .expect("created");
+    let mut document =
+        play(&[created(10, 4, json!({"a": 1, "b": {"c": 1}})), updated(20, 5, json!({"d": 1}))])
+            .expect("created");
     document.applied_at = EARLIER;
     document
 }
 
 /// Partial: since 10, last 20, version 5.
 fn partial_document() -> Document {
-    play(&[
-        updated(10, 4, json!({"a": 1, "x": null})),
-        updated(20, 5, json!({"d": 1})),
-    ])
-    .expect("created")
+    play(&[updated(10, 4, json!({"a": 1, "x": null})), updated(20, 5, json!({"d": 1}))]).expect("created")
 }
 
 /// Deleted at 20.
@@ -162,11 +121,7 @@ fn the_first_create_makes_a_live_document() {
         key: TwinKey::device("hub", "pump"),
         state: State::Live {
             born: Some(t(10)),
-            twin: Twin {
-                version: TwinVersion(2),
-                tags: map(json!({"a": 1})),
-                ..Twin::default()
-            },
+            twin: Twin { version: TwinVersion(2), tags: map(json!({"a": 1})), ..Twin::default() },
         },
         last: t(10),
         flags: BTreeSet::new(),
@@ -183,16 +138,8 @@ fn the_first_create_makes_a_live_document() {
 #[test]
 fn a_change_of_an_unseen_twin_makes_a_partial_document() {
     for (event, operation, whole) in [
-        (
-            updated(10, 7, json!({"a": 1, "n": null})),
-            Operation::Update,
-            false,
-        ),
-        (
-            replaced(10, 7, json!({"a": 1, "n": null})),
-            Operation::Replace,
-            true,
-        ),
+        (updated(10, 7, json!({"a": 1, "n": null})), Operation::Update, false),
+        (replaced(10, 7, json!({"a": 1, "n": null})), Operation::Replace, true),
     ] {
         let mut stored = None;
         assert_eq!(decide(&mut stored, &event, NOW, &RULES), Decision::Partial);
@@ -200,22 +147,13 @@ fn a_change_of_an_unseen_twin_makes_a_partial_document() {
         let State::Partial { since, twin, base } = &document.state else {
             panic!("not partial: {document:?}");
         };
-        assert_eq!(
-            (*since, twin.version, document.last),
-            (t(10), TwinVersion(7), t(10))
-        );
+        assert_eq!((*since, twin.version, document.last), (t(10), TwinVersion(7), t(10)));
         assert_eq!(Value::Object(twin.tags.clone()), json!({"a": 1}));
         assert_eq!(base.first, Some(TwinVersion(7)));
         assert_eq!(base.tags.whole, whole);
         assert_eq!(base.tags.deleted.contains("/n"), !whole);
-        assert!(
-            !base.desired.whole && !base.reported.whole,
-            "not carried by the event"
-        );
-        assert_eq!(
-            (document.operation, document.ttl_seconds, document.sweep),
-            (operation, None, None)
-        );
+        assert!(!base.desired.whole && !base.reported.whole, "not carried by the event");
+        assert_eq!((document.operation, document.ttl_seconds, document.sweep), (operation, None, None));
         assert!(document.flags.is_empty() && document.refused.is_none() && document.previous.is_none());
     }
 }
@@ -234,10 +172,7 @@ fn any_snapshot_of_an_absent_twin_makes_a_live_document() {
     for proof in [SnapshotProof::ReadThenGet, SnapshotProof::None] {
         let document = play(&[snapshot(30, 9, json!({"a": 1}), proof)]).expect("created");
         assert!(matches!(document.state, State::Live { born: None, .. }));
-        assert_eq!(
-            (document.last, version(&document), tags(&document)),
-            (t(30), 9, json!({"a": 1}))
-        );
+        assert_eq!((document.last, version(&document), tags(&document)), (t(30), 9, json!({"a": 1})));
         assert!(document.flags.is_empty());
     }
 }
@@ -255,22 +190,14 @@ fn a_reborn_parent_of_an_absent_module_changes_nothing() {
 #[test]
 fn a_create_at_or_before_birth_is_a_duplicate() {
     for at in [9, 10] {
-        unchanged(
-            &live_document(),
-            &created(at, 2, json!({"z": 1})),
-            Decision::Duplicate,
-        );
+        unchanged(&live_document(), &created(at, 2, json!({"z": 1})), Decision::Duplicate);
     }
 }
 
 #[test]
 fn a_create_after_birth_that_is_not_the_newest_is_suspect() {
     for at in [11, 19, 20] {
-        refused(
-            &live_document(),
-            &created(at, 2, json!({"z": 1})),
-            Decision::Suspect,
-        );
+        refused(&live_document(), &created(at, 2, json!({"z": 1})), Decision::Suspect);
     }
 }
 
@@ -281,15 +208,8 @@ fn a_create_after_everything_replaces_everything() {
     let (decision, stored) = after(&before, &created(21, 2, json!({"z": 1})));
     assert_eq!(decision, Decision::Applied);
     assert!(matches!(stored.state, State::Live { born: Some(born), .. } if born == t(21)));
-    assert_eq!(
-        (version(&stored), tags(&stored), stored.last),
-        (2, json!({"z": 1}), t(21))
-    );
-    assert_eq!(
-        stored.previous,
-        Some(t(20)),
-        "the old incarnation lived at least until then"
-    );
+    assert_eq!((version(&stored), tags(&stored), stored.last), (2, json!({"z": 1}), t(21)));
+    assert_eq!(stored.previous, Some(t(20)), "the old incarnation lived at least until then");
     assert_eq!(stored.sweep, Some(Sweep::Reborn(t(21))));
     assert!(stored.flags.is_empty(), "a gap of the old incarnation is settled");
     assert_eq!((stored.applied_at, stored.operation), (NOW, Operation::Create));
@@ -306,20 +226,10 @@ fn a_doubt_newer_than_the_new_birth_outlives_the_old_incarnation() {
         for event in [created(30, 2, json!({})), deleted(30)] {
             let (_, stored) = after(&doubted, &event);
             assert_eq!(stored.refused, kept.then_some(t(refused_at)), "{event:?}");
-            assert_eq!(
-                stored.flags,
-                if kept {
-                    BTreeSet::from([Flag::Suspect])
-                } else {
-                    BTreeSet::new()
-                }
-            );
+            assert_eq!(stored.flags, if kept { BTreeSet::from([Flag::Suspect]) } else { BTreeSet::new() });
         }
-        let grave = Document {
-            refused: Some(t(refused_at)),
-            flags: BTreeSet::from([Flag::Suspect]),
-            ..tombstone()
-        };
+        let grave =
+            Document { refused: Some(t(refused_at)), flags: BTreeSet::from([Flag::Suspect]), ..tombstone() };
         let (_, stored) = after(&grave, &created(30, 2, json!({})));
         assert_eq!(stored.refused, kept.then_some(t(refused_at)));
         assert_eq!(stored.flags.contains(&Flag::Suspect), kept);
@@ -335,11 +245,7 @@ fn a_doubt_newer_than_the_new_birth_outlives_the_old_incarnation() {
 fn a_change_before_birth_is_stale_and_one_at_birth_is_judged_by_version() {
     for make in [updated, replaced] {
         unchanged(&live_document(), &make(9, 99, json!({"z": 1})), Decision::Stale);
-        unchanged(
-            &live_document(),
-            &make(10, 5, json!({"z": 1})),
-            Decision::Duplicate,
-        );
+        unchanged(&live_document(), &make(10, 5, json!({"z": 1})), Decision::Duplicate);
         refused(&live_document(), &make(10, 6, json!({"z": 1})), Decision::Suspect);
     }
 }
@@ -349,18 +255,10 @@ fn version_and_time_together_place_a_change() {
     for document in [live_document(), partial_document()] {
         for make in [updated, replaced] {
             for (at, version) in [(10, 5), (15, 4), (20, 5), (20, 1)] {
-                unchanged(
-                    &document,
-                    &make(at, version, json!({"z": 1})),
-                    Decision::Duplicate,
-                );
+                unchanged(&document, &make(at, version, json!({"z": 1})), Decision::Duplicate);
             }
             for (at, version) in [(21, 5), (21, 1)] {
-                refused(
-                    &document,
-                    &make(at, version, json!({"z": 1})),
-                    Decision::Regression,
-                );
+                refused(&document, &make(at, version, json!({"z": 1})), Decision::Regression);
             }
             for (at, version) in [(20, 6), (15, 6), (20, 99)] {
                 refused(&document, &make(at, version, json!({"z": 1})), Decision::Suspect);
@@ -372,10 +270,9 @@ fn version_and_time_together_place_a_change() {
 #[test]
 fn the_next_version_is_applied_and_a_later_one_is_flagged() {
     for document in [live_document(), partial_document()] {
-        for (next, expected, flags) in [
-            (6, Decision::Applied, BTreeSet::new()),
-            (7, Decision::Gap, BTreeSet::from([Flag::Gap])),
-        ] {
+        for (next, expected, flags) in
+            [(6, Decision::Applied, BTreeSet::new()), (7, Decision::Gap, BTreeSet::from([Flag::Gap]))]
+        {
             let (decision, stored) = after(&document, &updated(21, next, json!({"a": null, "z": {"y": 1}})));
             assert_eq!((decision, &stored.flags), (expected, &flags));
             assert_eq!((version(&stored), stored.last), (next, t(21)));
@@ -422,11 +319,7 @@ fn a_delete_before_birth_is_stale_one_in_the_middle_suspect_and_the_newest_burie
         assert_eq!(stored.state, live_document().state);
         assert_eq!((stored.refused, stored.last), (Some(t(at)), t(20)));
         assert!(stored.flags.contains(&Flag::Suspect));
-        assert_eq!(
-            stored.sweep,
-            Some(Sweep::Deleted(t(at))),
-            "its modules are gone in any case"
-        );
+        assert_eq!(stored.sweep, Some(Sweep::Deleted(t(at))), "its modules are gone in any case");
         assert_eq!(stored.modules_dead_before(), Some(t(at)));
         unchanged(&stored, &deleted(at), Decision::Suspect);
     }
@@ -446,10 +339,8 @@ fn a_delete_before_birth_is_stale_one_in_the_middle_suspect_and_the_newest_burie
 #[test]
 fn a_create_no_later_than_the_first_change_becomes_the_base() {
     for at in [9, 10] {
-        let (decision, stored) = after(
-            &partial_document(),
-            &created(at, 3, json!({"a": 0, "x": 1, "kept": 1})),
-        );
+        let (decision, stored) =
+            after(&partial_document(), &created(at, 3, json!({"a": 0, "x": 1, "kept": 1})));
         assert_eq!(decision, Decision::Applied);
         assert!(matches!(stored.state, State::Live { born: Some(born), .. } if born == t(at)));
         assert_eq!(tags(&stored), json!({"a": 1, "d": 1, "kept": 1}));
@@ -478,11 +369,7 @@ fn a_base_takes_replaced_sections_from_what_is_stored() {
     let (_, stored) = after(&partial, &base);
     let twin = stored.twin().expect("live");
     assert_eq!(tags(&stored), json!({"a": 1}));
-    assert_eq!(
-        twin.desired,
-        map(json!({"wish": 1})),
-        "the event did not carry desired properties"
-    );
+    assert_eq!(twin.desired, map(json!({"wish": 1})), "the event did not carry desired properties");
     assert_eq!(twin.root, map(json!({"etag": "e"})));
 }
 
@@ -495,25 +382,14 @@ fn a_create_inside_a_partial_twins_time_is_suspect_and_one_after_it_starts_over(
     assert_eq!(decision, Decision::Applied);
     assert!(matches!(stored.state, State::Live { born: Some(born), .. } if born == t(21)));
     assert_eq!(tags(&stored), json!({"z": 1}));
-    assert_eq!(
-        (stored.previous, stored.sweep),
-        (Some(t(20)), Some(Sweep::Reborn(t(21))))
-    );
+    assert_eq!((stored.previous, stored.sweep), (Some(t(20)), Some(Sweep::Reborn(t(21)))));
 }
 
 #[test]
 fn what_is_older_than_a_partial_twins_first_change_is_not_taken_for_contained() {
     for make in [updated, replaced] {
-        refused(
-            &partial_document(),
-            &make(9, 3, json!({"z": 1})),
-            Decision::Suspect,
-        );
-        unchanged(
-            &partial_document(),
-            &make(10, 4, json!({"z": 1})),
-            Decision::Duplicate,
-        );
+        refused(&partial_document(), &make(9, 3, json!({"z": 1})), Decision::Suspect);
+        unchanged(&partial_document(), &make(10, 4, json!({"z": 1})), Decision::Duplicate);
     }
 }
 
@@ -527,10 +403,7 @@ fn deletes_of_a_partial_twin() {
     }
     for at in [20, 21] {
         let (decision, stored) = after(&partial_document(), &deleted(at));
-        assert_eq!(
-            (decision, stored.state, stored.last),
-            (Decision::Applied, State::Deleted, t(at))
-        );
+        assert_eq!((decision, stored.state, stored.last), (Decision::Applied, State::Deleted, t(at)));
     }
 }
 
@@ -573,17 +446,10 @@ fn a_new_incarnation_rises_from_a_tombstone_and_remembers_where_the_old_one_ende
 
 #[test]
 fn a_sweep_that_is_still_pending_survives_the_re_creation() {
-    for event in [
-        created(21, 2, json!({})),
-        updated(21, 3, json!({})),
-        replaced(21, 3, json!({})),
-    ] {
+    for event in [created(21, 2, json!({})), updated(21, 3, json!({})), replaced(21, 3, json!({}))] {
         let (_, stored) = after(&tombstone(), &event);
         assert_eq!(stored.sweep, Some(Sweep::Deleted(t(20))));
-        let swept = Document {
-            sweep: None,
-            ..tombstone()
-        };
+        let swept = Document { sweep: None, ..tombstone() };
         assert_eq!(after(&swept, &event).1.sweep, None);
     }
 }
@@ -608,11 +474,7 @@ fn events_of_the_incarnation_before_are_stale_for_a_partial_one() {
 #[test]
 fn a_snapshot_without_proof_changes_nothing_that_exists() {
     for document in [live_document(), partial_document(), tombstone()] {
-        unchanged(
-            &document,
-            &snapshot(99, 99, json!({"z": 1}), SnapshotProof::None),
-            Decision::Stale,
-        );
+        unchanged(&document, &snapshot(99, 99, json!({"z": 1}), SnapshotProof::None), Decision::Stale);
     }
 }
 
@@ -623,11 +485,8 @@ fn a_proven_snapshot_settles_every_doubt() {
         (partial_document(), None, None),
         (tombstone(), None, Some(t(20))),
     ] {
-        let doubted = Document {
-            flags: BTreeSet::from([Flag::Gap, Flag::Suspect]),
-            refused: Some(t(50)),
-            ..document
-        };
+        let doubted =
+            Document { flags: BTreeSet::from([Flag::Gap, Flag::Suspect]), refused: Some(t(50)), ..document };
         // Versions going back is what a failover looks like: the source wins.
         for (at, last) in [(15, 20), (40, 40)] {
             let event = snapshot(at, 3, json!({"z": 1}), SnapshotProof::ReadThenGet);
@@ -635,10 +494,7 @@ fn a_proven_snapshot_settles_every_doubt() {
             assert_eq!(decision, Decision::Applied);
             assert!(matches!(stored.state, State::Live { born: b, .. } if b == born));
             assert_eq!((version(&stored), tags(&stored)), (3, json!({"z": 1})));
-            assert_eq!(
-                (stored.last, stored.previous, stored.ttl_seconds),
-                (t(last), previous, None)
-            );
+            assert_eq!((stored.last, stored.previous, stored.ttl_seconds), (t(last), previous, None));
             assert!(stored.flags.is_empty() && stored.refused.is_none());
             assert_eq!((stored.applied_at, stored.operation), (NOW, Operation::Snapshot));
             unchanged(&stored, &event, Decision::Duplicate);
@@ -648,16 +504,10 @@ fn a_proven_snapshot_settles_every_doubt() {
 
 #[test]
 fn after_a_snapshot_over_a_tombstone_the_dead_stay_dead() {
-    let (_, stored) = after(
-        &tombstone(),
-        &snapshot(40, 3, json!({"z": 1}), SnapshotProof::ReadThenGet),
-    );
-    for event in [
-        created(10, 2, json!({})),
-        updated(20, 9, json!({})),
-        replaced(15, 9, json!({})),
-        deleted(20),
-    ] {
+    let (_, stored) = after(&tombstone(), &snapshot(40, 3, json!({"z": 1}), SnapshotProof::ReadThenGet));
+    for event in
+        [created(10, 2, json!({})), updated(20, 9, json!({})), replaced(15, 9, json!({})), deleted(20)]
+    {
         unchanged(&stored, &event, Decision::Stale);
     }
     let (decision, stored) = after(&stored, &deleted(41));
@@ -698,12 +548,7 @@ fn sections_and_root_fields_that_an_event_does_not_carry_stay() {
     let only_tags = updated(11, 3, json!({"u": 1}));
     assert_eq!(
         content(&only_tags),
-        (
-            root.clone(),
-            json!({"t": 1, "u": 1}),
-            json!({"w": 1}),
-            json!({"r": 1})
-        )
+        (root.clone(), json!({"t": 1, "u": 1}), json!({"w": 1}), json!({"r": 1}))
     );
     let replacement = |tags: Option<Value>, reported: Option<Value>| {
         event(
@@ -735,20 +580,13 @@ fn sections_and_root_fields_that_an_event_does_not_carry_stay() {
 // ---- modules
 
 fn module(at: i64, change: Change) -> TwinEvent {
-    TwinEvent {
-        key: TwinKey::module("hub", "pump", "m"),
-        at: t(at),
-        change,
-    }
+    TwinEvent { key: TwinKey::module("hub", "pump", "m"), at: t(at), change }
 }
 
 fn module_document(born: i64, last: i64) -> Document {
     let as_module = |event: TwinEvent| module(event.at.get(), event.change);
-    play(&[
-        as_module(created(born, 2, json!({}))),
-        as_module(updated(last, 3, json!({"a": 1}))),
-    ])
-    .expect("created")
+    play(&[as_module(created(born, 2, json!({}))), as_module(updated(last, 3, json!({"a": 1})))])
+        .expect("created")
 }
 
 #[test]
@@ -772,10 +610,7 @@ fn modules_follow_their_device_into_the_grave_but_younger_ones_live() {
     let follow = |dead_at| follow(TwinKey::module("hub", "pump", "m"), Sweep::Deleted(t(dead_at)));
     for dead_at in [20, 30] {
         let (decision, stored) = after(&module_document(10, 20), &follow(dead_at));
-        assert_eq!(
-            (decision, stored.state, stored.last),
-            (Decision::Applied, State::Deleted, t(dead_at))
-        );
+        assert_eq!((decision, stored.state, stored.last), (Decision::Applied, State::Deleted, t(dead_at)));
     }
     unchanged(&module_document(10, 20), &follow(9), Decision::Stale);
     refused(&module_document(10, 20), &follow(15), Decision::Suspect);

@@ -26,10 +26,7 @@ fn message(operation: &str, body: impl Into<Vec<u8>>) -> Message {
         ("operationTimestamp", "2031-05-04T10:00:00.1234567Z"),
     ];
     Message {
-        position: Position {
-            sequence_number: SequenceNumber(1),
-            offset: "1".into(),
-        },
+        position: Position { sequence_number: SequenceNumber(1), offset: "1".into() },
         enqueued: None,
         body: body.into(),
         application_properties: properties.map(|(name, value)| (name.into(), text(value))).into(),
@@ -45,10 +42,7 @@ fn refused(message: &Message, reason: Undeliverable) {
 #[track_caller]
 fn patch_of(message: &Message) -> Sections {
     match decode(message, LIMIT) {
-        Decoded::Event(TwinEvent {
-            change: Change::Updated { patch, .. },
-            ..
-        }) => patch,
+        Decoded::Event(TwinEvent { change: Change::Updated { patch, .. }, .. }) => patch,
         other => panic!("no update: {other:?}"),
     }
 }
@@ -64,21 +58,14 @@ fn event_of(message: &Message) -> TwinEvent {
 /// A body whose brackets nest `levels` deep.
 fn nested(levels: usize, open: &str, close: &str) -> String {
     let inner = levels - 2;
-    format!(
-        r#"{{"version": 3, "tags": {{"a": {}1{}}}}}"#,
-        open.repeat(inner),
-        close.repeat(inner)
-    )
+    format!(r#"{{"version": 3, "tags": {{"a": {}1{}}}}}"#, open.repeat(inner), close.repeat(inner))
 }
 
 #[test]
 fn bodies_as_deep_as_cosmos_takes_pass_and_one_level_more_is_refused() {
     for (open, close) in [("[", "]"), (r#"{"k":"#, "}")] {
         patch_of(&message("updateTwin", nested(MAX_DEPTH, open, close)));
-        refused(
-            &message("updateTwin", nested(MAX_DEPTH + 1, open, close)),
-            Undeliverable::TooDeep,
-        );
+        refused(&message("updateTwin", nested(MAX_DEPTH + 1, open, close)), Undeliverable::TooDeep);
     }
     refused(&message("updateTwin", "[".repeat(60_000)), Undeliverable::TooDeep);
 }
@@ -87,19 +74,13 @@ fn bodies_as_deep_as_cosmos_takes_pass_and_one_level_more_is_refused() {
 fn brackets_inside_strings_are_no_depth() {
     let brackets = r#"\"[{\\"#.repeat(200);
     let body = format!(r#"{{"version": 3, "tags": {{"a": "{brackets}"}}}}"#);
-    assert_eq!(
-        patch_of(&message("updateTwin", body)).tags.expect("tags")["a"],
-        r#""[{\"#.repeat(200)
-    );
+    assert_eq!(patch_of(&message("updateTwin", body)).tags.expect("tags")["a"], r#""[{\"#.repeat(200));
 }
 
 #[test]
 fn the_size_limit_holds_to_the_byte() {
     let body = br#"{"version":3,"tags":{}}"#;
-    assert!(matches!(
-        decode(&message("updateTwin", body), body.len()),
-        Decoded::Event(_)
-    ));
+    assert!(matches!(decode(&message("updateTwin", body), body.len()), Decoded::Event(_)));
     assert_eq!(
         decode(&message("updateTwin", body), body.len() - 1),
         Decoded::Undeliverable(Undeliverable::TooLarge)
@@ -109,10 +90,7 @@ fn the_size_limit_holds_to_the_byte() {
 #[test]
 fn what_is_no_json_object_in_utf8_is_refused_with_its_reason() {
     for (body, reason) in [
-        (
-            &b"{\"version\":3,\"tags\":{\"a\":\"\xff\"}}"[..],
-            Undeliverable::NotUtf8,
-        ),
+        (&b"{\"version\":3,\"tags\":{\"a\":\"\xff\"}}"[..], Undeliverable::NotUtf8),
         (b"", Undeliverable::NotJson),
         (b"{\"version\":3", Undeliverable::NotJson),
         (b"{\"version\":3} trailing", Undeliverable::NotJson),
@@ -120,14 +98,8 @@ fn what_is_no_json_object_in_utf8_is_refused_with_its_reason() {
         (b"null", Undeliverable::NotObject),
         (b"[]", Undeliverable::NotObject),
         (b"\"text\"", Undeliverable::NotObject),
-        (
-            b"{\"version\":3,\"properties\":[]}",
-            Undeliverable::SectionNotObject,
-        ),
-        (
-            b"{\"version\":3,\"properties\":{\"desired\":1}}",
-            Undeliverable::SectionNotObject,
-        ),
+        (b"{\"version\":3,\"properties\":[]}", Undeliverable::SectionNotObject),
+        (b"{\"version\":3,\"properties\":{\"desired\":1}}", Undeliverable::SectionNotObject),
         (b"{\"version\":3.5}", Undeliverable::NoVersion),
         (b"{\"version\":99999999999999999999}", Undeliverable::NoVersion),
         (b"{\"version\":null}", Undeliverable::NoVersion),
@@ -139,18 +111,9 @@ fn what_is_no_json_object_in_utf8_is_refused_with_its_reason() {
 
 #[test]
 fn a_delete_is_told_without_its_body() {
-    for body in [
-        &b"\xff\xfe"[..],
-        b"",
-        b"[1]",
-        b"{\"tags\":7}",
-        &[b'['; 1_000],
-        &[b' '; LIMIT + 1],
-    ] {
+    for body in [&b"\xff\xfe"[..], b"", b"[1]", b"{\"tags\":7}", &[b'['; 1_000], &[b' '; LIMIT + 1]] {
         let mut message = message("deleteDeviceIdentity", body);
-        message
-            .annotations
-            .insert("iothub-message-source".into(), text("deviceLifecycleEvents"));
+        message.annotations.insert("iothub-message-source".into(), text("deviceLifecycleEvents"));
         assert_eq!(event_of(&message).change, Change::Deleted);
     }
 }
@@ -189,40 +152,23 @@ fn only_the_hubs_own_root_fields_stand_beside_the_sections() {
         "updateTwin",
         r#"{"version": 3, "deviceId": "x", "id": 1, "_etag": 2, "ttl": 3, "sync": {}, "etag": "e", "status": "enabled"}"#,
     ));
-    assert_eq!(
-        Value::Object(patch.root),
-        json!({"etag": "e", "status": "enabled"})
-    );
+    assert_eq!(Value::Object(patch.root), json!({"etag": "e", "status": "enabled"}));
 }
 
 #[test]
 fn ids_are_taken_from_properties_then_annotations_then_the_body() {
-    let mut message = message(
-        "updateTwin",
-        r#"{"version": 3, "deviceId": "body", "moduleId": "body-module"}"#,
-    );
-    message
-        .annotations
-        .insert("iothub-connection-device-id".into(), text("annotation"));
-    message
-        .annotations
-        .insert("iothub-connection-module-id".into(), text("annotation-module"));
+    let mut message =
+        message("updateTwin", r#"{"version": 3, "deviceId": "body", "moduleId": "body-module"}"#);
+    message.annotations.insert("iothub-connection-device-id".into(), text("annotation"));
+    message.annotations.insert("iothub-connection-module-id".into(), text("annotation-module"));
     let key = event_of(&message).key;
-    assert_eq!(
-        (key.device.as_str(), key.module.as_deref()),
-        ("pump", Some("annotation-module"))
-    );
+    assert_eq!((key.device.as_str(), key.module.as_deref()), ("pump", Some("annotation-module")));
     message.application_properties.insert("deviceId".into(), text(""));
     assert_eq!(event_of(&message).key.device, "annotation");
     message.annotations.clear();
-    message
-        .application_properties
-        .insert("iothub-message-schema".into(), text("twinChangeNotification"));
+    message.application_properties.insert("iothub-message-schema".into(), text("twinChangeNotification"));
     let key = event_of(&message).key;
-    assert_eq!(
-        (key.device.as_str(), key.module.as_deref()),
-        ("body", Some("body-module"))
-    );
+    assert_eq!((key.device.as_str(), key.module.as_deref()), ("body", Some("body-module")));
     message.application_properties.remove("hubName");
     refused(&message, Undeliverable::NoHub);
 }
@@ -230,13 +176,9 @@ fn ids_are_taken_from_properties_then_annotations_then_the_body() {
 #[test]
 fn an_empty_source_counts_as_none() {
     let mut message = message("updateTwin", r#"{"version": 3}"#);
-    message
-        .annotations
-        .insert("iothub-message-source".into(), text(""));
+    message.annotations.insert("iothub-message-source".into(), text(""));
     assert_eq!(decode(&message, LIMIT), Decoded::Ignored(Ignored::NoSource));
-    message
-        .application_properties
-        .insert("iothub-message-schema".into(), text("twinChangeNotification"));
+    message.application_properties.insert("iothub-message-schema".into(), text("twinChangeNotification"));
     patch_of(&message);
 }
 
@@ -245,20 +187,14 @@ fn times_come_from_the_operation_then_the_hub_then_event_hubs() {
     let mut message = message("updateTwin", r#"{"version": 3}"#);
     let enqueued = Ticks::from_unix_milliseconds(3_000).expect("in range");
     message.enqueued = Some(enqueued);
-    message
-        .annotations
-        .insert("iothub-enqueuedtime".into(), Property::Integer(2_000));
+    message.annotations.insert("iothub-enqueuedtime".into(), Property::Integer(2_000));
     assert_eq!(event_of(&message).at.to_string(), "2031-05-04T10:00:00.1234567Z");
     let bytes = Property::Binary(b"2031-05-04T10:00:00.1234567+00:00".to_vec());
     for operation in [bytes, text("2031-05-04T12:00:00.12345678+02:00")] {
-        message
-            .application_properties
-            .insert("operationTimestamp".into(), operation);
+        message.application_properties.insert("operationTimestamp".into(), operation);
         assert_eq!(event_of(&message).at.to_string(), "2031-05-04T10:00:00.1234567Z");
     }
-    message
-        .application_properties
-        .insert("operationTimestamp".into(), text("Tue May 04 10:00:00 2031"));
+    message.application_properties.insert("operationTimestamp".into(), text("Tue May 04 10:00:00 2031"));
     assert_eq!(event_of(&message).at.get(), 20_000_000);
     for odd in [text("soon"), Property::Integer(i64::MAX), Property::Boolean(true)] {
         message.annotations.insert("iothub-enqueuedtime".into(), odd);
@@ -270,18 +206,10 @@ fn times_come_from_the_operation_then_the_hub_then_event_hubs() {
 
 /// Takes the text of one JSON value all the way into a stored document and out of it again.
 fn through_everything(value: &str) -> Value {
-    let rules = Rules {
-        id_scheme: DocumentIdScheme::Device,
-        tombstone_ttl_seconds: 60,
-    };
+    let rules = Rules { id_scheme: DocumentIdScheme::Device, tombstone_ttl_seconds: 60 };
     let body = format!(r#"{{"version": 3, "properties": {{"reported": {{"deep": {{"value": {value}}}}}}}}}"#);
     let mut stored = None;
-    decide(
-        &mut stored,
-        &event_of(&message("updateTwin", body)),
-        Ticks::new(1),
-        &rules,
-    );
+    decide(&mut stored, &event_of(&message("updateTwin", body)), Ticks::new(1), &rules);
     let written = serde_json::to_string(&stored.expect("stored")).expect("serialises");
     let read: Document = serde_json::from_str(&written).expect("reads back");
     assert_eq!(serde_json::to_string(&read).expect("serialises"), written);
@@ -290,17 +218,9 @@ fn through_everything(value: &str) -> Value {
 
 #[test]
 fn integers_survive_exactly() {
-    for number in [
-        0,
-        1,
-        -1,
-        4_503_599_627_370_495,
-        -4_503_599_627_370_496,
-        1 << 53,
-        -(1 << 53),
-        i64::MAX,
-        i64::MIN,
-    ] {
+    for number in
+        [0, 1, -1, 4_503_599_627_370_495, -4_503_599_627_370_496, 1 << 53, -(1 << 53), i64::MAX, i64::MIN]
+    {
         assert_eq!(through_everything(&number.to_string()), Value::from(number));
     }
     assert_eq!(through_everything("18446744073709551615"), Value::from(u64::MAX));
@@ -308,15 +228,9 @@ fn integers_survive_exactly() {
 
 #[test]
 fn exponents_that_no_double_holds_are_refused_and_tiny_ones_are_zero() {
+    refused(&message("updateTwin", r#"{"version": 3, "tags": {"a": 1e400}}"#), Undeliverable::NotJson);
     refused(
-        &message("updateTwin", r#"{"version": 3, "tags": {"a": 1e400}}"#),
-        Undeliverable::NotJson,
-    );
-    refused(
-        &message(
-            "updateTwin",
-            r#"{"version": 3, "tags": {"a": -1e99999999999999999999}}"#,
-        ),
+        &message("updateTwin", r#"{"version": 3, "tags": {"a": -1e99999999999999999999}}"#),
         Undeliverable::NotJson,
     );
     assert_eq!(through_everything("1e-400").as_f64(), Some(0.0));

@@ -20,22 +20,14 @@ fn patched(target: Value, change: Value, expected: Value) {
 #[test]
 fn nulls_delete_at_any_depth() {
     patched(json!({"a": 1, "b": 2}), json!({"a": null}), json!({"b": 2}));
-    patched(
-        json!({"a": {"b": 1, "c": 2}}),
-        json!({"a": {"b": null}}),
-        json!({"a": {"c": 2}}),
-    );
+    patched(json!({"a": {"b": 1, "c": 2}}), json!({"a": {"b": null}}), json!({"a": {"c": 2}}));
     patched(json!({"a": 1}), json!({"unknown": null}), json!({"a": 1}));
 }
 
 #[test]
 fn nulls_inside_objects_that_the_patch_creates_leave_empty_objects() {
     patched(json!({}), json!({"a": {"b": null}}), json!({"a": {}}));
-    patched(
-        json!({"a": 1}),
-        json!({"a": {"b": {"c": null, "d": 1}}}),
-        json!({"a": {"b": {"d": 1}}}),
-    );
+    patched(json!({"a": 1}), json!({"a": {"b": {"c": null, "d": 1}}}), json!({"a": {"b": {"d": 1}}}));
 }
 
 #[test]
@@ -47,11 +39,7 @@ fn objects_and_scalars_replace_each_other() {
 
 #[test]
 fn arrays_are_replaced_whole_and_not_looked_into() {
-    patched(
-        json!({"a": [1, {"b": 1}]}),
-        json!({"a": [{"c": null}]}),
-        json!({"a": [{"c": null}]}),
-    );
+    patched(json!({"a": [1, {"b": 1}]}), json!({"a": [{"c": null}]}), json!({"a": [{"c": null}]}));
     patched(json!({"a": [1, 2]}), json!({"a": []}), json!({"a": []}));
 }
 
@@ -140,11 +128,7 @@ fn base_fits_under(base: Value, steps: &[Value]) {
     let base = map(base);
     let steps: Vec<_> = steps.iter().map(|step| Step::Patch(map(step.clone()))).collect();
     let (notes, content) = recorded(&steps);
-    assert_eq!(
-        notes.put_under(&base, content),
-        applied(&base, &steps),
-        "{steps:?}"
-    );
+    assert_eq!(notes.put_under(&base, content), applied(&base, &steps), "{steps:?}");
 }
 
 #[test]
@@ -153,28 +137,11 @@ fn deletions_and_whole_objects_win_over_the_base() {
     base_fits_under(base.clone(), &[json!({"a": {"x": null}})]);
     base_fits_under(base.clone(), &[json!({"a": null}), json!({"a": {"z": 1}})]);
     base_fits_under(base.clone(), &[json!({"a": 5}), json!({"a": {"z": 1}})]);
-    base_fits_under(
-        base.clone(),
-        &[
-            json!({"a": null}),
-            json!({"a": 5}),
-            json!({"a": {"z": {"x": null}}}),
-        ],
-    );
-    base_fits_under(
-        base.clone(),
-        &[
-            json!({"a": {"x": null}}),
-            json!({"a": null}),
-            json!({"a": {"x": {}}}),
-        ],
-    );
+    base_fits_under(base.clone(), &[json!({"a": null}), json!({"a": 5}), json!({"a": {"z": {"x": null}}})]);
+    base_fits_under(base.clone(), &[json!({"a": {"x": null}}), json!({"a": null}), json!({"a": {"x": {}}})]);
     base_fits_under(base.clone(), &[json!({"b": {"c": null}})]);
     base_fits_under(base.clone(), &[json!({"c/d": {"e~f": null}})]);
-    base_fits_under(
-        base.clone(),
-        &[json!({"c/d": {"e~f": null}}), json!({"c/d": {"e~f": {"h": 1}}})],
-    );
+    base_fits_under(base.clone(), &[json!({"c/d": {"e~f": null}}), json!({"c/d": {"e~f": {"h": 1}}})]);
     base_fits_under(base, &[json!({"c/d": {"e~f": {"g": null}}})]);
 }
 
@@ -191,11 +158,7 @@ fn metadata_of_a_key_that_was_deleted_and_set_again_does_not_come_back_with_the_
 
 #[test]
 fn notes_survive_json_and_say_nothing_when_there_is_nothing() {
-    let steps = [
-        json!({"a/b": null, "c": null}),
-        json!({"c": {"d": 1}}),
-        json!({"e": {"~f": null}}),
-    ];
+    let steps = [json!({"a/b": null, "c": null}), json!({"c": {"d": 1}}), json!({"e": {"~f": null}})];
     let steps: Vec<_> = steps.into_iter().map(|step| Step::Patch(map(step))).collect();
     let (notes, _) = recorded(&steps);
     let text = serde_json::to_string(&notes).expect("serialises");
@@ -204,10 +167,7 @@ fn notes_survive_json_and_say_nothing_when_there_is_nothing() {
         serde_json::to_value(&notes).expect("serialises"),
         json!({"deleted": ["/a~1b", "/e/~0f"], "replaced": ["/c"], "renewed": ["/c"]})
     );
-    assert_eq!(
-        serde_json::to_value(Notes::default()).expect("serialises"),
-        json!({})
-    );
+    assert_eq!(serde_json::to_value(Notes::default()).expect("serialises"), json!({}));
 }
 
 fn key() -> impl Strategy<Value = String> {
@@ -225,9 +185,7 @@ fn value(nulls: bool) -> BoxedStrategy<Value> {
         Just(json!([1, {"a": null}])),
         Just(if nulls { Value::Null } else { json!("text") }),
     ];
-    scalar
-        .prop_recursive(3, 12, 3, |inner| object(inner, 3).prop_map(Value::Object))
-        .boxed()
+    scalar.prop_recursive(3, 12, 3, |inner| object(inner, 3).prop_map(Value::Object)).boxed()
 }
 
 /// How the hub describes the keys of a body in `$metadata`: for some of them, at every level.
@@ -239,9 +197,7 @@ fn described(body: Section, time: i64, choices: &mut impl Iterator<Item = u8>, o
             if choice.is_multiple_of(4) {
                 continue; // configurations leave entries out
             }
-            let mut entry = value
-                .as_object()
-                .map_or_else(Section::new, |below| level(below, time, choices));
+            let mut entry = value.as_object().map_or_else(Section::new, |below| level(below, time, choices));
             entry.insert("$lastUpdated".into(), time.into());
             if choice % 4 == 1 {
                 entry.insert("$lastUpdatedBy".into(), format!("configuration {time}").into());
@@ -262,10 +218,7 @@ fn described(body: Section, time: i64, choices: &mut impl Iterator<Item = u8>, o
 }
 
 fn body(nulls: bool, most: usize) -> impl Strategy<Value = (Section, Option<Vec<u8>>)> {
-    (
-        object(value(nulls), most),
-        option::of(collection::vec(any::<u8>(), 16)),
-    )
+    (object(value(nulls), most), option::of(collection::vec(any::<u8>(), 16)))
 }
 
 fn history() -> impl Strategy<Value = (Section, Vec<Step>)> {
@@ -282,11 +235,7 @@ fn history() -> impl Strategy<Value = (Section, Vec<Step>)> {
             .zip(steps)
             .map(|(time, (replace, body))| {
                 let body = finish(body, time, false);
-                if replace {
-                    Step::Replace(body)
-                } else {
-                    Step::Patch(body)
-                }
+                if replace { Step::Replace(body) } else { Step::Patch(body) }
             })
             .collect();
         (finish(base, 0, true), steps)
@@ -319,17 +268,14 @@ fn has_null_outside_arrays(value: &Value) -> bool {
 }
 
 fn has_orphan(metadata: &Section, values: &Section) -> bool {
-    metadata
-        .iter()
-        .filter(|(name, _)| !name.starts_with('$'))
-        .any(|(name, entry)| {
-            let below = values.get(name);
-            let nothing = Section::new();
-            below.is_none()
-                || entry.as_object().is_some_and(|entry| {
-                    has_orphan(entry, below.and_then(Value::as_object).unwrap_or(&nothing))
-                })
-        })
+    metadata.iter().filter(|(name, _)| !name.starts_with('$')).any(|(name, entry)| {
+        let below = values.get(name);
+        let nothing = Section::new();
+        below.is_none()
+            || entry
+                .as_object()
+                .is_some_and(|entry| has_orphan(entry, below.and_then(Value::as_object).unwrap_or(&nothing)))
+    })
 }
 
 proptest! {

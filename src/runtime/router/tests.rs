@@ -51,11 +51,7 @@ impl MemoryStore {
     }
 
     fn document(&self, key: &TwinKey) -> Option<Document> {
-        self.documents
-            .lock()
-            .unwrap()
-            .get(key)
-            .map(|(document, _)| document.clone())
+        self.documents.lock().unwrap().get(key).map(|(document, _)| document.clone())
     }
 
     fn write(&self, key: &TwinKey, document: &Document, expected: Option<u64>) -> Write {
@@ -82,18 +78,11 @@ impl MemoryStore {
 }
 
 fn trouble(kind: TroubleKind) -> Trouble {
-    Trouble {
-        kind,
-        retry_after: None,
-        message: "scripted".into(),
-    }
+    Trouble { kind, retry_after: None, message: "scripted".into() }
 }
 
 fn charged<T>(outcome: T) -> Charged<T> {
-    Charged {
-        outcome,
-        request_units: 1.0,
-    }
+    Charged { outcome, request_units: 1.0 }
 }
 
 #[async_trait]
@@ -184,10 +173,7 @@ impl Bench {
         let letters = Arc::new(Letters::default());
         let limits = InFlight::new(10_000, 64 << 20);
         let mut options = Options {
-            rules: Rules {
-                id_scheme: DocumentIdScheme::Device,
-                tombstone_ttl_seconds: 60,
-            },
+            rules: Rules { id_scheme: DocumentIdScheme::Device, tombstone_ttl_seconds: 60 },
             most_concurrency: 4,
             request_units_per_second: None,
             linger: Duration::ZERO,
@@ -209,10 +195,7 @@ impl Bench {
             metrics.clone(),
         );
         let (intake, batches) = mpsc::channel(1);
-        let id = PartitionId {
-            stream: "s".into(),
-            partition: "0".into(),
-        };
+        let id = PartitionId { stream: "s".into(), partition: "0".into() };
         Self {
             store,
             letters,
@@ -225,10 +208,7 @@ impl Bench {
     }
 
     async fn origin(&mut self) -> Origin {
-        let position = Position {
-            sequence_number: SequenceNumber(self.next),
-            offset: self.next.to_string(),
-        };
+        let position = Position { sequence_number: SequenceNumber(self.next), offset: self.next.to_string() };
         self.next += 1;
         let message = Message {
             position: position.clone(),
@@ -239,13 +219,7 @@ impl Bench {
         };
         let hold = self.limits.acquire(message.weight()).await;
         let ticket = self.progress.begin(position).expect("ascending");
-        Origin {
-            progress: Arc::clone(&self.progress),
-            ticket,
-            message,
-            hold,
-            received: Instant::now(),
-        }
+        Origin { progress: Arc::clone(&self.progress), ticket, message, hold, received: Instant::now() }
     }
 
     async fn send(&mut self, events: Vec<TwinEvent>) {
@@ -258,9 +232,7 @@ impl Bench {
     }
 
     fn durable(&self) -> i64 {
-        self.progress
-            .durable()
-            .map_or(-1, |position| position.sequence_number.0)
+        self.progress.durable().map_or(-1, |position| position.sequence_number.0)
     }
 
     /// Waits for a condition that the router brings about.
@@ -270,9 +242,7 @@ impl Bench {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), wait)
-            .await
-            .unwrap_or_else(|_| panic!("never: {what}"));
+        tokio::time::timeout(Duration::from_secs(10), wait).await.unwrap_or_else(|_| panic!("never: {what}"));
     }
 
     /// Closes the intake and waits for everything.
@@ -283,50 +253,26 @@ impl Bench {
             .expect("drains")
             .expect("no panic in the router")
             .expect("no panic in a worker");
-        let durable = self
-            .progress
-            .durable()
-            .map_or(-1, |position| position.sequence_number.0);
+        let durable = self.progress.durable().map_or(-1, |position| position.sequence_number.0);
         (self.store, self.letters, durable, self.limits.used())
     }
 }
 
 fn body(value: i64) -> Sections {
     let tags = json!({"value": value});
-    Sections {
-        tags: tags.as_object().cloned(),
-        ..Sections::default()
-    }
+    Sections { tags: tags.as_object().cloned(), ..Sections::default() }
 }
 
 fn event(key: &TwinKey, at: i64, change: Change) -> TwinEvent {
-    TwinEvent {
-        key: key.clone(),
-        at: Ticks::new(at),
-        change,
-    }
+    TwinEvent { key: key.clone(), at: Ticks::new(at), change }
 }
 
 fn created(key: &TwinKey, at: i64) -> TwinEvent {
-    event(
-        key,
-        at,
-        Change::Created {
-            version: TwinVersion(2),
-            twin: body(0),
-        },
-    )
+    event(key, at, Change::Created { version: TwinVersion(2), twin: body(0) })
 }
 
 fn updated(key: &TwinKey, at: i64, version: i64) -> TwinEvent {
-    event(
-        key,
-        at,
-        Change::Updated {
-            version: TwinVersion(version),
-            patch: body(version),
-        },
-    )
+    event(key, at, Change::Updated { version: TwinVersion(version), patch: body(version) })
 }
 
 fn device(name: &str) -> TwinKey {
@@ -334,9 +280,7 @@ fn device(name: &str) -> TwinKey {
 }
 
 fn value(document: &Document) -> i64 {
-    document.twin().expect("has a twin").tags["value"]
-        .as_i64()
-        .expect("a number")
+    document.twin().expect("has a twin").tags["value"].as_i64().expect("a number")
 }
 
 #[tokio::test]
@@ -345,27 +289,14 @@ async fn events_of_a_busy_twin_share_writes_and_arrive_in_order() {
     let key = device("d");
     bench.send(vec![created(&key, 1)]).await;
     for chunk in 0..20 {
-        bench
-            .send(
-                (0..25)
-                    .map(|n| updated(&key, 2 + chunk * 25 + n, 3 + chunk * 25 + n))
-                    .collect(),
-            )
-            .await;
+        bench.send((0..25).map(|n| updated(&key, 2 + chunk * 25 + n, 3 + chunk * 25 + n)).collect()).await;
     }
     let (store, _, durable, used) = bench.finish().await;
     let document = store.document(&key).expect("stored");
     assert_eq!((value(&document), durable, used), (502, 500, (0, 0)));
     assert!(document.flags.is_empty(), "no gap");
-    assert!(
-        *store.writes.lock().unwrap() < 100,
-        "coalesced: {}",
-        store.writes.lock().unwrap()
-    );
-    assert!(
-        *store.reads.lock().unwrap() <= 1,
-        "the cache serves what was just written"
-    );
+    assert!(*store.writes.lock().unwrap() < 100, "coalesced: {}", store.writes.lock().unwrap());
+    assert!(*store.reads.lock().unwrap() <= 1, "the cache serves what was just written");
 }
 
 #[tokio::test]
@@ -386,19 +317,9 @@ async fn a_failing_twin_blocks_its_own_lane_only_and_holds_the_checkpoint() {
     let mut bench = Bench::new(1); // a single slot: a parked lane must not hold it
     let (bad, good) = (device("bad"), device("good"));
     bench.store.broken.lock().unwrap().push(bad.clone());
-    bench
-        .send(vec![created(&good, 1), created(&bad, 1), updated(&good, 2, 3)])
-        .await;
-    bench
-        .until("good is written", |bench| {
-            bench.store.document(&good).is_some_and(|d| value(&d) == 3)
-        })
-        .await;
-    assert_eq!(
-        bench.durable(),
-        0,
-        "the open event of `bad` holds what is behind it"
-    );
+    bench.send(vec![created(&good, 1), created(&bad, 1), updated(&good, 2, 3)]).await;
+    bench.until("good is written", |bench| bench.store.document(&good).is_some_and(|d| value(&d) == 3)).await;
+    assert_eq!(bench.durable(), 0, "the open event of `bad` holds what is behind it");
     bench.store.broken.lock().unwrap().clear();
     let (store, _, durable, used) = bench.finish().await;
     assert!(store.document(&bad).is_some());
@@ -412,26 +333,14 @@ async fn throttling_failures_and_lost_replies_lose_nothing() {
         vec![Throttle, Throttle, Fail, Throttle],
         vec![Fail, ApplyThenFail],
         vec![ApplyThenFail, Fail, Fail],
-        vec![
-            Throttle,
-            ApplyThenFail,
-            Throttle,
-            Fail,
-            ApplyThenFail,
-            ApplyThenFail,
-            Fail,
-        ],
+        vec![Throttle, ApplyThenFail, Throttle, Fail, ApplyThenFail, ApplyThenFail, Fail],
     ] {
         let mut bench = Bench::new(2);
         *bench.store.script.lock().unwrap() = script.iter().copied().collect();
         let keys = [device("a"), device("b"), device("c")];
         for round in 0..10 {
             let change = |key| {
-                if round == 0 {
-                    created(key, 1)
-                } else {
-                    updated(key, 1 + round, 2 + round)
-                }
+                if round == 0 { created(key, 1) } else { updated(key, 1 + round, 2 + round) }
             };
             bench.send(keys.iter().map(change).collect()).await;
         }
@@ -441,10 +350,7 @@ async fn throttling_failures_and_lost_replies_lose_nothing() {
             assert_eq!((value(&document), document.flags.len()), (11, 0), "{script:?}");
         }
         assert_eq!((durable, used), (29, (0, 0)), "{script:?}");
-        assert!(
-            letters.stored.lock().unwrap().is_empty(),
-            "trouble is never dead-lettered"
-        );
+        assert!(letters.stored.lock().unwrap().is_empty(), "trouble is never dead-lettered");
     }
 }
 
@@ -455,19 +361,8 @@ async fn what_the_store_refuses_for_good_becomes_one_dead_letter() {
     bench.send(vec![created(&key, 1)]).await;
     bench.until("created", |bench| bench.durable() == 0).await;
     // The batch of three is refused, then taken one by one: the first alone is refused again.
-    bench
-        .store
-        .script
-        .lock()
-        .unwrap()
-        .extend([Fault::Reject, Fault::Reject]);
-    bench
-        .send(vec![
-            updated(&key, 2, 3),
-            updated(&key, 3, 4),
-            updated(&key, 4, 5),
-        ])
-        .await;
+    bench.store.script.lock().unwrap().extend([Fault::Reject, Fault::Reject]);
+    bench.send(vec![updated(&key, 2, 3), updated(&key, 3, 4), updated(&key, 4, 5)]).await;
     let (store, letters, durable, used) = bench.finish().await;
     assert_eq!(*letters.stored.lock().unwrap(), [(1, "rejected_by_store")]);
     let document = store.document(&key).expect("stored");
@@ -480,19 +375,11 @@ async fn a_dead_letter_that_cannot_be_stored_holds_the_checkpoint() {
     let mut bench = Bench::new(1);
     *bench.letters.failures.lock().unwrap() = usize::MAX;
     let origin = bench.origin().await;
-    let letter = Intake::Letter {
-        reason: "not_json",
-        detail: "x".into(),
-        origin,
-    };
+    let letter = Intake::Letter { reason: "not_json", detail: "x".into(), origin };
     bench.intake.send(vec![letter]).await.expect("the router runs");
     let key = device("d");
     bench.send(vec![created(&key, 1)]).await;
-    bench
-        .until("the partition goes on", |bench| {
-            bench.store.document(&key).is_some()
-        })
-        .await;
+    bench.until("the partition goes on", |bench| bench.store.document(&key).is_some()).await;
     assert_eq!(bench.durable(), -1);
     *bench.letters.failures.lock().unwrap() = 0;
     let (_, letters, durable, used) = bench.finish().await;
@@ -505,32 +392,16 @@ async fn deleting_a_device_tombstones_its_modules_before_the_event_counts_as_don
     let mut bench = Bench::new(1);
     let key = device("d");
     let modules = ["m1", "m2"].map(|name| TwinKey::module("h", "d", name));
-    bench
-        .send(vec![
-            created(&key, 1),
-            created(&modules[0], 2),
-            created(&modules[1], 3),
-        ])
-        .await;
+    bench.send(vec![created(&key, 1), created(&modules[0], 2), created(&modules[1], 3)]).await;
     bench.until("created", |bench| bench.durable() == 2).await;
     bench.store.broken.lock().unwrap().push(modules[1].clone());
     bench.send(vec![event(&key, 9, Change::Deleted)]).await;
-    let deleted = |bench: &Bench, key: &TwinKey| {
-        bench
-            .store
-            .document(key)
-            .is_some_and(|d| d.state == State::Deleted)
-    };
-    bench
-        .until("device and first module", |bench| {
-            deleted(bench, &key) && deleted(bench, &modules[0])
-        })
-        .await;
+    let deleted =
+        |bench: &Bench, key: &TwinKey| bench.store.document(key).is_some_and(|d| d.state == State::Deleted);
+    bench.until("device and first module", |bench| deleted(bench, &key) && deleted(bench, &modules[0])).await;
     assert_eq!(bench.durable(), 2, "one module is still open");
     bench.store.broken.lock().unwrap().clear();
-    bench
-        .until("second module", |bench| deleted(bench, &modules[1]))
-        .await;
+    bench.until("second module", |bench| deleted(bench, &modules[1])).await;
     let (_, _, durable, used) = bench.finish().await;
     assert_eq!((durable, used), (3, (0, 0)));
 }
@@ -543,18 +414,11 @@ async fn a_sweep_cut_short_by_a_crash_is_done_when_the_device_is_touched_again()
     bench.until("created", |bench| bench.durable() == 1).await;
     let (store, ..) = bench.finish().await;
     // As a crash would leave it: the tombstone is stored, the modules do not know.
-    let rules = Rules {
-        id_scheme: DocumentIdScheme::Device,
-        tombstone_ttl_seconds: 60,
-    };
+    let rules = Rules { id_scheme: DocumentIdScheme::Device, tombstone_ttl_seconds: 60 };
     let deletion = event(&key, 9, Change::Deleted);
     let mut tombstone = store.document(&key);
     crate::domain::decide::decide(&mut tombstone, &deletion, Ticks::new(9), &rules);
-    store
-        .documents
-        .lock()
-        .unwrap()
-        .insert(key.clone(), (tombstone.expect("present"), 7));
+    store.documents.lock().unwrap().insert(key.clone(), (tombstone.expect("present"), 7));
     let mut restarted = Bench::over(Arc::clone(&store), |_| {});
     restarted.send(vec![deletion]).await;
     restarted.finish().await;
@@ -565,25 +429,15 @@ async fn a_sweep_cut_short_by_a_crash_is_done_when_the_device_is_touched_again()
 async fn a_module_that_shows_up_after_its_device_was_deleted_does_not_live() {
     let mut bench = Bench::new(4);
     let (key, module) = (device("d"), TwinKey::module("h", "d", "m"));
-    bench
-        .send(vec![created(&key, 1), event(&key, 9, Change::Deleted)])
-        .await;
+    bench.send(vec![created(&key, 1), event(&key, 9, Change::Deleted)]).await;
     bench.until("deleted", |bench| bench.durable() == 1).await;
-    bench
-        .send(vec![created(&module, 5), updated(&module, 6, 3)])
-        .await;
+    bench.send(vec![created(&module, 5), updated(&module, 6, 3)]).await;
     bench.until("module", |bench| bench.durable() == 3).await;
-    assert_eq!(
-        bench.store.document(&module).expect("tombstone").state,
-        State::Deleted
-    );
+    assert_eq!(bench.store.document(&module).expect("tombstone").state, State::Deleted);
     // The next incarnation of both is another matter.
     bench.send(vec![created(&key, 20), created(&module, 21)]).await;
     let (store, ..) = bench.finish().await;
-    assert!(matches!(
-        store.document(&module).expect("stored").state,
-        State::Live { .. }
-    ));
+    assert!(matches!(store.document(&module).expect("stored").state, State::Live { .. }));
 }
 
 #[tokio::test]
@@ -591,14 +445,8 @@ async fn a_spending_cap_slows_down_and_loses_nothing() {
     let mut bench = Bench::with(|options| options.request_units_per_second = Some(200.0));
     let started = Instant::now();
     // Each new twin costs a read and a write of one unit each: 300 units, of which 200 are saved up.
-    bench
-        .send((0..150).map(|n| created(&device(&n.to_string()), 1)).collect())
-        .await;
+    bench.send((0..150).map(|n| created(&device(&n.to_string()), 1)).collect()).await;
     let (store, _, durable, _) = bench.finish().await;
     assert_eq!((store.documents.lock().unwrap().len(), durable), (150, 149));
-    assert!(
-        started.elapsed() >= Duration::from_millis(350),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() >= Duration::from_millis(350), "{:?}", started.elapsed());
 }

@@ -26,10 +26,7 @@ pub(super) fn compose(earlier: &Value, later: &Value) -> Option<Value> {
 
 type Compose = fn(&Map<String, Value>, &Map<String, Value>) -> Option<Map<String, Value>>;
 
-#[expect(
-    clippy::option_option,
-    reason = "outer: cannot be expressed; inner: neither event has the section"
-)]
+#[expect(clippy::option_option, reason = "outer: cannot be expressed; inner: neither event has the section")]
 fn join(earlier: Option<&Value>, later: Option<&Value>, compose: Compose) -> Option<Option<Value>> {
     match (earlier, later) {
         (None, None) => Some(None),
@@ -52,11 +49,7 @@ fn compose_section(earlier: &Map<String, Value>, later: &Map<String, Value>) -> 
     let mut section = compose_values(&without_service_keys(earlier), &without_service_keys(later))?;
     let empty = Map::new();
     let metadata = |section: &Map<String, Value>| {
-        section
-            .get("$metadata")
-            .and_then(Value::as_object)
-            .cloned()
-            .unwrap_or_else(|| empty.clone())
+        section.get("$metadata").and_then(Value::as_object).cloned().unwrap_or_else(|| empty.clone())
     };
     let metadata = compose_metadata(&metadata(earlier), &metadata(later), &section);
     section.insert("$metadata".to_owned(), Value::Object(metadata));
@@ -132,10 +125,8 @@ mod tests {
             json!({"a": {"b": 1, "c": 1}, "k": 1, "$version": 2, "$metadata": {"$lastUpdated": "1",
             "a": {"$lastUpdated": "1", "b": {"$lastUpdated": "1"}, "c": {"$lastUpdated": "1"}}, "k": {"$lastUpdated": "1"}}}),
         );
-        let later = section(
-            json!({"a": {"b": null}, "$version": 3, "$metadata": {"$lastUpdated": "2",
-            "a": {"$lastUpdated": "2"}}}),
-        );
+        let later = section(json!({"a": {"b": null}, "$version": 3, "$metadata": {"$lastUpdated": "2",
+            "a": {"$lastUpdated": "2"}}}));
         assert_eq!(
             compose(&earlier, &later).unwrap()["properties"]["reported"],
             json!({"a": {"b": null, "c": 1}, "k": 1, "$version": 3, "$metadata": {"$lastUpdated": "2",

@@ -30,19 +30,10 @@ async fn open(root: &Path) -> FileStore {
 }
 
 async fn positions(store: &FileStore) -> Vec<(String, Option<String>, Option<i64>)> {
-    let checkpoints = store
-        .list_checkpoints(NAMESPACE, "twins", "$Default")
-        .await
-        .unwrap();
+    let checkpoints = store.list_checkpoints(NAMESPACE, "twins", "$Default").await.unwrap();
     checkpoints
         .into_iter()
-        .map(|checkpoint| {
-            (
-                checkpoint.partition_id,
-                checkpoint.offset,
-                checkpoint.sequence_number,
-            )
-        })
+        .map(|checkpoint| (checkpoint.partition_id, checkpoint.offset, checkpoint.sequence_number))
         .collect()
 }
 
@@ -63,10 +54,7 @@ async fn what_was_written_is_listed_after_a_restart() {
     let store = open(&root).await;
     assert_eq!(positions(&store).await, []);
     for (partition, number) in [("1", 10), ("0", 7), ("1", 11)] {
-        store
-            .update_checkpoint(checkpoint(partition, number))
-            .await
-            .unwrap();
+        store.update_checkpoint(checkpoint(partition, number)).await.unwrap();
     }
     drop(store);
     let store = open(&root).await;
@@ -88,30 +76,17 @@ async fn names_that_differ_in_case_are_one() {
     };
     store.update_checkpoint(shouted).await.unwrap();
     assert_eq!(positions(&store).await, [position("0", 2)]);
-    let listed = store
-        .list_checkpoints(NAMESPACE, "Twins", "$default")
-        .await
-        .unwrap();
-    assert_eq!(
-        listed[0].event_hub_name, "Twins",
-        "answers are spelt as the question"
-    );
+    let listed = store.list_checkpoints(NAMESPACE, "Twins", "$default").await.unwrap();
+    assert_eq!(listed[0].event_hub_name, "Twins", "answers are spelt as the question");
 }
 
 #[tokio::test]
 async fn a_second_store_on_the_directory_is_refused_and_names_the_holder() {
     let directory = tempfile::tempdir().unwrap();
     let first = open(directory.path()).await;
-    let error = FileStore::open(directory.path().to_owned())
-        .await
-        .expect_err("in use");
+    let error = FileStore::open(directory.path().to_owned()).await.expect_err("in use");
     assert_eq!(error.code(), "CHECKPOINT_DIRECTORY_IN_USE");
-    assert!(
-        error
-            .to_string()
-            .contains(&format!("process {}", std::process::id())),
-        "{error}"
-    );
+    assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
     drop(first);
     open(directory.path()).await;
 }
@@ -137,12 +112,8 @@ async fn a_damaged_file_is_an_error_and_never_no_checkpoint() {
     let store = open(directory.path()).await;
     store.update_checkpoint(checkpoint("0", 1)).await.unwrap();
     store.update_checkpoint(checkpoint("1", 1)).await.unwrap();
-    let path = |partition| {
-        store.0.file(
-            &Place::new(NAMESPACE, "twins", "$Default", partition).unwrap(),
-            CHECKPOINT,
-        )
-    };
+    let path =
+        |partition| store.0.file(&Place::new(NAMESPACE, "twins", "$Default", partition).unwrap(), CHECKPOINT);
     let good = fs::read_to_string(path("0")).unwrap();
     for bad in [
         String::new(),
@@ -165,22 +136,12 @@ async fn a_checkpoint_that_says_nothing_is_refused_and_the_old_one_kept() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path()).await;
     store.update_checkpoint(checkpoint("0", 1)).await.unwrap();
-    let nothing = Checkpoint {
-        offset: None,
-        sequence_number: None,
-        ..checkpoint("0", 1)
-    };
+    let nothing = Checkpoint { offset: None, sequence_number: None, ..checkpoint("0", 1) };
     assert_eq!(code(store.update_checkpoint(nothing).await), "CHECKPOINT_REFUSED");
-    let nowhere = Checkpoint {
-        event_hub_name: String::new(),
-        ..checkpoint("0", 1)
-    };
+    let nowhere = Checkpoint { event_hub_name: String::new(), ..checkpoint("0", 1) };
     assert_eq!(code(store.update_checkpoint(nowhere).await), "CHECKPOINT_REFUSED");
     assert_eq!(positions(&store).await, [position("0", 1)]);
-    let only_one = Checkpoint {
-        offset: None,
-        ..checkpoint("0", 9)
-    };
+    let only_one = Checkpoint { offset: None, ..checkpoint("0", 9) };
     store.update_checkpoint(only_one).await.unwrap();
     assert_eq!(positions(&store).await, [("0".into(), None, Some(9))]);
 }
@@ -191,10 +152,7 @@ async fn a_directory_that_cannot_be_written_is_an_error() {
     let store = open(directory.path()).await;
     // Where the namespace's directory should go, there is a file.
     fs::write(directory.path().join(NAMESPACE), "").unwrap();
-    assert_eq!(
-        code(store.update_checkpoint(checkpoint("0", 1)).await),
-        "CHECKPOINT_IO"
-    );
+    assert_eq!(code(store.update_checkpoint(checkpoint("0", 1)).await), "CHECKPOINT_IO");
 }
 
 #[tokio::test]
@@ -206,48 +164,18 @@ async fn ownership_is_compare_and_set() {
     assert!(first[0].last_modified_time.is_some());
 
     // Created already: a claim without ETag loses, silently.
-    assert_eq!(
-        store
-            .claim_ownership(&[claim("0", "b", None)])
-            .await
-            .unwrap()
-            .len(),
-        0
-    );
+    assert_eq!(store.claim_ownership(&[claim("0", "b", None)]).await.unwrap().len(), 0);
     // A renewal with the current ETag wins and gets a new one.
-    let second = store
-        .claim_ownership(&[claim("0", "a", first[0].etag.clone())])
-        .await
-        .unwrap();
+    let second = store.claim_ownership(&[claim("0", "a", first[0].etag.clone())]).await.unwrap();
     assert_ne!(second[0].etag, first[0].etag);
     // The old ETag is spent; an unknown partition has none.
-    assert_eq!(
-        store
-            .claim_ownership(&[claim("0", "b", first[0].etag.clone())])
-            .await
-            .unwrap()
-            .len(),
-        0
-    );
-    assert_eq!(
-        store
-            .claim_ownership(&[claim("9", "b", first[0].etag.clone())])
-            .await
-            .unwrap()
-            .len(),
-        0
-    );
+    assert_eq!(store.claim_ownership(&[claim("0", "b", first[0].etag.clone())]).await.unwrap().len(), 0);
+    assert_eq!(store.claim_ownership(&[claim("9", "b", first[0].etag.clone())]).await.unwrap().len(), 0);
 
-    let listed = store
-        .list_ownerships(NAMESPACE, "twins", "$Default")
-        .await
-        .unwrap();
+    let listed = store.list_ownerships(NAMESPACE, "twins", "$Default").await.unwrap();
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0].owner_id.as_deref(), Some("a"));
-    assert_eq!(
-        listed[0].etag, second[0].etag,
-        "what is listed can be claimed with"
-    );
+    assert_eq!(listed[0].etag, second[0].etag, "what is listed can be claimed with");
     assert_eq!(listed[0].last_modified_time, second[0].last_modified_time);
 }
 
@@ -256,24 +184,12 @@ async fn one_lost_claim_does_not_stop_the_others_and_release_is_kept() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path()).await;
     store.claim_ownership(&[claim("0", "a", None)]).await.unwrap();
-    let won = store
-        .claim_ownership(&[claim("0", "b", None), claim("1", "b", None)])
-        .await
-        .unwrap();
+    let won = store.claim_ownership(&[claim("0", "b", None), claim("1", "b", None)]).await.unwrap();
     assert_eq!(won.len(), 1);
     assert_eq!(won[0].partition_id, "1");
-    store
-        .claim_ownership(&[claim("1", "", won[0].etag.clone())])
-        .await
-        .unwrap();
-    let listed = store
-        .list_ownerships(NAMESPACE, "twins", "$Default")
-        .await
-        .unwrap();
-    let owners: Vec<_> = listed
-        .iter()
-        .map(|ownership| ownership.owner_id.as_deref())
-        .collect();
+    store.claim_ownership(&[claim("1", "", won[0].etag.clone())]).await.unwrap();
+    let listed = store.list_ownerships(NAMESPACE, "twins", "$Default").await.unwrap();
+    let owners: Vec<_> = listed.iter().map(|ownership| ownership.owner_id.as_deref()).collect();
     assert_eq!(owners, [Some("a"), Some("")]);
 }
 
@@ -285,11 +201,7 @@ async fn of_many_concurrent_claims_exactly_one_wins() {
     for owner in 0..16 {
         let store = Arc::clone(&store);
         claims.spawn(async move {
-            store
-                .claim_ownership(&[claim("0", &owner.to_string(), None)])
-                .await
-                .unwrap()
-                .len()
+            store.claim_ownership(&[claim("0", &owner.to_string(), None)]).await.unwrap().len()
         });
     }
     let winners: usize = claims.join_all().await.into_iter().sum();
@@ -300,13 +212,10 @@ async fn of_many_concurrent_claims_exactly_one_wins() {
 async fn the_configured_store_is_opened() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().to_owned();
-    let memory = super::super::open(&crate::config::CheckpointStore::Memory)
-        .await
-        .unwrap();
+    let memory = super::super::open(&crate::config::CheckpointStore::Memory).await.unwrap();
     memory.update_checkpoint(checkpoint("0", 1)).await.unwrap();
-    let file = super::super::open(&crate::config::CheckpointStore::File { path: path.clone() })
-        .await
-        .unwrap();
+    let file =
+        super::super::open(&crate::config::CheckpointStore::File { path: path.clone() }).await.unwrap();
     file.update_checkpoint(checkpoint("0", 1)).await.unwrap();
     assert!(path.join(NAMESPACE).is_dir());
 }
