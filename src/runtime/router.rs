@@ -11,7 +11,10 @@ use std::{
 };
 
 use futures::StreamExt;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::mpsc::{self, error::TryRecvError},
+    task::JoinSet,
+};
 use tokio_util::time::DelayQueue;
 
 use super::{
@@ -183,16 +186,27 @@ impl Router {
         let mut pulse = tokio::time::interval(PULSE);
         pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            // SUBTLE: under load a completion is always ready, so in a biased `select!` intake would starve, and
+            // with it coalescing. What has come in already is taken in every turn; the in-flight limits bound it.
+            while open && let Some(batch) = take_ready(&mut intake, &mut open) {
+                self.take_in(batch);
+            }
             let pause = self.start_lanes();
             if self.is_idle() {
                 self.pulse(); // so that what is shown is right when nothing moves
-            }
-            if !open && self.is_idle() {
-                return Ok(());
+                if !open {
+                    return Ok(());
+                }
             }
             tokio::select! {
                 biased;
-                // 1: completions free slots and memory.
+                // 1: timers; they are rare.
+                _ = pulse.tick() => self.pulse(),
+                Some(expired) = self.parked.next(), if !self.parked.is_empty() => {
+                    self.resumed.push(expired.into_inner());
+                }
+                () = wait(pause), if pause.is_some() => {}
+                // 2: completions free slots and memory.
                 Some(worked) = self.workers.join_next(), if !self.workers.is_empty() => {
                     self.worked(worked.map_err(|_| Panicked)?);
                     for _ in 0..TURN {
@@ -204,13 +218,7 @@ impl Router {
                     let origin = lettered.map_err(|_| Panicked)?;
                     self.complete(*origin);
                 }
-                // 2: timers.
-                Some(expired) = self.parked.next(), if !self.parked.is_empty() => {
-                    self.resumed.push(expired.into_inner());
-                }
-                () = wait(pause), if pause.is_some() => {}
-                _ = pulse.tick() => self.pulse(),
-                // 3: intake.
+                // 3: intake, where nothing else is to be done.
                 batch = intake.recv(), if open => match batch {
                     Some(batch) => self.take_in(batch),
                     None => open = false,
@@ -443,6 +451,18 @@ fn latency(origin: &Origin, at: Ticks, present: Ticks) -> Latency {
         hub_to_eventhub: enqueued.map(|enqueued| enqueued.seconds_since(at)),
         eventhub_to_received: enqueued.map(|enqueued| present.seconds_since(enqueued) - durable),
         received_to_durable: Some(durable),
+    }
+}
+
+/// A batch that is there already; notes when there will be no more.
+fn take_ready(intake: &mut mpsc::Receiver<Vec<Intake>>, open: &mut bool) -> Option<Vec<Intake>> {
+    match intake.try_recv() {
+        Ok(batch) => Some(batch),
+        Err(TryRecvError::Empty) => None,
+        Err(TryRecvError::Disconnected) => {
+            *open = false;
+            None
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tokio::{sync::watch, task::JoinHandle, time::Instant};
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{Fleet, Plan, PlanError};
@@ -151,7 +151,6 @@ struct Current {
     fleet: Arc<Mutex<Option<Fleet>>>,
     pace: Option<Pace>,
     stop: CancellationToken,
-    task: Option<JoinHandle<()>>,
 }
 
 impl Runner {
@@ -247,8 +246,12 @@ impl Runner {
             seconds_before: self.progress().seconds,
         };
         let back = Arc::clone(&current.fleet);
-        current.task = Some(tokio::spawn(async move {
-            let outcome = run.perform(&mut fleet, pace).await;
+        let runtime = tokio::runtime::Handle::current();
+        // A thread of its own: as a task it would wait its turn behind every request of the emulator, and the
+        // backlog would be as slow as its consumer.
+        // It ends with its phase or with the stop token, and says so through `progress`.
+        drop(tokio::task::spawn_blocking(move || {
+            let outcome = runtime.block_on(run.perform(&mut fleet, pace));
             let state = match &outcome {
                 Err(_) => State::Failed,
                 Ok(()) if run.stop.is_cancelled() => State::Stopped,
@@ -271,11 +274,7 @@ impl Runner {
 
 impl Drop for Runner {
     fn drop(&mut self) {
-        let current = self.lock();
-        current.stop.cancel();
-        if let Some(task) = &current.task {
-            task.abort();
-        }
+        self.lock().stop.cancel();
     }
 }
 
