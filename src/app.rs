@@ -161,7 +161,7 @@ fn stream_options(settings: &Settings) -> stream::Options {
         },
         on_invalid: match settings.checkpoint.on_invalid {
             config::OnInvalid::Stop => stream::OnInvalid::Stop,
-            config::OnInvalid::Earliest | config::OnInvalid::EarliestAndAudit => stream::OnInvalid::Earliest,
+            config::OnInvalid::Earliest => stream::OnInvalid::Earliest,
         },
         max_body_bytes: settings.document.max_event_size,
         lag_interval: LAG_INTERVAL,

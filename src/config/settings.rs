@@ -207,8 +207,6 @@ pub enum OnInvalid {
     Stop,
     /// Begin again at the oldest retained event.
     Earliest,
-    /// The same, and ask for an audit.
-    EarliestAndAudit,
 }
 
 /// Where dead letters go.

@@ -287,12 +287,17 @@ impl Check<'_> {
         let kinds = [("file", Kind::File), ("memory", Kind::Memory), ("blob", Kind::Blob)];
         let kind = self.parse("checkpoint.store", &raw.store, |text| choice(text, &kinds));
         let interval = self.parse("checkpoint.interval", &raw.interval, positive_duration);
-        let policies = [
-            ("stop", OnInvalid::Stop),
-            ("earliest", OnInvalid::Earliest),
-            ("earliest_and_audit", OnInvalid::EarliestAndAudit),
-        ];
-        let on_invalid = self.parse("checkpoint.on_invalid", &raw.on_invalid, |text| choice(text, &policies));
+        let policies = [("stop", OnInvalid::Stop), ("earliest", OnInvalid::Earliest)];
+        let on_invalid = match raw.on_invalid.as_str() {
+            "earliest_and_audit" => {
+                self.problem(
+                    "checkpoint.on_invalid",
+                    "\"earliest_and_audit\" needs the audit, which comes with a later version of twinsync: use \"earliest\"",
+                );
+                None
+            }
+            written => self.parse("checkpoint.on_invalid", written, |text| choice(text, &policies)),
+        };
         let store = match kind? {
             Kind::Memory => CheckpointStore::Memory,
             Kind::File => {
