@@ -106,7 +106,7 @@ async fn show(arguments: &Arguments, stack: &Stack) -> Result<Report, Error> {
     let steady = (arguments.events / STEADY_SHARE).clamp(*STEADY_EVENTS.start(), *STEADY_EVENTS.end());
     let plan = Plan {
         devices: arguments.devices as usize,
-        events: arguments.events.saturating_sub(steady).max(u64::from(arguments.devices) * 2),
+        events: arguments.events.saturating_sub(steady),
         seed: arguments.seed,
         ..Plan::default()
     };

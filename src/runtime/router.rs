@@ -358,7 +358,12 @@ impl Router {
                     }
                     decided.push(Item::FromStream(origin, at));
                 }
-                (item @ Item::Follow(_), Fate::Decided(_) | Fate::Rejected(_)) => decided.push(item),
+                (item @ Item::Follow(_), Fate::Decided(_)) => decided.push(item),
+                (item @ Item::Follow(_), Fate::Rejected(reason)) => {
+                    // It is no message of anybody's, so there is nothing to dead-letter; the audit will find it.
+                    tracing::error!(twin = %key, reason, "the store refuses the tombstone of a module");
+                    decided.push(item);
+                }
             }
         }
         if follow.is_empty() {
