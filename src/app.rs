@@ -30,10 +30,9 @@ use crate::{
     http,
     ports::{DeadLetters, EventSource, SystemClock, TwinStore},
     runtime::{
-        committer::Committer,
         in_flight::InFlight,
-        partition::Progress,
         router::{self, Panicked, Router},
+        start::{self, StartError},
         stream::{self, Stream},
     },
     telemetry::{self, Board, Metrics},
@@ -74,7 +73,7 @@ pub enum Error {
     Metrics(String),
     /// A stream cannot be consumed.
     #[error(transparent)]
-    Stream(#[from] stream::StartError),
+    Stream(#[from] StartError),
     /// Signals cannot be received.
     #[error("cannot listen for signals: {0}")]
     Signals(std::io::Error),
@@ -153,17 +152,24 @@ fn eventhubs_options(settings: &Settings, hub: &str) -> eventhubs::Options {
 
 fn stream_options(settings: &Settings) -> stream::Options {
     stream::Options {
-        namespace: settings.eventhubs.namespace.clone(),
-        consumer_group: settings.eventhubs.consumer_group.clone(),
-        fresh: match settings.eventhubs.start {
-            config::Start::Earliest => stream::Fresh::Earliest,
-            config::Start::Latest => stream::Fresh::Latest,
+        start: start::Options {
+            namespace: settings.eventhubs.namespace.clone(),
+            consumer_group: settings.eventhubs.consumer_group.clone(),
+            fresh: match settings.eventhubs.start {
+                config::Start::Earliest => start::Fresh::Earliest,
+                config::Start::Latest => start::Fresh::Latest,
+            },
+            on_invalid: match settings.checkpoint.on_invalid {
+                config::OnInvalid::Stop => start::OnInvalid::Stop,
+                config::OnInvalid::Earliest => start::OnInvalid::Earliest,
+            },
         },
-        on_invalid: match settings.checkpoint.on_invalid {
-            config::OnInvalid::Stop => stream::OnInvalid::Stop,
-            config::OnInvalid::Earliest => stream::OnInvalid::Earliest,
+        sharing: match settings.checkpoint.store {
+            // Both belong to one process.
+            config::CheckpointStore::Memory | config::CheckpointStore::File { .. } => stream::Sharing::Alone,
         },
         max_body_bytes: settings.document.max_event_size,
+        commit_interval: settings.checkpoint.interval,
         lag_interval: LAG_INTERVAL,
         stall_limit: STALL_LIMIT,
     }
@@ -232,7 +238,7 @@ async fn consume(
 ) -> Result<(), Error> {
     let mut streams = Vec::new();
     for source in outside.sources {
-        let checkpoints = outside.checkpoints.as_ref();
+        let checkpoints = Arc::clone(&outside.checkpoints);
         let options = stream_options(settings);
         let prepare = Stream::prepare(source, checkpoints, options, board.clone(), metrics.clone());
         let prepared = tokio::select! {
@@ -242,7 +248,6 @@ async fn consume(
         };
         streams.push(prepared);
     }
-    let partitions: Vec<Arc<Progress>> = streams.iter().flat_map(Stream::progress).collect();
     let limits = InFlight::new(
         settings.router.max_in_flight_events.get() as usize,
         settings.router.max_in_flight_bytes,
@@ -256,44 +261,34 @@ async fn consume(
         board.clone(),
         metrics.clone(),
     );
-    let committer = Committer::new(
-        outside.checkpoints,
-        &settings.eventhubs.namespace,
-        &settings.eventhubs.consumer_group,
-        settings.checkpoint.interval,
-        partitions,
-        metrics.clone(),
-    );
     let (intake, batches) = mpsc::channel(INTAKE);
     let mut router = tokio::spawn(router.run(batches));
     let mut consumers = JoinSet::new();
-    let intake_stop = stop.child_token();
+    let (intake_stop, drained) = (stop.child_token(), CancellationToken::new());
     for stream in streams {
-        consumers.spawn(stream.run(Arc::clone(&limits), intake.clone(), intake_stop.clone()));
+        let run = stream.run(Arc::clone(&limits), intake.clone(), intake_stop.clone(), drained.clone());
+        consumers.spawn(Box::pin(run));
     }
     drop(intake);
-    let commit_stop = CancellationToken::new();
-    let committer = tokio::spawn(committer.run(commit_stop.clone()));
     board.set_store(StoreState::Reachable); // its container was read a moment ago
     board.set_phase(Phase::Running);
     tracing::info!(version = telemetry::VERSION, "running");
 
-    // A task that ends by itself has panicked: everything else is brought to an orderly end.
-    let router_ended = tokio::select! {
+    // What ends by itself has failed: everything else is brought to an orderly end.
+    let mut outcome = Ok(());
+    let mut router_ended = false;
+    tokio::select! {
         biased;
-        () = stop.cancelled() => false,
-        _ = &mut router => true,
-        _ = consumers.join_next() => false,
-    };
-    let mut outcome = if stop.is_cancelled() { Ok(()) } else { Err(Panicked.into()) };
+        () = stop.cancelled() => {}
+        _ = &mut router => {
+            router_ended = true;
+            outcome = Err(Panicked.into());
+        }
+        Some(ended) = consumers.join_next() => outcome = consumer_ended(ended),
+    }
     board.set_phase(Phase::Stopping);
     tracing::info!("stopping: no more intake, finishing what was received");
     intake_stop.cancel();
-    while let Some(ended) = consumers.join_next().await {
-        if !matches!(ended, Ok(Ok(()))) {
-            outcome = Err(Panicked.into());
-        }
-    }
     if !router_ended {
         match timeout(settings.shutdown.drain_timeout, &mut router).await {
             Ok(Ok(Ok(()))) => {}
@@ -308,15 +303,20 @@ async fn consume(
             }
         }
     }
-    commit_stop.cancel();
-    match committer.await {
-        Ok(mut committer) => match committer.commit().await {
-            0 => tracing::info!("stopped: checkpoints are written"),
-            failed => tracing::warn!(failed, "stopped: some checkpoints could not be written"),
-        },
-        Err(_) => outcome = Err(Panicked.into()),
+    // Leases were kept until here; they end with the last checkpoint.
+    drained.cancel();
+    while let Some(ended) = consumers.join_next().await {
+        outcome = outcome.and(consumer_ended(ended));
     }
     outcome
+}
+
+fn consumer_ended(ended: Result<Result<(), stream::Error>, tokio::task::JoinError>) -> Result<(), Error> {
+    match ended {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(stream::Error::Start(error))) => Err(error.into()),
+        Ok(Err(stream::Error::Panicked(_))) | Err(_) => Err(Panicked.into()),
+    }
 }
 
 /// A token that the first SIGTERM or SIGINT cancels; the second ends the process.

@@ -10,6 +10,7 @@ pub mod event;
 pub mod health;
 pub mod id;
 pub mod lane;
+pub mod lease;
 pub mod merge;
 pub mod message;
 pub mod progress;

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! stream (one per Event Hub) ─ partition loops ─► intake ─► router ─► workers ─► store
-//!        │                                                    │  └──► dead letters
-//!        └─ lag monitor                    progress ◄─────────┘
-//!                                             └──► committer ─► checkpoints
+//!   │  ├─ leases: which partitions are ours                   │  └──► dead letters
+//!   │  └─ lag                              progress ◄─────────┘
+//!   └─ committer ─► checkpoints ◄─────────────┘
 //! ```
 //!
 //! Every task has an owner that joins it, and a panic in one of them ends the daemon: progress is held, so a
@@ -12,7 +12,10 @@
 
 pub mod committer;
 pub mod in_flight;
+pub mod lag;
+pub mod lease;
 pub mod partition;
 pub mod router;
+pub mod start;
 pub mod stream;
 pub mod worker;

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -43,6 +43,8 @@ pub struct Progress {
     pub stream_metrics: StreamMetrics,
     /// Its own gauges.
     pub metrics: PartitionMetrics,
+    /// Raised by the lag monitor when events wait and none arrive.
+    pub stalled: Notify,
 }
 
 impl Progress {
@@ -53,6 +55,7 @@ impl Progress {
             metrics: metrics.partition(&id),
             id,
             inner: Mutex::new(progress::Progress::after(checkpoint)),
+            stalled: Notify::new(),
         })
     }
 
@@ -81,6 +84,11 @@ impl Progress {
         self.lock().newest()
     }
 
+    /// Events begun and not yet part of the durable prefix.
+    pub fn open(&self) -> usize {
+        self.lock().open()
+    }
+
     fn lock(&self) -> MutexGuard<'_, progress::Progress> {
         // Nothing in progress can panic half-way.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -105,8 +113,6 @@ pub struct Partition {
     pub board: Board,
     /// Counts what happens.
     pub metrics: Metrics,
-    /// Raised by the lag monitor when events wait and none arrive.
-    pub stalled: Arc<tokio::sync::Notify>,
 }
 
 /// Why a link was given up.
@@ -188,7 +194,7 @@ impl Partition {
                 biased;
                 () = stop.cancelled() => return Broken::Stopped,
                 received = receiver.receive() => received,
-                () = self.stalled.notified() => return Broken::Stalled,
+                () = self.progress.stalled.notified() => return Broken::Stalled,
             };
             let messages = match received {
                 Ok(messages) => messages,

@@ -1,309 +1,464 @@
-//! One consumer task per Event Hub: its partitions, where they go on, and how far they lag.
+//! One consumer task per Event Hub: which partitions are ours, where they go on, how far they are.
+//!
+//! ```text
+//! alone:   every partition is ours from the start
+//! shared:  gained ─► where does it go on? ─► consuming ─► surplus: finish, commit, release
+//!                                                     └─► lost: stop at once, commit nothing
+//! ```
+//!
+//! Nothing of a partition is committed after its lease is gone: the new owner's checkpoint is the truth. What is still on
+//! its way to Cosmos DB may arrive; versions and conditions make that harmless.
 
 use std::{
     collections::BTreeMap,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
 use azure_messaging_eventhubs::CheckpointStore;
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::mpsc,
     task::JoinSet,
+    time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    committer::Committer,
     in_flight::InFlight,
+    lag::Lag,
+    lease::{self, Leases},
     partition::{Partition, Progress},
     router::{Intake, Panicked},
+    start::{self, StartError, begin, hint, stored_positions},
 };
 use crate::{
-    domain::{
-        health::PartitionState,
-        id::{PartitionId, Position, SequenceNumber},
-        progress::{Extent, Invalid, Resume, resume},
-    },
+    domain::{health::PartitionState, id::PartitionId, retry::Backoff},
     ports::{EventSource, SourceError, Start},
-    telemetry::{Board, Metrics, event::CheckpointGivenUp},
+    telemetry::{Board, Metrics},
 };
 
-/// Where a partition without checkpoint begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fresh {
-    /// At the oldest retained event; versions make replays harmless.
-    Earliest,
-    /// After what is there at the moment of the first start.
-    Latest,
+/// First and longest wait before it is found out again where a partition goes on.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+/// How often partitions that are being finished are looked at.
+const FINISH_LOOK: Duration = Duration::from_millis(20);
+/// How long finishing a surplus partition may take; what is open then is replayed by its new owner.
+const FINISH_LIMIT: Duration = Duration::from_secs(10);
+
+/// Whose the partitions are.
+#[derive(Debug, Clone)]
+pub enum Sharing {
+    /// All of them ours: one replica.
+    Alone,
+    /// Shared with other replicas.
+    Leases(lease::Options),
 }
 
-/// What to do with a checkpoint that does not fit its partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnInvalid {
-    /// Do not start.
-    Stop,
-    /// Begin at the oldest retained event.
-    Earliest,
-}
-
-/// How the streams are consumed.
+/// How a stream is consumed.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Fully qualified namespace.
-    pub namespace: String,
-    /// Consumer group.
-    pub consumer_group: String,
-    /// Where a partition without checkpoint begins.
-    pub fresh: Fresh,
-    /// What to do with a checkpoint that does not fit.
-    pub on_invalid: OnInvalid,
+    /// Where partitions go on.
+    pub start: start::Options,
+    /// Whose they are.
+    pub sharing: Sharing,
     /// Largest body that is decoded.
     pub max_body_bytes: usize,
+    /// How often checkpoints are written.
+    pub commit_interval: Duration,
     /// How often lag is measured.
     pub lag_interval: Duration,
     /// How long waiting events may fail to arrive before the client is rebuilt.
     pub stall_limit: Duration,
 }
 
-/// Why a stream cannot be started. Each message says how to mend it.
+/// Why a stream ended early.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The hub cannot be used.
-    #[error("cannot read the Event Hub `{hub}` in {namespace}: {source}; {hint}")]
-    Source {
-        /// The hub.
-        hub: String,
-        /// Its namespace.
-        namespace: String,
-        /// What happened.
-        source: SourceError,
-        /// What to do.
-        hint: &'static str,
-    },
-    /// The checkpoints cannot be read; starting without them could pass over or repeat everything.
-    #[error(
-        "cannot read the checkpoints of `{hub}`: {reason}; nothing was changed, mend or move the checkpoint store and start again"
-    )]
-    Checkpoints {
-        /// The hub.
-        hub: String,
-        /// What the store said.
-        reason: String,
-    },
-    /// A checkpoint does not fit.
-    #[error(
-        "partition {partition}: {problem}; set checkpoint.on_invalid = \"earliest\" to begin at the oldest retained event (CHECKPOINT_INVALID)"
-    )]
-    Invalid {
-        /// The partition.
-        partition: PartitionId,
-        /// Why.
-        problem: String,
-    },
+pub enum Error {
+    /// A person has to decide or mend something.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// A task panicked.
+    #[error(transparent)]
+    Panicked(#[from] Panicked),
 }
 
-/// One Event Hub, ready to be consumed.
-pub struct Stream {
+/// What the partitions of a stream share.
+#[derive(Clone)]
+struct Shared {
     source: Arc<dyn EventSource>,
+    checkpoints: Arc<dyn CheckpointStore>,
     options: Options,
-    partitions: Vec<Prepared>,
     board: Board,
     metrics: Metrics,
 }
 
+/// One Event Hub, ready to be consumed.
+pub struct Stream {
+    shared: Shared,
+    partitions: Vec<String>,
+    prepared: Vec<Prepared>,
+}
+
+/// Where a partition goes on.
 struct Prepared {
     progress: Arc<Progress>,
     start: Start,
-    stalled: Arc<Notify>,
+}
+
+/// A partition that is ours.
+struct Owned {
+    progress: Arc<OnceLock<Arc<Progress>>>,
+    stop: CancellationToken,
+    /// Since when it is being finished.
+    finishing: Option<Instant>,
+    consuming: bool,
+    /// Tells this ownership from an earlier one of the same partition, whose task may still be ending.
+    term: u64,
 }
 
 impl Stream {
-    /// Finds the partitions and where each goes on. Fails where a person has to decide or mend something.
+    /// Finds the partitions and, where all are ours, where each goes on. Fails where a person has to decide or mend
+    /// something.
     pub async fn prepare(
         source: Arc<dyn EventSource>,
-        checkpoints: &dyn CheckpointStore,
+        checkpoints: Arc<dyn CheckpointStore>,
         options: Options,
         board: Board,
         metrics: Metrics,
     ) -> Result<Self, StartError> {
-        let hub = source.name().to_owned();
-        let failed = |source| StartError::Source {
-            hint: hint(&source),
-            hub: hub.clone(),
-            namespace: options.namespace.clone(),
-            source,
-        };
-        let mut stored = stored_positions(checkpoints, &options, &hub).await?;
-        let mut partitions = Vec::new();
-        for partition in source.partitions().await.map_err(failed)? {
-            let extent = source.extent(&partition).await.map_err(failed)?;
-            let id = PartitionId { stream: hub.clone(), partition: partition.clone() };
-            let (checkpoint, start) = begin(&id, stored.remove(&partition), &extent, &options)?;
-            board.set_partition(&id, PartitionState::Connecting);
-            let progress = Progress::new(id, checkpoint, &metrics);
-            progress.metrics.set_lag(extent.lag(progress.durable().map(|position| position.sequence_number)));
-            partitions.push(Prepared { progress, start, stalled: Arc::new(Notify::new()) });
+        let shared = Shared { source, checkpoints, options, board, metrics };
+        let hub = shared.source.name();
+        // Read in any case: a store that cannot be read is better known now.
+        stored_positions(shared.checkpoints.as_ref(), &shared.options.start, hub).await?;
+        let partitions = shared.source.partitions().await.map_err(|source| shared.failed(source))?;
+        let mut prepared = Vec::new();
+        if matches!(shared.options.sharing, Sharing::Alone) {
+            for partition in &partitions {
+                prepared.push(shared.resume(partition).await?);
+            }
         }
-        Ok(Self { source, options, partitions, board, metrics })
+        Ok(Self { shared, partitions, prepared })
     }
 
-    /// Progress of every partition.
-    pub fn progress(&self) -> Vec<Arc<Progress>> {
-        self.partitions.iter().map(|partition| Arc::clone(&partition.progress)).collect()
-    }
-
-    /// Consumes until `stop`.
+    /// Consumes until `stop`, keeps leases and checkpoints until `drained`, then commits and releases.
     pub async fn run(
         self,
         limits: Arc<InFlight>,
         intake: mpsc::Sender<Vec<Intake>>,
         stop: CancellationToken,
-    ) -> Result<(), Panicked> {
-        let mut tasks = JoinSet::new();
-        for prepared in &self.partitions {
-            let partition = Partition {
-                source: Arc::clone(&self.source),
-                progress: Arc::clone(&prepared.progress),
-                start: prepared.start.clone(),
-                max_body_bytes: self.options.max_body_bytes,
-                limits: Arc::clone(&limits),
-                intake: intake.clone(),
-                board: self.board.clone(),
-                metrics: self.metrics.clone(),
-                stalled: Arc::clone(&prepared.stalled),
-            };
-            tasks.spawn(partition.run(stop.clone()));
+        drained: CancellationToken,
+    ) -> Result<(), Error> {
+        let Self { shared, partitions, prepared } = self;
+        let leases = match &shared.options.sharing {
+            Sharing::Alone => None,
+            Sharing::Leases(options) => Some(Leases::new(
+                Arc::clone(&shared.checkpoints),
+                options.clone(),
+                &shared.options.start.namespace,
+                shared.source.name(),
+                &shared.options.start.consumer_group,
+                partitions,
+            )),
+        };
+        let mut running = Running {
+            committer: Committer::new(
+                Arc::clone(&shared.checkpoints),
+                &shared.options.start.namespace,
+                &shared.options.start.consumer_group,
+                shared.metrics.clone(),
+            ),
+            lag: Lag::new(shared.options.stall_limit),
+            shared,
+            leases,
+            limits,
+            intake: Some(intake),
+            owned: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            terms: 0,
+        };
+        for prepared in prepared {
+            running.consume_prepared(prepared);
         }
-        drop(intake);
-        let monitor = self.monitor(&limits);
-        tokio::pin!(monitor);
+        running.run(stop, drained).await
+    }
+}
+
+impl Shared {
+    fn failed(&self, source: SourceError) -> StartError {
+        StartError::Source {
+            hint: hint(&source),
+            hub: self.source.name().to_owned(),
+            namespace: self.options.start.namespace.clone(),
+            source,
+        }
+    }
+
+    /// Finds out where a partition goes on.
+    async fn resume(&self, partition: &str) -> Result<Prepared, StartError> {
+        let hub = self.source.name();
+        let mut stored = stored_positions(self.checkpoints.as_ref(), &self.options.start, hub).await?;
+        let extent = self.source.extent(partition).await.map_err(|source| self.failed(source))?;
+        let id = PartitionId { stream: hub.to_owned(), partition: partition.to_owned() };
+        let (checkpoint, start) = begin(&id, stored.remove(partition), &extent, &self.options.start)?;
+        let progress = Progress::new(id, checkpoint, &self.metrics);
+        progress.metrics.set_lag(extent.lag(progress.durable().map(|position| position.sequence_number)));
+        Ok(Prepared { progress, start })
+    }
+
+    /// The same for a partition that was gained while others are consumed: trouble that passes is waited out.
+    async fn resume_patiently(&self, partition: &str) -> Result<Prepared, StartError> {
+        let id = PartitionId { stream: self.source.name().to_owned(), partition: partition.to_owned() };
+        let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         loop {
+            match self.resume(partition).await {
+                Err(error @ (StartError::Source { .. } | StartError::Checkpoints { .. })) => {
+                    let delay = backoff.next(rand::random(), None);
+                    tracing::warn!(partition = %id, %error, retry_in = ?delay, "not found out where to go on");
+                    self.board.set_partition(&id, PartitionState::Waiting { reason: error.to_string() });
+                    tokio::time::sleep(delay).await;
+                }
+                result => return result,
+            }
+        }
+    }
+}
+
+/// The partition, the term of its ownership, and how it ended.
+type Ended = (String, u64, Result<(), StartError>);
+
+struct Running {
+    shared: Shared,
+    leases: Option<Leases>,
+    committer: Committer,
+    lag: Lag,
+    limits: Arc<InFlight>,
+    intake: Option<mpsc::Sender<Vec<Intake>>>,
+    owned: BTreeMap<String, Owned>,
+    tasks: JoinSet<Ended>,
+    terms: u64,
+}
+
+impl Running {
+    async fn run(mut self, stop: CancellationToken, drained: CancellationToken) -> Result<(), Error> {
+        let every = |period: Duration| {
+            let mut timer = interval(period);
+            timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            timer
+        };
+        let look = match &self.shared.options.sharing {
+            Sharing::Leases(options) => options.look_interval(),
+            Sharing::Alone => Duration::from_secs(3600), // nothing to look at
+        };
+        let (mut look, mut finish) = (every(look), every(FINISH_LOOK));
+        let (mut commit, mut measure) =
+            (every(self.shared.options.commit_interval), every(self.shared.options.lag_interval));
+        let mut outcome = Ok(());
+        loop {
+            let stopping = self.intake.is_none();
+            let finishing = self.owned.values().any(|owned| owned.finishing.is_some());
             tokio::select! {
                 biased;
-                ended = tasks.join_next() => match ended {
-                    None => break,
-                    Some(Ok(())) => {}
-                    Some(Err(_)) => return Err(Panicked),
-                },
-                () = &mut monitor => {}
-            }
-        }
-        self.source.close().await;
-        Ok(())
-    }
-
-    /// Measures lag, and notices partitions that are silent although events wait.
-    async fn monitor(&self, limits: &InFlight) {
-        let mut watched: Vec<_> = self
-            .partitions
-            .iter()
-            .map(|partition| (partition, partition.progress.newest(), Instant::now()))
-            .collect();
-        loop {
-            tokio::time::sleep(self.options.lag_interval).await;
-            for (partition, newest, since) in &mut watched {
-                let progress = &partition.progress;
-                let extent = match self.source.extent(&progress.id().partition).await {
-                    Ok(extent) => extent,
-                    Err(error) => {
-                        tracing::debug!(partition = %progress.id(), %error, "lag could not be measured");
+                () = drained.cancelled() => break,
+                () = stop.cancelled(), if !stopping => self.stop_intake(),
+                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
+                    if let Err(error) = self.ended(ended) {
+                        outcome = Err(error);
                         break;
                     }
-                };
-                let durable = progress.durable().map(|position| position.sequence_number);
-                progress.metrics.set_lag(extent.lag(durable));
-                let present = progress.newest();
-                if present != *newest || extent.lag(present) == 0 || limits.is_full() {
-                    (*newest, *since) = (present, Instant::now());
-                } else if since.elapsed() >= self.options.stall_limit {
-                    *since = Instant::now();
-                    partition.stalled.notify_waiters();
                 }
+                _ = look.tick(), if self.leases.is_some() => self.look(!stopping).await,
+                _ = finish.tick(), if finishing && !stopping => self.finish().await,
+                _ = commit.tick() => { self.commit().await; }
+                Some(answer) = self.lag.next(), if self.lag.is_measuring() => self.lag.note(answer, &self.limits),
+                _ = measure.tick() => self.lag.measure(&self.shared.source, self.owned_progress()),
             }
         }
+        self.close(outcome).await
     }
-}
 
-async fn stored_positions(
-    checkpoints: &dyn CheckpointStore,
-    options: &Options,
-    hub: &str,
-) -> Result<BTreeMap<String, Stored>, StartError> {
-    // All SDKs but Rust's lower-case these names; so do we, to share checkpoints with them.
-    let [namespace, name, group] =
-        [options.namespace.as_str(), hub, options.consumer_group.as_str()].map(str::to_lowercase);
-    let list = checkpoints.list_checkpoints(&namespace, &name, &group);
-    let list = list.await.map_err(|error| StartError::Checkpoints {
-        hub: hub.to_owned(),
-        reason: error.to_string().lines().next().unwrap_or_default().to_owned(),
-    })?;
-    let stored = list.into_iter().map(|checkpoint| {
-        let offset = checkpoint.offset.unwrap_or_default();
-        let stored = match checkpoint.sequence_number {
-            Some(number) => Stored::At(Position { sequence_number: SequenceNumber(number), offset }),
-            None => Stored::WithoutNumber,
+    /// Ends: whatever is durable is committed, and every lease is released.
+    async fn close(mut self, outcome: Result<(), Error>) -> Result<(), Error> {
+        self.stop_intake();
+        while self.tasks.join_next().await.is_some() {}
+        let failed = self.commit().await;
+        if let Some(leases) = &mut self.leases {
+            for partition in leases.held() {
+                leases.release(&partition).await;
+            }
+        }
+        self.shared.source.close().await;
+        let hub = self.shared.source.name();
+        match failed {
+            0 => tracing::info!(hub, "stopped: checkpoints are written"),
+            failed => tracing::warn!(hub, failed, "stopped: some checkpoints could not be written"),
+        }
+        outcome
+    }
+
+    /// No more events from here on. Leases and checkpoints go on until everything is drained.
+    fn stop_intake(&mut self) {
+        self.intake = None;
+        for owned in self.owned.values() {
+            owned.stop.cancel();
+        }
+    }
+
+    fn ended(&mut self, ended: Result<Ended, tokio::task::JoinError>) -> Result<(), Error> {
+        let (partition, term, result) = ended.map_err(|_| Panicked)?;
+        if let Some(owned) = self.owned.get_mut(&partition).filter(|owned| owned.term == term) {
+            owned.consuming = false;
+        }
+        result.map_err(Error::Start)
+    }
+
+    fn owned_progress(&self) -> Vec<Arc<Progress>> {
+        self.owned.values().filter_map(|owned| owned.progress.get().cloned()).collect()
+    }
+
+    async fn commit(&mut self) -> usize {
+        self.committer.commit(&self.owned_progress()).await
+    }
+
+    /// Looks at the leases and follows what changed.
+    async fn look(&mut self, claim: bool) {
+        let Some(leases) = &mut self.leases else { return };
+        let leaving: Vec<_> = self
+            .owned
+            .iter()
+            .filter(|(_, owned)| owned.finishing.is_some())
+            .map(|(partition, _)| partition.clone())
+            .collect();
+        let round = leases.round(&leaving, claim).await;
+        for partition in round.lost {
+            tracing::warn!(
+                hub = self.shared.source.name(),
+                partition,
+                "the partition is another replica's now"
+            );
+            self.forget(&partition);
+        }
+        for partition in round.surplus {
+            if let Some(owned) = self.owned.get_mut(&partition) {
+                owned.stop.cancel();
+                owned.finishing = Some(Instant::now());
+            }
+        }
+        for partition in round.gained {
+            self.consume_gained(partition);
+        }
+        self.shared.metrics.set_partitions_owned(self.shared.source.name(), self.owned.len());
+    }
+
+    /// Commits and releases partitions that are finished.
+    async fn finish(&mut self) {
+        let done = |owned: &Owned| {
+            owned.finishing.is_some_and(|since| {
+                let open = owned.progress.get().map_or(0, |progress| progress.open());
+                !owned.consuming && (open == 0 || since.elapsed() >= FINISH_LIMIT)
+            })
         };
-        (checkpoint.partition_id, stored)
-    });
-    Ok(stored.collect())
-}
+        let done: Vec<_> = self
+            .owned
+            .iter()
+            .filter(|(_, owned)| done(owned))
+            .map(|(partition, _)| partition.clone())
+            .collect();
+        for partition in done {
+            if let Some(progress) = self.owned.get(&partition).and_then(|owned| owned.progress.get().cloned())
+            {
+                self.committer.commit(&[progress]).await;
+            }
+            self.forget(&partition);
+            if let Some(leases) = &mut self.leases {
+                leases.release(&partition).await;
+            }
+            tracing::info!(
+                hub = self.shared.source.name(),
+                partition,
+                "gave a partition up to another replica"
+            );
+        }
+    }
 
-enum Stored {
-    At(Position),
-    /// Written by something else: it cannot be judged against the partition.
-    WithoutNumber,
-}
+    /// Takes a partition off: nothing of it is committed any more.
+    fn forget(&mut self, partition: &str) {
+        if let Some(owned) = self.owned.remove(partition) {
+            owned.stop.cancel();
+            if let Some(progress) = owned.progress.get() {
+                self.committer.forget(progress.id());
+            }
+        }
+        let id =
+            PartitionId { stream: self.shared.source.name().to_owned(), partition: partition.to_owned() };
+        self.shared.board.remove_partition(&id);
+    }
 
-/// Where a partition goes on: what is durable already, and where receiving begins.
-fn begin(
-    id: &PartitionId,
-    stored: Option<Stored>,
-    extent: &Extent,
-    options: &Options,
-) -> Result<(Option<Position>, Start), StartError> {
-    let judged = match stored {
-        None => Ok(resume(None, extent)),
-        Some(Stored::At(position)) => Ok(resume(Some(position), extent)),
-        Some(Stored::WithoutNumber) => {
-            Err("its checkpoint has no sequence number: another program wrote it".to_owned())
-        }
-    };
-    let problem = match judged {
-        Ok(Resume::After(position)) => {
-            return Ok((Some(position.clone()), Start::AfterPosition(position)));
-        }
-        Ok(Resume::Fresh) => {
-            return Ok(match options.fresh {
-                Fresh::Latest if extent.last.0 >= 0 => {
-                    // Resolved once and kept as a number: "latest" would skip what arrives while we are away.
-                    let position = Position { sequence_number: extent.last, offset: String::new() };
-                    (Some(position.clone()), Start::AfterPosition(position))
-                }
-                Fresh::Latest | Fresh::Earliest => (None, Start::Earliest),
-            });
-        }
-        Ok(Resume::Invalid(invalid)) => Invalid::to_string(&invalid),
-        Err(problem) => problem,
-    };
-    match options.on_invalid {
-        OnInvalid::Stop => Err(StartError::Invalid { partition: id.clone(), problem }),
-        OnInvalid::Earliest => {
-            CheckpointGivenUp { partition: id, problem: &problem }.emit();
-            Ok((None, Start::Earliest))
-        }
+    fn consume_prepared(&mut self, prepared: Prepared) {
+        let partition = prepared.progress.id().partition.clone();
+        let (owned, shared, limits) = self.own(&partition);
+        let (known, stop, term) = (Arc::clone(&owned.progress), owned.stop.clone(), owned.term);
+        let Some(intake) = self.intake.clone() else { return };
+        self.owned.insert(partition.clone(), owned);
+        self.tasks.spawn(async move {
+            consume(shared, prepared, known, limits, intake, stop).await;
+            (partition, term, Ok(()))
+        });
+    }
+
+    fn consume_gained(&mut self, partition: String) {
+        let (owned, shared, limits) = self.own(&partition);
+        let (known, stop, term) = (Arc::clone(&owned.progress), owned.stop.clone(), owned.term);
+        let Some(intake) = self.intake.clone() else { return };
+        self.owned.insert(partition.clone(), owned);
+        self.tasks.spawn(async move {
+            let prepared = tokio::select! {
+                biased;
+                () = stop.cancelled() => return (partition, term, Ok(())),
+                prepared = shared.resume_patiently(&partition) => prepared,
+            };
+            match prepared {
+                Ok(prepared) => consume(shared, prepared, known, limits, intake, stop).await,
+                Err(error) => return (partition, term, Err(error)),
+            }
+            (partition, term, Ok(()))
+        });
+    }
+
+    fn own(&mut self, partition: &str) -> (Owned, Shared, Arc<InFlight>) {
+        let id =
+            PartitionId { stream: self.shared.source.name().to_owned(), partition: partition.to_owned() };
+        self.shared.board.set_partition(&id, PartitionState::Connecting);
+        self.terms += 1;
+        let owned = Owned {
+            progress: Arc::default(),
+            stop: CancellationToken::new(),
+            finishing: None,
+            consuming: true,
+            term: self.terms,
+        };
+        (owned, self.shared.clone(), Arc::clone(&self.limits))
     }
 }
 
-fn hint(error: &SourceError) -> &'static str {
-    match error {
-        SourceError::Refused { .. } => {
-            "give the identity the role `Azure Event Hubs Data Receiver` on the namespace, and check the section [credential]"
-        }
-        SourceError::NotFound { .. } => {
-            "check eventhubs.namespace, the hub's name and eventhubs.consumer_group; consumer groups are not created by twinsync"
-        }
-        SourceError::Lost { .. } | SourceError::Undecodable(_) | SourceError::Stolen => {
-            "check eventhubs.namespace (and eventhubs.endpoint for an emulator), DNS, and that port 5671 is open"
-        }
-    }
+async fn consume(
+    shared: Shared,
+    prepared: Prepared,
+    known: Arc<OnceLock<Arc<Progress>>>,
+    limits: Arc<InFlight>,
+    intake: mpsc::Sender<Vec<Intake>>,
+    stop: CancellationToken,
+) {
+    // Set once: each ownership term has an `Owned` of its own.
+    let progress = Arc::clone(known.get_or_init(|| prepared.progress));
+    let partition = Partition {
+        source: shared.source,
+        progress,
+        start: prepared.start,
+        max_body_bytes: shared.options.max_body_bytes,
+        limits,
+        intake,
+        board: shared.board,
+        metrics: shared.metrics,
+    };
+    partition.run(stop).await;
 }

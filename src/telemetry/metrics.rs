@@ -227,6 +227,12 @@ impl Metrics {
         self.count(name::CHECKPOINT_FAILURES, &[("stream", stream)]);
     }
 
+    /// Sets how many partitions of a stream are ours.
+    pub fn set_partitions_owned(&self, stream: &str, partitions: usize) {
+        let key = key(name::PARTITIONS_OWNED, &[("stream", stream)]);
+        self.0.recorder.register_gauge(&key, &METADATA).set(partitions as f64);
+    }
+
     /// For what is rare: looks the counter up each time.
     fn count(&self, name: &'static str, labels: &[(&'static str, &str)]) {
         self.0.recorder.register_counter(&key(name, labels), &METADATA).increment(1);

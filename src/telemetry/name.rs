@@ -44,6 +44,8 @@ pub const EVENTS_REPEATED: &str = "twinsync_events_repeated_total";
 pub const MESSAGES_UNDECODABLE: &str = "twinsync_messages_undecodable_total";
 /// Checkpoints that could not be written. Label: `stream`.
 pub const CHECKPOINT_FAILURES: &str = "twinsync_checkpoint_failures_total";
+/// Partitions that this replica owns. Label: `stream`.
+pub const PARTITIONS_OWNED: &str = "twinsync_partitions_owned";
 /// Always 1. Labels: `version`, `revision`.
 pub const BUILD_INFO: &str = "twinsync_build_info";
 
@@ -56,7 +58,7 @@ pub(super) enum Kind {
 }
 
 /// Every metric with its kind and the help text that Prometheus shows. [`REQUEST_UNITS`] is rendered apart.
-pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 21] = [
+pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 22] = [
     (EVENTS, Kind::Counter, "Events by what was decided about them"),
     (EVENTS_IGNORED, Kind::Counter, "Events that do not concern the replica, by reason"),
     (DEAD_LETTERS, Kind::Counter, "Events that can never be applied, by reason"),
@@ -77,6 +79,7 @@ pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 21] = [
     (EVENTS_REPEATED, Kind::Counter, "Events received again on a new connection and passed over"),
     (MESSAGES_UNDECODABLE, Kind::Counter, "Messages that are no valid AMQP, skipped"),
     (CHECKPOINT_FAILURES, Kind::Counter, "Checkpoints that could not be written"),
+    (PARTITIONS_OWNED, Kind::Gauge, "Partitions that this replica owns"),
     (BUILD_INFO, Kind::Gauge, "Always 1; labels tell which build runs"),
 ];
 

@@ -1,0 +1,90 @@
+//! How far partitions lag, measured beside the work and never in its way; and whether one is silent although events wait.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::task::{JoinError, JoinSet};
+
+use super::{in_flight::InFlight, partition::Progress};
+use crate::{
+    domain::{
+        id::{PartitionId, SequenceNumber},
+        progress::Extent,
+    },
+    ports::EventSource,
+};
+
+/// What one round of questions found out; partitions without an answer are left out.
+pub type Answer = Vec<(Arc<Progress>, Extent)>;
+
+/// Measures the partitions of one Event Hub.
+pub struct Lag {
+    stall_limit: Duration,
+    asking: JoinSet<Answer>,
+    watched: BTreeMap<PartitionId, Watched>,
+}
+
+/// The newest event of a partition, and since when it has been that.
+struct Watched {
+    newest: Option<SequenceNumber>,
+    since: Instant,
+}
+
+impl Lag {
+    /// Nothing is measured yet. A partition that receives nothing for `stall_limit` although events wait gets a new client.
+    pub fn new(stall_limit: Duration) -> Self {
+        Self { stall_limit, asking: JoinSet::new(), watched: BTreeMap::new() }
+    }
+
+    /// Asks for the ends of these partitions, unless the last question is still open.
+    pub fn measure(&mut self, source: &Arc<dyn EventSource>, partitions: Vec<Arc<Progress>>) {
+        if !self.asking.is_empty() {
+            return;
+        }
+        self.watched.retain(|id, _| partitions.iter().any(|progress| progress.id() == id));
+        let source = Arc::clone(source);
+        self.asking.spawn(async move {
+            let mut answer = Vec::new();
+            for progress in partitions {
+                match source.extent(&progress.id().partition).await {
+                    Ok(extent) => answer.push((progress, extent)),
+                    Err(error) => {
+                        tracing::debug!(partition = %progress.id(), %error, "lag could not be measured");
+                        break; // the others would fail alike
+                    }
+                }
+            }
+            answer
+        });
+    }
+
+    /// Whether a question is open.
+    pub fn is_measuring(&self) -> bool {
+        !self.asking.is_empty()
+    }
+
+    /// Waits for the answer.
+    pub async fn next(&mut self) -> Option<Result<Answer, JoinError>> {
+        self.asking.join_next().await
+    }
+
+    /// Publishes what was found, and rouses partitions that are silent although events wait.
+    pub fn note(&mut self, answer: Result<Answer, JoinError>, limits: &InFlight) {
+        // A question that panicked is asked again at the next interval.
+        for (progress, extent) in answer.unwrap_or_default() {
+            progress.metrics.set_lag(extent.lag(progress.durable().map(|position| position.sequence_number)));
+            let newest = progress.newest();
+            let watched = self.watched.entry(progress.id().clone());
+            let watched = watched.or_insert_with(|| Watched { newest, since: Instant::now() });
+            if newest != watched.newest || extent.lag(newest) == 0 || limits.is_full() {
+                *watched = Watched { newest, since: Instant::now() };
+            } else if watched.since.elapsed() >= self.stall_limit {
+                watched.since = Instant::now();
+                progress.stalled.notify_waiters();
+            }
+        }
+    }
+}

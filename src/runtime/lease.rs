@@ -1,0 +1,285 @@
+//! Leases of one Event Hub's partitions in the checkpoint store, in the SDKs' common layout.
+//!
+//! Facts that shape this file: the store's clock is not ours and has whole seconds, so a lease counts as expired when its
+//! ETag has not changed for the lease's duration *on our own clock*; a claim is won only if the partition is in the answer,
+//! and an error in a batch hides what was won before it, so each call claims one partition; an owner of `""` is nobody
+//! (that is how every SDK releases). The broker knows nothing of leases, so two replicas may process one partition for a
+//! moment; what they do is idempotent.
+//!
+//! A replica that cannot renew fences itself: it stops a partition before its lease can expire for the others.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use azure_messaging_eventhubs::{CheckpointStore, models::Ownership};
+use futures::future::join_all;
+use tokio::time::timeout;
+
+use crate::domain::lease::{Holder, plan};
+
+/// How leases are kept.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Names this process among the replicas; must be unique.
+    pub owner: String,
+    /// How long a silent owner keeps its partitions.
+    pub duration: Duration,
+    /// How often an owner shows that it lives.
+    pub renew_interval: Duration,
+}
+
+impl Options {
+    /// How often the ownerships are looked at: what a clean hand-over waits for.
+    pub fn look_interval(&self) -> Duration {
+        self.renew_interval / 4
+    }
+
+    /// Limit of one call: several of them have to fit before a lease expires.
+    fn call_limit(&self) -> Duration {
+        (self.duration / 6).min(Duration::from_secs(5))
+    }
+}
+
+/// Leases of one Event Hub.
+pub struct Leases {
+    store: Arc<dyn CheckpointStore>,
+    options: Options,
+    /// Lower-cased, as the other SDKs write them.
+    namespace: String,
+    hub: String,
+    consumer_group: String,
+    partitions: Vec<String>,
+    /// Chooses among equals; fixed, so that a plan does not change its mind.
+    luck: f64,
+    seen: BTreeMap<String, Seen>,
+    held: BTreeMap<String, Held>,
+}
+
+/// Another owner's lease as it was last seen.
+struct Seen {
+    etag: Option<String>,
+    since: Instant,
+}
+
+/// A lease of ours.
+struct Held {
+    ownership: Ownership,
+    confirmed: Instant,
+}
+
+/// What a look at the leases changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Round {
+    /// Partitions that are ours from here on.
+    pub gained: Vec<String>,
+    /// Partitions that are ours no longer, and must be stopped at once.
+    pub lost: Vec<String>,
+    /// Partitions to finish and give up.
+    pub surplus: Vec<String>,
+}
+
+impl Leases {
+    /// No leases yet.
+    pub fn new(
+        store: Arc<dyn CheckpointStore>,
+        options: Options,
+        namespace: &str,
+        hub: &str,
+        consumer_group: &str,
+        partitions: Vec<String>,
+    ) -> Self {
+        Self {
+            store,
+            options,
+            namespace: namespace.to_lowercase(),
+            hub: hub.to_lowercase(),
+            consumer_group: consumer_group.to_lowercase(),
+            partitions,
+            luck: rand::random(),
+            seen: BTreeMap::new(),
+            held: BTreeMap::new(),
+        }
+    }
+
+    /// Looks at all leases, renews ours where it is time, and claims what is fair. `leaving` are partitions of ours that
+    /// are being finished; `claim` is false when nothing more should be taken on.
+    pub async fn round(&mut self, leaving: &[String], claim: bool) -> Round {
+        let list = self.store.list_ownerships(&self.namespace, &self.hub, &self.consumer_group);
+        let listed = match timeout(self.options.call_limit(), list).await {
+            Ok(Ok(listed)) => listed,
+            Ok(Err(error)) => return self.without_sight(&first_line(&error)),
+            Err(_) => return self.without_sight("no answer in time"),
+        };
+        let listed: BTreeMap<String, Ownership> =
+            listed.into_iter().map(|ownership| (ownership.partition_id.clone(), ownership)).collect();
+        let mut round = Round { lost: self.stolen(&listed), ..Round::default() };
+        self.renew().await;
+        round.lost.extend(self.fence());
+        self.observe(&listed);
+        if claim {
+            let view = self.view(&listed, leaving);
+            let plan = plan(&self.options.owner, &view, self.luck);
+            round.surplus = plan.release;
+            round.gained = self.claim(&plan.claim, &listed).await;
+        }
+        round
+    }
+
+    /// Gives a partition up, so that another replica can take it at once.
+    pub async fn release(&mut self, partition: &str) {
+        let Some(held) = self.held.remove(partition) else { return };
+        let free = Ownership { owner_id: Some(String::new()), ..held.ownership };
+        if let Err(reason) = self.claim_one(free).await {
+            // The others wait for the lease to expire, nothing else.
+            tracing::warn!(partition, reason, "the lease was not released");
+        }
+    }
+
+    /// Partitions of ours.
+    pub fn held(&self) -> Vec<String> {
+        self.held.keys().cloned().collect()
+    }
+
+    fn without_sight(&mut self, reason: &str) -> Round {
+        tracing::warn!(
+            hub = self.hub,
+            reason,
+            "leases cannot be looked at; partitions are kept while theirs last"
+        );
+        Round { lost: self.fence(), ..Round::default() }
+    }
+
+    /// Leases of ours that the list shows with another owner.
+    fn stolen(&mut self, listed: &BTreeMap<String, Ownership>) -> Vec<String> {
+        let ours = |partition: &String| {
+            let owner = listed.get(partition).and_then(|ownership| ownership.owner_id.as_deref());
+            owner == Some(self.options.owner.as_str())
+        };
+        let stolen: Vec<_> = self.held.keys().filter(|partition| !ours(partition)).cloned().collect();
+        self.held.retain(|partition, _| !stolen.contains(partition));
+        stolen
+    }
+
+    async fn renew(&mut self) {
+        let due = |held: &Held| held.confirmed.elapsed() >= self.options.renew_interval;
+        let due: Vec<_> =
+            self.held.values().filter(|held| due(held)).map(|held| held.ownership.clone()).collect();
+        let answers = join_all(due.into_iter().map(|ownership| self.claim_one(ownership))).await;
+        for answer in answers {
+            match answer {
+                Ok(Some(ownership)) => {
+                    let held = Held { confirmed: Instant::now(), ownership };
+                    self.held.insert(held.ownership.partition_id.clone(), held);
+                }
+                // Somebody was faster, or an earlier renewal of ours went through without its answer: the next list
+                // tells, and until then the lease is as old as it is.
+                Ok(None) => {}
+                Err(reason) => tracing::warn!(hub = self.hub, reason, "a lease was not renewed"),
+            }
+        }
+    }
+
+    /// Gives up what the others may take before we could know.
+    fn fence(&mut self) -> Vec<String> {
+        let margin = self.options.renew_interval.min(self.options.duration / 4);
+        let limit = self.options.duration - margin;
+        let old: Vec<_> = self
+            .held
+            .iter()
+            .filter(|(_, held)| held.confirmed.elapsed() >= limit)
+            .map(|(partition, _)| partition.clone())
+            .collect();
+        self.held.retain(|partition, _| !old.contains(partition));
+        old
+    }
+
+    fn observe(&mut self, listed: &BTreeMap<String, Ownership>) {
+        for (partition, ownership) in listed {
+            let etag = ownership.etag.as_ref().map(ToString::to_string);
+            // Our own renewals change ETags between two lists; the newest known one counts.
+            if let Some(held) = self.held.get_mut(partition)
+                && held.confirmed.elapsed() >= self.options.look_interval()
+            {
+                held.ownership.etag.clone_from(&ownership.etag);
+            }
+            match self.seen.get_mut(partition) {
+                Some(seen) if seen.etag == etag => {}
+                Some(_) | None => {
+                    self.seen.insert(partition.clone(), Seen { etag, since: Instant::now() });
+                }
+            }
+        }
+    }
+
+    fn view<'a>(
+        &self,
+        listed: &'a BTreeMap<String, Ownership>,
+        leaving: &[String],
+    ) -> BTreeMap<String, Holder<'a>> {
+        let holder = |partition: &String| {
+            if self.held.contains_key(partition) {
+                return Holder::Me;
+            }
+            let owner = listed.get(partition).and_then(|ownership| ownership.owner_id.as_deref());
+            let expired =
+                self.seen.get(partition).is_some_and(|seen| seen.since.elapsed() >= self.options.duration);
+            match owner {
+                // One's own name on a lease one does not hold: an earlier claim whose answer was lost.
+                Some(owner) if !owner.is_empty() && owner != self.options.owner && !expired => {
+                    Holder::Other(owner)
+                }
+                Some(_) | None => Holder::Nobody,
+            }
+        };
+        let staying = self.partitions.iter().filter(|partition| !leaving.contains(partition));
+        staying.map(|partition| (partition.clone(), holder(partition))).collect()
+    }
+
+    async fn claim(&mut self, partitions: &[String], listed: &BTreeMap<String, Ownership>) -> Vec<String> {
+        let claims = partitions.iter().map(|partition| {
+            self.claim_one(Ownership {
+                fully_qualified_namespace: self.namespace.clone(),
+                event_hub_name: self.hub.clone(),
+                consumer_group: self.consumer_group.clone(),
+                partition_id: partition.clone(),
+                owner_id: Some(self.options.owner.clone()),
+                etag: listed.get(partition).and_then(|ownership| ownership.etag.clone()),
+                last_modified_time: None,
+            })
+        });
+        let answers = join_all(claims).await;
+        let mut gained = Vec::new();
+        for (partition, answer) in partitions.iter().zip(answers) {
+            match answer {
+                Ok(Some(ownership)) => {
+                    self.held.insert(partition.clone(), Held { ownership, confirmed: Instant::now() });
+                    gained.push(partition.clone());
+                }
+                Ok(None) => {} // somebody was faster
+                Err(reason) => {
+                    tracing::warn!(hub = self.hub, partition, reason, "a partition was not claimed")
+                }
+            }
+        }
+        gained
+    }
+
+    /// `None` where the condition did not hold.
+    async fn claim_one(&self, ownership: Ownership) -> Result<Option<Ownership>, String> {
+        match timeout(self.options.call_limit(), self.store.claim_ownership(&[ownership])).await {
+            Ok(Ok(claimed)) => Ok(claimed.into_iter().next()),
+            Ok(Err(error)) => Err(first_line(&error)),
+            Err(_) => Err("no answer in time".to_owned()),
+        }
+    }
+}
+
+fn first_line(error: &azure_core::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests;
