@@ -1,7 +1,7 @@
 //! From what the components know about themselves to: is this process alive, and is it ready?
 //!
 //! *Live*: its loops turn; if not, only a restart helps. Trouble outside (the store, the broker) never makes it
-//! not live: a restart would not help and would cost replay. *Ready*: it has work and does it. Both come with
+//! not live: a restart would not help and would cost replay. *Ready*: it does its work, or stands by for it. Both come with
 //! reasons, since a bare "no" helps nobody.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -131,9 +131,7 @@ fn obstacles(facts: &Facts) -> Vec<String> {
             reasons.push(format!("the document store does not answer: {reason}"))
         }
     }
-    if facts.partitions.is_empty() {
-        reasons.push("no partition is owned".to_owned());
-    }
+    // No partition at all is no obstacle: with more replicas than partitions, some stand by.
     for (partition, state) in &facts.partitions {
         match state {
             PartitionState::Receiving => {}
@@ -189,9 +187,11 @@ mod tests {
     }
 
     #[test]
-    fn without_work_it_is_not_ready() {
-        let facts = Facts { partitions: BTreeMap::new(), store: StoreState::Unknown, ..healthy() };
-        assert_eq!(assess(&facts).ready.reasons.len(), 2);
+    fn a_replica_that_stands_by_is_ready_once_the_store_answers() {
+        let mut facts = Facts { partitions: BTreeMap::new(), store: StoreState::Unknown, ..healthy() };
+        assert_eq!(assess(&facts).ready.reasons.len(), 1);
+        facts.store = StoreState::Reachable;
+        assert!(assess(&facts).ready.is_yes());
     }
 
     #[test]
