@@ -5,6 +5,7 @@
 //! router; nothing is lost with the connection.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -103,6 +104,8 @@ pub struct Partition {
     pub progress: Arc<Progress>,
     /// Where receiving begins when nothing was begun yet.
     pub start: Start,
+    /// The number that the first event has when nothing was begun yet.
+    pub first: SequenceNumber,
     /// Largest body that is decoded.
     pub max_body_bytes: usize,
     /// Bound on what is in flight.
@@ -199,10 +202,15 @@ impl Partition {
             let messages = match received {
                 Ok(messages) => messages,
                 Err(SourceError::Undecodable(reason)) => {
-                    // It was never ours to read: no body, no position. The gap shows in sequence numbers.
-                    let (partition, after) = (self.progress.id(), self.progress.newest());
-                    MessageUndecodable { partition, after, error: &reason }.emit(&self.metrics);
-                    continue;
+                    let skipped = tokio::select! {
+                        biased;
+                        () = stop.cancelled() => return Broken::Stopped,
+                        skipped = self.skip(&reason) => skipped,
+                    };
+                    match skipped {
+                        true => continue,
+                        false => return Broken::Stopped,
+                    }
                 }
                 Err(error) => return Broken::Source(error),
             };
@@ -222,6 +230,30 @@ impl Partition {
                 return Broken::Stopped;
             }
         }
+    }
+
+    /// Notes a message that the AMQP layer could not decode: a dead letter without body, at the position that follows the
+    /// newest event, which is where it must have been. `false` when the router is gone.
+    async fn skip(&self, reason: &str) -> bool {
+        let (partition, after) = (self.progress.id(), self.progress.newest());
+        MessageUndecodable { partition, after, error: reason }.emit(&self.metrics);
+        let sequence_number = after.map_or(self.first, |newest| SequenceNumber(newest.0 + 1));
+        let message = Message {
+            position: Position { sequence_number, offset: String::new() },
+            enqueued: None,
+            body: Vec::new(),
+            application_properties: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+        };
+        let hold = self.limits.acquire(message.weight()).await;
+        let Ok(ticket) = self.progress.begin(message.position.clone()) else {
+            self.limits.release(hold);
+            return true;
+        };
+        let origin =
+            Origin { progress: Arc::clone(&self.progress), ticket, message, hold, received: Instant::now() };
+        let letter = Intake::Letter { reason: "undecodable_amqp", detail: reason.to_owned(), origin };
+        self.intake.send(vec![letter]).await.is_ok()
     }
 
     /// Decodes and hands over; `false` when the router is gone. What is not handed over when this is dropped

@@ -33,7 +33,11 @@ use super::{
     start::{self, StartError, begin, hint, stored_positions},
 };
 use crate::{
-    domain::{health::PartitionState, id::PartitionId, retry::Backoff},
+    domain::{
+        health::PartitionState,
+        id::{PartitionId, SequenceNumber},
+        retry::Backoff,
+    },
     ports::{EventSource, SourceError, Start},
     telemetry::{Board, Metrics},
 };
@@ -103,6 +107,8 @@ pub struct Stream {
 struct Prepared {
     progress: Arc<Progress>,
     start: Start,
+    /// The oldest event that the partition holds.
+    first: SequenceNumber,
 }
 
 /// A partition that is ours.
@@ -202,7 +208,7 @@ impl Shared {
         let (checkpoint, start) = begin(&id, stored.remove(partition), &extent, &self.options.start)?;
         let progress = Progress::new(id, checkpoint, &self.metrics);
         progress.metrics.set_lag(extent.lag(progress.durable().map(|position| position.sequence_number)));
-        Ok(Prepared { progress, start })
+        Ok(Prepared { progress, start, first: extent.first })
     }
 
     /// The same for a partition that was gained while others are consumed: trouble that passes is waited out.
@@ -454,6 +460,7 @@ async fn consume(
         source: shared.source,
         progress,
         start: prepared.start,
+        first: prepared.first,
         max_body_bytes: shared.options.max_body_bytes,
         limits,
         intake,

@@ -84,18 +84,22 @@ async fn connections_that_drop_and_links_that_close_are_rebuilt_where_they_stood
     faults.drop_connections();
     until(&mut daemon, "rebuilt after drops", rebuilt(4)).await;
     for partition in 0..2 {
-        for condition in [None, Some("amqp:link:detach-forced")] {
+        for condition in [None, Some("amqp:link:detach-forced"), Some("amqp:link:stolen")] {
             // The link has to be there again before it can be closed.
             while faults.close_receivers(&twins, partition, condition).expect("exists") == 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }
     }
-    until(&mut daemon, "rebuilt after closed links", rebuilt(8)).await;
+    until(&mut daemon, "rebuilt after closed links", rebuilt(10)).await;
+    // The credential is refused for a while.
+    faults.refuse_tokens(3);
+    faults.drop_connections();
+    until(&mut daemon, "rebuilt after refused tokens", rebuilt(14)).await;
     faults.close_token_links(2);
     faults.refuse_connections(Duration::from_millis(700));
     faults.drop_connections();
-    until(&mut daemon, "rebuilt after refusals", rebuilt(12)).await;
+    until(&mut daemon, "rebuilt after refusals", rebuilt(18)).await;
     loop {
         fleet.phase_end().await;
         world.equal().await;

@@ -111,7 +111,7 @@ async fn what_is_not_ours_is_counted_and_passed_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_is_no_amqp_is_skipped_once() {
+async fn a_message_that_is_no_amqp_is_skipped_once_and_leaves_a_letter() {
     let world = World::new().await;
     let mut daemon = world.start().await;
     let twins = world.stack.endpoints().twin_changes_hub.clone();
@@ -129,5 +129,10 @@ async fn a_message_that_is_no_amqp_is_skipped_once() {
     .await;
     let sample = daemon.sample().await.expect("metrics");
     assert_eq!(sample.count("twinsync_partition_rebuilds_total", ""), 0, "the link stays");
+    until(&mut daemon, "each has its dead letter", |sample| {
+        sample.count("twinsync_dead_letters_total", "reason=\"undecodable_amqp\"") == 6
+    })
+    .await;
+    assert_eq!(world.files("dead-letters").len(), 6, "each at a position of its own");
     daemon.stop().await.expect("exit code 0");
 }
