@@ -10,7 +10,7 @@ use crate::world::{World, create, plan, report, until};
 #[tokio::test(flavor = "multi_thread")]
 async fn throttling_errors_and_lost_replies_change_nothing() {
     let world = World::new().await;
-    let daemon = world.start().await;
+    let mut daemon = world.start().await;
     let chance = |fault: Fault, probability| Fault { next: None, probability, ..fault };
     let answers = vec![
         chance(Fault::next(429, 1), 0.05),
@@ -24,12 +24,19 @@ async fn throttling_errors_and_lost_replies_change_nothing() {
     world.stack.cosmos().set_faults(faults).expect("valid");
     // The judge reads through the same faulty store, so it looks when the faults are over.
     world.replays(31);
+    let troubles = |sample: &devkit::metrics::Sample| {
+        let writes = |outcome: &str| sample.count("twinsync_writes_total", &format!("outcome=\"{outcome}\""));
+        writes("throttled") + writes("unavailable") + writes("conflict")
+    };
     let fleet = world.stack.fleet();
     fleet.start(plan(40, 1_500, 31), devkit::fleet::Pace::Backlog).expect("the fleet starts");
     loop {
         fleet.phase_end().await;
         let faults = world.stack.cosmos().faults();
-        tokio::time::sleep(Duration::from_millis(500)).await; // under faults for a while
+        // Everything is handled while the faults last.
+        let appended = world.appended();
+        until(&mut daemon, "all handled", |sample| sample.count("twinsync_events_total", "") >= appended)
+            .await;
         world.stack.cosmos().set_faults(Faults::default()).expect("valid");
         world.equal().await;
         world.stack.cosmos().set_faults(faults).expect("valid");
@@ -37,6 +44,8 @@ async fn throttling_errors_and_lost_replies_change_nothing() {
             break;
         }
     }
+    let struck = troubles(&daemon.sample().await.expect("metrics"));
+    assert!(struck >= 5, "the test did make trouble: {struck}");
     assert!(world.files("dead-letters").is_empty(), "trouble is never dead-lettered");
     daemon.stop().await.expect("exit code 0");
 }
@@ -47,7 +56,7 @@ async fn an_outage_of_the_store_shows_in_readiness_and_passes() {
     let mut daemon = world.start().await;
     world.apply(create("pump"));
     world.equal().await;
-    world.stack.cosmos().set_faults(Faults { outage: true, ..Faults::default() }).expect("valid");
+    world.cosmos_is_away(true);
     for step in 0..20 {
         world.apply(report("pump", json!({"step": step})));
     }
@@ -61,7 +70,7 @@ async fn an_outage_of_the_store_shows_in_readiness_and_passes() {
     }
     let (status, _) = daemon.get("/livez").await.expect("answers");
     assert_eq!(status, 200, "a restart would not help");
-    world.stack.cosmos().set_faults(Faults::default()).expect("valid");
+    world.cosmos_is_away(false);
     world.equal().await;
     daemon.ready().await.expect("ready again");
     daemon.stop().await.expect("exit code 0");

@@ -66,9 +66,7 @@ async fn stopping_during_an_outage_ends_at_the_deadline_and_loses_nothing() {
     let mut daemon = world.start().await;
     world.apply(create("first"));
     world.equal().await;
-    let mut faults = world.stack.cosmos().faults();
-    faults.outage = true;
-    world.stack.cosmos().set_faults(faults).expect("valid");
+    world.cosmos_is_away(true);
     world.apply(create("second"));
     world.apply(Operation::Delete { id: device("first") });
     until(&mut daemon, "events are held", |sample| sample.count("twinsync_in_flight_events", "") > 0).await;
@@ -76,7 +74,7 @@ async fn stopping_during_an_outage_ends_at_the_deadline_and_loses_nothing() {
     daemon.stop().await.expect("exit code 0");
     assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
 
-    world.stack.cosmos().set_faults(Default::default()).expect("valid");
+    world.cosmos_is_away(false);
     let daemon = world.start().await;
     let judged = world.equal().await;
     assert_eq!((judged.twins, judged.tombstones), (1, 1), "{judged}");
@@ -89,9 +87,7 @@ async fn a_second_signal_ends_at_once() {
     let mut daemon = world.start().await;
     world.apply(create("first"));
     world.equal().await;
-    let mut faults = world.stack.cosmos().faults();
-    faults.outage = true;
-    world.stack.cosmos().set_faults(faults).expect("valid");
+    world.cosmos_is_away(true);
     world.apply(create("second"));
     until(&mut daemon, "an event is held", |sample| sample.count("twinsync_in_flight_events", "") > 0).await;
     daemon.signal().await.expect("the first signal");

@@ -49,6 +49,12 @@ impl World {
         self.setup.start().await.unwrap_or_else(|error| panic!("{error}"))
     }
 
+    /// Cosmos DB answers every request with 503, until it is told otherwise.
+    pub(crate) fn cosmos_is_away(&self, away: bool) {
+        let faults = devkit::cosmos::Faults { outage: away, ..Default::default() };
+        self.stack.cosmos().set_faults(faults).expect("valid");
+    }
+
     /// The hub performs an operation.
     pub(crate) fn apply(&self, operation: Operation) {
         self.stack.hub().apply(&operation).unwrap_or_else(|error| panic!("{operation:?}: {error:?}"));
@@ -121,7 +127,7 @@ pub(crate) async fn until(
         if condition(&sample) {
             return;
         }
-        assert!(started.elapsed() < LIMIT, "never: {what}\n{sample:?}\n{}", daemon.log());
+        assert!(started.elapsed() < LIMIT, "never: {what}\n{}", daemon.log());
         tokio::time::sleep(LOOK).await;
     }
 }
