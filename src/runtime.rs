@@ -5,6 +5,7 @@
 //!        │                                                    │  └──► dead letters
 //!        └─ lag monitor                    progress ◄─────────┘
 //!                                             └──► committer ─► checkpoints
+//! replay: dead letters ─► intake, on request
 //! ```
 //!
 //! Every task has an owner that joins it, and a panic in one of them ends the daemon: progress is held, so a
@@ -13,6 +14,7 @@
 pub mod committer;
 pub mod in_flight;
 pub mod partition;
+pub mod replay;
 pub mod router;
 pub mod stream;
 pub mod worker;

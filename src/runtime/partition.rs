@@ -244,7 +244,8 @@ impl Partition {
                 }
             };
             let decoded = decode(&message, self.max_body_bytes);
-            let origin = Origin { progress: Arc::clone(&self.progress), ticket, message, hold, received };
+            let progress = Arc::clone(&self.progress);
+            let origin = Origin { progress, ticket, message, hold, received, watcher: None };
             match decoded {
                 Decoded::Event(event) => batch.push(Intake::Event(event, origin)),
                 Decoded::Undeliverable(reason) => {
