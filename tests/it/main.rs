@@ -5,6 +5,7 @@
 mod bad_input;
 mod checkpoint;
 mod command_line;
+mod dead_letters;
 mod fault;
 mod health;
 mod javascript;
