@@ -6,6 +6,8 @@
 //! Shutdown: stop intake → drain with a deadline → checkpoint → close. What is not drained in time was not
 //! completed, so it is replayed; a second signal exits at once, which costs the same.
 
+pub mod letters;
+
 use std::{sync::Arc, time::Duration};
 
 use azure_core::credentials::TokenCredential;
@@ -31,6 +33,7 @@ use crate::{
     ports::{DeadLetters, EventSource, SystemClock, TwinStore},
     runtime::{
         in_flight::InFlight,
+        lease,
         router::{self, Panicked, Router},
         start::{self, StartError},
         stream::{self, Stream},
@@ -98,16 +101,11 @@ impl Outside {
     /// Connects to everything that `settings` name.
     async fn connect(settings: &Settings) -> Result<Self, Error> {
         let credential = credential::connect(&settings.credential.identity)?;
-        let access = match &settings.cosmos.key {
-            Some(key) => cosmos::Access::Key(key.expose().to_owned()),
-            None => cosmos::Access::Token(Arc::clone(&credential)),
-        };
-        let store = CosmosStore::connect(&cosmos_options(settings), access).await?;
+        let store = connect_store(settings, Arc::clone(&credential)).await?;
         let checkpoints = checkpoints::open(&settings.checkpoint.store, &credential).await?;
-        let dead_letters = FileDeadLetters::open(&settings.dead_letters).await.map_err(|reason| {
-            let config::DeadLetters::File { path } = &settings.dead_letters;
-            Error::DeadLetters { place: path.display().to_string(), reason }
-        })?;
+        let dead_letters = FileDeadLetters::open(&settings.dead_letters)
+            .await
+            .map_err(|reason| dead_letters_error(settings, reason))?;
         // Only in front of Event Hubs: the others would use tokens that it says are still good.
         let credential: Arc<dyn TokenCredential> = EventHubsCredential::new(credential);
         let source = |hub: &str| -> Arc<dyn EventSource> {
@@ -120,6 +118,22 @@ impl Outside {
             dead_letters: Arc::new(dead_letters),
         })
     }
+}
+
+async fn connect_store(
+    settings: &Settings,
+    credential: Arc<dyn TokenCredential>,
+) -> Result<CosmosStore, Error> {
+    let access = match &settings.cosmos.key {
+        Some(key) => cosmos::Access::Key(key.expose().to_owned()),
+        None => cosmos::Access::Token(credential),
+    };
+    Ok(CosmosStore::connect(&cosmos_options(settings), access).await?)
+}
+
+fn dead_letters_error(settings: &Settings, reason: std::io::Error) -> Error {
+    let config::DeadLetters::File { path } = &settings.dead_letters;
+    Error::DeadLetters { place: path.display().to_string(), reason }
 }
 
 fn cosmos_options(settings: &Settings) -> cosmos::Options {
@@ -167,12 +181,23 @@ fn stream_options(settings: &Settings) -> stream::Options {
         sharing: match settings.checkpoint.store {
             // Both belong to one process.
             config::CheckpointStore::Memory | config::CheckpointStore::File { .. } => stream::Sharing::Alone,
+            config::CheckpointStore::Blob(_) => stream::Sharing::Leases(lease::Options {
+                owner: owner(),
+                duration: settings.lease.duration,
+                renew_interval: settings.lease.renew_interval,
+            }),
         },
         max_body_bytes: settings.document.max_event_size,
         commit_interval: settings.checkpoint.interval,
         lag_interval: LAG_INTERVAL,
         stall_limit: STALL_LIMIT,
     }
+}
+
+/// Names this process among the replicas: the host's name for people, and enough chance to be unique.
+fn owner() -> String {
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "twinsync".to_owned());
+    format!("{host}-{:016x}", rand::random::<u64>())
 }
 
 fn router_options(settings: &Settings) -> router::Options {

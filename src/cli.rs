@@ -1,7 +1,9 @@
 //! The command line: parse, call one function, render the answer.
 //!
-//! Exit codes: 0 done; 1 the command failed, or `demo` found a difference; 2 usage or configuration.
+//! Exit codes: 0 done; 1 the command failed, `demo` found a difference, or `deadletters` could not do everything that
+//! was asked; 2 usage or configuration.
 
+pub mod deadletters;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod print_config;
@@ -27,6 +29,8 @@ enum Command {
     Run(Sources),
     /// Prints the effective configuration and where each value came from; secrets are redacted.
     PrintConfig(print_config::Arguments),
+    /// Lists, shows, replays and discards events that could not be applied.
+    Deadletters(deadletters::Arguments),
     /// Runs everything on an embedded local Azure and compares every document with the hub's twin.
     #[cfg(feature = "demo")]
     Demo(demo::Arguments),
@@ -59,6 +63,9 @@ pub enum Error {
     /// Documents differ from the hub's twins.
     #[error("{0} twins differ")]
     Different(usize),
+    /// The arguments make no sense together.
+    #[error("{0}")]
+    Usage(String),
     /// Anything else, on one line.
     #[error("{0}")]
     Failed(String),
@@ -67,7 +74,7 @@ pub enum Error {
 impl Error {
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Configuration(_) => ExitCode::from(2),
+            Self::Configuration(_) | Self::Usage(_) => ExitCode::from(2),
             Self::App(_) | Self::Different(_) | Self::Failed(_) => ExitCode::from(1),
         }
     }
@@ -79,6 +86,7 @@ pub async fn main(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Run(sources) => Box::pin(run::run(&sources)).await,
         Command::PrintConfig(arguments) => print_config::run(&arguments),
+        Command::Deadletters(arguments) => Box::pin(deadletters::run(&arguments)).await,
         #[cfg(feature = "demo")]
         Command::Demo(arguments) => Box::pin(demo::run(&arguments)).await,
     };

@@ -26,8 +26,8 @@ pub use human::{parse_duration, parse_size};
 pub use problem::{Error, Origin, Problem};
 pub use secret::{REDACTED, Secret};
 pub use settings::{
-    Blob, Cache, Checkpoint, CheckpointStore, Cosmos, Credential, DeadLetters, Document, EventHubs, Http, Identity,
-    Lease, LogFormat, OnInvalid, Router, Settings, Shutdown, Start, Telemetry,
+    Blob, Cache, Checkpoint, CheckpointStore, Cosmos, Credential, DeadLetters, Document, EventHubs, Http,
+    Identity, Lease, LogFormat, OnInvalid, Router, Settings, Shutdown, Start, Telemetry,
 };
 
 /// One line of the effective configuration.

@@ -4,6 +4,8 @@
 //! *absent* may lead to a create, and a timeout is *unknown*. Adapters translate; they decide nothing about
 //! twins.
 
+mod archive;
+
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
@@ -16,6 +18,10 @@ use crate::domain::{
     ticks::Ticks,
 };
 
+pub use self::archive::{
+    ArchiveError, DeadLetterArchive, LetterName, LetterVersion, ReadLetter, Removed, StoredLetter,
+    partition_order,
+};
 pub use crate::domain::document::ETag;
 
 /// What a point read found.

@@ -5,6 +5,7 @@
 //!   │  ├─ leases: which partitions are ours                   │  └──► dead letters
 //!   │  └─ lag                              progress ◄─────────┘
 //!   └─ committer ─► checkpoints ◄─────────────┘
+//! replay: dead letters ─► intake, on request
 //! ```
 //!
 //! Every task has an owner that joins it, and a panic in one of them ends the daemon: progress is held, so a
@@ -15,6 +16,7 @@ pub mod in_flight;
 pub mod lag;
 pub mod lease;
 pub mod partition;
+pub mod replay;
 pub mod router;
 pub mod start;
 pub mod stream;

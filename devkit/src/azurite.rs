@@ -198,7 +198,8 @@ async fn spawn(script: &Path, listen: SocketAddr, data: &TempDir) -> Result<(Chi
         if let Some(mut output) = process.stderr.take() {
             output.read_to_string(&mut stderr).await.map_err(read)?;
         }
-        let status = process.wait().await.map_err(|source| Error::System { operation: "wait for", source })?;
+        let status =
+            process.wait().await.map_err(|source| Error::System { operation: "wait for", source })?;
         let stderr = stderr.split_whitespace().collect::<Vec<_>>().join(" ");
         Err(Error::Ended { status, address: listen, stderr })
     };

@@ -247,7 +247,10 @@ mod tests {
         let package = Package { name: "x", purpose: "the storage emulator", files: &[] };
         let error = package.not_started("node", io::ErrorKind::NotFound.into());
         let message = error.to_string();
-        assert!(message.starts_with("node is not installed: the storage emulator needs Node.js 20"), "{message}");
+        assert!(
+            message.starts_with("node is not installed: the storage emulator needs Node.js 20"),
+            "{message}"
+        );
         assert!(message.contains("nodejs and npm"), "{message}");
     }
 

@@ -299,7 +299,10 @@ impl Stack {
             && let Err(error) = azurite.stop().await
         {
             // Its process is killed when the value goes.
-            tracing::warn!(error = &error as &dyn std::error::Error, "azurite could not be stopped in an orderly way");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "azurite could not be stopped in an orderly way"
+            );
         }
     }
 }

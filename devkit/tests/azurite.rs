@@ -96,7 +96,8 @@ async fn a_taken_address_is_an_error_that_names_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_stack_has_blob_storage_where_it_is_asked_for() {
-    let stack = Box::pin(Stack::start(Options { azurite: true, ..Options::default() })).await.expect("starts");
+    let stack =
+        Box::pin(Stack::start(Options { azurite: true, ..Options::default() })).await.expect("starts");
     let url = stack.endpoints().checkpoint_container_url.clone().expect("a url");
     let client = Client::new();
     assert_eq!(list(&url, &client).await, 404, "the daemon creates the container");

@@ -345,7 +345,8 @@ fn redact(text: &str) -> String {
         let (before, value) = rest.split_at(at + NAME.len());
         redacted.push_str(before);
         redacted.push_str(config::REDACTED);
-        let end = value.find(|character: char| !(character.is_ascii_alphanumeric() || "%+/=-_.~".contains(character)));
+        let end = value
+            .find(|character: char| !(character.is_ascii_alphanumeric() || "%+/=-_.~".contains(character)));
         rest = &value[end.unwrap_or(value.len())..];
     }
     redacted + rest

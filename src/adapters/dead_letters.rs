@@ -7,26 +7,39 @@
 //! A letter is durable when [`FileDeadLetters::store`] returns. Storing the letter of one event again changes
 //! nothing. Sequence numbers start over when an Event Hub is re-created: a *different* event at a position that is
 //! taken goes beside it, as `<sequence number>.2.json` and so on; nothing is overwritten.
+//!
+//! A letter is removed as a whole file; one that was replaced since it was read is left alone.
 
 mod letter;
 
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use async_trait::async_trait;
 
-pub use self::letter::{ReadError, StoredLetter};
+pub use self::letter::to_value;
 use super::durable_file;
 use crate::{
     config,
     domain::{id::PartitionId, ticks::Ticks},
-    ports::{DeadLetter, DeadLetterError, DeadLetters},
+    ports::{
+        ArchiveError, DeadLetter, DeadLetterArchive, DeadLetterError, DeadLetters, LetterName, LetterVersion,
+        ReadLetter, Removed, StoredLetter, partition_order,
+    },
 };
 
-/// [`DeadLetters`] in a directory.
+/// Stable code of a letter that cannot be read; `docs/errors/DEAD_LETTER_DAMAGED.md` explains it.
+pub const DAMAGED: &str = "DEAD_LETTER_DAMAGED";
+
+/// Ends the names of letters.
+const SUFFIX: &str = ".json";
+
+/// [`DeadLetters`] and [`DeadLetterArchive`] in a directory.
 #[derive(Debug)]
 pub struct FileDeadLetters {
     root: PathBuf,
@@ -52,37 +65,14 @@ impl FileDeadLetters {
         .await
     }
 
-    /// Reads one letter back.
+    /// The directory as it is: nothing is created, so that a wrong path shows instead of looking empty.
     ///
     /// # Errors
-    /// The file cannot be read or is not a letter.
-    pub async fn read(path: &Path) -> Result<StoredLetter, ReadError> {
-        let path = path.to_owned();
-        let bytes = blocking({
-            let path = path.clone();
-            move || fs::read(path)
-        });
-        let bytes = bytes.await.map_err(|source| ReadError::Io { path: path.clone(), source })?;
-        StoredLetter::from_json(&bytes).map_err(|reason| ReadError::Damaged { path, reason })
-    }
-
-    /// The files of all letters, in order of stream, partition and sequence number.
-    ///
-    /// # Errors
-    /// What the operating system says.
-    pub async fn list(&self) -> io::Result<Vec<PathBuf>> {
-        let root = self.root.clone();
-        blocking(move || {
-            let mut letters = Vec::new();
-            for stream in entries(&root)?.into_iter().filter(|path| path.is_dir()) {
-                for partition in entries(&stream)?.into_iter().filter(|path| path.is_dir()) {
-                    letters.extend(entries(&partition)?.into_iter().filter(|path| is_letter(path)));
-                }
-            }
-            letters.sort_by_cached_key(|path| (path.parent().map(Path::to_owned), position(path)));
-            Ok(letters)
-        })
-        .await
+    /// There is no such directory, or it cannot be listed.
+    pub async fn open_existing(settings: &config::DeadLetters) -> io::Result<Self> {
+        let config::DeadLetters::File { path } = settings;
+        let root = path.clone();
+        blocking(move || fs::read_dir(&root).map(|_| Self { root })).await
     }
 
     /// Where the letters of one partition are.
@@ -90,6 +80,14 @@ impl FileDeadLetters {
         self.root
             .join(durable_file::file_name(&partition.stream))
             .join(durable_file::file_name(&partition.partition))
+    }
+
+    /// The file of one letter. Names come from listings and command lines, so none may lead elsewhere.
+    fn file(&self, name: &LetterName) -> io::Result<PathBuf> {
+        if name.name().contains('/') {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "no name of a letter"));
+        }
+        Ok(self.directory(name.partition()).join(format!("{}{SUFFIX}", name.name())))
     }
 }
 
@@ -106,21 +104,107 @@ impl DeadLetters for FileDeadLetters {
             detail: letter.detail,
             message: letter.message.clone(),
         };
-        let place = directory.join(format!("{sequence_number}.json")).display().to_string();
+        let place = directory.join(format!("{sequence_number}{SUFFIX}")).display().to_string();
         let written = blocking(move || put(&directory, &stored)).await;
         written.map_err(|source| DeadLetterError { partition, sequence_number, place, source })
     }
 }
 
+#[async_trait]
+impl DeadLetterArchive for FileDeadLetters {
+    async fn partitions(&self) -> Result<Vec<PartitionId>, ArchiveError> {
+        let root = self.root.clone();
+        let listed = blocking(move || {
+            let mut partitions = Vec::new();
+            for (stream, path) in directories(&root)? {
+                // One that is removed meanwhile holds nothing any more.
+                for (partition, _) in absent_as_default(directories(&path))? {
+                    partitions.push(PartitionId { stream: stream.clone(), partition });
+                }
+            }
+            partitions.sort_by_cached_key(partition_order);
+            Ok(partitions)
+        });
+        listed.await.map_err(failed("list the dead letters in", &self.root))
+    }
+
+    async fn letters(&self, partition: &PartitionId) -> Result<Vec<LetterName>, ArchiveError> {
+        let directory = self.directory(partition);
+        let partition = Arc::new(partition.clone());
+        let listed = blocking({
+            let directory = directory.clone();
+            move || {
+                let mut letters = Vec::new();
+                for entry in absent_as_default(entries(&directory))? {
+                    if let Some(name) = entry.strip_suffix(SUFFIX) {
+                        letters.push(LetterName::new(Arc::clone(&partition), name));
+                    }
+                }
+                letters.sort_by_cached_key(LetterName::order);
+                Ok(letters)
+            }
+        });
+        listed.await.map_err(failed("list the dead letters in", &directory))
+    }
+
+    async fn read(&self, name: &LetterName) -> Result<ReadLetter, ArchiveError> {
+        let place = self.root.join(name.to_string());
+        let read = async {
+            let file = self.file(name)?;
+            blocking(move || read(&file)).await
+        };
+        read.await.map_err(failed("read the dead letter", &place))
+    }
+
+    async fn remove(&self, name: &LetterName, version: &LetterVersion) -> Result<Removed, ArchiveError> {
+        let place = self.root.join(name.to_string());
+        let version = version.clone();
+        let removed = async {
+            let file = self.file(name)?;
+            blocking(move || match fs::metadata(&file) {
+                Ok(metadata) if version_of(&metadata) != version => Ok(Removed::Changed),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                Ok(_) | Err(_) => durable_file::remove(&file).map(|()| Removed::Gone),
+            })
+            .await
+        };
+        removed.await.map_err(failed("remove the dead letter", &place))
+    }
+}
+
+fn failed(operation: &'static str, place: &Path) -> impl FnOnce(io::Error) -> ArchiveError {
+    let place = place.display().to_string();
+    move |source| ArchiveError { operation, place, source }
+}
+
+fn read(file: &Path) -> io::Result<ReadLetter> {
+    let Some(mut open) = absent_as_default(fs::File::open(file).map(Some))? else {
+        return Ok(ReadLetter::Absent);
+    };
+    let version = version_of(&open.metadata()?);
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut open, &mut bytes)?;
+    Ok(match letter::from_json(&bytes) {
+        Ok(letter) => ReadLetter::Found(Box::new(letter), version),
+        Err(reason) => ReadLetter::Damaged(reason, version),
+    })
+}
+
+/// Files are replaced, never changed; an editor may write in place, which shows in time or length.
+fn version_of(metadata: &fs::Metadata) -> LetterVersion {
+    let (inode, length) = (metadata.ino(), metadata.len());
+    LetterVersion(format!("{inode}-{length}-{}.{}", metadata.mtime(), metadata.mtime_nsec()))
+}
+
 /// Writes the letter at the first free name of its position, unless it is there already.
 fn put(directory: &Path, letter: &StoredLetter) -> io::Result<()> {
-    let bytes = letter.to_json().map_err(io::Error::other)?;
+    let bytes = letter::to_json(letter).map_err(io::Error::other)?;
     durable_file::create_directory(directory)?;
     let sequence_number = letter.message.position.sequence_number;
     for copy in 1_u32.. {
         let path = match copy {
-            1 => directory.join(format!("{sequence_number}.json")),
-            copy => directory.join(format!("{sequence_number}.{copy}.json")),
+            1 => directory.join(format!("{sequence_number}{SUFFIX}")),
+            copy => directory.join(format!("{sequence_number}.{copy}{SUFFIX}")),
         };
         match fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -129,8 +213,8 @@ fn put(directory: &Path, letter: &StoredLetter) -> io::Result<()> {
             Err(error) => return Err(error),
             // The same event: stored by an earlier attempt whose answer was lost. What cannot be read back is
             // kept as well, for a person to look at.
-            Ok(present) => match StoredLetter::from_json(&present) {
-                Ok(present) if present.is_of_the_same_event(letter) => return Ok(()),
+            Ok(present) => match letter::from_json(&present) {
+                Ok(present) if letter::same_event(&present, letter) => return Ok(()),
                 Ok(_) | Err(_) => {}
             },
         }
@@ -138,21 +222,26 @@ fn put(directory: &Path, letter: &StoredLetter) -> io::Result<()> {
     Err(io::Error::other("no free name for this position"))
 }
 
-/// `sequence number, copy` of a letter's file, for sorting.
-fn position(path: &Path) -> (i64, u32) {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let mut parts = name.split('.');
-    let number = parts.next().and_then(|part| part.parse().ok()).unwrap_or(i64::MAX);
-    let copy = parts.next().and_then(|part| part.parse().ok()).unwrap_or(1);
-    (number, copy)
+/// The directories that this program made in `parent`: the names they stand for, and where they are.
+fn directories(parent: &Path) -> io::Result<Vec<(String, PathBuf)>> {
+    let named = entries(parent)?.into_iter().filter_map(|entry| {
+        let path = parent.join(&entry);
+        durable_file::name_of(&entry).filter(|_| path.is_dir()).map(|name| (name, path))
+    });
+    Ok(named.collect())
 }
 
-fn is_letter(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "json")
+/// Names of what a directory holds; what is not UTF-8 is not ours.
+fn entries(directory: &Path) -> io::Result<Vec<String>> {
+    let names = fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name().into_string().ok()));
+    Ok(names.collect::<io::Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
-fn entries(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect()
+fn absent_as_default<T: Default>(result: io::Result<T>) -> io::Result<T> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(T::default()),
+        other => other,
+    }
 }
 
 /// The present; before 1970 only on a machine whose clock is not set.

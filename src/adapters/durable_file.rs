@@ -56,6 +56,19 @@ pub(super) fn replace(target: &Path, bytes: &[u8]) -> io::Result<()> {
     Staged::write(target, bytes)?.commit()
 }
 
+/// Removes a file. When this returns, it is gone for good, now or since earlier.
+pub(super) fn remove(target: &Path) -> io::Result<()> {
+    match fs::remove_file(target) {
+        // Removed before; whether that was durable is open.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        other => other?,
+    }
+    match sync_directory(target.parent().ok_or(io::ErrorKind::InvalidInput)?) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()), // gone with its directory
+        other => other,
+    }
+}
+
 /// Creates a directory with its parents, so that they are still there after a crash.
 pub(super) fn create_directory(directory: &Path) -> io::Result<()> {
     if directory.is_dir() {
@@ -111,6 +124,23 @@ pub(super) fn file_name(name: &str) -> String {
     encoded
 }
 
+/// The lower-cased name that [`file_name`] made a file's name of; `None` where it did not make it.
+pub(super) fn name_of(file: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(file.len());
+    let mut rest = file.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        rest = tail;
+        if *first == b'%' {
+            let digits = tail.get(..2).and_then(|digits| std::str::from_utf8(digits).ok())?;
+            bytes.push(u8::from_str_radix(digits, 16).ok()?);
+            rest = tail.get(2..)?;
+        } else {
+            bytes.push(*first);
+        }
+    }
+    String::from_utf8(bytes).ok().filter(|name| file_name(name) == file)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,7 +177,32 @@ mod tests {
         create_directory(&directory.path().join("a/b/c")).unwrap();
     }
 
+    #[test]
+    fn a_file_is_removed_once_and_removing_it_again_is_no_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let target = directory.path().join("x.json");
+        replace(&target, b"x").unwrap();
+        remove(&target).unwrap();
+        remove(&target).unwrap();
+        assert!(!target.exists());
+        remove(&directory.path().join("nowhere/x.json")).unwrap();
+    }
+
+    #[test]
+    fn a_name_that_was_not_made_here_is_none() {
+        for file in ["Twins", "%", "%zz", "%41", "%ff", "a b", "..", "%+1"] {
+            assert_eq!(name_of(file), None, "{file}");
+        }
+    }
+
     proptest::proptest! {
+        #[test]
+        fn a_name_comes_back_from_its_file(name in ".{0,12}") {
+            let file = file_name(&name);
+            let back = name_of(&file);
+            proptest::prop_assert_eq!(back.as_deref().map(file_name), Some(file));
+        }
+
         #[test]
         fn different_names_never_share_a_file(a in "[A-Za-z%/.2F]{1,6}", b in "[A-Za-z%/.2F]{1,6}") {
             proptest::prop_assert_eq!(a.to_lowercase() == b.to_lowercase(), file_name(&a) == file_name(&b));

@@ -367,7 +367,11 @@ impl Check<'_> {
             Kind::Blob => {
                 let message = "is needed for checkpoint.store = \"blob\": write e.g. \
                                \"https://contoso.blob.core.windows.net/twinsync\"";
-                CheckpointStore::Blob(self.present("blob.container_url", blob?.clone(), message.to_owned())?)
+                CheckpointStore::Blob(self.present(
+                    "blob.container_url",
+                    blob?.clone(),
+                    message.to_owned(),
+                )?)
             }
         };
         Some(Checkpoint { store, interval: interval?, on_invalid: on_invalid? })
@@ -592,7 +596,9 @@ fn container_url(text: &str) -> Result<Url, String> {
     let signed = url.query_pairs().any(|(name, value)| name == "sig" && !value.is_empty());
     match url.query() {
         Some(_) if of_blob => Err("has the SAS of a single blob: make one for the container".to_owned()),
-        Some(_) if !signed => Err("has a query that is no SAS (sig= is missing): copy it whole, or leave it out".to_owned()),
+        Some(_) if !signed => {
+            Err("has a query that is no SAS (sig= is missing): copy it whole, or leave it out".to_owned())
+        }
         Some(_) | None => Ok(url),
     }
 }
@@ -609,7 +615,8 @@ fn is_container_name(name: &str) -> bool {
 
 /// Versions of Azure Storage's API are days, such as 2025-11-05.
 fn api_version(text: &str) -> Result<String, String> {
-    let shape = |(at, byte): (usize, u8)| if matches!(at, 4 | 7) { byte == b'-' } else { byte.is_ascii_digit() };
+    let shape =
+        |(at, byte): (usize, u8)| if matches!(at, 4 | 7) { byte == b'-' } else { byte.is_ascii_digit() };
     if text.len() == 10 && text.bytes().enumerate().all(shape) {
         Ok(text.to_owned())
     } else {

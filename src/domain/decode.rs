@@ -113,6 +113,20 @@ pub enum Undeliverable {
 }
 
 impl Undeliverable {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::TooLarge,
+        Self::NotUtf8,
+        Self::TooDeep,
+        Self::NotJson,
+        Self::NotObject,
+        Self::SectionNotObject,
+        Self::NoDevice,
+        Self::NoHub,
+        Self::NoTime,
+        Self::NoVersion,
+    ];
+
     /// Stable reason code of dead letters and metrics.
     pub const fn code(self) -> &'static str {
         match self {
@@ -256,9 +270,21 @@ fn depth(text: &str) -> usize {
 }
 
 fn key(message: &Message, body: &Map<String, Value>) -> Result<TwinKey, Undeliverable> {
-    let text = |property: Option<&Property>| {
-        property.and_then(Property::as_text).filter(|text| !text.is_empty()).map(|text| text.into_owned())
-    };
+    let (device, module) = named(message, body);
+    Ok(TwinKey {
+        device: device.ok_or(Undeliverable::NoDevice)?,
+        module,
+        hub: text(message.application_properties.get("hubName")).ok_or(Undeliverable::NoHub)?,
+    })
+}
+
+/// Device and module that a message names, as far as it can be told: for people who look through dead letters.
+pub fn subject(message: &Message) -> (Option<String>, Option<String>) {
+    let body = parse(&message.body, usize::MAX).unwrap_or_default();
+    named(message, &body)
+}
+
+fn named(message: &Message, body: &Map<String, Value>) -> (Option<String>, Option<String>) {
     let find = |property: &str, annotation: &str| {
         text(message.application_properties.get(property))
             .or_else(|| text(message.annotations.get(annotation)))
@@ -266,11 +292,11 @@ fn key(message: &Message, body: &Map<String, Value>) -> Result<TwinKey, Undelive
                 body.get(property).and_then(Value::as_str).filter(|id| !id.is_empty()).map(str::to_owned)
             })
     };
-    Ok(TwinKey {
-        device: find("deviceId", "iothub-connection-device-id").ok_or(Undeliverable::NoDevice)?,
-        module: find("moduleId", "iothub-connection-module-id"),
-        hub: text(message.application_properties.get("hubName")).ok_or(Undeliverable::NoHub)?,
-    })
+    (find("deviceId", "iothub-connection-device-id"), find("moduleId", "iothub-connection-module-id"))
+}
+
+fn text(property: Option<&Property>) -> Option<String> {
+    property.and_then(Property::as_text).filter(|text| !text.is_empty()).map(|text| text.into_owned())
 }
 
 fn time(message: &Message) -> Option<Ticks> {

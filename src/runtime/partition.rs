@@ -251,7 +251,14 @@ impl Partition {
             return true;
         };
         let origin =
-            Origin { progress: Arc::clone(&self.progress), ticket, message, hold, received: Instant::now() };
+            Origin {
+                progress: Arc::clone(&self.progress),
+                ticket,
+                message,
+                hold,
+                received: Instant::now(),
+                watcher: None,
+            };
         let letter = Intake::Letter { reason: "undecodable_amqp", detail: reason.to_owned(), origin };
         self.intake.send(vec![letter]).await.is_ok()
     }
@@ -282,7 +289,8 @@ impl Partition {
                 }
             };
             let decoded = decode(&message, self.max_body_bytes);
-            let origin = Origin { progress: Arc::clone(&self.progress), ticket, message, hold, received };
+            let progress = Arc::clone(&self.progress);
+            let origin = Origin { progress, ticket, message, hold, received, watcher: None };
             match decoded {
                 Decoded::Event(event) => batch.push(Intake::Event(event, origin)),
                 Decoded::Undeliverable(reason) => {

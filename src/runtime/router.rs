@@ -12,7 +12,10 @@ use std::{
 
 use futures::StreamExt;
 use tokio::{
-    sync::mpsc::{self, error::TryRecvError},
+    sync::{
+        mpsc::{self, error::TryRecvError},
+        oneshot,
+    },
     task::JoinSet,
 };
 use tokio_util::time::DelayQueue;
@@ -49,6 +52,9 @@ const TURN: usize = 1024;
 const PULSE: Duration = Duration::from_secs(1);
 /// How long it may be silent before the process counts as stuck.
 const PULSE_LIMIT: Duration = Duration::from_secs(30);
+
+/// Reason code of an event whose document the store will never take.
+pub const REJECTED_BY_STORE: &str = "rejected_by_store";
 
 /// How the router works.
 #[derive(Debug, Clone)]
@@ -96,6 +102,45 @@ pub struct Origin {
     pub hold: Hold,
     /// When it was received.
     pub received: Instant,
+    /// Who waits to hear what became of it; streams do not ask.
+    pub watcher: Option<Box<Watcher>>,
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Decided, and everything that follows from it is durable.
+    Decided(Decision),
+    /// It can never be applied, and is durably kept aside.
+    DeadLettered {
+        /// Stable reason code.
+        reason: &'static str,
+        /// One sentence for people.
+        detail: String,
+    },
+}
+
+/// Tells what became of one event when it is completed, not before.
+#[derive(Debug)]
+pub struct Watcher {
+    outcome: Option<Outcome>,
+    tell: oneshot::Sender<Outcome>,
+}
+
+impl Watcher {
+    /// A watcher, and where its word arrives; nothing arrives where the router ends before the event is completed.
+    pub fn new() -> (Box<Self>, oneshot::Receiver<Outcome>) {
+        let (tell, told) = oneshot::channel();
+        (Box::new(Self { outcome: None, tell }), told)
+    }
+}
+
+impl Origin {
+    fn note(&mut self, outcome: impl FnOnce() -> Outcome) {
+        if let Some(watcher) = &mut self.watcher {
+            watcher.outcome = Some(outcome());
+        }
+    }
 }
 
 /// What travels with an event through its lane.
@@ -342,9 +387,10 @@ impl Router {
         for (item, fate) in items.into_iter().zip(fates) {
             match (item, fate) {
                 (Item::FromStream(origin, _), Fate::Rejected(reason)) => {
-                    self.dead_letter("rejected_by_store", reason, origin);
+                    self.dead_letter(REJECTED_BY_STORE, reason, origin);
                 }
-                (Item::FromStream(origin, at), Fate::Decided(decision)) => {
+                (Item::FromStream(mut origin, at), Fate::Decided(decision)) => {
+                    origin.note(|| Outcome::Decided(decision));
                     EventDecided {
                         partition: origin.progress.id(),
                         sequence_number: origin.message.position.sequence_number,
@@ -403,10 +449,14 @@ impl Router {
     fn complete(&self, origin: Origin) {
         origin.progress.complete(origin.ticket);
         self.limits.release(origin.hold);
+        if let Some(Watcher { outcome: Some(outcome), tell }) = origin.watcher.map(|watcher| *watcher) {
+            let _ = tell.send(outcome); // whoever asked may have gone
+        }
     }
 
     /// Stores a dead letter, however long it takes; the event is completed when it is durable.
-    fn dead_letter(&mut self, reason: &'static str, detail: String, origin: Box<Origin>) {
+    fn dead_letter(&mut self, reason: &'static str, detail: String, mut origin: Box<Origin>) {
+        origin.note(|| Outcome::DeadLettered { reason, detail: detail.clone() });
         let dead_letters = Arc::clone(&self.dead_letters);
         let mut backoff = self.options.backoff.clone();
         let metrics = self.tools.metrics.clone();

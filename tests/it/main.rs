@@ -5,10 +5,12 @@
 mod bad_input;
 mod checkpoint;
 mod command_line;
+mod dead_letters;
 mod fault;
 mod health;
 mod javascript;
 mod main_job;
 mod poison;
+mod replicas;
 mod restart;
 mod world;

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::world::{World, create, report, until};
 
 /// An event as IoT Hub would send it, but for its body.
-fn twin_change(device: &str, body: &[u8]) -> Event {
+pub(crate) fn twin_change(device: &str, body: &[u8]) -> Event {
     let text = |pairs: &[(&str, &str)]| {
         pairs
             .iter()

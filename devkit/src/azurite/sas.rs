@@ -13,7 +13,8 @@ use url::form_urlencoded;
 pub(super) const ACCOUNT: &str = "devstoreaccount1";
 
 /// Its key, as published by Microsoft. It opens nothing but emulators.
-const KEY: &[u8] = b"Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+const KEY: &[u8] =
+    b"Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
 /// The version whose rules the signatures follow.
 const VERSION: &str = "2021-12-02";

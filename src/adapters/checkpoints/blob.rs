@@ -111,7 +111,8 @@ impl CheckpointStore for BlobStore {
     /// No claim came through, and at least one request failed.
     async fn claim_ownership(&self, ownerships: &[Ownership]) -> azure_core::Result<Vec<Ownership>> {
         let claims = ownerships.iter().map(|claim| self.claim(claim));
-        let results: Vec<_> = stream::iter(claims.collect::<Vec<_>>()).buffered(CONCURRENT_CLAIMS).collect().await;
+        let results: Vec<_> =
+            stream::iter(claims.collect::<Vec<_>>()).buffered(CONCURRENT_CLAIMS).collect().await;
         let mut claimed = Vec::new();
         let mut failure = None;
         for (claim, result) in ownerships.iter().zip(results) {
@@ -136,7 +137,8 @@ impl CheckpointStore for BlobStore {
         event_hub_name: &str,
         consumer_group: &str,
     ) -> azure_core::Result<Vec<Checkpoint>> {
-        let [lower_namespace, hub, group] = [namespace, event_hub_name, consumer_group].map(str::to_lowercase);
+        let [lower_namespace, hub, group] =
+            [namespace, event_hub_name, consumer_group].map(str::to_lowercase);
         let prefix = Checkpoint::get_checkpoint_blob_prefix_name(&lower_namespace, &hub, &group)?;
         let blobs = self.list("list checkpoints", &prefix).await?;
         let checkpoints = blobs.into_iter().map(|(partition_id, blob)| {
@@ -160,7 +162,8 @@ impl CheckpointStore for BlobStore {
         consumer_group: &str,
     ) -> azure_core::Result<Vec<Ownership>> {
         const OWNER: &str = "ownerid";
-        let [lower_namespace, hub, group] = [namespace, event_hub_name, consumer_group].map(str::to_lowercase);
+        let [lower_namespace, hub, group] =
+            [namespace, event_hub_name, consumer_group].map(str::to_lowercase);
         let prefix = Ownership::get_ownership_prefix_name(&lower_namespace, &hub, &group)?;
         let blobs = self.list("list ownerships", &prefix).await?;
         let ownerships = blobs.into_iter().map(|(partition_id, blob)| {

@@ -3,82 +3,55 @@
 //! Types of properties are kept, since a string and a number of the same look mean different things to decode.
 //! A body is kept as text where it is UTF-8, so that people can read it, and as base64 otherwise.
 
-use std::{collections::BTreeMap, io, path::PathBuf};
+use std::collections::BTreeMap;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{
-    id::{PartitionId, Position, SequenceNumber},
-    message::{Message, Property},
-    ticks::Ticks,
+use crate::{
+    domain::{
+        id::{PartitionId, Position, SequenceNumber},
+        message::{Message, Property},
+        ticks::Ticks,
+    },
+    ports::StoredLetter,
 };
 
-/// A dead letter as read back.
-#[derive(Debug, Clone, PartialEq)]
-pub struct StoredLetter {
-    /// When it was stored first; `None` where the machine's clock was not set.
-    pub stored_at: Option<Ticks>,
-    /// The partition it came from.
-    pub partition: PartitionId,
-    /// Stable reason code.
-    pub reason: String,
-    /// One sentence for people.
-    pub detail: String,
-    /// The message as received.
-    pub message: Message,
-}
-
-/// A dead letter cannot be read back.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// The operating system refused.
-    #[error("cannot read dead letter {}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system said.
-        #[source]
-        source: io::Error,
-    },
-    /// It is not a letter that this version understands.
-    #[error("cannot read dead letter {}: {reason}; discard it if it was edited by hand (DEAD_LETTER_DAMAGED)", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-}
-
-impl StoredLetter {
-    /// Whether both are letters of one event. When and why they were stored does not count.
-    ///
-    /// Compared in stored form: a number that is no number is not equal to itself, but its letter is the same.
-    pub(super) fn is_of_the_same_event(&self, other: &Self) -> bool {
-        let event = |letter: &Self| {
-            let file = LetterFile {
-                stored_at: None,
-                reason: String::new(),
-                detail: String::new(),
-                ..LetterFile::from(letter)
-            };
-            serde_json::to_vec(&file).ok()
+/// Whether both are letters of one event. When and why they were stored does not count.
+///
+/// Compared in stored form: a number that is no number is not equal to itself, but its letter is the same.
+pub(super) fn same_event(left: &StoredLetter, right: &StoredLetter) -> bool {
+    let event = |letter: &StoredLetter| {
+        let file = LetterFile {
+            stored_at: None,
+            reason: String::new(),
+            detail: String::new(),
+            ..LetterFile::from(letter)
         };
-        event(self).is_some_and(|event_of_self| Some(event_of_self) == event(other))
-    }
+        serde_json::to_vec(&file).ok()
+    };
+    event(left).is_some_and(|event_of_left| Some(event_of_left) == event(right))
+}
 
-    pub(super) fn to_json(&self) -> serde_json::Result<Vec<u8>> {
-        let mut bytes = serde_json::to_vec_pretty(&LetterFile::from(self))?;
-        bytes.push(b'\n');
-        Ok(bytes)
-    }
+/// The stored form.
+pub(super) fn to_json(letter: &StoredLetter) -> serde_json::Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec_pretty(&LetterFile::from(letter))?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
 
-    /// The letter, or what is wrong with it.
-    pub(super) fn from_json(bytes: &[u8]) -> Result<Self, String> {
-        let file: LetterFile = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        file.letter()
-    }
+/// The letter, or what is wrong with it.
+pub(super) fn from_json(bytes: &[u8]) -> Result<StoredLetter, String> {
+    let file: LetterFile = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    file.letter()
+}
+
+/// The letter in its stored form, for scripts.
+///
+/// # Errors
+/// None that a letter can cause.
+pub fn to_value(letter: &StoredLetter) -> serde_json::Result<serde_json::Value> {
+    serde_json::to_value(LetterFile::from(letter))
 }
 
 /// Content of a file.
@@ -292,15 +265,15 @@ mod tests {
     proptest! {
         #[test]
         fn every_letter_reads_back_as_it_was(letter in letter()) {
-            let read = StoredLetter::from_json(&letter.to_json().unwrap()).unwrap();
+            let read = from_json(&to_json(&letter).unwrap()).unwrap();
             // NaN is not equal to itself, so bits are compared, through the printed form.
             prop_assert_eq!(format!("{read:?}"), format!("{letter:?}"));
-            prop_assert!(read.is_of_the_same_event(&letter));
+            prop_assert!(same_event(&read, &letter));
         }
 
         #[test]
         fn no_bytes_panic(bytes in any::<Vec<u8>>()) {
-            let _ = StoredLetter::from_json(&bytes);
+            let _ = from_json(&bytes);
         }
     }
 }

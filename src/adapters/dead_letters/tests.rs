@@ -34,10 +34,23 @@ async fn store(
     letters.store(letter).await
 }
 
+async fn listed(letters: &FileDeadLetters) -> Vec<LetterName> {
+    let mut listed = Vec::new();
+    for partition in letters.partitions().await.unwrap() {
+        listed.extend(letters.letters(&partition).await.unwrap());
+    }
+    listed
+}
+
 async fn names(letters: &FileDeadLetters) -> Vec<String> {
-    let paths = letters.list().await.unwrap();
-    let relative = paths.iter().map(|path| path.strip_prefix(&letters.root).unwrap());
-    relative.map(|path| path.to_str().unwrap().to_owned()).collect()
+    listed(letters).await.iter().map(LetterName::to_string).collect()
+}
+
+async fn read(letters: &FileDeadLetters, name: &LetterName) -> (StoredLetter, LetterVersion) {
+    match letters.read(name).await.unwrap() {
+        ReadLetter::Found(letter, version) => (*letter, version),
+        other => panic!("{name}: {other:?}"),
+    }
 }
 
 #[tokio::test]
@@ -46,8 +59,8 @@ async fn a_stored_letter_reads_back_whole() {
     let letters = open(&directory.path().join("not/yet/there")).await;
     let (place, message) = (partition("Twins", "0"), message(7, b"not json \xff"));
     store(&letters, &place, &message).await.unwrap();
-    assert_eq!(names(&letters).await, ["twins/0/7.json"]);
-    let read = FileDeadLetters::read(&letters.list().await.unwrap()[0]).await.unwrap();
+    assert_eq!(names(&letters).await, ["twins/0/7"]);
+    let (read, _) = read(&letters, &listed(&letters).await[0]).await;
     assert_eq!(read.message, message);
     assert_eq!(read.partition, place);
     assert_eq!(read.reason, "body_not_json");
@@ -63,7 +76,7 @@ async fn storing_one_event_again_leaves_one_letter() {
     for _ in 0..3 {
         store(&letters, &place, &message(7, b"x")).await.unwrap();
     }
-    assert_eq!(names(&letters).await, ["twins/0/7.json"]);
+    assert_eq!(names(&letters).await, ["twins/0/7"]);
 }
 
 #[tokio::test]
@@ -76,18 +89,14 @@ async fn another_event_at_the_same_position_replaces_nothing() {
     }
     fs::write(directory.path().join("twins/0/8.json"), "edited").unwrap();
     store(&letters, &place, &message(8, b"z")).await.unwrap();
-    assert_eq!(
-        names(&letters).await,
-        ["twins/0/7.json", "twins/0/7.2.json", "twins/0/8.json", "twins/0/8.2.json"]
-    );
-    let bad =
-        FileDeadLetters::read(&directory.path().join("twins/0/8.json")).await.expect_err("not a letter");
-    assert!(bad.to_string().contains("DEAD_LETTER_DAMAGED"), "{bad}");
+    assert_eq!(names(&letters).await, ["twins/0/7", "twins/0/7.2", "twins/0/8", "twins/0/8.2"]);
+    let edited = LetterName::new(Arc::new(place), "8");
+    assert!(matches!(letters.read(&edited).await.unwrap(), ReadLetter::Damaged(..)));
 }
 
 #[test]
 fn the_error_code_has_a_page() {
-    let page = format!("{}/docs/errors/{}.md", env!("CARGO_MANIFEST_DIR"), "DEAD_LETTER_DAMAGED");
+    let page = format!("{}/docs/errors/{DAMAGED}.md", env!("CARGO_MANIFEST_DIR"));
     assert!(Path::new(&page).exists(), "{page}");
 }
 
@@ -99,11 +108,10 @@ async fn letters_are_listed_by_number_and_names_stay_inside_the_directory() {
     for number in [100, 20, 3] {
         store(&letters, &partition("../../x", ".."), &message(number, b"x")).await.unwrap();
     }
-    let inside = "..%2F..%2Fx/%2E%2E";
-    assert_eq!(
-        names(&letters).await,
-        [format!("{inside}/3.json"), format!("{inside}/20.json"), format!("{inside}/100.json")]
-    );
+    assert_eq!(names(&letters).await, ["../../x/../3", "../../x/../20", "../../x/../100"]);
+    assert!(root.join("..%2F..%2Fx/%2E%2E/3.json").is_file());
+    let outside = LetterName::new(Arc::new(partition("twins", "0")), "../../../x");
+    letters.read(&outside).await.expect_err("leads out of the directory");
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
 }
 
@@ -114,9 +122,9 @@ async fn what_a_crash_left_half_written_is_no_letter() {
     let place = partition("twins", "0");
     store(&letters, &place, &message(1, b"x")).await.unwrap();
     durable_file::Staged::write(&letters.directory(&place).join("2.json"), b"{").unwrap();
-    assert_eq!(names(&letters).await, ["twins/0/1.json"]);
+    assert_eq!(names(&letters).await, ["twins/0/1"]);
     store(&letters, &place, &message(2, b"x")).await.unwrap();
-    assert_eq!(names(&letters).await, ["twins/0/1.json", "twins/0/2.json"]);
+    assert_eq!(names(&letters).await, ["twins/0/1", "twins/0/2"]);
 }
 
 #[tokio::test]
@@ -146,5 +154,51 @@ async fn an_abandoned_attempt_does_not_disturb_its_repeat() {
         drop(abandoned);
         store(&letters, &place, &message).await.unwrap();
     }
-    assert_eq!(names(&letters).await, ["twins/0/1.json"]);
+    assert_eq!(names(&letters).await, ["twins/0/1"]);
+}
+
+#[tokio::test]
+async fn removing_is_durable_and_can_be_repeated() {
+    let directory = tempfile::tempdir().unwrap();
+    let letters = open(directory.path()).await;
+    let place = partition("twins", "0");
+    for number in [7, 8] {
+        store(&letters, &place, &message(number, b"x")).await.unwrap();
+    }
+    let name = listed(&letters).await.remove(0);
+    let (_, version) = read(&letters, &name).await;
+    for _ in 0..2 {
+        assert_eq!(letters.remove(&name, &version).await.unwrap(), Removed::Gone);
+        assert_eq!(names(&letters).await, ["twins/0/8"]);
+        assert!(matches!(letters.read(&name).await.unwrap(), ReadLetter::Absent));
+    }
+    let left = fs::read_dir(directory.path().join("twins/0")).unwrap().count();
+    assert_eq!(left, 1, "no half state");
+    fs::remove_dir_all(directory.path().join("twins")).unwrap();
+    assert_eq!(letters.remove(&name, &version).await.unwrap(), Removed::Gone);
+}
+
+#[tokio::test]
+async fn a_letter_that_was_replaced_since_it_was_read_is_not_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let letters = open(directory.path()).await;
+    let place = partition("twins", "0");
+    store(&letters, &place, &message(7, b"x")).await.unwrap();
+    let name = listed(&letters).await.remove(0);
+    let (_, version) = read(&letters, &name).await;
+    letters.remove(&name, &version).await.unwrap();
+    store(&letters, &place, &message(7, b"y")).await.unwrap();
+    assert_eq!(letters.remove(&name, &version).await.unwrap(), Removed::Changed);
+    assert_eq!(read(&letters, &name).await.0.message.body, b"y");
+}
+
+#[tokio::test]
+async fn a_directory_that_is_not_there_is_not_taken_for_an_empty_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = config::DeadLetters::File { path: directory.path().join("letters") };
+    FileDeadLetters::open_existing(&settings).await.expect_err("no directory");
+    assert!(!directory.path().join("letters").exists());
+    FileDeadLetters::open(&settings).await.unwrap();
+    let letters = FileDeadLetters::open_existing(&settings).await.unwrap();
+    assert!(letters.partitions().await.unwrap().is_empty());
 }

@@ -219,7 +219,8 @@ impl Bench {
         };
         let hold = self.limits.acquire(message.weight()).await;
         let ticket = self.progress.begin(position).expect("ascending");
-        Origin { progress: Arc::clone(&self.progress), ticket, message, hold, received: Instant::now() }
+        let (progress, received) = (Arc::clone(&self.progress), Instant::now());
+        Origin { progress, ticket, message, hold, received, watcher: None }
     }
 
     async fn send(&mut self, events: Vec<TwinEvent>) {
@@ -404,6 +405,41 @@ async fn deleting_a_device_tombstones_its_modules_before_the_event_counts_as_don
     bench.until("second module", |bench| deleted(bench, &modules[1])).await;
     let (_, _, durable, used) = bench.finish().await;
     assert_eq!((durable, used), (3, (0, 0)));
+}
+
+#[tokio::test]
+async fn a_watcher_hears_what_became_of_its_event_and_not_before_it_is_durable() {
+    let mut bench = Bench::new(4);
+    let (key, module) = (device("d"), TwinKey::module("h", "d", "m"));
+    bench.send(vec![created(&key, 1), created(&module, 2)]).await;
+    bench.until("created", |bench| bench.durable() == 1).await;
+    bench.store.broken.lock().unwrap().push(module.clone());
+    let mut told = Vec::new();
+    for happened in [event(&key, 9, Change::Deleted), created(&key, 1)] {
+        let mut origin = bench.origin().await;
+        let (watcher, outcome) = Watcher::new();
+        origin.watcher = Some(watcher);
+        told.push(outcome);
+        bench.intake.send(vec![Intake::Event(happened, origin)]).await.expect("the router runs");
+    }
+    let deleted = |bench: &Bench| bench.store.document(&key).is_some_and(|d| d.state == State::Deleted);
+    bench.until("the device is deleted", deleted).await;
+    assert!(told[0].try_recv().is_err(), "its module is still open");
+    bench.store.broken.lock().unwrap().clear();
+    bench.until("the module is deleted", |bench| bench.durable() == 3).await;
+    let told: Vec<_> = told.into_iter().map(|mut outcome| outcome.try_recv()).collect();
+    assert_eq!(told, [Ok(Outcome::Decided(Decision::Applied)), Ok(Outcome::Decided(Decision::Stale))]);
+
+    bench.store.script.lock().unwrap().extend([Fault::Reject]);
+    let mut origin = bench.origin().await;
+    let (watcher, outcome) = Watcher::new();
+    origin.watcher = Some(watcher);
+    let other = Intake::Event(created(&key, 20), origin);
+    bench.intake.send(vec![other]).await.expect("the router runs");
+    let (_, letters, ..) = bench.finish().await;
+    let reason = REJECTED_BY_STORE;
+    assert_eq!(outcome.await, Ok(Outcome::DeadLettered { reason, detail: "too large".into() }));
+    assert_eq!(*letters.stored.lock().unwrap(), [(4, reason)]);
 }
 
 #[tokio::test]

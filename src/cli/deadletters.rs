@@ -1,0 +1,53 @@
+//! `twinsync deadletters`: looks at dead letters, replays them through the normal path, discards them.
+//!
+//! | command | reads | writes |
+//! |---|---|---|
+//! | `list`, `show` | letters | nothing |
+//! | `replay` | letters, documents | documents, under the same conditions as the daemon; removes what is decided |
+//! | `discard` | letters | removes letters |
+//!
+//! All of them may run beside a daemon. Letters are walked in order of stream, partition and sequence number, one
+//! at a time. Scripts get one JSON object per line: letters, then a summary. A payload is shown by `show` only.
+
+mod discard;
+mod filter;
+mod list;
+mod output;
+mod replay;
+mod row;
+mod show;
+mod walk;
+
+use super::Error;
+
+/// Arguments of `deadletters`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Counts letters by reason and lists them, without their payloads.
+    List(list::Arguments),
+    /// Prints one letter whole: reason, properties and body.
+    Show(show::Arguments),
+    /// Applies letters through the normal path and removes those that are decided.
+    ///
+    /// Versions protect newer state: what is contained already ends as a duplicate. A letter that still can not be
+    /// applied stays, and the exit code is 1 then.
+    Replay(replay::Arguments),
+    /// Removes letters for good.
+    Discard(discard::Arguments),
+}
+
+/// Runs one of the commands.
+pub async fn run(arguments: &Arguments) -> Result<(), Error> {
+    match &arguments.command {
+        Command::List(arguments) => list::run(arguments).await,
+        Command::Show(arguments) => show::run(arguments).await,
+        Command::Replay(arguments) => Box::pin(replay::run(arguments)).await,
+        Command::Discard(arguments) => discard::run(arguments).await,
+    }
+}

@@ -1,0 +1,132 @@
+//! Walks through the letters that match a filter: in order, one at a time, and past those that cannot be read.
+
+use std::{sync::Arc, vec};
+
+use serde::Serialize;
+
+use super::{
+    filter::Filter,
+    output::{self, printable},
+};
+use crate::{
+    adapters::dead_letters::DAMAGED,
+    cli::Error,
+    domain::id::PartitionId,
+    ports::{ArchiveError, DeadLetterArchive, LetterName, LetterVersion, ReadLetter, StoredLetter},
+};
+
+/// One stop of a walk.
+pub(super) enum Stop {
+    /// A letter that matches.
+    Letter(Box<Found>),
+    /// Something that may be a letter that matches, and cannot be read.
+    Unreadable(Unreadable),
+}
+
+/// A letter as found.
+pub(super) struct Found {
+    pub(super) name: LetterName,
+    pub(super) letter: StoredLetter,
+    pub(super) version: LetterVersion,
+}
+
+/// A letter that cannot be read.
+pub(super) struct Unreadable {
+    pub(super) name: LetterName,
+    reason: String,
+    /// Present where something is stored that is no letter.
+    pub(super) version: Option<LetterVersion>,
+}
+
+impl Unreadable {
+    /// One line about it.
+    pub(super) fn reason(&self) -> String {
+        match &self.version {
+            Some(_) => format!(
+                "cannot be read: {}; restore it, or discard it by its name ({DAMAGED})",
+                printable(&self.reason, false)
+            ),
+            None => printable(&self.reason, false),
+        }
+    }
+
+    /// Tells of it, on standard output like the letters around it.
+    pub(super) fn print(&self, json: bool) -> Result<(), Error> {
+        #[derive(Serialize)]
+        struct Line<'a> {
+            r#type: &'static str,
+            letter: String,
+            code: Option<&'static str>,
+            error: &'a str,
+        }
+        if json {
+            return output::json(&Line {
+                r#type: "unreadable",
+                letter: self.name.to_string(),
+                code: self.version.as_ref().map(|_| DAMAGED),
+                error: &self.reason,
+            });
+        }
+        output::line(format_args!("{}  {}", printable(&self.name.to_string(), false), self.reason()))
+    }
+}
+
+impl From<ArchiveError> for Error {
+    fn from(error: ArchiveError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// The walk.
+pub(super) struct Walk<'a> {
+    archive: Arc<dyn DeadLetterArchive>,
+    filter: &'a Filter,
+    partitions: vec::IntoIter<PartitionId>,
+    names: vec::IntoIter<LetterName>,
+}
+
+impl<'a> Walk<'a> {
+    /// Stands before the first letter.
+    pub(super) async fn begin(
+        archive: Arc<dyn DeadLetterArchive>,
+        filter: &'a Filter,
+    ) -> Result<Self, Error> {
+        let mut partitions = archive.partitions().await?;
+        partitions.retain(|partition| filter.takes_partition(partition));
+        Ok(Self { archive, filter, partitions: partitions.into_iter(), names: Vec::new().into_iter() })
+    }
+
+    /// The next letter; `None` at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<Stop>, Error> {
+        loop {
+            let Some(name) = self.names.next() else {
+                let Some(partition) = self.partitions.next() else {
+                    return Ok(None);
+                };
+                self.names = self.archive.letters(&partition).await?.into_iter();
+                continue;
+            };
+            if !self.filter.takes_name(&name) {
+                continue;
+            }
+            return Ok(Some(match self.archive.read(&name).await {
+                Ok(ReadLetter::Found(letter, version)) if self.filter.takes_letter(&letter) => {
+                    Stop::Letter(Box::new(Found { name, letter: *letter, version }))
+                }
+                // Somebody was faster with what is absent.
+                Ok(ReadLetter::Found(..) | ReadLetter::Absent) => continue,
+                Ok(ReadLetter::Damaged(reason, version)) => {
+                    Stop::Unreadable(Unreadable { name, reason, version: Some(version) })
+                }
+                Err(error) => Stop::Unreadable(Unreadable { name, reason: error.to_string(), version: None }),
+            }));
+        }
+    }
+}
+
+/// The last word of a command that could not do everything.
+pub(super) fn ended(unreadable: u64, other: Option<String>) -> Result<(), Error> {
+    let unreadable = (unreadable > 0).then(|| format!("{} could not be read", output::letters(unreadable)));
+    let failures: Vec<_> = unreadable.into_iter().chain(other).collect();
+    if failures.is_empty() { Ok(()) } else { Err(Error::Failed(failures.join("; "))) }
+}

@@ -1,0 +1,194 @@
+//! Several replicas over one checkpoint container in real Azurite: partitions are shared, taken over, and never lost.
+//!
+//! `TWINSYNC_FAULT_SECONDS` makes the tests under load as long as one likes; the default keeps the suite short.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use devkit::{
+    daemon::{Daemon, Setup, Signal},
+    fleet::{Pace, Plan},
+    stack::Options,
+};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::world::{LIMIT, PROGRAM, World, create, report, until};
+
+/// Leases short enough for a test.
+const SHORT: &str = "[lease]\nduration = \"3s\"\nrenew_interval = \"600ms\"\n";
+
+fn seconds(default: u64) -> Duration {
+    let seconds = std::env::var("TWINSYNC_FAULT_SECONDS").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(default))
+}
+
+/// One replica's own place; the checkpoint container is everybody's.
+struct Replica {
+    setup: Setup,
+    _directory: TempDir,
+}
+
+async fn world() -> World {
+    World::with(Options { azurite: true, ..Options::default() }, "").await
+}
+
+fn replica(world: &World, more: &str) -> Replica {
+    let directory = tempfile::tempdir().expect("a directory");
+    let endpoints = world.stack.endpoints();
+    let url = endpoints.checkpoint_container_url.as_deref().expect("Azurite runs");
+    let more = format!(
+        "[checkpoint]\nstore = \"blob\"\ninterval = \"500ms\"\n[blob]\ncontainer_url = \"{url}\"\n{more}"
+    );
+    let setup = Setup::new(Path::new(PROGRAM), directory.path(), endpoints, &more).expect("written");
+    Replica { setup, _directory: directory }
+}
+
+async fn start(replica: &Replica) -> Daemon {
+    replica.setup.start().await.unwrap_or_else(|error| panic!("{error}"))
+}
+
+async fn owned(daemon: &mut Daemon) -> u64 {
+    daemon.sample().await.expect("metrics").count("twinsync_partitions_owned", "")
+}
+
+/// Both hubs have two partitions each.
+const PARTITIONS: u64 = 4;
+
+async fn owns(daemon: &mut Daemon, partitions: u64) {
+    let what = format!("owns {partitions} partitions");
+    until(daemon, &what, |sample| sample.count("twinsync_partitions_owned", "") == partitions).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_are_shared_and_a_clean_stop_is_taken_over_within_two_seconds() {
+    let world = world().await;
+    // The leases as shipped: how quickly a stop is noticed must not need a setting.
+    let (first, second) = (replica(&world, ""), replica(&world, ""));
+    let mut a = start(&first).await;
+    owns(&mut a, PARTITIONS).await;
+    world.apply(create("pump"));
+    world.equal().await;
+    let mut b = start(&second).await;
+    owns(&mut b, PARTITIONS / 2).await;
+    owns(&mut a, PARTITIONS / 2).await;
+    for step in 0..50 {
+        world.apply(report("pump", json!({"step": step})));
+    }
+    world.equal().await;
+    a.stop().await.expect("exit code 0");
+    let stopped = Instant::now();
+    owns(&mut b, PARTITIONS).await;
+    let taken_over = stopped.elapsed();
+    assert!(taken_over < Duration::from_secs(2), "{taken_over:?}");
+    world.apply(report("pump", json!({"step": "after"})));
+    world.equal().await;
+    // A rolling restart: each in turn, and everything flows in between.
+    let a = start(&first).await;
+    owns(&mut b, PARTITIONS / 2).await;
+    b.stop().await.expect("exit code 0");
+    world.apply(report("pump", json!({"step": "rolled"})));
+    world.equal().await;
+    println!("took over {taken_over:?} after a clean stop");
+    a.stop().await.expect("exit code 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killing_replicas_under_load_loses_nothing() {
+    let world = world().await;
+    let replicas: Vec<_> = (0..3).map(|_| replica(&world, SHORT)).collect();
+    let mut daemons = Vec::new();
+    for replica in &replicas {
+        daemons.push(start(replica).await);
+    }
+    world.replays(51);
+    let time = seconds(12);
+    let rate = 300.0;
+    let plan = Plan {
+        devices: 60,
+        events: (rate * time.as_secs_f64()) as u64,
+        seed: 51,
+        phases: 1, // ids that are deleted stay deleted: nobody waits for anybody under load
+        ..Plan::default()
+    };
+    world.stack.fleet().start(plan, Pace::Rate(rate)).expect("the fleet starts");
+    let mut random = StdRng::seed_from_u64(51);
+    let began = Instant::now();
+    let mut killed = 0;
+    while began.elapsed() < time {
+        tokio::time::sleep(Duration::from_secs(2)).await; // the load is what is waited for
+        let victim = random.random_range(0..daemons.len());
+        let replacement = replicas[victim].setup.spawn().expect("starts");
+        let daemon = std::mem::replace(&mut daemons[victim], replacement);
+        daemon.end(Signal::Kill).await.expect("killed");
+        killed += 1;
+    }
+    let progress = world.stack.fleet().phase_end().await;
+    assert!(progress.error.is_none(), "{progress:?}");
+    let ended = Instant::now();
+    let judged = world.equal().await;
+    println!(
+        "killed {killed} replicas under {} events ({} appended): {judged}, {:?} after the load",
+        progress.counts.events,
+        world.appended(),
+        ended.elapsed()
+    );
+    world.apply(create("fresh"));
+    world.equal().await;
+    for mut daemon in daemons {
+        daemon.ready().await.expect("alive");
+        daemon.stop().await.expect("exit code 0");
+    }
+}
+
+/// What a lease cannot exclude for a moment, for a whole run: both consume everything.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_replicas_that_both_believe_to_own_everything_do_no_harm() {
+    let world = World::with(Options::default(), "[checkpoint]\nstore = \"memory\"\n").await;
+    let second = tempfile::tempdir().expect("a directory");
+    let other = Setup::new(
+        Path::new(PROGRAM),
+        second.path(),
+        world.stack.endpoints(),
+        "[checkpoint]\nstore = \"memory\"\n",
+    )
+    .expect("written");
+    let a = world.start().await;
+    let mut b = other.start().await.unwrap_or_else(|error| panic!("{error}"));
+    world.fleet(crate::world::plan(40, 2_500, 52)).await;
+    let sample = b.sample().await.expect("metrics");
+    assert!(sample.count("twinsync_events_total", "") > 0, "both worked");
+    a.stop().await.expect("exit code 0");
+    b.stop().await.expect("exit code 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn storage_that_is_away_for_longer_than_a_lease_is_waited_out() {
+    let world = world().await;
+    let (first, second) = (replica(&world, SHORT), replica(&world, SHORT));
+    let (mut a, mut b) = (start(&first).await, start(&second).await);
+    owns(&mut b, PARTITIONS / 2).await;
+    world.apply(create("pump"));
+    world.equal().await;
+    let azurite = world.stack.azurite().expect("Azurite runs");
+    azurite.stop().await.expect("stops");
+    // Whoever cannot renew may not assume to own anything.
+    owns(&mut a, 0).await;
+    owns(&mut b, 0).await;
+    world.apply(report("pump", json!({"while": "away"})));
+    tokio::time::sleep(seconds(4)).await; // an outage has a length
+    azurite.restart().await.expect("starts again");
+    let back = Instant::now();
+    world.equal().await;
+    println!("equal {:?} after storage came back", back.elapsed());
+    let deadline = Instant::now() + LIMIT;
+    while owned(&mut a).await + owned(&mut b).await != PARTITIONS {
+        assert!(Instant::now() < deadline, "everything is owned again");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    a.stop().await.expect("exit code 0");
+    b.stop().await.expect("exit code 0");
+}
