@@ -250,15 +250,14 @@ impl Partition {
             self.limits.release(hold);
             return true;
         };
-        let origin =
-            Origin {
-                progress: Arc::clone(&self.progress),
-                ticket,
-                message,
-                hold,
-                received: Instant::now(),
-                watcher: None,
-            };
+        let origin = Origin {
+            progress: Arc::clone(&self.progress),
+            ticket,
+            message,
+            hold,
+            received: Instant::now(),
+            watcher: None,
+        };
         let letter = Intake::Letter { reason: "undecodable_amqp", detail: reason.to_owned(), origin };
         self.intake.send(vec![letter]).await.is_ok()
     }

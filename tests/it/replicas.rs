@@ -102,7 +102,7 @@ async fn killing_replicas_under_load_loses_nothing() {
     let replicas: Vec<_> = (0..3).map(|_| replica(&world, SHORT)).collect();
     let mut daemons = Vec::new();
     for replica in &replicas {
-        daemons.push(start(replica).await);
+        daemons.push((replica, start(replica).await));
     }
     world.replays(51);
     let time = seconds(12);
@@ -120,10 +120,9 @@ async fn killing_replicas_under_load_loses_nothing() {
     let mut killed = 0;
     while began.elapsed() < time {
         tokio::time::sleep(Duration::from_secs(2)).await; // the load is what is waited for
-        let victim = random.random_range(0..daemons.len());
-        let replacement = replicas[victim].setup.spawn().expect("starts");
-        let daemon = std::mem::replace(&mut daemons[victim], replacement);
-        daemon.end(Signal::Kill).await.expect("killed");
+        let (replica, victim) = daemons.swap_remove(random.random_range(0..daemons.len()));
+        victim.end(Signal::Kill).await.expect("killed");
+        daemons.push((replica, replica.setup.spawn().expect("starts")));
         killed += 1;
     }
     let progress = world.stack.fleet().phase_end().await;
@@ -138,7 +137,7 @@ async fn killing_replicas_under_load_loses_nothing() {
     );
     world.apply(create("fresh"));
     world.equal().await;
-    for mut daemon in daemons {
+    for (_, mut daemon) in daemons {
         daemon.ready().await.expect("alive");
         daemon.stop().await.expect("exit code 0");
     }
