@@ -104,7 +104,7 @@ impl Outside {
             None => cosmos::Access::Token(Arc::clone(&credential)),
         };
         let store = CosmosStore::connect(&cosmos_options(settings), access).await?;
-        let checkpoints = checkpoints::open(&settings.checkpoint.store).await?;
+        let checkpoints = checkpoints::open(&settings.checkpoint.store, &credential).await?;
         let dead_letters = FileDeadLetters::open(&settings.dead_letters).await.map_err(|reason| {
             let config::DeadLetters::File { path } = &settings.dead_letters;
             Error::DeadLetters { place: path.display().to_string(), reason }
