@@ -335,7 +335,7 @@ fn without_url(error: azure_core::Error) -> azure_core::Error {
     azure_core::Error::with_message(error.kind().clone(), redact(&one_line(&error)))
 }
 
-/// Text without the value of any signature.
+/// Text without any signature: of URLs that hold one, the whole query goes, of other text its value.
 fn redact(text: &str) -> String {
     const NAME: &str = "sig=";
     let mut redacted = String::with_capacity(text.len());
@@ -343,11 +343,13 @@ fn redact(text: &str) -> String {
     // ASCII lower-casing keeps all positions.
     while let Some(at) = rest.to_ascii_lowercase().find(NAME) {
         let (before, value) = rest.split_at(at + NAME.len());
-        redacted.push_str(before);
+        let ends = |character: char| character.is_whitespace() || "()<>[]{}\"'`,;".contains(character);
+        // Up to the query's beginning, where it is one without a break until here.
+        let query = before.rfind('?').filter(|begin| !before[*begin..].contains(ends));
+        redacted.push_str(query.map_or(before, |begin| &before[..=begin]));
         redacted.push_str(config::REDACTED);
-        let end = value
-            .find(|character: char| !(character.is_ascii_alphanumeric() || "%+/=-_.~".contains(character)));
-        rest = &value[end.unwrap_or(value.len())..];
+        let ends = |character: char| ends(character) || (query.is_none() && character == '&');
+        rest = &value[value.find(ends).unwrap_or(value.len())..];
     }
     redacted + rest
 }
@@ -379,9 +381,14 @@ mod tests {
     fn no_signature_survives_redaction() {
         for (text, expected) in [
             ("nothing", "nothing"),
-            ("https://a/c?sv=1&sig=ab%2Bc%3D&se=2", "https://a/c?sv=1&sig=[redacted]&se=2"),
-            ("url (https://a/c?SIG=abc) sig=x", "url (https://a/c?SIG=[redacted]) sig=[redacted]"),
+            ("https://a/c?sv=1&sig=ab%2Bc%3D&se=2", "https://a/c?[redacted]"),
+            ("url (https://a/c?SIG=abc): x? sig=x", "url (https://a/c?[redacted]): x? sig=[redacted]"),
+            (
+                "\"https://a/c?sig=x\"/\"https://b/c?sig=y\"",
+                "\"https://a/c?[redacted]\"/\"https://b/c?[redacted]\"",
+            ),
             ("ä sig=", "ä sig=[redacted]"),
+            ("sv=1&sig=x&se=2", "sv=1&sig=[redacted]&se=2"),
         ] {
             assert_eq!(redact(text), expected);
         }
