@@ -1,6 +1,7 @@
 //! Adapters translate between the ports and the outside world. SDK types stop here; an adapter has no `if`
 //! about twins.
 
+pub mod blob;
 pub mod checkpoints;
 pub mod cosmos;
 pub mod credential;

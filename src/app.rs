@@ -102,7 +102,7 @@ impl Outside {
     async fn connect(settings: &Settings) -> Result<Self, Error> {
         let credential = credential::connect(&settings.credential.identity)?;
         let store = connect_store(settings, Arc::clone(&credential)).await?;
-        let checkpoints = checkpoints::open(&settings.checkpoint.store).await?;
+        let checkpoints = checkpoints::open(&settings.checkpoint.store, &credential).await?;
         let dead_letters = FileDeadLetters::open(&settings.dead_letters)
             .await
             .map_err(|reason| dead_letters_error(settings, reason))?;

@@ -26,8 +26,8 @@ pub use human::{parse_duration, parse_size};
 pub use problem::{Error, Origin, Problem};
 pub use secret::{REDACTED, Secret};
 pub use settings::{
-    Cache, Checkpoint, CheckpointStore, Cosmos, Credential, DeadLetters, Document, EventHubs, Http, Identity,
-    LogFormat, OnInvalid, Router, Settings, Shutdown, Start, Telemetry,
+    Blob, Cache, Checkpoint, CheckpointStore, Cosmos, Credential, DeadLetters, Document, EventHubs, Http,
+    Identity, Lease, LogFormat, OnInvalid, Router, Settings, Shutdown, Start, Telemetry,
 };
 
 /// One line of the effective configuration.
@@ -88,13 +88,25 @@ fn effective(layers: &load::Layers) -> Vec<Effective> {
         .iter()
         .map(|(key, value)| Effective {
             key: key.clone(),
-            value: match raw::SECRETS.contains(&key.as_str()) {
-                true => Secret::new(value.text.clone()).to_string(),
-                false => value.text.clone(),
-            },
+            value: shown(key, &value.text),
             origin: value.origin.clone(),
         })
         .collect()
+}
+
+/// A value as people may see it.
+fn shown(key: &str, text: &str) -> String {
+    if key == raw::CONTAINER_URL {
+        // Which container it is, people have to see; only its signature is secret.
+        match text.split_once('?') {
+            Some((address, _)) => format!("{address}?{REDACTED}"),
+            None => text.to_owned(),
+        }
+    } else if raw::SECRETS.contains(&key) {
+        Secret::new(text).to_string()
+    } else {
+        text.to_owned()
+    }
 }
 
 /// The environment of this process, for [`Settings::load`].

@@ -68,6 +68,12 @@ pub(crate) struct Up {
     /// The only token that the broker accepts; without it any token will do.
     #[arg(long)]
     token: Option<String>,
+    /// Blob storage as well: Azurite, from npm. Needs Node.js.
+    #[arg(long)]
+    azurite: bool,
+    /// Port of Azurite; 0 takes a free one.
+    #[arg(long, default_value_t = 0, requires = "azurite")]
+    azurite_port: u16,
 }
 
 #[derive(Debug, Args)]
@@ -150,6 +156,8 @@ impl Up {
             iothub: devkit::iothub::Options { name: self.iothub_name, ..defaults.iothub },
             throughput: self.throughput,
             token: self.token,
+            azurite: self.azurite,
+            blobs: at(self.azurite_port),
             ..defaults
         })
         .await?;

@@ -232,12 +232,18 @@ fn free_port() -> io::Result<u16> {
 fn configuration(endpoints: &Endpoints, directory: &Path, port: u16) -> String {
     let quoted = |text: &str| serde_json::Value::from(text).to_string(); // JSON strings are TOML strings
     let path = |name: &str| quoted(&directory.join(name).to_string_lossy());
+    let checkpoints = match &endpoints.checkpoint_container_url {
+        Some(url) => {
+            format!("[blob]\ncontainer_url = {}\n[checkpoint]\nstore = \"blob\"\n", quoted(url))
+        }
+        None => format!("[checkpoint]\nstore = \"file\"\npath = {}\n", path("checkpoints")),
+    };
     format!(
         "[eventhubs]\nnamespace = {}\nendpoint = {}\n\
          [eventhubs.lifecycle]\nhub = {}\n[eventhubs.twin_changes]\nhub = {}\n\
          [credential]\nkind = \"emulator\"\ntoken = {}\n\
          [cosmos]\nendpoint = {}\nkey = {}\ndatabase = {}\ncontainer = {}\n\
-         [checkpoint]\nstore = \"file\"\npath = {}\n[dead_letters]\npath = {}\n\
+         {checkpoints}[dead_letters]\npath = {}\n\
          [http]\nlisten = \"127.0.0.1:{port}\"\n",
         quoted(&endpoints.namespace),
         quoted(&endpoints.eventhubs),
@@ -248,7 +254,6 @@ fn configuration(endpoints: &Endpoints, directory: &Path, port: u16) -> String {
         quoted(&endpoints.cosmos_key),
         quoted(&endpoints.database),
         quoted(&endpoints.container),
-        path("checkpoints"),
         path("dead-letters"),
     )
 }

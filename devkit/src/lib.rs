@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`broker`] | Event Hubs over AMQP 1.0 |
 //! | [`cosmos`] | Cosmos DB: the SDK's own in-memory emulator over HTTP |
+//! | [`azurite`] | Azure Blob Storage: Microsoft's emulator as a child process |
 //! | [`iothub`] | IoT Hub: identities, twins and the routes that emit events (plain state, no I/O) |
 //! | [`fleet`] | devices that register, change and leave |
 //! | [`verify`] | the judge: compares every document with the hub's twin |
@@ -11,6 +12,7 @@
 //! | [`daemon`], [`metrics`] | an operator: runs the twinsync binary against a stack and reads its metrics |
 //! | [`stack`] | one process that holds all of these |
 
+pub mod azurite;
 pub mod broker;
 pub mod control;
 pub mod cosmos;
@@ -19,5 +21,6 @@ pub mod fleet;
 pub mod iothub;
 pub mod javascript;
 pub mod metrics;
+pub mod npm;
 pub mod stack;
 pub mod verify;

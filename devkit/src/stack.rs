@@ -1,4 +1,5 @@
-//! One process that holds the whole local Azure: broker, Cosmos DB, hub and control port.
+//! One process that holds the whole local Azure: broker, Cosmos DB, hub and control port; and Azurite beside it where
+//! somebody asks for it.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -8,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    azurite::{self, Azurite, Validity},
     broker::{self, Broker},
     control, cosmos, fleet, iothub,
 };
@@ -18,6 +20,9 @@ use route::BrokerRoute;
 
 /// How often updates that a coalescing fault holds back are sent, if no later update took them along.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The container for checkpoints and dead letters. The daemon creates it.
+const CONTAINER: &str = "twinsync";
 
 /// What to start, and where. Port 0 takes a free one.
 #[derive(Clone, Debug)]
@@ -46,6 +51,10 @@ pub struct Options {
     pub verify_cosmos_key: bool,
     /// Provisioned throughput of the container, in request units per second; absent: no throttling.
     pub throughput: Option<u64>,
+    /// Whether there is blob storage: Azurite, which needs Node.js and npm.
+    pub azurite: bool,
+    /// The address of blob storage.
+    pub blobs: SocketAddr,
 }
 
 impl Default for Options {
@@ -65,6 +74,8 @@ impl Default for Options {
             container: cosmos.container,
             verify_cosmos_key: true,
             throughput: None,
+            azurite: false,
+            blobs: free,
         }
     }
 }
@@ -94,6 +105,10 @@ pub struct Endpoints {
     pub control: String,
     /// A token that the broker accepts.
     pub token: String,
+    /// The blob container for checkpoints and dead letters with a signature for it, where there is blob storage. The
+    /// signature allows creating the container, and opens nothing but this process's Azurite.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_container_url: Option<String>,
 }
 
 /// Why the stack could not start.
@@ -117,6 +132,9 @@ pub enum Error {
         #[source]
         source: cosmos::Error,
     },
+    /// Blob storage.
+    #[error("cannot start blob storage")]
+    Azurite(#[from] azurite::Error),
     /// The control port.
     #[error("cannot listen on {address} for the control port")]
     Control {
@@ -132,6 +150,7 @@ pub enum Error {
 pub(crate) struct Parts {
     pub(crate) broker: Arc<Broker>,
     pub(crate) cosmos: cosmos::Server,
+    pub(crate) azurite: Option<Azurite>,
     pub(crate) hub: Arc<iothub::Service>,
     pub(crate) fleet: fleet::Runner,
     pub(crate) endpoints: Endpoints,
@@ -155,6 +174,11 @@ impl Stack {
         let control_error = |source| Error::Control { address: options.control, source };
         let listener = tokio::net::TcpListener::bind(options.control).await.map_err(control_error)?;
         let control = listener.local_addr().map_err(control_error)?;
+        // First, because what was started before it would have to be stopped again.
+        let azurite = match options.azurite {
+            true => Some(Azurite::start(options.blobs).await?),
+            false => None,
+        };
         let cosmos_key = STANDARD.encode("the account key of a local devkit, which guards nothing");
         let cosmos = cosmos::Server::start(cosmos::Options {
             listen: options.cosmos,
@@ -185,12 +209,16 @@ impl Stack {
             iothub_name: options.iothub.name.clone(),
             control: format!("http://{control}"),
             token: options.token.unwrap_or_else(|| "devkit".to_owned()),
+            checkpoint_container_url: azurite
+                .as_ref()
+                .map(|azurite| azurite.account_url(CONTAINER, Validity::Good)),
         };
         let route = Arc::new(BrokerRoute::new(Arc::clone(&broker)));
         let hub = Arc::new(iothub::Service::new(options.iothub, options.hubs, route));
         let parts = Arc::new(Parts {
             broker,
             cosmos,
+            azurite,
             fleet: fleet::Runner::new(Arc::clone(&hub)),
             hub,
             endpoints,
@@ -217,6 +245,11 @@ impl Stack {
     /// Cosmos DB: its counters and faults.
     pub fn cosmos(&self) -> &cosmos::Server {
         &self.parts.cosmos
+    }
+
+    /// Blob storage, where [`Options::azurite`] asked for it.
+    pub fn azurite(&self) -> Option<&Azurite> {
+        self.parts.azurite.as_ref()
     }
 
     /// The Event Hubs broker.
@@ -262,6 +295,15 @@ impl Stack {
         }
         self.parts.broker.stop().await;
         self.parts.cosmos.stop().await;
+        if let Some(azurite) = &self.parts.azurite
+            && let Err(error) = azurite.stop().await
+        {
+            // Its process is killed when the value goes.
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "azurite could not be stopped in an orderly way"
+            );
+        }
     }
 }
 

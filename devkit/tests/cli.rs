@@ -96,6 +96,7 @@ fn bad_arguments_are_told_in_one_line() {
         &["up", "--partitions", "0"][..],
         &["up", "--cosmos-port", "70000"],
         &["up", "--throughput", "10"],
+        &["up", "--azurite-port", "10000"],
         &["sideways"],
         &["verify"],
         &["fleet", "--control", "not a url"],
@@ -104,4 +105,12 @@ fn bad_arguments_are_told_in_one_line() {
         assert_eq!((code, out.as_str(), err.lines().count()), (Some(2), "", 1), "{arguments:?}: {err}");
         assert!(err.starts_with("devkit: ") && err.len() > 20, "{err}");
     }
+}
+
+#[test]
+fn blob_storage_without_node_says_what_to_install() {
+    let output = devkit(&["up", "--azurite"]).env("PATH", "/nowhere").output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), error.lines().count()), (Some(2), 1), "{error}");
+    assert!(error.contains("node is not installed: Azurite") && error.contains("nodejs and npm"), "{error}");
 }

@@ -4,27 +4,39 @@
 //! |---|---|---|
 //! | `memory` | trials and tests: the SDK's own | no |
 //! | `file` | one replica with a disk | yes |
+//! | `blob` | any number of replicas | yes |
 //!
 //! Damaged data is an error with a code, never "no checkpoint": starting over by mistake is the worse fault.
 
+mod blob;
 mod file;
 
 use std::{io, path::PathBuf, sync::Arc};
 
-use azure_core::error::ErrorKind;
+use azure_core::{credentials::TokenCredential, error::ErrorKind};
 use azure_messaging_eventhubs::{CheckpointStore, InMemoryCheckpointStore};
 
-pub use self::file::FileStore;
-use crate::config;
+pub use self::{blob::BlobStore, file::FileStore};
+use crate::{
+    adapters::blob::{self as storage, Container},
+    config,
+};
 
-/// Opens the configured store.
+/// Opens the configured store; `credential` is for a container whose URL holds no signature.
 ///
 /// # Errors
-/// The directory cannot be used, or another process uses it.
-pub async fn open(store: &config::CheckpointStore) -> Result<Arc<dyn CheckpointStore>, Error> {
+/// The directory cannot be used, or another process uses it; the container cannot be used.
+pub async fn open(
+    store: &config::CheckpointStore,
+    credential: &Arc<dyn TokenCredential>,
+) -> Result<Arc<dyn CheckpointStore>, Error> {
     match store {
         config::CheckpointStore::Memory => Ok(Arc::new(InMemoryCheckpointStore::new())),
         config::CheckpointStore::File { path } => Ok(Arc::new(FileStore::open(path.clone()).await?)),
+        config::CheckpointStore::Blob(settings) => {
+            let container = Container::open(settings, Arc::clone(credential)).await?;
+            Ok(Arc::new(BlobStore::new(container)?))
+        }
     }
 }
 
@@ -73,6 +85,9 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// The blob container cannot be used.
+    #[error(transparent)]
+    Blob(#[from] storage::Error),
 }
 
 impl Error {
@@ -83,6 +98,7 @@ impl Error {
             Self::Damaged { .. } => "CHECKPOINT_DAMAGED",
             Self::Io { .. } => "CHECKPOINT_IO",
             Self::Refused { .. } => "CHECKPOINT_REFUSED",
+            Self::Blob(error) => error.code(),
         }
     }
 
@@ -94,7 +110,8 @@ impl Error {
 
 impl From<Error> for azure_core::Error {
     fn from(error: Error) -> Self {
-        let kind = match error {
+        let kind = match &error {
+            Error::Blob(error) => error.kind(),
             Error::Damaged { .. } => ErrorKind::DataConversion,
             Error::Io { .. } => ErrorKind::Io,
             Error::InUse { .. } | Error::Refused { .. } => ErrorKind::Other,
@@ -115,6 +132,11 @@ mod tests {
             Error::Damaged { path: path.clone(), reason: "it is empty".into() },
             Error::Io { operation: "read", path, source: io::ErrorKind::StorageFull.into() },
             Error::Refused { what: "a checkpoint", reason: "it is empty".into() },
+            Error::Blob(storage::Error::Unavailable {
+                operation: "list checkpoints",
+                place: "x".into(),
+                reason: "y".into(),
+            }),
         ] {
             let code = error.code();
             let page = format!("{}/docs/errors/{code}.md", env!("CARGO_MANIFEST_DIR"));

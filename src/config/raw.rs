@@ -16,10 +16,12 @@ pub struct Raw {
     pub eventhubs: EventHubs,
     pub credential: Credential,
     pub cosmos: Cosmos,
+    pub blob: Blob,
     pub document: Document,
     pub router: Router,
     pub cache: Cache,
     pub checkpoint: Checkpoint,
+    pub lease: Lease,
     pub dead_letters: DeadLetters,
     pub http: Http,
     pub telemetry: Telemetry,
@@ -77,6 +79,15 @@ pub struct Cosmos {
     pub concurrency_max: String,
 }
 
+/// `[blob]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents every key, in one place")]
+pub struct Blob {
+    pub container_url: Secret,
+    pub api_version: String,
+}
+
 /// `[document]`
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -117,6 +128,15 @@ pub struct Checkpoint {
     pub on_invalid: String,
 }
 
+/// `[lease]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents every key, in one place")]
+pub struct Lease {
+    pub duration: String,
+    pub renew_interval: String,
+}
+
 /// `[dead_letters]`
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -151,5 +171,9 @@ pub struct Shutdown {
     pub drain_timeout: String,
 }
 
+/// The one secret of which all but the signature may be shown, once it is known to be a URL.
+pub(super) const CONTAINER_URL: &str = "blob.container_url";
+
 /// Keys whose values are never shown. A test holds this list and the `Secret` fields above together.
-pub(super) const SECRETS: [&str; 3] = ["credential.client_secret", "credential.token", "cosmos.key"];
+pub(super) const SECRETS: [&str; 4] =
+    [CONTAINER_URL, "credential.client_secret", "credential.token", "cosmos.key"];

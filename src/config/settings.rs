@@ -24,6 +24,8 @@ pub struct Settings {
     pub cache: Cache,
     /// Where progress is kept.
     pub checkpoint: Checkpoint,
+    /// How replicas share the partitions.
+    pub lease: Lease,
     /// Where events go that can never be applied.
     pub dead_letters: DeadLetters,
     /// Health and metrics over HTTP.
@@ -198,6 +200,27 @@ pub enum CheckpointStore {
         /// The directory.
         path: PathBuf,
     },
+    /// A blob container, for any number of replicas.
+    Blob(Blob),
+}
+
+/// A container of Azure Blob Storage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blob {
+    /// The container's URL, without a slash at its end; with a signature (SAS) as its query, which takes the place of
+    /// the credential.
+    pub container_url: Secret,
+    /// Version of the service's API; `None`: the SDK's.
+    pub api_version: Option<String>,
+}
+
+/// How replicas share the partitions.
+#[derive(Debug, Clone)]
+pub struct Lease {
+    /// How long an ownership lasts that is not renewed; at least three times the interval.
+    pub duration: Duration,
+    /// How often ownerships are renewed and looked at.
+    pub renew_interval: Duration,
 }
 
 /// What to do with a checkpoint that does not fit its partition.

@@ -69,6 +69,8 @@ fn a_minimal_configuration_has_the_documented_defaults() {
     assert_eq!(settings.router.linger, Duration::ZERO);
     assert_eq!(settings.router.max_in_flight_bytes, 128 << 20);
     assert_eq!(settings.checkpoint.on_invalid, OnInvalid::Stop);
+    assert_eq!(settings.lease.duration, Duration::from_secs(30));
+    assert_eq!(settings.lease.renew_interval, Duration::from_secs(5));
     assert_eq!(settings.http.listen, Some("127.0.0.1:8080".parse().unwrap()));
 }
 
@@ -183,7 +185,22 @@ fn values_that_are_commonly_mistaken_say_what_to_write() {
         ("COSMOS__CONCURRENCY_MAX", "many", "whole number"),
         ("DOCUMENT__TOMBSTONE_TTL", "1500ms", "whole seconds"),
         ("ROUTER__MAX_IN_FLIGHT_BYTES", "1KiB", "raise it"),
-        ("CHECKPOINT__STORE", "blob", "later version"),
+        ("CHECKPOINT__STORE", "blob", "https://contoso.blob.core.windows.net/twinsync"),
+        ("BLOB__CONTAINER_URL", "https://c.blob.core.windows.net/", "name of a container"),
+        ("BLOB__CONTAINER_URL", "https://c.blob.core.windows.net/Twins", "lower-case"),
+        ("BLOB__CONTAINER_URL", "c.blob.core.windows.net/twins", "is not a URL"),
+        ("BLOB__CONTAINER_URL", "ftp://c/twins?sig=c2VjcmV0", "is not an https address"),
+        ("BLOB__CONTAINER_URL", "https://u:c2VjcmV0@c/twins", "user or password"),
+        ("BLOB__CONTAINER_URL", "https://c/twins?sp=rl&se=c2VjcmV0", "sig= is missing"),
+        ("BLOB__CONTAINER_URL", "https://c/twins/x?sr=b&sig=c2VjcmV0", "name of a container"),
+        ("BLOB__CONTAINER_URL", "https://c/twins?sr=b&sig=c2VjcmV0", "single blob"),
+        ("BLOB__CONTAINER_URL", "http://storage/a/twins?sig=c2VjcmV0", "signature to the network"),
+        ("BLOB__CONTAINER_URL", "http://127.0.0.1/a/twins", "append a SAS"),
+        ("BLOB__CONTAINER_URL", "AccountName=c;AccountKey=c2VjcmV0", "connection string"),
+        ("BLOB__API_VERSION", "latest", "2025-11-05"),
+        ("LEASE__DURATION", "14s", "3 times lease.renew_interval"),
+        ("LEASE__RENEW_INTERVAL", "11s", "3 times"),
+        ("LEASE__RENEW_INTERVAL", "0s", "longer than nothing"),
         ("CHECKPOINT__INTERVAL", "0s", "longer than nothing"),
         ("HTTP__LISTEN", "8080", "IP address with a port"),
         ("TELEMETRY__LOG_FILTER", "twinsync=loud", "not a log filter"),
@@ -239,6 +256,40 @@ fn real_tokens_never_travel_in_the_clear_and_emulator_tokens_never_to_azure() {
     ];
     let settings = load_with(&[], &complete).unwrap();
     assert!(!settings.cosmos.binary_encoding, "auto is off for an emulator's host");
+}
+
+#[test]
+fn a_container_is_named_with_or_without_signature_and_shown_without() {
+    let with = |url: &str, extra: &[(&str, &str)]| {
+        let own = [("TWINSYNC__BLOB__CONTAINER_URL", url), ("TWINSYNC__CHECKPOINT__STORE", "blob")];
+        load_with(&[], &[&own[..], extra].concat()).unwrap()
+    };
+    let shown = |settings: &Settings| {
+        let line = settings.effective().iter().find(|line| line.key == "blob.container_url").unwrap();
+        line.value.clone()
+    };
+    let url = |settings: &Settings| match &settings.checkpoint.store {
+        CheckpointStore::Blob(blob) => blob.container_url.expose().to_owned(),
+        other => panic!("{other:?}"),
+    };
+    let settings =
+        with("https://c.blob.core.windows.net/twins/", &[("TWINSYNC__BLOB__API_VERSION", "2025-11-05")]);
+    assert_eq!(url(&settings), "https://c.blob.core.windows.net/twins", "no slash at the end");
+    assert_eq!(shown(&settings), "https://c.blob.core.windows.net/twins/");
+    let settings = with("https://c.blob.core.windows.net/twins/?sv=1&sig=c2VjcmV0%3D", &[]);
+    assert_eq!(url(&settings), "https://c.blob.core.windows.net/twins?sv=1&sig=c2VjcmV0%3D");
+    assert_eq!(shown(&settings), "https://c.blob.core.windows.net/twins/?[redacted]");
+    assert!(!format!("{settings:?}").contains("c2VjcmV0"));
+    // An emulator in another container of a compose file.
+    let emulated = [
+        ("TWINSYNC__CREDENTIAL__KIND", "emulator"),
+        ("TWINSYNC__CREDENTIAL__TOKEN", "t"),
+        ("TWINSYNC__EVENTHUBS__ENDPOINT", "amqp://broker:5672"),
+        ("TWINSYNC__COSMOS__KEY", "c2VjcmV0"),
+    ];
+    with("http://storage:10000/devstoreaccount1/twins?sig=x", &emulated);
+    let error = refused(&[&emulated[..], &[("TWINSYNC__BLOB__CONTAINER_URL", "https://c/twins")]].concat());
+    assert!(error.contains("means nothing to this account"), "{error}");
 }
 
 #[test]

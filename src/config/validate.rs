@@ -21,8 +21,8 @@ use super::{
     raw::{self, Raw},
     secret::Secret,
     settings::{
-        Cache, Checkpoint, CheckpointStore, Cosmos, Credential, DeadLetters, Document, EventHubs, Http,
-        Identity, LogFormat, OnInvalid, Router, Settings, Shutdown, Start, Telemetry,
+        Blob, Cache, Checkpoint, CheckpointStore, Cosmos, Credential, DeadLetters, Document, EventHubs, Http,
+        Identity, Lease, LogFormat, OnInvalid, Router, Settings, Shutdown, Start, Telemetry,
     },
 };
 use crate::domain::id::DocumentIdScheme;
@@ -36,6 +36,9 @@ const REQUEST_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 /// More than this many requests at once only queue inside the SDK's connections.
 const CONCURRENCY_MAX: u32 = 1024;
 
+/// A lease that lasts less than this many renewals is lost by a single slow answer.
+const LEASE_INTERVALS_MIN: u32 = 3;
+
 /// Settings without their listing, or the problems.
 pub(super) fn settings(raw: &Raw, layers: &Layers) -> (Option<Settings>, Vec<Problem>) {
     let mut check = Check { layers, problems: Vec::new() };
@@ -46,7 +49,9 @@ pub(super) fn settings(raw: &Raw, layers: &Layers) -> (Option<Settings>, Vec<Pro
     let document = check.document(&raw.document);
     let router = check.router(&raw.router, document.as_ref());
     let cache = check.parse("cache.max_bytes", &raw.cache.max_bytes, human::parse_size);
-    let checkpoint = check.checkpoint(&raw.checkpoint);
+    let blob = check.blob(&raw.blob, identity);
+    let checkpoint = check.checkpoint(&raw.checkpoint, blob.as_ref());
+    let lease = check.lease(&raw.lease);
     let dead_letters = check.dead_letters(&raw.dead_letters);
     let listen = check.parse("http.listen", &raw.http.listen, listen);
     let telemetry = check.telemetry(&raw.telemetry);
@@ -61,6 +66,7 @@ pub(super) fn settings(raw: &Raw, layers: &Layers) -> (Option<Settings>, Vec<Pro
             router: router?,
             cache: Cache { max_bytes: cache? },
             checkpoint: checkpoint?,
+            lease: lease?,
             dead_letters: dead_letters?,
             http: Http { listen: listen? },
             telemetry: telemetry?,
@@ -277,7 +283,62 @@ impl Check<'_> {
         })
     }
 
-    fn checkpoint(&mut self, raw: &raw::Checkpoint) -> Option<Checkpoint> {
+    /// The container: `Some(None)` where none is named, `None` where it is wrong.
+    fn blob(&mut self, raw: &raw::Blob, identity: Option<&Identity>) -> Option<Option<Blob>> {
+        let api_version = self.optional("blob.api_version", &raw.api_version, api_version);
+        let url = self.optional("blob.container_url", raw.container_url.expose(), container_url)?;
+        let Some(url) = url else {
+            return api_version.map(|_| None);
+        };
+        let signed = url.query().is_some();
+        let emulated = matches!(identity, Some(Identity::Emulator { .. }));
+        match url.scheme() {
+            "http" if !is_loopback(&url) && !emulated => {
+                self.problem(
+                    "blob.container_url",
+                    "http would show the signature to the network: use https; http is for loopback addresses and for \
+                     credential.kind = \"emulator\"",
+                );
+                return None;
+            }
+            "http" if !signed => {
+                self.problem(
+                    "blob.container_url",
+                    "has no signature, and http would show a real token to the network: append a SAS, or use https",
+                );
+                return None;
+            }
+            _ if !signed && emulated => {
+                self.problem(
+                    "blob.container_url",
+                    "has no signature, and the emulator's fixed token means nothing to this account: append a SAS, or \
+                     use another credential.kind",
+                );
+                return None;
+            }
+            _ => {}
+        }
+        Some(Some(Blob { container_url: Secret::new(url), api_version: api_version? }))
+    }
+
+    fn lease(&mut self, raw: &raw::Lease) -> Option<Lease> {
+        let duration = self.parse("lease.duration", &raw.duration, positive_duration);
+        let renew_interval = self.parse("lease.renew_interval", &raw.renew_interval, positive_duration);
+        let (duration, renew_interval) = (duration?, renew_interval?);
+        if duration < renew_interval.saturating_mul(LEASE_INTERVALS_MIN) {
+            self.problem(
+                "lease.duration",
+                format!(
+                    "is less than {LEASE_INTERVALS_MIN} times lease.renew_interval, so that one failed renewal could \
+                     cost the partition: raise it, or lower the interval"
+                ),
+            );
+            return None;
+        }
+        Some(Lease { duration, renew_interval })
+    }
+
+    fn checkpoint(&mut self, raw: &raw::Checkpoint, blob: Option<&Option<Blob>>) -> Option<Checkpoint> {
         #[derive(Clone, Copy)]
         enum Kind {
             Memory,
@@ -304,11 +365,13 @@ impl Check<'_> {
                 CheckpointStore::File { path: self.parse("checkpoint.path", &raw.path, directory)? }
             }
             Kind::Blob => {
-                self.problem(
-                    "checkpoint.store",
-                    "\"blob\" comes with a later version of twinsync: use \"file\" and one replica until then",
-                );
-                return None;
+                let message = "is needed for checkpoint.store = \"blob\": write e.g. \
+                               \"https://contoso.blob.core.windows.net/twinsync\"";
+                CheckpointStore::Blob(self.present(
+                    "blob.container_url",
+                    blob?.clone(),
+                    message.to_owned(),
+                )?)
             }
         };
         Some(Checkpoint { store, interval: interval?, on_invalid: on_invalid? })
@@ -502,6 +565,62 @@ fn cosmos_endpoint(text: &str, local: impl Fn(&Url) -> bool) -> Result<Url, Stri
              AZURE_COSMOS_EMULATOR_HOST={host} as well"
         )),
         (_, _) => Err(format!("{text:?} is not an https address: {EXAMPLE}")),
+    }
+}
+
+/// Nothing of the text is repeated: it may hold a signature or a key.
+fn container_url(text: &str) -> Result<Url, String> {
+    const EXAMPLE: &str = "write e.g. \"https://contoso.blob.core.windows.net/twinsync\"";
+    let lower = text.to_ascii_lowercase();
+    if lower.contains("accountkey=") || lower.contains("sharedaccesssignature=") {
+        return Err(format!("is a connection string: {EXAMPLE}, with a SAS behind it or with [credential]"));
+    }
+    let mut url = Url::parse(text).map_err(|error| format!("is not a URL ({error}): {EXAMPLE}"))?;
+    if !matches!(url.scheme(), "https" | "http") || url.host_str().is_none_or(str::is_empty) {
+        return Err(format!("is not an https address: {EXAMPLE}"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(format!("holds a user or password: {EXAMPLE}"));
+    }
+    // A slash at the end would put all blobs below a name that begins with one.
+    let path = url.path().trim_end_matches('/').to_owned();
+    let container = path.rsplit('/').next().unwrap_or_default();
+    if !is_container_name(container) {
+        return Err(format!(
+            "does not end with the name of a container (3 to 63 lower-case letters, digits and single hyphens): {EXAMPLE}"
+        ));
+    }
+    url.set_path(&path);
+    url.set_fragment(None);
+    let of_blob = url.query_pairs().any(|(name, value)| name == "sr" && value == "b");
+    let signed = url.query_pairs().any(|(name, value)| name == "sig" && !value.is_empty());
+    match url.query() {
+        Some(_) if of_blob => Err("has the SAS of a single blob: make one for the container".to_owned()),
+        Some(_) if !signed => {
+            Err("has a query that is no SAS (sig= is missing): copy it whole, or leave it out".to_owned())
+        }
+        Some(_) | None => Ok(url),
+    }
+}
+
+/// Rules of Azure Storage for names of containers.
+fn is_container_name(name: &str) -> bool {
+    let characters = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (3..=63).contains(&name.len())
+        && name.bytes().all(characters)
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+        && !name.contains("--")
+}
+
+/// Versions of Azure Storage's API are days, such as 2025-11-05.
+fn api_version(text: &str) -> Result<String, String> {
+    let shape =
+        |(at, byte): (usize, u8)| if matches!(at, 4 | 7) { byte == b'-' } else { byte.is_ascii_digit() };
+    if text.len() == 10 && text.bytes().enumerate().all(shape) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{text:?} is not a version: write a day such as \"2025-11-05\""))
     }
 }
 

@@ -3,6 +3,8 @@
 //! The figure that counts in every test is that no document differs from the hub's twin.
 
 mod bad_input;
+mod blob;
+mod blob_restart;
 mod checkpoint;
 mod command_line;
 mod dead_letters;

@@ -1,0 +1,221 @@
+//! Azure Blob Storage: Microsoft's Azurite as a child process, on loopback and without telemetry.
+//!
+//! What was stored outlives [`Azurite::stop`] and [`Azurite::restart`], as an outage of the service would leave it; it
+//! is gone with the value itself. The child ends with this process, whatever becomes of it: its standard input closes.
+
+mod sas;
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    process::{Child, Command},
+    sync::Mutex,
+};
+
+use crate::npm::{self, Package};
+
+pub use sas::{Permissions, Validity};
+
+/// What `devkit/azurite` consists of, without installed packages.
+const PACKAGE: Package = Package {
+    name: "azurite",
+    purpose: "Azurite, the storage emulator,",
+    files: &[".npmrc", "package-lock.json", "package.json", "run.cjs"],
+};
+
+/// How long Azurite may take until it listens, and until it has written what it holds and ended.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// What it prints in front of its address.
+const LISTENING: &str = "successfully listens on ";
+
+/// Why Azurite could not be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// It cannot be installed or started.
+    #[error(transparent)]
+    Npm(#[from] npm::Error),
+    /// There is no place for its data.
+    #[error("cannot create a directory for Azurite's data")]
+    Data(#[source] std::io::Error),
+    /// It ended instead of listening.
+    #[error("Azurite ended with {status} instead of listening on {address}: {stderr}")]
+    Ended {
+        /// Its exit status.
+        status: ExitStatus,
+        /// Where it should listen.
+        address: SocketAddr,
+        /// What it said.
+        stderr: String,
+    },
+    /// It neither listens nor ends.
+    #[error("Azurite did not {operation} within {limit} s", limit = LIMIT.as_secs())]
+    TooLong {
+        /// What it should do.
+        operation: &'static str,
+    },
+    /// The system refused something.
+    #[error("cannot {operation} Azurite")]
+    System {
+        /// What was tried.
+        operation: &'static str,
+        /// Reason given by the system.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A storage account with blobs. Dropping it kills the process and deletes what was stored.
+#[derive(Debug)]
+pub struct Azurite {
+    script: PathBuf,
+    address: SocketAddr,
+    data: TempDir,
+    process: Mutex<Option<Child>>,
+}
+
+impl Azurite {
+    /// Installs Azurite where that was not done before, starts it on `listen` (port 0 takes a free one), and waits until
+    /// it listens.
+    ///
+    /// # Errors
+    /// Node.js or npm are missing, the installation fails, or the address is taken.
+    pub async fn start(listen: SocketAddr) -> Result<Self, Error> {
+        let installed = PACKAGE.provision(&npm::default_directory()).await?;
+        let data = tempfile::Builder::new().prefix("devkit-azurite-").tempdir().map_err(Error::Data)?;
+        let script = installed.join("run.cjs");
+        let (process, address) = spawn(&script, listen, &data).await?;
+        Ok(Self { script, address, data, process: Mutex::new(Some(process)) })
+    }
+
+    /// The account's URL, without a slash at its end: `http://host:port/account`.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}/{}", self.address, sas::ACCOUNT)
+    }
+
+    /// A container's URL with a signature of the whole account, which allows everything, creating the container
+    /// included.
+    pub fn account_url(&self, container: &str, validity: Validity) -> String {
+        format!("{}/{container}?{}", self.endpoint(), sas::account(validity))
+    }
+
+    /// A container's URL with a signature that is good for its blobs only, and cannot create the container.
+    pub fn container_url(&self, container: &str, permissions: Permissions, validity: Validity) -> String {
+        format!("{}/{container}?{}", self.endpoint(), sas::container(container, permissions, validity))
+    }
+
+    /// Stops the service: connections are refused from here on. Does nothing if it is stopped.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub async fn stop(&self) -> Result<(), Error> {
+        // A frozen process could not do it.
+        self.resume().await?;
+        let Some(mut process) = self.process.lock().await.take() else {
+            return Ok(());
+        };
+        // The end of its input asks it to write what it holds and to end.
+        drop(process.stdin.take());
+        match tokio::time::timeout(LIMIT, process.wait()).await {
+            Ok(ended) => ended.map(drop).map_err(|source| Error::System { operation: "wait for", source }),
+            Err(_elapsed) => Err(Error::TooLong { operation: "stop" }),
+        }
+    }
+
+    /// Starts the service again, on the same port and with what was stored before. Stops it first where it runs.
+    ///
+    /// # Errors
+    /// It does not end, or cannot be started again.
+    pub async fn restart(&self) -> Result<(), Error> {
+        self.stop().await?;
+        let (process, _) = spawn(&self.script, self.address, &self.data).await?;
+        *self.process.lock().await = Some(process);
+        Ok(())
+    }
+
+    /// Freezes the service: connections stay open and nothing is answered, until [`Azurite::resume`].
+    ///
+    /// # Errors
+    /// The signal cannot be sent.
+    pub async fn pause(&self) -> Result<(), Error> {
+        self.signal("-STOP", "pause").await
+    }
+
+    /// Lets a frozen service go on.
+    ///
+    /// # Errors
+    /// The signal cannot be sent.
+    pub async fn resume(&self) -> Result<(), Error> {
+        self.signal("-CONT", "resume").await
+    }
+
+    async fn signal(&self, signal: &str, operation: &'static str) -> Result<(), Error> {
+        let Some(id) = self.process.lock().await.as_ref().and_then(Child::id) else {
+            return Ok(());
+        };
+        let kill = Command::new("kill").arg(signal).arg(id.to_string()).status().await;
+        kill.map(drop).map_err(|source| Error::System { operation, source })
+    }
+}
+
+/// Starts the process and waits until it says where it listens.
+async fn spawn(script: &Path, listen: SocketAddr, data: &TempDir) -> Result<(Child, SocketAddr), Error> {
+    let mut process = Command::new("node")
+        .arg(script)
+        .args(["--blobHost", &listen.ip().to_string(), "--blobPort", &listen.port().to_string()])
+        .arg("--location")
+        .arg(data.path())
+        // The account's name is in the path; versions of the API that are newer than Azurite are let through.
+        .args(["--disableProductStyleUrl", "--skipApiVersionCheck", "--disableTelemetry", "--silent"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|source| PACKAGE.not_started("node", source))?;
+    let read = |source| Error::System { operation: "read the output of", source };
+    let Some(stdout) = process.stdout.take() else {
+        return Err(read(std::io::ErrorKind::BrokenPipe.into()));
+    };
+    let mut lines = BufReader::new(stdout).lines();
+    let listening = async {
+        while let Some(line) = lines.next_line().await.map_err(read)? {
+            let url = line.split_once(LISTENING).map(|(_, url)| url.trim());
+            let address = url.and_then(|url| url.strip_prefix("http://")).map(str::parse);
+            if let Some(Ok(address)) = address {
+                return Ok(address);
+            }
+        }
+        let mut stderr = String::new();
+        if let Some(mut output) = process.stderr.take() {
+            output.read_to_string(&mut stderr).await.map_err(read)?;
+        }
+        let status =
+            process.wait().await.map_err(|source| Error::System { operation: "wait for", source })?;
+        let stderr = stderr.split_whitespace().collect::<Vec<_>>().join(" ");
+        Err(Error::Ended { status, address: listen, stderr })
+    };
+    let address = match tokio::time::timeout(LIMIT, listening).await {
+        Ok(address) => address?,
+        Err(_elapsed) => return Err(Error::TooLong { operation: "listen" }),
+    };
+    // A pipe that nobody reads would fill up and stop it.
+    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    if let Some(stderr) = process.stderr.take() {
+        tokio::spawn(async move {
+            let mut lines = BufReader::new(stderr).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                tracing::warn!(line, "azurite complains");
+            }
+        });
+    }
+    Ok((process, address))
+}

@@ -1,0 +1,257 @@
+//! Progress and ownership on blobs, in the layout that the SDKs of all languages share, for any number of replicas.
+//!
+//! ```text
+//! <namespace>/<hub>/<group>/checkpoint/<id>   metadata: sequencenumber, offset
+//! <namespace>/<hub>/<group>/ownership/<id>    metadata: ownerid; a claim is based on the blob's ETag
+//! ```
+//!
+//! The SDK's store (azure_messaging_eventhubs_checkpointstore_blob 0.9) does the writing. Around it stands what it
+//! leaves out: names are lower-cased, as all other SDKs do; the claims of one call do not share their fate; every
+//! request has a limit; errors hold no secret. Checkpoints are read here and not there, because there a single value
+//! that another SDK left empty fails the listing of all partitions.
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use async_trait::async_trait;
+use azure_core::http::{Etag, StatusCode};
+use azure_messaging_eventhubs::{
+    CheckpointStore,
+    models::{Checkpoint, Ownership},
+};
+use azure_messaging_eventhubs_checkpointstore_blob::BlobCheckpointStore;
+use azure_storage_blob::models::{BlobContainerClientListBlobsOptions, BlobItem, ListBlobsIncludeItem};
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::Error;
+use crate::adapters::blob::{self, Container, LIST_LIMIT, REQUEST_LIMIT};
+
+/// Names of a checkpoint's metadata.
+const OFFSET: &str = "offset";
+const SEQUENCE_NUMBER: &str = "sequencenumber";
+
+/// Claims under way at the same time: a round of claims then costs little more than one of them.
+const CONCURRENT_CLAIMS: usize = 16;
+
+/// A [`CheckpointStore`] in a blob container.
+pub struct BlobStore {
+    container: Arc<Container>,
+    inner: Arc<BlobCheckpointStore>,
+}
+
+impl fmt::Debug for BlobStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlobStore").field("container", &self.container).finish_non_exhaustive()
+    }
+}
+
+impl BlobStore {
+    /// A store in `container`. No I/O.
+    ///
+    /// # Errors
+    /// The SDK refuses to make a client.
+    pub fn new(container: Arc<Container>) -> Result<Self, blob::Error> {
+        let inner = BlobCheckpointStore::new(container.new_client()?);
+        Ok(Self { container, inner })
+    }
+
+    /// Claims one partition; `None` where somebody else was faster.
+    async fn claim(&self, claim: &Ownership) -> Result<Option<Ownership>, Error> {
+        let wanted = Ownership {
+            fully_qualified_namespace: claim.fully_qualified_namespace.to_lowercase(),
+            event_hub_name: claim.event_hub_name.to_lowercase(),
+            consumer_group: claim.consumer_group.to_lowercase(),
+            partition_id: claim.partition_id.to_lowercase(),
+            // Nobody's is the empty text, as the other SDKs write it; without the field, they would wait for expiry.
+            owner_id: Some(claim.owner_id.clone().unwrap_or_default()),
+            etag: claim.etag.as_ref().map(quoted),
+            last_modified_time: claim.last_modified_time,
+        };
+        let wanted = [wanted];
+        let request = Box::pin(self.inner.claim_ownership(&wanted));
+        match self.container.call("claim a partition", REQUEST_LIMIT, request).await {
+            Ok(claimed) => Ok(claimed.into_iter().next().map(|claimed| Ownership {
+                etag: claimed.etag.as_ref().map(unquoted),
+                last_modified_time: claimed.last_modified_time,
+                ..claim.clone()
+            })),
+            // Somebody deleted the blob that the claim was based on: as good as lost, the next look tells more.
+            Err(blob::Error::State { status: StatusCode::NotFound, .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The blobs right below `prefix`, each with the rest of its name, in order of their names.
+    async fn list(&self, operation: &'static str, prefix: &str) -> Result<Vec<(String, BlobItem)>, Error> {
+        let blobs = Box::pin(async {
+            let options = BlobContainerClientListBlobsOptions {
+                prefix: Some(prefix.to_owned()),
+                include: Some(vec![ListBlobsIncludeItem::Metadata]),
+                ..Default::default()
+            };
+            self.container.client().list_blobs(Some(options))?.try_collect::<Vec<_>>().await
+        });
+        let blobs = self.container.call(operation, LIST_LIMIT, blobs).await?;
+        let named = blobs.into_iter().filter_map(|blob| {
+            let rest = blob.name.as_deref()?.strip_prefix(prefix)?;
+            // What lies deeper is not of this layout.
+            let partition = Some(rest).filter(|rest| !rest.is_empty() && !rest.contains('/'))?.to_owned();
+            Some((partition, blob))
+        });
+        Ok(named.collect())
+    }
+}
+
+#[async_trait]
+impl CheckpointStore for BlobStore {
+    /// Each claim is a request of its own. A claim that is left out of the answer is not confirmed: somebody else was
+    /// faster, or, where others of the same call came through, its request failed. A failed one may have been applied
+    /// all the same, which the next listing shows.
+    ///
+    /// # Errors
+    /// No claim came through, and at least one request failed.
+    async fn claim_ownership(&self, ownerships: &[Ownership]) -> azure_core::Result<Vec<Ownership>> {
+        let claims = ownerships.iter().map(|claim| self.claim(claim));
+        let results: Vec<_> =
+            stream::iter(claims.collect::<Vec<_>>()).buffered(CONCURRENT_CLAIMS).collect().await;
+        let mut claimed = Vec::new();
+        let mut failure = None;
+        for (claim, result) in ownerships.iter().zip(results) {
+            match result {
+                Ok(confirmed) => claimed.extend(confirmed),
+                Err(error) => {
+                    tracing::debug!(partition = claim.partition_id, %error, "a claim failed");
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+        match failure {
+            Some(error) if claimed.is_empty() => Err(error.into()),
+            Some(_) | None => Ok(claimed),
+        }
+    }
+
+    /// A value that is missing, empty or no number leaves its own field empty and touches no other partition.
+    async fn list_checkpoints(
+        &self,
+        namespace: &str,
+        event_hub_name: &str,
+        consumer_group: &str,
+    ) -> azure_core::Result<Vec<Checkpoint>> {
+        let [lower_namespace, hub, group] =
+            [namespace, event_hub_name, consumer_group].map(str::to_lowercase);
+        let prefix = Checkpoint::get_checkpoint_blob_prefix_name(&lower_namespace, &hub, &group)?;
+        let blobs = self.list("list checkpoints", &prefix).await?;
+        let checkpoints = blobs.into_iter().map(|(partition_id, blob)| {
+            let metadata = metadata(blob);
+            Checkpoint {
+                fully_qualified_namespace: namespace.to_owned(),
+                event_hub_name: event_hub_name.to_owned(),
+                consumer_group: consumer_group.to_owned(),
+                partition_id,
+                offset: metadata.get(OFFSET).filter(|offset| is_position(offset)).cloned(),
+                sequence_number: metadata.get(SEQUENCE_NUMBER).and_then(|number| sequence_number(number)),
+            }
+        });
+        Ok(checkpoints.collect())
+    }
+
+    async fn list_ownerships(
+        &self,
+        namespace: &str,
+        event_hub_name: &str,
+        consumer_group: &str,
+    ) -> azure_core::Result<Vec<Ownership>> {
+        const OWNER: &str = "ownerid";
+        let [lower_namespace, hub, group] =
+            [namespace, event_hub_name, consumer_group].map(str::to_lowercase);
+        let prefix = Ownership::get_ownership_prefix_name(&lower_namespace, &hub, &group)?;
+        let blobs = self.list("list ownerships", &prefix).await?;
+        let ownerships = blobs.into_iter().map(|(partition_id, blob)| {
+            let properties = blob.properties.as_ref();
+            Ownership {
+                fully_qualified_namespace: namespace.to_owned(),
+                event_hub_name: event_hub_name.to_owned(),
+                consumer_group: consumer_group.to_owned(),
+                partition_id,
+                etag: properties.and_then(|properties| properties.etag.as_ref()).map(unquoted),
+                last_modified_time: properties.and_then(|properties| properties.last_modified),
+                owner_id: metadata(blob).remove(OWNER),
+            }
+        });
+        Ok(ownerships.collect())
+    }
+
+    /// Unconditional: versions in the documents make a checkpoint that moves back harmless. One without any position is
+    /// refused: it would erase progress.
+    async fn update_checkpoint(&self, checkpoint: Checkpoint) -> azure_core::Result<()> {
+        let offset = checkpoint.offset.filter(|offset| !offset.is_empty());
+        if offset.is_none() && checkpoint.sequence_number.is_none() {
+            let reason = "it has neither offset nor sequence number".to_owned();
+            return Err(Error::Refused { what: "a checkpoint", reason }.into());
+        }
+        let checkpoint = Checkpoint {
+            fully_qualified_namespace: checkpoint.fully_qualified_namespace.to_lowercase(),
+            event_hub_name: checkpoint.event_hub_name.to_lowercase(),
+            consumer_group: checkpoint.consumer_group.to_lowercase(),
+            partition_id: checkpoint.partition_id.to_lowercase(),
+            offset,
+            sequence_number: checkpoint.sequence_number,
+        };
+        let request = Box::pin(self.inner.update_checkpoint(checkpoint));
+        let written = self.container.call("write a checkpoint", REQUEST_LIMIT, request).await;
+        Ok(written.map_err(Error::from)?)
+    }
+}
+
+/// A blob's metadata with names in lower case: HTTP does not tell them apart, and proxies change them.
+fn metadata(blob: BlobItem) -> HashMap<String, String> {
+    let values = blob.metadata.and_then(|metadata| metadata.values).unwrap_or_default();
+    values.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect()
+}
+
+/// The number, where it is one. Event Hubs counts from 0; other SDKs write the least of all numbers for "unknown".
+fn sequence_number(text: &str) -> Option<i64> {
+    text.trim().parse().ok().filter(|number| *number >= 0)
+}
+
+/// Whether this is the offset of an event. Offsets are opaque, but the words that stand for the ends of a partition are
+/// known, and other SDKs write text with blanks for "none".
+fn is_position(offset: &str) -> bool {
+    !offset.is_empty() && offset != "-1" && !offset.starts_with('@') && !offset.contains(char::is_whitespace)
+}
+
+/// The form in which listings show it, so that two ETags can be compared.
+fn unquoted(etag: &Etag) -> Etag {
+    Etag::from(etag.as_ref().trim_matches('"').to_owned())
+}
+
+/// The form that HTTP asks for in conditions.
+fn quoted(etag: &Etag) -> Etag {
+    Etag::from(format!("\"{}\"", etag.as_ref().trim_matches('"')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn placeholders_of_other_sdks_are_no_positions() {
+        for text in ["", "-1", "@latest", "no offset"] {
+            assert!(!is_position(text), "{text:?}");
+        }
+        for text in ["0", "4711", "1:2:3", "-10"] {
+            assert!(is_position(text), "{text:?}");
+        }
+        for text in ["", "x", "-1", "-9223372036854775808", "9223372036854775808"] {
+            assert_eq!(sequence_number(text), None, "{text:?}");
+        }
+        assert_eq!(sequence_number("9223372036854775807"), Some(i64::MAX));
+    }
+
+    #[test]
+    fn etags_of_headers_and_of_listings_are_the_same() {
+        let (header, listed) = (Etag::from("\"0x8D\""), Etag::from("0x8D"));
+        assert_eq!(unquoted(&header), unquoted(&listed));
+        assert_eq!(quoted(&header), quoted(&listed));
+    }
+}
