@@ -10,6 +10,7 @@
 //! Loading reads the given files and nothing else: the environment is an argument. Values of secrets never
 //! appear in problems, listings or debug output.
 
+mod container;
 mod human;
 mod load;
 mod problem;

@@ -5,7 +5,7 @@
 //! lease lasts; a slash at the end of the container's URL would silently put all blobs elsewhere.
 //!
 //! *Invariants*: the SDK never sees the signature, so that nothing of it can show one: it joins the request below
-//! everything that logs ([`Signing`]). Every call has a limit. Errors are one line and have no sources.
+//! everything that logs (`Signing`). Every call has a limit. Errors are one line and have no sources.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -255,7 +255,7 @@ impl Container {
     }
 
     /// Translates an error of the SDK.
-    pub(super) fn failed(&self, operation: &'static str, error: &azure_core::Error) -> Error {
+    fn failed(&self, operation: &'static str, error: &azure_core::Error) -> Error {
         let place = self.place.clone();
         let ErrorKind::HttpResponse { status, error_code, .. } = error.kind() else {
             return Error::Unavailable { operation, place, reason: redact(&one_line(error)) };

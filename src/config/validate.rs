@@ -15,7 +15,7 @@ use base64::Engine as _;
 use url::{Host, Url};
 
 use super::{
-    human,
+    container, human,
     load::{Layers, Sourced},
     problem::{Origin, Problem},
     raw::{self, Raw},
@@ -285,8 +285,8 @@ impl Check<'_> {
 
     /// The container: `Some(None)` where none is named, `None` where it is wrong.
     fn blob(&mut self, raw: &raw::Blob, identity: Option<&Identity>) -> Option<Option<Blob>> {
-        let api_version = self.optional("blob.api_version", &raw.api_version, api_version);
-        let url = self.optional("blob.container_url", raw.container_url.expose(), container_url)?;
+        let api_version = self.optional("blob.api_version", &raw.api_version, container::api_version);
+        let url = self.optional("blob.container_url", raw.container_url.expose(), container::url)?;
         let Some(url) = url else {
             return api_version.map(|_| None);
         };
@@ -578,62 +578,6 @@ fn cosmos_endpoint(text: &str, local: impl Fn(&Url) -> bool) -> Result<Url, Stri
              AZURE_COSMOS_EMULATOR_HOST={host} as well"
         )),
         (_, _) => Err(format!("{text:?} is not an https address: {EXAMPLE}")),
-    }
-}
-
-/// Nothing of the text is repeated: it may hold a signature or a key.
-fn container_url(text: &str) -> Result<Url, String> {
-    const EXAMPLE: &str = "write e.g. \"https://contoso.blob.core.windows.net/twinsync\"";
-    let lower = text.to_ascii_lowercase();
-    if lower.contains("accountkey=") || lower.contains("sharedaccesssignature=") {
-        return Err(format!("is a connection string: {EXAMPLE}, with a SAS behind it or with [credential]"));
-    }
-    let mut url = Url::parse(text).map_err(|error| format!("is not a URL ({error}): {EXAMPLE}"))?;
-    if !matches!(url.scheme(), "https" | "http") || url.host_str().is_none_or(str::is_empty) {
-        return Err(format!("is not an https address: {EXAMPLE}"));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(format!("holds a user or password: {EXAMPLE}"));
-    }
-    // A slash at the end would put all blobs below a name that begins with one.
-    let path = url.path().trim_end_matches('/').to_owned();
-    let container = path.rsplit('/').next().unwrap_or_default();
-    if !is_container_name(container) {
-        return Err(format!(
-            "does not end with the name of a container (3 to 63 lower-case letters, digits and single hyphens): {EXAMPLE}"
-        ));
-    }
-    url.set_path(&path);
-    url.set_fragment(None);
-    let of_blob = url.query_pairs().any(|(name, value)| name == "sr" && value == "b");
-    let signed = url.query_pairs().any(|(name, value)| name == "sig" && !value.is_empty());
-    match url.query() {
-        Some(_) if of_blob => Err("has the SAS of a single blob: make one for the container".to_owned()),
-        Some(_) if !signed => {
-            Err("has a query that is no SAS (sig= is missing): copy it whole, or leave it out".to_owned())
-        }
-        Some(_) | None => Ok(url),
-    }
-}
-
-/// Rules of Azure Storage for names of containers.
-fn is_container_name(name: &str) -> bool {
-    let characters = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    (3..=63).contains(&name.len())
-        && name.bytes().all(characters)
-        && !name.starts_with('-')
-        && !name.ends_with('-')
-        && !name.contains("--")
-}
-
-/// Versions of Azure Storage's API are days, such as 2025-11-05.
-fn api_version(text: &str) -> Result<String, String> {
-    let shape =
-        |(at, byte): (usize, u8)| if matches!(at, 4 | 7) { byte == b'-' } else { byte.is_ascii_digit() };
-    if text.len() == 10 && text.bytes().enumerate().all(shape) {
-        Ok(text.to_owned())
-    } else {
-        Err(format!("{text:?} is not a version: write a day such as \"2025-11-05\""))
     }
 }
 
