@@ -20,7 +20,7 @@ use crate::{
         checkpoints,
         cosmos::{self, CosmosStore},
         credential::{self, EventHubsCredential},
-        dead_letters::FileDeadLetters,
+        dead_letters,
         eventhubs::{self, EventHub},
     },
     config::{self, Settings},
@@ -61,13 +61,8 @@ pub enum Error {
     #[error(transparent)]
     Checkpoints(#[from] checkpoints::Error),
     /// No place for dead letters.
-    #[error("cannot use {place} for dead letters: {reason}; check dead_letters.path and its permissions")]
-    DeadLetters {
-        /// The directory.
-        place: String,
-        /// What the operating system said.
-        reason: std::io::Error,
-    },
+    #[error(transparent)]
+    DeadLetters(#[from] dead_letters::Error),
     /// The address for health and metrics is taken.
     #[error(transparent)]
     Http(#[from] http::Error),
@@ -103,9 +98,7 @@ impl Outside {
         let credential = credential::connect(&settings.credential.identity)?;
         let store = connect_store(settings, Arc::clone(&credential)).await?;
         let checkpoints = checkpoints::open(&settings.checkpoint.store, &credential).await?;
-        let dead_letters = FileDeadLetters::open(&settings.dead_letters)
-            .await
-            .map_err(|reason| dead_letters_error(settings, reason))?;
+        let dead_letters = dead_letters::open(&settings.dead_letters, &credential).await?.letters;
         // Only in front of Event Hubs: the others would use tokens that it says are still good.
         let credential: Arc<dyn TokenCredential> = EventHubsCredential::new(credential);
         let source = |hub: &str| -> Arc<dyn EventSource> {
@@ -115,7 +108,7 @@ impl Outside {
             sources: settings.eventhubs.hubs().into_iter().map(source).collect(),
             store: Arc::new(store),
             checkpoints,
-            dead_letters: Arc::new(dead_letters),
+            dead_letters,
         })
     }
 }
@@ -129,11 +122,6 @@ async fn connect_store(
         None => cosmos::Access::Token(credential),
     };
     Ok(CosmosStore::connect(&cosmos_options(settings), access).await?)
-}
-
-fn dead_letters_error(settings: &Settings, reason: std::io::Error) -> Error {
-    let config::DeadLetters::File { path } = &settings.dead_letters;
-    Error::DeadLetters { place: path.display().to_string(), reason }
 }
 
 fn cosmos_options(settings: &Settings) -> cosmos::Options {

@@ -163,6 +163,19 @@ impl Container {
         Ok(Arc::new(container))
     }
 
+    /// As [`Container::open`], for those who only read: a container that does not exist is an error.
+    ///
+    /// # Errors
+    /// The container cannot be used; the message says what to do.
+    pub async fn open_existing(
+        settings: &config::Blob,
+        credential: Arc<dyn TokenCredential>,
+    ) -> Result<Arc<Self>, Error> {
+        let container = Self::new(settings, credential)?;
+        container.probe().await?;
+        Ok(Arc::new(container))
+    }
+
     /// Makes the client. No I/O.
     fn new(settings: &config::Blob, credential: Arc<dyn TokenCredential>) -> Result<Self, Error> {
         let whole = settings.container_url.expose();

@@ -1,36 +1,33 @@
-//! Dead letters in a directory: one JSON file per event that can never be applied.
+//! Where events go that can never be applied, and come back from.
 //!
-//! ```text
-//! <path>/<stream>/<partition>/<sequence number>.json
-//! ```
+//! | store | for |
+//! |---|---|
+//! | `file` | one replica with a disk, or a volume that all replicas share |
+//! | `blob` | any number of replicas |
 //!
-//! A letter is durable when [`FileDeadLetters::store`] returns. Storing the letter of one event again changes
-//! nothing. Sequence numbers start over when an Event Hub is re-created: a *different* event at a position that is
-//! taken goes beside it, as `<sequence number>.2.json` and so on; nothing is overwritten.
-//!
-//! A letter is removed as a whole file; one that was replaced since it was read is left alone.
+//! Both hold one letter under one name, `<stream>/<partition>/<sequence number>`, in the same form. Storing the letter
+//! of one event again changes nothing. Sequence numbers start over when an Event Hub is re-created: a *different* event
+//! at a position that is taken goes beside it, as `<sequence number>.2` and so on; nothing is overwritten.
 
+mod blob;
+mod file;
 mod letter;
 
 use std::{
-    fs, io,
-    os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
+    io,
+    path::PathBuf,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use async_trait::async_trait;
+use azure_core::credentials::TokenCredential;
 
-pub use self::letter::to_value;
-use super::durable_file;
+pub use self::{blob::BlobDeadLetters, file::FileDeadLetters, letter::to_value};
 use crate::{
+    adapters::blob::{self as storage, Container},
     config,
-    domain::{id::PartitionId, ticks::Ticks},
-    ports::{
-        ArchiveError, DeadLetter, DeadLetterArchive, DeadLetterError, DeadLetters, LetterName, LetterVersion,
-        ReadLetter, Removed, StoredLetter, partition_order,
-    },
+    domain::ticks::Ticks,
+    ports::{DeadLetter, DeadLetterArchive, DeadLetters, StoredLetter},
 };
 
 /// Stable code of a letter that cannot be read; `docs/errors/DEAD_LETTER_DAMAGED.md` explains it.
@@ -39,208 +36,86 @@ pub const DAMAGED: &str = "DEAD_LETTER_DAMAGED";
 /// Ends the names of letters.
 const SUFFIX: &str = ".json";
 
-/// [`DeadLetters`] and [`DeadLetterArchive`] in a directory.
-#[derive(Debug)]
-pub struct FileDeadLetters {
-    root: PathBuf,
+/// There is no place for dead letters.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The directory cannot be used.
+    #[error("cannot use {} for dead letters: {reason}; check dead_letters.path and its permissions", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the operating system said.
+        reason: io::Error,
+    },
+    /// The blob container cannot be used.
+    #[error(transparent)]
+    Blob(#[from] storage::Error),
 }
 
-impl FileDeadLetters {
-    /// Makes sure that the directory can be used, so that a wrong path shows at start and not with the first
-    /// poisonous event.
-    ///
-    /// # Errors
-    /// What the operating system says.
-    pub async fn open(settings: &config::DeadLetters) -> io::Result<Self> {
-        let config::DeadLetters::File { path } = settings;
-        let root = path.clone();
-        blocking(move || {
-            durable_file::create_directory(&root)?;
-            // A read-only file system lets a directory that exists pass; this does not.
-            let probe = root.join(format!("probe.{:016x}", rand::random::<u64>()));
-            durable_file::replace(&probe, b"")?;
-            fs::remove_file(&probe)?;
-            Ok(Self { root })
-        })
-        .await
-    }
+/// One store, from both sides.
+#[derive(Clone)]
+pub struct Store {
+    /// For the daemon, which puts letters in.
+    pub letters: Arc<dyn DeadLetters>,
+    /// For the people who look at them.
+    pub archive: Arc<dyn DeadLetterArchive>,
+}
 
-    /// The directory as it is: nothing is created, so that a wrong path shows instead of looking empty.
-    ///
-    /// # Errors
-    /// There is no such directory, or it cannot be listed.
-    pub async fn open_existing(settings: &config::DeadLetters) -> io::Result<Self> {
-        let config::DeadLetters::File { path } = settings;
-        let root = path.clone();
-        blocking(move || fs::read_dir(&root).map(|_| Self { root })).await
+impl Store {
+    fn new<T: DeadLetters + DeadLetterArchive>(store: T) -> Self {
+        let store = Arc::new(store);
+        Self { letters: Arc::clone(&store) as _, archive: store }
     }
+}
 
-    /// Where the letters of one partition are.
-    fn directory(&self, partition: &PartitionId) -> PathBuf {
-        self.root
-            .join(durable_file::file_name(&partition.stream))
-            .join(durable_file::file_name(&partition.partition))
-    }
-
-    /// The file of one letter. Names come from listings and command lines, so none may lead elsewhere.
-    fn file(&self, name: &LetterName) -> io::Result<PathBuf> {
-        if name.name().contains('/') {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "no name of a letter"));
+/// Makes sure that letters can be stored, so that a wrong setting shows at start and not with the first poisonous
+/// event.
+///
+/// # Errors
+/// The message says what to do.
+pub async fn open(
+    settings: &config::DeadLetters,
+    credential: &Arc<dyn TokenCredential>,
+) -> Result<Store, Error> {
+    Ok(match settings {
+        config::DeadLetters::File { path } => {
+            let opened = FileDeadLetters::open(path).await;
+            Store::new(opened.map_err(|reason| Error::Directory { path: path.clone(), reason })?)
         }
-        Ok(self.directory(name.partition()).join(format!("{}{SUFFIX}", name.name())))
-    }
-}
-
-#[async_trait]
-impl DeadLetters for FileDeadLetters {
-    async fn store(&self, letter: DeadLetter<'_>) -> Result<(), DeadLetterError> {
-        let sequence_number = letter.message.position.sequence_number;
-        let partition = letter.partition.clone();
-        let directory = self.directory(&partition);
-        let stored = StoredLetter {
-            stored_at: clock(),
-            partition: partition.clone(),
-            reason: letter.reason.to_owned(),
-            detail: letter.detail,
-            message: letter.message.clone(),
-        };
-        let place = directory.join(format!("{sequence_number}{SUFFIX}")).display().to_string();
-        let written = blocking(move || put(&directory, &stored)).await;
-        written.map_err(|source| DeadLetterError { partition, sequence_number, place, source })
-    }
-}
-
-#[async_trait]
-impl DeadLetterArchive for FileDeadLetters {
-    async fn partitions(&self) -> Result<Vec<PartitionId>, ArchiveError> {
-        let root = self.root.clone();
-        let listed = blocking(move || {
-            let mut partitions = Vec::new();
-            for (stream, path) in directories(&root)? {
-                // One that is removed meanwhile holds nothing any more.
-                for (partition, _) in absent_as_default(directories(&path))? {
-                    partitions.push(PartitionId { stream: stream.clone(), partition });
-                }
-            }
-            partitions.sort_by_cached_key(partition_order);
-            Ok(partitions)
-        });
-        listed.await.map_err(failed("list the dead letters in", &self.root))
-    }
-
-    async fn letters(&self, partition: &PartitionId) -> Result<Vec<LetterName>, ArchiveError> {
-        let directory = self.directory(partition);
-        let partition = Arc::new(partition.clone());
-        let listed = blocking({
-            let directory = directory.clone();
-            move || {
-                let mut letters = Vec::new();
-                for entry in absent_as_default(entries(&directory))? {
-                    if let Some(name) = entry.strip_suffix(SUFFIX) {
-                        letters.push(LetterName::new(Arc::clone(&partition), name));
-                    }
-                }
-                letters.sort_by_cached_key(LetterName::order);
-                Ok(letters)
-            }
-        });
-        listed.await.map_err(failed("list the dead letters in", &directory))
-    }
-
-    async fn read(&self, name: &LetterName) -> Result<ReadLetter, ArchiveError> {
-        let place = self.root.join(name.to_string());
-        let read = async {
-            let file = self.file(name)?;
-            blocking(move || read(&file)).await
-        };
-        read.await.map_err(failed("read the dead letter", &place))
-    }
-
-    async fn remove(&self, name: &LetterName, version: &LetterVersion) -> Result<Removed, ArchiveError> {
-        let place = self.root.join(name.to_string());
-        let version = version.clone();
-        let removed = async {
-            let file = self.file(name)?;
-            blocking(move || match fs::metadata(&file) {
-                Ok(metadata) if version_of(&metadata) != version => Ok(Removed::Changed),
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                Ok(_) | Err(_) => durable_file::remove(&file).map(|()| Removed::Gone),
-            })
-            .await
-        };
-        removed.await.map_err(failed("remove the dead letter", &place))
-    }
-}
-
-fn failed(operation: &'static str, place: &Path) -> impl FnOnce(io::Error) -> ArchiveError {
-    let place = place.display().to_string();
-    move |source| ArchiveError { operation, place, source }
-}
-
-fn read(file: &Path) -> io::Result<ReadLetter> {
-    let Some(mut open) = absent_as_default(fs::File::open(file).map(Some))? else {
-        return Ok(ReadLetter::Absent);
-    };
-    let version = version_of(&open.metadata()?);
-    let mut bytes = Vec::new();
-    io::Read::read_to_end(&mut open, &mut bytes)?;
-    Ok(match letter::from_json(&bytes) {
-        Ok(letter) => ReadLetter::Found(Box::new(letter), version),
-        Err(reason) => ReadLetter::Damaged(reason, version),
+        config::DeadLetters::Blob(settings) => {
+            Store::new(BlobDeadLetters::new(Container::open(settings, Arc::clone(credential)).await?))
+        }
     })
 }
 
-/// Files are replaced, never changed; an editor may write in place, which shows in time or length.
-fn version_of(metadata: &fs::Metadata) -> LetterVersion {
-    let (inode, length) = (metadata.ino(), metadata.len());
-    LetterVersion(format!("{inode}-{length}-{}.{}", metadata.mtime(), metadata.mtime_nsec()))
-}
-
-/// Writes the letter at the first free name of its position, unless it is there already.
-fn put(directory: &Path, letter: &StoredLetter) -> io::Result<()> {
-    let bytes = letter::to_json(letter).map_err(io::Error::other)?;
-    durable_file::create_directory(directory)?;
-    let sequence_number = letter.message.position.sequence_number;
-    for copy in 1_u32.. {
-        let path = match copy {
-            1 => directory.join(format!("{sequence_number}{SUFFIX}")),
-            copy => directory.join(format!("{sequence_number}.{copy}{SUFFIX}")),
-        };
-        match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return durable_file::replace(&path, &bytes);
-            }
-            Err(error) => return Err(error),
-            // The same event: stored by an earlier attempt whose answer was lost. What cannot be read back is
-            // kept as well, for a person to look at.
-            Ok(present) => match letter::from_json(&present) {
-                Ok(present) if letter::same_event(&present, letter) => return Ok(()),
-                Ok(_) | Err(_) => {}
-            },
+/// The store as it is: nothing is created, so that a wrong setting shows instead of looking like an empty store.
+///
+/// # Errors
+/// It is not there; the message says what to do.
+pub async fn open_existing(
+    settings: &config::DeadLetters,
+    credential: &Arc<dyn TokenCredential>,
+) -> Result<Store, Error> {
+    Ok(match settings {
+        config::DeadLetters::File { path } => {
+            let opened = FileDeadLetters::open_existing(path).await;
+            Store::new(opened.map_err(|reason| Error::Directory { path: path.clone(), reason })?)
         }
-    }
-    Err(io::Error::other("no free name for this position"))
+        config::DeadLetters::Blob(settings) => {
+            let container = Container::open_existing(settings, Arc::clone(credential)).await?;
+            Store::new(BlobDeadLetters::new(container))
+        }
+    })
 }
 
-/// The directories that this program made in `parent`: the names they stand for, and where they are.
-fn directories(parent: &Path) -> io::Result<Vec<(String, PathBuf)>> {
-    let named = entries(parent)?.into_iter().filter_map(|entry| {
-        let path = parent.join(&entry);
-        durable_file::name_of(&entry).filter(|_| path.is_dir()).map(|name| (name, path))
-    });
-    Ok(named.collect())
-}
-
-/// Names of what a directory holds; what is not UTF-8 is not ours.
-fn entries(directory: &Path) -> io::Result<Vec<String>> {
-    let names = fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name().into_string().ok()));
-    Ok(names.collect::<io::Result<Vec<_>>>()?.into_iter().flatten().collect())
-}
-
-fn absent_as_default<T: Default>(result: io::Result<T>) -> io::Result<T> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(T::default()),
-        other => other,
+/// The letter as it is kept, stamped with the present.
+fn stamped(letter: DeadLetter<'_>) -> StoredLetter {
+    StoredLetter {
+        stored_at: clock(),
+        partition: letter.partition.clone(),
+        reason: letter.reason.to_owned(),
+        detail: letter.detail,
+        message: letter.message.clone(),
     }
 }
 
@@ -250,9 +125,10 @@ fn clock() -> Option<Ticks> {
     i64::try_from(elapsed.as_nanos() / 100).ok().map(Ticks::new)
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+/// The name of the `copy`th letter at a position, counted from 1.
+fn name(sequence_number: i64, copy: u32) -> String {
+    match copy {
+        1 => format!("{sequence_number}{SUFFIX}"),
+        copy => format!("{sequence_number}.{copy}{SUFFIX}"),
+    }
 }
-
-#[cfg(test)]
-mod tests;

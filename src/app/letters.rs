@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{Error, connect_store, dead_letters_error, router_options};
+use super::{Error, connect_store, router_options};
 use crate::{
-    adapters::{credential, dead_letters::FileDeadLetters},
+    adapters::{
+        credential,
+        dead_letters::{self, Store},
+    },
     config::Settings,
-    ports::{DeadLetterArchive, DeadLetters, SystemClock},
+    ports::SystemClock,
     runtime::{
         in_flight::InFlight,
         replay::{Preview, Replay},
@@ -15,29 +18,20 @@ use crate::{
     telemetry::{Board, Metrics},
 };
 
-/// The dead letters of a daemon, from both sides.
-#[derive(Clone)]
-pub struct Letters {
-    /// For reading and removing them.
-    pub archive: Arc<dyn DeadLetterArchive>,
-    store: Arc<dyn DeadLetters>,
-}
-
-/// Opens the dead letters where they are; nothing is created.
+/// Opens the dead letters of a daemon where they are; nothing is created.
 ///
 /// # Errors
 /// They are not there, or cannot be read.
-pub async fn letters(settings: &Settings) -> Result<Letters, Error> {
-    let opened = FileDeadLetters::open_existing(&settings.dead_letters).await;
-    let letters = Arc::new(opened.map_err(|reason| dead_letters_error(settings, reason))?);
-    Ok(Letters { archive: Arc::clone(&letters) as _, store: letters })
+pub async fn letters(settings: &Settings) -> Result<Store, Error> {
+    let credential = credential::connect(&settings.credential.identity)?;
+    Ok(dead_letters::open_existing(&settings.dead_letters, &credential).await?)
 }
 
 /// A router that writes to the daemon's container. What it cannot apply stays among the `letters`.
 ///
 /// # Errors
 /// The container cannot be used.
-pub async fn replay(settings: &Settings, letters: &Letters) -> Result<Replay, Error> {
+pub async fn replay(settings: &Settings, letters: &Store) -> Result<Replay, Error> {
     let metrics = Metrics::new().map_err(|error| Error::Metrics(error.to_string()))?;
     let credential = credential::connect(&settings.credential.identity)?;
     let store = connect_store(settings, credential).await?;
@@ -48,7 +42,7 @@ pub async fn replay(settings: &Settings, letters: &Letters) -> Result<Replay, Er
     let router = Router::new(
         router_options(settings),
         Arc::new(store),
-        Arc::clone(&letters.store),
+        Arc::clone(&letters.letters),
         Arc::new(SystemClock),
         Arc::clone(&limits),
         Board::new(),

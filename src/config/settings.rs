@@ -240,6 +240,8 @@ pub enum DeadLetters {
         /// The directory.
         path: PathBuf,
     },
+    /// One blob per letter in a container, which may be that of the checkpoints.
+    Blob(Blob),
 }
 
 /// Health and metrics over HTTP.

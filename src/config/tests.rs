@@ -82,6 +82,8 @@ fn the_shipped_files_load() {
     assert!(!local.cosmos.binary_encoding, "auto is off for loopback");
     let production = load("production.example.toml").unwrap();
     assert_eq!(production.telemetry.log_format, LogFormat::Json);
+    let DeadLetters::Blob(blob) = production.dead_letters else { panic!("all replicas share them") };
+    assert_eq!(production.checkpoint.store, CheckpointStore::Blob(blob));
 }
 
 #[test]
@@ -186,6 +188,8 @@ fn values_that_are_commonly_mistaken_say_what_to_write() {
         ("DOCUMENT__TOMBSTONE_TTL", "1500ms", "whole seconds"),
         ("ROUTER__MAX_IN_FLIGHT_BYTES", "1KiB", "raise it"),
         ("CHECKPOINT__STORE", "blob", "https://contoso.blob.core.windows.net/twinsync"),
+        ("DEAD_LETTERS__STORE", "blob", "is needed for dead_letters.store"),
+        ("DEAD_LETTERS__STORE", "queue", "blob"),
         ("BLOB__CONTAINER_URL", "https://c.blob.core.windows.net/", "name of a container"),
         ("BLOB__CONTAINER_URL", "https://c.blob.core.windows.net/Twins", "lower-case"),
         ("BLOB__CONTAINER_URL", "c.blob.core.windows.net/twins", "is not a URL"),

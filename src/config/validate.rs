@@ -52,7 +52,7 @@ pub(super) fn settings(raw: &Raw, layers: &Layers) -> (Option<Settings>, Vec<Pro
     let blob = check.blob(&raw.blob, identity);
     let checkpoint = check.checkpoint(&raw.checkpoint, blob.as_ref());
     let lease = check.lease(&raw.lease);
-    let dead_letters = check.dead_letters(&raw.dead_letters);
+    let dead_letters = check.dead_letters(&raw.dead_letters, blob.as_ref());
     let listen = check.parse("http.listen", &raw.http.listen, listen);
     let telemetry = check.telemetry(&raw.telemetry);
     let drain = check.parse("shutdown.drain_timeout", &raw.shutdown.drain_timeout, human::parse_duration);
@@ -377,11 +377,24 @@ impl Check<'_> {
         Some(Checkpoint { store, interval: interval?, on_invalid: on_invalid? })
     }
 
-    fn dead_letters(&mut self, raw: &raw::DeadLetters) -> Option<DeadLetters> {
-        let store = self.parse("dead_letters.store", &raw.store, |text| choice(text, &[("file", ())]));
-        let path = self.parse("dead_letters.path", &raw.path, directory);
-        store?;
-        Some(DeadLetters::File { path: path? })
+    fn dead_letters(&mut self, raw: &raw::DeadLetters, blob: Option<&Option<Blob>>) -> Option<DeadLetters> {
+        #[derive(Clone, Copy)]
+        enum Kind {
+            File,
+            Blob,
+        }
+        let kinds = [("file", Kind::File), ("blob", Kind::Blob)];
+        match self.parse("dead_letters.store", &raw.store, |text| choice(text, &kinds))? {
+            Kind::File => {
+                Some(DeadLetters::File { path: self.parse("dead_letters.path", &raw.path, directory)? })
+            }
+            Kind::Blob => {
+                let message = "is needed for dead_letters.store = \"blob\": write e.g. \
+                               \"https://contoso.blob.core.windows.net/twinsync\"";
+                let blob = self.present("blob.container_url", blob?.clone(), message.to_owned())?;
+                Some(DeadLetters::Blob(blob))
+            }
+        }
     }
 
     fn telemetry(&mut self, raw: &raw::Telemetry) -> Option<Telemetry> {

@@ -349,6 +349,32 @@ async fn what_makes_no_sense_is_refused_with_a_clear_word() {
     daemon.stop().await.expect("exit code 0");
 }
 
+/// A change that is dead-lettered for its size is listed, and replayed where a larger size is allowed; poison is
+/// discarded.
+pub(crate) async fn round_trip(world: &World) {
+    let mut daemon = world.start().await;
+    let twins = world.stack.endpoints().twin_changes_hub.clone();
+    world.apply(create("pump"));
+    world.equal().await;
+    world.apply(report("pump", big(1)));
+    world.stack.broker().append(&twins, "pump", twin_change("pump", b"[")).expect("appended");
+    letters(&mut daemon, 2).await;
+    let list = run(world, &["list", "--json"]).await;
+    assert_eq!(list.code, 0, "{}", list.errors);
+    let reasons: Vec<_> = list.field("reason").into_iter().map(|(_, reason)| reason).collect();
+    assert_eq!(reasons, ["too_large", "not_json"], "{}", list.out);
+    let replay = run_with(world, &RAISED, &["replay", "--json"]).await;
+    assert_eq!(replay.code, 1, "the other one stays: {}", replay.errors);
+    let outcomes = json!({"applied": 1, "undeliverable": 1});
+    assert_eq!(replay.summary()["outcomes"], outcomes, "{} {}", replay.out, replay.errors);
+    world.equal().await;
+    let discard = run(world, &["discard", "--reason", "not_json", "--json"]).await;
+    assert_eq!((discard.code, &discard.summary()["removed"]), (0, &json!(1)), "{}", discard.errors);
+    let list = run(world, &["list"]).await;
+    assert_eq!((list.code, list.out.trim()), (0, "no letter matches"));
+    daemon.stop().await.expect("exit code 0");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_letter_is_reported_and_the_others_go_on() {
     let world = World::with(Options::default(), SMALL).await;

@@ -7,6 +7,7 @@ mod blob;
 mod blob_restart;
 mod checkpoint;
 mod command_line;
+mod dead_letter_blobs;
 mod dead_letters;
 mod fault;
 mod health;

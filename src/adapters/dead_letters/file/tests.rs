@@ -1,9 +1,13 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::domain::{
-    id::{Position, SequenceNumber},
-    message::{Message, Property},
+use crate::{
+    adapters::dead_letters::DAMAGED,
+    domain::{
+        id::{Position, SequenceNumber},
+        message::{Message, Property},
+        ticks::Ticks,
+    },
 };
 
 fn message(number: i64, body: &[u8]) -> Message {
@@ -21,7 +25,7 @@ fn partition(stream: &str, partition: &str) -> PartitionId {
 }
 
 async fn open(root: &Path) -> FileDeadLetters {
-    FileDeadLetters::open(&config::DeadLetters::File { path: root.to_owned() }).await.unwrap()
+    FileDeadLetters::open(root).await.unwrap()
 }
 
 async fn store(
@@ -138,8 +142,9 @@ async fn a_place_that_cannot_be_written_is_an_error_and_not_a_loss() {
     fs::remove_file(directory.path().join("twins")).unwrap();
     store(&letters, &partition("twins", "0"), &message(1, b"x")).await.unwrap();
 
-    let file = config::DeadLetters::File { path: directory.path().join("twins/0/1.json") };
-    FileDeadLetters::open(&file).await.expect_err("a file is no directory");
+    FileDeadLetters::open(&directory.path().join("twins/0/1.json"))
+        .await
+        .expect_err("a file is no directory");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -195,10 +200,10 @@ async fn a_letter_that_was_replaced_since_it_was_read_is_not_removed() {
 #[tokio::test]
 async fn a_directory_that_is_not_there_is_not_taken_for_an_empty_one() {
     let directory = tempfile::tempdir().unwrap();
-    let settings = config::DeadLetters::File { path: directory.path().join("letters") };
-    FileDeadLetters::open_existing(&settings).await.expect_err("no directory");
-    assert!(!directory.path().join("letters").exists());
-    FileDeadLetters::open(&settings).await.unwrap();
-    let letters = FileDeadLetters::open_existing(&settings).await.unwrap();
+    let path = directory.path().join("letters");
+    FileDeadLetters::open_existing(&path).await.expect_err("no directory");
+    assert!(!path.exists());
+    FileDeadLetters::open(&path).await.unwrap();
+    let letters = FileDeadLetters::open_existing(&path).await.unwrap();
     assert!(letters.partitions().await.unwrap().is_empty());
 }

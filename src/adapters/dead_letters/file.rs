@@ -1,0 +1,228 @@
+//! Dead letters in a directory: one JSON file per event that can never be applied.
+//!
+//! ```text
+//! <path>/<stream>/<partition>/<sequence number>.json
+//! ```
+//!
+//! A letter is durable when [`FileDeadLetters::store`] returns. It is removed as a whole file; one that was replaced
+//! since it was read is left alone.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+
+use super::{SUFFIX, letter, name, stamped};
+use crate::{
+    adapters::durable_file,
+    domain::id::PartitionId,
+    ports::{
+        ArchiveError, DeadLetter, DeadLetterArchive, DeadLetterError, DeadLetters, LetterName, LetterVersion,
+        ReadLetter, Removed, StoredLetter, partition_order,
+    },
+};
+
+/// [`DeadLetters`] and [`DeadLetterArchive`] in a directory.
+#[derive(Debug)]
+pub struct FileDeadLetters {
+    root: PathBuf,
+}
+
+impl FileDeadLetters {
+    /// Makes sure that the directory can be used, so that a wrong path shows at start and not with the first
+    /// poisonous event.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub async fn open(path: &Path) -> io::Result<Self> {
+        let root = path.to_owned();
+        blocking(move || {
+            durable_file::create_directory(&root)?;
+            // A read-only file system lets a directory that exists pass; this does not.
+            let probe = root.join(format!("probe.{:016x}", rand::random::<u64>()));
+            durable_file::replace(&probe, b"")?;
+            fs::remove_file(&probe)?;
+            Ok(Self { root })
+        })
+        .await
+    }
+
+    /// The directory as it is: nothing is created, so that a wrong path shows instead of looking empty.
+    ///
+    /// # Errors
+    /// There is no such directory, or it cannot be listed.
+    pub async fn open_existing(path: &Path) -> io::Result<Self> {
+        let root = path.to_owned();
+        blocking(move || fs::read_dir(&root).map(|_| Self { root })).await
+    }
+
+    /// Where the letters of one partition are.
+    fn directory(&self, partition: &PartitionId) -> PathBuf {
+        self.root
+            .join(durable_file::file_name(&partition.stream))
+            .join(durable_file::file_name(&partition.partition))
+    }
+
+    /// The file of one letter. Names come from listings and command lines, so none may lead elsewhere.
+    fn file(&self, name: &LetterName) -> io::Result<PathBuf> {
+        if name.name().contains('/') {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "no name of a letter"));
+        }
+        Ok(self.directory(name.partition()).join(format!("{}{SUFFIX}", name.name())))
+    }
+}
+
+#[async_trait]
+impl DeadLetters for FileDeadLetters {
+    async fn store(&self, letter: DeadLetter<'_>) -> Result<(), DeadLetterError> {
+        let sequence_number = letter.message.position.sequence_number;
+        let partition = letter.partition.clone();
+        let directory = self.directory(&partition);
+        let stored = stamped(letter);
+        let place = directory.join(name(sequence_number.0, 1)).display().to_string();
+        let written = blocking(move || put(&directory, &stored)).await;
+        written.map_err(|source| DeadLetterError { partition, sequence_number, place, source })
+    }
+}
+
+#[async_trait]
+impl DeadLetterArchive for FileDeadLetters {
+    async fn partitions(&self) -> Result<Vec<PartitionId>, ArchiveError> {
+        let root = self.root.clone();
+        let listed = blocking(move || {
+            let mut partitions = Vec::new();
+            for (stream, path) in directories(&root)? {
+                // One that is removed meanwhile holds nothing any more.
+                for (partition, _) in absent_as_default(directories(&path))? {
+                    partitions.push(PartitionId { stream: stream.clone(), partition });
+                }
+            }
+            partitions.sort_by_cached_key(partition_order);
+            Ok(partitions)
+        });
+        listed.await.map_err(failed("list the dead letters in", &self.root))
+    }
+
+    async fn letters(&self, partition: &PartitionId) -> Result<Vec<LetterName>, ArchiveError> {
+        let directory = self.directory(partition);
+        let partition = Arc::new(partition.clone());
+        let listed = blocking({
+            let directory = directory.clone();
+            move || {
+                let mut letters = Vec::new();
+                for entry in absent_as_default(entries(&directory))? {
+                    if let Some(name) = entry.strip_suffix(SUFFIX) {
+                        letters.push(LetterName::new(Arc::clone(&partition), name));
+                    }
+                }
+                letters.sort_by_cached_key(LetterName::order);
+                Ok(letters)
+            }
+        });
+        listed.await.map_err(failed("list the dead letters in", &directory))
+    }
+
+    async fn read(&self, name: &LetterName) -> Result<ReadLetter, ArchiveError> {
+        let place = self.root.join(name.to_string());
+        let read = async {
+            let file = self.file(name)?;
+            blocking(move || read(&file)).await
+        };
+        read.await.map_err(failed("read the dead letter", &place))
+    }
+
+    async fn remove(&self, name: &LetterName, version: &LetterVersion) -> Result<Removed, ArchiveError> {
+        let place = self.root.join(name.to_string());
+        let version = version.clone();
+        let removed = async {
+            let file = self.file(name)?;
+            blocking(move || match fs::metadata(&file) {
+                Ok(metadata) if version_of(&metadata) != version => Ok(Removed::Changed),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                Ok(_) | Err(_) => durable_file::remove(&file).map(|()| Removed::Gone),
+            })
+            .await
+        };
+        removed.await.map_err(failed("remove the dead letter", &place))
+    }
+}
+
+fn failed(operation: &'static str, place: &Path) -> impl FnOnce(io::Error) -> ArchiveError {
+    let place = place.display().to_string();
+    move |source| ArchiveError { operation, place, source }
+}
+
+fn read(file: &Path) -> io::Result<ReadLetter> {
+    let Some(mut open) = absent_as_default(fs::File::open(file).map(Some))? else {
+        return Ok(ReadLetter::Absent);
+    };
+    let version = version_of(&open.metadata()?);
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut open, &mut bytes)?;
+    Ok(match letter::from_json(&bytes) {
+        Ok(letter) => ReadLetter::Found(Box::new(letter), version),
+        Err(reason) => ReadLetter::Damaged(reason, version),
+    })
+}
+
+/// Files are replaced, never changed; an editor may write in place, which shows in time or length.
+fn version_of(metadata: &fs::Metadata) -> LetterVersion {
+    let (inode, length) = (metadata.ino(), metadata.len());
+    LetterVersion(format!("{inode}-{length}-{}.{}", metadata.mtime(), metadata.mtime_nsec()))
+}
+
+/// Writes the letter at the first free name of its position, unless it is there already.
+fn put(directory: &Path, letter: &StoredLetter) -> io::Result<()> {
+    let bytes = letter::to_json(letter).map_err(io::Error::other)?;
+    durable_file::create_directory(directory)?;
+    let sequence_number = letter.message.position.sequence_number;
+    for copy in 1_u32.. {
+        let path = directory.join(name(sequence_number.0, copy));
+        match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return durable_file::replace(&path, &bytes);
+            }
+            Err(error) => return Err(error),
+            // The same event: stored by an earlier attempt whose answer was lost. What cannot be read back is
+            // kept as well, for a person to look at.
+            Ok(present) => match letter::from_json(&present) {
+                Ok(present) if letter::same_event(&present, letter) => return Ok(()),
+                Ok(_) | Err(_) => {}
+            },
+        }
+    }
+    Err(io::Error::other("no free name for this position"))
+}
+
+/// The directories that this program made in `parent`: the names they stand for, and where they are.
+fn directories(parent: &Path) -> io::Result<Vec<(String, PathBuf)>> {
+    let named = entries(parent)?.into_iter().filter_map(|entry| {
+        let path = parent.join(&entry);
+        durable_file::name_of(&entry).filter(|_| path.is_dir()).map(|name| (name, path))
+    });
+    Ok(named.collect())
+}
+
+/// Names of what a directory holds; what is not UTF-8 is not ours.
+fn entries(directory: &Path) -> io::Result<Vec<String>> {
+    let names = fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name().into_string().ok()));
+    Ok(names.collect::<io::Result<Vec<_>>>()?.into_iter().flatten().collect())
+}
+
+fn absent_as_default<T: Default>(result: io::Result<T>) -> io::Result<T> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(T::default()),
+        other => other,
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+#[cfg(test)]
+mod tests;
