@@ -137,8 +137,8 @@ impl BlobDeadLetters {
             prefix: Some(prefix.to_owned()),
             ..BlobContainerClientListBlobsOptions::default()
         };
-        let pager = self.container.client().list_blobs(Some(options));
-        let mut pages = pager.map_err(|error| self.container.failed(operation, &error))?.into_pages();
+        let pager = std::future::ready(self.container.client().list_blobs(Some(options)));
+        let mut pages = self.container.call(operation, REQUEST_LIMIT, pager).await?.into_pages();
         loop {
             let page = Box::pin(async {
                 match pages.try_next().await? {
