@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     in_flight::InFlight,
-    router::{Intake, Origin},
+    router::{Intake, Origin, UNDECODABLE_AMQP},
 };
 use crate::{
     domain::{
@@ -258,7 +258,7 @@ impl Partition {
             received: Instant::now(),
             watcher: None,
         };
-        let letter = Intake::Letter { reason: "undecodable_amqp", detail: reason.to_owned(), origin };
+        let letter = Intake::Letter { reason: UNDECODABLE_AMQP, detail: reason.to_owned(), origin };
         self.intake.send(vec![letter]).await.is_ok()
     }
 

@@ -55,6 +55,8 @@ const PULSE_LIMIT: Duration = Duration::from_secs(30);
 
 /// Reason code of an event whose document the store will never take.
 pub const REJECTED_BY_STORE: &str = "rejected_by_store";
+/// Reason code of a message that the AMQP layer could not decode.
+pub const UNDECODABLE_AMQP: &str = "undecodable_amqp";
 
 /// How the router works.
 #[derive(Debug, Clone)]
