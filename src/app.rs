@@ -43,10 +43,8 @@ use crate::{
 
 /// Batches on their way from the partitions to the router.
 const INTAKE: usize = 64;
-/// How often lag is measured.
+/// How often lag is measured at least.
 const LAG_INTERVAL: Duration = Duration::from_secs(5);
-/// How long waiting events may fail to arrive before a client is rebuilt.
-const STALL_LIMIT: Duration = Duration::from_secs(60);
 
 /// Why the daemon could not start, or had to stop. One line that says how to mend it.
 #[derive(Debug, thiserror::Error)]
@@ -177,8 +175,8 @@ fn stream_options(settings: &Settings) -> stream::Options {
         },
         max_body_bytes: settings.document.max_event_size,
         commit_interval: settings.checkpoint.interval,
-        lag_interval: LAG_INTERVAL,
-        stall_limit: STALL_LIMIT,
+        lag_interval: LAG_INTERVAL.min(settings.eventhubs.stall_timeout / 2),
+        stall_limit: settings.eventhubs.stall_timeout,
     }
 }
 

@@ -38,6 +38,7 @@ pub struct EventHubs {
     pub consumer_group: String,
     pub prefetch: String,
     pub open_timeout: String,
+    pub stall_timeout: String,
     pub start: String,
     pub lifecycle: Stream,
     pub twin_changes: Stream,

@@ -50,6 +50,8 @@ pub struct EventHubs {
     pub prefetch: NonZeroU32,
     /// Limit of connecting.
     pub open_timeout: Duration,
+    /// How long waiting events may fail to arrive before a connection is built anew.
+    pub stall_timeout: Duration,
     /// Where to begin without a checkpoint.
     pub start: Start,
     /// The Event Hub with device lifecycle events.

@@ -90,6 +90,7 @@ impl Check<'_> {
         let consumer_group = self.parse("eventhubs.consumer_group", &raw.consumer_group, entity_name);
         let prefetch = self.parse("eventhubs.prefetch", &raw.prefetch, |text| count(text, PREFETCH_MAX));
         let open_timeout = self.parse("eventhubs.open_timeout", &raw.open_timeout, positive_duration);
+        let stall_timeout = self.parse("eventhubs.stall_timeout", &raw.stall_timeout, positive_duration);
         let start = self.parse("eventhubs.start", &raw.start, |text| {
             choice(text, &[("earliest", Start::Earliest), ("latest", Start::Latest)])
         });
@@ -117,6 +118,7 @@ impl Check<'_> {
             consumer_group: consumer_group?,
             prefetch: prefetch?,
             open_timeout: open_timeout?,
+            stall_timeout: stall_timeout?,
             start: start?,
             lifecycle_hub: lifecycle_hub?,
             twin_changes_hub: twin_changes_hub?,

@@ -131,3 +131,32 @@ async fn a_throttling_store_is_used_up_to_its_limit_and_loses_nothing() {
     assert!(world.files("dead-letters").is_empty());
     daemon.stop().await.expect("exit code 0");
 }
+
+/// A half-open peer: everything is up, nothing arrives, no error tells.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_is_silent_although_events_wait_gets_a_new_connection() {
+    let world = World::with(Default::default(), "[eventhubs]\nstall_timeout = \"1s\"\n").await;
+    let mut daemon = world.start().await;
+    world.apply(create("pump"));
+    world.equal().await;
+    let faults = world.stack.broker().faults();
+    let twins = world.stack.endpoints().twin_changes_hub.clone();
+    for partition in 0..2 {
+        faults.stall(&twins, partition).expect("exists");
+    }
+    world.apply(report("pump", json!({"while": "silent"})));
+    until(&mut daemon, "noticed", |sample| {
+        sample.count("twinsync_partition_rebuilds_total", "reason=\"stalled\"") >= 1
+    })
+    .await;
+    for partition in 0..2 {
+        faults.release(&twins, partition).expect("exists");
+    }
+    world.equal().await;
+    let rebuilds = daemon.sample().await.expect("metrics").count("twinsync_partition_rebuilds_total", "");
+    // Three partitions are idle: silence alone is no reason.
+    let idle = daemon.sample().await.expect("metrics");
+    assert_eq!(idle.count("twinsync_partition_rebuilds_total", "reason=\"stalled\""), rebuilds);
+    assert_eq!(idle.count("twinsync_partition_rebuilds_total", "stream=\"lifecycle\""), 0);
+    daemon.stop().await.expect("exit code 0");
+}
