@@ -310,3 +310,6 @@ impl Partition {
         batch.is_empty() || self.intake.send(batch).await.is_ok()
     }
 }
+
+#[cfg(test)]
+mod tests;

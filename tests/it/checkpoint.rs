@@ -47,6 +47,27 @@ async fn or_begins_at_the_oldest_event_where_that_is_configured() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn events_that_expired_behind_a_checkpoint_stop_with_the_same_code() {
+    let world = World::new().await;
+    let daemon = world.start().await;
+    world.apply(create("pump"));
+    world.apply(report("pump", json!({"step": 0})));
+    world.equal().await;
+    daemon.stop().await.expect("exit code 0");
+    for step in 1..10 {
+        world.apply(report("pump", json!({"step": step})));
+    }
+    let hub = &world.stack.endpoints().twin_changes_hub;
+    for partition in 0..2 {
+        world.stack.broker().faults().expire_before(hub, partition, 5).expect("exists");
+    }
+    let (code, words) = ends(&world).await;
+    let last = words.lines().last().unwrap_or_default();
+    assert_eq!(code, Some(1), "{words}");
+    assert!(last.contains("retention has passed") && last.contains("CHECKPOINT_INVALID"), "{words}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_checkpoint_is_an_error_and_never_none() {
     let world = World::new().await;
     let daemon = world.start().await;
