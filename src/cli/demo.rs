@@ -158,7 +158,12 @@ impl Show<'_> {
     /// Runs a plan to its end, phase by phase, and returns how long the daemon took for it.
     async fn fleet(&self, plan: Plan, pace: Pace, daemon: &mut Daemon) -> Result<f64, Error> {
         let fleet = self.stack.fleet();
-        fleet.start(plan, pace).map_err(|error| failed("cannot start the fleet", &error))?;
+        fleet.start(plan, pace).map_err(|error| {
+            failed(
+                "cannot start the fleet, raise --events (a part of them is kept to measure freshness)",
+                &error,
+            )
+        })?;
         let mut seconds = 0.0;
         loop {
             let started = Instant::now();

@@ -96,11 +96,6 @@ impl<K: Hash + Eq + Clone, T> Lanes<K, T> {
     pub fn is_empty(&self) -> bool {
         self.lanes.is_empty()
     }
-
-    /// Lanes that exist, and how many of them could run.
-    pub fn counts(&self) -> (usize, usize) {
-        (self.lanes.len(), self.ready.len())
-    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use azure_messaging_eventhubs::{CheckpointStore, models::Checkpoint};
+use futures::future::join_all;
 use tokio::time::{Instant, timeout};
 
 use super::partition::Progress;
@@ -14,8 +15,8 @@ use crate::{
     },
 };
 
-/// Limit of one checkpoint's write.
-const WRITE_LIMIT: Duration = Duration::from_secs(10);
+/// Limit of one checkpoint's write, and, since all are written at once, of a commit: leases wait for it.
+const WRITE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Commits the progress of partitions.
 pub struct Committer {
@@ -49,35 +50,40 @@ impl Committer {
         }
     }
 
-    /// Writes what has moved; says how many partitions could not be written.
+    /// Writes what has moved, all partitions at once; says how many could not be written.
     pub async fn commit(&mut self, partitions: &[Arc<Progress>]) -> usize {
-        let mut failed = 0;
+        let mut moved = Vec::new();
         for progress in partitions {
-            let id = progress.id();
-            let known = self
-                .committed
-                .entry(id.clone())
-                .or_insert_with(|| Committed { at: Instant::now(), sequence_number: None });
-            let position = progress.durable();
-            let sequence_number = position.as_ref().map(|position| position.sequence_number);
-            if sequence_number == known.sequence_number {
-                known.at = Instant::now(); // nothing has moved: the checkpoint is as good as new
-            } else if let Some(position) = position {
-                match self.write(id, position).await {
-                    Ok(()) => {
-                        let committed = Committed { at: Instant::now(), sequence_number };
-                        self.committed.insert(id.clone(), committed);
-                        let sequence_number = sequence_number.unwrap_or(SequenceNumber(-1));
-                        CheckpointWritten { partition: id, sequence_number }.emit(&progress.metrics);
-                    }
-                    Err(reason) => {
-                        failed += 1;
-                        let error = reason.lines().next().unwrap_or_default();
-                        CheckpointDelayed { partition: id, error }.emit(&self.metrics);
-                    }
+            let fresh = || Committed { at: Instant::now(), sequence_number: None };
+            let known = self.committed.entry(progress.id().clone()).or_insert_with(fresh);
+            match progress.durable() {
+                Some(position) if Some(position.sequence_number) != known.sequence_number => {
+                    moved.push((progress, position));
+                }
+                // Nothing has moved: the checkpoint is as good as new.
+                Some(_) | None => known.at = Instant::now(),
+            }
+        }
+        let writes = moved.iter().map(|(progress, position)| self.write(progress.id(), position.clone()));
+        let answers = join_all(writes).await;
+        let mut failed = 0;
+        for ((progress, position), answer) in moved.into_iter().zip(answers) {
+            let (id, sequence_number) = (progress.id(), position.sequence_number);
+            match answer {
+                Ok(()) => {
+                    let committed = Committed { at: Instant::now(), sequence_number: Some(sequence_number) };
+                    self.committed.insert(id.clone(), committed);
+                    CheckpointWritten { partition: id, sequence_number }.emit(&progress.metrics);
+                }
+                Err(reason) => {
+                    failed += 1;
+                    let error = reason.lines().next().unwrap_or_default();
+                    CheckpointDelayed { partition: id, error }.emit(&self.metrics);
                 }
             }
-            if let Some(known) = self.committed.get(id) {
+        }
+        for progress in partitions {
+            if let Some(known) = self.committed.get(progress.id()) {
                 progress.metrics.set_checkpoint_age(known.at.elapsed());
             }
         }

@@ -37,9 +37,15 @@ impl Options {
         self.renew_interval / 4
     }
 
-    /// Limit of one call: several of them have to fit before a lease expires.
+    /// Limit of one call.
     fn call_limit(&self) -> Duration {
-        (self.duration / 6).min(Duration::from_secs(5))
+        (self.duration / 12).clamp(Duration::from_secs(1), Duration::from_secs(5))
+    }
+
+    /// Age at which a lease that could not be renewed is given up. What is left of its duration is for calls that hang: a
+    /// look at the leases and a commit may both be under way when the age is reached.
+    fn fence_after(&self) -> Duration {
+        self.duration * 3 / 5
     }
 }
 
@@ -184,8 +190,7 @@ impl Leases {
 
     /// Gives up what the others may take before we could know.
     fn fence(&mut self) -> Vec<String> {
-        let margin = self.options.renew_interval.min(self.options.duration / 4);
-        let limit = self.options.duration - margin;
+        let limit = self.options.fence_after();
         let old: Vec<_> = self
             .held
             .iter()

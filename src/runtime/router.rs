@@ -379,6 +379,12 @@ impl Router {
     fn finished(&mut self, work: Work<Item>, follow: Vec<TwinEvent>, now: Duration) {
         let Work { key, upsert, items, .. } = work;
         let (fates, stored) = upsert.finish();
+        // Behind the items' own: the deletion that a worker added to a module of a deleted device.
+        for fate in fates.iter().skip(items.len()) {
+            if let Fate::Rejected(reason) = fate {
+                tracing::error!(twin = %key, reason, "the store refuses the tombstone of a module");
+            }
+        }
         match stored {
             Some(stored) => self.cache.insert(key.clone(), stored),
             None => self.cache.invalidate(&key),
