@@ -10,7 +10,10 @@ use anyhow::{Context, bail};
 use clap::{Args, Parser, ValueEnum};
 use devkit::{
     fleet::{Plan, Progress, State},
-    iothub::HubNames,
+    iothub::{
+        HubNames,
+        api::{Quota, Tier},
+    },
     stack::{self, Endpoints, Stack},
     verify::{Report, verify},
 };
@@ -44,6 +47,9 @@ pub(crate) struct Up {
     /// Port of Cosmos DB; 0 takes a free one.
     #[arg(long, default_value_t = 0)]
     cosmos_port: u16,
+    /// Port of IoT Hub's service API; 0 takes a free one.
+    #[arg(long, default_value_t = 0)]
+    iothub_port: u16,
     /// Port of the control interface; 0 takes a free one.
     #[arg(long, default_value_t = 0)]
     control_port: u16,
@@ -62,10 +68,16 @@ pub(crate) struct Up {
     /// Name of the IoT hub.
     #[arg(long, default_value = "devkit-hub")]
     iothub_name: String,
+    /// Tier whose limits the IoT hub's service API keeps: F1, S1, S2 or S3; without it nothing is limited.
+    #[arg(long, value_parser = tier)]
+    iothub_tier: Option<Tier>,
+    /// Units of the tier.
+    #[arg(long, default_value_t = 1, requires = "iothub_tier")]
+    iothub_units: u32,
     /// Provisioned request units per second, at least 400; without it nothing is throttled.
     #[arg(long)]
     throughput: Option<u64>,
-    /// The only token that the broker accepts; without it any token will do.
+    /// The only token that the broker and the IoT hub accept; without it any token will do.
     #[arg(long)]
     token: Option<String>,
     /// Blob storage as well: Azurite, from npm. Needs Node.js.
@@ -139,6 +151,10 @@ impl Command {
     }
 }
 
+fn tier(name: &str) -> Result<Tier, serde_json::Error> {
+    serde_json::from_value(Value::from(name))
+}
+
 impl Up {
     async fn run(self, print: fn(&str)) -> anyhow::Result<ExitCode> {
         // Before the line with the endpoints: whoever reads it may send a signal at once.
@@ -154,6 +170,8 @@ impl Up {
             hubs: HubNames { lifecycle: self.lifecycle_hub, twin_changes: self.twin_changes_hub },
             consumer_groups: self.consumer_groups,
             iothub: devkit::iothub::Options { name: self.iothub_name, ..defaults.iothub },
+            iothub_service: at(self.iothub_port),
+            iothub_quota: self.iothub_tier.map(|tier| Quota { tier, units: self.iothub_units }),
             throughput: self.throughput,
             token: self.token,
             azurite: self.azurite,

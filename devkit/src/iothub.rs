@@ -5,14 +5,17 @@
 //! | [`Hub`] | the registry and its twins: plain, deterministic state; each operation returns what it notifies |
 //! | [`Notification`] | one lifecycle or twin-change event, with body, application properties and annotations |
 //! | [`Routes`] | which Event Hub a notification goes to, with delivery faults that can be switched on |
-//! | [`Service`] | a hub with its routes behind one lock, on the wall clock: what the fleet and the control port drive |
+//! | [`Service`] | a hub with its routes and its past behind one lock, on the wall clock: what the fleet and the control port drive |
+//! | [`api`] | the service REST API over HTTP, with authorization, limits and faults |
 //!
-//! The model performs no I/O, draws no random numbers and reads no clock of its own ([`Service`] passes the
-//! time in), so that a property test can run it in process and a seed reproduces a run byte for byte.
-//! It has no authentication, no telemetry, no connection state and no quotas.
+//! [`Hub`] and [`Routes`] perform no I/O and read no clock of their own ([`Service`] passes the time in), so that a
+//! property test can run them in process and a seed reproduces a run byte for byte.
+//! There is no telemetry, and no device ever connects: status and connection are fields that somebody sets.
 
+pub mod api;
 mod clock;
 mod error;
+mod history;
 mod hub;
 mod identity;
 mod limits;
@@ -20,6 +23,7 @@ mod notification;
 mod patch;
 mod routes;
 mod service;
+mod standing;
 mod twin;
 
 pub use clock::Timestamp;
@@ -27,5 +31,6 @@ pub use error::Error;
 pub use hub::{DeleteBody, Hub, Operation, Options};
 pub use identity::TwinId;
 pub use notification::{Change, Notification, Source};
-pub use routes::{DeliveryCounts, DeliveryFaults, HubNames, Route, RouteError, Routes};
-pub use service::{Applied, Page, Service, ServiceError};
+pub use routes::{DeliveryCounts, DeliveryFaults, HubNames, Route, RouteError, Routes, Skew};
+pub use service::{Applied, Loss, Page, Reading, Service, ServiceError, View};
+pub use standing::{ConnectionState, IdentityChange, Status};

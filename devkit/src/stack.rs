@@ -1,4 +1,4 @@
-//! One process that holds the whole local Azure: broker, Cosmos DB, hub and control port; and Azurite beside it where
+//! One process that holds the whole local Azure: broker, Cosmos DB, hub with its service API, and control port; and Azurite beside it where
 //! somebody asks for it.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     azurite::{self, Azurite, Validity},
     broker::{self, Broker},
-    control, cosmos, fleet, iothub,
+    control, cosmos, fleet,
+    iothub::{self, api::Quota},
 };
 
 mod route;
@@ -20,6 +21,12 @@ use route::BrokerRoute;
 
 /// How often updates that a coalescing fault holds back are sent, if no later update took them along.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How often events of a late stream are looked at: what their delay is exact to.
+const RELEASE_INTERVAL: Duration = Duration::from_millis(10);
+
+/// The shared access policy of the hub's service API.
+const POLICY: &str = "service";
 
 /// The container for checkpoints and dead letters. The daemon creates it.
 const CONTAINER: &str = "twinsync";
@@ -39,10 +46,14 @@ pub struct Options {
     pub partitions: u16,
     /// Consumer groups of each Event Hub, besides `$Default`.
     pub consumer_groups: Vec<String>,
-    /// The token that the broker accepts; absent, it accepts any.
+    /// The token that the broker and the hub's service API accept; absent, they accept any.
     pub token: Option<String>,
     /// The IoT hub.
     pub iothub: iothub::Options,
+    /// The address of its service REST API.
+    pub iothub_service: SocketAddr,
+    /// The tier and units whose limits its service API keeps; absent, nothing is limited.
+    pub iothub_quota: Option<Quota>,
     /// The database for the twins.
     pub database: String,
     /// The container for the twins.
@@ -70,6 +81,8 @@ impl Default for Options {
             consumer_groups: Vec::new(),
             token: None,
             iothub: iothub::Options::default(),
+            iothub_service: free,
+            iothub_quota: None,
             database: cosmos.database,
             container: cosmos.container,
             verify_cosmos_key: true,
@@ -101,9 +114,15 @@ pub struct Endpoints {
     pub container: String,
     /// The IoT hub's name: `hubName` of its events.
     pub iothub_name: String,
+    /// The hub's service REST API, as `http://host:port`.
+    pub iothub: String,
+    /// The hub's host name, which requests are signed for; the socket is at [`Endpoints::iothub`].
+    pub iothub_host_name: String,
+    /// A connection string with a key for the service API. It opens nothing but this process.
+    pub iothub_connection_string: String,
     /// The control port, as `http://host:port`.
     pub control: String,
-    /// A token that the broker accepts.
+    /// A token that the broker and the hub's service API accept.
     pub token: String,
     /// The blob container for checkpoints and dead letters with a signature for it, where there is blob storage. The
     /// signature allows creating the container, and opens nothing but this process's Azurite.
@@ -135,6 +154,15 @@ pub enum Error {
     /// Blob storage.
     #[error("cannot start blob storage")]
     Azurite(#[from] azurite::Error),
+    /// The hub's service API.
+    #[error("cannot start iot hub's service api on {address}")]
+    Registry {
+        /// Its address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: iothub::api::Error,
+    },
     /// The control port.
     #[error("cannot listen on {address} for the control port")]
     Control {
@@ -152,6 +180,7 @@ pub(crate) struct Parts {
     pub(crate) cosmos: cosmos::Server,
     pub(crate) azurite: Option<Azurite>,
     pub(crate) hub: Arc<iothub::Service>,
+    pub(crate) registry: iothub::api::Server,
     pub(crate) fleet: fleet::Runner,
     pub(crate) endpoints: Endpoints,
     /// Set by `POST /shutdown`: whoever holds the stack is asked to stop it.
@@ -197,37 +226,65 @@ impl Stack {
                 return Err(Error::Broker { address: options.eventhubs, source });
             }
         };
+        let route = Arc::new(BrokerRoute::new(Arc::clone(&broker)));
+        let host_name = format!("{}.azure-devices.localhost", options.iothub.name);
+        let hub = Arc::new(iothub::Service::new(options.iothub.clone(), options.hubs.clone(), route));
+        let access_key = STANDARD.encode("the shared access key of a local devkit, which guards nothing");
+        let registry = iothub::api::Server::start(
+            iothub::api::Options {
+                listen: options.iothub_service,
+                host_name: host_name.clone(),
+                policy: POLICY.to_owned(),
+                key: access_key.clone(),
+                token: options.token.clone(),
+                quota: options.iothub_quota,
+            },
+            Arc::clone(&hub),
+        )
+        .await;
+        let registry = match registry {
+            Ok(registry) => registry,
+            Err(source) => {
+                broker.stop().await;
+                cosmos.stop().await;
+                return Err(Error::Registry { address: options.iothub_service, source });
+            }
+        };
         let endpoints = Endpoints {
             eventhubs: format!("amqp://{}", broker.address()),
             namespace: "devkit.servicebus.localhost".to_owned(),
-            lifecycle_hub: options.hubs.lifecycle.clone(),
-            twin_changes_hub: options.hubs.twin_changes.clone(),
+            lifecycle_hub: options.hubs.lifecycle,
+            twin_changes_hub: options.hubs.twin_changes,
             cosmos: cosmos.endpoint(),
             cosmos_key,
             database: options.database,
             container: options.container,
-            iothub_name: options.iothub.name.clone(),
+            iothub_name: options.iothub.name,
+            iothub: format!("http://{}", registry.address()),
+            iothub_connection_string: format!(
+                "HostName={host_name};SharedAccessKeyName={POLICY};SharedAccessKey={access_key}"
+            ),
+            iothub_host_name: host_name,
             control: format!("http://{control}"),
             token: options.token.unwrap_or_else(|| "devkit".to_owned()),
             checkpoint_container_url: azurite
                 .as_ref()
                 .map(|azurite| azurite.account_url(CONTAINER, Validity::Good)),
         };
-        let route = Arc::new(BrokerRoute::new(Arc::clone(&broker)));
-        let hub = Arc::new(iothub::Service::new(options.iothub, options.hubs, route));
         let parts = Arc::new(Parts {
             broker,
             cosmos,
             azurite,
             fleet: fleet::Runner::new(Arc::clone(&hub)),
             hub,
+            registry,
             endpoints,
             shutdown: CancellationToken::new(),
         });
         let stop = CancellationToken::new();
         let tasks = vec![
             tokio::spawn(control::serve(listener, Arc::clone(&parts), stop.clone())),
-            tokio::spawn(flush_held_updates(Arc::clone(&parts.hub), stop.clone())),
+            tokio::spawn(send_what_is_held(Arc::clone(&parts.hub), stop.clone())),
         ];
         Ok(Self { parts, stop, tasks })
     }
@@ -240,6 +297,11 @@ impl Stack {
     /// The IoT hub.
     pub fn hub(&self) -> &Arc<iothub::Service> {
         &self.parts.hub
+    }
+
+    /// The hub's service REST API: its counters, limits and faults.
+    pub fn registry(&self) -> &iothub::api::Server {
+        &self.parts.registry
     }
 
     /// Cosmos DB: its counters and faults.
@@ -293,6 +355,7 @@ impl Stack {
             // A task that panicked has nothing left to stop.
             let _ = task.await;
         }
+        self.parts.registry.stop().await;
         self.parts.broker.stop().await;
         self.parts.cosmos.stop().await;
         if let Some(azurite) = &self.parts.azurite
@@ -321,16 +384,18 @@ fn broker_options(options: &Options) -> broker::Options {
     broker::Options { listen: options.eventhubs, hubs, accepted_token: options.token.clone() }
 }
 
-async fn flush_held_updates(hub: Arc<iothub::Service>, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(FLUSH_INTERVAL);
+async fn send_what_is_held(hub: Arc<iothub::Service>, stop: CancellationToken) {
+    let mut flush = tokio::time::interval(FLUSH_INTERVAL);
+    let mut release = tokio::time::interval(RELEASE_INTERVAL);
     loop {
-        tokio::select! {
+        let sent = tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        if let Err(error) = hub.flush() {
-            tracing::warn!(error = &error as &dyn std::error::Error, "updates held back could not be sent");
+            _ = flush.tick() => hub.flush_updates(),
+            _ = release.tick() => hub.release_late(),
+        };
+        if let Err(error) = sent {
+            tracing::warn!(error = &error as &dyn std::error::Error, "events held back could not be sent");
         }
     }
 }

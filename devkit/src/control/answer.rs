@@ -47,6 +47,7 @@ impl From<iothub::Error> for Problem {
             iothub::Error::InvalidId { .. } => (StatusCode::BAD_REQUEST, "invalid_id"),
             iothub::Error::NotFound(_) => (StatusCode::NOT_FOUND, "not_found"),
             iothub::Error::AlreadyExists(_) => (StatusCode::CONFLICT, "already_exists"),
+            iothub::Error::EtagMismatch(_) => (StatusCode::PRECONDITION_FAILED, "etag_mismatch"),
             iothub::Error::InvalidTwin { .. } => (StatusCode::BAD_REQUEST, "invalid_twin"),
             iothub::Error::TooLarge { .. } => (StatusCode::BAD_REQUEST, "too_large"),
         };

@@ -1,6 +1,6 @@
 //! Time as IoT Hub prints it: 100 ns ticks, with seven fraction digits in one place and trimmed in another.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use time::OffsetDateTime;
 
@@ -57,11 +57,43 @@ impl Timestamp {
         text
     }
 
+    /// `Mon, 02 Feb 2026 02:40:00 GMT`, as HTTP's `Date`: whole seconds, the fraction cut off.
+    pub fn http_date(self) -> String {
+        let at = self.date_time();
+        let (weekday, month) = (at.weekday().to_string(), at.month().to_string());
+        format!(
+            "{}, {:02} {} {:04} {:02}:{:02}:{:02} GMT",
+            weekday.get(..3).unwrap_or_default(),
+            at.day(),
+            month.get(..3).unwrap_or_default(),
+            at.year(),
+            at.hour(),
+            at.minute(),
+            at.second()
+        )
+    }
+
+    /// This time, `duration` earlier.
+    pub fn before(self, duration: Duration) -> Self {
+        let ticks = i64::try_from(duration.as_nanos() / 100).unwrap_or(i64::MAX);
+        Self::from_ticks(self.0.saturating_sub(ticks))
+    }
+
+    /// This time, `duration` later.
+    pub fn after(self, duration: Duration) -> Self {
+        let ticks = i64::try_from(duration.as_nanos() / 100).unwrap_or(i64::MAX);
+        Self::from_ticks(self.0.saturating_add(ticks))
+    }
+
+    /// In whole seconds; the constructors keep the year within 1 to 9999, which is what `time` can represent.
+    fn date_time(self) -> OffsetDateTime {
+        OffsetDateTime::from_unix_timestamp(self.0.div_euclid(10_000_000))
+            .unwrap_or(OffsetDateTime::UNIX_EPOCH)
+    }
+
     fn parts(self) -> (String, i64) {
-        let seconds = self.0.div_euclid(10_000_000);
         let fraction = self.0.rem_euclid(10_000_000);
-        // The constructors keep the year within 1 to 9999, which is what `time` can represent.
-        let at = OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        let at = self.date_time();
         let text = format!(
             "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}",
             at.year(),
@@ -96,6 +128,15 @@ mod tests {
         assert_eq!(at.seven_digits("+00:00"), "2026-02-02T02:40:00.1234500+00:00");
         assert_eq!(at.trimmed(), "2026-02-02T02:40:00.12345Z");
         assert_eq!(Timestamp::from_ticks(17_700_000_000_000_000).trimmed(), "2026-02-02T02:40:00Z");
+    }
+
+    #[test]
+    fn http_dates_have_whole_seconds_never_later_than_the_time_itself() {
+        assert_eq!(
+            Timestamp::from_ticks(17_700_000_009_999_999).http_date(),
+            "Mon, 02 Feb 2026 02:40:00 GMT"
+        );
+        assert_eq!(Timestamp::from_ticks(-1).http_date(), "Wed, 31 Dec 1969 23:59:59 GMT");
     }
 
     #[test]

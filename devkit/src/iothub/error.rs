@@ -21,6 +21,9 @@ pub enum Error {
     /// The device or module exists already.
     #[error("cannot create {0}: it exists already")]
     AlreadyExists(TwinId),
+    /// The twin's etag is not the one that the writer expects.
+    #[error("the etag of {0} is not the one given")]
+    EtagMismatch(TwinId),
     /// The twin or patch breaks the rules for twins.
     #[error("invalid twin at {path}: {reason}")]
     InvalidTwin {

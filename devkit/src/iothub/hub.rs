@@ -1,11 +1,12 @@
 //! The registry and its twins: pure state.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use serde_json::{Map, Value};
 
 use super::{
-    Change, Error, Notification, Timestamp, TwinId,
+    Change, Error, IdentityChange, Notification, Timestamp, TwinId,
+    history::State,
     patch::{self, ServicePatch},
     twin::Twin,
 };
@@ -84,12 +85,25 @@ pub enum Operation {
     },
 }
 
+impl Operation {
+    /// The twin it is about.
+    pub fn id(&self) -> &TwinId {
+        let (Self::Create { id, .. }
+        | Self::Patch { id, .. }
+        | Self::Replace { id, .. }
+        | Self::Report { id, .. }
+        | Self::Delete { id }) = self;
+        id
+    }
+}
+
 /// One IoT hub.
 #[derive(Clone, Debug)]
 pub struct Hub {
     name: Arc<str>,
     options: Options,
-    twins: BTreeMap<TwinId, Twin>,
+    /// Shared with whoever keeps a past state; a write copies a twin that is.
+    twins: BTreeMap<TwinId, Arc<Twin>>,
     now: Timestamp,
     notifications: u64,
 }
@@ -149,14 +163,40 @@ impl Hub {
         Ok(notifications)
     }
 
-    /// The twin as a GET shows it.
+    /// Changes what no event tells of: nothing is notified, and version and etag stay.
+    ///
+    /// # Errors
+    /// There is no such twin.
+    pub fn change_identity(&mut self, id: &TwinId, change: &IdentityChange) -> Result<(), Error> {
+        let now = self.now.next();
+        self.twin_mut(id)?.standing.change(change, now);
+        self.now = now;
+        Ok(())
+    }
+
+    /// The hub's time.
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// The twin as far as events tell of it: ids, etag, version, tags and properties.
     pub fn twin(&self, id: &TwinId) -> Option<Value> {
         self.twins.get(id).map(|twin| twin.render(id, true))
     }
 
+    /// The twin as the service's REST API shows it: with the root fields that no event carries.
+    pub fn service_twin(&self, id: &TwinId) -> Option<Value> {
+        self.twins.get(id).map(|twin| twin.render_for_service(id))
+    }
+
+    /// The etag of a twin, which moves with tags and desired properties.
+    pub fn etag(&self, id: &TwinId) -> Option<String> {
+        self.twins.get(id).map(|twin| twin.etag())
+    }
+
     /// The version of a twin, which moves by one with every write.
     pub fn version(&self, id: &TwinId) -> Option<u64> {
-        self.twins.get(id).map(Twin::version)
+        self.twins.get(id).map(|twin| twin.version())
     }
 
     /// How many twins there are, devices and modules.
@@ -171,13 +211,56 @@ impl Hub {
 
     /// Up to `limit` twins after `after`, in the order of their ids.
     pub fn twins_after(&self, after: Option<&TwinId>, limit: usize) -> Vec<(TwinId, Value)> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let from = after.map_or(Unbounded, Excluded);
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.twins
-            .range((from, Unbounded))
+            .range((from, Bound::Unbounded))
             .take(limit)
             .map(|(id, twin)| (id.clone(), twin.render(id, true)))
             .collect()
+    }
+
+    /// What the operation may change, as it is.
+    pub(super) fn touched(&self, operation: &Operation) -> Vec<(TwinId, State)> {
+        let id = operation.id();
+        let mut touched = vec![(id.clone(), self.state(id))];
+        if let Operation::Delete { .. } = operation {
+            touched.extend(self.modules(id).map(|(id, twin)| (id.clone(), Some(Arc::clone(twin)))));
+        }
+        touched
+    }
+
+    /// A twin's state.
+    pub(super) fn state(&self, id: &TwinId) -> State {
+        self.twins.get(id).cloned()
+    }
+
+    /// The first twin after `after`.
+    pub(super) fn next_after(&self, after: Option<&TwinId>) -> Option<(&TwinId, &Arc<Twin>)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.twins.range((from, Bound::Unbounded)).next()
+    }
+
+    /// Puts twins back to what they were, without notifying anybody.
+    pub(super) fn restore(&mut self, states: BTreeMap<TwinId, State>) {
+        for (id, state) in states {
+            match state {
+                Some(twin) => {
+                    self.twins.insert(id, twin);
+                }
+                None => {
+                    self.twins.remove(&id);
+                }
+            }
+        }
+    }
+
+    /// The modules of a device; none of a module.
+    fn modules(&self, id: &TwinId) -> impl Iterator<Item = (&TwinId, &Arc<Twin>)> {
+        let modules = if id.module_id().is_some() { 0 } else { usize::MAX };
+        self.twins
+            .range((Bound::Excluded(id), Bound::Unbounded))
+            .take_while(move |(other, _)| other.device_id() == id.device_id())
+            .take(modules)
     }
 
     fn create(&mut self, id: &TwinId, twin: Option<&Value>, now: Timestamp) -> Result<Notification, Error> {
@@ -193,7 +276,7 @@ impl Hub {
         let written = if is_module { Timestamp::NEVER } else { now };
         let twin = Twin::new(initial.as_ref(), written, now)?;
         let body = twin.render(id, true);
-        self.twins.insert(id.clone(), twin);
+        self.twins.insert(id.clone(), Arc::new(twin));
         Ok(self.notify(id, Change::Created, now, body))
     }
 
@@ -201,17 +284,7 @@ impl Hub {
         if !self.twins.contains_key(id) {
             return Err(Error::NotFound(id.clone()));
         }
-        let modules: Vec<TwinId> = match id.module_id() {
-            Some(_) => Vec::new(),
-            None => self
-                .twins
-                .range(id..)
-                .skip(1)
-                .map(|(other, _)| other)
-                .take_while(|other| other.device_id() == id.device_id())
-                .cloned()
-                .collect(),
-        };
+        let modules: Vec<TwinId> = self.modules(id).map(|(module, _)| module.clone()).collect();
         let mut notifications = Vec::with_capacity(modules.len() + 1);
         for gone in modules.iter().chain([id]) {
             let Some(twin) = self.twins.remove(gone) else {
@@ -230,7 +303,7 @@ impl Hub {
     }
 
     fn twin_mut(&mut self, id: &TwinId) -> Result<&mut Twin, Error> {
-        self.twins.get_mut(id).ok_or_else(|| Error::NotFound(id.clone()))
+        self.twins.get_mut(id).map(Arc::make_mut).ok_or_else(|| Error::NotFound(id.clone()))
     }
 
     fn notify(&mut self, id: &TwinId, change: Change, now: Timestamp, body: Value) -> Notification {

@@ -3,16 +3,20 @@
 //! The partition key is the device's id, for its modules too, and order is kept per key. IoT Hub promises
 //! delivery at least once and in order, with replays that go back and then forward again, and it may report
 //! several changes in one event; these are the faults here, plus loss. All probabilities are 0 by default and
-//! drawn from a seeded generator. No order is promised between lifecycle and twin changes.
+//! drawn from a seeded generator. No order is promised between lifecycle and twin changes, and a skew makes use of it.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
-use super::{Change, Notification, Source, TwinId};
+use super::{Change, Notification, Source, Timestamp, TwinId};
 
 mod coalesce;
+mod skew;
+
+use skew::LateStream;
+pub use skew::Skew;
 
 /// The Event Hubs the two sources are routed to. Both may name the same hub.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,11 +69,14 @@ pub struct DeliveryFaults {
     pub coalesce: f64,
     /// The event never arrives.
     pub lose: f64,
+    /// One stream is late.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skew: Option<Skew>,
 }
 
 impl Default for DeliveryFaults {
     fn default() -> Self {
-        Self { seed: 0, duplicate: 0.0, replay: 0.0, replay_length: 5, coalesce: 0.0, lose: 0.0 }
+        Self { seed: 0, duplicate: 0.0, replay: 0.0, replay_length: 5, coalesce: 0.0, lose: 0.0, skew: None }
     }
 }
 
@@ -113,6 +120,9 @@ pub struct DeliveryCounts {
     pub coalesced: u64,
     /// Notifications that never went out.
     pub lost: u64,
+    /// Events that waited because their stream is late.
+    #[serde(default)]
+    pub late: u64,
 }
 
 /// Delivers notifications to Event Hubs.
@@ -126,6 +136,11 @@ pub struct Routes {
     recent: HashMap<(Source, String), VecDeque<Notification>>,
     /// Updates held back to be coalesced with the next of the same twin.
     held: BTreeMap<TwinId, Notification>,
+    late: LateStream,
+    /// The time of the latest operation or release.
+    now: Timestamp,
+    /// Notifications of the hub up to here.
+    caused: u64,
 }
 
 impl Routes {
@@ -138,6 +153,9 @@ impl Routes {
             counts: DeliveryCounts::default(),
             recent: HashMap::new(),
             held: BTreeMap::new(),
+            late: LateStream::default(),
+            now: Timestamp::NEVER,
+            caused: 0,
         }
     }
 
@@ -147,6 +165,7 @@ impl Routes {
         if faults.replay == 0.0 {
             self.recent.clear();
         }
+        self.late.set(faults.skew.filter(|_| self.names.lifecycle != self.names.twin_changes));
         self.faults = faults;
     }
 
@@ -165,7 +184,9 @@ impl Routes {
     /// # Errors
     /// The route refused the event.
     pub fn deliver(&mut self, notification: Notification, route: &dyn Route) -> Result<(), RouteError> {
-        *self.counts.caused.entry(notification.change.operation_type().to_owned()).or_default() += 1;
+        count(&mut self.counts.caused, notification.change.operation_type());
+        self.release(notification.operation_time, route)?;
+        self.caused += 1;
         if self.happens(self.faults.lose) {
             self.counts.lost += 1;
             return Ok(());
@@ -176,13 +197,39 @@ impl Routes {
         self.send(notification, route)
     }
 
-    /// Sends what is held back.
+    /// Sends everything that is held back, by coalescing or because its stream is late.
     ///
     /// # Errors
     /// The route refused an event.
     pub fn flush(&mut self, route: &dyn Route) -> Result<(), RouteError> {
+        self.flush_updates(route)?;
+        while let Some(notification) = self.late.next() {
+            append(&self.names, &mut self.counts, notification, route)?;
+            self.late.sent();
+        }
+        Ok(())
+    }
+
+    /// Sends the updates that wait for their twin's next.
+    ///
+    /// # Errors
+    /// The route refused an event.
+    pub fn flush_updates(&mut self, route: &dyn Route) -> Result<(), RouteError> {
         while let Some((_, held)) = self.held.pop_first() {
             self.send(held, route)?;
+        }
+        Ok(())
+    }
+
+    /// Sends what was late for long enough.
+    ///
+    /// # Errors
+    /// The route refused an event.
+    pub fn release(&mut self, now: Timestamp, route: &dyn Route) -> Result<(), RouteError> {
+        self.now = self.now.max(now);
+        while let Some(notification) = self.late.due(self.now, self.caused) {
+            append(&self.names, &mut self.counts, notification, route)?;
+            self.late.sent();
         }
         Ok(())
     }
@@ -270,13 +317,11 @@ impl Routes {
     }
 
     fn append(&mut self, notification: &Notification, route: &dyn Route) -> Result<(), RouteError> {
-        let hub = match notification.change.source() {
-            Source::DeviceLifecycle => &self.names.lifecycle,
-            Source::TwinChange => &self.names.twin_changes,
-        };
-        route.append(hub, notification.id.device_id(), notification)?;
-        count(&mut self.counts.appended, hub);
-        Ok(())
+        if self.late.hold(notification, self.now, self.caused) {
+            self.counts.late += 1;
+            return Ok(());
+        }
+        append(&self.names, &mut self.counts, notification, route)
     }
 
     /// The stream whose order a replay keeps: the source, or one for both if they share an Event Hub.
@@ -291,6 +336,21 @@ impl Routes {
     fn happens(&mut self, probability: f64) -> bool {
         probability > 0.0 && self.random.random_bool(probability)
     }
+}
+
+fn append(
+    names: &HubNames,
+    counts: &mut DeliveryCounts,
+    notification: &Notification,
+    route: &dyn Route,
+) -> Result<(), RouteError> {
+    let hub = match notification.change.source() {
+        Source::DeviceLifecycle => &names.lifecycle,
+        Source::TwinChange => &names.twin_changes,
+    };
+    route.append(hub, notification.id.device_id(), notification)?;
+    count(&mut counts.appended, hub);
+    Ok(())
 }
 
 fn count(counts: &mut BTreeMap<String, u64>, name: &str) {

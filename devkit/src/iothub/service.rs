@@ -8,9 +8,17 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    Change, DeliveryCounts, DeliveryFaults, Error, Hub, HubNames, Operation, Options, Route, RouteError,
-    Routes, TwinId,
+    Change, DeliveryCounts, DeliveryFaults, Error, Hub, HubNames, IdentityChange, Notification, Operation,
+    Options, Route, RouteError, Routes, TwinId, history::History,
 };
+
+mod past;
+
+pub use past::{Loss, Reading, View};
+
+/// Changes that the hub remembers unless told otherwise: enough for tests of failover and stale queries, and a
+/// few hundred megabytes with large twins.
+const HISTORY: usize = 50_000;
 
 /// Why an operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +43,7 @@ pub struct Applied {
 /// Some of the hub's twins, in the order of their ids.
 #[derive(Clone, Debug)]
 pub struct Page {
-    /// The twins, as a GET shows them.
+    /// The twins, as far as events tell of them.
     pub twins: Vec<Value>,
     /// The last twin of the page, if there are more after it.
     pub next: Option<TwinId>,
@@ -51,13 +59,29 @@ pub struct Service {
 struct State {
     hub: Hub,
     routes: Routes,
+    history: History,
+}
+
+impl State {
+    /// Performs an operation at the wall clock's time, and remembers what was there before.
+    fn perform(&mut self, operation: &Operation) -> Result<Vec<Notification>, Error> {
+        self.hub.advance_to(SystemTime::now().into());
+        // A twin that somebody else holds is copied when it is written to, so nothing is held for no reason.
+        let before = if self.history.is_off() { Vec::new() } else { self.hub.touched(operation) };
+        let notifications = self.hub.apply(operation)?;
+        for (id, state) in before {
+            self.history.note(self.hub.now(), id, state);
+        }
+        Ok(notifications)
+    }
 }
 
 impl Service {
     /// A hub without devices whose notifications go to `route`.
     pub fn new(options: Options, names: HubNames, route: Arc<dyn Route>) -> Self {
         let hub = Hub::new(options, SystemTime::now().into());
-        Self { state: Mutex::new(State { hub, routes: Routes::new(names) }), route }
+        let state = State { hub, routes: Routes::new(names), history: History::new(HISTORY) };
+        Self { state: Mutex::new(state), route }
     }
 
     /// Performs one operation and delivers what it notifies.
@@ -65,23 +89,58 @@ impl Service {
     /// # Errors
     /// [`ServiceError`] tells a refusal from a failed delivery.
     pub fn apply(&self, operation: &Operation) -> Result<Applied, ServiceError> {
-        let mut state = self.lock();
-        let State { hub, routes } = &mut *state;
-        hub.advance_to(SystemTime::now().into());
-        let notifications = hub.apply(operation)?;
-        let changes = notifications.iter().map(|notification| notification.change).collect();
-        for notification in notifications {
-            routes.deliver(notification, &*self.route)?;
-        }
-        let (Operation::Create { id, .. }
-        | Operation::Patch { id, .. }
-        | Operation::Replace { id, .. }
-        | Operation::Report { id, .. }
-        | Operation::Delete { id }) = operation;
-        Ok(Applied { version: hub.version(id), changes })
+        self.apply_if(operation, None)
     }
 
-    /// One twin, as a GET shows it.
+    /// As [`Service::apply`], but only if the twin's etag is `etag`, where one is given.
+    ///
+    /// # Errors
+    /// As [`Service::apply`]; [`Error::EtagMismatch`] if it is another.
+    pub fn apply_if(&self, operation: &Operation, etag: Option<&str>) -> Result<Applied, ServiceError> {
+        let mut state = self.lock();
+        let id = operation.id();
+        if let (Some(expected), Some(found)) = (etag, state.hub.etag(id))
+            && expected != found
+        {
+            return Err(Error::EtagMismatch(id.clone()).into());
+        }
+        let notifications = state.perform(operation)?;
+        let changes = notifications.iter().map(|notification| notification.change).collect();
+        for notification in notifications {
+            state.routes.deliver(notification, &*self.route)?;
+        }
+        Ok(Applied { version: state.hub.version(id), changes })
+    }
+
+    /// Performs operations long past: nobody is notified, as after the end of a route's retention, and the history
+    /// knows nothing else than that the twins are as they are.
+    ///
+    /// # Errors
+    /// The first refusal; what came before it is done.
+    pub fn apply_unrouted(&self, operations: &[Operation]) -> Result<(), Error> {
+        let mut state = self.lock();
+        state.hub.advance_to(SystemTime::now().into());
+        for operation in operations {
+            state.hub.apply(operation)?;
+        }
+        Ok(())
+    }
+
+    /// Changes what no event tells of: status and connection.
+    ///
+    /// # Errors
+    /// There is no such twin.
+    pub fn change_identity(&self, id: &TwinId, change: &IdentityChange) -> Result<(), Error> {
+        let mut state = self.lock();
+        state.hub.advance_to(SystemTime::now().into());
+        let before = state.hub.state(id);
+        state.hub.change_identity(id, change)?;
+        let now = state.hub.now();
+        state.history.note(now, id.clone(), before);
+        Ok(())
+    }
+
+    /// One twin, as far as events tell of it.
     pub fn twin(&self, id: &TwinId) -> Option<Value> {
         self.lock().hub.twin(id)
     }
@@ -106,12 +165,28 @@ impl Service {
         Page { twins: twins.into_iter().map(|(_, twin)| twin).collect(), next }
     }
 
-    /// Sends what a coalescing fault holds back.
+    /// Sends what faults of delivery hold back.
     ///
     /// # Errors
     /// The route refused an event.
     pub fn flush(&self) -> Result<(), RouteError> {
         self.lock().routes.flush(&*self.route)
+    }
+
+    /// Sends the updates that a coalescing fault holds back, and nothing that is late for another reason.
+    ///
+    /// # Errors
+    /// The route refused an event.
+    pub fn flush_updates(&self) -> Result<(), RouteError> {
+        self.lock().routes.flush_updates(&*self.route)
+    }
+
+    /// Sends what was late for long enough.
+    ///
+    /// # Errors
+    /// The route refused an event.
+    pub fn release_late(&self) -> Result<(), RouteError> {
+        self.lock().routes.release(SystemTime::now().into(), &*self.route)
     }
 
     /// Switches faults of delivery on or off.

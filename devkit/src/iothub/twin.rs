@@ -6,12 +6,13 @@
 use std::collections::BTreeMap;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{
     Error, Timestamp, TwinId,
     limits::{self, Nulls, SectionName},
     patch::ServicePatch,
+    standing::Standing,
 };
 
 /// When, and at which section version, something was written.
@@ -118,6 +119,7 @@ pub(super) struct Twin {
     tags: Values,
     desired: Section,
     reported: Section,
+    pub(super) standing: Standing,
 }
 
 impl Twin {
@@ -131,7 +133,13 @@ impl Twin {
     ) -> Result<Self, Error> {
         let unwritten = Stamp { at: written, version: None };
         let empty = Section { values: Values::default(), metadata: Metadata::leaf(unwritten), version: 1 };
-        let mut twin = Self { etag: 1, tags: Values::default(), desired: empty.clone(), reported: empty };
+        let mut twin = Self {
+            etag: 1,
+            tags: Values::default(),
+            desired: empty.clone(),
+            reported: empty,
+            standing: Standing::new(now),
+        };
         if let Some(tags) = initial.and_then(|initial| initial.tags.as_ref()) {
             twin.tags = Values::whole(SectionName::Tags, tags)?;
         }
@@ -144,6 +152,11 @@ impl Twin {
     /// The version over all sections.
     pub(super) fn version(&self) -> u64 {
         self.etag + self.reported.version
+    }
+
+    /// The etag, which moves with tags and desired properties only.
+    pub(super) fn etag(&self) -> String {
+        STANDARD.encode(self.etag.to_be_bytes())
     }
 
     /// Merges tags and desired properties, in one write; returns the notification's body.
@@ -189,6 +202,7 @@ impl Twin {
     pub(super) fn report(&mut self, patch: Map<String, Value>, now: Timestamp) -> Result<Value, Error> {
         let bytes = self.reported.values.check(SectionName::Reported, &patch)?;
         self.reported.merge(&patch, bytes, Stamp { at: now, version: None });
+        self.standing.active(now);
         let mut body = Map::new();
         body.insert("version".to_owned(), Value::from(self.version()));
         body.insert("properties".to_owned(), object("reported", self.reported.render_patch(patch)));
@@ -202,9 +216,21 @@ impl Twin {
         if let Some(module_id) = id.module_id() {
             head.insert("moduleId".to_owned(), Value::from(module_id));
         }
-        head.insert("etag".to_owned(), Value::String(STANDARD.encode(self.etag.to_be_bytes())));
+        head.insert("etag".to_owned(), Value::String(self.etag()));
         head.insert("version".to_owned(), Value::from(self.version()));
         head
+    }
+
+    /// The twin as the service's REST API shows it: the whole twin, and the root fields that no event carries.
+    pub(super) fn render_for_service(&self, id: &TwinId) -> Value {
+        let mut twin = self.render(id, true);
+        if let Value::Object(twin) = &mut twin {
+            self.standing.render(twin);
+            if id.module_id().is_none() {
+                twin.insert("capabilities".to_owned(), json!({ "iotEdge": false }));
+            }
+        }
+        twin
     }
 
     /// The whole twin. Empty tags are left out, as in captured create notifications.

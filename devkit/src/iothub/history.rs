@@ -1,0 +1,116 @@
+//! What the hub was: the states that changes left behind, for reads of the past and for the way back to it.
+//!
+//! Invariants: of each twin the past states are in the order of their ends; what is not noted was as it is. The history
+//! is bounded by a number of changes: beyond it, the past ends, and an earlier time shows the earliest state known.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Bound,
+    sync::Arc,
+};
+
+use super::{Timestamp, TwinId, twin::Twin};
+
+/// A twin's state at some time; nothing where there was no such twin.
+pub(super) type State = Option<Arc<Twin>>;
+
+/// What a twin was until it changed.
+#[derive(Clone, Debug)]
+struct Past {
+    until: Timestamp,
+    state: State,
+}
+
+/// The past of a hub.
+#[derive(Debug)]
+pub(super) struct History {
+    limit: usize,
+    /// Every noted change, oldest first.
+    order: VecDeque<(Timestamp, TwinId)>,
+    by_twin: BTreeMap<TwinId, VecDeque<Past>>,
+}
+
+impl History {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, order: VecDeque::new(), by_twin: BTreeMap::new() }
+    }
+
+    /// Keeps this many changes from here on.
+    pub(super) fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+        self.trim();
+    }
+
+    /// Whether nothing is kept.
+    pub(super) fn is_off(&self) -> bool {
+        self.limit == 0
+    }
+
+    /// Notes what a twin was before the operation at `at` changed it.
+    pub(super) fn note(&mut self, at: Timestamp, id: TwinId, before: State) {
+        self.by_twin.entry(id.clone()).or_default().push_back(Past { until: at, state: before });
+        self.order.push_back((at, id));
+        self.trim();
+    }
+
+    /// What the twin was at `at`, if it is not what it is.
+    pub(super) fn state_at(&self, id: &TwinId, at: Timestamp) -> Option<&State> {
+        self.by_twin.get(id).and_then(|past| past.iter().find(|past| past.until > at)).map(|past| &past.state)
+    }
+
+    /// The first twin after `after` that has a past.
+    pub(super) fn next_after(&self, after: Option<&TwinId>) -> Option<&TwinId> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.by_twin.range((from, Bound::Unbounded)).next().map(|(id, _)| id)
+    }
+
+    /// The time just before the last `operations` operations, as far as they are known.
+    pub(super) fn before_last(&self, operations: u64) -> Option<Timestamp> {
+        let mut left = operations;
+        let mut reached = None;
+        for (at, _) in self.order.iter().rev() {
+            // One operation may change several twins, all at the same time.
+            if reached != Some(*at) {
+                if left == 0 {
+                    break;
+                }
+                left -= 1;
+                reached = Some(*at);
+            }
+        }
+        reached.map(|at| Timestamp::from_ticks(at.ticks() - 1))
+    }
+
+    /// Forgets everything after `at`, and returns what the twins changed since then were at that time.
+    pub(super) fn rewind(&mut self, at: Timestamp) -> BTreeMap<TwinId, State> {
+        let mut states = BTreeMap::new();
+        while self.order.back().is_some_and(|(until, _)| *until > at) {
+            let Some((_, id)) = self.order.pop_back() else {
+                break;
+            };
+            let past = self.by_twin.get_mut(&id).and_then(VecDeque::pop_back);
+            if self.by_twin.get(&id).is_some_and(VecDeque::is_empty) {
+                self.by_twin.remove(&id);
+            }
+            if let Some(past) = past {
+                // The last one popped is the oldest, and the state to go back to.
+                states.insert(id, past.state);
+            }
+        }
+        states
+    }
+
+    fn trim(&mut self) {
+        while self.order.len() > self.limit {
+            let Some((_, id)) = self.order.pop_front() else {
+                return;
+            };
+            if let Some(past) = self.by_twin.get_mut(&id) {
+                past.pop_front();
+                if past.is_empty() {
+                    self.by_twin.remove(&id);
+                }
+            }
+        }
+    }
+}

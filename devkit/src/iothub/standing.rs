@@ -1,0 +1,161 @@
+//! The root fields of a twin that describe the identity and its connection. They change without any event: routes know
+//! nothing of them, so only a read shows them.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::Timestamp;
+
+/// Whether a device may connect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Status {
+    /// It may.
+    #[default]
+    Enabled,
+    /// It may not.
+    Disabled,
+}
+
+/// Whether a device is connected, as far as the hub has noticed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ConnectionState {
+    /// It is.
+    Connected,
+    /// It is not.
+    #[default]
+    Disconnected,
+}
+
+/// A change of what no event tells of; absent fields stay as they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct IdentityChange {
+    /// Lets the device connect, or not.
+    pub status: Option<Status>,
+    /// Why.
+    pub status_reason: Option<String>,
+    /// Connects or disconnects it.
+    pub connection_state: Option<ConnectionState>,
+}
+
+/// What a twin's root says about identity and connection.
+#[derive(Clone, Debug)]
+pub(super) struct Standing {
+    status: Status,
+    status_reason: Option<String>,
+    status_update_time: Timestamp,
+    connection_state: ConnectionState,
+    last_activity_time: Timestamp,
+    /// Moves with the identity, not with the twin.
+    device_etag: i64,
+}
+
+impl Standing {
+    pub(super) fn new(now: Timestamp) -> Self {
+        Self {
+            status: Status::default(),
+            status_reason: None,
+            status_update_time: Timestamp::NEVER,
+            connection_state: ConnectionState::default(),
+            last_activity_time: Timestamp::NEVER,
+            device_etag: device_etag(now),
+        }
+    }
+
+    pub(super) fn status(&self) -> Status {
+        self.status
+    }
+
+    /// The device did something: it is connected.
+    pub(super) fn active(&mut self, now: Timestamp) {
+        self.connection_state = ConnectionState::Connected;
+        self.last_activity_time = now;
+    }
+
+    pub(super) fn change(&mut self, change: &IdentityChange, now: Timestamp) {
+        if let Some(status) = change.status {
+            self.status = status;
+            self.status_update_time = now;
+        }
+        if let Some(reason) = &change.status_reason {
+            self.status_reason = Some(reason.clone());
+        }
+        if change.status.is_some() || change.status_reason.is_some() {
+            self.device_etag = device_etag(now);
+        }
+        if let Some(state) = change.connection_state {
+            self.connection_state = state;
+            self.last_activity_time = now;
+        }
+    }
+
+    /// Adds its fields to a twin's root.
+    pub(super) fn render(&self, twin: &mut Map<String, Value>) {
+        let fields = json!({
+            "deviceEtag": STANDARD.encode(self.device_etag.to_string()),
+            "status": self.status,
+            "statusUpdateTime": self.status_update_time.trimmed(),
+            "connectionState": self.connection_state,
+            "lastActivityTime": self.last_activity_time.trimmed(),
+            "cloudToDeviceMessageCount": 0,
+            "authenticationType": "sas",
+            "x509Thumbprint": { "primaryThumbprint": null, "secondaryThumbprint": null },
+            "modelId": "",
+        });
+        if let Value::Object(fields) = fields {
+            twin.extend(fields);
+        }
+        if let Some(reason) = &self.status_reason {
+            twin.insert("statusReason".to_owned(), Value::from(reason.as_str()));
+        }
+    }
+}
+
+/// A number of at most nine digits, as the service's look: opaque to clients.
+fn device_etag(now: Timestamp) -> i64 {
+    now.ticks().rem_euclid(1_000_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rendered(standing: &Standing) -> Value {
+        let mut twin = Map::new();
+        standing.render(&mut twin);
+        Value::Object(twin)
+    }
+
+    #[test]
+    fn a_disabled_device_shows_when_and_why_and_gets_another_device_etag() {
+        let mut standing = Standing::new(Timestamp::from_ticks(5));
+        let before = rendered(&standing);
+        assert_eq!((&before["status"], &before["statusReason"]), (&json!("enabled"), &Value::Null));
+        let change = IdentityChange {
+            status: Some(Status::Disabled),
+            status_reason: Some("lost".to_owned()),
+            connection_state: None,
+        };
+        standing.change(&change, Timestamp::from_ticks(17_700_000_000_000_000));
+        let after = rendered(&standing);
+        assert_eq!((&after["status"], &after["statusReason"]), (&json!("disabled"), &json!("lost")));
+        assert_eq!(after["statusUpdateTime"], "2026-02-02T02:40:00Z");
+        assert_eq!(after["connectionState"], "Disconnected");
+        assert_ne!(after["deviceEtag"], before["deviceEtag"]);
+    }
+
+    #[test]
+    fn activity_connects_a_device_without_touching_its_identity() {
+        let mut standing = Standing::new(Timestamp::from_ticks(5));
+        let before = rendered(&standing);
+        standing.active(Timestamp::from_ticks(17_700_000_000_000_000));
+        let after = rendered(&standing);
+        assert_eq!(
+            (&after["connectionState"], &after["deviceEtag"]),
+            (&json!("Connected"), &before["deviceEtag"])
+        );
+        assert_eq!(after["lastActivityTime"], "2026-02-02T02:40:00Z");
+    }
+}
