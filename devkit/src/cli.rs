@@ -111,6 +111,9 @@ pub(crate) struct Fleet {
     /// Phases; ids are re-created in a later phase than they are deleted in.
     #[arg(long, default_value_t = 3)]
     phases: usize,
+    /// Share of deletions after which the id is re-created at once: only a registry can tell the lives apart then.
+    #[arg(long, default_value_t = 0.0)]
+    recreate_at_once: f64,
     /// Put before each device id, so that several fleets can share a hub.
     #[arg(long, default_value = "")]
     prefix: String,
@@ -204,6 +207,7 @@ impl Fleet {
             seed: self.seed,
             modules: self.modules,
             phases: self.phases,
+            recreate_at_once: self.recreate_at_once,
             prefix: self.prefix,
         };
         let mut body = serde_json::to_value(plan)?;

@@ -4,12 +4,17 @@
 //! |---|---|
 //! | `GET /health`, `GET /endpoints` | alive; where everything is |
 //! | `PUT`, `DELETE /devices/{device}` and `/devices/{device}/modules/{module}` | registers (the body may hold a twin), removes |
+//! | `PATCH` the same | changes status and connection, of which no event tells: `{"status": "disabled"}` |
 //! | `GET`, `PATCH`, `PUT /twins/{device}` and `/twins/{device}/modules/{module}` | reads; merges and replaces as a back end does |
 //! | `PATCH` the same + `/reported` | reports properties as the device does |
 //! | `GET /twins?limit=&continuation=` | twins in pages |
 //! | `POST`, `GET`, `DELETE /fleet`; `POST /fleet/next` | starts, shows, stops a fleet; starts its next phase |
-//! | `GET /counters`; `POST /counters/cosmos/reset` | what was delivered, asked and charged |
-//! | `GET`, `PUT /faults/delivery` and `/faults/cosmos` | fault switches |
+//! | `POST /import` | brings in devices without any event: `{"devices": 10000, "modules": 0.1, "seed": 1, "prefix": "old-"}` |
+//! | `POST /failover` | the hub goes back: `{"ms": 60000}` or `{"operations": 100}` |
+//! | `PUT /history` | how many changes the hub remembers: `{"changes": 50000}` |
+//! | `GET /counters`; `POST /counters/cosmos/reset`, `/counters/iothub/reset` | what was delivered, asked and charged |
+//! | `GET`, `PUT /faults/delivery`, `/faults/cosmos` and `/faults/iothub` | fault switches |
+//! | `GET`, `PUT /quota/iothub` | limits of the service API: `{"tier": "S1", "units": 1}`, or `null` |
 //! | `POST /faults/eventhubs` | one fault of the broker, such as `{"fault": "dropConnections"}` |
 //! | `POST /shutdown` | asks the process to stop |
 //!
@@ -32,6 +37,7 @@ use crate::stack::Parts;
 mod answer;
 mod faults;
 mod fleet;
+mod iothub;
 mod twins;
 
 use answer::Problem;
@@ -62,7 +68,7 @@ pub(crate) async fn serve(listener: TcpListener, parts: Arc<Parts>, stop: Cancel
 }
 
 fn router(parts: Arc<Parts>) -> Router {
-    let identity = || put(twins::register).delete(twins::remove);
+    let identity = || put(twins::register).delete(twins::remove).patch(iothub::change_identity);
     let twin = || get(twins::read).patch(twins::merge).put(twins::replace);
     Router::new()
         .route("/health", get(twins::health))
@@ -76,8 +82,14 @@ fn router(parts: Arc<Parts>) -> Router {
         .route("/twins/{device}/modules/{module}/reported", patch(twins::report))
         .route("/fleet", post(fleet::start).get(fleet::show).delete(fleet::stop))
         .route("/fleet/next", post(fleet::next))
+        .route("/import", post(iothub::bring_in))
+        .route("/failover", post(iothub::failover))
+        .route("/history", put(iothub::keep_history))
         .route("/counters", get(faults::counters))
         .route("/counters/cosmos/reset", post(faults::reset_cosmos_counters))
+        .route("/counters/iothub/reset", post(iothub::reset_counters))
+        .route("/quota/iothub", get(iothub::quota).put(iothub::set_quota))
+        .route("/faults/iothub", get(iothub::faults).put(iothub::set_faults))
         .route("/faults/delivery", get(faults::delivery).put(faults::set_delivery))
         .route("/faults/eventhubs", post(faults::broker))
         .route("/faults/cosmos", get(faults::cosmos).put(faults::set_cosmos))

@@ -78,6 +78,9 @@ fn the_command_line_starts_drives_judges_and_stops() {
     assert!(err.contains("prefix"), "{err}");
 
     // A second devkit on a port of the first.
+    let port = endpoints.iothub.rsplit(':').next().unwrap();
+    let (code, _, err) = run(&["up", "--iothub-port", port]);
+    assert!(code == Some(2) && err.contains("service api") && err.contains(port), "{err}");
     let port = endpoints.cosmos.trim_end_matches('/').rsplit(':').next().unwrap();
     let (code, out, err) = run(&["up", "--cosmos-port", port]);
     assert_eq!((code, out.as_str(), err.lines().count()), (Some(2), "", 1), "{err}");
@@ -97,6 +100,9 @@ fn bad_arguments_are_told_in_one_line() {
         &["up", "--cosmos-port", "70000"],
         &["up", "--throughput", "10"],
         &["up", "--azurite-port", "10000"],
+        &["up", "--iothub-tier", "B1"],
+        &["up", "--iothub-units", "2"],
+        &["up", "--iothub-tier", "S3", "--iothub-units", "11"],
         &["sideways"],
         &["verify"],
         &["fleet", "--control", "not a url"],

@@ -5,7 +5,8 @@
 use std::sync::{Arc, Mutex};
 
 use devkit::iothub::{
-    DeliveryFaults, HubNames, Notification, Operation, Options, Route, RouteError, Service, TwinId,
+    DeliveryFaults, HubNames, Notification, Operation, Options, Route, RouteError, Service, Skew, Source,
+    TwinId,
 };
 use serde_json::{Value, json};
 
@@ -142,4 +143,71 @@ fn the_same_seed_gives_the_same_deliveries() {
         })
         .collect();
     assert_eq!(logs[0], logs[1]);
+}
+
+/// `L` and `T` in the order in which they were appended.
+fn streams(log: &Log) -> String {
+    let log = log.0.lock().unwrap();
+    log.iter().map(|(hub, _, _)| if hub == "lifecycle" { 'L' } else { 'T' }).collect()
+}
+
+fn life(service: &Service, id: &TwinId) {
+    service.apply(&Operation::Create { id: id.clone(), twin: None }).unwrap();
+    service.apply(&Operation::Report { id: id.clone(), patch: json!({ "n": 1 }) }).unwrap();
+    service.apply(&Operation::Delete { id: id.clone() }).unwrap();
+}
+
+fn late(late: Source, notifications: Option<u64>, ms: u64) -> DeliveryFaults {
+    DeliveryFaults { skew: Some(Skew { late, notifications, ms }), ..DeliveryFaults::default() }
+}
+
+#[test]
+fn a_late_stream_arrives_after_the_updates_of_the_next_life_and_in_its_own_order() {
+    let id = TwinId::device("d0").unwrap();
+    for (source, expected) in [
+        // Held back: each until three more notifications of the hub were delivered.
+        (Source::DeviceLifecycle, "TLTLL"),
+        (Source::TwinChange, "LLLTL"),
+    ] {
+        let (service, log) = service(HubNames::default());
+        service.set_delivery_faults(late(source, Some(3), 3_600_000));
+        life(&service, &id);
+        life(&service, &id);
+        assert_eq!(streams(&log), expected[..streams(&log).len()], "{source:?}");
+        service.flush().unwrap();
+        let all = streams(&log);
+        assert_eq!((all.len(), all.matches('T').count()), (6, 2), "{all}");
+        let held = if source == Source::DeviceLifecycle { 4 } else { 2 };
+        assert_eq!(service.delivery_counts().late, held);
+        assert_eq!(versions(&log, "twin-changes", "d0"), [3, 3]);
+        assert_eq!(versions(&log, "lifecycle", "d0"), [2, 3, 2, 3], "created and deleted, twice");
+    }
+}
+
+#[test]
+fn a_late_event_goes_out_when_its_time_has_come_or_its_stream_is_no_longer_late() {
+    let (service, log) = service(HubNames::default());
+    let id = TwinId::device("d0").unwrap();
+    service.set_delivery_faults(late(Source::DeviceLifecycle, None, 1));
+    service.apply(&Operation::Create { id: id.clone(), twin: None }).unwrap();
+    assert_eq!(streams(&log), "");
+    std::thread::sleep(std::time::Duration::from_millis(2));
+    service.release_late().unwrap();
+    assert_eq!(streams(&log), "L");
+    service.set_delivery_faults(late(Source::DeviceLifecycle, None, 3_600_000));
+    service.apply(&Operation::Delete { id: id.clone() }).unwrap();
+    service.release_late().unwrap();
+    assert_eq!(streams(&log), "L");
+    service.set_delivery_faults(late(Source::TwinChange, None, 3_600_000));
+    life(&service, &id);
+    assert_eq!(streams(&log), "LLLL", "the deletion goes first, the update is late");
+}
+
+#[test]
+fn two_sources_in_one_event_hub_have_no_skew() {
+    let both = HubNames { lifecycle: "all".to_owned(), twin_changes: "all".to_owned() };
+    let (service, log) = service(both);
+    service.set_delivery_faults(late(Source::DeviceLifecycle, None, 3_600_000));
+    life(&service, &TwinId::device("d0").unwrap());
+    assert_eq!(versions(&log, "all", "d0"), [2, 3, 3]);
 }

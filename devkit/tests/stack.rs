@@ -135,6 +135,14 @@ async fn the_control_port_says_in_json_what_is_wrong() {
         (Method::POST, "/fleet/next", None, 409, "not_waiting"),
         (Method::PUT, "/faults/cosmos", Some(bad_fault), 400, "bad_request"),
         (Method::PUT, "/faults/delivery", Some(json!({"lose": 2})), 400, "bad_request"),
+        (Method::PATCH, "/devices/d", Some(json!({"version": 3})), 400, "bad_request"),
+        (Method::PATCH, "/devices/x", Some(json!({"status": "disabled"})), 404, "not_found"),
+        (Method::PUT, "/faults/iothub", Some(json!({"faults": [{"trouble": "sulk"}]})), 400, "bad_request"),
+        (Method::PUT, "/faults/iothub", Some(json!({"largestPage": 0})), 400, "bad_request"),
+        (Method::PUT, "/quota/iothub", Some(json!({"tier": "S3", "units": 11})), 400, "bad_request"),
+        (Method::POST, "/import", Some(json!({"modules": 2})), 400, "invalid_plan"),
+        (Method::POST, "/import", Some(json!({"prefix": "a b"})), 400, "invalid_id"),
+        (Method::POST, "/failover", Some(json!({"days": 1})), 400, "bad_request"),
     ] {
         let (seen, answer) = call(&stack, method.clone(), path, body).await;
         assert_eq!(
@@ -253,6 +261,102 @@ async fn delivery_faults_change_the_events_but_not_the_twins() {
     let appended: u64 = counts.appended.values().sum();
     assert_eq!(appended, 500 + counts.duplicates + counts.replayed - counts.coalesced);
     assert!(counts.duplicates > 0 && counts.replayed > 0 && counts.coalesced > 0, "{counts:?}");
+    stack.stop().await;
+}
+
+/// The hub's service API with the token of the endpoints.
+async fn registry(stack: &Stack, path: &str) -> (StatusCode, Value) {
+    let endpoints = stack.endpoints();
+    let url = format!("{}{path}?api-version=2021-04-12", endpoints.iothub);
+    let response = Client::new().get(url).bearer_auth(&endpoints.token).send().await.unwrap();
+    (response.status(), response.json().await.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_hubs_past_and_its_service_api_are_driven_over_the_control_port() {
+    let stack =
+        Stack::start(Options { token: Some("secret".to_owned()), ..Options::default() }).await.unwrap();
+    let endpoints = stack.endpoints().clone();
+    assert!(
+        endpoints.iothub_connection_string.starts_with(&format!("HostName={};", endpoints.iothub_host_name))
+    );
+    let plan = json!({"devices": 20, "modules": 0.5, "prefix": "old-"});
+    let (_, imported) = call(&stack, Method::POST, "/import", Some(plan)).await;
+    assert_eq!((&imported["devices"], stack.appended().unwrap()), (&json!(20), 0));
+    assert_eq!(stack.hub().len() as u64, 20 + imported["modules"].as_u64().unwrap());
+
+    let device = "old-device-000000";
+    let twin = format!("/twins/{device}");
+    let before = registry(&stack, &twin).await.1;
+    call(&stack, Method::PATCH, &format!("{twin}/reported"), Some(json!({"a": 1}))).await;
+    let (status, changed) = call(&stack, Method::POST, "/failover", Some(json!({"operations": 1}))).await;
+    assert_eq!((status, changed), (StatusCode::OK, json!({"changed": 1})));
+    assert_eq!(registry(&stack, &twin).await.1["version"], before["version"]);
+    let change = json!({"status": "disabled", "connectionState": "Connected"});
+    call(&stack, Method::PATCH, &format!("/devices/{device}"), Some(change)).await;
+    assert_eq!(registry(&stack, &twin).await.1["status"], "disabled");
+    assert_eq!(stack.appended().unwrap(), 1, "the report, which was routed before the failover");
+
+    let quota = json!({"tier": "S2", "units": 3});
+    assert_eq!(call(&stack, Method::PUT, "/quota/iothub", Some(quota.clone())).await.1, quota);
+    assert_eq!(call(&stack, Method::GET, "/quota/iothub", None).await.1, quota);
+    assert_eq!(call(&stack, Method::PUT, "/quota/iothub", Some(Value::Null)).await.1, Value::Null);
+    let faults = json!({
+        "faults": [
+            {"trouble": {"delay": {"ms": 1}}},
+            {"trouble": {"answer": {"status": 503}}, "operations": "reads", "next": 1},
+            {"trouble": "hang", "probability": 0.0, "forMs": 5}
+        ],
+        "staleByMs": 1000
+    });
+    assert_eq!(call(&stack, Method::PUT, "/faults/iothub", Some(faults)).await.0, StatusCode::OK);
+    assert_eq!(registry(&stack, &twin).await.0, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(call(&stack, Method::GET, "/faults/iothub", None).await.1["faults"][1]["next"], 0);
+    let (_, counters) = call(&stack, Method::GET, "/counters", None).await;
+    assert_eq!(counters["iothub"]["readTwin"]["answers"], json!({"200": 3, "503": 1}));
+    call(&stack, Method::POST, "/counters/iothub/reset", None).await;
+    assert_eq!(call(&stack, Method::GET, "/counters", None).await.1["iothub"], json!({}));
+
+    assert_eq!(call(&stack, Method::PUT, "/history", Some(json!({"changes": 0}))).await.0, StatusCode::OK);
+    call(&stack, Method::PATCH, &format!("{twin}/reported"), Some(json!({"a": 2}))).await;
+    let (_, changed) = call(&stack, Method::POST, "/failover", Some(json!({"ms": 60000}))).await;
+    assert_eq!(changed, json!({"changed": 0}), "nothing is remembered");
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_stream_goes_out_by_itself_when_its_time_has_come() {
+    let stack = start().await;
+    let skew = json!({"skew": {"late": "deviceLifecycle", "ms": 300}});
+    assert_eq!(call(&stack, Method::PUT, "/faults/delivery", Some(skew.clone())).await.1["skew"]["ms"], 300);
+    let begun = std::time::Instant::now();
+    call(&stack, Method::PUT, "/devices/d", None).await;
+    call(&stack, Method::PATCH, "/twins/d/reported", Some(json!({"a": 1}))).await;
+    let lifecycle = || stack.broker().partitions("lifecycle").unwrap();
+    while lifecycle().iter().all(|partition| partition.last_sequence_number < 0) {
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(begun.elapsed() >= Duration::from_millis(300), "{:?}", begun.elapsed());
+    assert_eq!(stack.appended().unwrap(), 2);
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_judge_looks_past_what_no_event_tells() {
+    let stack = start().await;
+    call(&stack, Method::PUT, "/devices/d", None).await;
+    mirror(&stack).await;
+    let change = json!({"status": "disabled", "statusReason": "x", "connectionState": "Connected"});
+    call(&stack, Method::PATCH, "/devices/d", Some(change)).await;
+    let report = verify(stack.endpoints()).await.unwrap();
+    assert!(report.is_equal(), "{report}");
+    // After a failover the documents are ahead of the hub, and that is a difference.
+    call(&stack, Method::PATCH, "/twins/d/reported", Some(json!({"a": 1}))).await;
+    mirror(&stack).await;
+    call(&stack, Method::POST, "/failover", Some(json!({"operations": 1}))).await;
+    let report = verify(stack.endpoints()).await.unwrap();
+    assert_eq!((report.different, report.differences[0].path.as_str()), (1, "/version"), "{report}");
     stack.stop().await;
 }
 

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::{
     broker, cosmos,
-    fleet::RunnerError,
+    fleet::{ImportError, RunnerError},
     iothub::{self, RouteError, ServiceError},
 };
 
@@ -31,6 +31,10 @@ impl Problem {
 
     pub(super) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
+    }
+
+    pub(super) fn internal(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
     }
 }
 
@@ -91,6 +95,21 @@ impl From<broker::Error> for Problem {
 impl From<cosmos::Error> for Problem {
     fn from(error: cosmos::Error) -> Self {
         Self::bad_request(error.to_string())
+    }
+}
+
+impl From<iothub::api::Error> for Problem {
+    fn from(error: iothub::api::Error) -> Self {
+        Self::bad_request(error.to_string())
+    }
+}
+
+impl From<ImportError> for Problem {
+    fn from(error: ImportError) -> Self {
+        match error {
+            ImportError::Modules(_) => Self::new(StatusCode::BAD_REQUEST, "invalid_plan", error.to_string()),
+            ImportError::Refused(error) => error.into(),
+        }
     }
 }
 

@@ -49,6 +49,7 @@ pub(super) async fn counters(State(parts): State<Arc<Parts>>) -> Result<Json<Val
         "delivery": parts.hub.delivery_counts(),
         "eventhubs": hubs,
         "cosmos": parts.cosmos.counters(),
+        "iothub": parts.registry.counters(),
     })))
 }
 

@@ -30,7 +30,7 @@ pub(super) struct Names {
     module: Option<String>,
 }
 
-type Ids = Result<Path<Names>, PathRejection>;
+pub(super) type Ids = Result<Path<Names>, PathRejection>;
 
 impl Names {
     fn id(self) -> Result<TwinId, iothub::Error> {
@@ -41,7 +41,7 @@ impl Names {
     }
 }
 
-fn id(names: Ids) -> Result<TwinId, Problem> {
+pub(super) fn id(names: Ids) -> Result<TwinId, Problem> {
     let Path(names) = names?;
     Ok(names.id()?)
 }

@@ -1,7 +1,7 @@
 //! The operations of a plan.
 //!
 //! Invariants: an operation only names twins that exist when it is performed; within a phase, nothing follows the
-//! deletion of an id; the operations of all phases together emit exactly the plan's events, provided that each
+//! deletion of an id, unless it is re-created at once; the operations of all phases together emit exactly the plan's events, provided that each
 //! module of a deleted device notifies its deletion.
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -49,6 +49,8 @@ pub struct Fleet {
     gone: Vec<usize>,
     /// Deleted in this phase: must not come back before the next.
     gone_now: Vec<usize>,
+    /// Deleted by the last operation: comes back with the next.
+    reborn: Option<usize>,
     phase: Option<usize>,
     quota: Quota,
 }
@@ -87,6 +89,7 @@ impl Fleet {
             registered: 0,
             gone: Vec::new(),
             gone_now: Vec::new(),
+            reborn: None,
             phase: None,
             quota: Quota::default(),
         })
@@ -137,6 +140,9 @@ impl Fleet {
 
     /// The next operation of the phase.
     pub fn next_operation(&mut self) -> Option<Operation> {
+        if let Some(slot) = self.reborn.take() {
+            return self.create(slot);
+        }
         loop {
             let Quota { register, recreate, delete, write } = self.quota;
             let all = register + recreate + delete + write;
@@ -226,6 +232,13 @@ impl Fleet {
         for gone in slot..=slot + modules {
             self.bury(gone);
         }
+        // Nothing is drawn without need, so that older seeds repeat older runs. The creation takes a write's place.
+        let share = self.plan.recreate_at_once;
+        if share > 0.0 && self.quota.write > 0 && self.random.random_bool(share) {
+            self.quota.write -= 1;
+            self.gone_now.retain(|gone| *gone != slot);
+            self.reborn = Some(slot);
+        }
         Some(Operation::Delete { id: self.slots.get(slot)?.id.clone() })
     }
 
@@ -286,7 +299,7 @@ mod tests {
     use crate::iothub::{Hub, Options, Timestamp};
 
     fn plan() -> Plan {
-        Plan { devices: 60, events: 4_000, seed: 3, modules: 0.4, phases: 4, prefix: String::new() }
+        Plan { devices: 60, events: 4_000, seed: 3, modules: 0.4, phases: 4, ..Plan::default() }
     }
 
     fn operations(plan: Plan) -> Vec<Vec<Operation>> {
@@ -350,11 +363,34 @@ mod tests {
     }
 
     #[test]
+    fn ids_re_created_at_once_follow_their_deletion_and_keep_the_number_of_events() {
+        let plan = Plan { recreate_at_once: 0.5, ..plan() };
+        let mut hub = Hub::new(Options::default(), Timestamp::from_ticks(0));
+        let (mut events, mut at_once, mut deletions) = (0, 0, 0);
+        for phase in operations(plan) {
+            for operation in &phase {
+                events += hub.apply(operation).unwrap_or_else(|error| panic!("{operation:?}: {error}")).len();
+                deletions += usize::from(matches!(operation, Operation::Delete { .. }));
+            }
+            at_once += phase
+                .windows(2)
+                .filter(|pair| {
+                    matches!(pair, [Operation::Delete { id }, Operation::Create { id: next, .. }] if id == next)
+                })
+                .count();
+        }
+        assert_eq!(events, 4_000);
+        assert!(at_once * 4 > deletions && at_once < deletions, "{at_once} of {deletions}");
+    }
+
+    #[test]
     fn plans_that_cannot_be_carried_out_are_refused() {
         let refused = |plan: Plan| Fleet::new(plan).unwrap_err();
         assert_eq!(refused(Plan { devices: 0, ..plan() }), PlanError::NoDevices);
         assert_eq!(refused(Plan { phases: 0, ..plan() }), PlanError::Phases(0));
         assert_eq!(refused(Plan { modules: 2.0, ..plan() }), PlanError::Modules(2.0));
+        let share = Plan { recreate_at_once: -1.0, ..plan() };
+        assert_eq!(refused(share), PlanError::RecreateAtOnce(-1.0));
         assert!(matches!(refused(Plan { events: 59, ..plan() }), PlanError::TooFewEvents { events: 59, .. }));
         assert!(matches!(refused(Plan { prefix: "a b".to_owned(), ..plan() }), PlanError::Prefix(_)));
     }

@@ -16,13 +16,24 @@ pub struct Plan {
     pub modules: f64,
     /// The number of phases: an id is re-created in a later phase than it was deleted in.
     pub phases: usize,
+    /// The share of deletions after which the id is re-created by the very next operation, faster than any skew
+    /// between the streams: only a registry can tell then what belongs to which life.
+    pub recreate_at_once: f64,
     /// Put before each device id, so that two fleets can share a hub.
     pub prefix: String,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { devices: 100, events: 5_000, seed: 1, modules: 0.1, phases: 3, prefix: String::new() }
+        Self {
+            devices: 100,
+            events: 5_000,
+            seed: 1,
+            modules: 0.1,
+            phases: 3,
+            recreate_at_once: 0.0,
+            prefix: String::new(),
+        }
     }
 }
 
@@ -38,6 +49,9 @@ pub enum PlanError {
     /// The share is out of range.
     #[error("modules is a share between 0 and 1, not {0}")]
     Modules(f64),
+    /// The share is out of range.
+    #[error("recreateAtOnce is a share between 0 and 1, not {0}")]
+    RecreateAtOnce(f64),
     /// Each device and module is registered once, with one event.
     #[error("{events} events are too few: registering the devices and modules alone takes {registrations}")]
     TooFewEvents {
@@ -59,6 +73,8 @@ impl Plan {
             Err(PlanError::Phases(self.phases))
         } else if !(0.0..=1.0).contains(&self.modules) {
             Err(PlanError::Modules(self.modules))
+        } else if !(0.0..=1.0).contains(&self.recreate_at_once) {
+            Err(PlanError::RecreateAtOnce(self.recreate_at_once))
         } else {
             Ok(())
         }

@@ -114,3 +114,72 @@ impl History {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(name: &str) -> TwinId {
+        TwinId::device(name).unwrap()
+    }
+
+    fn at(ticks: i64) -> Timestamp {
+        Timestamp::from_ticks(ticks)
+    }
+
+    fn twin(created: i64) -> State {
+        Some(Arc::new(Twin::new(None, at(created), at(created)).unwrap()))
+    }
+
+    fn is_same(one: &State, other: &State) -> bool {
+        match (one, other) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        }
+    }
+
+    #[test]
+    fn a_state_holds_until_the_operation_that_changed_it() {
+        let mut history = History::new(10);
+        let first = twin(1);
+        history.note(at(1), id("a"), None);
+        history.note(at(5), id("a"), first.clone());
+        let state = |ticks| history.state_at(&id("a"), at(ticks));
+        assert!(is_same(state(0).unwrap(), &None));
+        assert!(is_same(state(1).unwrap(), &first));
+        assert!(is_same(state(4).unwrap(), &first));
+        assert!(state(5).is_none(), "as it is");
+        assert!(history.state_at(&id("b"), at(0)).is_none(), "never noted: as it is");
+    }
+
+    #[test]
+    fn rewinding_gives_the_earliest_state_after_the_time_and_forgets_what_came_later() {
+        let mut history = History::new(10);
+        let (first, second) = (twin(1), twin(2));
+        history.note(at(1), id("a"), None);
+        history.note(at(2), id("a"), first.clone());
+        history.note(at(3), id("a"), second);
+        history.note(at(3), id("b"), None);
+        let states = history.rewind(at(1));
+        assert_eq!(states.keys().cloned().collect::<Vec<_>>(), [id("a"), id("b")]);
+        assert!(is_same(&states[&id("a")], &first) && is_same(&states[&id("b")], &None));
+        assert_eq!(history.next_after(None), Some(&id("a")));
+        assert_eq!(history.next_after(Some(&id("a"))), None);
+        assert!(history.rewind(at(1)).is_empty());
+    }
+
+    #[test]
+    fn the_last_operations_are_counted_by_their_times_and_end_where_the_history_does() {
+        let mut history = History::new(3);
+        for (ticks, name) in [(1, "a"), (2, "a"), (3, "a"), (3, "b")] {
+            history.note(at(ticks), id(name), None);
+        }
+        assert_eq!(history.before_last(0), None);
+        assert_eq!(history.before_last(1), Some(at(2)), "one operation, two twins");
+        assert_eq!(history.before_last(2), Some(at(1)));
+        assert_eq!(history.before_last(100), Some(at(1)), "the first is forgotten");
+        history.set_limit(0);
+        assert!(history.is_off() && history.next_after(None).is_none());
+    }
+}

@@ -1,7 +1,6 @@
 //! The socket: accept, judge, answer, stop.
 
 use std::{
-    convert::Infallible,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -12,6 +11,7 @@ use axum::{
     http::{Request, Response, StatusCode},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
+use futures::StreamExt;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -310,8 +310,13 @@ impl Registry {
     fn truncated(&self, answer: &Answer) -> Response<Body> {
         let (response, mut body) = answer.response(self.hub.now());
         body.truncate(body.len() / 2);
-        let chunks = [Ok::<_, Infallible>(Bytes::from(body))];
-        response.map(|_| Body::from_stream(futures::stream::iter(chunks)))
+        let half = futures::stream::iter([Ok(Bytes::from(body))]);
+        let end = futures::stream::once(async {
+            // A turn of the connection in between, in which it sends what it has.
+            tokio::task::yield_now().await;
+            Err(Dropped)
+        });
+        response.map(|_| Body::from_stream(half.chain(end)))
     }
 
     fn throttle(&self) -> MutexGuard<'_, Throttle> {

@@ -164,7 +164,7 @@ mod tests {
             let mut throttle = quota(tier, units);
             assert_eq!(passed(&mut throttle, kind, start, 2_000), allowed, "{tier:?} {units} {kind:?}");
             let wait = throttle.take(kind, start).unwrap_err();
-            let later = start + wait + Duration::from_millis(1);
+            let later = start + wait + Duration::from_micros(100);
             assert_eq!(passed(&mut throttle, kind, later, 10), 1, "{tier:?} {units} {kind:?}");
         }
     }
