@@ -5,8 +5,8 @@
 use std::sync::{Arc, Mutex};
 
 use devkit::iothub::{
-    DeliveryFaults, HubNames, Notification, Operation, Options, Route, RouteError, Service, Skew, Source,
-    TwinId,
+    DeliveryFaults, HubNames, Loss, Notification, Operation, Options, Route, RouteError, Service, Skew,
+    Source, TwinId,
 };
 use serde_json::{Value, json};
 
@@ -111,6 +111,50 @@ fn a_deletion_is_not_delivered_before_the_updates_held_back() {
     run(&service, 1, 2);
     service.apply(&Operation::Delete { id: TwinId::device("d0").unwrap() }).unwrap();
     assert_eq!(versions(&log, "all", "d0"), [2, 4, 4]);
+}
+
+#[test]
+fn coalescing_takes_every_twin_and_stays_within_one_life() {
+    let (service, log) = service(HubNames::default());
+    service.set_delivery_faults(DeliveryFaults { coalesce: 1.0, ..DeliveryFaults::default() });
+    let twins = [TwinId::device("d").unwrap(), TwinId::module("d", "m").unwrap()];
+    for life in 0..2 {
+        for id in &twins {
+            service.apply(&Operation::Create { id: id.clone(), twin: None }).unwrap();
+        }
+        for step in 0..3 {
+            for id in &twins {
+                let patch = json!({ "life": life, format!("step{step}"): true });
+                service.apply(&Operation::Report { id: id.clone(), patch }).unwrap();
+            }
+        }
+        service.apply(&Operation::Delete { id: twins[0].clone() }).unwrap();
+    }
+    // Two lives of two twins: one event each with three updates in it, before the deletion is told.
+    assert_eq!(versions(&log, "twin-changes", "d"), [5, 5, 5, 5]);
+    assert_eq!(service.delivery_counts().coalesced, 8);
+}
+
+#[test]
+fn loss_takes_events_of_every_kind_of_twin_and_change() {
+    let (service, log) = service(HubNames::default());
+    service.set_delivery_faults(DeliveryFaults { lose: 1.0, ..DeliveryFaults::default() });
+    let module = TwinId::module("d0", "m").unwrap();
+    run(&service, 1, 1);
+    life(&service, &module);
+    assert_eq!((service.delivery_counts().lost, log.0.lock().unwrap().len()), (5, 0));
+}
+
+#[test]
+fn a_failover_does_not_mix_updates_from_before_and_after() {
+    let (service, log) = service(HubNames::default());
+    service.set_delivery_faults(DeliveryFaults { coalesce: 1.0, ..DeliveryFaults::default() });
+    run(&service, 1, 2);
+    assert_eq!(service.failover(Loss::Operations(1)).unwrap(), 1);
+    let id = TwinId::device("d0").unwrap();
+    service.apply(&Operation::Report { id, patch: json!({ "after": true }) }).unwrap();
+    service.flush().unwrap();
+    assert_eq!(versions(&log, "twin-changes", "d0"), [4, 4]);
 }
 
 #[test]

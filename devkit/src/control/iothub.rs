@@ -41,7 +41,7 @@ pub(super) async fn bring_in(
 
 pub(super) async fn failover(State(parts): State<Arc<Parts>>, body: Bytes) -> Result<Json<Value>, Problem> {
     let loss: Loss = read_body(&body)?;
-    Ok(Json(json!({ "changed": parts.hub.failover(loss) })))
+    Ok(Json(json!({ "changed": parts.hub.failover(loss)? })))
 }
 
 #[derive(Deserialize)]

@@ -71,7 +71,7 @@ async fn a_failover_takes_the_last_operations_back_without_a_word_and_the_hub_go
     world.report("written", json!({"a": 1}));
     world.report("written", json!({"a": 2}));
     let events = world.log.0.lock().unwrap().len();
-    assert_eq!(world.hub.failover(Loss::Operations(4)), 4, "three devices and a module");
+    assert_eq!(world.hub.failover(Loss::Operations(4)).unwrap(), 4, "three devices and a module");
     assert_eq!(world.hub.page(None, 10).twins, before);
     assert_eq!(world.get("/twins/new").await.status(), 404);
     let read: Value = world.get("/twins/written").await.json().await.unwrap();
@@ -95,17 +95,17 @@ async fn a_failover_by_time_loses_what_is_younger_and_no_more_than_is_remembered
     world.create("old", json!({}));
     tokio::time::sleep(Duration::from_millis(300)).await;
     world.create("young", json!({}));
-    assert_eq!(world.hub.failover(Loss::Ms(200)), 1);
+    assert_eq!(world.hub.failover(Loss::Ms(200)).unwrap(), 1);
     assert_eq!(world.get("/twins/young").await.status(), 404);
     assert_eq!(world.get("/twins/old").await.status(), 200);
     world.hub.keep_history(2);
     for n in 0..5 {
         world.report("old", json!({ "n": n }));
     }
-    assert_eq!(world.hub.failover(Loss::Operations(100)), 1);
+    assert_eq!(world.hub.failover(Loss::Operations(100)).unwrap(), 1);
     let read: Value = world.get("/twins/old").await.json().await.unwrap();
     assert_eq!(read["properties"]["reported"]["n"], 2);
-    assert_eq!(world.hub.failover(Loss::Operations(1)), 0, "the past is used up");
+    assert_eq!(world.hub.failover(Loss::Operations(1)).unwrap(), 0, "the past is used up");
     world.server.stop().await;
 }
 
@@ -120,7 +120,7 @@ async fn imported_devices_have_always_been_there_and_nobody_was_told() {
     let faults = Faults { stale_by_ms: 3_600_000, ..Faults::default() };
     world.server.set_faults(faults).unwrap();
     assert_eq!(world.pages(ALL, 300).await.iter().map(Vec::len).collect::<Vec<_>>(), [300, 200]);
-    assert_eq!(world.hub.failover(Loss::Ms(3_600_000)), 0);
+    assert_eq!(world.hub.failover(Loss::Ms(3_600_000)).unwrap(), 0);
     // What happens to them from here on is told as ever.
     let twin = world.hub.page(None, 1).twins.remove(0);
     world.report(twin["deviceId"].as_str().unwrap(), json!({"a": 1}));

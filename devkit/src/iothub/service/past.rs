@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    super::{Status, Timestamp, TwinId},
+    super::{RouteError, Status, Timestamp, TwinId},
     Service, State,
 };
 
@@ -101,10 +101,15 @@ impl Service {
     }
 
     /// Goes back to an earlier state, as a failover to another region does: versions go back, what was created since is
-    /// gone, what was deleted is there again, and nobody is notified. Events that were routed stay routed. Returns how
-    /// many twins changed. It cannot go further back than the history.
-    pub fn failover(&self, loss: Loss) -> usize {
+    /// gone, what was deleted is there again, and nobody is notified. Events that were routed stay routed; those that
+    /// wait to be coalesced go out first, since they must not meet what comes after. Returns how many twins changed. It
+    /// cannot go further back than the history.
+    ///
+    /// # Errors
+    /// The route refused an event; the hub is as it was.
+    pub fn failover(&self, loss: Loss) -> Result<usize, RouteError> {
         let mut state = self.lock();
+        state.routes.flush_updates(&*self.route)?;
         state.hub.advance_to(SystemTime::now().into());
         let at = match loss {
             Loss::Ms(ms) => Some(state.hub.now().before(Duration::from_millis(ms))),
@@ -113,7 +118,7 @@ impl Service {
         let states = at.map(|at| state.history.rewind(at)).unwrap_or_default();
         let changed = states.len();
         state.hub.restore(states);
-        changed
+        Ok(changed)
     }
 
     /// Remembers this many changes from here on, for stale reads and failovers; 0 remembers nothing.
