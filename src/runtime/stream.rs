@@ -6,8 +6,9 @@
 //!                                                     └─► lost: stop at once, commit nothing
 //! ```
 //!
-//! Nothing of a partition is committed after its lease is gone: the new owner's checkpoint is the truth. What is still on
-//! its way to Cosmos DB may arrive; versions and conditions make that harmless.
+//! No checkpoint of a partition is sent after its lease is gone: the new owner's is the truth. One that is on its way then
+//! may set it back, which costs repeats. What is still on its way to Cosmos DB may arrive; versions and conditions make
+//! both harmless.
 
 use std::{
     collections::BTreeMap,
