@@ -310,8 +310,7 @@ impl Check<'_> {
                 );
                 return None;
             }
-            // An emulator on this machine may well know the text.
-            _ if !signed && emulated && !is_loopback(&url) => {
+            _ if !signed && emulated => {
                 self.problem(
                     "blob.container_url",
                     "has no signature, and the emulator's fixed token means nothing to this account: append a SAS, or \

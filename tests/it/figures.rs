@@ -43,6 +43,7 @@ impl Figures {
         recovery
     }
 
+    #[expect(clippy::print_stdout, reason = "figures are for who asks for them with --nocapture")]
     fn print(&self, world: &World, report: &Report, recovery: Duration) {
         let appended = world.appended();
         let delivered = world.stack.broker().faults().counters().delivered;
