@@ -118,13 +118,15 @@ async fn connections_that_drop_and_links_that_close_are_rebuilt_where_they_stood
     until(&mut daemon, "rebuilt after refusals", rebuilt(18)).await;
     // Every token is refused for a while: the clients come back with growing waits, and no storm.
     let before = faults.counters().put_tokens;
-    faults.refuse_tokens_for(Duration::from_secs(2));
+    let so_far = daemon.sample().await.expect("metrics").count("twinsync_partition_rebuilds_total", "");
+    let refusal = Duration::from_secs(2);
+    faults.refuse_tokens_for(refusal);
     faults.drop_connections();
-    until(&mut daemon, "rebuilt while tokens are refused", rebuilt(26)).await;
-    faults.refuse_tokens_for(Duration::ZERO);
+    until(&mut daemon, "rebuilt while tokens are refused", rebuilt(so_far + 4)).await;
+    tokio::time::sleep(refusal).await; // an outage has a length
     let tokens = faults.counters().put_tokens - before;
     assert!(tokens < 60, "{tokens} put-tokens of 6 clients");
-    figures.injected(format!("4 x all connections, 6 links, {tokens} refused put-tokens"));
+    figures.injected(format!("4 x all connections, 6 links, {tokens} put-tokens in {refusal:?} of refusal"));
     figures.over();
     loop {
         fleet.phase_end().await;
