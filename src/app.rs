@@ -19,8 +19,7 @@ use crate::{
     adapters::{
         checkpoints,
         cosmos::{self, CosmosStore},
-        credential::{self, EventHubsCredential},
-        dead_letters,
+        credential, dead_letters,
         eventhubs::{self, EventHub},
     },
     config::{self, Settings},
@@ -97,8 +96,6 @@ impl Outside {
         let store = connect_store(settings, Arc::clone(&credential)).await?;
         let checkpoints = checkpoints::open(&settings.checkpoint.store, &credential).await?;
         let dead_letters = dead_letters::open(&settings.dead_letters, &credential).await?.letters;
-        // Only in front of Event Hubs: the others would use tokens that it says are still good.
-        let credential: Arc<dyn TokenCredential> = EventHubsCredential::new(credential);
         let source = |hub: &str| -> Arc<dyn EventSource> {
             Arc::new(EventHub::new(eventhubs_options(settings, hub), Arc::clone(&credential)))
         };

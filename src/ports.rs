@@ -168,6 +168,9 @@ pub enum SourceError {
         /// What the service said; no secret.
         reason: String,
     },
+    /// The token of this client has expired, and none could be put in its place in time: only a new client gets one.
+    #[error("the token for Event Hubs has expired and was not renewed")]
+    TokenExpired,
     /// The hub, group or partition does not exist.
     #[error("{operation} found nothing there: {reason}")]
     NotFound {
@@ -193,6 +196,7 @@ impl SourceError {
             Self::Undecodable(_) => "undecodable",
             Self::Stolen => "stolen",
             Self::Refused { .. } => "refused",
+            Self::TokenExpired => "token_expired",
             Self::NotFound { .. } => "not_found",
             Self::Lost { .. } => "lost",
         }

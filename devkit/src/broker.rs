@@ -8,6 +8,7 @@
 //! | `readers` | epochs and stealing |
 //! | `namespace` | hubs, partitions, consumer groups; which partition a key belongs to (`hash`) |
 //! | `connection`, `session`, `link`, `inbox` | AMQP on fe2o3-amqp's acceptor |
+//! | `authorization` | until when a connection's tokens are good |
 //! | `services` | `$cbs` and `$management` |
 //! | `delivery`, `intake` | links to readers, links from producers |
 //! | `faults` | switches for tests, and counters |
@@ -16,9 +17,11 @@
 //! sequence numbers have no gaps; a reader never waits by polling; every broker-side link ends when the client
 //! detaches; memory is bounded per partition.
 //!
-//! It keeps nothing on disk, speaks neither TLS nor websockets, and authorizes by comparing one token, if told to.
+//! It keeps nothing on disk, speaks neither TLS nor websockets, and authorizes by comparing one token, if told to. A token
+//! that says when it expires (`exp` of a JSON Web Token) is good until then: links are closed, new ones refused.
 
 mod address;
+mod authorization;
 mod connection;
 mod delivery;
 mod event;
@@ -38,7 +41,7 @@ mod wire;
 
 use std::{io, net::SocketAddr, sync::Arc};
 
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Mutex, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::namespace::Namespace;
@@ -149,9 +152,17 @@ pub struct Broker {
 struct Inner {
     namespace: Arc<Namespace>,
     address: SocketAddr,
+    /// `None` while it is down.
+    listening: Mutex<Option<Listening>>,
     faults: Faults,
     stop: CancellationToken,
     tasks: TaskTracker,
+}
+
+#[derive(Debug)]
+struct Listening {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
 }
 
 impl Broker {
@@ -163,9 +174,39 @@ impl Broker {
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        tasks.spawn(connection::listen(listener, Arc::clone(&namespace), tasks.clone(), stop.clone()));
         let faults = Faults::new(Arc::clone(&namespace));
-        Ok(Self { inner: Arc::new(Inner { namespace, address, faults, stop, tasks }) })
+        let listening = Mutex::new(None);
+        let inner = Arc::new(Inner { namespace, address, listening, faults, stop, tasks });
+        *inner.listening.lock().await = Some(inner.listen(listener));
+        Ok(Self { inner })
+    }
+
+    /// Goes down as a process that is killed: connections break, and none is taken, until [`Self::come_back`]. Logs
+    /// stay, and events can still be appended: somebody else's broker of the same namespace takes them.
+    pub async fn go_down(&self) {
+        if let Some(listening) = self.inner.listening.lock().await.take() {
+            listening.stop.cancel();
+            // With its task the socket is gone: what connects from here on is refused.
+            if let Err(error) = listening.task.await {
+                tracing::warn!(%error, "the broker's listener had ended already");
+            }
+        }
+        self.inner.namespace.switches.cut_connections();
+    }
+
+    /// Listens again on the same address, with the same logs.
+    ///
+    /// # Errors
+    /// Somebody else took the port meanwhile.
+    pub async fn come_back(&self) -> Result<(), Error> {
+        let address = self.inner.address;
+        let mut listening = self.inner.listening.lock().await;
+        if listening.is_none() {
+            let listener = TcpListener::bind(address).await;
+            let listener = listener.map_err(|source| Error::Listen { address, source })?;
+            *listening = Some(self.inner.listen(listener));
+        }
+        Ok(())
     }
 
     /// Where it listens.
@@ -214,6 +255,12 @@ impl Broker {
 }
 
 impl Inner {
+    fn listen(&self, listener: TcpListener) -> Listening {
+        let (stop, tasks) = (self.stop.child_token(), self.tasks.clone());
+        let listen = connection::listen(listener, Arc::clone(&self.namespace), tasks, stop.clone());
+        Listening { stop, task: self.tasks.spawn(listen) }
+    }
+
     fn shut(&self) {
         self.stop.cancel();
         self.namespace.switches.cut_connections();

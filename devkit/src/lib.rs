@@ -10,6 +10,8 @@
 //! | [`verify`] | the judge: compares every document with the hub's twin |
 //! | [`control`] | HTTP: drives a running devkit from outside |
 //! | [`daemon`], [`metrics`] | an operator: runs the twinsync binary against a stack and reads its metrics |
+//! | [`proxy`] | the network in between: half-open connections |
+//! | [`token`] | Entra ID: tokens that nobody signed |
 //! | [`stack`] | one process that holds all of these |
 
 pub mod azurite;
@@ -22,5 +24,7 @@ pub mod iothub;
 pub mod javascript;
 pub mod metrics;
 pub mod npm;
+pub mod proxy;
 pub mod stack;
+pub mod token;
 pub mod verify;

@@ -1,16 +1,10 @@
 //! Who we are towards Azure: one credential for the whole process.
 //!
 //! Share the result of [`connect`] between all clients: azure_identity caches tokens per instance and makes
-//! callers wait for each other behind a slow token service. Wrap it in [`EventHubsCredential`] for Event Hubs
-//! clients *only*; another client would use its prolonged tokens after they have expired.
+//! callers wait for each other behind a slow token service. Wrap it in an [`EventHubsCredential`] for each Event Hubs
+//! client, and for these *only*; another client would use its prolonged tokens after they have expired.
 
-use std::{
-    fmt,
-    future::Future,
-    pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use azure_core::{
     credentials::{AccessToken, Secret, TokenCredential, TokenRequestOptions},
@@ -22,6 +16,7 @@ use azure_identity::{
     ManagedIdentityCredentialOptions, UserAssignedId, WorkloadIdentityCredential,
     WorkloadIdentityCredentialOptions,
 };
+use tokio::sync::watch;
 
 use crate::config::Identity;
 
@@ -132,6 +127,9 @@ type Sleep = Arc<dyn Fn(Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> + 
 /// Tries of one token request.
 const TRIES: u32 = 4;
 
+/// How an error begins that says so; the SDK passes it on as text only.
+pub(super) const NO_TOKEN: &str = "no token for Event Hubs";
+
 /// Upper bound of the first wait; doubles with each try. All waits together stay below 1.5 s.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 
@@ -143,14 +141,29 @@ const FIRST_WAIT: Duration = Duration::from_millis(200);
 /// the cache is ready to fetch a new token.
 const PROLONGATION: azure_core::time::Duration = azure_core::time::Duration::seconds(120);
 
-/// The credential as Event Hubs clients need it.
+/// Before its (reported) expiry, the Event Hubs client renews a token: 6 minutes, give or take 5 seconds.
+const RENEWAL_LEAD: azure_core::time::Duration = azure_core::time::Duration::seconds(6 * 60 + 5);
+
+/// At least so long lies between two renewals of one client.
 ///
-/// It tries again inside `get_token`, because the client gives up renewal for good after one failed try, and it
-/// prolongs the expiry by two minutes. If renewal fails all the same, the broker detaches at the true
-/// expiry: that is what [`Self::true_expiry`] is for.
+/// The client would renew a token that has less than its lead left at once, get the same token from the cache, and do
+/// so again, several times a second, until another one comes.
+const RENEWAL_PAUSE: azure_core::time::Duration = azure_core::time::Duration::seconds(15);
+
+/// How long a wait for an expiry may last before the clock is looked at again: it may have been set meanwhile.
+const CLOCK_LOOK: Duration = Duration::from_secs(30);
+
+/// The credential as one Event Hubs client needs it.
+///
+/// It tries again inside `get_token`, because the client gives up renewal for good after one failed try; it prolongs the
+/// expiry by two minutes; and it never lets renewals follow each other closely. If renewal fails all the same, nobody
+/// renews any more, and at the true expiry the broker detaches: [`Self::expired`] tells when to replace the client.
+///
+/// What it knows is what it handed out. A new token that the broker then refuses is not noticed here: the old one's
+/// end shows as the broker's detach.
 pub struct EventHubsCredential {
     inner: Arc<dyn TokenCredential>,
-    true_expiry: Mutex<Option<OffsetDateTime>>,
+    true_expiry: watch::Sender<Option<OffsetDateTime>>,
     sleep: Sleep,
 }
 
@@ -161,15 +174,42 @@ impl EventHubsCredential {
     }
 
     fn with_sleep(inner: Arc<dyn TokenCredential>, sleep: Sleep) -> Arc<Self> {
-        Arc::new(Self { inner, true_expiry: Mutex::new(None), sleep })
+        Arc::new(Self { inner, true_expiry: watch::Sender::new(None), sleep })
     }
 
     /// When the last token that was handed out really expires; `None` before the first.
-    ///
-    /// Once this has passed, renewal has failed and stopped: replace the client.
     pub fn true_expiry(&self) -> Option<OffsetDateTime> {
-        *self.true_expiry.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.true_expiry.borrow()
     }
+
+    /// Whether the last token that was handed out has expired: renewal has failed and stopped, replace the client.
+    pub fn is_expired(&self) -> bool {
+        self.true_expiry().is_some_and(|expiry| expiry <= OffsetDateTime::now_utc())
+    }
+
+    /// Waits until [`Self::is_expired`]; for ever where each token is followed by another in time. Cancel safe.
+    pub async fn expired(&self) {
+        let mut handed_out = self.true_expiry.subscribe();
+        loop {
+            let left = handed_out.borrow_and_update().map(|expiry| expiry - OffsetDateTime::now_utc());
+            let wait = match left {
+                Some(left) if !left.is_positive() => return,
+                Some(left) => left.unsigned_abs().min(CLOCK_LOOK),
+                None => CLOCK_LOOK,
+            };
+            // Whether time has passed or another token was handed out: the expiry is looked at again.
+            let _ = tokio::time::timeout(wait, handed_out.changed()).await;
+        }
+    }
+}
+
+/// The expiry to tell the client, which only takes from it when to renew.
+///
+/// A moment at the end of the calendar stays as it is.
+fn reported(true_expiry: OffsetDateTime, now: OffsetDateTime) -> OffsetDateTime {
+    let prolonged = true_expiry.checked_add(PROLONGATION).unwrap_or(true_expiry);
+    let not_before = now.checked_add(RENEWAL_LEAD + RENEWAL_PAUSE).unwrap_or(true_expiry);
+    prolonged.max(not_before)
 }
 
 impl fmt::Debug for EventHubsCredential {
@@ -193,10 +233,8 @@ impl TokenCredential for EventHubsCredential {
         loop {
             match self.inner.get_token(scopes, options.clone()).await {
                 Ok(token) => {
-                    let mut true_expiry = self.true_expiry.lock().unwrap_or_else(PoisonError::into_inner);
-                    *true_expiry = Some(token.expires_on);
-                    // A moment at the end of the calendar stays as it is.
-                    let expires_on = token.expires_on.checked_add(PROLONGATION).unwrap_or(token.expires_on);
+                    self.true_expiry.send_replace(Some(token.expires_on));
+                    let expires_on = reported(token.expires_on, OffsetDateTime::now_utc());
                     return Ok(AccessToken::new(token.token, expires_on));
                 }
                 Err(error) if attempt < TRIES => {
@@ -210,8 +248,7 @@ impl TokenCredential for EventHubsCredential {
                     attempt += 1;
                 }
                 Err(error) => {
-                    let message =
-                        format!("no token for Event Hubs after {TRIES} tries: {}", one_line(&error));
+                    let message = format!("{NO_TOKEN} after {TRIES} tries: {}", one_line(&error));
                     return Err(azure_core::Error::with_error(ErrorKind::Credential, error, message));
                 }
             }
@@ -221,7 +258,7 @@ impl TokenCredential for EventHubsCredential {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::VecDeque;
+    use std::{collections::VecDeque, sync::Mutex};
 
     use super::*;
     use crate::config;
@@ -296,6 +333,34 @@ mod tests {
         assert_eq!(error.to_string(), "no token for Event Hubs after 4 tries: the last");
         assert_eq!(waits.lock().unwrap().len(), 3);
         assert_eq!(credential.true_expiry(), Some(expiry), "what was handed out before still expires then");
+    }
+
+    /// The client renews when less than 6 minutes are left of what it is told, so this is when it asks again.
+    #[test]
+    fn no_token_is_renewed_again_at_once_however_little_is_left_of_it() {
+        let now = OffsetDateTime::now_utc();
+        for seconds in [-60, 0, 5, 60, 239, 300, 3600] {
+            let reported = reported(now + azure_core::time::Duration::seconds(seconds), now);
+            let renewal = reported - azure_core::time::Duration::minutes(6);
+            assert!(renewal >= now + azure_core::time::Duration::seconds(10), "{seconds}: {renewal}");
+        }
+    }
+
+    #[tokio::test]
+    async fn it_tells_the_expiry_of_the_last_token_and_not_of_an_earlier_one() {
+        let first = OffsetDateTime::now_utc() + Duration::from_millis(150);
+        let second = OffsetDateTime::now_utc() + Duration::from_millis(400);
+        let (credential, _) = wrapped([Ok(first), Ok(second)]);
+        assert!(!credential.is_expired(), "nothing was handed out");
+        credential.get_token(&["scope"], None).await.unwrap();
+        let waiting = tokio::spawn({
+            let credential = Arc::clone(&credential);
+            async move { credential.expired().await }
+        });
+        credential.get_token(&["scope"], None).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("told").unwrap();
+        assert!(OffsetDateTime::now_utc() >= second, "the renewal was in time");
+        assert!(credential.is_expired());
     }
 
     #[tokio::test]

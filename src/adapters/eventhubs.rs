@@ -7,9 +7,11 @@
 //! - opening has no timeout, and a client whose connection dropped is dead for good;
 //! - a stream ends with its first error; after a message that could not be decoded, a new stream on the same
 //!   receiver goes on with the next message, while a new receiver would meet the same message again;
+//! - renewal of tokens stops for good with the first failure, so every client has a credential of its own that knows when
+//!   its last token expires, and is replaced at that moment;
 //! - management answers of an unexpected type panic inside the SDK, so those calls run in a task of their own.
 
-use std::{error::Error as StdError, sync::Arc, time::Duration};
+use std::{error::Error as StdError, pin::pin, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use azure_core::credentials::TokenCredential;
@@ -33,6 +35,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::credential::{EventHubsCredential, NO_TOKEN};
 use crate::{
     domain::{
         id::{Position, SequenceNumber},
@@ -73,27 +76,35 @@ pub struct EventHub {
     options: Options,
     credential: Arc<dyn TokenCredential>,
     /// Kept between management calls, dropped with the first error: a broken client never recovers.
-    management: Mutex<Option<Arc<ConsumerClient>>>,
+    management: Mutex<Option<Connected>>,
+}
+
+/// A client, and the credential that only this client asks.
+struct Connected {
+    client: Arc<ConsumerClient>,
+    credential: Arc<EventHubsCredential>,
 }
 
 impl EventHub {
-    /// Nothing is connected before the first call.
+    /// Nothing is connected before the first call. `credential` is the process's own, not yet fit for Event Hubs.
     pub fn new(options: Options, credential: Arc<dyn TokenCredential>) -> Self {
         Self { options, credential, management: Mutex::new(None) }
     }
 
-    async fn connect(&self) -> Result<ConsumerClient, SourceError> {
+    async fn connect(&self) -> Result<(ConsumerClient, Arc<EventHubsCredential>), SourceError> {
+        let credential = EventHubsCredential::new(Arc::clone(&self.credential));
         let mut builder = ConsumerClient::builder()
             .with_consumer_group(self.options.consumer_group.clone())
             .with_retry_options(RetryOptions { max_retries: 0, ..RetryOptions::default() });
         if let Some(endpoint) = &self.options.endpoint {
             builder = builder.with_custom_endpoint(endpoint.clone());
         }
-        let open =
-            builder.open(&self.options.namespace, self.options.hub.clone(), Arc::clone(&self.credential));
+        let presented: Arc<dyn TokenCredential> = Arc::clone(&credential) as _;
+        let open = builder.open(&self.options.namespace, self.options.hub.clone(), presented);
         let limit = self.options.open_timeout;
         match timeout(limit, Box::pin(open)).await {
-            Ok(result) => result.map_err(|error| classify("opening the connection", &error)),
+            Ok(Ok(client)) => Ok((client, credential)),
+            Ok(Err(error)) => Err(classify("opening the connection", &error)),
             Err(_) => Err(silent("opening the connection", limit)),
         }
     }
@@ -109,9 +120,15 @@ impl EventHub {
         F: Future<Output = Result<T, EventHubsError>> + Send + 'static,
     {
         let mut management = self.management.lock().await;
-        let client = match management.take() {
-            Some(client) => client,
-            None => Arc::new(self.connect().await?),
+        let Connected { client, credential } = match management.take() {
+            Some(connected) if !connected.credential.is_expired() => connected,
+            stale => {
+                if let Some(client) = stale.and_then(|stale| Arc::into_inner(stale.client)) {
+                    close_client(client).await;
+                }
+                let (client, credential) = self.connect().await?;
+                Connected { client: Arc::new(client), credential }
+            }
         };
         let limit = self.options.open_timeout;
         let mut task = tokio::spawn(call(Arc::clone(&client)));
@@ -127,7 +144,7 @@ impl EventHub {
             }
         };
         if result.is_ok() {
-            *management = Some(client);
+            *management = Some(Connected { client, credential });
         } else if let Some(client) = Arc::into_inner(client) {
             close_client(client).await;
         }
@@ -165,7 +182,8 @@ impl EventSource for EventHub {
     }
 
     async fn close(&self) {
-        if let Some(client) = self.management.lock().await.take().and_then(Arc::into_inner) {
+        let connected = self.management.lock().await.take();
+        if let Some(client) = connected.and_then(|connected| Arc::into_inner(connected.client)) {
             close_client(client).await;
         }
     }
@@ -179,7 +197,7 @@ impl EventSource for EventHub {
             Start::AfterPosition(position) => StartLocation::SequenceNumber(position.sequence_number.0),
             Start::AfterSequenceNumber(number) => StartLocation::SequenceNumber(number.0),
         };
-        let client = self.connect().await?;
+        let (client, credential) = self.connect().await?;
         let options = OpenReceiverOptions {
             prefetch: Some(self.options.prefetch),
             start_position: Some(StartPosition { location, inclusive: false }),
@@ -187,7 +205,8 @@ impl EventSource for EventHub {
         };
         let (chunks, received) = mpsc::channel(2);
         let stop = CancellationToken::new();
-        let pump = tokio::spawn(pump(client, partition.to_owned(), options, chunks, stop.clone()));
+        let partition = partition.to_owned();
+        let pump = tokio::spawn(pump(client, credential, partition, options, chunks, stop.clone()));
         Ok(Box::new(PartitionReceiver { received, stop, pump }))
     }
 }
@@ -227,6 +246,7 @@ type Chunks = mpsc::Sender<Result<Vec<Message>, SourceError>>;
 
 async fn pump(
     client: ConsumerClient,
+    credential: Arc<EventHubsCredential>,
     partition: String,
     options: OpenReceiverOptions,
     chunks: Chunks,
@@ -237,7 +257,7 @@ async fn pump(
         Ok(receiver) => {
             let mut undecodable = 0;
             while undecodable < UNDECODABLE_IN_A_ROW {
-                match stream(&receiver, &chunks, &stop).await {
+                match stream(&receiver, &credential, &chunks, &stop).await {
                     Next::SkippedAfter(good) => undecodable = if good { 1 } else { undecodable + 1 },
                     Next::Ended => break,
                 }
@@ -256,15 +276,22 @@ enum Next {
 
 async fn stream(
     receiver: &azure_messaging_eventhubs::EventReceiver,
+    credential: &EventHubsCredential,
     chunks: &Chunks,
     stop: &CancellationToken,
 ) -> Next {
     let mut events = receiver.stream_events().ready_chunks(CHUNK);
     let mut good = false;
+    let mut expired = pin!(credential.expired());
     loop {
         let chunk = tokio::select! {
             biased;
             () = stop.cancelled() => return Next::Ended,
+            () = &mut expired => {
+                // Where nobody receives any more, nobody needs to know.
+                let _ = chunks.send(Err(SourceError::TokenExpired)).await;
+                return Next::Ended;
+            }
             chunk = events.next() => chunk,
         };
         let Some(chunk) = chunk else { return Next::Ended };
@@ -410,7 +437,7 @@ fn classify(operation: &'static str, error: &EventHubsError) -> SourceError {
     let reason = innermost;
     let says = |signs: &[&str]| signs.iter().any(|sign| texts.contains(sign));
     // Answers of `$cbs` and `$management`, and errors of credentials, reach us as text only.
-    if says(&["401", "Unauthorized", "unauthorized", "Credential"]) {
+    if says(&["401", "Unauthorized", "unauthorized", "Credential", NO_TOKEN]) {
         SourceError::Refused { operation, reason }
     } else if says(&["404", "NotFound", "not-found"]) {
         SourceError::NotFound { operation, reason }

@@ -6,7 +6,9 @@
 //! (that is how every SDK releases). The broker knows nothing of leases, so two replicas may process one partition for a
 //! moment; what they do is idempotent.
 //!
-//! A replica that cannot renew fences itself: it stops a partition before its lease can expire for the others.
+//! A replica that cannot renew fences itself: it stops a partition before its lease can expire for the others. Each lease
+//! has a timer of its own for that, which no call that hangs can hold up. A lease is as old as the *sending* of the last
+//! renewal that was confirmed: the others cannot have seen it earlier.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +18,11 @@ use std::{
 
 use azure_messaging_eventhubs::{CheckpointStore, models::Ownership};
 use futures::future::join_all;
-use tokio::time::timeout;
+use tokio::{
+    sync::watch,
+    time::{sleep_until, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::domain::lease::{Holder, plan};
 
@@ -42,10 +48,10 @@ impl Options {
         (self.duration / 12).clamp(Duration::from_secs(1), Duration::from_secs(5))
     }
 
-    /// Age at which a lease that could not be renewed is given up. What is left of its duration is for calls that hang: a
-    /// look at the leases and a commit may both be under way when the age is reached.
+    /// Age at which a lease that could not be renewed is given up. What is left of its duration is for clocks that do not
+    /// run alike, and for checkpoints that are on their way.
     fn fence_after(&self) -> Duration {
-        self.duration * 3 / 5
+        self.duration * 4 / 5
     }
 }
 
@@ -73,7 +79,53 @@ struct Seen {
 /// A lease of ours.
 struct Held {
     ownership: Ownership,
+    /// When the last claim or renewal was sent that was confirmed.
     confirmed: Instant,
+    /// When its confirmation came.
+    answered: Instant,
+    fence: Fence,
+}
+
+/// The end of a lease that is not renewed in time.
+struct Fence {
+    /// Cancelled when the time has come; for good.
+    fallen: CancellationToken,
+    confirmed: watch::Sender<Instant>,
+    _timer: AbortOnDropHandle<()>,
+}
+
+impl Fence {
+    fn new(hub: &str, partition: &str, confirmed: Instant, limit: Duration) -> Self {
+        let (fallen, confirmed) = (CancellationToken::new(), watch::Sender::new(confirmed));
+        let (hub, partition) = (hub.to_owned(), partition.to_owned());
+        let timer = fall(hub, partition, confirmed.subscribe(), limit, fallen.clone());
+        Self { fallen, confirmed, _timer: AbortOnDropHandle::new(tokio::spawn(timer)) }
+    }
+}
+
+/// Cancels `fallen` as soon as the lease is older than `limit`.
+async fn fall(
+    hub: String,
+    partition: String,
+    mut confirmed: watch::Receiver<Instant>,
+    limit: Duration,
+    fallen: CancellationToken,
+) {
+    loop {
+        let since = *confirmed.borrow_and_update();
+        tokio::select! {
+            biased;
+            renewed = confirmed.changed() => if renewed.is_err() {
+                return; // nobody holds the lease any more
+            },
+            () = sleep_until((since + limit).into()) => {
+                fallen.cancel();
+                let age_ms = since.elapsed().as_millis() as u64;
+                tracing::warn!(hub, partition, age_ms, "the lease could not be renewed in time: the partition is stopped");
+                return;
+            }
+        }
+    }
 }
 
 /// What a look at the leases changed.
@@ -144,6 +196,12 @@ impl Leases {
         }
     }
 
+    /// The end of the present lease of a partition of ours: cancelled the moment it must not be used any more, whatever
+    /// else is going on. Lost and released leases do not cancel it.
+    pub fn term(&self, partition: &str) -> Option<CancellationToken> {
+        self.held.get(partition).map(|held| held.fence.fallen.clone())
+    }
+
     /// Partitions of ours.
     pub fn held(&self) -> Vec<String> {
         self.held.keys().cloned().collect()
@@ -173,12 +231,17 @@ impl Leases {
         let due = |held: &Held| held.confirmed.elapsed() >= self.options.renew_interval;
         let due: Vec<_> =
             self.held.values().filter(|held| due(held)).map(|held| held.ownership.clone()).collect();
+        let sent = Instant::now();
         let answers = join_all(due.into_iter().map(|ownership| self.claim_one(ownership))).await;
         for answer in answers {
             match answer {
                 Ok(Some(ownership)) => {
-                    let held = Held { confirmed: Instant::now(), ownership };
-                    self.held.insert(held.ownership.partition_id.clone(), held);
+                    if let Some(held) = self.held.get_mut(&ownership.partition_id) {
+                        // A fence that has fallen stays down: the partition is lost, and may be claimed anew.
+                        held.fence.confirmed.send_replace(sent);
+                        (held.confirmed, held.answered) = (sent, Instant::now());
+                        held.ownership = ownership;
+                    }
                 }
                 // Somebody was faster, or an earlier renewal of ours went through without its answer: the next list
                 // tells, and until then the lease is as old as it is.
@@ -188,17 +251,12 @@ impl Leases {
         }
     }
 
-    /// Gives up what the others may take before we could know.
+    /// Takes off what is fenced already.
     fn fence(&mut self) -> Vec<String> {
-        let limit = self.options.fence_after();
-        let old: Vec<_> = self
-            .held
-            .iter()
-            .filter(|(_, held)| held.confirmed.elapsed() >= limit)
-            .map(|(partition, _)| partition.clone())
-            .collect();
-        self.held.retain(|partition, _| !old.contains(partition));
-        old
+        let fallen = self.held.iter().filter(|(_, held)| held.fence.fallen.is_cancelled());
+        let fallen: Vec<_> = fallen.map(|(partition, _)| partition.clone()).collect();
+        self.held.retain(|partition, _| !fallen.contains(partition));
+        fallen
     }
 
     fn observe(&mut self, listed: &BTreeMap<String, Ownership>) {
@@ -206,7 +264,7 @@ impl Leases {
             let etag = ownership.etag.as_ref().map(ToString::to_string);
             // Our own renewals change ETags between two lists; the newest known one counts.
             if let Some(held) = self.held.get_mut(partition)
-                && held.confirmed.elapsed() >= self.options.look_interval()
+                && held.answered.elapsed() >= self.options.look_interval()
             {
                 held.ownership.etag.clone_from(&ownership.etag);
             }
@@ -255,12 +313,15 @@ impl Leases {
                 last_modified_time: None,
             })
         });
+        let sent = Instant::now();
         let answers = join_all(claims).await;
         let mut gained = Vec::new();
         for (partition, answer) in partitions.iter().zip(answers) {
             match answer {
                 Ok(Some(ownership)) => {
-                    self.held.insert(partition.clone(), Held { ownership, confirmed: Instant::now() });
+                    let fence = Fence::new(&self.hub, partition, sent, self.options.fence_after());
+                    let held = Held { ownership, confirmed: sent, answered: Instant::now(), fence };
+                    self.held.insert(partition.clone(), held);
                     gained.push(partition.clone());
                 }
                 Ok(None) => {} // somebody was faster

@@ -156,7 +156,7 @@ pub fn begin(
 
 pub(super) fn hint(error: &SourceError) -> &'static str {
     match error {
-        SourceError::Refused { .. } => {
+        SourceError::Refused { .. } | SourceError::TokenExpired => {
             "give the identity the role `Azure Event Hubs Data Receiver` on the namespace, and check the section [credential]"
         }
         SourceError::NotFound { .. } => {

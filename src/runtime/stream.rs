@@ -6,8 +6,9 @@
 //!                                                     └─► lost: stop at once, commit nothing
 //! ```
 //!
-//! Nothing of a partition is committed after its lease is gone: the new owner's checkpoint is the truth. What is still on
-//! its way to Cosmos DB may arrive; versions and conditions make that harmless.
+//! No checkpoint of a partition is sent after its lease is gone: the new owner's is the truth. One that is on its way then
+//! may set it back, which costs repeats. What is still on its way to Cosmos DB may arrive; versions and conditions make
+//! both harmless.
 
 use std::{
     collections::BTreeMap,
@@ -118,8 +119,17 @@ struct Owned {
     /// Since when it is being finished.
     finishing: Option<Instant>,
     consuming: bool,
+    /// Cancelled when its lease has run out; nothing of it is committed from then on. `None` where nobody else wants it.
+    lease: Option<CancellationToken>,
     /// Tells this ownership from an earlier one of the same partition, whose task may still be ending.
     term: u64,
+}
+
+impl Owned {
+    /// Whether its lease lasts, as far as there is one.
+    fn is_ours(&self) -> bool {
+        self.lease.as_ref().is_none_or(|lease| !lease.is_cancelled())
+    }
 }
 
 impl Stream {
@@ -318,7 +328,8 @@ impl Running {
     }
 
     fn owned_progress(&self) -> Vec<Arc<Progress>> {
-        self.owned.values().filter_map(|owned| owned.progress.get().cloned()).collect()
+        let ours = self.owned.values().filter(|owned| owned.is_ours());
+        ours.filter_map(|owned| owned.progress.get().cloned()).collect()
     }
 
     async fn commit(&mut self) -> usize {
@@ -336,11 +347,7 @@ impl Running {
             .collect();
         let round = leases.round(&leaving, claim).await;
         for partition in round.lost {
-            tracing::warn!(
-                hub = self.shared.source.name(),
-                partition,
-                "the partition is another replica's now"
-            );
+            tracing::warn!(hub = self.shared.source.name(), partition, "the partition is not ours any more");
             self.forget(&partition);
         }
         for partition in round.surplus {
@@ -350,9 +357,11 @@ impl Running {
             }
         }
         for partition in round.gained {
+            tracing::info!(hub = self.shared.source.name(), partition, "took a partition over");
             self.consume_gained(partition);
         }
-        self.shared.metrics.set_partitions_owned(self.shared.source.name(), self.owned.len());
+        let ours = self.owned.values().filter(|owned| owned.is_ours()).count();
+        self.shared.metrics.set_partitions_owned(self.shared.source.name(), ours);
     }
 
     /// Commits and releases partitions that are finished.
@@ -360,7 +369,7 @@ impl Running {
         let done = |owned: &Owned| {
             owned.finishing.is_some_and(|since| {
                 let open = owned.progress.get().map_or(0, |progress| progress.open());
-                !owned.consuming && (open == 0 || since.elapsed() >= FINISH_LIMIT)
+                owned.is_ours() && !owned.consuming && (open == 0 || since.elapsed() >= FINISH_LIMIT)
             })
         };
         let done: Vec<_> = self
@@ -435,9 +444,12 @@ impl Running {
             PartitionId { stream: self.shared.source.name().to_owned(), partition: partition.to_owned() };
         self.shared.board.set_partition(&id, PartitionState::Connecting);
         self.terms += 1;
+        let lease = self.leases.as_ref().and_then(|leases| leases.term(partition));
         let owned = Owned {
             progress: Arc::default(),
-            stop: CancellationToken::new(),
+            // The end of the lease stops it without anybody having to look.
+            stop: lease.as_ref().map_or_else(CancellationToken::new, CancellationToken::child_token),
+            lease,
             finishing: None,
             consuming: true,
             term: self.terms,

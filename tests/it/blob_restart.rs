@@ -8,7 +8,10 @@ use devkit::{
 };
 use serde_json::json;
 
-use crate::world::{LIMIT, World, create, report, until};
+use crate::{
+    figures::Figures,
+    world::{LIMIT, World, create, report, until},
+};
 
 async fn world() -> World {
     World::with(Options { azurite: true, ..Options::default() }, "").await
@@ -58,9 +61,10 @@ async fn it_goes_on_from_its_checkpoint_on_a_blob() {
 
     // An outage of blob storage delays checkpoints and nothing else.
     let azurite = world.stack.azurite().expect("there is blob storage");
+    let figures = Figures::of("storage refuses connections, shorter than a lease");
     azurite.stop().await.expect("stops");
     world.apply(report("pump", json!({"step": "during the outage"})));
-    world.equal().await;
+    figures.equal(&world).await;
     azurite.restart().await.expect("starts again");
     daemon.stop().await.expect("exit code 0");
     let mut daemon = world.start().await;

@@ -5,7 +5,10 @@ use std::time::Duration;
 use devkit::cosmos::{Fault, Faults, Operations};
 use serde_json::json;
 
-use crate::world::{World, create, plan, report, until};
+use crate::{
+    figures::Figures,
+    world::{World, create, plan, report, until},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn throttling_errors_and_lost_replies_change_nothing() {
@@ -56,6 +59,7 @@ async fn an_outage_of_the_store_shows_in_readiness_and_passes() {
     let mut daemon = world.start().await;
     world.apply(create("pump"));
     world.equal().await;
+    let mut figures = Figures::of("Cosmos DB answers 503 to everything");
     world.cosmos_is_away(true);
     for step in 0..20 {
         world.apply(report("pump", json!({"step": step})));
@@ -71,7 +75,8 @@ async fn an_outage_of_the_store_shows_in_readiness_and_passes() {
     let (status, _) = daemon.get("/livez").await.expect("answers");
     assert_eq!(status, 200, "a restart would not help");
     world.cosmos_is_away(false);
-    world.equal().await;
+    figures.over();
+    figures.equal(&world).await;
     daemon.ready().await.expect("ready again");
     daemon.stop().await.expect("exit code 0");
 }
@@ -85,6 +90,8 @@ async fn connections_that_drop_and_links_that_close_are_rebuilt_where_they_stood
     fleet.start(plan(40, 3_000, 32), devkit::fleet::Pace::Rate(1_500.0)).expect("the fleet starts");
     let faults = world.stack.broker().faults();
     let twins = world.stack.endpoints().twin_changes_hub.clone();
+    let mut figures =
+        Figures::of("dropped connections, closed links, refused tokens and connections under load");
     let rebuilt = |rounds: u64| {
         move |sample: &devkit::metrics::Sample| {
             sample.count("twinsync_partition_rebuilds_total", "") >= rounds
@@ -109,6 +116,18 @@ async fn connections_that_drop_and_links_that_close_are_rebuilt_where_they_stood
     faults.refuse_connections(Duration::from_millis(700));
     faults.drop_connections();
     until(&mut daemon, "rebuilt after refusals", rebuilt(18)).await;
+    // Every token is refused for a while: the clients come back with growing waits, and no storm.
+    let before = faults.counters().put_tokens;
+    let so_far = daemon.sample().await.expect("metrics").count("twinsync_partition_rebuilds_total", "");
+    let refusal = Duration::from_secs(2);
+    faults.refuse_tokens_for(refusal);
+    faults.drop_connections();
+    until(&mut daemon, "rebuilt while tokens are refused", rebuilt(so_far + 4)).await;
+    tokio::time::sleep(refusal).await; // an outage has a length
+    let tokens = faults.counters().put_tokens - before;
+    assert!(tokens < 60, "{tokens} put-tokens of 6 clients");
+    figures.injected(format!("4 x all connections, 6 links, {tokens} put-tokens in {refusal:?} of refusal"));
+    figures.over();
     loop {
         fleet.phase_end().await;
         world.equal().await;
@@ -116,6 +135,7 @@ async fn connections_that_drop_and_links_that_close_are_rebuilt_where_they_stood
             break;
         }
     }
+    figures.equal(&world).await;
     assert!(world.files("dead-letters").is_empty());
     daemon.stop().await.expect("exit code 0");
 }
@@ -144,6 +164,7 @@ async fn a_partition_that_is_silent_although_events_wait_gets_a_new_connection()
     for partition in 0..2 {
         faults.stall(&twins, partition).expect("exists");
     }
+    let mut figures = Figures::of("deliveries of both partitions held back");
     world.apply(report("pump", json!({"while": "silent"})));
     until(&mut daemon, "noticed", |sample| {
         sample.count("twinsync_partition_rebuilds_total", "reason=\"stalled\"") >= 1
@@ -152,7 +173,9 @@ async fn a_partition_that_is_silent_although_events_wait_gets_a_new_connection()
     for partition in 0..2 {
         faults.release(&twins, partition).expect("exists");
     }
-    world.equal().await;
+    figures.injected(2);
+    figures.over();
+    figures.equal(&world).await;
     let rebuilds = daemon.sample().await.expect("metrics").count("twinsync_partition_rebuilds_total", "");
     // Three partitions are idle: silence alone is no reason.
     let idle = daemon.sample().await.expect("metrics");

@@ -3,6 +3,7 @@
 //! `TWINSYNC_FAULT_SECONDS` makes the tests under load as long as one likes; the default keeps the suite short.
 
 use std::{
+    collections::BTreeMap,
     path::Path,
     time::{Duration, Instant},
 };
@@ -10,13 +11,17 @@ use std::{
 use devkit::{
     daemon::{Daemon, Setup, Signal},
     fleet::{Pace, Plan},
+    proxy::Proxy,
     stack::Options,
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::world::{LIMIT, PROGRAM, World, create, report, until};
+use crate::{
+    figures::Figures,
+    world::{LIMIT, PROGRAM, World, create, report, until},
+};
 
 /// Leases short enough for a test.
 const SHORT: &str = "[lease]\nduration = \"3s\"\nrenew_interval = \"600ms\"\n";
@@ -29,7 +34,20 @@ fn seconds(default: u64) -> Duration {
 /// One replica's own place; the checkpoint container is everybody's.
 struct Replica {
     setup: Setup,
-    _directory: TempDir,
+    directory: TempDir,
+}
+
+impl Replica {
+    /// When its log says `what` for each partition: the latest line counts. The partitions are spelt as the log does.
+    fn said(&self, what: &str) -> BTreeMap<String, String> {
+        let log = std::fs::read_to_string(self.directory.path().join("log")).expect("readable");
+        let lines = log.lines().filter(|line| line.contains(what)).filter_map(|line| {
+            let (time, _) = line.split_once(' ')?;
+            let field = |name: &str| Some(line.split_once(name)?.1.split([' ', ',']).next()?.to_owned());
+            Some((format!("{}/{}", field("hub=")?, field("partition=")?), time.to_owned()))
+        });
+        lines.collect()
+    }
 }
 
 async fn world() -> World {
@@ -37,14 +55,19 @@ async fn world() -> World {
 }
 
 fn replica(world: &World, more: &str) -> Replica {
+    let url = world.stack.endpoints().checkpoint_container_url.clone().expect("Azurite runs");
+    replica_at(world, &url, more)
+}
+
+/// With its own way to storage.
+fn replica_at(world: &World, url: &str, more: &str) -> Replica {
     let directory = tempfile::tempdir().expect("a directory");
     let endpoints = world.stack.endpoints();
-    let url = endpoints.checkpoint_container_url.as_deref().expect("Azurite runs");
     let more = format!(
         "[checkpoint]\nstore = \"blob\"\ninterval = \"500ms\"\n[blob]\ncontainer_url = \"{url}\"\n{more}"
     );
     let setup = Setup::new(Path::new(PROGRAM), directory.path(), endpoints, &more).expect("written");
-    Replica { setup, _directory: directory }
+    Replica { setup, directory }
 }
 
 async fn start(replica: &Replica) -> Daemon {
@@ -117,6 +140,7 @@ async fn killing_replicas_under_load_loses_nothing() {
     world.stack.fleet().start(plan, Pace::Rate(rate)).expect("the fleet starts");
     let mut random = StdRng::seed_from_u64(51);
     let began = Instant::now();
+    let mut figures = Figures::of("kill -9 of a random replica of three, every 2 s under load");
     let mut killed = 0;
     while began.elapsed() < time {
         tokio::time::sleep(Duration::from_secs(2)).await; // the load is what is waited for
@@ -125,16 +149,11 @@ async fn killing_replicas_under_load_loses_nothing() {
         daemons.push((replica, replica.setup.spawn().expect("starts")));
         killed += 1;
     }
+    figures.injected(format!("{killed} kills"));
+    figures.over();
     let progress = world.stack.fleet().phase_end().await;
     assert!(progress.error.is_none(), "{progress:?}");
-    let ended = Instant::now();
-    let judged = world.equal().await;
-    println!(
-        "killed {killed} replicas under {} events ({} appended): {judged}, {:?} after the load",
-        progress.counts.events,
-        world.appended(),
-        ended.elapsed()
-    );
+    figures.equal(&world).await;
     world.apply(create("fresh"));
     world.equal().await;
     for (_, mut daemon) in daemons {
@@ -164,30 +183,103 @@ async fn two_replicas_that_both_believe_to_own_everything_do_no_harm() {
     b.stop().await.expect("exit code 0");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn storage_that_is_away_for_longer_than_a_lease_is_waited_out() {
+/// What an outage of storage looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outage {
+    /// Connections are refused.
+    Refuses,
+    /// Connections are open, and nothing is answered.
+    Hangs,
+}
+
+async fn storage_is_away_for_longer_than_a_lease(outage: Outage) {
     let world = world().await;
     let (first, second) = (replica(&world, SHORT), replica(&world, SHORT));
     let (mut a, mut b) = (start(&first).await, start(&second).await);
     owns(&mut b, PARTITIONS / 2).await;
     world.apply(create("pump"));
     world.equal().await;
+    let mut figures = Figures::of(format!("storage {outage:?} for longer than a lease, two replicas"));
     let azurite = world.stack.azurite().expect("Azurite runs");
-    azurite.stop().await.expect("stops");
+    let began = Instant::now();
+    match outage {
+        Outage::Refuses => azurite.stop().await.expect("stops"),
+        Outage::Hangs => azurite.pause().await.expect("freezes"),
+    }
     // Whoever cannot renew may not assume to own anything.
     owns(&mut a, 0).await;
     owns(&mut b, 0).await;
     world.apply(report("pump", json!({"while": "away"})));
     tokio::time::sleep(seconds(4)).await; // an outage has a length
-    azurite.restart().await.expect("starts again");
-    let back = Instant::now();
-    world.equal().await;
-    println!("equal {:?} after storage came back", back.elapsed());
+    match outage {
+        Outage::Refuses => azurite.restart().await.expect("starts again"),
+        Outage::Hangs => azurite.resume().await.expect("thaws"),
+    }
+    figures.injected(format!("{:.1} s", began.elapsed().as_secs_f64()));
+    figures.over();
+    figures.equal(&world).await;
     let deadline = Instant::now() + LIMIT;
     while owned(&mut a).await + owned(&mut b).await != PARTITIONS {
         assert!(Instant::now() < deadline, "everything is owned again");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    a.stop().await.expect("exit code 0");
+    b.stop().await.expect("exit code 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn storage_that_is_away_for_longer_than_a_lease_is_waited_out() {
+    storage_is_away_for_longer_than_a_lease(Outage::Refuses).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn storage_that_hangs_for_longer_than_a_lease_is_waited_out() {
+    storage_is_away_for_longer_than_a_lease(Outage::Hangs).await;
+}
+
+/// Only its own way to storage hangs, so the other one does take over, as soon as it may.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_whose_storage_hangs_has_stopped_before_another_takes_over() {
+    let world = world().await;
+    let url = world.stack.endpoints().checkpoint_container_url.clone().expect("Azurite runs");
+    let storage = url.trim_start_matches("http://").split('/').next().expect("an address").to_owned();
+    let proxy = Proxy::start(storage.parse().expect("an address")).await.expect("a port");
+    let own_way = url.replace(&storage, &proxy.address().to_string());
+    let (first, second) = (replica_at(&world, &own_way, SHORT), replica(&world, SHORT));
+    let (mut a, mut b) = (start(&first).await, start(&second).await);
+    owns(&mut a, PARTITIONS / 2).await;
+    owns(&mut b, PARTITIONS / 2).await;
+    world.apply(create("pump"));
+    world.equal().await;
+    let mut figures = Figures::of("storage hangs for one replica of two, longer than its lease");
+    let before = second.said("took a partition over");
+    proxy.freeze();
+    let began = Instant::now();
+    world.apply(report("pump", json!({"step": "while frozen"})));
+    owns(&mut b, PARTITIONS).await;
+    let stopped = first.said("the lease could not be renewed in time");
+    let mut taken = second.said("took a partition over");
+    taken.retain(|partition, time| before.get(partition) != Some(time));
+    assert_eq!(stopped.len() as u64, PARTITIONS / 2, "{stopped:?}\n{}", a.log());
+    assert_eq!(taken.keys().collect::<Vec<_>>(), stopped.keys().collect::<Vec<_>>());
+    for (partition, time) in &stopped {
+        // Times of one clock in one format, so they compare as text.
+        assert!(*time < taken[partition], "{partition}: stopped {time}, taken {}", taken[partition]);
+    }
+    owns(&mut a, 0).await;
+    let handled = a.sample().await.expect("metrics").count("twinsync_events_total", "");
+    for step in 0..20 {
+        world.apply(report("pump", json!({"step": step})));
+    }
+    world.equal().await;
+    let since = a.sample().await.expect("metrics").count("twinsync_events_total", "");
+    assert_eq!(since, handled, "it receives nothing without a lease");
+    proxy.thaw();
+    figures.injected(format!("{:.1} s", began.elapsed().as_secs_f64()));
+    figures.over();
+    owns(&mut a, PARTITIONS / 2).await;
+    world.apply(report("pump", json!({"step": "after"})));
+    figures.equal(&world).await;
     a.stop().await.expect("exit code 0");
     b.stop().await.expect("exit code 0");
 }

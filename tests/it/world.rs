@@ -45,6 +45,12 @@ impl World {
         Self { setup: setup.expect("configuration is written"), stack, directory }
     }
 
+    /// Other TOML for the daemon's next start.
+    pub(crate) fn configure(&mut self, more: &str) {
+        let setup = Setup::new(Path::new(PROGRAM), self.directory.path(), self.stack.endpoints(), more);
+        self.setup = setup.expect("configuration is written");
+    }
+
     pub(crate) async fn start(&self) -> Daemon {
         self.setup.start().await.unwrap_or_else(|error| panic!("{error}"))
     }

@@ -1,10 +1,7 @@
 //! The listener and the connections it takes.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -112,7 +109,7 @@ impl Connection {
         let context = SessionContext {
             namespace: Arc::clone(&self.namespace),
             tasks: self.tasks.clone(),
-            authorized: Arc::new(AtomicBool::new(false)),
+            authorization: Arc::default(),
         };
         while let Some(incoming) = connection.next_incoming_session().await {
             match acceptor.accept_incoming_session(incoming, connection).await {

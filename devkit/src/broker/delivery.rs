@@ -1,6 +1,9 @@
 //! Deliveries: from a partition's log to one receiver's link.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+};
 
 use fe2o3_amqp::{
     Sender,
@@ -9,6 +12,7 @@ use fe2o3_amqp::{
 use fe2o3_amqp_types::definitions::{self, AmqpError};
 
 use super::{
+    authorization::Authorization,
     link,
     log::Entry,
     namespace::{Hub, Namespace},
@@ -23,6 +27,8 @@ const EVENTS_PER_READ: usize = 128;
 #[derive(Debug)]
 pub(super) struct Delivery {
     pub(super) namespace: Arc<Namespace>,
+    /// The link ends with it.
+    pub(super) authorization: Arc<Authorization>,
     pub(super) hub: Arc<Hub>,
     pub(super) partition: u16,
     /// Sequence number of the next event to deliver.
@@ -65,6 +71,8 @@ impl Delivery {
                 )));
             }
         };
+        let authorization = Arc::clone(&self.authorization);
+        let mut expired = pin!(authorization.ended());
         let mut entries = Vec::with_capacity(EVENTS_PER_READ);
         loop {
             let changed = partition.changed();
@@ -76,6 +84,7 @@ impl Delivery {
                 tokio::select! {
                     biased;
                     closure = self.registration.closed() => return End::Broker(closure),
+                    error = &mut expired => return End::Broker(Some(error)),
                     cause = sender.on_detach() => return End::Client(cause),
                     () = changed => continue,
                 }
@@ -87,6 +96,7 @@ impl Delivery {
                 tokio::select! {
                     biased;
                     closure = self.registration.closed() => return End::Broker(closure),
+                    error = &mut expired => return End::Broker(Some(error)),
                     sent = send(sender, entry) => if let Err(error) = sent {
                         tracing::debug!(%error, "a receiver's link ended under a delivery");
                         return End::Answered;

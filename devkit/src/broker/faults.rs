@@ -44,6 +44,7 @@ pub struct Counters {
 pub(super) struct Switches {
     connections: Mutex<CancellationToken>,
     refuse_until: Mutex<Option<Instant>>,
+    refuse_tokens_until: Mutex<Option<Instant>>,
     tokens_to_refuse: AtomicU32,
     tokens_to_leave: AtomicU32,
     pub(super) accepted: AtomicU64,
@@ -87,6 +88,11 @@ impl Faults {
     /// Answers the next `count` put-token requests with 401.
     pub fn refuse_tokens(&self, count: u32) {
         self.namespace.switches.tokens_to_refuse.store(count, Ordering::Release);
+    }
+
+    /// Answers every put-token request with 401, until the time has passed. Zero ends it.
+    pub fn refuse_tokens_for(&self, time: Duration) {
+        *lock(&self.namespace.switches.refuse_tokens_until) = Instant::now().checked_add(time);
     }
 
     /// Closes the `$cbs` links instead of answering the next `count` put-token requests.
@@ -162,7 +168,8 @@ impl Switches {
 
     /// Whether this put-token request is one of those to answer with 401.
     pub(super) fn refuses_token(&self) -> bool {
-        take_one(&self.tokens_to_refuse)
+        lock(&self.refuse_tokens_until).is_some_and(|until| Instant::now() < until)
+            || take_one(&self.tokens_to_refuse)
     }
 
     /// Whether this put-token request is one of those to leave unanswered.

@@ -3,7 +3,10 @@
 //! An answer goes to the link whose target address is the request's reply-to (Rust), else whose name it is
 //! (JavaScript), else to the newest link of the same node.
 
-use std::sync::{Arc, Mutex, PoisonError, atomic::Ordering};
+use std::{
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    time::SystemTime,
+};
 
 use fe2o3_amqp::{Receiver, Sender, link::delivery::Sendable};
 use fe2o3_amqp_types::{
@@ -20,6 +23,7 @@ use super::{
     session::SessionContext,
     wire::Message,
 };
+use crate::token;
 
 /// Answers that may wait for a client's credit before its requests wait as well.
 const ANSWERS_IN_FLIGHT: usize = 256;
@@ -121,7 +125,10 @@ pub(super) async fn serve_requests(
         inbox.settle(info, Ok(()));
         let response = match service {
             Service::Tokens => put_token(&request, &context),
-            Service::Management => read(&request, &context.namespace),
+            Service::Management => match context.authorization.check() {
+                Ok(()) => read(&request, &context.namespace),
+                Err(error) => status(401, error.description.as_deref().unwrap_or("unauthorized access")),
+            },
         };
         let reply_to = request.properties.as_ref().and_then(|properties| properties.reply_to.clone());
         match response {
@@ -153,7 +160,11 @@ fn put_token(request: &Message, context: &SessionContext) -> Response {
     if switches.refuses_token() || !context.namespace.accepts(token) {
         return status(401, "InvalidToken: the token is not accepted");
     }
-    context.authorized.store(true, Ordering::Release);
+    let expires = token::expiry(token);
+    if expires.is_some_and(|time| time <= SystemTime::now()) {
+        return status(401, "ExpiredToken: the token has expired");
+    }
+    context.authorization.accept(expires);
     status(202, "Accepted")
 }
 

@@ -1,9 +1,6 @@
 //! One AMQP session: its attach loop, which gives every link a task of its own.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use fe2o3_amqp::acceptor::{LinkAcceptor, LinkEndpoint, ListenerSessionHandle};
 use fe2o3_amqp_types::{
@@ -16,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     address::Node,
+    authorization::Authorization,
     delivery::Delivery,
     intake::Intake,
     link,
@@ -37,8 +35,8 @@ type Acceptor = LinkAcceptor<fn(Source) -> Option<Source>, fn(Target) -> Option<
 pub(super) struct SessionContext {
     pub(super) namespace: Arc<Namespace>,
     pub(super) tasks: TaskTracker,
-    /// Whether a token was accepted on this connection.
-    pub(super) authorized: Arc<AtomicBool>,
+    /// What the tokens that were put on this connection allow.
+    pub(super) authorization: Arc<Authorization>,
 }
 
 /// The work of a link, decided from its attach before it is accepted.
@@ -150,6 +148,7 @@ impl SessionContext {
         let registration = lane.readers.admit(group, epoch(attach))?;
         Ok(Delivery {
             namespace: Arc::clone(&self.namespace),
+            authorization: Arc::clone(&self.authorization),
             hub: Arc::clone(hub),
             partition: lane.partition.id(),
             cursor,
@@ -168,13 +167,7 @@ impl SessionContext {
     }
 
     fn hub(&self, name: &str) -> Result<&Arc<Hub>, definitions::Error> {
-        if !self.authorized.load(Ordering::Acquire) {
-            return Err(definitions::Error::new(
-                AmqpError::UnauthorizedAccess,
-                "unauthorized access: put a token on $cbs first".to_owned(),
-                None,
-            ));
-        }
+        self.authorization.check()?;
         self.namespace.hub(name).map_err(not_found)
     }
 }

@@ -1,11 +1,17 @@
 //! Every switch of [`devkit::broker::Faults`], as the SDK's client sees it.
 
-use std::{error::Error, time::Duration};
+use std::{
+    error::Error,
+    time::{Duration, SystemTime},
+};
 
 use azure_messaging_eventhubs::StartLocation;
+use devkit::token::{EVENT_HUBS_AUDIENCE, unsigned};
 use fe2o3_amqp::link::{LinkStateError, RecvError};
 
-use crate::client::{DEADLINE, SINGLE, append_all, broker, consumer, next, receiver, take, text, within};
+use crate::client::{
+    DEADLINE, SINGLE, append_all, broker, consumer, consumer_of_group, next, receiver, take, text, within,
+};
 
 /// The error of the AMQP library inside the SDK's.
 fn receive_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a RecvError> {
@@ -91,6 +97,65 @@ async fn refused_tokens_fail_as_often_as_told() {
     let reader = receiver(&accepted, "0", StartLocation::Earliest, false).await;
     next(&mut Box::pin(reader.stream_events())).await.expect("an event");
     assert_eq!(broker.faults().counters().put_tokens, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_refused_for_a_while() {
+    let broker = broker().await;
+    append_all(&broker, ["a"]);
+    broker.faults().refuse_tokens_for(DEADLINE);
+    for _ in 0..2 {
+        let refused = consumer(&broker, SINGLE).await;
+        let reader = receiver(&refused, "0", StartLocation::Earliest, false).await;
+        next(&mut Box::pin(reader.stream_events())).await.expect_err("401");
+    }
+    broker.faults().refuse_tokens_for(Duration::ZERO);
+    let accepted = consumer(&broker, SINGLE).await;
+    let reader = receiver(&accepted, "0", StartLocation::Earliest, false).await;
+    next(&mut Box::pin(reader.stream_events())).await.expect("an event");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_ends_with_its_token_and_an_expired_one_opens_none() {
+    let broker = broker().await;
+    append_all(&broker, ["a"]);
+    let expires = SystemTime::now() + Duration::from_secs(3);
+    // The client takes it for good for an hour, and does nothing when it ends.
+    let token: &'static str = Box::leak(unsigned(EVENT_HUBS_AUDIENCE, expires).into_boxed_str());
+    let client = consumer_of_group(&broker, SINGLE, "$Default", token).await;
+    let reader = receiver(&client, "0", StartLocation::Earliest, false).await;
+    let mut stream = Box::pin(reader.stream_events());
+    next(&mut stream).await.expect("an event");
+    let error = next(&mut stream).await.expect_err("the token has expired");
+    assert!(SystemTime::now() > expires - Duration::from_secs(1), "and not earlier than its second");
+    match receive_error(&error) {
+        Some(RecvError::LinkStateError(LinkStateError::RemoteClosedWithError(error))) => {
+            assert!(format!("{:?}", error.condition).contains("UnauthorizedAccess"), "{error:?}");
+        }
+        other => panic!("{other:?} in {error:?}"),
+    }
+    let late = consumer_of_group(&broker, SINGLE, "$Default", token).await;
+    let reader = receiver(&late, "0", StartLocation::Earliest, false).await;
+    next(&mut Box::pin(reader.stream_events())).await.expect_err("401");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_went_down_comes_back_on_its_port_with_its_logs() {
+    let broker = broker().await;
+    append_all(&broker, ["a"]);
+    let old = consumer(&broker, SINGLE).await;
+    let reader = receiver(&old, "0", StartLocation::Earliest, false).await;
+    let mut stream = Box::pin(reader.stream_events());
+    next(&mut stream).await.expect("an event");
+    broker.go_down().await;
+    next(&mut stream).await.expect_err("the connection is gone");
+    tokio::net::TcpStream::connect(broker.address()).await.expect_err("nobody listens");
+    append_all(&broker, ["b"]);
+    broker.come_back().await.expect("the port is free");
+    broker.come_back().await.expect("it is up already");
+    let new = consumer(&broker, SINGLE).await;
+    let reader = receiver(&new, "0", StartLocation::Earliest, false).await;
+    assert_eq!(take(&reader, 2).await, [(0, "a".to_owned()), (1, "b".to_owned())]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

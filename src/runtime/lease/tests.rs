@@ -13,6 +13,7 @@ const DURATION: Duration = Duration::from_millis(1_500);
 struct Store {
     inner: FileStore,
     unreachable: AtomicBool,
+    hangs: AtomicBool,
     loses_answers: AtomicBool,
     _directory: tempfile::TempDir,
 }
@@ -24,6 +25,7 @@ impl Store {
         Arc::new(Self {
             inner,
             unreachable: AtomicBool::new(false),
+            hangs: AtomicBool::new(false),
             loses_answers: AtomicBool::new(false),
             _directory: directory,
         })
@@ -33,7 +35,10 @@ impl Store {
         azure_core::Error::with_message(azure_core::error::ErrorKind::Io, "scripted")
     }
 
-    fn check(&self) -> azure_core::Result<()> {
+    async fn check(&self) -> azure_core::Result<()> {
+        if self.hangs.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
         if self.unreachable.load(Ordering::Relaxed) { Err(Self::failure()) } else { Ok(()) }
     }
 }
@@ -42,7 +47,7 @@ impl Store {
 impl CheckpointStore for Store {
     async fn claim_ownership(&self, ownerships: &[Ownership]) -> azure_core::Result<Vec<Ownership>> {
         assert_eq!(ownerships.len(), 1, "one partition per call");
-        self.check()?;
+        self.check().await?;
         let claimed = self.inner.claim_ownership(ownerships).await?;
         if self.loses_answers.load(Ordering::Relaxed) { Err(Self::failure()) } else { Ok(claimed) }
     }
@@ -52,7 +57,7 @@ impl CheckpointStore for Store {
     }
 
     async fn list_ownerships(&self, n: &str, h: &str, g: &str) -> azure_core::Result<Vec<Ownership>> {
-        self.check()?;
+        self.check().await?;
         self.inner.list_ownerships(n, h, g).await
     }
 
@@ -146,6 +151,59 @@ async fn a_replica_that_cannot_renew_stops_before_the_others_may_take_over() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     };
     assert_eq!((lost.len(), a.held().len()), (2, 0));
+}
+
+/// Whatever the loop is doing meanwhile: here, nothing at all.
+#[tokio::test]
+async fn the_end_of_a_lease_is_told_in_time_even_if_nobody_looks() {
+    let store = Store::new().await;
+    let mut a = replica(&store, "a", 2);
+    let sent = Instant::now();
+    a.round(&[], true).await;
+    let (term, other) = (a.term("0").expect("ours"), a.term("1").expect("ours"));
+    term.cancelled().await;
+    let age = sent.elapsed();
+    assert!(age >= DURATION * 4 / 5 && age < DURATION, "{age:?}");
+    timeout(DURATION / 5, other.cancelled()).await.expect("at the same time");
+    // A renewal that comes too late changes nothing: the partition is given up, and claimed as anybody's.
+    let round = a.round(&[], false).await;
+    assert_eq!((round.lost.len(), a.held().len()), (2, 0));
+    assert!(a.term("0").is_none());
+    assert_eq!(a.round(&[], true).await.gained.len(), 2);
+    assert!(!a.term("0").expect("ours again").is_cancelled());
+}
+
+#[tokio::test]
+async fn a_store_that_hangs_delays_no_fence() {
+    let store = Store::new().await;
+    let mut a = replica(&store, "a", 1);
+    let sent = Instant::now();
+    a.round(&[], true).await;
+    let term = a.term("0").expect("ours");
+    tokio::time::sleep(DURATION / 6).await; // until a renewal is due
+    store.hangs.store(true, Ordering::Relaxed);
+    let looking = tokio::spawn(async move {
+        while !a.held().is_empty() {
+            a.round(&[], true).await;
+        }
+    });
+    term.cancelled().await;
+    assert!(sent.elapsed() < DURATION, "{:?}", sent.elapsed());
+    timeout(DURATION * 5, looking).await.expect("seen by the next look").expect("no panic");
+}
+
+#[tokio::test]
+async fn renewals_move_the_end_of_a_lease() {
+    let store = Store::new().await;
+    let mut a = replica(&store, "a", 1);
+    a.round(&[], true).await;
+    let term = a.term("0").expect("ours");
+    let until = Instant::now() + DURATION * 2;
+    while Instant::now() < until {
+        a.round(&[], true).await;
+        tokio::time::sleep(DURATION / 24).await;
+    }
+    assert!(!term.is_cancelled());
 }
 
 #[tokio::test]
