@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use azure_core::credentials::TokenCredential;
 use reqwest::{
     Client, RequestBuilder,
-    header::{AUTHORIZATION, HOST},
+    header::{AUTHORIZATION, HOST, HeaderValue},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -251,6 +251,8 @@ impl TwinRegistry for IotHub {
     ) -> Result<Page, QueryError> {
         let mut request = self.client.post(self.url("/devices/query")).header(MOST_ROWS, most_rows);
         if let Some(Continuation(from)) = from {
+            // What no header can hold was never a continuation.
+            let from = HeaderValue::from_str(from).map_err(|_| QueryError::Expired)?;
             request = request.header(CONTINUATION, from);
         }
         let request = request.json(&json!({ "query": query }));

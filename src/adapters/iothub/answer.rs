@@ -15,6 +15,7 @@ use super::{
     refusal::{Kind, Refusal},
 };
 use crate::{
+    config::REDACTED,
     domain::{id::TwinKey, ticks::Ticks},
     ports::{Trouble, TroubleKind},
 };
@@ -122,10 +123,9 @@ impl Answer {
     /// What the service said, in one line.
     pub(super) fn reason(&self) -> String {
         let text = self.refusal().text;
-        // Nothing that the hub says holds a signature; something in between might repeat the request.
         match text.as_str() {
             "" => self.status.as_u16().to_string(),
-            text => format!("{} {}", self.status.as_u16(), redact(text)),
+            text => format!("{} {}", self.status.as_u16(), without_secrets(text)),
         }
     }
 
@@ -174,5 +174,14 @@ impl Answer {
         let date = self.header(DATE.as_str()).and_then(|date| parse_rfc7231(date.trim()).ok());
         let seconds = (until - date.unwrap_or_else(OffsetDateTime::now_utc)).whole_seconds();
         Some(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
+    }
+}
+
+/// Nothing that the hub says holds a signature or a token; something in between might repeat the request.
+fn without_secrets(text: &str) -> String {
+    // ASCII lower-casing keeps all positions.
+    match text.to_ascii_lowercase().find("bearer ") {
+        Some(at) => format!("{}{REDACTED}", redact(&text[..at])),
+        None => redact(text),
     }
 }
