@@ -1,106 +1,26 @@
 //! The client against a server with scripted answers, over real sockets.
 
+mod server;
+
 use std::{
-    collections::VecDeque,
     num::NonZeroU32,
-    sync::{Mutex, atomic::AtomicUsize, atomic::Ordering},
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
-use axum::{
-    Router,
-    body::{Body, to_bytes},
-    extract::{Request, State},
-    http::{HeaderMap, Response as HttpResponse},
-};
 use azure_core::{
     credentials::{AccessToken, TokenRequestOptions},
     error::ErrorKind,
     time::OffsetDateTime,
 };
 
+use self::server::{DATE, Server, bare, with};
 use super::*;
 use crate::{
     config::Secret,
     domain::{event::TwinVersion, quota::Tier, ticks::Ticks},
 };
 
-const DATE: &str = "Tue, 27 May 2031 10:00:07 GMT";
 const KEY: &str = "c2VjcmV0c2VjcmV0c2VjcmV0";
-
-/// What the server saw.
-#[derive(Debug, Clone)]
-struct Seen {
-    method: String,
-    target: String,
-    headers: HeaderMap,
-    body: String,
-}
-
-impl Seen {
-    fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
-    }
-}
-
-type Answers = Arc<Mutex<VecDeque<HttpResponse<Body>>>>;
-
-/// A server that gives one scripted answer after the other.
-struct Server {
-    endpoint: Url,
-    seen: Arc<Mutex<Vec<Seen>>>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-impl Server {
-    async fn start(answers: impl IntoIterator<Item = HttpResponse<Body>>) -> Self {
-        let answers: Answers = Arc::new(Mutex::new(answers.into_iter().collect()));
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
-        let app = Router::new().fallback(answer).with_state((answers, Arc::clone(&seen)));
-        let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Self { endpoint, seen, task }
-    }
-
-    fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().unwrap().clone()
-    }
-}
-
-async fn answer(
-    State((answers, seen)): State<(Answers, Arc<Mutex<Vec<Seen>>>)>,
-    request: Request,
-) -> HttpResponse<Body> {
-    let (parts, body) = request.into_parts();
-    let body = to_bytes(body, 1 << 20).await.unwrap();
-    seen.lock().unwrap().push(Seen {
-        method: parts.method.to_string(),
-        target: parts.uri.to_string(),
-        headers: parts.headers,
-        body: String::from_utf8(body.to_vec()).unwrap(),
-    });
-    let scripted = answers.lock().unwrap().pop_front();
-    scripted.expect("no more calls than scripted")
-}
-
-/// An answer with the usual Date.
-fn with(status: u16, headers: &[(&str, &str)], body: impl Into<Body>) -> HttpResponse<Body> {
-    bare(status, &[headers, &[("date", DATE)]].concat(), body)
-}
-
-fn bare(status: u16, headers: &[(&str, &str)], body: impl Into<Body>) -> HttpResponse<Body> {
-    let mut response = HttpResponse::builder().status(status);
-    for (name, value) in headers {
-        response = response.header(*name, *value);
-    }
-    response.body(body.into()).unwrap()
-}
 
 fn twin(device: &str) -> String {
     json!({"deviceId": device, "version": 3, "etag": "AAAAAAAAAAE=", "tags": {"a": 1}}).to_string()
@@ -167,11 +87,11 @@ fn key() -> TwinKey {
 }
 
 /// The trouble that a point read runs into.
-async fn unknown(response: HttpResponse<Body>) -> Trouble {
+async fn unknown(response: server::Response) -> Trouble {
     unknown_of(response, &key()).await
 }
 
-async fn unknown_of(response: HttpResponse<Body>, key: &TwinKey) -> Trouble {
+async fn unknown_of(response: server::Response, key: &TwinKey) -> Trouble {
     let server = Server::start([response]).await;
     match hub(&server).get(key).await {
         Got::Unknown(trouble) => trouble,
