@@ -8,3 +8,4 @@ pub mod credential;
 pub mod dead_letters;
 mod durable_file;
 pub mod eventhubs;
+pub mod iothub;

@@ -158,7 +158,9 @@ fn stream_options(settings: &Settings) -> stream::Options {
             },
             on_invalid: match settings.checkpoint.on_invalid {
                 config::OnInvalid::Stop => start::OnInvalid::Stop,
-                config::OnInvalid::Earliest => start::OnInvalid::Earliest,
+                config::OnInvalid::Earliest | config::OnInvalid::EarliestAndAudit => {
+                    start::OnInvalid::Earliest
+                }
             },
         },
         sharing: match settings.checkpoint.store {

@@ -11,6 +11,7 @@
 //! appear in problems, listings or debug output.
 
 mod container;
+mod hub;
 mod human;
 mod load;
 mod problem;
@@ -27,8 +28,9 @@ pub use human::{parse_duration, parse_size};
 pub use problem::{Error, Origin, Problem};
 pub use secret::{REDACTED, Secret};
 pub use settings::{
-    Blob, Cache, Checkpoint, CheckpointStore, Cosmos, Credential, DeadLetters, Document, EventHubs, Http,
-    Identity, Lease, LogFormat, OnInvalid, Router, Settings, Shutdown, Start, Telemetry,
+    Audit, Backfill, BackfillOnStart, Blob, Cache, Checkpoint, CheckpointStore, Cosmos, Credential,
+    DeadLetters, Document, EventHubs, Http, Hub, HubAccess, Identity, IotHub, Lease, LogFormat, OnInvalid,
+    Repair, Router, Settings, Shutdown, Start, Telemetry,
 };
 
 /// One line of the effective configuration.

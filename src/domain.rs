@@ -14,6 +14,8 @@ pub mod lease;
 pub mod merge;
 pub mod message;
 pub mod progress;
+pub mod quota;
+pub mod registry;
 pub mod retry;
 pub mod ticks;
 pub mod upsert;

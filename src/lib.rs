@@ -18,7 +18,7 @@
 //! |---|---|
 //! | [`domain`] | every decision: decode, order, merge, progress. No I/O, no clock, no randomness |
 //! | [`ports`] | the traits that the runtime drives the outside world through |
-//! | [`adapters`] | Azure SDK types stop here: Event Hubs, Cosmos DB, checkpoints, dead letters, credentials |
+//! | [`adapters`] | Azure SDK types stop here: Event Hubs, Cosmos DB, IoT Hub, checkpoints, dead letters, credentials |
 //! | [`runtime`] | the loops: partitions, lanes, commits, shutdown |
 //! | [`config`] | what was written, and what it means |
 //! | [`telemetry`] | logs and metrics: one struct per operational fact |

@@ -5,6 +5,7 @@
 //! twins.
 
 mod archive;
+mod registry;
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,6 +23,7 @@ pub use self::archive::{
     ArchiveError, DeadLetterArchive, LetterName, LetterVersion, ReadLetter, Removed, StoredLetter,
     partition_order,
 };
+pub use self::registry::{Call, Continuation, Got, Page, QueryError, TwinRegistry};
 pub use crate::domain::document::ETag;
 
 /// What a point read found.

@@ -6,6 +6,7 @@
 //!   │  └─ lag                              progress ◄─────────┘
 //!   └─ committer ─► checkpoints ◄─────────────┘
 //! replay: dead letters ─► intake, on request
+//! metered ─► registry of a hub, at the pace of quota
 //! ```
 //!
 //! Every task has an owner that joins it, and a panic in one of them ends the daemon: progress is held, so a
@@ -15,7 +16,9 @@ pub mod committer;
 pub mod in_flight;
 pub mod lag;
 pub mod lease;
+pub mod metered;
 pub mod partition;
+pub mod quota;
 pub mod replay;
 pub mod router;
 pub mod start;

@@ -22,7 +22,7 @@ use tracing_subscriber::{EnvFilter, util::SubscriberInitExt as _};
 
 pub use self::{
     board::{Board, Heartbeat},
-    label::{Decision, Purpose, ReadOutcome, WriteKind, WriteOutcome},
+    label::{Decision, Purpose, ReadOutcome, RegistryCall, RegistryOutcome, WriteKind, WriteOutcome},
     metrics::{Latency, Metrics, PartitionMetrics, StreamMetrics},
 };
 use crate::config::{self, LogFormat};

@@ -349,7 +349,7 @@ fn without_url(error: azure_core::Error) -> azure_core::Error {
 }
 
 /// Text without any signature: of URLs that hold one, the whole query goes, of other text its value.
-fn redact(text: &str) -> String {
+pub(super) fn redact(text: &str) -> String {
     const NAME: &str = "sig=";
     let mut redacted = String::with_capacity(text.len());
     let mut rest = text;

@@ -23,6 +23,10 @@ pub struct Raw {
     pub checkpoint: Checkpoint,
     pub lease: Lease,
     pub dead_letters: DeadLetters,
+    pub iothub: IotHub,
+    pub repair: Repair,
+    pub backfill: Backfill,
+    pub audit: Audit,
     pub http: Http,
     pub telemetry: Telemetry,
     pub shutdown: Shutdown,
@@ -147,6 +151,48 @@ pub struct DeadLetters {
     pub path: String,
 }
 
+/// `[iothub]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents every key, in one place")]
+pub struct IotHub {
+    pub hosts: String,
+    pub connection_strings: Secret,
+    pub endpoint: String,
+    pub tier: String,
+    pub units: String,
+    pub share: String,
+    pub request_timeout: String,
+}
+
+/// `[repair]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents every key, in one place")]
+pub struct Repair {
+    pub concurrency: String,
+    pub scan_interval: String,
+}
+
+/// `[backfill]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents every key, in one place")]
+pub struct Backfill {
+    pub on_start: String,
+    pub concurrency: String,
+}
+
+/// `[audit]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents every key, in one place")]
+pub struct Audit {
+    pub interval: String,
+    pub tolerance: String,
+    pub repair: String,
+}
+
 /// `[http]`
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -176,5 +222,10 @@ pub struct Shutdown {
 pub(super) const CONTAINER_URL: &str = "blob.container_url";
 
 /// Keys whose values are never shown. A test holds this list and the `Secret` fields above together.
-pub(super) const SECRETS: [&str; 4] =
-    [CONTAINER_URL, "credential.client_secret", "credential.token", "cosmos.key"];
+pub(super) const SECRETS: [&str; 5] = [
+    CONTAINER_URL,
+    "credential.client_secret",
+    "credential.token",
+    "cosmos.key",
+    "iothub.connection_strings",
+];

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 use url::Url;
 
 use super::{Effective, secret::Secret};
-use crate::domain::id::DocumentIdScheme;
+use crate::domain::{id::DocumentIdScheme, quota::Tier};
 
 /// Everything the daemon needs to know before it starts. Made by [`Settings::load`] only.
 #[derive(Debug, Clone)]
@@ -28,6 +28,14 @@ pub struct Settings {
     pub lease: Lease,
     /// Where events go that can never be applied.
     pub dead_letters: DeadLetters,
+    /// The IoT hubs that may be asked about their twins.
+    pub iothub: IotHub,
+    /// How documents in doubt are repaired.
+    pub repair: Repair,
+    /// How twins are copied that were there before the streams.
+    pub backfill: Backfill,
+    /// How the replica is compared with the hubs.
+    pub audit: Audit,
     /// Health and metrics over HTTP.
     pub http: Http,
     /// Logs.
@@ -232,6 +240,8 @@ pub enum OnInvalid {
     Stop,
     /// Begin again at the oldest retained event.
     Earliest,
+    /// The same, and then an audit: what passed unseen is found in the hubs themselves.
+    EarliestAndAudit,
 }
 
 /// Where dead letters go.
@@ -244,6 +254,93 @@ pub enum DeadLetters {
     },
     /// One blob per letter in a container, which may be that of the checkpoints.
     Blob(Blob),
+}
+
+/// The IoT hubs that may be asked about their twins, and how much.
+#[derive(Debug, Clone)]
+pub struct IotHub {
+    /// The hubs, each once. None: there is no repair, backfill or audit.
+    pub hubs: Vec<Hub>,
+    /// What to dial instead of the hubs; `http` or `https`.
+    pub endpoint: Option<Url>,
+    /// The tier of each hub.
+    pub tier: Tier,
+    /// The units of each hub.
+    pub units: NonZeroU32,
+    /// The part of each hub's quota for reads that this process may use; more than 0, at most 1.
+    pub share: f64,
+    /// Limit of one call.
+    pub request_timeout: Duration,
+}
+
+impl IotHub {
+    /// Whether there is any hub to ask.
+    pub fn is_configured(&self) -> bool {
+        !self.hubs.is_empty()
+    }
+}
+
+/// An IoT hub.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hub {
+    /// Its name, spelt as in the events that it sends: the first label of its host as it was written.
+    pub name: String,
+    /// Its host name, in lower case.
+    pub host: String,
+    /// Who we are towards it.
+    pub access: HubAccess,
+}
+
+/// Who we are towards an IoT hub.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HubAccess {
+    /// The identity of the process.
+    Credential,
+    /// A shared access policy of the hub.
+    Policy {
+        /// Its name.
+        name: String,
+        /// Its key, in base64.
+        key: Secret,
+    },
+}
+
+/// How documents in doubt are repaired. Repair is on wherever a hub is configured.
+#[derive(Debug, Clone)]
+pub struct Repair {
+    /// Repairs under way at most.
+    pub concurrency: NonZeroU32,
+    /// How often documents in doubt are looked for in the store.
+    pub scan_interval: Duration,
+}
+
+/// How twins are copied that were there before the streams.
+#[derive(Debug, Clone)]
+pub struct Backfill {
+    /// Whether a start begins with it.
+    pub on_start: BackfillOnStart,
+    /// Twins under way at most.
+    pub concurrency: NonZeroU32,
+}
+
+/// Whether a start begins with a backfill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackfillOnStart {
+    /// On request only.
+    Never,
+    /// Where the container holds no document.
+    IfEmpty,
+}
+
+/// How the replica is compared with the hubs.
+#[derive(Debug, Clone)]
+pub struct Audit {
+    /// From the begin of one audit to that of the next; `None`: on request only.
+    pub interval: Option<Duration>,
+    /// What changed within this time is left alone.
+    pub tolerance: Duration,
+    /// Whether differences are repaired, or only reported.
+    pub repair: bool,
 }
 
 /// Health and metrics over HTTP.

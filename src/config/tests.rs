@@ -5,6 +5,7 @@ use std::{io::Write as _, time::Duration};
 use tempfile::NamedTempFile;
 
 use super::*;
+use crate::domain::quota::Tier;
 
 /// The least that makes a configuration for Azure complete.
 const COMPLETE: [(&str, &str); 4] = [
@@ -72,6 +73,17 @@ fn a_minimal_configuration_has_the_documented_defaults() {
     assert_eq!(settings.lease.duration, Duration::from_secs(30));
     assert_eq!(settings.lease.renew_interval, Duration::from_secs(5));
     assert_eq!(settings.http.listen, Some("127.0.0.1:8080".parse().unwrap()));
+    assert!(!settings.iothub.is_configured());
+    assert_eq!((settings.iothub.tier, settings.iothub.units.get()), (Tier::S1, 1));
+    assert_eq!(settings.iothub.share, 0.5);
+    assert_eq!(settings.iothub.request_timeout, Duration::from_secs(10));
+    assert_eq!(settings.repair.concurrency.get(), 8);
+    assert_eq!(settings.repair.scan_interval, Duration::from_secs(600));
+    assert_eq!(settings.backfill.on_start, BackfillOnStart::Never);
+    assert_eq!(settings.backfill.concurrency.get(), 16);
+    assert_eq!(settings.audit.interval, Some(Duration::from_secs(86_400)));
+    assert_eq!(settings.audit.tolerance, Duration::from_secs(1800));
+    assert!(settings.audit.repair);
 }
 
 #[test]
@@ -84,6 +96,7 @@ fn the_shipped_files_load() {
     assert_eq!(production.telemetry.log_format, LogFormat::Json);
     let DeadLetters::Blob(blob) = production.dead_letters else { panic!("all replicas share them") };
     assert_eq!(production.checkpoint.store, CheckpointStore::Blob(blob));
+    assert_eq!(production.iothub.hubs[0].name, "contoso");
 }
 
 #[test]
@@ -208,6 +221,61 @@ fn values_that_are_commonly_mistaken_say_what_to_write() {
         ("CHECKPOINT__INTERVAL", "0s", "longer than nothing"),
         ("HTTP__LISTEN", "8080", "IP address with a port"),
         ("TELEMETRY__LOG_FILTER", "twinsync=loud", "not a log filter"),
+        ("CHECKPOINT__ON_INVALID", "earliest_and_audit", "needs a hub to compare with"),
+        ("IOTHUB__HOSTS", "contoso", "\"contoso.azure-devices.net\""),
+        ("IOTHUB__HOSTS", "https://contoso.azure-devices.net", "is a URL"),
+        ("IOTHUB__HOSTS", "contoso..net", "not a host name"),
+        ("IOTHUB__HOSTS", "a.azure-devices.net A.azure-devices.net", "\"A\" twice"),
+        (
+            "IOTHUB__HOSTS",
+            "HostName=a.b;SharedAccessKeyName=p;SharedAccessKey=c2VjcmV0",
+            "use iothub.connection_strings",
+        ),
+        ("IOTHUB__CONNECTION_STRINGS", "a.azure-devices.net", "without \"=\""),
+        (
+            "IOTHUB__CONNECTION_STRINGS",
+            "HostName=a.b;SharedAccessKey=c2VjcmV0",
+            "without SharedAccessKeyName",
+        ),
+        ("IOTHUB__CONNECTION_STRINGS", "HostName=a.b;SharedAccessKeyName=p", "without SharedAccessKey:"),
+        ("IOTHUB__CONNECTION_STRINGS", "HostName=a.b;DeviceId=d;SharedAccessKey=c2VjcmV0", "ServiceConnect"),
+        (
+            "IOTHUB__CONNECTION_STRINGS",
+            "Endpoint=sb://c.servicebus.windows.net/;SharedAccessKeyName=a;SharedAccessKey=c2VjcmV0",
+            "of Event Hubs",
+        ),
+        (
+            "IOTHUB__CONNECTION_STRINGS",
+            "HostName=a.b;SharedAccessKeyName=p;SharedAccessKey=c2VjcmV0;HostName=c.d",
+            "part twice",
+        ),
+        (
+            "IOTHUB__CONNECTION_STRINGS",
+            "HostName=a.b;SharedAccessKeyName=p;SharedAccessKey=c2VjcmV0!",
+            "not base64",
+        ),
+        ("IOTHUB__CONNECTION_STRINGS", "HostName=a.b;SharedAccessSignature=c2VjcmV0", "would expire"),
+        ("IOTHUB__CONNECTION_STRINGS", "HostName=a.b;Key=c2VjcmV0", "no connection string of an IoT hub has"),
+        ("IOTHUB__ENDPOINT", "127.0.0.1:8090", "http://127.0.0.1:8090"),
+        ("IOTHUB__ENDPOINT", "http://u:c2VjcmV0@127.0.0.1", "user or password"),
+        ("IOTHUB__ENDPOINT", "http://devkit:8090", "to the network"),
+        ("IOTHUB__ENDPOINT", "amqp://127.0.0.1", "is not an http address"),
+        ("IOTHUB__ENDPOINT", "https://127.0.0.1/?x=1", "more than an address"),
+        ("IOTHUB__TIER", "b1", "\"s1\""),
+        ("IOTHUB__UNITS", "201", "from 1 to 200"),
+        ("IOTHUB__SHARE", "0", "above 0 and up to 1"),
+        ("IOTHUB__SHARE", "1.01", "above 0 and up to 1"),
+        ("IOTHUB__SHARE", "NaN", "above 0 and up to 1"),
+        ("IOTHUB__SHARE", "50%", "above 0 and up to 1"),
+        ("IOTHUB__REQUEST_TIMEOUT", "0s", "longer than nothing"),
+        ("REPAIR__CONCURRENCY", "65", "from 1 to 64"),
+        ("REPAIR__SCAN_INTERVAL", "0s", "longer than nothing"),
+        ("BACKFILL__ON_START", "if_empty", "needs a hub to copy from"),
+        ("BACKFILL__ON_START", "always", "\"never\", \"if_empty\""),
+        ("BACKFILL__CONCURRENCY", "0", "from 1 to 256"),
+        ("AUDIT__INTERVAL", "59s", "\"1m\" or more, or \"off\""),
+        ("AUDIT__TOLERANCE", "soon", "duration"),
+        ("AUDIT__REPAIR", "yes", "\"on\", \"off\""),
         ("CREDENTIAL__KIND", "emulator", "credential.token"),
         ("CREDENTIAL__KIND", "client_secret", "AZURE_CLIENT_SECRET"),
         ("CREDENTIAL__KIND", "workload", "AZURE_FEDERATED_TOKEN_FILE"),
@@ -294,6 +362,85 @@ fn a_container_is_named_with_or_without_signature_and_shown_without() {
     with("http://storage:10000/devstoreaccount1/twins?sig=x", &emulated);
     let error = refused(&[&emulated[..], &[("TWINSYNC__BLOB__CONTAINER_URL", "https://c/twins")]].concat());
     assert!(error.contains("means nothing to this account"), "{error}");
+}
+
+#[test]
+fn hubs_are_named_by_host_or_by_connection_string() {
+    let strings = "HostName=Fabrikam.azure-devices.net;SharedAccessKeyName=service;SharedAccessKey=c2VjcmV0,\
+                   HostName=tailspin.azure-devices.net;SharedAccessKeyName=own;SharedAccessKey=c2VjcmV0;";
+    let settings = load_with(
+        &[],
+        &[
+            ("TWINSYNC__IOTHUB__HOSTS", " Contoso.azure-devices.net,  wingtip.azure-devices.net "),
+            ("TWINSYNC__IOTHUB__CONNECTION_STRINGS", strings),
+            ("TWINSYNC__CHECKPOINT__ON_INVALID", "earliest_and_audit"),
+            ("TWINSYNC__BACKFILL__ON_START", "if_empty"),
+            ("TWINSYNC__AUDIT__INTERVAL", "off"),
+            ("TWINSYNC__AUDIT__TOLERANCE", "0s"),
+            ("TWINSYNC__AUDIT__REPAIR", "off"),
+        ],
+    )
+    .unwrap();
+    let hubs: Vec<_> =
+        settings.iothub.hubs.iter().map(|hub| (hub.name.as_str(), hub.host.as_str())).collect();
+    assert_eq!(
+        hubs,
+        [
+            ("Contoso", "contoso.azure-devices.net"),
+            ("wingtip", "wingtip.azure-devices.net"),
+            ("Fabrikam", "fabrikam.azure-devices.net"),
+            ("tailspin", "tailspin.azure-devices.net"),
+        ],
+        "the name is spelt as written, for that is how events spell it"
+    );
+    assert_eq!(settings.iothub.hubs[1].access, HubAccess::Credential);
+    let HubAccess::Policy { name, key } = &settings.iothub.hubs[3].access else { panic!("has a policy") };
+    assert_eq!((name.as_str(), key.expose()), ("own", "c2VjcmV0"));
+    assert_eq!(settings.checkpoint.on_invalid, OnInvalid::EarliestAndAudit);
+    assert_eq!(settings.backfill.on_start, BackfillOnStart::IfEmpty);
+    assert_eq!((settings.audit.interval, settings.audit.tolerance), (None, Duration::ZERO));
+    assert!(!settings.audit.repair);
+    let shown = format!("{settings:?}");
+    assert!(!shown.contains("c2VjcmV0"), "{shown}");
+    let line = settings.effective().iter().find(|line| line.key == "iothub.connection_strings").unwrap();
+    assert_eq!(line.value, REDACTED);
+}
+
+#[test]
+fn a_hub_named_both_ways_is_refused_and_its_key_not_shown() {
+    let error = refused(&[
+        ("TWINSYNC__IOTHUB__HOSTS", "contoso.azure-devices.net"),
+        (
+            "TWINSYNC__IOTHUB__CONNECTION_STRINGS",
+            "HostName=Contoso.azure-devices.net;SharedAccessKeyName=p;SharedAccessKey=c2VjcmV0",
+        ),
+    ]);
+    assert!(error.contains("\"Contoso\", which iothub.hosts names, too"), "{error}");
+    assert!(!error.contains("c2VjcmV0"), "{error}");
+}
+
+#[test]
+fn a_hub_never_sees_an_emulators_token_nor_the_network_a_real_one() {
+    let hosts = ("TWINSYNC__IOTHUB__HOSTS", "contoso.azure-devices.net");
+    let endpoint = |url| ("TWINSYNC__IOTHUB__ENDPOINT", url);
+    let error = refused(&[hosts, endpoint("http://127.0.0.1:8090")]);
+    assert!(error.contains("real token of [credential]"), "{error}");
+    load_with(&[], &[hosts, endpoint("https://127.0.0.1:8090")]).unwrap();
+    let strings = (
+        "TWINSYNC__IOTHUB__CONNECTION_STRINGS",
+        "HostName=contoso.azure-devices.net;SharedAccessKeyName=p;SharedAccessKey=c2VjcmV0",
+    );
+    load_with(&[], &[strings, endpoint("http://127.0.0.1:8090")]).unwrap();
+    let emulated = [
+        ("TWINSYNC__CREDENTIAL__KIND", "emulator"),
+        ("TWINSYNC__CREDENTIAL__TOKEN", "t"),
+        ("TWINSYNC__EVENTHUBS__ENDPOINT", "amqp://broker:5672"),
+        ("TWINSYNC__COSMOS__KEY", "c2VjcmV0"),
+        hosts,
+    ];
+    let error = refused(&emulated);
+    assert!(error.contains("means nothing to Azure"), "{error}");
+    load_with(&[], &[&emulated[..], &[endpoint("http://devkit:8090")]].concat()).unwrap();
 }
 
 #[test]

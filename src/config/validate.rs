@@ -3,6 +3,8 @@
 //! Each section is parsed to the end before the first missing value ends it, so that one run reports all
 //! problems. Rules that span several keys stand at the end of the section that they restrict.
 
+mod registry;
+
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
@@ -22,7 +24,7 @@ use super::{
     secret::Secret,
     settings::{
         Blob, Cache, Checkpoint, CheckpointStore, Cosmos, Credential, DeadLetters, Document, EventHubs, Http,
-        Identity, Lease, LogFormat, OnInvalid, Router, Settings, Shutdown, Start, Telemetry,
+        Identity, IotHub, Lease, LogFormat, OnInvalid, Router, Settings, Shutdown, Start, Telemetry,
     },
 };
 use crate::domain::id::DocumentIdScheme;
@@ -50,9 +52,13 @@ pub(super) fn settings(raw: &Raw, layers: &Layers) -> (Option<Settings>, Vec<Pro
     let router = check.router(&raw.router, document.as_ref());
     let cache = check.parse("cache.max_bytes", &raw.cache.max_bytes, human::parse_size);
     let blob = check.blob(&raw.blob, identity);
-    let checkpoint = check.checkpoint(&raw.checkpoint, blob.as_ref());
+    let iothub = check.iothub(&raw.iothub, identity);
+    let checkpoint = check.checkpoint(&raw.checkpoint, blob.as_ref(), iothub.as_ref());
     let lease = check.lease(&raw.lease);
     let dead_letters = check.dead_letters(&raw.dead_letters, blob.as_ref());
+    let repair = check.repair(&raw.repair);
+    let backfill = check.backfill(&raw.backfill, iothub.as_ref());
+    let audit = check.audit(&raw.audit);
     let listen = check.parse("http.listen", &raw.http.listen, listen);
     let telemetry = check.telemetry(&raw.telemetry);
     let drain = check.parse("shutdown.drain_timeout", &raw.shutdown.drain_timeout, human::parse_duration);
@@ -68,6 +74,10 @@ pub(super) fn settings(raw: &Raw, layers: &Layers) -> (Option<Settings>, Vec<Pro
             checkpoint: checkpoint?,
             lease: lease?,
             dead_letters: dead_letters?,
+            iothub: iothub?,
+            repair: repair?,
+            backfill: backfill?,
+            audit: audit?,
             http: Http { listen: listen? },
             telemetry: telemetry?,
             shutdown: Shutdown { drain_timeout: drain? },
@@ -340,7 +350,12 @@ impl Check<'_> {
         Some(Lease { duration, renew_interval })
     }
 
-    fn checkpoint(&mut self, raw: &raw::Checkpoint, blob: Option<&Option<Blob>>) -> Option<Checkpoint> {
+    fn checkpoint(
+        &mut self,
+        raw: &raw::Checkpoint,
+        blob: Option<&Option<Blob>>,
+        iothub: Option<&IotHub>,
+    ) -> Option<Checkpoint> {
         #[derive(Clone, Copy)]
         enum Kind {
             Memory,
@@ -350,17 +365,21 @@ impl Check<'_> {
         let kinds = [("file", Kind::File), ("memory", Kind::Memory), ("blob", Kind::Blob)];
         let kind = self.parse("checkpoint.store", &raw.store, |text| choice(text, &kinds));
         let interval = self.parse("checkpoint.interval", &raw.interval, positive_duration);
-        let policies = [("stop", OnInvalid::Stop), ("earliest", OnInvalid::Earliest)];
-        let on_invalid = match raw.on_invalid.as_str() {
-            "earliest_and_audit" => {
-                self.problem(
-                    "checkpoint.on_invalid",
-                    "\"earliest_and_audit\" needs the audit, which comes with a later version of twinsync: use \"earliest\"",
-                );
-                None
-            }
-            written => self.parse("checkpoint.on_invalid", written, |text| choice(text, &policies)),
-        };
+        let policies = [
+            ("stop", OnInvalid::Stop),
+            ("earliest", OnInvalid::Earliest),
+            ("earliest_and_audit", OnInvalid::EarliestAndAudit),
+        ];
+        let on_invalid = self.parse("checkpoint.on_invalid", &raw.on_invalid, |text| choice(text, &policies));
+        if on_invalid == Some(OnInvalid::EarliestAndAudit)
+            && iothub.is_some_and(|iothub| !iothub.is_configured())
+        {
+            self.problem(
+                "checkpoint.on_invalid",
+                "\"earliest_and_audit\" needs a hub to compare with: set iothub.hosts or iothub.connection_strings, or use \
+                 \"earliest\"",
+            );
+        }
         let store = match kind? {
             Kind::Memory => CheckpointStore::Memory,
             Kind::File => {

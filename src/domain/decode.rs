@@ -308,11 +308,11 @@ fn time(message: &Message) -> Option<Ticks> {
         .or(message.enqueued)
 }
 
-fn version(value: &Value) -> Option<TwinVersion> {
+pub(super) fn version(value: &Value) -> Option<TwinVersion> {
     value.as_i64().or_else(|| value.as_str()?.parse().ok()).map(TwinVersion)
 }
 
-fn sections(mut body: Map<String, Value>) -> Result<Sections, Undeliverable> {
+pub(super) fn sections(mut body: Map<String, Value>) -> Result<Sections, Undeliverable> {
     let tags = section(body.remove("tags"))?;
     let mut properties = section(body.remove("properties"))?.unwrap_or_default();
     let desired = section(properties.remove("desired"))?;

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::{
-    label::{Decision, Purpose, ReadOutcome, WriteKind, WriteOutcome},
+    label::{Decision, Purpose, ReadOutcome, RegistryCall, RegistryOutcome, WriteKind, WriteOutcome},
     metrics::{Metrics, PartitionMetrics, StreamMetrics},
 };
 use crate::{
@@ -363,6 +363,61 @@ impl StoreChanged<'_> {
             Self::Unreachable { reason } => tracing::warn!(
                 reason,
                 "the document store does not answer: writes are tried again until it does, nothing is lost"
+            ),
+        }
+    }
+}
+
+/// The registry of a hub was asked.
+#[derive(Debug, Clone, Copy)]
+pub struct RegistryAsked<'a> {
+    /// The hub.
+    pub hub: &'a str,
+    /// For what.
+    pub call: RegistryCall,
+    /// Why.
+    pub purpose: Purpose,
+    /// What became of it.
+    pub outcome: RegistryOutcome,
+    /// What went wrong, in one line.
+    pub message: Option<&'a str>,
+}
+
+impl RegistryAsked<'_> {
+    /// DEBUG.
+    pub fn emit(&self, metrics: &Metrics) {
+        metrics.registry_asked(self.call, self.outcome, self.purpose);
+        let (call, purpose, outcome) = (self.call.label(), self.purpose.label(), self.outcome.label());
+        tracing::debug!(hub = self.hub, call, purpose, outcome, message = self.message, "the hub was asked");
+    }
+}
+
+/// The registry of a hub came or went.
+#[derive(Debug, Clone, Copy)]
+pub enum RegistryChanged<'a> {
+    /// It answers again.
+    Reachable {
+        /// The hub.
+        hub: &'a str,
+    },
+    /// It does not answer, or refuses us.
+    Unreachable {
+        /// The hub.
+        hub: &'a str,
+        /// What went wrong and what to do, in one line.
+        reason: &'a str,
+    },
+}
+
+impl RegistryChanged<'_> {
+    /// INFO and WARN.
+    pub fn emit(&self) {
+        match self {
+            Self::Reachable { hub } => tracing::info!(hub, "the IoT hub answers again"),
+            Self::Unreachable { hub, reason } => tracing::warn!(
+                hub,
+                reason,
+                "the IoT hub does not answer: replication goes on, repair, backfill and audit of its twins wait"
             ),
         }
     }

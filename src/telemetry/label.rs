@@ -1,7 +1,7 @@
 //! The closed sets of label values.
 
 use crate::{
-    domain::decide,
+    domain::{decide, quota},
     ports::{Read, TroubleKind, Write},
 };
 
@@ -96,10 +96,58 @@ labels! {
 }
 
 labels! {
-    /// What request units were spent for.
+    /// What request units were spent for, and calls to a hub made.
     Purpose {
         /// Following the streams.
         Live => "live",
+        /// Documents in doubt.
+        Repair => "repair",
+        /// Twins that were there before the streams.
+        Backfill => "backfill",
+        /// The comparison with the hubs.
+        Audit => "audit",
+    }
+}
+
+labels! {
+    /// What a hub's registry was asked for.
+    RegistryCall {
+        /// A twin.
+        Get => "get",
+        /// A page of a query.
+        Query => "query",
+        /// The number of devices.
+        Count => "count",
+    }
+}
+
+labels! {
+    /// What a hub's registry answered.
+    RegistryOutcome {
+        /// The twin.
+        Present => "present",
+        /// There is none.
+        Absent => "absent",
+        /// What was asked for.
+        Ok => "ok",
+        /// The hub asked for less.
+        Throttled => "throttled",
+        /// The hub could not be reached, did not answer, or answered what cannot be used.
+        Unavailable => "unavailable",
+        /// The hub will never answer this.
+        Refused => "refused",
+        /// The hub does not know the continuation any more.
+        Expired => "expired",
+    }
+}
+
+impl From<quota::Purpose> for Purpose {
+    fn from(purpose: quota::Purpose) -> Self {
+        match purpose {
+            quota::Purpose::Repair => Self::Repair,
+            quota::Purpose::Backfill => Self::Backfill,
+            quota::Purpose::Audit => Self::Audit,
+        }
     }
 }
 

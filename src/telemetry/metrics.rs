@@ -8,7 +8,7 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, OnceLock, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -21,7 +21,7 @@ use metrics_exporter_prometheus::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    label::{Decision, Purpose, ReadOutcome, WriteKind, WriteOutcome},
+    label::{Decision, Purpose, ReadOutcome, RegistryCall, RegistryOutcome, WriteKind, WriteOutcome},
     name::{self, Kind},
 };
 use crate::domain::id::PartitionId;
@@ -43,6 +43,8 @@ struct Inner {
     /// By kind, then outcome.
     writes: Vec<Vec<Counter>>,
     reads: Vec<Counter>,
+    /// By call, outcome and purpose. Most of them never occur, and few daemons have a hub to ask.
+    registry_calls: Vec<OnceLock<Counter>>,
     /// `f64` bits by purpose: the recorder's counters know whole numbers only, and request units have fractions.
     request_units: Vec<AtomicU64>,
     freshness: Histogram,
@@ -115,6 +117,10 @@ impl Metrics {
             dead_letters: ByReason::new(name::DEAD_LETTERS),
             writes: WriteKind::ALL.iter().map(write).collect(),
             reads: ReadOutcome::ALL.iter().map(read).collect(),
+            registry_calls: {
+                let places = RegistryCall::ALL.len() * RegistryOutcome::ALL.len() * Purpose::ALL.len();
+                (0..places).map(|_| OnceLock::new()).collect()
+            },
             request_units: Purpose::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
             freshness: histogram(name::FRESHNESS),
             hub_to_eventhub: histogram(name::HUB_TO_EVENTHUB),
@@ -225,6 +231,16 @@ impl Metrics {
     /// Counts a checkpoint that could not be written.
     pub fn checkpoint_failed(&self, stream: &str) {
         self.count(name::CHECKPOINT_FAILURES, &[("stream", stream)]);
+    }
+
+    /// Counts a call to the registry of a hub.
+    pub fn registry_asked(&self, call: RegistryCall, outcome: RegistryOutcome, purpose: Purpose) {
+        let place = (call.index() * RegistryOutcome::ALL.len() + outcome.index()) * Purpose::ALL.len();
+        let counter = self.0.registry_calls[place + purpose.index()].get_or_init(|| {
+            let labels = [("call", call.label()), ("outcome", outcome.label()), ("purpose", purpose.label())];
+            self.0.recorder.register_counter(&key(name::REGISTRY_CALLS, &labels), &METADATA)
+        });
+        counter.increment(1);
     }
 
     /// Sets how many partitions of a stream are ours.

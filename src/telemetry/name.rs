@@ -46,6 +46,8 @@ pub const MESSAGES_UNDECODABLE: &str = "twinsync_messages_undecodable_total";
 pub const CHECKPOINT_FAILURES: &str = "twinsync_checkpoint_failures_total";
 /// Partitions that this replica owns. Label: `stream`.
 pub const PARTITIONS_OWNED: &str = "twinsync_partitions_owned";
+/// Calls to the registries of IoT hubs. Labels: `call`, `outcome`, `purpose`.
+pub const REGISTRY_CALLS: &str = "twinsync_registry_calls_total";
 /// Always 1. Labels: `version`, `revision`.
 pub const BUILD_INFO: &str = "twinsync_build_info";
 
@@ -58,7 +60,7 @@ pub(super) enum Kind {
 }
 
 /// Every metric with its kind and the help text that Prometheus shows. [`REQUEST_UNITS`] is rendered apart.
-pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 22] = [
+pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 23] = [
     (EVENTS, Kind::Counter, "Events by what was decided about them"),
     (EVENTS_IGNORED, Kind::Counter, "Events that do not concern the replica, by reason"),
     (DEAD_LETTERS, Kind::Counter, "Events that can never be applied, by reason"),
@@ -80,6 +82,7 @@ pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 22] = [
     (MESSAGES_UNDECODABLE, Kind::Counter, "Messages that are no valid AMQP, skipped"),
     (CHECKPOINT_FAILURES, Kind::Counter, "Checkpoints that could not be written"),
     (PARTITIONS_OWNED, Kind::Gauge, "Partitions that this replica owns"),
+    (REGISTRY_CALLS, Kind::Counter, "Calls to the registries of IoT hubs, by call, outcome and purpose"),
     (BUILD_INFO, Kind::Gauge, "Always 1; labels tell which build runs"),
 ];
 

@@ -1,0 +1,298 @@
+//! The [`TwinRegistry`] on the service API of Azure IoT Hub.
+//!
+//! Plain HTTPS, since the SDK has no client for it. Facts that shape this file: a point read is current, a query may be
+//! 30 minutes old (Microsoft's page "IoT Hub query language"); a 404 may as well come from a proxy or from another host,
+//! so only one that names the hub's own error counts as the twin's absence; redirects are not followed, since a token
+//! would go with them. Nothing is retried here, and no call lasts longer than `iothub.request_timeout`, its token and its
+//! body included.
+
+mod access;
+mod address;
+mod answer;
+mod refusal;
+#[cfg(test)]
+mod tests;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use azure_core::credentials::TokenCredential;
+use reqwest::{
+    Client, RequestBuilder,
+    header::{AUTHORIZATION, HOST, HeaderValue},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use url::Url;
+
+use self::{access::Access, answer::Answer};
+use super::credential::one_line;
+use crate::{
+    config,
+    domain::{
+        id::TwinKey,
+        registry::{RegistryTwin, Row},
+    },
+    ports::{Continuation, Got, Page, QueryError, Trouble, TroubleKind, TwinRegistry},
+};
+
+/// The version of the service API that we speak: the newest that every SDK of Microsoft's speaks, too.
+const API_VERSION: &str = "api-version=2021-04-12";
+
+/// Limit of connecting, where the whole call may take longer.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// The largest twin we take: its three sections may have 72 KiB (Microsoft's page "Understand device twins"), and metadata
+/// multiply that for many small values.
+const TWIN_BYTES_MAX: usize = 4 << 20;
+
+/// The largest page we take. The service ends pages long before.
+const PAGE_BYTES_MAX: usize = 64 << 20;
+
+/// The largest answer that holds counts.
+const COUNT_BYTES_MAX: usize = 64 << 10;
+
+/// What was tried, for people.
+const GET: &str = "get twin";
+const QUERY: &str = "query twins";
+const COUNT: &str = "count devices";
+
+/// Names of the headers by which pages of a query are asked for and continued.
+const MOST_ROWS: &str = "x-ms-max-item-count";
+const CONTINUATION: &str = "x-ms-continuation";
+
+/// The client of a hub cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The HTTP client refuses to be made, e.g. because there are no certificates to trust.
+    #[error("cannot set up the client of IoT hub {hub}: {reason} ({})", self.code())]
+    Client {
+        /// The hub.
+        hub: String,
+        /// What the client said.
+        reason: String,
+    },
+    /// The key of the policy is no key.
+    #[error(
+        "cannot set up the client of IoT hub {hub}: the key of policy `{policy}` is not base64; copy the whole connection \
+         string from the hub's page of shared access policies ({})", self.code()
+    )]
+    Key {
+        /// The hub.
+        hub: String,
+        /// The policy.
+        policy: String,
+    },
+}
+
+impl Error {
+    /// Stable code; `docs/errors/IOTHUB_UNUSABLE.md` explains it.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Client { .. } | Self::Key { .. } => "IOTHUB_UNUSABLE",
+        }
+    }
+}
+
+/// Makes a client for each hub that is configured. No I/O: whether a hub answers shows with the first call.
+///
+/// # Errors
+/// A client cannot be made.
+pub fn connect(
+    settings: &config::IotHub,
+    credential: &Arc<dyn TokenCredential>,
+) -> Result<Vec<Arc<dyn TwinRegistry>>, Error> {
+    let connect = |hub| IotHub::connect(settings, hub, credential);
+    settings.hubs.iter().map(|hub| Ok(Arc::new(connect(hub)?) as Arc<dyn TwinRegistry>)).collect()
+}
+
+/// The client of one hub.
+pub struct IotHub {
+    name: String,
+    host: String,
+    /// What is dialled: the host, or the emulator in its place.
+    base: Url,
+    emulated: bool,
+    access: Access,
+    client: Client,
+    limit: Duration,
+}
+
+impl fmt::Debug for IotHub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IotHub")
+            .field("host", &self.host)
+            .field("access", &self.access)
+            .finish_non_exhaustive()
+    }
+}
+
+impl IotHub {
+    /// Makes the client of `hub`. No I/O.
+    ///
+    /// # Errors
+    /// The client cannot be made.
+    pub fn connect(
+        settings: &config::IotHub,
+        hub: &config::Hub,
+        credential: &Arc<dyn TokenCredential>,
+    ) -> Result<Self, Error> {
+        let failed = |reason: String| Error::Client { hub: hub.name.clone(), reason };
+        let access = match &hub.access {
+            config::HubAccess::Credential => Access::token(Arc::clone(credential)),
+            config::HubAccess::Policy { name, key } => Access::policy(&hub.host, name, key)
+                .ok_or_else(|| Error::Key { hub: hub.name.clone(), policy: name.clone() })?,
+        };
+        let base = match &settings.endpoint {
+            Some(endpoint) => endpoint.clone(),
+            None => {
+                Url::parse(&format!("https://{}", hub.host)).map_err(|error| failed(error.to_string()))?
+            }
+        };
+        let mut builder = Client::builder()
+            .user_agent(concat!("twinsync/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT_LIMIT.min(settings.request_timeout))
+            .redirect(reqwest::redirect::Policy::none());
+        let emulated = settings.endpoint.is_some();
+        if emulated {
+            // HTTP/2 has no Host header beside the address, and that is how an emulator can tell hubs apart.
+            builder = builder.http1_only();
+        }
+        Ok(Self {
+            name: hub.name.clone(),
+            host: hub.host.clone(),
+            base,
+            emulated,
+            access,
+            client: builder.build().map_err(|error| failed(one_line(&error)))?,
+            limit: settings.request_timeout,
+        })
+    }
+
+    /// Where `path`, which is encoded, is asked for.
+    fn url(&self, path: &str) -> Url {
+        let mut url = self.base.clone();
+        let path = format!("{}{path}", url.path().trim_end_matches('/'));
+        url.set_path(&path);
+        url.set_query(Some(API_VERSION));
+        url
+    }
+
+    /// Sends a request and reads the whole answer, of whatever status.
+    async fn call(
+        &self,
+        operation: &'static str,
+        request: RequestBuilder,
+        most_bytes: usize,
+    ) -> Result<Answer, Trouble> {
+        let failed = |reason: String| Trouble {
+            kind: TroubleKind::Unavailable,
+            retry_after: None,
+            message: format!("{operation}: {reason}"),
+        };
+        let exchange = async {
+            let authorization = self.access.authorization().await.map_err(failed)?;
+            let mut request = request.header(AUTHORIZATION, authorization);
+            if self.emulated {
+                request = request.header(HOST, self.host.as_str());
+            }
+            // The URL names the device, which the caller knows better how to show.
+            let lost = |error: reqwest::Error| failed(one_line(&error.without_url()));
+            let response = request.send().await.map_err(lost)?;
+            Answer::read(operation, response, most_bytes).await.map_err(|error| match error {
+                answer::ReadError::TooLarge => failed(format!("the answer has more than {most_bytes} bytes")),
+                answer::ReadError::Lost(error) => lost(error),
+            })
+        };
+        match tokio::time::timeout(self.limit, exchange).await {
+            Ok(answer) => answer,
+            Err(_) => Err(failed(format!("no answer within {:?}", self.limit))),
+        }
+    }
+}
+
+#[async_trait]
+impl TwinRegistry for IotHub {
+    fn hub(&self) -> &str {
+        &self.name
+    }
+
+    async fn get(&self, key: &TwinKey) -> Got {
+        let Some(path) = address::twin(key) else {
+            return Got::Unknown(Trouble {
+                kind: TroubleKind::Unavailable,
+                retry_after: None,
+                message: format!("{GET}: no URL can hold the id of {key}"),
+            });
+        };
+        let answer = match self.call(GET, self.client.get(self.url(&path)), TWIN_BYTES_MAX).await {
+            Ok(answer) => answer,
+            Err(trouble) => return Got::Unknown(trouble),
+        };
+        let outcome = if answer.is_ok() {
+            let read = answer.at().and_then(|at| {
+                let twin = RegistryTwin::read(key, answer.json::<Value>()?, at);
+                twin.map_err(|odd| answer.odd(odd.to_string()))
+            });
+            read.map(|twin| Got::Present(Box::new(twin)))
+        } else if answer.says_that_none_is(key) {
+            answer.at().map(Got::Absent)
+        } else {
+            Err(answer.trouble(&self.access))
+        };
+        outcome.unwrap_or_else(Got::Unknown)
+    }
+
+    async fn query(
+        &self,
+        query: &str,
+        from: Option<&Continuation>,
+        most_rows: u32,
+    ) -> Result<Page, QueryError> {
+        let mut request = self.client.post(self.url("/devices/query")).header(MOST_ROWS, most_rows);
+        if let Some(Continuation(from)) = from {
+            // What no header can hold was never a continuation.
+            let from = HeaderValue::from_str(from).map_err(|_| QueryError::Expired)?;
+            request = request.header(CONTINUATION, from);
+        }
+        let request = request.json(&json!({ "query": query }));
+        let answer = self.call(QUERY, request, PAGE_BYTES_MAX).await.map_err(QueryError::Trouble)?;
+        if answer.is_bad_request() {
+            // What the service says of a continuation that it does not know is not documented. The query itself was
+            // judged with its first page, so what is wrong with a later one is where it is to begin; and beginning again
+            // shows what was wrong if it was not.
+            return Err(match from {
+                Some(_) => QueryError::Expired,
+                None => QueryError::Refused(answer.reason()),
+            });
+        }
+        if !answer.is_ok() {
+            return Err(QueryError::Trouble(answer.trouble(&self.access)));
+        }
+        let at = answer.at().map_err(QueryError::Trouble)?;
+        let values: Vec<Value> = answer.json().map_err(QueryError::Trouble)?;
+        let found = values.len();
+        let rows: Vec<Row> =
+            values.into_iter().filter_map(|value| Row::read(&self.name, value).ok()).collect();
+        let next = answer.header(CONTINUATION).filter(|next| !next.is_empty());
+        Ok(Page { odd: found - rows.len(), rows, next: next.map(|next| Continuation(next.to_owned())), at })
+    }
+
+    async fn device_count(&self) -> Result<u64, QueryError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Statistics {
+            total_device_count: u64,
+        }
+        let request = self.client.get(self.url("/statistics/devices"));
+        let answer = self.call(COUNT, request, COUNT_BYTES_MAX).await.map_err(QueryError::Trouble)?;
+        if answer.is_bad_request() {
+            return Err(QueryError::Refused(answer.reason()));
+        }
+        if !answer.is_ok() {
+            return Err(QueryError::Trouble(answer.trouble(&self.access)));
+        }
+        let statistics: Statistics = answer.json().map_err(QueryError::Trouble)?;
+        Ok(statistics.total_device_count)
+    }
+}

@@ -1,0 +1,152 @@
+//! `[iothub]` and what depends on it: `[repair]`, `[backfill]`, `[audit]`.
+
+use std::{num::NonZeroU32, time::Duration};
+
+use super::{
+    super::{
+        hub, human, raw,
+        settings::{Audit, Backfill, BackfillOnStart, Hub, Identity, IotHub, Repair},
+    },
+    Check, choice, count, is_loopback, positive_duration,
+};
+use crate::domain::quota::Tier;
+
+/// Units of a hub at most (Microsoft's page "IoT Hub quotas and throttling").
+const UNITS_MAX: u32 = 200;
+
+/// More repairs at once would only wait for the hub's quota.
+const REPAIRS_MAX: u32 = 64;
+
+/// More twins at once would only wait for the hub's quota.
+const BACKFILL_MAX: u32 = 256;
+
+/// An audit takes many pages of queries, of which the smallest hub allows 20 per minute.
+const AUDIT_INTERVAL_MIN: Duration = Duration::from_secs(60);
+
+impl Check<'_> {
+    pub(super) fn iothub(&mut self, raw: &raw::IotHub, identity: Option<&Identity>) -> Option<IotHub> {
+        let of_hosts = self.hubs("iothub.hosts", &raw.hosts, hub::of_host);
+        let of_strings = self.hubs(
+            "iothub.connection_strings",
+            raw.connection_strings.expose(),
+            hub::of_connection_string,
+        );
+        let endpoint = self.optional("iothub.endpoint", &raw.endpoint, hub::endpoint);
+        let tiers = [("free", Tier::Free), ("s1", Tier::S1), ("s2", Tier::S2), ("s3", Tier::S3)];
+        let tier = self.parse("iothub.tier", &raw.tier, |text| choice(text, &tiers));
+        let units = self.parse("iothub.units", &raw.units, |text| count(text, UNITS_MAX));
+        let share = self.parse("iothub.share", &raw.share, share);
+        let request_timeout = self.parse("iothub.request_timeout", &raw.request_timeout, positive_duration);
+
+        let (mut hubs, of_strings, endpoint) = (of_hosts?, of_strings?, endpoint?);
+        let by_credential = !hubs.is_empty();
+        for (key, found) in [("iothub.hosts", &hubs[..]), ("iothub.connection_strings", &of_strings[..])] {
+            if let Some(twice) = repeated(found) {
+                self.problem(key, format!("names the hub {twice:?} twice: once is enough"));
+            }
+        }
+        for hub in of_strings {
+            if hubs.iter().any(|other| same(other, &hub)) {
+                self.problem(
+                    "iothub.connection_strings",
+                    format!("names the hub {:?}, which iothub.hosts names, too: choose one way", hub.name),
+                );
+            }
+            hubs.push(hub);
+        }
+        let emulated = matches!(identity, Some(Identity::Emulator { .. }));
+        match &endpoint {
+            Some(endpoint) if endpoint.scheme() == "http" && !is_loopback(endpoint) && !emulated => self.problem(
+                "iothub.endpoint",
+                "http would show a real token to the network: use https; http is for loopback addresses and for \
+                 credential.kind = \"emulator\"",
+            ),
+            Some(endpoint) if endpoint.scheme() == "http" && by_credential && !emulated && identity.is_some() => {
+                self.problem(
+                    "iothub.endpoint",
+                    "http would show a real token of [credential]: use https, iothub.connection_strings instead of \
+                     iothub.hosts, or credential.kind = \"emulator\"",
+                );
+            }
+            Some(_) => {}
+            None if by_credential && emulated => self.problem(
+                "iothub.hosts",
+                "needs another credential.kind, or iothub.endpoint: the emulator's fixed token means nothing to Azure",
+            ),
+            None => {}
+        }
+        Some(IotHub {
+            hubs,
+            endpoint,
+            tier: tier?,
+            units: units?,
+            share: share?,
+            request_timeout: request_timeout?,
+        })
+    }
+
+    /// A list of hubs; `None` where one of them is wrong.
+    fn hubs(
+        &mut self,
+        key: &str,
+        text: &str,
+        parse: impl Fn(&str) -> Result<Hub, String>,
+    ) -> Option<Vec<Hub>> {
+        self.parse(key, text, |text| hub::items(text).map(parse).collect())
+    }
+
+    pub(super) fn repair(&mut self, raw: &raw::Repair) -> Option<Repair> {
+        let concurrency = self.parse("repair.concurrency", &raw.concurrency, |text| count(text, REPAIRS_MAX));
+        let scan_interval = self.parse("repair.scan_interval", &raw.scan_interval, positive_duration);
+        Some(Repair { concurrency: concurrency?, scan_interval: scan_interval? })
+    }
+
+    pub(super) fn backfill(&mut self, raw: &raw::Backfill, iothub: Option<&IotHub>) -> Option<Backfill> {
+        let choices = [("never", BackfillOnStart::Never), ("if_empty", BackfillOnStart::IfEmpty)];
+        let on_start = self.parse("backfill.on_start", &raw.on_start, |text| choice(text, &choices));
+        let concurrency: Option<NonZeroU32> =
+            self.parse("backfill.concurrency", &raw.concurrency, |text| count(text, BACKFILL_MAX));
+        if on_start == Some(BackfillOnStart::IfEmpty) && iothub.is_some_and(|iothub| !iothub.is_configured())
+        {
+            self.problem(
+                "backfill.on_start",
+                "\"if_empty\" needs a hub to copy from: set iothub.hosts or iothub.connection_strings",
+            );
+        }
+        Some(Backfill { on_start: on_start?, concurrency: concurrency? })
+    }
+
+    pub(super) fn audit(&mut self, raw: &raw::Audit) -> Option<Audit> {
+        let interval = self.parse("audit.interval", &raw.interval, |text| match text {
+            "off" => Ok(None),
+            text => match human::parse_duration(text)? {
+                interval if interval < AUDIT_INTERVAL_MIN => {
+                    Err(format!("{text:?} is too short: write \"1m\" or more, or \"off\""))
+                }
+                interval => Ok(Some(interval)),
+            },
+        });
+        let tolerance = self.parse("audit.tolerance", &raw.tolerance, human::parse_duration);
+        let repair =
+            self.parse("audit.repair", &raw.repair, |text| choice(text, &[("on", true), ("off", false)]));
+        Some(Audit { interval: interval?, tolerance: tolerance?, repair: repair? })
+    }
+}
+
+/// Hubs are known by their names, which DNS compares without case.
+fn same(one: &Hub, other: &Hub) -> bool {
+    one.name.eq_ignore_ascii_case(&other.name)
+}
+
+fn repeated(hubs: &[Hub]) -> Option<&str> {
+    let repeats = |(place, hub): &(usize, &Hub)| hubs[..*place].iter().any(|other| same(other, hub));
+    hubs.iter().enumerate().find(repeats).map(|(_, hub)| hub.name.as_str())
+}
+
+/// A part of a whole: more than nothing, at most all.
+fn share(text: &str) -> Result<f64, String> {
+    text.parse::<f64>()
+        .ok()
+        .filter(|share| *share > 0.0 && *share <= 1.0)
+        .ok_or_else(|| format!("{text:?} is not a share: give a number above 0 and up to 1, such as \"0.5\""))
+}

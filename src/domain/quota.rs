@@ -1,0 +1,172 @@
+//! What an IoT hub allows per second, and a fair share of it: figures and arithmetic, without a clock.
+//!
+//! Reading twins and querying them is throttled per hub, for all its callers together (Microsoft's page "IoT Hub quotas
+//! and throttling"); whoever takes all of it starves the applications that the hub exists for.
+
+use std::time::Duration;
+
+/// The tier of an IoT hub; Basic tiers have no twins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tier {
+    /// Free.
+    Free,
+    /// Standard S1.
+    S1,
+    /// Standard S2.
+    S2,
+    /// Standard S3.
+    S3,
+}
+
+impl Tier {
+    /// Point reads of twins that a hub of `units` allows per second.
+    pub fn gets_per_second(self, units: u32) -> f64 {
+        let units = f64::from(units.max(1));
+        match self {
+            Self::Free | Self::S1 => 100.0,
+            Self::S2 => (10.0 * units).max(100.0),
+            Self::S3 => 500.0 * units,
+        }
+    }
+
+    /// Pages of queries that a hub of `units` allows per second.
+    pub fn queries_per_second(self, units: u32) -> f64 {
+        let units = f64::from(units.max(1));
+        match self {
+            Self::Free | Self::S1 | Self::S2 => 20.0 * units / 60.0,
+            Self::S3 => 1000.0 * units / 60.0,
+        }
+    }
+}
+
+/// Who asks. The order is the order of importance: a reserve is kept for whoever comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Purpose {
+    /// A document that is known to be in doubt.
+    Repair,
+    /// Twins that were there before us.
+    Backfill,
+    /// The search for differences that nobody knows of.
+    Audit,
+}
+
+impl Purpose {
+    /// The part of a bucket that is left for the more important.
+    const fn reserve(self) -> f64 {
+        match self {
+            Self::Repair => 0.0,
+            Self::Backfill => 0.2,
+            Self::Audit => 0.4,
+        }
+    }
+}
+
+/// A token bucket. Holds one second's worth, and at least one token.
+#[derive(Debug, Clone)]
+pub struct Bucket {
+    per_second: f64,
+    capacity: f64,
+    level: f64,
+    updated: Duration,
+    /// The hub has asked to be left alone until then.
+    closed_until: Duration,
+}
+
+impl Bucket {
+    /// A full bucket that gives `per_second` tokens; a rate that is not positive counts as very small.
+    pub fn new(per_second: f64) -> Self {
+        let per_second = if per_second > 0.0 { per_second } else { 1e-3 };
+        let capacity = per_second.max(1.0);
+        Self { per_second, capacity, level: capacity, updated: Duration::ZERO, closed_until: Duration::ZERO }
+    }
+
+    /// Takes a token at `now` (time since any fixed start), or says how long to wait before asking again.
+    ///
+    /// # Errors
+    /// The wait.
+    pub fn take(&mut self, purpose: Purpose, now: Duration) -> Result<(), Duration> {
+        if now < self.closed_until {
+            return Err(self.closed_until.saturating_sub(now));
+        }
+        let earned = now.saturating_sub(self.updated).as_secs_f64() * self.per_second;
+        self.level = (self.level + earned).min(self.capacity);
+        self.updated = self.updated.max(now);
+        // A small bucket has no room for a reserve: then it is first come, first served.
+        let needed = 1.0 + (self.capacity - 1.0) * purpose.reserve();
+        if self.level >= needed {
+            self.level -= 1.0;
+            return Ok(());
+        }
+        Err(Duration::from_secs_f64(((needed - self.level) / self.per_second).max(1e-3)))
+    }
+
+    /// The hub throttles: nothing is taken for `pause`, and nothing is saved up meanwhile.
+    pub fn close(&mut self, pause: Duration, now: Duration) {
+        self.closed_until = self.closed_until.max(now + pause);
+        self.level = 0.0;
+        self.updated = self.updated.max(self.closed_until);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(milliseconds: u64) -> Duration {
+        Duration::from_millis(milliseconds)
+    }
+
+    /// Tokens that a caller who never rests gets within `seconds`.
+    fn taken(bucket: &mut Bucket, purpose: Purpose, seconds: u64) -> u32 {
+        let (mut now, mut taken) = (Duration::ZERO, 0);
+        while now < Duration::from_secs(seconds) {
+            match bucket.take(purpose, now) {
+                Ok(()) => taken += 1,
+                Err(wait) => now += wait,
+            }
+        }
+        taken
+    }
+
+    #[test]
+    fn tiers_allow_what_the_service_publishes() {
+        assert_eq!(Tier::S1.gets_per_second(200), 100.0, "flat, whatever the units");
+        assert_eq!((Tier::S2.gets_per_second(1), Tier::S2.gets_per_second(20)), (100.0, 200.0));
+        assert_eq!(Tier::S3.gets_per_second(10), 5000.0);
+        assert_eq!(Tier::S1.queries_per_second(3), 1.0);
+        assert_eq!(Tier::S3.queries_per_second(6), 100.0);
+    }
+
+    #[test]
+    fn a_bucket_gives_its_rate_and_one_seconds_worth_in_advance() {
+        for (rate, expected) in [(50.0, 550), (0.5, 6)] {
+            let got = taken(&mut Bucket::new(rate), Purpose::Repair, 10);
+            assert!(got.abs_diff(expected) <= 1, "{got} at {rate}/s");
+        }
+    }
+
+    #[test]
+    fn the_more_important_find_a_reserve() {
+        let mut bucket = Bucket::new(100.0);
+        let now = ms(1);
+        while bucket.take(Purpose::Audit, now).is_ok() {}
+        assert!(bucket.take(Purpose::Backfill, now).is_ok());
+        while bucket.take(Purpose::Backfill, now).is_ok() {}
+        assert!(bucket.take(Purpose::Audit, now).is_err());
+        assert!(bucket.take(Purpose::Repair, now).is_ok());
+    }
+
+    #[test]
+    fn a_slow_bucket_starves_nobody() {
+        assert!(taken(&mut Bucket::new(0.2), Purpose::Audit, 60) >= 12);
+    }
+
+    #[test]
+    fn after_throttling_nothing_is_taken_and_nothing_was_saved() {
+        let mut bucket = Bucket::new(10.0);
+        bucket.close(ms(3000), ms(1000));
+        assert_eq!(bucket.take(Purpose::Repair, ms(1500)), Err(ms(2500)));
+        assert!(bucket.take(Purpose::Repair, ms(4000)).is_err(), "no burst behind a pause");
+        assert!(bucket.take(Purpose::Repair, ms(4100)).is_ok());
+    }
+}

@@ -1,0 +1,164 @@
+//! A hub's registry with its quota and its figures: how everything but tests asks a hub.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::quota::Meter;
+use crate::{
+    domain::{id::TwinKey, quota::Purpose},
+    ports::{Call, Continuation, Got, Page, QueryError, Trouble, TroubleKind, TwinRegistry},
+    telemetry::{
+        Metrics, RegistryCall, RegistryOutcome,
+        event::{RegistryAsked, RegistryChanged},
+    },
+};
+
+/// Failures in a row that make a hub unreachable: a single answer that is no twin says nothing about the hub.
+const FAILURES_UNREACHABLE: u32 = 3;
+
+/// The registry of one hub; each call waits for its turn first.
+pub struct Metered {
+    registry: Arc<dyn TwinRegistry>,
+    meter: Meter,
+    metrics: Metrics,
+    reach: Mutex<Reach>,
+}
+
+/// Whether the hub answers.
+#[derive(Debug, Default)]
+struct Reach {
+    failures: u32,
+}
+
+impl std::fmt::Debug for Metered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metered").field("hub", &self.hub()).finish_non_exhaustive()
+    }
+}
+
+impl Metered {
+    /// Asks `registry` no more often than `meter` lets it.
+    pub fn new(registry: Arc<dyn TwinRegistry>, meter: Meter, metrics: Metrics) -> Self {
+        Self { registry, meter, metrics, reach: Mutex::default() }
+    }
+
+    /// The hub's name, as events carry it.
+    pub fn hub(&self) -> &str {
+        self.registry.hub()
+    }
+
+    /// The quota, for figures.
+    pub fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
+    /// As [`TwinRegistry::get`], in its turn. Waits for as long as the quota needs; may be dropped.
+    pub async fn get(&self, key: &TwinKey, purpose: Purpose) -> Got {
+        self.meter.get(purpose).await;
+        let got = self.registry.get(key).await;
+        let (outcome, trouble) = match &got {
+            Got::Present(_) => (RegistryOutcome::Present, None),
+            Got::Absent(_) => (RegistryOutcome::Absent, None),
+            Got::Unknown(trouble) => (outcome_of(trouble), Some(trouble)),
+        };
+        self.feed_back(Call::Get, outcome, trouble);
+        self.account(RegistryCall::Get, purpose, outcome, trouble.map(|trouble| trouble.message.as_str()));
+        got
+    }
+
+    /// As [`TwinRegistry::query`], in its turn. Waits for as long as the quota needs; may be dropped.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn query(
+        &self,
+        query: &str,
+        from: Option<&Continuation>,
+        most_rows: u32,
+        purpose: Purpose,
+    ) -> Result<Page, QueryError> {
+        self.meter.query(purpose).await;
+        let page = self.registry.query(query, from, most_rows).await;
+        let (outcome, trouble, message) = outcome_of_query(&page);
+        self.feed_back(Call::Query, outcome, trouble);
+        self.account(RegistryCall::Query, purpose, outcome, message.as_deref());
+        page
+    }
+
+    /// As [`TwinRegistry::device_count`]. It counts towards another quota of the hub, that of its identities, and is rare:
+    /// there is nothing to wait for.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn device_count(&self, purpose: Purpose) -> Result<u64, QueryError> {
+        let count = self.registry.device_count().await;
+        let (outcome, _, message) = outcome_of_query(&count);
+        self.account(RegistryCall::Count, purpose, outcome, message.as_deref());
+        count
+    }
+
+    /// Tells the meter what the hub thinks of our pace.
+    fn feed_back(&self, call: Call, outcome: RegistryOutcome, trouble: Option<&Trouble>) {
+        match outcome {
+            RegistryOutcome::Throttled => {
+                self.meter.throttled(call, trouble.and_then(|trouble| trouble.retry_after));
+            }
+            RegistryOutcome::Present
+            | RegistryOutcome::Absent
+            | RegistryOutcome::Ok
+            | RegistryOutcome::Refused
+            | RegistryOutcome::Expired => self.meter.answered(call),
+            RegistryOutcome::Unavailable => {}
+        }
+    }
+
+    fn account(&self, call: RegistryCall, purpose: Purpose, outcome: RegistryOutcome, message: Option<&str>) {
+        let hub = self.hub();
+        RegistryAsked { hub, call, purpose: purpose.into(), outcome, message }.emit(&self.metrics);
+        let mut reach = self.reach.lock().unwrap_or_else(PoisonError::into_inner);
+        match outcome {
+            // Who throttles is there, and says nothing else.
+            RegistryOutcome::Throttled => {}
+            RegistryOutcome::Unavailable => {
+                reach.failures = reach.failures.saturating_add(1);
+                if reach.failures == FAILURES_UNREACHABLE {
+                    let reason = message.unwrap_or_default();
+                    RegistryChanged::Unreachable { hub, reason }.emit();
+                }
+            }
+            RegistryOutcome::Present
+            | RegistryOutcome::Absent
+            | RegistryOutcome::Ok
+            | RegistryOutcome::Refused
+            | RegistryOutcome::Expired => {
+                if reach.failures >= FAILURES_UNREACHABLE {
+                    RegistryChanged::Reachable { hub }.emit();
+                }
+                reach.failures = 0;
+            }
+        }
+    }
+}
+
+const fn outcome_of(trouble: &Trouble) -> RegistryOutcome {
+    match trouble.kind {
+        TroubleKind::Throttled => RegistryOutcome::Throttled,
+        TroubleKind::Unavailable => RegistryOutcome::Unavailable,
+    }
+}
+
+fn outcome_of_query<T>(
+    result: &Result<T, QueryError>,
+) -> (RegistryOutcome, Option<&Trouble>, Option<String>) {
+    let Err(error) = result else {
+        return (RegistryOutcome::Ok, None, None);
+    };
+    let message = Some(error.to_string());
+    match error {
+        QueryError::Trouble(trouble) => (outcome_of(trouble), Some(trouble), message),
+        QueryError::Expired => (RegistryOutcome::Expired, None, message),
+        QueryError::Refused(_) => (RegistryOutcome::Refused, None, message),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,169 @@
+//! Keeps the calls to one IoT hub within our share of its quota.
+//!
+//! [`Bucket`] says what may be taken when; this waits for it. Callers of one purpose are served in the order of their
+//! coming, and at most one of them per purpose sleeps at a time, so nobody wakes in vain. A hub that throttles all the same
+//! closes the bucket: for as long as it says, or for longer each time.
+
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{sync::Semaphore, time::Instant};
+
+use crate::{
+    domain::{
+        quota::{Bucket, Purpose, Tier},
+        retry::Backoff,
+    },
+    ports::Call,
+};
+
+/// The first pause after the hub throttled without saying for how long.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest pause of our own choice.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// A hint to wait for longer than this is followed for this long: then one call finds out.
+const LONGEST_HINT: Duration = Duration::from_secs(600);
+
+/// The quota of one hub.
+#[derive(Debug)]
+pub struct Meter {
+    gets: Gate,
+    queries: Gate,
+}
+
+impl Meter {
+    /// Gives `share` of what a hub of `units` of `tier` allows.
+    pub fn new(tier: Tier, units: u32, share: f64) -> Self {
+        Self {
+            gets: Gate::new(tier.gets_per_second(units) * share),
+            queries: Gate::new(tier.queries_per_second(units) * share),
+        }
+    }
+
+    /// Waits until a point read may be made. May be dropped at any time, and takes nothing then.
+    pub async fn get(&self, purpose: Purpose) {
+        self.gets.pass(purpose).await;
+    }
+
+    /// Waits until a page of a query may be asked for. May be dropped at any time, and takes nothing then.
+    pub async fn query(&self, purpose: Purpose) {
+        self.queries.pass(purpose).await;
+    }
+
+    /// The hub throttled a call, and asked to wait for `retry_after` if it said so.
+    pub fn throttled(&self, call: Call, retry_after: Option<Duration>) {
+        let jitter = rand::random();
+        self.gate(call).with(|state, now| state.throttled(retry_after, jitter, now));
+    }
+
+    /// The hub answered a call.
+    pub fn answered(&self, call: Call) {
+        self.gate(call).with(State::answered);
+    }
+
+    /// How many calls were let through.
+    pub fn calls(&self, call: Call) -> u64 {
+        self.gate(call).passed.load(Ordering::Relaxed)
+    }
+
+    const fn gate(&self, call: Call) -> &Gate {
+        match call {
+            Call::Get => &self.gets,
+            Call::Query => &self.queries,
+        }
+    }
+}
+
+/// Where the callers of one kind of call wait.
+#[derive(Debug)]
+struct Gate {
+    start: Instant,
+    state: Mutex<State>,
+    /// One turn per purpose; semaphores give turns in the order of asking.
+    turns: [Semaphore; 3],
+    passed: AtomicU64,
+}
+
+impl Gate {
+    fn new(per_second: f64) -> Self {
+        Self {
+            start: Instant::now(),
+            state: Mutex::new(State::new(per_second)),
+            turns: [const { Semaphore::const_new(1) }; 3],
+            passed: AtomicU64::new(0),
+        }
+    }
+
+    async fn pass(&self, purpose: Purpose) {
+        let turn = match purpose {
+            Purpose::Repair => &self.turns[0],
+            Purpose::Backfill => &self.turns[1],
+            Purpose::Audit => &self.turns[2],
+        };
+        // Nobody closes the semaphore; if so, all would only wait at the bucket itself.
+        let _turn = turn.acquire().await.ok();
+        loop {
+            let taken = self.with(|state, now| state.bucket.take(purpose, now));
+            match taken {
+                Ok(()) => break,
+                Err(wait) => tokio::time::sleep(wait).await,
+            }
+        }
+        self.passed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// With the time since the start.
+    fn with<T>(&self, act: impl FnOnce(&mut State, Duration) -> T) -> T {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        act(&mut state, self.start.elapsed())
+    }
+}
+
+/// The bucket, and how it is closed; without a clock.
+#[derive(Debug)]
+struct State {
+    bucket: Bucket,
+    pauses: Backoff,
+    paused_until: Duration,
+}
+
+impl State {
+    fn new(per_second: f64) -> Self {
+        Self {
+            bucket: Bucket::new(per_second),
+            pauses: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
+            paused_until: Duration::ZERO,
+        }
+    }
+
+    /// Calls that were under way together are throttled together: they are one signal, and only a hint may lengthen the
+    /// pause that the first of them began. `jitter` is uniform in 0..1.
+    fn throttled(&mut self, retry_after: Option<Duration>, jitter: f64, now: Duration) {
+        let first = now >= self.paused_until;
+        let pause = match retry_after {
+            // Replicas with the same hint must not return in one wave.
+            Some(hint) => hint.min(LONGEST_HINT) + FIRST_PAUSE.mul_f64(jitter.clamp(0.0, 1.0)),
+            None if first => self.pauses.next(1.0, None),
+            None => return,
+        };
+        self.paused_until = self.paused_until.max(now + pause);
+        self.bucket.close(pause, now);
+    }
+
+    fn answered(&mut self, now: Duration) {
+        // What was sent before the pause says nothing about it.
+        if now >= self.paused_until {
+            self.pauses.reset();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

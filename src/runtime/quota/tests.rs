@@ -1,0 +1,129 @@
+//! Pauses are tested without a clock, waiting with the real one: bounds from below are exact, those from above only keep
+//! a test from hanging.
+
+use std::sync::Arc;
+
+use futures::{FutureExt as _, future::join_all, poll};
+
+use super::*;
+
+const MOST: Duration = Duration::from_secs(20);
+
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// 100 point reads per second, and 100 pages.
+fn meter() -> Meter {
+    Meter { gets: Gate::new(100.0), queries: Gate::new(100.0) }
+}
+
+/// Takes all that is there for a purpose.
+fn drain(meter: &Meter, purpose: Purpose) {
+    while meter.get(purpose).now_or_never().is_some() {}
+}
+
+async fn limited<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(MOST, future).await.expect("in time")
+}
+
+#[tokio::test]
+async fn calls_are_no_faster_than_our_share_of_the_quota() {
+    // A tenth of 500 point reads per second, of which one second's worth is there in advance.
+    let meter = Meter::new(Tier::S3, 1, 0.1);
+    let begin = Instant::now();
+    limited(join_all((0..75).map(|_| meter.get(Purpose::Repair)))).await;
+    assert!(begin.elapsed() >= Duration::from_millis(490), "{:?}", begin.elapsed());
+    assert_eq!((meter.calls(Call::Get), meter.calls(Call::Query)), (75, 0));
+    assert!(meter.query(Purpose::Audit).now_or_never().is_some(), "queries have a quota of their own");
+    assert_eq!(meter.calls(Call::Query), 1);
+}
+
+#[tokio::test]
+async fn those_of_one_purpose_are_served_in_their_order() {
+    let meter = meter();
+    drain(&meter, Purpose::Repair);
+    let served = Arc::new(Mutex::new(Vec::new()));
+    let callers = (0..20).map(|caller| {
+        let (meter, served) = (&meter, Arc::clone(&served));
+        async move {
+            meter.get(Purpose::Repair).await;
+            served.lock().unwrap().push(caller);
+        }
+    });
+    limited(join_all(callers)).await;
+    assert_eq!(*served.lock().unwrap(), (0..20).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn repair_passes_an_audit_that_waits() {
+    let meter = meter();
+    drain(&meter, Purpose::Audit);
+    let mut audit = Box::pin(meter.get(Purpose::Audit));
+    assert!(poll!(&mut audit).is_pending());
+    assert!(meter.get(Purpose::Repair).now_or_never().is_some(), "its reserve is there at once");
+    limited(audit).await;
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_takes_nothing_and_blocks_nobody() {
+    let meter = meter();
+    drain(&meter, Purpose::Repair);
+    let calls = meter.calls(Call::Get);
+    let mut first = Box::pin(meter.get(Purpose::Repair));
+    let mut second = Box::pin(meter.get(Purpose::Repair));
+    assert!(poll!(&mut first).is_pending());
+    assert!(poll!(&mut second).is_pending());
+    drop(first);
+    limited(second).await;
+    assert_eq!(meter.calls(Call::Get), calls + 1);
+}
+
+#[tokio::test]
+async fn nobody_passes_while_the_hub_wants_to_be_left_alone() {
+    let meter = meter();
+    let mut waiting = Box::pin(async {
+        drain(&meter, Purpose::Repair);
+        meter.get(Purpose::Repair).await;
+    });
+    assert!(poll!(&mut waiting).is_pending());
+    let begin = Instant::now();
+    meter.throttled(Call::Get, Some(Duration::from_millis(80)));
+    assert!(meter.query(Purpose::Repair).now_or_never().is_some(), "queries have a quota of their own");
+    limited(waiting).await;
+    assert!(begin.elapsed() >= Duration::from_millis(80), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn a_hint_is_followed_with_a_little_jitter_and_cut_beyond_all_measure() {
+    let mut state = State::new(100.0);
+    state.throttled(Some(seconds(10)), 0.25, seconds(1));
+    assert_eq!(state.bucket.take(Purpose::Repair, seconds(2)), Err(Duration::from_millis(9250)));
+    state.throttled(Some(seconds(3)), 0.0, seconds(2));
+    assert_eq!(
+        state.bucket.take(Purpose::Repair, seconds(2)),
+        Err(Duration::from_millis(9250)),
+        "never shorter"
+    );
+    state.throttled(Some(Duration::MAX), 1.0, seconds(20));
+    assert_eq!(state.bucket.take(Purpose::Repair, seconds(20)), Err(LONGEST_HINT + FIRST_PAUSE));
+}
+
+#[test]
+fn pauses_grow_while_throttling_goes_on_and_start_over_after_an_answer() {
+    let mut state = State::new(100.0);
+    let mut now = Duration::ZERO;
+    let mut pause = |state: &mut State| {
+        for _ in 0..8 {
+            state.throttled(None, 0.5, now); // calls that were under way together count once
+        }
+        state.answered(now); // and one that was sent before does not count
+        let pause = state.bucket.take(Purpose::Repair, now).expect_err("closed");
+        now += pause;
+        pause.as_secs()
+    };
+    let pauses: Vec<_> = (0..7).map(|_| pause(&mut state)).collect();
+    assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
+    state.answered(seconds(1000));
+    assert_eq!(pause(&mut state), 1);
+}
