@@ -42,6 +42,9 @@ use crate::{
 
 /// Batches on their way from the partitions to the router.
 const INTAKE: usize = 64;
+/// How far apart the clocks within one IoT hub may be; Azure keeps its machines far closer. An event within it is
+/// judged by its version, and at worst looked at once more.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 /// How often lag is measured at least.
 const LAG_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -191,6 +194,7 @@ fn router_options(settings: &Settings) -> router::Options {
         rules: Rules {
             id_scheme: settings.document.id,
             tombstone_ttl_seconds: u32::try_from(seconds).unwrap_or(u32::MAX),
+            clock_tolerance: CLOCK_TOLERANCE,
         },
         most_concurrency: settings.cosmos.concurrency_max.get() as usize,
         request_units_per_second: settings

@@ -6,6 +6,7 @@
 pub mod decide;
 pub mod decode;
 pub mod document;
+pub mod drift;
 pub mod event;
 pub mod health;
 pub mod id;

@@ -9,7 +9,12 @@
 //! | created(T, v) | live, born = T | T ≤ born: duplicate; T > last: new incarnation; else suspect | T ≤ since: becomes the base under what is stored; T > last: new incarnation; else suspect | T ≤ D: stale; else new incarnation |
 //! | updated(T, v), replaced(T, v) | partial, since = T | T < born: stale; v ≤ V and T ≤ last: duplicate; v ≤ V and T > last: regression; v > V and T ≤ last: suspect; v = V+1: apply; v > V+1: gap, apply and flag | T < since: suspect; else as live | T ≤ D: stale; else partial of a new incarnation |
 //! | deleted(T) | tombstone | T < born: stale; last > T: suspect; else tombstone | T < since: stale; last > T: suspect; else tombstone | D = the later T |
-//! | snapshot | live | proven: replaces the content, doubts cleared; else stale | same | same |
+//! | snapshot | live | replaces the content, doubts cleared; equal and without doubt: duplicate | same | live |
+//! | gone | duplicate | tombstone, doubts cleared | same | doubts cleared; none: duplicate |
+//!
+//! A snapshot was read after the document and is written only over that document, so it reflects whatever the document
+//! knows of; and it reflects whatever the hub did before it answered. That moment is kept (`settled`): what is not
+//! newer is contained (v ≤ V: duplicate) or over (stale), and is no reason for doubt.
 //!
 //! Where the end of the incarnation before is known (`previous`), it takes the place of an unknown *born*: what
 //! is not newer is stale. A base that the first change does not directly follow is a gap. A device's deletion
@@ -19,13 +24,13 @@
 //! A doubt outlives its incarnation: what was refused and is newer than the boundary belongs to what comes
 //! after it. Only a snapshot clears it.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     document::{BaseNotes, Document, Flag, State, Sweep, Twin},
-    event::{Change, Operation, Sections, SnapshotProof, TwinEvent, TwinVersion},
+    event::{Change, Operation, Sections, TwinEvent, TwinVersion},
     id::{DocumentIdScheme, TwinKey},
-    merge,
+    merge, registry,
     ticks::Ticks,
 };
 
@@ -81,6 +86,8 @@ pub struct Rules {
     pub id_scheme: DocumentIdScheme,
     /// Seconds that a tombstone lives; must outlast the Event Hubs retention.
     pub tombstone_ttl_seconds: u32,
+    /// How far the clock that stamps the registry's answers may be ahead of the one that stamps operations.
+    pub clock_tolerance: Duration,
 }
 
 /// Decides on `event` and applies it to `document`; `None` stands for an absent document.
@@ -111,7 +118,14 @@ impl Context<'_> {
             Change::Created { version, twin } => (live(Some(at), *version, twin), Decision::Applied),
             Change::Updated { .. } | Change::Replaced { .. } => (self.partial(), Decision::Partial),
             Change::Deleted => (State::Deleted, Decision::Applied),
-            Change::Snapshot { version, twin, proof: _ } => (live(None, *version, twin), Decision::Applied),
+            Change::Snapshot { version, twin } => {
+                let mut begun = self.begin(live(None, *version, twin));
+                begun.settled = Some(self.settled_by(None));
+                begun.last = self.newest_in(twin, at);
+                *document = Some(begun);
+                return Decision::Applied;
+            }
+            Change::Gone => return Decision::Duplicate,
             Change::ParentReborn => return Decision::Stale,
         };
         *document = Some(self.begin(state));
@@ -145,15 +159,15 @@ impl Context<'_> {
                 document.sweep = sweep;
                 Decision::Partial
             }
-            Change::Snapshot { version, twin, proof: SnapshotProof::ReadThenGet } => {
-                self.settle(document, live(None, *version, twin));
+            Change::Snapshot { version, twin } => {
+                self.settle(document, live(None, *version, twin), twin);
                 document.previous = Some(deleted_at);
                 Decision::Applied
             }
+            Change::Gone => self.gone(document),
             Change::Created { .. }
             | Change::Updated { .. }
             | Change::Replaced { .. }
-            | Change::Snapshot { proof: SnapshotProof::None, .. }
             | Change::ParentReborn => Decision::Stale,
         }
     }
@@ -165,7 +179,8 @@ impl Context<'_> {
                 self.changed(document, *version)
             }
             Change::Deleted => self.removed(document),
-            Change::Snapshot { version, twin, proof } => self.snapshot(document, *version, twin, *proof),
+            Change::Snapshot { version, twin } => self.snapshot(document, *version, twin),
+            Change::Gone => self.gone(document),
             Change::ParentReborn if document.last < self.event.at => self.refuse(document, Decision::Suspect),
             Change::ParentReborn => Decision::Stale,
         }
@@ -175,7 +190,11 @@ impl Context<'_> {
         let at = self.event.at;
         match &mut document.state {
             State::Live { born: Some(born), .. } if at <= *born => Decision::Duplicate,
-            State::Live { .. } | State::Partial { .. } if document.previous >= Some(at) => Decision::Stale,
+            State::Live { .. } | State::Partial { .. }
+                if document.previous.max(document.settled) >= Some(at) =>
+            {
+                Decision::Stale
+            }
             State::Partial { since, twin, base } if at <= *since => {
                 let gap = base.first.is_none_or(|first| !first.follows(version));
                 let twin = under(base, std::mem::take(twin), body);
@@ -215,6 +234,9 @@ impl Context<'_> {
             State::Live { born: None, .. } | State::Partial { .. } | State::Deleted => {}
         }
         let stored = document.twin().map_or(TwinVersion(0), |twin| twin.version);
+        if document.settled >= Some(at) {
+            return if version <= stored { Decision::Duplicate } else { Decision::Stale };
+        }
         match (version <= stored, at <= document.last) {
             (true, true) => return Decision::Duplicate,
             (true, false) => return self.refuse(document, Decision::Regression),
@@ -243,6 +265,16 @@ impl Context<'_> {
         if over {
             return Decision::Stale;
         }
+        if document.settled >= Some(at) {
+            // The hub knows this twin, so it was created again; or a failover has undone the deletion. Which of its
+            // modules live, the registry can tell.
+            if !self.event.key.is_module() && document.previous < Some(at) {
+                document.previous = Some(at);
+                document.sweep = document.sweep.or(Some(Sweep::Reborn(at)));
+                document.applied_at = self.now;
+            }
+            return Decision::Stale;
+        }
         if document.last > at {
             // Whatever became of the device since: its modules of that time are gone.
             if !self.event.key.is_module() && document.previous < Some(at) {
@@ -256,26 +288,56 @@ impl Context<'_> {
         Decision::Applied
     }
 
-    fn snapshot(
-        &self,
-        document: &mut Document,
-        version: TwinVersion,
-        body: &Sections,
-        proof: SnapshotProof,
-    ) -> Decision {
-        if proof == SnapshotProof::None {
-            return Decision::Stale;
-        }
+    fn snapshot(&self, document: &mut Document, version: TwinVersion, body: &Sections) -> Decision {
+        let doubtful = document.flags.contains(&Flag::Suspect);
         let born = match document.state {
-            State::Live { born, .. } => born,
-            State::Partial { .. } | State::Deleted => None,
+            // What could not be placed may have been the beginning of another incarnation.
+            State::Live { born, .. } if !doubtful => born,
+            State::Live { .. } | State::Partial { .. } | State::Deleted => None,
         };
         let state = live(born, version, body);
         if document.state.says_the_same(&state) && document.flags.is_empty() && document.refused.is_none() {
             return Decision::Duplicate; // an equal replica costs no write
         }
-        self.settle(document, state);
+        self.settle(document, state, body);
+        if doubtful && let Some(settled) = document.settled {
+            // The modules of an incarnation that ended unseen ended with it.
+            document.sweep = document.sweep.or(self.sweep(Sweep::Reborn(settled)));
+        }
         Decision::Applied
+    }
+
+    /// The hub has no such twin.
+    fn gone(&self, document: &mut Document) -> Decision {
+        let ended = self.settled_by(Some(document));
+        if matches!(document.state, State::Deleted) && document.flags.is_empty() && document.refused.is_none()
+        {
+            return Decision::Duplicate;
+        }
+        let already_deleted = matches!(document.state, State::Deleted);
+        let sweep = if already_deleted { document.sweep } else { self.sweep(Sweep::Deleted(ended)) };
+        let fresh = self.begin(State::Deleted);
+        *document = Document { id: std::mem::take(&mut document.id), last: ended, sweep, ..fresh };
+        Decision::Applied
+    }
+
+    /// Up to when the registry's answer is known to hold: until shortly before it was given, and for all that the
+    /// document knows of, because that was read before the question was asked.
+    fn settled_by(&self, document: Option<&Document>) -> Ticks {
+        let answered = self.event.at.before(self.rules.clock_tolerance);
+        document.map_or(answered, |document| {
+            let known = document.refused.map_or(document.last, |refused| refused.max(document.last));
+            answered.max(known)
+        })
+    }
+
+    /// The newest change that a snapshot contains. HTTP tells the time of an answer in whole seconds, metadata tell that
+    /// of a change to the tick; an import may have written any time, so one that is too new says nothing.
+    fn newest_in(&self, body: &Sections, at_least: Ticks) -> Ticks {
+        let plausible = self.event.at.after(self.rules.clock_tolerance);
+        registry::last_updated(body)
+            .filter(|updated| *updated <= plausible)
+            .map_or(at_least, |updated| updated.max(at_least))
     }
 
     /// A document of a twin that had none.
@@ -290,6 +352,7 @@ impl Context<'_> {
             flags: BTreeSet::new(),
             refused: None,
             previous: None,
+            settled: None,
             sweep: sweep.and_then(|sweep| self.sweep(sweep)),
             applied_at: self.now,
             operation: self.event.change.operation(),
@@ -308,10 +371,12 @@ impl Context<'_> {
     }
 
     /// Takes the registry's word: no doubt stays.
-    fn settle(&self, document: &mut Document, state: State) {
+    fn settle(&self, document: &mut Document, state: State, body: &Sections) {
+        let settled = self.settled_by(Some(document));
         document.ttl_seconds = self.ttl(&state);
         document.state = state;
-        document.last = document.last.max(self.event.at);
+        document.last = self.newest_in(body, settled.max(self.event.at));
+        document.settled = Some(settled);
         document.flags.clear();
         document.refused = None;
         self.touch(document);
@@ -345,7 +410,11 @@ impl Context<'_> {
     fn partial(&self) -> State {
         let first = match self.event.change {
             Change::Updated { version, .. } | Change::Replaced { version, .. } => Some(version),
-            Change::Created { .. } | Change::Deleted | Change::Snapshot { .. } | Change::ParentReborn => None,
+            Change::Created { .. }
+            | Change::Deleted
+            | Change::Snapshot { .. }
+            | Change::Gone
+            | Change::ParentReborn => None,
         };
         let mut state = State::Partial {
             since: self.event.at,
@@ -404,7 +473,11 @@ impl Context<'_> {
                     }
                 }
             }
-            Change::Created { .. } | Change::Deleted | Change::Snapshot { .. } | Change::ParentReborn => {}
+            Change::Created { .. }
+            | Change::Deleted
+            | Change::Snapshot { .. }
+            | Change::Gone
+            | Change::ParentReborn => {}
         }
     }
 }

@@ -38,6 +38,9 @@ pub struct Document {
     /// When the previous incarnation is known to have ended, at the earliest: events and modules that are not
     /// newer than this belong to it.
     pub previous: Option<Ticks>,
+    /// Up to when the registry's word is known to hold: whatever happened to the twin until then is reflected in the
+    /// content, or is over.
+    pub settled: Option<Ticks>,
     /// Modules of this device that still have to follow it. Set in the write that makes it necessary, so
     /// that a crash cannot forget it.
     pub sweep: Option<Sweep>,
@@ -178,6 +181,7 @@ impl Document {
             flags,
             refused,
             previous,
+            settled,
             sweep,
             applied_at,
             operation,
@@ -185,8 +189,14 @@ impl Document {
         } = self;
         (id, key, last, flags, refused) == (&other.id, &other.key, &other.last, &other.flags, &other.refused)
             && (previous, sweep, ttl_seconds) == (&other.previous, &other.sweep, &other.ttl_seconds)
+            && *settled == other.settled
             && (applied_at, operation) == (&other.applied_at, &other.operation)
             && state.says_the_same(&other.state)
+    }
+
+    /// Whether it may differ from the hub's twin, and says so.
+    pub fn in_doubt(&self) -> bool {
+        !self.flags.is_empty() || matches!(self.state, State::Partial { .. })
     }
 
     /// Time before which every module of this device is known to be deleted.
@@ -242,6 +252,8 @@ struct SyncFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     previous: Option<Ticks>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    settled: Option<Ticks>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     sweep: Option<Sweep>,
     #[serde(default, skip_serializing_if = "BaseNotes::is_empty")]
     base: BaseNotes,
@@ -296,6 +308,7 @@ impl Serialize for Document {
             since,
             refused: self.refused,
             previous: self.previous,
+            settled: self.settled,
             sweep: self.sweep,
             base,
             applied_at: self.applied_at,
@@ -338,6 +351,7 @@ impl<'de> Deserialize<'de> for Document {
             flags: sync.flags,
             refused: sync.refused,
             previous: sync.previous,
+            settled: sync.settled,
             sweep: sync.sweep,
             applied_at: sync.applied_at,
             operation: sync.op,
@@ -409,6 +423,7 @@ mod tests {
             flags: BTreeSet::from([Flag::Gap]),
             refused: None,
             previous: None,
+            settled: None,
             sweep: None,
             applied_at: ticks("2031-01-02T00:00:01Z"),
             operation: Operation::Update,

@@ -58,28 +58,19 @@ pub enum Change {
         /// The new content; `reported` only where the event carries it.
         twin: Sections,
     },
-    /// Internal: what a point read of the registry answered.
+    /// Internal: what a point read of the registry answered, issued after the document had been read and written
+    /// only over that document: it reflects everything that the document could know.
     Snapshot {
         /// Version of the twin read.
         version: TwinVersion,
         /// The whole twin.
         twin: Sections,
-        /// What the order of reads proves about it.
-        proof: SnapshotProof,
     },
+    /// Internal: the registry answered a point read, issued as for a snapshot, that there is no such twin.
+    Gone,
     /// Internal: the parent device was found re-created although no deletion was seen, so it cannot be told
     /// whether this module still exists.
     ParentReborn,
-}
-
-/// Whether a snapshot is known to be newer than the stored document.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SnapshotProof {
-    /// The document was read first, then the twin, and the write is conditional on that document: the twin
-    /// reflects everything the document could know.
-    ReadThenGet,
-    /// Nothing is known, e.g. the twin came from a query, which may be up to 30 minutes old.
-    None,
 }
 
 impl Change {
@@ -90,7 +81,7 @@ impl Change {
             Self::Deleted => Operation::Delete,
             Self::Updated { .. } => Operation::Update,
             Self::Replaced { .. } => Operation::Replace,
-            Self::Snapshot { .. } => Operation::Snapshot,
+            Self::Snapshot { .. } | Self::Gone => Operation::Snapshot,
             Self::ParentReborn => Operation::Doubt,
         }
     }

@@ -42,7 +42,8 @@ pub fn same(left: &Section, right: &Section) -> bool {
         && left.iter().all(|(name, value)| right.get(name).is_some_and(|other| same_value(value, other)))
 }
 
-fn same_value(left: &Value, right: &Value) -> bool {
+/// The same for single values.
+pub(super) fn same_value(left: &Value, right: &Value) -> bool {
     match (left, right) {
         (Value::Number(left), Value::Number(right)) => left == right || left.as_f64() == right.as_f64(),
         (Value::Object(left), Value::Object(right)) => same(left, right),

@@ -4,7 +4,7 @@
 //! properties, and milliseconds are too coarse to order two writes of one twin. So times are compared as
 //! ticks, never as text.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
@@ -47,10 +47,26 @@ impl Ticks {
         self.0
     }
 
+    /// This much earlier.
+    #[must_use]
+    pub fn before(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(ticks(duration)))
+    }
+
+    /// This much later.
+    #[must_use]
+    pub fn after(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(ticks(duration)))
+    }
+
     /// How long after `earlier` this is, in seconds; negative where it is before.
     pub fn seconds_since(self, earlier: Self) -> f64 {
         self.0.saturating_sub(earlier.0) as f64 / PER_SECOND as f64
     }
+}
+
+fn ticks(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos() / 100).unwrap_or(i64::MAX)
 }
 
 impl fmt::Display for Ticks {

@@ -24,7 +24,7 @@ fn number(variable: &str, default: u64) -> u64 {
 }
 
 /// Runs `check` for every seed; a panic is preceded by the seed.
-fn for_each_seed(part: u64, check: impl Fn(u64)) {
+pub(crate) fn for_each_seed(part: u64, mut check: impl FnMut(u64)) {
     struct Tell(u64);
     impl Drop for Tell {
         #[expect(clippy::print_stdout, reason = "how a failing seed gets known")]
@@ -90,7 +90,7 @@ fn exact_and_without_doubt(document: Option<&Document>, hub: &Hub, delivered: &[
     );
 }
 
-fn story(document: Option<&Document>, hub: &Hub, delivered: &[TwinEvent]) -> String {
+pub(crate) fn story(document: Option<&Document>, hub: &Hub, delivered: &[TwinEvent]) -> String {
     let mut stored = None;
     let lines = delivered.iter().map(|event| {
         let decision = decide(&mut stored, event, NOW, &RULES);

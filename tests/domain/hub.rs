@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 use twinsync::domain::{
-    event::{Change, Sections, SnapshotProof, TwinEvent, TwinVersion},
+    event::{Change, Sections, TwinEvent, TwinVersion},
     id::TwinKey,
     ticks::Ticks,
 };
@@ -67,18 +67,15 @@ impl Hub {
         }
     }
 
-    /// What a point read answers now.
+    /// What a point read answers now. Its stamp is coarse, and from another clock.
     pub(crate) fn get(&mut self) -> TwinEvent {
         self.now += 1;
         let change = match &self.twin {
-            None => Change::Deleted,
-            Some(twin) => Change::Snapshot {
-                version: TwinVersion(twin.version),
-                twin: whole(twin),
-                proof: SnapshotProof::ReadThenGet,
-            },
+            None => Change::Gone,
+            Some(twin) => Change::Snapshot { version: TwinVersion(twin.version), twin: whole(twin) },
         };
-        self.event(change)
+        let stamp = self.now + self.random.between(-6, 3);
+        TwinEvent { at: Ticks::new(stamp), ..self.event(change) }
     }
 
     fn create(&mut self) {

@@ -7,5 +7,6 @@ mod convergence;
 mod delivery;
 mod hub;
 mod recorded;
+mod registry;
 mod store;
 mod upsert;

@@ -1,6 +1,6 @@
 //! One document behind conditional writes, with scripted faults, and the loop that drives an [`Upsert`].
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use twinsync::domain::{
     decide::Rules,
@@ -13,7 +13,11 @@ use twinsync::domain::{
 
 pub(crate) const NOW: Ticks = Ticks::new(5_000);
 
-pub(crate) const RULES: Rules = Rules { id_scheme: DocumentIdScheme::Device, tombstone_ttl_seconds: 60 };
+/// Three ticks: the hub's answers are stamped up to as much in the future, or longer ago.
+pub(crate) const TOLERANCE: Duration = Duration::from_nanos(300);
+
+pub(crate) const RULES: Rules =
+    Rules { id_scheme: DocumentIdScheme::Device, tombstone_ttl_seconds: 60, clock_tolerance: TOLERANCE };
 
 /// What happens to the next write.
 #[derive(Debug, Clone)]

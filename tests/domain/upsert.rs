@@ -7,7 +7,7 @@ use serde_json::json;
 use twinsync::domain::{
     decide::{Decision, decide},
     document::{Document, Flag, State, Sweep},
-    event::{Change, Sections, SnapshotProof, TwinEvent, TwinVersion},
+    event::{Change, Sections, TwinEvent, TwinVersion},
     ticks::Ticks,
     upsert::{Action, Fate, Upsert},
 };
@@ -116,11 +116,7 @@ fn a_store_that_spells_numbers_in_another_way_does_not_hide_our_own_write() {
 
 #[test]
 fn an_equal_snapshot_costs_no_write_however_numbers_are_spelt() {
-    let snapshot = |number| Change::Snapshot {
-        version: TwinVersion(3),
-        twin: tags(json!({ "a": number })),
-        proof: SnapshotProof::ReadThenGet,
-    };
+    let snapshot = |number| Change::Snapshot { version: TwinVersion(3), twin: tags(json!({ "a": number })) };
     let mut store = Store::default();
     store.bring(vec![event(10, snapshot(1.0))], None);
     let outcome = store.bring(vec![event(20, snapshot(1.0))], None);

@@ -7,7 +7,10 @@ use crate::domain::merge::Section;
 
 const NOW: Ticks = Ticks::new(1_000);
 const EARLIER: Ticks = Ticks::new(900);
-const RULES: Rules = Rules { id_scheme: DocumentIdScheme::Device, tombstone_ttl_seconds: 77 };
+const RULES: Rules =
+    Rules { id_scheme: DocumentIdScheme::Device, tombstone_ttl_seconds: 77, clock_tolerance: Duration::ZERO };
+/// The same, with clocks that may be five ticks apart.
+const TOLERANT: Rules = Rules { clock_tolerance: Duration::from_nanos(500), ..RULES };
 
 fn t(ticks: i64) -> Ticks {
     Ticks::new(ticks)
@@ -41,8 +44,12 @@ fn deleted(at: i64) -> TwinEvent {
     event(at, Change::Deleted)
 }
 
-fn snapshot(at: i64, version: i64, tags: Value, proof: SnapshotProof) -> TwinEvent {
-    event(at, Change::Snapshot { version: TwinVersion(version), twin: sections(tags), proof })
+fn snapshot(at: i64, version: i64, tags: Value) -> TwinEvent {
+    event(at, Change::Snapshot { version: TwinVersion(version), twin: sections(tags) })
+}
+
+fn gone(at: i64) -> TwinEvent {
+    event(at, Change::Gone)
 }
 
 fn play(events: &[TwinEvent]) -> Option<Document> {
@@ -127,6 +134,7 @@ fn the_first_create_makes_a_live_document() {
         flags: BTreeSet::new(),
         refused: None,
         previous: None,
+        settled: None,
         sweep: None,
         applied_at: EARLIER,
         operation: Operation::Create,
@@ -168,13 +176,19 @@ fn the_first_delete_leaves_a_tombstone() {
 }
 
 #[test]
-fn any_snapshot_of_an_absent_twin_makes_a_live_document() {
-    for proof in [SnapshotProof::ReadThenGet, SnapshotProof::None] {
-        let document = play(&[snapshot(30, 9, json!({"a": 1}), proof)]).expect("created");
-        assert!(matches!(document.state, State::Live { born: None, .. }));
-        assert_eq!((document.last, version(&document), tags(&document)), (t(30), 9, json!({"a": 1})));
-        assert!(document.flags.is_empty());
-    }
+fn a_snapshot_of_an_absent_twin_makes_a_live_document() {
+    let document = play(&[snapshot(30, 9, json!({"a": 1}))]).expect("created");
+    assert!(matches!(document.state, State::Live { born: None, .. }));
+    assert_eq!((document.last, version(&document), tags(&document)), (t(30), 9, json!({"a": 1})));
+    assert_eq!(document.settled, Some(t(30)));
+    assert!(document.flags.is_empty());
+}
+
+#[test]
+fn an_absent_twin_that_the_hub_does_not_know_stays_absent() {
+    let mut stored = None;
+    assert_eq!(decide(&mut stored, &gone(30), NOW, &RULES), Decision::Duplicate);
+    assert_eq!(stored, None);
 }
 
 #[test]
@@ -472,29 +486,21 @@ fn events_of_the_incarnation_before_are_stale_for_a_partial_one() {
 // ---- snapshots
 
 #[test]
-fn a_snapshot_without_proof_changes_nothing_that_exists() {
-    for document in [live_document(), partial_document(), tombstone()] {
-        unchanged(&document, &snapshot(99, 99, json!({"z": 1}), SnapshotProof::None), Decision::Stale);
-    }
-}
-
-#[test]
-fn a_proven_snapshot_settles_every_doubt() {
-    for (document, born, previous) in [
-        (live_document(), Some(t(10)), None),
-        (partial_document(), None, None),
-        (tombstone(), None, Some(t(20))),
-    ] {
+fn a_snapshot_settles_every_doubt() {
+    for (document, previous) in
+        [(live_document(), None), (partial_document(), None), (tombstone(), Some(t(20)))]
+    {
         let doubted =
-            Document { flags: BTreeSet::from([Flag::Gap, Flag::Suspect]), refused: Some(t(50)), ..document };
-        // Versions going back is what a failover looks like: the source wins.
-        for (at, last) in [(15, 20), (40, 40)] {
-            let event = snapshot(at, 3, json!({"z": 1}), SnapshotProof::ReadThenGet);
+            Document { flags: BTreeSet::from([Flag::Gap, Flag::Suspect]), refused: Some(t(30)), ..document };
+        // Versions going back is what a failover looks like: the source wins. What was refused is reflected, too.
+        for (at, last) in [(15, 30), (40, 40)] {
+            let event = snapshot(at, 3, json!({"z": 1}));
             let (decision, stored) = after(&doubted, &event);
             assert_eq!(decision, Decision::Applied);
-            assert!(matches!(stored.state, State::Live { born: b, .. } if b == born));
+            assert!(matches!(stored.state, State::Live { born: None, .. }));
             assert_eq!((version(&stored), tags(&stored)), (3, json!({"z": 1})));
             assert_eq!((stored.last, stored.previous, stored.ttl_seconds), (t(last), previous, None));
+            assert_eq!(stored.settled, Some(t(last)));
             assert!(stored.flags.is_empty() && stored.refused.is_none());
             assert_eq!((stored.applied_at, stored.operation), (NOW, Operation::Snapshot));
             unchanged(&stored, &event, Decision::Duplicate);
@@ -503,8 +509,26 @@ fn a_proven_snapshot_settles_every_doubt() {
 }
 
 #[test]
+fn a_gap_leaves_no_doubt_about_the_incarnation_and_a_suspicion_does() {
+    let gap = Document { flags: BTreeSet::from([Flag::Gap]), ..live_document() };
+    let (_, stored) = after(&gap, &snapshot(40, 9, json!({"z": 1})));
+    assert!(matches!(stored.state, State::Live { born: Some(born), .. } if born == t(10)));
+    assert_eq!(stored.sweep, None);
+    let suspect =
+        Document { flags: BTreeSet::from([Flag::Suspect]), refused: Some(t(30)), ..live_document() };
+    let (_, stored) = after(&suspect, &snapshot(40, 9, json!({"z": 1})));
+    assert!(matches!(stored.state, State::Live { born: None, .. }));
+    assert_eq!(
+        stored.sweep,
+        Some(Sweep::Reborn(t(40))),
+        "modules may have ended with the incarnation before"
+    );
+}
+
+#[test]
 fn after_a_snapshot_over_a_tombstone_the_dead_stay_dead() {
-    let (_, stored) = after(&tombstone(), &snapshot(40, 3, json!({"z": 1}), SnapshotProof::ReadThenGet));
+    let (_, stored) = after(&tombstone(), &snapshot(40, 3, json!({"z": 1})));
+    unchanged(&stored, &updated(20, 3, json!({})), Decision::Stale);
     for event in
         [created(10, 2, json!({})), updated(20, 9, json!({})), replaced(15, 9, json!({})), deleted(20)]
     {
@@ -515,13 +539,76 @@ fn after_a_snapshot_over_a_tombstone_the_dead_stay_dead() {
 }
 
 #[test]
-fn what_a_snapshot_contains_is_a_duplicate_and_what_follows_it_is_applied() {
-    let stored = play(&[snapshot(40, 9, json!({"z": 1}), SnapshotProof::ReadThenGet)]).expect("created");
+fn what_a_snapshot_reflects_raises_no_doubt_and_what_follows_it_is_applied() {
+    let stored = play(&[snapshot(40, 9, json!({"z": 1}))]).expect("created");
     unchanged(&stored, &updated(40, 9, json!({"old": 1})), Decision::Duplicate);
+    unchanged(&stored, &updated(39, 10, json!({"dead": 1})), Decision::Stale);
+    unchanged(&stored, &created(40, 2, json!({})), Decision::Stale);
     refused(&stored, &updated(41, 9, json!({"old": 1})), Decision::Regression);
-    refused(&stored, &created(40, 2, json!({})), Decision::Suspect);
     assert_eq!(after(&stored, &updated(41, 10, json!({}))).0, Decision::Applied);
     assert_eq!(after(&stored, &created(41, 2, json!({}))).0, Decision::Applied);
+}
+
+#[test]
+fn clocks_that_differ_leave_a_margin_in_which_versions_decide() {
+    let mut stored = None;
+    decide(&mut stored, &snapshot(40, 9, json!({"z": 1})), NOW, &TOLERANT);
+    let stored = stored.expect("created");
+    assert_eq!((stored.settled, stored.last), (Some(t(35)), t(40)));
+    unchanged(&stored, &updated(35, 10, json!({})), Decision::Stale);
+    unchanged(&stored, &updated(40, 9, json!({})), Decision::Duplicate);
+    refused(&stored, &updated(36, 10, json!({})), Decision::Suspect);
+    refused(&stored, &created(36, 2, json!({})), Decision::Suspect);
+}
+
+#[test]
+fn metadata_tell_the_newest_change_to_the_tick_unless_an_import_wrote_them() {
+    let at = |ticks: i64| t(ticks).to_string();
+    for (desired, reported, last) in [(41, 44, 44), (43, 30, 43), (46, 30, 40), (30, 31, 40)] {
+        let mut event = snapshot(40, 9, json!({}));
+        if let Change::Snapshot { twin, .. } = &mut event.change {
+            twin.desired = Some(map(json!({"$metadata": {"$lastUpdated": at(desired)}})));
+            twin.reported = Some(map(json!({"$metadata": {"$lastUpdated": at(reported)}})));
+        }
+        let mut stored = None;
+        decide(&mut stored, &event, NOW, &TOLERANT);
+        assert_eq!(stored.expect("created").last, t(last), "{desired} {reported}");
+    }
+}
+
+#[test]
+fn a_deletion_that_a_snapshot_has_overtaken_makes_the_modules_doubtful() {
+    let stored = play(&[snapshot(40, 9, json!({"z": 1}))]).expect("created");
+    let (decision, looked) = after(&stored, &deleted(30));
+    assert_eq!(decision, Decision::Stale);
+    assert_eq!((looked.previous, looked.sweep), (Some(t(30)), Some(Sweep::Reborn(t(30)))));
+    assert_eq!((looked.state.clone(), looked.flags.clone()), (stored.state, stored.flags));
+    unchanged(&looked, &deleted(30), Decision::Stale);
+}
+
+#[test]
+fn what_the_hub_does_not_know_becomes_a_tombstone_without_doubts() {
+    for (document, known) in [(live_document(), 20), (partial_document(), 20)] {
+        let doubted =
+            Document { flags: BTreeSet::from([Flag::Suspect]), refused: Some(t(known + 5)), ..document };
+        for (at, ended) in [(5, known + 5), (60, 60)] {
+            let (decision, stored) = after(&doubted, &gone(at));
+            assert_eq!((decision, &stored.state), (Decision::Applied, &State::Deleted));
+            assert_eq!((stored.last, stored.ttl_seconds), (t(ended), Some(77)));
+            assert_eq!(stored.sweep, Some(Sweep::Deleted(t(ended))));
+            assert!(!stored.in_doubt() && stored.refused.is_none());
+            unchanged(&stored, &gone(at + 1), Decision::Duplicate);
+            unchanged(&stored, &updated(ended, 99, json!({})), Decision::Stale);
+        }
+    }
+}
+
+#[test]
+fn a_doubt_about_a_tombstone_ends_with_the_hubs_word() {
+    let doubted = Document { flags: BTreeSet::from([Flag::Suspect]), refused: Some(t(30)), ..tombstone() };
+    let (decision, stored) = after(&doubted, &gone(25));
+    assert_eq!((decision, stored.last), (Decision::Applied, t(30)));
+    assert!(!stored.in_doubt());
 }
 
 // ---- content

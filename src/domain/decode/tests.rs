@@ -206,7 +206,11 @@ fn times_come_from_the_operation_then_the_hub_then_event_hubs() {
 
 /// Takes the text of one JSON value all the way into a stored document and out of it again.
 fn through_everything(value: &str) -> Value {
-    let rules = Rules { id_scheme: DocumentIdScheme::Device, tombstone_ttl_seconds: 60 };
+    let rules = Rules {
+        id_scheme: DocumentIdScheme::Device,
+        tombstone_ttl_seconds: 60,
+        clock_tolerance: std::time::Duration::ZERO,
+    };
     let body = format!(r#"{{"version": 3, "properties": {{"reported": {{"deep": {{"value": {value}}}}}}}}}"#);
     let mut stored = None;
     decide(&mut stored, &event_of(&message("updateTwin", body)), Ticks::new(1), &rules);
@@ -315,7 +319,7 @@ proptest! {
     ) {
         let message = Message { application_properties, annotations, ..message("updateTwin", body) };
         if let Decoded::Event(event) = decode(&message, LIMIT) {
-            let rules = Rules { id_scheme: DocumentIdScheme::HubDevice, tombstone_ttl_seconds: 60 };
+            let rules = Rules { id_scheme: DocumentIdScheme::HubDevice, tombstone_ttl_seconds: 60, clock_tolerance: std::time::Duration::ZERO };
             let mut stored = None;
             decide(&mut stored, &event, event.at, &rules);
             let document = stored.expect("stored");

@@ -173,7 +173,11 @@ impl Bench {
         let letters = Arc::new(Letters::default());
         let limits = InFlight::new(10_000, 64 << 20);
         let mut options = Options {
-            rules: Rules { id_scheme: DocumentIdScheme::Device, tombstone_ttl_seconds: 60 },
+            rules: Rules {
+                id_scheme: DocumentIdScheme::Device,
+                tombstone_ttl_seconds: 60,
+                clock_tolerance: Duration::ZERO,
+            },
             most_concurrency: 4,
             request_units_per_second: None,
             linger: Duration::ZERO,
@@ -450,7 +454,11 @@ async fn a_sweep_cut_short_by_a_crash_is_done_when_the_device_is_touched_again()
     bench.until("created", |bench| bench.durable() == 1).await;
     let (store, ..) = bench.finish().await;
     // As a crash would leave it: the tombstone is stored, the modules do not know.
-    let rules = Rules { id_scheme: DocumentIdScheme::Device, tombstone_ttl_seconds: 60 };
+    let rules = Rules {
+        id_scheme: DocumentIdScheme::Device,
+        tombstone_ttl_seconds: 60,
+        clock_tolerance: Duration::ZERO,
+    };
     let deletion = event(&key, 9, Change::Deleted);
     let mut tombstone = store.document(&key);
     crate::domain::decide::decide(&mut tombstone, &deletion, Ticks::new(9), &rules);

@@ -1,0 +1,263 @@
+//! How a document differs from the hub's twin.
+//!
+//! Compared is what events keep up to date: version, tags, desired and reported properties, and the root fields that
+//! the document holds. `$metadata` only where asked for. Root fields change without any event, so a document that
+//! was made by events does not hold them, and the hub's ETags are never compared: no event carries the new one.
+
+use super::{
+    document::{Document, Twin},
+    event::{Sections, TwinVersion},
+    merge::{self, Section},
+};
+
+/// How closely to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strictness {
+    /// Without `$metadata`.
+    Content,
+    /// With it.
+    Metadata,
+}
+
+/// The classes of difference, the gravest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Drift {
+    /// The hub has the twin, and there is no document of it, or a tombstone.
+    Missing,
+    /// There is a document, and the hub has no such twin.
+    Extra,
+    /// Their contents differ.
+    Different(Part),
+    /// They are equal, or were not compared, and the document says that it is in doubt.
+    Flagged,
+}
+
+/// The first part that differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// The tags.
+    Tags,
+    /// The desired properties.
+    Desired,
+    /// The reported properties.
+    Reported,
+    /// A field of the root, such as `status`.
+    Root,
+    /// The version only.
+    Version,
+    /// `$metadata` only.
+    Metadata,
+    /// What is stored is no document.
+    Damaged,
+}
+
+impl Drift {
+    /// The name of its class in reports and metrics.
+    pub const fn class(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Extra => "extra",
+            Self::Different(_) => "different",
+            Self::Flagged => "flagged",
+        }
+    }
+
+    /// The names of all classes.
+    pub const CLASSES: [&'static str; 4] = ["missing", "extra", "different", "flagged"];
+}
+
+impl Part {
+    /// Its name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tags => "tags",
+            Self::Desired => "desired",
+            Self::Reported => "reported",
+            Self::Root => "root",
+            Self::Version => "version",
+            Self::Metadata => "metadata",
+            Self::Damaged => "damaged",
+        }
+    }
+}
+
+/// How `document` differs from the twin that the hub has, if it does. An absent document of a twin that the hub does
+/// not have is no difference, and neither is a tombstone of it.
+pub fn drift(
+    document: Option<&Document>,
+    twin: Option<(TwinVersion, &Sections)>,
+    strictness: Strictness,
+) -> Option<Drift> {
+    let stored = document.and_then(Document::twin);
+    match (stored, twin) {
+        (None, Some(_)) => return Some(Drift::Missing),
+        (Some(_), None) => return Some(Drift::Extra),
+        (None, None) => {}
+        (Some(stored), Some((version, twin))) => {
+            if let Some(part) = difference(stored, version, twin, strictness) {
+                return Some(Drift::Different(part));
+            }
+        }
+    }
+    document.filter(|document| document.in_doubt()).map(|_| Drift::Flagged)
+}
+
+/// Root fields whose new value no event brings.
+const ETAGS: [&str; 2] = ["etag", "deviceEtag"];
+
+fn difference(stored: &Twin, version: TwinVersion, twin: &Sections, strictness: Strictness) -> Option<Part> {
+    let nothing = Section::new();
+    let sections = [
+        (Part::Tags, &stored.tags, &twin.tags),
+        (Part::Desired, &stored.desired, &twin.desired),
+        (Part::Reported, &stored.reported, &twin.reported),
+    ];
+    for (part, stored, twin) in sections {
+        if !same_content(stored, twin.as_ref().unwrap_or(&nothing)) {
+            return Some(part);
+        }
+    }
+    let held = stored.root.iter().filter(|(name, _)| !ETAGS.contains(&name.as_str()));
+    for (name, value) in held {
+        if let Some(theirs) = twin.root.get(name)
+            && !merge::same_value(value, theirs)
+        {
+            return Some(Part::Root);
+        }
+    }
+    if stored.version != version {
+        return Some(Part::Version);
+    }
+    // As it would be stored: the service keeps metadata of properties that are gone.
+    let same = |stored: &Section, twin: &Option<Section>| {
+        merge::same(stored, &merge::whole(twin.as_ref().unwrap_or(&nothing)))
+    };
+    let strict =
+        strictness == Strictness::Metadata && sections.iter().any(|(_, stored, twin)| !same(stored, twin));
+    strict.then_some(Part::Metadata)
+}
+
+/// Equality without `$metadata`, which only the section itself has.
+fn same_content(left: &Section, right: &Section) -> bool {
+    let content = |section: &Section| section.len() - usize::from(section.contains_key("$metadata"));
+    content(left) == content(right)
+        && left
+            .iter()
+            .filter(|(name, _)| *name != "$metadata")
+            .all(|(name, value)| right.get(name).is_some_and(|other| merge::same_value(value, other)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::domain::{
+        document::{Flag, State},
+        event::Operation,
+        id::TwinKey,
+        registry::Row,
+        ticks::Ticks,
+    };
+
+    fn row(change: impl Fn(&mut Value)) -> Row {
+        let mut body = json!({
+            "deviceId": "d", "version": 7, "etag": "new", "deviceEtag": "x", "status": "enabled", "modelId": "dtmi:a;1",
+            "tags": {"a": 1.0},
+            "properties": {
+                "desired": {"x": {"y": 1}, "$version": 2, "$metadata": {"$lastUpdated": "2031-01-01T00:00:00Z", "gone": {}}},
+                "reported": {"$version": 1}
+            }
+        });
+        change(&mut body);
+        Row::read("h", body).expect("a twin")
+    }
+
+    fn document() -> Document {
+        let section = |value: Value| value.as_object().expect("an object").clone();
+        Document {
+            id: "d".into(),
+            key: TwinKey::device("h", "d"),
+            state: State::Live {
+                born: None,
+                twin: Twin {
+                    version: TwinVersion(7),
+                    root: section(json!({"etag": "old", "status": "enabled"})),
+                    tags: section(json!({"a": 1})),
+                    desired: section(
+                        json!({"x": {"y": 1}, "$version": 2, "$metadata": {"$lastUpdated": "2031-01-01T00:00:00Z"}}),
+                    ),
+                    reported: section(json!({"$version": 1})),
+                },
+            },
+            last: Ticks::new(1),
+            flags: BTreeSet::new(),
+            refused: None,
+            previous: None,
+            settled: None,
+            sweep: None,
+            applied_at: Ticks::new(1),
+            operation: Operation::Update,
+            ttl_seconds: None,
+        }
+    }
+
+    fn found(document: Option<&Document>, row: Option<&Row>, strictness: Strictness) -> Option<Drift> {
+        drift(document, row.map(|row| (row.version, &row.twin)), strictness)
+    }
+
+    #[test]
+    fn etags_spelling_of_numbers_and_fields_that_events_never_bring_are_no_difference() {
+        for strictness in [Strictness::Content, Strictness::Metadata] {
+            assert_eq!(found(Some(&document()), Some(&row(|_| {})), strictness), None);
+        }
+    }
+
+    #[test]
+    fn every_part_is_compared() {
+        let cases: [(Part, fn(&mut Value)); 6] = [
+            (Part::Tags, |body| body["tags"]["b"] = json!(2)),
+            (Part::Tags, |body| body["tags"] = json!(null)),
+            (Part::Desired, |body| body["properties"]["desired"]["x"]["y"] = json!([1])),
+            (Part::Reported, |body| body["properties"]["reported"]["$version"] = json!(2)),
+            (Part::Root, |body| body["status"] = json!("disabled")),
+            (Part::Version, |body| body["version"] = json!(6)),
+        ];
+        for (part, change) in cases {
+            let differs = found(Some(&document()), Some(&row(change)), Strictness::Content);
+            assert_eq!(differs, Some(Drift::Different(part)));
+        }
+    }
+
+    #[test]
+    fn metadata_count_only_where_asked_for() {
+        let other = row(|body| {
+            body["properties"]["desired"]["$metadata"]["$lastUpdated"] = json!("2031-01-01T00:00:01Z");
+        });
+        assert_eq!(found(Some(&document()), Some(&other), Strictness::Content), None);
+        let strict = found(Some(&document()), Some(&other), Strictness::Metadata);
+        assert_eq!(strict, Some(Drift::Different(Part::Metadata)));
+    }
+
+    #[test]
+    fn presence_is_judged_on_both_sides() {
+        let tombstone = Document { state: State::Deleted, ..document() };
+        let twin = row(|_| {});
+        for absent in [None, Some(&tombstone)] {
+            assert_eq!(found(absent, Some(&twin), Strictness::Content), Some(Drift::Missing));
+            assert_eq!(found(absent, None, Strictness::Content), None);
+        }
+        assert_eq!(found(Some(&document()), None, Strictness::Content), Some(Drift::Extra));
+    }
+
+    #[test]
+    fn a_doubt_is_told_even_where_nothing_differs() {
+        let twin = row(|_| {});
+        let flagged = Document { flags: BTreeSet::from([Flag::Gap]), ..document() };
+        assert_eq!(found(Some(&flagged), Some(&twin), Strictness::Content), Some(Drift::Flagged));
+        let tombstone = Document { state: State::Deleted, ..flagged };
+        assert_eq!(found(Some(&tombstone), None, Strictness::Content), Some(Drift::Flagged));
+    }
+}

@@ -1,0 +1,180 @@
+//! Histories with everything that may go wrong, and a registry to ask: repair where a document is in doubt, and an
+//! audit in the end, leave no difference; and nothing that arrives afterwards spoils it silently.
+
+use twinsync::domain::{
+    decide::decide,
+    document::Document,
+    event::{Change, TwinEvent},
+};
+
+use crate::{
+    convergence::{equal, for_each_seed, in_doubt, story},
+    delivery::{Order, Random, coalesced, deliver},
+    hub::Hub,
+    store::{NOW, RULES},
+};
+
+/// Loses one event in twenty, of any kind, the last of them too.
+fn lossy(random: &mut Random, events: Vec<TwinEvent>) -> Vec<TwinEvent> {
+    events.into_iter().filter(|_| !random.chance(5)).collect()
+}
+
+/// A document, and the repairs that are under way.
+struct Replica {
+    document: Option<Document>,
+    delivered: Vec<TwinEvent>,
+    repairs: u32,
+}
+
+impl Replica {
+    fn receive(&mut self, event: &TwinEvent) {
+        decide(&mut self.document, event, NOW, &RULES);
+        self.delivered.push(event.clone());
+    }
+
+    /// Takes the registry's answer; it was asked for after the document had been read, and nobody has written since.
+    fn settle(&mut self, answer: &TwinEvent) {
+        self.receive(answer);
+        self.repairs += 1;
+        assert!(!in_doubt(self.document.as_ref()), "an answer leaves no doubt");
+    }
+
+    fn repair_where_in_doubt(&mut self, hub: &mut Hub) {
+        if in_doubt(self.document.as_ref()) {
+            let answer = hub.get();
+            self.settle(&answer);
+        }
+    }
+
+    /// Asks where the document differs, as a query would nominate, or is in doubt.
+    fn audit(&mut self, hub: &mut Hub) {
+        if !equal(self.document.as_ref(), hub.twin.as_ref()) || in_doubt(self.document.as_ref()) {
+            let answer = hub.get();
+            self.settle(&answer);
+        }
+    }
+}
+
+#[test]
+fn with_a_registry_every_history_ends_equal_and_stays_so() {
+    let (mut repairs, mut late_doubts, mut histories) = (0_u32, 0_u32, 0_u32);
+    for_each_seed(2, |seed| {
+        let mut random = Random::new(seed ^ 0x00AD_17E5);
+        let mut hub = Hub::new(seed);
+        let mut replica = Replica { document: None, delivered: Vec::new(), repairs: 0 };
+        let mut told = Vec::new();
+        for round in 0..random.between(1, 4) {
+            let before = hub.events.len();
+            hub.live(random.between(0, 8) as usize, true);
+            let mut events = hub.events[before..].to_vec();
+            if random.chance(20) {
+                events = coalesced(&mut random, events);
+            }
+            if random.chance(40) {
+                events = lossy(&mut random, events);
+            }
+            let order = Order::ALL[((seed + round as u64) % 4) as usize];
+            for event in deliver(&mut random, &events, order) {
+                replica.receive(&event);
+                if random.chance(15) {
+                    replica.repair_where_in_doubt(&mut hub);
+                }
+            }
+            told.extend(events);
+            if random.chance(15) {
+                hub.fail_over();
+            }
+            if random.chance(20) {
+                replica.audit(&mut hub);
+            }
+        }
+        replica.audit(&mut hub);
+        let check = |replica: &Replica, hub: &Hub, when: &str| {
+            assert!(
+                equal(replica.document.as_ref(), hub.twin.as_ref()),
+                "different {when}:\n{}",
+                story(replica.document.as_ref(), hub, &replica.delivered)
+            );
+        };
+        check(&replica, &hub, "after the audit");
+        // A route delivers old events again, and the hub goes on. What lies within the tolerance of the clocks may
+        // raise a doubt; nothing may be wrong without one.
+        for event in deliver(&mut random, &told, Order::Interleaved) {
+            replica.receive(&event);
+            if !in_doubt(replica.document.as_ref()) {
+                check(&replica, &hub, "after a replay");
+            }
+        }
+        late_doubts += u32::from(in_doubt(replica.document.as_ref()));
+        replica.repair_where_in_doubt(&mut hub);
+        check(&replica, &hub, "after the last repair");
+        repairs += replica.repairs;
+        histories += 1;
+    });
+    if histories > 100 {
+        assert!(repairs > histories / 2, "faults were met: {repairs} repairs in {histories} histories");
+        assert!(late_doubts < histories / 4, "old events seldom cost a repair: {late_doubts} of {histories}");
+    }
+}
+
+#[test]
+fn a_twin_that_was_read_before_its_history_is_replayed_costs_no_repair() {
+    for_each_seed(4, |seed| {
+        let mut random = Random::new(seed ^ 0xBACF);
+        let mut hub = Hub::new(seed);
+        hub.live(random.between(1, 12) as usize, true);
+        hub.now += 100; // the backfill comes long after
+        let mut document = None;
+        let answer = hub.get();
+        decide(&mut document, &answer, NOW, &RULES);
+        for event in deliver(&mut random, &hub.events, Order::ALL[(seed % 4) as usize]) {
+            decide(&mut document, &event, NOW, &RULES);
+            if matches!(answer.change, Change::Snapshot { .. }) {
+                let delivered = std::slice::from_ref(&event);
+                assert!(!in_doubt(document.as_ref()), "{}", story(document.as_ref(), &hub, delivered));
+                assert!(equal(document.as_ref(), hub.twin.as_ref()));
+            }
+        }
+    });
+}
+
+/// A repair is three steps, and the world moves between them: it counts only if the document is what it was.
+#[test]
+fn an_answer_is_taken_only_over_the_document_that_was_read_before_it() {
+    for_each_seed(4, |seed| {
+        let mut random = Random::new(seed ^ 0x0DD5);
+        let mut hub = Hub::new(seed);
+        hub.live(random.between(1, 6) as usize, true);
+        let mut replica = Replica { document: None, delivered: Vec::new(), repairs: 0 };
+        let mut pending: Vec<TwinEvent> = deliver(&mut random, &hub.events, Order::Interleaved);
+        pending.reverse();
+        let mut told = hub.events.len();
+        for _ in 0..random.between(2, 12) {
+            let read = replica.document.clone();
+            if random.chance(50) {
+                hub.live(random.between(0, 3) as usize, true);
+                let mut more = deliver(&mut random, &hub.events[told..], Order::Interleaved);
+                told = hub.events.len();
+                more.reverse();
+                more.append(&mut pending);
+                pending = more;
+            }
+            let answer = hub.get();
+            for _ in 0..random.below(4) {
+                if let Some(event) = pending.pop() {
+                    replica.receive(&event);
+                }
+            }
+            if replica.document == read {
+                decide(&mut replica.document, &answer, NOW, &RULES);
+                replica.delivered.push(answer);
+            }
+        }
+        while let Some(event) = pending.pop() {
+            replica.receive(&event);
+        }
+        let silently_wrong =
+            !in_doubt(replica.document.as_ref()) && !equal(replica.document.as_ref(), hub.twin.as_ref());
+        assert!(!silently_wrong, "{}", story(replica.document.as_ref(), &hub, &replica.delivered));
+    });
+}
