@@ -10,6 +10,7 @@ mod registry;
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use futures::stream::BoxStream;
 
 use crate::domain::{
     document::Document,
@@ -74,6 +75,24 @@ pub enum TroubleKind {
     Unavailable,
 }
 
+/// The documents that a walk visits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// Of twins that are there, as far as is known: no tombstones.
+    Present,
+    /// In doubt, or of a device whose modules have not been looked after since its repair.
+    Doubtful,
+}
+
+/// A document that a walk has met.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scanned {
+    /// Its twin.
+    pub key: TwinKey,
+    /// When its content was decided on.
+    pub applied_at: Ticks,
+}
+
 /// The outcome of an operation together with what it cost.
 #[derive(Debug, Clone)]
 pub struct Charged<T> {
@@ -100,6 +119,9 @@ pub trait TwinStore: Send + Sync + 'static {
     async fn replace(&self, key: &TwinKey, document: &Document, etag: &ETag) -> Charged<Write>;
     /// The modules of a device that have a document of any state.
     async fn modules(&self, device: &TwinKey) -> Charged<Result<Vec<TwinKey>, Trouble>>;
+    /// Walks the documents of all hubs, page by page, in no particular order; each page with what it cost. What is
+    /// written meanwhile may or may not be among them. Ends after trouble.
+    fn scan(&self, which: Which) -> BoxStream<'_, Charged<Result<Vec<Scanned>, Trouble>>>;
 }
 
 /// An event that can never be applied, with all a person needs to judge it.

@@ -5,31 +5,37 @@
 //! ambiguous failure it re-sends writes, so a failed condition may be the answer to our own stored write (the
 //! state machine in [`crate::domain::upsert`] deals with that). Nothing is retried here.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{borrow::Cow, num::NonZeroU32, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use azure_core::{credentials::TokenCredential, http::StatusCode};
 use azure_data_cosmos::{
     AccountEndpoint, AccountReference, ContainerClient, CosmosClient, CosmosError, FeedScope, Query,
     RoutingStrategy,
+    feed::QueryPageIterator,
     options::{
-        BinaryEncodingOptions, EndToEndOperationLatencyPolicy, ItemWriteOptions, OperationOptions,
-        Precondition, Region, ThrottlingRetryOptions,
+        BinaryEncodingOptions, EndToEndOperationLatencyPolicy, ItemWriteOptions, MaxItemCountHint,
+        OperationOptions, Precondition, QueryOptions, Region, ThrottlingRetryOptions,
     },
 };
-use futures::TryStreamExt;
+use futures::{TryStreamExt, stream::BoxStream};
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::{
     domain::{
         document::{Document, ETag},
         id::{DocumentIdScheme, TwinKey},
+        ticks::Ticks,
     },
-    ports::{Charged, Read, Trouble, TroubleKind, TwinStore, Write},
+    ports::{Charged, Read, Scanned, Trouble, TroubleKind, TwinStore, Which, Write},
 };
 
 /// The partition key that every container of ours has.
 pub const PARTITION_KEY: &str = "/deviceId";
+
+/// Documents per page of a walk.
+const SCAN_PAGE: NonZeroU32 = NonZeroU32::new(1000).expect("1,000 is not 0");
 
 /// How to reach the container.
 #[derive(Debug, Clone)]
@@ -178,6 +184,34 @@ impl CosmosStore {
         self.id_scheme.document_id(key)
     }
 
+    /// The next page of a walk, and where it stands then.
+    async fn step(&self, walk: Walk, which: Which) -> Option<(Charged<Result<Vec<Scanned>, Trouble>>, Walk)> {
+        let mut pages = match walk {
+            Walk::End => return None,
+            Walk::At(pages) => pages,
+            Walk::Begin => {
+                let options = QueryOptions::default().with_max_item_count(MaxItemCountHint::Limit(SCAN_PAGE));
+                let everywhere = FeedScope::full_container();
+                let query = self.container.query_items(walk_query(which), everywhere, Some(options));
+                match self.limited("query_items", Box::pin(query)).await {
+                    Ok(feed) => Box::new(feed.into_pages()),
+                    Err(failure) => return Some((failed(&failure), Walk::End)),
+                }
+            }
+        };
+        match self.limited("query_items", Box::pin(pages.try_next())).await {
+            Ok(page) => {
+                let page = page?;
+                let request_units = page.headers().request_charge().map_or(0.0, |charge| charge.value());
+                let rows = page.into_items().into_iter();
+                let rows = rows.filter_map(|row| serde_json::from_value::<ScannedRow>(row).ok());
+                let outcome = Ok(rows.map(Scanned::from).collect());
+                Some((Charged { outcome, request_units }, Walk::At(pages)))
+            }
+            Err(failure) => Some((failed(&failure), Walk::End)),
+        }
+    }
+
     async fn limited<T>(
         &self,
         operation: &'static str,
@@ -251,6 +285,43 @@ fn one_line(error: &CosmosError) -> String {
     line.chars().take(300).collect()
 }
 
+/// A row of a walk. What has not these fields is no document of ours, and none of our business.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ScannedRow {
+    hub_name: String,
+    device_id: String,
+    module_id: Option<String>,
+    applied_at: Ticks,
+}
+
+impl From<ScannedRow> for Scanned {
+    fn from(row: ScannedRow) -> Self {
+        let ScannedRow { hub_name, device_id, module_id, applied_at } = row;
+        Self { key: TwinKey { hub: hub_name, device: device_id, module: module_id }, applied_at }
+    }
+}
+
+fn walk_query(which: Which) -> Query {
+    let condition = match which {
+        Which::Present => "c.sync.state IN ('live', 'partial')",
+        // Empty flags are not stored. A pending sweep after anything but a repair is the streams' business.
+        Which::Doubtful => {
+            "IS_DEFINED(c.sync.flags) OR c.sync.state = 'partial' OR (IS_DEFINED(c.sync.sweep) AND c.sync.op = 'snapshot')"
+        }
+    };
+    Query::from(format!(
+        "SELECT c.hubName, c.deviceId, c.moduleId, c.sync.appliedAt AS appliedAt FROM c WHERE {condition}"
+    ))
+}
+
+/// Where a walk stands.
+enum Walk {
+    Begin,
+    At(Box<QueryPageIterator<Value>>),
+    End,
+}
+
 #[async_trait]
 impl TwinStore for CosmosStore {
     async fn read(&self, key: &TwinKey) -> Charged<Read> {
@@ -321,6 +392,14 @@ impl TwinStore for CosmosStore {
             Err(failure) => Charged { request_units: failure.charge(), outcome: Err(failure.trouble()) },
         }
     }
+
+    fn scan(&self, which: Which) -> BoxStream<'_, Charged<Result<Vec<Scanned>, Trouble>>> {
+        Box::pin(futures::stream::unfold(Walk::Begin, move |walk| self.step(walk, which)))
+    }
+}
+
+fn failed<T>(failure: &Failure) -> Charged<Result<T, Trouble>> {
+    Charged { request_units: failure.charge(), outcome: Err(failure.trouble()) }
 }
 
 fn finish_write(result: Result<azure_data_cosmos::models::ItemResponse, Failure>) -> Charged<Write> {

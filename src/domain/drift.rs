@@ -217,7 +217,8 @@ mod tests {
 
     #[test]
     fn every_part_is_compared() {
-        let cases: [(Part, fn(&mut Value)); 6] = [
+        type Change = fn(&mut Value);
+        let cases: [(Part, Change); 6] = [
             (Part::Tags, |body| body["tags"]["b"] = json!(2)),
             (Part::Tags, |body| body["tags"] = json!(null)),
             (Part::Desired, |body| body["properties"]["desired"]["x"]["y"] = json!([1])),

@@ -16,7 +16,7 @@ use crate::{
     },
     ports::{Charged, Clock, Read, Trouble, TroubleKind, TwinStore, Write},
     telemetry::{
-        Metrics, ReadOutcome, WriteKind, WriteOutcome,
+        Metrics, Purpose, ReadOutcome, WriteKind, WriteOutcome,
         event::{ModulesQueried, ReadFinished, WriteFinished},
     },
 };
@@ -122,6 +122,7 @@ async fn bring_in<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<(), Trou
             Write::Unknown(trouble) => Some(trouble.message.as_str()),
         };
         WriteFinished {
+            purpose: Purpose::Live,
             twin: &work.key,
             kind,
             outcome: WriteOutcome::from(&outcome),
@@ -156,7 +157,7 @@ async fn sweep<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<Vec<TwinEve
     let Charged { outcome, request_units } = tools.store.modules(&work.key).await;
     work.request_units += request_units;
     let modules = outcome.as_ref().map(Vec::len);
-    ModulesQueried { twin: &work.key, modules, request_units }.emit(&tools.metrics);
+    ModulesQueried { purpose: Purpose::Live, twin: &work.key, modules, request_units }.emit(&tools.metrics);
     let modules = outcome?;
     work.upsert.swept();
     Ok(modules.into_iter().map(|module| follow(module, sweep)).collect())
@@ -182,7 +183,13 @@ async fn read_raw<T: Send>(tools: &Tools, work: &mut Work<T>, key: &TwinKey) -> 
         Read::Damaged(_, reason) => Some(reason.as_str()),
         Read::Unknown(trouble) => Some(trouble.message.as_str()),
     };
-    ReadFinished { twin: key, outcome: ReadOutcome::from(&outcome), request_units, message }
-        .emit(&tools.metrics);
+    ReadFinished {
+        purpose: Purpose::Live,
+        twin: key,
+        outcome: ReadOutcome::from(&outcome),
+        request_units,
+        message,
+    }
+    .emit(&tools.metrics);
     outcome
 }

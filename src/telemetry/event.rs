@@ -122,6 +122,8 @@ impl DeadLetterDelayed<'_> {
 /// An attempt to write a document came to an end.
 #[derive(Debug, Clone, Copy)]
 pub struct WriteFinished<'a> {
+    /// What for.
+    pub purpose: Purpose,
     /// The twin.
     pub twin: &'a TwinKey,
     /// How it was to be written.
@@ -140,7 +142,7 @@ impl WriteFinished<'_> {
     /// TRACE when written, WARN when rejected, else DEBUG: what passes is tried again.
     pub fn emit(&self, metrics: &Metrics) {
         metrics.write_finished(self.kind, self.outcome);
-        metrics.request_units_spent(Purpose::Live, self.request_units);
+        metrics.request_units_spent(self.purpose, self.request_units);
         let (kind, outcome) = (self.kind.label(), self.outcome.label());
         match self.outcome {
             WriteOutcome::Written => {
@@ -161,6 +163,8 @@ impl WriteFinished<'_> {
 /// An attempt to read a document came to an end.
 #[derive(Debug, Clone, Copy)]
 pub struct ReadFinished<'a> {
+    /// What for.
+    pub purpose: Purpose,
     /// The twin.
     pub twin: &'a TwinKey,
     /// What became of it.
@@ -175,7 +179,7 @@ impl ReadFinished<'_> {
     /// TRACE, or DEBUG without an answer.
     pub fn emit(&self, metrics: &Metrics) {
         metrics.read_finished(self.outcome);
-        metrics.request_units_spent(Purpose::Live, self.request_units);
+        metrics.request_units_spent(self.purpose, self.request_units);
         match self.outcome {
             ReadOutcome::Present | ReadOutcome::Absent => {
                 tracing::trace!(twin = %self.twin, outcome = self.outcome.label(), "document read");
@@ -274,6 +278,8 @@ impl CheckpointDelayed<'_> {
 /// A query for the modules of a device came back.
 #[derive(Debug, Clone, Copy)]
 pub struct ModulesQueried<'a> {
+    /// What for.
+    pub purpose: Purpose,
     /// The device.
     pub twin: &'a TwinKey,
     /// Its modules, or what the store said instead.
@@ -285,7 +291,7 @@ pub struct ModulesQueried<'a> {
 impl ModulesQueried<'_> {
     /// DEBUG.
     pub fn emit(&self, metrics: &Metrics) {
-        metrics.request_units_spent(Purpose::Live, self.request_units);
+        metrics.request_units_spent(self.purpose, self.request_units);
         match self.modules {
             Ok(modules) => {
                 metrics.modules_queried(ReadOutcome::Present);
@@ -495,9 +501,16 @@ mod tests {
             }
             EventIgnored { partition: &partition, sequence_number, reason: "telemetry" }
                 .emit(&metrics, &stream);
-            ReadFinished { twin: &twin, outcome: ReadOutcome::Absent, request_units: 1.0, message: None }
-                .emit(&metrics);
+            ReadFinished {
+                purpose: Purpose::Live,
+                twin: &twin,
+                outcome: ReadOutcome::Absent,
+                request_units: 1.0,
+                message: None,
+            }
+            .emit(&metrics);
             WriteFinished {
+                purpose: Purpose::Live,
                 twin: &twin,
                 kind: WriteKind::Create,
                 outcome: WriteOutcome::Written,

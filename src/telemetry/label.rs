@@ -141,16 +141,6 @@ labels! {
     }
 }
 
-impl From<quota::Purpose> for Purpose {
-    fn from(purpose: quota::Purpose) -> Self {
-        match purpose {
-            quota::Purpose::Repair => Self::Repair,
-            quota::Purpose::Backfill => Self::Backfill,
-            quota::Purpose::Audit => Self::Audit,
-        }
-    }
-}
-
 impl From<decide::Decision> for Decision {
     fn from(decision: decide::Decision) -> Self {
         match decision {
@@ -161,6 +151,16 @@ impl From<decide::Decision> for Decision {
             decide::Decision::Stale => Self::Stale,
             decide::Decision::Regression => Self::Regression,
             decide::Decision::Suspect => Self::Suspect,
+        }
+    }
+}
+
+impl From<quota::Purpose> for Purpose {
+    fn from(purpose: quota::Purpose) -> Self {
+        match purpose {
+            quota::Purpose::Repair => Self::Repair,
+            quota::Purpose::Backfill => Self::Backfill,
+            quota::Purpose::Audit => Self::Audit,
         }
     }
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures::stream::BoxStream;
 use serde_json::json;
 
 use super::*;
@@ -16,7 +17,7 @@ use crate::{
         event::{Change, Sections, TwinVersion},
         id::{DocumentIdScheme, PartitionId, Position, SequenceNumber},
     },
-    ports::{Charged, DeadLetterError, Read, SystemClock, Trouble, Write},
+    ports::{Charged, DeadLetterError, Read, Scanned, SystemClock, Trouble, Which, Write},
 };
 
 /// What happens to the next operation.
@@ -120,6 +121,18 @@ impl TwinStore for MemoryStore {
             Some(_) => Err(trouble(TroubleKind::Unavailable)),
             None => Ok(modules),
         })
+    }
+
+    fn scan(&self, which: Which) -> BoxStream<'_, Charged<Result<Vec<Scanned>, Trouble>>> {
+        let documents = self.documents.lock().unwrap();
+        let wanted = documents.values().map(|(document, _)| document).filter(|document| match which {
+            Which::Present => document.twin().is_some(),
+            Which::Doubtful => document.in_doubt(),
+        });
+        let scanned =
+            |document: &Document| Scanned { key: document.key.clone(), applied_at: document.applied_at };
+        let page = wanted.map(scanned).collect();
+        Box::pin(futures::stream::iter([charged(Ok(page))]))
     }
 }
 
