@@ -3,6 +3,7 @@
 //! What was stored outlives [`Azurite::stop`] and [`Azurite::restart`], as an outage of the service would leave it; it
 //! is gone with the value itself. The child ends with this process, whatever becomes of it: its standard input closes.
 
+mod authority;
 mod sas;
 
 use std::{
@@ -73,12 +74,23 @@ pub enum Error {
     },
 }
 
+/// How clients reach it, and prove who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Plain http, with signatures.
+    Signatures,
+    /// https, where tokens of Entra ID are taken as well: Azurite looks at what they say, and not at their signature. The
+    /// certificate is of an authority of this run, see [`Azurite::authority`].
+    Tokens,
+}
+
 /// A storage account with blobs. Dropping it kills the process and deletes what was stored.
 #[derive(Debug)]
 pub struct Azurite {
     script: PathBuf,
     address: SocketAddr,
     data: TempDir,
+    certificates: Option<(TempDir, authority::Files)>,
     process: Mutex<Option<Child>>,
 }
 
@@ -89,16 +101,40 @@ impl Azurite {
     /// # Errors
     /// Node.js or npm are missing, the installation fails, or the address is taken.
     pub async fn start(listen: SocketAddr) -> Result<Self, Error> {
+        Self::start_with(listen, Access::Signatures).await
+    }
+
+    /// The same for clients of another kind.
+    ///
+    /// # Errors
+    /// As there, or no certificate can be made.
+    pub async fn start_with(listen: SocketAddr, access: Access) -> Result<Self, Error> {
         let installed = PACKAGE.provision(&npm::default_directory()).await?;
         let data = tempfile::Builder::new().prefix("devkit-azurite-").tempdir().map_err(Error::Data)?;
         let script = installed.join("run.cjs");
-        let (process, address) = spawn(&script, listen, &data).await?;
-        Ok(Self { script, address, data, process: Mutex::new(Some(process)) })
+        let certificates = match access {
+            Access::Signatures => None,
+            Access::Tokens => {
+                let folder = tempfile::Builder::new().prefix("devkit-authority-").tempdir();
+                let folder = folder.map_err(Error::Data)?;
+                let files = authority::make(folder.path()).map_err(Error::Data)?;
+                Some((folder, files))
+            }
+        };
+        let files = certificates.as_ref().map(|(_, files)| files);
+        let (process, address) = spawn(&script, listen, &data, files).await?;
+        Ok(Self { script, address, data, certificates, process: Mutex::new(Some(process)) })
     }
 
-    /// The account's URL, without a slash at its end: `http://host:port/account`.
+    /// The account's URL, without a slash at its end: `http://host:port/account`, or https.
     pub fn endpoint(&self) -> String {
-        format!("http://{}/{}", self.address, sas::ACCOUNT)
+        let scheme = if self.certificates.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}/{}", self.address, sas::ACCOUNT)
+    }
+
+    /// The certificate that a client has to trust, where it speaks https. `SSL_CERT_FILE` may name it.
+    pub fn authority(&self) -> Option<&Path> {
+        self.certificates.as_ref().map(|(_, files)| files.authority.as_path())
     }
 
     /// A container's URL with a signature of the whole account, which allows everything, creating the container
@@ -136,7 +172,8 @@ impl Azurite {
     /// It does not end, or cannot be started again.
     pub async fn restart(&self) -> Result<(), Error> {
         self.stop().await?;
-        let (process, _) = spawn(&self.script, self.address, &self.data).await?;
+        let files = self.certificates.as_ref().map(|(_, files)| files);
+        let (process, _) = spawn(&self.script, self.address, &self.data, files).await?;
         *self.process.lock().await = Some(process);
         Ok(())
     }
@@ -167,9 +204,18 @@ impl Azurite {
 }
 
 /// Starts the process and waits until it says where it listens.
-async fn spawn(script: &Path, listen: SocketAddr, data: &TempDir) -> Result<(Child, SocketAddr), Error> {
-    let mut process = Command::new("node")
-        .arg(script)
+async fn spawn(
+    script: &Path,
+    listen: SocketAddr,
+    data: &TempDir,
+    certificates: Option<&authority::Files>,
+) -> Result<(Child, SocketAddr), Error> {
+    let mut command = Command::new("node");
+    command.arg(script);
+    if let Some(files) = certificates {
+        command.args(["--oauth", "basic", "--cert"]).arg(&files.certificate).arg("--key").arg(&files.key);
+    }
+    let mut process = command
         .args(["--blobHost", &listen.ip().to_string(), "--blobPort", &listen.port().to_string()])
         .arg("--location")
         .arg(data.path())
@@ -189,7 +235,7 @@ async fn spawn(script: &Path, listen: SocketAddr, data: &TempDir) -> Result<(Chi
     let listening = async {
         while let Some(line) = lines.next_line().await.map_err(read)? {
             let url = line.split_once(LISTENING).map(|(_, url)| url.trim());
-            let address = url.and_then(|url| url.strip_prefix("http://")).map(str::parse);
+            let address = url.and_then(|url| url.split_once("://")).map(|(_, address)| address.parse());
             if let Some(Ok(address)) = address {
                 return Ok(address);
             }

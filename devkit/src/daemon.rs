@@ -2,6 +2,7 @@
 //! process, signals, its health and its metrics. Knows the binary's outside, none of its code.
 
 use std::{
+    ffi::OsString,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -53,6 +54,7 @@ pub struct Setup {
     program: PathBuf,
     directory: PathBuf,
     port: u16,
+    variables: Vec<(String, OsString)>,
 }
 
 impl Setup {
@@ -68,7 +70,14 @@ impl Setup {
         };
         write("twinsync.toml", &configuration(endpoints, directory, port))?;
         write("more.toml", more)?;
-        Ok(Self { program: program.to_owned(), directory: directory.to_owned(), port })
+        Ok(Self { program: program.to_owned(), directory: directory.to_owned(), port, variables: Vec::new() })
+    }
+
+    /// With a variable of the environment.
+    #[must_use]
+    pub fn with_variable(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.variables.push((name.to_owned(), value.into()));
+        self
     }
 
     /// The command that runs the daemon, for tests that expect it to end by itself.
@@ -82,6 +91,7 @@ impl Setup {
             .arg(self.directory.join("more.toml"))
             // The SDK asks Azure's metadata service at its first start; there is none here to answer.
             .env("COSMOS_DISABLE_IMDS", "1")
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .kill_on_drop(true);
         command

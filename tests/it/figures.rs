@@ -43,7 +43,7 @@ impl Figures {
         recovery
     }
 
-    #[expect(clippy::print_stdout, reason = "figures are for who asks for them with --nocapture")]
+    #[expect(clippy::print_stdout, reason = "figures are what the reader of a test run asked for")]
     fn print(&self, world: &World, report: &Report, recovery: Duration) {
         let appended = world.appended();
         let delivered = world.stack.broker().faults().counters().delivered;

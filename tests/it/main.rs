@@ -5,6 +5,7 @@
 mod bad_input;
 mod blob;
 mod blob_restart;
+mod blob_token;
 mod checkpoint;
 mod command_line;
 mod dead_letter_blobs;

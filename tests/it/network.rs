@@ -32,10 +32,12 @@ async fn a_broker_that_restarts_is_met_again_where_it_was_left() {
     let mut figures = Figures::of("broker restarts under load, logs kept");
     until(&mut daemon, "it works", |sample| sample.count("twinsync_events_total", "") > 300).await;
     broker.go_down().await;
+    let down = std::time::Instant::now();
+    tokio::net::TcpStream::connect(broker.address()).await.expect_err("connections are refused");
     while broker.faults().counters().open_connections > 0 {
+        assert!(down.elapsed() < AWAY, "all die at once");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    tokio::net::TcpStream::connect(broker.address()).await.expect_err("connections are refused");
     tokio::time::sleep(AWAY).await; // an outage has a length
     assert!(world.appended() > appended, "events came in meanwhile");
     broker.come_back().await.expect("on the same port");
