@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use devkit::cosmos::{Fault, Faults, Operations};
+use devkit::{
+    cosmos::{Fault, Faults, Operations},
+    daemon::Daemon,
+    fleet::{Pace, Plan},
+};
 use serde_json::json;
 
 use crate::{
@@ -32,7 +36,7 @@ async fn throttling_errors_and_lost_replies_change_nothing() {
         writes("throttled") + writes("unavailable") + writes("conflict")
     };
     let fleet = world.stack.fleet();
-    fleet.start(plan(40, 1_500, 31), devkit::fleet::Pace::Backlog).expect("the fleet starts");
+    fleet.start(plan(40, 1_500, 31), Pace::Backlog).expect("the fleet starts");
     loop {
         fleet.phase_end().await;
         let faults = world.stack.cosmos().faults();
@@ -59,7 +63,6 @@ async fn an_outage_of_the_store_shows_in_readiness_and_passes() {
     let mut daemon = world.start().await;
     world.apply(create("pump"));
     world.equal().await;
-    let mut figures = Figures::of("Cosmos DB answers 503 to everything");
     world.cosmos_is_away(true);
     for step in 0..20 {
         world.apply(report("pump", json!({"step": step})));
@@ -75,10 +78,41 @@ async fn an_outage_of_the_store_shows_in_readiness_and_passes() {
     let (status, _) = daemon.get("/livez").await.expect("answers");
     assert_eq!(status, 200, "a restart would not help");
     world.cosmos_is_away(false);
-    figures.over();
-    figures.equal(&world).await;
+    world.equal().await;
     daemon.ready().await.expect("ready again");
     daemon.stop().await.expect("exit code 0");
+}
+
+/// One fault of the broker under a load of its own: events flow, the fault strikes, connections are rebuilt, and
+/// everything is equal again. `least` rebuilds have to come of it.
+async fn strikes(
+    world: &World,
+    daemon: &mut Daemon,
+    seed: u64,
+    fault: &str,
+    least: u64,
+    strike: impl AsyncFnOnce(),
+) {
+    let count =
+        async |daemon: &mut Daemon, name: &str| daemon.sample().await.expect("metrics").count(name, "");
+    let rebuilds = count(daemon, "twinsync_partition_rebuilds_total").await;
+    let handled = count(daemon, "twinsync_events_total").await;
+    let load = Plan { phases: 1, prefix: format!("load-{seed}-"), ..plan(20, 600, seed) };
+    world.stack.fleet().start(load, Pace::Rate(800.0)).expect("the fleet starts");
+    until(daemon, "events flow", |sample| sample.count("twinsync_events_total", "") > handled + 50).await;
+    let mut figures = Figures::of(fault);
+    strike().await;
+    until(daemon, "rebuilt", |sample| {
+        sample.count("twinsync_partition_rebuilds_total", "") >= rebuilds + least
+    })
+    .await;
+    figures.injected(format!(
+        "{} rebuilds",
+        count(daemon, "twinsync_partition_rebuilds_total").await - rebuilds
+    ));
+    figures.over();
+    world.stack.fleet().phase_end().await;
+    figures.equal(world).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,56 +120,37 @@ async fn connections_that_drop_and_links_that_close_are_rebuilt_where_they_stood
     let world = World::new().await;
     let mut daemon = world.start().await;
     world.replays(32);
-    let fleet = world.stack.fleet();
-    fleet.start(plan(40, 3_000, 32), devkit::fleet::Pace::Rate(1_500.0)).expect("the fleet starts");
     let faults = world.stack.broker().faults();
     let twins = world.stack.endpoints().twin_changes_hub.clone();
-    let mut figures =
-        Figures::of("dropped connections, closed links, refused tokens and connections under load");
-    let rebuilt = |rounds: u64| {
-        move |sample: &devkit::metrics::Sample| {
-            sample.count("twinsync_partition_rebuilds_total", "") >= rounds
-        }
-    };
-    faults.drop_connections();
-    until(&mut daemon, "rebuilt after drops", rebuilt(4)).await;
-    for partition in 0..2 {
-        for condition in [None, Some("amqp:link:detach-forced"), Some("amqp:link:stolen")] {
-            // The link has to be there again before it can be closed.
+    // The link has to be there before it can be closed.
+    let close = async |condition: Option<&str>| {
+        for partition in 0..2 {
             while faults.close_receivers(&twins, partition, condition).expect("exists") == 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }
-    }
-    until(&mut daemon, "rebuilt after closed links", rebuilt(10)).await;
-    // The credential is refused for a while.
-    faults.refuse_tokens(3);
-    faults.drop_connections();
-    until(&mut daemon, "rebuilt after refused tokens", rebuilt(14)).await;
-    faults.close_token_links(2);
-    faults.refuse_connections(Duration::from_millis(700));
-    faults.drop_connections();
-    until(&mut daemon, "rebuilt after refusals", rebuilt(18)).await;
-    // Every token is refused for a while: the clients come back with growing waits, and no storm.
-    let before = faults.counters().put_tokens;
-    let so_far = daemon.sample().await.expect("metrics").count("twinsync_partition_rebuilds_total", "");
-    let refusal = Duration::from_secs(2);
-    faults.refuse_tokens_for(refusal);
-    faults.drop_connections();
-    until(&mut daemon, "rebuilt while tokens are refused", rebuilt(so_far + 4)).await;
-    tokio::time::sleep(refusal).await; // an outage has a length
-    let tokens = faults.counters().put_tokens - before;
-    assert!(tokens < 60, "{tokens} put-tokens of 6 clients");
-    figures.injected(format!("4 x all connections, 6 links, {tokens} put-tokens in {refusal:?} of refusal"));
-    figures.over();
-    loop {
-        fleet.phase_end().await;
-        world.equal().await;
-        if fleet.start_next_phase().is_err() {
-            break;
-        }
-    }
-    figures.equal(&world).await;
+    };
+    strikes(&world, &mut daemon, 40, "all connections drop", 4, async || faults.drop_connections()).await;
+    strikes(&world, &mut daemon, 41, "links closed without an error", 2, async || close(None).await).await;
+    let forced = Some("amqp:link:detach-forced");
+    strikes(&world, &mut daemon, 42, "links closed, detach-forced", 2, async || close(forced).await).await;
+    let stolen = Some("amqp:link:stolen");
+    strikes(&world, &mut daemon, 43, "links closed, stolen", 2, async || close(stolen).await).await;
+    let refused = async || {
+        faults.refuse_tokens(3);
+        faults.drop_connections();
+    };
+    strikes(&world, &mut daemon, 44, "tokens refused at the reconnect", 7, refused).await;
+    let no_cbs = async || {
+        faults.close_token_links(2);
+        faults.drop_connections();
+    };
+    strikes(&world, &mut daemon, 45, "$cbs link closed during the attach", 6, no_cbs).await;
+    let away = async || {
+        faults.refuse_connections(Duration::from_millis(700));
+        faults.drop_connections();
+    };
+    strikes(&world, &mut daemon, 46, "connections dropped, and refused for 0.7 s", 4, away).await;
     assert!(world.files("dead-letters").is_empty());
     daemon.stop().await.expect("exit code 0");
 }
@@ -164,7 +179,6 @@ async fn a_partition_that_is_silent_although_events_wait_gets_a_new_connection()
     for partition in 0..2 {
         faults.stall(&twins, partition).expect("exists");
     }
-    let mut figures = Figures::of("deliveries of both partitions held back");
     world.apply(report("pump", json!({"while": "silent"})));
     until(&mut daemon, "noticed", |sample| {
         sample.count("twinsync_partition_rebuilds_total", "reason=\"stalled\"") >= 1
@@ -173,9 +187,7 @@ async fn a_partition_that_is_silent_although_events_wait_gets_a_new_connection()
     for partition in 0..2 {
         faults.release(&twins, partition).expect("exists");
     }
-    figures.injected(2);
-    figures.over();
-    figures.equal(&world).await;
+    world.equal().await;
     let rebuilds = daemon.sample().await.expect("metrics").count("twinsync_partition_rebuilds_total", "");
     // Three partitions are idle: silence alone is no reason.
     let idle = daemon.sample().await.expect("metrics");
