@@ -2,6 +2,7 @@
 //! about twins.
 
 pub mod blob;
+pub mod bookmarks;
 pub mod checkpoints;
 pub mod cosmos;
 pub mod credential;

@@ -7,20 +7,26 @@
 //! completed, so it is replayed; a second signal exits at once, which costs the same.
 
 pub mod letters;
+pub mod registry;
 
 use std::{sync::Arc, time::Duration};
 
 use azure_core::credentials::TokenCredential;
 use azure_messaging_eventhubs::CheckpointStore;
-use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     adapters::{
-        checkpoints,
+        bookmarks, checkpoints,
         cosmos::{self, CosmosStore},
         credential, dead_letters,
         eventhubs::{self, EventHub},
+        iothub,
     },
     config::{self, Settings},
     domain::{
@@ -29,11 +35,17 @@ use crate::{
         retry::Backoff,
     },
     http,
-    ports::{DeadLetters, EventSource, SystemClock, TwinStore},
+    ports::{BookmarkError, Bookmarks, DeadLetters, EventSource, SystemClock, TwinStore},
     runtime::{
         in_flight::InFlight,
         lease,
+        metered::Metered,
+        reconcile::{
+            doubts::Doubts,
+            judge::{DocumentCache, document_cache},
+        },
         router::{self, Panicked, Router},
+        spending::Spending,
         start::{self, StartError},
         stream::{self, Stream},
     },
@@ -66,6 +78,15 @@ pub enum Error {
     /// The address for health and metrics is taken.
     #[error(transparent)]
     Http(#[from] http::Error),
+    /// An IoT hub cannot be asked.
+    #[error(transparent)]
+    IotHub(#[from] iothub::Error),
+    /// Notes of long walks cannot be used.
+    #[error(transparent)]
+    Bookmarks(#[from] BookmarkError),
+    /// The documents cannot be looked through.
+    #[error("cannot look for documents in the container: {0}")]
+    Scan(String),
     /// Metrics cannot be set up.
     #[error("cannot set up metrics: {0}")]
     Metrics(String),
@@ -90,15 +111,23 @@ pub struct Outside {
     pub checkpoints: Arc<dyn CheckpointStore>,
     /// Where events go that can never be applied.
     pub dead_letters: Arc<dyn DeadLetters>,
+    /// The IoT hubs themselves, where they may be asked.
+    pub registries: Vec<Arc<Metered>>,
+    /// Where long walks keep their notes.
+    pub bookmarks: Arc<dyn Bookmarks>,
 }
 
 impl Outside {
     /// Connects to everything that `settings` name.
-    async fn connect(settings: &Settings) -> Result<Self, Error> {
+    async fn connect(settings: &Settings, metrics: &Metrics) -> Result<Self, Error> {
         let credential = credential::connect(&settings.credential.identity)?;
         let store = connect_store(settings, Arc::clone(&credential)).await?;
         let checkpoints = checkpoints::open(&settings.checkpoint.store, &credential).await?;
         let dead_letters = dead_letters::open(&settings.dead_letters, &credential).await?.letters;
+        let registries = registry::registries(settings, &credential, metrics)?;
+        let bookmarks = bookmarks::open(&settings.checkpoint.store, &credential)
+            .await
+            .map_err(checkpoints::Error::from)?;
         let source = |hub: &str| -> Arc<dyn EventSource> {
             Arc::new(EventHub::new(eventhubs_options(settings, hub), Arc::clone(&credential)))
         };
@@ -107,6 +136,8 @@ impl Outside {
             store: Arc::new(store),
             checkpoints,
             dead_letters,
+            registries,
+            bookmarks,
         })
     }
 }
@@ -150,7 +181,11 @@ fn eventhubs_options(settings: &Settings, hub: &str) -> eventhubs::Options {
     }
 }
 
-fn stream_options(settings: &Settings) -> stream::Options {
+fn stream_options(
+    settings: &Settings,
+    leads: Option<watch::Sender<bool>>,
+    audit_wanted: &watch::Sender<()>,
+) -> stream::Options {
     stream::Options {
         start: start::Options {
             namespace: settings.eventhubs.namespace.clone(),
@@ -164,6 +199,10 @@ fn stream_options(settings: &Settings) -> stream::Options {
                 config::OnInvalid::Earliest | config::OnInvalid::EarliestAndAudit => {
                     start::OnInvalid::Earliest
                 }
+            },
+            audit_wanted: match settings.checkpoint.on_invalid {
+                config::OnInvalid::Stop | config::OnInvalid::Earliest => None,
+                config::OnInvalid::EarliestAndAudit => Some(audit_wanted.clone()),
             },
         },
         sharing: match settings.checkpoint.store {
@@ -179,6 +218,7 @@ fn stream_options(settings: &Settings) -> stream::Options {
         commit_interval: settings.checkpoint.interval,
         lag_interval: LAG_INTERVAL.min(settings.eventhubs.stall_timeout / 2),
         stall_limit: settings.eventhubs.stall_timeout,
+        leads,
     }
 }
 
@@ -188,22 +228,38 @@ fn owner() -> String {
     format!("{host}-{:016x}", rand::random::<u64>())
 }
 
-fn router_options(settings: &Settings) -> router::Options {
+fn rules(settings: &Settings) -> Rules {
     let seconds = settings.document.tombstone_ttl.as_secs();
+    Rules {
+        id_scheme: settings.document.id,
+        tombstone_ttl_seconds: u32::try_from(seconds).unwrap_or(u32::MAX),
+        clock_tolerance: CLOCK_TOLERANCE,
+    }
+}
+
+/// What the streams and the background work share about the store.
+#[derive(Clone)]
+struct Shared {
+    cache: DocumentCache,
+    spending: Spending,
+}
+
+impl Shared {
+    fn new(settings: &Settings) -> Self {
+        let cap = settings.cosmos.max_request_units_per_second.map(|units| units.get().into());
+        Self { cache: document_cache(settings.cache.max_bytes as u64), spending: Spending::new(cap) }
+    }
+}
+
+fn router_options(settings: &Settings, shared: &Shared, doubts: Doubts) -> router::Options {
     router::Options {
-        rules: Rules {
-            id_scheme: settings.document.id,
-            tombstone_ttl_seconds: u32::try_from(seconds).unwrap_or(u32::MAX),
-            clock_tolerance: CLOCK_TOLERANCE,
-        },
+        rules: rules(settings),
         most_concurrency: settings.cosmos.concurrency_max.get() as usize,
-        request_units_per_second: settings
-            .cosmos
-            .max_request_units_per_second
-            .map(|units| units.get().into()),
+        spending: shared.spending.clone(),
+        doubts,
         linger: settings.router.linger,
         max_batch: settings.router.max_events_per_write.get() as usize,
-        cache_bytes: settings.cache.max_bytes as u64,
+        cache: shared.cache.clone(),
         backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(30)),
     }
 }
@@ -227,7 +283,7 @@ pub async fn run(settings: &Settings) -> Result<(), Error> {
     let outcome = tokio::select! {
         biased;
         () = stop.cancelled() => Ok(()),
-        outside = Box::pin(Outside::connect(settings)) => match outside {
+        outside = Box::pin(Outside::connect(settings, &metrics)) => match outside {
             Ok(outside) => Box::pin(consume(settings, outside, stop.clone(), &board, &metrics)).await,
             Err(error) => Err(error),
         },
@@ -250,10 +306,20 @@ async fn consume(
     board: &Board,
     metrics: &Metrics,
 ) -> Result<(), Error> {
+    let shared = Shared::new(settings);
+    let (leads, led) = watch::channel(false);
+    let (audit_wanted, audit_asked) = watch::channel(());
+    // Before the streams, which would fill an empty container.
+    let background = tokio::select! {
+        biased;
+        () = stop.cancelled() => return Ok(()),
+        background = Box::pin(registry::prepare(settings, &outside, &shared, metrics)) => background?,
+    };
     let mut streams = Vec::new();
-    for source in outside.sources {
+    for (place, source) in outside.sources.into_iter().enumerate() {
         let checkpoints = Arc::clone(&outside.checkpoints);
-        let options = stream_options(settings);
+        let leads = (place == 0).then(|| leads.clone());
+        let options = stream_options(settings, leads, &audit_wanted);
         let prepare = Stream::prepare(source, checkpoints, options, board.clone(), metrics.clone());
         let prepared = tokio::select! {
             biased;
@@ -267,7 +333,7 @@ async fn consume(
         settings.router.max_in_flight_bytes,
     );
     let router = Router::new(
-        router_options(settings),
+        router_options(settings, &shared, background.doubts()),
         outside.store,
         outside.dead_letters,
         Arc::new(SystemClock),
@@ -279,6 +345,7 @@ async fn consume(
     let mut router = tokio::spawn(router.run(batches));
     let mut consumers = JoinSet::new();
     let (intake_stop, drained) = (stop.child_token(), CancellationToken::new());
+    let mut background = background.spawn(&led, &audit_asked, &intake_stop);
     for stream in streams {
         let run = stream.run(Arc::clone(&limits), intake.clone(), intake_stop.clone(), drained.clone());
         consumers.spawn(Box::pin(run));
@@ -299,6 +366,8 @@ async fn consume(
             outcome = Err(Panicked.into());
         }
         Some(ended) = consumers.join_next() => outcome = consumer_ended(ended),
+        // Its tasks end with the stop only; before, it is a panic.
+        Some(_) = background.join_next() => outcome = Err(Panicked.into()),
     }
     board.set_phase(Phase::Stopping);
     tracing::info!("stopping: no more intake, finishing what was received");
@@ -317,6 +386,7 @@ async fn consume(
             }
         }
     }
+    background.shutdown().await; // what it had under way is conditional, or done again
     // Leases were kept until here; they end with the last checkpoint.
     drained.cancel();
     while let Some(ended) = consumers.join_next().await {
@@ -334,7 +404,7 @@ fn consumer_ended(ended: Result<Result<(), stream::Error>, tokio::task::JoinErro
 }
 
 /// A token that the first SIGTERM or SIGINT cancels; the second ends the process.
-fn stop_on_signals() -> Result<CancellationToken, Error> {
+pub(crate) fn stop_on_signals() -> Result<CancellationToken, Error> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;

@@ -1,12 +1,17 @@
 //! The command line: parse, call one function, render the answer.
 //!
-//! Exit codes: 0 done; 1 the command failed, `demo` found a difference, or `deadletters` could not do everything that
-//! was asked; 2 usage or configuration.
+//! Exit codes: 0 done; 1 the command failed, `demo` or `audit` left a difference, or `deadletters` could not do everything
+//! that was asked; 2 usage or configuration.
 
+pub mod audit;
+pub mod backfill;
 pub mod deadletters;
 #[cfg(feature = "demo")]
 pub mod demo;
+mod output;
 pub mod print_config;
+mod reconcile;
+pub mod resync;
 pub mod run;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -29,6 +34,12 @@ enum Command {
     Run(Sources),
     /// Prints the effective configuration and where each value came from; secrets are redacted.
     PrintConfig(print_config::Arguments),
+    /// Brings in the twins that were there before the streams; resumes where it was stopped.
+    Backfill(backfill::Arguments),
+    /// Compares the documents with the IoT hubs' twins, and repairs them with --repair.
+    Audit(audit::Arguments),
+    /// Makes single twins right: a device, or all that match a condition.
+    Resync(resync::Arguments),
     /// Lists, shows, replays and discards events that could not be applied.
     Deadletters(deadletters::Arguments),
     /// Runs everything on an embedded local Azure and compares every document with the hub's twin.
@@ -86,6 +97,9 @@ pub async fn main(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Run(sources) => Box::pin(run::run(&sources)).await,
         Command::PrintConfig(arguments) => print_config::run(&arguments),
+        Command::Backfill(arguments) => Box::pin(backfill::run(&arguments)).await,
+        Command::Audit(arguments) => Box::pin(audit::run(&arguments)).await,
+        Command::Resync(arguments) => Box::pin(resync::run(&arguments)).await,
         Command::Deadletters(arguments) => Box::pin(deadletters::run(&arguments)).await,
         #[cfg(feature = "demo")]
         Command::Demo(arguments) => Box::pin(demo::run(&arguments)).await,

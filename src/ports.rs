@@ -5,6 +5,7 @@
 //! twins.
 
 mod archive;
+mod bookmark;
 mod registry;
 
 use std::{sync::Arc, time::Duration};
@@ -24,6 +25,7 @@ pub use self::archive::{
     ArchiveError, DeadLetterArchive, LetterName, LetterVersion, ReadLetter, Removed, StoredLetter,
     partition_order,
 };
+pub use self::bookmark::{BookmarkError, Bookmarks};
 pub use self::registry::{Call, Continuation, Got, Page, QueryError, TwinRegistry};
 pub use crate::domain::document::ETag;
 

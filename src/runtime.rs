@@ -16,11 +16,15 @@ pub mod committer;
 pub mod in_flight;
 pub mod lag;
 pub mod lease;
+#[cfg(test)]
+mod memory_store;
 pub mod metered;
 pub mod partition;
 pub mod quota;
+pub mod reconcile;
 pub mod replay;
 pub mod router;
+pub mod spending;
 pub mod start;
 pub mod stream;
 pub mod worker;

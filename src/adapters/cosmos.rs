@@ -338,7 +338,9 @@ impl TwinStore for CosmosStore {
         let request_units = response.headers().request_charge().map_or(0.0, |charge| charge.value());
         let etag = response.headers().etag().map(|etag| ETag(etag.to_string()));
         let outcome = match (etag, response.into_model::<Document>()) {
-            (Some(etag), Ok(document)) if document.key == *key => Read::Present(Arc::new(document), etag),
+            (Some(etag), Ok(document)) if document.key.is_same_twin(key) => {
+                Read::Present(Arc::new(document), etag)
+            }
             (Some(etag), Ok(_)) => Read::Damaged(etag, "its ids are another twin's".into()),
             (Some(etag), Err(error)) => Read::Damaged(etag, one_line(&error)),
             (None, _) => Read::Unknown(Trouble {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Error, connect_store, router_options};
+use super::{Error, Shared, connect_store, router_options, rules};
 use crate::{
     adapters::{
         credential,
@@ -12,6 +12,7 @@ use crate::{
     ports::SystemClock,
     runtime::{
         in_flight::InFlight,
+        reconcile::doubts::Doubts,
         replay::{Preview, Replay},
         router::Router,
     },
@@ -40,7 +41,7 @@ pub async fn replay(settings: &Settings, letters: &Store) -> Result<Replay, Erro
         settings.router.max_in_flight_bytes,
     );
     let router = Router::new(
-        router_options(settings),
+        router_options(settings, &Shared::new(settings), Doubts::nobodys()),
         Arc::new(store),
         Arc::clone(&letters.letters),
         Arc::new(SystemClock),
@@ -58,6 +59,6 @@ pub async fn replay(settings: &Settings, letters: &Store) -> Result<Replay, Erro
 pub async fn preview(settings: &Settings) -> Result<Preview, Error> {
     let credential = credential::connect(&settings.credential.identity)?;
     let store = Arc::new(connect_store(settings, credential).await?);
-    let rules = router_options(settings).rules;
+    let rules = rules(settings);
     Ok(Preview::new(store, Arc::new(SystemClock), rules, settings.document.max_event_size))
 }

@@ -12,7 +12,6 @@
 mod discard;
 mod filter;
 mod list;
-mod output;
 mod replay;
 mod row;
 mod show;

@@ -36,6 +36,13 @@ impl TwinKey {
         Self { module: None, ..self.clone() }
     }
 
+    /// Whether both name the same twin. Names of hubs are host names, and told apart without case; those of devices and
+    /// modules are not.
+    pub fn is_same_twin(&self, other: &Self) -> bool {
+        self.hub.eq_ignore_ascii_case(&other.hub)
+            && (&self.device, &self.module) == (&other.device, &other.module)
+    }
+
     /// Whether this is the twin of a module.
     pub fn is_module(&self) -> bool {
         self.module.is_some()
@@ -145,6 +152,20 @@ mod tests {
         assert_eq!(id(TwinKey::device("h", "a/b\\c?d#e%f|g")), "a%2Fb%5Cc%3Fd%23e%25f%7Cg");
         assert_eq!(id(TwinKey::device("h", "tab\there\u{85}")), "tab%09here%C2%85");
         assert_eq!(id(TwinKey::module("h", "d'1", "$edgeHub")), "d'1|$edgeHub");
+    }
+
+    #[test]
+    fn hubs_are_told_apart_without_case_and_devices_with_it() {
+        let key = TwinKey::module("Contoso", "Pump", "m");
+        assert!(key.is_same_twin(&TwinKey::module("contoso", "Pump", "m")));
+        for other in [
+            TwinKey::module("fabrikam", "Pump", "m"),
+            TwinKey::module("Contoso", "pump", "m"),
+            TwinKey::module("Contoso", "Pump", "M"),
+            TwinKey::device("Contoso", "Pump"),
+        ] {
+            assert!(!key.is_same_twin(&other), "{other}");
+        }
     }
 
     #[test]

@@ -16,6 +16,11 @@ impl Backoff {
         Self { first, longest, attempt: 0 }
     }
 
+    /// The same, after `attempts` waits.
+    pub const fn resumed(first: Duration, longest: Duration, attempts: u32) -> Self {
+        Self { first, longest, attempt: attempts }
+    }
+
     /// The next delay. `jitter` is uniform in 0..1; the service's own `hint` is the least that is waited.
     pub fn next(&mut self, jitter: f64, hint: Option<Duration>) -> Duration {
         let ceiling = self.first.saturating_mul(2_u32.saturating_pow(self.attempt)).min(self.longest);

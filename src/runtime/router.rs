@@ -23,19 +23,20 @@ use tokio_util::time::DelayQueue;
 use super::{
     in_flight::{Hold, InFlight},
     partition::Progress,
+    reconcile::{doubts::Doubts, judge::DocumentCache},
+    spending::Spending,
     worker::{self, Tools, Work, Worked},
 };
 use crate::{
     domain::{
         decide::{Decision, Rules},
-        document::{Document, ETag},
         event::TwinEvent,
         health::StoreState,
         id::TwinKey,
         lane::Lanes,
         message::Message,
         progress::Ticket,
-        retry::{Backoff, Budget, Concurrency},
+        retry::{Backoff, Concurrency},
         ticks::Ticks,
         upsert::{Fate, Upsert},
     },
@@ -59,20 +60,22 @@ pub const REJECTED_BY_STORE: &str = "rejected_by_store";
 pub const UNDECODABLE_AMQP: &str = "undecodable_amqp";
 
 /// How the router works.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Options {
     /// How decisions are made.
     pub rules: Rules,
     /// Most store operations at once; adapts below that.
     pub most_concurrency: usize,
-    /// Cap on request units per second.
-    pub request_units_per_second: Option<f64>,
+    /// Cap on request units, shared with whoever else spends them.
+    pub spending: Spending,
+    /// Where documents in doubt are made known.
+    pub doubts: Doubts,
     /// How long a lane waits to collect more before it is written.
     pub linger: Duration,
     /// Most events in one write.
     pub max_batch: usize,
-    /// Bytes of documents kept for the next write of their twin.
-    pub cache_bytes: u64,
+    /// Documents kept for the next write of their twin.
+    pub cache: DocumentCache,
     /// How trouble with the store, or with dead letters, is waited out.
     pub backoff: Backoff,
 }
@@ -174,14 +177,13 @@ pub struct Router {
     limits: Arc<InFlight>,
     started: Instant,
     lanes: Lanes<TwinKey, (TwinEvent, Item)>,
-    cache: moka::sync::Cache<TwinKey, (Arc<Document>, ETag)>,
+    cache: DocumentCache,
     workers: JoinSet<Worked<Item>>,
     letters: JoinSet<Box<Origin>>,
     parked: DelayQueue<Box<Work<Item>>>,
     groups: HashMap<GroupId, Group>,
     next_group: u64,
     concurrency: Concurrency,
-    budget: Option<Budget>,
     #[expect(clippy::vec_box, reason = "a work is moved between queue, task and timer as it is")]
     resumed: Vec<Box<Work<Item>>>,
     board: Board,
@@ -199,21 +201,14 @@ impl Router {
         board: Board,
         metrics: Metrics,
     ) -> Self {
-        let cache = moka::sync::Cache::builder()
-            .max_capacity(options.cache_bytes)
-            .weigher(|_: &TwinKey, (document, _): &(Arc<Document>, ETag)| {
-                u32::try_from(document.weight()).unwrap_or(u32::MAX)
-            })
-            .build();
         Self {
             lanes: Lanes::new(options.linger, options.max_batch),
             concurrency: Concurrency::new(options.most_concurrency),
-            budget: options.request_units_per_second.map(Budget::new),
             tools: Arc::new(Tools { store, clock, metrics }),
             dead_letters,
             limits,
             started: Instant::now(),
-            cache,
+            cache: options.cache.clone(),
             workers: JoinSet::new(),
             letters: JoinSet::new(),
             parked: DelayQueue::new(),
@@ -308,9 +303,8 @@ impl Router {
     fn start_lanes(&mut self) -> Option<Duration> {
         let now = self.now();
         while self.workers.len() < self.concurrency.limit() {
-            if let Some(wait) =
-                self.budget.as_mut().map(|budget| budget.wait(now)).filter(|wait| !wait.is_zero())
-            {
+            let wait = self.options.spending.wait();
+            if !wait.is_zero() {
                 return Some(wait);
             }
             let work = match self.resumed.pop() {
@@ -341,18 +335,21 @@ impl Router {
         let now = self.now();
         match worked {
             Worked::Finished { mut work, follow } => {
-                self.account(&mut work, now);
+                self.account(&mut work);
                 self.concurrency.success();
                 self.store_is(StoreState::Reachable);
                 self.finished(*work, follow, now);
             }
             Worked::Troubled { mut work, trouble } => {
-                self.account(&mut work, now);
+                self.account(&mut work);
                 // An unreachable store is answered like a throttling one: with less load.
                 self.concurrency.throttled(now);
                 let delay = work.backoff.next(rand::random(), trouble.retry_after);
-                if trouble.kind == TroubleKind::Unavailable {
-                    self.store_is(StoreState::Unreachable { reason: trouble.message });
+                match trouble.kind {
+                    TroubleKind::Throttled => self.options.spending.streams_are_throttled(),
+                    TroubleKind::Unavailable => {
+                        self.store_is(StoreState::Unreachable { reason: trouble.message });
+                    }
                 }
                 self.parked.insert(work, delay);
             }
@@ -369,11 +366,8 @@ impl Router {
         }
     }
 
-    fn account(&mut self, work: &mut Work<Item>, now: Duration) {
-        let request_units = std::mem::take(&mut work.request_units);
-        if let Some(budget) = &mut self.budget {
-            budget.spend(request_units, now);
-        }
+    fn account(&self, work: &mut Work<Item>) {
+        self.options.spending.spend(std::mem::take(&mut work.request_units));
     }
 
     fn finished(&mut self, work: Work<Item>, follow: Vec<TwinEvent>, now: Duration) {
@@ -386,7 +380,12 @@ impl Router {
             }
         }
         match stored {
-            Some(stored) => self.cache.insert(key.clone(), stored),
+            Some(stored) => {
+                if stored.0.in_doubt() {
+                    self.options.doubts.raise(&key);
+                }
+                self.cache.insert(key.clone(), stored);
+            }
             None => self.cache.invalidate(&key),
         }
         self.lanes.done(&key, items.len(), now);

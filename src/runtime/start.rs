@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use azure_messaging_eventhubs::CheckpointStore;
+use tokio::sync::watch;
 
 use crate::{
     domain::{
@@ -42,6 +43,8 @@ pub struct Options {
     pub fresh: Fresh,
     /// What to do with a checkpoint that does not fit.
     pub on_invalid: OnInvalid,
+    /// Who is told when one was given up: what was passed over can only be found by asking the hub.
+    pub audit_wanted: Option<watch::Sender<()>>,
 }
 
 /// Why a stream cannot be started. Each message says how to mend it.
@@ -149,6 +152,9 @@ pub fn begin(
         OnInvalid::Stop => Err(StartError::Invalid { partition: id.clone(), problem }),
         OnInvalid::Earliest => {
             CheckpointGivenUp { partition: id, problem: &problem }.emit();
+            if let Some(wanted) = &options.audit_wanted {
+                wanted.send_replace(());
+            }
             Ok((None, Start::Earliest))
         }
     }

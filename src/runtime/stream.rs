@@ -18,7 +18,7 @@ use std::{
 
 use azure_messaging_eventhubs::CheckpointStore;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
@@ -74,6 +74,8 @@ pub struct Options {
     pub lag_interval: Duration,
     /// How long waiting events may fail to arrive before the client is rebuilt.
     pub stall_limit: Duration,
+    /// Where it is told whether the first partition is ours: whose it is does what one replica has to do.
+    pub leads: Option<watch::Sender<bool>>,
 }
 
 /// Why a stream ended early.
@@ -165,6 +167,7 @@ impl Stream {
         drained: CancellationToken,
     ) -> Result<(), Error> {
         let Self { shared, partitions, prepared } = self;
+        let first = partitions.iter().min().cloned();
         let leases = match &shared.options.sharing {
             Sharing::Alone => None,
             Sharing::Leases(options) => Some(Leases::new(
@@ -191,6 +194,7 @@ impl Stream {
             owned: BTreeMap::new(),
             tasks: JoinSet::new(),
             terms: 0,
+            first,
         };
         for prepared in prepared {
             running.consume_prepared(prepared);
@@ -252,6 +256,8 @@ struct Running {
     owned: BTreeMap<String, Owned>,
     tasks: JoinSet<Ended>,
     terms: u64,
+    /// The partition whose owner leads.
+    first: Option<String>,
 }
 
 impl Running {
@@ -406,6 +412,14 @@ impl Running {
         let id =
             PartitionId { stream: self.shared.source.name().to_owned(), partition: partition.to_owned() };
         self.shared.board.remove_partition(&id);
+        self.tell_who_leads();
+    }
+
+    fn tell_who_leads(&self) {
+        if let Some(leads) = &self.shared.options.leads {
+            let ours = self.first.as_ref().is_some_and(|first| self.owned.contains_key(first));
+            leads.send_if_modified(|leads| std::mem::replace(leads, ours) != ours);
+        }
     }
 
     fn consume_prepared(&mut self, prepared: Prepared) {
@@ -414,6 +428,7 @@ impl Running {
         let (known, stop, term) = (Arc::clone(&owned.progress), owned.stop.clone(), owned.term);
         let Some(intake) = self.intake.clone() else { return };
         self.owned.insert(partition.clone(), owned);
+        self.tell_who_leads();
         self.tasks.spawn(async move {
             consume(shared, prepared, known, limits, intake, stop).await;
             (partition, term, Ok(()))
@@ -425,6 +440,7 @@ impl Running {
         let (known, stop, term) = (Arc::clone(&owned.progress), owned.stop.clone(), owned.term);
         let Some(intake) = self.intake.clone() else { return };
         self.owned.insert(partition.clone(), owned);
+        self.tell_who_leads();
         self.tasks.spawn(async move {
             let prepared = tokio::select! {
                 biased;

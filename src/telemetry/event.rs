@@ -2,7 +2,14 @@
 //!
 //! Construct one and call `emit`. "Dropped" would mean lost for ever and does not occur: a retry is not a drop.
 
+mod reconcile;
+
 use std::time::Duration;
+
+pub use self::reconcile::{
+    AuditFinished, BackfillFinished, BackfillStarted, DocumentRejected, NoteNotKept, QueryDelayed,
+    RepairDelayed, RepairScan, StillDifferent, TwinDelayed, TwinSettled, WalkFailed,
+};
 
 use super::{
     label::{Decision, Purpose, ReadOutcome, RegistryCall, RegistryOutcome, WriteKind, WriteOutcome},

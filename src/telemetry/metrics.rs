@@ -24,7 +24,7 @@ use super::{
     label::{Decision, Purpose, ReadOutcome, RegistryCall, RegistryOutcome, WriteKind, WriteOutcome},
     name::{self, Kind},
 };
-use crate::domain::id::PartitionId;
+use crate::domain::{id::PartitionId, ticks::Ticks};
 
 /// How often recorded latencies are moved into their buckets. Between two moves each sample takes 8 bytes.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -231,6 +231,43 @@ impl Metrics {
     /// Counts a checkpoint that could not be written.
     pub fn checkpoint_failed(&self, stream: &str) {
         self.count(name::CHECKPOINT_FAILURES, &[("stream", stream)]);
+    }
+
+    /// Counts a document that differed and says now what the hub says.
+    pub fn twin_settled(&self, purpose: Purpose, class: &'static str) {
+        self.count(name::TWINS_SETTLED, &[("purpose", purpose.label()), ("class", class)]);
+    }
+
+    /// Counts a twin that the store refuses.
+    pub fn twin_rejected(&self) {
+        self.count(name::TWINS_REJECTED, &[]);
+    }
+
+    /// Counts a twin that differed again right after its repair.
+    pub fn twin_still_different(&self) {
+        self.count(name::TWINS_STILL_DIFFERENT, &[]);
+    }
+
+    /// Sets how many twins wait for their repair.
+    pub fn set_repairs_waiting(&self, twins: usize) {
+        self.0.recorder.register_gauge(&key(name::REPAIRS_WAITING, &[]), &METADATA).set(twins as f64);
+    }
+
+    /// Sets how many twins of a hub a backfill has dealt with.
+    pub fn set_backfill_twins(&self, hub: &str, outcome: &'static str, twins: u64) {
+        let key = key(name::BACKFILL_TWINS, &[("hub", hub), ("outcome", outcome)]);
+        self.0.recorder.register_gauge(&key, &METADATA).set(twins as f64);
+    }
+
+    /// Notes what an audit found.
+    pub fn audit_finished(&self, hub: &str, at: Ticks, left: u64, found: &BTreeMap<&'static str, u64>) {
+        for (class, count) in found {
+            let key = key(name::AUDIT_DIFFERENCES, &[("hub", hub), ("class", class)]);
+            self.0.recorder.register_counter(&key, &METADATA).increment(*count);
+        }
+        let gauge = |name| self.0.recorder.register_gauge(&key(name, &[("hub", hub)]), &METADATA);
+        gauge(name::AUDIT_DIFFERENCES_LEFT).set(left as f64);
+        gauge(name::AUDIT_COMPLETED).set(at.seconds_since(Ticks::new(0)));
     }
 
     /// Counts a call to the registry of a hub.

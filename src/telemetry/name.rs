@@ -46,6 +46,22 @@ pub const MESSAGES_UNDECODABLE: &str = "twinsync_messages_undecodable_total";
 pub const CHECKPOINT_FAILURES: &str = "twinsync_checkpoint_failures_total";
 /// Partitions that this replica owns. Label: `stream`.
 pub const PARTITIONS_OWNED: &str = "twinsync_partitions_owned";
+/// Documents that differed and say now what the hub says. Labels: `purpose`, `class`.
+pub const TWINS_SETTLED: &str = "twinsync_twins_settled_total";
+/// Twins that the store refuses as the hub has them.
+pub const TWINS_REJECTED: &str = "twinsync_twins_rejected_total";
+/// Twins in doubt that wait for their repair in this replica.
+pub const REPAIRS_WAITING: &str = "twinsync_repairs_waiting";
+/// Differences that audits found. Labels: `hub`, `class`.
+pub const AUDIT_DIFFERENCES: &str = "twinsync_audit_differences_total";
+/// Differences that the last audit left. Label: `hub`.
+pub const AUDIT_DIFFERENCES_LEFT: &str = "twinsync_audit_differences_left";
+/// When the last audit was done, in seconds since the Unix epoch. Label: `hub`.
+pub const AUDIT_COMPLETED: &str = "twinsync_audit_completed_timestamp_seconds";
+/// Twins that the present backfill, or the last one, has dealt with. Labels: `hub`, `outcome`.
+pub const BACKFILL_TWINS: &str = "twinsync_backfill_twins";
+/// Twins that were repaired and differed again at once.
+pub const TWINS_STILL_DIFFERENT: &str = "twinsync_twins_still_different_total";
 /// Calls to the registries of IoT hubs. Labels: `call`, `outcome`, `purpose`.
 pub const REGISTRY_CALLS: &str = "twinsync_registry_calls_total";
 /// Always 1. Labels: `version`, `revision`.
@@ -60,7 +76,7 @@ pub(super) enum Kind {
 }
 
 /// Every metric with its kind and the help text that Prometheus shows. [`REQUEST_UNITS`] is rendered apart.
-pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 23] = [
+pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 31] = [
     (EVENTS, Kind::Counter, "Events by what was decided about them"),
     (EVENTS_IGNORED, Kind::Counter, "Events that do not concern the replica, by reason"),
     (DEAD_LETTERS, Kind::Counter, "Events that can never be applied, by reason"),
@@ -82,6 +98,22 @@ pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 23] = [
     (MESSAGES_UNDECODABLE, Kind::Counter, "Messages that are no valid AMQP, skipped"),
     (CHECKPOINT_FAILURES, Kind::Counter, "Checkpoints that could not be written"),
     (PARTITIONS_OWNED, Kind::Gauge, "Partitions that this replica owns"),
+    (
+        TWINS_SETTLED,
+        Kind::Counter,
+        "Documents that differed and say now what the hub says, by purpose and class",
+    ),
+    (TWINS_REJECTED, Kind::Counter, "Twins that Cosmos DB refuses as the hub has them"),
+    (REPAIRS_WAITING, Kind::Gauge, "Twins in doubt that wait for their repair in this replica"),
+    (AUDIT_DIFFERENCES, Kind::Counter, "Differences that audits found, by hub and class"),
+    (AUDIT_DIFFERENCES_LEFT, Kind::Gauge, "Differences that the last audit left, by hub"),
+    (AUDIT_COMPLETED, Kind::Gauge, "When the last audit was done, in seconds since the Unix epoch, by hub"),
+    (
+        BACKFILL_TWINS,
+        Kind::Gauge,
+        "Twins that the present backfill, or the last one, has dealt with, by hub and outcome",
+    ),
+    (TWINS_STILL_DIFFERENT, Kind::Counter, "Twins that were repaired and differed again at once: an alarm"),
     (REGISTRY_CALLS, Kind::Counter, "Calls to the registries of IoT hubs, by call, outcome and purpose"),
     (BUILD_INFO, Kind::Gauge, "Always 1; labels tell which build runs"),
 ];

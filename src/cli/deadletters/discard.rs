@@ -4,13 +4,15 @@ use serde::Serialize;
 
 use super::{
     filter::Filter,
-    output::{self, printable},
     row::Row,
     walk::{Stop, Unreadable, Walk, ended},
 };
 use crate::{
     app,
-    cli::{Error, Sources},
+    cli::{
+        Error, Sources,
+        output::{self, printable},
+    },
     ports::{DeadLetterArchive, LetterName, LetterVersion, Removed},
 };
 

@@ -6,13 +6,15 @@ use serde::Serialize;
 
 use super::{
     filter::Filter,
-    output::{self, printable},
     row::Row,
     walk::{Found, Stop, Walk, ended},
 };
 use crate::{
     app,
-    cli::{Error, Sources},
+    cli::{
+        Error, Sources,
+        output::{self, printable},
+    },
     config::Settings,
     ports::{DeadLetterArchive, LetterName, LetterVersion, Removed},
     runtime::replay::{Submitted, Verdict},

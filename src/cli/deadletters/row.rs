@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::output::printable;
+use crate::cli::output::printable;
 use crate::{
     domain::{
         decode::subject,

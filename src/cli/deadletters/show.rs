@@ -4,14 +4,16 @@ use serde_json::Value;
 
 use super::{
     filter::Filter,
-    output::{self, printable},
     row::Row,
     walk::{Found, Stop, Walk},
 };
 use crate::{
     adapters::dead_letters,
     app,
-    cli::{Error, Sources},
+    cli::{
+        Error, Sources,
+        output::{self, printable},
+    },
     domain::ticks::Ticks,
 };
 

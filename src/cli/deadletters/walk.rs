@@ -4,13 +4,13 @@ use std::{sync::Arc, vec};
 
 use serde::Serialize;
 
-use super::{
-    filter::Filter,
-    output::{self, printable},
-};
+use super::filter::Filter;
 use crate::{
     adapters::dead_letters::DAMAGED,
-    cli::Error,
+    cli::{
+        Error,
+        output::{self, printable},
+    },
     domain::id::PartitionId,
     ports::{ArchiveError, DeadLetterArchive, LetterName, LetterVersion, ReadLetter, StoredLetter},
 };

@@ -1,140 +1,22 @@
 //! The router against a store in memory with scripted faults: nothing is completed before it is durable, and
 //! nothing is lost.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Mutex,
-};
+use std::{collections::BTreeMap, sync::Mutex};
 
 use async_trait::async_trait;
-use futures::stream::BoxStream;
 use serde_json::json;
 
 use super::*;
 use crate::{
     domain::{
-        document::{Flag, State},
+        document::{Document, Flag, State},
         event::{Change, Sections, TwinVersion},
         id::{DocumentIdScheme, PartitionId, Position, SequenceNumber},
     },
-    ports::{Charged, DeadLetterError, Read, Scanned, SystemClock, Trouble, Which, Write},
+    ports::{DeadLetterError, SystemClock},
+    runtime::memory_store::{Fault, MemoryStore},
+    runtime::reconcile::judge::document_cache,
 };
-
-/// What happens to the next operation.
-#[derive(Debug, Clone, Copy)]
-enum Fault {
-    /// Nothing happened, and the store says it is too busy.
-    Throttle,
-    /// Nothing happened, and there is no answer.
-    Fail,
-    /// It happened, and the answer is lost.
-    ApplyThenFail,
-    /// The store will never take it.
-    Reject,
-}
-
-#[derive(Default)]
-struct MemoryStore {
-    documents: Mutex<BTreeMap<TwinKey, (Document, u64)>>,
-    script: Mutex<VecDeque<Fault>>,
-    /// Twins whose operations always fail.
-    broken: Mutex<Vec<TwinKey>>,
-    writes: Mutex<usize>,
-    reads: Mutex<usize>,
-}
-
-impl MemoryStore {
-    fn fault(&self, key: &TwinKey) -> Option<Fault> {
-        if self.broken.lock().unwrap().contains(key) {
-            return Some(Fault::Fail);
-        }
-        self.script.lock().unwrap().pop_front()
-    }
-
-    fn document(&self, key: &TwinKey) -> Option<Document> {
-        self.documents.lock().unwrap().get(key).map(|(document, _)| document.clone())
-    }
-
-    fn write(&self, key: &TwinKey, document: &Document, expected: Option<u64>) -> Write {
-        *self.writes.lock().unwrap() += 1;
-        let fault = self.fault(key);
-        match fault {
-            Some(Fault::Throttle) => return Write::Unknown(trouble(TroubleKind::Throttled)),
-            Some(Fault::Fail) => return Write::Unknown(trouble(TroubleKind::Unavailable)),
-            Some(Fault::Reject) => return Write::Rejected("too large".into()),
-            Some(Fault::ApplyThenFail) | None => {}
-        }
-        let mut documents = self.documents.lock().unwrap();
-        let stored = documents.get(key).map(|(_, etag)| *etag);
-        if stored != expected {
-            return Write::Conflict;
-        }
-        let etag = stored.unwrap_or(0) + 1;
-        documents.insert(key.clone(), (document.clone(), etag));
-        match fault {
-            Some(Fault::ApplyThenFail) => Write::Unknown(trouble(TroubleKind::Unavailable)),
-            _ => Write::Written(ETag(etag.to_string())),
-        }
-    }
-}
-
-fn trouble(kind: TroubleKind) -> Trouble {
-    Trouble { kind, retry_after: None, message: "scripted".into() }
-}
-
-fn charged<T>(outcome: T) -> Charged<T> {
-    Charged { outcome, request_units: 1.0 }
-}
-
-#[async_trait]
-impl TwinStore for MemoryStore {
-    async fn read(&self, key: &TwinKey) -> Charged<Read> {
-        *self.reads.lock().unwrap() += 1;
-        charged(match self.fault(key) {
-            Some(Fault::Throttle) => Read::Unknown(trouble(TroubleKind::Throttled)),
-            Some(_) => Read::Unknown(trouble(TroubleKind::Unavailable)),
-            None => match self.documents.lock().unwrap().get(key) {
-                Some((document, etag)) => Read::Present(Arc::new(document.clone()), ETag(etag.to_string())),
-                None => Read::Absent,
-            },
-        })
-    }
-
-    async fn create(&self, key: &TwinKey, document: &Document) -> Charged<Write> {
-        charged(self.write(key, document, None))
-    }
-
-    async fn replace(&self, key: &TwinKey, document: &Document, etag: &ETag) -> Charged<Write> {
-        charged(self.write(key, document, Some(etag.0.parse().unwrap())))
-    }
-
-    async fn modules(&self, device: &TwinKey) -> Charged<Result<Vec<TwinKey>, Trouble>> {
-        let modules = self
-            .documents
-            .lock()
-            .unwrap()
-            .keys()
-            .filter(|key| key.is_module() && key.parent() == *device)
-            .cloned()
-            .collect();
-        charged(match self.fault(device) {
-            Some(_) => Err(trouble(TroubleKind::Unavailable)),
-            None => Ok(modules),
-        })
-    }
-
-    fn scan(&self, which: Which) -> BoxStream<'_, Charged<Result<Vec<Scanned>, Trouble>>> {
-        let documents = self.documents.lock().unwrap();
-        let wanted = documents.values().map(|(document, _)| document).filter(|document| match which {
-            Which::Present => document.twin().is_some(),
-            Which::Doubtful => document.in_doubt(),
-        });
-        let scanned =
-            |document: &Document| Scanned { key: document.key.clone(), applied_at: document.applied_at };
-        let page = wanted.map(scanned).collect();
-        Box::pin(futures::stream::iter([charged(Ok(page))]))
-    }
-}
 
 #[derive(Default)]
 struct Letters {
@@ -192,10 +74,11 @@ impl Bench {
                 clock_tolerance: Duration::ZERO,
             },
             most_concurrency: 4,
-            request_units_per_second: None,
+            spending: Spending::new(None),
+            doubts: Doubts::nobodys(),
             linger: Duration::ZERO,
             max_batch: 100,
-            cache_bytes: 1 << 20,
+            cache: document_cache(1 << 20),
             backoff: Backoff::new(Duration::from_millis(1), Duration::from_millis(5)),
         };
         adjust(&mut options);
@@ -499,7 +382,7 @@ async fn a_module_that_shows_up_after_its_device_was_deleted_does_not_live() {
 
 #[tokio::test]
 async fn a_spending_cap_slows_down_and_loses_nothing() {
-    let mut bench = Bench::with(|options| options.request_units_per_second = Some(200.0));
+    let mut bench = Bench::with(|options| options.spending = Spending::new(Some(200.0)));
     let started = Instant::now();
     // Each new twin costs a read and a write of one unit each: 300 units, of which 200 are saved up.
     bench.send((0..150).map(|n| created(&device(&n.to_string()), 1)).collect()).await;

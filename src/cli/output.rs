@@ -13,7 +13,7 @@ use crate::cli::Error;
 ///
 /// # Errors
 /// Standard output is closed.
-pub(super) fn line(text: impl Display) -> Result<(), Error> {
+pub(in crate::cli) fn line(text: impl Display) -> Result<(), Error> {
     writeln!(io::stdout(), "{text}").map_err(|error| Error::Failed(format!("cannot print: {error}")))
 }
 
@@ -21,13 +21,13 @@ pub(super) fn line(text: impl Display) -> Result<(), Error> {
 ///
 /// # Errors
 /// Standard output is closed.
-pub(super) fn json(value: &impl Serialize) -> Result<(), Error> {
+pub(in crate::cli) fn json(value: &impl Serialize) -> Result<(), Error> {
     let text = serde_json::to_string(value);
     line(text.map_err(|error| Error::Failed(format!("cannot print: {error}")))?)
 }
 
 /// Text from outside without what could steer a terminal; line breaks and tabs stay where `keep_lines` is set.
-pub(super) fn printable(text: &str, keep_lines: bool) -> String {
+pub(in crate::cli) fn printable(text: &str, keep_lines: bool) -> String {
     /// Marks that reorder text, so that it reads as what it is not.
     const REORDERING: [std::ops::RangeInclusive<char>; 2] =
         ['\u{202a}'..='\u{202e}', '\u{2066}'..='\u{2069}'];
@@ -45,12 +45,12 @@ pub(super) fn printable(text: &str, keep_lines: bool) -> String {
 }
 
 /// `1 letter`, `2 letters`.
-pub(super) fn letters(count: u64) -> String {
+pub(in crate::cli) fn letters(count: u64) -> String {
     format!("{count} letter{}", if count == 1 { "" } else { "s" })
 }
 
 /// Pads the columns of a table to the widest cell, two spaces apart.
-pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
+pub(in crate::cli) fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(width);
     let mut text = String::new();

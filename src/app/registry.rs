@@ -1,0 +1,181 @@
+//! What asks the IoT hubs: the daemon's background work, and what `backfill`, `audit` and `resync` work with.
+
+use std::sync::Arc;
+
+use azure_core::credentials::TokenCredential;
+use futures::StreamExt;
+use tokio::{sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::{Error, Outside, Shared, connect_store, rules};
+use crate::{
+    adapters::{bookmarks, checkpoints, credential, iothub},
+    config::{BackfillOnStart, Settings},
+    domain::{drift::Strictness, quota::Purpose},
+    ports::{Bookmarks, SystemClock, TwinStore, Which},
+    runtime::{
+        metered::Metered,
+        quota::Meter,
+        reconcile::{
+            account::Account,
+            audit, backfill,
+            doubts::{self, Doubts},
+            judge::{Judge, Mode},
+            schedule::{self, Schedule},
+        },
+    },
+    telemetry::Metrics,
+};
+
+/// The configured hubs, each within its share of the quota.
+pub(super) fn registries(
+    settings: &Settings,
+    credential: &Arc<dyn TokenCredential>,
+    metrics: &Metrics,
+) -> Result<Vec<Arc<Metered>>, iothub::Error> {
+    let hub = &settings.iothub;
+    let metered = |registry| {
+        let meter = Meter::new(hub.tier, hub.units.get(), hub.share);
+        Arc::new(Metered::new(registry, meter, metrics.clone()))
+    };
+    Ok(iothub::connect(hub, credential)?.into_iter().map(metered).collect())
+}
+
+fn judge(
+    settings: &Settings,
+    registries: &[Arc<Metered>],
+    store: Arc<dyn TwinStore>,
+    shared: &Shared,
+    metrics: &Metrics,
+) -> Judge {
+    let account = Account { store, spending: shared.spending.clone(), metrics: metrics.clone() };
+    Judge::new(account, registries, shared.cache.clone(), Arc::new(SystemClock), rules(settings))
+}
+
+/// How audits are done unless a person asks for something else.
+fn audit_options(settings: &Settings) -> audit::Options {
+    audit::Options {
+        sample: 1.0,
+        mode: if settings.audit.repair { Mode::Settle } else { Mode::Look },
+        strictness: Strictness::Content,
+        tolerance: settings.audit.tolerance,
+        concurrency: settings.repair.concurrency.get() as usize,
+    }
+}
+
+/// The background work of a daemon, ready to run.
+pub(super) struct Background {
+    judge: Arc<Judge>,
+    doubts: Doubts,
+    repair: doubts::Options,
+    schedule: schedule::Options,
+    bookmarks: Arc<dyn Bookmarks>,
+}
+
+/// Finds out what has to be done. Reads the container where a backfill depends on that.
+pub(super) async fn prepare(
+    settings: &Settings,
+    outside: &Outside,
+    shared: &Shared,
+    metrics: &Metrics,
+) -> Result<Background, Error> {
+    let judge = judge(settings, &outside.registries, Arc::clone(&outside.store), shared, metrics);
+    let backfill = match settings.backfill.on_start {
+        BackfillOnStart::Never => false,
+        BackfillOnStart::IfEmpty => is_empty(&judge).await?,
+    };
+    Ok(Background {
+        doubts: Doubts::about(outside.registries.iter().map(|registry| registry.hub())),
+        judge: Arc::new(judge),
+        repair: doubts::Options {
+            concurrency: settings.repair.concurrency.get() as usize,
+            scan_interval: settings.repair.scan_interval,
+        },
+        schedule: schedule::Options {
+            backfill,
+            backfill_concurrency: settings.backfill.concurrency.get() as usize,
+            audit_interval: settings.audit.interval,
+            audit: audit_options(settings),
+        },
+        bookmarks: Arc::clone(&outside.bookmarks),
+    })
+}
+
+/// Whether the container holds no twin.
+async fn is_empty(judge: &Judge) -> Result<bool, Error> {
+    let mut pages = std::pin::pin!(judge.account().scan(Which::Present, Purpose::Backfill));
+    while let Some(page) = pages.next().await {
+        let page = page.map_err(|trouble| Error::Scan(trouble.message))?;
+        if !page.is_empty() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+impl Background {
+    /// Where documents in doubt are made known.
+    pub(super) fn doubts(&self) -> Doubts {
+        self.doubts.clone()
+    }
+
+    /// Runs until `stop`; one task for repair, and one for each hub.
+    pub(super) fn spawn(
+        self,
+        leads: &watch::Receiver<bool>,
+        audit_wanted: &watch::Receiver<()>,
+        stop: &CancellationToken,
+    ) -> JoinSet<()> {
+        let Self { judge, doubts, repair, schedule, bookmarks } = self;
+        let mut tasks = JoinSet::new();
+        for registry in judge.registries() {
+            let schedule = Schedule {
+                judge: Arc::clone(&judge),
+                registry: Arc::clone(registry),
+                bookmarks: Arc::clone(&bookmarks),
+                options: schedule.clone(),
+                leads: leads.clone(),
+                audit_wanted: audit_wanted.clone(),
+            };
+            tasks.spawn(Box::pin(schedule.run(stop.clone())));
+        }
+        tasks.spawn(Box::pin(doubts::run(judge, doubts, repair, leads.clone(), stop.clone())));
+        tasks
+    }
+}
+
+/// What the commands work with that ask the hubs.
+pub struct Reconciler {
+    /// Settles twins.
+    pub judge: Judge,
+    /// The hubs, at least one.
+    pub registries: Vec<Arc<Metered>>,
+    /// Where notes are kept.
+    pub bookmarks: Arc<dyn Bookmarks>,
+    /// How audits are done unless a person asks for something else.
+    pub audit: audit::Options,
+    /// Twins that a backfill deals with at the same time.
+    pub backfill_concurrency: usize,
+}
+
+/// Connects to the container and the hubs, as the daemon does; a daemon may run beside it.
+///
+/// # Errors
+/// No hub is configured, or something cannot be used.
+pub async fn reconciler(settings: &Settings, metrics: &Metrics) -> Result<Reconciler, Error> {
+    let credential = credential::connect(&settings.credential.identity)?;
+    let registries = registries(settings, &credential, metrics)?;
+    let bookmarks =
+        bookmarks::open(&settings.checkpoint.store, &credential).await.map_err(checkpoints::Error::from)?;
+    let store: Arc<dyn TwinStore> = Arc::new(connect_store(settings, credential).await?);
+    Ok(Reconciler {
+        judge: judge(settings, &registries, store, &Shared::new(settings), metrics),
+        registries,
+        bookmarks,
+        audit: audit_options(settings),
+        backfill_concurrency: settings.backfill.concurrency.get() as usize,
+    })
+}
+
+/// The bookmark's type, for those who show it.
+pub use backfill::Bookmark;

@@ -1,0 +1,115 @@
+//! `twinsync backfill`: brings in the twins that were there before the streams.
+
+use std::sync::atomic::Ordering;
+
+use serde::Serialize;
+
+use super::{
+    Error, Sources, output,
+    reconcile::{Session, stopped, watched},
+};
+use crate::{
+    ports::{Bookmarks, Call},
+    runtime::{
+        metered::Metered,
+        reconcile::{
+            backfill::{self, Counts, Progress, bookmark_name},
+            nominate::Ended,
+        },
+    },
+    telemetry::Purpose,
+};
+
+/// Arguments of `backfill`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    sources: Sources,
+    /// Only this hub; else all that are configured, one after the other.
+    #[arg(long, value_name = "NAME")]
+    hub: Option<String>,
+    /// Begins again where an earlier backfill was stopped half-way.
+    #[arg(long)]
+    restart: bool,
+    /// One JSON object per hub.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    hub: &'a str,
+    #[serde(flatten)]
+    counts: Counts,
+    seconds: f64,
+    gets: u64,
+    queries: u64,
+    request_units: f64,
+}
+
+/// Fills in all twins; documents that are there and right stay as they are.
+pub async fn run(arguments: &Arguments) -> Result<(), Error> {
+    let session = Session::begin(&arguments.sources).await?;
+    for registry in session.hubs(arguments.hub.as_deref())? {
+        let bookmarks = session.reconciler.bookmarks.as_ref();
+        if arguments.restart {
+            forget(bookmarks, registry.hub()).await?;
+        }
+        let counts = fill(&session, &registry, bookmarks, arguments.json).await?;
+        let line = Line {
+            hub: registry.hub(),
+            counts,
+            seconds: session.seconds(),
+            gets: registry.meter().calls(Call::Get),
+            queries: registry.meter().calls(Call::Query),
+            request_units: session.metrics.request_units(Purpose::Backfill),
+        };
+        match arguments.json {
+            true => output::json(&line)?,
+            false => output::line(text(&line))?,
+        }
+        if counts.rejected > 0 {
+            return Err(Error::Failed(format!(
+                "{} twins are refused by Cosmos DB, see the log",
+                counts.rejected
+            )));
+        }
+    }
+    Ok(())
+}
+
+async fn forget(bookmarks: &dyn Bookmarks, hub: &str) -> Result<(), Error> {
+    // What cannot be understood counts as no bookmark.
+    let forgotten = bookmarks.save(&bookmark_name(hub), b"{}").await;
+    forgotten.map_err(|error| Error::Failed(error.to_string()))
+}
+
+async fn fill(
+    session: &Session,
+    registry: &std::sync::Arc<Metered>,
+    bookmarks: &dyn Bookmarks,
+    quiet: bool,
+) -> Result<Counts, Error> {
+    let progress = Progress::default();
+    let concurrency = session.reconciler.backfill_concurrency;
+    let work =
+        backfill::run(&session.reconciler.judge, registry, bookmarks, concurrency, &progress, &session.stop);
+    let position = || (progress.counts().nominated, progress.devices.load(Ordering::Relaxed));
+    let label = format!("backfill of {}", registry.hub());
+    match watched(quiet, label, position, Box::pin(work)).await {
+        Ok(counts) => Ok(counts),
+        Err(backfill::Error::Ended(Ended::Stopped)) => {
+            Err(stopped("run the command again, or the daemon, and it goes on where it stopped"))
+        }
+        Err(error) => Err(Error::Failed(error.to_string())),
+    }
+}
+
+fn text(line: &Line<'_>) -> String {
+    let Counts { nominated, created, corrected, present, gone, rejected } = line.counts;
+    format!(
+        "{}: {nominated} twins in {:.1} s ({} point reads, {} queries, {:.0} RU): \
+         {created} created, {corrected} corrected, {present} needed nothing, {gone} gone, {rejected} refused",
+        line.hub, line.seconds, line.gets, line.queries, line.request_units
+    )
+}

@@ -1,0 +1,121 @@
+//! What `backfill`, `audit` and `resync` share.
+
+use std::{
+    io::IsTerminal,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio_util::sync::CancellationToken;
+
+use super::{Error, Sources};
+use crate::{
+    app::{self, registry::Reconciler},
+    config::{self, Settings},
+    runtime::metered::Metered,
+    telemetry::{self, Metrics},
+};
+
+/// How often a progress bar is moved.
+const LOOK: Duration = Duration::from_millis(200);
+/// What is logged beside a progress bar.
+const LOG_FILTER: &str = "warn";
+
+/// Everything that a command needs to ask the hubs.
+pub(super) struct Session {
+    pub(super) reconciler: Reconciler,
+    pub(super) metrics: Metrics,
+    pub(super) stop: CancellationToken,
+    started: Instant,
+}
+
+impl Session {
+    /// Loads the configuration and connects.
+    pub(super) async fn begin(sources: &Sources) -> Result<Self, Error> {
+        let settings = sources.load()?;
+        require_hub(&settings)?;
+        // Nothing but what needs attention: the command itself tells the rest.
+        let quiet = config::Telemetry { log_filter: LOG_FILTER.to_owned(), ..settings.telemetry.clone() };
+        telemetry::init(&quiet).map_err(|error| Error::Failed(error.to_string()))?;
+        let stop = app::stop_on_signals()?;
+        let metrics = Metrics::new().map_err(|error| Error::Failed(error.to_string()))?;
+        let reconciler = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Err(stopped("nothing was changed")),
+            reconciler = Box::pin(app::registry::reconciler(&settings, &metrics)) => reconciler?,
+        };
+        Ok(Self { reconciler, metrics, stop, started: Instant::now() })
+    }
+
+    /// The hubs, or the one that is named.
+    pub(super) fn hubs(&self, name: Option<&str>) -> Result<Vec<Arc<Metered>>, Error> {
+        let all = &self.reconciler.registries;
+        let Some(name) = name else {
+            return Ok(all.clone());
+        };
+        match self.reconciler.judge.registry(name) {
+            Some(registry) => Ok(vec![Arc::clone(registry)]),
+            None => {
+                let known: Vec<_> = all.iter().map(|registry| registry.hub()).collect();
+                Err(Error::Usage(format!(
+                    "the hub {name:?} is not configured; configured: {}",
+                    known.join(", ")
+                )))
+            }
+        }
+    }
+
+    /// Since the command began to work.
+    pub(super) fn seconds(&self) -> f64 {
+        self.started.elapsed().as_secs_f64()
+    }
+}
+
+fn require_hub(settings: &Settings) -> Result<(), Error> {
+    match settings.iothub.is_configured() {
+        true => Ok(()),
+        false => Err(Error::Usage(
+            "no IoT hub is configured: set iothub.hosts (identity with the role IoT Hub Data Reader) or iothub.connection_strings"
+                .to_owned(),
+        )),
+    }
+}
+
+/// The command was asked to stop.
+pub(super) fn stopped(then: &str) -> Error {
+    Error::Failed(format!("stopped on request; {then}"))
+}
+
+/// Shows a bar on a terminal while `work` runs.
+pub(super) async fn watched<T>(
+    quiet: bool,
+    label: String,
+    position: impl Fn() -> (u64, u64),
+    work: impl Future<Output = T>,
+) -> T {
+    if quiet || !std::io::stderr().is_terminal() {
+        return work.await;
+    }
+    let style =
+        ProgressStyle::with_template("{msg} [{bar:30}] {pos}/{len}  {per_sec}  {elapsed}, {eta} left");
+    let bar = ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_message(label);
+    let mut work = std::pin::pin!(work);
+    let mut looks = tokio::time::interval(LOOK);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => {
+                bar.finish_and_clear();
+                return done;
+            }
+            _ = looks.tick() => {
+                let (done, of) = position();
+                // The hub's count is an estimate, and knows no modules.
+                bar.set_length(of.max(done));
+                bar.set_position(done);
+            }
+        }
+    }
+}

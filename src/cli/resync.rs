@@ -1,0 +1,223 @@
+//! `twinsync resync`: makes single twins right, whatever their documents say.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use futures::StreamExt;
+use serde::Serialize;
+
+use super::{
+    Error, Sources,
+    output::{self, printable},
+    reconcile::{Session, stopped},
+};
+use crate::{
+    domain::{drift::Strictness, id::TwinKey, quota::Purpose},
+    runtime::{
+        metered::Metered,
+        reconcile::{
+            backfill::patiently,
+            judge::{Mode, Task, Unless, Verdict},
+            nominate::{Ended, Nominations},
+        },
+    },
+};
+
+/// Arguments of `resync`.
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("which").required(true).args(["device", "condition"]))]
+pub struct Arguments {
+    #[command(flatten)]
+    sources: Sources,
+    /// The hub; needed for --device where several are configured.
+    #[arg(long, value_name = "NAME")]
+    hub: Option<String>,
+    /// A device, with all its modules.
+    #[arg(long, value_name = "ID")]
+    device: Option<String>,
+    /// Only this module of the device.
+    #[arg(long, value_name = "ID", requires = "device")]
+    module: Option<String>,
+    /// Devices that match a condition of the hub's query language, e.g. "tags.site = 'north'". Queries may be up to 30
+    /// minutes behind.
+    #[arg(long = "where", value_name = "CONDITION")]
+    condition: Option<String>,
+    /// With --where: modules that match, not devices.
+    #[arg(long, requires = "condition")]
+    modules: bool,
+    /// Says what differs and writes nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// One JSON object per twin, then the counts.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Line<'a> {
+    r#type: &'static str,
+    hub: &'a str,
+    device_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    module_id: Option<&'a str>,
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Summary {
+    r#type: &'static str,
+    twins: u64,
+    outcomes: BTreeMap<&'static str, u64>,
+}
+
+/// Reads the twins from the hub and makes their documents say the same, `$metadata` included.
+pub async fn run(arguments: &Arguments) -> Result<(), Error> {
+    let session = Session::begin(&arguments.sources).await?;
+    let mut resync = Resync { arguments, session: &session, outcomes: BTreeMap::new(), twins: 0 };
+    let hubs = session.hubs(arguments.hub.as_deref())?;
+    match (&arguments.device, &arguments.condition) {
+        (Some(device), _) => {
+            let [registry] = hubs.as_slice() else {
+                return Err(Error::Usage("several hubs are configured: name one with --hub".to_owned()));
+            };
+            resync.device(registry, device).await?;
+        }
+        (None, condition) => {
+            let source = if arguments.modules { "devices.modules" } else { "devices" };
+            let query = format!("SELECT * FROM {source} WHERE {}", condition.as_deref().unwrap_or_default());
+            for registry in &hubs {
+                resync.matching(registry, &query).await?;
+            }
+        }
+    }
+    resync.end()
+}
+
+struct Resync<'a> {
+    arguments: &'a Arguments,
+    session: &'a Session,
+    outcomes: BTreeMap<&'static str, u64>,
+    twins: u64,
+}
+
+impl Resync<'_> {
+    async fn device(&mut self, registry: &Arc<Metered>, device: &str) -> Result<(), Error> {
+        let device = TwinKey::device(registry.hub(), device);
+        if let Some(module) = &self.arguments.module {
+            let key = TwinKey { module: Some(module.clone()), ..device };
+            return self.twins(vec![key]).await;
+        }
+        let account = self.session.reconciler.judge.account();
+        let mut keys = vec![device.clone()];
+        let known = account.modules(&device, Purpose::Repair).await;
+        keys.extend(known.map_err(|trouble| Error::Failed(trouble.message))?);
+        self.twins(keys.clone()).await?;
+        // The hub may know others. An id with a quotation mark cannot be named in a query.
+        if device.device.contains('\'') {
+            return output_note(
+                "modules that have no document yet were not looked for: the id has a quotation mark",
+            );
+        }
+        let query = format!("SELECT * FROM devices.modules WHERE deviceId = '{}'", device.device);
+        let found = self.nominated(registry, &query).await?;
+        self.twins(found.into_iter().filter(|key| !keys.contains(key)).collect()).await
+    }
+
+    async fn matching(&mut self, registry: &Arc<Metered>, query: &str) -> Result<(), Error> {
+        let mut pages = Nominations::new(Arc::clone(registry), query, Purpose::Repair, None);
+        while let Some(page) = pages.next(&self.session.stop).await.map_err(ended)? {
+            self.twins(page.rows.into_iter().map(|row| row.key).collect()).await?;
+        }
+        Ok(())
+    }
+
+    async fn nominated(&self, registry: &Arc<Metered>, query: &str) -> Result<Vec<TwinKey>, Error> {
+        let mut pages = Nominations::new(Arc::clone(registry), query, Purpose::Repair, None);
+        let mut keys = Vec::new();
+        while let Some(page) = pages.next(&self.session.stop).await.map_err(ended)? {
+            keys.extend(page.rows.into_iter().map(|row| row.key));
+        }
+        Ok(keys)
+    }
+
+    async fn twins(&mut self, keys: Vec<TwinKey>) -> Result<(), Error> {
+        let task = Task {
+            purpose: Purpose::Repair,
+            strictness: Strictness::Metadata,
+            mode: if self.arguments.dry_run { Mode::Look } else { Mode::Settle },
+            unless: Unless::Never,
+        };
+        let (session, task) = (self.session, &task);
+        let turns: Vec<_> = keys
+            .into_iter()
+            .map(|key| {
+                Box::pin(async move {
+                    let verdict = patiently(&session.reconciler.judge, &key, task, &session.stop).await;
+                    (key, verdict)
+                })
+            })
+            .collect();
+        let mut turns = futures::stream::iter(turns).buffered(session.reconciler.audit.concurrency.max(1));
+        while let Some((key, verdict)) = turns.next().await {
+            let Some(verdict) = verdict else {
+                return Err(stopped("what was resynced stays so"));
+            };
+            self.tell(&key, &verdict)?;
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, key: &TwinKey, verdict: &Verdict) -> Result<(), Error> {
+        let (outcome, drift) = match verdict {
+            Verdict::Spared | Verdict::Equal => ("equal", None),
+            Verdict::Settled(drift) => ("repaired", Some(*drift)),
+            Verdict::Differs(drift) => ("differs", Some(*drift)),
+            Verdict::Rejected(drift, _) => ("rejected", Some(*drift)),
+            Verdict::ForeignHub => ("foreign_hub", None),
+        };
+        self.twins += 1;
+        *self.outcomes.entry(outcome).or_default() += 1;
+        let class = drift.map(crate::domain::drift::Drift::class);
+        if self.arguments.json {
+            let TwinKey { hub, device, module } = key;
+            let module_id = module.as_deref();
+            return output::json(&Line { r#type: "twin", hub, device_id: device, module_id, outcome, class });
+        }
+        let class = class.map_or_else(String::new, |class| format!(" ({class})"));
+        output::line(format_args!("{}  {outcome}{class}", printable(&key.to_string(), false)))
+    }
+
+    fn end(self) -> Result<(), Error> {
+        let Self { arguments, outcomes, twins, .. } = self;
+        let rejected = outcomes.get("rejected").copied().unwrap_or_default();
+        if arguments.json {
+            output::json(&Summary { r#type: "summary", twins, outcomes })?;
+        } else if twins == 0 {
+            output::line("no twin matches")?;
+        } else {
+            let counts: Vec<_> =
+                outcomes.iter().map(|(outcome, count)| format!("{count} {outcome}")).collect();
+            output::line(format_args!("{twins} twins: {}", counts.join(", ")))?;
+        }
+        match rejected {
+            0 => Ok(()),
+            rejected => Err(Error::Failed(format!("{rejected} twins are refused by Cosmos DB"))),
+        }
+    }
+}
+
+fn ended(error: Ended) -> Error {
+    match error {
+        Ended::Stopped => stopped("what was resynced stays so"),
+        Ended::Refused { .. } => Error::Usage(error.to_string()),
+        Ended::Silent { .. } => Error::Failed(error.to_string()),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "a note beside the output, which may be read by a script")]
+fn output_note(text: &str) -> Result<(), Error> {
+    eprintln!("note: {text}");
+    Ok(())
+}

@@ -1,0 +1,35 @@
+//! How far long walks have come, and what they found.
+
+use std::io;
+
+use async_trait::async_trait;
+
+/// A small note under a name such as `backfill/contoso` that survives restarts.
+///
+/// *Guarantees*: after `Ok`, a note is durable as far as the store is; it is read back whole or not at all.
+/// *Assumptions*: whoever takes up a note judges whether it still fits. Two writers of one name: the last wins.
+/// *Cancellation*: a dropped `save` may have been done.
+/// *Idempotence*: saving twice is saving once.
+/// *Errors*: passing, unless a person has to mend the store.
+#[async_trait]
+pub trait Bookmarks: Send + Sync + 'static {
+    /// The note, if there is one.
+    async fn load(&self, name: &str) -> Result<Option<Vec<u8>>, BookmarkError>;
+    /// Writes the note over an earlier one.
+    async fn save(&self, name: &str, note: &[u8]) -> Result<(), BookmarkError>;
+}
+
+/// A note could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation} the note {name} in {place}: {source}")]
+pub struct BookmarkError {
+    /// `read` or `write`.
+    pub operation: &'static str,
+    /// The note.
+    pub name: String,
+    /// Where; no secret.
+    pub place: String,
+    /// What the operating system or service said.
+    #[source]
+    pub source: io::Error,
+}

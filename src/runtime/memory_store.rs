@@ -1,0 +1,151 @@
+//! A store in memory with scripted faults, for tests of the loops.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex},
+};
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+
+use crate::{
+    domain::{
+        document::{Document, ETag},
+        event::Operation,
+        id::TwinKey,
+    },
+    ports::{Charged, Read, Scanned, Trouble, TroubleKind, TwinStore, Which, Write},
+};
+
+/// What happens to the next operation.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Fault {
+    /// Nothing happened, and the store says it is too busy.
+    Throttle,
+    /// Nothing happened, and there is no answer.
+    Fail,
+    /// It happened, and the answer is lost.
+    ApplyThenFail,
+    /// The store will never take it.
+    Reject,
+}
+
+/// Documents in memory, behind the conditions of the port.
+#[derive(Default)]
+pub(crate) struct MemoryStore {
+    pub(crate) documents: Mutex<BTreeMap<TwinKey, (Document, u64)>>,
+    pub(crate) script: Mutex<VecDeque<Fault>>,
+    /// Twins whose operations always fail.
+    pub(crate) broken: Mutex<Vec<TwinKey>>,
+    pub(crate) writes: Mutex<usize>,
+    pub(crate) reads: Mutex<usize>,
+    /// Twins whose documents cannot be read, with the ETag of what lies there.
+    pub(crate) damaged: Mutex<BTreeMap<TwinKey, u64>>,
+    /// Walks that break off at their beginning.
+    pub(crate) broken_scans: Mutex<usize>,
+}
+
+impl MemoryStore {
+    fn fault(&self, key: &TwinKey) -> Option<Fault> {
+        if self.broken.lock().unwrap().contains(key) {
+            return Some(Fault::Fail);
+        }
+        self.script.lock().unwrap().pop_front()
+    }
+
+    pub(crate) fn document(&self, key: &TwinKey) -> Option<Document> {
+        self.documents.lock().unwrap().get(key).map(|(document, _)| document.clone())
+    }
+
+    fn write(&self, key: &TwinKey, document: &Document, expected: Option<u64>) -> Write {
+        *self.writes.lock().unwrap() += 1;
+        let fault = self.fault(key);
+        match fault {
+            Some(Fault::Throttle) => return Write::Unknown(trouble(TroubleKind::Throttled)),
+            Some(Fault::Fail) => return Write::Unknown(trouble(TroubleKind::Unavailable)),
+            Some(Fault::Reject) => return Write::Rejected("too large".into()),
+            Some(Fault::ApplyThenFail) | None => {}
+        }
+        let mut documents = self.documents.lock().unwrap();
+        let damaged = self.damaged.lock().unwrap().get(key).copied();
+        let stored = documents.get(key).map(|(_, etag)| *etag).or(damaged);
+        if stored != expected {
+            return Write::Conflict;
+        }
+        let etag = stored.unwrap_or(0) + 1;
+        documents.insert(key.clone(), (document.clone(), etag));
+        self.damaged.lock().unwrap().remove(key);
+        match fault {
+            Some(Fault::ApplyThenFail) => Write::Unknown(trouble(TroubleKind::Unavailable)),
+            _ => Write::Written(ETag(etag.to_string())),
+        }
+    }
+}
+
+fn trouble(kind: TroubleKind) -> Trouble {
+    Trouble { kind, retry_after: None, message: "scripted".into() }
+}
+
+fn charged<T>(outcome: T) -> Charged<T> {
+    Charged { outcome, request_units: 1.0 }
+}
+
+#[async_trait]
+impl TwinStore for MemoryStore {
+    async fn read(&self, key: &TwinKey) -> Charged<Read> {
+        *self.reads.lock().unwrap() += 1;
+        charged(match self.fault(key) {
+            Some(Fault::Throttle) => Read::Unknown(trouble(TroubleKind::Throttled)),
+            Some(_) => Read::Unknown(trouble(TroubleKind::Unavailable)),
+            None => match self.documents.lock().unwrap().get(key) {
+                Some((document, etag)) => Read::Present(Arc::new(document.clone()), ETag(etag.to_string())),
+                None => match self.damaged.lock().unwrap().get(key) {
+                    Some(etag) => Read::Damaged(ETag(etag.to_string()), "scripted".into()),
+                    None => Read::Absent,
+                },
+            },
+        })
+    }
+
+    async fn create(&self, key: &TwinKey, document: &Document) -> Charged<Write> {
+        charged(self.write(key, document, None))
+    }
+
+    async fn replace(&self, key: &TwinKey, document: &Document, etag: &ETag) -> Charged<Write> {
+        charged(self.write(key, document, Some(etag.0.parse().unwrap())))
+    }
+
+    async fn modules(&self, device: &TwinKey) -> Charged<Result<Vec<TwinKey>, Trouble>> {
+        let modules = self
+            .documents
+            .lock()
+            .unwrap()
+            .keys()
+            .filter(|key| key.is_module() && key.parent() == *device)
+            .cloned()
+            .collect();
+        charged(match self.fault(device) {
+            Some(_) => Err(trouble(TroubleKind::Unavailable)),
+            None => Ok(modules),
+        })
+    }
+
+    fn scan(&self, which: Which) -> BoxStream<'_, Charged<Result<Vec<Scanned>, Trouble>>> {
+        let mut broken = self.broken_scans.lock().unwrap();
+        if *broken > 0 {
+            *broken -= 1;
+            return Box::pin(futures::stream::iter([charged(Err(trouble(TroubleKind::Unavailable)))]));
+        }
+        let documents = self.documents.lock().unwrap();
+        let wanted = documents.values().map(|(document, _)| document).filter(|document| match which {
+            Which::Present => document.twin().is_some(),
+            Which::Doubtful => {
+                document.in_doubt() || (document.sweep.is_some() && document.operation == Operation::Snapshot)
+            }
+        });
+        let scanned =
+            |document: &Document| Scanned { key: document.key.clone(), applied_at: document.applied_at };
+        let page = wanted.map(scanned).collect();
+        Box::pin(futures::stream::iter([charged(Ok(page))]))
+    }
+}

@@ -1,0 +1,22 @@
+//! Everything that asks the IoT hub itself, so that the copy is right whatever became of events.
+//!
+//! ```text
+//! router ── documents in doubt ─► doubts ─┐
+//! walk of documents in doubt ─────────────┤
+//! backfill: pages of a query ─────────────┼─► judge: read ─► GET ─► compare ─► conditional write
+//! audit: pages of a query, documents ─────┤
+//! resync: what a person names ────────────┘
+//! ```
+//!
+//! A query nominates, a point read decides. All of it runs in the background: lanes never wait for the registry, and a
+//! document that changes in between is read again.
+
+pub mod account;
+pub mod audit;
+pub mod backfill;
+pub mod doubts;
+pub mod judge;
+pub mod nominate;
+pub mod schedule;
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,113 @@
+//! The store as background work uses it: within the cap on request units, and accounted to its purpose.
+
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt};
+
+use crate::{
+    domain::{
+        document::{Document, ETag},
+        id::TwinKey,
+        quota::Purpose,
+    },
+    ports::{Charged, Read, Scanned, Trouble, TwinStore, Which, Write},
+    runtime::spending::Spending,
+    telemetry::{
+        Metrics, ReadOutcome, WriteKind, WriteOutcome,
+        event::{ModulesQueried, ReadFinished, WriteFinished},
+    },
+};
+
+/// The store, its cap and its books.
+#[derive(Clone)]
+pub struct Account {
+    /// Where documents live.
+    pub store: Arc<dyn TwinStore>,
+    /// What may be spent, together with the streams.
+    pub spending: Spending,
+    /// Where it is counted.
+    pub metrics: Metrics,
+}
+
+impl Account {
+    /// Reads a document.
+    pub async fn read(&self, key: &TwinKey, purpose: Purpose) -> Read {
+        self.spending.allowed().await;
+        let Charged { outcome, request_units } = self.store.read(key).await;
+        self.spending.spend(request_units);
+        let message = match &outcome {
+            Read::Present(..) | Read::Absent => None,
+            Read::Damaged(_, reason) => Some(reason.as_str()),
+            Read::Unknown(trouble) => Some(trouble.message.as_str()),
+        };
+        ReadFinished {
+            purpose: purpose.into(),
+            twin: key,
+            outcome: ReadOutcome::from(&outcome),
+            request_units,
+            message,
+        }
+        .emit(&self.metrics);
+        outcome
+    }
+
+    /// Creates the document, or replaces the one that has `etag`.
+    pub async fn write(
+        &self,
+        key: &TwinKey,
+        document: &Document,
+        etag: Option<&ETag>,
+        purpose: Purpose,
+    ) -> Write {
+        self.spending.allowed().await;
+        let (kind, charged) = match etag {
+            None => (WriteKind::Create, self.store.create(key, document).await),
+            Some(etag) => (WriteKind::Replace, self.store.replace(key, document, etag).await),
+        };
+        let Charged { outcome, request_units } = charged;
+        self.spending.spend(request_units);
+        let message = match &outcome {
+            Write::Written(_) | Write::Conflict => None,
+            Write::Rejected(reason) => Some(reason.as_str()),
+            Write::Unknown(trouble) => Some(trouble.message.as_str()),
+        };
+        WriteFinished {
+            purpose: purpose.into(),
+            twin: key,
+            kind,
+            outcome: WriteOutcome::from(&outcome),
+            events: 0,
+            request_units,
+            message,
+        }
+        .emit(&self.metrics);
+        outcome
+    }
+
+    /// The modules of a device that have a document.
+    ///
+    /// # Errors
+    /// The store did not say.
+    pub async fn modules(&self, device: &TwinKey, purpose: Purpose) -> Result<Vec<TwinKey>, Trouble> {
+        self.spending.allowed().await;
+        let Charged { outcome, request_units } = self.store.modules(device).await;
+        self.spending.spend(request_units);
+        let modules = outcome.as_ref().map(Vec::len);
+        ModulesQueried { purpose: purpose.into(), twin: device, modules, request_units }.emit(&self.metrics);
+        outcome
+    }
+
+    /// Walks documents; see [`TwinStore::scan`].
+    pub fn scan(
+        &self,
+        which: Which,
+        purpose: Purpose,
+    ) -> impl Stream<Item = Result<Vec<Scanned>, Trouble>> + Send + '_ {
+        self.store.scan(which).then(move |Charged { outcome, request_units }| async move {
+            self.spending.spend(request_units);
+            self.metrics.request_units_spent(purpose.into(), request_units);
+            self.spending.allowed().await;
+            outcome
+        })
+    }
+}

@@ -1,0 +1,274 @@
+//! Looks for differences that nobody knows of.
+//!
+//! ```text
+//! pages of the query ─► document ─► differs? ─► changed lately: left alone ─► GET: differs still? ─► repair
+//! documents          ─► not among the rows?  ─► changed lately: left alone ─► GET: not found?     ─► tombstone
+//! repaired ones      ─► looked at again in the end: still different is an alarm
+//! ```
+//!
+//! Rows are up to 30 minutes old, so nothing is believed before the hub itself was asked, and what changed within the
+//! tolerance is not even asked about. Without an answer nothing is changed, and the audit says that it is incomplete.
+
+mod look;
+mod report;
+
+use std::{
+    collections::HashSet,
+    hash::{BuildHasher, RandomState},
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::{Stream, StreamExt};
+use tokio_util::sync::CancellationToken;
+
+use self::look::{ATTEMPTS, BACKOFF, Look, Looked};
+pub use self::report::{Fate, Finding, Report};
+use super::{
+    judge::{Judge, Mode},
+    nominate::{Ended, Kind, Nominations},
+};
+use crate::{
+    domain::{drift::Strictness, id::TwinKey, quota::Purpose, retry::Backoff},
+    ports::{Scanned, Which},
+    runtime::metered::Metered,
+    telemetry::event::{AuditFinished, StillDifferent},
+};
+
+/// Repaired twins that are looked at again.
+const RECHECKED: usize = 10_000;
+/// How often a repaired twin that differs is looked at again before it is an alarm, and how long in between: an event
+/// may be on its way.
+const LOOKS: u32 = 3;
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
+/// After so many twins in a row about which nobody answered, an audit is given up: it would only count.
+const GIVE_UP: u64 = 50;
+
+/// How to audit.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// The part of the twins that is looked at, 0 to 1; another part each time.
+    pub sample: f64,
+    /// Whether what differs is repaired.
+    pub mode: Mode,
+    /// How closely to compare.
+    pub strictness: Strictness,
+    /// What changed more recently than this is left alone.
+    pub tolerance: Duration,
+    /// Twins that are looked at at the same time.
+    pub concurrency: usize,
+}
+
+/// How far an audit is, to be looked at meanwhile.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Devices that are registered, as the hub estimates; 0: not known.
+    pub devices: AtomicU64,
+    /// Twins and documents looked at.
+    pub looked_at: AtomicU64,
+}
+
+impl Progress {
+    fn add(&self) {
+        self.looked_at.fetch_add(1, Ordering::Relaxed); // a count on its own
+    }
+}
+
+/// Audits one hub.
+///
+/// # Errors
+/// `stop`; a query that the hub refuses; store or hub that do not answer at all.
+pub async fn run(
+    judge: &Judge,
+    registry: &Arc<Metered>,
+    options: &Options,
+    progress: &Progress,
+    stop: &CancellationToken,
+) -> Result<Report, Ended> {
+    let hub = registry.hub();
+    let report = Report::new(hub, judge.now(), options.sample, options.mode == Mode::Settle);
+    let look = Look { judge, options, progress, stop };
+    let found = Found { report, repaired: Vec::new(), silent: 0 };
+    let mut audit = Audit { look, registry, hasher: RandomState::new(), seen: HashSet::new(), found };
+    if let Ok(devices) = registry.device_count(Purpose::Audit).await {
+        progress.devices.store(devices, Ordering::Relaxed);
+    }
+    audit.compare_twins().await?;
+    audit.look_for_extra_documents().await?;
+    if options.mode == Mode::Settle {
+        audit.look_again().await?;
+    }
+    let mut report = audit.found.report;
+    report.finished_at = judge.now();
+    AuditFinished {
+        hub: &report.hub,
+        at: report.finished_at,
+        twins: report.twins,
+        found: &report.found,
+        repaired: &report.repaired,
+        left: report.left(),
+        unknown: report.unknown,
+    }
+    .emit(&judge.account().metrics);
+    Ok(report)
+}
+
+struct Audit<'a> {
+    look: Look<'a>,
+    registry: &'a Arc<Metered>,
+    /// Another one each time, so that samples differ.
+    hasher: RandomState,
+    /// Hashes of the twins that the query showed: 8 bytes for each of at most a million twins of a hub.
+    seen: HashSet<u64>,
+    found: Found,
+}
+
+/// What was found up to here.
+struct Found {
+    report: Report,
+    repaired: Vec<TwinKey>,
+    /// Twins in a row about which nobody answered.
+    silent: u64,
+}
+
+impl Audit<'_> {
+    fn hash(&self, key: &TwinKey) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    fn is_sampled(&self, hash: u64) -> bool {
+        let sample = self.look.options.sample;
+        sample >= 1.0 || (hash as f64) < sample * u64::MAX as f64
+    }
+
+    async fn compare_twins(&mut self) -> Result<(), Ended> {
+        for kind in Kind::ALL {
+            let mut pages = Nominations::new(Arc::clone(self.registry), kind.query(), Purpose::Audit, None);
+            while let Some(page) = pages.next(self.look.stop).await? {
+                let mut rows = Vec::new();
+                for row in page.rows {
+                    let hash = self.hash(&row.key);
+                    // A walk that had to begin again shows twins twice.
+                    if self.is_sampled(hash) && self.seen.insert(hash) {
+                        rows.push(row);
+                    }
+                }
+                self.found.report.twins += rows.len() as u64;
+                let look = &self.look;
+                let turns: Vec<_> = rows.into_iter().map(|row| Box::pin(look.row(row))).collect();
+                take(look, turns, &mut self.found).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn look_for_extra_documents(&mut self) -> Result<(), Ended> {
+        let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+        let mut looked_at = HashSet::new();
+        let account = self.look.judge.account().clone();
+        'walk: loop {
+            let mut pages = pin!(account.scan(Which::Present, Purpose::Audit));
+            while let Some(page) = pages.next().await {
+                let page = match page {
+                    Ok(page) => page,
+                    Err(trouble) if backoff.attempts() < ATTEMPTS => {
+                        if !self.look.pause(backoff.next(rand::random(), trouble.retry_after)).await {
+                            return Err(Ended::Stopped);
+                        }
+                        continue 'walk; // from the beginning: what was looked at is not looked at again
+                    }
+                    Err(trouble) => {
+                        return Err(Ended::Silent {
+                            hub: self.registry.hub().to_owned(),
+                            reason: format!("the walk over the documents stopped: {}", trouble.message),
+                        });
+                    }
+                };
+                let candidates = self.unseen(page, &mut looked_at);
+                let look = &self.look;
+                let turns: Vec<_> =
+                    candidates.into_iter().map(|scanned| Box::pin(look.document(scanned))).collect();
+                take(look, turns, &mut self.found).await?;
+            }
+            return Ok(());
+        }
+    }
+
+    /// Documents of this hub whose twins the query did not show.
+    fn unseen(&mut self, page: Vec<Scanned>, looked_at: &mut HashSet<u64>) -> Vec<Scanned> {
+        let mut unseen = Vec::new();
+        for scanned in page {
+            let hash = self.hash(&scanned.key);
+            let ours = scanned.key.hub.eq_ignore_ascii_case(self.registry.hub());
+            if ours && self.is_sampled(hash) && looked_at.insert(hash) {
+                self.found.report.documents += 1;
+                if !self.seen.contains(&hash) {
+                    unseen.push(scanned);
+                }
+            }
+        }
+        unseen
+    }
+
+    /// Looks at the repaired ones once more: whatever is different again at once, another repair will not mend.
+    async fn look_again(&mut self) -> Result<(), Ended> {
+        let mut suspects = std::mem::take(&mut self.found.repaired);
+        for _ in 0..LOOKS {
+            if suspects.is_empty() {
+                return Ok(());
+            }
+            if !self.look.pause(LOOK_PAUSE).await {
+                return Err(Ended::Stopped);
+            }
+            let look = &self.look;
+            let turns: Vec<_> = suspects.into_iter().map(|key| Box::pin(look.differs_still(key))).collect();
+            let differing: Vec<_> = at_once(look, turns).collect().await;
+            suspects = differing.into_iter().flatten().collect();
+        }
+        for key in suspects {
+            StillDifferent { twin: &key }.emit(&self.look.judge.account().metrics);
+            self.found.report.add_still_different(&key);
+        }
+        Ok(())
+    }
+}
+
+/// As many turns at the same time as is allowed.
+fn at_once<F: Future>(look: &Look<'_>, turns: Vec<F>) -> impl Stream<Item = F::Output> {
+    futures::stream::iter(turns).buffer_unordered(look.options.concurrency.max(1))
+}
+
+/// Adds what the turns come to.
+async fn take<F>(look: &Look<'_>, turns: Vec<F>, found: &mut Found) -> Result<(), Ended>
+where
+    F: Future<Output = (TwinKey, Looked)>,
+{
+    let mut turns = pin!(at_once(look, turns));
+    while let Some((key, looked)) = turns.next().await {
+        // What was cut short by the stop is not known about: no report is better than a wrong one.
+        if look.stop.is_cancelled() {
+            return Err(Ended::Stopped);
+        }
+        found.silent = match &looked {
+            Looked::Unknown(_, reason) if found.silent + 1 >= GIVE_UP => {
+                return Err(Ended::Silent { hub: key.hub, reason: reason.clone() });
+            }
+            Looked::Unknown(..) => found.silent + 1,
+            Looked::Equal | Looked::Recent | Looked::Cleared | Looked::Confirmed(..) => 0,
+        };
+        if let Looked::Confirmed(_, Fate::Repaired, _) = looked
+            && found.repaired.len() < RECHECKED
+        {
+            found.repaired.push(key.clone());
+        }
+        found.report.add(&key, looked);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,167 @@
+//! One twin's turn in an audit: its document, and where that seems to differ, the hub.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    super::judge::{Judge, Mode, Task, Unless, Verdict},
+    Fate, Options, Progress,
+};
+use crate::{
+    domain::{
+        document::Document,
+        drift::{Drift, Part, drift},
+        id::TwinKey,
+        quota::Purpose,
+        registry::Row,
+        retry::Backoff,
+        ticks::Ticks,
+    },
+    ports::{Read, Scanned, Trouble},
+};
+
+/// How often one twin is tried before the audit goes on without it.
+pub(super) const ATTEMPTS: u32 = 5;
+/// First and longest wait between these.
+pub(super) const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(20));
+
+/// What one twin's turn came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Looked {
+    /// Row and document say the same, or no row was to be seen and none was needed.
+    Equal,
+    /// They differ, and one of them changed within the tolerance.
+    Recent,
+    /// They differ, and the document says what the hub says: the query was behind.
+    Cleared,
+    /// The hub has confirmed the difference.
+    Confirmed(Drift, Fate, Option<String>),
+    /// Nobody answered; holds what was nominated, and the reason.
+    Unknown(Option<Drift>, String),
+}
+
+/// Looks at twins; changes documents where it is told to, and nothing else.
+pub(super) struct Look<'a> {
+    pub(super) judge: &'a Judge,
+    pub(super) options: &'a Options,
+    pub(super) progress: &'a Progress,
+    pub(super) stop: &'a CancellationToken,
+}
+
+enum Stored {
+    Document(Option<Arc<Document>>),
+    Damaged,
+}
+
+impl Look<'_> {
+    /// Compares a row with its document, and asks the hub where they differ.
+    pub(super) async fn row(&self, row: Row) -> (TwinKey, Looked) {
+        self.progress.add();
+        let (nominated, changed) = match self.stored(&row.key).await {
+            Ok(Stored::Damaged) => (Some(Drift::Different(Part::Damaged)), None),
+            Ok(Stored::Document(document)) => {
+                let twin = Some((row.version, &row.twin));
+                (
+                    drift(document.as_deref(), twin, self.options.strictness),
+                    document.map(|document| document.applied_at).max(row.last_updated()),
+                )
+            }
+            Err(trouble) => return (row.key, Looked::Unknown(None, trouble.message)),
+        };
+        let looked = match nominated {
+            None => Looked::Equal,
+            Some(_) if self.is_recent(changed) => Looked::Recent,
+            Some(drift) => self.confirm(&row.key, drift).await,
+        };
+        (row.key, looked)
+    }
+
+    pub(super) async fn document(&self, scanned: Scanned) -> (TwinKey, Looked) {
+        self.progress.add();
+        let looked = match self.is_recent(Some(scanned.applied_at)) {
+            true => Looked::Recent,
+            false => self.confirm(&scanned.key, Drift::Extra).await,
+        };
+        (scanned.key, looked)
+    }
+
+    /// Asks the hub, and repairs where that is wanted.
+    async fn confirm(&self, key: &TwinKey, nominated: Drift) -> Looked {
+        let task = self.task(self.options.mode);
+        match self.attempt(|| self.judge.judge(key, &task)).await {
+            Ok(Verdict::Spared | Verdict::Equal | Verdict::ForeignHub) => Looked::Cleared,
+            Ok(Verdict::Settled(drift)) => Looked::Confirmed(drift, Fate::Repaired, None),
+            Ok(Verdict::Differs(drift)) => Looked::Confirmed(drift, Fate::Found, None),
+            Ok(Verdict::Rejected(drift, reason)) => Looked::Confirmed(drift, Fate::Rejected, Some(reason)),
+            Err(trouble) => Looked::Unknown(Some(nominated), trouble.message),
+        }
+    }
+
+    /// Whether a repaired twin differs again.
+    pub(super) async fn differs_still(&self, key: TwinKey) -> Option<TwinKey> {
+        let task = self.task(Mode::Look);
+        match self.attempt(|| self.judge.judge(&key, &task)).await {
+            // A version that differs is a change that is on its way here; content that differs is not.
+            Ok(Verdict::Differs(Drift::Different(Part::Version))) => None,
+            Ok(Verdict::Differs(_)) => Some(key),
+            Ok(
+                Verdict::Spared
+                | Verdict::Equal
+                | Verdict::Settled(_)
+                | Verdict::Rejected(..)
+                | Verdict::ForeignHub,
+            )
+            | Err(_) => None,
+        }
+    }
+
+    const fn task(&self, mode: Mode) -> Task {
+        Task { purpose: Purpose::Audit, strictness: self.options.strictness, mode, unless: Unless::Never }
+    }
+
+    fn is_recent(&self, changed: Option<Ticks>) -> bool {
+        let border = self.judge.now().before(self.options.tolerance);
+        !self.options.tolerance.is_zero() && changed.is_some_and(|changed| changed > border)
+    }
+
+    async fn stored(&self, key: &TwinKey) -> Result<Stored, Trouble> {
+        self.attempt(|| async move {
+            match self.judge.account().read(key, Purpose::Audit).await {
+                Read::Present(document, _) => Ok(Stored::Document(Some(document))),
+                Read::Absent => Ok(Stored::Document(None)),
+                Read::Damaged(..) => Ok(Stored::Damaged),
+                Read::Unknown(trouble) => Err(trouble),
+            }
+        })
+        .await
+    }
+
+    /// Tries a few times: an audit must come to an end, and the next one comes.
+    async fn attempt<T, F>(&self, act: impl Fn() -> F) -> Result<T, Trouble>
+    where
+        F: Future<Output = Result<T, Trouble>>,
+    {
+        let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+        loop {
+            match Box::pin(act()).await {
+                Err(trouble) if backoff.attempts() + 1 < ATTEMPTS => {
+                    let wait = backoff.next(rand::random(), trouble.retry_after);
+                    if !self.pause(wait).await {
+                        return Err(trouble);
+                    }
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Waits; `false`: stopped.
+    pub(super) async fn pause(&self, wait: Duration) -> bool {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => false,
+            () = tokio::time::sleep(wait) => true,
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What an audit found, and how it is added up.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::look::Looked;
+use crate::domain::{
+    drift::{Drift, Part},
+    id::TwinKey,
+    ticks::Ticks,
+};
+
+/// Findings that a report names one by one.
+const NAMED: usize = 1000;
+
+/// What an audit of one hub found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// The hub.
+    pub hub: String,
+    /// When it began.
+    pub started_at: Ticks,
+    /// When it ended.
+    pub finished_at: Ticks,
+    /// The part of the twins that was looked at, 0 to 1.
+    pub sample: f64,
+    /// Whether differences were to be repaired.
+    pub repairs: bool,
+    /// Twins of the hub that were compared.
+    pub twins: u64,
+    /// Documents that were looked for among them.
+    pub documents: u64,
+    /// Nominated, and changed too recently to be judged.
+    pub recent: u64,
+    /// Nominated, and right when the hub was asked: the query was behind.
+    pub cleared: u64,
+    /// Differences that the hub confirmed, by class.
+    pub found: BTreeMap<&'static str, u64>,
+    /// Of these, the repaired ones by class.
+    pub repaired: BTreeMap<&'static str, u64>,
+    /// Twins about which store or registry gave no answer: nothing is known, nothing was changed.
+    pub unknown: u64,
+    /// Repaired, and different again at once: somebody else writes, or something is wrong with us.
+    pub still_different: u64,
+    /// The first findings.
+    pub findings: Vec<Finding>,
+}
+
+/// One twin that differs, or that is not known about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Finding {
+    /// The device.
+    pub device_id: String,
+    /// The module.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub module_id: Option<String>,
+    /// The class.
+    pub class: &'static str,
+    /// The first part that differs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub part: Option<&'static str>,
+    /// What became of it.
+    pub fate: Fate,
+    /// Why, where that is not plain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What became of a finding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fate {
+    /// It says now what the hub says.
+    Repaired,
+    /// Nothing was to be written.
+    Found,
+    /// The store will never take it.
+    Rejected,
+    /// Nobody answered.
+    Unknown,
+    /// Different again after its repair.
+    StillDifferent,
+}
+
+impl Report {
+    /// Differences that are there after the audit, doubts among them.
+    pub fn left(&self) -> u64 {
+        let sum = |classes: &BTreeMap<_, u64>| classes.values().sum::<u64>();
+        sum(&self.found) - sum(&self.repaired) + self.still_different
+    }
+
+    /// Whether every twin that was to be looked at was.
+    pub fn is_complete(&self) -> bool {
+        self.unknown == 0
+    }
+}
+
+impl Report {
+    /// Nothing found yet.
+    pub(super) fn new(hub: &str, now: Ticks, sample: f64, repairs: bool) -> Self {
+        let none = || Drift::CLASSES.into_iter().map(|class| (class, 0)).collect();
+        Self {
+            hub: hub.to_owned(),
+            started_at: now,
+            finished_at: now,
+            sample,
+            repairs,
+            twins: 0,
+            documents: 0,
+            recent: 0,
+            cleared: 0,
+            found: none(),
+            repaired: none(),
+            unknown: 0,
+            still_different: 0,
+            findings: Vec::new(),
+        }
+    }
+
+    /// Adds what one twin's turn came to.
+    pub(super) fn add(&mut self, key: &TwinKey, looked: Looked) {
+        let (drift, fate, reason) = match looked {
+            Looked::Equal => return,
+            Looked::Recent => {
+                self.recent += 1;
+                return;
+            }
+            Looked::Cleared => {
+                self.cleared += 1;
+                return;
+            }
+            Looked::Confirmed(drift, fate, reason) => {
+                *self.found.entry(drift.class()).or_default() += 1;
+                if fate == Fate::Repaired {
+                    *self.repaired.entry(drift.class()).or_default() += 1;
+                }
+                (Some(drift), fate, reason)
+            }
+            Looked::Unknown(nominated, reason) => {
+                self.unknown += 1;
+                (nominated, Fate::Unknown, Some(reason))
+            }
+        };
+        self.name(key, drift, fate, reason);
+    }
+
+    /// Adds a twin that differs again right after its repair.
+    pub(super) fn add_still_different(&mut self, key: &TwinKey) {
+        self.still_different += 1;
+        self.name(key, None, Fate::StillDifferent, None);
+    }
+
+    fn name(&mut self, key: &TwinKey, drift: Option<Drift>, fate: Fate, reason: Option<String>) {
+        if self.findings.len() >= NAMED {
+            return;
+        }
+        let part = match drift {
+            Some(Drift::Different(part)) => Some(Part::name(part)),
+            Some(Drift::Missing | Drift::Extra | Drift::Flagged) | None => None,
+        };
+        self.findings.push(Finding {
+            device_id: key.device.clone(),
+            module_id: key.module.clone(),
+            class: drift.map_or("unknown", Drift::class),
+            part,
+            fate,
+            reason,
+        });
+    }
+}

@@ -1,0 +1,267 @@
+//! Brings in the twins that were there before us.
+//!
+//! Pages of a query nominate, every twin is read from the hub itself, and written only over what was read before: so a
+//! document that streams bring in meanwhile is never set back, and what is there already costs one read. That is also
+//! what makes a backfill resumable: a bookmark saves the walk, but nothing depends on it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::StreamExt;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    judge::{Judge, Mode, Task, Unless, Verdict},
+    nominate::{Ended, Kind, Nominations},
+};
+use crate::{
+    domain::{
+        drift::{Drift, Strictness},
+        id::TwinKey,
+        quota::Purpose,
+        registry::Row,
+        retry::Backoff,
+        ticks::Ticks,
+    },
+    ports::{BookmarkError, Bookmarks, Continuation},
+    runtime::metered::Metered,
+    telemetry::{
+        Metrics,
+        event::{BackfillFinished, BackfillStarted, TwinDelayed},
+    },
+};
+
+/// First and longest wait after trouble with one twin.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+
+/// How far the backfill of one hub has come; what is kept over restarts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub struct Bookmark {
+    /// When it was begun.
+    pub started_at: Ticks,
+    /// When it was finished.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Ticks>,
+    /// Which twins it is at.
+    pub kind: Kind,
+    /// Where the next page begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub continuation: Option<String>,
+    /// Twins that it has dealt with.
+    pub counts: Counts,
+}
+
+/// What became of the twins.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Nominated by the query.
+    pub nominated: u64,
+    /// Documents made.
+    pub created: u64,
+    /// Documents that said something else.
+    pub corrected: u64,
+    /// Nothing to do: the document was there and right, or the twin is gone since.
+    pub present: u64,
+    /// Documents of twins that are gone since the query saw them: tombstones now.
+    pub gone: u64,
+    /// Twins that the store will never take.
+    pub rejected: u64,
+}
+
+/// The same, to be looked at while it goes on.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Devices that are registered, as the hub estimates; 0: not known.
+    pub devices: AtomicU64,
+    counts: [AtomicU64; 6],
+}
+
+impl Counts {
+    fn show(&self, hub: &str, metrics: &Metrics) {
+        let Self { nominated: _, created, corrected, present, gone, rejected } = *self;
+        let outcomes = [
+            ("created", created),
+            ("corrected", corrected),
+            ("present", present),
+            ("gone", gone),
+            ("rejected", rejected),
+        ];
+        for (outcome, twins) in outcomes {
+            metrics.set_backfill_twins(hub, outcome, twins);
+        }
+    }
+}
+
+impl Progress {
+    fn add(&self, place: usize) {
+        self.counts[place].fetch_add(1, Ordering::Relaxed); // a count on its own
+    }
+
+    fn resume(&self, counts: Counts) {
+        let Counts { nominated, created, corrected, present, gone, rejected } = counts;
+        for (place, count) in [nominated, created, corrected, present, gone, rejected].into_iter().enumerate()
+        {
+            self.counts[place].store(count, Ordering::Relaxed);
+        }
+    }
+
+    /// What became of the twins so far.
+    pub fn counts(&self) -> Counts {
+        let [nominated, created, corrected, present, gone, rejected] =
+            self.counts.each_ref().map(|count| count.load(Ordering::Relaxed));
+        Counts { nominated, created, corrected, present, gone, rejected }
+    }
+}
+
+/// Why a backfill is not finished.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The walk ended early.
+    #[error(transparent)]
+    Ended(#[from] Ended),
+    /// The bookmark cannot be read: nothing would be lost, but a person should know.
+    #[error(transparent)]
+    Bookmark(#[from] BookmarkError),
+}
+
+/// The name of a hub's bookmark.
+pub fn bookmark_name(hub: &str) -> String {
+    format!("backfill/{}", hub.to_lowercase())
+}
+
+/// The bookmark of a hub. One that cannot be understood counts as none: the walk begins again.
+///
+/// # Errors
+/// The notes cannot be read.
+pub async fn bookmark(bookmarks: &dyn Bookmarks, hub: &str) -> Result<Option<Bookmark>, BookmarkError> {
+    let note = bookmarks.load(&bookmark_name(hub)).await?;
+    Ok(note.and_then(|note| serde_json::from_slice(&note).ok()))
+}
+
+/// Fills in the twins of one hub: goes on where an unfinished backfill stopped, else begins.
+///
+/// # Errors
+/// `stop`; a query that the hub refuses; notes that cannot be read or written.
+pub async fn run(
+    judge: &Judge,
+    registry: &Arc<Metered>,
+    bookmarks: &dyn Bookmarks,
+    concurrency: usize,
+    progress: &Progress,
+    stop: &CancellationToken,
+) -> Result<Counts, Error> {
+    let hub = registry.hub();
+    let begun = bookmark(bookmarks, hub).await?.filter(|begun| begun.finished_at.is_none());
+    let resumed = begun.is_some();
+    let mut bookmark = begun.unwrap_or_else(|| Bookmark {
+        started_at: judge.now(),
+        finished_at: None,
+        kind: Kind::Devices,
+        continuation: None,
+        counts: Counts::default(),
+    });
+    progress.resume(bookmark.counts);
+    if let Ok(devices) = registry.device_count(Purpose::Backfill).await {
+        progress.devices.store(devices, Ordering::Relaxed);
+    }
+    BackfillStarted { hub, resumed, devices: progress.devices.load(Ordering::Relaxed) }.emit();
+    let first = bookmark.kind;
+    for kind in Kind::ALL.into_iter().filter(|kind| *kind >= first) {
+        let from = match kind == first {
+            true => bookmark.continuation.take().map(Continuation),
+            false => None,
+        };
+        let mut pages = Nominations::new(Arc::clone(registry), kind.query(), Purpose::Backfill, from);
+        while let Some(page) = pages.next(stop).await? {
+            let twins = futures::stream::iter(page.rows)
+                .map(|row| Box::pin(twin(judge, row, progress, stop)))
+                .buffer_unordered(concurrency.max(1));
+            let all = twins.all(std::future::ready).await;
+            if !all {
+                return Err(Ended::Stopped.into());
+            }
+            bookmark.kind = kind;
+            bookmark.continuation = pages.position().map(|position| position.0.clone());
+            bookmark.counts = progress.counts();
+            bookmark.counts.show(hub, &judge.account().metrics);
+            save(bookmarks, hub, &bookmark).await?;
+        }
+    }
+    bookmark.finished_at = Some(judge.now());
+    bookmark.continuation = None;
+    bookmark.counts = progress.counts();
+    save(bookmarks, hub, &bookmark).await?;
+    let Counts { nominated: twins, created, corrected, rejected, .. } = bookmark.counts;
+    BackfillFinished { hub, twins, created, corrected, rejected }.emit();
+    Ok(bookmark.counts)
+}
+
+async fn save(bookmarks: &dyn Bookmarks, hub: &str, bookmark: &Bookmark) -> Result<(), BookmarkError> {
+    let note = serde_json::to_vec(bookmark).map_err(|error| BookmarkError {
+        operation: "write",
+        name: bookmark_name(hub),
+        place: "memory".into(),
+        source: error.into(),
+    })?;
+    bookmarks.save(&bookmark_name(hub), &note).await
+}
+
+/// Deals with one twin, however long it takes; `false`: stopped before it was done.
+async fn twin(judge: &Judge, row: Row, progress: &Progress, stop: &CancellationToken) -> bool {
+    let task = Task {
+        purpose: Purpose::Backfill,
+        strictness: Strictness::Content,
+        mode: Mode::Settle,
+        unless: Unless::Holds(row.version),
+    };
+    let Some(verdict) = patiently(judge, &row.key, &task, stop).await else {
+        return false;
+    };
+    progress.add(0);
+    progress.add(match verdict {
+        Verdict::Settled(Drift::Missing) => 1,
+        Verdict::Settled(Drift::Different(_) | Drift::Flagged) => 2,
+        Verdict::Spared | Verdict::Equal | Verdict::Differs(_) | Verdict::ForeignHub => 3,
+        Verdict::Settled(Drift::Extra) => 4,
+        Verdict::Rejected(..) => 5,
+    });
+    true
+}
+
+/// Judges a twin, waiting out whatever passes; `None`: stopped before it was done.
+pub async fn patiently(
+    judge: &Judge,
+    key: &TwinKey,
+    task: &Task,
+    stop: &CancellationToken,
+) -> Option<Verdict> {
+    let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+    loop {
+        let verdict = tokio::select! {
+            biased;
+            () = stop.cancelled() => return None,
+            verdict = Box::pin(judge.judge(key, task)) => verdict,
+        };
+        let trouble = match verdict {
+            Ok(verdict) => return Some(verdict),
+            Err(trouble) => trouble,
+        };
+        let retry_in = backoff.next(rand::random(), trouble.retry_after);
+        TwinDelayed { twin: key, message: &trouble.message, retry_in }.emit();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return None,
+            () = tokio::time::sleep(retry_in) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

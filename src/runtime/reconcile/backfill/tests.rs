@@ -1,0 +1,132 @@
+//! What was there before, once, whatever interrupts it.
+
+use serde_json::json;
+
+use super::{
+    super::testing::{Bench, away, created, device, module, stream, updated},
+    *,
+};
+use crate::ports::{Clock, QueryError};
+
+fn bench(devices: usize) -> Bench {
+    let bench = Bench::with_pages_of(4);
+    for number in 0..devices {
+        bench.registry.set(&device(&format!("d{number:02}")), 3, json!({"n": number}));
+    }
+    bench.registry.set(&module("d00", "m"), 2, json!({"module": true}));
+    bench
+}
+
+async fn fill(bench: &Bench) -> Counts {
+    let progress = Progress::default();
+    let stop = CancellationToken::new();
+    let filled = run(&bench.judge, &bench.metered, bench.bookmarks.as_ref(), 2, &progress, &stop).await;
+    let counts = filled.expect("filled");
+    assert_eq!(progress.counts(), counts);
+    counts
+}
+
+#[tokio::test(start_paused = true)]
+async fn devices_and_modules_are_brought_in_and_a_second_run_asks_nobody() {
+    let bench = bench(10);
+    let counts = fill(&bench).await;
+    assert_eq!((counts.nominated, counts.created, counts.present), (11, 11, 0));
+    assert_eq!(bench.says(&device("d07")), Some((3, json!({"n": 7}))));
+    assert_eq!(bench.says(&module("d00", "m")), Some((2, json!({"module": true}))));
+    let asked = bench.registry.asked().len();
+    let counts = fill(&bench).await;
+    assert_eq!((counts.created, counts.present), (0, 11));
+    assert_eq!(bench.registry.asked().len(), asked, "what is there and right costs no call");
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_goes_on_at_its_bookmark_and_asks_for_nothing_twice() {
+    let bench = bench(12);
+    // Stopped in the second page.
+    let stop = CancellationToken::new();
+    let (stopper, mut calls) = (stop.clone(), 0);
+    bench.registry.on_get(move |_| {
+        calls += 1;
+        if calls == 6 {
+            stopper.cancel();
+        }
+    });
+    let progress = Progress::default();
+    let stopped = run(&bench.judge, &bench.metered, bench.bookmarks.as_ref(), 1, &progress, &stop).await;
+    assert!(matches!(stopped, Err(Error::Ended(Ended::Stopped))));
+    let kept = bookmark(bench.bookmarks.as_ref(), "H").await.expect("readable").expect("kept");
+    assert_eq!(
+        (kept.kind, kept.continuation.as_deref(), kept.counts.nominated),
+        (Kind::Devices, Some("4"), 4)
+    );
+    bench.registry.on_get(|_| {});
+    let pages = bench.registry.pages.load(Ordering::Relaxed);
+    let counts = fill(&bench).await;
+    assert_eq!(counts.nominated, 13, "counted over both runs");
+    let asked = bench.registry.asked();
+    let distinct: std::collections::BTreeSet<_> = asked.iter().collect();
+    assert!(asked.len() <= distinct.len() + 1, "only what was cut off is asked for again: {asked:?}");
+    assert_eq!(
+        bench.registry.pages.load(Ordering::Relaxed) - pages,
+        3,
+        "two pages of devices and one of modules"
+    );
+    let done = bookmark(bench.bookmarks.as_ref(), "h").await.expect("readable").expect("kept");
+    assert!(done.finished_at.is_some() && done.continuation.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kept_continuation_that_the_hub_forgot_costs_a_walk_and_no_call() {
+    let bench = bench(8);
+    let kept = Bookmark {
+        started_at: bench.clock.now(),
+        finished_at: None,
+        kind: Kind::Devices,
+        continuation: Some("4".to_owned()),
+        counts: Counts::default(),
+    };
+    save(bench.bookmarks.as_ref(), "h", &kept).await.expect("kept");
+    bench.registry.queries.lock().unwrap().push_back(QueryError::Expired);
+    assert_eq!(fill(&bench).await.created, 9, "the first ones too");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bookmark_that_cannot_be_understood_counts_as_none() {
+    let bench = bench(3);
+    bench.bookmarks.save(&bookmark_name("h"), b"{\"kind\": 7").await.expect("kept");
+    assert_eq!(fill(&bench).await.created, 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn documents_that_stream_in_meanwhile_are_never_set_back() {
+    let bench = bench(6);
+    bench.registry.hold_view(); // the query is behind from here on
+    let key = device("d03");
+    let (store, clock, registry) =
+        (Arc::clone(&bench.store), Arc::clone(&bench.clock), Arc::clone(&bench.registry));
+    let mut first = true;
+    bench.registry.on_get(move |asked| {
+        if *asked == device("d03") && std::mem::take(&mut first) {
+            clock.pass(Duration::from_secs(1));
+            registry.set(asked, 4, json!({"n": "streamed"}));
+            stream(&store, asked, clock.now(), updated(4, json!({"n": "streamed"})));
+        }
+    });
+    // Deleted and streamed before its turn comes.
+    bench.registry.remove(&device("d05"));
+    bench.event(&device("d05"), crate::domain::event::Change::Deleted);
+    bench.pass(1);
+    bench.event(&device("d04"), created(30, json!({"n": "newer than the row"})));
+    fill(&bench).await;
+    assert_eq!(bench.says(&key), Some((4, json!({"n": "streamed"}))));
+    assert_eq!(bench.says(&device("d04")), Some((30, json!({"n": "newer than the row"}))));
+    assert_eq!(bench.says(&device("d05")), None);
+    assert!(bench.store.documents.lock().unwrap().values().all(|(document, _)| !document.in_doubt()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn trouble_with_single_twins_is_waited_out() {
+    let bench = bench(5);
+    bench.registry.gets.lock().unwrap().extend((0..7).map(|_| away()));
+    assert_eq!(fill(&bench).await.created, 6);
+}

@@ -1,0 +1,313 @@
+//! Documents in doubt, and the task that settles them in the background.
+//!
+//! The flags lie in the documents, so nothing here has to survive: what a restart forgets, or what found no room, a walk
+//! over the documents in doubt finds again. A doubt waits a moment before the hub is asked, because most heal by
+//! themselves: the create event of a partial document is usually just behind, on the other stream.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures::StreamExt;
+use tokio::{sync::Notify, task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::judge::{Judge, Mode, Task, Unless, Verdict};
+use crate::{
+    domain::{drift::Strictness, id::TwinKey, quota::Purpose, retry::Backoff},
+    ports::{Trouble, Which},
+    telemetry::event::{RepairDelayed, RepairScan},
+};
+
+/// How long a doubt may heal by itself.
+const GRACE: Duration = Duration::from_secs(2);
+/// First and longest wait after trouble with one twin.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Twins that are remembered at most; about 200 bytes each. The walk finds the others.
+const MOST: usize = 50_000;
+/// A walk goes on when so few are left.
+const FEW: usize = MOST / 2;
+
+const REPAIR: Task = Task {
+    purpose: Purpose::Repair,
+    strictness: Strictness::Content,
+    mode: Mode::Settle,
+    unless: Unless::Undoubted,
+};
+
+/// The twins in doubt, as far as they are known. Cheap to clone.
+#[derive(Clone)]
+pub struct Doubts(Option<Arc<Shared>>);
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Notify,
+    hubs: HashSet<String>,
+    grace: Duration,
+}
+
+#[derive(Default)]
+struct State {
+    twins: HashMap<TwinKey, Doubt>,
+    due: BTreeMap<(Instant, u64), TwinKey>,
+    next: u64,
+    /// Something found no room: walk when there is some.
+    overflowed: bool,
+}
+
+#[derive(Default)]
+struct Doubt {
+    attempts: u32,
+    running: bool,
+    /// Raised again while it was being settled.
+    again: bool,
+}
+
+impl Doubts {
+    /// Doubts that nobody can settle.
+    pub const fn nobodys() -> Self {
+        Self(None)
+    }
+
+    /// Doubts about twins of these hubs.
+    pub fn about(hubs: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
+        Self::with_grace(hubs, GRACE)
+    }
+
+    fn with_grace(hubs: impl IntoIterator<Item = impl AsRef<str>>, grace: Duration) -> Self {
+        let hubs: HashSet<_> = hubs.into_iter().map(|hub| hub.as_ref().to_lowercase()).collect();
+        if hubs.is_empty() {
+            return Self::nobodys();
+        }
+        Self(Some(Arc::new(Shared { state: Mutex::default(), changed: Notify::new(), hubs, grace })))
+    }
+
+    /// Notes that a document is in doubt. Never waits.
+    pub fn raise(&self, key: &TwinKey) {
+        let Some(shared) = &self.0 else { return };
+        if !shared.hubs.contains(&key.hub.to_lowercase()) {
+            return;
+        }
+        let mut state = shared.lock();
+        if let Some(doubt) = state.twins.get_mut(key) {
+            doubt.again = doubt.running;
+            return;
+        }
+        if state.twins.len() >= MOST {
+            state.overflowed = true;
+            return;
+        }
+        state.twins.insert(key.clone(), Doubt::default());
+        state.wait(key.clone(), Instant::now() + shared.grace);
+        drop(state);
+        shared.changed.notify_one();
+    }
+
+    /// How many are known.
+    pub fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |shared| shared.lock().twins.len())
+    }
+
+    /// Whether none is known.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn wait(&mut self, key: TwinKey, until: Instant) {
+        self.next += 1;
+        self.due.insert((until, self.next), key);
+    }
+
+    /// A twin whose turn it is, or when the next one's turn comes.
+    fn next(&mut self, now: Instant) -> Result<TwinKey, Option<Instant>> {
+        let Some((&(at, number), _)) = self.due.first_key_value() else {
+            return Err(None);
+        };
+        if at > now {
+            return Err(Some(at));
+        }
+        let key = self.due.remove(&(at, number)).ok_or(None)?;
+        if let Some(doubt) = self.twins.get_mut(&key) {
+            doubt.running = true;
+        }
+        Ok(key)
+    }
+
+    /// Forgets a twin, unless it was raised again meanwhile.
+    fn settled(&mut self, key: &TwinKey, grace: Duration) {
+        let Some(doubt) = self.twins.get_mut(key) else { return };
+        if std::mem::take(&mut doubt.again) {
+            *doubt = Doubt::default();
+            self.wait(key.clone(), Instant::now() + grace);
+        } else {
+            self.twins.remove(key);
+        }
+    }
+
+    /// Tries again later; returns after how long.
+    fn later(&mut self, key: &TwinKey, hint: Option<Duration>) -> Duration {
+        let Some(doubt) = self.twins.get_mut(key) else { return Duration::ZERO };
+        doubt.running = false;
+        let mut backoff = Backoff::resumed(BACKOFF.0, BACKOFF.1, doubt.attempts);
+        let delay = backoff.next(rand::random(), hint);
+        doubt.attempts = backoff.attempts();
+        self.wait(key.clone(), Instant::now() + delay);
+        delay
+    }
+}
+
+/// How doubts are settled.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Twins that are settled at the same time.
+    pub concurrency: usize,
+    /// How often documents in doubt are looked for that nobody remembers.
+    pub scan_interval: Duration,
+}
+
+/// Settles `doubts` until `stop`. `walks` says whether this replica is the one that looks for forgotten ones.
+///
+/// # Panics
+/// A panic of a repair is passed on.
+pub async fn run(
+    judge: Arc<Judge>,
+    doubts: Doubts,
+    options: Options,
+    walks: tokio::sync::watch::Receiver<bool>,
+    stop: CancellationToken,
+) {
+    let Some(shared) = doubts.0.clone() else {
+        return stop.cancelled().await;
+    };
+    let walk = walk(Arc::clone(&judge), doubts.clone(), Arc::clone(&shared), options, walks);
+    let mut walk = std::pin::pin!(walk);
+    let mut repairs: JoinSet<(TwinKey, Result<Verdict, Trouble>)> = JoinSet::new();
+    loop {
+        let mut next_due = None;
+        while repairs.len() < options.concurrency.max(1) {
+            let next = shared.lock().next(Instant::now());
+            match next {
+                Ok(key) => {
+                    let judge = Arc::clone(&judge);
+                    repairs.spawn(async move {
+                        let verdict = Box::pin(judge.judge(&key, &REPAIR)).await;
+                        (key, verdict)
+                    });
+                }
+                Err(due) => {
+                    next_due = due;
+                    break;
+                }
+            }
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return repairs.shutdown().await,
+            Some(done) = repairs.join_next(), if !repairs.is_empty() => match done {
+                Ok((key, verdict)) => conclude(&shared, &key, verdict),
+                Err(error) => {
+                    if let Ok(panic) = error.try_into_panic() {
+                        std::panic::resume_unwind(panic);
+                    }
+                }
+            },
+            () = until(next_due), if next_due.is_some() => {}
+            () = shared.changed.notified() => {}
+            () = &mut walk => return repairs.shutdown().await,
+        }
+        judge.account().metrics.set_repairs_waiting(doubts.len());
+    }
+}
+
+fn conclude(shared: &Shared, key: &TwinKey, verdict: Result<Verdict, Trouble>) {
+    let mut state = shared.lock();
+    match verdict {
+        Ok(
+            Verdict::Spared
+            | Verdict::Equal
+            | Verdict::Settled(_)
+            | Verdict::Differs(_)
+            | Verdict::Rejected(..)
+            | Verdict::ForeignHub,
+        ) => state.settled(key, shared.grace),
+        Err(trouble) => {
+            let retry_in = state.later(key, trouble.retry_after);
+            drop(state);
+            RepairDelayed { twin: key, message: &trouble.message, retry_in }.emit();
+        }
+    }
+}
+
+/// Looks for documents in doubt that nobody remembers: at first, every now and then, and after something found no room.
+async fn walk(
+    judge: Arc<Judge>,
+    doubts: Doubts,
+    shared: Arc<Shared>,
+    options: Options,
+    mut walks: tokio::sync::watch::Receiver<bool>,
+) {
+    let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+    loop {
+        if walks.wait_for(|walks| *walks).await.is_err() {
+            return std::future::pending().await; // nobody will ask any more
+        }
+        let result = walk_once(&judge, &doubts, &shared).await;
+        let pause = match result {
+            Ok(found) => {
+                backoff.reset();
+                RepairScan { found: Ok(found) }.emit();
+                options.scan_interval
+            }
+            Err(trouble) => {
+                RepairScan { found: Err(&trouble.message) }.emit();
+                backoff.next(rand::random(), trouble.retry_after)
+            }
+        };
+        let again = Instant::now() + pause;
+        while Instant::now() < again {
+            let overflowed = {
+                let mut state = shared.lock();
+                let room = state.twins.len() <= FEW;
+                room && std::mem::take(&mut state.overflowed)
+            };
+            if overflowed {
+                break;
+            }
+            tokio::time::sleep_until(again.min(Instant::now() + GRACE)).await;
+        }
+    }
+}
+
+async fn walk_once(judge: &Judge, doubts: &Doubts, shared: &Shared) -> Result<usize, Trouble> {
+    let mut found = 0;
+    let mut pages = std::pin::pin!(judge.account().scan(Which::Doubtful, Purpose::Repair));
+    while let Some(page) = pages.next().await {
+        for scanned in page? {
+            found += 1;
+            doubts.raise(&scanned.key);
+        }
+        while shared.lock().twins.len() > FEW {
+            tokio::time::sleep(GRACE).await;
+        }
+    }
+    Ok(found)
+}
+
+async fn until(due: Option<Instant>) {
+    if let Some(due) = due {
+        tokio::time::sleep_until(due).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

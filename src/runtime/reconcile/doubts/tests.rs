@@ -1,0 +1,181 @@
+//! Doubts heal by themselves, are settled once, survive trouble, and are found again.
+
+use serde_json::json;
+use tokio::sync::watch;
+
+use super::{
+    super::testing::{Bench, created, device, updated},
+    *,
+};
+
+const OPTIONS: Options = Options { concurrency: 4, scan_interval: Duration::from_secs(600) };
+
+struct Running {
+    bench: Bench,
+    doubts: Doubts,
+    leads: watch::Sender<bool>,
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Running {
+    fn start(bench: Bench, leads: bool) -> Self {
+        let doubts = Doubts::about(["h"]);
+        let (leads, led) = watch::channel(leads);
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(run(Arc::clone(&bench.judge), doubts.clone(), OPTIONS, led, stop.clone()));
+        Self { bench, doubts, leads, stop, task }
+    }
+
+    /// Waits until nothing is in doubt any more.
+    async fn quiet(&self) {
+        while !self.doubts.is_empty() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.expect("no panic");
+    }
+}
+
+/// A document with a gap, and the twin as the hub has it.
+fn doubtful(bench: &Bench, id: &str) -> TwinKey {
+    let key = device(id);
+    bench.event(&key, created(2, json!({})));
+    bench.pass(1);
+    bench.event(&key, updated(5, json!({"late": true})));
+    bench.registry.set(&key, 5, json!({"early": true, "late": true}));
+    bench.pass(1);
+    key
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_doubt_is_settled_after_its_grace_and_asked_about_once() {
+    let running = Running::start(Bench::new(), false);
+    let key = doubtful(&running.bench, "d");
+    for _ in 0..20 {
+        running.doubts.raise(&key);
+    }
+    assert_eq!(running.doubts.len(), 1);
+    tokio::time::sleep(GRACE - Duration::from_millis(100)).await;
+    assert!(running.bench.registry.asked().is_empty(), "it may heal by itself");
+    running.quiet().await;
+    assert_eq!(running.bench.registry.asked(), std::slice::from_ref(&key));
+    assert_eq!(running.bench.says(&key), Some((5, json!({"early": true, "late": true}))));
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_doubt_that_heals_in_time_costs_no_call() {
+    let running = Running::start(Bench::new(), false);
+    let key = device("d");
+    running.bench.event(&key, updated(3, json!({"a": 1})));
+    running.doubts.raise(&key);
+    // The create event was just behind, on the other stream.
+    let earlier = crate::domain::ticks::Ticks::new(running.bench.judge.now().get() - 5);
+    super::super::testing::stream(&running.bench.store, &key, earlier, created(2, json!({})));
+    running.quiet().await;
+    assert!(running.bench.registry.asked().is_empty());
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_raised_while_it_is_settled_is_looked_at_again() {
+    let bench = Bench::new();
+    let running = Running::start(bench, false);
+    let key = doubtful(&running.bench, "d");
+    let (doubts, store, clock) =
+        (running.doubts.clone(), Arc::clone(&running.bench.store), Arc::clone(&running.bench.clock));
+    let registry = Arc::clone(&running.bench.registry);
+    let mut first = true;
+    running.bench.registry.on_get(move |key| {
+        if std::mem::take(&mut first) {
+            // Right after the answer was given, the hub goes on and loses an event; the stream brings the next.
+            clock.pass(Duration::from_secs(1));
+            registry.set(key, 9, json!({"newest": true}));
+            super::super::testing::stream(
+                &store,
+                key,
+                crate::ports::Clock::now(&*clock),
+                updated(9, json!({"newest": true})),
+            );
+            doubts.raise(key);
+        }
+    });
+    running.doubts.raise(&key);
+    running.quiet().await;
+    assert_eq!(running.bench.says(&key), Some((9, json!({"newest": true}))));
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn trouble_is_waited_out_twin_by_twin() {
+    let running = Running::start(Bench::new(), false);
+    let (one, other) = (doubtful(&running.bench, "one"), doubtful(&running.bench, "other"));
+    *running.bench.registry.silent.lock().unwrap() = true;
+    running.doubts.raise(&one);
+    running.doubts.raise(&other);
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    let asked = running.bench.registry.asked().len();
+    assert!((8..120).contains(&asked), "again and again, and not in a loop: {asked}");
+    assert_eq!(running.doubts.len(), 2);
+    *running.bench.registry.silent.lock().unwrap() = false;
+    running.quiet().await;
+    for key in [&one, &other] {
+        assert!(!running.bench.document(key).expect("a document").in_doubt());
+    }
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn doubts_of_hubs_that_nobody_can_ask_are_not_kept() {
+    let doubts = Doubts::about(["h"]);
+    doubts.raise(&TwinKey::device("elsewhere", "d"));
+    doubts.raise(&TwinKey::device("H", "d"));
+    assert_eq!(doubts.len(), 1);
+    let nobodys = Doubts::about(Vec::<String>::new());
+    nobodys.raise(&device("d"));
+    assert!(nobodys.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_leader_looks_for_what_a_restart_forgot() {
+    let bench = Bench::new();
+    let key = doubtful(&bench, "forgotten");
+    let running = Running::start(bench, false);
+    tokio::time::sleep(OPTIONS.scan_interval * 3).await;
+    assert!(running.bench.document(&key).expect("a document").in_doubt());
+    // The first walk breaks off; the next one finds it.
+    *running.bench.store.broken_scans.lock().unwrap() = 1;
+    running.leads.send_replace(true);
+    let started = Instant::now();
+    while running.bench.document(&key).expect("a document").in_doubt() {
+        assert!(started.elapsed() < OPTIONS.scan_interval, "soon, not at the next turn");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn memory_is_bounded_and_the_rest_is_found_by_the_walk() {
+    let bench = Bench::new();
+    let late = doubtful(&bench, "late");
+    let running = Running::start(bench, true);
+    // The walk at the start has met the late one already.
+    running.quiet().await;
+    running.bench.event(&late, updated(99, json!({"doubtful": "again"})));
+    running.bench.registry.set(&late, 99, json!({"whole": true}));
+    for number in 0..MOST {
+        running.doubts.raise(&device(&format!("absent-{number}")));
+    }
+    running.doubts.raise(&late);
+    assert_eq!(running.doubts.len(), MOST, "there was no room");
+    let started = Instant::now();
+    while running.bench.says(&late) != Some((99, json!({"whole": true}))) {
+        assert!(started.elapsed() < OPTIONS.scan_interval, "as soon as there is room");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    running.stop().await;
+}

@@ -1,0 +1,343 @@
+//! Settles one twin by the hub's own word.
+//!
+//! ```text
+//! read the document ─► GET the twin ─► compare ─► equal: nothing
+//!        ▲                                └─► differs: write, if the document is still the one that was read
+//!        └──────────── conflict, or no answer ◄──────────┘
+//! ```
+//!
+//! SUBTLE: the order of the two reads is the proof. Whatever the document could know happened before it was read, and a
+//! GET that is issued afterwards reflects it; so the answer may replace the document without any look at versions, which
+//! a failover may have set back. That the document is still the same is the write's condition.
+//!
+//! Only the hub's own "not found" makes a tombstone. No answer is no answer.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::account::Account;
+use crate::{
+    domain::{
+        decide::{Rules, decide},
+        document::{Document, ETag, State},
+        drift::{Drift, Part, Strictness, drift},
+        event::{Change, Operation, TwinEvent, TwinVersion},
+        id::TwinKey,
+        quota::Purpose,
+        registry::RegistryTwin,
+        ticks::Ticks,
+    },
+    ports::{Clock, Got, Read, Trouble, TroubleKind, Write},
+    runtime::metered::Metered,
+    telemetry::event::{DocumentRejected, TwinSettled},
+};
+
+/// How often a cycle is repeated because the document was written meanwhile, before it is tried again later.
+const CYCLES: u32 = 5;
+
+/// Recently written documents, shared with the router.
+pub type DocumentCache = moka::sync::Cache<TwinKey, (Arc<Document>, ETag)>;
+
+/// A cache for documents of so many bytes together.
+pub fn document_cache(bytes: u64) -> DocumentCache {
+    moka::sync::Cache::builder()
+        .max_capacity(bytes)
+        .weigher(|_: &TwinKey, (document, _): &(Arc<Document>, ETag)| {
+            u32::try_from(document.weight()).unwrap_or(u32::MAX)
+        })
+        .build()
+}
+
+/// What to do about a twin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Task {
+    /// What it is done for.
+    pub purpose: Purpose,
+    /// How closely to compare.
+    pub strictness: Strictness,
+    /// Whether anything is written.
+    pub mode: Mode,
+    /// Which documents are not even compared.
+    pub unless: Unless,
+}
+
+/// Whether anything is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Compares only.
+    Look,
+    /// Writes what the hub says, where the document says something else.
+    Settle,
+}
+
+/// Documents that need no look at the hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unless {
+    /// None.
+    Never,
+    /// Those that are no longer in doubt.
+    Undoubted,
+    /// Those that are not in doubt and hold this version or a newer one.
+    Holds(TwinVersion),
+}
+
+/// What was found, and done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nobody asked the hub: [`Unless`] applied.
+    Spared,
+    /// The document says what the hub says, without a doubt.
+    Equal,
+    /// It differed, and says now what the hub says.
+    Settled(Drift),
+    /// It differs; nothing was to be written.
+    Differs(Drift),
+    /// It differs, and the store will never take what the hub says; holds the store's reason.
+    Rejected(Drift, String),
+    /// There is no registry of this twin's hub.
+    ForeignHub,
+}
+
+/// Judges and settles.
+pub struct Judge {
+    account: Account,
+    registries: BTreeMap<String, Arc<Metered>>,
+    cache: DocumentCache,
+    clock: Arc<dyn Clock>,
+    rules: Rules,
+}
+
+/// What is stored under a twin's id.
+struct Stored {
+    document: Option<Arc<Document>>,
+    etag: Option<ETag>,
+}
+
+/// What became of one twin alone.
+struct Done {
+    verdict: Verdict,
+    /// A device whose modules have to be looked after.
+    left: Option<(Arc<Document>, ETag)>,
+}
+
+impl Done {
+    fn new(verdict: Verdict, stored: Stored) -> Self {
+        Self { verdict, left: pending_sweep(stored) }
+    }
+}
+
+impl Stored {
+    fn is_damaged(&self) -> bool {
+        self.document.is_none() && self.etag.is_some()
+    }
+}
+
+impl Judge {
+    /// A judge over the hubs of `registries`. What it writes goes into `cache` too, for the streams' next write.
+    pub fn new(
+        account: Account,
+        registries: &[Arc<Metered>],
+        cache: DocumentCache,
+        clock: Arc<dyn Clock>,
+        rules: Rules,
+    ) -> Self {
+        let registries =
+            registries.iter().map(|registry| (name(registry.hub()), Arc::clone(registry))).collect();
+        Self { account, registries, cache, clock, rules }
+    }
+
+    /// The store, within the cap on request units.
+    pub fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// The present.
+    pub fn now(&self) -> Ticks {
+        self.clock.now()
+    }
+
+    /// The registry of a hub. Names of hubs differ by more than case.
+    pub fn registry(&self, hub: &str) -> Option<&Arc<Metered>> {
+        self.registries.get(&name(hub))
+    }
+
+    /// The registries, in the order of their names.
+    pub fn registries(&self) -> impl Iterator<Item = &Arc<Metered>> {
+        self.registries.values()
+    }
+
+    /// Judges one twin, and a device's modules with it where the device was found to have ended.
+    ///
+    /// # Errors
+    /// The store or the registry gave no answer, or the document never stood still; nothing is wrong that was not
+    /// before, and it can be tried again.
+    pub async fn judge(&self, key: &TwinKey, task: &Task) -> Result<Verdict, Trouble> {
+        let Done { verdict, left } = self.settle(key, task).await?;
+        if let Some((document, etag)) = left
+            && task.mode == Mode::Settle
+        {
+            self.sweep(&document, &etag, task).await?;
+        }
+        Ok(verdict)
+    }
+
+    /// Judges one twin alone.
+    async fn settle(&self, key: &TwinKey, task: &Task) -> Result<Done, Trouble> {
+        let Some(registry) = self.registry(&key.hub) else {
+            return Ok(Done { verdict: Verdict::ForeignHub, left: None });
+        };
+        for _ in 0..CYCLES {
+            let stored = self.read(key, task.purpose).await?;
+            if spared(stored.document.as_deref(), task.unless) {
+                return Ok(Done::new(Verdict::Spared, stored));
+            }
+            let done = match registry.get(key, task.purpose).await {
+                Got::Present(twin) => self.there(key, stored, *twin, task).await?,
+                Got::Absent(at) => self.gone(key, stored, at, task).await?,
+                Got::Unknown(trouble) => return Err(trouble),
+            };
+            if let Some(done) = done {
+                return Ok(done);
+            }
+        }
+        Err(Trouble {
+            kind: TroubleKind::Unavailable,
+            retry_after: None,
+            message: format!("the document was written {CYCLES} times while the hub was asked"),
+        })
+    }
+
+    async fn there(
+        &self,
+        key: &TwinKey,
+        stored: Stored,
+        twin: RegistryTwin,
+        task: &Task,
+    ) -> Result<Option<Done>, Trouble> {
+        let found = match stored.is_damaged() {
+            true => Some(Drift::Different(Part::Damaged)),
+            false => drift(stored.document.as_deref(), Some((twin.version, &twin.twin)), task.strictness),
+        };
+        let change = Change::Snapshot { version: twin.version, twin: twin.twin };
+        self.conclude(key, stored, found, TwinEvent { key: key.clone(), at: twin.at, change }, task).await
+    }
+
+    async fn gone(
+        &self,
+        key: &TwinKey,
+        stored: Stored,
+        at: Ticks,
+        task: &Task,
+    ) -> Result<Option<Done>, Trouble> {
+        let (found, change) = match stored.is_damaged() {
+            // What cannot be read gets a tombstone over it.
+            true => (Some(Drift::Extra), Change::Deleted),
+            false => (drift(stored.document.as_deref(), None, task.strictness), Change::Gone),
+        };
+        self.conclude(key, stored, found, TwinEvent { key: key.clone(), at, change }, task).await
+    }
+
+    /// Writes where something differs; `None`: somebody else was faster.
+    async fn conclude(
+        &self,
+        key: &TwinKey,
+        stored: Stored,
+        found: Option<Drift>,
+        event: TwinEvent,
+        task: &Task,
+    ) -> Result<Option<Done>, Trouble> {
+        let Some(found) = found else {
+            return Ok(Some(Done::new(Verdict::Equal, stored)));
+        };
+        if task.mode == Mode::Look {
+            return Ok(Some(Done { verdict: Verdict::Differs(found), left: None }));
+        }
+        let mut document = stored.document.as_deref().cloned();
+        decide(&mut document, &event, self.clock.now(), &self.rules);
+        let Some(document) = document.filter(|document| Some(document) != stored.document.as_deref()) else {
+            return Ok(Some(Done::new(Verdict::Equal, stored)));
+        };
+        match self.account.write(key, &document, stored.etag.as_ref(), task.purpose).await {
+            Write::Written(etag) => {
+                let document = Arc::new(document);
+                self.cache.insert(key.clone(), (Arc::clone(&document), etag.clone()));
+                TwinSettled { twin: key, purpose: task.purpose.into(), drift: found }
+                    .emit(&self.account.metrics);
+                let left = Stored { document: Some(document), etag: Some(etag) };
+                Ok(Some(Done::new(Verdict::Settled(found), left)))
+            }
+            Write::Conflict => {
+                self.cache.invalidate(key);
+                Ok(None)
+            }
+            Write::Rejected(reason) => {
+                DocumentRejected { twin: key, reason: &reason }.emit(&self.account.metrics);
+                Ok(Some(Done { verdict: Verdict::Rejected(found, reason), left: None }))
+            }
+            Write::Unknown(trouble) => {
+                self.cache.invalidate(key);
+                Err(trouble)
+            }
+        }
+    }
+
+    async fn read(&self, key: &TwinKey, purpose: Purpose) -> Result<Stored, Trouble> {
+        match self.account.read(key, purpose).await {
+            Read::Present(document, etag) => Ok(Stored { document: Some(document), etag: Some(etag) }),
+            Read::Absent => Ok(Stored { document: None, etag: None }),
+            Read::Damaged(etag, _) => Ok(Stored { document: None, etag: Some(etag) }),
+            Read::Unknown(trouble) => Err(trouble),
+        }
+    }
+
+    /// Judges the modules of a device that ended, or may have ended in between; then notes that this is done.
+    ///
+    /// The note is in the document until then, so that a crash cannot forget it. Its time does not matter here: whether
+    /// a module lives, the hub is asked.
+    async fn sweep(&self, device: &Document, etag: &ETag, task: &Task) -> Result<(), Trouble> {
+        let task = Task { unless: Unless::Never, ..*task };
+        for module in self.account.modules(&device.key, task.purpose).await? {
+            self.settle(&module, &task).await?;
+        }
+        let done = Document { sweep: None, ..device.clone() };
+        match self.account.write(&device.key, &done, Some(etag), task.purpose).await {
+            Write::Written(etag) => self.cache.insert(device.key.clone(), (Arc::new(done), etag)),
+            // Whoever wrote has kept the note, and will be met again.
+            Write::Conflict => self.cache.invalidate(&device.key),
+            Write::Rejected(reason) => {
+                DocumentRejected { twin: &device.key, reason: &reason }.emit(&self.account.metrics);
+            }
+            Write::Unknown(trouble) => {
+                self.cache.invalidate(&device.key);
+                return Err(trouble);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn name(hub: &str) -> String {
+    hub.to_lowercase()
+}
+
+fn spared(document: Option<&Document>, unless: Unless) -> bool {
+    match (unless, document) {
+        (Unless::Never, _) => false,
+        (Unless::Undoubted, None) => true,
+        (Unless::Holds(_), None) => false,
+        (Unless::Undoubted, Some(document)) => !document.in_doubt(),
+        (Unless::Holds(version), Some(document)) => {
+            !document.in_doubt()
+                && matches!(&document.state, State::Live { twin, .. } if twin.version >= version)
+        }
+    }
+}
+
+/// A device that a repair has left with modules to look after. After an event, the streams do that.
+fn pending_sweep(stored: Stored) -> Option<(Arc<Document>, ETag)> {
+    let (document, etag) = (stored.document?, stored.etag?);
+    let pending = document.sweep.is_some() && document.operation == Operation::Snapshot;
+    pending.then_some((document, etag))
+}
+
+#[cfg(test)]
+mod tests;

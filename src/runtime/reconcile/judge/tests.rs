@@ -1,0 +1,271 @@
+//! The order of reads is the proof: whatever happens in between, nothing newer is lost and nothing unknown is changed.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::json;
+
+use super::{
+    super::testing::{Bench, SETTLE, away, created, device, module, stream, updated},
+    *,
+};
+use crate::{
+    domain::{document::Flag, drift::Part, event::Change},
+    runtime::memory_store::Fault,
+};
+
+async fn settle(bench: &Bench, key: &TwinKey) -> Verdict {
+    bench.judge.judge(key, &SETTLE).await.expect("an answer")
+}
+
+#[tokio::test]
+async fn a_twin_without_a_document_gets_one_and_the_streams_cache_too() {
+    let bench = Bench::new();
+    let key = device("d");
+    bench.registry.set(&key, 7, json!({"a": 1}));
+    assert_eq!(settle(&bench, &key).await, Verdict::Settled(Drift::Missing));
+    assert_eq!(bench.says(&key), Some((7, json!({"a": 1}))));
+    let (cached, etag) = bench.cache.get(&key).expect("cached");
+    assert_eq!((Some(cached.as_ref()), etag.0.as_str()), (bench.document(&key).as_ref(), "1"));
+    let writes = bench.writes();
+    for _ in 0..2 {
+        assert_eq!(settle(&bench, &key).await, Verdict::Equal);
+    }
+    assert_eq!(bench.writes(), writes, "an equal document costs no write");
+}
+
+#[tokio::test]
+async fn only_the_hubs_own_not_found_makes_a_tombstone() {
+    let bench = Bench::new();
+    let key = device("d");
+    bench.event(&key, created(2, json!({})));
+    let before = bench.document(&key);
+    for trouble in [away(), super::super::testing::trouble(TroubleKind::Throttled, None)] {
+        bench.registry.gets.lock().unwrap().push_back(trouble);
+        bench.judge.judge(&key, &SETTLE).await.expect_err("no answer");
+        assert_eq!(bench.document(&key), before);
+    }
+    bench.pass(10);
+    assert_eq!(settle(&bench, &key).await, Verdict::Settled(Drift::Extra));
+    assert_eq!(bench.document(&key).expect("a tombstone").state, State::Deleted);
+    assert_eq!(settle(&bench, &key).await, Verdict::Equal);
+    assert_eq!(settle(&bench, &device("never-was")).await, Verdict::Equal);
+    assert_eq!(bench.document(&device("never-was")), None);
+}
+
+#[tokio::test]
+async fn the_source_wins_whatever_versions_say() {
+    let bench = Bench::new();
+    let key = device("d");
+    bench.event(&key, created(40, json!({"ahead": true})));
+    bench.registry.set(&key, 3, json!({"back": true}));
+    assert_eq!(settle(&bench, &key).await, Verdict::Settled(Drift::Different(Part::Tags)));
+    assert_eq!(bench.says(&key), Some((3, json!({"back": true}))));
+}
+
+#[tokio::test]
+async fn what_a_stream_writes_in_between_is_never_set_back() {
+    let bench = Bench::new();
+    let key = device("d");
+    bench.event(&key, created(2, json!({"a": 1})));
+    bench.registry.set(&key, 5, json!({"a": 5}));
+    let (store, clock, registry) =
+        (Arc::clone(&bench.store), Arc::clone(&bench.clock), Arc::clone(&bench.registry));
+    let rounds = AtomicUsize::new(0);
+    bench.registry.on_get(move |key| {
+        // Twice, while the answer is on its way, the hub and then a stream go on.
+        let round = rounds.fetch_add(1, Ordering::Relaxed);
+        if round < 2 {
+            clock.pass(std::time::Duration::from_secs(1));
+            let version = 6 + round as i64;
+            registry.set(key, version, json!({"a": version}));
+            stream(&store, key, clock.now(), updated(version, json!({"a": version})));
+        }
+    });
+    settle(&bench, &key).await;
+    assert_eq!(bench.says(&key), Some((7, json!({"a": 7}))));
+    assert_eq!(bench.registry.asked().len(), 3, "each write in between asks the hub anew");
+    assert!(!bench.document(&key).expect("a document").in_doubt());
+}
+
+#[tokio::test]
+async fn a_document_that_never_stands_still_is_left_for_later() {
+    let bench = Bench::new();
+    let key = device("d");
+    bench.event(&key, created(2, json!({})));
+    bench.registry.set(&key, 50, json!({"a": 1}));
+    let (store, clock) = (Arc::clone(&bench.store), Arc::clone(&bench.clock));
+    let version = AtomicUsize::new(2);
+    bench.registry.on_get(move |key| {
+        clock.pass(std::time::Duration::from_secs(1));
+        let next = version.fetch_add(1, Ordering::Relaxed) as i64 + 1;
+        stream(&store, key, clock.now(), updated(next, json!({"step": next})));
+    });
+    bench.judge.judge(&key, &SETTLE).await.expect_err("not now");
+    assert_eq!(bench.registry.asked().len(), CYCLES as usize);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_replaced_or_gets_a_tombstone_over_it() {
+    let bench = Bench::new();
+    let (there, gone) = (device("there"), device("gone"));
+    bench.registry.set(&there, 4, json!({"a": 1}));
+    for key in [&there, &gone] {
+        bench.store.damaged.lock().unwrap().insert(key.clone(), 9);
+    }
+    assert_eq!(settle(&bench, &there).await, Verdict::Settled(Drift::Different(Part::Damaged)));
+    assert_eq!(bench.says(&there), Some((4, json!({"a": 1}))));
+    assert_eq!(settle(&bench, &gone).await, Verdict::Settled(Drift::Extra));
+    assert_eq!(bench.document(&gone).expect("a tombstone").state, State::Deleted);
+}
+
+#[tokio::test]
+async fn a_look_writes_nothing_and_tells_how_they_differ() {
+    let bench = Bench::new();
+    let look = Task { mode: Mode::Look, ..SETTLE };
+    let (missing, extra, other) = (device("missing"), device("extra"), device("other"));
+    bench.registry.set(&missing, 2, json!({}));
+    bench.event(&extra, created(2, json!({})));
+    bench.agreed(&other, 2, json!({"a": 1}));
+    bench.registry.set(&other, 2, json!({"a": 2}));
+    for (key, drift) in
+        [(&missing, Drift::Missing), (&extra, Drift::Extra), (&other, Drift::Different(Part::Tags))]
+    {
+        assert_eq!(bench.judge.judge(key, &look).await.expect("an answer"), Verdict::Differs(drift));
+    }
+    assert_eq!(bench.writes(), 0);
+}
+
+#[tokio::test]
+async fn what_needs_no_look_costs_no_call() {
+    let bench = Bench::new();
+    let key = device("d");
+    bench.event(&key, created(5, json!({})));
+    let spares = [Unless::Undoubted, Unless::Holds(TwinVersion(5)), Unless::Holds(TwinVersion(4))];
+    for unless in spares {
+        let verdict = bench.judge.judge(&key, &Task { unless, ..SETTLE }).await.expect("an answer");
+        assert_eq!(verdict, Verdict::Spared, "{unless:?}");
+    }
+    let absent = Task { unless: Unless::Undoubted, ..SETTLE };
+    assert_eq!(bench.judge.judge(&device("x"), &absent).await.expect("an answer"), Verdict::Spared);
+    assert!(bench.registry.asked().is_empty());
+    bench.registry.set(&key, 6, json!({}));
+    let behind = Task { unless: Unless::Holds(TwinVersion(6)), ..SETTLE };
+    let verdict = bench.judge.judge(&key, &behind).await.expect("an answer");
+    assert_eq!(verdict, Verdict::Settled(Drift::Different(Part::Version)));
+    // In doubt, it is looked at whatever version it holds.
+    bench.pass(1);
+    bench.event(&key, updated(9, json!({"skipped": true})));
+    assert!(bench.document(&key).expect("a document").flags.contains(&Flag::Gap));
+    bench.registry.set(&key, 9, json!({"whole": true}));
+    let verdict = bench.judge.judge(&key, &Task { unless: Unless::Holds(TwinVersion(2)), ..SETTLE }).await;
+    assert_eq!(verdict.expect("an answer"), Verdict::Settled(Drift::Different(Part::Tags)));
+}
+
+#[tokio::test]
+async fn a_write_whose_reply_is_lost_is_found_done() {
+    let bench = Bench::new();
+    let key = device("d");
+    bench.registry.set(&key, 3, json!({"a": 1}));
+    // The read comes first.
+    bench.judge.judge(&key, &Task { mode: Mode::Look, ..SETTLE }).await.expect("an answer");
+    *bench.store.script.lock().unwrap() = [].into();
+    let store = Arc::clone(&bench.store);
+    bench.registry.on_get(move |_| {
+        let mut script = store.script.lock().unwrap();
+        if script.is_empty() && *store.writes.lock().unwrap() == 0 {
+            script.push_back(Fault::ApplyThenFail);
+        }
+    });
+    bench.judge.judge(&key, &SETTLE).await.expect_err("the reply is lost");
+    assert_eq!(settle(&bench, &key).await, Verdict::Equal);
+    assert_eq!((bench.writes(), bench.says(&key)), (1, Some((3, json!({"a": 1})))));
+}
+
+#[tokio::test]
+async fn what_the_store_never_takes_is_told_and_changes_nothing() {
+    let bench = Bench::new();
+    let key = device("d");
+    bench.registry.set(&key, 3, json!({}));
+    let store = Arc::clone(&bench.store);
+    bench.registry.on_get(move |_| store.script.lock().unwrap().push_back(Fault::Reject));
+    assert_eq!(settle(&bench, &key).await, Verdict::Rejected(Drift::Missing, "too large".into()));
+    assert!(bench.metrics.render().contains("twinsync_twins_rejected_total 1"));
+}
+
+#[tokio::test]
+async fn modules_of_a_device_that_is_gone_are_asked_about_one_by_one() {
+    let bench = Bench::new();
+    let key = device("d");
+    let (dead, alive) = (module("d", "dead"), module("d", "alive"));
+    for key in [&key, &dead, &alive] {
+        bench.event(key, created(2, json!({})));
+    }
+    // A hub that says so contradicts itself; it is believed for each twin.
+    bench.registry.set(&alive, 2, json!({}));
+    bench.pass(5);
+    assert_eq!(settle(&bench, &key).await, Verdict::Settled(Drift::Extra));
+    assert_eq!(bench.document(&dead).expect("a tombstone").state, State::Deleted);
+    assert!(bench.document(&alive).expect("a document").twin().is_some());
+    assert_eq!(bench.document(&key).expect("a tombstone").sweep, None, "that is done");
+    assert_eq!(bench.registry.asked(), [key, alive, dead]);
+}
+
+#[tokio::test]
+async fn a_crash_between_a_device_and_its_modules_is_finished_by_the_next_look() {
+    let bench = Bench::new();
+    let (key, module) = (device("d"), module("d", "m"));
+    for key in [&key, &module] {
+        bench.event(key, created(2, json!({})));
+    }
+    bench.pass(5);
+    let (store, device) = (Arc::clone(&bench.store), key.clone());
+    // The store goes away right after the device's write.
+    bench.registry.on_get(move |key| {
+        if *key == device {
+            store.script.lock().unwrap().extend([Fault::ApplyThenFail, Fault::Fail]);
+        }
+    });
+    bench.judge.judge(&key, &SETTLE).await.expect_err("the store is away");
+    assert!(bench.document(&module).expect("a document").twin().is_some(), "not yet");
+    bench.store.script.lock().unwrap().clear();
+    bench.registry.on_get(|_| {});
+    // The walk over documents in doubt meets the device, since the note is in its tombstone.
+    let found: Vec<_> = futures::StreamExt::collect(
+        bench.judge.account().scan(crate::ports::Which::Doubtful, Purpose::Repair),
+    )
+    .await;
+    let found: Vec<_> = found.into_iter().flat_map(|page| page.expect("a page")).collect();
+    assert_eq!(found.len(), 1);
+    let repair = Task { unless: Unless::Undoubted, ..SETTLE };
+    assert_eq!(bench.judge.judge(&found[0].key, &repair).await.expect("an answer"), Verdict::Spared);
+    assert_eq!(bench.document(&module).expect("a tombstone").state, State::Deleted);
+    assert_eq!(bench.document(&key).expect("a tombstone").sweep, None);
+}
+
+#[tokio::test]
+async fn twins_of_a_hub_that_nobody_can_ask_stay_as_they_are() {
+    let bench = Bench::new();
+    let key = TwinKey::device("elsewhere", "d");
+    bench.event(&key, created(2, json!({})));
+    assert_eq!(settle(&bench, &key).await, Verdict::ForeignHub);
+    assert!(bench.registry.asked().is_empty() && bench.writes() == 0);
+    // Names of hubs are told apart without case.
+    assert_eq!(settle(&bench, &TwinKey::device("H", "x")).await, Verdict::Equal);
+}
+
+#[tokio::test]
+async fn events_that_an_answer_contains_raise_no_doubt_afterwards() {
+    let bench = Bench::new();
+    let key = device("d");
+    bench.registry.set(&key, 9, json!({"a": 9}));
+    bench.pass(60);
+    settle(&bench, &key).await;
+    let settled = bench.document(&key);
+    let earlier = Ticks::new(bench.clock.now().get() - 100);
+    for change in [created(2, json!({})), updated(5, json!({"a": 5})), Change::Deleted] {
+        stream(&bench.store, &key, earlier, change);
+    }
+    let document = bench.document(&key).expect("a document");
+    assert!(!document.in_doubt());
+    assert_eq!(document.twin(), settled.as_ref().and_then(Document::twin));
+}

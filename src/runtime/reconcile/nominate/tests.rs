@@ -1,0 +1,73 @@
+//! Pages to the end, whatever happens in between.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::{
+    super::testing::{Bench, away, device, module, trouble},
+    *,
+};
+use crate::ports::TroubleKind;
+
+fn bench() -> Bench {
+    let bench = Bench::with_pages_of(2);
+    for number in 0..5 {
+        bench.registry.set(&device(&format!("d{number}")), 2, json!({}));
+    }
+    bench.registry.set(&module("d1", "m"), 2, json!({}));
+    bench
+}
+
+async fn walk(bench: &Bench, kind: Kind) -> Vec<String> {
+    let mut pages = Nominations::new(Arc::clone(&bench.metered), kind.query(), Purpose::Audit, None);
+    let mut seen = Vec::new();
+    while let Some(page) = pages.next(&CancellationToken::new()).await.expect("a page") {
+        seen.extend(page.rows.into_iter().map(|row| row.key.to_string()));
+    }
+    seen
+}
+
+#[tokio::test(start_paused = true)]
+async fn devices_and_modules_are_walked_page_by_page() {
+    let bench = bench();
+    assert_eq!(walk(&bench, Kind::Devices).await, ["h/d0", "h/d1", "h/d2", "h/d3", "h/d4"]);
+    assert_eq!(walk(&bench, Kind::Modules).await, ["h/d1/m"]);
+    assert_eq!(walk(&Bench::new(), Kind::Devices).await, [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn trouble_is_waited_out_for_as_long_as_the_hub_asks() {
+    let bench = bench();
+    let busy = trouble(TroubleKind::Throttled, Some(Duration::from_secs(40)));
+    bench.registry.queries.lock().unwrap().extend([QueryError::Trouble(busy), QueryError::Trouble(away())]);
+    let started = Instant::now();
+    assert_eq!(walk(&bench, Kind::Devices).await.len(), 5);
+    assert!(started.elapsed() >= Duration::from_secs(40), "{:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_continuation_that_expired_means_from_the_beginning() {
+    let bench = bench();
+    let mut pages = Nominations::new(Arc::clone(&bench.metered), Kind::Devices.query(), Purpose::Audit, None);
+    let stop = CancellationToken::new();
+    pages.next(&stop).await.expect("a page").expect("the first");
+    assert!(pages.position().is_some());
+    bench.registry.queries.lock().unwrap().push_back(QueryError::Expired);
+    let again = pages.next(&stop).await.expect("a page").expect("the first again");
+    assert_eq!(again.rows[0].key, device("d0"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_query_that_is_refused_or_a_stop_ends_the_walk() {
+    let bench = bench();
+    let refused = QueryError::Refused("no such field".into());
+    bench.registry.queries.lock().unwrap().push_back(refused);
+    let mut pages = Nominations::new(Arc::clone(&bench.metered), Kind::Devices.query(), Purpose::Audit, None);
+    let stop = CancellationToken::new();
+    let error = pages.next(&stop).await.expect_err("refused");
+    assert!(error.to_string().contains("no such field"), "{error}");
+    stop.cancel();
+    assert!(matches!(pages.next(&stop).await, Err(Ended::Stopped)));
+}

@@ -1,0 +1,216 @@
+//! When a daemon backfills and audits.
+//!
+//! One replica does it: the one that owns the first partition of the first stream, so that there is nothing more to
+//! agree on. It stops where it stands when that partition goes to another replica, which then goes on: a backfill at its
+//! bookmark, an audit from the beginning, since what it has seen is in its memory only.
+
+use std::{sync::Arc, time::Duration};
+
+use serde::Deserialize;
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    audit::{self, Report},
+    backfill,
+    judge::Judge,
+};
+use crate::{
+    domain::{retry::Backoff, ticks::Ticks},
+    ports::Bookmarks,
+    runtime::metered::Metered,
+    telemetry::event::{NoteNotKept, WalkFailed},
+};
+
+/// First and longest wait after a backfill or audit that failed.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(600));
+
+/// What is done when.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Whether twins are filled in that were there before us; an unfinished backfill goes on in any case.
+    pub backfill: bool,
+    /// Twins that a backfill deals with at the same time.
+    pub backfill_concurrency: usize,
+    /// From the beginning of an audit to that of the next; `None`: only on request.
+    pub audit_interval: Option<Duration>,
+    /// How an audit is done.
+    pub audit: audit::Options,
+}
+
+/// What belongs to one hub.
+pub struct Schedule {
+    /// Settles twins.
+    pub judge: Arc<Judge>,
+    /// The hub.
+    pub registry: Arc<Metered>,
+    /// Where notes are kept.
+    pub bookmarks: Arc<dyn Bookmarks>,
+    /// What is done when.
+    pub options: Options,
+    /// Whether this replica is the one.
+    pub leads: watch::Receiver<bool>,
+    /// Asks for an audit now.
+    pub audit_wanted: watch::Receiver<()>,
+}
+
+/// The note that the last audit has left; all that the schedule needs of it.
+#[derive(Debug, Deserialize)]
+struct LastAudit {
+    started_at: Ticks,
+}
+
+/// The name of the note with a hub's last report.
+pub fn report_name(hub: &str) -> String {
+    format!("audit/{}", hub.to_lowercase())
+}
+
+/// Keeps a report as the hub's last one.
+///
+/// # Errors
+/// It could not be written.
+pub async fn keep(bookmarks: &dyn Bookmarks, report: &Report) -> Result<(), String> {
+    let note = serde_json::to_vec_pretty(report).map_err(|error| error.to_string())?;
+    bookmarks.save(&report_name(&report.hub), &note).await.map_err(|error| error.to_string())
+}
+
+impl Schedule {
+    /// Backfills and audits until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let started = self.judge.now();
+        let mut backfill_wanted = self.options.backfill;
+        let mut audit_wanted = false;
+        let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+        while !stop.is_cancelled() {
+            if !self.begin_to_lead(&stop).await {
+                return;
+            }
+            if self.backfill_is_due(backfill_wanted).await {
+                match self.leading(&stop, async |this, stop| this.backfill(stop).await).await {
+                    Some(Ok(())) => backfill_wanted = false,
+                    Some(Err(error)) => self.failed("backfill", &error, &mut backoff, &stop).await,
+                    None => {}
+                }
+                continue;
+            }
+            if !audit_wanted && !self.wait_for_audit(started, &stop).await {
+                continue;
+            }
+            audit_wanted = true; // until it is done, whoever stops it
+            match self.leading(&stop, async |this, stop| this.audit(stop).await).await {
+                Some(Ok(())) => {
+                    audit_wanted = false;
+                    backoff.reset();
+                }
+                Some(Err(error)) => self.failed("audit", &error, &mut backoff, &stop).await,
+                None => {}
+            }
+        }
+    }
+
+    /// Waits until this replica is the one; `false`: stopped.
+    async fn begin_to_lead(&mut self, stop: &CancellationToken) -> bool {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => false,
+            led = self.leads.wait_for(|leads| *leads) => led.is_ok(),
+        }
+    }
+
+    /// Does something for as long as this replica is the one; `None`: it no longer is, or is stopped.
+    async fn leading(
+        &self,
+        stop: &CancellationToken,
+        act: impl AsyncFnOnce(&Self, &CancellationToken) -> Result<(), String>,
+    ) -> Option<Result<(), String>> {
+        let stop = stop.child_token();
+        let mut leads = self.leads.clone();
+        let mut act = std::pin::pin!(act(self, &stop));
+        tokio::select! {
+            biased;
+            done = &mut act => return (!stop.is_cancelled()).then_some(done),
+            _ = leads.wait_for(|leads| !*leads) => stop.cancel(),
+        }
+        let _ = act.await; // notes where it stands; that it stopped is known
+        None
+    }
+
+    /// Tells why, and waits before the next try.
+    async fn failed(&self, what: &'static str, error: &str, backoff: &mut Backoff, stop: &CancellationToken) {
+        let retry_in = backoff.next(rand::random(), None);
+        WalkFailed { what, hub: self.registry.hub(), error, retry_in }.emit();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(retry_in) => {}
+        }
+    }
+
+    async fn backfill_is_due(&self, wanted: bool) -> bool {
+        wanted
+            || match backfill::bookmark(self.bookmarks.as_ref(), self.registry.hub()).await {
+                Ok(bookmark) => bookmark.is_some_and(|bookmark| bookmark.finished_at.is_none()),
+                Err(error) => {
+                    NoteNotKept { error: &error.to_string() }.emit();
+                    false
+                }
+            }
+    }
+
+    async fn backfill(&self, stop: &CancellationToken) -> Result<(), String> {
+        let progress = backfill::Progress::default();
+        let concurrency = self.options.backfill_concurrency;
+        let run =
+            backfill::run(&self.judge, &self.registry, self.bookmarks.as_ref(), concurrency, &progress, stop);
+        Box::pin(run).await.map(drop).map_err(|error| error.to_string())
+    }
+
+    async fn audit(&self, stop: &CancellationToken) -> Result<(), String> {
+        let progress = audit::Progress::default();
+        let run = audit::run(&self.judge, &self.registry, &self.options.audit, &progress, stop);
+        let report = Box::pin(run).await.map_err(|error| error.to_string())?;
+        if let Err(error) = keep(self.bookmarks.as_ref(), &report).await {
+            NoteNotKept { error: &error }.emit();
+        }
+        Ok(())
+    }
+
+    /// Waits until an audit is due; `false`: this replica is no longer the one, or is stopped.
+    async fn wait_for_audit(&mut self, started: Ticks, stop: &CancellationToken) -> bool {
+        let due = self.audit_due(started).await;
+        let timer = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => false,
+            Ok(()) = self.audit_wanted.changed() => true,
+            _ = self.leads.wait_for(|leads| !*leads) => false,
+            () = timer => true,
+        }
+    }
+
+    /// When the next audit is due. Without any before, the streams get some time to catch up first.
+    async fn audit_due(&self, started: Ticks) -> Option<Instant> {
+        let interval = self.options.audit_interval?;
+        let last = match self.bookmarks.load(&report_name(self.registry.hub())).await {
+            Ok(note) => note.and_then(|note| serde_json::from_slice::<LastAudit>(&note).ok()),
+            Err(error) => {
+                NoteNotKept { error: &error.to_string() }.emit();
+                None
+            }
+        };
+        let (from, wait) = match last {
+            Some(LastAudit { started_at }) => (started_at, interval),
+            None => (started, interval.min(self.options.audit.tolerance)),
+        };
+        let passed = Duration::try_from_secs_f64(self.judge.now().seconds_since(from)).unwrap_or_default();
+        Some(Instant::now() + wait.saturating_sub(passed))
+    }
+}
+
+#[cfg(test)]
+mod tests;

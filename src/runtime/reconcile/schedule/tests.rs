@@ -1,0 +1,174 @@
+//! One replica, at its time, until it is done.
+
+use serde_json::json;
+
+use super::{
+    super::testing::{Bench, device},
+    *,
+};
+use crate::{domain::drift::Strictness, ports::QueryError, runtime::reconcile::judge::Mode};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+struct Running {
+    bench: Bench,
+    leads: watch::Sender<bool>,
+    wanted: watch::Sender<()>,
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Running {
+    fn start(bench: Bench, leads: bool, options: Options) -> Self {
+        let (leads, led) = watch::channel(leads);
+        let (wanted, asked) = watch::channel(());
+        let stop = CancellationToken::new();
+        let schedule = Schedule {
+            judge: Arc::clone(&bench.judge),
+            registry: Arc::clone(&bench.metered),
+            bookmarks: Arc::clone(&bench.bookmarks) as _,
+            options,
+            leads: led,
+            audit_wanted: asked,
+        };
+        let task = tokio::spawn(schedule.run(stop.clone()));
+        Self { bench, leads, wanted, stop, task }
+    }
+
+    /// Lets time pass for timers and clock alike.
+    async fn pass(&self, time: Duration) {
+        self.bench.clock.pass(time);
+        tokio::time::sleep(time).await;
+    }
+
+    /// When the last report began.
+    async fn last_audit(&self) -> Option<Ticks> {
+        let note = self.bench.bookmarks.load(&report_name("h")).await.expect("readable")?;
+        Some(serde_json::from_slice::<LastAudit>(&note).expect("a report").started_at)
+    }
+
+    fn pages(&self) -> u64 {
+        self.bench.registry.pages.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    async fn stop(self) -> Bench {
+        self.stop.cancel();
+        self.task.await.expect("no panic");
+        self.bench
+    }
+}
+
+fn options(audit_interval: Option<Duration>) -> Options {
+    Options {
+        backfill: false,
+        backfill_concurrency: 2,
+        audit_interval,
+        audit: audit::Options {
+            sample: 1.0,
+            mode: Mode::Settle,
+            strictness: Strictness::Content,
+            tolerance: HOUR / 2,
+            concurrency: 2,
+        },
+    }
+}
+
+fn bench() -> Bench {
+    let bench = Bench::new();
+    for number in 0..5 {
+        bench.registry.set(&device(&format!("d{number}")), 2, json!({}));
+    }
+    bench
+}
+
+#[tokio::test(start_paused = true)]
+async fn audits_begin_after_the_tolerance_and_then_at_their_interval() {
+    let running = Running::start(bench(), true, options(Some(HOUR * 24)));
+    running.pass(HOUR / 2 - Duration::from_secs(10)).await;
+    assert_eq!(running.last_audit().await, None);
+    running.pass(Duration::from_secs(20)).await;
+    let first = running.last_audit().await.expect("audited");
+    running.pass(HOUR * 23).await;
+    assert_eq!(running.last_audit().await, Some(first));
+    running.pass(HOUR * 2).await;
+    assert!(running.last_audit().await > Some(first));
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_restart_the_last_report_tells_when() {
+    let running = Running::start(bench(), true, options(Some(HOUR * 24)));
+    running.pass(HOUR).await;
+    let first = running.last_audit().await.expect("audited");
+    let bench = running.stop().await;
+    let running = Running::start(bench, true, options(Some(HOUR * 24)));
+    running.pass(HOUR * 2).await;
+    assert_eq!(running.last_audit().await, Some(first), "not because of a restart");
+    running.pass(HOUR * 22).await;
+    assert!(running.last_audit().await > Some(first));
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_leader_acts_and_the_next_leader_goes_on() {
+    let running = Running::start(bench(), false, Options { backfill: true, ..options(Some(HOUR)) });
+    running.pass(HOUR * 5).await;
+    assert_eq!(running.pages(), 0);
+    // It leads for a moment: the first twin does not answer, so nothing gets done.
+    *running.bench.registry.silent.lock().unwrap() = true;
+    running.leads.send_replace(true);
+    running.pass(Duration::from_secs(20)).await;
+    running.leads.send_replace(false);
+    running.pass(Duration::from_secs(20)).await;
+    assert_eq!(running.bench.writes(), 0);
+    *running.bench.registry.silent.lock().unwrap() = false;
+    let pages = running.pages();
+    running.pass(HOUR).await;
+    assert_eq!(running.pages(), pages, "whoever does not lead does nothing");
+    running.leads.send_replace(true);
+    running.pass(HOUR).await;
+    assert_eq!(running.bench.writes(), 5, "filled in");
+    assert!(running.last_audit().await.is_some(), "and audited");
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unfinished_backfill_goes_on_whatever_the_configuration_says() {
+    let bench = bench();
+    let begun = json!({
+        "started_at": bench.judge.now(), "kind": "devices",
+        "counts": {"nominated": 0, "created": 0, "corrected": 0, "present": 0, "gone": 0, "rejected": 0}
+    });
+    let note = serde_json::to_vec(&begun).expect("JSON");
+    bench.bookmarks.save(&backfill::bookmark_name("h"), &note).await.expect("kept");
+    let running = Running::start(bench, true, options(None));
+    running.pass(HOUR).await;
+    assert_eq!(running.bench.writes(), 5);
+    assert_eq!(running.last_audit().await, None, "audits are off");
+    // And only once.
+    let pages = running.pages();
+    running.pass(HOUR * 3).await;
+    assert_eq!(running.pages(), pages);
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_audit_is_done_when_it_is_asked_for_also_where_audits_are_off() {
+    let running = Running::start(bench(), true, options(None));
+    running.pass(HOUR * 30).await;
+    assert_eq!(running.last_audit().await, None);
+    running.wanted.send_replace(());
+    running.pass(Duration::from_secs(30)).await;
+    assert!(running.last_audit().await.is_some());
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_audit_that_fails_is_tried_again_before_its_next_turn() {
+    let running = Running::start(bench(), true, options(Some(HOUR * 24)));
+    let refused = || QueryError::Refused("the hub is being moved".into());
+    running.bench.registry.queries.lock().unwrap().extend([refused(), refused()]);
+    running.pass(HOUR).await;
+    assert!(running.last_audit().await.is_some());
+    running.stop().await;
+}

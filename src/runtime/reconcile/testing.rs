@@ -1,0 +1,309 @@
+//! A hub in memory whose answers are scripted, and everything around a judge.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+
+use super::{
+    account::Account,
+    judge::{DocumentCache, Judge, Mode, Task, Unless, document_cache},
+};
+use crate::{
+    adapters::bookmarks::MemoryBookmarks,
+    domain::{
+        decide::{Rules, decide},
+        document::Document,
+        drift::Strictness,
+        event::{Change, Sections, TwinEvent, TwinVersion},
+        id::{DocumentIdScheme, TwinKey},
+        quota::{Purpose, Tier},
+        registry::{RegistryTwin, Row},
+        ticks::Ticks,
+    },
+    ports::{Clock, Continuation, Got, Page, QueryError, Trouble, TroubleKind, TwinRegistry},
+    runtime::{memory_store::MemoryStore, metered::Metered, quota::Meter, spending::Spending},
+    telemetry::Metrics,
+};
+
+/// The hub's name.
+pub(super) const HUB: &str = "h";
+
+/// How decisions are made: clocks agree to the tick.
+pub(super) const RULES: Rules =
+    Rules { id_scheme: DocumentIdScheme::Device, tombstone_ttl_seconds: 60, clock_tolerance: Duration::ZERO };
+
+/// What is done in most tests.
+pub(super) const SETTLE: Task = Task {
+    purpose: Purpose::Repair,
+    strictness: Strictness::Content,
+    mode: Mode::Settle,
+    unless: Unless::Never,
+};
+
+pub(super) fn device(id: &str) -> TwinKey {
+    TwinKey::device(HUB, id)
+}
+
+pub(super) fn module(device: &str, id: &str) -> TwinKey {
+    TwinKey::module(HUB, device, id)
+}
+
+pub(super) fn trouble(kind: TroubleKind, retry_after: Option<Duration>) -> Trouble {
+    Trouble { kind, retry_after, message: "scripted".into() }
+}
+
+/// Unavailable, without a hint.
+pub(super) fn away() -> Trouble {
+    trouble(TroubleKind::Unavailable, None)
+}
+
+type Twins = BTreeMap<TwinKey, (i64, Value)>;
+type Hook = Box<dyn FnMut(&TwinKey) + Send>;
+
+/// The hub.
+pub(super) struct ScriptedRegistry {
+    pub(super) twins: Mutex<Twins>,
+    /// What queries show, where that is not the present.
+    pub(super) view: Mutex<Option<Twins>>,
+    /// Answers of the next point reads.
+    pub(super) gets: Mutex<VecDeque<Trouble>>,
+    /// Answers of the next queries.
+    pub(super) queries: Mutex<VecDeque<QueryError>>,
+    /// Every point read fails.
+    pub(super) silent: Mutex<bool>,
+    /// Called within a point read: after the document was read, before it can be written.
+    pub(super) hook: Mutex<Option<Hook>>,
+    pub(super) asked: Mutex<Vec<TwinKey>>,
+    pub(super) pages: AtomicU64,
+    rows: usize,
+    clock: Arc<TestClock>,
+}
+
+impl ScriptedRegistry {
+    pub(super) fn set(&self, key: &TwinKey, version: i64, tags: Value) {
+        self.twins.lock().unwrap().insert(key.clone(), (version, tags));
+    }
+
+    pub(super) fn remove(&self, key: &TwinKey) {
+        self.twins.lock().unwrap().remove(key);
+    }
+
+    /// Queries show what is there now, whatever happens from here on.
+    pub(super) fn hold_view(&self) {
+        *self.view.lock().unwrap() = Some(self.twins.lock().unwrap().clone());
+    }
+
+    pub(super) fn on_get(&self, hook: impl FnMut(&TwinKey) + Send + 'static) {
+        *self.hook.lock().unwrap() = Some(Box::new(hook));
+    }
+
+    /// Twins that were asked about, in order.
+    pub(super) fn asked(&self) -> Vec<TwinKey> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+fn body(key: &TwinKey, version: i64, tags: &Value) -> Value {
+    let mut body = json!({
+        "deviceId": key.device, "version": version, "status": "enabled", "tags": tags,
+        "properties": {"desired": {"$version": 1}, "reported": {"$version": 1}}
+    });
+    if let Some(module) = &key.module {
+        body["moduleId"] = json!(module);
+    }
+    body
+}
+
+#[async_trait]
+impl TwinRegistry for ScriptedRegistry {
+    fn hub(&self) -> &str {
+        HUB
+    }
+
+    async fn get(&self, key: &TwinKey) -> Got {
+        self.asked.lock().unwrap().push(key.clone());
+        if *self.silent.lock().unwrap() {
+            return Got::Unknown(away());
+        }
+        if let Some(trouble) = self.gets.lock().unwrap().pop_front() {
+            return Got::Unknown(trouble);
+        }
+        let found = self.twins.lock().unwrap().get(key).cloned();
+        let at = self.clock.now();
+        // The answer is on its way; meanwhile the world goes on.
+        if let Some(hook) = self.hook.lock().unwrap().as_mut() {
+            hook(key);
+        }
+        match found {
+            None => Got::Absent(at),
+            Some((version, tags)) => {
+                let twin = RegistryTwin::read(key, body(key, version, &tags), at);
+                Got::Present(Box::new(twin.expect("a twin")))
+            }
+        }
+    }
+
+    async fn query(
+        &self,
+        query: &str,
+        from: Option<&Continuation>,
+        _most_rows: u32,
+    ) -> Result<Page, QueryError> {
+        self.pages.fetch_add(1, Ordering::Relaxed);
+        if let Some(error) = self.queries.lock().unwrap().pop_front() {
+            return Err(error);
+        }
+        let modules = query.contains("devices.modules");
+        let view = self.view.lock().unwrap().clone();
+        let twins = view.unwrap_or_else(|| self.twins.lock().unwrap().clone());
+        let mut twins: Vec<_> = twins.into_iter().filter(|(key, _)| key.is_module() == modules).collect();
+        let begin: usize = from.map_or(0, |from| from.0.parse().expect("one of ours"));
+        let end = (begin + self.rows).min(twins.len());
+        let next = (end < twins.len()).then(|| Continuation(end.to_string()));
+        let rows = twins.drain(begin.min(end)..end);
+        let rows =
+            rows.map(|(key, (version, tags))| Row::read(HUB, body(&key, version, &tags)).expect("a row"));
+        Ok(Page { rows: rows.collect(), odd: 0, next, at: self.clock.now() })
+    }
+
+    async fn device_count(&self) -> Result<u64, QueryError> {
+        Ok(self.twins.lock().unwrap().keys().filter(|key| !key.is_module()).count() as u64)
+    }
+}
+
+/// A clock that stands until it is moved.
+#[derive(Debug)]
+pub(super) struct TestClock(AtomicI64);
+
+impl TestClock {
+    pub(super) fn pass(&self, time: Duration) {
+        let ticks = i64::try_from(time.as_nanos() / 100).expect("not that long");
+        self.0.fetch_add(ticks, Ordering::Relaxed);
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Ticks {
+        Ticks::new(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// A judge, its hub and its store.
+pub(super) struct Bench {
+    pub(super) store: Arc<MemoryStore>,
+    pub(super) registry: Arc<ScriptedRegistry>,
+    pub(super) metered: Arc<Metered>,
+    pub(super) judge: Arc<Judge>,
+    pub(super) cache: DocumentCache,
+    pub(super) clock: Arc<TestClock>,
+    pub(super) metrics: Metrics,
+    pub(super) bookmarks: Arc<MemoryBookmarks>,
+}
+
+impl Bench {
+    pub(super) fn new() -> Self {
+        Self::with_pages_of(3)
+    }
+
+    pub(super) fn with_pages_of(rows: usize) -> Self {
+        let clock = Arc::new(TestClock(AtomicI64::new(20_000_000_000_000_000)));
+        let registry = Arc::new(ScriptedRegistry {
+            twins: Mutex::default(),
+            view: Mutex::default(),
+            gets: Mutex::default(),
+            queries: Mutex::default(),
+            silent: Mutex::default(),
+            hook: Mutex::default(),
+            asked: Mutex::default(),
+            pages: AtomicU64::new(0),
+            rows,
+            clock: Arc::clone(&clock),
+        });
+        let metrics = Metrics::new().expect("buckets");
+        let meter = Meter::new(Tier::S3, 10, 1.0);
+        let port: Arc<dyn TwinRegistry> = Arc::clone(&registry) as _;
+        let metered = Arc::new(Metered::new(port, meter, metrics.clone()));
+        let store = Arc::new(MemoryStore::default());
+        let account = Account {
+            store: Arc::clone(&store) as _,
+            spending: Spending::new(None),
+            metrics: metrics.clone(),
+        };
+        let cache = document_cache(1 << 20);
+        let registries = [Arc::clone(&metered)];
+        let judge = Judge::new(account, &registries, cache.clone(), Arc::clone(&clock) as _, RULES);
+        let bookmarks = Arc::new(MemoryBookmarks::default());
+        Self { store, registry, metered, judge: Arc::new(judge), cache, clock, metrics, bookmarks }
+    }
+
+    /// The streams bring an event.
+    pub(super) fn event(&self, key: &TwinKey, change: Change) {
+        stream(&self.store, key, self.clock.now(), change);
+    }
+
+    /// A twin that the hub and the document agree about; it was created and read some time ago.
+    pub(super) fn agreed(&self, key: &TwinKey, version: i64, tags: Value) {
+        self.event(key, created(version, tags.clone()));
+        self.registry.set(key, version, tags);
+    }
+
+    pub(super) fn document(&self, key: &TwinKey) -> Option<Document> {
+        self.store.document(key)
+    }
+
+    /// Version and tags of a live document.
+    pub(super) fn says(&self, key: &TwinKey) -> Option<(i64, Value)> {
+        let document = self.document(key)?;
+        let twin = document.twin()?;
+        Some((twin.version.0, Value::Object(twin.tags.clone())))
+    }
+
+    pub(super) fn writes(&self) -> usize {
+        *self.store.writes.lock().unwrap()
+    }
+
+    pub(super) fn pass(&self, seconds: u64) {
+        self.clock.pass(Duration::from_secs(seconds));
+    }
+}
+
+/// What a stream's write does, as another writer of the same store.
+pub(super) fn stream(store: &MemoryStore, key: &TwinKey, at: Ticks, change: Change) {
+    let mut documents = store.documents.lock().unwrap();
+    let (stored, etag) = documents.remove(key).map_or((None, 0), |(document, etag)| (Some(document), etag));
+    let mut document = stored;
+    decide(&mut document, &TwinEvent { key: key.clone(), at, change }, at, &RULES);
+    if let Some(document) = document {
+        documents.insert(key.clone(), (document, etag + 1));
+    }
+}
+
+fn sections(tags: Value) -> Sections {
+    let map = |value: Value| value.as_object().expect("an object").clone();
+    Sections {
+        tags: Some(map(tags)),
+        desired: Some(map(json!({"$version": 1}))),
+        reported: Some(map(json!({"$version": 1}))),
+        ..Sections::default()
+    }
+}
+
+pub(super) fn created(version: i64, tags: Value) -> Change {
+    Change::Created { version: TwinVersion(version), twin: sections(tags) }
+}
+
+pub(super) fn updated(version: i64, tags: Value) -> Change {
+    let map = tags.as_object().expect("an object").clone();
+    Change::Updated {
+        version: TwinVersion(version),
+        patch: Sections { tags: Some(map), ..Sections::default() },
+    }
+}

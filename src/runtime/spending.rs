@@ -1,0 +1,121 @@
+//! The cap on request units, shared by everything that spends them; and whose turn it is when the store throttles.
+//!
+//! The streams go first: while they are throttled, background work holds back, for a while at most, so that it does not
+//! starve under a store that is always at its limit.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::domain::retry::Budget;
+
+/// How long background work holds back after the streams were throttled.
+const HOLD_BACK: Duration = Duration::from_secs(2);
+/// How long one request of background work is held back at most.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// A shared cap, where there is one. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Spending(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    budget: Option<Mutex<Budget>>,
+    started: Instant,
+    /// When the streams were throttled last.
+    pressed: Mutex<Option<Instant>>,
+}
+
+impl Spending {
+    /// At most so many request units per second, where that is limited.
+    pub fn new(request_units_per_second: Option<f64>) -> Self {
+        Self(Arc::new(Shared {
+            budget: request_units_per_second.map(|cap| Mutex::new(Budget::new(cap))),
+            started: Instant::now(),
+            pressed: Mutex::new(None),
+        }))
+    }
+
+    /// How long to wait before the next operation.
+    pub fn wait(&self) -> Duration {
+        self.with(|budget, now| budget.wait(now)).unwrap_or_default()
+    }
+
+    /// Takes what an operation was charged.
+    pub fn spend(&self, request_units: f64) {
+        self.with(|budget, now| budget.spend(request_units, now));
+    }
+
+    /// Notes that the store throttles the streams.
+    pub fn streams_are_throttled(&self) {
+        *lock(&self.0.pressed) = Some(Instant::now());
+    }
+
+    /// Waits until background work may spend something.
+    pub async fn allowed(&self) {
+        let patient_until = Instant::now() + PATIENCE;
+        loop {
+            let now = Instant::now();
+            let pressed = *lock(&self.0.pressed);
+            let held_back =
+                pressed.map_or(Duration::ZERO, |at| (at + HOLD_BACK).saturating_duration_since(now));
+            let wait = self.wait().max(held_back.min(patient_until.saturating_duration_since(now)));
+            if wait.is_zero() {
+                return;
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Budget, Duration) -> T) -> Option<T> {
+        let budget = self.0.budget.as_ref()?;
+        Some(act(&mut lock(budget), self.0.started.elapsed()))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_cap_nothing_waits_and_debt_is_everybodys() {
+        let started = Instant::now();
+        let free = Spending::new(None);
+        free.spend(1e9);
+        free.allowed().await;
+        assert_eq!(started.elapsed(), Duration::ZERO);
+        let capped = Spending::new(Some(100.0));
+        capped.clone().spend(300.0);
+        capped.allowed().await;
+        assert!(started.elapsed() >= Duration::from_secs(2), "{:?}", started.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn background_work_holds_back_while_the_streams_are_throttled_but_not_for_ever() {
+        let spending = Spending::new(None);
+        spending.streams_are_throttled();
+        assert_eq!(spending.wait(), Duration::ZERO, "the streams have a measure of their own");
+        let started = Instant::now();
+        spending.allowed().await;
+        assert_eq!(started.elapsed(), HOLD_BACK);
+        let pressing = spending.clone();
+        let throttled = tokio::spawn(async move {
+            loop {
+                pressing.streams_are_throttled();
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+        let started = Instant::now();
+        tokio::task::yield_now().await;
+        spending.allowed().await;
+        assert!(started.elapsed() >= PATIENCE && started.elapsed() < PATIENCE * 2, "{:?}", started.elapsed());
+        throttled.abort();
+    }
+}

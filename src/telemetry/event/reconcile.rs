@@ -1,0 +1,260 @@
+//! Facts about repair, backfill and audit.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{
+    domain::{drift::Drift, id::TwinKey, ticks::Ticks},
+    telemetry::{label::Purpose, metrics::Metrics},
+};
+
+/// A document says what the hub says, after it had said something else.
+#[derive(Debug, Clone, Copy)]
+pub struct TwinSettled<'a> {
+    /// The twin.
+    pub twin: &'a TwinKey,
+    /// What for the hub was asked.
+    pub purpose: Purpose,
+    /// How it differed.
+    pub drift: Drift,
+}
+
+impl TwinSettled<'_> {
+    /// DEBUG.
+    pub fn emit(&self, metrics: &Metrics) {
+        metrics.twin_settled(self.purpose, self.drift.class());
+        tracing::debug!(
+            twin = %self.twin, purpose = self.purpose.label(), class = self.drift.class(),
+            "document settled by the hub's own word"
+        );
+    }
+}
+
+/// The store will never take what the hub says.
+#[derive(Debug, Clone, Copy)]
+pub struct DocumentRejected<'a> {
+    /// The twin.
+    pub twin: &'a TwinKey,
+    /// What the store said.
+    pub reason: &'a str,
+}
+
+impl DocumentRejected<'_> {
+    /// ERROR: the copy cannot be made right.
+    pub fn emit(&self, metrics: &Metrics) {
+        metrics.twin_rejected();
+        tracing::error!(
+            twin = %self.twin, reason = self.reason,
+            "the store refuses the twin as the hub has it: its document stays as it is"
+        );
+    }
+}
+
+/// A document in doubt could not be settled yet.
+#[derive(Debug, Clone, Copy)]
+pub struct RepairDelayed<'a> {
+    /// The twin.
+    pub twin: &'a TwinKey,
+    /// Why, in one line.
+    pub message: &'a str,
+    /// Time until the next try.
+    pub retry_in: Duration,
+}
+
+impl RepairDelayed<'_> {
+    /// DEBUG: the registry's or the store's state is told once, elsewhere.
+    pub fn emit(&self) {
+        tracing::debug!(twin = %self.twin, message = self.message, retry_in = ?self.retry_in, "repair waits");
+    }
+}
+
+/// A walk over the documents in doubt came to its end.
+#[derive(Debug, Clone, Copy)]
+pub struct RepairScan<'a> {
+    /// How many it met, or what stopped it.
+    pub found: Result<usize, &'a str>,
+}
+
+impl RepairScan<'_> {
+    /// INFO where there is something to repair, WARN where the walk stopped.
+    pub fn emit(&self) {
+        match self.found {
+            Ok(0) => tracing::debug!("no document is in doubt"),
+            Ok(found) => tracing::info!(found, "documents in doubt are repaired in the background"),
+            Err(message) => tracing::warn!(message, "documents in doubt cannot be looked for, trying again"),
+        }
+    }
+}
+
+/// A query gave no page.
+#[derive(Debug, Clone, Copy)]
+pub struct QueryDelayed<'a> {
+    /// The hub.
+    pub hub: &'a str,
+    /// Why, in one line.
+    pub message: &'a str,
+    /// Time until the next try.
+    pub retry_in: Duration,
+}
+
+impl QueryDelayed<'_> {
+    /// DEBUG.
+    pub fn emit(&self) {
+        tracing::debug!(hub = self.hub, message = self.message, retry_in = ?self.retry_in, "query waits");
+    }
+}
+
+/// A twin of a backfill or resync has to be tried again.
+#[derive(Debug, Clone, Copy)]
+pub struct TwinDelayed<'a> {
+    /// The twin.
+    pub twin: &'a TwinKey,
+    /// Why, in one line.
+    pub message: &'a str,
+    /// Time until the next try.
+    pub retry_in: Duration,
+}
+
+impl TwinDelayed<'_> {
+    /// DEBUG.
+    pub fn emit(&self) {
+        tracing::debug!(twin = %self.twin, message = self.message, retry_in = ?self.retry_in, "twin waits");
+    }
+}
+
+/// A backfill begins or goes on.
+#[derive(Debug, Clone, Copy)]
+pub struct BackfillStarted<'a> {
+    /// The hub.
+    pub hub: &'a str,
+    /// Whether it goes on where an earlier one stopped.
+    pub resumed: bool,
+    /// Devices that the hub estimates; 0: not known.
+    pub devices: u64,
+}
+
+impl BackfillStarted<'_> {
+    /// INFO.
+    pub fn emit(&self) {
+        let what = if self.resumed { "backfill goes on" } else { "backfill begins" };
+        tracing::info!(hub = self.hub, devices = self.devices, "{what}");
+    }
+}
+
+/// A backfill is done.
+#[derive(Debug, Clone, Copy)]
+pub struct BackfillFinished<'a> {
+    /// The hub.
+    pub hub: &'a str,
+    /// Twins that were nominated.
+    pub twins: u64,
+    /// Documents that were made.
+    pub created: u64,
+    /// Documents that said something else.
+    pub corrected: u64,
+    /// Twins that the store will never take.
+    pub rejected: u64,
+}
+
+impl BackfillFinished<'_> {
+    /// INFO.
+    pub fn emit(&self) {
+        let Self { hub, twins, created, corrected, rejected } = *self;
+        tracing::info!(hub, twins, created, corrected, rejected, "backfill is done");
+    }
+}
+
+/// An audit is done.
+#[derive(Debug, Clone, Copy)]
+pub struct AuditFinished<'a> {
+    /// The hub.
+    pub hub: &'a str,
+    /// When it was done.
+    pub at: Ticks,
+    /// Twins that were compared.
+    pub twins: u64,
+    /// Differences by class.
+    pub found: &'a BTreeMap<&'static str, u64>,
+    /// The repaired ones of them.
+    pub repaired: &'a BTreeMap<&'static str, u64>,
+    /// Differences that are left.
+    pub left: u64,
+    /// Twins about which nobody answered.
+    pub unknown: u64,
+}
+
+impl AuditFinished<'_> {
+    /// INFO; WARN where differences are left or something is not known.
+    pub fn emit(&self, metrics: &Metrics) {
+        let Self { hub, twins, left, unknown, .. } = *self;
+        metrics.audit_finished(hub, self.at, left, self.found);
+        let (found, repaired) = (self.found.values().sum::<u64>(), self.repaired.values().sum::<u64>());
+        if left == 0 && unknown == 0 {
+            tracing::info!(hub, twins, found, repaired, "audit done: the documents say what the hub says");
+        } else {
+            tracing::warn!(
+                hub,
+                twins,
+                found,
+                repaired,
+                left,
+                unknown,
+                "audit done: differences are left, or not everything is known"
+            );
+        }
+    }
+}
+
+/// A document was repaired, and differs again at once.
+#[derive(Debug, Clone, Copy)]
+pub struct StillDifferent<'a> {
+    /// The twin.
+    pub twin: &'a TwinKey,
+}
+
+impl StillDifferent<'_> {
+    /// ERROR: another repair will not mend it.
+    pub fn emit(&self, metrics: &Metrics) {
+        metrics.twin_still_different();
+        tracing::error!(
+            twin = %self.twin,
+            "repaired but still different: look for another writer of the container, and report a bug if there is none"
+        );
+    }
+}
+
+/// A backfill or an audit did not come to its end.
+#[derive(Debug, Clone, Copy)]
+pub struct WalkFailed<'a> {
+    /// `backfill` or `audit`.
+    pub what: &'static str,
+    /// The hub.
+    pub hub: &'a str,
+    /// Why, in one line.
+    pub error: &'a str,
+    /// Time until the next try.
+    pub retry_in: Duration,
+}
+
+impl WalkFailed<'_> {
+    /// ERROR: it does not pass by itself.
+    pub fn emit(&self) {
+        tracing::error!(
+            hub = self.hub, error = self.error, retry_in = ?self.retry_in,
+            "{} did not come to its end: it begins again later", self.what
+        );
+    }
+}
+
+/// A long walk could not note how far it is, or what it found.
+#[derive(Debug, Clone, Copy)]
+pub struct NoteNotKept<'a> {
+    /// Why, in one line.
+    pub error: &'a str,
+}
+
+impl NoteNotKept<'_> {
+    /// WARN.
+    pub fn emit(&self) {
+        tracing::warn!(error = self.error, "a note could not be kept");
+    }
+}
