@@ -17,6 +17,7 @@ mod javascript;
 mod main_job;
 mod network;
 mod poison;
+mod registry;
 mod replicas;
 mod restart;
 mod token;

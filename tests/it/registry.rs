@@ -1,0 +1,8 @@
+//! The registry: repair, backfill, audit and resync against the hub's service API, with everything that may go wrong on
+//! the way. Each test ends with no twin different.
+
+mod audit;
+mod backfill;
+mod bench;
+mod faults;
+mod repair;

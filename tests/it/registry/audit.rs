@@ -1,0 +1,221 @@
+//! Differences that nobody knows of.
+
+use devkit::{
+    daemon::Signal,
+    fleet::Pace,
+    iothub::{Loss, Operation, api::Faults},
+    stack::Options,
+};
+use serde_json::{Value, json};
+
+use super::bench::{Bench, FAST};
+use crate::world::{create, device, plan, report, until};
+
+const SITES: [&str; 2] = ["north", "south"];
+const NO_AUDIT: &str = "[audit]\ninterval = \"off\"\n";
+
+/// A quiet world of `count` devices whose documents are right; the daemon has gone.
+async fn settled(count: usize) -> Bench {
+    let bench = Bench::new(FAST, NO_AUDIT).await;
+    let daemon = bench.start().await;
+    for number in 0..count {
+        let id = format!("pump-{number}");
+        let twin = json!({"tags": {"site": SITES[number % 2]}});
+        bench.world.apply(Operation::Create { id: device(&id), twin: Some(twin) });
+        bench.world.apply(report(&id, json!({"rate": number, "nested": {"a": [1, {"b": 2}]}})));
+    }
+    bench.world.equal().await;
+    daemon.stop().await.unwrap_or_else(|error| panic!("{error}"));
+    bench
+}
+
+fn of(report: &Value, counts: &str) -> [u64; 4] {
+    ["missing", "extra", "different", "flagged"].map(|class| report[counts][class].as_u64().expect("a count"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_hand_has_done_to_documents_is_found_by_class_and_put_right() {
+    let bench = settled(40).await;
+    bench.alter("pump-1", |document| document["tags"]["site"] = json!("elsewhere")).await;
+    bench.alter("pump-2", |document| document["properties"]["reported"]["rate"] = json!(2.5)).await;
+    bench.alter("pump-3", |document| document["version"] = json!(1)).await;
+    bench.alter("pump-4", |document| document["sync"] = json!("nonsense")).await;
+    bench.alter("pump-5", |document| document["sync"]["flags"] = json!(["suspect"])).await;
+    bench.alter("pump-6", |document| document["sync"]["state"] = json!("deleted")).await;
+    bench.remove("pump-7").await;
+    let copy = bench.container().await;
+    let original = copy.read_item("pump-8", "pump-8", None).await.expect("it is there");
+    let mut stranger: Value = original.into_model().expect("JSON");
+    (stranger["id"], stranger["deviceId"]) = (json!("never-was"), json!("never-was"));
+    copy.upsert_item("never-was", "never-was", &stranger, None).await.expect("written");
+
+    let writes = bench.writes();
+    let (code, found) = bench.audit(&[]).await;
+    assert_eq!((code, of(&found, "found")), (1, [2, 1, 4, 1]), "{found:#}");
+    assert_eq!(bench.writes(), writes, "without --repair nothing is written");
+
+    let (code, repaired) = bench.audit(&["--repair"]).await;
+    assert_eq!((code, of(&repaired, "repaired")), (0, [2, 1, 4, 1]), "{repaired:#}");
+    let end = bench.world.equal().await;
+    println!("by hand: {} repaired; {end}", repaired["repaired"]);
+
+    let (code, again) = bench.audit(&["--repair", "--strict"]).await;
+    assert_eq!((code, of(&again, "found")), (0, [0; 4]), "{again:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_failover_the_copy_goes_back_with_the_hub() {
+    let bench = Bench::new(FAST, NO_AUDIT).await;
+    let mut daemon = bench.start().await;
+    bench.world.replays(5);
+    bench.fleet(plan(60, 2_000, 5), Pace::Backlog, &mut daemon).await;
+    bench.without_doubt().await;
+    let changed = bench.world.stack.hub().failover(Loss::Operations(300)).expect("the history reaches");
+    assert!(changed > 10, "{changed} twins went back");
+    let lost = bench.report().await;
+    assert!(lost.different + lost.missing + lost.extra > 0, "the copy is ahead of the hub: {lost}");
+    // Some devices report at once; a version that goes back is noticed.
+    bench
+        .fleet(devkit::fleet::Plan { prefix: "new-".into(), ..plan(10, 300, 6) }, Pace::Backlog, &mut daemon)
+        .await;
+    let (code, audit) = bench.audit(&["--repair"]).await;
+    assert_eq!(code, 0, "{audit:#}");
+    let end = bench.world.equal().await;
+    println!("failover: {changed} twins went back, the audit repaired {}; {end}", audit["repaired"]);
+    daemon.stop().await.unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_that_is_behind_changes_nothing() {
+    let bench = settled(30).await;
+    // Queries show the hub before anything of the following happened.
+    let daemon = bench.start().await;
+    bench.world.apply(create("new"));
+    bench.world.apply(Operation::Delete { id: device("pump-3") });
+    bench.world.apply(report("pump-4", json!({"rate": 9999})));
+    bench.world.equal().await;
+    let stale = Faults { stale_by_ms: 3_600_000, ..Faults::default() };
+    bench.world.stack.registry().set_faults(stale).expect("valid");
+    let writes = bench.writes();
+    let (code, audit) = bench.audit(&["--repair"]).await;
+    assert_eq!((code, of(&audit, "found")), (0, [0; 4]), "{audit:#}");
+    assert!(audit["cleared"].as_u64() >= Some(1), "the query was behind: {audit:#}");
+    assert_eq!(bench.writes(), writes);
+    bench.world.equal().await;
+    daemon.stop().await.unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_audits_by_itself() {
+    let bench = settled(20).await;
+    bench.alter("pump-1", |document| document["tags"]["site"] = json!("elsewhere")).await;
+    bench.remove("pump-2").await;
+    let continuous = "[audit]\ninterval = \"24h\"\ntolerance = \"0s\"\n";
+    let setup = bench.setup_with_identity(bench.world.directory.path(), FAST, continuous);
+    let mut daemon = setup.start().await.unwrap_or_else(|error| panic!("{error}"));
+    bench.world.equal().await;
+    until(&mut daemon, "the audit is done", |sample| {
+        sample.count("twinsync_audit_completed_timestamp_seconds", "") > 0
+            && sample.count("twinsync_audit_differences_total", "") == 2
+    })
+    .await;
+    daemon.stop().await.unwrap_or_else(|error| panic!("{error}"));
+    let notes = bench.world.files("checkpoints").into_iter().filter(|path| path.ends_with("devkit-hub.json"));
+    let reports: Vec<_> = notes.filter(|path| path.to_string_lossy().contains("audit")).collect();
+    assert_eq!(reports.len(), 1, "the report is kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn single_twins_are_resynced_by_name_or_by_condition() {
+    let bench = settled(12).await;
+    bench.alter("pump-1", |document| document["tags"]["site"] = json!("elsewhere")).await;
+    bench.alter("pump-2", |document| document["version"] = json!(77)).await;
+    bench.remove("pump-3").await;
+    let looked = bench.run(&["resync", "--device", "pump-1", "--dry-run"]).await;
+    assert_eq!(looked.code, 0, "{}", looked.errors);
+    assert!(looked.out.contains("pump-1  differs (different)"), "{}", looked.out);
+    let one = bench.run(&["resync", "--device", "pump-1"]).await;
+    assert!(
+        one.out.contains("pump-1  repaired (different)") && one.out.contains("1 twins: 1 repaired"),
+        "{}",
+        one.out
+    );
+    assert_eq!(
+        bench.report().await.different + bench.report().await.missing,
+        2,
+        "the others stay as they are"
+    );
+    let north = bench.run(&["resync", "--where", "tags.site = 'north'"]).await;
+    assert!(north.out.contains("pump-2  repaired") && !north.out.contains("pump-3"), "{}", north.out);
+    let south = bench.run(&["resync", "--json", "--where", "tags.site = 'south'"]).await;
+    let last: Value = serde_json::from_str(south.out.lines().last().expect("a summary")).expect("JSON");
+    assert_eq!((last["twins"].as_u64(), last["outcomes"]["repaired"].as_u64()), (Some(6), Some(1)), "{last}");
+    bench.world.equal().await;
+    let wrong = bench.run(&["resync", "--where", "tags.site == north"]).await;
+    assert_eq!(wrong.code, 2, "{}", wrong.errors);
+    let gone = bench.run(&["resync", "--device", "never-was"]).await;
+    assert!(gone.code == 0 && gone.out.contains("equal"), "{}{}", gone.out, gone.errors);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_expired_behind_a_checkpoint_is_found_by_the_audit_that_follows() {
+    let bench = Bench::new(FAST, "[audit]\ninterval = \"off\"\ntolerance = \"0s\"\n").await;
+    let daemon = bench.start().await;
+    for id in ["pump", "valve"] {
+        bench.world.apply(create(id));
+        bench.world.apply(report(id, json!({"step": 0})));
+    }
+    bench.world.equal().await;
+    daemon.stop().await.unwrap_or_else(|error| panic!("{error}"));
+    // The only change of the valve expires; nothing that is left tells of it.
+    bench.world.apply(report("valve", json!({"step": "unseen"})));
+    bench.world.apply(Operation::Delete { id: device("pump") });
+    let endpoints = bench.world.stack.endpoints();
+    for hub in [&endpoints.twin_changes_hub, &endpoints.lifecycle_hub] {
+        for partition in 0..2 {
+            bench.world.stack.broker().faults().expire_before(hub, partition, 100).expect("exists");
+        }
+    }
+    let policy = "[audit]\ninterval = \"off\"\ntolerance = \"0s\"\n[checkpoint]\non_invalid = \"earliest_and_audit\"\n";
+    let setup = bench.setup(bench.world.directory.path(), FAST, policy);
+    let daemon = setup.start().await.unwrap_or_else(|error| panic!("{error}"));
+    let end = bench.world.equal().await;
+    assert_eq!((end.twins, end.tombstones), (1, 1));
+    daemon.stop().await.unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_several_replicas_audits_and_another_goes_on_when_it_dies() {
+    let options = Options { azurite: true, ..Options::default() };
+    let bench = Bench::over(options, FAST, NO_AUDIT).await;
+    let url = bench.world.stack.endpoints().checkpoint_container_url.clone().expect("Azurite runs");
+    let shared = format!(
+        "[checkpoint]\nstore = \"blob\"\n[blob]\ncontainer_url = \"{url}\"\n\
+         [lease]\nduration = \"3s\"\nrenew_interval = \"600ms\"\n[audit]\ninterval = \"1m\"\ntolerance = \"0s\"\n"
+    );
+    for number in 0..10 {
+        bench.world.apply(create(&format!("pump-{number}")));
+    }
+    let mut replicas = Vec::new();
+    for _ in 0..2 {
+        let directory = tempfile::tempdir().expect("a directory");
+        let setup = bench.setup(directory.path(), FAST, &shared);
+        replicas.push((setup.start().await.unwrap_or_else(|error| panic!("{error}")), directory));
+    }
+    bench.world.equal().await;
+    let audited =
+        |sample: &devkit::metrics::Sample| sample.count("twinsync_audit_completed_timestamp_seconds", "") > 0;
+    // The first to come owns the first partition.
+    until(&mut replicas[0].0, "the first replica audits", audited).await;
+    let second = replicas[1].0.sample().await.expect("metrics");
+    assert!(!audited(&second), "one audits, not both");
+    let (first, _) = replicas.remove(0);
+    first.end(Signal::Kill).await.expect("killed");
+    bench.alter("pump-1", |document| document["tags"]["hand"] = json!(true)).await;
+    // A minute after the first one began, by the note that it left.
+    until(&mut replicas[0].0, "the other replica audits", audited).await;
+    bench.world.equal().await;
+    for (daemon, _) in replicas {
+        daemon.stop().await.unwrap_or_else(|error| panic!("{error}"));
+    }
+}

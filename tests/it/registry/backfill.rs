@@ -1,0 +1,113 @@
+//! Twins that were there before the daemon.
+
+use std::time::{Duration, Instant};
+
+use devkit::{
+    fleet::Pace,
+    iothub::{Operation, TwinId},
+};
+use serde_json::json;
+
+use super::bench::{Bench, FAST};
+use crate::world::{LIMIT, device, plan};
+
+const SITES: [&str; 2] = ["north", "south"];
+
+/// `count` devices with tags, every tenth with a module, all of them written to once.
+fn old_twins(count: usize) -> Vec<Operation> {
+    let mut operations = Vec::new();
+    for number in 0..count {
+        let id = format!("old-{number}");
+        let twin = json!({"tags": {"number": number, "site": SITES[number % 2]}});
+        operations.push(Operation::Create { id: device(&id), twin: Some(twin) });
+        if number % 10 == 0 {
+            let module = TwinId::module(&id, "agent").expect("a valid id");
+            operations.push(Operation::Create { id: module, twin: None });
+        }
+        operations.push(Operation::Report { id: device(&id), patch: json!({"up": true, "at": number}) });
+    }
+    operations
+}
+
+/// How many devices were there before, unless `TWINSYNC_OLD_TWINS` says otherwise.
+const OLD_TWINS: usize = 10_000;
+
+fn old_devices() -> usize {
+    std::env::var("TWINSYNC_OLD_TWINS").map_or(OLD_TWINS, |text| text.parse().expect("a number"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_twins_from_before_are_filled_in_while_the_streams_run() {
+    let bench = Bench::new(FAST, "[backfill]\non_start = \"if_empty\"\nconcurrency = 32\n").await;
+    let devices = old_devices();
+    bench.were_there(&old_twins(devices));
+    let started = Instant::now();
+    let mut daemon = bench.start().await;
+    // Among the old ones, so that the streams and the backfill meet.
+    for number in (0..devices).step_by(40) {
+        let id = device(&format!("old-{number}"));
+        let operation = match number % 3 {
+            0 => Operation::Delete { id },
+            1 => Operation::Report { id, patch: json!({"up": null}) },
+            _ => Operation::Patch { id, patch: json!({"tags": {"site": "east"}}) },
+        };
+        bench.world.apply(operation);
+    }
+    bench.fleet(plan(50, 1_000, 7), Pace::Backlog, &mut daemon).await;
+    let report = bench.world.equal().await;
+    println!(
+        "backfill of {} twins beside streams: equal after {:.1} s, {} point reads, {} queries; {report}",
+        devices + devices.div_ceil(10),
+        started.elapsed().as_secs_f64(),
+        bench.gets(),
+        bench.queries()
+    );
+    daemon.stop().await.unwrap_or_else(|error| panic!("{error}"));
+
+    // The next start finds nothing to do.
+    let (gets, writes) = (bench.gets(), bench.writes());
+    let daemon = bench.start().await;
+    let ended = bench.run(&["backfill", "--json", "--restart"]).await;
+    assert_eq!(ended.code, 0, "{}", ended.errors);
+    assert_eq!((ended.json()["created"].as_u64(), ended.json()["corrected"].as_u64()), (Some(0), Some(0)));
+    assert_eq!(
+        (bench.gets(), bench.writes()),
+        (gets, writes),
+        "what is there and right costs no call to the hub"
+    );
+    daemon.stop().await.unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backfill_that_is_killed_goes_on_where_it_was() {
+    let bench = Bench::new("tier = \"s1\"\nshare = 1\n", "").await;
+    bench.were_there(&old_twins(400));
+    let mut killed = bench.spawn(&["backfill"]);
+    let started = Instant::now();
+    while bench.report().await.documents < 150 {
+        assert!(started.elapsed() < LIMIT, "it fills nothing in");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    killed.kill().await.expect("killed");
+    let before = bench.gets();
+    let filled = bench.report().await.documents;
+    assert!(filled < 440, "killed half-way: {filled}");
+    let ended = bench.run(&["backfill", "--json"]).await;
+    assert_eq!(ended.code, 0, "{}", ended.errors);
+    let counts = ended.json();
+    assert_eq!(counts["nominated"].as_u64(), Some(440));
+    assert_eq!(counts["created"].as_u64(), Some(440 - filled), "{counts}");
+    assert_eq!(bench.gets() - before, 440 - filled, "nothing is asked for twice");
+    bench.world.equal().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_registry_the_commands_say_what_to_configure() {
+    let world = crate::world::World::new().await;
+    let bench = Bench { world };
+    for arguments in [&["backfill"][..], &["audit"], &["resync", "--device", "d"]] {
+        let ended = bench.run(arguments).await;
+        assert_eq!(ended.code, 2);
+        assert!(ended.errors.contains("iothub.hosts"), "{}", ended.errors);
+    }
+}
