@@ -7,7 +7,7 @@ use azure_messaging_eventhubs::models::Checkpoint;
 use super::*;
 use crate::adapters::checkpoints::FileStore;
 
-const DURATION: Duration = Duration::from_millis(1_500);
+const DURATION: Duration = Duration::from_millis(2_500);
 
 /// The file store, whose answers can be lost or refused.
 struct Store {

@@ -110,6 +110,23 @@ async fn what_is_raised_while_it_is_settled_is_looked_at_again() {
     running.stop().await;
 }
 
+/// Between the last read of a repair and its end, another event may have left a doubt.
+#[tokio::test(start_paused = true)]
+async fn what_is_raised_at_the_very_end_of_a_repair_is_not_forgotten() {
+    let doubts = Doubts::about(["h"]);
+    let shared = doubts.0.clone().expect("somebody's");
+    let key = device("d");
+    doubts.raise(&key);
+    let due = Instant::now() + GRACE;
+    assert_eq!(shared.lock().next(due), Ok(key.clone()));
+    doubts.raise(&key);
+    shared.lock().settled(&key, GRACE);
+    assert_eq!(doubts.len(), 1, "it has a turn to come");
+    assert_eq!(shared.lock().next(due + GRACE), Ok(key.clone()));
+    shared.lock().settled(&key, GRACE);
+    assert!(doubts.is_empty());
+}
+
 #[tokio::test(start_paused = true)]
 async fn trouble_is_waited_out_twin_by_twin() {
     let running = Running::start(Bench::new(), false);
