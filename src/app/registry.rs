@@ -1,6 +1,6 @@
 //! What asks the IoT hubs: the daemon's background work, and what `backfill`, `audit` and `resync` work with.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use azure_core::credentials::TokenCredential;
 use futures::StreamExt;
@@ -11,14 +11,14 @@ use super::{Error, Outside, Shared, connect_store, rules};
 use crate::{
     adapters::{bookmarks, checkpoints, credential, iothub},
     config::{BackfillOnStart, Settings},
-    domain::{drift::Strictness, quota::Purpose},
-    ports::{Bookmarks, SystemClock, TwinStore, Which},
+    domain::{drift::Strictness, quota::Purpose, retry::Backoff},
+    ports::{Bookmarks, SystemClock, Trouble, TwinStore, Which},
     runtime::{
         metered::Metered,
         quota::Meter,
         reconcile::{
             account::Account,
-            audit, backfill,
+            audit,
             doubts::{self, Doubts},
             judge::{Judge, Mode},
             schedule::{self, Schedule},
@@ -26,6 +26,10 @@ use crate::{
     },
     telemetry::Metrics,
 };
+
+/// How often the container is looked through at start before that fails, and the waits in between.
+const SCAN_ATTEMPTS: u32 = 6;
+const SCAN_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
 /// The configured hubs, each within its share of the quota.
 pub(super) fn registries(
@@ -101,12 +105,24 @@ pub(super) async fn prepare(
     })
 }
 
-/// Whether the container holds no twin.
+/// Whether the container holds no twin. Trouble that passes is waited out for a while: a start should not fail for a
+/// throttled request.
 async fn is_empty(judge: &Judge) -> Result<bool, Error> {
+    let mut backoff = Backoff::new(SCAN_BACKOFF.0, SCAN_BACKOFF.1);
+    loop {
+        match holds_nothing(judge).await {
+            Err(trouble) if backoff.attempts() < SCAN_ATTEMPTS => {
+                tokio::time::sleep(backoff.next(rand::random(), trouble.retry_after)).await;
+            }
+            result => return result.map_err(|trouble| Error::Scan(trouble.message)),
+        }
+    }
+}
+
+async fn holds_nothing(judge: &Judge) -> Result<bool, Trouble> {
     let mut pages = std::pin::pin!(judge.account().scan(Which::Present, Purpose::Backfill));
     while let Some(page) = pages.next().await {
-        let page = page.map_err(|trouble| Error::Scan(trouble.message))?;
-        if !page.is_empty() {
+        if !page?.is_empty() {
             return Ok(false);
         }
     }
@@ -176,6 +192,3 @@ pub async fn reconciler(settings: &Settings, metrics: &Metrics) -> Result<Reconc
         backfill_concurrency: settings.backfill.concurrency.get() as usize,
     })
 }
-
-/// The bookmark's type, for those who show it.
-pub use backfill::Bookmark;

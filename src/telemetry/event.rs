@@ -8,7 +8,7 @@ use std::time::Duration;
 
 pub use self::reconcile::{
     AuditFinished, BackfillFinished, BackfillStarted, DocumentRejected, NoteNotKept, QueryDelayed,
-    RepairDelayed, RepairScan, StillDifferent, TwinDelayed, TwinSettled, WalkFailed,
+    RepairDelayed, RepairScan, RowsUnreadable, StillDifferent, TwinDelayed, TwinSettled, WalkFailed,
 };
 
 use super::{

@@ -149,6 +149,7 @@ impl Audit<'_> {
         for kind in Kind::ALL {
             let mut pages = Nominations::new(Arc::clone(self.registry), kind.query(), Purpose::Audit, None);
             while let Some(page) = pages.next(self.look.stop).await? {
+                self.found.report.unknown += page.odd as u64;
                 let mut rows = Vec::new();
                 for row in page.rows {
                     let hash = self.hash(&row.key);

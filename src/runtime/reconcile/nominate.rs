@@ -12,7 +12,7 @@ use crate::{
     domain::{quota::Purpose, retry::Backoff},
     ports::{Continuation, Page, QueryError},
     runtime::metered::Metered,
-    telemetry::event::QueryDelayed,
+    telemetry::event::{QueryDelayed, RowsUnreadable},
 };
 
 /// Rows per page: the most that the service gives.
@@ -113,6 +113,9 @@ impl Nominations {
                 Ok(page) => {
                     self.from.clone_from(&page.next);
                     self.ended = page.next.is_none();
+                    if page.odd > 0 {
+                        RowsUnreadable { hub: self.registry.hub(), rows: page.odd }.emit();
+                    }
                     return Ok(Some(page));
                 }
                 Err(QueryError::Refused(reason)) => {

@@ -103,6 +103,26 @@ impl QueryDelayed<'_> {
     }
 }
 
+/// A query showed rows that are no twins.
+#[derive(Debug, Clone, Copy)]
+pub struct RowsUnreadable<'a> {
+    /// The hub.
+    pub hub: &'a str,
+    /// How many.
+    pub rows: usize,
+}
+
+impl RowsUnreadable<'_> {
+    /// WARN: whose they are is not known, so their documents are not looked at.
+    pub fn emit(&self) {
+        tracing::warn!(
+            hub = self.hub,
+            rows = self.rows,
+            "a query showed rows that are no twins: they are passed over"
+        );
+    }
+}
+
 /// A twin of a backfill or resync has to be tried again.
 #[derive(Debug, Clone, Copy)]
 pub struct TwinDelayed<'a> {

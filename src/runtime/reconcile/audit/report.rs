@@ -39,7 +39,7 @@ pub struct Report {
     pub found: BTreeMap<&'static str, u64>,
     /// Of these, the repaired ones by class.
     pub repaired: BTreeMap<&'static str, u64>,
-    /// Twins about which store or registry gave no answer: nothing is known, nothing was changed.
+    /// Twins about which store or registry gave no answer, and rows that are no twins: nothing is known, nothing was changed.
     pub unknown: u64,
     /// Repaired, and different again at once: somebody else writes, or something is wrong with us.
     pub still_different: u64,
