@@ -68,10 +68,10 @@ pub async fn run(arguments: &Arguments) -> Result<(), Error> {
             true => output::json(&line)?,
             false => output::line(text(&line))?,
         }
-        if counts.rejected > 0 {
+        if counts.rejected + counts.unknown > 0 {
             return Err(Error::Failed(format!(
-                "{} twins are refused by Cosmos DB, see the log",
-                counts.rejected
+                "{} twins are refused by Cosmos DB, and about {} nobody answered: see the log",
+                counts.rejected, counts.unknown
             )));
         }
     }
@@ -106,10 +106,10 @@ async fn fill(
 }
 
 fn text(line: &Line<'_>) -> String {
-    let Counts { nominated, created, corrected, present, gone, rejected } = line.counts;
+    let Counts { nominated, created, corrected, present, gone, rejected, unknown } = line.counts;
     format!(
         "{}: {nominated} twins in {:.1} s ({} point reads, {} queries, {:.0} RU): \
-         {created} created, {corrected} corrected, {present} needed nothing, {gone} gone, {rejected} refused",
+         {created} created, {corrected} corrected, {present} needed nothing, {gone} gone, {rejected} refused, {unknown} not known",
         line.hub, line.seconds, line.gets, line.queries, line.request_units
     )
 }

@@ -11,11 +11,15 @@ use super::{
     reconcile::{Session, stopped},
 };
 use crate::{
-    domain::{drift::Strictness, id::TwinKey, quota::Purpose},
+    domain::{
+        drift::{Drift, Strictness},
+        id::TwinKey,
+        quota::Purpose,
+    },
     runtime::{
         metered::Metered,
         reconcile::{
-            backfill::patiently,
+            backfill::{Patience, patiently},
             judge::{Mode, Task, Unless, Verdict},
             nominate::{Ended, Nominations},
         },
@@ -53,7 +57,6 @@ pub struct Arguments {
 }
 
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 struct Line<'a> {
     r#type: &'static str,
     hub: &'a str,
@@ -161,10 +164,11 @@ impl Resync<'_> {
             .collect();
         let mut turns = futures::stream::iter(turns).buffered(session.reconciler.audit.concurrency.max(1));
         while let Some((key, verdict)) = turns.next().await {
-            let Some(verdict) = verdict else {
-                return Err(stopped("what was resynced stays so"));
-            };
-            self.tell(&key, &verdict)?;
+            match verdict {
+                Patience::Judged(verdict) => self.tell(&key, &verdict)?,
+                Patience::Exhausted(_) => self.line(&key, "unknown", None)?,
+                Patience::Stopped => return Err(stopped("what was resynced stays so")),
+            }
         }
         Ok(())
     }
@@ -177,9 +181,17 @@ impl Resync<'_> {
             Verdict::Rejected(drift, _) => ("rejected", Some(*drift)),
             Verdict::ForeignHub => ("foreign_hub", None),
         };
+        self.line(key, outcome, drift.map(Drift::class))
+    }
+
+    fn line(
+        &mut self,
+        key: &TwinKey,
+        outcome: &'static str,
+        class: Option<&'static str>,
+    ) -> Result<(), Error> {
         self.twins += 1;
         *self.outcomes.entry(outcome).or_default() += 1;
-        let class = drift.map(crate::domain::drift::Drift::class);
         if self.arguments.json {
             let TwinKey { hub, device, module } = key;
             let module_id = module.as_deref();
@@ -191,7 +203,7 @@ impl Resync<'_> {
 
     fn end(self) -> Result<(), Error> {
         let Self { arguments, outcomes, twins, .. } = self;
-        let rejected = outcomes.get("rejected").copied().unwrap_or_default();
+        let failed: u64 = ["rejected", "unknown"].iter().filter_map(|outcome| outcomes.get(outcome)).sum();
         if arguments.json {
             output::json(&Summary { r#type: "summary", twins, outcomes })?;
         } else if twins == 0 {
@@ -201,9 +213,11 @@ impl Resync<'_> {
                 outcomes.iter().map(|(outcome, count)| format!("{count} {outcome}")).collect();
             output::line(format_args!("{twins} twins: {}", counts.join(", ")))?;
         }
-        match rejected {
+        match failed {
             0 => Ok(()),
-            rejected => Err(Error::Failed(format!("{rejected} twins are refused by Cosmos DB"))),
+            failed => Err(Error::Failed(format!(
+                "{failed} twins are refused by Cosmos DB, or nobody answered about them: see the log"
+            ))),
         }
     }
 }

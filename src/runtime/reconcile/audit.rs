@@ -227,8 +227,17 @@ impl Audit<'_> {
             }
             let look = &self.look;
             let turns: Vec<_> = suspects.into_iter().map(|key| Box::pin(look.differs_still(key))).collect();
-            let differing: Vec<_> = at_once(look, turns).collect().await;
-            suspects = differing.into_iter().flatten().collect();
+            let looked: Vec<_> = at_once(look, turns).collect().await;
+            if look.stop.is_cancelled() {
+                return Err(Ended::Stopped);
+            }
+            self.found.report.unknown +=
+                looked.iter().filter(|(_, differs)| differs.is_none()).count() as u64;
+            suspects = looked
+                .into_iter()
+                .filter(|(_, differs)| *differs == Some(true))
+                .map(|(key, _)| key)
+                .collect();
         }
         for key in suspects {
             StillDifferent { twin: &key }.emit(&self.look.judge.account().metrics);

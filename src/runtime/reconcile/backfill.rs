@@ -33,12 +33,15 @@ use crate::{
     runtime::metered::Metered,
     telemetry::{
         Metrics,
-        event::{BackfillFinished, BackfillStarted, TwinDelayed},
+        event::{BackfillFinished, BackfillStarted, NoteNotKept, TwinDelayed, TwinUnknown},
     },
 };
 
 /// First and longest wait after trouble with one twin.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+
+/// Tries of one twin after which it is asked whether the trouble is its own.
+const PATIENCE: u32 = 8;
 
 /// How far the backfill of one hub has come; what is kept over restarts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +76,10 @@ pub struct Counts {
     pub gone: u64,
     /// Twins that the store will never take.
     pub rejected: u64,
+    /// Twins about which store or hub gave no answer, although they answered otherwise, and rows that are no twins: an
+    /// audit will meet them again.
+    #[serde(default)]
+    pub unknown: u64,
 }
 
 /// The same, to be looked at while it goes on.
@@ -80,18 +87,19 @@ pub struct Counts {
 pub struct Progress {
     /// Devices that are registered, as the hub estimates; 0: not known.
     pub devices: AtomicU64,
-    counts: [AtomicU64; 6],
+    counts: [AtomicU64; 7],
 }
 
 impl Counts {
     fn show(&self, hub: &str, metrics: &Metrics) {
-        let Self { nominated: _, created, corrected, present, gone, rejected } = *self;
+        let Self { nominated: _, created, corrected, present, gone, rejected, unknown } = *self;
         let outcomes = [
             ("created", created),
             ("corrected", corrected),
             ("present", present),
             ("gone", gone),
             ("rejected", rejected),
+            ("unknown", unknown),
         ];
         for (outcome, twins) in outcomes {
             metrics.set_backfill_twins(hub, outcome, twins);
@@ -105,8 +113,9 @@ impl Progress {
     }
 
     fn resume(&self, counts: Counts) {
-        let Counts { nominated, created, corrected, present, gone, rejected } = counts;
-        for (place, count) in [nominated, created, corrected, present, gone, rejected].into_iter().enumerate()
+        let Counts { nominated, created, corrected, present, gone, rejected, unknown } = counts;
+        for (place, count) in
+            [nominated, created, corrected, present, gone, rejected, unknown].into_iter().enumerate()
         {
             self.counts[place].store(count, Ordering::Relaxed);
         }
@@ -114,9 +123,9 @@ impl Progress {
 
     /// What became of the twins so far.
     pub fn counts(&self) -> Counts {
-        let [nominated, created, corrected, present, gone, rejected] =
+        let [nominated, created, corrected, present, gone, rejected, unknown] =
             self.counts.each_ref().map(|count| count.load(Ordering::Relaxed));
-        Counts { nominated, created, corrected, present, gone, rejected }
+        Counts { nominated, created, corrected, present, gone, rejected, unknown }
     }
 }
 
@@ -148,7 +157,7 @@ pub async fn bookmark(bookmarks: &dyn Bookmarks, hub: &str) -> Result<Option<Boo
 /// Fills in the twins of one hub: goes on where an unfinished backfill stopped, else begins.
 ///
 /// # Errors
-/// `stop`; a query that the hub refuses; notes that cannot be read or written.
+/// `stop`; a query that the hub refuses; notes that cannot be read.
 pub async fn run(
     judge: &Judge,
     registry: &Arc<Metered>,
@@ -180,6 +189,10 @@ pub async fn run(
         };
         let mut pages = Nominations::new(Arc::clone(registry), kind.query(), Purpose::Backfill, from);
         while let Some(page) = pages.next(stop).await? {
+            for _ in 0..page.odd {
+                progress.add(0);
+                progress.add(6);
+            }
             let twins = futures::stream::iter(page.rows)
                 .map(|row| Box::pin(twin(judge, row, progress, stop)))
                 .buffer_unordered(concurrency.max(1));
@@ -191,16 +204,23 @@ pub async fn run(
             bookmark.continuation = pages.position().map(|position| position.0.clone());
             bookmark.counts = progress.counts();
             bookmark.counts.show(hub, &judge.account().metrics);
-            save(bookmarks, hub, &bookmark).await?;
+            keep(bookmarks, hub, &bookmark).await;
         }
     }
     bookmark.finished_at = Some(judge.now());
     bookmark.continuation = None;
     bookmark.counts = progress.counts();
-    save(bookmarks, hub, &bookmark).await?;
-    let Counts { nominated: twins, created, corrected, rejected, .. } = bookmark.counts;
-    BackfillFinished { hub, twins, created, corrected, rejected }.emit();
+    keep(bookmarks, hub, &bookmark).await;
+    let Counts { nominated: twins, created, corrected, rejected, unknown, .. } = bookmark.counts;
+    BackfillFinished { hub, twins, created, corrected, rejected, unknown }.emit();
     Ok(bookmark.counts)
+}
+
+/// Keeps the bookmark where that is possible: without it, a restart costs a read of each document once more.
+async fn keep(bookmarks: &dyn Bookmarks, hub: &str, bookmark: &Bookmark) {
+    if let Err(error) = save(bookmarks, hub, bookmark).await {
+        NoteNotKept { error: &error.to_string() }.emit();
+    }
 }
 
 async fn save(bookmarks: &dyn Bookmarks, hub: &str, bookmark: &Bookmark) -> Result<(), BookmarkError> {
@@ -221,8 +241,14 @@ async fn twin(judge: &Judge, row: Row, progress: &Progress, stop: &CancellationT
         mode: Mode::Settle,
         unless: Unless::Holds(row.version),
     };
-    let Some(verdict) = patiently(judge, &row.key, &task, stop).await else {
-        return false;
+    let verdict = match patiently(judge, &row.key, &task, stop).await {
+        Patience::Judged(verdict) => verdict,
+        Patience::Exhausted(_) => {
+            progress.add(0);
+            progress.add(6);
+            return true;
+        }
+        Patience::Stopped => return false,
     };
     progress.add(0);
     progress.add(match verdict {
@@ -235,29 +261,48 @@ async fn twin(judge: &Judge, row: Row, progress: &Progress, stop: &CancellationT
     true
 }
 
-/// Judges a twin, waiting out whatever passes; `None`: stopped before it was done.
-pub async fn patiently(
-    judge: &Judge,
-    key: &TwinKey,
-    task: &Task,
-    stop: &CancellationToken,
-) -> Option<Verdict> {
+/// What became of a twin that was waited for.
+pub enum Patience {
+    /// It was judged.
+    Judged(Verdict),
+    /// Nobody answered about it, although both answered otherwise; the reason.
+    Exhausted(String),
+    /// Stopped before it was done.
+    Stopped,
+}
+
+/// Judges a twin, waiting out whatever passes. An outage is waited out for as long as it lasts; one twin without an answer
+/// holds up the others only for a while.
+pub async fn patiently(judge: &Judge, key: &TwinKey, task: &Task, stop: &CancellationToken) -> Patience {
     let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
     loop {
-        let verdict = tokio::select! {
-            biased;
-            () = stop.cancelled() => return None,
-            verdict = Box::pin(judge.judge(key, task)) => verdict,
+        let turn = async {
+            match Box::pin(judge.judge(key, task)).await {
+                Ok(verdict) => Ok(verdict),
+                Err(trouble) => {
+                    let alone = backoff.attempts() >= PATIENCE && judge.answers(&key.hub, task.purpose).await;
+                    Err((trouble, alone))
+                }
+            }
         };
-        let trouble = match verdict {
-            Ok(verdict) => return Some(verdict),
-            Err(trouble) => trouble,
+        let turn = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Patience::Stopped,
+            turn = turn => turn,
+        };
+        let trouble = match turn {
+            Ok(verdict) => return Patience::Judged(verdict),
+            Err((trouble, true)) => {
+                TwinUnknown { twin: key, message: &trouble.message }.emit();
+                return Patience::Exhausted(trouble.message);
+            }
+            Err((trouble, false)) => trouble,
         };
         let retry_in = backoff.next(rand::random(), trouble.retry_after);
         TwinDelayed { twin: key, message: &trouble.message, retry_in }.emit();
         tokio::select! {
             biased;
-            () = stop.cancelled() => return None,
+            () = stop.cancelled() => return Patience::Stopped,
             () = tokio::time::sleep(retry_in) => {}
         }
     }

@@ -180,6 +180,39 @@ impl Judge {
         Ok(verdict)
     }
 
+    /// The document and the twin as they are, read in this order; writes nothing.
+    ///
+    /// # Errors
+    /// The store, the registry, or both gave no answer, or there is no registry of this hub.
+    pub async fn both(
+        &self,
+        key: &TwinKey,
+        purpose: Purpose,
+    ) -> Result<(Option<Arc<Document>>, Option<RegistryTwin>), Trouble> {
+        let stored = self.read(key, purpose).await?;
+        let registry = self.registry(&key.hub).ok_or_else(|| Trouble {
+            kind: TroubleKind::Unavailable,
+            retry_after: None,
+            message: format!("there is no registry of the hub {}", key.hub),
+        })?;
+        match registry.get(key, purpose).await {
+            Got::Present(twin) => Ok((stored.document, Some(*twin))),
+            Got::Absent(_) => Ok((stored.document, None)),
+            Got::Unknown(trouble) => Err(trouble),
+        }
+    }
+
+    /// Whether store and hub answer at all, so that trouble with one twin is about that twin.
+    pub async fn answers(&self, hub: &str, purpose: Purpose) -> bool {
+        let Some(registry) = self.registry(hub) else {
+            return false;
+        };
+        // No device can have this id.
+        let nobody = TwinKey::device(hub, " ");
+        registry.device_count(purpose).await.is_ok()
+            && !matches!(self.account.read(&nobody, purpose).await, Read::Unknown(_))
+    }
+
     /// Judges one twin alone.
     async fn settle(&self, key: &TwinKey, task: &Task) -> Result<Done, Trouble> {
         let Some(registry) = self.registry(&key.hub) else {
@@ -253,6 +286,12 @@ impl Judge {
         }
         let mut document = stored.document.as_deref().cloned();
         decide(&mut document, &event, self.clock.now(), &self.rules);
+        if stored.is_damaged()
+            && let Some(document) = &mut document
+        {
+            // Whatever was there, this is a repair: its modules are looked after like those of any.
+            document.operation = Operation::Snapshot;
+        }
         let Some(document) = document.filter(|document| Some(document) != stored.document.as_deref()) else {
             return Ok(Some(Done::new(Verdict::Equal, stored)));
         };

@@ -80,26 +80,40 @@ impl Schedule {
         let started = self.judge.now();
         let mut backfill_wanted = self.options.backfill;
         let mut audit_wanted = false;
+        // Also where no note can be kept: neither must follow the other at once.
+        let (mut backfilled, mut last_audit) = (false, None);
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         while !stop.is_cancelled() {
             if !self.begin_to_lead(&stop).await {
                 return;
             }
-            if self.backfill_is_due(backfill_wanted).await {
+            let backfill_is_due = match self.backfill_is_due(backfill_wanted).await {
+                Ok(due) => due && !backfilled,
+                Err(error) => {
+                    self.failed("backfill", &error, &mut backoff, &stop).await;
+                    continue;
+                }
+            };
+            if backfill_is_due {
                 match self.leading(&stop, async |this, stop| this.backfill(stop).await).await {
-                    Some(Ok(())) => backfill_wanted = false,
+                    Some(Ok(())) => {
+                        (backfill_wanted, backfilled) = (false, true);
+                        backoff.reset();
+                    }
                     Some(Err(error)) => self.failed("backfill", &error, &mut backoff, &stop).await,
                     None => {}
                 }
                 continue;
             }
-            if !audit_wanted && !self.wait_for_audit(started, &stop).await {
+            if !audit_wanted && !self.wait_for_audit(started, last_audit, &stop).await {
                 continue;
             }
             audit_wanted = true; // until it is done, whoever stops it
+            let begins = self.judge.now();
             match self.leading(&stop, async |this, stop| this.audit(stop).await).await {
                 Some(Ok(())) => {
                     audit_wanted = false;
+                    last_audit = Some(begins);
                     backoff.reset();
                 }
                 Some(Err(error)) => self.failed("audit", &error, &mut backoff, &stop).await,
@@ -146,15 +160,13 @@ impl Schedule {
         }
     }
 
-    async fn backfill_is_due(&self, wanted: bool) -> bool {
-        wanted
-            || match backfill::bookmark(self.bookmarks.as_ref(), self.registry.hub()).await {
-                Ok(bookmark) => bookmark.is_some_and(|bookmark| bookmark.finished_at.is_none()),
-                Err(error) => {
-                    NoteNotKept { error: &error.to_string() }.emit();
-                    false
-                }
-            }
+    async fn backfill_is_due(&self, wanted: bool) -> Result<bool, String> {
+        if wanted {
+            return Ok(true);
+        }
+        let bookmark = backfill::bookmark(self.bookmarks.as_ref(), self.registry.hub()).await;
+        let bookmark = bookmark.map_err(|error| error.to_string())?;
+        Ok(bookmark.is_some_and(|bookmark| bookmark.finished_at.is_none()))
     }
 
     async fn backfill(&self, stop: &CancellationToken) -> Result<(), String> {
@@ -176,8 +188,13 @@ impl Schedule {
     }
 
     /// Waits until an audit is due; `false`: this replica is no longer the one, or is stopped.
-    async fn wait_for_audit(&mut self, started: Ticks, stop: &CancellationToken) -> bool {
-        let due = self.audit_due(started).await;
+    async fn wait_for_audit(
+        &mut self,
+        started: Ticks,
+        last: Option<Ticks>,
+        stop: &CancellationToken,
+    ) -> bool {
+        let due = self.audit_due(started, last).await;
         let timer = async {
             match due {
                 Some(due) => tokio::time::sleep_until(due).await,
@@ -194,17 +211,17 @@ impl Schedule {
     }
 
     /// When the next audit is due. Without any before, the streams get some time to catch up first.
-    async fn audit_due(&self, started: Ticks) -> Option<Instant> {
+    async fn audit_due(&self, started: Ticks, last: Option<Ticks>) -> Option<Instant> {
         let interval = self.options.audit_interval?;
-        let last = match self.bookmarks.load(&report_name(self.registry.hub())).await {
+        let kept = match self.bookmarks.load(&report_name(self.registry.hub())).await {
             Ok(note) => note.and_then(|note| serde_json::from_slice::<LastAudit>(&note).ok()),
             Err(error) => {
                 NoteNotKept { error: &error.to_string() }.emit();
                 None
             }
         };
-        let (from, wait) = match last {
-            Some(LastAudit { started_at }) => (started_at, interval),
+        let (from, wait) = match last.max(kept.map(|kept| kept.started_at)) {
+            Some(last) => (last, interval),
             None => (started, interval.min(self.options.audit.tolerance)),
         };
         let passed = Duration::try_from_secs_f64(self.judge.now().seconds_since(from)).unwrap_or_default();

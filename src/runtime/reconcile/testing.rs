@@ -1,10 +1,10 @@
 //! A hub in memory whose answers are scripted, and everything around a judge.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -79,6 +79,10 @@ pub(super) struct ScriptedRegistry {
     pub(super) queries: Mutex<VecDeque<QueryError>>,
     /// Every point read fails.
     pub(super) silent: Mutex<bool>,
+    /// Point reads of these fail, for ever.
+    pub(super) mute: Mutex<BTreeSet<TwinKey>>,
+    /// Rows of each page that are no twins.
+    pub(super) odd: AtomicUsize,
     /// Called within a point read: after the document was read, before it can be written.
     pub(super) hook: Mutex<Option<Hook>>,
     pub(super) asked: Mutex<Vec<TwinKey>>,
@@ -130,7 +134,7 @@ impl TwinRegistry for ScriptedRegistry {
 
     async fn get(&self, key: &TwinKey) -> Got {
         self.asked.lock().unwrap().push(key.clone());
-        if *self.silent.lock().unwrap() {
+        if *self.silent.lock().unwrap() || self.mute.lock().unwrap().contains(key) {
             return Got::Unknown(away());
         }
         if let Some(trouble) = self.gets.lock().unwrap().pop_front() {
@@ -171,10 +175,14 @@ impl TwinRegistry for ScriptedRegistry {
         let rows = twins.drain(begin.min(end)..end);
         let rows =
             rows.map(|(key, (version, tags))| Row::read(HUB, body(&key, version, &tags)).expect("a row"));
-        Ok(Page { rows: rows.collect(), odd: 0, next, at: self.clock.now() })
+        let odd = self.odd.load(Ordering::Relaxed);
+        Ok(Page { rows: rows.collect(), odd, next, at: self.clock.now() })
     }
 
     async fn device_count(&self) -> Result<u64, QueryError> {
+        if *self.silent.lock().unwrap() {
+            return Err(QueryError::Trouble(away()));
+        }
         Ok(self.twins.lock().unwrap().keys().filter(|key| !key.is_module()).count() as u64)
     }
 }
@@ -221,6 +229,8 @@ impl Bench {
             gets: Mutex::default(),
             queries: Mutex::default(),
             silent: Mutex::default(),
+            mute: Mutex::default(),
+            odd: AtomicUsize::new(0),
             hook: Mutex::default(),
             asked: Mutex::default(),
             pages: AtomicU64::new(0),

@@ -173,13 +173,43 @@ pub struct BackfillFinished<'a> {
     pub corrected: u64,
     /// Twins that the store will never take.
     pub rejected: u64,
+    /// Twins about which nobody answered.
+    pub unknown: u64,
 }
 
 impl BackfillFinished<'_> {
-    /// INFO.
+    /// INFO; WARN where not everything is known.
     pub fn emit(&self) {
-        let Self { hub, twins, created, corrected, rejected } = *self;
-        tracing::info!(hub, twins, created, corrected, rejected, "backfill is done");
+        let Self { hub, twins, created, corrected, rejected, unknown } = *self;
+        if unknown == 0 {
+            tracing::info!(hub, twins, created, corrected, rejected, "backfill is done");
+        } else {
+            tracing::warn!(
+                hub,
+                twins,
+                created,
+                corrected,
+                rejected,
+                unknown,
+                "backfill is done, but for twins without an answer: an audit meets them again"
+            );
+        }
+    }
+}
+
+/// Nobody answers about one twin, although both answer otherwise.
+#[derive(Debug, Clone, Copy)]
+pub struct TwinUnknown<'a> {
+    /// The twin.
+    pub twin: &'a TwinKey,
+    /// The last reason, in one line.
+    pub message: &'a str,
+}
+
+impl TwinUnknown<'_> {
+    /// WARN: its document stays as it is.
+    pub fn emit(&self) {
+        tracing::warn!(twin = %self.twin, message = self.message, "no answer about this twin: it is passed over");
     }
 }
 

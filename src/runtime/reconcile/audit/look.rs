@@ -18,7 +18,7 @@ use crate::{
         retry::Backoff,
         ticks::Ticks,
     },
-    ports::{Read, Scanned, Trouble},
+    ports::{Read, Scanned, Trouble, TroubleKind},
 };
 
 /// How often one twin is tried before the audit goes on without it.
@@ -98,22 +98,21 @@ impl Look<'_> {
         }
     }
 
-    /// Whether a repaired twin differs again.
-    pub(super) async fn differs_still(&self, key: TwinKey) -> Option<TwinKey> {
-        let task = self.task(Mode::Look);
-        match self.attempt(|| self.judge.judge(&key, &task)).await {
-            // A version that differs is a change that is on its way here; content that differs is not.
-            Ok(Verdict::Differs(Drift::Different(Part::Version))) => None,
-            Ok(Verdict::Differs(_)) => Some(key),
-            Ok(
-                Verdict::Spared
-                | Verdict::Equal
-                | Verdict::Settled(_)
-                | Verdict::Rejected(..)
-                | Verdict::ForeignHub,
-            )
-            | Err(_) => None,
-        }
+    /// Whether a repaired twin differs again although the hub has not moved on: `None` where nobody answers.
+    ///
+    /// A version that differs is a change whose event is on its way, and so is a twin that the hub has deleted since.
+    pub(super) async fn differs_still(&self, key: TwinKey) -> (TwinKey, Option<bool>) {
+        let both = self.attempt(|| self.judge.both(&key, Purpose::Audit)).await;
+        let differs = both.ok().map(|(document, twin)| match (document.as_deref(), &twin) {
+            (_, None) => false,
+            (None, Some(_)) => true,
+            (Some(document), Some(twin)) => {
+                document.twin().is_some_and(|stored| stored.version == twin.version)
+                    && drift(Some(document), Some((twin.version, &twin.twin)), self.options.strictness)
+                        .is_some_and(|drift| matches!(drift, Drift::Different(_)))
+            }
+        });
+        (key, differs)
     }
 
     const fn task(&self, mode: Mode) -> Task {
@@ -144,7 +143,16 @@ impl Look<'_> {
     {
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         loop {
-            match Box::pin(act()).await {
+            let turn = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Err(Trouble {
+                    kind: TroubleKind::Unavailable,
+                    retry_after: None,
+                    message: "stopped".into(),
+                }),
+                turn = Box::pin(act()) => turn,
+            };
+            match turn {
                 Err(trouble) if backoff.attempts() + 1 < ATTEMPTS => {
                     let wait = backoff.next(rand::random(), trouble.retry_after);
                     if !self.pause(wait).await {

@@ -49,7 +49,6 @@ pub struct Report {
 
 /// One twin that differs, or that is not known about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
 pub struct Finding {
     /// The device.
     pub device_id: String,

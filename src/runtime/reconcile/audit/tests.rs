@@ -204,9 +204,53 @@ async fn a_change_on_its_way_is_no_alarm() {
         if *asked == device("d02") {
             calls += 1;
             if calls == 1 {
-                registry.set(asked, 5, json!({"n": "unheard"})); // the event comes a little later
+                registry.set(asked, 5, json!({"n": "later still"})); // the event comes a little later
             }
         }
     });
-    assert_eq!(audit(&bench, &OPTIONS).await.still_different, 0);
+    let report = audit(&bench, &OPTIONS).await;
+    assert_eq!((report.still_different, report.unknown), (0, 0));
+    assert_eq!(
+        bench.says(&device("d02")),
+        Some((4, json!({"n": "unheard"}))),
+        "the change is still on its way"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repaired_twin_that_cannot_be_looked_at_again_is_not_known_about() {
+    let bench = spoilt();
+    let registry = Arc::clone(&bench.registry);
+    let mut calls = 0;
+    bench.registry.on_get(move |asked| {
+        calls += usize::from(*asked == device("d02"));
+        if calls == 1 {
+            registry.mute.lock().unwrap().insert(device("d02"));
+        }
+    });
+    let report = audit(&bench, &OPTIONS).await;
+    assert_eq!((report.still_different, report.unknown), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_are_no_twins_make_an_audit_incomplete() {
+    let bench = agreed();
+    bench.registry.odd.store(2, Ordering::Relaxed);
+    assert!(!audit(&bench, &OPTIONS).await.is_complete());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_ends_an_audit_at_once_and_without_a_report() {
+    let bench = spoilt();
+    *bench.registry.silent.lock().unwrap() = true;
+    let stop = CancellationToken::new();
+    let stopper = stop.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        stopper.cancel();
+    });
+    let started = tokio::time::Instant::now();
+    let ended = run(&bench.judge, &bench.metered, &OPTIONS, &Progress::default(), &stop).await;
+    assert!(matches!(ended, Err(Ended::Stopped)));
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
 }

@@ -130,3 +130,38 @@ async fn trouble_with_single_twins_is_waited_out() {
     bench.registry.gets.lock().unwrap().extend((0..7).map(|_| away()));
     assert_eq!(fill(&bench).await.created, 6);
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_twin_without_an_answer_holds_up_the_others_for_a_while_only() {
+    let bench = bench(6);
+    bench.registry.mute.lock().unwrap().insert(device("d02"));
+    bench.registry.odd.store(1, Ordering::Relaxed);
+    let counts = fill(&bench).await;
+    // Two pages of devices and one of modules, each with a row that is no twin.
+    assert_eq!((counts.nominated, counts.created, counts.unknown), (10, 6, 4));
+    assert_eq!(bench.document(&device("d02")), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_waited_out_however_long_it_lasts() {
+    let bench = bench(4);
+    *bench.registry.silent.lock().unwrap() = true;
+    let registry = Arc::clone(&bench.registry);
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(6 * 3600)).await;
+        *registry.silent.lock().unwrap() = false;
+    });
+    let counts = fill(&bench).await;
+    assert_eq!((counts.created, counts.unknown), (5, 0));
+    // The same for the store.
+    let more = device("later");
+    bench.registry.set(&more, 2, json!({}));
+    bench.store.broken.lock().unwrap().extend([more.clone(), TwinKey::device("h", " ")]);
+    let store = Arc::clone(&bench.store);
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(6 * 3600)).await;
+        store.broken.lock().unwrap().clear();
+    });
+    let counts = fill(&bench).await;
+    assert_eq!((counts.created, counts.unknown), (1, 0));
+}

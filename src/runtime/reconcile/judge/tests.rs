@@ -114,8 +114,12 @@ async fn what_cannot_be_read_is_replaced_or_gets_a_tombstone_over_it() {
     }
     assert_eq!(settle(&bench, &there).await, Verdict::Settled(Drift::Different(Part::Damaged)));
     assert_eq!(bench.says(&there), Some((4, json!({"a": 1}))));
+    let orphan = module("gone", "m");
+    bench.event(&orphan, created(2, json!({})));
+    bench.pass(5);
     assert_eq!(settle(&bench, &gone).await, Verdict::Settled(Drift::Extra));
     assert_eq!(bench.document(&gone).expect("a tombstone").state, State::Deleted);
+    assert_eq!(bench.document(&orphan).expect("a tombstone").state, State::Deleted, "with its device");
 }
 
 #[tokio::test]

@@ -6,7 +6,11 @@ use super::{
     super::testing::{Bench, device},
     *,
 };
-use crate::{domain::drift::Strictness, ports::QueryError, runtime::reconcile::judge::Mode};
+use crate::{
+    domain::drift::Strictness,
+    ports::{BookmarkError, QueryError},
+    runtime::reconcile::judge::Mode,
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -20,13 +24,18 @@ struct Running {
 
 impl Running {
     fn start(bench: Bench, leads: bool, options: Options) -> Self {
+        let bookmarks = Arc::clone(&bench.bookmarks) as _;
+        Self::with(bench, bookmarks, leads, options)
+    }
+
+    fn with(bench: Bench, bookmarks: Arc<dyn Bookmarks>, leads: bool, options: Options) -> Self {
         let (leads, led) = watch::channel(leads);
         let (wanted, asked) = watch::channel(());
         let stop = CancellationToken::new();
         let schedule = Schedule {
             judge: Arc::clone(&bench.judge),
             registry: Arc::clone(&bench.metered),
-            bookmarks: Arc::clone(&bench.bookmarks) as _,
+            bookmarks,
             options,
             leads: led,
             audit_wanted: asked,
@@ -170,5 +179,69 @@ async fn an_audit_that_fails_is_tried_again_before_its_next_turn() {
     running.bench.registry.queries.lock().unwrap().extend([refused(), refused()]);
     running.pass(HOUR).await;
     assert!(running.last_audit().await.is_some());
+    running.stop().await;
+}
+
+/// Notes that cannot be kept, and for a while not be read.
+struct Broken {
+    unreadable: std::sync::atomic::AtomicUsize,
+    inner: Arc<crate::adapters::bookmarks::MemoryBookmarks>,
+}
+
+fn full(operation: &'static str, name: &str) -> BookmarkError {
+    BookmarkError {
+        operation,
+        name: name.into(),
+        place: "memory".into(),
+        source: std::io::ErrorKind::StorageFull.into(),
+    }
+}
+
+#[async_trait::async_trait]
+impl Bookmarks for Broken {
+    async fn load(&self, name: &str) -> Result<Option<Vec<u8>>, BookmarkError> {
+        use std::sync::atomic::Ordering::Relaxed;
+        if self.unreadable.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
+            return Err(full("read", name));
+        }
+        self.inner.load(name).await
+    }
+
+    async fn save(&self, name: &str, _note: &[u8]) -> Result<(), BookmarkError> {
+        Err(full("write", name))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn reports_that_cannot_be_kept_do_not_make_audits_follow_each_other() {
+    let bench = bench();
+    let notes = Broken { unreadable: 0.into(), inner: Arc::clone(&bench.bookmarks) };
+    let running = Running::with(bench, Arc::new(notes), true, options(Some(HOUR * 24)));
+    running.pass(HOUR).await;
+    let pages = running.pages();
+    assert!(pages > 0);
+    running.pass(HOUR * 22).await;
+    assert_eq!(running.pages(), pages);
+    running.pass(HOUR * 3).await;
+    assert_eq!(running.pages(), pages * 2);
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unfinished_backfill_is_found_when_notes_can_be_read_again() {
+    let bench = bench();
+    let begun = json!({
+        "started_at": bench.judge.now(), "kind": "devices",
+        "counts": {"nominated": 0, "created": 0, "corrected": 0, "present": 0, "gone": 0, "rejected": 0}
+    });
+    let note = serde_json::to_vec(&begun).expect("JSON");
+    bench.bookmarks.save(&backfill::bookmark_name("h"), &note).await.expect("kept");
+    let notes = Broken { unreadable: 3.into(), inner: Arc::clone(&bench.bookmarks) };
+    let running = Running::with(bench, Arc::new(notes), true, options(None));
+    running.pass(HOUR).await;
+    assert_eq!(running.bench.writes(), 5);
+    let pages = running.pages();
+    running.pass(HOUR * 3).await;
+    assert_eq!(running.pages(), pages, "also where it cannot be noted that it is done");
     running.stop().await;
 }
