@@ -21,6 +21,10 @@ const ROWS: u32 = 1000;
 const BACKOFF: (std::time::Duration, std::time::Duration) =
     (std::time::Duration::from_secs(1), std::time::Duration::from_secs(60));
 
+/// How often one walk begins again. A continuation expires after long waits only, so more than this is a hub that takes none
+/// of them, and a walk over the same first pages for ever.
+const RESTARTS: u32 = 5;
+
 /// The two kinds of twins, which the query language keeps apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -75,6 +79,7 @@ pub struct Nominations {
     purpose: Purpose,
     from: Option<Continuation>,
     ended: bool,
+    restarts: u32,
 }
 
 impl Nominations {
@@ -85,7 +90,7 @@ impl Nominations {
         purpose: Purpose,
         from: Option<Continuation>,
     ) -> Self {
-        Self { registry, query: query.into(), purpose, from, ended: false }
+        Self { registry, query: query.into(), purpose, from, ended: false, restarts: 0 }
     }
 
     /// Where the next page begins.
@@ -96,7 +101,7 @@ impl Nominations {
     /// The next page, or `None` after the last. Waits out whatever passes.
     ///
     /// # Errors
-    /// `stop`, or a query that the hub refuses.
+    /// `stop`; a query that the hub refuses, or continuations of which it takes none.
     pub async fn next(&mut self, stop: &CancellationToken) -> Result<Option<Page>, Ended> {
         if self.ended {
             return Ok(None);
@@ -121,8 +126,17 @@ impl Nominations {
                 Err(QueryError::Refused(reason)) => {
                     return Err(Ended::Refused { hub: self.registry.hub().to_owned(), reason });
                 }
+                Err(QueryError::Expired) if self.restarts >= RESTARTS => {
+                    return Err(Ended::Refused {
+                        hub: self.registry.hub().to_owned(),
+                        reason: format!(
+                            "it took no continuation, {RESTARTS} walks from the beginning ended early"
+                        ),
+                    });
+                }
                 Err(error @ QueryError::Expired) => {
                     self.from = None;
+                    self.restarts += 1;
                     let retry_in = backoff.next(rand::random(), None);
                     QueryDelayed { hub: self.registry.hub(), message: &error.to_string(), retry_in }.emit();
                     retry_in

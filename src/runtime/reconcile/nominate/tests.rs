@@ -71,3 +71,16 @@ async fn a_query_that_is_refused_or_a_stop_ends_the_walk() {
     stop.cancel();
     assert!(matches!(pages.next(&stop).await, Err(Ended::Stopped)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_hub_that_takes_no_continuation_is_not_walked_for_ever() {
+    let bench = bench();
+    let stop = CancellationToken::new();
+    let mut pages = Nominations::new(Arc::clone(&bench.metered), Kind::Devices.query(), Purpose::Audit, None);
+    for _ in 0..=RESTARTS {
+        pages.next(&stop).await.expect("a page").expect("the first one");
+        bench.registry.queries.lock().unwrap().push_back(QueryError::Expired);
+    }
+    let error = pages.next(&stop).await.expect_err("not for ever");
+    assert!(matches!(&error, Ended::Refused { reason, .. } if reason.contains("continuation")), "{error}");
+}
