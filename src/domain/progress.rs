@@ -12,7 +12,7 @@
 //! | 5 6 7 | 5 7 | 5: 6 is open |
 //! | 5 6 7 | 5 6 7 | 7 |
 
-use std::collections::VecDeque;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::id::{Position, SequenceNumber};
 
@@ -31,19 +31,35 @@ pub struct Repeated {
 }
 
 /// The progress of one partition.
+///
+/// Memory grows with the events that are open, not with what is completed behind them: completed neighbours are one
+/// run, of which the last position counts.
 #[derive(Debug, Default)]
 pub struct Progress {
-    open: VecDeque<Entry>,
-    /// Ticket of the front of `open`.
-    front: u64,
+    open: BTreeMap<Ticket, Open>,
+    /// Completed events behind an open one, with no open one between them: the position of the last by the ticket of
+    /// the first.
+    runs: BTreeMap<Ticket, Position>,
+    /// The next ticket. None is given out twice, so that a late completion never hits another event.
+    next: u64,
     newest: Option<SequenceNumber>,
     durable: Option<Position>,
 }
 
+/// An event that is begun and not completed.
 #[derive(Debug)]
-struct Entry {
+struct Open {
     position: Position,
-    completed: bool,
+    began: Duration,
+}
+
+/// The event that holds the durable position.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Oldest {
+    /// Where it lies.
+    pub position: Position,
+    /// When it was begun, as [`Progress::begin`] was told.
+    pub began: Duration,
 }
 
 impl Progress {
@@ -53,8 +69,8 @@ impl Progress {
         Self { newest, durable: checkpoint, ..Self::default() }
     }
 
-    /// Begins the event at `position`. An overlap is refused and changes nothing.
-    pub fn begin(&mut self, position: Position) -> Result<Ticket, Repeated> {
+    /// Begins the event at `position`. An overlap is refused and changes nothing. `now` is time since any fixed start.
+    pub fn begin(&mut self, position: Position, now: Duration) -> Result<Ticket, Repeated> {
         let received = position.sequence_number;
         if let Some(newest) = self.newest
             && received <= newest
@@ -62,26 +78,66 @@ impl Progress {
             return Err(Repeated { received, newest });
         }
         self.newest = Some(received);
-        self.open.push_back(Entry { position, completed: false });
-        Ok(Ticket(self.front + self.open.len() as u64 - 1))
+        let ticket = Ticket(self.next);
+        self.next += 1;
+        self.open.insert(ticket, Open { position, began: now });
+        Ok(ticket)
     }
 
-    /// Completes one event; says whether the durable position moved. Completing twice is harmless.
+    /// Completes one event; says whether the durable position moved. Completing twice is harmless, and so is
+    /// completing what was withdrawn.
     pub fn complete(&mut self, ticket: Ticket) -> bool {
-        let Some(index) = ticket.0.checked_sub(self.front).and_then(|index| usize::try_from(index).ok())
-        else {
+        let Some(Open { position, .. }) = self.open.remove(&ticket) else {
             return false;
         };
-        if let Some(entry) = self.open.get_mut(index) {
-            entry.completed = true;
+        let first_open = self.open.first_key_value().map(|(ticket, _)| *ticket);
+        if first_open.is_some_and(|first| first < ticket) {
+            self.remember(ticket, position);
+            return false;
         }
-        let mut moved = false;
-        while self.open.front().is_some_and(|entry| entry.completed) {
-            self.durable = self.open.pop_front().map(|entry| entry.position);
-            self.front += 1;
-            moved = true;
+        self.durable = Some(position);
+        // Everything in front of the first open event is done with.
+        while let Some(run) = self.runs.first_entry()
+            && first_open.is_none_or(|first| *run.key() < first)
+        {
+            let position = run.remove();
+            if self.durable.as_ref().is_none_or(|durable| durable.sequence_number < position.sequence_number)
+            {
+                self.durable = Some(position);
+            }
         }
-        moved
+        true
+    }
+
+    /// Adds a completed event that an open one is in front of to the completed ones around it.
+    fn remember(&mut self, ticket: Ticket, mut position: Position) {
+        if let Some((&behind, _)) = self.runs.range(ticket..).next()
+            && self.open.range(ticket..behind).next().is_none()
+            && let Some(last) = self.runs.remove(&behind)
+        {
+            position = last;
+        }
+        match self.runs.range_mut(..ticket).next_back() {
+            Some((&first, last)) if self.open.range(first..ticket).next().is_none() => *last = position,
+            Some(_) | None => {
+                self.runs.insert(ticket, position);
+            }
+        }
+    }
+
+    /// Takes back `ticket` and everything that was begun after it, as if it had never been received: it was not handed
+    /// over. Receiving goes on behind what is left. Nothing happens where the event is not open.
+    pub fn withdraw(&mut self, ticket: Ticket) {
+        if !self.open.contains_key(&ticket) {
+            return;
+        }
+        self.open.split_off(&ticket);
+        // No run reaches across an open event, so none is cut in two.
+        self.runs.split_off(&ticket);
+        let last_open = self.open.last_key_value().map(|(_, open)| open.position.sequence_number);
+        let last_run = self.runs.last_key_value().map(|(_, position)| position.sequence_number);
+        let durable = self.durable.as_ref().map(|position| position.sequence_number);
+        self.newest = last_open.max(last_run).max(durable);
     }
 
     /// The end of the contiguous prefix of completed events.
@@ -94,9 +150,15 @@ impl Progress {
         self.newest
     }
 
-    /// Events begun and not yet part of the durable prefix.
+    /// Events begun and not completed.
     pub fn open(&self) -> usize {
         self.open.len()
+    }
+
+    /// The oldest event that is begun and not completed: what everything behind it waits for.
+    pub fn oldest(&self) -> Option<Oldest> {
+        let (_, open) = self.open.first_key_value()?;
+        Some(Oldest { position: open.position.clone(), began: open.began })
     }
 }
 
@@ -177,12 +239,14 @@ pub fn resume(checkpoint: Option<Position>, extent: &Extent) -> Resume {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
     fn position(number: i64) -> Position {
         Position { sequence_number: SequenceNumber(number), offset: format!("o{number}") }
+    }
+
+    fn now(number: i64) -> Duration {
+        Duration::from_secs(number.unsigned_abs())
     }
 
     fn durable(progress: &Progress) -> Option<i64> {
@@ -192,20 +256,53 @@ mod tests {
     #[test]
     fn an_open_event_holds_everything_behind_it() {
         let mut progress = Progress::default();
-        let tickets: Vec<_> = (5..8).map(|n| progress.begin(position(n)).expect("new")).collect();
+        let tickets: Vec<_> = (5..8).map(|n| progress.begin(position(n), now(n)).expect("new")).collect();
+        assert_eq!(progress.oldest(), Some(Oldest { position: position(5), began: now(5) }));
         assert!(!progress.complete(tickets[1]));
         assert!(!progress.complete(tickets[2]));
         assert_eq!(durable(&progress), None);
         assert!(progress.complete(tickets[0]));
         assert_eq!((durable(&progress), progress.open()), (Some(7), 0));
+        assert_eq!(progress.oldest(), None);
+    }
+
+    #[test]
+    fn a_million_events_behind_an_open_one_are_one_run() {
+        let mut progress = Progress::default();
+        let first = progress.begin(position(0), now(0)).expect("new");
+        for number in 1..1_000_000 {
+            let ticket = progress.begin(position(number), now(0)).expect("new");
+            progress.complete(ticket);
+        }
+        assert_eq!((progress.open(), progress.runs.len(), durable(&progress)), (1, 1, None));
+        progress.complete(first);
+        assert_eq!((progress.open(), progress.runs.len(), durable(&progress)), (0, 0, Some(999_999)));
+    }
+
+    #[test]
+    fn what_was_not_handed_over_is_received_again() {
+        let mut progress = Progress::after(Some(position(4)));
+        let mut begin = |number| progress.begin(position(number), now(0)).expect("new");
+        let [five, six, seven, eight] = [begin(5), begin(6), begin(7), begin(8)];
+        progress.complete(seven); // none of ours, completed at once
+        progress.withdraw(six);
+        assert_eq!((progress.newest(), progress.open()), (Some(SequenceNumber(5)), 1));
+        progress.complete(eight); // a late word about what was withdrawn
+        assert_eq!(durable(&progress), Some(4));
+        progress.complete(five);
+        assert_eq!(durable(&progress), Some(5), "6 was never finished");
+        let again = progress.begin(position(6), now(0)).expect("it comes again");
+        progress.withdraw(six);
+        progress.complete(again);
+        assert_eq!(durable(&progress), Some(6));
     }
 
     #[test]
     fn what_was_received_before_is_refused_and_changes_nothing() {
         let mut progress = Progress::after(Some(position(9)));
-        assert_eq!(progress.begin(position(9)).expect_err("repeated").newest, SequenceNumber(9));
-        let ticket = progress.begin(position(12)).expect("gaps are legal: retention, poison");
-        assert!(progress.begin(position(10)).is_err());
+        assert_eq!(progress.begin(position(9), now(0)).expect_err("repeated").newest, SequenceNumber(9));
+        let ticket = progress.begin(position(12), now(0)).expect("gaps are legal: retention, poison");
+        assert!(progress.begin(position(10), now(0)).is_err());
         progress.complete(ticket);
         assert!(!progress.complete(ticket), "twice is harmless");
         assert_eq!(durable(&progress), Some(12));
@@ -241,22 +338,41 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Against the naive model: a set of completed numbers, scanned from the front.
+        /// Against the naive model: the list of what was begun, scanned from the front.
         #[test]
         fn the_durable_position_is_the_contiguous_prefix(
-            steps in proptest::collection::vec(1_i64..4, 1..40), order in proptest::collection::vec(0_usize..40, 0..80)
+            steps in proptest::collection::vec((0_u8..10, 0_usize..40), 0..200)
         ) {
-            let mut number = 0;
-            let numbers: Vec<i64> = steps.iter().map(|step| { number += step; number }).collect();
             let mut progress = Progress::default();
-            let tickets: Vec<_> =
-                numbers.iter().map(|n| progress.begin(position(*n)).expect("ascending")).collect();
-            let mut completed = BTreeSet::new();
-            for index in order.into_iter().filter(|index| *index < numbers.len()) {
-                progress.complete(tickets[index]);
-                completed.insert(index);
-                let prefix = (0..numbers.len()).take_while(|i| completed.contains(i)).last();
-                proptest::prop_assert_eq!(durable(&progress), prefix.map(|i| numbers[i]));
+            let mut model: Vec<(i64, Ticket, bool)> = Vec::new();
+            let mut withdrawn = Vec::new();
+            for (action, index) in steps {
+                let chosen = (!model.is_empty()).then(|| index % model.len().max(1));
+                match (action, chosen) {
+                    (0, Some(chosen)) if !model[chosen].2 => {
+                        progress.withdraw(model[chosen].1);
+                        withdrawn.extend(model.split_off(chosen).into_iter().map(|(_, ticket, _)| ticket));
+                    }
+                    (1, _) => if let Some(ticket) = withdrawn.get(index) { progress.complete(*ticket); },
+                    (2..=5, Some(chosen)) => {
+                        progress.complete(model[chosen].1);
+                        model[chosen].2 = true;
+                    }
+                    (0 | 2..=5, _) => {}
+                    _ => {
+                        let number = model.last().map_or(0, |(last, ..)| *last) + i64::from(action) - 5;
+                        let ticket = progress.begin(position(number), now(0)).expect("ascending");
+                        model.push((number, ticket, false));
+                    }
+                }
+                let prefix = model.iter().take_while(|(.., completed)| *completed).last();
+                proptest::prop_assert_eq!(durable(&progress), prefix.map(|(number, ..)| *number));
+                proptest::prop_assert_eq!(progress.newest().map(|newest| newest.0), model.last().map(|(last, ..)| *last));
+                let open = model.iter().filter(|(.., completed)| !completed).count();
+                proptest::prop_assert_eq!(progress.open(), open);
+                proptest::prop_assert!(progress.runs.len() <= open);
+                let oldest = model.iter().find(|(.., completed)| !completed).map(|(number, ..)| *number);
+                proptest::prop_assert_eq!(progress.oldest().map(|oldest| oldest.position.sequence_number.0), oldest);
             }
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-/// Shared by partition loops, which acquire, and the router, which releases.
+/// Shared by partition loops, which acquire, and whoever holds an event until it is completed.
 #[derive(Debug)]
 pub struct InFlight {
     events: Semaphore,
@@ -13,10 +13,20 @@ pub struct InFlight {
     most_bytes: u32,
 }
 
-/// What one event holds of the limits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What one event holds of the limits. Dropping it gives that back, wherever it is dropped: with a completed event, with
+/// a batch whose hand-over was cancelled, with a router that was aborted.
+#[derive(Debug)]
+#[must_use = "the room is free again as soon as this is dropped"]
 pub struct Hold {
+    limits: Arc<InFlight>,
     bytes: u32,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.limits.events.add_permits(1);
+        self.limits.bytes.add_permits(self.bytes as usize);
+    }
 }
 
 impl InFlight {
@@ -33,8 +43,8 @@ impl InFlight {
     }
 
     /// Waits for room for one event of `weight` bytes. Dropping the future takes nothing.
-    pub async fn acquire(&self, weight: usize) -> Hold {
-        let bytes = u32::try_from(weight).unwrap_or(u32::MAX).min(self.most_bytes);
+    pub async fn acquire(self: &Arc<Self>, weight: usize) -> Hold {
+        let bytes = self.bytes_of(weight);
         // Neither semaphore is ever closed, so acquiring cannot fail.
         if let Ok(permit) = self.events.acquire().await
             && let Ok(more) = self.bytes.acquire_many(bytes).await
@@ -42,23 +52,21 @@ impl InFlight {
             permit.forget();
             more.forget();
         }
-        Hold { bytes }
+        Hold { limits: Arc::clone(self), bytes }
     }
 
     /// Room for one event of `weight` bytes, where there is some at once.
-    pub fn try_acquire(&self, weight: usize) -> Option<Hold> {
-        let bytes = u32::try_from(weight).unwrap_or(u32::MAX).min(self.most_bytes);
+    pub fn try_acquire(self: &Arc<Self>, weight: usize) -> Option<Hold> {
+        let bytes = self.bytes_of(weight);
         let permit = self.events.try_acquire().ok()?;
         let more = self.bytes.try_acquire_many(bytes).ok()?;
         permit.forget();
         more.forget();
-        Some(Hold { bytes })
+        Some(Hold { limits: Arc::clone(self), bytes })
     }
 
-    /// Gives back what one event held.
-    pub fn release(&self, hold: Hold) {
-        self.events.add_permits(1);
-        self.bytes.add_permits(hold.bytes as usize);
+    fn bytes_of(&self, weight: usize) -> u32 {
+        u32::try_from(weight).unwrap_or(u32::MAX).min(self.most_bytes)
     }
 
     /// Whether intake has to wait.
@@ -89,8 +97,8 @@ mod tests {
         let second = limits.acquire(20).await;
         assert!(limits.acquire(1).now_or_never().is_none(), "events are spent");
         assert_eq!(limits.used(), (2, 30));
-        limits.release(small);
-        limits.release(second);
+        drop(small);
+        drop(second);
         assert_eq!(limits.used(), (0, 0));
     }
 
@@ -99,7 +107,7 @@ mod tests {
         let limits = InFlight::new(10, 100);
         let large = limits.acquire(1_000_000).await;
         assert!(limits.acquire(1).now_or_never().is_none());
-        limits.release(large);
+        drop(large);
         assert_eq!(limits.used(), (0, 0));
     }
 }

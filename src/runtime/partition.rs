@@ -40,6 +40,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::fro
 pub struct Progress {
     id: PartitionId,
     inner: Mutex<progress::Progress>,
+    /// What its durations count from.
+    started: Instant,
     /// Counters of its stream.
     pub stream_metrics: StreamMetrics,
     /// Its own gauges.
@@ -56,6 +58,7 @@ impl Progress {
             metrics: metrics.partition(&id),
             id,
             inner: Mutex::new(progress::Progress::after(checkpoint)),
+            started: Instant::now(),
             stalled: Notify::new(),
         })
     }
@@ -67,7 +70,12 @@ impl Progress {
 
     /// Begins one event.
     pub fn begin(&self, position: Position) -> Result<Ticket, progress::Repeated> {
-        self.lock().begin(position)
+        self.lock().begin(position, self.started.elapsed())
+    }
+
+    /// Takes back an event that was not handed over, and those begun after it.
+    fn withdraw(&self, ticket: Ticket) {
+        self.lock().withdraw(ticket);
     }
 
     /// Completes one event.
@@ -85,9 +93,15 @@ impl Progress {
         self.lock().newest()
     }
 
-    /// Events begun and not yet part of the durable prefix.
+    /// Events begun and not completed.
     pub fn open(&self) -> usize {
         self.lock().open()
+    }
+
+    /// The oldest event that is not completed, and for how long we have had it.
+    pub fn oldest(&self) -> Option<(Position, Duration)> {
+        let oldest = self.lock().oldest()?;
+        Some((oldest.position, self.started.elapsed().saturating_sub(oldest.began)))
     }
 
     fn lock(&self) -> MutexGuard<'_, progress::Progress> {
@@ -247,67 +261,101 @@ impl Partition {
         };
         let hold = self.limits.acquire(message.weight()).await;
         let Ok(ticket) = self.progress.begin(message.position.clone()) else {
-            self.limits.release(hold);
             return true;
         };
-        let origin = Origin {
-            progress: Arc::clone(&self.progress),
-            ticket,
-            message,
-            hold,
-            received: Instant::now(),
-            watcher: None,
-        };
-        let letter = Intake::Letter { reason: UNDECODABLE_AMQP, detail: reason.to_owned(), origin };
-        self.intake.send(vec![letter]).await.is_ok()
+        let mut batch = Batch::new(&self.progress);
+        let (reason, detail) = (UNDECODABLE_AMQP, reason.to_owned());
+        batch.push(ticket, |ticket, progress| Intake::Letter {
+            reason,
+            detail,
+            origin: Origin { progress, ticket, message, hold, received: Instant::now(), watcher: None },
+        });
+        batch.hand_over(&self.intake).await
     }
 
-    /// Decodes and hands over; `false` when the router is gone. What is not handed over when this is dropped
-    /// was begun but never completes: the daemon is stopping, and the checkpoint stays before it.
+    /// Decodes and hands over; `false` when the router is gone. What is not handed over when this is dropped is taken
+    /// back, as if it had never been received.
     async fn hand_over(&self, messages: Vec<Message>) -> bool {
         let received = Instant::now();
-        let mut batch = Vec::with_capacity(messages.len());
+        let mut batch = Batch::new(&self.progress);
         for message in messages {
             let hold = match self.limits.try_acquire(message.weight()) {
                 Some(hold) => hold,
                 None => {
                     // What is decoded already must not wait behind what has no room yet.
-                    if !batch.is_empty() && self.intake.send(std::mem::take(&mut batch)).await.is_err() {
+                    if !batch.hand_over(&self.intake).await {
                         return false;
                     }
                     self.limits.acquire(message.weight()).await
                 }
             };
-            let begun = self.progress.begin(message.position.clone());
-            let ticket = match begun {
-                Ok(ticket) => ticket,
-                Err(_repeated) => {
-                    self.metrics.event_repeated(&self.progress.id().stream);
-                    self.limits.release(hold);
-                    continue;
-                }
+            let Ok(ticket) = self.progress.begin(message.position.clone()) else {
+                self.metrics.event_repeated(&self.progress.id().stream);
+                continue;
             };
             let decoded = decode(&message, self.max_body_bytes);
-            let progress = Arc::clone(&self.progress);
-            let origin = Origin { progress, ticket, message, hold, received, watcher: None };
+            let sequence_number = message.position.sequence_number;
+            let origin =
+                |ticket, progress| Origin { progress, ticket, message, hold, received, watcher: None };
             match decoded {
-                Decoded::Event(event) => batch.push(Intake::Event(event, origin)),
-                Decoded::Undeliverable(reason) => {
-                    batch.push(Intake::Letter { reason: reason.code(), detail: reason.to_string(), origin });
+                Decoded::Event(event) => {
+                    batch.push(ticket, |ticket, progress| Intake::Event(event, origin(ticket, progress)));
                 }
+                Decoded::Undeliverable(reason) => batch.push(ticket, |ticket, progress| Intake::Letter {
+                    reason: reason.code(),
+                    detail: reason.to_string(),
+                    origin: origin(ticket, progress),
+                }),
                 Decoded::Ignored(reason) => {
-                    EventIgnored {
-                        partition: self.progress.id(),
-                        sequence_number: origin.message.position.sequence_number,
-                        reason: reason.name(),
-                    }
-                    .emit(&self.metrics, &self.progress.stream_metrics);
-                    self.progress.complete(origin.ticket);
-                    self.limits.release(origin.hold);
+                    EventIgnored { partition: self.progress.id(), sequence_number, reason: reason.name() }
+                        .emit(&self.metrics, &self.progress.stream_metrics);
+                    self.progress.complete(ticket);
                 }
             }
         }
-        batch.is_empty() || self.intake.send(batch).await.is_ok()
+        batch.hand_over(&self.intake).await
+    }
+}
+
+/// Events that are begun and not handed over yet. Dropping it, as the end of a partition may at any wait, takes them
+/// back: nobody will ever complete them, and whoever finishes the partition must not wait for that.
+struct Batch<'a> {
+    progress: &'a Arc<Progress>,
+    first: Option<Ticket>,
+    items: Vec<Intake>,
+}
+
+impl<'a> Batch<'a> {
+    fn new(progress: &'a Arc<Progress>) -> Self {
+        Self { progress, first: None, items: Vec::new() }
+    }
+
+    fn push(&mut self, ticket: Ticket, intake: impl FnOnce(Ticket, Arc<Progress>) -> Intake) {
+        self.first.get_or_insert(ticket);
+        self.items.push(intake(ticket, Arc::clone(self.progress)));
+    }
+
+    /// Hands over what there is; `false` when the router is gone.
+    async fn hand_over(&mut self, intake: &mpsc::Sender<Vec<Intake>>) -> bool {
+        if self.items.is_empty() {
+            return true;
+        }
+        // SUBTLE: `send` would take the events into its future, and they would vanish with it. A place is waited for
+        // first; handing over is then a single step that nothing can interrupt.
+        let Ok(place) = intake.reserve().await else {
+            return false;
+        };
+        place.send(std::mem::take(&mut self.items));
+        self.first = None;
+        true
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        if let Some(first) = self.first {
+            self.progress.withdraw(first);
+        }
     }
 }
 

@@ -103,7 +103,7 @@ pub struct Origin {
     pub ticket: Ticket,
     /// The message, for the case that it becomes a dead letter.
     pub message: Message,
-    /// What it holds of the in-flight limits.
+    /// What it holds of the in-flight limits, for as long as this lives.
     pub hold: Hold,
     /// When it was received.
     pub received: Instant,
@@ -455,7 +455,7 @@ impl Router {
 
     fn complete(&self, origin: Origin) {
         origin.progress.complete(origin.ticket);
-        self.limits.release(origin.hold);
+        drop(origin.hold);
         if let Some(Watcher { outcome: Some(outcome), tell }) = origin.watcher.map(|watcher| *watcher) {
             let _ = tell.send(outcome); // whoever asked may have gone
         }

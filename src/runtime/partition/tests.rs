@@ -133,3 +133,53 @@ async fn an_undecodable_message_is_skipped_on_the_same_link() {
     assert_eq!(numbers, [5, 6, 7], "its letter takes the place it must have had");
     assert_eq!(opened, [first()]);
 }
+
+/// A partition is given up while the router takes nothing in, two hundred times over: whatever the loop waits for then,
+/// the room comes back, and nothing is left open that nobody will ever complete.
+#[tokio::test]
+async fn rebalances_under_a_full_intake_give_back_all_room() {
+    let metrics = Metrics::new().expect("buckets");
+    let limits = InFlight::new(8, 1 << 20);
+    let (intake, mut batches) = mpsc::channel(1);
+    for round in 0..200_i64 {
+        // Batches of every size up to more than there is room for, so that each of the waits is met.
+        let size = round % 11 + 1;
+        let link = VecDeque::from([Ok((5..5 + size).collect()), Ok((5 + size..40).collect())]);
+        let source = Arc::new(Scripted { links: Mutex::new([link].into()), ..Scripted::default() });
+        let id = PartitionId { stream: "hub".into(), partition: round.to_string() };
+        let checkpoint = Position { sequence_number: SequenceNumber(4), offset: "o4".into() };
+        let partition = Partition {
+            source,
+            progress: Progress::new(id, Some(checkpoint.clone()), &metrics),
+            start: Start::AfterPosition(checkpoint),
+            first: SequenceNumber(0),
+            max_body_bytes: 1000,
+            limits: Arc::clone(&limits),
+            intake: intake.clone(),
+            board: Board::new(),
+            metrics: metrics.clone(),
+        };
+        let progress = Arc::clone(&partition.progress);
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(partition.run(stop.clone()));
+        while progress.open() < 8
+            && !(intake.capacity() == 0 && progress.newest() > Some(SequenceNumber(4 + size)))
+        {
+            tokio::task::yield_now().await;
+        }
+        stop.cancel();
+        task.await.expect("no panic");
+        let mut newest = 4;
+        while let Ok(batch) = batches.try_recv() {
+            for intake in batch {
+                let Intake::Letter { origin, .. } = intake else { panic!("only letters are sent here") };
+                newest = origin.message.position.sequence_number.0;
+                progress.complete(origin.ticket);
+            }
+        }
+        assert_eq!(limits.used(), (0, 0), "round {round}");
+        assert_eq!(progress.open(), 0, "whoever finishes the partition waits for nothing");
+        let durable = progress.durable().map(|position| position.sequence_number.0);
+        assert_eq!((durable, progress.newest()), (Some(newest), Some(SequenceNumber(newest))));
+    }
+}
