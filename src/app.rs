@@ -194,15 +194,17 @@ fn stream_options(
                 config::Start::Earliest => start::Fresh::Earliest,
                 config::Start::Latest => start::Fresh::Latest,
             },
-            on_invalid: match settings.checkpoint.on_invalid {
-                config::OnInvalid::Stop => start::OnInvalid::Stop,
-                config::OnInvalid::Earliest | config::OnInvalid::EarliestAndAudit => {
-                    start::OnInvalid::Earliest
-                }
-            },
-            audit_wanted: match settings.checkpoint.on_invalid {
-                config::OnInvalid::Stop | config::OnInvalid::Earliest => None,
-                config::OnInvalid::EarliestAndAudit => Some(audit_wanted.clone()),
+            policy: start::Policy {
+                on_invalid: match settings.checkpoint.on_invalid {
+                    config::OnInvalid::Stop => start::OnInvalid::Stop,
+                    config::OnInvalid::Earliest | config::OnInvalid::EarliestAndAudit => {
+                        start::OnInvalid::Earliest
+                    }
+                },
+                audit_wanted: match settings.checkpoint.on_invalid {
+                    config::OnInvalid::Stop | config::OnInvalid::Earliest => None,
+                    config::OnInvalid::EarliestAndAudit => Some(audit_wanted.clone()),
+                },
             },
         },
         sharing: match settings.checkpoint.store {

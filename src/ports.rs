@@ -171,10 +171,21 @@ pub struct DeadLetterError {
 pub enum Start {
     /// At the oldest event still retained.
     Earliest,
-    /// After the event at this position. The offset is used where it is known; it survives geo-failover.
-    AfterPosition(Position),
-    /// After the event with this sequence number.
-    AfterSequenceNumber(SequenceNumber),
+    /// At the event with this position, which was received before: that it is delivered again shows that the partition is
+    /// still the one that it was. The offset is known, and is what is asked for; it survives geo-failover.
+    At(Position),
+    /// After the event with this sequence number, of which nothing else is known.
+    After(SequenceNumber),
+}
+
+impl Start {
+    /// Behind an event that was received before.
+    pub fn behind(position: Position) -> Self {
+        match position.offset.is_empty() {
+            true => Self::After(position.sequence_number),
+            false => Self::At(position),
+        }
+    }
 }
 
 /// Why a source cannot be read just now.

@@ -213,6 +213,14 @@ impl Daemon {
         }
     }
 
+    /// Waits until it ends by itself.
+    ///
+    /// # Errors
+    /// The process cannot be waited for.
+    pub async fn ended(&mut self) -> Result<ExitStatus, Error> {
+        self.process.wait().await.map_err(|error| Error::System("wait for the daemon", error))
+    }
+
     /// Stops it in an orderly way; anything but exit code 0 is an error.
     ///
     /// # Errors

@@ -189,18 +189,15 @@ impl EventSource for EventHub {
     }
 
     async fn open(&self, partition: &str, start: Start) -> Result<Box<dyn Receiver>, SourceError> {
-        let location = match start {
-            Start::Earliest => StartLocation::Earliest,
-            Start::AfterPosition(position) if !position.offset.is_empty() => {
-                StartLocation::Offset(position.offset)
-            }
-            Start::AfterPosition(position) => StartLocation::SequenceNumber(position.sequence_number.0),
-            Start::AfterSequenceNumber(number) => StartLocation::SequenceNumber(number.0),
+        let (location, inclusive) = match start {
+            Start::Earliest => (StartLocation::Earliest, false),
+            Start::At(position) => (StartLocation::Offset(position.offset), true),
+            Start::After(number) => (StartLocation::SequenceNumber(number.0), false),
         };
         let (client, credential) = self.connect().await?;
         let options = OpenReceiverOptions {
             prefetch: Some(self.options.prefetch),
-            start_position: Some(StartPosition { location, inclusive: false }),
+            start_position: Some(StartPosition { location, inclusive }),
             ..OpenReceiverOptions::default()
         };
         let (chunks, received) = mpsc::channel(2);

@@ -137,8 +137,19 @@ impl fmt::Display for PartitionId {
 pub struct Position {
     /// Its sequence number.
     pub sequence_number: SequenceNumber,
-    /// Its offset: opaque text (geo-replicated namespaces do not use numbers), never parsed.
+    /// Its offset: opaque text (geo-replicated namespaces do not use numbers), never parsed. Empty where it is not known.
     pub offset: String,
+}
+
+impl Position {
+    /// Whether `other`, of the same number, can be the same event. Offsets of a namespace change their form when it becomes
+    /// geo-replicated, from a number to parts with colons between them: two forms prove nothing.
+    pub fn is_same_event(&self, other: &Self) -> bool {
+        let form = |position: &Self| position.offset.contains(':');
+        let unknown = self.offset.is_empty() || other.offset.is_empty();
+        self.sequence_number == other.sequence_number
+            && (unknown || form(self) != form(other) || self.offset == other.offset)
+    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@
 //! | 5 6 7 | 5 7 | 5: 6 is open |
 //! | 5 6 7 | 5 6 7 | 7 |
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{cmp::Ordering, collections::BTreeMap, time::Duration};
 
 use super::id::{Position, SequenceNumber};
 
@@ -42,7 +42,7 @@ pub struct Progress {
     runs: BTreeMap<Ticket, Position>,
     /// The next ticket. None is given out twice, so that a late completion never hits another event.
     next: u64,
-    newest: Option<SequenceNumber>,
+    newest: Option<Position>,
     durable: Option<Position>,
 }
 
@@ -51,6 +51,35 @@ pub struct Progress {
 struct Open {
     position: Position,
     began: Duration,
+}
+
+/// How an event follows what was received before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// Directly.
+    Next,
+    /// It was received before.
+    Repeated,
+    /// Events in between never arrived.
+    After(Lost),
+    /// It does not belong to the partition that was read before.
+    Foreign(Invalid),
+}
+
+/// Events of a partition that can never be received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lost {
+    /// The first one.
+    pub from: SequenceNumber,
+    /// The last one.
+    pub to: SequenceNumber,
+}
+
+impl Lost {
+    /// How many.
+    pub fn count(self) -> u64 {
+        u64::try_from(self.to.0.saturating_sub(self.from.0).saturating_add(1)).unwrap_or(0)
+    }
 }
 
 /// The event that holds the durable position.
@@ -65,19 +94,42 @@ pub struct Oldest {
 impl Progress {
     /// Progress that goes on after `checkpoint`.
     pub fn after(checkpoint: Option<Position>) -> Self {
-        let newest = checkpoint.as_ref().map(|position| position.sequence_number);
-        Self { newest, durable: checkpoint, ..Self::default() }
+        Self { newest: checkpoint.clone(), durable: checkpoint, ..Self::default() }
+    }
+
+    /// How an event at `position` follows what was received before. `reopened`: it is the first on a connection that was
+    /// opened at the newest event, which is then delivered once more.
+    pub fn arrival(&self, position: &Position, reopened: bool) -> Arrival {
+        let Some(newest) = &self.newest else {
+            return Arrival::Next;
+        };
+        let (number, known) = (position.sequence_number, newest.sequence_number);
+        match number.cmp(&known) {
+            Ordering::Less if reopened => Arrival::Foreign(Invalid::Foreign { checkpoint: known }),
+            Ordering::Less => Arrival::Repeated,
+            Ordering::Equal if newest.is_same_event(position) => Arrival::Repeated,
+            Ordering::Equal => Arrival::Foreign(Invalid::Foreign { checkpoint: known }),
+            Ordering::Greater if number.0 - 1 == known.0 => Arrival::Next,
+            Ordering::Greater => {
+                Arrival::After(Lost { from: SequenceNumber(known.0 + 1), to: SequenceNumber(number.0 - 1) })
+            }
+        }
+    }
+
+    /// Forgets everything: the partition is not the one that it was. What is still on its way completes without effect.
+    pub fn start_over(&mut self) {
+        *self = Self { next: self.next, ..Self::default() };
     }
 
     /// Begins the event at `position`. An overlap is refused and changes nothing. `now` is time since any fixed start.
     pub fn begin(&mut self, position: Position, now: Duration) -> Result<Ticket, Repeated> {
         let received = position.sequence_number;
-        if let Some(newest) = self.newest
-            && received <= newest
+        if let Some(newest) = &self.newest
+            && received <= newest.sequence_number
         {
-            return Err(Repeated { received, newest });
+            return Err(Repeated { received, newest: newest.sequence_number });
         }
-        self.newest = Some(received);
+        self.newest = Some(position.clone());
         let ticket = Ticket(self.next);
         self.next += 1;
         self.open.insert(ticket, Open { position, began: now });
@@ -134,10 +186,10 @@ impl Progress {
         self.open.split_off(&ticket);
         // No run reaches across an open event, so none is cut in two.
         self.runs.split_off(&ticket);
-        let last_open = self.open.last_key_value().map(|(_, open)| open.position.sequence_number);
-        let last_run = self.runs.last_key_value().map(|(_, position)| position.sequence_number);
-        let durable = self.durable.as_ref().map(|position| position.sequence_number);
-        self.newest = last_open.max(last_run).max(durable);
+        let last_open = self.open.last_key_value().map(|(_, open)| &open.position);
+        let last_run = self.runs.last_key_value().map(|(_, position)| position);
+        let left = [last_open, last_run, self.durable.as_ref()].into_iter().flatten();
+        self.newest = left.max_by_key(|position| position.sequence_number).cloned();
     }
 
     /// The end of the contiguous prefix of completed events.
@@ -145,9 +197,9 @@ impl Progress {
         self.durable.as_ref()
     }
 
-    /// The newest sequence number begun: where receiving goes on.
-    pub fn newest(&self) -> Option<SequenceNumber> {
-        self.newest
+    /// The newest event begun: where receiving goes on.
+    pub fn newest(&self) -> Option<&Position> {
+        self.newest.as_ref()
     }
 
     /// Events begun and not completed.
@@ -174,6 +226,12 @@ pub struct Extent {
 }
 
 impl Extent {
+    /// Whether the partition has never held the event that we say is its newest: it was re-created meanwhile. `newest` must
+    /// have been known before the partition was asked.
+    pub fn never_reached(&self, newest: SequenceNumber) -> Option<Invalid> {
+        (newest > self.last).then_some(Invalid::Beyond { checkpoint: newest, last: self.last })
+    }
+
     /// Events after `durable` that are still to be done.
     pub fn lag(&self, durable: Option<SequenceNumber>) -> u64 {
         if self.is_empty {
@@ -208,6 +266,14 @@ pub enum Invalid {
         /// Newest sequence number of the partition.
         last: SequenceNumber,
     },
+    /// The event with its number is another one.
+    #[error(
+        "the event with the number {checkpoint} is not the one that was read: the Event Hub was re-created, or the checkpoint is another hub's"
+    )]
+    Foreign {
+        /// Sequence number of the checkpoint, or of the newest event received.
+        checkpoint: SequenceNumber,
+    },
     /// Events after it are gone: retention has passed it.
     #[error("events {from} to {to} are gone: retention has passed the checkpoint")]
     Expired {
@@ -224,8 +290,8 @@ pub fn resume(checkpoint: Option<Position>, extent: &Extent) -> Resume {
         return Resume::Fresh;
     };
     let number = position.sequence_number;
-    if number > extent.last {
-        return Resume::Invalid(Invalid::Beyond { checkpoint: number, last: extent.last });
+    if let Some(beyond) = extent.never_reached(number) {
+        return Resume::Invalid(beyond);
     }
     if !extent.is_empty && extent.first.0 > number.0 + 1 {
         let to = SequenceNumber(extent.first.0 - 1);
@@ -286,7 +352,7 @@ mod tests {
         let [five, six, seven, eight] = [begin(5), begin(6), begin(7), begin(8)];
         progress.complete(seven); // none of ours, completed at once
         progress.withdraw(six);
-        assert_eq!((progress.newest(), progress.open()), (Some(SequenceNumber(5)), 1));
+        assert_eq!((progress.newest(), progress.open()), (Some(&position(5)), 1));
         progress.complete(eight); // a late word about what was withdrawn
         assert_eq!(durable(&progress), Some(4));
         progress.complete(five);
@@ -306,6 +372,48 @@ mod tests {
         progress.complete(ticket);
         assert!(!progress.complete(ticket), "twice is harmless");
         assert_eq!(durable(&progress), Some(12));
+    }
+
+    #[test]
+    fn what_arrives_follows_repeats_or_tells_of_a_loss() {
+        let progress = Progress::after(Some(position(9)));
+        let arrival = |number, reopened| progress.arrival(&position(number), reopened);
+        let lost = |from, to| Arrival::After(Lost { from: SequenceNumber(from), to: SequenceNumber(to) });
+        let foreign = Arrival::Foreign(Invalid::Foreign { checkpoint: SequenceNumber(9) });
+        for reopened in [false, true] {
+            assert_eq!(arrival(9, reopened), Arrival::Repeated);
+            assert_eq!(arrival(10, reopened), Arrival::Next, "retention may have taken 9 meanwhile");
+            assert_eq!(arrival(11, reopened), lost(10, 10));
+            assert_eq!(arrival(20, reopened), lost(10, 19));
+            let other = Position { offset: "o4711".into(), ..position(9) };
+            assert_eq!(progress.arrival(&other, reopened), foreign);
+        }
+        assert_eq!(arrival(8, false), Arrival::Repeated);
+        assert_eq!(arrival(8, true), foreign, "a connection that begins at 9 never delivers 8");
+        assert_eq!(Lost { from: SequenceNumber(10), to: SequenceNumber(19) }.count(), 10);
+        assert_eq!(Progress::default().arrival(&position(5), false), Arrival::Next);
+    }
+
+    #[test]
+    fn offsets_that_are_not_known_or_of_two_kinds_are_no_proof() {
+        let at = |offset: &str| Position { offset: offset.into(), ..position(9) };
+        for (known, seen) in [("", "9"), ("9", ""), ("9", "1:0:9"), ("1:0:9", "9"), ("9", "9")] {
+            let progress = Progress::after(Some(at(known)));
+            assert_eq!(progress.arrival(&at(seen), true), Arrival::Repeated, "{known:?} {seen:?}");
+        }
+    }
+
+    #[test]
+    fn a_partition_that_starts_over_owes_nothing_to_what_was_before() {
+        let mut progress = Progress::after(Some(position(9)));
+        let old = progress.begin(position(10), now(0)).expect("new");
+        progress.start_over();
+        assert_eq!((progress.open(), progress.newest(), progress.durable()), (0, None, None));
+        let new = progress.begin(position(0), now(0)).expect("from the beginning");
+        assert!(!progress.complete(old), "late");
+        assert_eq!(durable(&progress), None);
+        progress.complete(new);
+        assert_eq!(durable(&progress), Some(0));
     }
 
     #[test]
@@ -367,7 +475,7 @@ mod tests {
                 }
                 let prefix = model.iter().take_while(|(.., completed)| *completed).last();
                 proptest::prop_assert_eq!(durable(&progress), prefix.map(|(number, ..)| *number));
-                proptest::prop_assert_eq!(progress.newest().map(|newest| newest.0), model.last().map(|(last, ..)| *last));
+                proptest::prop_assert_eq!(progress.newest().map(|newest| newest.sequence_number.0), model.last().map(|(last, ..)| *last));
                 let open = model.iter().filter(|(.., completed)| !completed).count();
                 proptest::prop_assert_eq!(progress.open(), open);
                 proptest::prop_assert!(progress.runs.len() <= open);

@@ -17,8 +17,9 @@ use crate::{
     ports::EventSource,
 };
 
-/// What one round of questions found out; partitions without an answer are left out.
-pub type Answer = Vec<(Arc<Progress>, Extent)>;
+/// What one round of questions found out, with the newest event that was known before each; partitions without an answer
+/// are left out.
+pub type Answer = Vec<(Arc<Progress>, Option<SequenceNumber>, Extent)>;
 
 /// Measures the partitions of one Event Hub.
 pub struct Lag {
@@ -49,8 +50,9 @@ impl Lag {
         self.asking.spawn(async move {
             let mut answer = Vec::new();
             for progress in partitions {
+                let newest = progress.newest().map(|newest| newest.sequence_number);
                 match source.extent(&progress.id().partition).await {
-                    Ok(extent) => answer.push((progress, extent)),
+                    Ok(extent) => answer.push((progress, newest, extent)),
                     Err(error) => {
                         tracing::debug!(partition = %progress.id(), %error, "lag could not be measured");
                         break; // the others would fail alike
@@ -71,12 +73,16 @@ impl Lag {
         self.asking.join_next().await
     }
 
-    /// Publishes what was found, and rouses partitions that are silent although events wait.
+    /// Publishes what was found, and rouses partitions that are silent although events wait, or that are not what they were.
     pub fn note(&mut self, answer: Result<Answer, JoinError>, limits: &InFlight) {
         // A question that panicked is asked again at the next interval.
-        for (progress, extent) in answer.unwrap_or_default() {
+        for (progress, known, extent) in answer.unwrap_or_default() {
+            if known.is_some_and(|known| extent.never_reached(known).is_some()) {
+                // Kept until somebody looks: a position that is beyond the end may be refused at the attach.
+                progress.recreated.notify_one();
+            }
             progress.metrics.set_lag(extent.lag(progress.durable().map(|position| position.sequence_number)));
-            let newest = progress.newest();
+            let newest = progress.newest().map(|newest| newest.sequence_number);
             let watched = self.watched.entry(progress.id().clone());
             let watched = watched.or_insert_with(|| Watched { newest, since: Instant::now() });
             if newest != watched.newest || extent.lag(newest) == 0 || limits.is_full() {

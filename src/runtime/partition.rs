@@ -10,12 +10,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::FutureExt;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     in_flight::InFlight,
     router::{Intake, Origin, UNDECODABLE_AMQP},
+    start::{Policy, StartError},
 };
 use crate::{
     domain::{
@@ -23,7 +25,7 @@ use crate::{
         health::PartitionState,
         id::{PartitionId, Position, SequenceNumber},
         message::Message,
-        progress::{self, Ticket},
+        progress::{self, Arrival, Invalid, Ticket},
         retry::Backoff,
     },
     ports::{EventSource, Receiver, SourceError, Start},
@@ -35,6 +37,9 @@ use crate::{
 
 /// First and longest wait before a client is rebuilt.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+
+/// Why a link is given up whose partition is another one than before.
+const RECREATED: &str = "recreated";
 
 /// The progress of one partition, shared by its loop, the router, the committer and the lag monitor.
 pub struct Progress {
@@ -48,6 +53,8 @@ pub struct Progress {
     pub metrics: PartitionMetrics,
     /// Raised by the lag monitor when events wait and none arrive.
     pub stalled: Notify,
+    /// Raised by the lag monitor when the partition has never held what we say is its newest event.
+    pub recreated: Notify,
 }
 
 impl Progress {
@@ -60,6 +67,7 @@ impl Progress {
             inner: Mutex::new(progress::Progress::after(checkpoint)),
             started: Instant::now(),
             stalled: Notify::new(),
+            recreated: Notify::new(),
         })
     }
 
@@ -88,9 +96,17 @@ impl Progress {
         self.lock().durable().cloned()
     }
 
-    /// The newest sequence number begun.
-    pub fn newest(&self) -> Option<SequenceNumber> {
-        self.lock().newest()
+    /// The newest event begun.
+    pub fn newest(&self) -> Option<Position> {
+        self.lock().newest().cloned()
+    }
+
+    fn arrival(&self, position: &Position, reopened: bool) -> Arrival {
+        self.lock().arrival(position, reopened)
+    }
+
+    fn start_over(&self) {
+        self.lock().start_over();
     }
 
     /// Events begun and not completed.
@@ -120,6 +136,8 @@ pub struct Partition {
     pub start: Start,
     /// The number that the first event has when nothing was begun yet.
     pub first: SequenceNumber,
+    /// What to do where the partition does not go on where we were.
+    pub policy: Policy,
     /// Largest body that is decoded.
     pub max_body_bytes: usize,
     /// Bound on what is in flight.
@@ -142,23 +160,34 @@ enum Broken {
     WentBack,
     /// Events wait, and none arrive.
     Stalled,
+    /// The partition has never held what we say is its newest event, as far as the lag monitor could see.
+    Recreated,
+    /// What arrives does not belong to what was read before.
+    Foreign(Invalid),
+    /// A person has to decide.
+    Stuck(StartError),
 }
 
 impl Partition {
     /// Runs until `stop`.
-    pub async fn run(self, stop: CancellationToken) {
+    ///
+    /// # Errors
+    /// The partition does not go on where we were, and a person has to decide what that means.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), StartError> {
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         loop {
             self.post(PartitionState::Connecting);
+            let start = self.position();
+            let reopened = matches!(start, Start::At(_));
             let broken = tokio::select! {
                 biased;
-                () = stop.cancelled() => return,
-                opened = self.source.open(&self.progress.id().partition, self.position()) => match opened {
+                () = stop.cancelled() => return Ok(()),
+                opened = self.source.open(&self.progress.id().partition, start) => match opened {
                     Ok(mut receiver) => {
                         // The SDK attaches with the first receive, and an idle partition never delivers: what
                         // is wrong with the link shows as an error soon enough.
                         self.post(PartitionState::Receiving);
-                        let broken = self.receive(receiver.as_mut(), &mut backoff, &stop).await;
+                        let broken = self.receive(receiver.as_mut(), reopened, &mut backoff, &stop).await;
                         receiver.close().await;
                         broken
                     }
@@ -166,10 +195,16 @@ impl Partition {
                 },
             };
             let (reason, name) = match broken {
-                Broken::Stopped => return,
+                Broken::Stopped => return Ok(()),
+                Broken::Stuck(error) => return Err(error),
                 Broken::Source(error) => (error.to_string(), error.name()),
                 Broken::WentBack => ("the link went back to an old position".to_owned(), "went_back"),
                 Broken::Stalled => ("events wait, and none arrive".to_owned(), "stalled"),
+                Broken::Foreign(problem) => {
+                    self.start_over(&problem)?;
+                    (problem.to_string(), RECREATED)
+                }
+                Broken::Recreated => ("the partition seems to be another one".to_owned(), RECREATED),
             };
             let delay = backoff.next(rand::random(), None);
             PartitionRebuilt { partition: self.progress.id(), reason: name, error: &reason, retry_in: delay }
@@ -177,10 +212,44 @@ impl Partition {
             self.post(PartitionState::Waiting { reason });
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => return Ok(()),
                 () = tokio::time::sleep(delay) => {}
             }
+            if name == RECREATED || self.progress.recreated.notified().now_or_never().is_some() {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return Ok(()),
+                    looked = self.look_again() => looked?,
+                }
+            }
         }
+    }
+
+    /// Asks the partition once more whether it ever held our newest event.
+    async fn look_again(&mut self) -> Result<(), StartError> {
+        let newest = self.progress.newest();
+        match self.source.extent(&self.progress.id().partition).await {
+            Ok(extent) => {
+                self.first = extent.first;
+                match newest.and_then(|newest| extent.never_reached(newest.sequence_number)) {
+                    Some(problem) => self.start_over(&problem),
+                    None => Ok(()),
+                }
+            }
+            // The lag monitor asks again and again.
+            Err(error) => {
+                tracing::debug!(partition = %self.progress.id(), %error, "the partition could not be looked at");
+                Ok(())
+            }
+        }
+    }
+
+    /// Forgets where the partition was, where that is allowed: another one has its name.
+    fn start_over(&mut self, problem: &Invalid) -> Result<(), StartError> {
+        self.policy.give_up(self.progress.id(), &problem.to_string())?;
+        self.progress.start_over();
+        self.start = Start::Earliest;
+        Ok(())
     }
 
     fn post(&self, state: PartitionState) {
@@ -188,20 +257,13 @@ impl Partition {
     }
 
     fn position(&self) -> Start {
-        self.progress.newest().map_or_else(
-            || self.start.clone(),
-            |newest| match &self.start {
-                Start::AfterPosition(position) if position.sequence_number == newest => self.start.clone(),
-                Start::AfterPosition(_) | Start::AfterSequenceNumber(_) | Start::Earliest => {
-                    Start::AfterSequenceNumber(newest)
-                }
-            },
-        )
+        self.progress.newest().map_or_else(|| self.start.clone(), Start::behind)
     }
 
     async fn receive(
         &self,
         receiver: &mut dyn Receiver,
+        mut reopened: bool,
         backoff: &mut Backoff,
         stop: &CancellationToken,
     ) -> Broken {
@@ -211,6 +273,7 @@ impl Partition {
                 biased;
                 () = stop.cancelled() => return Broken::Stopped,
                 received = receiver.receive() => received,
+                () = self.progress.recreated.notified() => return Broken::Recreated,
                 () = self.progress.stalled.notified() => return Broken::Stalled,
             };
             let messages = match received {
@@ -222,8 +285,8 @@ impl Partition {
                         skipped = self.skip(&reason) => skipped,
                     };
                     match skipped {
-                        true => continue,
-                        false => return Broken::Stopped,
+                        Ok(()) => continue,
+                        Err(broken) => return broken,
                     }
                 }
                 Err(error) => return Broken::Source(error),
@@ -238,18 +301,20 @@ impl Partition {
             let handed_over = tokio::select! {
                 biased;
                 () = stop.cancelled() => return Broken::Stopped,
-                handed_over = self.hand_over(messages) => handed_over,
+                handed_over = self.hand_over(messages, reopened) => handed_over,
             };
-            if !handed_over {
-                return Broken::Stopped;
+            if let Err(broken) = handed_over {
+                return broken;
             }
+            reopened = false;
         }
     }
 
     /// Notes a message that the AMQP layer could not decode: a dead letter without body, at the position that follows the
-    /// newest event, which is where it must have been. `false` when the router is gone.
-    async fn skip(&self, reason: &str) -> bool {
-        let (partition, after) = (self.progress.id(), self.progress.newest());
+    /// newest event, which is where it must have been.
+    async fn skip(&self, reason: &str) -> Result<(), Broken> {
+        let partition = self.progress.id();
+        let after = self.progress.newest().map(|newest| newest.sequence_number);
         MessageUndecodable { partition, after, error: reason }.emit(&self.metrics);
         let sequence_number = after.map_or(self.first, |newest| SequenceNumber(newest.0 + 1));
         let message = Message {
@@ -261,7 +326,7 @@ impl Partition {
         };
         let hold = self.limits.acquire(message.weight()).await;
         let Ok(ticket) = self.progress.begin(message.position.clone()) else {
-            return true;
+            return Ok(());
         };
         let mut batch = Batch::new(&self.progress);
         let (reason, detail) = (UNDECODABLE_AMQP, reason.to_owned());
@@ -273,25 +338,42 @@ impl Partition {
         batch.hand_over(&self.intake).await
     }
 
-    /// Decodes and hands over; `false` when the router is gone. What is not handed over when this is dropped is taken
-    /// back, as if it had never been received.
-    async fn hand_over(&self, messages: Vec<Message>) -> bool {
+    /// Decodes and hands over. What is not handed over when this is dropped is taken back, as if it had never been
+    /// received. `reopened`: the first message is the first of a connection that was opened at the newest event.
+    async fn hand_over(&self, messages: Vec<Message>, reopened: bool) -> Result<(), Broken> {
         let received = Instant::now();
         let mut batch = Batch::new(&self.progress);
-        for message in messages {
+        for (place, message) in messages.into_iter().enumerate() {
+            match self.progress.arrival(&message.position, reopened && place == 0) {
+                Arrival::Next => {}
+                // Asked for, to see that the partition is still the one that it was.
+                Arrival::Repeated if reopened && place == 0 => continue,
+                Arrival::Repeated => {
+                    self.metrics.event_repeated(&self.progress.id().stream);
+                    continue;
+                }
+                Arrival::After(lost) => {
+                    let (id, metrics) = (self.progress.id(), &self.progress.stream_metrics);
+                    if let Err(error) = self.policy.pass_over(id, lost, metrics) {
+                        batch.hand_over(&self.intake).await?;
+                        return Err(Broken::Stuck(error));
+                    }
+                }
+                Arrival::Foreign(problem) => {
+                    batch.hand_over(&self.intake).await?;
+                    return Err(Broken::Foreign(problem));
+                }
+            }
             let hold = match self.limits.try_acquire(message.weight()) {
                 Some(hold) => hold,
                 None => {
                     // What is decoded already must not wait behind what has no room yet.
-                    if !batch.hand_over(&self.intake).await {
-                        return false;
-                    }
+                    batch.hand_over(&self.intake).await?;
                     self.limits.acquire(message.weight()).await
                 }
             };
             let Ok(ticket) = self.progress.begin(message.position.clone()) else {
-                self.metrics.event_repeated(&self.progress.id().stream);
-                continue;
+                continue; // it would have been a repeat above
             };
             let decoded = decode(&message, self.max_body_bytes);
             let sequence_number = message.position.sequence_number;
@@ -335,19 +417,17 @@ impl<'a> Batch<'a> {
         self.items.push(intake(ticket, Arc::clone(self.progress)));
     }
 
-    /// Hands over what there is; `false` when the router is gone.
-    async fn hand_over(&mut self, intake: &mpsc::Sender<Vec<Intake>>) -> bool {
+    /// Hands over what there is. Fails when the router is gone.
+    async fn hand_over(&mut self, intake: &mpsc::Sender<Vec<Intake>>) -> Result<(), Broken> {
         if self.items.is_empty() {
-            return true;
+            return Ok(());
         }
         // SUBTLE: `send` would take the events into its future, and they would vanish with it. A place is waited for
         // first; handing over is then a single step that nothing can interrupt.
-        let Ok(place) = intake.reserve().await else {
-            return false;
-        };
+        let place = intake.reserve().await.map_err(|_| Broken::Stopped)?;
         place.send(std::mem::take(&mut self.items));
         self.first = None;
-        true
+        Ok(())
     }
 }
 

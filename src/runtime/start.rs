@@ -8,10 +8,13 @@ use tokio::sync::watch;
 use crate::{
     domain::{
         id::{PartitionId, Position, SequenceNumber},
-        progress::{Extent, Invalid, Resume, resume},
+        progress::{Extent, Invalid, Lost, Resume, resume},
     },
     ports::{SourceError, Start},
-    telemetry::event::CheckpointGivenUp,
+    telemetry::{
+        StreamMetrics,
+        event::{CheckpointGivenUp, EventsLost},
+    },
 };
 
 /// Where a partition without checkpoint begins.
@@ -32,6 +35,57 @@ pub enum OnInvalid {
     Earliest,
 }
 
+/// What to do where a partition does not go on where we were, and who is told.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// Whether to go on.
+    pub on_invalid: OnInvalid,
+    /// Who is told: what was passed over can only be found by asking the hub.
+    pub audit_wanted: Option<watch::Sender<()>>,
+}
+
+impl Policy {
+    /// Gives a checkpoint up, or what was received since, where that is allowed.
+    ///
+    /// # Errors
+    /// It is not: a person has to decide.
+    pub fn give_up(&self, id: &PartitionId, problem: &str) -> Result<(), StartError> {
+        match self.on_invalid {
+            OnInvalid::Stop => {
+                Err(StartError::Invalid { partition: id.clone(), problem: problem.to_owned() })
+            }
+            OnInvalid::Earliest => {
+                CheckpointGivenUp { partition: id, problem }.emit();
+                self.want_audit();
+                Ok(())
+            }
+        }
+    }
+
+    /// Goes on behind events that can never be received, where that is allowed.
+    ///
+    /// # Errors
+    /// It is not: a person has to decide.
+    pub fn pass_over(&self, id: &PartitionId, lost: Lost, metrics: &StreamMetrics) -> Result<(), StartError> {
+        let goes_on = match self.on_invalid {
+            OnInvalid::Stop => false,
+            OnInvalid::Earliest => true,
+        };
+        EventsLost { partition: id, lost, goes_on, audit: self.audit_wanted.is_some() }.emit(metrics);
+        if !goes_on {
+            return Err(StartError::Lost { partition: id.clone(), from: lost.from, to: lost.to });
+        }
+        self.want_audit();
+        Ok(())
+    }
+
+    fn want_audit(&self) {
+        if let Some(wanted) = &self.audit_wanted {
+            wanted.send_replace(());
+        }
+    }
+}
+
 /// Which streams, and what to do where checkpoints leave a choice.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -41,10 +95,8 @@ pub struct Options {
     pub consumer_group: String,
     /// Where a partition without checkpoint begins.
     pub fresh: Fresh,
-    /// What to do with a checkpoint that does not fit.
-    pub on_invalid: OnInvalid,
-    /// Who is told when one was given up: what was passed over can only be found by asking the hub.
-    pub audit_wanted: Option<watch::Sender<()>>,
+    /// What to do with a checkpoint that does not fit, and with events that were lost.
+    pub policy: Policy,
 }
 
 /// Why a stream cannot be started. Each message says how to mend it.
@@ -81,6 +133,18 @@ pub enum StartError {
         partition: PartitionId,
         /// Why.
         problem: String,
+    },
+    /// Events were lost while the partition was read.
+    #[error(
+        "partition {partition}: events {from} to {to} were never received: retention has passed them, or the Event Hub was re-created; set checkpoint.on_invalid = \"earliest\", or \"earliest_and_audit\" with [iothub], to go on behind them (EVENTS_LOST)"
+    )]
+    Lost {
+        /// The partition.
+        partition: PartitionId,
+        /// The first one that is missing.
+        from: SequenceNumber,
+        /// The last one that is missing.
+        to: SequenceNumber,
     },
 }
 
@@ -133,14 +197,14 @@ pub fn begin(
     };
     let problem = match judged {
         Ok(Resume::After(position)) => {
-            return Ok((Some(position.clone()), Start::AfterPosition(position)));
+            return Ok((Some(position.clone()), Start::behind(position)));
         }
         Ok(Resume::Fresh) => {
             return Ok(match options.fresh {
                 Fresh::Latest if extent.last.0 >= 0 => {
                     // Resolved once and kept as a number: "latest" would skip what arrives while we are away.
                     let position = Position { sequence_number: extent.last, offset: String::new() };
-                    (Some(position.clone()), Start::AfterPosition(position))
+                    (Some(position.clone()), Start::behind(position))
                 }
                 Fresh::Latest | Fresh::Earliest => (None, Start::Earliest),
             });
@@ -148,16 +212,8 @@ pub fn begin(
         Ok(Resume::Invalid(invalid)) => Invalid::to_string(&invalid),
         Err(problem) => problem,
     };
-    match options.on_invalid {
-        OnInvalid::Stop => Err(StartError::Invalid { partition: id.clone(), problem }),
-        OnInvalid::Earliest => {
-            CheckpointGivenUp { partition: id, problem: &problem }.emit();
-            if let Some(wanted) = &options.audit_wanted {
-                wanted.send_replace(());
-            }
-            Ok((None, Start::Earliest))
-        }
-    }
+    options.policy.give_up(id, &problem)?;
+    Ok((None, Start::Earliest))
 }
 
 pub(super) fn hint(error: &SourceError) -> &'static str {

@@ -430,8 +430,8 @@ impl Running {
         self.owned.insert(partition.clone(), owned);
         self.tell_who_leads();
         self.tasks.spawn(async move {
-            consume(shared, prepared, known, limits, intake, stop).await;
-            (partition, term, Ok(()))
+            let result = consume(shared, prepared, known, limits, intake, stop).await;
+            (partition, term, result)
         });
     }
 
@@ -447,11 +447,11 @@ impl Running {
                 () = stop.cancelled() => return (partition, term, Ok(())),
                 prepared = shared.resume_patiently(&partition) => prepared,
             };
-            match prepared {
+            let result = match prepared {
                 Ok(prepared) => consume(shared, prepared, known, limits, intake, stop).await,
-                Err(error) => return (partition, term, Err(error)),
-            }
-            (partition, term, Ok(()))
+                Err(error) => Err(error),
+            };
+            (partition, term, result)
         });
     }
 
@@ -481,7 +481,7 @@ async fn consume(
     limits: Arc<InFlight>,
     intake: mpsc::Sender<Vec<Intake>>,
     stop: CancellationToken,
-) {
+) -> Result<(), StartError> {
     // Set once: each ownership term has an `Owned` of its own.
     let progress = Arc::clone(known.get_or_init(|| prepared.progress));
     let partition = Partition {
@@ -489,11 +489,12 @@ async fn consume(
         progress,
         start: prepared.start,
         first: prepared.first,
+        policy: shared.options.start.policy.clone(),
         max_body_bytes: shared.options.max_body_bytes,
         limits,
         intake,
         board: shared.board,
         metrics: shared.metrics,
     };
-    partition.run(stop).await;
+    partition.run(stop).await
 }

@@ -17,7 +17,10 @@ use super::{
     metrics::{Metrics, PartitionMetrics, StreamMetrics},
 };
 use crate::{
-    domain::id::{PartitionId, SequenceNumber, TwinKey},
+    domain::{
+        id::{PartitionId, SequenceNumber, TwinKey},
+        progress::Lost,
+    },
     ports::{Trouble, TroubleKind},
 };
 
@@ -353,6 +356,40 @@ impl CheckpointGivenUp<'_> {
         tracing::warn!(
             partition = %self.partition, problem = self.problem,
             "beginning at the oldest retained event, as checkpoint.on_invalid says (CHECKPOINT_INVALID)"
+        );
+    }
+}
+
+/// Events of a partition can never be received.
+#[derive(Debug, Clone, Copy)]
+pub struct EventsLost<'a> {
+    /// The partition.
+    pub partition: &'a PartitionId,
+    /// Which.
+    pub lost: Lost,
+    /// Whether consuming goes on behind them.
+    pub goes_on: bool,
+    /// Whether the hub will be asked about what was missed.
+    pub audit: bool,
+}
+
+impl EventsLost<'_> {
+    /// ERROR.
+    pub fn emit(&self, metrics: &StreamMetrics) {
+        metrics.lost(self.lost.count());
+        let what_is_done = match (self.goes_on, self.audit) {
+            (false, _) => "stopping before them, as checkpoint.on_invalid says",
+            (true, false) => {
+                "going on behind them, as checkpoint.on_invalid says; what they changed is missing"
+            }
+            (true, true) => {
+                "going on behind them, as checkpoint.on_invalid says; an audit will find what is missing"
+            }
+        };
+        tracing::error!(
+            partition = %self.partition, from = %self.lost.from, to = %self.lost.to, events = self.lost.count(),
+            code = "EVENTS_LOST", what_is_done,
+            "events were never received: retention has passed them, or the Event Hub was re-created"
         );
     }
 }

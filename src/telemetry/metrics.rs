@@ -140,7 +140,9 @@ impl Metrics {
             let key = key(name::EVENTS, &[("stream", stream), ("decision", decision.label())]);
             self.0.recorder.register_counter(&key, &METADATA)
         };
-        StreamMetrics { decisions: Decision::ALL.iter().map(counter).collect() }
+        let lost =
+            self.0.recorder.register_counter(&key(name::EVENTS_LOST, &[("stream", stream)]), &METADATA);
+        StreamMetrics { decisions: Decision::ALL.iter().map(counter).collect(), lost }
     }
 
     /// The gauges of one partition. Keep them.
@@ -338,12 +340,18 @@ impl Metrics {
 #[derive(Clone)]
 pub struct StreamMetrics {
     decisions: Vec<Counter>,
+    lost: Counter,
 }
 
 impl StreamMetrics {
     /// Counts one event.
     pub fn decided(&self, decision: Decision) {
         self.decided_many(decision, 1);
+    }
+
+    /// Counts events that can never be received.
+    pub fn lost(&self, events: u64) {
+        self.lost.increment(events);
     }
 
     /// Counts several events that were decided alike.

@@ -40,6 +40,8 @@ pub const STORE_CONCURRENCY_LIMIT: &str = "twinsync_store_concurrency_limit";
 pub const MODULE_QUERIES: &str = "twinsync_module_queries_total";
 /// Events received again on a new connection, and passed over. Label: `stream`.
 pub const EVENTS_REPEATED: &str = "twinsync_events_repeated_total";
+/// Events that can never be received: retention has passed them, or the Event Hub was re-created. Label: `stream`.
+pub const EVENTS_LOST: &str = "twinsync_events_lost_total";
 /// Messages that are no valid AMQP, skipped. Label: `stream`.
 pub const MESSAGES_UNDECODABLE: &str = "twinsync_messages_undecodable_total";
 /// Checkpoints that could not be written. Label: `stream`.
@@ -76,7 +78,7 @@ pub(super) enum Kind {
 }
 
 /// Every metric with its kind and the help text that Prometheus shows. [`REQUEST_UNITS`] is rendered apart.
-pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 31] = [
+pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 32] = [
     (EVENTS, Kind::Counter, "Events by what was decided about them"),
     (EVENTS_IGNORED, Kind::Counter, "Events that do not concern the replica, by reason"),
     (DEAD_LETTERS, Kind::Counter, "Events that can never be applied, by reason"),
@@ -95,6 +97,7 @@ pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 31] = [
     (STORE_CONCURRENCY_LIMIT, Kind::Gauge, "Requests to Cosmos DB that may be in flight at present"),
     (MODULE_QUERIES, Kind::Counter, "Queries for the modules of a device, by outcome"),
     (EVENTS_REPEATED, Kind::Counter, "Events received again on a new connection and passed over"),
+    (EVENTS_LOST, Kind::Counter, "Events that can never be received: an alarm"),
     (MESSAGES_UNDECODABLE, Kind::Counter, "Messages that are no valid AMQP, skipped"),
     (CHECKPOINT_FAILURES, Kind::Counter, "Checkpoints that could not be written"),
     (PARTITIONS_OWNED, Kind::Gauge, "Partitions that this replica owns"),

@@ -14,6 +14,7 @@ mod fault;
 mod figures;
 mod health;
 mod javascript;
+mod loss;
 mod main_job;
 mod network;
 mod poison;

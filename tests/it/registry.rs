@@ -3,6 +3,6 @@
 
 mod audit;
 mod backfill;
-mod bench;
+pub(crate) mod bench;
 mod faults;
 mod repair;

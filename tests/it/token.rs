@@ -28,6 +28,7 @@ use twinsync::{
         in_flight::InFlight,
         partition::{Partition, Progress},
         router::Intake,
+        start::{OnInvalid, Policy},
     },
     telemetry::{Board, Metrics},
 };
@@ -128,6 +129,7 @@ async fn a_token_that_nobody_could_renew_costs_a_new_client_at_its_expiry_and_no
         progress: Progress::new(id, None, &metrics),
         start: Start::Earliest,
         first: SequenceNumber(0),
+        policy: Policy { on_invalid: OnInvalid::Stop, audit_wanted: None },
         max_body_bytes: 1000,
         limits: InFlight::new(1_000_000, 1 << 30),
         intake,
@@ -165,7 +167,7 @@ async fn a_token_that_nobody_could_renew_costs_a_new_client_at_its_expiry_and_no
     source.close().await;
     sleep(Duration::from_millis(300)).await; // what is delivered arrives
     stop.cancel();
-    running.await.expect("no panic");
+    running.await.expect("no panic").expect("nothing to decide");
     let arrived = arriving.await.expect("no panic");
 
     let numbers: Vec<_> = arrived.iter().map(|(number, _)| *number).collect();

@@ -106,6 +106,11 @@ impl World {
         self.stack.appended().expect("hubs exist")
     }
 
+    /// What the daemons have logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
     /// Files below `directory/name`, sorted.
     pub(crate) fn files(&self, name: &str) -> Vec<std::path::PathBuf> {
         fn collect(directory: &Path, files: &mut Vec<std::path::PathBuf>) {

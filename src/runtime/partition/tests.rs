@@ -3,9 +3,14 @@
 use std::collections::VecDeque;
 
 use async_trait::async_trait;
+use futures::FutureExt;
+use tokio::sync::watch;
 
 use super::*;
-use crate::domain::progress::Extent;
+use crate::{
+    domain::progress::Extent,
+    runtime::{lag::Lag, start::OnInvalid},
+};
 
 type Script = VecDeque<Result<Vec<i64>, SourceError>>;
 
@@ -14,6 +19,8 @@ type Script = VecDeque<Result<Vec<i64>, SourceError>>;
 struct Scripted {
     links: Mutex<VecDeque<Script>>,
     opened: Mutex<Vec<Start>>,
+    /// Number of the newest event.
+    last: i64,
 }
 
 #[async_trait]
@@ -27,7 +34,7 @@ impl EventSource for Scripted {
     }
 
     async fn extent(&self, _: &str) -> Result<Extent, SourceError> {
-        Ok(Extent { first: SequenceNumber(0), last: SequenceNumber(99), is_empty: false })
+        Ok(Extent { first: SequenceNumber(0), last: SequenceNumber(self.last), is_empty: false })
     }
 
     async fn open(&self, _: &str, start: Start) -> Result<Box<dyn Receiver>, SourceError> {
@@ -68,70 +75,179 @@ fn message(number: i64) -> Message {
     }
 }
 
-/// Runs the loop over these links until so many letters have come out; their numbers, and where it opened.
-async fn run(links: Vec<Script>, letters: usize) -> (Vec<i64>, Vec<Start>, Metrics) {
+/// What came of a run.
+struct Ran {
+    /// Numbers of the letters that came out.
+    numbers: Vec<i64>,
+    /// Where it opened.
+    opened: Vec<Start>,
+    metrics: Metrics,
+    ended: Result<(), StartError>,
+    /// Whether an audit was asked for.
+    audit: bool,
+}
+
+/// Runs the loop over these links until so many letters have come out, or it ends.
+async fn run(links: Vec<Script>, letters: usize) -> Ran {
+    run_with(OnInvalid::Stop, links, letters).await
+}
+
+async fn run_with(on_invalid: OnInvalid, links: Vec<Script>, letters: usize) -> Ran {
     let source = Arc::new(Scripted { links: Mutex::new(links.into()), ..Scripted::default() });
     let metrics = Metrics::new().expect("buckets");
+    let (audit_wanted, mut audit_asked) = watch::channel(());
+    let asked = Box::pin(async move { audit_asked.changed().await });
+    let (intake, mut batches) = mpsc::channel(1);
+    let policy = Policy { on_invalid, audit_wanted: Some(audit_wanted) };
+    let partition = Partition { policy, ..partition(source.clone(), &metrics, intake) };
+    let stop = CancellationToken::new();
+    let mut task = tokio::spawn(partition.run(stop.clone()));
+    let mut numbers = Vec::new();
+    let collect = async {
+        while numbers.len() < letters {
+            let Some(batch) = batches.recv().await else { break };
+            for intake in batch {
+                let Intake::Letter { origin, .. } = intake else { panic!("only letters are sent here") };
+                numbers.push(origin.message.position.sequence_number.0);
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), collect).await.expect("in time");
+    if !batches.is_closed() {
+        stop.cancel();
+    }
+    let ended = (&mut task).await.expect("no panic");
+    let opened = source.opened.lock().unwrap().clone();
+    let audit = asked.now_or_never().is_some_and(|asked| asked.is_ok());
+    Ran { numbers, opened, metrics, ended, audit }
+}
+
+/// A partition behind a checkpoint at event 4.
+fn partition(source: Arc<Scripted>, metrics: &Metrics, intake: mpsc::Sender<Vec<Intake>>) -> Partition {
     let id = PartitionId { stream: "hub".into(), partition: "0".into() };
     let checkpoint = Position { sequence_number: SequenceNumber(4), offset: "o4".into() };
-    let (intake, mut batches) = mpsc::channel(1);
-    let partition = Partition {
-        source: source.clone(),
-        progress: Progress::new(id, Some(checkpoint.clone()), &metrics),
-        start: Start::AfterPosition(checkpoint),
+    Partition {
+        source,
+        progress: Progress::new(id, Some(checkpoint.clone()), metrics),
+        start: Start::At(checkpoint),
         first: SequenceNumber(0),
+        policy: Policy { on_invalid: OnInvalid::Stop, audit_wanted: None },
         max_body_bytes: 1000,
         limits: InFlight::new(100, 1 << 20),
         intake,
         board: Board::new(),
         metrics: metrics.clone(),
-    };
-    let stop = CancellationToken::new();
-    let task = tokio::spawn(partition.run(stop.clone()));
-    let mut numbers = Vec::new();
-    while numbers.len() < letters {
-        let batch = tokio::time::timeout(Duration::from_secs(20), batches.recv()).await.expect("in time");
-        for intake in batch.expect("the loop runs") {
-            let Intake::Letter { origin, .. } = intake else { panic!("only letters are sent here") };
-            numbers.push(origin.message.position.sequence_number.0);
-        }
     }
-    stop.cancel();
-    task.await.expect("no panic");
-    let opened = source.opened.lock().unwrap().clone();
-    (numbers, opened, metrics)
 }
 
-fn first() -> Start {
-    Start::AfterPosition(Position { sequence_number: SequenceNumber(4), offset: "o4".into() })
+fn at(number: i64) -> Start {
+    Start::At(Position { sequence_number: SequenceNumber(number), offset: format!("o{number}") })
+}
+
+fn number_of_newest(progress: &Progress) -> i64 {
+    progress.newest().expect("there is a checkpoint").sequence_number.0
 }
 
 #[tokio::test]
 async fn a_link_that_goes_back_is_given_up_and_nothing_is_taken_twice() {
     let back = VecDeque::from([Ok(vec![5, 6]), Ok(vec![5, 6, 7])]);
-    let (numbers, opened, metrics) = run(vec![back, VecDeque::from([Ok(vec![7, 8])])], 4).await;
-    assert_eq!(numbers, [5, 6, 7, 8]);
-    assert_eq!(opened, [first(), Start::AfterSequenceNumber(SequenceNumber(6))]);
-    assert!(metrics.render().contains("reason=\"went_back\"} 1"));
+    let ran = run(vec![back, VecDeque::from([Ok(vec![7, 8])])], 4).await;
+    assert_eq!(ran.numbers, [5, 6, 7, 8]);
+    assert_eq!(ran.opened, [at(4), at(6)]);
+    assert!(ran.metrics.render().contains("reason=\"went_back\"} 1"));
+}
+
+fn lost() -> SourceError {
+    SourceError::Lost { operation: "receiving", reason: "reset".into() }
 }
 
 #[tokio::test]
-async fn after_an_error_it_opens_behind_the_newest_event_and_drops_repeats() {
-    let lost = SourceError::Lost { operation: "receiving", reason: "reset".into() };
-    let broken = VecDeque::from([Ok(vec![5, 6]), Err(lost)]);
-    // Another link may well deliver again what was there already.
-    let (numbers, opened, metrics) = run(vec![broken, VecDeque::from([Ok(vec![6, 7])])], 3).await;
-    assert_eq!(numbers, [5, 6, 7]);
-    assert_eq!(opened, [first(), Start::AfterSequenceNumber(SequenceNumber(6))]);
-    assert!(metrics.render().contains("twinsync_events_repeated_total{stream=\"hub\"} 1"));
+async fn after_an_error_it_opens_at_the_newest_event_and_takes_it_once() {
+    let broken = VecDeque::from([Ok(vec![4, 5, 6]), Err(lost())]);
+    let ran = run(vec![broken, VecDeque::from([Ok(vec![6, 7])])], 3).await;
+    assert_eq!(ran.numbers, [5, 6, 7]);
+    assert_eq!(ran.opened, [at(4), at(6)]);
+    assert!(!ran.metrics.render().contains("twinsync_events_repeated_total{"), "it was asked for");
+}
+
+#[tokio::test]
+async fn behind_an_undecodable_message_it_opens_after_it_and_drops_repeats() {
+    let undecodable = VecDeque::from([Err(SourceError::Undecodable("no AMQP".into())), Err(lost())]);
+    let ran = run(vec![undecodable, VecDeque::from([Ok(vec![5, 6])])], 2).await;
+    assert_eq!(ran.numbers, [5, 6], "the message itself would stop each new link");
+    assert_eq!(ran.opened, [at(4), Start::After(SequenceNumber(5))]);
+    assert!(ran.metrics.render().contains("twinsync_events_repeated_total{stream=\"hub\"} 1"));
 }
 
 #[tokio::test]
 async fn an_undecodable_message_is_skipped_on_the_same_link() {
     let script = VecDeque::from([Ok(vec![5]), Err(SourceError::Undecodable("no AMQP".into())), Ok(vec![7])]);
-    let (numbers, opened, _) = run(vec![script], 3).await;
-    assert_eq!(numbers, [5, 6, 7], "its letter takes the place it must have had");
-    assert_eq!(opened, [first()]);
+    let ran = run(vec![script], 3).await;
+    assert_eq!(ran.numbers, [5, 6, 7], "its letter takes the place it must have had: nothing is lost");
+    assert_eq!(ran.opened, [at(4)]);
+    assert!(ran.metrics.render().contains("twinsync_events_lost_total{stream=\"hub\"} 0"));
+}
+
+#[tokio::test]
+async fn lost_events_stop_the_daemon_before_them_unless_it_may_go_on() {
+    let links = || vec![VecDeque::from([Ok(vec![5, 6, 10, 11])])];
+    let counted = "twinsync_events_lost_total{stream=\"hub\"} 3";
+    let stopped = run(links(), 9).await;
+    let error = stopped.ended.expect_err("stopped").to_string();
+    assert!(error.contains("events 7 to 9") && error.contains("EVENTS_LOST"), "{error}");
+    assert_eq!((stopped.numbers, stopped.audit), (vec![5, 6], false), "what came before them counts");
+    assert!(stopped.metrics.render().contains(counted));
+
+    let went_on = run_with(OnInvalid::Earliest, links(), 4).await;
+    went_on.ended.expect("nothing to decide");
+    assert_eq!((went_on.numbers, went_on.audit), (vec![5, 6, 10, 11], true));
+    assert!(went_on.metrics.render().contains(counted));
+}
+
+#[tokio::test]
+async fn another_event_under_the_number_of_the_newest_stops_the_daemon_or_starts_the_partition_over() {
+    // A hub that was re-created: a smaller number where event 4 was asked for.
+    let links = || vec![VecDeque::from([Ok(vec![3, 4, 5])]), VecDeque::from([Ok(vec![0, 1])])];
+    let stopped = run(links(), 1).await;
+    let error = stopped.ended.expect_err("stopped").to_string();
+    assert!(error.contains("re-created") && error.contains("CHECKPOINT_INVALID"), "{error}");
+    assert_eq!((stopped.numbers, stopped.audit), (vec![], false));
+
+    let over = run_with(OnInvalid::Earliest, links(), 2).await;
+    over.ended.expect("nothing to decide");
+    assert_eq!((over.numbers, over.audit), (vec![0, 1], true));
+    assert_eq!(over.opened, [at(4), Start::Earliest]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hub_that_is_recreated_while_nothing_arrives_is_noticed() {
+    let source = Arc::new(Scripted {
+        links: Mutex::new([VecDeque::new(), VecDeque::from([Ok(vec![0, 1])])].into()),
+        last: 1,
+        ..Scripted::default()
+    });
+    let metrics = Metrics::new().expect("buckets");
+    let (intake, mut batches) = mpsc::channel(1);
+    let policy = Policy { on_invalid: OnInvalid::Earliest, audit_wanted: None };
+    let partition = Partition { policy, ..partition(source.clone(), &metrics, intake) };
+    let progress = Arc::clone(&partition.progress);
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(partition.run(stop.clone()));
+    let (mut lag, limits) = (Lag::new(Duration::from_secs(60)), InFlight::new(100, 1 << 20));
+    let port: Arc<dyn EventSource> = source.clone();
+    let arrived = loop {
+        lag.measure(&port, vec![Arc::clone(&progress)]);
+        if let Some(answer) = lag.next().await {
+            lag.note(answer, &limits);
+        }
+        if let Ok(Some(batch)) = tokio::time::timeout(Duration::from_secs(5), batches.recv()).await {
+            break batch.len();
+        }
+    };
+    assert_eq!(arrived, 2, "from its beginning");
+    assert_eq!(*source.opened.lock().unwrap(), [at(4), Start::Earliest]);
+    stop.cancel();
+    task.await.expect("no panic").expect("nothing to decide");
 }
 
 /// A partition is given up while the router takes nothing in, two hundred times over: whatever the loop waits for then,
@@ -146,29 +262,16 @@ async fn rebalances_under_a_full_intake_give_back_all_room() {
         let size = round % 11 + 1;
         let link = VecDeque::from([Ok((5..5 + size).collect()), Ok((5 + size..40).collect())]);
         let source = Arc::new(Scripted { links: Mutex::new([link].into()), ..Scripted::default() });
-        let id = PartitionId { stream: "hub".into(), partition: round.to_string() };
-        let checkpoint = Position { sequence_number: SequenceNumber(4), offset: "o4".into() };
-        let partition = Partition {
-            source,
-            progress: Progress::new(id, Some(checkpoint.clone()), &metrics),
-            start: Start::AfterPosition(checkpoint),
-            first: SequenceNumber(0),
-            max_body_bytes: 1000,
-            limits: Arc::clone(&limits),
-            intake: intake.clone(),
-            board: Board::new(),
-            metrics: metrics.clone(),
-        };
+        let partition =
+            Partition { limits: Arc::clone(&limits), ..partition(source, &metrics, intake.clone()) };
         let progress = Arc::clone(&partition.progress);
         let stop = CancellationToken::new();
         let task = tokio::spawn(partition.run(stop.clone()));
-        while progress.open() < 8
-            && !(intake.capacity() == 0 && progress.newest() > Some(SequenceNumber(4 + size)))
-        {
+        while progress.open() < 8 && !(intake.capacity() == 0 && number_of_newest(&progress) > 4 + size) {
             tokio::task::yield_now().await;
         }
         stop.cancel();
-        task.await.expect("no panic");
+        task.await.expect("no panic").expect("nothing is wrong");
         let mut newest = 4;
         while let Ok(batch) = batches.try_recv() {
             for intake in batch {
@@ -180,6 +283,6 @@ async fn rebalances_under_a_full_intake_give_back_all_room() {
         assert_eq!(limits.used(), (0, 0), "round {round}");
         assert_eq!(progress.open(), 0, "whoever finishes the partition waits for nothing");
         let durable = progress.durable().map(|position| position.sequence_number.0);
-        assert_eq!((durable, progress.newest()), (Some(newest), Some(SequenceNumber(newest))));
+        assert_eq!((durable, number_of_newest(&progress)), (Some(newest), newest));
     }
 }

@@ -22,50 +22,50 @@ use serde_json::Value;
 use crate::world::{LIMIT, PROGRAM, World, until};
 
 /// A hub that allows as much as the machine can.
-pub(super) const FAST: &str = "tier = \"s3\"\nunits = 10\nshare = 1\n";
+pub(crate) const FAST: &str = "tier = \"s3\"\nunits = 10\nshare = 1\n";
 
 /// How a command ended.
-pub(super) struct Ended {
-    pub(super) code: i32,
-    pub(super) out: String,
-    pub(super) errors: String,
+pub(crate) struct Ended {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) errors: String,
 }
 
 impl Ended {
     /// The only line of `--json`.
-    pub(super) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.out)
             .unwrap_or_else(|error| panic!("{error}: {}\n{}", self.out, self.errors))
     }
 }
 
 /// A world with a registry.
-pub(super) struct Bench {
-    pub(super) world: World,
+pub(crate) struct Bench {
+    pub(crate) world: World,
 }
 
 impl Bench {
     /// With `iothub` as the rest of the section, and `more` TOML after it.
-    pub(super) async fn new(iothub: &str, more: &str) -> Self {
+    pub(crate) async fn new(iothub: &str, more: &str) -> Self {
         Self::over(Options::default(), iothub, more).await
     }
 
     /// The same over another local Azure.
-    pub(super) async fn over(options: Options, iothub: &str, more: &str) -> Self {
+    pub(crate) async fn over(options: Options, iothub: &str, more: &str) -> Self {
         let mut bench = Self { world: World::with(options, "").await };
         bench.world.setup = bench.setup(bench.world.directory.path(), iothub, more);
         bench
     }
 
     /// A daemon's configuration in a directory of its own. It proves who it is by a shared access policy.
-    pub(super) fn setup(&self, directory: &Path, iothub: &str, more: &str) -> Setup {
+    pub(crate) fn setup(&self, directory: &Path, iothub: &str, more: &str) -> Setup {
         let endpoints = self.world.stack.endpoints();
         let access = format!("connection_strings = \"{}\"", endpoints.iothub_connection_string);
         self.setup_as(directory, &access, iothub, more)
     }
 
     /// The same with its identity.
-    pub(super) fn setup_with_identity(&self, directory: &Path, iothub: &str, more: &str) -> Setup {
+    pub(crate) fn setup_with_identity(&self, directory: &Path, iothub: &str, more: &str) -> Setup {
         let access = format!("hosts = \"{}\"", self.world.stack.endpoints().iothub_host_name);
         self.setup_as(directory, &access, iothub, more)
     }
@@ -79,12 +79,12 @@ impl Bench {
         Setup::new(PROGRAM.as_ref(), directory, endpoints, &toml).expect("configuration is written")
     }
 
-    pub(super) async fn start(&self) -> Daemon {
+    pub(crate) async fn start(&self) -> Daemon {
         self.world.start().await
     }
 
     /// A command that is running.
-    pub(super) fn spawn(&self, arguments: &[&str]) -> tokio::process::Child {
+    pub(crate) fn spawn(&self, arguments: &[&str]) -> tokio::process::Child {
         let mut command = tokio::process::Command::new(PROGRAM);
         command.args(arguments);
         for file in ["twinsync.toml", "more.toml"] {
@@ -95,7 +95,7 @@ impl Bench {
     }
 
     /// Runs a command to its end.
-    pub(super) async fn run(&self, arguments: &[&str]) -> Ended {
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Ended {
         let child = self.spawn(arguments);
         let output = tokio::time::timeout(LIMIT, child.wait_with_output()).await;
         let output = output.unwrap_or_else(|_| panic!("{arguments:?} does not end")).expect("it ran");
@@ -108,24 +108,24 @@ impl Bench {
     }
 
     /// Runs `audit --json` with these, and returns exit code and report.
-    pub(super) async fn audit(&self, arguments: &[&str]) -> (i32, Value) {
+    pub(crate) async fn audit(&self, arguments: &[&str]) -> (i32, Value) {
         let all: Vec<_> = ["audit", "--json", "--tolerance", "0s"].iter().chain(arguments).copied().collect();
         let ended = self.run(&all).await;
         (ended.code, ended.json())
     }
 
     /// Twins that have been there for long: nobody is told of them.
-    pub(super) fn were_there(&self, operations: &[Operation]) {
+    pub(crate) fn were_there(&self, operations: &[Operation]) {
         self.world.stack.hub().apply_unrouted(operations).expect("valid operations");
     }
 
     /// What differs just now.
-    pub(super) async fn report(&self) -> Report {
+    pub(crate) async fn report(&self) -> Report {
         Box::pin(verify(self.world.stack.endpoints())).await.expect("both can be read")
     }
 
     /// The whole fleet, one phase right after the other, until the daemon has decided on all of it.
-    pub(super) async fn fleet(&self, plan: Plan, pace: Pace, daemon: &mut Daemon) {
+    pub(crate) async fn fleet(&self, plan: Plan, pace: Pace, daemon: &mut Daemon) {
         let fleet = self.world.stack.fleet();
         fleet.start(plan, pace).expect("the fleet starts");
         loop {
@@ -141,7 +141,7 @@ impl Bench {
     }
 
     /// Waits until every event that lies in the broker is completed.
-    pub(super) async fn caught_up(&self, daemon: &mut Daemon) {
+    pub(crate) async fn caught_up(&self, daemon: &mut Daemon) {
         until(daemon, "every event is completed", |sample| {
             sample.count("twinsync_events_total", "") >= self.world.appended()
                 && sample.count("twinsync_in_flight_events", "") == 0
@@ -150,7 +150,7 @@ impl Bench {
     }
 
     /// Waits until no document is in doubt, whatever else it is.
-    pub(super) async fn without_doubt(&self) -> Report {
+    pub(crate) async fn without_doubt(&self) -> Report {
         let started = Instant::now();
         loop {
             let report = self.report().await;
@@ -163,7 +163,7 @@ impl Bench {
     }
 
     /// The container, for a hand that does what no program should.
-    pub(super) async fn container(&self) -> ContainerClient {
+    pub(crate) async fn container(&self) -> ContainerClient {
         let endpoints = self.world.stack.endpoints();
         let account = AccountReference::with_authentication_key(
             endpoints.cosmos.parse().expect("a URL"),
@@ -179,7 +179,7 @@ impl Bench {
     }
 
     /// Alters the document of a device.
-    pub(super) async fn alter(&self, device: &str, change: impl FnOnce(&mut Value)) {
+    pub(crate) async fn alter(&self, device: &str, change: impl FnOnce(&mut Value)) {
         let container = self.container().await;
         let response = container.read_item(device.to_owned(), device, None).await.expect("it is there");
         let mut document: Value = response.into_model().expect("JSON");
@@ -189,23 +189,23 @@ impl Bench {
     }
 
     /// Removes the document of a device.
-    pub(super) async fn remove(&self, device: &str) {
+    pub(crate) async fn remove(&self, device: &str) {
         let container = self.container().await;
         container.delete_item(device.to_owned(), device, None).await.expect("removed");
     }
 
     /// Point reads that the registry was asked for.
-    pub(super) fn gets(&self) -> u64 {
+    pub(crate) fn gets(&self) -> u64 {
         self.world.stack.registry().counters().get("readTwin").map_or(0, |count| count.requests)
     }
 
     /// Pages of queries that it was asked for.
-    pub(super) fn queries(&self) -> u64 {
+    pub(crate) fn queries(&self) -> u64 {
         self.world.stack.registry().counters().get("query").map_or(0, |count| count.requests)
     }
 
     /// Documents written.
-    pub(super) fn writes(&self) -> u64 {
+    pub(crate) fn writes(&self) -> u64 {
         let counters = self.world.stack.cosmos().counters();
         let requests = |name| counters.get(name).map_or(0, |count| count.requests);
         requests("create") + requests("replace")
