@@ -18,13 +18,20 @@
 //!
 //! Where the end of the incarnation before is known (`previous`), it takes the place of an unknown *born*: what
 //! is not newer is stale. A base that the first change does not directly follow is a gap. A device's deletion
-//! that cannot be placed still ends every module that is older than it.
+//! that is stale or cannot be placed still ends every module that is older than it. A change that directly follows in
+//! version but not in the `$version` of a section is a gap as well: something that nobody told of was undone or overwritten.
+//!
+//! Operations of one hub are stamped by several machines. Where a boundary is missed by no more than their clocks may
+//! differ, and what else is known speaks for the event (its version directly follows, or nothing tells it from an event of
+//! the incarnation that the boundary belongs to), it is *suspect* instead of stale or of a new incarnation.
 //!
 //! *Suspect* and *regression* do not apply the event: they set the flag and remember the newest refused time.
 //! A doubt outlives its incarnation: what was refused and is newer than the boundary belongs to what comes
 //! after it. Only a snapshot clears it.
 
 use std::{collections::BTreeSet, time::Duration};
+
+use serde_json::Value;
 
 use super::{
     document::{BaseNotes, Document, Flag, State, Sweep, Twin},
@@ -33,6 +40,9 @@ use super::{
     merge, registry,
     ticks::Ticks,
 };
+
+/// The counter of a section's writes.
+const SECTION_VERSION: &str = "$version";
 
 /// What was decided for one event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,7 +96,7 @@ pub struct Rules {
     pub id_scheme: DocumentIdScheme,
     /// Seconds that a tombstone lives; must outlast the Event Hubs retention.
     pub tombstone_ttl_seconds: u32,
-    /// How far the clock that stamps the registry's answers may be ahead of the one that stamps operations.
+    /// How far apart the clocks may be that stamp operations and the registry's answers.
     pub clock_tolerance: Duration,
 }
 
@@ -120,8 +130,9 @@ impl Context<'_> {
             Change::Deleted => (State::Deleted, Decision::Applied),
             Change::Snapshot { version, twin } => {
                 let mut begun = self.begin(live(None, *version, twin));
-                begun.settled = Some(self.settled_by(None));
-                begun.last = self.newest_in(twin, at);
+                let settled = self.settled_by(None);
+                begun.settled = Some(settled);
+                begun.last = self.newest_in(twin, settled);
                 *document = Some(begun);
                 return Decision::Applied;
             }
@@ -165,6 +176,14 @@ impl Context<'_> {
                 Decision::Applied
             }
             Change::Gone => self.gone(document),
+            // Its stamp may be too early for the beginning of what came after the deletion; the end of what came before is
+            // known where it is told from that.
+            Change::Created { .. }
+                if self.is_within_tolerance(at, deleted_at)
+                    && document.previous.is_none_or(|begun| at > begun) =>
+            {
+                self.refuse(document, Decision::Suspect)
+            }
             Change::Created { .. }
             | Change::Updated { .. }
             | Change::Replaced { .. }
@@ -205,6 +224,21 @@ impl Context<'_> {
                 self.touch(document);
                 if gap { Decision::Gap } else { Decision::Applied }
             }
+            // The base of what is stored, stamped too late? Or another incarnation that began at once.
+            State::Partial { base, .. }
+                if self.is_within_tolerance(document.last, at)
+                    && base.first.is_some_and(|first| first.follows(version)) =>
+            {
+                self.refuse(document, Decision::Suspect)
+            }
+            // The beginning of what the registry told about, or of something that came after its answer?
+            State::Live { born: None, .. }
+                if document
+                    .settled
+                    .is_some_and(|settled| self.is_within_tolerance(settled, self.before(at))) =>
+            {
+                self.refuse(document, Decision::Suspect)
+            }
             State::Live { .. } | State::Partial { .. } if at > document.last => {
                 let previous = document.last;
                 self.start_over(document, live(Some(at), version, body), at);
@@ -221,7 +255,16 @@ impl Context<'_> {
 
     fn changed(&self, document: &mut Document, version: TwinVersion) -> Decision {
         let at = self.event.at;
+        let follows = document.twin().is_some_and(|twin| version.follows(twin.version));
         match document.state {
+            State::Live { born: Some(born), .. }
+                if at < born
+                    && follows
+                    && document.previous < Some(at)
+                    && self.is_within_tolerance(at, born) =>
+            {
+                return self.refuse(document, Decision::Suspect);
+            }
             State::Live { born: Some(born), .. } if at < born => return Decision::Stale,
             State::Live { born: Some(_), .. } => {}
             State::Live { born: None, .. } | State::Partial { .. } | State::Deleted
@@ -244,7 +287,7 @@ impl Context<'_> {
             (false, true) => return self.refuse(document, Decision::Suspect),
             (false, false) => {}
         }
-        let gap = !version.follows(stored);
+        let gap = !version.follows(stored) || !self.sections_follow(document);
         if gap {
             document.flags.insert(Flag::Gap);
         }
@@ -262,29 +305,43 @@ impl Context<'_> {
             State::Partial { since, .. } => at < since,
             State::Deleted => false,
         };
-        if over {
-            return Decision::Stale;
+        let unheard = document.previous < Some(at);
+        // The hub knows this twin, so it was created again, or a failover has undone the deletion. Which of its modules live,
+        // the registry can tell.
+        let settled = document.settled >= Some(at);
+        if (over || settled || document.last > at) && unheard && !self.event.key.is_module() {
+            // Whatever became of the device since: its modules of that time are gone.
+            let sweep = if settled { Sweep::Reborn(at) } else { Sweep::Deleted(at) };
+            document.previous = Some(at);
+            document.applied_at = self.now;
+            document.sweep = match document.sweep {
+                // Puts more modules in doubt than this one would end.
+                Some(Sweep::Reborn(reborn)) if over || settled => Some(Sweep::Reborn(reborn)),
+                Some(Sweep::Deleted(_)) if settled => document.sweep,
+                Some(Sweep::Reborn(_) | Sweep::Deleted(_)) | None => Some(sweep),
+            };
         }
-        if document.settled >= Some(at) {
-            // The hub knows this twin, so it was created again; or a failover has undone the deletion. Which of its
-            // modules live, the registry can tell.
-            if !self.event.key.is_module() && document.previous < Some(at) {
-                document.previous = Some(at);
-                document.sweep = document.sweep.or(Some(Sweep::Reborn(at)));
-                document.applied_at = self.now;
-            }
+        if over {
+            // A deletion of this very incarnation, stamped too early? One that was heard of before is not.
+            return match document.state {
+                State::Live { born: Some(born), .. } if unheard && self.is_within_tolerance(at, born) => {
+                    self.refuse(document, Decision::Suspect)
+                }
+                State::Partial { since, .. } if unheard && self.is_within_tolerance(at, since) => {
+                    self.refuse(document, Decision::Suspect)
+                }
+                State::Live { .. } | State::Partial { .. } | State::Deleted => Decision::Stale,
+            };
+        }
+        if settled {
             return Decision::Stale;
         }
         if document.last > at {
-            // Whatever became of the device since: its modules of that time are gone.
-            if !self.event.key.is_module() && document.previous < Some(at) {
-                document.previous = Some(at);
-                document.sweep = Some(Sweep::Deleted(at));
-                document.applied_at = self.now;
-            }
             return self.refuse(document, Decision::Suspect);
         }
+        let begun = document.beginning();
         self.start_over(document, State::Deleted, at);
+        document.previous = begun;
         Decision::Applied
     }
 
@@ -322,21 +379,53 @@ impl Context<'_> {
     }
 
     /// Up to when the registry's answer is known to hold: until shortly before it was given, and for all that the
-    /// document knows of, because that was read before the question was asked.
+    /// document knows of, because that was read before the question was asked. A stamp that is further in the future than
+    /// clocks can differ says nothing about what will happen until then.
     fn settled_by(&self, document: Option<&Document>) -> Ticks {
         let answered = self.event.at.before(self.rules.clock_tolerance);
         document.map_or(answered, |document| {
             let known = document.refused.map_or(document.last, |refused| refused.max(document.last));
-            answered.max(known)
+            answered.max(known.min(self.plausible()))
         })
+    }
+
+    /// The latest that an operation can be stamped which the registry's answer reflects.
+    fn plausible(&self) -> Ticks {
+        self.event.at.after(self.rules.clock_tolerance)
+    }
+
+    /// The earliest that something stamped `at` can have happened.
+    fn before(&self, at: Ticks) -> Ticks {
+        at.before(self.rules.clock_tolerance)
+    }
+
+    /// Whether `earlier` may be no earlier than `later` after all, as far as clocks differ.
+    fn is_within_tolerance(&self, earlier: Ticks, later: Ticks) -> bool {
+        earlier.after(self.rules.clock_tolerance) > later
+    }
+
+    /// Whether each section that the event writes directly follows the stored one, where both tell. Each accepted write
+    /// counts up the `$version` of the sections that it writes by one (seen in all captures).
+    fn sections_follow(&self, document: &Document) -> bool {
+        // A replacement brings whole sections: what was in them before does not matter.
+        let Change::Updated { patch: body, .. } = &self.event.change else {
+            return true;
+        };
+        let Some(twin) = document.twin() else { return true };
+        let counted = |section: &merge::Section| section.get(SECTION_VERSION).and_then(Value::as_i64);
+        [(&twin.desired, &body.desired), (&twin.reported, &body.reported)].into_iter().all(
+            |(stored, written)| match (counted(stored), written.as_ref().and_then(counted)) {
+                (Some(stored), Some(written)) => written == stored.saturating_add(1),
+                (Some(_) | None, _) => true,
+            },
+        )
     }
 
     /// The newest change that a snapshot contains. HTTP tells the time of an answer in whole seconds, metadata tell that
     /// of a change to the tick; an import may have written any time, so one that is too new says nothing.
     fn newest_in(&self, body: &Sections, at_least: Ticks) -> Ticks {
-        let plausible = self.event.at.after(self.rules.clock_tolerance);
         registry::last_updated(body)
-            .filter(|updated| *updated <= plausible)
+            .filter(|updated| *updated <= self.plausible())
             .map_or(at_least, |updated| updated.max(at_least))
     }
 
@@ -375,7 +464,7 @@ impl Context<'_> {
         let settled = self.settled_by(Some(document));
         document.ttl_seconds = self.ttl(&state);
         document.state = state;
-        document.last = self.newest_in(body, settled.max(self.event.at));
+        document.last = self.newest_in(body, settled);
         document.settled = Some(settled);
         document.flags.clear();
         document.refused = None;

@@ -36,7 +36,7 @@ pub struct Document {
     /// Newest time of an event that was not applied because it could not be placed.
     pub refused: Option<Ticks>,
     /// When the previous incarnation is known to have ended, at the earliest: events and modules that are not
-    /// newer than this belong to it.
+    /// newer than this belong to it. Of a tombstone: when the incarnation began that it ended.
     pub previous: Option<Ticks>,
     /// Up to when the registry's word is known to hold: whatever happened to the twin until then is reflected in the
     /// content, or is over.
@@ -197,6 +197,15 @@ impl Document {
     /// Whether it may differ from the hub's twin, and says so.
     pub fn in_doubt(&self) -> bool {
         !self.flags.is_empty() || matches!(self.state, State::Partial { .. })
+    }
+
+    /// When the incarnation began, as far as it is known: its creation, or the first change that was seen.
+    pub fn beginning(&self) -> Option<Ticks> {
+        match self.state {
+            State::Live { born, .. } => born,
+            State::Partial { since, .. } => Some(since),
+            State::Deleted => None,
+        }
     }
 
     /// Time before which every module of this device is known to be deleted.

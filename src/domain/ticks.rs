@@ -35,9 +35,13 @@ impl Ticks {
         CALENDAR.contains(&ticks).then_some(Self(ticks))
     }
 
-    /// Parses ISO 8601 with a `Z` or numeric offset and 0–9 fraction digits; digits past the seventh are cut.
+    /// Parses ISO 8601 with 0–9 fraction digits; digits past the seventh are cut. Without a `Z` or a numeric offset it is
+    /// UTC, as every time is that IoT Hub writes.
     pub fn parse(text: &str) -> Option<Self> {
-        let moment = OffsetDateTime::parse(text.trim(), &Rfc3339).ok()?;
+        let text = text.trim();
+        let moment = OffsetDateTime::parse(text, &Rfc3339)
+            .or_else(|_| OffsetDateTime::parse(&format!("{text}Z"), &Rfc3339))
+            .ok()?;
         let ticks = moment.unix_timestamp_nanos().div_euclid(100);
         i64::try_from(ticks).ok().and_then(Self::in_calendar)
     }
@@ -113,6 +117,7 @@ mod tests {
         let parse = |text| Ticks::parse(text).expect("a valid time");
         assert_eq!(parse("2031-05-04T10:00:00.12345Z"), parse("2031-05-04T10:00:00.1234500+00:00"));
         assert_eq!(parse("2031-05-04T10:00:00Z"), parse("2031-05-04T12:30:00.0000000+02:30"));
+        assert_eq!(parse("2031-05-04T10:00:00.12345"), parse("2031-05-04T10:00:00.12345Z"), "UTC");
         assert_eq!(parse("2031-05-04T10:00:00.123456789Z"), parse("2031-05-04T10:00:00.1234567Z"));
         assert!(parse("2031-05-04T10:00:00.1234567Z") < parse("2031-05-04T10:00:00.1234568Z"));
     }
@@ -143,7 +148,7 @@ mod tests {
     #[test]
     fn what_is_not_a_time_is_refused() {
         for text in
-            ["", "yesterday", "2031-05-04", "2031-13-04T10:00:00Z", "2031-05-04T10:00:00", "1700000000"]
+            ["", "yesterday", "2031-05-04", "2031-13-04T10:00:00Z", "2031-05-04T10:00:00ZZ", "1700000000"]
         {
             assert_eq!(Ticks::parse(text), None, "{text}");
         }

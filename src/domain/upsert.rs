@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use super::{
     decide::{Decision, Rules, decide},
-    document::{Document, ETag, Flag, State, Sweep},
+    document::{Document, ETag, Flag, Sweep},
     event::TwinEvent,
     ticks::Ticks,
 };
@@ -146,9 +146,9 @@ impl Upsert {
     /// Where an incarnation began in this step, or in an earlier run that the event was taken through before: it
     /// may have ended, by a crash or a lost reply, between the write and the look at the device.
     fn begun(&self, before: Option<&Document>, after: Option<&Document>) -> Option<Ticks> {
-        let began = after.and_then(beginning)?;
+        let began = after.and_then(Document::beginning)?;
         let again = || self.pending().iter().any(|event| event.at == began);
-        (before.and_then(beginning) != Some(began) || again()).then_some(began)
+        (before.and_then(Document::beginning) != Some(began) || again()).then_some(began)
     }
 
     fn pending(&self) -> &[TwinEvent] {
@@ -254,13 +254,5 @@ impl Upsert {
             Stored::Unknown | Stored::Absent | Stored::Damaged(_) => None,
         };
         (self.fates, stored)
-    }
-}
-
-fn beginning(document: &Document) -> Option<Ticks> {
-    match document.state {
-        State::Live { born, .. } => born,
-        State::Partial { since, .. } => Some(since),
-        State::Deleted => None,
     }
 }

@@ -67,14 +67,14 @@ impl Hub {
         }
     }
 
-    /// What a point read answers now. Its stamp is coarse, and from another clock.
+    /// What a point read answers now. Its stamp is coarse, and from another clock; both together stay within the tolerance.
     pub(crate) fn get(&mut self) -> TwinEvent {
         self.now += 1;
         let change = match &self.twin {
             None => Change::Gone,
             Some(twin) => Change::Snapshot { version: TwinVersion(twin.version), twin: whole(twin) },
         };
-        let stamp = self.now + self.random.between(-6, 3);
+        let stamp = self.now + self.random.between(-3, 3);
         TwinEvent { at: Ticks::new(stamp), ..self.event(change) }
     }
 

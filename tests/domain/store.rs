@@ -13,7 +13,7 @@ use twinsync::domain::{
 
 pub(crate) const NOW: Ticks = Ticks::new(5_000);
 
-/// Three ticks: the hub's answers are stamped up to as much in the future, or longer ago.
+/// Three ticks: the hub's answers are stamped up to as much in the future, or ago.
 pub(crate) const TOLERANCE: Duration = Duration::from_nanos(300);
 
 pub(crate) const RULES: Rules =
