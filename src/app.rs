@@ -43,6 +43,7 @@ use crate::{
         reconcile::{
             doubts::Doubts,
             judge::{DocumentCache, document_cache},
+            requests::AuditRequests,
         },
         router::{self, Panicked, Router},
         spending::Spending,
@@ -184,7 +185,7 @@ fn eventhubs_options(settings: &Settings, hub: &str) -> eventhubs::Options {
 fn stream_options(
     settings: &Settings,
     leads: Option<watch::Sender<bool>>,
-    audit_wanted: &watch::Sender<()>,
+    audits: &AuditRequests,
 ) -> stream::Options {
     stream::Options {
         start: start::Options {
@@ -201,9 +202,9 @@ fn stream_options(
                         start::OnInvalid::Earliest
                     }
                 },
-                audit_wanted: match settings.checkpoint.on_invalid {
-                    config::OnInvalid::Stop | config::OnInvalid::Earliest => None,
-                    config::OnInvalid::EarliestAndAudit => Some(audit_wanted.clone()),
+                audits: match settings.checkpoint.on_invalid {
+                    config::OnInvalid::Stop | config::OnInvalid::Earliest => AuditRequests::nobodys(),
+                    config::OnInvalid::EarliestAndAudit => audits.clone(),
                 },
             },
         },
@@ -253,12 +254,18 @@ impl Shared {
     }
 }
 
-fn router_options(settings: &Settings, shared: &Shared, doubts: Doubts) -> router::Options {
+fn router_options(
+    settings: &Settings,
+    shared: &Shared,
+    doubts: Doubts,
+    audits: AuditRequests,
+) -> router::Options {
     router::Options {
         rules: rules(settings),
         most_concurrency: settings.cosmos.concurrency_max.get() as usize,
         spending: shared.spending.clone(),
         doubts,
+        audits,
         linger: settings.router.linger,
         max_batch: settings.router.max_events_per_write.get() as usize,
         cache: shared.cache.clone(),
@@ -310,7 +317,8 @@ async fn consume(
 ) -> Result<(), Error> {
     let shared = Shared::new(settings);
     let (leads, led) = watch::channel(false);
-    let (audit_wanted, audit_asked) = watch::channel(());
+    let (requests, audit_asked) = AuditRequests::channel();
+    let audits = if outside.registries.is_empty() { AuditRequests::nobodys() } else { requests };
     // Before the streams, which would fill an empty container.
     let background = tokio::select! {
         biased;
@@ -321,7 +329,7 @@ async fn consume(
     for (place, source) in outside.sources.into_iter().enumerate() {
         let checkpoints = Arc::clone(&outside.checkpoints);
         let leads = (place == 0).then(|| leads.clone());
-        let options = stream_options(settings, leads, &audit_wanted);
+        let options = stream_options(settings, leads, &audits);
         let prepare = Stream::prepare(source, checkpoints, options, board.clone(), metrics.clone());
         let prepared = tokio::select! {
             biased;
@@ -335,7 +343,7 @@ async fn consume(
         settings.router.max_in_flight_bytes,
     );
     let router = Router::new(
-        router_options(settings, &shared, background.doubts()),
+        router_options(settings, &shared, background.doubts(), audits.clone()),
         outside.store,
         outside.dead_letters,
         Arc::new(SystemClock),

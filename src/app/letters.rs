@@ -12,7 +12,7 @@ use crate::{
     ports::SystemClock,
     runtime::{
         in_flight::InFlight,
-        reconcile::doubts::Doubts,
+        reconcile::{doubts::Doubts, requests::AuditRequests},
         replay::{Preview, Replay},
         router::Router,
     },
@@ -41,7 +41,7 @@ pub async fn replay(settings: &Settings, letters: &Store) -> Result<Replay, Erro
         settings.router.max_in_flight_bytes,
     );
     let router = Router::new(
-        router_options(settings, &Shared::new(settings), Doubts::nobodys()),
+        router_options(settings, &Shared::new(settings), Doubts::nobodys(), AuditRequests::nobodys()),
         Arc::new(store),
         Arc::clone(&letters.letters),
         Arc::new(SystemClock),

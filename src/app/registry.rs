@@ -21,6 +21,7 @@ use crate::{
             audit,
             doubts::{self, Doubts},
             judge::{Judge, Mode},
+            requests,
             schedule::{self, Schedule},
         },
     },
@@ -135,7 +136,7 @@ impl Background {
         self.doubts.clone()
     }
 
-    /// Runs until `stop`; one task for repair, and one for each hub.
+    /// Runs until `stop`; one task for repair, one for requests, and one for each hub.
     pub(super) fn spawn(
         self,
         leads: &watch::Receiver<bool>,
@@ -144,6 +145,9 @@ impl Background {
     ) -> JoinSet<()> {
         let Self { judge, doubts, repair, schedule, bookmarks } = self;
         let mut tasks = JoinSet::new();
+        let keep =
+            requests::keep(Arc::clone(&bookmarks), Arc::new(SystemClock), audit_wanted.clone(), stop.clone());
+        tasks.spawn(keep);
         for registry in judge.registries() {
             let schedule = Schedule {
                 judge: Arc::clone(&judge),

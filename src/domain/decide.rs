@@ -11,6 +11,7 @@
 //! | deleted(T) | tombstone | T < born: stale; last > T: suspect; else tombstone | T < since: stale; last > T: suspect; else tombstone | D = the later T |
 //! | snapshot | live | replaces the content, doubts cleared; equal and without doubt: duplicate | same | live |
 //! | gone | duplicate | tombstone, doubts cleared | same | doubts cleared; none: duplicate |
+//! | unapplied(T) | partial without content, since = T, suspect | T < born, T ≤ previous: stale; T ≤ settled: duplicate; else suspect | same | T ≤ D: stale; else as absent |
 //!
 //! A snapshot was read after the document and is written only over that document, so it reflects whatever the document
 //! knows of; and it reflects whatever the hub did before it answered. That moment is kept (`settled`): what is not
@@ -40,6 +41,9 @@ use super::{
     merge, registry,
     ticks::Ticks,
 };
+
+/// The least time between two moments.
+const TICK: Duration = Duration::from_nanos(100);
 
 /// The counter of a section's writes.
 const SECTION_VERSION: &str = "$version";
@@ -137,10 +141,25 @@ impl Context<'_> {
                 return Decision::Applied;
             }
             Change::Gone => return Decision::Duplicate,
+            Change::Unapplied => {
+                *document = Some(self.unknown());
+                return Decision::Suspect;
+            }
             Change::ParentReborn => return Decision::Stale,
         };
         *document = Some(self.begin(state));
         decision
+    }
+
+    /// A document of a twin of which nothing is known but that something happened to it. What could not be applied can
+    /// still be, once it has been mended: it counts as the first change, and not as an applied one.
+    fn unknown(&self) -> Document {
+        let (twin, base) = (Twin::default(), Box::default());
+        let mut unknown = self.begin(State::Partial { since: self.event.at, twin, base });
+        unknown.last = self.event.at.before(TICK);
+        unknown.flags.insert(Flag::Suspect);
+        unknown.refused = Some(self.event.at);
+        unknown
     }
 
     fn deleted(&self, document: &mut Document) -> Decision {
@@ -176,6 +195,12 @@ impl Context<'_> {
                 Decision::Applied
             }
             Change::Gone => self.gone(document),
+            Change::Unapplied if at > deleted_at => {
+                let (id, sweep) = (std::mem::take(&mut document.id), document.sweep);
+                let refused = document.refused.max(Some(at));
+                *document = Document { id, previous: Some(deleted_at), sweep, refused, ..self.unknown() };
+                Decision::Suspect
+            }
             // Its stamp may be too early for the beginning of what came after the deletion; the end of what came before is
             // known where it is told from that.
             Change::Created { .. }
@@ -187,6 +212,7 @@ impl Context<'_> {
             Change::Created { .. }
             | Change::Updated { .. }
             | Change::Replaced { .. }
+            | Change::Unapplied
             | Change::ParentReborn => Decision::Stale,
         }
     }
@@ -200,6 +226,7 @@ impl Context<'_> {
             Change::Deleted => self.removed(document),
             Change::Snapshot { version, twin } => self.snapshot(document, *version, twin),
             Change::Gone => self.gone(document),
+            Change::Unapplied => self.unapplied(document),
             Change::ParentReborn if document.last < self.event.at => self.refuse(document, Decision::Suspect),
             Change::ParentReborn => Decision::Stale,
         }
@@ -343,6 +370,21 @@ impl Context<'_> {
         self.start_over(document, State::Deleted, at);
         document.previous = begun;
         Decision::Applied
+    }
+
+    fn unapplied(&self, document: &mut Document) -> Decision {
+        let at = self.event.at;
+        let is_over = match document.state {
+            State::Live { born: Some(born), .. } => at < born,
+            State::Live { born: None, .. } | State::Partial { .. } | State::Deleted => false,
+        };
+        if is_over || document.previous >= Some(at) {
+            Decision::Stale
+        } else if document.settled >= Some(at) {
+            Decision::Duplicate // the hub's answer reflects it
+        } else {
+            self.refuse(document, Decision::Suspect)
+        }
     }
 
     fn snapshot(&self, document: &mut Document, version: TwinVersion, body: &Sections) -> Decision {
@@ -503,6 +545,7 @@ impl Context<'_> {
             | Change::Deleted
             | Change::Snapshot { .. }
             | Change::Gone
+            | Change::Unapplied
             | Change::ParentReborn => None,
         };
         let mut state = State::Partial {
@@ -566,6 +609,7 @@ impl Context<'_> {
             | Change::Deleted
             | Change::Snapshot { .. }
             | Change::Gone
+            | Change::Unapplied
             | Change::ParentReborn => {}
         }
     }

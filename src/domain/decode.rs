@@ -17,6 +17,10 @@ use super::{
 /// How deep a body may nest: what Cosmos DB accepts for an item.
 pub const MAX_DEPTH: usize = 128;
 
+/// The longest device or module id, in characters: IoT Hub's own limit. Encoded, both together and the hub's name stay well
+/// below the 1,023 bytes that Cosmos DB takes for an id.
+pub const MAX_ID: usize = 128;
+
 /// What a message turned out to be.
 #[expect(
     clippy::large_enum_variant,
@@ -101,6 +105,12 @@ pub enum Undeliverable {
     /// No device id, neither in properties nor annotations nor body.
     #[error("no device id in properties, annotations or body")]
     NoDevice,
+    /// An operation on a module that does not name it.
+    #[error("no module id in properties, annotations or body of an operation on a module")]
+    NoModule,
+    /// An id that IoT Hub does not give, and Cosmos DB may not take.
+    #[error("the device or module id is longer than {MAX_ID} characters")]
+    IdTooLong,
     /// No hub name.
     #[error("no hub name in the application properties")]
     NoHub,
@@ -114,7 +124,7 @@ pub enum Undeliverable {
 
 impl Undeliverable {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::TooLarge,
         Self::NotUtf8,
         Self::TooDeep,
@@ -122,6 +132,8 @@ impl Undeliverable {
         Self::NotObject,
         Self::SectionNotObject,
         Self::NoDevice,
+        Self::NoModule,
+        Self::IdTooLong,
         Self::NoHub,
         Self::NoTime,
         Self::NoVersion,
@@ -137,6 +149,8 @@ impl Undeliverable {
             Self::NotObject => "not_an_object",
             Self::SectionNotObject => "section_not_an_object",
             Self::NoDevice => "no_device_id",
+            Self::NoModule => "no_module_id",
+            Self::IdTooLong => "id_too_long",
             Self::NoHub => "no_hub_name",
             Self::NoTime => "no_time",
             Self::NoVersion => "no_version",
@@ -271,11 +285,34 @@ fn depth(text: &str) -> usize {
 
 fn key(message: &Message, body: &Map<String, Value>) -> Result<TwinKey, Undeliverable> {
     let (device, module) = named(message, body);
-    Ok(TwinKey {
-        device: device.ok_or(Undeliverable::NoDevice)?,
-        module,
-        hub: text(message.application_properties.get("hubName")).ok_or(Undeliverable::NoHub)?,
-    })
+    let device = device.ok_or(Undeliverable::NoDevice)?;
+    if module.is_none() && is_about_a_module(message) {
+        return Err(Undeliverable::NoModule); // acting on its device would be worse than not acting
+    }
+    let too_long = |id: &str| id.chars().count() > MAX_ID;
+    if too_long(&device) || module.as_deref().is_some_and(too_long) {
+        return Err(Undeliverable::IdTooLong);
+    }
+    let hub = text(message.application_properties.get("hubName")).ok_or(Undeliverable::NoHub)?;
+    Ok(TwinKey { hub, device, module })
+}
+
+/// Whether operation or source name modules. Documentation also shows modules' events under the names of devices'.
+fn is_about_a_module(message: &Message) -> bool {
+    let names = |property: Option<&Property>, which: &[&str]| {
+        property.and_then(Property::as_text).is_some_and(|text| which.contains(&text.as_ref()))
+    };
+    let property = |name| message.application_properties.get(name);
+    names(property("opType"), &["createModuleIdentity", "deleteModuleIdentity"])
+        || names(property("iothub-message-schema"), &["moduleLifecycleNotification"])
+        || names(message.annotations.get("iothub-message-source"), &["moduleLifecycleEvents"])
+}
+
+/// The twin that a message is about, as far as it can be told, and when its operation was performed: what is in doubt where
+/// the message cannot be applied.
+pub fn concerns(message: &Message) -> Option<(TwinKey, Option<Ticks>)> {
+    let body = parse(&message.body, usize::MAX).unwrap_or_default();
+    key(message, &body).ok().map(|key| (key, time(message)))
 }
 
 /// Device and module that a message names, as far as it can be told: for people who look through dead letters.

@@ -68,6 +68,8 @@ pub enum Change {
     },
     /// Internal: the registry answered a point read, issued as for a snapshot, that there is no such twin.
     Gone,
+    /// Internal: an event of this time could not be applied and is kept as a dead letter, so what it changed is missing.
+    Unapplied,
     /// Internal: the parent device was found re-created although no deletion was seen, so it cannot be told
     /// whether this module still exists.
     ParentReborn,
@@ -82,7 +84,7 @@ impl Change {
             Self::Updated { .. } => Operation::Update,
             Self::Replaced { .. } => Operation::Replace,
             Self::Snapshot { .. } | Self::Gone => Operation::Snapshot,
-            Self::ParentReborn => Operation::Doubt,
+            Self::Unapplied | Self::ParentReborn => Operation::Doubt,
         }
     }
 }

@@ -26,7 +26,7 @@ pub(crate) enum Fault {
     Fail,
     /// It happened, and the answer is lost.
     ApplyThenFail,
-    /// The store will never take it.
+    /// The store will never take this write. Reads leave it for the next one.
     Reject,
 }
 
@@ -94,7 +94,13 @@ fn charged<T>(outcome: T) -> Charged<T> {
 impl TwinStore for MemoryStore {
     async fn read(&self, key: &TwinKey) -> Charged<Read> {
         *self.reads.lock().unwrap() += 1;
-        charged(match self.fault(key) {
+        let waits_for_a_write = matches!(self.script.lock().unwrap().front(), Some(Fault::Reject));
+        let fault = if waits_for_a_write && !self.broken.lock().unwrap().contains(key) {
+            None
+        } else {
+            self.fault(key)
+        };
+        charged(match fault {
             Some(Fault::Throttle) => Read::Unknown(trouble(TroubleKind::Throttled)),
             Some(_) => Read::Unknown(trouble(TroubleKind::Unavailable)),
             None => match self.documents.lock().unwrap().get(key) {

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     domain::{
-        decode::{Decoded, decode},
+        decode::{Decoded, concerns, decode},
         health::PartitionState,
         id::{PartitionId, Position, SequenceNumber},
         message::Message,
@@ -333,6 +333,7 @@ impl Partition {
         batch.push(ticket, |ticket, progress| Intake::Letter {
             reason,
             detail,
+            twin: None,
             origin: Origin { progress, ticket, message, hold, received: Instant::now(), watcher: None },
         });
         batch.hand_over(&self.intake).await
@@ -383,10 +384,10 @@ impl Partition {
                 Decoded::Event(event) => {
                     batch.push(ticket, |ticket, progress| Intake::Event(event, origin(ticket, progress)));
                 }
-                Decoded::Undeliverable(reason) => batch.push(ticket, |ticket, progress| Intake::Letter {
-                    reason: reason.code(),
-                    detail: reason.to_string(),
-                    origin: origin(ticket, progress),
+                Decoded::Undeliverable(reason) => batch.push(ticket, |ticket, progress| {
+                    let origin = origin(ticket, progress);
+                    let twin = concerns(&origin.message);
+                    Intake::Letter { reason: reason.code(), detail: reason.to_string(), twin, origin }
                 }),
                 Decoded::Ignored(reason) => {
                     EventIgnored { partition: self.progress.id(), sequence_number, reason: reason.name() }

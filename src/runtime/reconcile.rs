@@ -17,6 +17,7 @@ pub mod backfill;
 pub mod doubts;
 pub mod judge;
 pub mod nominate;
+pub mod requests;
 pub mod schedule;
 #[cfg(test)]
 mod testing;

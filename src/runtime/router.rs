@@ -23,14 +23,14 @@ use tokio_util::time::DelayQueue;
 use super::{
     in_flight::{Hold, InFlight},
     partition::Progress,
-    reconcile::{doubts::Doubts, judge::DocumentCache},
+    reconcile::{doubts::Doubts, judge::DocumentCache, requests::AuditRequests},
     spending::Spending,
     worker::{self, Tools, Work, Worked},
 };
 use crate::{
     domain::{
         decide::{Decision, Rules},
-        event::TwinEvent,
+        event::{Change, TwinEvent},
         health::StoreState,
         id::TwinKey,
         lane::Lanes,
@@ -43,7 +43,9 @@ use crate::{
     ports::{Clock, DeadLetter, DeadLetters, TroubleKind, TwinStore},
     telemetry::{
         Board, Heartbeat, Latency, Metrics,
-        event::{DeadLetterDelayed, EventDeadLettered, EventDecided, StoreChanged},
+        event::{
+            DeadLetterDelayed, DoubtRefused, EventDeadLettered, EventDecided, LetterWithoutTwin, StoreChanged,
+        },
     },
 };
 
@@ -70,6 +72,8 @@ pub struct Options {
     pub spending: Spending,
     /// Where documents in doubt are made known.
     pub doubts: Doubts,
+    /// Asked for an audit where an event was set aside and nobody can say which twin it was about.
+    pub audits: AuditRequests,
     /// How long a lane waits to collect more before it is written.
     pub linger: Duration,
     /// Most events in one write.
@@ -90,6 +94,9 @@ pub enum Intake {
         reason: &'static str,
         /// One sentence for people.
         detail: String,
+        /// The twin that it is about and the time of its operation, as far as they can be told: what is in doubt from
+        /// here on.
+        twin: Option<(TwinKey, Option<Ticks>)>,
         /// The message.
         origin: Origin,
     },
@@ -151,12 +158,21 @@ impl Origin {
 /// What travels with an event through its lane.
 enum Item {
     FromStream(Box<Origin>, Ticks),
+    /// The doubt about the twin of a dead letter; the letter's event completes with it.
+    OfLetter(Box<Origin>),
     /// Follows a device's event; the group completes when all its members have.
     Follow(GroupId),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct GroupId(u64);
+
+/// A dead letter that is durable, and the doubt that follows from it.
+struct Lettered {
+    origin: Box<Origin>,
+    twin: Option<(TwinKey, Option<Ticks>)>,
+    reason: &'static str,
+}
 
 /// Events of a device whose modules are still on their way.
 struct Group {
@@ -179,7 +195,7 @@ pub struct Router {
     lanes: Lanes<TwinKey, (TwinEvent, Item)>,
     cache: DocumentCache,
     workers: JoinSet<Worked<Item>>,
-    letters: JoinSet<Box<Origin>>,
+    letters: JoinSet<Lettered>,
     parked: DelayQueue<Box<Work<Item>>>,
     groups: HashMap<GroupId, Group>,
     next_group: u64,
@@ -257,8 +273,7 @@ impl Router {
                     }
                 }
                 Some(lettered) = self.letters.join_next(), if !self.letters.is_empty() => {
-                    let origin = lettered.map_err(|_| Panicked)?;
-                    self.complete(*origin);
+                    self.lettered(lettered.map_err(|_| Panicked)?);
                 }
                 // 3: intake, where nothing else is to be done.
                 batch = intake.recv(), if open => match batch {
@@ -292,8 +307,8 @@ impl Router {
                     let (key, at) = (event.key.clone(), event.at);
                     self.lanes.push(&key, (event, Item::FromStream(Box::new(origin), at)), now);
                 }
-                Intake::Letter { reason, detail, origin } => {
-                    self.dead_letter(reason, detail, Box::new(origin))
+                Intake::Letter { reason, detail, twin, origin } => {
+                    self.dead_letter(reason, detail, twin, Box::new(origin))
                 }
             }
         }
@@ -376,7 +391,7 @@ impl Router {
         // Behind the items' own: the deletion that a worker added to a module of a deleted device.
         for fate in fates.iter().skip(items.len()) {
             if let Fate::Rejected(reason) = fate {
-                tracing::error!(twin = %key, reason, "the store refuses the tombstone of a module");
+                self.doubt_refused(&key, reason);
             }
         }
         match stored {
@@ -393,8 +408,14 @@ impl Router {
         let mut decided = Vec::with_capacity(items.len());
         for (item, fate) in items.into_iter().zip(fates) {
             match (item, fate) {
-                (Item::FromStream(origin, _), Fate::Rejected(reason)) => {
-                    self.dead_letter(REJECTED_BY_STORE, reason, origin);
+                (Item::FromStream(origin, at), Fate::Rejected(reason)) => {
+                    let twin = Some((key.clone(), Some(at)));
+                    self.dead_letter(REJECTED_BY_STORE, reason, twin, origin);
+                }
+                (item @ Item::OfLetter(_), Fate::Decided(_)) => decided.push(item),
+                (item @ Item::OfLetter(_), Fate::Rejected(reason)) => {
+                    self.doubt_refused(&key, &reason);
+                    decided.push(item);
                 }
                 (Item::FromStream(mut origin, at), Fate::Decided(decision)) => {
                     origin.note(|| Outcome::Decided(decision));
@@ -413,8 +434,8 @@ impl Router {
                 }
                 (item @ Item::Follow(_), Fate::Decided(_)) => decided.push(item),
                 (item @ Item::Follow(_), Fate::Rejected(reason)) => {
-                    // It is no message of anybody's, so there is nothing to dead-letter; the audit will find it.
-                    tracing::error!(twin = %key, reason, "the store refuses the tombstone of a module");
+                    // It is no message of anybody's, so there is nothing to dead-letter.
+                    self.doubt_refused(&key, &reason);
                     decided.push(item);
                 }
             }
@@ -437,7 +458,7 @@ impl Router {
         let mut left = items;
         while let Some(item) = left.pop() {
             match item {
-                Item::FromStream(origin, _) => self.complete(*origin),
+                Item::FromStream(origin, _) | Item::OfLetter(origin) => self.complete(*origin),
                 Item::Follow(id) => {
                     let Some(group) = self.groups.get_mut(&id) else {
                         continue;
@@ -461,8 +482,43 @@ impl Router {
         }
     }
 
-    /// Stores a dead letter, however long it takes; the event is completed when it is durable.
-    fn dead_letter(&mut self, reason: &'static str, detail: String, mut origin: Box<Origin>) {
+    /// A dead letter is durable. What it would have changed is missing from its twin, so that is put in doubt, durably,
+    /// before the event counts as completed.
+    fn lettered(&mut self, lettered: Lettered) {
+        let Lettered { origin, twin, reason } = lettered;
+        match twin {
+            Some((key, at)) => {
+                // Without any time, it may have happened until now.
+                let at = at.unwrap_or_else(|| self.tools.clock.now());
+                let event = TwinEvent { key: key.clone(), at, change: Change::Unapplied };
+                let now = self.now();
+                self.lanes.push(&key, (event, Item::OfLetter(origin)), now);
+            }
+            None => {
+                let (partition, sequence_number) =
+                    (origin.progress.id(), origin.message.position.sequence_number);
+                let audit = self.options.audits.ask();
+                LetterWithoutTwin { partition, sequence_number, reason, audit }.emit(&self.tools.metrics);
+                self.complete(*origin);
+            }
+        }
+    }
+
+    /// The store refuses to hold that a twin is in doubt, or that a module ended. The hub is asked, where it may be; in any
+    /// case a person has to look.
+    fn doubt_refused(&self, key: &TwinKey, reason: &str) {
+        self.options.doubts.raise(key);
+        DoubtRefused { twin: key, reason }.emit(&self.tools.metrics);
+    }
+
+    /// Stores a dead letter, however long it takes.
+    fn dead_letter(
+        &mut self,
+        reason: &'static str,
+        detail: String,
+        twin: Option<(TwinKey, Option<Ticks>)>,
+        mut origin: Box<Origin>,
+    ) {
         origin.note(|| Outcome::DeadLettered { reason, detail: detail.clone() });
         let dead_letters = Arc::clone(&self.dead_letters);
         let mut backoff = self.options.backoff.clone();
@@ -499,7 +555,7 @@ impl Router {
                 detail: &detail,
             }
             .emit(&metrics, &origin.progress.stream_metrics);
-            origin
+            Lettered { origin, twin, reason }
         });
     }
 }

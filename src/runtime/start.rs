@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use azure_messaging_eventhubs::CheckpointStore;
-use tokio::sync::watch;
-
+use super::reconcile::requests::AuditRequests;
 use crate::{
     domain::{
         id::{PartitionId, Position, SequenceNumber},
@@ -16,6 +14,7 @@ use crate::{
         event::{CheckpointGivenUp, EventsLost},
     },
 };
+use azure_messaging_eventhubs::CheckpointStore;
 
 /// Where a partition without checkpoint begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,8 +39,8 @@ pub enum OnInvalid {
 pub struct Policy {
     /// Whether to go on.
     pub on_invalid: OnInvalid,
-    /// Who is told: what was passed over can only be found by asking the hub.
-    pub audit_wanted: Option<watch::Sender<()>>,
+    /// What was passed over can only be found by asking the hub.
+    pub audits: AuditRequests,
 }
 
 impl Policy {
@@ -56,7 +55,7 @@ impl Policy {
             }
             OnInvalid::Earliest => {
                 CheckpointGivenUp { partition: id, problem }.emit();
-                self.want_audit();
+                self.audits.ask();
                 Ok(())
             }
         }
@@ -71,18 +70,12 @@ impl Policy {
             OnInvalid::Stop => false,
             OnInvalid::Earliest => true,
         };
-        EventsLost { partition: id, lost, goes_on, audit: self.audit_wanted.is_some() }.emit(metrics);
+        EventsLost { partition: id, lost, goes_on, audit: self.audits.are_answered() }.emit(metrics);
         if !goes_on {
             return Err(StartError::Lost { partition: id.clone(), from: lost.from, to: lost.to });
         }
-        self.want_audit();
+        self.audits.ask();
         Ok(())
-    }
-
-    fn want_audit(&self) {
-        if let Some(wanted) = &self.audit_wanted {
-            wanted.send_replace(());
-        }
     }
 }
 

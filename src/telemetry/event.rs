@@ -360,6 +360,56 @@ impl CheckpointGivenUp<'_> {
     }
 }
 
+/// A dead letter does not tell which twin it is about, so no document can say that it is in doubt.
+#[derive(Debug, Clone, Copy)]
+pub struct LetterWithoutTwin<'a> {
+    /// Its partition.
+    pub partition: &'a PartitionId,
+    /// Its number there.
+    pub sequence_number: SequenceNumber,
+    /// Its reason code.
+    pub reason: &'static str,
+    /// Whether an audit will find what it changed.
+    pub audit: bool,
+}
+
+impl LetterWithoutTwin<'_> {
+    /// WARN.
+    pub fn emit(&self, metrics: &Metrics) {
+        metrics.letter_without_twin();
+        let what_is_done = match self.audit {
+            true => "an audit of the IoT hubs is asked for",
+            false => {
+                "nobody can be asked without [iothub]; look at the letter with `twinsync deadletters show`"
+            }
+        };
+        tracing::warn!(
+            partition = %self.partition, sequence_number = %self.sequence_number, reason = self.reason,
+            what_is_done, "a dead letter does not tell which twin it is about: a document may be behind"
+        );
+    }
+}
+
+/// Cosmos DB refuses to hold that a twin is in doubt.
+#[derive(Debug, Clone, Copy)]
+pub struct DoubtRefused<'a> {
+    /// The twin.
+    pub twin: &'a TwinKey,
+    /// What it said.
+    pub reason: &'a str,
+}
+
+impl DoubtRefused<'_> {
+    /// ERROR.
+    pub fn emit(&self, metrics: &Metrics) {
+        metrics.doubt_refused();
+        tracing::error!(
+            twin = %self.twin, reason = self.reason, code = "DOUBT_REFUSED",
+            "Cosmos DB refuses the document that would say that this twin is in doubt: it may be wrong without a flag"
+        );
+    }
+}
+
 /// Events of a partition can never be received.
 #[derive(Debug, Clone, Copy)]
 pub struct EventsLost<'a> {

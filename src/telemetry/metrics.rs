@@ -164,6 +164,16 @@ impl Metrics {
         self.0.dead_letters.count(&self.0.recorder, reason);
     }
 
+    /// Counts a dead letter that does not tell which twin it is about.
+    pub fn letter_without_twin(&self) {
+        self.count(name::DEAD_LETTERS_WITHOUT_TWIN, &[]);
+    }
+
+    /// Counts a document in doubt that the store refuses.
+    pub fn doubt_refused(&self) {
+        self.count(name::DOUBTS_REFUSED, &[]);
+    }
+
     /// Counts an attempt to write.
     pub fn write_finished(&self, kind: WriteKind, outcome: WriteOutcome) {
         self.0.writes[kind.index()][outcome.index()].increment(1);

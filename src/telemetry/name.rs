@@ -8,6 +8,10 @@ pub const EVENTS: &str = "twinsync_events_total";
 pub const EVENTS_IGNORED: &str = "twinsync_events_ignored_total";
 /// Events that can never be applied. Label: `reason`.
 pub const DEAD_LETTERS: &str = "twinsync_dead_letters_total";
+/// Dead letters that do not tell which twin they are about, so that no document is flagged.
+pub const DEAD_LETTERS_WITHOUT_TWIN: &str = "twinsync_dead_letters_without_twin_total";
+/// Documents in doubt that the store refuses to hold.
+pub const DOUBTS_REFUSED: &str = "twinsync_doubts_refused_total";
 /// Attempts to write a document. Labels: `kind`, `outcome`.
 pub const WRITES: &str = "twinsync_writes_total";
 /// Attempts to read a document. Label: `outcome`.
@@ -78,10 +82,16 @@ pub(super) enum Kind {
 }
 
 /// Every metric with its kind and the help text that Prometheus shows. [`REQUEST_UNITS`] is rendered apart.
-pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 32] = [
+pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 34] = [
     (EVENTS, Kind::Counter, "Events by what was decided about them"),
     (EVENTS_IGNORED, Kind::Counter, "Events that do not concern the replica, by reason"),
     (DEAD_LETTERS, Kind::Counter, "Events that can never be applied, by reason"),
+    (
+        DEAD_LETTERS_WITHOUT_TWIN,
+        Kind::Counter,
+        "Dead letters that do not tell which twin they are about, so that no document is flagged",
+    ),
+    (DOUBTS_REFUSED, Kind::Counter, "Documents in doubt that Cosmos DB refuses to hold: an alarm"),
     (WRITES, Kind::Counter, "Attempts to write a document, by kind and outcome"),
     (READS, Kind::Counter, "Attempts to read a document, by outcome"),
     (LAG_EVENTS, Kind::Gauge, "Events in the partition that are not completed"),

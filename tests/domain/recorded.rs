@@ -80,7 +80,11 @@ fn sections(event: &TwinEvent) -> Option<(&'static str, Option<i64>, &Sections)>
         Change::Created { version, twin } => Some(("created", Some(version.0), twin)),
         Change::Updated { version, patch } => Some(("updated", Some(version.0), patch)),
         Change::Replaced { version, twin } => Some(("replaced", Some(version.0), twin)),
-        Change::Deleted | Change::Snapshot { .. } | Change::Gone | Change::ParentReborn => None,
+        Change::Deleted
+        | Change::Snapshot { .. }
+        | Change::Gone
+        | Change::Unapplied
+        | Change::ParentReborn => None,
     }
 }
 

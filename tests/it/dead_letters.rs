@@ -115,7 +115,7 @@ async fn poisoned(world: &World, daemon: &mut Daemon) {
     append("pump", twin_change("pump", b"{\"version\":3,\"tags\":{\"a\":\"\xff\x1b[2J\"}}"));
     append("pump", twin_change("pump", b"{\"tags\":{\"secret\":\"\xc2\x9b2J-word\"}}"));
     letters(daemon, 4).await;
-    world.equal().await;
+    world.same().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -160,7 +160,7 @@ async fn poison_is_listed_shown_kept_by_a_replay_and_discarded() {
     assert_eq!(rest.out.matches("  removed").count(), 4, "{}", rest.out);
     assert!(rest.out.contains("4 letters removed"), "{}", rest.out);
     assert!(world.files("dead-letters").is_empty());
-    world.equal().await;
+    world.same().await;
     daemon.stop().await.expect("exit code 0");
 }
 
@@ -169,7 +169,7 @@ async fn an_event_over_the_size_limit_is_replayed_after_the_limit_was_raised() {
     let world = World::with(Options::default(), SMALL).await;
     let mut daemon = world.start().await;
     world.apply(create("pump"));
-    world.equal().await;
+    world.same().await;
     for value in 1..=3 {
         world.apply(report("pump", big(value)));
     }
@@ -190,12 +190,12 @@ async fn an_event_over_the_size_limit_is_replayed_after_the_limit_was_raised() {
     assert_eq!(replay.summary()["removed"], 3);
     assert!(replay.field("letter").is_sorted_by_key(|(name, _)| name.rsplit('/').next().map(str::len)));
     assert!(world.files("dead-letters").is_empty());
-    let equal = world.equal().await;
+    let equal = world.same().await;
     assert!(equal.is_equal());
 
     // The daemon knows an older document by heart, and finds out.
     world.apply(report("pump", json!({"after": true})));
-    world.equal().await;
+    world.same().await;
     daemon.stop().await.expect("exit code 0");
 }
 
@@ -204,7 +204,7 @@ async fn a_replay_of_an_old_event_sets_nothing_back() {
     let world = World::with(Options::default(), SMALL).await;
     let mut daemon = world.start().await;
     world.apply(create("pump"));
-    world.equal().await;
+    world.same().await;
     world.apply(report("pump", big(1)));
     let emptied: Value = (0..5).map(|n| (format!("text{n}"), Value::Null)).collect();
     world.apply(report("pump", emptied));
@@ -237,7 +237,7 @@ async fn a_replay_waits_out_a_store_that_does_not_answer() {
     let world = World::with(Options::default(), SMALL).await;
     let mut daemon = world.start().await;
     world.apply(create("pump"));
-    world.equal().await;
+    world.same().await;
     world.apply(report("pump", big(1)));
     letters(&mut daemon, 1).await;
     let answers = vec![
@@ -251,7 +251,7 @@ async fn a_replay_waits_out_a_store_that_does_not_answer() {
     assert_eq!(replay.code, 0, "{}", replay.errors);
     assert_eq!(replay.summary()["outcomes"], json!({"applied": 1}), "{}", replay.out);
     world.stack.cosmos().set_faults(Faults::default()).expect("valid");
-    world.equal().await;
+    world.same().await;
     daemon.stop().await.expect("exit code 0");
 }
 
@@ -355,7 +355,7 @@ pub(crate) async fn round_trip(world: &World) {
     let mut daemon = world.start().await;
     let twins = world.stack.endpoints().twin_changes_hub.clone();
     world.apply(create("pump"));
-    world.equal().await;
+    world.same().await;
     world.apply(report("pump", big(1)));
     world.stack.broker().append(&twins, "pump", twin_change("pump", b"[")).expect("appended");
     letters(&mut daemon, 2).await;
@@ -367,7 +367,7 @@ pub(crate) async fn round_trip(world: &World) {
     assert_eq!(replay.code, 1, "the other one stays: {}", replay.errors);
     let outcomes = json!({"applied": 1, "undeliverable": 1});
     assert_eq!(replay.summary()["outcomes"], outcomes, "{} {}", replay.out, replay.errors);
-    world.equal().await;
+    world.same().await;
     let discard = run(world, &["discard", "--reason", "not_json", "--json"]).await;
     assert_eq!((discard.code, &discard.summary()["removed"]), (0, &json!(1)), "{}", discard.errors);
     let list = run(world, &["list"]).await;
@@ -380,7 +380,7 @@ async fn a_damaged_letter_is_reported_and_the_others_go_on() {
     let world = World::with(Options::default(), SMALL).await;
     let mut daemon = world.start().await;
     world.apply(create("pump"));
-    world.equal().await;
+    world.same().await;
     world.apply(report("pump", json!({"small": true})));
     world.apply(report("pump", big(1)));
     letters(&mut daemon, 1).await;
@@ -402,7 +402,7 @@ async fn a_damaged_letter_is_reported_and_the_others_go_on() {
     assert_eq!(replay.code, 1, "{}", replay.errors);
     assert!(replay.out.contains("1 letter: 1 applied; 1 removed"), "{}", replay.out);
     assert!(replay.out.contains("DEAD_LETTER_DAMAGED"), "{}", replay.out);
-    world.equal().await;
+    world.same().await;
 
     let all = run(&world, &["discard", "--all"]).await;
     assert_eq!(all.code, 1, "what nobody can read is removed by its own name only: {}", all.out);

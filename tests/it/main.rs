@@ -10,6 +10,7 @@ mod checkpoint;
 mod command_line;
 mod dead_letter_blobs;
 mod dead_letters;
+mod doubt;
 mod fault;
 mod figures;
 mod health;

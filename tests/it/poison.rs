@@ -56,7 +56,7 @@ async fn poison_is_kept_with_its_own_bytes_and_its_partition_goes_on() {
         world.stack.broker().append(&twins, "pump", event.clone()).expect("appended");
         world.apply(report("pump", json!({"step": step})));
     }
-    world.equal().await;
+    world.same().await;
     until(&mut daemon, "all are dead letters", |sample| {
         sample.count("twinsync_dead_letters_total", "") == poison.len() as u64
     })
@@ -109,7 +109,7 @@ async fn poison_at(world: &World, position: usize, good: usize) {
             world.apply(report("pump", json!({"step": step})));
         }
     }
-    world.equal().await;
+    world.same().await;
     until(&mut daemon, "a letter", |sample| sample.count("twinsync_dead_letters_total", "") == 1).await;
     until(&mut daemon, "all completed", |sample| {
         sample.count("twinsync_events_total", "") == world.appended()
@@ -122,7 +122,7 @@ async fn poison_at(world: &World, position: usize, good: usize) {
     // Its checkpoint is behind the poison: it is not met again.
     let mut daemon = world.start().await;
     world.apply(report("pump", json!({"after": "restart"})));
-    world.equal().await;
+    world.same().await;
     let sample = daemon.sample().await.expect("metrics");
     assert_eq!(sample.count("twinsync_dead_letters_total", ""), 0);
     daemon.stop().await.expect("exit code 0");
@@ -151,7 +151,7 @@ async fn what_is_not_ours_is_counted_and_passed_over() {
         world.stack.broker().append(&twins, "pump", event.clone()).expect("appended");
     }
     world.apply(report("pump", json!({"still": "here"})));
-    world.equal().await;
+    world.same().await;
     until(&mut daemon, "all are counted", |sample| {
         sample.count("twinsync_events_ignored_total", "") == others.len() as u64
     })
@@ -172,7 +172,7 @@ async fn a_message_that_is_no_amqp_is_skipped_once_and_leaves_a_letter() {
         }
         world.apply(report("pump", json!({"step": step})));
     }
-    world.equal().await;
+    world.same().await;
     until(&mut daemon, "all are skipped", |sample| {
         sample.count("twinsync_messages_undecodable_total", "") == 6
     })

@@ -27,6 +27,7 @@ use twinsync::{
     runtime::{
         in_flight::InFlight,
         partition::{Partition, Progress},
+        reconcile::requests::AuditRequests,
         router::Intake,
         start::{OnInvalid, Policy},
     },
@@ -129,7 +130,7 @@ async fn a_token_that_nobody_could_renew_costs_a_new_client_at_its_expiry_and_no
         progress: Progress::new(id, None, &metrics),
         start: Start::Earliest,
         first: SequenceNumber(0),
-        policy: Policy { on_invalid: OnInvalid::Stop, audit_wanted: None },
+        policy: Policy { on_invalid: OnInvalid::Stop, audits: AuditRequests::nobodys() },
         max_body_bytes: 1000,
         limits: InFlight::new(1_000_000, 1 << 30),
         intake,

@@ -101,6 +101,33 @@ impl World {
         }
     }
 
+    /// Waits until no document differs from its twin. Those of twins whose events became dead letters may be flagged.
+    pub(crate) async fn same(&self) -> Report {
+        self.report_where(Report::is_equal).await
+    }
+
+    /// Waits until so many documents are flagged.
+    pub(crate) async fn flagged(&self, count: u64) -> Report {
+        self.report_where(|report| report.flagged == count).await
+    }
+
+    /// Waits until this device is none of those that differ, whatever became of others.
+    pub(crate) async fn equal_or_flagged(&self, device: &str) -> Report {
+        self.report_where(|report| report.differences.iter().all(|found| found.device_id != device)).await
+    }
+
+    async fn report_where(&self, condition: impl Fn(&Report) -> bool) -> Report {
+        let started = Instant::now();
+        loop {
+            let report = Box::pin(verify(self.stack.endpoints())).await.expect("both can be read");
+            if condition(&report) {
+                return report;
+            }
+            assert!(started.elapsed() < LIMIT, "{report}");
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     /// Events that lie in the broker, of both streams.
     pub(crate) fn appended(&self) -> u64 {
         self.stack.appended().expect("hubs exist")

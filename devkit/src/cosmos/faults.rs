@@ -110,7 +110,7 @@ impl Operations {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Fault {
-    /// The answer: 408, 429, 449, 500 or 503.
+    /// The answer: 400, 408, 413, 429, 449, 500 or 503.
     pub status: u16,
     /// Before the request is performed, or after.
     #[serde(default)]
@@ -179,7 +179,7 @@ pub struct Faults {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum FaultError {
     /// The status is not one of those that a fault can answer with.
-    #[error("a fault answers with 408, 429, 449, 500 or 503, not {0}")]
+    #[error("a fault answers with 400, 408, 413, 429, 449, 500 or 503, not {0}")]
     Status(u16),
     /// The probability is out of range.
     #[error("probability is a number between 0 and 1, not {0}")]
@@ -193,7 +193,7 @@ impl Faults {
     /// The first fault that makes no sense.
     pub fn validate(&self) -> Result<(), FaultError> {
         for fault in &self.answers {
-            if ![408, 429, 449, 500, 503].contains(&fault.status) {
+            if ![400, 408, 413, 429, 449, 500, 503].contains(&fault.status) {
                 return Err(FaultError::Status(fault.status));
             }
             if !(0.0..=1.0).contains(&fault.probability) {

@@ -649,6 +649,56 @@ fn a_boundary_that_is_missed_by_less_than_clocks_differ_is_no_boundary() {
     assert_eq!(decided(&later, &created(104, 2, json!({"b": 1}))).0, Decision::Applied, "no base of that");
 }
 
+fn unapplied(at: i64) -> TwinEvent {
+    event(at, Change::Unapplied)
+}
+
+#[test]
+fn an_event_that_could_not_be_applied_puts_its_twin_in_doubt() {
+    for document in [live_document(), partial_document()] {
+        for at in [11, 20, 30] {
+            refused(&document, &unapplied(at), Decision::Suspect);
+        }
+    }
+    unchanged(&live_document(), &unapplied(9), Decision::Stale);
+    let answered = play(&[snapshot(40, 9, json!({}))]).expect("created");
+    unchanged(&answered, &unapplied(40), Decision::Duplicate);
+    refused(&answered, &unapplied(41), Decision::Suspect);
+    unchanged(&tombstone(), &unapplied(20), Decision::Stale);
+    let again = play(&[created(10, 2, json!({})), deleted(20), created(30, 2, json!({}))]).expect("created");
+    unchanged(&again, &unapplied(20), Decision::Stale);
+}
+
+#[test]
+fn an_event_that_could_not_be_applied_is_all_that_is_known_of_a_twin_without_a_document() {
+    let over_a_tombstone = after(&tombstone(), &unapplied(30)).1;
+    assert_eq!((over_a_tombstone.previous, over_a_tombstone.sweep), (Some(t(20)), tombstone().sweep));
+    for unknown in [play(&[unapplied(30)]).expect("created"), over_a_tombstone] {
+        assert!(matches!(unknown.state, State::Partial { since, .. } if since == t(30)));
+        assert!(unknown.in_doubt() && unknown.flags.contains(&Flag::Suspect));
+        assert_eq!((unknown.refused, unknown.ttl_seconds), (Some(t(30)), None), "a doubt does not expire");
+        assert_eq!(version(&unknown), 0);
+        unchanged(&unknown, &unapplied(30), Decision::Suspect);
+        // The event itself, once it has been mended, and whatever follows it.
+        let (decision, stored) = after(&unknown, &created(30, 2, json!({"a": 1})));
+        assert_eq!((decision, tags(&stored)), (Decision::Gap, json!({"a": 1})));
+        let (decision, stored) = after(&unknown, &updated(30, 3, json!({"a": 1})));
+        assert_eq!((decision, tags(&stored)), (Decision::Gap, json!({"a": 1})));
+        assert!(stored.flags.contains(&Flag::Suspect), "what came before it is still missing");
+        let (decision, stored) = after(&unknown, &created(31, 2, json!({"a": 1})));
+        assert_eq!(
+            (decision, stored.in_doubt()),
+            (Decision::Applied, false),
+            "it was about an incarnation before"
+        );
+        assert_eq!(after(&unknown, &deleted(30)).1.state, State::Deleted);
+        let (_, settled) = after(&unknown, &snapshot(40, 9, json!({"a": 1})));
+        assert!(!settled.in_doubt());
+        let (_, gone) = after(&unknown, &gone(40));
+        assert!(!gone.in_doubt() && gone.state == State::Deleted);
+    }
+}
+
 #[test]
 fn a_section_that_skips_a_version_is_a_gap_although_the_twin_does_not() {
     // What a failover leaves behind that forgot a change which we have: the next version follows, its section does not.

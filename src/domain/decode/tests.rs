@@ -344,3 +344,50 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_operation_on_a_module_that_does_not_name_it_never_acts_on_its_device() {
+    for operation in ["createModuleIdentity", "deleteModuleIdentity"] {
+        let mut message = message(operation, "{}");
+        message.annotations.insert("iothub-message-source".into(), text("deviceLifecycleEvents"));
+        refused(&message, Undeliverable::NoModule);
+        assert_eq!(concerns(&message), None);
+        message.application_properties.insert("moduleId".into(), text("m"));
+        let (key, _) = concerns(&message).expect("it is named");
+        assert_eq!(key, TwinKey::module("hub", "pump", "m"));
+    }
+    let mut by_source = message("deleteDeviceIdentity", "{}");
+    by_source.annotations.insert("iothub-message-source".into(), text("moduleLifecycleEvents"));
+    refused(&by_source, Undeliverable::NoModule);
+}
+
+#[test]
+fn ids_are_as_long_as_iot_hub_gives_them_and_no_longer() {
+    for (length, fits) in [(128, true), (129, false), (5_000, false)] {
+        for name in ["deviceId", "moduleId"] {
+            let mut message = message("updateTwin", r#"{"version": 3}"#);
+            message.application_properties.insert(name.into(), text(&"\u{e9}".repeat(length)));
+            match fits {
+                true => drop(event_of(&message)),
+                false => refused(&message, Undeliverable::IdTooLong),
+            }
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_applied_still_tells_whom_it_is_about() {
+    let at = Ticks::parse("2031-05-04T10:00:00.1234567Z");
+    let pump = TwinKey::device("hub", "pump");
+    for body in ["{", "[]", "{}", r#"{"version": 3, "tags": 1}"#, &nested(MAX_DEPTH + 1, "[", "]")] {
+        let message = message("updateTwin", body);
+        assert!(matches!(decode(&message, LIMIT), Decoded::Undeliverable(_)), "{body}");
+        assert_eq!(concerns(&message), Some((pump.clone(), at)));
+    }
+    let mut large = message("updateTwin", vec![b' '; LIMIT + 1]);
+    refused(&large, Undeliverable::TooLarge);
+    large.application_properties.remove("operationTimestamp");
+    assert_eq!(concerns(&large), Some((pump, None)));
+    large.application_properties.remove("hubName");
+    assert_eq!(concerns(&large), None);
+}

@@ -4,12 +4,11 @@ use std::collections::VecDeque;
 
 use async_trait::async_trait;
 use futures::FutureExt;
-use tokio::sync::watch;
 
 use super::*;
 use crate::{
     domain::progress::Extent,
-    runtime::{lag::Lag, start::OnInvalid},
+    runtime::{lag::Lag, reconcile::requests::AuditRequests, start::OnInvalid},
 };
 
 type Script = VecDeque<Result<Vec<i64>, SourceError>>;
@@ -95,10 +94,10 @@ async fn run(links: Vec<Script>, letters: usize) -> Ran {
 async fn run_with(on_invalid: OnInvalid, links: Vec<Script>, letters: usize) -> Ran {
     let source = Arc::new(Scripted { links: Mutex::new(links.into()), ..Scripted::default() });
     let metrics = Metrics::new().expect("buckets");
-    let (audit_wanted, mut audit_asked) = watch::channel(());
+    let (audits, mut audit_asked) = AuditRequests::channel();
     let asked = Box::pin(async move { audit_asked.changed().await });
     let (intake, mut batches) = mpsc::channel(1);
-    let policy = Policy { on_invalid, audit_wanted: Some(audit_wanted) };
+    let policy = Policy { on_invalid, audits };
     let partition = Partition { policy, ..partition(source.clone(), &metrics, intake) };
     let stop = CancellationToken::new();
     let mut task = tokio::spawn(partition.run(stop.clone()));
@@ -131,7 +130,7 @@ fn partition(source: Arc<Scripted>, metrics: &Metrics, intake: mpsc::Sender<Vec<
         progress: Progress::new(id, Some(checkpoint.clone()), metrics),
         start: Start::At(checkpoint),
         first: SequenceNumber(0),
-        policy: Policy { on_invalid: OnInvalid::Stop, audit_wanted: None },
+        policy: Policy { on_invalid: OnInvalid::Stop, audits: AuditRequests::nobodys() },
         max_body_bytes: 1000,
         limits: InFlight::new(100, 1 << 20),
         intake,
@@ -228,7 +227,7 @@ async fn a_hub_that_is_recreated_while_nothing_arrives_is_noticed() {
     });
     let metrics = Metrics::new().expect("buckets");
     let (intake, mut batches) = mpsc::channel(1);
-    let policy = Policy { on_invalid: OnInvalid::Earliest, audit_wanted: None };
+    let policy = Policy { on_invalid: OnInvalid::Earliest, audits: AuditRequests::nobodys() };
     let partition = Partition { policy, ..partition(source.clone(), &metrics, intake) };
     let progress = Arc::clone(&partition.progress);
     let stop = CancellationToken::new();

@@ -14,6 +14,7 @@ use super::{
     audit::{self, Report},
     backfill,
     judge::Judge,
+    requests::last_request,
 };
 use crate::{
     domain::{retry::Backoff, ticks::Ticks},
@@ -24,6 +25,11 @@ use crate::{
 
 /// First and longest wait after a backfill or audit that failed.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(600));
+
+/// How often it is looked whether another replica has asked for an audit.
+const LOOK: Duration = Duration::from_secs(30);
+/// From the beginning of an audit that was asked for to that of the next one: what asks for audits may go on asking.
+const REST: Duration = Duration::from_secs(600);
 
 /// What is done when.
 #[derive(Debug, Clone)]
@@ -82,6 +88,7 @@ impl Schedule {
         let mut audit_wanted = false;
         // Also where no note can be kept: neither must follow the other at once.
         let (mut backfilled, mut last_audit) = (false, None);
+        let mut rests_until = Instant::now();
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         while !stop.is_cancelled() {
             if !self.begin_to_lead(&stop).await {
@@ -105,8 +112,12 @@ impl Schedule {
                 }
                 continue;
             }
-            if !audit_wanted && !self.wait_for_audit(started, last_audit, &stop).await {
-                continue;
+            if !audit_wanted {
+                match self.wait_for_audit(started, last_audit, rests_until, &stop).await {
+                    None => continue,
+                    Some(Why::Due) => {}
+                    Some(Why::Asked) => rests_until = Instant::now() + REST,
+                }
             }
             audit_wanted = true; // until it is done, whoever stops it
             let begins = self.judge.now();
@@ -187,45 +198,84 @@ impl Schedule {
         Ok(())
     }
 
-    /// Waits until an audit is due; `false`: this replica is no longer the one, or is stopped.
+    /// Waits until an audit is due or asked for; `None`: this replica is no longer the one, or is stopped.
     async fn wait_for_audit(
         &mut self,
         started: Ticks,
         last: Option<Ticks>,
+        rests_until: Instant,
         stop: &CancellationToken,
-    ) -> bool {
-        let due = self.audit_due(started, last).await;
+    ) -> Option<Why> {
+        let last = last.max(self.last_audit().await);
+        let due = self.audit_due(started, last);
         let timer = async {
             match due {
                 Some(due) => tokio::time::sleep_until(due).await,
                 None => std::future::pending().await,
             }
         };
+        let bookmarks = Arc::clone(&self.bookmarks);
+        let asked = async {
+            tokio::time::sleep_until(rests_until).await;
+            tokio::select! {
+                biased;
+                Ok(()) = self.audit_wanted.changed() => {}
+                () = asked_elsewhere(bookmarks.as_ref(), last) => {}
+            }
+        };
         tokio::select! {
             biased;
-            () = stop.cancelled() => false,
-            Ok(()) = self.audit_wanted.changed() => true,
-            _ = self.leads.wait_for(|leads| !*leads) => false,
-            () = timer => true,
+            () = stop.cancelled() => None,
+            () = asked => Some(Why::Asked),
+            _ = self.leads.wait_for(|leads| !*leads) => None,
+            () = timer => Some(Why::Due),
         }
     }
 
-    /// When the next audit is due. Without any before, the streams get some time to catch up first.
-    async fn audit_due(&self, started: Ticks, last: Option<Ticks>) -> Option<Instant> {
-        let interval = self.options.audit_interval?;
-        let kept = match self.bookmarks.load(&report_name(self.registry.hub())).await {
-            Ok(note) => note.and_then(|note| serde_json::from_slice::<LastAudit>(&note).ok()),
+    /// When the last audit began that left a note.
+    async fn last_audit(&self) -> Option<Ticks> {
+        match self.bookmarks.load(&report_name(self.registry.hub())).await {
+            Ok(note) => {
+                let note = note.and_then(|note| serde_json::from_slice::<LastAudit>(&note).ok());
+                note.map(|note| note.started_at)
+            }
             Err(error) => {
                 NoteNotKept { error: &error.to_string() }.emit();
                 None
             }
-        };
-        let (from, wait) = match last.max(kept.map(|kept| kept.started_at)) {
+        }
+    }
+
+    /// When the next audit is due. Without any before, the streams get some time to catch up first.
+    fn audit_due(&self, started: Ticks, last: Option<Ticks>) -> Option<Instant> {
+        let interval = self.options.audit_interval?;
+        let (from, wait) = match last {
             Some(last) => (last, interval),
             None => (started, interval.min(self.options.audit.tolerance)),
         };
         let passed = Duration::try_from_secs_f64(self.judge.now().seconds_since(from)).unwrap_or_default();
         Some(Instant::now() + wait.saturating_sub(passed))
+    }
+}
+
+/// Why an audit begins.
+enum Why {
+    /// Its time has come.
+    Due,
+    /// Somebody asked for it.
+    Asked,
+}
+
+/// Waits until a request is found that is newer than the last audit. Where there was none yet, one that a process before us
+/// has left counts as well.
+async fn asked_elsewhere(bookmarks: &dyn Bookmarks, last: Option<Ticks>) {
+    loop {
+        match last_request(bookmarks).await {
+            Ok(wanted_at) if wanted_at.is_some() && wanted_at > last => return,
+            Ok(_) => {}
+            Err(error) => NoteNotKept { error: &error.to_string() }.emit(),
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
 

@@ -1,9 +1,13 @@
 //! The router against a store in memory with scripted faults: nothing is completed before it is durable, and
 //! nothing is lost.
 
-use std::{collections::BTreeMap, sync::Mutex};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Mutex,
+};
 
 use async_trait::async_trait;
+use futures::FutureExt;
 use serde_json::json;
 
 use super::*;
@@ -51,6 +55,7 @@ struct Bench {
     progress: Arc<Progress>,
     intake: mpsc::Sender<Vec<Intake>>,
     router: tokio::task::JoinHandle<Result<(), Panicked>>,
+    metrics: Metrics,
     next: i64,
 }
 
@@ -76,6 +81,7 @@ impl Bench {
             most_concurrency: 4,
             spending: Spending::new(None),
             doubts: Doubts::nobodys(),
+            audits: AuditRequests::nobodys(),
             linger: Duration::ZERO,
             max_batch: 100,
             cache: document_cache(1 << 20),
@@ -101,6 +107,7 @@ impl Bench {
             letters,
             limits,
             progress: Progress::new(id, None, &metrics),
+            metrics,
             intake,
             router: tokio::spawn(router.run(batches)),
             next: 0,
@@ -268,7 +275,8 @@ async fn what_the_store_refuses_for_good_becomes_one_dead_letter() {
     assert_eq!(*letters.stored.lock().unwrap(), [(1, "rejected_by_store")]);
     let document = store.document(&key).expect("stored");
     assert_eq!((value(&document), durable, used), (5, 3, (0, 0)));
-    assert!(document.flags.contains(&Flag::Gap), "what is missing shows");
+    let doubts = BTreeSet::from([Flag::Gap, Flag::Suspect]);
+    assert_eq!((document.flags, document.refused), (doubts, Some(Ticks::new(2))), "what is missing shows");
 }
 
 #[tokio::test]
@@ -276,7 +284,7 @@ async fn a_dead_letter_that_cannot_be_stored_holds_the_checkpoint() {
     let mut bench = Bench::new(1);
     *bench.letters.failures.lock().unwrap() = usize::MAX;
     let origin = bench.origin().await;
-    let letter = Intake::Letter { reason: "not_json", detail: "x".into(), origin };
+    let letter = Intake::Letter { reason: "not_json", detail: "x".into(), twin: None, origin };
     bench.intake.send(vec![letter]).await.expect("the router runs");
     let key = device("d");
     bench.send(vec![created(&key, 1)]).await;
@@ -286,6 +294,82 @@ async fn a_dead_letter_that_cannot_be_stored_holds_the_checkpoint() {
     let (_, letters, durable, used) = bench.finish().await;
     assert_eq!(*letters.stored.lock().unwrap(), [(0, "not_json")]);
     assert_eq!((durable, used), (1, (0, 0)));
+}
+
+/// Has a letter stored about `twin`.
+async fn letter(bench: &mut Bench, twin: Option<(TwinKey, Option<Ticks>)>) {
+    let origin = bench.origin().await;
+    let letter = Intake::Letter { reason: "not_json", detail: "x".into(), twin, origin };
+    bench.intake.send(vec![letter]).await.expect("the router runs");
+}
+
+#[tokio::test]
+async fn the_twin_of_a_dead_letter_is_in_doubt_before_the_event_counts_as_completed() {
+    let mut bench = Bench::new(1);
+    let (known, unknown) = (device("known"), device("unknown"));
+    bench.send(vec![created(&known, 1)]).await;
+    bench.until("created", |bench| bench.durable() == 0).await;
+    bench.store.broken.lock().unwrap().push(known.clone());
+    letter(&mut bench, Some((known.clone(), Some(Ticks::new(5))))).await;
+    letter(&mut bench, Some((unknown.clone(), None))).await;
+    bench.until("the other one is flagged", |bench| bench.store.document(&unknown).is_some()).await;
+    assert_eq!(bench.letters.stored.lock().unwrap().len(), 2, "both letters are durable");
+    assert_eq!(bench.durable(), 0, "one doubt is not");
+    bench.store.broken.lock().unwrap().clear();
+    let (store, _, durable, used) = bench.finish().await;
+    assert_eq!((durable, used), (2, (0, 0)));
+    let flagged = store.document(&known).expect("stored");
+    assert!(flagged.flags.contains(&Flag::Suspect));
+    assert_eq!((flagged.refused, value(&flagged)), (Some(Ticks::new(5)), 0));
+    let flagged = store.document(&unknown).expect("stored");
+    assert!(flagged.in_doubt() && flagged.refused > Some(Ticks::new(5)), "without any time, until now");
+}
+
+#[tokio::test]
+async fn a_letter_without_a_twin_asks_for_an_audit() {
+    for answered in [true, false] {
+        let (audits, mut asked) = AuditRequests::channel();
+        let audits = if answered { audits } else { AuditRequests::nobodys() };
+        let mut bench = Bench::with(|options| options.audits = audits);
+        letter(&mut bench, None).await;
+        let metrics = bench.metrics.clone();
+        let (_, letters, durable, used) = bench.finish().await;
+        assert_eq!((letters.stored.lock().unwrap().len(), durable, used), (1, 0, (0, 0)));
+        assert_eq!(asked.changed().now_or_never().is_some_and(|asked| asked.is_ok()), answered);
+        assert!(metrics.render().contains("twinsync_dead_letters_without_twin_total 1"));
+    }
+}
+
+#[tokio::test]
+async fn what_the_store_refuses_leaves_the_old_content_in_doubt() {
+    let mut bench = Bench::new(1);
+    let (old, new) = (device("old"), device("new"));
+    bench.send(vec![created(&old, 1)]).await;
+    bench.until("created", |bench| bench.durable() == 0).await;
+    bench.store.script.lock().unwrap().extend([Fault::Reject]);
+    bench.send(vec![updated(&old, 2, 3)]).await;
+    bench.until("in doubt", |bench| bench.durable() == 1).await;
+    bench.store.script.lock().unwrap().extend([Fault::Reject]);
+    bench.send(vec![created(&new, 1)]).await;
+    let (store, letters, durable, used) = bench.finish().await;
+    assert_eq!(*letters.stored.lock().unwrap(), [(1, REJECTED_BY_STORE), (2, REJECTED_BY_STORE)]);
+    assert_eq!((durable, used), (2, (0, 0)));
+    let document = store.document(&old).expect("stored");
+    assert_eq!((value(&document), document.refused), (0, Some(Ticks::new(2))));
+    assert!(document.flags.contains(&Flag::Suspect));
+    let document = store.document(&new).expect("a twin that is known of");
+    assert!(document.in_doubt() && matches!(document.state, State::Partial { .. }));
+}
+
+#[tokio::test]
+async fn a_doubt_that_the_store_refuses_is_told_and_holds_nothing_up() {
+    let mut bench = Bench::new(1);
+    let key = device("d");
+    bench.store.script.lock().unwrap().extend([Fault::Reject, Fault::Reject]);
+    bench.send(vec![created(&key, 1)]).await;
+    bench.until("completed all the same", |bench| bench.durable() == 0).await;
+    assert!(bench.metrics.render().contains("twinsync_doubts_refused_total 1"));
+    bench.finish().await;
 }
 
 #[tokio::test]

@@ -50,6 +50,11 @@ impl Bench {
         Self::over(Options::default(), iothub, more).await
     }
 
+    /// Without a registry.
+    pub(crate) async fn without_registry(more: &str) -> Self {
+        Self { world: World::with(Options::default(), more).await }
+    }
+
     /// The same over another local Azure.
     pub(crate) async fn over(options: Options, iothub: &str, more: &str) -> Self {
         let mut bench = Self { world: World::with(options, "").await };

@@ -1,0 +1,101 @@
+//! Requests for an audit: something was lost or set aside, and nobody can say which twins are behind.
+//!
+//! Whoever notices that may own any partition, while one replica does the audits; and a process may end before an audit has
+//! begun. So a request is a note in the checkpoint store, beside being told to this process's own schedule at once.
+
+use std::{sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    domain::{retry::Backoff, ticks::Ticks},
+    ports::{BookmarkError, Bookmarks, Clock},
+    telemetry::event::NoteNotKept,
+};
+
+/// The name of the note.
+const NAME: &str = "audit-wanted";
+/// First and longest wait after the note could not be written.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// Where audits are asked for. Cheap to clone; asking never waits.
+#[derive(Debug, Clone)]
+pub struct AuditRequests(Option<watch::Sender<()>>);
+
+/// What the note says.
+#[derive(Debug, Serialize, Deserialize)]
+struct Note {
+    wanted_at: Ticks,
+}
+
+impl AuditRequests {
+    /// Requests that nobody can answer: there is no hub to ask.
+    pub const fn nobodys() -> Self {
+        Self(None)
+    }
+
+    /// Requests, and where they arrive.
+    pub fn channel() -> (Self, watch::Receiver<()>) {
+        let (sender, receiver) = watch::channel(());
+        (Self(Some(sender)), receiver)
+    }
+
+    /// Asks for an audit of all hubs; says whether there will be one.
+    pub fn ask(&self) -> bool {
+        self.0.as_ref().is_some_and(|sender| {
+            sender.send_replace(());
+            true
+        })
+    }
+
+    /// Whether requests are answered.
+    pub fn are_answered(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+/// When an audit was last asked for, by any replica.
+///
+/// # Errors
+/// The note could not be read.
+pub async fn last_request(bookmarks: &dyn Bookmarks) -> Result<Option<Ticks>, BookmarkError> {
+    let note = bookmarks.load(NAME).await?;
+    Ok(note.and_then(|note| serde_json::from_slice::<Note>(&note).ok()).map(|note| note.wanted_at))
+}
+
+/// Keeps each request as a note, for whichever replica does the audits, until `stop`.
+pub async fn keep(
+    bookmarks: Arc<dyn Bookmarks>,
+    clock: Arc<dyn Clock>,
+    mut asked: watch::Receiver<()>,
+    stop: CancellationToken,
+) {
+    let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            changed = asked.changed() => if changed.is_err() {
+                return stop.cancelled().await; // nobody can ask any more
+            },
+        }
+        let wanted_at = clock.now();
+        while let Err(error) = save(bookmarks.as_ref(), wanted_at).await {
+            // Where this replica does the audits, its schedule knows; any other one has only the note.
+            NoteNotKept { error: &error }.emit();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(backoff.next(rand::random(), None)) => {}
+            }
+        }
+        backoff.reset();
+    }
+}
+
+async fn save(bookmarks: &dyn Bookmarks, wanted_at: Ticks) -> Result<(), String> {
+    let note = serde_json::to_vec(&Note { wanted_at }).map_err(|error| error.to_string())?;
+    bookmarks.save(NAME, &note).await.map_err(|error| error.to_string())
+}
