@@ -14,6 +14,7 @@ pub mod lane;
 pub mod lease;
 pub mod merge;
 pub mod message;
+pub mod outage;
 pub mod progress;
 pub mod quota;
 pub mod registry;

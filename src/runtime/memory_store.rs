@@ -37,6 +37,8 @@ pub(crate) struct MemoryStore {
     pub(crate) script: Mutex<VecDeque<Fault>>,
     /// Twins whose operations always fail.
     pub(crate) broken: Mutex<Vec<TwinKey>>,
+    /// Whether every operation fails.
+    pub(crate) away: Mutex<bool>,
     pub(crate) writes: Mutex<usize>,
     pub(crate) reads: Mutex<usize>,
     /// Twins whose documents cannot be read, with the ETag of what lies there.
@@ -47,7 +49,7 @@ pub(crate) struct MemoryStore {
 
 impl MemoryStore {
     fn fault(&self, key: &TwinKey) -> Option<Fault> {
-        if self.broken.lock().unwrap().contains(key) {
+        if *self.away.lock().unwrap() || self.broken.lock().unwrap().contains(key) {
             return Some(Fault::Fail);
         }
         self.script.lock().unwrap().pop_front()

@@ -21,6 +21,9 @@ use crate::{
     },
 };
 
+/// Stands for no version of any document.
+const NOBODYS_ETAG: &str = "0";
+
 /// What workers share.
 pub struct Tools {
     /// Where documents live.
@@ -43,6 +46,8 @@ pub struct Work<T> {
     pub backoff: Backoff,
     /// Request units spent since the router last looked.
     pub request_units: f64,
+    /// Whether the store was asked since the router last looked; what is served from memory says nothing about it.
+    pub asked: bool,
 }
 
 /// How a worker came back.
@@ -94,6 +99,34 @@ async fn perform<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<Vec<TwinE
     }
 }
 
+/// Asks whether the store takes writes, with one that it cannot apply: of a document that nobody has, on a condition that
+/// never holds. A read would not do: a store may answer those and take no writes.
+pub async fn probe(tools: Arc<Tools>, document: Document) -> Charged<Result<(), Trouble>> {
+    let key = &document.key;
+    let Charged { outcome, request_units } =
+        tools.store.replace(key, &document, &ETag(NOBODYS_ETAG.to_owned())).await;
+    let message = match &outcome {
+        Write::Written(_) | Write::Conflict => None,
+        Write::Rejected(reason) => Some(reason.as_str()),
+        Write::Unknown(trouble) => Some(trouble.message.as_str()),
+    };
+    WriteFinished {
+        purpose: Purpose::Live,
+        twin: key,
+        kind: WriteKind::Probe,
+        outcome: WriteOutcome::from(&outcome),
+        events: 0,
+        request_units,
+        message,
+    }
+    .emit(&tools.metrics);
+    let outcome = match outcome {
+        Write::Unknown(trouble) => Err(trouble),
+        Write::Written(_) | Write::Conflict | Write::Rejected(_) => Ok(()),
+    };
+    Charged { outcome, request_units }
+}
+
 /// Brings the events into the document.
 async fn bring_in<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<(), Trouble> {
     loop {
@@ -116,6 +149,7 @@ async fn bring_in<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<(), Trou
         };
         let Charged { outcome, request_units } = charged;
         work.request_units += request_units;
+        work.asked = true;
         let message = match &outcome {
             Write::Written(_) | Write::Conflict => None,
             Write::Rejected(reason) => Some(reason.as_str()),
@@ -156,6 +190,7 @@ async fn sweep<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<Vec<TwinEve
     };
     let Charged { outcome, request_units } = tools.store.modules(&work.key).await;
     work.request_units += request_units;
+    work.asked = true;
     let modules = outcome.as_ref().map(Vec::len);
     ModulesQueried { purpose: Purpose::Live, twin: &work.key, modules, request_units }.emit(&tools.metrics);
     let modules = outcome?;
@@ -178,6 +213,7 @@ async fn read<T: Send>(
 async fn read_raw<T: Send>(tools: &Tools, work: &mut Work<T>, key: &TwinKey) -> Read {
     let Charged { outcome, request_units } = tools.store.read(key).await;
     work.request_units += request_units;
+    work.asked = true;
     let message = match &outcome {
         Read::Present(..) | Read::Absent => None,
         Read::Damaged(_, reason) => Some(reason.as_str()),

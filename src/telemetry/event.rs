@@ -469,6 +469,42 @@ impl StoreChanged<'_> {
     }
 }
 
+/// The store gives no answer about one twin, while it answers others.
+#[derive(Debug, Clone, Copy)]
+pub enum TwinTroubled<'a> {
+    /// It has been so for a while.
+    Alone {
+        /// The twin.
+        twin: &'a TwinKey,
+        /// For how long.
+        since: Duration,
+        /// What went wrong, in one line.
+        reason: &'a str,
+    },
+    /// It is over.
+    Over {
+        /// The twin.
+        twin: &'a TwinKey,
+        /// How long it was.
+        after: Duration,
+    },
+}
+
+impl TwinTroubled<'_> {
+    /// WARN and INFO.
+    pub fn emit(&self) {
+        match self {
+            Self::Alone { twin, since, reason } => tracing::warn!(
+                %twin, seconds = since.as_secs(), reason,
+                "the document store answers others, but not about this twin: its events wait, and are tried again"
+            ),
+            Self::Over { twin, after } => tracing::info!(
+                %twin, seconds = after.as_secs(), "the document store answers about this twin again"
+            ),
+        }
+    }
+}
+
 /// The registry of a hub was asked.
 #[derive(Debug, Clone, Copy)]
 pub struct RegistryAsked<'a> {

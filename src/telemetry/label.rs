@@ -60,6 +60,8 @@ labels! {
         Create => "create",
         /// It must have been unchanged.
         Replace => "replace",
+        /// Not at all: the answer shows whether the store takes writes.
+        Probe => "probe",
     }
 }
 

@@ -55,6 +55,7 @@ struct Inner {
     in_flight_events: Gauge,
     in_flight_bytes: Gauge,
     store_concurrency_limit: Gauge,
+    twins_in_trouble: Gauge,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -130,6 +131,7 @@ impl Metrics {
             in_flight_events: gauge(name::IN_FLIGHT_EVENTS),
             in_flight_bytes: gauge(name::IN_FLIGHT_BYTES),
             store_concurrency_limit: gauge(name::STORE_CONCURRENCY_LIMIT),
+            twins_in_trouble: gauge(name::TWINS_IN_TROUBLE),
             recorder,
         })))
     }
@@ -312,6 +314,11 @@ impl Metrics {
     /// Sets how many requests to the store may be in flight.
     pub fn set_store_concurrency_limit(&self, requests: usize) {
         self.0.store_concurrency_limit.set(requests as f64);
+    }
+
+    /// Sets about how many twins the store gave no answer when it was last asked.
+    pub fn set_twins_in_trouble(&self, twins: usize) {
+        self.0.twins_in_trouble.set(twins as f64);
     }
 
     /// All metrics in Prometheus' text format.

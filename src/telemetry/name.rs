@@ -40,6 +40,8 @@ pub const CHECKPOINT_AGE: &str = "twinsync_checkpoint_age_seconds";
 pub const PARTITION_REBUILDS: &str = "twinsync_partition_rebuilds_total";
 /// Requests to the store that may be in flight at present.
 pub const STORE_CONCURRENCY_LIMIT: &str = "twinsync_store_concurrency_limit";
+/// Twins about whose documents the store gave no answer when it was last asked.
+pub const TWINS_IN_TROUBLE: &str = "twinsync_twins_in_trouble";
 /// Queries for the modules of a device. Label: `outcome`, as of reads.
 pub const MODULE_QUERIES: &str = "twinsync_module_queries_total";
 /// Events received again on a new connection, and passed over. Label: `stream`.
@@ -82,7 +84,7 @@ pub(super) enum Kind {
 }
 
 /// Every metric with its kind and the help text that Prometheus shows. [`REQUEST_UNITS`] is rendered apart.
-pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 34] = [
+pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 35] = [
     (EVENTS, Kind::Counter, "Events by what was decided about them"),
     (EVENTS_IGNORED, Kind::Counter, "Events that do not concern the replica, by reason"),
     (DEAD_LETTERS, Kind::Counter, "Events that can never be applied, by reason"),
@@ -105,6 +107,11 @@ pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 34] = [
     (CHECKPOINT_AGE, Kind::Gauge, "Seconds since the last checkpoint was written"),
     (PARTITION_REBUILDS, Kind::Counter, "Connections to a partition given up and built anew, by reason"),
     (STORE_CONCURRENCY_LIMIT, Kind::Gauge, "Requests to Cosmos DB that may be in flight at present"),
+    (
+        TWINS_IN_TROUBLE,
+        Kind::Gauge,
+        "Twins about whose documents Cosmos DB gave no answer when it was last asked",
+    ),
     (MODULE_QUERIES, Kind::Counter, "Queries for the modules of a device, by outcome"),
     (EVENTS_REPEATED, Kind::Counter, "Events received again on a new connection and passed over"),
     (EVENTS_LOST, Kind::Counter, "Events that can never be received: an alarm"),

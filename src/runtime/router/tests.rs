@@ -13,12 +13,17 @@ use serde_json::json;
 use super::*;
 use crate::{
     domain::{
+        decide::Decision,
         document::{Document, Flag, State},
         event::{Change, Sections, TwinVersion},
+        health::StoreState,
         id::{DocumentIdScheme, PartitionId, Position, SequenceNumber},
+        message::Message,
+        ticks::Ticks,
     },
-    ports::{DeadLetterError, SystemClock},
+    ports::{DeadLetter, DeadLetterError, SystemClock},
     runtime::memory_store::{Fault, MemoryStore},
+    runtime::partition::Progress,
     runtime::reconcile::judge::document_cache,
 };
 
@@ -56,6 +61,7 @@ struct Bench {
     intake: mpsc::Sender<Vec<Intake>>,
     router: tokio::task::JoinHandle<Result<(), Panicked>>,
     metrics: Metrics,
+    board: Board,
     next: i64,
 }
 
@@ -88,7 +94,7 @@ impl Bench {
             backoff: Backoff::new(Duration::from_millis(1), Duration::from_millis(5)),
         };
         adjust(&mut options);
-        let metrics = Metrics::new().expect("buckets");
+        let (metrics, board) = (Metrics::new().expect("buckets"), Board::new());
         let store_port: Arc<dyn TwinStore> = store.clone();
         let letters_port: Arc<dyn DeadLetters> = letters.clone();
         let router = Router::new(
@@ -97,7 +103,7 @@ impl Bench {
             letters_port,
             Arc::new(SystemClock),
             Arc::clone(&limits),
-            Board::new(),
+            board.clone(),
             metrics.clone(),
         );
         let (intake, batches) = mpsc::channel(1);
@@ -108,6 +114,7 @@ impl Bench {
             limits,
             progress: Progress::new(id, None, &metrics),
             metrics,
+            board,
             intake,
             router: tokio::spawn(router.run(batches)),
             next: 0,
@@ -473,4 +480,56 @@ async fn a_spending_cap_slows_down_and_loses_nothing() {
     let (store, _, durable, _) = bench.finish().await;
     assert_eq!((store.documents.lock().unwrap().len(), durable), (150, 149));
     assert!(started.elapsed() >= Duration::from_millis(350), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn one_twin_in_trouble_slows_nobody_down_and_is_no_outage() {
+    let mut bench = Bench::with(|options| options.most_concurrency = 8);
+    let (bad, good) = (device("bad"), device("good"));
+    bench.store.broken.lock().unwrap().push(bad.clone());
+    bench.send(vec![created(&bad, 1), created(&good, 1)]).await;
+    bench.until("good is written", |bench| bench.store.document(&good).is_some()).await;
+    let probes = |bench: &Bench| bench.metrics.render().contains("kind=\"probe\",outcome=\"conflict\"} 2");
+    // Nobody else asks anything: whether the store answers is found out by asking about nobody.
+    bench.until("probed", probes).await;
+    assert_eq!(bench.board.facts().store, StoreState::Reachable);
+    let text = bench.metrics.render();
+    assert!(text.contains("twinsync_store_concurrency_limit 8"), "{text}");
+    assert!(text.contains("twinsync_twins_in_trouble 1"), "it shows: {text}");
+    bench.store.broken.lock().unwrap().clear();
+    bench
+        .until("out of trouble", |bench| bench.metrics.render().contains("twinsync_twins_in_trouble 0"))
+        .await;
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn an_outage_is_found_whether_one_twin_meets_it_or_many() {
+    for twins in [1, 5] {
+        let mut bench = Bench::with(|options| options.most_concurrency = 8);
+        *bench.store.away.lock().unwrap() = true;
+        bench.send((0..twins).map(|n| created(&device(&n.to_string()), 1)).collect()).await;
+        let unreachable = |bench: &Bench| matches!(bench.board.facts().store, StoreState::Unreachable { .. });
+        bench.until("unreachable", unreachable).await;
+        let less = |bench: &Bench| !bench.metrics.render().contains("twinsync_store_concurrency_limit 8");
+        bench.until("less is asked of it", less).await;
+        *bench.store.away.lock().unwrap() = false;
+        bench.until("reachable", |bench| bench.board.facts().store == StoreState::Reachable).await;
+        let (_, _, durable, used) = bench.finish().await;
+        assert_eq!((durable, used), (twins - 1, (0, 0)));
+    }
+}
+
+#[tokio::test]
+async fn what_is_served_from_memory_says_nothing_about_the_store() {
+    let mut bench = Bench::new(4);
+    let key = device("d");
+    bench.send(vec![created(&key, 1)]).await;
+    bench.until("created", |bench| bench.durable() == 0).await;
+    let reason = "as it was told".to_owned();
+    bench.board.set_store(StoreState::Unreachable { reason });
+    bench.send(vec![created(&key, 1)]).await;
+    bench.until("a duplicate", |bench| bench.durable() == 1).await;
+    assert!(matches!(bench.board.facts().store, StoreState::Unreachable { .. }));
+    bench.finish().await;
 }

@@ -1,0 +1,223 @@
+//! Is it the store that does not answer, or is it one document?
+//!
+//! One twin's trouble must not slow the others down, and must not be taken for an outage; an outage must not be mistaken
+//! for the trouble of whoever met it. What tells them apart is whether the store answers anybody else:
+//!
+//! | what happened | what it means |
+//! |---|---|
+//! | a twin fails, the store has answered others since it began to | its own trouble |
+//! | [`SEVERAL`] twins begin to fail, and no answer to anybody in between | an outage |
+//! | fewer fail, and nobody else asks anything | a probe decides: a read of something else |
+//! | during an outage, whoever fails | the outage |
+//! | any answer | the outage is over |
+//!
+//! Throttling is none of this: it is an answer, and means that all have to slow down.
+
+use std::{collections::HashMap, hash::Hash, time::Duration};
+
+/// So many twins that begin to fail without an answer to anybody in between are an outage.
+pub const SEVERAL: usize = 3;
+/// For so long the store may be silent, while a twin is in trouble, before it is probed; and the time between two probes.
+pub const PROBE_AFTER: Duration = Duration::from_secs(2);
+/// More twins in trouble than this are no longer the trouble of single twins: a part of the store may be out.
+pub const FEW: usize = 10;
+/// For so long a twin may be in trouble on its own before that is told.
+const TOLD_AFTER: Duration = Duration::from_secs(30);
+
+/// Whose trouble a failure is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The store's: everybody is affected.
+    Store,
+    /// That of one twin, as far as is known.
+    Twin,
+}
+
+/// What is known of the store, and of the twins it gives no answer about.
+#[derive(Debug)]
+pub struct Outage<K> {
+    troubled: HashMap<K, Troubled>,
+    /// Twins that began to fail since the store last answered anybody.
+    unanswered: usize,
+    answered: Option<Duration>,
+    probed: Option<Duration>,
+    state: State,
+}
+
+#[derive(Debug)]
+struct Troubled {
+    since: Duration,
+    told: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Unknown,
+    Up { since: Duration },
+    Down,
+}
+
+impl<K> Default for Outage<K> {
+    fn default() -> Self {
+        Self { troubled: HashMap::new(), unanswered: 0, answered: None, probed: None, state: State::Unknown }
+    }
+}
+
+impl<K: Hash + Eq + Clone> Outage<K> {
+    /// The store has answered somebody at `now`, which is the time since any fixed start.
+    pub fn answered(&mut self, now: Duration) {
+        self.unanswered = 0;
+        self.answered = Some(now);
+        if !matches!(self.state, State::Up { .. }) {
+            self.state = State::Up { since: now };
+        }
+    }
+
+    /// The operation of a twin went through. Says how long it was in trouble, where that had been told.
+    pub fn succeeded(&mut self, key: &K, now: Duration) -> Option<Duration> {
+        self.answered(now);
+        let troubled = self.troubled.remove(key)?;
+        troubled.told.then(|| now.saturating_sub(troubled.since))
+    }
+
+    /// There was no answer about a twin.
+    pub fn failed(&mut self, key: &K, now: Duration) -> Cause {
+        if !self.troubled.contains_key(key) {
+            self.troubled.insert(key.clone(), Troubled { since: now, told: false });
+            self.unanswered += 1;
+        }
+        if self.unanswered >= SEVERAL {
+            self.state = State::Down;
+        }
+        match self.state {
+            State::Down => Cause::Store,
+            State::Unknown | State::Up { .. } => Cause::Twin,
+        }
+    }
+
+    /// The twin whose hub is to be used for a probe at `now`, where one is needed; it counts as sent.
+    pub fn probe(&mut self, now: Duration) -> Option<&K> {
+        let long_ago =
+            |then: Option<Duration>| then.is_none_or(|then| now.saturating_sub(then) >= PROBE_AFTER);
+        if !long_ago(self.answered) || !long_ago(self.probed) {
+            return None;
+        }
+        let key = self.troubled.keys().next()?;
+        self.probed = Some(now);
+        Some(key)
+    }
+
+    /// A probe got no answer.
+    pub fn probe_failed(&mut self) {
+        self.state = State::Down;
+    }
+
+    /// For how long the store has answered others and not about this twin. Zero where that cannot be told: in an outage,
+    /// without an answer of late, or where too many twins are in trouble for it to be theirs.
+    pub fn alone_for(&self, key: &K, now: Duration) -> Duration {
+        let (State::Up { since: up }, Some(troubled)) = (self.state, self.troubled.get(key)) else {
+            return Duration::ZERO;
+        };
+        let since = up.max(troubled.since);
+        let of_late = self.answered.is_some_and(|at| at > since && now.saturating_sub(at) < 10 * PROBE_AFTER);
+        if !of_late || self.troubled.len() > FEW {
+            return Duration::ZERO;
+        }
+        now.saturating_sub(since)
+    }
+
+    /// For how long a twin has been in trouble on its own, where that is worth telling and has not been told.
+    pub fn worth_telling(&mut self, key: &K, now: Duration) -> Option<Duration> {
+        let alone = self.alone_for(key, now);
+        let troubled = self.troubled.get_mut(key)?;
+        let tell = alone >= TOLD_AFTER && !troubled.told;
+        troubled.told |= tell;
+        tell.then_some(alone)
+    }
+
+    /// Twins about which the store gave no answer when it was last asked.
+    pub fn in_trouble(&self) -> usize {
+        self.troubled.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn several_twins_that_fail_without_an_answer_in_between_are_an_outage() {
+        // Each letter is a twin that fails; a dot is an answer to somebody else. The cause of the last failure.
+        for (story, cause) in [
+            ("a", Cause::Twin),
+            ("aaaaaaaa", Cause::Twin),
+            ("ab", Cause::Twin),
+            ("abab", Cause::Twin),
+            ("abc", Cause::Store),
+            ("a.b.c.d.e", Cause::Twin),
+            ("ab.cd.ab", Cause::Twin),
+            ("ab.abcde", Cause::Store),
+            ("abca", Cause::Store),
+            ("abc.a", Cause::Twin),
+            ("abc.abc", Cause::Twin), // a probe decides
+        ] {
+            let mut outage = Outage::default();
+            let mut last = None;
+            for (second, event) in story.chars().enumerate() {
+                match event {
+                    '.' => outage.answered(s(second as u64)),
+                    twin => last = Some(outage.failed(&twin, s(second as u64))),
+                }
+            }
+            assert_eq!(last, Some(cause), "{story}");
+        }
+    }
+
+    #[test]
+    fn a_probe_decides_where_nobody_else_asks() {
+        let mut outage = Outage::default();
+        assert_eq!(outage.probe(s(1)), None, "nobody is in trouble");
+        outage.answered(s(1));
+        assert_eq!(outage.failed(&'a', s(2)), Cause::Twin);
+        assert_eq!(outage.probe(s(2)), None, "there was an answer a moment ago");
+        assert_eq!(outage.probe(s(3)), Some(&'a'));
+        assert_eq!(outage.probe(s(4)), None, "one is under way");
+        outage.probe_failed();
+        assert_eq!(outage.failed(&'a', s(5)), Cause::Store);
+        assert_eq!(outage.probe(s(5)), Some(&'a'), "again and again, until it answers");
+        outage.answered(s(6));
+        assert_eq!(outage.failed(&'a', s(6)), Cause::Twin);
+        assert_eq!(outage.in_trouble(), 1);
+        outage.succeeded(&'a', s(7));
+        assert_eq!((outage.in_trouble(), outage.probe(s(60))), (0, None));
+    }
+
+    #[test]
+    fn a_twin_is_alone_only_while_the_store_answers_others() {
+        let mut outage = Outage::default();
+        outage.answered(s(0));
+        outage.failed(&'a', s(10));
+        assert_eq!(outage.alone_for(&'a', s(20)), s(0), "nobody else was answered since");
+        outage.answered(s(40));
+        assert_eq!(outage.alone_for(&'a', s(41)), s(31));
+        assert_eq!(outage.alone_for(&'a', s(100)), s(0), "not of late");
+        assert_eq!(outage.alone_for(&'b', s(41)), s(0), "not in trouble");
+        assert_eq!(outage.worth_telling(&'a', s(41)), Some(s(31)));
+        assert_eq!(outage.worth_telling(&'a', s(42)), None, "told once");
+        outage.probe_failed();
+        outage.answered(s(50));
+        outage.answered(s(51));
+        assert_eq!(outage.alone_for(&'a', s(55)), s(5), "an outage starts the time anew");
+        for other in 0..FEW {
+            outage.failed(&char::from(b'A' + other as u8), s(55));
+            outage.answered(s(55));
+        }
+        assert_eq!(outage.alone_for(&'a', s(56)), s(0), "too many are in trouble");
+        assert_eq!(outage.succeeded(&'a', s(57)), Some(s(47)), "how long it was, where that was told");
+        assert_eq!(outage.succeeded(&'A', s(57)), None);
+    }
+}

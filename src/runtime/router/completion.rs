@@ -1,0 +1,125 @@
+//! From a finished write to completed events: what follows from them has to be durable first.
+
+use std::time::Duration;
+
+use super::{
+    Router,
+    intake::{Group, GroupId, Item, Origin, Outcome, Watcher},
+    letters::REJECTED_BY_STORE,
+};
+use crate::{
+    domain::{decide::Decision, event::TwinEvent, ticks::Ticks, upsert::Fate},
+    runtime::worker::Work,
+    telemetry::{Latency, event::EventDecided},
+};
+
+impl Router {
+    pub(super) fn finished(&mut self, work: Work<Item>, follow: Vec<TwinEvent>, now: Duration) {
+        let Work { key, upsert, items, .. } = work;
+        let (fates, stored) = upsert.finish();
+        // Behind the items' own: the deletion that a worker added to a module of a deleted device.
+        for fate in fates.iter().skip(items.len()) {
+            if let Fate::Rejected(reason) = fate {
+                self.doubt_refused(&key, reason);
+            }
+        }
+        match stored {
+            Some(stored) => {
+                if stored.0.in_doubt() {
+                    self.options.doubts.raise(&key);
+                }
+                self.cache.insert(key.clone(), stored);
+            }
+            None => self.cache.invalidate(&key),
+        }
+        self.lanes.done(&key, items.len(), now);
+        let present = self.tools.clock.now();
+        let mut decided = Vec::with_capacity(items.len());
+        for (item, fate) in items.into_iter().zip(fates) {
+            match (item, fate) {
+                (Item::FromStream(origin, at), Fate::Rejected(reason)) => {
+                    let twin = Some((key.clone(), Some(at)));
+                    self.dead_letter(REJECTED_BY_STORE, reason, twin, origin);
+                }
+                (item @ Item::OfLetter(_), Fate::Decided(_)) => decided.push(item),
+                (item @ Item::OfLetter(_), Fate::Rejected(reason)) => {
+                    self.doubt_refused(&key, &reason);
+                    decided.push(item);
+                }
+                (Item::FromStream(mut origin, at), Fate::Decided(decision)) => {
+                    origin.note(|| Outcome::Decided(decision));
+                    EventDecided {
+                        partition: origin.progress.id(),
+                        sequence_number: origin.message.position.sequence_number,
+                        twin: &key,
+                        decision: decision.into(),
+                    }
+                    .emit(&origin.progress.stream_metrics);
+                    // An old event replayed says nothing about freshness.
+                    if !matches!(decision, Decision::Duplicate | Decision::Stale) {
+                        self.tools.metrics.event_durable(latency(&origin, at, present));
+                    }
+                    decided.push(Item::FromStream(origin, at));
+                }
+                (item @ Item::Follow(_), Fate::Decided(_)) => decided.push(item),
+                (item @ Item::Follow(_), Fate::Rejected(reason)) => {
+                    // It is no message of anybody's, so there is nothing to dead-letter.
+                    self.doubt_refused(&key, &reason);
+                    decided.push(item);
+                }
+            }
+        }
+        if follow.is_empty() {
+            self.complete_all(decided);
+            return;
+        }
+        let group = GroupId(self.next_group);
+        self.next_group += 1;
+        self.groups.insert(group, Group { open: follow.len(), items: decided });
+        for event in follow {
+            let key = event.key.clone();
+            self.lanes.push(&key, (event, Item::Follow(group)), now);
+        }
+    }
+
+    pub(super) fn complete_all(&mut self, items: Vec<Item>) {
+        // A loop instead of recursion: a group may complete the last member of another.
+        let mut left = items;
+        while let Some(item) = left.pop() {
+            match item {
+                Item::FromStream(origin, _) | Item::OfLetter(origin) => self.complete(*origin),
+                Item::Follow(id) => {
+                    let Some(group) = self.groups.get_mut(&id) else {
+                        continue;
+                    };
+                    group.open -= 1;
+                    if group.open == 0
+                        && let Some(group) = self.groups.remove(&id)
+                    {
+                        left.extend(group.items);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn complete(&self, origin: Origin) {
+        origin.progress.complete(origin.ticket);
+        drop(origin.hold);
+        if let Some(Watcher { outcome: Some(outcome), tell }) = origin.watcher.map(|watcher| *watcher) {
+            let _ = tell.send(outcome); // whoever asked may have gone
+        }
+    }
+}
+
+/// How long an event took from the hub's operation at `at` until now.
+fn latency(origin: &Origin, at: Ticks, present: Ticks) -> Latency {
+    let durable = origin.received.elapsed().as_secs_f64();
+    let enqueued = origin.message.enqueued;
+    Latency {
+        freshness: Some(present.seconds_since(at)),
+        hub_to_eventhub: enqueued.map(|enqueued| enqueued.seconds_since(at)),
+        eventhub_to_received: enqueued.map(|enqueued| present.seconds_since(enqueued) - durable),
+        received_to_durable: Some(durable),
+    }
+}

@@ -1,0 +1,108 @@
+//! What comes into the router, and what it knows of each event until that is completed.
+
+use std::{sync::Arc, time::Instant};
+
+use tokio::sync::oneshot;
+
+use crate::{
+    domain::{
+        decide::Decision, event::TwinEvent, id::TwinKey, message::Message, progress::Ticket, ticks::Ticks,
+    },
+    runtime::{in_flight::Hold, partition::Progress},
+};
+
+/// What partitions hand over.
+pub enum Intake {
+    /// An event for its twin's lane.
+    Event(TwinEvent, Origin),
+    /// A message that can never be applied.
+    Letter {
+        /// Stable reason code.
+        reason: &'static str,
+        /// One sentence for people.
+        detail: String,
+        /// The twin that it is about and the time of its operation, as far as they can be told: what is in doubt from
+        /// here on.
+        twin: Option<(TwinKey, Option<Ticks>)>,
+        /// The message.
+        origin: Origin,
+    },
+}
+
+/// Where an event came from, and what its completion releases.
+pub struct Origin {
+    /// Its partition.
+    pub progress: Arc<Progress>,
+    /// Its place in the partition's progress.
+    pub ticket: Ticket,
+    /// The message, for the case that it becomes a dead letter.
+    pub message: Message,
+    /// What it holds of the in-flight limits, for as long as this lives.
+    pub hold: Hold,
+    /// When it was received.
+    pub received: Instant,
+    /// Who waits to hear what became of it; streams do not ask.
+    pub watcher: Option<Box<Watcher>>,
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Decided, and everything that follows from it is durable.
+    Decided(Decision),
+    /// It can never be applied, and is durably kept aside.
+    DeadLettered {
+        /// Stable reason code.
+        reason: &'static str,
+        /// One sentence for people.
+        detail: String,
+    },
+}
+
+/// Tells what became of one event when it is completed, not before.
+#[derive(Debug)]
+pub struct Watcher {
+    pub(super) outcome: Option<Outcome>,
+    pub(super) tell: oneshot::Sender<Outcome>,
+}
+
+impl Watcher {
+    /// A watcher, and where its word arrives; nothing arrives where the router ends before the event is completed.
+    pub fn new() -> (Box<Self>, oneshot::Receiver<Outcome>) {
+        let (tell, told) = oneshot::channel();
+        (Box::new(Self { outcome: None, tell }), told)
+    }
+}
+
+impl Origin {
+    pub(super) fn note(&mut self, outcome: impl FnOnce() -> Outcome) {
+        if let Some(watcher) = &mut self.watcher {
+            watcher.outcome = Some(outcome());
+        }
+    }
+}
+
+/// What travels with an event through its lane.
+pub(super) enum Item {
+    FromStream(Box<Origin>, Ticks),
+    /// The doubt about the twin of a dead letter; the letter's event completes with it.
+    OfLetter(Box<Origin>),
+    /// Follows a device's event; the group completes when all its members have.
+    Follow(GroupId),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct GroupId(pub(super) u64);
+
+/// A dead letter that is durable, and the doubt that follows from it.
+pub(super) struct Lettered {
+    pub(super) origin: Box<Origin>,
+    pub(super) twin: Option<(TwinKey, Option<Ticks>)>,
+    pub(super) reason: &'static str,
+}
+
+/// Events of a device whose modules are still on their way.
+pub(super) struct Group {
+    pub(super) open: usize,
+    pub(super) items: Vec<Item>,
+}

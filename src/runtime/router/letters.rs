@@ -1,0 +1,101 @@
+//! Dead letters: stored however long it takes, and then the doubt that follows from them.
+
+use std::sync::Arc;
+
+use super::{
+    Router,
+    intake::{Item, Lettered, Origin, Outcome},
+};
+use crate::{
+    domain::{
+        event::{Change, TwinEvent},
+        id::TwinKey,
+        ticks::Ticks,
+    },
+    ports::DeadLetter,
+    telemetry::event::{DeadLetterDelayed, DoubtRefused, EventDeadLettered, LetterWithoutTwin},
+};
+
+/// Reason code of an event whose document the store will never take.
+pub const REJECTED_BY_STORE: &str = "rejected_by_store";
+/// Reason code of a message that the AMQP layer could not decode.
+pub const UNDECODABLE_AMQP: &str = "undecodable_amqp";
+
+impl Router {
+    /// A dead letter is durable. What it would have changed is missing from its twin, so that is put in doubt, durably,
+    /// before the event counts as completed.
+    pub(super) fn lettered(&mut self, lettered: Lettered) {
+        let Lettered { origin, twin, reason } = lettered;
+        match twin {
+            Some((key, at)) => {
+                // Without any time, it may have happened until now.
+                let at = at.unwrap_or_else(|| self.tools.clock.now());
+                let event = TwinEvent { key: key.clone(), at, change: Change::Unapplied };
+                let now = self.now();
+                self.lanes.push(&key, (event, Item::OfLetter(origin)), now);
+            }
+            None => {
+                let (partition, sequence_number) =
+                    (origin.progress.id(), origin.message.position.sequence_number);
+                let audit = self.options.audits.ask();
+                LetterWithoutTwin { partition, sequence_number, reason, audit }.emit(&self.tools.metrics);
+                self.complete(*origin);
+            }
+        }
+    }
+
+    /// The store refuses to hold that a twin is in doubt, or that a module ended. The hub is asked, where it may be; in any
+    /// case a person has to look.
+    pub(super) fn doubt_refused(&self, key: &TwinKey, reason: &str) {
+        self.options.doubts.raise(key);
+        DoubtRefused { twin: key, reason }.emit(&self.tools.metrics);
+    }
+
+    /// Stores a dead letter, however long it takes.
+    pub(super) fn dead_letter(
+        &mut self,
+        reason: &'static str,
+        detail: String,
+        twin: Option<(TwinKey, Option<Ticks>)>,
+        mut origin: Box<Origin>,
+    ) {
+        origin.note(|| Outcome::DeadLettered { reason, detail: detail.clone() });
+        let dead_letters = Arc::clone(&self.dead_letters);
+        let mut backoff = self.options.backoff.clone();
+        let metrics = self.tools.metrics.clone();
+        self.letters.spawn(async move {
+            loop {
+                let letter = DeadLetter {
+                    partition: origin.progress.id(),
+                    message: &origin.message,
+                    reason,
+                    detail: detail.clone(),
+                };
+                match dead_letters.store(letter).await {
+                    Ok(()) => break,
+                    Err(error) => {
+                        let retry_in = backoff.next(rand::random(), None);
+                        let error = format!("{error}: {}", error.source);
+                        let sequence_number = origin.message.position.sequence_number;
+                        DeadLetterDelayed {
+                            partition: origin.progress.id(),
+                            sequence_number,
+                            error: &error,
+                            retry_in,
+                        }
+                        .emit();
+                        tokio::time::sleep(retry_in).await;
+                    }
+                }
+            }
+            EventDeadLettered {
+                partition: origin.progress.id(),
+                sequence_number: origin.message.position.sequence_number,
+                reason,
+                detail: &detail,
+            }
+            .emit(&metrics, &origin.progress.stream_metrics);
+            Lettered { origin, twin, reason }
+        });
+    }
+}

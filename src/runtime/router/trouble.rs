@@ -1,0 +1,120 @@
+//! What comes back from workers, and what trouble with one twin means for everybody else.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Router, intake::Item};
+use crate::{
+    domain::{
+        decide::decide,
+        document::Document,
+        event::{Change, TwinEvent},
+        health::StoreState,
+        id::TwinKey,
+        outage::Cause,
+    },
+    ports::{Charged, Trouble, TroubleKind},
+    runtime::worker::{self, Work, Worked},
+    telemetry::event::{StoreChanged, TwinTroubled},
+};
+
+/// The device whose document a probe would write, if it could.
+const NOBODY: &str = "twinsync-probe";
+
+/// What a probe found out.
+pub(super) type Probed = Charged<Result<(), Trouble>>;
+
+impl Router {
+    pub(super) fn worked(&mut self, worked: Worked<Item>) {
+        let now = self.now();
+        match worked {
+            Worked::Finished { mut work, follow } => {
+                self.account(&mut work);
+                self.concurrency.success();
+                if work.asked {
+                    if let Some(after) = self.outage.succeeded(&work.key, now) {
+                        TwinTroubled::Over { twin: &work.key, after }.emit();
+                    }
+                    self.store_is(StoreState::Reachable);
+                }
+                self.finished(*work, follow, now);
+            }
+            Worked::Troubled { mut work, trouble } => {
+                self.account(&mut work);
+                let delay = work.backoff.next(rand::random(), trouble.retry_after);
+                match trouble.kind {
+                    TroubleKind::Throttled => {
+                        self.concurrency.throttled(now);
+                        self.options.spending.streams_are_throttled();
+                    }
+                    TroubleKind::Unavailable => self.unanswered(&work.key, trouble.message, now),
+                }
+                work.asked = false;
+                self.parked.insert(work, delay);
+            }
+        }
+    }
+
+    /// The store gave no answer about a twin.
+    fn unanswered(&mut self, key: &TwinKey, reason: String, now: Duration) {
+        match self.outage.failed(key, now) {
+            Cause::Store => self.store_is_out(reason, now),
+            Cause::Twin => {
+                if let Some(since) = self.outage.worth_telling(key, now) {
+                    TwinTroubled::Alone { twin: key, since, reason: &reason }.emit();
+                }
+            }
+        }
+    }
+
+    /// An unreachable store is answered like a throttling one: with less load.
+    fn store_is_out(&mut self, reason: String, now: Duration) {
+        self.concurrency.throttled(now);
+        self.store_is(StoreState::Unreachable { reason });
+    }
+
+    /// Asks the store about nobody, where it cannot be told otherwise whether a failure is its own.
+    pub(super) fn probe(&mut self) {
+        let now = self.now();
+        let Some(key) = self.outage.probe(now) else {
+            return;
+        };
+        let nobody = TwinKey::device(key.hub.clone(), NOBODY);
+        let present = self.tools.clock.now();
+        let mut document: Option<Document> = None;
+        let deleted = TwinEvent { key: nobody, at: present, change: Change::Deleted };
+        decide(&mut document, &deleted, present, &self.options.rules);
+        if let Some(document) = document {
+            self.probes.spawn(worker::probe(Arc::clone(&self.tools), document));
+        }
+    }
+
+    pub(super) fn probed(&mut self, probed: Probed) {
+        let now = self.now();
+        self.options.spending.spend(probed.request_units);
+        match probed.outcome {
+            Ok(()) => {
+                self.outage.answered(now);
+                self.store_is(StoreState::Reachable);
+            }
+            Err(Trouble { kind: TroubleKind::Throttled, .. }) => self.concurrency.throttled(now),
+            Err(Trouble { kind: TroubleKind::Unavailable, message, .. }) => {
+                self.outage.probe_failed();
+                self.store_is_out(message, now);
+            }
+        }
+    }
+
+    fn store_is(&self, state: StoreState) {
+        if self.board.set_store(state.clone()) {
+            match &state {
+                StoreState::Reachable => StoreChanged::Reachable.emit(),
+                StoreState::Unreachable { reason } => StoreChanged::Unreachable { reason }.emit(),
+                StoreState::Unknown => {}
+            }
+        }
+    }
+
+    fn account(&self, work: &mut Work<Item>) {
+        self.options.spending.spend(std::mem::take(&mut work.request_units));
+    }
+}
