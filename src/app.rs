@@ -120,12 +120,12 @@ pub struct Outside {
 
 impl Outside {
     /// Connects to everything that `settings` name.
-    async fn connect(settings: &Settings, metrics: &Metrics) -> Result<Self, Error> {
+    async fn connect(settings: &Settings, metrics: &Metrics, board: &Board) -> Result<Self, Error> {
         let credential = credential::connect(&settings.credential.identity)?;
         let store = connect_store(settings, Arc::clone(&credential)).await?;
         let checkpoints = checkpoints::open(&settings.checkpoint.store, &credential).await?;
         let dead_letters = dead_letters::open(&settings.dead_letters, &credential).await?.letters;
-        let registries = registry::registries(settings, &credential, metrics)?;
+        let registries = registry::registries(settings, &credential, metrics, board)?;
         let bookmarks = bookmarks::open(&settings.checkpoint.store, &credential)
             .await
             .map_err(checkpoints::Error::from)?;
@@ -277,7 +277,10 @@ fn router_options(
 pub async fn run(settings: &Settings) -> Result<(), Error> {
     let stop = stop_on_signals()?;
     let metrics = Metrics::new().map_err(|error| Error::Metrics(error.to_string()))?;
-    let board = Board::new();
+    let board = Board::with_limit(settings.http.blocked_after);
+    for hub in settings.eventhubs.hubs() {
+        metrics.stream(hub); // at zero from the first scrape on
+    }
     // Health and metrics outlive everything else, so that the way down can be watched.
     let (served, closing) = (CancellationToken::new(), CancellationToken::new());
     let upkeep = tokio::spawn(metrics.clone().run_upkeep(closing.clone()));
@@ -292,7 +295,7 @@ pub async fn run(settings: &Settings) -> Result<(), Error> {
     let outcome = tokio::select! {
         biased;
         () = stop.cancelled() => Ok(()),
-        outside = Box::pin(Outside::connect(settings, &metrics)) => match outside {
+        outside = Box::pin(Outside::connect(settings, &metrics, &board)) => match outside {
             Ok(outside) => Box::pin(consume(settings, outside, stop.clone(), &board, &metrics)).await,
             Err(error) => Err(error),
         },

@@ -12,9 +12,12 @@
 
 mod board;
 pub mod event;
+mod gauges;
 mod label;
 mod metrics;
 pub mod name;
+mod partition;
+pub mod reason;
 
 use std::io::IsTerminal as _;
 
@@ -23,7 +26,8 @@ use tracing_subscriber::{EnvFilter, util::SubscriberInitExt as _};
 pub use self::{
     board::{Board, Heartbeat},
     label::{Decision, Purpose, ReadOutcome, RegistryCall, RegistryOutcome, WriteKind, WriteOutcome},
-    metrics::{Latency, Metrics, PartitionMetrics, StreamMetrics},
+    metrics::{Latency, Metrics, StreamMetrics},
+    partition::{PartitionMetrics, Watched},
 };
 use crate::config::{self, LogFormat};
 

@@ -25,7 +25,7 @@ use crate::{
             schedule::{self, Schedule},
         },
     },
-    telemetry::Metrics,
+    telemetry::{Board, Metrics},
 };
 
 /// How often the container is looked through at start before that fails, and the waits in between.
@@ -37,11 +37,12 @@ pub(super) fn registries(
     settings: &Settings,
     credential: &Arc<dyn TokenCredential>,
     metrics: &Metrics,
+    board: &Board,
 ) -> Result<Vec<Arc<Metered>>, iothub::Error> {
     let hub = &settings.iothub;
     let metered = |registry| {
         let meter = Meter::new(hub.tier, hub.units.get(), hub.share);
-        Arc::new(Metered::new(registry, meter, metrics.clone()))
+        Arc::new(Metered::new(registry, meter, metrics.clone()).shown_on(board))
     };
     Ok(iothub::connect(hub, credential)?.into_iter().map(metered).collect())
 }
@@ -184,7 +185,7 @@ pub struct Reconciler {
 /// No hub is configured, or something cannot be used.
 pub async fn reconciler(settings: &Settings, metrics: &Metrics) -> Result<Reconciler, Error> {
     let credential = credential::connect(&settings.credential.identity)?;
-    let registries = registries(settings, &credential, metrics)?;
+    let registries = registries(settings, &credential, metrics, &Board::new())?;
     let bookmarks =
         bookmarks::open(&settings.checkpoint.store, &credential).await.map_err(checkpoints::Error::from)?;
     let store: Arc<dyn TwinStore> = Arc::new(connect_store(settings, credential).await?);

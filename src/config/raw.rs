@@ -199,6 +199,7 @@ pub struct Audit {
 #[expect(missing_docs, reason = "config/default.toml documents every key, in one place")]
 pub struct Http {
     pub listen: String,
+    pub blocked_after: String,
 }
 
 /// `[telemetry]`

@@ -348,6 +348,8 @@ pub struct Audit {
 pub struct Http {
     /// Address to listen on; `None`: off.
     pub listen: Option<SocketAddr>,
+    /// For how long an event may be incomplete before its partition counts as blocked.
+    pub blocked_after: Duration,
 }
 
 /// Logs.

@@ -60,6 +60,7 @@ pub(super) fn settings(raw: &Raw, layers: &Layers) -> (Option<Settings>, Vec<Pro
     let backfill = check.backfill(&raw.backfill, iothub.as_ref());
     let audit = check.audit(&raw.audit);
     let listen = check.parse("http.listen", &raw.http.listen, listen);
+    let blocked_after = check.parse("http.blocked_after", &raw.http.blocked_after, positive_duration);
     let telemetry = check.telemetry(&raw.telemetry);
     let drain = check.parse("shutdown.drain_timeout", &raw.shutdown.drain_timeout, human::parse_duration);
     let problems = check.problems;
@@ -78,7 +79,7 @@ pub(super) fn settings(raw: &Raw, layers: &Layers) -> (Option<Settings>, Vec<Pro
             repair: repair?,
             backfill: backfill?,
             audit: audit?,
-            http: Http { listen: listen? },
+            http: Http { listen: listen?, blocked_after: blocked_after? },
             telemetry: telemetry?,
             shutdown: Shutdown { drain_timeout: drain? },
             effective: Vec::new(),

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::id::PartitionId;
+use super::id::{PartitionId, SequenceNumber};
 
 /// Where the process is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,45 @@ pub enum StoreState {
     },
 }
 
+/// What the daemon needs beside its partitions and the document store.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Dependency {
+    /// Where events go that can never be applied.
+    DeadLetters,
+    /// Where progress is kept, and leases.
+    Checkpoints,
+    /// The registry of this IoT hub.
+    Registry(String),
+}
+
+impl std::fmt::Display for Dependency {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::DeadLetters => f.write_str("the dead-letter store"),
+            Self::Checkpoints => f.write_str("the checkpoint store"),
+            Self::Registry(hub) => write!(f, "the registry of the IoT hub {hub}"),
+        }
+    }
+}
+
+/// Since when something does not answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outage {
+    /// Why, in one line without secrets.
+    pub reason: String,
+    /// For how long.
+    pub lasts: Duration,
+}
+
+/// The event that a partition's progress waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Incomplete {
+    /// Its number.
+    pub sequence_number: SequenceNumber,
+    /// For how long we have had it.
+    pub age: Duration,
+}
+
 /// How long ago a loop last went round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pulse {
@@ -67,6 +106,12 @@ pub struct Facts {
     pub store: StoreState,
     /// The loops by name.
     pub loops: BTreeMap<String, Pulse>,
+    /// What has been asked of the other dependencies, and whether it is out of order.
+    pub dependencies: BTreeMap<Dependency, Option<Outage>>,
+    /// What each partition's progress waits for, where it waits.
+    pub incomplete: BTreeMap<PartitionId, Incomplete>,
+    /// For how long an event may be incomplete before its partition counts as blocked.
+    pub blocked_after: Duration,
 }
 
 /// An answer: yes without reasons, no with at least one.
@@ -90,6 +135,8 @@ pub struct Report {
     pub live: Verdict,
     /// Do we have work and do it?
     pub ready: Verdict,
+    /// What is out of order without keeping us from that.
+    pub warnings: Vec<String>,
 }
 
 /// Judges the facts.
@@ -97,7 +144,7 @@ pub struct Report {
 /// | phase | live | ready |
 /// |---|---|---|
 /// | starting | every loop within its limit | no |
-/// | running | every loop within its limit | the same, store reachable, ≥ 1 partition, all receiving |
+/// | running | every loop within its limit | the same; stores for documents, dead letters and checkpoints answer; all partitions receive and none is blocked |
 /// | stopping | yes: loops end one by one, the drain has its own deadline | no |
 pub fn assess(facts: &Facts) -> Report {
     let stalled: Vec<String> = match facts.phase {
@@ -118,7 +165,21 @@ pub fn assess(facts: &Facts) -> Report {
         Phase::Stopping => reasons.push("stopping".to_owned()),
         Phase::Running => reasons.extend(obstacles(facts)),
     }
-    Report { live: Verdict { reasons: stalled }, ready: Verdict { reasons } }
+    Report { live: Verdict { reasons: stalled }, ready: Verdict { reasons }, warnings: warnings(facts) }
+}
+
+/// Repair and audits are in the background: the copy follows the streams without them.
+fn warnings(facts: &Facts) -> Vec<String> {
+    let registries =
+        facts.dependencies.iter().filter_map(|(dependency, outage)| match (dependency, outage) {
+            (Dependency::Registry(_), Some(outage)) => Some(no_answer(dependency, outage)),
+            (Dependency::Registry(_) | Dependency::DeadLetters | Dependency::Checkpoints, _) => None,
+        });
+    registries.collect()
+}
+
+fn no_answer(dependency: &Dependency, Outage { reason, lasts }: &Outage) -> String {
+    format!("{dependency} has not answered for {} s: {reason}", lasts.as_secs())
 }
 
 /// What keeps a running process from doing its work.
@@ -129,6 +190,22 @@ fn obstacles(facts: &Facts) -> Vec<String> {
         StoreState::Reachable => {}
         StoreState::Unreachable { reason } => {
             reasons.push(format!("the document store does not answer: {reason}"))
+        }
+    }
+    for (dependency, outage) in &facts.dependencies {
+        match (dependency, outage) {
+            (Dependency::DeadLetters | Dependency::Checkpoints, Some(outage)) => {
+                reasons.push(no_answer(dependency, outage));
+            }
+            (Dependency::Registry(_), _) | (Dependency::DeadLetters | Dependency::Checkpoints, None) => {}
+        }
+    }
+    for (partition, incomplete) in &facts.incomplete {
+        if incomplete.age > facts.blocked_after {
+            let (number, age) = (incomplete.sequence_number, incomplete.age.as_secs());
+            reasons.push(format!(
+                "partition {partition} is blocked: its event {number} has not been completed for {age} s"
+            ));
         }
     }
     // No partition at all is no obstacle: with more replicas than partitions, some stand by.
@@ -159,7 +236,50 @@ mod tests {
             partitions: BTreeMap::from([(partition("0"), PartitionState::Receiving)]),
             store: StoreState::Reachable,
             loops: BTreeMap::from([("lanes".to_owned(), pulse)]),
+            dependencies: BTreeMap::from([(Dependency::DeadLetters, None)]),
+            incomplete: BTreeMap::new(),
+            blocked_after: Duration::from_secs(60),
         }
+    }
+
+    fn outage() -> Option<Outage> {
+        Some(Outage { reason: "503".into(), lasts: Duration::from_secs(7) })
+    }
+
+    #[test]
+    fn a_store_for_letters_or_checkpoints_that_is_away_is_an_obstacle_and_a_registry_is_none() {
+        let mut facts = healthy();
+        facts.dependencies = BTreeMap::from([
+            (Dependency::DeadLetters, outage()),
+            (Dependency::Checkpoints, outage()),
+            (Dependency::Registry("contoso".into()), outage()),
+        ]);
+        let report = assess(&facts);
+        assert_eq!(
+            report.ready.reasons,
+            [
+                "the dead-letter store has not answered for 7 s: 503",
+                "the checkpoint store has not answered for 7 s: 503"
+            ]
+        );
+        assert_eq!(report.warnings, ["the registry of the IoT hub contoso has not answered for 7 s: 503"]);
+        assert!(report.live.is_yes());
+    }
+
+    #[test]
+    fn a_partition_is_blocked_when_its_oldest_event_is_older_than_the_limit() {
+        let mut facts = healthy();
+        let waits =
+            |seconds| Incomplete { sequence_number: SequenceNumber(4711), age: Duration::from_secs(seconds) };
+        facts.incomplete.insert(partition("0"), waits(60));
+        assert!(assess(&facts).ready.is_yes(), "the limit itself is in order");
+        facts.incomplete.insert(partition("0"), waits(61));
+        let report = assess(&facts);
+        assert_eq!(
+            report.ready.reasons,
+            ["partition twins/0 is blocked: its event 4711 has not been completed for 61 s"]
+        );
+        assert!(report.live.is_yes(), "a restart would not help");
     }
 
     #[test]

@@ -33,28 +33,32 @@ pub fn router(state: State) -> Router {
 struct Health {
     status: &'static str,
     reasons: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
-fn health(verdict: Verdict, yes: &'static str, no: &'static str) -> Response {
+fn health(verdict: Verdict, warnings: Vec<String>, yes: &'static str, no: &'static str) -> Response {
     let (code, status) = match verdict.is_yes() {
         true => (StatusCode::OK, yes),
         false => (StatusCode::SERVICE_UNAVAILABLE, no),
     };
-    let body = Health { status, reasons: verdict.reasons };
+    let body = Health { status, reasons: verdict.reasons, warnings };
     // What an intermediary remembers is not health.
     (code, [(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }
 
 async fn livez(extract::State(state): extract::State<State>) -> Response {
-    health(state.board.report().live, "live", "stalled")
+    health(state.board.report().live, Vec::new(), "live", "stalled")
 }
 
 async fn readyz(extract::State(state): extract::State<State>) -> Response {
-    health(state.board.report().ready, "ready", "not ready")
+    let report = state.board.report();
+    health(report.ready, report.warnings, "ready", "not ready")
 }
 
 async fn metrics(extract::State(state): extract::State<State>) -> Response {
-    ([(header::CONTENT_TYPE, PROMETHEUS_TEXT)], state.metrics.render()).into_response()
+    ([(header::CONTENT_TYPE, PROMETHEUS_TEXT)], state.metrics.render() + &state.board.render())
+        .into_response()
 }
 
 #[derive(Serialize)]

@@ -4,13 +4,16 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use azure_messaging_eventhubs::{CheckpointStore, models::Checkpoint};
 use futures::future::join_all;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::partition::Progress;
 use crate::{
-    domain::id::{PartitionId, Position, SequenceNumber},
+    domain::{
+        health::Dependency,
+        id::{PartitionId, Position, SequenceNumber},
+    },
     telemetry::{
-        Metrics,
+        Board, Metrics,
         event::{CheckpointDelayed, CheckpointWritten},
     },
 };
@@ -24,12 +27,8 @@ pub struct Committer {
     namespace: String,
     consumer_group: String,
     metrics: Metrics,
-    committed: BTreeMap<PartitionId, Committed>,
-}
-
-struct Committed {
-    at: Instant,
-    sequence_number: Option<SequenceNumber>,
+    board: Board,
+    committed: BTreeMap<PartitionId, SequenceNumber>,
 }
 
 impl Committer {
@@ -39,6 +38,7 @@ impl Committer {
         namespace: &str,
         consumer_group: &str,
         metrics: Metrics,
+        board: Board,
     ) -> Self {
         Self {
             store,
@@ -46,6 +46,7 @@ impl Committer {
             namespace: namespace.to_lowercase(),
             consumer_group: consumer_group.to_lowercase(),
             metrics,
+            board,
             committed: BTreeMap::new(),
         }
     }
@@ -54,38 +55,42 @@ impl Committer {
     pub async fn commit(&mut self, partitions: &[Arc<Progress>]) -> usize {
         let mut moved = Vec::new();
         for progress in partitions {
-            let fresh = || Committed { at: Instant::now(), sequence_number: None };
-            let known = self.committed.entry(progress.id().clone()).or_insert_with(fresh);
             match progress.durable() {
-                Some(position) if Some(position.sequence_number) != known.sequence_number => {
+                Some(position) if self.committed.get(progress.id()) != Some(&position.sequence_number) => {
+                    progress.metrics.checkpoint_is_behind();
                     moved.push((progress, position));
                 }
-                // Nothing has moved: the checkpoint is as good as new.
-                Some(_) | None => known.at = Instant::now(),
+                Some(_) | None => progress.metrics.checkpoint_is_written(),
             }
         }
         let writes = moved.iter().map(|(progress, position)| self.write(progress.id(), position.clone()));
         let answers = join_all(writes).await;
-        let mut failed = 0;
+        let (mut failed, mut failure) = (0, None);
+        let tried = !moved.is_empty();
         for ((progress, position), answer) in moved.into_iter().zip(answers) {
             let (id, sequence_number) = (progress.id(), position.sequence_number);
             match answer {
                 Ok(()) => {
-                    let committed = Committed { at: Instant::now(), sequence_number: Some(sequence_number) };
-                    self.committed.insert(id.clone(), committed);
-                    CheckpointWritten { partition: id, sequence_number }.emit(&progress.metrics);
+                    self.committed.insert(id.clone(), sequence_number);
+                    progress.metrics.checkpoint_is_written();
+                    CheckpointWritten { partition: id, sequence_number }.emit();
                 }
                 Err(reason) => {
                     failed += 1;
                     let error = reason.lines().next().unwrap_or_default();
                     CheckpointDelayed { partition: id, error }.emit(&self.metrics);
+                    failure.get_or_insert_with(|| error.to_owned());
                 }
             }
         }
-        for progress in partitions {
-            if let Some(known) = self.committed.get(progress.id()) {
-                progress.metrics.set_checkpoint_age(known.at.elapsed());
+        match failure {
+            Some(reason) => {
+                self.board.is_down(Dependency::Checkpoints, &reason);
             }
+            None if tried => {
+                self.board.is_up(Dependency::Checkpoints);
+            }
+            None => {}
         }
         failed
     }

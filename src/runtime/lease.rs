@@ -137,6 +137,8 @@ pub struct Round {
     pub lost: Vec<String>,
     /// Partitions to finish and give up.
     pub surplus: Vec<String>,
+    /// Why the leases could not be looked at, where they could not.
+    pub blind: Option<String>,
 }
 
 impl Leases {
@@ -213,7 +215,7 @@ impl Leases {
             reason,
             "leases cannot be looked at; partitions are kept while theirs last"
         );
-        Round { lost: self.fence(), ..Round::default() }
+        Round { lost: self.fence(), blind: Some(reason.to_owned()), ..Round::default() }
     }
 
     /// Leases of ours that the list shows with another owner.

@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::quota::Meter;
 use crate::{
-    domain::{id::TwinKey, quota::Purpose},
+    domain::{health::Dependency, id::TwinKey, quota::Purpose},
     ports::{Call, Continuation, Got, Page, QueryError, Trouble, TroubleKind, TwinRegistry},
     telemetry::{
-        Metrics, RegistryCall, RegistryOutcome,
+        Board, Metrics, RegistryCall, RegistryOutcome,
         event::{RegistryAsked, RegistryChanged},
     },
 };
@@ -21,6 +21,7 @@ pub struct Metered {
     meter: Meter,
     metrics: Metrics,
     reach: Mutex<Reach>,
+    board: Option<Board>,
 }
 
 /// Whether the hub answers.
@@ -38,7 +39,14 @@ impl std::fmt::Debug for Metered {
 impl Metered {
     /// Asks `registry` no more often than `meter` lets it.
     pub fn new(registry: Arc<dyn TwinRegistry>, meter: Meter, metrics: Metrics) -> Self {
-        Self { registry, meter, metrics, reach: Mutex::default() }
+        metrics.registry(registry.hub());
+        Self { registry, meter, metrics, reach: Mutex::default(), board: None }
+    }
+
+    /// The same, where `board` is told whether the hub answers.
+    #[must_use]
+    pub fn shown_on(self, board: &Board) -> Self {
+        Self { board: Some(board.clone()), ..self }
     }
 
     /// The hub's name, as events carry it.
@@ -124,6 +132,11 @@ impl Metered {
                     let reason = message.unwrap_or_default();
                     RegistryChanged::Unreachable { hub, reason }.emit();
                 }
+                if reach.failures >= FAILURES_UNREACHABLE
+                    && let Some(board) = &self.board
+                {
+                    board.is_down(Dependency::Registry(hub.to_owned()), message.unwrap_or_default());
+                }
             }
             RegistryOutcome::Present
             | RegistryOutcome::Absent
@@ -134,6 +147,9 @@ impl Metered {
                     RegistryChanged::Reachable { hub }.emit();
                 }
                 reach.failures = 0;
+                if let Some(board) = &self.board {
+                    board.is_up(Dependency::Registry(hub.to_owned()));
+                }
             }
         }
     }

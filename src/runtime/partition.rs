@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     in_flight::InFlight,
-    router::{Intake, Origin, UNDECODABLE_AMQP},
+    router::{Intake, Origin},
     start::{Policy, StartError},
 };
 use crate::{
@@ -30,16 +30,14 @@ use crate::{
     },
     ports::{EventSource, Receiver, SourceError, Start},
     telemetry::{
-        Board, Metrics, PartitionMetrics, StreamMetrics,
+        Board, Metrics, PartitionMetrics, StreamMetrics, Watched,
         event::{EventIgnored, MessageUndecodable, PartitionRebuilt},
+        reason::{RECREATED, STALLED, UNDECODABLE_AMQP, WENT_BACK},
     },
 };
 
 /// First and longest wait before a client is rebuilt.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
-
-/// Why a link is given up whose partition is another one than before.
-const RECREATED: &str = "recreated";
 
 /// The progress of one partition, shared by its loop, the router, the committer and the lag monitor.
 pub struct Progress {
@@ -62,7 +60,7 @@ impl Progress {
     pub fn new(id: PartitionId, checkpoint: Option<Position>, metrics: &Metrics) -> Arc<Self> {
         Arc::new(Self {
             stream_metrics: metrics.stream(&id.stream),
-            metrics: metrics.partition(&id),
+            metrics: PartitionMetrics::default(),
             id,
             inner: Mutex::new(progress::Progress::after(checkpoint)),
             started: Instant::now(),
@@ -120,9 +118,25 @@ impl Progress {
         Some((oldest.position, self.started.elapsed().saturating_sub(oldest.began)))
     }
 
+    /// Shows its figures on the board.
+    pub fn show(self: &Arc<Self>, board: &Board) {
+        let watched: Arc<dyn Watched> = Arc::clone(self) as _;
+        board.watch_partition(&self.id, Arc::downgrade(&watched));
+    }
+
     fn lock(&self) -> MutexGuard<'_, progress::Progress> {
         // Nothing in progress can panic half-way.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Watched for Progress {
+    fn metrics(&self) -> &PartitionMetrics {
+        &self.metrics
+    }
+
+    fn oldest_incomplete(&self) -> Option<(SequenceNumber, Duration)> {
+        self.oldest().map(|(position, age)| (position.sequence_number, age))
     }
 }
 
@@ -198,8 +212,8 @@ impl Partition {
                 Broken::Stopped => return Ok(()),
                 Broken::Stuck(error) => return Err(error),
                 Broken::Source(error) => (error.to_string(), error.name()),
-                Broken::WentBack => ("the link went back to an old position".to_owned(), "went_back"),
-                Broken::Stalled => ("events wait, and none arrive".to_owned(), "stalled"),
+                Broken::WentBack => ("the link went back to an old position".to_owned(), WENT_BACK),
+                Broken::Stalled => ("events wait, and none arrive".to_owned(), STALLED),
                 Broken::Foreign(problem) => {
                     self.start_over(&problem)?;
                     (problem.to_string(), RECREATED)

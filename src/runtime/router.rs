@@ -46,10 +46,7 @@ use crate::{
     telemetry::{Board, Heartbeat, Metrics},
 };
 
-pub use self::{
-    intake::{Intake, Origin, Outcome, Watcher},
-    letters::{REJECTED_BY_STORE, UNDECODABLE_AMQP},
-};
+pub use self::intake::{Intake, Origin, Outcome, Watcher};
 
 /// Completions looked at before the lanes are started again.
 const TURN: usize = 1024;

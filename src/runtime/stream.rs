@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     domain::{
-        health::PartitionState,
+        health::{Dependency, PartitionState},
         id::{PartitionId, SequenceNumber},
         retry::Backoff,
     },
@@ -185,6 +185,7 @@ impl Stream {
                 &shared.options.start.namespace,
                 &shared.options.start.consumer_group,
                 shared.metrics.clone(),
+                shared.board.clone(),
             ),
             lag: Lag::new(shared.options.stall_limit),
             shared,
@@ -352,6 +353,10 @@ impl Running {
             .map(|(partition, _)| partition.clone())
             .collect();
         let round = leases.round(&leaving, claim).await;
+        match &round.blind {
+            Some(reason) => self.shared.board.is_down(Dependency::Checkpoints, reason),
+            None => self.shared.board.is_up(Dependency::Checkpoints),
+        };
         for partition in round.lost {
             tracing::warn!(hub = self.shared.source.name(), partition, "the partition is not ours any more");
             self.forget(&partition);
@@ -484,6 +489,7 @@ async fn consume(
 ) -> Result<(), StartError> {
     // Set once: each ownership term has an `Owned` of its own.
     let progress = Arc::clone(known.get_or_init(|| prepared.progress));
+    progress.show(&shared.board);
     let partition = Partition {
         source: shared.source,
         progress,

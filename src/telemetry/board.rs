@@ -5,34 +5,51 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use super::{gauges::render, partition::Watched};
 use crate::domain::{
-    health::{self, Facts, PartitionState, Phase, Pulse, Report, StoreState},
+    health::{self, Dependency, Facts, Incomplete, Outage, PartitionState, Phase, Pulse, Report, StoreState},
     id::PartitionId,
 };
 
+/// For how long an event may be incomplete before its partition counts as blocked, unless somebody says otherwise.
+const BLOCKED_AFTER: Duration = Duration::from_secs(60);
+
 /// Shared state of one daemon. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Board(Arc<Inner>);
 
-#[derive(Debug)]
+impl std::fmt::Debug for Board {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Board").finish_non_exhaustive()
+    }
+}
+
 struct Inner {
     /// Heartbeats count from here.
     began: Instant,
     posted: Mutex<Posted>,
+    blocked_after: Duration,
 }
 
-#[derive(Debug)]
 struct Posted {
     phase: Phase,
     partitions: BTreeMap<PartitionId, PartitionState>,
     store: StoreState,
     loops: BTreeMap<String, Loop>,
+    dependencies: BTreeMap<Dependency, Option<Down>>,
+    watched: BTreeMap<PartitionId, Weak<dyn Watched>>,
+}
+
+#[derive(Debug)]
+struct Down {
+    reason: String,
+    since: Instant,
 }
 
 #[derive(Debug)]
@@ -59,13 +76,21 @@ impl Default for Board {
 impl Board {
     /// An empty board of a process that is starting.
     pub fn new() -> Self {
+        Self::with_limit(BLOCKED_AFTER)
+    }
+
+    /// The same, where a partition counts as blocked when an event has been incomplete for longer than `blocked_after`.
+    pub fn with_limit(blocked_after: Duration) -> Self {
         Self(Arc::new(Inner {
+            blocked_after,
             began: Instant::now(),
             posted: Mutex::new(Posted {
                 phase: Phase::Starting,
                 partitions: BTreeMap::new(),
                 store: StoreState::Unknown,
                 loops: BTreeMap::new(),
+                dependencies: BTreeMap::new(),
+                watched: BTreeMap::new(),
             }),
         }))
     }
@@ -80,9 +105,43 @@ impl Board {
         self.post(|posted| posted.partitions.insert(partition.clone(), state));
     }
 
-    /// Takes a partition off the board that is no longer ours.
+    /// Shows the figures of a partition that is ours, for as long as `watched` lives or until it is taken off.
+    pub fn watch_partition(&self, partition: &PartitionId, watched: Weak<dyn Watched>) {
+        self.post(|posted| posted.watched.insert(partition.clone(), watched));
+    }
+
+    /// Takes a partition off the board that is no longer ours, with all its figures.
     pub fn remove_partition(&self, partition: &PartitionId) {
-        self.post(|posted| posted.partitions.remove(partition));
+        self.post(|posted| {
+            posted.partitions.remove(partition);
+            posted.watched.remove(partition);
+        });
+    }
+
+    /// Posts that a dependency answers. Returns whether that is news, for those who log changes.
+    pub fn is_up(&self, dependency: Dependency) -> bool {
+        self.post(|posted| posted.dependencies.insert(dependency, None))
+            .is_some_and(|before| before.is_some())
+    }
+
+    /// Posts that a dependency does not answer, and why, in one line without secrets. Returns whether that is news.
+    pub fn is_down(&self, dependency: Dependency, reason: &str) -> bool {
+        self.post(|posted| {
+            let before = posted.dependencies.entry(dependency).or_default();
+            let since = before.as_ref().map_or_else(Instant::now, |down| down.since);
+            before.replace(Down { reason: reason.to_owned(), since }).is_none()
+        })
+    }
+
+    /// What is asked of each partition that is ours.
+    fn watched(&self) -> Vec<(PartitionId, Arc<dyn Watched>)> {
+        // Asked outside of the lock: whoever answers may post.
+        self.post(|posted| {
+            posted.watched.retain(|_, watched| watched.strong_count() > 0);
+            let alive =
+                posted.watched.iter().filter_map(|(id, watched)| Some((id.clone(), watched.upgrade()?)));
+            alive.collect()
+        })
     }
 
     /// Posts whether the store answers. Returns whether that is news, for those who log changes.
@@ -106,7 +165,25 @@ impl Board {
     /// Everything on the board.
     pub fn facts(&self) -> Facts {
         let now = self.now();
+        let incomplete = self.watched().into_iter().filter_map(|(id, watched)| {
+            let (sequence_number, age) = watched.oldest_incomplete()?;
+            Some((id, Incomplete { sequence_number, age }))
+        });
+        let incomplete = incomplete.collect();
         self.post(|posted| Facts {
+            incomplete,
+            blocked_after: self.0.blocked_after,
+            dependencies: posted
+                .dependencies
+                .iter()
+                .map(|(dependency, down)| {
+                    let outage = down.as_ref().map(|Down { reason, since }| Outage {
+                        reason: reason.clone(),
+                        lasts: since.elapsed(),
+                    });
+                    (dependency.clone(), outage)
+                })
+                .collect(),
             phase: posted.phase,
             partitions: posted.partitions.clone(),
             store: posted.store.clone(),
@@ -125,6 +202,11 @@ impl Board {
     /// What follows from it.
     pub fn report(&self) -> Report {
         health::assess(&self.facts())
+    }
+
+    /// Gauges of what is on the board, as of now, in Prometheus' text format.
+    pub fn render(&self) -> String {
+        render(&self.facts(), &self.watched())
     }
 
     fn post<T>(&self, change: impl FnOnce(&mut Posted) -> T) -> T {
@@ -158,6 +240,7 @@ impl Drop for Heartbeat {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{domain::id::SequenceNumber, telemetry::PartitionMetrics};
 
     fn partition() -> PartitionId {
         PartitionId { stream: "twins".into(), partition: "0".into() }
@@ -208,5 +291,91 @@ mod tests {
         let _second = board.heartbeat("lanes", Duration::from_secs(2));
         drop(first);
         assert_eq!(board.facts().loops["lanes"].limit, Duration::from_secs(2));
+    }
+
+    /// A partition whose oldest event has been incomplete for so long.
+    struct Waiting(PartitionMetrics, Option<Duration>);
+
+    impl Watched for Waiting {
+        fn metrics(&self) -> &PartitionMetrics {
+            &self.0
+        }
+
+        fn oldest_incomplete(&self) -> Option<(SequenceNumber, Duration)> {
+            self.1.map(|age| (SequenceNumber(7), age))
+        }
+    }
+
+    fn watch(board: &Board, age: Option<Duration>) -> Arc<Waiting> {
+        let waiting = Arc::new(Waiting(PartitionMetrics::default(), age));
+        let watched: Arc<dyn Watched> = Arc::clone(&waiting) as _;
+        board.watch_partition(&partition(), Arc::downgrade(&watched));
+        waiting
+    }
+
+    fn has(board: &Board, line: &str) -> bool {
+        board.render().lines().any(|found| found == line)
+    }
+
+    #[test]
+    fn ages_are_as_of_now_and_a_blocked_partition_is_told() {
+        let board = Board::new();
+        board.set_phase(Phase::Running);
+        board.set_partition(&partition(), PartitionState::Receiving);
+        board.set_store(StoreState::Reachable);
+        let waiting = watch(&board, Some(Duration::from_secs(90)));
+        assert!(has(
+            &board,
+            "twinsync_oldest_incomplete_event_age_seconds{stream=\"twins\",partition=\"0\"} 90"
+        ));
+        assert!(has(&board, "twinsync_checkpoint_age_seconds{stream=\"twins\",partition=\"0\"} 90"));
+        assert!(
+            has(&board, "twinsync_partition_up{stream=\"twins\",partition=\"0\"} 1"),
+            "{}",
+            board.render()
+        );
+        assert!(has(&board, "twinsync_ready 0") && has(&board, "twinsync_store_up 1"));
+        assert!(board.report().ready.reasons[0].contains("its event 7"), "{:?}", board.report());
+        waiting.metrics().set_lag(9);
+        assert!(has(&board, "twinsync_lag_events{stream=\"twins\",partition=\"0\"} 9"));
+        let _nothing_waits = watch(&board, None);
+        assert!(has(
+            &board,
+            "twinsync_oldest_incomplete_event_age_seconds{stream=\"twins\",partition=\"0\"} 0"
+        ));
+        assert!(has(&board, "twinsync_ready 1"));
+    }
+
+    #[test]
+    fn a_partition_that_is_given_up_takes_its_figures_along() {
+        let board = Board::new();
+        board.set_partition(&partition(), PartitionState::Receiving);
+        let waiting = watch(&board, Some(Duration::from_secs(90)));
+        waiting.metrics().set_lag(47);
+        board.remove_partition(&partition());
+        assert!(!board.render().contains("partition=\"0\""), "{}", board.render());
+        let waiting = watch(&board, Some(Duration::from_secs(90)));
+        drop(waiting);
+        assert!(!board.render().contains("partition=\"0\""), "nobody works on it any more");
+    }
+
+    #[test]
+    fn a_dependency_that_is_down_is_told_with_its_reason_and_is_news_once() {
+        let board = Board::new();
+        board.set_phase(Phase::Running);
+        board.set_store(StoreState::Reachable);
+        let never_asked = ["0", "1"].map(|bit| has(&board, &format!("twinsync_dead_letter_store_up {bit}")));
+        assert_eq!(never_asked, [false, false]);
+        assert!(!board.is_up(Dependency::DeadLetters), "as expected");
+        assert!(has(&board, "twinsync_dead_letter_store_up 1"));
+        assert!(board.is_down(Dependency::DeadLetters, "no space"));
+        assert!(!board.is_down(Dependency::DeadLetters, "still no space"));
+        assert!(has(&board, "twinsync_dead_letter_store_up 0"));
+        assert!(board.report().ready.reasons[0].ends_with("still no space"));
+        assert!(board.is_up(Dependency::DeadLetters));
+        board.is_down(Dependency::Registry("a\"b".into()), "503");
+        assert!(has(&board, "twinsync_registry_up{hub=\"a\\\"b\"} 0"), "{}", board.render());
+        let report = board.report();
+        assert!(report.ready.is_yes() && report.warnings.len() == 1, "{report:?}");
     }
 }

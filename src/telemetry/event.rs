@@ -14,7 +14,7 @@ pub use self::reconcile::{
 
 use super::{
     label::{Decision, Purpose, ReadOutcome, RegistryCall, RegistryOutcome, WriteKind, WriteOutcome},
-    metrics::{Metrics, PartitionMetrics, StreamMetrics},
+    metrics::{Metrics, StreamMetrics},
 };
 use crate::{
     domain::{
@@ -258,8 +258,7 @@ pub struct CheckpointWritten<'a> {
 
 impl CheckpointWritten<'_> {
     /// DEBUG.
-    pub fn emit(&self, metrics: &PartitionMetrics) {
-        metrics.set_checkpoint_age(Duration::ZERO);
+    pub fn emit(&self) {
         tracing::debug!(
             partition = %self.partition, sequence_number = %self.sequence_number, "checkpoint written"
         );
@@ -650,7 +649,7 @@ mod tests {
                 message: None,
             }
             .emit(&metrics);
-            CheckpointWritten { partition: &partition, sequence_number }.emit(&metrics.partition(&partition));
+            CheckpointWritten { partition: &partition, sequence_number }.emit();
         });
         assert_eq!(log, "");
         assert_eq!(metrics.request_units(Purpose::Live), 7.5);

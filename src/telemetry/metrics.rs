@@ -23,8 +23,13 @@ use tokio_util::sync::CancellationToken;
 use super::{
     label::{Decision, Purpose, ReadOutcome, RegistryCall, RegistryOutcome, WriteKind, WriteOutcome},
     name::{self, Kind},
+    reason,
 };
-use crate::domain::{id::PartitionId, ticks::Ticks};
+use crate::domain::{
+    decode::{Ignored, Undeliverable},
+    drift::Drift,
+    ticks::Ticks,
+};
 
 /// How often recorded latencies are moved into their buckets. Between two moves each sample takes 8 bytes.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -111,11 +116,23 @@ impl Metrics {
             });
             counters.collect()
         };
+        for name in [
+            name::TWINS_REJECTED,
+            name::TWINS_STILL_DIFFERENT,
+            name::DEAD_LETTERS_WITHOUT_TWIN,
+            name::DOUBTS_REFUSED,
+        ] {
+            counter(name, &[]).increment(0);
+        }
+        for outcome in ReadOutcome::ALL {
+            counter(name::MODULE_QUERIES, &[("outcome", outcome.label())]).increment(0);
+        }
+        gauge(name::REPAIRS_WAITING).set(0.0);
         let read = |outcome: &ReadOutcome| counter(name::READS, &[("outcome", outcome.label())]);
         Ok(Self(Arc::new(Inner {
             handle: recorder.handle(),
-            ignored: ByReason::new(name::EVENTS_IGNORED),
-            dead_letters: ByReason::new(name::DEAD_LETTERS),
+            ignored: ByReason::new(&recorder, name::EVENTS_IGNORED, Ignored::ALL.map(Ignored::name)),
+            dead_letters: ByReason::new(&recorder, name::DEAD_LETTERS, letter_reasons()),
             writes: WriteKind::ALL.iter().map(write).collect(),
             reads: ReadOutcome::ALL.iter().map(read).collect(),
             registry_calls: {
@@ -142,17 +159,31 @@ impl Metrics {
             let key = key(name::EVENTS, &[("stream", stream), ("decision", decision.label())]);
             self.0.recorder.register_counter(&key, &METADATA)
         };
+        for name in [name::EVENTS_REPEATED, name::MESSAGES_UNDECODABLE, name::CHECKPOINT_FAILURES] {
+            self.zero(name, &[("stream", stream)]);
+        }
+        for reason in reason::REBUILDS {
+            self.zero(name::PARTITION_REBUILDS, &[("stream", stream), ("reason", reason)]);
+        }
         let lost =
             self.0.recorder.register_counter(&key(name::EVENTS_LOST, &[("stream", stream)]), &METADATA);
         StreamMetrics { decisions: Decision::ALL.iter().map(counter).collect(), lost }
     }
 
-    /// The gauges of one partition. Keep them.
-    pub fn partition(&self, partition: &PartitionId) -> PartitionMetrics {
-        let labels = [("stream", partition.stream.as_str()), ("partition", &partition.partition)];
-        PartitionMetrics {
-            lag: self.0.recorder.register_gauge(&key(name::LAG_EVENTS, &labels), &METADATA),
-            checkpoint_age: self.0.recorder.register_gauge(&key(name::CHECKPOINT_AGE, &labels), &METADATA),
+    /// Puts the counters of one IoT hub's registry at zero.
+    pub fn registry(&self, hub: &str) {
+        for call in RegistryCall::ALL {
+            for outcome in RegistryOutcome::ALL {
+                for purpose in Purpose::ALL {
+                    self.registry_calls(*call, *outcome, *purpose).increment(0);
+                }
+            }
+        }
+        for class in Drift::CLASSES {
+            for purpose in Purpose::ALL {
+                self.zero(name::TWINS_SETTLED, &[("purpose", purpose.label()), ("class", class)]);
+            }
+            self.zero(name::AUDIT_DIFFERENCES, &[("hub", hub), ("class", class)]);
         }
     }
 
@@ -286,18 +317,26 @@ impl Metrics {
 
     /// Counts a call to the registry of a hub.
     pub fn registry_asked(&self, call: RegistryCall, outcome: RegistryOutcome, purpose: Purpose) {
+        self.registry_calls(call, outcome, purpose).increment(1);
+    }
+
+    fn registry_calls(&self, call: RegistryCall, outcome: RegistryOutcome, purpose: Purpose) -> &Counter {
         let place = (call.index() * RegistryOutcome::ALL.len() + outcome.index()) * Purpose::ALL.len();
-        let counter = self.0.registry_calls[place + purpose.index()].get_or_init(|| {
+        self.0.registry_calls[place + purpose.index()].get_or_init(|| {
             let labels = [("call", call.label()), ("outcome", outcome.label()), ("purpose", purpose.label())];
             self.0.recorder.register_counter(&key(name::REGISTRY_CALLS, &labels), &METADATA)
-        });
-        counter.increment(1);
+        })
     }
 
     /// Sets how many partitions of a stream are ours.
     pub fn set_partitions_owned(&self, stream: &str, partitions: usize) {
         let key = key(name::PARTITIONS_OWNED, &[("stream", stream)]);
         self.0.recorder.register_gauge(&key, &METADATA).set(partitions as f64);
+    }
+
+    /// Shows a counter before it counts.
+    fn zero(&self, name: &'static str, labels: &[(&'static str, &str)]) {
+        self.0.recorder.register_counter(&key(name, labels), &METADATA).increment(0);
     }
 
     /// For what is rare: looks the counter up each time.
@@ -383,31 +422,6 @@ impl std::fmt::Debug for StreamMetrics {
     }
 }
 
-/// Gauges of one partition.
-#[derive(Clone)]
-pub struct PartitionMetrics {
-    lag: Gauge,
-    checkpoint_age: Gauge,
-}
-
-impl PartitionMetrics {
-    /// Sets how many events of the partition are not completed.
-    pub fn set_lag(&self, events: u64) {
-        self.lag.set(events as f64);
-    }
-
-    /// Sets how long ago the last checkpoint was written.
-    pub fn set_checkpoint_age(&self, age: Duration) {
-        self.checkpoint_age.set(age.as_secs_f64());
-    }
-}
-
-impl std::fmt::Debug for PartitionMetrics {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PartitionMetrics").finish_non_exhaustive()
-    }
-}
-
 /// Counters by reason. Reasons are `'static`, so outside input cannot make new ones.
 struct ByReason {
     name: &'static str,
@@ -415,8 +429,15 @@ struct ByReason {
 }
 
 impl ByReason {
-    fn new(name: &'static str) -> Self {
-        Self { name, counters: RwLock::new(BTreeMap::new()) }
+    /// All at zero: an alert on an increase must not miss the first of its kind.
+    fn new(
+        recorder: &PrometheusRecorder,
+        name: &'static str,
+        reasons: impl IntoIterator<Item = &'static str>,
+    ) -> Self {
+        let counter =
+            |reason| (reason, recorder.register_counter(&key(name, &[("reason", reason)]), &METADATA));
+        Self { name, counters: RwLock::new(reasons.into_iter().map(counter).collect()) }
     }
 
     fn count(&self, recorder: &PrometheusRecorder, reason: &'static str) {
@@ -432,6 +453,11 @@ impl ByReason {
         let mut counters = self.counters.write().unwrap_or_else(PoisonError::into_inner);
         counters.insert(reason, counter);
     }
+}
+
+/// Reason codes of all dead letters.
+fn letter_reasons() -> impl Iterator<Item = &'static str> {
+    Undeliverable::ALL.into_iter().map(Undeliverable::code).chain(reason::LETTERS)
 }
 
 fn key(name: &'static str, labels: &[(&'static str, &str)]) -> Key {
@@ -462,9 +488,6 @@ mod tests {
         metrics.partition_rebuilt("twins", "stolen");
         metrics.set_in_flight(2, 700);
         metrics.set_store_concurrency_limit(64);
-        let partition = metrics.partition(&PartitionId { stream: "twins".into(), partition: "1".into() });
-        partition.set_lag(9);
-        partition.set_checkpoint_age(Duration::from_millis(1500));
         for line in [
             "twinsync_events_total{stream=\"twins\",decision=\"applied\"} 1",
             "twinsync_events_total{stream=\"twins\",decision=\"duplicate\"} 3",
@@ -478,8 +501,6 @@ mod tests {
             "twinsync_in_flight_events 2",
             "twinsync_in_flight_bytes 700",
             "twinsync_store_concurrency_limit 64",
-            "twinsync_lag_events{stream=\"twins\",partition=\"1\"} 9",
-            "twinsync_checkpoint_age_seconds{stream=\"twins\",partition=\"1\"} 1.5",
         ] {
             has_line(&metrics, line);
         }
@@ -531,10 +552,7 @@ mod tests {
     #[test]
     fn every_rendered_metric_is_described() {
         let metrics = Metrics::new().unwrap();
-        let _ = (
-            metrics.stream("s"),
-            metrics.partition(&PartitionId { stream: "s".into(), partition: "0".into() }),
-        );
+        let _ = metrics.stream("s");
         metrics.event_durable(Latency {
             freshness: Some(1.0),
             hub_to_eventhub: Some(1.0),
@@ -549,10 +567,36 @@ mod tests {
     }
 
     #[test]
+    fn every_counter_is_there_before_it_counts() {
+        let metrics = Metrics::new().unwrap();
+        let _ = metrics.stream("s");
+        metrics.registry("h");
+        let text = metrics.render();
+        for (name, kind, _) in name::DESCRIPTIONS {
+            let sample =
+                |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
+            if matches!(kind, Kind::Counter) {
+                let found: Vec<_> = text.lines().filter(sample).collect();
+                assert!(!found.is_empty(), "{name}: an alert on its increase would miss the first one");
+                assert!(found.iter().all(|line| line.ends_with(" 0")), "{found:?}");
+            }
+        }
+        for line in [
+            "twinsync_dead_letters_total{reason=\"rejected_by_store\"} 0",
+            "twinsync_dead_letters_total{reason=\"not_json\"} 0",
+            "twinsync_partition_rebuilds_total{stream=\"s\",reason=\"stalled\"} 0",
+            "twinsync_events_lost_total{stream=\"s\"} 0",
+        ] {
+            has_line(&metrics, line);
+        }
+    }
+
+    #[test]
     fn two_daemons_in_one_process_count_apart() {
         let (one, other) = (Metrics::new().unwrap(), Metrics::new().unwrap());
         one.event_ignored("telemetry");
-        assert!(!other.render().contains("telemetry"));
+        has_line(&one, "twinsync_events_ignored_total{reason=\"telemetry\"} 1");
+        has_line(&other, "twinsync_events_ignored_total{reason=\"telemetry\"} 0");
     }
 
     #[tokio::test]

@@ -20,6 +20,22 @@ pub const READS: &str = "twinsync_reads_total";
 pub const REQUEST_UNITS: &str = "twinsync_request_units_total";
 /// Events in the partition that are not completed. Labels: `stream`, `partition`.
 pub const LAG_EVENTS: &str = "twinsync_lag_events";
+/// When the lag was measured, in seconds since the Unix epoch. Labels: `stream`, `partition`.
+pub const LAG_MEASURED: &str = "twinsync_lag_measured_timestamp_seconds";
+/// Since the oldest event was received that is not completed. Labels: `stream`, `partition`.
+pub const OLDEST_INCOMPLETE_AGE: &str = "twinsync_oldest_incomplete_event_age_seconds";
+/// Whether a partition of ours is being received from. Labels: `stream`, `partition`.
+pub const PARTITION_UP: &str = "twinsync_partition_up";
+/// Whether Cosmos DB answers.
+pub const STORE_UP: &str = "twinsync_store_up";
+/// Whether the store for dead letters answers; absent until it was asked.
+pub const DEAD_LETTER_STORE_UP: &str = "twinsync_dead_letter_store_up";
+/// Whether the store for checkpoints answers; absent until it was asked.
+pub const CHECKPOINT_STORE_UP: &str = "twinsync_checkpoint_store_up";
+/// Whether the registry of an IoT hub answers; absent until it was asked. Label: `hub`.
+pub const REGISTRY_UP: &str = "twinsync_registry_up";
+/// Whether the process does its work, as `/readyz` says.
+pub const READY: &str = "twinsync_ready";
 /// From the hub's operation to its durable copy.
 pub const FRESHNESS: &str = "twinsync_freshness_seconds";
 /// From the hub's operation to its arrival in Event Hubs.
@@ -34,7 +50,7 @@ pub const EVENTS_PER_WRITE: &str = "twinsync_events_per_write";
 pub const IN_FLIGHT_EVENTS: &str = "twinsync_in_flight_events";
 /// Their bytes.
 pub const IN_FLIGHT_BYTES: &str = "twinsync_in_flight_bytes";
-/// Since the last checkpoint was written. Labels: `stream`, `partition`.
+/// For how long the checkpoint has been behind what was received. Labels: `stream`, `partition`.
 pub const CHECKPOINT_AGE: &str = "twinsync_checkpoint_age_seconds";
 /// Connections to a partition that were given up and built anew. Labels: `stream`, `reason`.
 pub const PARTITION_REBUILDS: &str = "twinsync_partition_rebuilds_total";
@@ -83,8 +99,9 @@ pub(super) enum Kind {
     Histogram,
 }
 
-/// Every metric with its kind and the help text that Prometheus shows. [`REQUEST_UNITS`] is rendered apart.
-pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 35] = [
+/// Every metric with its kind and the help text that Prometheus shows. [`REQUEST_UNITS`] is rendered apart,
+/// and so is what is computed when it is asked for.
+pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 33] = [
     (EVENTS, Kind::Counter, "Events by what was decided about them"),
     (EVENTS_IGNORED, Kind::Counter, "Events that do not concern the replica, by reason"),
     (DEAD_LETTERS, Kind::Counter, "Events that can never be applied, by reason"),
@@ -96,7 +113,6 @@ pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 35] = [
     (DOUBTS_REFUSED, Kind::Counter, "Documents in doubt that Cosmos DB refuses to hold: an alarm"),
     (WRITES, Kind::Counter, "Attempts to write a document, by kind and outcome"),
     (READS, Kind::Counter, "Attempts to read a document, by outcome"),
-    (LAG_EVENTS, Kind::Gauge, "Events in the partition that are not completed"),
     (FRESHNESS, Kind::Histogram, "Seconds from the IoT hub's operation to its durable copy"),
     (HUB_TO_EVENTHUB, Kind::Histogram, "Seconds from the IoT hub's operation to its arrival in Event Hubs"),
     (EVENTHUB_TO_RECEIVED, Kind::Histogram, "Seconds from the arrival in Event Hubs to receiving the event"),
@@ -104,7 +120,6 @@ pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 35] = [
     (EVENTS_PER_WRITE, Kind::Histogram, "Events that one write carried"),
     (IN_FLIGHT_EVENTS, Kind::Gauge, "Events received and not yet completed"),
     (IN_FLIGHT_BYTES, Kind::Gauge, "Bytes of the events received and not yet completed"),
-    (CHECKPOINT_AGE, Kind::Gauge, "Seconds since the last checkpoint was written"),
     (PARTITION_REBUILDS, Kind::Counter, "Connections to a partition given up and built anew, by reason"),
     (STORE_CONCURRENCY_LIMIT, Kind::Gauge, "Requests to Cosmos DB that may be in flight at present"),
     (

@@ -8,7 +8,7 @@ use crate::{
         id::PartitionId,
     },
     ports::{LetterName, StoredLetter},
-    runtime::router::{REJECTED_BY_STORE, UNDECODABLE_AMQP},
+    telemetry::reason,
 };
 
 /// A letter has to match all kinds of filter that are given.
@@ -36,7 +36,7 @@ pub(super) struct Filter {
 
 /// Every reason code that a letter can have.
 pub(super) fn reasons() -> impl Iterator<Item = &'static str> {
-    Undeliverable::ALL.into_iter().map(Undeliverable::code).chain([REJECTED_BY_STORE, UNDECODABLE_AMQP])
+    Undeliverable::ALL.into_iter().map(Undeliverable::code).chain(reason::LETTERS)
 }
 
 /// `stream/partition/name`, with or without the ending that files have.

@@ -5,12 +5,11 @@ use std::time::Duration;
 use super::{
     Router,
     intake::{Group, GroupId, Item, Origin, Outcome, Watcher},
-    letters::REJECTED_BY_STORE,
 };
 use crate::{
     domain::{decide::Decision, event::TwinEvent, ticks::Ticks, upsert::Fate},
     runtime::worker::Work,
-    telemetry::{Latency, event::EventDecided},
+    telemetry::{Latency, event::EventDecided, reason::REJECTED_BY_STORE},
 };
 
 impl Router {

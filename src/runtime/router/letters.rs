@@ -9,17 +9,13 @@ use super::{
 use crate::{
     domain::{
         event::{Change, TwinEvent},
+        health::Dependency,
         id::TwinKey,
         ticks::Ticks,
     },
     ports::DeadLetter,
     telemetry::event::{DeadLetterDelayed, DoubtRefused, EventDeadLettered, LetterWithoutTwin},
 };
-
-/// Reason code of an event whose document the store will never take.
-pub const REJECTED_BY_STORE: &str = "rejected_by_store";
-/// Reason code of a message that the AMQP layer could not decode.
-pub const UNDECODABLE_AMQP: &str = "undecodable_amqp";
 
 impl Router {
     /// A dead letter is durable. What it would have changed is missing from its twin, so that is put in doubt, durably,
@@ -62,7 +58,7 @@ impl Router {
         origin.note(|| Outcome::DeadLettered { reason, detail: detail.clone() });
         let dead_letters = Arc::clone(&self.dead_letters);
         let mut backoff = self.options.backoff.clone();
-        let metrics = self.tools.metrics.clone();
+        let (metrics, board) = (self.tools.metrics.clone(), self.board.clone());
         self.letters.spawn(async move {
             loop {
                 let letter = DeadLetter {
@@ -72,10 +68,14 @@ impl Router {
                     detail: detail.clone(),
                 };
                 match dead_letters.store(letter).await {
-                    Ok(()) => break,
+                    Ok(()) => {
+                        board.is_up(Dependency::DeadLetters);
+                        break;
+                    }
                     Err(error) => {
                         let retry_in = backoff.next(rand::random(), None);
                         let error = format!("{error}: {}", error.source);
+                        board.is_down(Dependency::DeadLetters, &error);
                         let sequence_number = origin.message.position.sequence_number;
                         DeadLetterDelayed {
                             partition: origin.progress.id(),

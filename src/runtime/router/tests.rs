@@ -25,6 +25,7 @@ use crate::{
     runtime::memory_store::{Fault, MemoryStore},
     runtime::partition::Progress,
     runtime::reconcile::judge::document_cache,
+    telemetry::reason::REJECTED_BY_STORE,
 };
 
 #[derive(Default)]

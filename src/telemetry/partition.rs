@@ -1,0 +1,61 @@
+//! What is known of each partition at the moment of asking.
+//!
+//! Ages are counted when somebody asks, from moments that were noted: a loop that hangs cannot freeze them. A partition that
+//! is given up takes its figures along: a gauge that stays behind looks like lag that nobody works off.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+use crate::domain::id::SequenceNumber;
+
+/// Figures of one partition. Writing is cheap.
+#[derive(Debug, Default)]
+pub struct PartitionMetrics(Mutex<Noted>);
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Noted {
+    lag: Option<(u64, SystemTime)>,
+    /// Since when progress has been made that no checkpoint tells of.
+    unwritten_since: Option<Instant>,
+}
+
+impl PartitionMetrics {
+    /// Notes how many events of the partition are not completed, as measured at this moment.
+    pub fn set_lag(&self, events: u64) {
+        self.noted().lag = Some((events, SystemTime::now()));
+    }
+
+    /// Notes that there is progress which no checkpoint tells of.
+    pub fn checkpoint_is_behind(&self) {
+        self.noted().unwritten_since.get_or_insert_with(Instant::now);
+    }
+
+    /// Notes that the checkpoint tells of all progress.
+    pub fn checkpoint_is_written(&self) {
+        self.noted().unwritten_since = None;
+    }
+
+    /// The last measured lag, and when that was.
+    pub fn lag(&self) -> Option<(u64, SystemTime)> {
+        self.noted().lag
+    }
+
+    /// For how long there has been progress that no checkpoint tells of.
+    pub fn unwritten_for(&self) -> Duration {
+        self.noted().unwritten_since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    fn noted(&self) -> std::sync::MutexGuard<'_, Noted> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A partition that can be asked at any time, from any thread.
+pub trait Watched: Send + Sync {
+    /// Its figures.
+    fn metrics(&self) -> &PartitionMetrics;
+    /// The oldest event that is not completed, and for how long we have had it.
+    fn oldest_incomplete(&self) -> Option<(SequenceNumber, Duration)>;
+}

@@ -1,0 +1,20 @@
+//! Reasons as metrics name them, for what has no type of its own that lists them.
+
+/// Reason code of an event whose document the store will never take.
+pub const REJECTED_BY_STORE: &str = "rejected_by_store";
+/// Reason code of a message that the AMQP layer could not decode.
+pub const UNDECODABLE_AMQP: &str = "undecodable_amqp";
+
+/// Reason codes of dead letters beside those of [`Undeliverable`](crate::domain::decode::Undeliverable).
+pub const LETTERS: [&str; 2] = [REJECTED_BY_STORE, UNDECODABLE_AMQP];
+
+/// Why a link is given up whose partition is another one than before.
+pub const RECREATED: &str = "recreated";
+/// Why a link is given up that delivers old events again.
+pub const WENT_BACK: &str = "went_back";
+/// Why a link is given up that delivers nothing although events wait.
+pub const STALLED: &str = "stalled";
+
+/// All reasons for which a link is given up; the others are those of [`SourceError`](crate::ports::SourceError).
+pub const REBUILDS: [&str; 9] =
+    [RECREATED, WENT_BACK, STALLED, "undecodable", "stolen", "refused", "token_expired", "not_found", "lost"];
