@@ -32,6 +32,7 @@ use crate::{
     domain::{
         decide::Rules,
         health::{Phase, StoreState},
+        lane::Bound,
         retry::Backoff,
     },
     http,
@@ -268,6 +269,11 @@ fn router_options(
         audits,
         linger: settings.router.linger,
         max_batch: settings.router.max_events_per_write.get() as usize,
+        bound: Bound {
+            items: settings.router.max_in_flight_events_per_twin.get() as usize,
+            weight: settings.router.max_in_flight_bytes_per_twin,
+        },
+        give_up_after: settings.router.give_up_twin_after,
         cache: shared.cache.clone(),
         backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(30)),
     }

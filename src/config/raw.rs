@@ -112,6 +112,9 @@ pub struct Router {
     pub max_in_flight_bytes: String,
     pub linger: String,
     pub max_events_per_write: String,
+    pub max_in_flight_events_per_twin: String,
+    pub max_in_flight_bytes_per_twin: String,
+    pub give_up_twin_after: String,
 }
 
 /// `[cache]`

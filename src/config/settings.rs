@@ -180,6 +180,12 @@ pub struct Router {
     pub linger: Duration,
     /// Events per write.
     pub max_events_per_write: NonZeroU32,
+    /// Events of one twin.
+    pub max_in_flight_events_per_twin: NonZeroU32,
+    /// Bytes of the events of one twin.
+    pub max_in_flight_bytes_per_twin: usize,
+    /// How long a twin may be in trouble on its own before its events become dead letters; `None`: for ever.
+    pub give_up_twin_after: Option<Duration>,
 }
 
 /// Memory for recently written documents.

@@ -280,6 +280,14 @@ impl Check<'_> {
         let bytes = self.parse("router.max_in_flight_bytes", &raw.max_in_flight_bytes, positive_size);
         let linger = self.parse("router.linger", &raw.linger, human::parse_duration);
         let per_write = self.parse("router.max_events_per_write", &raw.max_events_per_write, unbounded);
+        let (key, text) = ("router.max_in_flight_events_per_twin", &raw.max_in_flight_events_per_twin);
+        let events_per_twin = self.parse(key, text, unbounded);
+        let (key, text) = ("router.max_in_flight_bytes_per_twin", &raw.max_in_flight_bytes_per_twin);
+        let bytes_per_twin = self.parse(key, text, positive_size);
+        let give_up = self.parse("router.give_up_twin_after", &raw.give_up_twin_after, |text| match text {
+            "off" => Ok(None),
+            text => positive_duration(text).map(Some),
+        });
         if let (Some(bytes), Some(document)) = (bytes, document)
             && bytes < document.max_event_size
         {
@@ -293,6 +301,9 @@ impl Check<'_> {
             max_in_flight_bytes: bytes?,
             linger: linger?,
             max_events_per_write: per_write?,
+            max_in_flight_events_per_twin: events_per_twin?,
+            max_in_flight_bytes_per_twin: bytes_per_twin?,
+            give_up_twin_after: give_up?,
         })
     }
 

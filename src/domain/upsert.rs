@@ -247,6 +247,11 @@ impl Upsert {
         }
     }
 
+    /// Ends without doing what is left: the events, in their order. Some of them may be stored.
+    pub fn give_up(self) -> Vec<TwinEvent> {
+        self.events
+    }
+
     /// Ends with the fate of each event, in order, and what is stored for the cache.
     pub fn finish(self) -> (Vec<Fate>, Option<(Arc<Document>, ETag)>) {
         let stored = match self.stored {

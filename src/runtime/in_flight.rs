@@ -1,8 +1,16 @@
-//! The bound on events between intake and completion, by number and by bytes.
+//! The bound on events between intake and completion, by number and by bytes; and that of each twin.
 
-use std::sync::Arc;
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
+
+use crate::domain::id::TwinKey;
 
 /// Shared by partition loops, which acquire, and whoever holds an event until it is completed.
 #[derive(Debug)]
@@ -11,6 +19,10 @@ pub struct InFlight {
     bytes: Semaphore,
     most_events: u32,
     most_bytes: u32,
+    /// Twins of which so much waits that nothing more may be handed over; usually none.
+    full: watch::Sender<HashSet<TwinKey>>,
+    /// Whether there are any, so that nobody else has to look.
+    any_full: AtomicBool,
 }
 
 /// What one event holds of the limits. Dropping it gives that back, wherever it is dropped: with a completed event, with
@@ -20,6 +32,13 @@ pub struct InFlight {
 pub struct Hold {
     limits: Arc<InFlight>,
     bytes: u32,
+}
+
+impl Hold {
+    /// Bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes as usize
+    }
 }
 
 impl Drop for Hold {
@@ -39,7 +58,33 @@ impl InFlight {
             bytes: Semaphore::new(most_bytes as usize),
             most_events,
             most_bytes,
+            full: watch::Sender::new(HashSet::new()),
+            any_full: AtomicBool::new(false),
         })
+    }
+
+    /// Publishes the twins of which nothing more may be handed over for now.
+    pub fn set_full(&self, twins: &HashSet<TwinKey>) {
+        let changed = |full: &mut HashSet<TwinKey>| {
+            let news = full != twins;
+            if news {
+                full.clone_from(twins);
+            }
+            news
+        };
+        self.full.send_if_modified(changed);
+        self.any_full.store(!twins.is_empty(), Ordering::Release);
+    }
+
+    /// Whether nothing more of this twin may be handed over for now.
+    pub fn is_twin_full(&self, twin: &TwinKey) -> bool {
+        self.any_full.load(Ordering::Acquire) && self.full.borrow().contains(twin)
+    }
+
+    /// Waits until more of this twin may be handed over. Dropping the future changes nothing.
+    pub async fn twin_has_room(&self, twin: &TwinKey) {
+        // The sender is ours, so it cannot be gone.
+        let _ = self.full.subscribe().wait_for(|full| !full.contains(twin)).await;
     }
 
     /// Waits for room for one event of `weight` bytes. Dropping the future takes nothing.

@@ -379,6 +379,16 @@ impl Partition {
                     return Err(Broken::Foreign(problem));
                 }
             }
+            let decoded = decode(&message, self.max_body_bytes);
+            if let Decoded::Event(event) = &decoded
+                && self.limits.is_twin_full(&event.key)
+            {
+                // What waits behind it in this partition has to wait too: order is kept. All others go on.
+                batch.hand_over(&self.intake).await?;
+                self.limits.twin_has_room(&event.key).await;
+                // That nothing arrived meanwhile was not the link's fault.
+                self.progress.stalled.notified().now_or_never();
+            }
             let hold = match self.limits.try_acquire(message.weight()) {
                 Some(hold) => hold,
                 None => {
@@ -390,7 +400,6 @@ impl Partition {
             let Ok(ticket) = self.progress.begin(message.position.clone()) else {
                 continue; // it would have been a repeat above
             };
-            let decoded = decode(&message, self.max_body_bytes);
             let sequence_number = message.position.sequence_number;
             let origin =
                 |ticket, progress| Origin { progress, ticket, message, hold, received, watcher: None };

@@ -37,7 +37,7 @@ use crate::{
         decide::Rules,
         event::TwinEvent,
         id::TwinKey,
-        lane::Lanes,
+        lane::{Bound, Lanes},
         outage::Outage,
         retry::{Backoff, Concurrency},
         upsert::Upsert,
@@ -72,6 +72,11 @@ pub struct Options {
     pub linger: Duration,
     /// Most events in one write.
     pub max_batch: usize,
+    /// How much of one twin may wait before its partitions have to.
+    pub bound: Bound,
+    /// For how long the store may answer others and give no answer about a twin before the twin's events become dead
+    /// letters; `None`: for ever.
+    pub give_up_after: Option<Duration>,
     /// Documents kept for the next write of their twin.
     pub cache: DocumentCache,
     /// How trouble with the store, or with dead letters, is waited out.
@@ -99,6 +104,8 @@ pub struct Router {
     next_group: u64,
     concurrency: Concurrency,
     outage: Outage<TwinKey>,
+    /// Whether partitions were told to wait for a twin.
+    shows_full: bool,
     probes: JoinSet<Probed>,
     #[expect(clippy::vec_box, reason = "a work is moved between queue, task and timer as it is")]
     resumed: Vec<Box<Work<Item>>>,
@@ -118,7 +125,7 @@ impl Router {
         metrics: Metrics,
     ) -> Self {
         Self {
-            lanes: Lanes::new(options.linger, options.max_batch),
+            lanes: Lanes::new(options.linger, options.max_batch, options.bound),
             concurrency: Concurrency::new(options.most_concurrency),
             tools: Arc::new(Tools { store, clock, metrics }),
             dead_letters,
@@ -131,6 +138,7 @@ impl Router {
             groups: HashMap::new(),
             next_group: 0,
             outage: Outage::default(),
+            shows_full: false,
             probes: JoinSet::new(),
             resumed: Vec::new(),
             heartbeat: board.heartbeat("router", PULSE_LIMIT),
@@ -151,6 +159,7 @@ impl Router {
             while open && let Some(batch) = take_ready(&mut intake, &mut open) {
                 self.take_in(batch);
             }
+            self.publish_full();
             let pause = self.start_lanes();
             if self.is_idle() {
                 self.pulse(); // so that what is shown is right when nothing moves
@@ -213,13 +222,23 @@ impl Router {
         for intake in batch {
             match intake {
                 Intake::Event(event, origin) => {
-                    let (key, at) = (event.key.clone(), event.at);
-                    self.lanes.push(&key, (event, Item::FromStream(Box::new(origin), at)), now);
+                    let (key, at, weight) = (event.key.clone(), event.at, origin.hold.bytes());
+                    self.lanes.push(&key, (event, Item::FromStream(Box::new(origin), at)), weight, now);
                 }
                 Intake::Letter { reason, detail, twin, origin } => {
                     self.dead_letter(reason, detail, twin, Box::new(origin))
                 }
             }
+        }
+    }
+
+    /// Tells partitions for which twins they have to wait.
+    fn publish_full(&mut self) {
+        let full = self.lanes.full();
+        if self.shows_full || !full.is_empty() {
+            self.limits.set_full(full);
+            self.tools.metrics.set_twins_full(full.len());
+            self.shows_full = !full.is_empty();
         }
     }
 

@@ -480,6 +480,15 @@ pub enum TwinTroubled<'a> {
         /// What went wrong, in one line.
         reason: &'a str,
     },
+    /// It has been so for too long: events that wait for it become dead letters.
+    GivenUp {
+        /// The twin.
+        twin: &'a TwinKey,
+        /// For how long.
+        since: Duration,
+        /// How many.
+        events: usize,
+    },
     /// It is over.
     Over {
         /// The twin.
@@ -496,6 +505,10 @@ impl TwinTroubled<'_> {
             Self::Alone { twin, since, reason } => tracing::warn!(
                 %twin, seconds = since.as_secs(), reason,
                 "the document store answers others, but not about this twin: its events wait, and are tried again"
+            ),
+            Self::GivenUp { twin, since, events } => tracing::warn!(
+                %twin, seconds = since.as_secs(), events,
+                "still no answer about this twin: its events become dead letters, and it will be flagged when it can be"
             ),
             Self::Over { twin, after } => tracing::info!(
                 %twin, seconds = after.as_secs(), "the document store answers about this twin again"

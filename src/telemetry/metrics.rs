@@ -61,6 +61,7 @@ struct Inner {
     in_flight_bytes: Gauge,
     store_concurrency_limit: Gauge,
     twins_in_trouble: Gauge,
+    twins_full: Gauge,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -149,6 +150,7 @@ impl Metrics {
             in_flight_bytes: gauge(name::IN_FLIGHT_BYTES),
             store_concurrency_limit: gauge(name::STORE_CONCURRENCY_LIMIT),
             twins_in_trouble: gauge(name::TWINS_IN_TROUBLE),
+            twins_full: gauge(name::TWINS_FULL),
             recorder,
         })))
     }
@@ -358,6 +360,11 @@ impl Metrics {
     /// Sets about how many twins the store gave no answer when it was last asked.
     pub fn set_twins_in_trouble(&self, twins: usize) {
         self.0.twins_in_trouble.set(twins as f64);
+    }
+
+    /// Sets of how many twins so much waits that their partitions wait too.
+    pub fn set_twins_full(&self, twins: usize) {
+        self.0.twins_full.set(twins as f64);
     }
 
     /// All metrics in Prometheus' text format.

@@ -58,6 +58,8 @@ pub const PARTITION_REBUILDS: &str = "twinsync_partition_rebuilds_total";
 pub const STORE_CONCURRENCY_LIMIT: &str = "twinsync_store_concurrency_limit";
 /// Twins about whose documents the store gave no answer when it was last asked.
 pub const TWINS_IN_TROUBLE: &str = "twinsync_twins_in_trouble";
+/// Twins of which so much waits that the partitions that feed them wait too.
+pub const TWINS_FULL: &str = "twinsync_twins_full";
 /// Queries for the modules of a device. Label: `outcome`, as of reads.
 pub const MODULE_QUERIES: &str = "twinsync_module_queries_total";
 /// Events received again on a new connection, and passed over. Label: `stream`.
@@ -101,7 +103,7 @@ pub(super) enum Kind {
 
 /// Every metric with its kind and the help text that Prometheus shows. [`REQUEST_UNITS`] is rendered apart,
 /// and so is what is computed when it is asked for.
-pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 33] = [
+pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 34] = [
     (EVENTS, Kind::Counter, "Events by what was decided about them"),
     (EVENTS_IGNORED, Kind::Counter, "Events that do not concern the replica, by reason"),
     (DEAD_LETTERS, Kind::Counter, "Events that can never be applied, by reason"),
@@ -127,6 +129,7 @@ pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 33] = [
         Kind::Gauge,
         "Twins about whose documents Cosmos DB gave no answer when it was last asked",
     ),
+    (TWINS_FULL, Kind::Gauge, "Twins of which so much waits that the partitions that feed them wait too"),
     (MODULE_QUERIES, Kind::Counter, "Queries for the modules of a device, by outcome"),
     (EVENTS_REPEATED, Kind::Counter, "Events received again on a new connection and passed over"),
     (EVENTS_LOST, Kind::Counter, "Events that can never be received: an alarm"),

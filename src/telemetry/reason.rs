@@ -2,11 +2,13 @@
 
 /// Reason code of an event whose document the store will never take.
 pub const REJECTED_BY_STORE: &str = "rejected_by_store";
+/// Reason code of an event of a twin about which the store gives no answer, while it answers about others.
+pub const STORE_SILENT: &str = "store_silent";
 /// Reason code of a message that the AMQP layer could not decode.
 pub const UNDECODABLE_AMQP: &str = "undecodable_amqp";
 
 /// Reason codes of dead letters beside those of [`Undeliverable`](crate::domain::decode::Undeliverable).
-pub const LETTERS: [&str; 2] = [REJECTED_BY_STORE, UNDECODABLE_AMQP];
+pub const LETTERS: [&str; 3] = [REJECTED_BY_STORE, STORE_SILENT, UNDECODABLE_AMQP];
 
 /// Why a link is given up whose partition is another one than before.
 pub const RECREATED: &str = "recreated";

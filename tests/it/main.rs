@@ -18,6 +18,7 @@ mod javascript;
 mod loss;
 mod main_job;
 mod network;
+mod one_twin;
 mod outage;
 mod poison;
 mod registry;

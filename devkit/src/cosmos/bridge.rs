@@ -49,7 +49,8 @@ impl Account {
         {
             return (problem(StatusCode::UNAUTHORIZED, "Unauthorized", &refusal.to_string()), 0.0);
         }
-        let verdict = self.injector.judge(operation);
+        let partition_key = parts.headers.get("x-ms-documentdb-partitionkey");
+        let verdict = self.injector.judge(operation, partition_key.and_then(|key| key.to_str().ok()));
         if !verdict.delay.is_zero() {
             tokio::time::sleep(verdict.delay).await;
         }

@@ -118,6 +118,9 @@ pub struct Fault {
     /// Which requests.
     #[serde(default)]
     pub operations: Operations,
+    /// Only requests within the logical partition of this device: on its document, and on those of its modules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
     /// Strikes this many times and is then over; without it, for ever.
     #[serde(default)]
     pub next: Option<u64>,
@@ -144,6 +147,7 @@ impl Fault {
             status,
             when: Moment::Before,
             operations: Operations::Writes,
+            device: None,
             next: Some(next),
             probability: 1.0,
             retry_after_ms: default_retry_after(),
@@ -158,6 +162,12 @@ impl Fault {
     /// The same fault for other requests.
     pub fn on(self, operations: Operations) -> Self {
         Self { operations, ..self }
+    }
+
+    /// `status` for whatever is asked of one device's documents, for ever.
+    pub fn about(status: u16, device: &str) -> Self {
+        let device = Some(device.to_owned());
+        Self { operations: Operations::Documents, device, next: None, ..Self::next(status, 1) }
     }
 }
 
@@ -244,7 +254,12 @@ impl Injector {
         self.lock().faults.clone()
     }
 
-    pub(super) fn judge(&self, operation: Operation) -> Verdict {
+    /// `partition_key` as the request's header has it: a JSON array.
+    pub(super) fn judge(&self, operation: Operation, partition_key: Option<&str>) -> Verdict {
+        let device = || {
+            let key: Vec<serde_json::Value> = serde_json::from_str(partition_key?).ok()?;
+            key.first()?.as_str().map(str::to_owned)
+        };
         let mut state = self.lock();
         let State { faults, random } = &mut *state;
         if faults.outage {
@@ -256,6 +271,7 @@ impl Injector {
         }
         let struck = faults.answers.iter_mut().find(|fault| {
             fault.operations.contains(operation)
+                && (fault.device.is_none() || fault.device == device())
                 && fault.next != Some(0)
                 && (fault.probability >= 1.0 || random.random_bool(fault.probability))
         });
@@ -280,7 +296,7 @@ mod tests {
         injector.set(Faults { answers: faults, ..Faults::default() });
         operations
             .iter()
-            .map(|operation| injector.judge(*operation).answer.map(|answer| answer.status))
+            .map(|operation| injector.judge(*operation, None).answer.map(|answer| answer.status))
             .collect()
     }
 
@@ -299,10 +315,19 @@ mod tests {
     }
 
     #[test]
+    fn a_fault_about_one_device_spares_the_others() {
+        let injector = Injector::new();
+        injector.set(Faults { answers: vec![Fault::about(503, "a\"b")], ..Faults::default() });
+        for (key, struck) in [(Some("[\"a\\\"b\"]"), true), (Some("[\"a\"]"), false), (None, false)] {
+            assert_eq!(injector.judge(Operation::Read, key).answer.is_some(), struck, "{key:?}");
+        }
+    }
+
+    #[test]
     fn an_outage_answers_everything_and_other_faults_spare_metadata() {
         let injector = Injector::new();
         injector.set(Faults { outage: true, ..Faults::default() });
-        assert_eq!(injector.judge(Operation::Metadata).answer.map(|answer| answer.status), Some(503));
+        assert_eq!(injector.judge(Operation::Metadata, None).answer.map(|answer| answer.status), Some(503));
         let all = Fault { operations: Operations::Documents, next: None, ..Fault::next(503, 1) };
         assert_eq!(answers(vec![all], &[Operation::Metadata, Operation::Query]), [None, Some(503)]);
     }

@@ -74,6 +74,19 @@ fn message(number: i64) -> Message {
     }
 }
 
+/// A change of a twin.
+fn change(number: i64, device: &str) -> Message {
+    use crate::domain::message::Property::Text;
+    let text = |name: &str, value: &str| (name.to_owned(), Text(value.into()));
+    let mut message = Message { body: format!("{{\"version\":{number}}}").into_bytes(), ..message(number) };
+    message.application_properties.extend([
+        text("hubName", "h"),
+        text("deviceId", device),
+        text("operationTimestamp", "2031-05-04T10:00:00Z"),
+    ]);
+    message
+}
+
 /// What came of a run.
 struct Ran {
     /// Numbers of the letters that came out.
@@ -285,4 +298,34 @@ async fn rebalances_under_a_full_intake_give_back_all_room() {
         let durable = progress.durable().map(|position| position.sequence_number.0);
         assert_eq!((durable, number_of_newest(&progress)), (Some(newest), newest));
     }
+}
+
+#[tokio::test]
+async fn a_twin_of_which_too_much_waits_holds_up_the_partition_that_feeds_it_and_no_other() {
+    let metrics = Metrics::new().expect("buckets");
+    let (intake, mut batches) = mpsc::channel(8);
+    let full = crate::domain::id::TwinKey::device("h", "full");
+    let source = Arc::new(Scripted::default());
+    let [feeding, other] = [0, 1].map(|_| partition(source.clone(), &metrics, intake.clone()));
+    let other = Partition { limits: Arc::clone(&feeding.limits), ..other };
+    feeding.limits.set_full(&[full.clone()].into());
+    let mut waits =
+        Box::pin(feeding.hand_over(vec![change(5, "before"), change(6, "full"), change(7, "behind")], false));
+    assert!((&mut waits).now_or_never().is_none(), "it waits");
+    assert!(other.hand_over(vec![change(5, "another")], false).await.is_ok());
+    let batch = batches.recv().await.expect("open");
+    assert_eq!(batch.len(), 1, "what came before it does not wait");
+    drop(batch);
+    assert_eq!(batches.recv().await.expect("open").len(), 1, "nor does another partition");
+
+    // Given up while it waits: as if the rest had never been received.
+    drop(waits);
+    assert_eq!(feeding.progress.newest().map(|newest| newest.sequence_number), Some(SequenceNumber(5)));
+    assert_eq!((feeding.progress.open(), feeding.limits.used()), (1, (0, 0)));
+
+    let mut waits = Box::pin(feeding.hand_over(vec![change(6, "full"), change(7, "behind")], false));
+    assert!((&mut waits).now_or_never().is_none(), "it waits");
+    feeding.limits.set_full(&Default::default());
+    assert!(waits.await.is_ok());
+    assert_eq!(batches.recv().await.expect("open").len(), 2);
 }

@@ -12,6 +12,9 @@ use crate::{
     telemetry::{Latency, event::EventDecided, reason::REJECTED_BY_STORE},
 };
 
+/// Bytes of an event that follows from another, roughly.
+const FOLLOW_WEIGHT: usize = 128;
+
 impl Router {
     pub(super) fn finished(&mut self, work: Work<Item>, follow: Vec<TwinEvent>, now: Duration) {
         let Work { key, upsert, items, .. } = work;
@@ -31,7 +34,7 @@ impl Router {
             }
             None => self.cache.invalidate(&key),
         }
-        self.lanes.done(&key, items.len(), now);
+        self.lanes.done(&key, now);
         let present = self.tools.clock.now();
         let mut decided = Vec::with_capacity(items.len());
         for (item, fate) in items.into_iter().zip(fates) {
@@ -77,7 +80,7 @@ impl Router {
         self.groups.insert(group, Group { open: follow.len(), items: decided });
         for event in follow {
             let key = event.key.clone();
-            self.lanes.push(&key, (event, Item::Follow(group)), now);
+            self.lanes.push(&key, (event, Item::Follow(group)), FOLLOW_WEIGHT, now);
         }
     }
 

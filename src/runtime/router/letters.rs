@@ -26,9 +26,7 @@ impl Router {
             Some((key, at)) => {
                 // Without any time, it may have happened until now.
                 let at = at.unwrap_or_else(|| self.tools.clock.now());
-                let event = TwinEvent { key: key.clone(), at, change: Change::Unapplied };
-                let now = self.now();
-                self.lanes.push(&key, (event, Item::OfLetter(origin)), now);
+                self.doubt(key, at, origin);
             }
             None => {
                 let (partition, sequence_number) =
@@ -38,6 +36,28 @@ impl Router {
                 self.complete(*origin);
             }
         }
+    }
+
+    /// Puts a twin in doubt, in its turn. One doubt that waits is enough for all letters of a partition: the event of the
+    /// first of them stays open, and holds the checkpoint for the others, so that they can be completed. However long the
+    /// twin's trouble lasts, and however much happens to it, no more than that is kept.
+    fn doubt(&mut self, key: TwinKey, at: Ticks, mut origin: Box<Origin>) {
+        let same = |first: &Origin| Arc::ptr_eq(&first.progress, &origin.progress);
+        let waiting = self.lanes.waiting_mut(&key).find_map(|(event, item)| match item {
+            Item::OfLetter(first) if same(first) => Some((event, first)),
+            Item::OfLetter(_) | Item::FromStream(..) | Item::Follow(_) => None,
+        });
+        if let Some((event, first)) = waiting {
+            if origin.ticket < first.ticket {
+                std::mem::swap(first, &mut origin);
+            }
+            event.at = event.at.max(at);
+            self.complete(*origin);
+            return;
+        }
+        let (now, weight) = (self.now(), origin.hold.bytes());
+        let event = TwinEvent { key: key.clone(), at, change: Change::Unapplied };
+        self.lanes.push(&key, (event, Item::OfLetter(origin)), weight, now);
     }
 
     /// The store refuses to hold that a twin is in doubt, or that a module ended. The hub is asked, where it may be; in any

@@ -25,7 +25,7 @@ use crate::{
     runtime::memory_store::{Fault, MemoryStore},
     runtime::partition::Progress,
     runtime::reconcile::judge::document_cache,
-    telemetry::reason::REJECTED_BY_STORE,
+    telemetry::reason::{REJECTED_BY_STORE, STORE_SILENT},
 };
 
 #[derive(Default)]
@@ -91,6 +91,8 @@ impl Bench {
             audits: AuditRequests::nobodys(),
             linger: Duration::ZERO,
             max_batch: 100,
+            bound: Bound { items: 5_000, weight: 32 << 20 },
+            give_up_after: None,
             cache: document_cache(1 << 20),
             backoff: Backoff::new(Duration::from_millis(1), Duration::from_millis(5)),
         };
@@ -533,4 +535,76 @@ async fn what_is_served_from_memory_says_nothing_about_the_store() {
     bench.until("a duplicate", |bench| bench.durable() == 1).await;
     assert!(matches!(bench.board.facts().store, StoreState::Unreachable { .. }));
     bench.finish().await;
+}
+
+#[tokio::test]
+async fn a_twin_of_which_too_much_waits_asks_its_partitions_to_wait_until_it_is_worked_off() {
+    let mut bench = Bench::with(|options| options.bound = Bound { items: 10, weight: 1 << 20 });
+    let key = device("bad");
+    bench.store.broken.lock().unwrap().push(key.clone());
+    bench.send((0..9).map(|n| updated(&key, 1 + n, 3 + n)).collect()).await;
+    bench.send(vec![created(&device("good"), 1)]).await;
+    bench.until("good is written", |bench| bench.store.document(&device("good")).is_some()).await;
+    assert!(!bench.limits.is_twin_full(&key));
+    bench.send(vec![updated(&key, 10, 12)]).await;
+    bench.until("full", |bench| bench.limits.is_twin_full(&key)).await;
+    assert!(!bench.limits.is_twin_full(&device("good")));
+    bench.until("it shows", |bench| bench.metrics.render().contains("twinsync_twins_full 1")).await;
+    bench.store.broken.lock().unwrap().clear();
+    bench.limits.twin_has_room(&key).await;
+    bench.until("worked off", |bench| bench.metrics.render().contains("twinsync_twins_full 0")).await;
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn a_twin_that_only_fails_itself_is_set_aside_in_constant_memory_and_ends_flagged() {
+    let mut bench = Bench::with(|options| options.give_up_after = Some(Duration::from_millis(50)));
+    let (bad, good) = (device("bad"), device("good"));
+    bench.send(vec![created(&bad, 1), created(&good, 1)]).await;
+    bench.until("created", |bench| bench.durable() == 1).await;
+    bench.store.broken.lock().unwrap().push(bad.clone());
+    let letters = |bench: &Bench| bench.letters.stored.lock().unwrap().len();
+    let mut others = 0;
+    for round in 0..20 {
+        let events = (0..50).map(|n| updated(&bad, 2 + round * 50 + n, 3 + round * 50 + n));
+        bench.send(events.collect()).await;
+        let wanted = 50 * (round as usize + 1);
+        while letters(&bench) < wanted {
+            // The store answers others.
+            bench.send(vec![updated(&good, 2 + others, 3 + others)]).await;
+            others += 1;
+            let written =
+                |bench: &Bench| bench.store.document(&good).is_some_and(|d| value(&d) == 2 + others);
+            bench.until("others go on", written).await;
+        }
+        // One doubt under way, and one that waits for all letters that came behind it.
+        bench.until("constant memory", |bench| bench.limits.used().0 <= 2).await;
+    }
+    assert!(bench.letters.stored.lock().unwrap().iter().all(|(_, reason)| *reason == STORE_SILENT));
+    assert_eq!(bench.durable(), 1, "the doubt is not durable: a crash replays from here");
+    bench.store.broken.lock().unwrap().clear();
+    let sent = bench.next - 1;
+    let (store, _, durable, used) = bench.finish().await;
+    assert_eq!((durable, used), (sent, (0, 0)));
+    let document = store.document(&bad).expect("stored");
+    assert!(document.flags.contains(&Flag::Suspect));
+    assert_eq!((value(&document), document.refused), (0, Some(Ticks::new(1001))), "nothing was applied");
+    assert!(store.document(&good).expect("stored").flags.is_empty());
+}
+
+#[tokio::test]
+async fn an_outage_sets_nothing_aside_however_long_it_lasts() {
+    let mut bench = Bench::with(|options| options.give_up_after = Some(Duration::from_millis(20)));
+    let keys = [device("a"), device("b")];
+    *bench.store.away.lock().unwrap() = true;
+    bench.send(keys.iter().map(|key| created(key, 1)).collect()).await;
+    let unreachable = |bench: &Bench| matches!(bench.board.facts().store, StoreState::Unreachable { .. });
+    bench.until("unreachable", unreachable).await;
+    let asked = |bench: &Bench| *bench.store.reads.lock().unwrap();
+    let before = asked(&bench);
+    bench.until("tried again and again", |bench| asked(bench) > before + 50).await;
+    *bench.store.away.lock().unwrap() = false;
+    let (_, letters, durable, used) = bench.finish().await;
+    assert!(letters.stored.lock().unwrap().is_empty());
+    assert_eq!((durable, used), (1, (0, 0)));
 }

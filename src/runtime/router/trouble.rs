@@ -10,11 +10,15 @@ use crate::{
         event::{Change, TwinEvent},
         health::StoreState,
         id::TwinKey,
+        lane::Bound,
         outage::Cause,
     },
     ports::{Charged, Trouble, TroubleKind},
     runtime::worker::{self, Work, Worked},
-    telemetry::event::{StoreChanged, TwinTroubled},
+    telemetry::{
+        event::{StoreChanged, TwinTroubled},
+        reason::STORE_SILENT,
+    },
 };
 
 /// The device whose document a probe would write, if it could.
@@ -49,9 +53,56 @@ impl Router {
                     TroubleKind::Unavailable => self.unanswered(&work.key, trouble.message, now),
                 }
                 work.asked = false;
-                self.parked.insert(work, delay);
+                if let Some(work) = self.give_up(work, now) {
+                    self.parked.insert(work, delay);
+                }
             }
         }
+    }
+
+    /// Where the store has answered others for long enough and not about this twin, its waiting events become dead letters,
+    /// so that they hold nobody up. What is left of the work goes on trying: the doubts that follow from the letters.
+    fn give_up(&mut self, work: Box<Work<Item>>, now: Duration) -> Option<Box<Work<Item>>> {
+        let alone = self.outage.alone_for(&work.key, now);
+        if self.options.give_up_after.is_none_or(|limit| alone < limit) {
+            return Some(work);
+        }
+        let from_stream = |item: &Item| matches!(item, Item::FromStream(..));
+        let waiting = self.lanes.withdraw(&work.key, |(_, item)| from_stream(item));
+        if waiting.is_empty() && !work.items.iter().any(from_stream) {
+            return Some(work);
+        }
+        let Work { key, upsert, items, backoff, .. } = *work;
+        // It is open what became of the last write.
+        self.cache.invalidate(&key);
+        let (mut given_up, mut kept) = (Vec::new(), Vec::new());
+        let mut part = Bound { items: 0, weight: 0 };
+        for (event, item) in upsert.give_up().into_iter().zip(items) {
+            match item {
+                Item::FromStream(origin, at) => {
+                    part = Bound { items: part.items + 1, weight: part.weight + origin.hold.bytes() };
+                    given_up.push((origin, at));
+                }
+                Item::OfLetter(_) | Item::Follow(_) => kept.push((event, item)),
+            }
+        }
+        for (_, item) in waiting {
+            if let Item::FromStream(origin, at) = item {
+                given_up.push((origin, at));
+            }
+        }
+        TwinTroubled::GivenUp { twin: &key, since: alone, events: given_up.len() }.emit();
+        for (origin, at) in given_up {
+            let detail =
+                format!("the store has answered others for {} s, and not about this twin", alone.as_secs());
+            self.dead_letter(STORE_SILENT, detail, Some((key.clone(), Some(at))), origin);
+        }
+        if kept.is_empty() {
+            self.lanes.done(&key, now);
+            return None;
+        }
+        self.lanes.partly_done(&key, part);
+        Some(Box::new(Work { backoff, ..*self.work(key, kept) }))
     }
 
     /// The store gave no answer about a twin.
