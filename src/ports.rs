@@ -38,6 +38,8 @@ pub enum Read {
     Absent,
     /// Something is stored under its id that is no document of ours; says what is wrong with it.
     Damaged(ETag, String),
+    /// The document of another twin lies under its id; says what to do about it. It is never written over.
+    Foreign(String),
     /// It could not be told.
     Unknown(Trouble),
 }

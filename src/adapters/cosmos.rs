@@ -24,7 +24,7 @@ use serde_json::Value;
 
 use crate::{
     domain::{
-        document::{Document, ETag},
+        document::{Document, ETag, Item},
         id::{DocumentIdScheme, TwinKey},
         ticks::Ticks,
     },
@@ -331,23 +331,29 @@ impl TwinStore for CosmosStore {
             Ok(response) => response,
             Err(failure) => {
                 let absent = matches!(&failure, Failure::Answered(_, error) if error.status().is_not_found());
+                // 404 with another substatus (the session is not caught up with, the container is gone) is none of these.
                 let outcome = if absent { Read::Absent } else { Read::Unknown(failure.trouble()) };
                 return Charged { outcome, request_units: failure.charge() };
             }
         };
         let request_units = response.headers().request_charge().map_or(0.0, |charge| charge.value());
         let etag = response.headers().etag().map(|etag| ETag(etag.to_string()));
-        let outcome = match (etag, response.into_model::<Document>()) {
-            (Some(etag), Ok(document)) if document.key.is_same_twin(key) => {
-                Read::Present(Arc::new(document), etag)
-            }
-            (Some(etag), Ok(_)) => Read::Damaged(etag, "its ids are another twin's".into()),
+        let unknown = |message: String| {
+            Read::Unknown(Trouble { kind: TroubleKind::Unavailable, retry_after: None, message })
+        };
+        let outcome = match (etag, response.into_model::<Value>()) {
+            (None, _) => unknown("read_item: the answer has no ETag".into()),
             (Some(etag), Err(error)) => Read::Damaged(etag, one_line(&error)),
-            (None, _) => Read::Unknown(Trouble {
-                kind: TroubleKind::Unavailable,
-                retry_after: None,
-                message: "read_item: the answer has no ETag".into(),
-            }),
+            (Some(etag), Ok(item)) => match Item::of(item, key) {
+                Item::Document(document) => Read::Present(Arc::new(*document), etag),
+                Item::Damaged(reason) => Read::Damaged(etag, reason),
+                Item::Foreign(whose) => Read::Foreign(format!(
+                    "the document `{id}` is that of {whose}: two hubs share this container; set document.id = \"hub_device\" for both, or give each its own (DOCUMENT_FOREIGN)"
+                )),
+                Item::Newer(format) => unknown(format!(
+                    "read_item: the document `{id}` has format {format}, which a newer release has written: update this replica (DOCUMENT_NEWER)"
+                )),
+            },
         };
         Charged { outcome, request_units }
     }

@@ -236,6 +236,45 @@ impl Document {
     }
 }
 
+/// The newest format of documents that this release understands. A release that writes anything which this one would
+/// misread (a new state, flag or operation) counts it up and writes it as `sync.format`; without it, a document has format 1.
+const FORMAT: i64 = 1;
+
+/// What an item is that lies where a twin's document belongs.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Item {
+    /// The twin's document.
+    Document(Box<Document>),
+    /// A document of another twin; says of which. It is somebody's, so it is never written over.
+    Foreign(String),
+    /// The twin's document as a newer release has written it, in this format. It is right, so it is never written over.
+    Newer(i64),
+    /// No document, or one that cannot be read; says why. Something has spoilt it.
+    Damaged(String),
+}
+
+impl Item {
+    /// Judges what was read for `key`.
+    pub fn of(item: Value, key: &TwinKey) -> Self {
+        let text = |name: &str| item.get(name).and_then(Value::as_str).map(str::to_owned);
+        if let (Some(hub), Some(device)) = (text("hubName"), text("deviceId")) {
+            let found = TwinKey { hub, device, module: text("moduleId") };
+            if !found.is_same_twin(key) {
+                return Self::Foreign(found.to_string());
+            }
+        }
+        match item.pointer("/sync/format").and_then(Value::as_i64) {
+            Some(format) if format > FORMAT => return Self::Newer(format),
+            Some(_) | None => {}
+        }
+        match Document::deserialize(item) {
+            Ok(document) if document.key.is_same_twin(key) => Self::Document(Box::new(document)),
+            Ok(_) => Self::Damaged("its ids are no twin's".to_owned()),
+            Err(error) => Self::Damaged(error.to_string()),
+        }
+    }
+}
+
 /// Names in the root that are ours or Cosmos DB's. A twin root that brings one of them loses that field.
 pub(super) fn is_reserved(name: &str) -> bool {
     name.starts_with('_')
@@ -490,6 +529,46 @@ mod tests {
         }
         let written = serde_json::to_string(&document).expect("serialises");
         assert!(!written.contains("intruder"), "{written}");
+    }
+
+    #[test]
+    fn what_lies_under_a_twins_id_is_its_own_anothers_newer_or_damaged() {
+        let key = live().key;
+        let stored = || serde_json::to_value(live()).expect("serialises");
+        assert_eq!(Item::of(stored(), &key), Item::Document(Box::new(live())));
+        let with = |pointer: &str, value: Value| {
+            let mut item = stored();
+            *item.pointer_mut(pointer).expect("is there") = value;
+            item
+        };
+        assert_eq!(Item::of(with("/hubName", json!("H")), &key), {
+            let mut same = live();
+            same.key.hub = "H".into();
+            Item::Document(Box::new(same))
+        });
+        for (pointer, value, whose) in [
+            ("/hubName", json!("other"), "other/pump/1/m"),
+            ("/deviceId", json!("pump"), "h/pump/m"),
+            ("/moduleId", json!("n"), "h/pump/1/n"),
+        ] {
+            assert_eq!(Item::of(with(pointer, value), &key), Item::Foreign(whose.into()), "{pointer}");
+        }
+        // A newer release may write what this one cannot read, and says so.
+        let mut newer = with("/sync/state", json!("archived"));
+        newer["sync"]["format"] = json!(2);
+        assert_eq!(Item::of(newer, &key), Item::Newer(2));
+        let mut current = stored();
+        current["sync"]["format"] = json!(1);
+        assert!(matches!(Item::of(current, &key), Item::Document(_)));
+        for damaged in
+            [with("/sync", json!("nonsense")), with("/sync/state", json!("archived")), json!({}), json!([])]
+        {
+            assert!(matches!(Item::of(damaged.clone(), &key), Item::Damaged(_)), "{damaged}");
+        }
+        // Of another hub, and damaged: it is still somebody else's.
+        let mut foreign = with("/sync", json!(1));
+        foreign["hubName"] = json!("other");
+        assert!(matches!(Item::of(foreign, &key), Item::Foreign(_)));
     }
 
     #[test]

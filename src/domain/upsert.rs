@@ -31,7 +31,8 @@ use super::{
 /// What the runtime has to do next.
 #[derive(Debug, Clone)]
 pub enum Action {
-    /// Read the document; answer with [`Upsert::found`], [`Upsert::absent`] or [`Upsert::damaged`].
+    /// Read the document; answer with [`Upsert::found`], [`Upsert::absent`], [`Upsert::damaged`] or
+    /// [`Upsert::foreign`].
     Read,
     /// Create this document; answer with [`Upsert::written`], [`Upsert::unsure`] or [`Upsert::rejected`].
     Create(Arc<Document>),
@@ -48,6 +49,8 @@ pub enum Fate {
     Decided(Decision),
     /// The store will never accept what this event leads to.
     Rejected(String),
+    /// The twin's document belongs to another twin.
+    Foreign(String),
 }
 
 /// What is known to be stored.
@@ -186,6 +189,14 @@ impl Upsert {
         self.attempt = None;
         self.unsure = false;
         self.stored = Stored::Damaged(etag);
+    }
+
+    /// The read found the document of another twin: none of the events can be applied, and nothing is written over it.
+    pub fn foreign(&mut self, reason: &str) {
+        self.attempt = None;
+        self.unsure = false;
+        let left = self.events.len() - self.fates.len();
+        self.fates.extend(std::iter::repeat_with(|| Fate::Foreign(reason.to_owned())).take(left));
     }
 
     /// The write is durable.

@@ -138,6 +138,7 @@ async fn bring_in<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<(), Trou
                     Read::Present(document, etag) => work.upsert.found(document, etag),
                     Read::Absent => work.upsert.absent(),
                     Read::Damaged(etag, _) => work.upsert.damaged(etag),
+                    Read::Foreign(reason) => work.upsert.foreign(&reason),
                     Read::Unknown(trouble) => return Err(trouble),
                 }
                 continue;
@@ -205,7 +206,7 @@ async fn read<T: Send>(
 ) -> Result<Option<(Arc<Document>, ETag)>, Trouble> {
     match read_raw(tools, work, key).await {
         Read::Present(document, etag) => Ok(Some((document, etag))),
-        Read::Absent | Read::Damaged(..) => Ok(None),
+        Read::Absent | Read::Damaged(..) | Read::Foreign(_) => Ok(None),
         Read::Unknown(trouble) => Err(trouble),
     }
 }
@@ -216,7 +217,7 @@ async fn read_raw<T: Send>(tools: &Tools, work: &mut Work<T>, key: &TwinKey) -> 
     work.asked = true;
     let message = match &outcome {
         Read::Present(..) | Read::Absent => None,
-        Read::Damaged(_, reason) => Some(reason.as_str()),
+        Read::Damaged(_, reason) | Read::Foreign(reason) => Some(reason.as_str()),
         Read::Unknown(trouble) => Some(trouble.message.as_str()),
     };
     ReadFinished {

@@ -199,6 +199,9 @@ impl ReadFinished<'_> {
                 twin = %self.twin, message = self.message,
                 "a stored document cannot be read: it is replaced and flagged as suspect"
             ),
+            ReadOutcome::Foreign => tracing::debug!(
+                twin = %self.twin, message = self.message, "the document is another twin's"
+            ),
             ReadOutcome::Throttled | ReadOutcome::Unavailable => tracing::debug!(
                 twin = %self.twin, outcome = self.outcome.label(), message = self.message,
                 "document not read, trying again"

@@ -90,6 +90,8 @@ labels! {
         Absent => "absent",
         /// Something that is no document of ours.
         Damaged => "damaged",
+        /// The document of another twin.
+        Foreign => "foreign",
         /// The store asked for less.
         Throttled => "throttled",
         /// The store could not be reached or did not answer.
@@ -173,6 +175,7 @@ impl From<&Read> for ReadOutcome {
             Read::Present(..) => Self::Present,
             Read::Absent => Self::Absent,
             Read::Damaged(..) => Self::Damaged,
+            Read::Foreign(_) => Self::Foreign,
             Read::Unknown(trouble) => match trouble.kind {
                 TroubleKind::Throttled => Self::Throttled,
                 TroubleKind::Unavailable => Self::Unavailable,

@@ -41,7 +41,7 @@ fn decisions(outcome: &Outcome) -> Vec<Decision> {
         .iter()
         .map(|fate| match fate {
             Fate::Decided(decision) => *decision,
-            Fate::Rejected(reason) => panic!("rejected: {reason}"),
+            Fate::Rejected(reason) | Fate::Foreign(reason) => panic!("rejected: {reason}"),
         })
         .collect()
 }

@@ -13,6 +13,7 @@ mod dead_letters;
 mod doubt;
 mod fault;
 mod figures;
+mod foreign;
 mod health;
 mod javascript;
 mod loss;

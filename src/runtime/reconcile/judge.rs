@@ -110,6 +110,8 @@ pub struct Judge {
 struct Stored {
     document: Option<Arc<Document>>,
     etag: Option<ETag>,
+    /// It is another twin's, and why that is.
+    foreign: Option<String>,
 }
 
 /// What became of one twin alone.
@@ -220,6 +222,11 @@ impl Judge {
         };
         for _ in 0..CYCLES {
             let stored = self.read(key, task.purpose).await?;
+            if let Some(reason) = stored.foreign {
+                // Whatever the hub says, there is no place for it.
+                DocumentRejected { twin: key, reason: &reason }.emit(&self.account.metrics);
+                return Ok(Done { verdict: Verdict::Rejected(Drift::Missing, reason), left: None });
+            }
             if spared(stored.document.as_deref(), task.unless) {
                 return Ok(Done::new(Verdict::Spared, stored));
             }
@@ -301,7 +308,7 @@ impl Judge {
                 self.cache.insert(key.clone(), (Arc::clone(&document), etag.clone()));
                 TwinSettled { twin: key, purpose: task.purpose.into(), drift: found }
                     .emit(&self.account.metrics);
-                let left = Stored { document: Some(document), etag: Some(etag) };
+                let left = Stored { document: Some(document), etag: Some(etag), foreign: None };
                 Ok(Some(Done::new(Verdict::Settled(found), left)))
             }
             Write::Conflict => {
@@ -321,9 +328,12 @@ impl Judge {
 
     async fn read(&self, key: &TwinKey, purpose: Purpose) -> Result<Stored, Trouble> {
         match self.account.read(key, purpose).await {
-            Read::Present(document, etag) => Ok(Stored { document: Some(document), etag: Some(etag) }),
-            Read::Absent => Ok(Stored { document: None, etag: None }),
-            Read::Damaged(etag, _) => Ok(Stored { document: None, etag: Some(etag) }),
+            Read::Present(document, etag) => {
+                Ok(Stored { document: Some(document), etag: Some(etag), foreign: None })
+            }
+            Read::Absent => Ok(Stored { document: None, etag: None, foreign: None }),
+            Read::Foreign(reason) => Ok(Stored { document: None, etag: None, foreign: Some(reason) }),
+            Read::Damaged(etag, _) => Ok(Stored { document: None, etag: Some(etag), foreign: None }),
             Read::Unknown(trouble) => Err(trouble),
         }
     }

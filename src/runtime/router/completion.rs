@@ -9,7 +9,11 @@ use super::{
 use crate::{
     domain::{decide::Decision, event::TwinEvent, ticks::Ticks, upsert::Fate},
     runtime::worker::Work,
-    telemetry::{Latency, event::EventDecided, reason::REJECTED_BY_STORE},
+    telemetry::{
+        Latency,
+        event::EventDecided,
+        reason::{FOREIGN_DOCUMENT, REJECTED_BY_STORE},
+    },
 };
 
 /// Bytes of an event that follows from another, roughly.
@@ -43,6 +47,12 @@ impl Router {
                     let twin = Some((key.clone(), Some(at)));
                     self.dead_letter(REJECTED_BY_STORE, reason, twin, origin);
                 }
+                (Item::FromStream(origin, at), Fate::Foreign(reason)) => {
+                    let twin = Some((key.clone(), Some(at)));
+                    self.dead_letter(FOREIGN_DOCUMENT, reason, twin, origin);
+                }
+                // There is no document of its own that could say so: the letter does.
+                (item @ (Item::OfLetter(_) | Item::Follow(_)), Fate::Foreign(_)) => decided.push(item),
                 (item @ Item::OfLetter(_), Fate::Decided(_)) => decided.push(item),
                 (item @ Item::OfLetter(_), Fate::Rejected(reason)) => {
                     self.doubt_refused(&key, &reason);

@@ -128,7 +128,8 @@ impl Look<'_> {
         self.attempt(|| async move {
             match self.judge.account().read(key, Purpose::Audit).await {
                 Read::Present(document, _) => Ok(Stored::Document(Some(document))),
-                Read::Absent => Ok(Stored::Document(None)),
+                // The twin has none of its own; what the judge finds tells why.
+                Read::Absent | Read::Foreign(_) => Ok(Stored::Document(None)),
                 Read::Damaged(..) => Ok(Stored::Damaged),
                 Read::Unknown(trouble) => Err(trouble),
             }

@@ -1,0 +1,68 @@
+//! Documents that are not ours to write over: of another twin, and of a newer release.
+
+use serde_json::{Value, json};
+
+use crate::{
+    registry::bench::{Bench, FAST},
+    world::{create, report, until},
+};
+
+async fn document(bench: &Bench, device: &str) -> Value {
+    let container = bench.container().await;
+    let response = container.read_item(device.to_owned(), device, None).await.expect("it is there");
+    let mut document: Value = response.into_model().expect("JSON");
+    document.as_object_mut().expect("an object").retain(|name, _| !name.starts_with('_'));
+    document
+}
+
+/// A device whose document is right; the daemon has gone.
+async fn settled(bench: &Bench) {
+    let daemon = bench.start().await;
+    bench.world.apply(create("pump"));
+    bench.world.apply(report("pump", json!({"step": 1})));
+    bench.world.equal().await;
+    daemon.stop().await.expect("exit code 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_document_of_another_hubs_device_is_never_written_over() {
+    let bench = Bench::new(FAST, "[audit]\ntolerance = \"0s\"\n").await;
+    settled(&bench).await;
+    bench.alter("pump", |document| document["hubName"] = json!("fabrikam")).await;
+    let theirs = document(&bench, "pump").await;
+    let mut daemon = bench.start().await;
+    bench.world.apply(report("pump", json!({"step": 2})));
+    until(&mut daemon, "it is set aside", |sample| {
+        sample.count("twinsync_dead_letters_total", "reason=\"foreign_document\"") == 1
+    })
+    .await;
+    bench.world.apply(create("other"));
+    bench.world.equal_or_flagged("other").await;
+    daemon.stop().await.expect("exit code 0");
+    let letter = std::fs::read_to_string(&bench.world.files("dead-letters")[0]).expect("a letter");
+    assert!(letter.contains("fabrikam/pump") && letter.contains("DOCUMENT_FOREIGN"), "{letter}");
+    let (code, audit) = bench.audit(&["--repair"]).await;
+    assert_ne!(code, 0, "the twin has no document, and no place for one: {audit:#}");
+    assert_eq!(document(&bench, "pump").await, theirs);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_of_a_newer_release_waits_for_a_replica_that_can_read_it() {
+    let bench = Bench::without_registry("[http]\nblocked_after = \"1s\"\n").await;
+    settled(&bench).await;
+    bench.alter("pump", |document| document["sync"]["format"] = json!(2)).await;
+    let newer = document(&bench, "pump").await;
+    let mut daemon = bench.start().await;
+    bench.world.apply(report("pump", json!({"step": 2})));
+    until(&mut daemon, "it waits", |sample| {
+        sample.sum("twinsync_oldest_incomplete_event_age_seconds", "") > 1.5
+    })
+    .await;
+    let (status, reasons) = daemon.get("/readyz").await.expect("answers");
+    assert!(status == 503 && reasons.contains("is blocked: its event"), "{reasons}");
+    assert_eq!(document(&bench, "pump").await, newer);
+    bench.alter("pump", |document| document["sync"]["format"] = json!(1)).await;
+    bench.world.equal().await;
+    daemon.stop().await.expect("exit code 0");
+    assert!(bench.world.files("dead-letters").is_empty(), "nothing is set aside");
+}
