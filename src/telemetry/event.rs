@@ -8,8 +8,8 @@ use std::time::Duration;
 
 pub use self::reconcile::{
     AuditFinished, BackfillFinished, BackfillStarted, DocumentRejected, NoteNotKept, QueryDelayed,
-    RepairDelayed, RepairScan, RowsUnreadable, StillDifferent, TwinDelayed, TwinSettled, TwinUnknown,
-    WalkFailed,
+    RepairDelayed, RepairGivenUp, RepairScan, RowsUnreadable, StillDifferent, TwinDelayed, TwinSettled,
+    TwinUnknown, WalkFailed,
 };
 
 use super::{

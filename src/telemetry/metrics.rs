@@ -122,6 +122,7 @@ impl Metrics {
             name::TWINS_STILL_DIFFERENT,
             name::DEAD_LETTERS_WITHOUT_TWIN,
             name::DOUBTS_REFUSED,
+            name::REPAIRS_GIVEN_UP,
         ] {
             counter(name, &[]).increment(0);
         }
@@ -207,6 +208,11 @@ impl Metrics {
     /// Counts a document in doubt that the store refuses.
     pub fn doubt_refused(&self) {
         self.count(name::DOUBTS_REFUSED, &[]);
+    }
+
+    /// Counts a repair that was given up until the next look for documents in doubt.
+    pub fn repair_given_up(&self) {
+        self.count(name::REPAIRS_GIVEN_UP, &[]);
     }
 
     /// Counts an attempt to write.

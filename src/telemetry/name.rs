@@ -76,6 +76,8 @@ pub const PARTITIONS_OWNED: &str = "twinsync_partitions_owned";
 pub const TWINS_SETTLED: &str = "twinsync_twins_settled_total";
 /// Twins that the store refuses as the hub has them.
 pub const TWINS_REJECTED: &str = "twinsync_twins_rejected_total";
+/// Repairs given up until the next look for documents in doubt: no answer about the twin, while others are answered.
+pub const REPAIRS_GIVEN_UP: &str = "twinsync_repairs_given_up_total";
 /// Twins in doubt that wait for their repair in this replica.
 pub const REPAIRS_WAITING: &str = "twinsync_repairs_waiting";
 /// Differences that audits found. Labels: `hub`, `class`.
@@ -103,7 +105,7 @@ pub(super) enum Kind {
 
 /// Every metric with its kind and the help text that Prometheus shows. [`REQUEST_UNITS`] is rendered apart,
 /// and so is what is computed when it is asked for.
-pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 34] = [
+pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 35] = [
     (EVENTS, Kind::Counter, "Events by what was decided about them"),
     (EVENTS_IGNORED, Kind::Counter, "Events that do not concern the replica, by reason"),
     (DEAD_LETTERS, Kind::Counter, "Events that can never be applied, by reason"),
@@ -140,6 +142,11 @@ pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 34] = [
         TWINS_SETTLED,
         Kind::Counter,
         "Documents that differed and say now what the hub says, by purpose and class",
+    ),
+    (
+        REPAIRS_GIVEN_UP,
+        Kind::Counter,
+        "Repairs given up until the next look for documents in doubt: no usable answer about that twin",
     ),
     (TWINS_REJECTED, Kind::Counter, "Twins that Cosmos DB refuses as the hub has them"),
     (REPAIRS_WAITING, Kind::Gauge, "Twins in doubt that wait for their repair in this replica"),

@@ -17,14 +17,19 @@ use tokio_util::sync::CancellationToken;
 use super::judge::{Judge, Mode, Task, Unless, Verdict};
 use crate::{
     domain::{drift::Strictness, id::TwinKey, quota::Purpose, retry::Backoff},
-    ports::{Trouble, Which},
-    telemetry::event::{RepairDelayed, RepairScan},
+    ports::{Trouble, TroubleKind, Which},
+    telemetry::{
+        Metrics,
+        event::{RepairDelayed, RepairGivenUp, RepairScan},
+    },
 };
 
 /// How long a doubt may heal by itself.
 const GRACE: Duration = Duration::from_secs(2);
 /// First and longest wait after trouble with one twin.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Tries of one twin after which it is asked whether the trouble is its own.
+const PATIENCE: u32 = 8;
 /// Twins that are remembered at most; about 200 bytes each. The walk finds the others.
 const MOST: usize = 50_000;
 /// A walk goes on when so few are left.
@@ -128,8 +133,8 @@ impl State {
         self.due.insert((until, self.next), key);
     }
 
-    /// A twin whose turn it is, or when the next one's turn comes.
-    fn next(&mut self, now: Instant) -> Result<TwinKey, Option<Instant>> {
+    /// A twin whose turn it is and how often it was tried, or when the next one's turn comes.
+    fn next(&mut self, now: Instant) -> Result<(TwinKey, u32), Option<Instant>> {
         let Some((&(at, number), _)) = self.due.first_key_value() else {
             return Err(None);
         };
@@ -137,10 +142,11 @@ impl State {
             return Err(Some(at));
         }
         let key = self.due.remove(&(at, number)).ok_or(None)?;
-        if let Some(doubt) = self.twins.get_mut(&key) {
+        let attempts = self.twins.get_mut(&key).map_or(0, |doubt| {
             doubt.running = true;
-        }
-        Ok(key)
+            doubt.attempts
+        });
+        Ok((key, attempts))
     }
 
     /// Forgets a twin, unless it was raised again meanwhile.
@@ -191,16 +197,16 @@ pub async fn run(
     };
     let walk = walk(Arc::clone(&judge), doubts.clone(), Arc::clone(&shared), options, walks);
     let mut walk = std::pin::pin!(walk);
-    let mut repairs: JoinSet<(TwinKey, Result<Verdict, Trouble>)> = JoinSet::new();
+    let mut repairs: JoinSet<(TwinKey, Result<Verdict, Failed>)> = JoinSet::new();
     loop {
         let mut next_due = None;
         while repairs.len() < options.concurrency.max(1) {
             let next = shared.lock().next(Instant::now());
             match next {
-                Ok(key) => {
+                Ok((key, attempts)) => {
                     let judge = Arc::clone(&judge);
                     repairs.spawn(async move {
-                        let verdict = Box::pin(judge.judge(&key, &REPAIR)).await;
+                        let verdict = Box::pin(repair(&judge, &key, attempts)).await;
                         (key, verdict)
                     });
                 }
@@ -214,7 +220,7 @@ pub async fn run(
             biased;
             () = stop.cancelled() => return repairs.shutdown().await,
             Some(done) = repairs.join_next(), if !repairs.is_empty() => match done {
-                Ok((key, verdict)) => conclude(&shared, &key, verdict),
+                Ok((key, verdict)) => conclude(&shared, &key, verdict, &judge.account().metrics),
                 Err(error) => {
                     if let Ok(panic) = error.try_into_panic() {
                         std::panic::resume_unwind(panic);
@@ -229,7 +235,26 @@ pub async fn run(
     }
 }
 
-fn conclude(shared: &Shared, key: &TwinKey, verdict: Result<Verdict, Trouble>) {
+/// Why a twin was not settled.
+struct Failed {
+    trouble: Trouble,
+    /// Whether store and hub answer about others, after many tries of this one.
+    alone: bool,
+}
+
+async fn repair(judge: &Judge, key: &TwinKey, attempts: u32) -> Result<Verdict, Failed> {
+    match judge.judge(key, &REPAIR).await {
+        Ok(verdict) => Ok(verdict),
+        Err(trouble) => {
+            let alone = attempts >= PATIENCE
+                && trouble.kind == TroubleKind::Unavailable
+                && judge.answers(&key.hub, REPAIR.purpose).await;
+            Err(Failed { trouble, alone })
+        }
+    }
+}
+
+fn conclude(shared: &Shared, key: &TwinKey, verdict: Result<Verdict, Failed>, metrics: &Metrics) {
     let mut state = shared.lock();
     match verdict {
         Ok(
@@ -240,7 +265,14 @@ fn conclude(shared: &Shared, key: &TwinKey, verdict: Result<Verdict, Trouble>) {
             | Verdict::Rejected(..)
             | Verdict::ForeignHub,
         ) => state.settled(key, shared.grace),
-        Err(trouble) => {
+        // An answer that makes no sense, for one: asking on and on does not help. Its document stays flagged, and the walk
+        // comes by again.
+        Err(Failed { trouble, alone: true }) => {
+            state.settled(key, shared.grace);
+            drop(state);
+            RepairGivenUp { twin: key, message: &trouble.message }.emit(metrics);
+        }
+        Err(Failed { trouble, alone: false }) => {
             let retry_in = state.later(key, trouble.retry_after);
             drop(state);
             RepairDelayed { twin: key, message: &trouble.message, retry_in }.emit();

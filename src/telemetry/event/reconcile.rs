@@ -67,6 +67,26 @@ impl RepairDelayed<'_> {
     }
 }
 
+/// The hub, or the store, answers about others, but gives no answer about this twin that can be used.
+#[derive(Debug, Clone, Copy)]
+pub struct RepairGivenUp<'a> {
+    /// The twin.
+    pub twin: &'a TwinKey,
+    /// Why, in one line.
+    pub message: &'a str,
+}
+
+impl RepairGivenUp<'_> {
+    /// WARN.
+    pub fn emit(&self, metrics: &Metrics) {
+        metrics.repair_given_up();
+        tracing::warn!(
+            twin = %self.twin, message = self.message,
+            "no answer about this twin that can be used: its document stays flagged, and is tried again with the next look for flagged ones"
+        );
+    }
+}
+
 /// A walk over the documents in doubt came to its end.
 #[derive(Debug, Clone, Copy)]
 pub struct RepairScan<'a> {

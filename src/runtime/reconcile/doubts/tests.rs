@@ -118,11 +118,11 @@ async fn what_is_raised_at_the_very_end_of_a_repair_is_not_forgotten() {
     let key = device("d");
     doubts.raise(&key);
     let due = Instant::now() + GRACE;
-    assert_eq!(shared.lock().next(due), Ok(key.clone()));
+    assert_eq!(shared.lock().next(due), Ok((key.clone(), 0)));
     doubts.raise(&key);
     shared.lock().settled(&key, GRACE);
     assert_eq!(doubts.len(), 1, "it has a turn to come");
-    assert_eq!(shared.lock().next(due + GRACE), Ok(key.clone()));
+    assert_eq!(shared.lock().next(due + GRACE), Ok((key.clone(), 0)));
     shared.lock().settled(&key, GRACE);
     assert!(doubts.is_empty());
 }
@@ -142,6 +142,32 @@ async fn trouble_is_waited_out_twin_by_twin() {
     running.quiet().await;
     for key in [&one, &other] {
         assert!(!running.bench.document(key).expect("a document").in_doubt());
+    }
+    running.stop().await;
+}
+
+/// The hub's answer may be one that we refuse, and will be tomorrow.
+#[tokio::test(start_paused = true)]
+async fn a_twin_without_a_usable_answer_is_not_asked_about_on_and_on_and_stays_flagged() {
+    let running = Running::start(Bench::new(), true);
+    let (odd, other) = (doubtful(&running.bench, "odd"), doubtful(&running.bench, "other"));
+    running.bench.registry.mute.lock().unwrap().insert(odd.clone());
+    running.doubts.raise(&odd);
+    running.doubts.raise(&other);
+    running.quiet().await;
+    let asked = || running.bench.registry.asked().iter().filter(|key| **key == odd).count();
+    let before = asked();
+    assert!((8..20).contains(&before), "with patience, and an end: {before}");
+    let text = running.bench.metrics.render();
+    assert!(text.contains("twinsync_repairs_given_up_total 1"), "{text}");
+    assert!(running.bench.document(&odd).expect("a document").in_doubt());
+    assert!(!running.bench.document(&other).expect("a document").in_doubt());
+    // The walk meets it again, once the answer can be used.
+    running.bench.registry.mute.lock().unwrap().clear();
+    let started = Instant::now();
+    while running.bench.document(&odd).expect("a document").in_doubt() {
+        assert!(started.elapsed() < OPTIONS.scan_interval * 2);
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
     running.stop().await;
 }
