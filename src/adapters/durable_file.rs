@@ -6,11 +6,25 @@ use std::{
     ffi::OsString,
     fs::{self, File},
     io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
 /// Ends the names of files that are still being written.
 const TEMPORARY: &str = ".tmp";
+
+/// Rights of what is created: dead letters hold whole events, and nobody but the daemon has to read them.
+const OWN_FILE: u32 = 0o600;
+const OWN_DIRECTORY: u32 = 0o700;
+
+/// Takes the rights of everybody else to a directory of ours away.
+pub(super) fn make_private(directory: &Path) -> io::Result<()> {
+    let mode = fs::metadata(directory)?.permissions().mode();
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    fs::set_permissions(directory, fs::Permissions::from_mode(OWN_DIRECTORY))
+}
 
 /// Content that is durable beside its target and waits to take its place.
 #[derive(Debug)]
@@ -30,7 +44,8 @@ impl Staged {
         // Random, since process ids repeat between containers that share a volume.
         temporary.push(format!(".{:016x}{TEMPORARY}", rand::random::<u64>()));
         let staged = Self { temporary: target.with_file_name(temporary), target: target.to_owned() };
-        let written = File::create(&staged.temporary).and_then(|mut file| {
+        let created = File::options().write(true).create_new(true).mode(OWN_FILE).open(&staged.temporary);
+        let written = created.and_then(|mut file| {
             file.write_all(bytes)?;
             file.sync_all()
         });
@@ -77,7 +92,7 @@ pub(super) fn create_directory(directory: &Path) -> io::Result<()> {
     if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         create_directory(parent)?;
     }
-    match fs::create_dir(directory) {
+    match fs::DirBuilder::new().mode(OWN_DIRECTORY).create(directory) {
         // Someone else was faster; a file in the way is an error.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {}
         other => other?,
@@ -166,6 +181,21 @@ mod tests {
         let names: Vec<_> =
             fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["x.json"]);
+    }
+
+    #[test]
+    fn what_is_created_is_for_nobody_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let (inner, mode) = (directory.path().join("a/b"), |path: &Path| {
+            fs::metadata(path).unwrap().permissions().mode() & 0o777
+        });
+        create_directory(&inner).unwrap();
+        let target = inner.join("x.json");
+        replace(&target, b"x").unwrap();
+        assert_eq!((mode(&directory.path().join("a")), mode(&inner), mode(&target)), (0o700, 0o700, 0o600));
+        fs::set_permissions(&inner, fs::Permissions::from_mode(0o755)).unwrap();
+        make_private(&inner).unwrap();
+        assert_eq!(mode(&inner), 0o700, "what was there before is mended");
     }
 
     #[test]

@@ -163,12 +163,12 @@ impl Layers {
         }
     }
 
-    /// Lets `PORT`, by which App Service tells where it will look for us, decide the port.
+    /// Lets `PORT`, by which App Service tells where it will look for us, decide the port where nobody else does.
     fn apply_port(&mut self) {
         let Some(port) = self.foreign.get("PORT").cloned() else {
             return;
         };
-        if self.values.get("http.listen").is_some_and(|listen| listen.text == "off") {
+        if self.values.get("http.listen").is_some_and(|listen| listen.origin != Origin::Default) {
             return;
         }
         let origin = Origin::Environment("PORT".to_owned());

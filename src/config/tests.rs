@@ -444,15 +444,54 @@ fn a_hub_never_sees_an_emulators_token_nor_the_network_a_real_one() {
 }
 
 #[test]
-fn port_of_the_platform_decides_unless_http_is_off() {
+fn port_of_the_platform_decides_unless_somebody_said_otherwise() {
     let listen = |extra: &[(&str, &str)]| load_with(&[], extra).unwrap().http.listen;
     assert_eq!(listen(&[("PORT", "9000")]), Some("0.0.0.0:9000".parse().unwrap()));
     let explicit = ("TWINSYNC__HTTP__LISTEN", "[::1]:1234");
     assert_eq!(listen(&[explicit]), Some("[::1]:1234".parse().unwrap()));
-    assert_eq!(listen(&[explicit, ("PORT", "9000")]), Some("0.0.0.0:9000".parse().unwrap()));
+    assert_eq!(listen(&[explicit, ("PORT", "9000")]), Some("[::1]:1234".parse().unwrap()), "never wider");
     assert_eq!(listen(&[("TWINSYNC__HTTP__LISTEN", "off"), ("PORT", "9000")]), None);
     let error = refused(&[("PORT", "http")]);
     assert!(error.contains("http.listen (environment variable PORT)"), "{error}");
+}
+
+#[test]
+fn an_account_endpoint_holds_nothing_that_must_not_be_shown() {
+    for text in [
+        "https://user:hunter2@contoso.documents.azure.com",
+        "https://contoso.documents.azure.com/?sig=hunter2",
+        "https://contoso.documents.azure.com/#hunter2",
+        "https://contoso.documents.azure.com/dbs/hunter2",
+        "https//contoso/hunter2",
+    ] {
+        let error = refused(&[("TWINSYNC__COSMOS__ENDPOINT", text)]);
+        assert!(error.contains("cosmos.endpoint") && !error.contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
+fn what_can_only_be_a_slip_of_the_finger_is_refused() {
+    for (name, text, says) in [
+        ("TWINSYNC__LEASE__DURATION", "99999d", "at most \"1h\""),
+        ("TWINSYNC__LEASE__RENEW_INTERVAL", "2h", "at most \"1h\""),
+        ("TWINSYNC__SHUTDOWN__DRAIN_TIMEOUT", "10d", "at most \"1h\""),
+        ("TWINSYNC__SHUTDOWN__DRAIN_TIMEOUT", "0s", "longer than nothing"),
+        ("TWINSYNC__DOCUMENT__TOMBSTONE_TTL", "1s", "at least \"1d\""),
+        ("TWINSYNC__TELEMETRY__LOG_FILTER", " ", "is empty"),
+        ("TWINSYNC__HTTP__BLOCKED_AFTER", "0s", "longer than nothing"),
+    ] {
+        let error = refused(&[(name, text)]);
+        assert!(error.contains(says), "{name}={text}: {error}");
+    }
+    load_with(&[], &[("TWINSYNC__DOCUMENT__TOMBSTONE_TTL", "1d")]).unwrap();
+    for (text, repair) in [("true", true), ("on", true), ("false", false), ("off", false)] {
+        assert_eq!(load_with(&[], &[("TWINSYNC__AUDIT__REPAIR", text)]).unwrap().audit.repair, repair);
+        let file = file(&format!(
+            "[audit]\nrepair = {}\n",
+            if text.starts_with(['t', 'f']) { text.to_owned() } else { format!("\"{text}\"") }
+        ));
+        assert_eq!(load_with(&[file.path().to_owned()], &[]).unwrap().audit.repair, repair);
+    }
 }
 
 #[test]

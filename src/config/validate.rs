@@ -62,7 +62,7 @@ pub(super) fn settings(raw: &Raw, layers: &Layers) -> (Option<Settings>, Vec<Pro
     let listen = check.parse("http.listen", &raw.http.listen, listen);
     let blocked_after = check.parse("http.blocked_after", &raw.http.blocked_after, positive_duration);
     let telemetry = check.telemetry(&raw.telemetry);
-    let drain = check.parse("shutdown.drain_timeout", &raw.shutdown.drain_timeout, human::parse_duration);
+    let drain = check.parse("shutdown.drain_timeout", &raw.shutdown.drain_timeout, bounded_duration);
     let problems = check.problems;
     let settings = (|| {
         Some(Settings {
@@ -87,6 +87,12 @@ pub(super) fn settings(raw: &Raw, layers: &Layers) -> (Option<Settings>, Vec<Pro
     })();
     (settings, problems)
 }
+
+/// The longest that a lease, its renewal or a shutdown may take: longer ones are slips of the finger.
+const DURATION_MAX: Duration = Duration::from_secs(3600);
+
+/// Event Hubs keeps events for a day where nobody says otherwise.
+const TOMBSTONE_TTL_MIN: Duration = Duration::from_secs(86_400);
 
 /// Collects problems while parsing.
 struct Check<'a> {
@@ -347,8 +353,8 @@ impl Check<'_> {
     }
 
     fn lease(&mut self, raw: &raw::Lease) -> Option<Lease> {
-        let duration = self.parse("lease.duration", &raw.duration, positive_duration);
-        let renew_interval = self.parse("lease.renew_interval", &raw.renew_interval, positive_duration);
+        let duration = self.parse("lease.duration", &raw.duration, bounded_duration);
+        let renew_interval = self.parse("lease.renew_interval", &raw.renew_interval, bounded_duration);
         let (duration, renew_interval) = (duration?, renew_interval?);
         if duration < renew_interval.saturating_mul(LEASE_INTERVALS_MIN) {
             self.problem(
@@ -436,6 +442,11 @@ impl Check<'_> {
             choice(text, &[("text", LogFormat::Text), ("json", LogFormat::Json)])
         });
         let log_filter = self.parse("telemetry.log_filter", &raw.log_filter, |text| {
+            if text.trim().is_empty() {
+                return Err(
+                    "is empty, which would hide all but errors: write e.g. \"info\", or \"off\"".to_owned()
+                );
+            }
             tracing_subscriber::EnvFilter::try_new(text)
                 .map(|_| text.to_owned())
                 .map_err(|error| format!("is not a log filter ({error}): write e.g. \"info,twinsync=debug\""))
@@ -518,6 +529,14 @@ fn positive_duration(text: &str) -> Result<Duration, String> {
     })
 }
 
+/// A duration that a person may have to wait for.
+fn bounded_duration(text: &str) -> Result<Duration, String> {
+    positive_duration(text).and_then(|duration| match duration > DURATION_MAX {
+        true => Err(format!("{text:?} is too long: give at most \"1h\"")),
+        false => Ok(duration),
+    })
+}
+
 fn positive_size(text: &str) -> Result<usize, String> {
     human::parse_size(text).and_then(|size| match size {
         0 => Err(format!("{text:?} must be more than nothing")),
@@ -528,12 +547,17 @@ fn positive_size(text: &str) -> Result<usize, String> {
 /// Cosmos DB's `ttl` is a positive 32-bit number of seconds.
 fn time_to_live(text: &str) -> Result<Duration, String> {
     let duration = human::parse_duration(text)?;
-    let fits = (1..=i32::MAX as u64).contains(&duration.as_secs()) && duration.subsec_nanos() == 0;
-    if fits {
-        Ok(duration)
-    } else {
-        Err(format!("{text:?} must be whole seconds, from \"1s\" to \"24855d\""))
+    let fits = duration.as_secs() <= i32::MAX as u64 && duration.subsec_nanos() == 0;
+    if !fits {
+        return Err(format!("{text:?} must be whole seconds, from \"1d\" to \"24855d\""));
     }
+    if duration < TOMBSTONE_TTL_MIN {
+        return Err(format!(
+            "{text:?} is shorter than Event Hubs keeps events, so that late ones would bring deleted twins back: give at \
+             least \"1d\", and more than the hub's retention"
+        ));
+    }
+    Ok(duration)
 }
 
 fn namespace(text: &str) -> Result<String, String> {
@@ -602,7 +626,17 @@ fn cosmos_endpoint(text: &str, local: impl Fn(&Url) -> bool) -> Result<Url, Stri
     if text.to_ascii_lowercase().contains("accountkey=") {
         return Err(format!("is a connection string: {EXAMPLE} and put a key into cosmos.key"));
     }
-    let url = Url::parse(text).map_err(|error| format!("{text:?} is not a URL ({error}): {EXAMPLE}"))?;
+    // Nothing of the text is repeated before it is known to hold no secret: it may be any URL.
+    let url = Url::parse(text).map_err(|error| format!("is not a URL ({error}): {EXAMPLE}"))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(format!("holds a user or password: {EXAMPLE} and put a key into cosmos.key"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(format!("holds a query or fragment, as a signature would be: {EXAMPLE}"));
+    }
+    if !matches!(url.path(), "" | "/") {
+        return Err(format!("holds a path: {EXAMPLE}; database and container are keys of their own"));
+    }
     match (url.scheme(), url.host_str()) {
         ("https" | "http", None | Some("")) => Err(format!("{text:?} names no host: {EXAMPLE}")),
         ("https", Some(_)) => Ok(url),

@@ -42,6 +42,12 @@ impl FileDeadLetters {
         let root = path.to_owned();
         blocking(move || {
             durable_file::create_directory(&root)?;
+            if let Err(error) = durable_file::make_private(&root) {
+                tracing::warn!(
+                    directory = %root.display(), %error,
+                    "others may read the dead letters, which hold whole events: take their rights to this directory away"
+                );
+            }
             // A read-only file system lets a directory that exists pass; this does not.
             let probe = root.join(format!("probe.{:016x}", rand::random::<u64>()));
             durable_file::replace(&probe, b"")?;

@@ -127,8 +127,9 @@ impl Check<'_> {
             },
         });
         let tolerance = self.parse("audit.tolerance", &raw.tolerance, human::parse_duration);
-        let repair =
-            self.parse("audit.repair", &raw.repair, |text| choice(text, &[("on", true), ("off", false)]));
+        let repair = self.parse("audit.repair", &raw.repair, |text| {
+            choice(text, &[("on", true), ("off", false), ("true", true), ("false", false)])
+        });
         Some(Audit { interval: interval?, tolerance: tolerance?, repair: repair? })
     }
 }
