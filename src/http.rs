@@ -7,17 +7,36 @@
 //! | `/metrics` | Prometheus' text format |
 //! | `/version` | version and revision of the build |
 //!
-//! Everything else is 404, as JSON. Nothing here changes anything and nothing asks who is calling.
+//! Everything else is 404, as JSON; only GET and HEAD are answered. Nothing here changes anything and nothing asks who is
+//! calling. On a loopback address, only requests to `localhost` or an IP address are answered: a page in a browser on the same
+//! machine could otherwise reach it under a name of its own.
 
 mod routes;
 
-use std::{future::IntoFuture as _, io, net::SocketAddr, time::Duration};
+use std::{collections::VecDeque, io, net::SocketAddr, time::Duration};
 
-use tokio::net::TcpListener;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::TcpListener,
+    task::{AbortHandle, JoinSet},
+};
 use tokio_util::sync::CancellationToken;
 
 pub use self::routes::router;
 use crate::telemetry::{Board, Metrics};
+
+/// How long a client may take for the header of a request, and between two requests on one connection.
+const HEADER_LIMIT: Duration = Duration::from_secs(5);
+/// Bytes of a request's header at most.
+const MOST_HEADER_BYTES: usize = 16 << 10;
+/// Connections at the same time: more than any set of probes and scrapers has.
+const MOST_CONNECTIONS: usize = 32;
+/// Wait after a connection that could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long requests that are under way may take once the server is asked to stop.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -69,22 +88,70 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
 
 /// Answers requests until `shutdown`, then lets those under way finish for a moment.
 ///
+/// Whoever can reach the address may open connections and send nothing, or half a request. So headers have a time limit, and
+/// there is room for a few connections only: where all of it is taken, the oldest one makes room for the newest, so that a
+/// probe always gets through and the process keeps its file descriptors for its work.
+///
 /// # Errors
-/// The listener failed.
+/// None at present: a listener that fails is tried again.
 pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationToken) -> io::Result<()> {
-    let graceful = shutdown.clone();
-    let server = axum::serve(listener, router(state))
-        .with_graceful_shutdown(async move { graceful.cancelled().await })
-        .into_future();
-    let overdue = async {
-        shutdown.cancelled().await;
-        tokio::time::sleep(CLOSE_TIMEOUT).await;
-    };
-    tokio::select! {
-        biased;
-        result = server => result,
-        () = overdue => Ok(()), // a client that does not read its answer must not hold up the exit
+    let only_local_names = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+    let service = TowerToHyperService::new(router(state, only_local_names));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_LIMIT).max_buf_size(MOST_HEADER_BYTES);
+    let mut connections: VecDeque<(u64, AbortHandle)> = VecDeque::new();
+    let mut tasks = JoinSet::new();
+    let mut next = 0;
+    loop {
+        let stream = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
+                if let Ok(ended) = ended {
+                    connections.retain(|(number, _)| *number != ended);
+                }
+                continue;
+            }
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // No file descriptors, or a client that is gone already: neither lasts.
+                    tracing::debug!(%error, "a connection to the HTTP server was not accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+        };
+        if connections.len() >= MOST_CONNECTIONS
+            && let Some((_, oldest)) = connections.pop_front()
+        {
+            oldest.abort();
+        }
+        let connection = http.serve_connection(TokioIo::new(stream), service.clone());
+        let closing = shutdown.clone();
+        let number = next;
+        next += 1;
+        let task = tasks.spawn(async move {
+            let mut connection = std::pin::pin!(connection);
+            let ended = tokio::select! {
+                biased;
+                ended = connection.as_mut() => ended,
+                () = closing.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a connection to the HTTP server was given up");
+            }
+            number
+        });
+        connections.push_back((number, task));
     }
+    // A client that does not read its answer must not hold up the exit.
+    let finish = async { while tasks.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, finish).await;
+    Ok(())
 }
 
 #[cfg(test)]

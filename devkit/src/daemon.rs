@@ -159,6 +159,11 @@ impl Daemon {
         }
     }
 
+    /// Host and port of its HTTP server.
+    pub fn address(&self) -> &str {
+        self.address.trim_start_matches("http://")
+    }
+
     /// Answers of its HTTP server: status and text.
     ///
     /// # Errors

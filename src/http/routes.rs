@@ -1,8 +1,11 @@
 //! Which path answers what.
 
+use std::net::IpAddr;
+
 use axum::{
     Json, Router, extract,
-    http::{StatusCode, Uri, header},
+    http::{HeaderValue, StatusCode, Uri, header},
+    middleware,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -17,9 +20,9 @@ use crate::{
 /// What `/metrics` claims to be.
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// All routes.
-pub fn router(state: State) -> Router {
-    Router::new()
+/// All routes. `only_local_names`: requests to names other than `localhost` are refused.
+pub fn router(state: State, only_local_names: bool) -> Router {
+    let routes = Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
@@ -27,6 +30,46 @@ pub fn router(state: State) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(state)
+        .layer(middleware::map_response(with_security_headers));
+    match only_local_names {
+        true => routes.layer(middleware::from_fn(refuse_foreign_names)),
+        false => routes,
+    }
+}
+
+/// Nothing here is meant to be shown inside of another page, guessed at, or remembered.
+async fn with_security_headers(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-store"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+async fn refuse_foreign_names(request: extract::Request, next: middleware::Next) -> Response {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    if host.is_some_and(is_local_name) {
+        return next.run(request).await;
+    }
+    let error = "this address answers requests to localhost or an IP address only; set http.listen to another one to be \
+                 reached under a name";
+    (StatusCode::MISDIRECTED_REQUEST, Json(Refusal { error: error.to_owned() })).into_response()
+}
+
+/// Whether a `Host` header names this machine and nothing that somebody else can point at it.
+fn is_local_name(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        Some(_) | None => host,
+    };
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
 }
 
 #[derive(Serialize)]
@@ -43,8 +86,7 @@ fn health(verdict: Verdict, warnings: Vec<String>, yes: &'static str, no: &'stat
         false => (StatusCode::SERVICE_UNAVAILABLE, no),
     };
     let body = Health { status, reasons: verdict.reasons, warnings };
-    // What an intermediary remembers is not health.
-    (code, [(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
+    (code, Json(body)).into_response()
 }
 
 async fn livez(extract::State(state): extract::State<State>) -> Response {
@@ -85,4 +127,29 @@ async fn not_found(uri: Uri) -> (StatusCode, Json<Refusal>) {
 async fn method_not_allowed() -> (StatusCode, Json<Refusal>) {
     let error = "only GET is answered here".to_owned();
     (StatusCode::METHOD_NOT_ALLOWED, Json(Refusal { error }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machines_own_names_are_local() {
+        for host in [
+            "localhost",
+            "LOCALHOST:8080",
+            "127.0.0.1",
+            "127.0.0.1:8080",
+            "[::1]:8080",
+            "[::1]",
+            "10.0.0.7:80",
+        ] {
+            assert!(is_local_name(host), "{host}");
+        }
+        for host in
+            ["", "evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example:80"]
+        {
+            assert!(!is_local_name(host), "{host}");
+        }
+    }
 }

@@ -128,3 +128,49 @@ async fn a_client_that_never_finishes_does_not_hold_up_the_exit() {
     server.get("/livez").await;
     server.stop().await;
 }
+
+#[tokio::test]
+async fn half_sent_requests_take_no_room_from_others() {
+    let server = Server::start().await;
+    let address = server.base.trim_start_matches("http://").to_owned();
+    let mut half_sent = Vec::new();
+    for _ in 0..MOST_CONNECTIONS * 3 {
+        let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+        stream.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Slow: ").await.unwrap();
+        half_sent.push(stream);
+    }
+    // Long before the time limit of a header: a probe takes the place of the oldest.
+    let probe = tokio::time::timeout(HEADER_LIMIT / 2, server.get("/livez"));
+    assert_eq!(probe.await.expect("in time").0, StatusCode::OK);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_header_that_never_ends_is_given_up() {
+    use tokio::io::AsyncReadExt as _;
+    let server = Server::start().await;
+    let address = server.base.trim_start_matches("http://").to_owned();
+    let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+    stream.write_all(b"GET /livez HTTP/1.1\r\nX-Slow: ").await.unwrap();
+    let mut answer = Vec::new();
+    let closed = tokio::time::timeout(HEADER_LIMIT * 3, stream.read_to_end(&mut answer)).await;
+    closed.expect("the server closes it").unwrap();
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_name_that_a_stranger_can_point_at_this_machine_is_refused_and_answers_say_little() {
+    let server = Server::start().await;
+    let client = reqwest::Client::new();
+    let ask = |host: &'static str| client.get(format!("{}/metrics", server.base)).header("Host", host).send();
+    assert_eq!(ask("evil.example").await.unwrap().status(), StatusCode::MISDIRECTED_REQUEST);
+    let answer = ask("localhost").await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    for (name, value) in
+        [("x-content-type-options", "nosniff"), ("x-frame-options", "DENY"), ("cache-control", "no-store")]
+    {
+        assert_eq!(answer.headers()[name], value);
+    }
+    assert!(answer.headers().contains_key("content-security-policy"));
+    server.stop().await;
+}

@@ -1,8 +1,12 @@
 //! Health and metrics over HTTP.
 
-use serde_json::{Value, json};
+use std::{os::unix::fs::PermissionsExt as _, time::Duration};
 
-use crate::world::{World, create, report, until};
+use devkit::daemon::Setup;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+
+use crate::world::{PROGRAM, World, create, report, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn probes_and_metrics_answer() {
@@ -34,5 +38,34 @@ async fn probes_and_metrics_answer() {
         .await;
     let (_, text) = daemon.get("/metrics").await.expect("answers");
     assert!(!text.contains("pump"), "no device id is a label");
+    daemon.stop().await.expect("exit code 0");
+}
+
+/// Clients that open connections and send half a request, more than the daemon has file descriptors for.
+#[tokio::test(flavor = "multi_thread")]
+async fn half_sent_requests_starve_neither_probes_nor_checkpoints() {
+    let mut world = World::new().await;
+    let few = world.directory.path().join("few-descriptors");
+    std::fs::write(&few, format!("#!/bin/sh\nulimit -n 120\nexec {PROGRAM} \"$@\"\n")).expect("written");
+    std::fs::set_permissions(&few, std::fs::Permissions::from_mode(0o755)).expect("permitted");
+    let more = "[checkpoint]\ninterval = \"100ms\"\n";
+    world.setup = Setup::new(&few, world.directory.path(), world.stack.endpoints(), more).expect("written");
+    let mut daemon = world.start().await;
+    let mut half_sent = Vec::new();
+    for _ in 0..150 {
+        let mut stream = tokio::net::TcpStream::connect(daemon.address()).await.expect("connects");
+        // One that is closed meanwhile has made room for another.
+        let _ = stream.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Slow: ").await;
+        half_sent.push(stream);
+    }
+    let probe = tokio::time::timeout(Duration::from_secs(1), daemon.get("/livez"));
+    assert_eq!(probe.await.expect("in time").expect("answers").0, 200);
+    world.apply(create("pump"));
+    world.equal().await;
+    until(&mut daemon, "the checkpoint is written", |sample| {
+        sample.sum("twinsync_checkpoint_age_seconds", "") == 0.0
+            && sample.sum("twinsync_checkpoint_failures_total", "") == 0.0
+    })
+    .await;
     daemon.stop().await.expect("exit code 0");
 }
