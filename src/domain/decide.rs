@@ -36,6 +36,7 @@ use serde_json::Value;
 
 use super::{
     document::{BaseNotes, Document, Flag, State, Sweep, Twin},
+    drift::ETAGS,
     event::{Change, Operation, Sections, TwinEvent, TwinVersion},
     id::{DocumentIdScheme, TwinKey},
     merge, registry,
@@ -171,6 +172,8 @@ impl Context<'_> {
                 std::cmp::Ordering::Equal => Decision::Duplicate,
                 std::cmp::Ordering::Greater => {
                     self.start_over(document, State::Deleted, at);
+                    // A module ends with its device after it has ended by itself: what came before that is over as well.
+                    document.previous = Some(deleted_at);
                     Decision::Applied
                 }
             },
@@ -570,7 +573,7 @@ impl Context<'_> {
                     note(base, twin, patch);
                 }
                 twin.version = *version;
-                twin.root.extend(patch.root.clone());
+                renew_root(twin, patch);
                 for (section, patch) in [
                     (&mut twin.tags, &patch.tags),
                     (&mut twin.desired, &patch.desired),
@@ -583,7 +586,7 @@ impl Context<'_> {
             }
             Change::Replaced { version, twin: body } => {
                 twin.version = *version;
-                twin.root.extend(body.root.clone());
+                renew_root(twin, body);
                 // The hub leaves empty tags out, so absent tags are empty ones. Properties always hold at
                 // least `$version`, so absent ones were not carried.
                 twin.tags = body.tags.as_ref().map(merge::whole).unwrap_or_default();
@@ -613,6 +616,14 @@ impl Context<'_> {
             | Change::ParentReborn => {}
         }
     }
+}
+
+/// Root fields are kept unless an event brings them; an etag is of one write, so that of an earlier one is dropped.
+fn renew_root(twin: &mut Twin, body: &Sections) {
+    for name in ETAGS {
+        twin.root.remove(name);
+    }
+    twin.root.extend(body.root.clone());
 }
 
 fn live(born: Option<Ticks>, version: TwinVersion, body: &Sections) -> State {

@@ -7,7 +7,7 @@
 use serde_json::{Map, Value};
 
 use super::{
-    document::is_reserved,
+    document::{is_reserved, is_volatile},
     event::{Change, Sections, TwinEvent, TwinVersion},
     id::TwinKey,
     message::{Message, Property},
@@ -354,7 +354,7 @@ pub(super) fn sections(mut body: Map<String, Value>) -> Result<Sections, Undeliv
     let mut properties = section(body.remove("properties"))?.unwrap_or_default();
     let desired = section(properties.remove("desired"))?;
     let reported = section(properties.remove("reported"))?;
-    body.retain(|name, _| !is_reserved(name));
+    body.retain(|name, _| !is_reserved(name) && !is_volatile(name));
     Ok(Sections { root: body, tags, desired, reported })
 }
 

@@ -275,6 +275,15 @@ impl Item {
     }
 }
 
+/// Root fields that the hub changes without any event, for whatever a device does: a copy of them would be wrong most of
+/// the time, so it is not kept, wherever it comes from.
+pub(super) fn is_volatile(name: &str) -> bool {
+    matches!(
+        name,
+        "connectionState" | "connectionStateUpdatedTime" | "lastActivityTime" | "cloudToDeviceMessageCount"
+    )
+}
+
 /// Names in the root that are ours or Cosmos DB's. A twin root that brings one of them loses that field.
 pub(super) fn is_reserved(name: &str) -> bool {
     name.starts_with('_')
@@ -414,7 +423,7 @@ fn twin<E: de::Error>(mut fields: Map<String, Value>) -> Result<Twin, E> {
     let mut properties = object(fields.remove("properties"), "properties")?;
     let desired = object(properties.remove("desired"), "properties.desired")?;
     let reported = object(properties.remove("reported"), "properties.reported")?;
-    fields.retain(|name, _| !is_reserved(name));
+    fields.retain(|name, _| !is_reserved(name) && !is_volatile(name));
     Ok(Twin { version, root: fields, tags, desired, reported })
 }
 

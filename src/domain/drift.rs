@@ -102,8 +102,8 @@ pub fn drift(
     document.filter(|document| document.in_doubt()).map(|_| Drift::Flagged)
 }
 
-/// Root fields whose new value no event brings.
-const ETAGS: [&str; 2] = ["etag", "deviceEtag"];
+/// Root fields whose new value hardly any event brings: they change with each write of the hub's.
+pub(super) const ETAGS: [&str; 2] = ["etag", "deviceEtag"];
 
 fn difference(stored: &Twin, version: TwinVersion, twin: &Sections, strictness: Strictness) -> Option<Part> {
     let nothing = Section::new();
@@ -119,9 +119,8 @@ fn difference(stored: &Twin, version: TwinVersion, twin: &Sections, strictness: 
     }
     let held = stored.root.iter().filter(|(name, _)| !ETAGS.contains(&name.as_str()));
     for (name, value) in held {
-        if let Some(theirs) = twin.root.get(name)
-            && !merge::same_value(value, theirs)
-        {
+        // What the hub has dropped is a difference as well; what no event ever brings is none.
+        if !twin.root.get(name).is_some_and(|theirs| merge::same_value(value, theirs)) {
             return Some(Part::Root);
         }
     }

@@ -10,11 +10,6 @@ use super::{
     ticks::Ticks,
 };
 
-/// Root fields that the hub changes without any event, for whatever a device does: a copy of them would be wrong most
-/// of the time, so it is not kept.
-const VOLATILE: [&str; 4] =
-    ["connectionState", "connectionStateUpdatedTime", "lastActivityTime", "cloudToDeviceMessageCount"];
-
 /// A twin that a point read answered.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RegistryTwin {
@@ -65,7 +60,6 @@ impl Row {
         let device = id(&body, "deviceId").ok_or(Odd::NoTwin)?;
         let key = TwinKey { hub: hub.to_owned(), device, module: id(&body, "moduleId") };
         let version = body.remove("version").as_ref().and_then(decode::version).ok_or(Odd::NoTwin)?;
-        body.retain(|name, _| !VOLATILE.contains(&name.as_str()));
         let mut twin = decode::sections(body).map_err(|_| Odd::NoTwin)?;
         // The service writes what a twin does not have as null; a document leaves it out.
         twin.root.retain(|_, value| !value.is_null());

@@ -391,3 +391,13 @@ fn what_cannot_be_applied_still_tells_whom_it_is_about() {
     large.application_properties.remove("hubName");
     assert_eq!(concerns(&large), None);
 }
+
+#[test]
+fn what_changes_without_any_event_is_not_kept_of_a_creation_either() {
+    let body = r#"{"version": 2, "status": "enabled", "connectionState": "Connected", "cloudToDeviceMessageCount": 3,
+        "lastActivityTime": "2031-05-04T10:00:00Z", "connectionStateUpdatedTime": "2031-05-04T10:00:00Z"}"#;
+    let mut message = message("createDeviceIdentity", body);
+    message.annotations.insert("iothub-message-source".into(), text("deviceLifecycleEvents"));
+    let Change::Created { twin, .. } = event_of(&message).change else { panic!("a creation") };
+    assert_eq!(Value::Object(twin.root), json!({"status": "enabled"}));
+}
