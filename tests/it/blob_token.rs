@@ -49,14 +49,14 @@ async fn a_token_over_https_creates_the_container_and_keeps_everything_in_it() {
     world.apply(create("pump"));
     world.stack.broker().append("twin-changes", "pump", twin_change("pump", b"no json")).expect("appended");
     world.apply(report("pump", json!({"step": 1})));
-    world.equal().await;
+    world.same().await;
     until(&mut a, "a dead letter", |sample| sample.count("twinsync_dead_letters_total", "") == 1).await;
     let mut b = second.start().await.unwrap_or_else(|error| panic!("{error}"));
     until(&mut b, "a share", |sample| sample.count("twinsync_partitions_owned", "") == 2).await;
     a.stop().await.unwrap_or_else(|error| panic!("{error}"));
     until(&mut b, "everything", |sample| sample.count("twinsync_partitions_owned", "") == 4).await;
     world.apply(report("pump", json!({"step": 2})));
-    world.equal().await;
+    world.same().await;
     let sample = b.sample().await.expect("metrics");
     assert_eq!(sample.count("twinsync_dead_letters_total", ""), 0, "it began behind the other's checkpoint");
     b.stop().await.unwrap_or_else(|error| panic!("{error}"));

@@ -31,10 +31,14 @@ impl Route {
 
 /// A daemon whose store stalls for longer than the events of one route are kept; then the store is back.
 async fn stalled(world: &World, route: Route) -> Daemon {
-    let daemon = world.start().await;
+    let mut daemon = world.start().await;
     for number in 0..8 {
         world.apply(create(&format!("pump-{number}")));
+        world.apply(report(&format!("pump-{number}"), json!({"step": "first"})));
     }
+    // By the streams, and not by an audit: what was never received cannot be missed.
+    let appended = world.appended();
+    until(&mut daemon, "received", |sample| sample.count("twinsync_events_total", "") >= appended).await;
     world.equal().await;
     world.cosmos_is_away(true);
     for step in 0..20 {

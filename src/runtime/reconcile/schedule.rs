@@ -28,8 +28,9 @@ const BACKOFF: (Duration, Duration) = (Duration::from_secs(5), Duration::from_se
 
 /// How often it is looked whether another replica has asked for an audit.
 const LOOK: Duration = Duration::from_secs(30);
-/// From the beginning of an audit that was asked for to that of the next one: what asks for audits may go on asking.
-const REST: Duration = Duration::from_secs(600);
+/// From the beginning of an audit that was asked for to that of the next one, at first and at most: partitions notice a loss
+/// one after the other, and what asks for audits may go on asking.
+const REST: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(600));
 
 /// What is done when.
 #[derive(Debug, Clone)]
@@ -88,7 +89,7 @@ impl Schedule {
         let mut audit_wanted = false;
         // Also where no note can be kept: neither must follow the other at once.
         let (mut backfilled, mut last_audit) = (false, None);
-        let mut rests_until = Instant::now();
+        let (mut rests_until, mut rest) = (Instant::now(), REST.0);
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         while !stop.is_cancelled() {
             if !self.begin_to_lead(&stop).await {
@@ -115,8 +116,11 @@ impl Schedule {
             if !audit_wanted {
                 match self.wait_for_audit(started, last_audit, rests_until, &stop).await {
                     None => continue,
-                    Some(Why::Due) => {}
-                    Some(Why::Asked) => rests_until = Instant::now() + REST,
+                    Some(Why::Due) => rest = REST.0,
+                    Some(Why::Asked) => {
+                        rests_until = Instant::now() + rest;
+                        rest = (rest * 2).min(REST.1);
+                    }
                 }
             }
             audit_wanted = true; // until it is done, whoever stops it
