@@ -14,7 +14,7 @@ use devkit::{
         HubNames,
         api::{Quota, Tier},
     },
-    stack::{self, Endpoints, Stack},
+    stack::{self, AnotherIotHub, Endpoints, Stack},
     verify::{Report, verify},
 };
 use serde::de::DeserializeOwned;
@@ -32,7 +32,7 @@ pub(crate) enum Command {
     Up(Up),
     /// Runs a fleet in a running devkit and prints its progress at the end.
     Fleet(Fleet),
-    /// Compares every document in Cosmos DB with the hub's twin: exit code 0 if equal, 1 if not.
+    /// Compares every document in Cosmos DB with its hub's twin, of all hubs: exit code 0 if equal, 1 if not.
     Verify(Verify),
 }
 
@@ -68,6 +68,9 @@ pub(crate) struct Up {
     /// Name of the IoT hub.
     #[arg(long, default_value = "devkit-hub")]
     iothub_name: String,
+    /// Name of a further IoT hub, with a service API on a free port and routes to the same Event Hubs; may be repeated.
+    #[arg(long = "another-iothub", value_name = "NAME")]
+    more_iothubs: Vec<String>,
     /// Tier whose limits the IoT hub's service API keeps: F1, S1, S2 or S3; without it nothing is limited.
     #[arg(long, value_parser = tier)]
     iothub_tier: Option<Tier>,
@@ -93,6 +96,9 @@ pub(crate) struct Fleet {
     /// Control port of a running devkit, such as http://127.0.0.1:8090.
     #[arg(long)]
     control: String,
+    /// Name of the IoT hub, where the devkit has several; without it, the first one.
+    #[arg(long)]
+    hub: Option<String>,
     /// Devices to register.
     #[arg(long, default_value_t = 100)]
     devices: usize,
@@ -164,6 +170,8 @@ impl Up {
         let mut terminate = unix::signal(unix::SignalKind::terminate()).context("cannot wait for SIGTERM")?;
         let mut interrupt = unix::signal(unix::SignalKind::interrupt()).context("cannot wait for SIGINT")?;
         let at = |port| SocketAddr::new(self.address, port);
+        let quota = self.iothub_tier.map(|tier| Quota { tier, units: self.iothub_units });
+        let another = |name| AnotherIotHub { service: at(0), quota, ..AnotherIotHub::named(name) };
         let defaults = stack::Options::default();
         let stack = Stack::start(stack::Options {
             eventhubs: at(self.eventhubs_port),
@@ -174,7 +182,8 @@ impl Up {
             consumer_groups: self.consumer_groups,
             iothub: devkit::iothub::Options { name: self.iothub_name, ..defaults.iothub },
             iothub_service: at(self.iothub_port),
-            iothub_quota: self.iothub_tier.map(|tier| Quota { tier, units: self.iothub_units }),
+            iothub_quota: quota,
+            more_iothubs: self.more_iothubs.into_iter().map(another).collect(),
             throughput: self.throughput,
             token: self.token,
             azurite: self.azurite,
@@ -213,6 +222,7 @@ impl Fleet {
         let mut body = serde_json::to_value(plan)?;
         body["rate"] = json!(self.rate);
         let endpoints: Endpoints = control.get("/endpoints").await?;
+        let control = control.about(self.hub);
         control.post("/fleet", &body).await?;
         loop {
             let progress: Progress = control.get("/fleet").await?;
@@ -266,21 +276,34 @@ impl Verify {
 struct Control {
     url: String,
     client: reqwest::Client,
+    /// The IoT hub that requests are about, where it is not the first one.
+    hub: Option<String>,
 }
 
 impl Control {
     fn new(url: &str) -> Self {
-        Self { url: url.trim_end_matches('/').to_owned(), client: reqwest::Client::new() }
+        Self { url: url.trim_end_matches('/').to_owned(), client: reqwest::Client::new(), hub: None }
+    }
+
+    fn about(self, hub: Option<String>) -> Self {
+        Self { hub, ..self }
+    }
+
+    fn url_of(&self, path: &str) -> String {
+        let hub = self.hub.iter().map(|hub| ("hub", hub));
+        let query = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(hub).finish();
+        let mark = if query.is_empty() { "" } else { "?" };
+        format!("{}{path}{mark}{query}", self.url)
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
-        let url = format!("{}{path}", self.url);
+        let url = self.url_of(path);
         let answer = Self::answer(self.client.get(&url), &url).await?;
         serde_json::from_value(answer).with_context(|| format!("{url} does not answer as a devkit does"))
     }
 
     async fn post(&self, path: &str, body: &Value) -> anyhow::Result<()> {
-        let url = format!("{}{path}", self.url);
+        let url = self.url_of(path);
         Self::answer(self.client.post(&url).json(body), &url).await?;
         Ok(())
     }

@@ -18,7 +18,7 @@
 //! | `POST /faults/eventhubs` | one fault of the broker, such as `{"fault": "dropConnections"}` |
 //! | `POST /shutdown` | asks the process to stop |
 //!
-//! Ids in paths are percent-encoded. Errors are `{"error": {"code": …, "message": …}}`. There is no authentication:
+//! Where there are several IoT hubs, `?hub=NAME` says which one is meant; without it, the first one. Ids in paths are percent-encoded. Errors are `{"error": {"code": …, "message": …}}`. There is no authentication:
 //! it belongs on loopback.
 
 use std::{sync::Arc, time::Duration};
@@ -39,6 +39,7 @@ mod faults;
 mod fleet;
 mod iothub;
 mod twins;
+mod which;
 
 use answer::Problem;
 

@@ -1,7 +1,7 @@
-//! One process that holds the whole local Azure: broker, Cosmos DB, hub with its service API, and control port; and Azurite beside it where
-//! somebody asks for it.
+//! One process that holds the whole local Azure: broker, Cosmos DB, IoT hubs with their service APIs, and control port; and Azurite beside it
+//! where somebody asks for it.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
@@ -15,18 +15,16 @@ use crate::{
     iothub::{self, api::Quota},
 };
 
+mod hub;
 mod route;
 
-use route::BrokerRoute;
+pub use hub::{AnotherIotHub, IotHub, IotHubEndpoints};
 
 /// How often updates that a coalescing fault holds back are sent, if no later update took them along.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How often events of a late stream are looked at: what their delay is exact to.
 const RELEASE_INTERVAL: Duration = Duration::from_millis(10);
-
-/// The shared access policy of the hub's service API.
-const POLICY: &str = "service";
 
 /// The container for checkpoints and dead letters. The daemon creates it.
 const CONTAINER: &str = "twinsync";
@@ -48,12 +46,14 @@ pub struct Options {
     pub consumer_groups: Vec<String>,
     /// The token that the broker and the hub's service API accept; absent, they accept any.
     pub token: Option<String>,
-    /// The IoT hub.
+    /// The IoT hub, the first one where there are several.
     pub iothub: iothub::Options,
     /// The address of its service REST API.
     pub iothub_service: SocketAddr,
     /// The tier and units whose limits its service API keeps; absent, nothing is limited.
     pub iothub_quota: Option<Quota>,
+    /// Further IoT hubs, which route to the same Event Hubs.
+    pub more_iothubs: Vec<AnotherIotHub>,
     /// The database for the twins.
     pub database: String,
     /// The container for the twins.
@@ -83,6 +83,7 @@ impl Default for Options {
             iothub: iothub::Options::default(),
             iothub_service: free,
             iothub_quota: None,
+            more_iothubs: Vec::new(),
             database: cosmos.database,
             container: cosmos.container,
             verify_cosmos_key: true,
@@ -112,7 +113,7 @@ pub struct Endpoints {
     pub database: String,
     /// The container for the twins, with partition key `/deviceId`.
     pub container: String,
-    /// The IoT hub's name: `hubName` of its events.
+    /// The IoT hub's name: `hubName` of its events. Where there are several, all of this is the first one's.
     pub iothub_name: String,
     /// The hub's service REST API, as `http://host:port`.
     pub iothub: String,
@@ -120,6 +121,9 @@ pub struct Endpoints {
     pub iothub_host_name: String,
     /// A connection string with a key for the service API. It opens nothing but this process.
     pub iothub_connection_string: String,
+    /// The further IoT hubs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more_iothubs: Vec<IotHubEndpoints>,
     /// The control port, as `http://host:port`.
     pub control: String,
     /// A token that the broker and the hub's service API accept.
@@ -128,6 +132,19 @@ pub struct Endpoints {
     /// signature allows creating the container, and opens nothing but this process's Azurite.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint_container_url: Option<String>,
+}
+
+impl Endpoints {
+    /// All IoT hubs, the first one first.
+    pub fn iothubs(&self) -> Vec<IotHubEndpoints> {
+        let first = IotHubEndpoints {
+            name: self.iothub_name.clone(),
+            service: self.iothub.clone(),
+            host_name: self.iothub_host_name.clone(),
+            connection_string: self.iothub_connection_string.clone(),
+        };
+        std::iter::once(first).chain(self.more_iothubs.iter().cloned()).collect()
+    }
 }
 
 /// Why the stack could not start.
@@ -154,7 +171,10 @@ pub enum Error {
     /// Blob storage.
     #[error("cannot start blob storage")]
     Azurite(#[from] azurite::Error),
-    /// The hub's service API.
+    /// Two IoT hubs of one name, which nobody could tell apart.
+    #[error("there are two iot hubs of the name {0:?}")]
+    SameName(String),
+    /// A hub's service API.
     #[error("cannot start iot hub's service api on {address}")]
     Registry {
         /// Its address.
@@ -179,12 +199,21 @@ pub(crate) struct Parts {
     pub(crate) broker: Arc<Broker>,
     pub(crate) cosmos: cosmos::Server,
     pub(crate) azurite: Option<Azurite>,
-    pub(crate) hub: Arc<iothub::Service>,
-    pub(crate) registry: iothub::api::Server,
-    pub(crate) fleet: fleet::Runner,
+    /// At least one.
+    pub(crate) iothubs: Vec<Arc<IotHub>>,
     pub(crate) endpoints: Endpoints,
     /// Set by `POST /shutdown`: whoever holds the stack is asked to stop it.
     pub(crate) shutdown: CancellationToken,
+}
+
+impl Parts {
+    /// The hub of this name, in whatever case; without a name, the first one.
+    pub(crate) fn iothub(&self, name: Option<&str>) -> Option<&Arc<IotHub>> {
+        match name {
+            None => self.iothubs.first(),
+            Some(name) => self.iothubs.iter().find(|hub| hub.name().eq_ignore_ascii_case(name)),
+        }
+    }
 }
 
 /// A running local Azure.
@@ -200,6 +229,7 @@ impl Stack {
     /// # Errors
     /// An address that is taken, or a setting that makes no sense.
     pub async fn start(options: Options) -> Result<Self, Error> {
+        let all = all_iothubs(&options)?;
         let control_error = |source| Error::Control { address: options.control, source };
         let listener = tokio::net::TcpListener::bind(options.control).await.map_err(control_error)?;
         let control = listener.local_addr().map_err(control_error)?;
@@ -226,30 +256,24 @@ impl Stack {
                 return Err(Error::Broker { address: options.eventhubs, source });
             }
         };
-        let route = Arc::new(BrokerRoute::new(Arc::clone(&broker)));
-        let host_name = format!("{}.azure-devices.localhost", options.iothub.name);
-        let hub = Arc::new(iothub::Service::new(options.iothub.clone(), options.hubs.clone(), route));
         let access_key = STANDARD.encode("the shared access key of a local devkit, which guards nothing");
-        let registry = iothub::api::Server::start(
-            iothub::api::Options {
-                listen: options.iothub_service,
-                host_name: host_name.clone(),
-                policy: POLICY.to_owned(),
-                key: access_key.clone(),
-                token: options.token.clone(),
-                quota: options.iothub_quota,
-            },
-            Arc::clone(&hub),
-        )
-        .await;
-        let registry = match registry {
-            Ok(registry) => registry,
-            Err(source) => {
-                broker.stop().await;
-                cosmos.stop().await;
-                return Err(Error::Registry { address: options.iothub_service, source });
+        let mut iothubs: Vec<Arc<IotHub>> = Vec::new();
+        for one in all {
+            let (names, token) = (options.hubs.clone(), options.token.clone());
+            match IotHub::start(one, names, token, access_key.clone(), &broker).await {
+                Ok(hub) => iothubs.push(Arc::new(hub)),
+                Err(error) => {
+                    for hub in &iothubs {
+                        hub.registry().stop().await;
+                    }
+                    broker.stop().await;
+                    cosmos.stop().await;
+                    return Err(error);
+                }
             }
-        };
+        }
+        let mut known: Vec<_> = iothubs.iter().map(|hub| hub.endpoints()).collect();
+        let first = known.remove(0);
         let endpoints = Endpoints {
             eventhubs: format!("amqp://{}", broker.address()),
             namespace: "devkit.servicebus.localhost".to_owned(),
@@ -259,12 +283,11 @@ impl Stack {
             cosmos_key,
             database: options.database,
             container: options.container,
-            iothub_name: options.iothub.name,
-            iothub: format!("http://{}", registry.address()),
-            iothub_connection_string: format!(
-                "HostName={host_name};SharedAccessKeyName={POLICY};SharedAccessKey={access_key}"
-            ),
-            iothub_host_name: host_name,
+            iothub_name: first.name,
+            iothub: first.service,
+            iothub_connection_string: first.connection_string,
+            iothub_host_name: first.host_name,
+            more_iothubs: known,
             control: format!("http://{control}"),
             token: options.token.unwrap_or_else(|| "devkit".to_owned()),
             checkpoint_container_url: azurite
@@ -275,17 +298,15 @@ impl Stack {
             broker,
             cosmos,
             azurite,
-            fleet: fleet::Runner::new(Arc::clone(&hub)),
-            hub,
-            registry,
+            iothubs,
             endpoints,
             shutdown: CancellationToken::new(),
         });
         let stop = CancellationToken::new();
-        let tasks = vec![
-            tokio::spawn(control::serve(listener, Arc::clone(&parts), stop.clone())),
-            tokio::spawn(send_what_is_held(Arc::clone(&parts.hub), stop.clone())),
-        ];
+        let mut tasks = vec![tokio::spawn(control::serve(listener, Arc::clone(&parts), stop.clone()))];
+        for hub in &parts.iothubs {
+            tasks.push(tokio::spawn(send_what_is_held(Arc::clone(hub.service()), stop.clone())));
+        }
         Ok(Self { parts, stop, tasks })
     }
 
@@ -294,14 +315,19 @@ impl Stack {
         &self.parts.endpoints
     }
 
-    /// The IoT hub.
-    pub fn hub(&self) -> &Arc<iothub::Service> {
-        &self.parts.hub
+    /// The IoT hubs, the first one first.
+    pub fn iothubs(&self) -> &[Arc<IotHub>] {
+        &self.parts.iothubs
     }
 
-    /// The hub's service REST API: its counters, limits and faults.
+    /// The first IoT hub.
+    pub fn hub(&self) -> &Arc<iothub::Service> {
+        self.iothubs()[0].service()
+    }
+
+    /// Its service REST API: its counters, limits and faults.
     pub fn registry(&self) -> &iothub::api::Server {
-        &self.parts.registry
+        self.iothubs()[0].registry()
     }
 
     /// Cosmos DB: its counters and faults.
@@ -336,9 +362,9 @@ impl Stack {
         Ok(appended)
     }
 
-    /// The fleet.
+    /// The first IoT hub's fleet.
     pub fn fleet(&self) -> &fleet::Runner {
-        &self.parts.fleet
+        self.iothubs()[0].fleet()
     }
 
     /// Completes when the control port is asked to shut down; the caller then calls [`Stack::stop`].
@@ -348,14 +374,18 @@ impl Stack {
 
     /// Stops everything; twins, events and documents are gone.
     pub async fn stop(self) {
-        self.parts.fleet.stop();
-        self.parts.fleet.phase_end().await;
+        for hub in &self.parts.iothubs {
+            hub.fleet().stop();
+            hub.fleet().phase_end().await;
+        }
         self.stop.cancel();
         for task in self.tasks {
             // A task that panicked has nothing left to stop.
             let _ = task.await;
         }
-        self.parts.registry.stop().await;
+        for hub in &self.parts.iothubs {
+            hub.registry().stop().await;
+        }
         self.parts.broker.stop().await;
         self.parts.cosmos.stop().await;
         if let Some(azurite) = &self.parts.azurite
@@ -367,6 +397,20 @@ impl Stack {
                 "azurite could not be stopped in an orderly way"
             );
         }
+    }
+}
+
+fn all_iothubs(options: &Options) -> Result<Vec<AnotherIotHub>, Error> {
+    let first = AnotherIotHub {
+        iothub: options.iothub.clone(),
+        service: options.iothub_service,
+        quota: options.iothub_quota,
+    };
+    let all: Vec<_> = std::iter::once(first).chain(options.more_iothubs.iter().cloned()).collect();
+    let mut names = BTreeSet::new();
+    match all.iter().find(|hub| !names.insert(hub.iothub.name.to_ascii_lowercase())) {
+        Some(twice) => Err(Error::SameName(twice.iothub.name.clone())),
+        None => Ok(all),
     }
 }
 

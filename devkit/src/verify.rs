@@ -1,7 +1,7 @@
-//! The judge: compares every document in Cosmos DB with the hub's twin.
+//! The judge: compares every document in Cosmos DB with its hub's twin, of all hubs.
 //!
 //! It reads both sides over their sockets, knows nothing of the mirror's inner workings, and trusts the hub model's
-//! state, not its events. What it expects of a document: `hubName`, `deviceId`, `moduleId`, `version`, `tags`,
+//! state, not its events. Names of hubs are told apart without case. What it expects of a document: `hubName`, `deviceId`, `moduleId`, `version`, `tags`,
 //! `properties` as in the twin, and `sync.state` `live`. A deleted twin has no document, or a tombstone: `sync.state`
 //! `deleted` and neither tags nor properties. An end that cannot be reached is an error, never "0 different".
 
@@ -20,14 +20,14 @@ pub use read::Error;
 /// How many differences a report shows.
 const SHOWN: usize = 20;
 
-/// Names a twin across hubs: hub, device, module.
+/// Names a twin across hubs: hub in lower case, device, module.
 type Key = (String, String, Option<String>);
 
 /// How the documents differ from the twins.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// Twins of the hub.
+    /// Twins of all hubs.
     pub twins: u64,
     /// Documents in Cosmos DB, tombstones included.
     pub documents: u64,
@@ -109,17 +109,18 @@ impl fmt::Display for Report {
 /// # Errors
 /// Either end could not be read to its end.
 pub async fn verify(endpoints: &Endpoints) -> Result<Report, Error> {
-    let twins = read::twins(endpoints).await?;
-    let documents = read::documents(endpoints).await?;
-    Ok(judge(&endpoints.iothub_name, twins, documents))
+    let mut twins = BTreeMap::new();
+    for hub in endpoints.iothubs() {
+        let of_hub = read::twins(endpoints, &hub.name).await?;
+        twins.extend(of_hub.into_iter().map(|twin| (key(Some(&hub.name), &twin), twin)));
+    }
+    Ok(judge(twins, read::documents(endpoints).await?))
 }
 
 /// Compares twins, as a GET shows them, with documents.
-fn judge(hub_name: &str, twins: Vec<Value>, documents: Vec<Value>) -> Report {
+fn judge(mut twins: BTreeMap<Key, Value>, documents: Vec<Value>) -> Report {
     let mut report =
         Report { twins: twins.len() as u64, documents: documents.len() as u64, ..Report::default() };
-    let mut twins: BTreeMap<Key, Value> =
-        twins.into_iter().map(|twin| (key(Some(hub_name), &twin), twin)).collect();
     let mut seen: BTreeMap<Key, ()> = BTreeMap::new();
     for document in documents {
         let key = key(document.get("hubName").and_then(Value::as_str), &document);
@@ -166,7 +167,11 @@ fn judge(hub_name: &str, twins: Vec<Value>, documents: Vec<Value>) -> Report {
 
 fn key(hub_name: Option<&str>, value: &Value) -> Key {
     let text = |name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
-    (hub_name.unwrap_or_default().to_owned(), text("deviceId").unwrap_or_default(), text("moduleId"))
+    (
+        hub_name.unwrap_or_default().to_ascii_lowercase(),
+        text("deviceId").unwrap_or_default(),
+        text("moduleId"),
+    )
 }
 
 #[cfg(test)]
@@ -192,6 +197,10 @@ mod tests {
 
     fn tombstone(device_id: &str) -> Value {
         json!({"id": device_id, "hubName": "h", "deviceId": device_id, "sync": {"state": "deleted", "flags": ["suspect"]}})
+    }
+
+    fn judge(hub: &str, twins: Vec<Value>, documents: Vec<Value>) -> Report {
+        super::judge(twins.into_iter().map(|twin| (key(Some(hub), &twin), twin)).collect(), documents)
     }
 
     fn figures(report: &Report) -> [u64; 5] {
@@ -221,6 +230,20 @@ mod tests {
         // Missing: a, and c, whose document is a tombstone. Extra: the foreign one, the module, the second b.
         assert_eq!(figures(&report), [0, 0, 2, 3, 1]);
         assert!(!report.is_equal());
+    }
+
+    #[test]
+    fn twins_of_one_id_in_two_hubs_are_two_and_a_hubs_name_has_no_case() {
+        let twins = ["h", "Other"].map(|hub| (key(Some(hub), &twin("a")), twin("a")));
+        let mut theirs = document("a");
+        theirs["hubName"] = json!("OTHER");
+        let report = super::judge(BTreeMap::from(twins.clone()), vec![document("a"), theirs.clone()]);
+        assert!(report.is_equal() && report.twins == 2, "{report}");
+        // Two documents of the one, spelt in two ways, and none of the other.
+        let mut again = theirs.clone();
+        again["hubName"] = json!("other");
+        let report = super::judge(BTreeMap::from(twins), vec![theirs, again]);
+        assert_eq!(figures(&report), [0, 0, 1, 1, 0], "{report}");
     }
 
     #[test]

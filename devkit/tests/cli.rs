@@ -37,7 +37,7 @@ fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
 
 #[test]
 fn the_command_line_starts_drives_judges_and_stops() {
-    let mut up = Devkit(devkit(&["up", "--partitions", "2"]).spawn().unwrap());
+    let mut up = Devkit(devkit(&["up", "--partitions", "2", "--another-iothub", "second"]).spawn().unwrap());
     let mut line = String::new();
     BufReader::new(up.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     let endpoints: Endpoints = serde_json::from_str(&line).unwrap();
@@ -76,6 +76,14 @@ fn the_command_line_starts_drives_judges_and_stops() {
     let (code, _, err) = run(&fleet);
     assert_eq!((code, err.lines().count()), (Some(2), 1), "{err}");
     assert!(err.contains("prefix"), "{err}");
+
+    // Another hub has none of them.
+    let (code, _, err) = run(&[&fleet[..], &["--hub", "second"]].concat());
+    assert_eq!(code, Some(0), "{err}");
+    let (_, out, _) = run(&["verify", "--control", control]);
+    assert!(out.starts_with(&format!("{} twins, 0 different", 2 * progress.live)), "{out}");
+    let (code, _, err) = run(&[&fleet[..], &["--hub", "third"]].concat());
+    assert!(code == Some(2) && err.contains("there are: devkit-hub, second"), "{err}");
 
     // A second devkit on a port of the first.
     let port = endpoints.iothub.rsplit(':').next().unwrap();

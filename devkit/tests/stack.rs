@@ -17,7 +17,7 @@ use devkit::{
     cosmos::Fault,
     fleet::{Pace, Plan, Progress, State},
     iothub::{Operation, TwinId},
-    stack::{Endpoints, Options, Stack},
+    stack::{AnotherIotHub, Endpoints, Options, Stack},
     verify::{self, Report, verify},
 };
 use futures::StreamExt;
@@ -322,6 +322,49 @@ async fn the_hubs_past_and_its_service_api_are_driven_over_the_control_port() {
     let (_, changed) = call(&stack, Method::POST, "/failover", Some(json!({"ms": 60000}))).await;
     assert_eq!(changed, json!({"changed": 0}), "nothing is remembered");
     stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_hubs_share_the_event_hubs_and_nothing_else() {
+    let options =
+        Options { more_iothubs: vec![AnotherIotHub::named("Fabrikam")], partitions: 1, ..Options::default() };
+    let stack = Stack::start(options).await.unwrap();
+    let [first, other] = &stack.endpoints().iothubs()[..] else { panic!("two hubs") };
+    assert_eq!((first.name.as_str(), other.name.as_str()), ("devkit-hub", "Fabrikam"));
+    assert_eq!(other.host_name, "Fabrikam.azure-devices.localhost");
+    // The same id in both, with another content each.
+    call(&stack, Method::PUT, "/devices/d", Some(json!({"tags": {"of": 1}}))).await;
+    call(&stack, Method::PUT, "/devices/d?hub=fabrikam", Some(json!({"tags": {"of": 2}}))).await;
+    call(&stack, Method::PATCH, "/twins/d/reported?hub=Fabrikam", Some(json!({"a": 1}))).await;
+    call(&stack, Method::PUT, "/faults/delivery?hub=Fabrikam", Some(json!({"duplicate": 0.5}))).await;
+    for (hub, version, of) in [("devkit-hub", 2, 1), ("FABRIKAM", 3, 2)] {
+        let twin = call(&stack, Method::GET, &format!("/twins/d?hub={hub}"), None).await.1;
+        assert_eq!((&twin["version"], &twin["tags"]["of"]), (&json!(version), &json!(of)));
+    }
+    assert_eq!(call(&stack, Method::GET, "/faults/delivery", None).await.1["duplicate"], 0.0);
+    let (status, answer) = call(&stack, Method::GET, "/twins?hub=nobody", None).await;
+    assert_eq!((status, &answer["error"]["code"]), (StatusCode::NOT_FOUND, &json!("unknown_hub")));
+    assert_eq!(stack.appended().unwrap(), 3, "both route to the same two");
+    let url = format!("{}/twins/d?api-version=2021-04-12", other.service);
+    let answer = Client::new().get(url).bearer_auth("any").send().await.unwrap();
+    assert_eq!(answer.json::<Value>().await.unwrap()["tags"]["of"], 2);
+
+    let plan = json!({"devices": 5, "events": 50, "phases": 1});
+    assert_eq!(call(&stack, Method::POST, "/fleet?hub=Fabrikam", Some(plan)).await.0, StatusCode::ACCEPTED);
+    assert_eq!(stack.iothubs()[1].fleet().phase_end().await.state, State::Done);
+    assert_eq!((stack.hub().len(), stack.fleet().progress().state), (1, State::Idle));
+
+    let judged = verify(stack.endpoints()).await.unwrap();
+    let twins = stack.hub().len() + stack.iothubs()[1].service().len();
+    assert_eq!((judged.twins, judged.missing), (twins as u64, twins as u64), "{judged}");
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hubs_of_one_name_are_refused() {
+    let options = Options { more_iothubs: vec![AnotherIotHub::named("Devkit-Hub")], ..Options::default() };
+    let Err(error) = Stack::start(options).await else { panic!("must be refused") };
+    assert!(error.to_string().contains("two iot hubs of the name \"Devkit-Hub\""), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,22 +6,22 @@ use axum::{Json, body::Bytes, extract::State};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::answer::{Problem, read as read_body};
+use super::{
+    answer::{Problem, read as read_body},
+    which::Which,
+};
 use crate::{cosmos::Faults, iothub::DeliveryFaults, stack::Parts};
 
-pub(super) async fn delivery(State(parts): State<Arc<Parts>>) -> Json<DeliveryFaults> {
-    Json(parts.hub.delivery_faults())
+pub(super) async fn delivery(Which(hub): Which) -> Json<DeliveryFaults> {
+    Json(hub.service().delivery_faults())
 }
 
-pub(super) async fn set_delivery(
-    State(parts): State<Arc<Parts>>,
-    body: Bytes,
-) -> Result<Json<DeliveryFaults>, Problem> {
+pub(super) async fn set_delivery(Which(hub): Which, body: Bytes) -> Result<Json<DeliveryFaults>, Problem> {
     let faults: DeliveryFaults = read_body(&body)?;
     faults.validate().map_err(Problem::bad_request)?;
-    parts.hub.set_delivery_faults(faults);
-    parts.hub.flush()?;
-    Ok(Json(parts.hub.delivery_faults()))
+    hub.service().set_delivery_faults(faults);
+    hub.service().flush()?;
+    Ok(Json(hub.service().delivery_faults()))
 }
 
 pub(super) async fn cosmos(State(parts): State<Arc<Parts>>) -> Json<Faults> {
@@ -36,7 +36,10 @@ pub(super) async fn set_cosmos(
     Ok(Json(parts.cosmos.faults()))
 }
 
-pub(super) async fn counters(State(parts): State<Arc<Parts>>) -> Result<Json<Value>, Problem> {
+pub(super) async fn counters(
+    State(parts): State<Arc<Parts>>,
+    Which(iothub): Which,
+) -> Result<Json<Value>, Problem> {
     let endpoints = &parts.endpoints;
     let mut hubs = BTreeMap::new();
     for hub in [&endpoints.lifecycle_hub, &endpoints.twin_changes_hub] {
@@ -45,11 +48,11 @@ pub(super) async fn counters(State(parts): State<Arc<Parts>>) -> Result<Json<Val
         hubs.insert(hub, json!({ "lastSequenceNumbers": last }));
     }
     Ok(Json(json!({
-        "twins": parts.hub.len(),
-        "delivery": parts.hub.delivery_counts(),
+        "twins": iothub.service().len(),
+        "delivery": iothub.service().delivery_counts(),
         "eventhubs": hubs,
         "cosmos": parts.cosmos.counters(),
-        "iothub": parts.registry.counters(),
+        "iothub": iothub.registry().counters(),
     })))
 }
 

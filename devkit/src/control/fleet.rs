@@ -6,7 +6,10 @@ use axum::{Json, body::Bytes, extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::answer::{Problem, read as read_body};
+use super::{
+    answer::{Problem, read as read_body},
+    which::Which,
+};
 use crate::{
     fleet::{Pace, Plan, Progress},
     stack::Parts,
@@ -21,29 +24,26 @@ struct Request {
     rate: Option<f64>,
 }
 
-pub(super) async fn start(
-    State(parts): State<Arc<Parts>>,
-    body: Bytes,
-) -> Result<(StatusCode, Json<Progress>), Problem> {
+pub(super) async fn start(Which(hub): Which, body: Bytes) -> Result<(StatusCode, Json<Progress>), Problem> {
     let request: Request = read_body(&body)?;
     let plan: Plan = serde_json::from_value(Value::Object(request.plan))
         .map_err(|error| Problem::bad_request(format!("the plan is not as expected: {error}")))?;
-    parts.fleet.start(plan, request.rate.map_or(Pace::Backlog, Pace::Rate))?;
-    Ok((StatusCode::ACCEPTED, Json(parts.fleet.progress())))
+    hub.fleet().start(plan, request.rate.map_or(Pace::Backlog, Pace::Rate))?;
+    Ok((StatusCode::ACCEPTED, Json(hub.fleet().progress())))
 }
 
-pub(super) async fn next(State(parts): State<Arc<Parts>>) -> Result<(StatusCode, Json<Progress>), Problem> {
-    parts.fleet.start_next_phase()?;
-    Ok((StatusCode::ACCEPTED, Json(parts.fleet.progress())))
+pub(super) async fn next(Which(hub): Which) -> Result<(StatusCode, Json<Progress>), Problem> {
+    hub.fleet().start_next_phase()?;
+    Ok((StatusCode::ACCEPTED, Json(hub.fleet().progress())))
 }
 
-pub(super) async fn show(State(parts): State<Arc<Parts>>) -> Json<Progress> {
-    Json(parts.fleet.progress())
+pub(super) async fn show(Which(hub): Which) -> Json<Progress> {
+    Json(hub.fleet().progress())
 }
 
-pub(super) async fn stop(State(parts): State<Arc<Parts>>) -> Json<Progress> {
-    parts.fleet.stop();
-    Json(parts.fleet.phase_end().await)
+pub(super) async fn stop(Which(hub): Which) -> Json<Progress> {
+    hub.fleet().stop();
+    Json(hub.fleet().phase_end().await)
 }
 
 pub(super) async fn shutdown(State(parts): State<Arc<Parts>>) -> (StatusCode, Json<Value>) {

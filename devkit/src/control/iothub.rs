@@ -1,14 +1,13 @@
 //! The hub's hidden sides over the control port: what changes without events, its past, and its service API.
 
-use std::sync::Arc;
-
-use axum::{Json, body::Bytes, extract::State};
+use axum::{Json, body::Bytes};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
     answer::{Problem, read as read_body},
     twins::{Ids, id},
+    which::Which,
 };
 use crate::{
     fleet::{Import, Imported, import},
@@ -16,32 +15,28 @@ use crate::{
         Loss,
         api::{Faults, Quota},
     },
-    stack::Parts,
 };
 
 pub(super) async fn change_identity(
-    State(parts): State<Arc<Parts>>,
+    Which(hub): Which,
     names: Ids,
     body: Bytes,
 ) -> Result<Json<Value>, Problem> {
-    parts.hub.change_identity(&id(names)?, &read_body(&body)?)?;
+    hub.service().change_identity(&id(names)?, &read_body(&body)?)?;
     Ok(Json(json!({ "events": [] })))
 }
 
-pub(super) async fn bring_in(
-    State(parts): State<Arc<Parts>>,
-    body: Bytes,
-) -> Result<Json<Imported>, Problem> {
+pub(super) async fn bring_in(Which(hub): Which, body: Bytes) -> Result<Json<Imported>, Problem> {
     let plan: Import = read_body(&body)?;
     // Seconds of work for a large hub, which would keep every other request of this thread waiting.
-    let imported = tokio::task::spawn_blocking(move || import(&parts.hub, &plan)).await;
+    let imported = tokio::task::spawn_blocking(move || import(hub.service(), &plan)).await;
     let imported = imported.map_err(|_| Problem::internal("the import did not come to its end"))?;
     Ok(Json(imported?))
 }
 
-pub(super) async fn failover(State(parts): State<Arc<Parts>>, body: Bytes) -> Result<Json<Value>, Problem> {
+pub(super) async fn failover(Which(hub): Which, body: Bytes) -> Result<Json<Value>, Problem> {
     let loss: Loss = read_body(&body)?;
-    Ok(Json(json!({ "changed": parts.hub.failover(loss)? })))
+    Ok(Json(json!({ "changed": hub.service().failover(loss)? })))
 }
 
 #[derive(Deserialize)]
@@ -50,40 +45,31 @@ struct Remembered {
     changes: usize,
 }
 
-pub(super) async fn keep_history(
-    State(parts): State<Arc<Parts>>,
-    body: Bytes,
-) -> Result<Json<Value>, Problem> {
+pub(super) async fn keep_history(Which(hub): Which, body: Bytes) -> Result<Json<Value>, Problem> {
     let Remembered { changes } = read_body(&body)?;
-    parts.hub.keep_history(changes);
+    hub.service().keep_history(changes);
     Ok(Json(json!({ "status": "ok" })))
 }
 
-pub(super) async fn quota(State(parts): State<Arc<Parts>>) -> Json<Option<Quota>> {
-    Json(parts.registry.quota())
+pub(super) async fn quota(Which(hub): Which) -> Json<Option<Quota>> {
+    Json(hub.registry().quota())
 }
 
-pub(super) async fn set_quota(
-    State(parts): State<Arc<Parts>>,
-    body: Bytes,
-) -> Result<Json<Option<Quota>>, Problem> {
-    parts.registry.set_quota(read_body(&body)?)?;
-    Ok(Json(parts.registry.quota()))
+pub(super) async fn set_quota(Which(hub): Which, body: Bytes) -> Result<Json<Option<Quota>>, Problem> {
+    hub.registry().set_quota(read_body(&body)?)?;
+    Ok(Json(hub.registry().quota()))
 }
 
-pub(super) async fn faults(State(parts): State<Arc<Parts>>) -> Json<Faults> {
-    Json(parts.registry.faults())
+pub(super) async fn faults(Which(hub): Which) -> Json<Faults> {
+    Json(hub.registry().faults())
 }
 
-pub(super) async fn set_faults(
-    State(parts): State<Arc<Parts>>,
-    body: Bytes,
-) -> Result<Json<Faults>, Problem> {
-    parts.registry.set_faults(read_body(&body)?)?;
-    Ok(Json(parts.registry.faults()))
+pub(super) async fn set_faults(Which(hub): Which, body: Bytes) -> Result<Json<Faults>, Problem> {
+    hub.registry().set_faults(read_body(&body)?)?;
+    Ok(Json(hub.registry().faults()))
 }
 
-pub(super) async fn reset_counters(State(parts): State<Arc<Parts>>) -> Json<Value> {
-    parts.registry.reset_counters();
+pub(super) async fn reset_counters(Which(hub): Which) -> Json<Value> {
+    hub.registry().reset_counters();
     Json(json!({ "status": "ok" }))
 }

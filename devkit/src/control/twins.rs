@@ -15,10 +15,13 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::answer::{Problem, read as read_body};
+use super::{
+    answer::{Problem, read as read_body},
+    which::Which,
+};
 use crate::{
     iothub::{self, Operation, TwinId},
-    stack::{Endpoints, Parts},
+    stack::{Endpoints, IotHub, Parts},
 };
 
 const DEFAULT_LIMIT: usize = 1_000;
@@ -46,8 +49,8 @@ pub(super) fn id(names: Ids) -> Result<TwinId, Problem> {
     Ok(names.id()?)
 }
 
-pub(super) async fn health(State(parts): State<Arc<Parts>>) -> Json<Value> {
-    Json(json!({ "status": "ok", "twins": parts.hub.len() }))
+pub(super) async fn health(Which(hub): Which) -> Json<Value> {
+    Json(json!({ "status": "ok", "twins": hub.service().len() }))
 }
 
 pub(super) async fn endpoints(State(parts): State<Arc<Parts>>) -> Json<Endpoints> {
@@ -55,47 +58,35 @@ pub(super) async fn endpoints(State(parts): State<Arc<Parts>>) -> Json<Endpoints
 }
 
 pub(super) async fn register(
-    State(parts): State<Arc<Parts>>,
+    Which(hub): Which,
     names: Ids,
     body: Bytes,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let twin = if body.is_empty() { None } else { Some(read_body(&body)?) };
     let id = id(names)?;
-    let Json(answer) = apply(&parts, &Operation::Create { id, twin })?;
+    let Json(answer) = apply(&hub, &Operation::Create { id, twin })?;
     Ok((StatusCode::CREATED, Json(answer)))
 }
 
-pub(super) async fn remove(State(parts): State<Arc<Parts>>, names: Ids) -> Result<Json<Value>, Problem> {
-    apply(&parts, &Operation::Delete { id: id(names)? })
+pub(super) async fn remove(Which(hub): Which, names: Ids) -> Result<Json<Value>, Problem> {
+    apply(&hub, &Operation::Delete { id: id(names)? })
 }
 
-pub(super) async fn merge(
-    State(parts): State<Arc<Parts>>,
-    names: Ids,
-    body: Bytes,
-) -> Result<Json<Value>, Problem> {
-    apply(&parts, &Operation::Patch { id: id(names)?, patch: read_body(&body)? })
+pub(super) async fn merge(Which(hub): Which, names: Ids, body: Bytes) -> Result<Json<Value>, Problem> {
+    apply(&hub, &Operation::Patch { id: id(names)?, patch: read_body(&body)? })
 }
 
-pub(super) async fn replace(
-    State(parts): State<Arc<Parts>>,
-    names: Ids,
-    body: Bytes,
-) -> Result<Json<Value>, Problem> {
-    apply(&parts, &Operation::Replace { id: id(names)?, twin: read_body(&body)? })
+pub(super) async fn replace(Which(hub): Which, names: Ids, body: Bytes) -> Result<Json<Value>, Problem> {
+    apply(&hub, &Operation::Replace { id: id(names)?, twin: read_body(&body)? })
 }
 
-pub(super) async fn report(
-    State(parts): State<Arc<Parts>>,
-    names: Ids,
-    body: Bytes,
-) -> Result<Json<Value>, Problem> {
-    apply(&parts, &Operation::Report { id: id(names)?, patch: read_body(&body)? })
+pub(super) async fn report(Which(hub): Which, names: Ids, body: Bytes) -> Result<Json<Value>, Problem> {
+    apply(&hub, &Operation::Report { id: id(names)?, patch: read_body(&body)? })
 }
 
-pub(super) async fn read(State(parts): State<Arc<Parts>>, names: Ids) -> Result<Json<Value>, Problem> {
+pub(super) async fn read(Which(hub): Which, names: Ids) -> Result<Json<Value>, Problem> {
     let id = id(names)?;
-    parts.hub.twin(&id).map(Json).ok_or_else(|| iothub::Error::NotFound(id).into())
+    hub.service().twin(&id).map(Json).ok_or_else(|| iothub::Error::NotFound(id).into())
 }
 
 #[derive(Deserialize)]
@@ -105,19 +96,19 @@ pub(super) struct Paging {
 }
 
 pub(super) async fn page(
-    State(parts): State<Arc<Parts>>,
+    Which(hub): Which,
     paging: Result<Query<Paging>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
     let Query(paging) = paging?;
     let after = paging.continuation.as_deref().map(decode).transpose()?;
     let limit = paging.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, LARGEST_LIMIT);
-    let page = parts.hub.page(after.as_ref(), limit);
+    let page = hub.service().page(after.as_ref(), limit);
     let continuation = page.next.as_ref().map(encode);
     Ok(Json(json!({ "twins": page.twins, "continuation": continuation })))
 }
 
-fn apply(parts: &Parts, operation: &Operation) -> Result<Json<Value>, Problem> {
-    let applied = parts.hub.apply(operation)?;
+fn apply(hub: &IotHub, operation: &Operation) -> Result<Json<Value>, Problem> {
+    let applied = hub.service().apply(operation)?;
     let events: Vec<&str> = applied.changes.iter().map(|change| change.operation_type()).collect();
     Ok(Json(json!({ "version": applied.version, "events": events })))
 }

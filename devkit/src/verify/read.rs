@@ -57,19 +57,21 @@ struct TwinPage {
     continuation: Option<String>,
 }
 
-/// All twins of the hub, over the control port.
-pub(super) async fn twins(endpoints: &Endpoints) -> Result<Vec<Value>, Error> {
+/// All twins of a hub, over the control port.
+pub(super) async fn twins(endpoints: &Endpoints, hub: &str) -> Result<Vec<Value>, Error> {
     let control = endpoints.control.trim_end_matches('/');
     let failed = |source| Error::Twins { url: format!("{control}/twins"), source };
     let client = reqwest::Client::new();
+    let limit = TWINS_PER_PAGE.to_string();
     let mut twins = Vec::new();
     let mut continuation: Option<String> = None;
     loop {
-        let mut url = format!("{control}/twins?limit={TWINS_PER_PAGE}");
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.append_pair("hub", hub).append_pair("limit", &limit);
         if let Some(continuation) = &continuation {
-            // The port gives out continuations that need no escape.
-            url = format!("{url}&continuation={continuation}");
+            query.append_pair("continuation", continuation);
         }
+        let url = format!("{control}/twins?{}", query.finish());
         let response =
             client.get(url).send().await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
         let page: TwinPage = response.json().await.map_err(failed)?;

@@ -1,0 +1,121 @@
+//! One of the IoT hubs of a local Azure: the hub itself, its service API and its fleet.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Error, route::BrokerRoute};
+use crate::{
+    broker::Broker,
+    fleet,
+    iothub::{self, HubNames, Service, api},
+};
+
+/// The shared access policy of a hub's service API.
+const POLICY: &str = "service";
+
+/// A further IoT hub. It routes to the same Event Hubs as the first one, and accepts the same token.
+#[derive(Clone, Debug)]
+pub struct AnotherIotHub {
+    /// The hub; its name has to be another one, whatever the case.
+    pub iothub: iothub::Options,
+    /// The address of its service REST API; port 0 takes a free one.
+    pub service: SocketAddr,
+    /// The tier and units whose limits its service API keeps; absent, nothing is limited.
+    pub quota: Option<api::Quota>,
+}
+
+impl AnotherIotHub {
+    /// A hub of this name on a free port, without limits.
+    pub fn named(name: impl Into<String>) -> Self {
+        Self {
+            iothub: iothub::Options { name: name.into(), ..iothub::Options::default() },
+            service: SocketAddr::from(([127, 0, 0, 1], 0)),
+            quota: None,
+        }
+    }
+}
+
+/// Where an IoT hub is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IotHubEndpoints {
+    /// The hub's name: `hubName` of its events.
+    pub name: String,
+    /// Its service REST API, as `http://host:port`.
+    pub service: String,
+    /// Its host name, which requests are signed for; the socket is at [`IotHubEndpoints::service`].
+    pub host_name: String,
+    /// A connection string with a key for the service API. It opens nothing but this process.
+    pub connection_string: String,
+}
+
+/// A running IoT hub.
+pub struct IotHub {
+    name: String,
+    host_name: String,
+    key: String,
+    service: Arc<Service>,
+    registry: api::Server,
+    fleet: fleet::Runner,
+}
+
+impl IotHub {
+    /// Starts a hub that routes to `broker`.
+    pub(super) async fn start(
+        options: AnotherIotHub,
+        names: HubNames,
+        token: Option<String>,
+        key: String,
+        broker: &Arc<Broker>,
+    ) -> Result<Self, Error> {
+        let AnotherIotHub { iothub, service: address, quota } = options;
+        let name = iothub.name.clone();
+        let host_name = format!("{name}.azure-devices.localhost");
+        let route = Arc::new(BrokerRoute::new(Arc::clone(broker)));
+        let service = Arc::new(Service::new(iothub, names, route));
+        let options = api::Options {
+            listen: address,
+            host_name: host_name.clone(),
+            policy: POLICY.to_owned(),
+            key: key.clone(),
+            token,
+            quota,
+        };
+        let registry = api::Server::start(options, Arc::clone(&service)).await;
+        let registry = registry.map_err(|source| Error::Registry { address, source })?;
+        Ok(Self { name, host_name, key, fleet: fleet::Runner::new(Arc::clone(&service)), service, registry })
+    }
+
+    /// Its name, as its events spell it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The hub.
+    pub fn service(&self) -> &Arc<Service> {
+        &self.service
+    }
+
+    /// Its service REST API: its counters, limits and faults.
+    pub fn registry(&self) -> &api::Server {
+        &self.registry
+    }
+
+    /// Its fleet.
+    pub fn fleet(&self) -> &fleet::Runner {
+        &self.fleet
+    }
+
+    /// Where it is.
+    pub fn endpoints(&self) -> IotHubEndpoints {
+        let Self { name, host_name, key, .. } = self;
+        IotHubEndpoints {
+            name: name.clone(),
+            service: format!("http://{}", self.registry.address()),
+            host_name: host_name.clone(),
+            connection_string: format!(
+                "HostName={host_name};SharedAccessKeyName={POLICY};SharedAccessKey={key}"
+            ),
+        }
+    }
+}
