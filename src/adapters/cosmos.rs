@@ -5,7 +5,7 @@
 //! ambiguous failure it re-sends writes, so a failed condition may be the answer to our own stored write (the
 //! state machine in [`crate::domain::upsert`] deals with that). Nothing is retried here.
 
-use std::{borrow::Cow, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::BTreeSet, num::NonZeroU32, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use azure_core::{credentials::TokenCredential, http::StatusCode};
@@ -24,7 +24,7 @@ use serde_json::Value;
 
 use crate::{
     domain::{
-        document::{Document, ETag, Item},
+        document::{Document, ETag, Elsewhere, Item},
         id::{DocumentIdScheme, TwinKey},
         ticks::Ticks,
     },
@@ -212,6 +212,54 @@ impl CosmosStore {
         }
     }
 
+    /// Looks for a twin's document under other ids. Releases that took the hub's name as it was spelt made ids of that, and
+    /// a document keeps its id for life.
+    ///
+    /// Costs a query within one partition, and only where there is no document under the twin's id.
+    async fn read_elsewhere(&self, key: &TwinKey, spent: f64) -> Charged<Read> {
+        let query = match &key.module {
+            None => Ok(Query::from("SELECT * FROM c WHERE NOT IS_DEFINED(c.moduleId)")),
+            Some(module) => {
+                Query::from("SELECT * FROM c WHERE c.moduleId = @module").with_parameter("@module", module)
+            }
+        };
+        let found = match query {
+            Ok(query) => self.within(&key.device, query).await,
+            Err(error) => Err(Failure::Answered("query_items", error)),
+        };
+        match found {
+            Ok((items, request_units)) => {
+                let outcome = match Elsewhere::among(items, key) {
+                    None => Read::Absent,
+                    Some(Elsewhere { document: Ok(document), etag, .. }) => {
+                        Read::Present(Arc::new(*document), etag)
+                    }
+                    Some(Elsewhere { document: Err(format), id, .. }) => newer(&id, format),
+                };
+                Charged { outcome, request_units: spent + request_units }
+            }
+            Err(failure) => {
+                Charged { request_units: spent + failure.charge(), outcome: Read::Unknown(failure.trouble()) }
+            }
+        }
+    }
+
+    /// The rows of a query within a device's partition, and what they cost.
+    async fn within(&self, device: &str, query: Query) -> Result<(Vec<Value>, f64), Failure> {
+        let collect = Box::pin(async {
+            let scope = FeedScope::partition(device.to_owned());
+            let pages = self.container.query_items::<Value>(query, scope, None).await?.into_pages();
+            pages
+                .try_fold((Vec::new(), 0.0), |(mut rows, units), page| async move {
+                    let charge = page.headers().request_charge().map_or(0.0, |charge| charge.value());
+                    rows.extend(page.into_items());
+                    Ok((rows, units + charge))
+                })
+                .await
+        });
+        self.limited("query_items", collect).await
+    }
+
     async fn limited<T>(
         &self,
         operation: &'static str,
@@ -298,7 +346,7 @@ struct ScannedRow {
 impl From<ScannedRow> for Scanned {
     fn from(row: ScannedRow) -> Self {
         let ScannedRow { hub_name, device_id, module_id, applied_at } = row;
-        Self { key: TwinKey { hub: hub_name, device: device_id, module: module_id }, applied_at }
+        Self { key: TwinKey { hub: hub_name.into(), device: device_id, module: module_id }, applied_at }
     }
 }
 
@@ -331,6 +379,9 @@ impl TwinStore for CosmosStore {
             Ok(response) => response,
             Err(failure) => {
                 let absent = matches!(&failure, Failure::Answered(_, error) if error.status().is_not_found());
+                if absent && self.id_scheme == DocumentIdScheme::HubDevice {
+                    return self.read_elsewhere(key, failure.charge()).await;
+                }
                 // 404 with another substatus (the session is not caught up with, the container is gone) is none of these.
                 let outcome = if absent { Read::Absent } else { Read::Unknown(failure.trouble()) };
                 return Charged { outcome, request_units: failure.charge() };
@@ -338,9 +389,6 @@ impl TwinStore for CosmosStore {
         };
         let request_units = response.headers().request_charge().map_or(0.0, |charge| charge.value());
         let etag = response.headers().etag().map(|etag| ETag(etag.to_string()));
-        let unknown = |message: String| {
-            Read::Unknown(Trouble { kind: TroubleKind::Unavailable, retry_after: None, message })
-        };
         let outcome = match (etag, response.into_model::<Value>()) {
             (None, _) => unknown("read_item: the answer has no ETag".into()),
             (Some(etag), Err(error)) => Read::Damaged(etag, one_line(&error)),
@@ -350,9 +398,7 @@ impl TwinStore for CosmosStore {
                 Item::Foreign(whose) => Read::Foreign(format!(
                     "the document `{id}` is that of {whose}: two hubs share this container; set document.id = \"hub_device\" for both, or give each its own (DOCUMENT_FOREIGN)"
                 )),
-                Item::Newer(format) => unknown(format!(
-                    "read_item: the document `{id}` has format {format}, which a newer release has written: update this replica (DOCUMENT_NEWER)"
-                )),
+                Item::Newer(format) => newer(&id, format),
             },
         };
         Charged { outcome, request_units }
@@ -375,35 +421,36 @@ impl TwinStore for CosmosStore {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Row {
+            hub_name: String,
             module_id: String,
         }
-        let collect = Box::pin(async {
-            // The partition key narrows it to one device; hubs may share a container.
-            let query =
-                Query::from("SELECT c.moduleId FROM c WHERE c.hubName = @hub AND IS_DEFINED(c.moduleId)")
-                    .with_parameter("@hub", &device.hub)?;
-            let scope = FeedScope::partition(device.device.clone());
-            let pages = self.container.query_items::<Row>(query, scope, None).await?.into_pages();
-            pages
-                .try_fold((Vec::new(), 0.0), |(mut modules, units), page| async move {
-                    let charge = page.headers().request_charge().map_or(0.0, |charge| charge.value());
-                    modules.extend(page.into_items());
-                    Ok((modules, units + charge))
-                })
-                .await
-        });
-        match self.limited("query_items", collect).await {
+        // The partition key narrows it to the devices of this id; hubs may share a container, and old documents may spell theirs
+        // otherwise.
+        let query = Query::from("SELECT c.hubName, c.moduleId FROM c WHERE IS_DEFINED(c.moduleId)");
+        match self.within(&device.device, query).await {
             Ok((rows, request_units)) => {
-                let module = |row: Row| TwinKey { module: Some(row.module_id), ..device.clone() };
-                Charged { outcome: Ok(rows.into_iter().map(module).collect()), request_units }
+                let rows = rows.into_iter().filter_map(|row| serde_json::from_value::<Row>(row).ok());
+                let keys = rows.map(|row| TwinKey::module(row.hub_name, &*device.device, row.module_id));
+                let modules: BTreeSet<_> = keys.filter(|module| module.hub == device.hub).collect();
+                Charged { outcome: Ok(modules.into_iter().collect()), request_units }
             }
-            Err(failure) => Charged { request_units: failure.charge(), outcome: Err(failure.trouble()) },
+            Err(failure) => failed(&failure),
         }
     }
 
     fn scan(&self, which: Which) -> BoxStream<'_, Charged<Result<Vec<Scanned>, Trouble>>> {
         Box::pin(futures::stream::unfold(Walk::Begin, move |walk| self.step(walk, which)))
     }
+}
+
+fn unknown(message: String) -> Read {
+    Read::Unknown(Trouble { kind: TroubleKind::Unavailable, retry_after: None, message })
+}
+
+fn newer(id: &str, format: i64) -> Read {
+    unknown(format!(
+        "the document `{id}` has format {format}, which a newer release has written: update this replica (DOCUMENT_NEWER)"
+    ))
 }
 
 fn failed<T>(failure: &Failure) -> Charged<Result<T, Trouble>> {

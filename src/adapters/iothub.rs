@@ -30,7 +30,7 @@ use super::credential::one_line;
 use crate::{
     config,
     domain::{
-        id::TwinKey,
+        id::{HubName, TwinKey},
         registry::{RegistryTwin, Row},
     },
     ports::{Continuation, Got, Page, QueryError, Trouble, TroubleKind, TwinRegistry},
@@ -108,7 +108,7 @@ pub fn connect(
 
 /// The client of one hub.
 pub struct IotHub {
-    name: String,
+    name: HubName,
     host: String,
     /// What is dialled: the host, or the emulator in its place.
     base: Url,
@@ -137,13 +137,13 @@ impl IotHub {
         hub: &config::Hub,
         credential: &Arc<dyn TokenCredential>,
     ) -> Result<Self, Error> {
-        let failed = |reason: String| Error::Client { hub: hub.name.clone(), reason };
+        let failed = |reason: String| Error::Client { hub: hub.name.to_string(), reason };
         let access = match &hub.access {
             config::HubAccess::Credential => Access::token(Arc::clone(credential)),
             config::HubAccess::Policy { name, key } => Access::policy(&hub.host, name, key)
-                .ok_or_else(|| Error::Key { hub: hub.name.clone(), policy: name.clone() })?,
+                .ok_or_else(|| Error::Key { hub: hub.name.to_string(), policy: name.clone() })?,
         };
-        let base = match &settings.endpoint {
+        let base = match &hub.endpoint {
             Some(endpoint) => endpoint.clone(),
             None => {
                 Url::parse(&format!("https://{}", hub.host)).map_err(|error| failed(error.to_string()))?
@@ -153,7 +153,7 @@ impl IotHub {
             .user_agent(concat!("twinsync/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_LIMIT.min(settings.request_timeout))
             .redirect(reqwest::redirect::Policy::none());
-        let emulated = settings.endpoint.is_some();
+        let emulated = hub.endpoint.is_some();
         if emulated {
             // HTTP/2 has no Host header beside the address, and that is how an emulator can tell hubs apart.
             builder = builder.http1_only();
@@ -213,7 +213,7 @@ impl IotHub {
 
 #[async_trait]
 impl TwinRegistry for IotHub {
-    fn hub(&self) -> &str {
+    fn hub(&self) -> &HubName {
         &self.name
     }
 

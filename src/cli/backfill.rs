@@ -9,6 +9,7 @@ use super::{
     reconcile::{Session, stopped, watched},
 };
 use crate::{
+    domain::id::HubName,
     ports::{Bookmarks, Call},
     runtime::{
         metered::Metered,
@@ -78,7 +79,7 @@ pub async fn run(arguments: &Arguments) -> Result<(), Error> {
     Ok(())
 }
 
-async fn forget(bookmarks: &dyn Bookmarks, hub: &str) -> Result<(), Error> {
+async fn forget(bookmarks: &dyn Bookmarks, hub: &HubName) -> Result<(), Error> {
     // What cannot be understood counts as no bookmark.
     let forgotten = bookmarks.save(&bookmark_name(hub), b"{}").await;
     forgotten.map_err(|error| Error::Failed(error.to_string()))

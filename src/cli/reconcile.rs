@@ -13,6 +13,7 @@ use super::{Error, Sources};
 use crate::{
     app::{self, registry::Reconciler},
     config::{self, Settings},
+    domain::id::HubName,
     runtime::metered::Metered,
     telemetry::{self, Metrics},
 };
@@ -54,10 +55,10 @@ impl Session {
         let Some(name) = name else {
             return Ok(all.clone());
         };
-        match self.reconciler.judge.registry(name) {
+        match self.reconciler.judge.registry(&HubName::new(name)) {
             Some(registry) => Ok(vec![Arc::clone(registry)]),
             None => {
-                let known: Vec<_> = all.iter().map(|registry| registry.hub()).collect();
+                let known: Vec<_> = all.iter().map(|registry| registry.hub().as_str()).collect();
                 Err(Error::Usage(format!(
                     "the hub {name:?} is not configured; configured: {}",
                     known.join(", ")

@@ -1,5 +1,7 @@
 //! IoT hubs as people write them: host names, connection strings.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use url::Url;
 
@@ -7,10 +9,14 @@ use super::{
     secret::Secret,
     settings::{Hub, HubAccess},
 };
+use crate::domain::id::HubName;
 
 const EXAMPLE: &str = "write e.g. \"contoso.azure-devices.net\"";
 const WHERE: &str = "copy the connection string of a policy with the permission ServiceConnect, such as `service`, from the \
                      hub's page of shared access policies";
+
+const SEVERAL: &str = "has several addresses and does not say of which hub: write one for all, or e.g. \
+                       \"contoso=http://127.0.0.1:8091, fabrikam=http://127.0.0.1:8092\"";
 
 /// The items of a list that commas or blanks separate. Neither host names nor connection strings hold any.
 pub(super) fn items(text: &str) -> impl Iterator<Item = &str> {
@@ -88,16 +94,86 @@ fn hub(host: &str, access: HubAccess) -> Result<Hub, String> {
         return Err(format!("{host:?} is not a host name: {EXAMPLE}"));
     }
     match host.split_once('.') {
-        Some((name, _)) => Ok(Hub { name: name.to_owned(), host: host.to_ascii_lowercase(), access }),
+        Some((name, _)) => {
+            Ok(Hub { name: name.into(), host: host.to_ascii_lowercase(), endpoint: None, access })
+        }
         None => Err(format!("{host:?} is not fully qualified: write e.g. \"{host}.azure-devices.net\"")),
     }
 }
 
-/// An emulator's address.
+/// Emulators to dial instead of hubs.
+#[derive(Debug)]
+pub(super) enum Endpoints {
+    /// One that stands for every hub; it tells them apart by the Host header.
+    OfAll(Url),
+    /// Of the hubs that are named.
+    Of(BTreeMap<HubName, Url>),
+}
+
+impl Endpoints {
+    /// None at all.
+    pub(super) const NONE: Self = Self::Of(BTreeMap::new());
+
+    /// What to dial for a hub.
+    pub(super) fn of(&self, hub: &HubName) -> Option<&Url> {
+        match self {
+            Self::OfAll(url) => Some(url),
+            Self::Of(urls) => urls.get(hub),
+        }
+    }
+
+    /// All addresses.
+    pub(super) fn urls(&self) -> impl Iterator<Item = &Url> {
+        let (of_all, of) = match self {
+            Self::OfAll(url) => (Some(url), None),
+            Self::Of(urls) => (None, Some(urls.values())),
+        };
+        of_all.into_iter().chain(of.into_iter().flatten())
+    }
+
+    /// The hubs that have an address of their own.
+    pub(super) fn names(&self) -> impl Iterator<Item = &HubName> {
+        match self {
+            Self::OfAll(_) => None,
+            Self::Of(urls) => Some(urls.keys()),
+        }
+        .into_iter()
+        .flatten()
+    }
+}
+
+/// One address for all hubs, or `NAME=ADDRESS` for each.
 ///
 /// # Errors
 /// One sentence that says what to write.
-pub(super) fn endpoint(text: &str) -> Result<Url, String> {
+pub(super) fn endpoints(text: &str) -> Result<Endpoints, String> {
+    let mut named = BTreeMap::new();
+    let mut of_all = None;
+    for item in items(text) {
+        // The first equal sign of an address comes behind its scheme.
+        match item.split_once('=').filter(|(name, _)| !name.contains(':')) {
+            Some((name, address)) => {
+                // A host is taken for the name that it begins with.
+                let name = HubName::new(name.split('.').next().unwrap_or(name));
+                if named.insert(name.clone(), endpoint(address)?).is_some() {
+                    return Err(format!("has two addresses for the hub \"{name}\": one is enough"));
+                }
+            }
+            None if of_all.replace(endpoint(item)?).is_some() => {
+                return Err(SEVERAL.to_owned());
+            }
+            None => {}
+        }
+    }
+    match of_all {
+        Some(_) if !named.is_empty() => Err(SEVERAL.to_owned()),
+        Some(url) => Ok(Endpoints::OfAll(url)),
+        None => Ok(Endpoints::Of(named)),
+    }
+}
+
+/// An emulator's address.
+fn endpoint(text: &str) -> Result<Url, String> {
     const EXAMPLE: &str = "write e.g. \"http://127.0.0.1:8090\", or leave it out for Azure";
     let url = Url::parse(text).map_err(|error| format!("{text:?} is not a URL ({error}): {EXAMPLE}"))?;
     if !url.username().is_empty() || url.password().is_some() {

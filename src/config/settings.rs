@@ -5,7 +5,10 @@ use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 use url::Url;
 
 use super::{Effective, secret::Secret};
-use crate::domain::{id::DocumentIdScheme, quota::Tier};
+use crate::domain::{
+    id::{DocumentIdScheme, HubName},
+    quota::Tier,
+};
 
 /// Everything the daemon needs to know before it starts. Made by [`Settings::load`] only.
 #[derive(Debug, Clone)]
@@ -267,8 +270,6 @@ pub enum DeadLetters {
 pub struct IotHub {
     /// The hubs, each once. None: there is no repair, backfill or audit.
     pub hubs: Vec<Hub>,
-    /// What to dial instead of the hubs; `http` or `https`.
-    pub endpoint: Option<Url>,
     /// The tier of each hub.
     pub tier: Tier,
     /// The units of each hub.
@@ -289,10 +290,12 @@ impl IotHub {
 /// An IoT hub.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hub {
-    /// Its name, spelt as in the events that it sends: the first label of its host as it was written.
-    pub name: String,
+    /// Its name: the first label of its host.
+    pub name: HubName,
     /// Its host name, in lower case.
     pub host: String,
+    /// What to dial instead of it; `http` or `https`.
+    pub endpoint: Option<Url>,
     /// Who we are towards it.
     pub access: HubAccess,
 }

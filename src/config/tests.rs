@@ -96,7 +96,7 @@ fn the_shipped_files_load() {
     assert_eq!(production.telemetry.log_format, LogFormat::Json);
     let DeadLetters::Blob(blob) = production.dead_letters else { panic!("all replicas share them") };
     assert_eq!(production.checkpoint.store, CheckpointStore::Blob(blob));
-    assert_eq!(production.iothub.hubs[0].name, "contoso");
+    assert_eq!(production.iothub.hubs[0].name.as_str(), "contoso");
 }
 
 #[test]
@@ -225,7 +225,7 @@ fn values_that_are_commonly_mistaken_say_what_to_write() {
         ("IOTHUB__HOSTS", "contoso", "\"contoso.azure-devices.net\""),
         ("IOTHUB__HOSTS", "https://contoso.azure-devices.net", "is a URL"),
         ("IOTHUB__HOSTS", "contoso..net", "not a host name"),
-        ("IOTHUB__HOSTS", "a.azure-devices.net A.azure-devices.net", "\"A\" twice"),
+        ("IOTHUB__HOSTS", "a.azure-devices.net A.azure-devices.net", "\"a\" twice"),
         (
             "IOTHUB__HOSTS",
             "HostName=a.b;SharedAccessKeyName=p;SharedAccessKey=c2VjcmV0",
@@ -261,6 +261,11 @@ fn values_that_are_commonly_mistaken_say_what_to_write() {
         ("IOTHUB__ENDPOINT", "http://devkit:8090", "to the network"),
         ("IOTHUB__ENDPOINT", "amqp://127.0.0.1", "is not an http address"),
         ("IOTHUB__ENDPOINT", "https://127.0.0.1/?x=1", "more than an address"),
+        ("IOTHUB__ENDPOINT", "nobody=http://127.0.0.1:8090", "\"nobody\", which is no hub above"),
+        ("IOTHUB__ENDPOINT", "a=http://127.0.0.1:1,A=http://127.0.0.1:2", "two addresses for the hub \"a\""),
+        ("IOTHUB__ENDPOINT", "http://127.0.0.1:1,http://127.0.0.1:2", "does not say of which hub"),
+        ("IOTHUB__ENDPOINT", "http://127.0.0.1:1,a=http://127.0.0.1:2", "does not say of which hub"),
+        ("IOTHUB__ENDPOINT", "a=127.0.0.1:8090", "http://127.0.0.1:8090"),
         ("IOTHUB__TIER", "b1", "\"s1\""),
         ("IOTHUB__UNITS", "201", "from 1 to 200"),
         ("IOTHUB__SHARE", "0", "above 0 and up to 1"),
@@ -386,12 +391,12 @@ fn hubs_are_named_by_host_or_by_connection_string() {
     assert_eq!(
         hubs,
         [
-            ("Contoso", "contoso.azure-devices.net"),
+            ("contoso", "contoso.azure-devices.net"),
             ("wingtip", "wingtip.azure-devices.net"),
-            ("Fabrikam", "fabrikam.azure-devices.net"),
+            ("fabrikam", "fabrikam.azure-devices.net"),
             ("tailspin", "tailspin.azure-devices.net"),
         ],
-        "the name is spelt as written, for that is how events spell it"
+        "names of hubs have one spelling"
     );
     assert_eq!(settings.iothub.hubs[1].access, HubAccess::Credential);
     let HubAccess::Policy { name, key } = &settings.iothub.hubs[3].access else { panic!("has a policy") };
@@ -415,8 +420,33 @@ fn a_hub_named_both_ways_is_refused_and_its_key_not_shown() {
             "HostName=Contoso.azure-devices.net;SharedAccessKeyName=p;SharedAccessKey=c2VjcmV0",
         ),
     ]);
-    assert!(error.contains("\"Contoso\", which iothub.hosts names, too"), "{error}");
+    assert!(error.contains("\"contoso\", which iothub.hosts names, too"), "{error}");
     assert!(!error.contains("c2VjcmV0"), "{error}");
+}
+
+#[test]
+fn emulators_stand_for_all_hubs_or_each_for_its_own() {
+    let hosts = ("TWINSYNC__IOTHUB__HOSTS", "Contoso.azure-devices.net, fabrikam.azure-devices.net");
+    let emulator = ("TWINSYNC__CREDENTIAL__KIND", "emulator");
+    let rest = [
+        ("TWINSYNC__CREDENTIAL__TOKEN", "t"),
+        ("TWINSYNC__EVENTHUBS__ENDPOINT", "amqp://broker:5672"),
+        ("TWINSYNC__COSMOS__KEY", "c2VjcmV0"),
+    ];
+    let with = |endpoint| [&[hosts, emulator, ("TWINSYNC__IOTHUB__ENDPOINT", endpoint)][..], &rest].concat();
+    let dialled = |endpoint| {
+        let hubs = load_with(&[], &with(endpoint)).unwrap().iothub.hubs;
+        let urls = hubs.into_iter().map(|hub| hub.endpoint.map(String::from).unwrap_or_default());
+        urls.collect::<Vec<_>>()
+    };
+    let (one, other) = ("http://devkit:8091/", "http://devkit:8092/");
+    assert_eq!(dialled(one), [one, one]);
+    assert_eq!(
+        dialled("Fabrikam=http://devkit:8092 CONTOSO.azure-devices.net=http://devkit:8091"),
+        [one, other]
+    );
+    let error = refused(&with("contoso=http://devkit:8091"));
+    assert!(error.contains("means nothing to Azure"), "{error}");
 }
 
 #[test]

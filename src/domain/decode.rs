@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::{
     document::{is_reserved, is_volatile},
     event::{Change, Sections, TwinEvent, TwinVersion},
-    id::TwinKey,
+    id::{HubName, TwinKey},
     message::{Message, Property},
     ticks::Ticks,
 };
@@ -293,8 +293,9 @@ fn key(message: &Message, body: &Map<String, Value>) -> Result<TwinKey, Undelive
     if too_long(&device) || module.as_deref().is_some_and(too_long) {
         return Err(Undeliverable::IdTooLong);
     }
-    let hub = text(message.application_properties.get("hubName")).ok_or(Undeliverable::NoHub)?;
-    Ok(TwinKey { hub, device, module })
+    let hub = message.application_properties.get("hubName").and_then(Property::as_text);
+    let hub = hub.filter(|name| !name.is_empty()).ok_or(Undeliverable::NoHub)?;
+    Ok(TwinKey { hub: HubName::new(&hub), device, module })
 }
 
 /// Whether operation or source name modules. Documentation also shows modules' events under the names of devices'.

@@ -258,8 +258,8 @@ impl Item {
     pub fn of(item: Value, key: &TwinKey) -> Self {
         let text = |name: &str| item.get(name).and_then(Value::as_str).map(str::to_owned);
         if let (Some(hub), Some(device)) = (text("hubName"), text("deviceId")) {
-            let found = TwinKey { hub, device, module: text("moduleId") };
-            if !found.is_same_twin(key) {
+            let found = TwinKey { hub: hub.into(), device, module: text("moduleId") };
+            if found != *key {
                 return Self::Foreign(found.to_string());
             }
         }
@@ -268,10 +268,42 @@ impl Item {
             Some(_) | None => {}
         }
         match Document::deserialize(item) {
-            Ok(document) if document.key.is_same_twin(key) => Self::Document(Box::new(document)),
+            Ok(document) if document.key == *key => Self::Document(Box::new(document)),
             Ok(_) => Self::Damaged("its ids are no twin's".to_owned()),
             Err(error) => Self::Damaged(error.to_string()),
         }
+    }
+}
+
+/// A twin's document that lies under another id than the twin's.
+///
+/// Where several hubs share a container, the hub is part of the id, and it was once written there as it happened to be
+/// spelt. A document keeps its id for life, so such documents are found by what they say of themselves.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Elsewhere {
+    /// Where it lies.
+    pub id: String,
+    /// Its version.
+    pub etag: ETag,
+    /// The document; or the format that a newer release has written it in.
+    pub document: Result<Box<Document>, i64>,
+}
+
+impl Elsewhere {
+    /// The document of `key` among `items` of its device's partition, whatever their ids. Of several, everybody takes the same:
+    /// that whose id comes first. What cannot be read is nobody's.
+    pub fn among(items: Vec<Value>, key: &TwinKey) -> Option<Self> {
+        let read = |item: Value| {
+            let text = |name: &str| item.get(name).and_then(Value::as_str).map(str::to_owned);
+            let (id, etag) = (text("id")?, ETag(text("_etag")?));
+            let document = match Item::of(item, key) {
+                Item::Document(document) => Ok(document),
+                Item::Newer(format) => Err(format),
+                Item::Foreign(_) | Item::Damaged(_) => return None,
+            };
+            Some(Self { id, etag, document })
+        };
+        items.into_iter().filter_map(read).min_by(|one, other| one.id.cmp(&other.id))
     }
 }
 
@@ -336,7 +368,7 @@ impl Serialize for Document {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("id", &self.id)?;
-        map.serialize_entry("hubName", &self.key.hub)?;
+        map.serialize_entry("hubName", self.key.hub.as_str())?;
         map.serialize_entry("deviceId", &self.key.device)?;
         if let Some(module) = &self.key.module {
             map.serialize_entry("moduleId", module)?;
@@ -385,7 +417,7 @@ impl<'de> Deserialize<'de> for Document {
         let mut fields = Map::<String, Value>::deserialize(deserializer)?;
         let id = text(&mut fields, "id")?;
         let key = TwinKey {
-            hub: text(&mut fields, "hubName")?,
+            hub: text(&mut fields, "hubName")?.into(),
             device: text(&mut fields, "deviceId")?,
             module: fields.contains_key("moduleId").then(|| text(&mut fields, "moduleId")).transpose()?,
         };
@@ -550,11 +582,7 @@ mod tests {
             *item.pointer_mut(pointer).expect("is there") = value;
             item
         };
-        assert_eq!(Item::of(with("/hubName", json!("H")), &key), {
-            let mut same = live();
-            same.key.hub = "H".into();
-            Item::Document(Box::new(same))
-        });
+        assert_eq!(Item::of(with("/hubName", json!("H")), &key), Item::Document(Box::new(live())));
         for (pointer, value, whose) in [
             ("/hubName", json!("other"), "other/pump/1/m"),
             ("/deviceId", json!("pump"), "h/pump/m"),
@@ -578,6 +606,30 @@ mod tests {
         let mut foreign = with("/sync", json!(1));
         foreign["hubName"] = json!("other");
         assert!(matches!(Item::of(foreign, &key), Item::Foreign(_)));
+    }
+
+    #[test]
+    fn a_document_whose_id_spells_the_hub_otherwise_is_found_by_what_it_says() {
+        let key = live().key;
+        let stored = |id: &str, hub: &str, module: &str| {
+            let mut item = serde_json::to_value(live()).expect("serialises");
+            item["_etag"] = json!(format!("of {id}"));
+            (item["id"], item["hubName"], item["moduleId"]) = (json!(id), json!(hub), json!(module));
+            item
+        };
+        let of_others =
+            [stored("x|pump%2F1|m", "x", "m"), stored("H|pump%2F1|n", "H", "n"), json!({"id": "H|?"})];
+        assert_eq!(Elsewhere::among(of_others.to_vec(), &key), None);
+        let mut damaged = stored("A|pump%2F1|m", "h", "m");
+        damaged["sync"] = json!(0);
+        let ours = [stored("hH|pump%2F1|m", "h", "m"), stored("H|pump%2F1|m", "H", "m"), damaged];
+        let found = Elsewhere::among([&of_others[..], &ours].concat(), &key).expect("is there");
+        assert_eq!((found.id.as_str(), found.etag), ("H|pump%2F1|m", ETag("of H|pump%2F1|m".into())));
+        let document = found.document.expect("can be read");
+        assert_eq!(*document, Document { id: "H|pump%2F1|m".into(), ..live() }, "it keeps its id");
+        let mut newer = stored("H|pump%2F1|m", "H", "m");
+        newer["sync"]["format"] = json!(2);
+        assert_eq!(Elsewhere::among(vec![newer], &key).expect("is there").document, Err(2));
     }
 
     #[test]

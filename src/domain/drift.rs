@@ -171,7 +171,7 @@ mod tests {
             }
         });
         change(&mut body);
-        Row::read("h", body).expect("a twin")
+        Row::read(&"h".into(), body).expect("a twin")
     }
 
     fn document() -> Document {

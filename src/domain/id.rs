@@ -1,19 +1,95 @@
 //! Names of things: twins, streams, partitions, positions.
 //!
 //! A twin is known by (hub, device, module?). The id of its document is an injective, case-preserving
-//! encoding of that key, so two twins can never share a document.
+//! encoding of that key, so two twins can never share a document. Of the three, only the hub is told apart
+//! without case, and [`HubName`] is where its case is folded; nothing else compares names of hubs.
 
-use std::fmt;
+use std::{cell::RefCell, fmt, ops::Deref, sync::Arc};
 
 use serde::{Deserialize, Serialize};
+
+/// The name of an IoT hub, without its domain, in its one spelling: lower case. It is the first label of a host name,
+/// and DNS tells those apart without case (RFC 4343); events, configuration and old documents may spell it otherwise.
+///
+/// Cheap to clone, and cheap to make of a name that this thread has met before: no allocation, whatever the case.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HubName(Arc<str>);
+
+/// Names that a thread remembers. Few hubs share a daemon; names without end, which only a broken producer sends, are
+/// made anew each time.
+const REMEMBERED: usize = 16;
+
+thread_local! {
+    static NAMES: RefCell<Vec<HubName>> = const { RefCell::new(Vec::new()) };
+}
+
+impl HubName {
+    /// The hub of this name, however it is spelt.
+    pub fn new(spelt: &str) -> Self {
+        NAMES.with_borrow_mut(|names| {
+            if let Some(known) = names.iter().find(|known| known.0.eq_ignore_ascii_case(spelt)) {
+                return known.clone();
+            }
+            let name = Self(spelt.to_ascii_lowercase().into());
+            if names.len() == REMEMBERED {
+                names.remove(0);
+            }
+            names.push(name.clone());
+            name
+        })
+    }
+
+    /// Its spelling.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Deref for HubName {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for HubName {
+    fn from(spelt: &str) -> Self {
+        Self::new(spelt)
+    }
+}
+
+impl From<String> for HubName {
+    fn from(spelt: String) -> Self {
+        Self::new(&spelt)
+    }
+}
+
+impl From<&Self> for HubName {
+    fn from(name: &Self) -> Self {
+        name.clone()
+    }
+}
+
+impl fmt::Display for HubName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl fmt::Debug for HubName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
 
 /// The identity of one twin: a device's, or that of one of its modules.
 ///
 /// Module events carry the device's id too; only `module` tells them apart.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TwinKey {
-    /// Name of the IoT hub, without its domain.
-    pub hub: String,
+    /// The IoT hub.
+    pub hub: HubName,
     /// Device id: case-sensitive, at most 128 characters.
     pub device: String,
     /// Module id, for the twin of a module.
@@ -22,25 +98,18 @@ pub struct TwinKey {
 
 impl TwinKey {
     /// The twin of a device.
-    pub fn device(hub: impl Into<String>, device: impl Into<String>) -> Self {
+    pub fn device(hub: impl Into<HubName>, device: impl Into<String>) -> Self {
         Self { hub: hub.into(), device: device.into(), module: None }
     }
 
     /// The twin of a module.
-    pub fn module(hub: impl Into<String>, device: impl Into<String>, module: impl Into<String>) -> Self {
+    pub fn module(hub: impl Into<HubName>, device: impl Into<String>, module: impl Into<String>) -> Self {
         Self { hub: hub.into(), device: device.into(), module: Some(module.into()) }
     }
 
     /// The key of the device that this twin belongs to.
     pub fn parent(&self) -> Self {
         Self { module: None, ..self.clone() }
-    }
-
-    /// Whether both name the same twin. Names of hubs are host names, and told apart without case; those of devices and
-    /// modules are not.
-    pub fn is_same_twin(&self, other: &Self) -> bool {
-        self.hub.eq_ignore_ascii_case(&other.hub)
-            && (&self.device, &self.module) == (&other.device, &other.module)
     }
 
     /// Whether this is the twin of a module.
@@ -168,21 +237,37 @@ mod tests {
     #[test]
     fn hubs_are_told_apart_without_case_and_devices_with_it() {
         let key = TwinKey::module("Contoso", "Pump", "m");
-        assert!(key.is_same_twin(&TwinKey::module("contoso", "Pump", "m")));
+        assert_eq!(key, TwinKey::module("contoso", "Pump", "m"));
+        assert_eq!(key.hub.as_str(), "contoso");
         for other in [
             TwinKey::module("fabrikam", "Pump", "m"),
             TwinKey::module("Contoso", "pump", "m"),
             TwinKey::module("Contoso", "Pump", "M"),
             TwinKey::device("Contoso", "Pump"),
         ] {
-            assert!(!key.is_same_twin(&other), "{other}");
+            assert_ne!(key, other);
         }
+    }
+
+    #[test]
+    fn a_hub_that_was_met_before_costs_no_memory_however_it_is_spelt() {
+        let name = HubName::new("Contoso-1");
+        for spelt in ["contoso-1", "Contoso-1", "CONTOSO-1"] {
+            assert!(Arc::ptr_eq(&name.0, &HubName::new(spelt).0), "{spelt}");
+        }
+        // Names without end push it out, and change nothing but that.
+        for number in 0..1000 {
+            assert_eq!(HubName::new(&format!("Hub{number}")).as_str(), format!("hub{number}"));
+        }
+        assert_eq!(HubName::new("CONTOSO-1"), name);
+        NAMES.with_borrow(|names| assert_eq!(names.len(), REMEMBERED));
     }
 
     #[test]
     fn several_hubs_in_one_container_do_not_collide() {
         let id = |hub, device| DocumentIdScheme::HubDevice.document_id(&TwinKey::device(hub, device));
         assert_eq!(id("h1", "d"), "h1|d");
+        assert_eq!(id("H1", "D"), "h1|D");
         assert_ne!(id("a|b", "c"), id("a", "b|c"));
     }
 

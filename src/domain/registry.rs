@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::{
     decode,
     event::{Sections, TwinVersion},
-    id::TwinKey,
+    id::{HubName, TwinKey},
     merge::Section,
     ticks::Ticks,
 };
@@ -46,11 +46,11 @@ pub enum Odd {
 }
 
 impl Row {
-    /// Reads a row; `hub` is the name of the hub that was asked.
+    /// Reads a row; `hub` is the hub that was asked.
     ///
     /// # Errors
     /// It is no twin.
-    pub fn read(hub: &str, value: Value) -> Result<Self, Odd> {
+    pub fn read(hub: &HubName, value: Value) -> Result<Self, Odd> {
         let Value::Object(mut body) = value else {
             return Err(Odd::NoTwin);
         };
@@ -58,7 +58,7 @@ impl Row {
             body.get(name).and_then(Value::as_str).filter(|id| !id.is_empty()).map(str::to_owned)
         };
         let device = id(&body, "deviceId").ok_or(Odd::NoTwin)?;
-        let key = TwinKey { hub: hub.to_owned(), device, module: id(&body, "moduleId") };
+        let key = TwinKey { hub: hub.clone(), device, module: id(&body, "moduleId") };
         let version = body.remove("version").as_ref().and_then(decode::version).ok_or(Odd::NoTwin)?;
         let mut twin = decode::sections(body).map_err(|_| Odd::NoTwin)?;
         // The service writes what a twin does not have as null; a document leaves it out.
@@ -128,9 +128,9 @@ mod tests {
 
     #[test]
     fn the_newest_change_is_told_by_the_metadata() {
-        let row = Row::read("h", answer()).expect("a row");
+        let row = Row::read(&"h".into(), answer()).expect("a row");
         assert_eq!(row.last_updated(), Ticks::parse("2031-01-01T00:00:01.5Z"));
-        let bare = Row::read("h", json!({"deviceId": "d", "version": 2})).expect("a row");
+        let bare = Row::read(&"h".into(), json!({"deviceId": "d", "version": 2})).expect("a row");
         assert_eq!(bare.last_updated(), None);
     }
 
@@ -145,7 +145,7 @@ mod tests {
             json!({"deviceId": "d"}),
             json!({"deviceId": "d", "version": 2, "tags": 3}),
         ] {
-            assert_eq!(Row::read("h", value).map(|row| row.key), Err(Odd::NoTwin));
+            assert_eq!(Row::read(&"h".into(), value).map(|row| row.key), Err(Odd::NoTwin));
         }
         assert_eq!(RegistryTwin::read(&key, answer(), Ticks::new(0)), Err(Odd::Another));
         let module = TwinKey::module("h", "d", "m");

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::Trouble;
 use crate::domain::{
-    id::TwinKey,
+    id::{HubName, TwinKey},
     registry::{RegistryTwin, Row},
     ticks::Ticks,
 };
@@ -71,8 +71,8 @@ pub enum Call {
 /// *Errors*: in the outcome; nothing is retried inside, and no call takes longer than its limit.
 #[async_trait]
 pub trait TwinRegistry: Send + Sync + 'static {
-    /// The hub's name, as events carry it.
-    fn hub(&self) -> &str;
+    /// The hub.
+    fn hub(&self) -> &HubName;
     /// Reads the twin of `key`, which is of this hub.
     async fn get(&self, key: &TwinKey) -> Got;
     /// Reads a page of a query for whole twins, `SELECT * FROM devices` or `devices.modules` with any condition.

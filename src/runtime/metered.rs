@@ -4,7 +4,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::quota::Meter;
 use crate::{
-    domain::{health::Dependency, id::TwinKey, quota::Purpose},
+    domain::{
+        health::Dependency,
+        id::{HubName, TwinKey},
+        quota::Purpose,
+    },
     ports::{Call, Continuation, Got, Page, QueryError, Trouble, TroubleKind, TwinRegistry},
     telemetry::{
         Board, Metrics, RegistryCall, RegistryOutcome,
@@ -49,8 +53,8 @@ impl Metered {
         Self { board: Some(board.clone()), ..self }
     }
 
-    /// The hub's name, as events carry it.
-    pub fn hub(&self) -> &str {
+    /// The hub.
+    pub fn hub(&self) -> &HubName {
         self.registry.hub()
     }
 
@@ -135,7 +139,7 @@ impl Metered {
                 if reach.failures >= FAILURES_UNREACHABLE
                     && let Some(board) = &self.board
                 {
-                    board.is_down(Dependency::Registry(hub.to_owned()), message.unwrap_or_default());
+                    board.is_down(Dependency::Registry(hub.to_string()), message.unwrap_or_default());
                 }
             }
             RegistryOutcome::Present
@@ -148,7 +152,7 @@ impl Metered {
                 }
                 reach.failures = 0;
                 if let Some(board) = &self.board {
-                    board.is_up(Dependency::Registry(hub.to_owned()));
+                    board.is_up(Dependency::Registry(hub.to_string()));
                 }
             }
         }

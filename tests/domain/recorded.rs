@@ -122,7 +122,7 @@ fn every_fixture_means_what_it_says_it_means() {
             Decoded::Ignored(reason) => assert_eq!(reason.name(), kind, "{name}"),
             Decoded::Undeliverable(reason) => assert_eq!(reason.code(), kind, "{name}"),
             Decoded::Event(event) => {
-                assert_eq!(event.key.hub, "harbour-hub", "{name}");
+                assert_eq!(event.key.hub.as_str(), "harbour-hub", "{name}");
                 assert_eq!(event.key.device, "boiler-north-17", "{name}");
                 assert_eq!(event.key.module.as_deref(), expected["module"].as_str(), "{name}");
                 let at = expected["at"].as_str().unwrap_or("2031-03-09T06:21:44.7310925Z");

@@ -15,6 +15,7 @@ mod fault;
 mod figures;
 mod foreign;
 mod health;
+mod hubs;
 mod javascript;
 mod loss;
 mod main_job;

@@ -29,11 +29,11 @@ fn twin(device: &str) -> String {
 fn settings(endpoint: Url, access: config::HubAccess) -> config::IotHub {
     config::IotHub {
         hubs: vec![config::Hub {
-            name: "Contoso".to_owned(),
+            name: "Contoso".into(),
             host: "contoso.azure-devices.net".to_owned(),
+            endpoint: Some(endpoint),
             access,
         }],
-        endpoint: Some(endpoint),
         tier: Tier::S1,
         units: NonZeroU32::MIN,
         share: 1.0,

@@ -2,10 +2,13 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
+use url::Url;
+
 use super::{
     super::{
-        hub, human, raw,
-        settings::{Audit, Backfill, BackfillOnStart, Hub, Identity, IotHub, Repair},
+        hub::{self, Endpoints},
+        human, raw,
+        settings::{Audit, Backfill, BackfillOnStart, Hub, HubAccess, Identity, IotHub, Repair},
     },
     Check, choice, count, is_loopback, positive_duration,
 };
@@ -31,22 +34,22 @@ impl Check<'_> {
             raw.connection_strings.expose(),
             hub::of_connection_string,
         );
-        let endpoint = self.optional("iothub.endpoint", &raw.endpoint, hub::endpoint);
+        let endpoints = self.optional("iothub.endpoint", &raw.endpoint, hub::endpoints);
         let tiers = [("free", Tier::Free), ("s1", Tier::S1), ("s2", Tier::S2), ("s3", Tier::S3)];
         let tier = self.parse("iothub.tier", &raw.tier, |text| choice(text, &tiers));
         let units = self.parse("iothub.units", &raw.units, |text| count(text, UNITS_MAX));
         let share = self.parse("iothub.share", &raw.share, share);
         let request_timeout = self.parse("iothub.request_timeout", &raw.request_timeout, positive_duration);
 
-        let (mut hubs, of_strings, endpoint) = (of_hosts?, of_strings?, endpoint?);
-        let by_credential = !hubs.is_empty();
+        let (mut hubs, of_strings) = (of_hosts?, of_strings?);
+        let endpoints = endpoints?.unwrap_or(Endpoints::NONE);
         for (key, found) in [("iothub.hosts", &hubs[..]), ("iothub.connection_strings", &of_strings[..])] {
             if let Some(twice) = repeated(found) {
                 self.problem(key, format!("names the hub {twice:?} twice: once is enough"));
             }
         }
         for hub in of_strings {
-            if hubs.iter().any(|other| same(other, &hub)) {
+            if hubs.iter().any(|other| other.name == hub.name) {
                 self.problem(
                     "iothub.connection_strings",
                     format!("names the hub {:?}, which iothub.hosts names, too: choose one way", hub.name),
@@ -54,35 +57,41 @@ impl Check<'_> {
             }
             hubs.push(hub);
         }
+        if let Some(nobodys) = endpoints.names().find(|name| hubs.iter().all(|hub| hub.name != **name)) {
+            self.problem("iothub.endpoint", format!("has an address for {nobodys:?}, which is no hub above"));
+        }
+        for hub in &mut hubs {
+            hub.endpoint = endpoints.of(&hub.name).cloned();
+        }
+        self.tokens(&hubs, &endpoints, identity);
+        Some(IotHub { hubs, tier: tier?, units: units?, share: share?, request_timeout: request_timeout? })
+    }
+
+    /// No token goes where it should not be seen, or means nothing.
+    fn tokens(&mut self, hubs: &[Hub], endpoints: &Endpoints, identity: Option<&Identity>) {
         let emulated = matches!(identity, Some(Identity::Emulator { .. }));
-        match &endpoint {
-            Some(endpoint) if endpoint.scheme() == "http" && !is_loopback(endpoint) && !emulated => self.problem(
+        let is_plain = |url: &Url| url.scheme() == "http";
+        let mut with_tokens = hubs.iter().filter(|hub| hub.access == HubAccess::Credential);
+        if emulated {
+            if with_tokens.any(|hub| hub.endpoint.is_none()) {
+                self.problem(
+                    "iothub.hosts",
+                    "needs another credential.kind, or iothub.endpoint: the emulator's fixed token means nothing to Azure",
+                );
+            }
+        } else if endpoints.urls().any(|url| is_plain(url) && !is_loopback(url)) {
+            self.problem(
                 "iothub.endpoint",
                 "http would show a real token to the network: use https; http is for loopback addresses and for \
                  credential.kind = \"emulator\"",
-            ),
-            Some(endpoint) if endpoint.scheme() == "http" && by_credential && !emulated && identity.is_some() => {
-                self.problem(
-                    "iothub.endpoint",
-                    "http would show a real token of [credential]: use https, iothub.connection_strings instead of \
-                     iothub.hosts, or credential.kind = \"emulator\"",
-                );
-            }
-            Some(_) => {}
-            None if by_credential && emulated => self.problem(
-                "iothub.hosts",
-                "needs another credential.kind, or iothub.endpoint: the emulator's fixed token means nothing to Azure",
-            ),
-            None => {}
+            );
+        } else if identity.is_some() && with_tokens.any(|hub| hub.endpoint.as_ref().is_some_and(is_plain)) {
+            self.problem(
+                "iothub.endpoint",
+                "http would show a real token of [credential]: use https, iothub.connection_strings instead of \
+                 iothub.hosts, or credential.kind = \"emulator\"",
+            );
         }
-        Some(IotHub {
-            hubs,
-            endpoint,
-            tier: tier?,
-            units: units?,
-            share: share?,
-            request_timeout: request_timeout?,
-        })
     }
 
     /// A list of hubs; `None` where one of them is wrong.
@@ -134,13 +143,8 @@ impl Check<'_> {
     }
 }
 
-/// Hubs are known by their names, which DNS compares without case.
-fn same(one: &Hub, other: &Hub) -> bool {
-    one.name.eq_ignore_ascii_case(&other.name)
-}
-
 fn repeated(hubs: &[Hub]) -> Option<&str> {
-    let repeats = |(place, hub): &(usize, &Hub)| hubs[..*place].iter().any(|other| same(other, hub));
+    let repeats = |(place, hub): &(usize, &Hub)| hubs[..*place].iter().any(|other| other.name == hub.name);
     hubs.iter().enumerate().find(repeats).map(|(_, hub)| hub.name.as_str())
 }
 

@@ -15,18 +15,18 @@ use super::*;
 use crate::domain::{quota::Tier, ticks::Ticks};
 
 /// Answers with a script.
-struct Scripted(Mutex<VecDeque<Result<(), QueryError>>>);
+struct Scripted(HubName, Mutex<VecDeque<Result<(), QueryError>>>);
 
 impl Scripted {
     fn next(&self) -> Result<(), QueryError> {
-        self.0.lock().unwrap().pop_front().expect("no more calls than scripted")
+        self.1.lock().unwrap().pop_front().expect("no more calls than scripted")
     }
 }
 
 #[async_trait]
 impl TwinRegistry for Scripted {
-    fn hub(&self) -> &str {
-        "contoso"
+    fn hub(&self) -> &HubName {
+        &self.0
     }
 
     async fn get(&self, _key: &TwinKey) -> Got {
@@ -57,7 +57,7 @@ fn trouble(kind: TroubleKind, retry_after: Option<Duration>) -> Result<(), Query
 
 fn metered(script: impl IntoIterator<Item = Result<(), QueryError>>) -> (Metered, Metrics) {
     let metrics = Metrics::new().unwrap();
-    let registry = Arc::new(Scripted(Mutex::new(script.into_iter().collect())));
+    let registry = Arc::new(Scripted("contoso".into(), Mutex::new(script.into_iter().collect())));
     (Metered::new(registry, Meter::new(Tier::S3, 1, 1.0), metrics.clone()), metrics)
 }
 

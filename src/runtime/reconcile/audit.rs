@@ -184,7 +184,7 @@ impl Audit<'_> {
                     }
                     Err(trouble) => {
                         return Err(Ended::Silent {
-                            hub: self.registry.hub().to_owned(),
+                            hub: self.registry.hub().to_string(),
                             reason: format!("the walk over the documents stopped: {}", trouble.message),
                         });
                     }
@@ -204,7 +204,7 @@ impl Audit<'_> {
         let mut unseen = Vec::new();
         for scanned in page {
             let hash = self.hash(&scanned.key);
-            let ours = scanned.key.hub.eq_ignore_ascii_case(self.registry.hub());
+            let ours = scanned.key.hub == *self.registry.hub();
             if ours && self.is_sampled(hash) && looked_at.insert(hash) {
                 self.found.report.documents += 1;
                 if !self.seen.contains(&hash) {
@@ -265,7 +265,7 @@ where
         }
         found.silent = match &looked {
             Looked::Unknown(_, reason) if found.silent + 1 >= GIVE_UP => {
-                return Err(Ended::Silent { hub: key.hub, reason: reason.clone() });
+                return Err(Ended::Silent { hub: key.hub.to_string(), reason: reason.clone() });
             }
             Looked::Unknown(..) => found.silent + 1,
             Looked::Equal | Looked::Recent | Looked::Cleared | Looked::Confirmed(..) => 0,

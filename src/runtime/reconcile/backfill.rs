@@ -23,7 +23,7 @@ use super::{
 use crate::{
     domain::{
         drift::{Drift, Strictness},
-        id::TwinKey,
+        id::{HubName, TwinKey},
         quota::Purpose,
         registry::Row,
         retry::Backoff,
@@ -141,15 +141,15 @@ pub enum Error {
 }
 
 /// The name of a hub's bookmark.
-pub fn bookmark_name(hub: &str) -> String {
-    format!("backfill/{}", hub.to_lowercase())
+pub fn bookmark_name(hub: &HubName) -> String {
+    format!("backfill/{}", hub)
 }
 
 /// The bookmark of a hub. One that cannot be understood counts as none: the walk begins again.
 ///
 /// # Errors
 /// The notes cannot be read.
-pub async fn bookmark(bookmarks: &dyn Bookmarks, hub: &str) -> Result<Option<Bookmark>, BookmarkError> {
+pub async fn bookmark(bookmarks: &dyn Bookmarks, hub: &HubName) -> Result<Option<Bookmark>, BookmarkError> {
     let note = bookmarks.load(&bookmark_name(hub)).await?;
     Ok(note.and_then(|note| serde_json::from_slice(&note).ok()))
 }
@@ -217,13 +217,13 @@ pub async fn run(
 }
 
 /// Keeps the bookmark where that is possible: without it, a restart costs a read of each document once more.
-async fn keep(bookmarks: &dyn Bookmarks, hub: &str, bookmark: &Bookmark) {
+async fn keep(bookmarks: &dyn Bookmarks, hub: &HubName, bookmark: &Bookmark) {
     if let Err(error) = save(bookmarks, hub, bookmark).await {
         NoteNotKept { error: &error.to_string() }.emit();
     }
 }
 
-async fn save(bookmarks: &dyn Bookmarks, hub: &str, bookmark: &Bookmark) -> Result<(), BookmarkError> {
+async fn save(bookmarks: &dyn Bookmarks, hub: &HubName, bookmark: &Bookmark) -> Result<(), BookmarkError> {
     let note = serde_json::to_vec(bookmark).map_err(|error| BookmarkError {
         operation: "write",
         name: bookmark_name(hub),

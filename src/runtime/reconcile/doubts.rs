@@ -16,7 +16,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::judge::{Judge, Mode, Task, Unless, Verdict};
 use crate::{
-    domain::{drift::Strictness, id::TwinKey, quota::Purpose, retry::Backoff},
+    domain::{
+        drift::Strictness,
+        id::{HubName, TwinKey},
+        quota::Purpose,
+        retry::Backoff,
+    },
     ports::{Trouble, TroubleKind, Which},
     telemetry::{
         Metrics,
@@ -49,7 +54,7 @@ pub struct Doubts(Option<Arc<Shared>>);
 struct Shared {
     state: Mutex<State>,
     changed: Notify,
-    hubs: HashSet<String>,
+    hubs: HashSet<HubName>,
     grace: Duration,
 }
 
@@ -77,12 +82,12 @@ impl Doubts {
     }
 
     /// Doubts about twins of these hubs.
-    pub fn about(hubs: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
+    pub fn about(hubs: impl IntoIterator<Item = impl Into<HubName>>) -> Self {
         Self::with_grace(hubs, GRACE)
     }
 
-    fn with_grace(hubs: impl IntoIterator<Item = impl AsRef<str>>, grace: Duration) -> Self {
-        let hubs: HashSet<_> = hubs.into_iter().map(|hub| hub.as_ref().to_lowercase()).collect();
+    fn with_grace(hubs: impl IntoIterator<Item = impl Into<HubName>>, grace: Duration) -> Self {
+        let hubs: HashSet<_> = hubs.into_iter().map(Into::into).collect();
         if hubs.is_empty() {
             return Self::nobodys();
         }
@@ -92,7 +97,7 @@ impl Doubts {
     /// Notes that a document is in doubt. Never waits.
     pub fn raise(&self, key: &TwinKey) {
         let Some(shared) = &self.0 else { return };
-        if !shared.hubs.contains(&key.hub.to_lowercase()) {
+        if !shared.hubs.contains(&key.hub) {
             return;
         }
         let mut state = shared.lock();

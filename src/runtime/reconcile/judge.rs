@@ -21,7 +21,7 @@ use crate::{
         document::{Document, ETag, State},
         drift::{Drift, Part, Strictness, drift},
         event::{Change, Operation, TwinEvent, TwinVersion},
-        id::TwinKey,
+        id::{HubName, TwinKey},
         quota::Purpose,
         registry::RegistryTwin,
         ticks::Ticks,
@@ -100,7 +100,7 @@ pub enum Verdict {
 /// Judges and settles.
 pub struct Judge {
     account: Account,
-    registries: BTreeMap<String, Arc<Metered>>,
+    registries: BTreeMap<HubName, Arc<Metered>>,
     cache: DocumentCache,
     clock: Arc<dyn Clock>,
     rules: Rules,
@@ -143,7 +143,7 @@ impl Judge {
         rules: Rules,
     ) -> Self {
         let registries =
-            registries.iter().map(|registry| (name(registry.hub()), Arc::clone(registry))).collect();
+            registries.iter().map(|registry| (registry.hub().clone(), Arc::clone(registry))).collect();
         Self { account, registries, cache, clock, rules }
     }
 
@@ -157,9 +157,9 @@ impl Judge {
         self.clock.now()
     }
 
-    /// The registry of a hub. Names of hubs differ by more than case.
-    pub fn registry(&self, hub: &str) -> Option<&Arc<Metered>> {
-        self.registries.get(&name(hub))
+    /// The registry of a hub.
+    pub fn registry(&self, hub: &HubName) -> Option<&Arc<Metered>> {
+        self.registries.get(hub)
     }
 
     /// The registries, in the order of their names.
@@ -205,7 +205,7 @@ impl Judge {
     }
 
     /// Whether store and hub answer at all, so that trouble with one twin is about that twin.
-    pub async fn answers(&self, hub: &str, purpose: Purpose) -> bool {
+    pub async fn answers(&self, hub: &HubName, purpose: Purpose) -> bool {
         let Some(registry) = self.registry(hub) else {
             return false;
         };
@@ -362,10 +362,6 @@ impl Judge {
         }
         Ok(())
     }
-}
-
-fn name(hub: &str) -> String {
-    hub.to_lowercase()
 }
 
 fn spared(document: Option<&Document>, unless: Unless) -> bool {

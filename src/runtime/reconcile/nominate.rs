@@ -124,11 +124,11 @@ impl Nominations {
                     return Ok(Some(page));
                 }
                 Err(QueryError::Refused(reason)) => {
-                    return Err(Ended::Refused { hub: self.registry.hub().to_owned(), reason });
+                    return Err(Ended::Refused { hub: self.registry.hub().to_string(), reason });
                 }
                 Err(QueryError::Expired) if self.restarts >= RESTARTS => {
                     return Err(Ended::Refused {
-                        hub: self.registry.hub().to_owned(),
+                        hub: self.registry.hub().to_string(),
                         reason: format!(
                             "it took no continuation, {RESTARTS} walks from the beginning ended early"
                         ),

@@ -69,7 +69,7 @@ struct LastAudit {
 
 /// The name of the note with a hub's last report.
 pub fn report_name(hub: &str) -> String {
-    format!("audit/{}", hub.to_lowercase())
+    format!("audit/{}", hub)
 }
 
 /// Keeps a report as the hub's last one.

@@ -23,7 +23,7 @@ use crate::{
         document::Document,
         drift::Strictness,
         event::{Change, Sections, TwinEvent, TwinVersion},
-        id::{DocumentIdScheme, TwinKey},
+        id::{DocumentIdScheme, HubName, TwinKey},
         quota::{Purpose, Tier},
         registry::{RegistryTwin, Row},
         ticks::Ticks,
@@ -70,6 +70,7 @@ type Hook = Box<dyn FnMut(&TwinKey) + Send>;
 
 /// The hub.
 pub(super) struct ScriptedRegistry {
+    hub: HubName,
     pub(super) twins: Mutex<Twins>,
     /// What queries show, where that is not the present.
     pub(super) view: Mutex<Option<Twins>>,
@@ -128,8 +129,8 @@ fn body(key: &TwinKey, version: i64, tags: &Value) -> Value {
 
 #[async_trait]
 impl TwinRegistry for ScriptedRegistry {
-    fn hub(&self) -> &str {
-        HUB
+    fn hub(&self) -> &HubName {
+        &self.hub
     }
 
     async fn get(&self, key: &TwinKey) -> Got {
@@ -173,8 +174,8 @@ impl TwinRegistry for ScriptedRegistry {
         let end = (begin + self.rows).min(twins.len());
         let next = (end < twins.len()).then(|| Continuation(end.to_string()));
         let rows = twins.drain(begin.min(end)..end);
-        let rows =
-            rows.map(|(key, (version, tags))| Row::read(HUB, body(&key, version, &tags)).expect("a row"));
+        let rows = rows
+            .map(|(key, (version, tags))| Row::read(&self.hub, body(&key, version, &tags)).expect("a row"));
         let odd = self.odd.load(Ordering::Relaxed);
         Ok(Page { rows: rows.collect(), odd, next, at: self.clock.now() })
     }
@@ -224,6 +225,7 @@ impl Bench {
     pub(super) fn with_pages_of(rows: usize) -> Self {
         let clock = Arc::new(TestClock(AtomicI64::new(20_000_000_000_000_000)));
         let registry = Arc::new(ScriptedRegistry {
+            hub: HUB.into(),
             twins: Mutex::default(),
             view: Mutex::default(),
             gets: Mutex::default(),

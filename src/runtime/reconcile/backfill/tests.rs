@@ -54,7 +54,7 @@ async fn it_goes_on_at_its_bookmark_and_asks_for_nothing_twice() {
     let progress = Progress::default();
     let stopped = run(&bench.judge, &bench.metered, bench.bookmarks.as_ref(), 1, &progress, &stop).await;
     assert!(matches!(stopped, Err(Error::Ended(Ended::Stopped))));
-    let kept = bookmark(bench.bookmarks.as_ref(), "H").await.expect("readable").expect("kept");
+    let kept = bookmark(bench.bookmarks.as_ref(), &"H".into()).await.expect("readable").expect("kept");
     assert_eq!(
         (kept.kind, kept.continuation.as_deref(), kept.counts.nominated),
         (Kind::Devices, Some("4"), 4)
@@ -71,7 +71,7 @@ async fn it_goes_on_at_its_bookmark_and_asks_for_nothing_twice() {
         3,
         "two pages of devices and one of modules"
     );
-    let done = bookmark(bench.bookmarks.as_ref(), "h").await.expect("readable").expect("kept");
+    let done = bookmark(bench.bookmarks.as_ref(), &"h".into()).await.expect("readable").expect("kept");
     assert!(done.finished_at.is_some() && done.continuation.is_none());
 }
 
@@ -85,7 +85,7 @@ async fn a_kept_continuation_that_the_hub_forgot_costs_a_walk_and_no_call() {
         continuation: Some("4".to_owned()),
         counts: Counts::default(),
     };
-    save(bench.bookmarks.as_ref(), "h", &kept).await.expect("kept");
+    save(bench.bookmarks.as_ref(), &"h".into(), &kept).await.expect("kept");
     bench.registry.queries.lock().unwrap().push_back(QueryError::Expired);
     assert_eq!(fill(&bench).await.created, 9, "the first ones too");
 }
@@ -93,7 +93,7 @@ async fn a_kept_continuation_that_the_hub_forgot_costs_a_walk_and_no_call() {
 #[tokio::test(start_paused = true)]
 async fn a_bookmark_that_cannot_be_understood_counts_as_none() {
     let bench = bench(3);
-    bench.bookmarks.save(&bookmark_name("h"), b"{\"kind\": 7").await.expect("kept");
+    bench.bookmarks.save(&bookmark_name(&"h".into()), b"{\"kind\": 7").await.expect("kept");
     assert_eq!(fill(&bench).await.created, 4);
 }
 

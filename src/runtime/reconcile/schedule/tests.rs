@@ -149,7 +149,7 @@ async fn an_unfinished_backfill_goes_on_whatever_the_configuration_says() {
         "counts": {"nominated": 0, "created": 0, "corrected": 0, "present": 0, "gone": 0, "rejected": 0}
     });
     let note = serde_json::to_vec(&begun).expect("JSON");
-    bench.bookmarks.save(&backfill::bookmark_name("h"), &note).await.expect("kept");
+    bench.bookmarks.save(&backfill::bookmark_name(&"h".into()), &note).await.expect("kept");
     let running = Running::start(bench, true, options(None));
     running.pass(HOUR).await;
     assert_eq!(running.bench.writes(), 5);
@@ -235,7 +235,7 @@ async fn an_unfinished_backfill_is_found_when_notes_can_be_read_again() {
         "counts": {"nominated": 0, "created": 0, "corrected": 0, "present": 0, "gone": 0, "rejected": 0}
     });
     let note = serde_json::to_vec(&begun).expect("JSON");
-    bench.bookmarks.save(&backfill::bookmark_name("h"), &note).await.expect("kept");
+    bench.bookmarks.save(&backfill::bookmark_name(&"h".into()), &note).await.expect("kept");
     let notes = Broken { unreadable: 3.into(), inner: Arc::clone(&bench.bookmarks) };
     let running = Running::with(bench, Arc::new(notes), true, options(None));
     running.pass(HOUR).await;

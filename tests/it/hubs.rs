@@ -1,0 +1,339 @@
+//! Several IoT hubs: one daemon and one container for all of them, and the spellings of a hub's name.
+
+use azure_data_cosmos::{
+    FeedScope, Query,
+    options::{MaxItemCountHint, QueryOptions},
+};
+use devkit::{
+    fleet::{Pace, Plan, State},
+    iothub::{DeliveryFaults, Operation, Service, TwinId},
+    stack::{AnotherIotHub, IotHub, Options},
+};
+use futures::TryStreamExt;
+use serde_json::{Value, json};
+
+use crate::{
+    registry::bench::{Bench, FAST},
+    world::{World, create, device, plan, report, until},
+};
+
+/// The second hub, as its events spell it.
+const OTHER: &str = "Fabrikam";
+/// Nobody audits unasked, and whoever is asked judges everything.
+const NO_AUDIT: &str = "[audit]\ninterval = \"off\"\n";
+
+/// Two hubs. A device's modules follow it by the daemon's own doing: their deletion is not told.
+async fn two_hubs(scheme: &str) -> Bench {
+    let mut options = Options { more_iothubs: vec![AnotherIotHub::named(OTHER)], ..Options::default() };
+    options.iothub.notify_deleted_modules = false;
+    options.more_iothubs[0].iothub.notify_deleted_modules = false;
+    let mut world = World::with(options, "").await;
+    let hubs = world.stack.endpoints().iothubs();
+    let join = |parts: Vec<String>| parts.join(", ");
+    world.configure(&format!(
+        "[document]\nid = \"{scheme}\"\n[iothub]\nconnection_strings = \"{}\"\nendpoint = \"{}\"\nrequest_timeout = \"2s\"\n{FAST}{NO_AUDIT}",
+        join(hubs.iter().map(|hub| hub.connection_string.clone()).collect()),
+        join(hubs.iter().map(|hub| format!("{}={}", hub.name, hub.service)).collect()),
+    ));
+    Bench { world }
+}
+
+fn hub_of(bench: &Bench, number: usize) -> &Service {
+    bench.world.stack.iothubs()[number].service()
+}
+
+fn apply(hub: &Service, operation: Operation) {
+    hub.apply(&operation).unwrap_or_else(|error| panic!("{operation:?}: {error:?}"));
+}
+
+fn module(device: &str) -> TwinId {
+    TwinId::module(device, "agent").expect("a valid id")
+}
+
+/// A device with a module, both of which say whose they are.
+fn gateway(hub: &Service, id: &str, of: &str) {
+    let twin = Some(json!({"tags": {"of": of}}));
+    apply(hub, Operation::Create { id: device(id), twin: twin.clone() });
+    apply(hub, Operation::Create { id: module(id), twin });
+    apply(hub, report(id, json!({"of": of})));
+}
+
+/// Everything in the container, in the order of ids.
+async fn documents(bench: &Bench) -> Vec<Value> {
+    let most = MaxItemCountHint::Limit(1_000.try_into().expect("not 0"));
+    let options = QueryOptions::default().with_max_item_count(most);
+    let container = bench.container().await;
+    let everything = (Query::from("SELECT * FROM c"), FeedScope::full_container());
+    let pages = container.query_items::<Value>(everything.0, everything.1, Some(options)).await;
+    let pages = pages.expect("a query").into_pages().map_ok(|page| page.into_items());
+    let mut found: Vec<Value> = pages.try_collect::<Vec<_>>().await.expect("rows").concat();
+    found.sort_by_key(|document| text(document, "id"));
+    found
+}
+
+/// What belongs to one hub, to the last field that Cosmos DB adds: untouched is the same ETag.
+async fn documents_of(bench: &Bench, hub: &str) -> Vec<Value> {
+    let all = documents(bench).await;
+    all.into_iter().filter(|document| text(document, "hubName") == hub.to_lowercase()).collect()
+}
+
+fn text(document: &Value, name: &str) -> String {
+    document[name].as_str().unwrap_or_else(|| panic!("{name} in {document:#}")).to_owned()
+}
+
+/// Writes a document by hand.
+async fn put(bench: &Bench, mut document: Value) {
+    document.as_object_mut().expect("an object").retain(|name, _| !name.starts_with('_'));
+    let (device, id) = (text(&document, "deviceId"), text(&document, "id"));
+    bench.container().await.upsert_item(device, &id, &document, None).await.expect("written");
+}
+
+async fn remove(bench: &Bench, document: &Value) {
+    let (device, id) = (text(document, "deviceId"), text(document, "id"));
+    bench.container().await.delete_item(device, &id, None).await.expect("removed");
+}
+
+async fn document(bench: &Bench, id: &str) -> Value {
+    let all = documents(bench).await;
+    all.into_iter().find(|document| document["id"] == id).unwrap_or_else(|| panic!("no document {id}"))
+}
+
+/// A fleet on each hub at once, with duplicates and ordered replays; between the phases the daemon catches up.
+async fn fleets(bench: &Bench, plans: [Plan; 2]) {
+    let hubs = bench.world.stack.iothubs();
+    for (hub, plan) in hubs.iter().zip(plans) {
+        let seed = plan.seed;
+        let faults = DeliveryFaults { seed, duplicate: 0.05, replay: 0.05, ..DeliveryFaults::default() };
+        hub.service().set_delivery_faults(faults);
+        hub.fleet().start(plan, Pace::Backlog).expect("the fleet starts");
+    }
+    while {
+        let mut states = Vec::new();
+        for hub in hubs {
+            states.push(hub.fleet().phase_end().await.state);
+        }
+        bench.world.equal().await;
+        assert!(states.iter().all(|state| matches!(state, State::Waiting | State::Done)), "{states:?}");
+        states != [State::Done; 2]
+    } {
+        for hub in hubs.iter().filter(|hub| hub.fleet().progress().state == State::Waiting) {
+            hub.fleet().start_next_phase().expect("goes on");
+        }
+    }
+    for hub in hubs {
+        hub.service().set_delivery_faults(DeliveryFaults::default());
+        hub.service().flush().expect("delivered");
+    }
+}
+
+fn ids(hub: &IotHub) -> std::collections::BTreeSet<String> {
+    let twins = hub.service().page(None, 10_000).twins;
+    twins.iter().map(|twin| text(twin, "deviceId")).collect()
+}
+
+/// `audit --repair` of one hub ends well, and finds so many missing, extra and different ones.
+async fn audit(bench: &Bench, hub: &str, found: [u64; 3]) {
+    let (code, audit) = bench.audit(&["--repair", "--hub", hub]).await;
+    let of = |class: &str| audit["found"][class].as_u64().expect("a count");
+    assert_eq!((code, ["missing", "extra", "different"].map(of)), (0, found), "{audit:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hubs_with_the_same_devices_share_a_container_and_nothing_else() {
+    let bench = two_hubs("hub_device").await;
+    let (first, second) = (hub_of(&bench, 0), hub_of(&bench, 1));
+    let daemon = bench.start().await;
+    let plans = [21, 22].map(|seed| Plan { modules: 0.5, ..plan(30, 1_200, seed) });
+    fleets(&bench, plans).await;
+    let both = bench.world.stack.iothubs();
+    let shared = ids(&both[0]).intersection(&ids(&both[1])).count();
+    let judged = bench.world.equal().await;
+    assert!(shared > 20 && judged.tombstones > 10, "{shared} ids in both: {judged}");
+    assert_eq!(judged.twins, (first.len() + second.len()) as u64);
+    println!("two hubs, {shared} device ids in both: {judged}");
+
+    // Of two devices of one id the one is deleted, and takes its own modules along.
+    for id in ["gateway", "spare"] {
+        gateway(first, id, "first");
+        gateway(second, id, "second");
+    }
+    bench.world.equal().await;
+    apply(first, Operation::Delete { id: device("gateway") });
+    let after = bench.world.equal().await;
+    assert_eq!(after.tombstones, judged.tombstones + 2, "device and module: {after}");
+    for (id, state) in [
+        ("devkit-hub|gateway", "deleted"),
+        ("devkit-hub|gateway|agent", "deleted"),
+        ("fabrikam|gateway", "live"),
+        ("fabrikam|gateway|agent", "live"),
+    ] {
+        assert_eq!(document(&bench, id).await["sync"]["state"], state, "{id}");
+    }
+    daemon.stop().await.expect("exit code 0");
+    assert!(bench.world.files("dead-letters").is_empty(), "nothing is set aside");
+
+    // The same damage on both sides: an audit of the one is none of the other's business.
+    for hub in ["devkit-hub", "fabrikam"] {
+        let mut different = document(&bench, &format!("{hub}|spare")).await;
+        different["tags"]["of"] = json!("nobody");
+        let mut extra = different.clone();
+        (extra["id"], extra["deviceId"]) = (json!(format!("{hub}|never-was")), json!("never-was"));
+        put(&bench, different).await;
+        put(&bench, extra).await;
+        remove(&bench, &document(&bench, &format!("{hub}|spare|agent")).await).await;
+    }
+    let theirs = documents_of(&bench, "devkit-hub").await;
+    audit(&bench, OTHER, [1, 1, 1]).await;
+    assert_eq!(documents_of(&bench, "devkit-hub").await, theirs);
+    let theirs = documents_of(&bench, OTHER).await;
+    audit(&bench, "DEVKIT-HUB", [1, 1, 1]).await;
+    assert_eq!(documents_of(&bench, OTHER).await, theirs);
+    bench.world.equal().await;
+
+    // The same devices from before on both sides.
+    let old = |number| Operation::Create { id: device(&format!("old-{number}")), twin: None };
+    let old: Vec<_> = (0..20).map(old).collect();
+    for hub in [first, second] {
+        hub.apply_unrouted(&old).expect("valid");
+    }
+    let theirs = documents_of(&bench, "devkit-hub").await;
+    let filled = bench.run(&["backfill", "--json", "--hub", "FABRIKAM"]).await;
+    assert_eq!((filled.code, filled.json()["created"].as_u64()), (0, Some(20)), "{}", filled.errors);
+    assert_eq!(documents_of(&bench, "devkit-hub").await, theirs);
+    assert_eq!(bench.run(&["backfill"]).await.code, 0);
+    let end = bench.world.equal().await;
+    assert_eq!(end.twins, (first.len() + second.len()) as u64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_ids_are_of_the_device_alone_the_first_hub_has_them_and_the_second_is_told() {
+    let bench = two_hubs("device").await;
+    let (first, second) = (hub_of(&bench, 0), hub_of(&bench, 1));
+    let mut daemon = bench.start().await;
+    gateway(first, "gateway", "first");
+    bench.world.equal().await;
+    let theirs = documents_of(&bench, "devkit-hub").await;
+    assert_eq!(theirs.len(), 2);
+
+    let set_aside = async |daemon: &mut devkit::daemon::Daemon, count: u64| {
+        until(daemon, "they are set aside", |sample| {
+            sample.count("twinsync_dead_letters_total", "reason=\"foreign_document\"") == count
+        })
+        .await;
+    };
+    gateway(second, "gateway", "second");
+    gateway(second, "own", "second");
+    set_aside(&mut daemon, 3).await;
+    bench.world.equal_or_flagged("own").await;
+    // Neither its deletion, nor the look for its modules, concerns those of the other.
+    apply(second, Operation::Delete { id: device("gateway") });
+    set_aside(&mut daemon, 4).await;
+    bench.world.equal().await;
+    gateway(second, "gateway", "second, again");
+    set_aside(&mut daemon, 7).await;
+    daemon.stop().await.expect("exit code 0");
+    let letters = bench.world.files("dead-letters");
+    assert_eq!(letters.len(), 7);
+    for letter in letters {
+        let letter = std::fs::read_to_string(letter).expect("a letter");
+        assert!(letter.contains("devkit-hub/gateway") && letter.contains("DOCUMENT_FOREIGN"), "{letter}");
+    }
+
+    let (code, audit_of_second) = bench.audit(&["--repair", "--hub", "fabrikam"]).await;
+    assert_ne!(code, 0, "two twins have no place: {audit_of_second:#}");
+    assert_eq!(audit_of_second["found"]["missing"], 2, "{audit_of_second:#}");
+    let filled = bench.run(&["backfill", "--json", "--hub", "fabrikam"]).await;
+    assert_eq!(filled.json()["created"].as_u64(), Some(0), "{}{}", filled.out, filled.errors);
+    audit(&bench, "devkit-hub", [0; 3]).await;
+    assert_eq!(documents_of(&bench, "devkit-hub").await, theirs);
+}
+
+/// Devices whose documents an older build has written, which took the hub's name as events or people spelt it.
+async fn spelt_otherwise(scheme: &str) {
+    let mut options = Options::default();
+    options.iothub.name = "Contoso-IoT".to_owned();
+    options.iothub.notify_deleted_modules = false;
+    let mut world = World::with(options, "").await;
+    let endpoints = world.stack.endpoints();
+    let access = endpoints.iothub_connection_string.replace("Contoso-IoT", "conTOSO-IoT");
+    let toml = format!(
+        "[document]\nid = \"{scheme}\"\n[iothub]\nconnection_strings = \"{access}\"\nendpoint = \"{}\"\n{FAST}{NO_AUDIT}",
+        endpoints.iothub
+    );
+    world.configure(&toml);
+    let bench = Bench { world };
+    let hub = hub_of(&bench, 0);
+    let daemon = bench.start().await;
+    for number in 0..5 {
+        gateway(hub, &format!("pump-{number}"), "us");
+    }
+    bench.world.equal().await;
+    daemon.stop().await.expect("exit code 0");
+    let found = documents(&bench).await;
+    for (number, original) in found.iter().enumerate() {
+        assert_eq!(original["hubName"], "contoso-iot");
+        let spelling = ["Contoso-IoT", "CONTOSO-IOT", "conTOSO-IoT"][number % 3];
+        let mut older = original.clone();
+        older["hubName"] = json!(spelling);
+        older["id"] = json!(text(original, "id").replace("contoso-iot|", &format!("{spelling}|")));
+        remove(&bench, original).await;
+        put(&bench, older).await;
+    }
+    let before: Vec<_> = documents(&bench).await.iter().map(|document| text(document, "id")).collect();
+    let judged = bench.world.equal().await;
+    assert_eq!((judged.documents, judged.twins), (10, 10));
+
+    let mut daemon = bench.start().await;
+    for step in 0..3 {
+        apply(hub, report("pump-0", json!({"step": step})));
+        apply(hub, Operation::Report { id: module("pump-0"), patch: json!({"step": step}) });
+    }
+    apply(hub, Operation::Delete { id: device("pump-1") });
+    bench.world.equal().await;
+    apply(hub, Operation::Delete { id: device("pump-2") });
+    bench.world.equal().await;
+    apply(hub, create("pump-2"));
+    gateway(hub, "pump-9", "us");
+    let end = bench.world.equal().await;
+    // Of pump-1 both, of pump-2 the module; and no document more than twins that ever were.
+    assert_eq!((end.twins, end.tombstones, end.documents), (9, 3, 12), "{end}");
+    until(&mut daemon, "nothing is in doubt", |sample| sample.count("twinsync_repairs_waiting", "") == 0)
+        .await;
+    daemon.stop().await.expect("exit code 0");
+    assert!(bench.world.files("dead-letters").is_empty(), "nobody is foreign");
+
+    let after = documents(&bench).await;
+    for id in &before {
+        assert!(after.iter().any(|document| document["id"] == *id), "{id} is kept: {after:#?}");
+    }
+    for document in after.iter().filter(|document| !before.contains(&text(document, "id"))) {
+        assert!(!text(document, "id").contains(char::is_uppercase), "{document}");
+    }
+    for touched in
+        after.iter().filter(|document| document["deviceId"] != "pump-3" && document["deviceId"] != "pump-4")
+    {
+        assert_eq!(touched["hubName"], "contoso-iot", "written in one spelling: {touched}");
+    }
+    // Those that nobody has written to meanwhile are the twins' documents all the same.
+    audit(&bench, "Contoso-IOT", [0; 3]).await;
+    let filled = bench.run(&["backfill", "--json"]).await;
+    assert_eq!(
+        (filled.json()["created"].as_u64(), filled.json()["corrected"].as_u64()),
+        (Some(0), Some(0)),
+        "{}",
+        filled.out
+    );
+    let resynced = bench.run(&["resync", "--device", "pump-3"]).await;
+    assert!(resynced.out.contains("2 twins: 2 equal"), "{}{}", resynced.out, resynced.errors);
+    assert_eq!(documents(&bench).await.len(), 12);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_twin_has_one_document_however_the_hub_is_spelt_in_its_id() {
+    Box::pin(spelt_otherwise("hub_device")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_twin_has_one_document_however_the_hub_is_spelt_beside_its_id() {
+    Box::pin(spelt_otherwise("device")).await;
+}
