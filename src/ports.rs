@@ -207,6 +207,14 @@ pub enum SourceError {
         /// What the service said; no secret.
         reason: String,
     },
+    /// There is no token to show: the service was not asked.
+    #[error("{reason}")]
+    NoToken {
+        /// Which credential gives none, and why; no secret.
+        reason: String,
+        /// Whether a person has to mend it.
+        refused: bool,
+    },
     /// The token of this client has expired, and none could be put in its place in time: only a new client gets one.
     #[error("the token for Event Hubs has expired and was not renewed")]
     TokenExpired,
@@ -235,6 +243,7 @@ impl SourceError {
             Self::Undecodable(_) => "undecodable",
             Self::Stolen => "stolen",
             Self::Refused { .. } => "refused",
+            Self::NoToken { .. } => "no_token",
             Self::TokenExpired => "token_expired",
             Self::NotFound { .. } => "not_found",
             Self::Lost { .. } => "lost",

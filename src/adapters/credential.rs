@@ -4,6 +4,8 @@
 //! callers wait for each other behind a slow token service. Wrap it in an [`EventHubsCredential`] for each Event Hubs
 //! client, and for these *only*; another client would use its prolonged tokens after they have expired.
 
+mod no_token;
+
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use azure_core::{
@@ -18,6 +20,8 @@ use azure_identity::{
 };
 use tokio::sync::watch;
 
+pub use self::no_token::NoToken;
+use self::no_token::Named;
 use crate::config::Identity;
 
 /// A credential could not be made; the configuration or the environment is incomplete.
@@ -71,7 +75,8 @@ pub fn connect(identity: &Identity) -> Result<Arc<dyn TokenCredential>, Error> {
             ("emulator", Ok(credential))
         }
     };
-    credential.map_err(|error| Error { kind, reason: one_line(&error) })
+    let inner = credential.map_err(|error| Error { kind, reason: one_line(&error) })?;
+    Ok(Arc::new(Named { kind, inner }))
 }
 
 fn erase<C: TokenCredential + 'static>(credential: Arc<C>) -> Arc<dyn TokenCredential> {
@@ -126,9 +131,6 @@ type Sleep = Arc<dyn Fn(Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> + 
 
 /// Tries of one token request.
 const TRIES: u32 = 4;
-
-/// How an error begins that says so; the SDK passes it on as text only.
-pub(super) const NO_TOKEN: &str = "no token for Event Hubs";
 
 /// Upper bound of the first wait; doubles with each try. All waits together stay below 1.5 s.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
@@ -248,7 +250,7 @@ impl TokenCredential for EventHubsCredential {
                     attempt += 1;
                 }
                 Err(error) => {
-                    let message = format!("{NO_TOKEN} after {TRIES} tries: {}", one_line(&error));
+                    let message = format!("no token for Event Hubs after {TRIES} tries: {}", one_line(&error));
                     return Err(azure_core::Error::with_error(ErrorKind::Credential, error, message));
                 }
             }

@@ -11,7 +11,9 @@
 //!   its last token expires, and is replaced at that moment;
 //! - management answers of an unexpected type panic inside the SDK, so those calls run in a task of their own.
 
-use std::{error::Error as StdError, pin::pin, sync::Arc, time::Duration};
+mod classify;
+
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use azure_core::credentials::TokenCredential;
@@ -23,10 +25,6 @@ use azure_messaging_eventhubs::{
     ConsumerClient, EventHubsError, OpenReceiverOptions, RetryOptions, StartLocation, StartPosition,
     models::ReceivedEventData,
 };
-use fe2o3_amqp::{
-    link::{LinkStateError, ReceiverAttachError, RecvError},
-    types::definitions::{AmqpError, ErrorCondition, LinkError},
-};
 use futures::StreamExt;
 use tokio::{
     sync::{Mutex, mpsc},
@@ -35,7 +33,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::credential::{EventHubsCredential, NO_TOKEN};
+use self::classify::classify;
+use super::credential::EventHubsCredential;
 use crate::{
     domain::{
         id::{Position, SequenceNumber},
@@ -406,63 +405,4 @@ fn ticks(time: &AmqpTimestamp) -> Option<Ticks> {
 
 fn silent(operation: &'static str, limit: Duration) -> SourceError {
     SourceError::Lost { operation, reason: format!("no answer within {} s", limit.as_secs_f32()) }
-}
-
-/// The SDK wraps what the AMQP layer said several times over; the condition in its chain is what counts.
-fn classify(operation: &'static str, error: &EventHubsError) -> SourceError {
-    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
-    let (mut innermost, mut texts) = (String::new(), String::new());
-    while let Some(current) = cause {
-        if let Some(RecvError::MessageDecode(reason)) = current.downcast_ref::<RecvError>() {
-            return SourceError::Undecodable(reason.to_string());
-        }
-        innermost = first_line(&current.to_string());
-        if let Some(condition) = condition(current) {
-            let reason = innermost;
-            return match condition {
-                ErrorCondition::LinkError(LinkError::Stolen) => SourceError::Stolen,
-                ErrorCondition::AmqpError(AmqpError::NotFound) => SourceError::NotFound { operation, reason },
-                ErrorCondition::AmqpError(AmqpError::UnauthorizedAccess) => {
-                    SourceError::Refused { operation, reason }
-                }
-                _ => SourceError::Lost { operation, reason },
-            };
-        }
-        texts.push_str(&innermost);
-        cause = current.source();
-    }
-    let reason = innermost;
-    let says = |signs: &[&str]| signs.iter().any(|sign| texts.contains(sign));
-    // Answers of `$cbs` and `$management`, and errors of credentials, reach us as text only.
-    if says(&["401", "Unauthorized", "unauthorized", "Credential", NO_TOKEN]) {
-        SourceError::Refused { operation, reason }
-    } else if says(&["404", "NotFound", "not-found"]) {
-        SourceError::NotFound { operation, reason }
-    } else {
-        SourceError::Lost { operation, reason }
-    }
-}
-
-/// The AMQP error condition that a link error of the peer carries.
-fn condition<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a ErrorCondition> {
-    let state = match error.downcast_ref::<RecvError>() {
-        Some(RecvError::LinkStateError(state)) => Some(state),
-        _ => error.downcast_ref::<LinkStateError>(),
-    };
-    if let Some(
-        LinkStateError::RemoteClosedWithError(error) | LinkStateError::RemoteDetachedWithError(error),
-    ) = state
-    {
-        return Some(&error.condition);
-    }
-    if let Some(ReceiverAttachError::RemoteClosedWithError(error)) =
-        error.downcast_ref::<ReceiverAttachError>()
-    {
-        return Some(&error.condition);
-    }
-    None
-}
-
-fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().chars().take(300).collect()
 }

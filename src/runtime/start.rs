@@ -214,6 +214,7 @@ pub(super) fn hint(error: &SourceError) -> &'static str {
         SourceError::Refused { .. } | SourceError::TokenExpired => {
             "give the identity the role `Azure Event Hubs Data Receiver` on the namespace, and check the section [credential]"
         }
+        SourceError::NoToken { .. } => "no role is of use without a token",
         SourceError::NotFound { .. } => {
             "check eventhubs.namespace, the hub's name and eventhubs.consumer_group; consumer groups are not created by twinsync"
         }

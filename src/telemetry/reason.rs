@@ -21,5 +21,15 @@ pub const WENT_BACK: &str = "went_back";
 pub const STALLED: &str = "stalled";
 
 /// All reasons for which a link is given up; the others are those of [`SourceError`](crate::ports::SourceError).
-pub const REBUILDS: [&str; 9] =
-    [RECREATED, WENT_BACK, STALLED, "undecodable", "stolen", "refused", "token_expired", "not_found", "lost"];
+pub const REBUILDS: [&str; 10] = [
+    RECREATED,
+    WENT_BACK,
+    STALLED,
+    "undecodable",
+    "stolen",
+    "refused",
+    "no_token",
+    "token_expired",
+    "not_found",
+    "lost",
+];

@@ -1,0 +1,150 @@
+//! A token that could not be had, as everybody finds it who asked for one: by walking the sources of an error.
+
+use std::{error::Error as StdError, sync::Arc, time::Duration};
+
+use azure_core::{
+    credentials::{AccessToken, TokenCredential, TokenRequestOptions},
+    error::ErrorKind,
+    http::StatusCode,
+};
+
+use super::one_line;
+
+/// Limit of one token. The SDK asks a silent metadata service for more than a minute.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Who gave no token, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the credential \"{kind}\" gives no token: {reason}; check the section [credential] ({})",
+    Self::CODE
+)]
+pub struct NoToken {
+    /// The kind of credential, as `credential.kind` names it.
+    pub kind: &'static str,
+    /// What it said, in one line.
+    pub reason: String,
+    /// Whether a person has to mend it; otherwise it passes.
+    pub refused: bool,
+}
+
+impl NoToken {
+    /// Stable code; `docs/errors/CREDENTIAL_NO_TOKEN.md` explains it.
+    pub const CODE: &'static str = "CREDENTIAL_NO_TOKEN";
+
+    /// The one among the sources of `error`, if that is why it happened.
+    pub fn find<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
+        let mut cause = Some(error);
+        while let Some(current) = cause {
+            if let Some(found) = current.downcast_ref() {
+                return Some(found);
+            }
+            cause = current.source();
+        }
+        None
+    }
+
+    pub(super) fn of(kind: &'static str, error: &azure_core::Error) -> Self {
+        Self { kind, reason: one_line(error), refused: is_refused(kind, error) }
+    }
+}
+
+/// Whether waiting does not help. A token service that answers with a 4xx has understood and says no; the metadata service
+/// and the Azure CLI are on this very machine, so that their silence is no outage of a network.
+fn is_refused(kind: &str, error: &azure_core::Error) -> bool {
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
+    let mut lost = false;
+    while let Some(current) = cause {
+        if let Some(error) = current.downcast_ref::<azure_core::Error>() {
+            match error.kind() {
+                ErrorKind::HttpResponse { status, .. } => {
+                    let passes = matches!(status, StatusCode::RequestTimeout | StatusCode::TooManyRequests);
+                    return (400..500).contains(&u16::from(*status)) && !passes;
+                }
+                ErrorKind::Io | ErrorKind::Connection => lost = true,
+                _ => {}
+            }
+        }
+        lost |= current.is::<std::io::Error>();
+        cause = current.source();
+    }
+    is_local(kind) || !lost
+}
+
+fn is_local(kind: &str) -> bool {
+    matches!(kind, "managed" | "cli")
+}
+
+/// The credential whose errors hold a [`NoToken`].
+#[derive(Debug)]
+pub(super) struct Named {
+    pub(super) kind: &'static str,
+    pub(super) inner: Arc<dyn TokenCredential>,
+}
+
+#[async_trait::async_trait]
+impl TokenCredential for Named {
+    async fn get_token(
+        &self,
+        scopes: &[&str],
+        options: Option<TokenRequestOptions<'_>>,
+    ) -> azure_core::Result<AccessToken> {
+        let no_token = match tokio::time::timeout(LIMIT, self.inner.get_token(scopes, options)).await {
+            Ok(Ok(token)) => return Ok(token),
+            Ok(Err(error)) => NoToken::of(self.kind, &error),
+            Err(_) => NoToken {
+                kind: self.kind,
+                reason: format!("no answer within {} s", LIMIT.as_secs()),
+                refused: is_local(self.kind),
+            },
+        };
+        Err(azure_core::Error::new(ErrorKind::Credential, no_token))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(status: StatusCode) -> azure_core::Error {
+        let kind = ErrorKind::HttpResponse { status, error_code: None, raw_response: None };
+        azure_core::Error::with_message(kind, "AADSTS7000215: invalid client secret")
+    }
+
+    /// As azure_identity wraps what it met.
+    fn wrapped(error: azure_core::Error) -> azure_core::Error {
+        azure_core::Error::with_error(ErrorKind::Credential, error, "authentication failed")
+    }
+
+    #[test]
+    fn what_a_token_service_answers_is_told_from_its_silence() {
+        let silence = || azure_core::Error::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
+        for (kind, error, refused) in [
+            ("client_secret", status(StatusCode::Unauthorized), true),
+            ("client_secret", status(StatusCode::BadRequest), true),
+            ("workload", status(StatusCode::TooManyRequests), false),
+            ("workload", status(StatusCode::ServiceUnavailable), false),
+            ("workload", silence(), false),
+            ("client_secret", azure_core::Error::with_message(ErrorKind::Connection, "dns"), false),
+            ("managed", silence(), true),
+            ("managed", status(StatusCode::ServiceUnavailable), false),
+            ("managed", status(StatusCode::NotFound), true),
+            ("cli", azure_core::Error::with_message(ErrorKind::Credential, "log in first"), true),
+            ("workload", azure_core::Error::with_message(ErrorKind::Credential, "no assertion"), true),
+        ] {
+            let (text, error) = (error.to_string(), wrapped(error));
+            assert_eq!(NoToken::of(kind, &error).refused, refused, "{kind}: {text}");
+        }
+    }
+
+    #[test]
+    fn it_is_found_behind_what_the_sdks_put_around_it() {
+        let inner = NoToken { kind: "managed", reason: "no".into(), refused: true };
+        let error = azure_core::Error::new(ErrorKind::Credential, inner.clone());
+        assert_eq!(NoToken::find(&wrapped(wrapped(error))), Some(&inner));
+        assert_eq!(NoToken::find(&status(StatusCode::Forbidden)), None);
+        let page = format!("{}/docs/errors/{}.md", env!("CARGO_MANIFEST_DIR"), NoToken::CODE);
+        assert!(std::fs::read_to_string(&page).is_ok_and(|text| text.contains(NoToken::CODE)), "{page}");
+        assert!(inner.to_string().contains(NoToken::CODE) && !inner.to_string().contains('\n'));
+    }
+}
