@@ -34,7 +34,8 @@ RUN apt-get update \
 COPY --from=build /build/target/release/twinsync /usr/local/bin/twinsync
 
 # By number, so that Kubernetes can see that it is not root. Mount a volume on /var/lib/twinsync: checkpoints and dead
-# letters live there.
+# letters live there, unless they are on blobs. No VOLUME: an anonymous one goes with the container just the same, and the
+# warning at start (STORAGE_EPHEMERAL) could not tell it from one that lasts.
 USER 10001:10001
 WORKDIR /var/lib/twinsync
 # Probes come from outside the container.

@@ -10,3 +10,4 @@ pub mod dead_letters;
 mod durable_file;
 pub mod eventhubs;
 pub mod iothub;
+pub mod mounts;

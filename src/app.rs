@@ -1,18 +1,20 @@
 //! The composition root: builds the adapters, spawns the tasks, owns the order of shutdown.
 //!
-//! Start: credential → container → stores → streams; whatever a person has to mend stops the start with one
-//! line. Once running, trouble is waited out.
+//! Start: health and metrics listen first; then credential → container and stores → streams. What passes is waited for, what a
+//! person has to mend ends the start with a code (`reach`). Once running, trouble is waited out.
 //!
 //! Shutdown: stop intake → drain with a deadline → checkpoint → close. What is not drained in time was not
 //! completed, so it is replayed; a second signal exits at once, which costs the same.
 
 pub mod letters;
+mod reach;
 pub mod registry;
 
 use std::{sync::Arc, time::Duration};
 
 use azure_core::credentials::TokenCredential;
 use azure_messaging_eventhubs::CheckpointStore;
+use futures::future::try_join_all;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -20,23 +22,26 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::reach::{Needed, Reach};
 use crate::{
     adapters::{
-        bookmarks, checkpoints,
+        blob, bookmarks, checkpoints,
         cosmos::{self, CosmosStore},
-        credential, dead_letters,
+        credential::{self, NoToken},
+        dead_letters,
         eventhubs::{self, EventHub},
-        iothub,
+        iothub, mounts,
     },
     config::{self, Settings},
     domain::{
         decide::Rules,
-        health::{Phase, StoreState},
+        health::{Dependency, Phase},
         lane::Bound,
+        patience::Nature,
         retry::Backoff,
     },
     http,
-    ports::{BookmarkError, Bookmarks, DeadLetters, EventSource, SystemClock, TwinStore},
+    ports::{Bookmarks, DeadLetters, EventSource, SystemClock, TwinStore},
     runtime::{
         in_flight::InFlight,
         lease,
@@ -68,6 +73,9 @@ pub enum Error {
     /// No credential.
     #[error(transparent)]
     Credential(#[from] credential::Error),
+    /// The credential gives no token.
+    #[error(transparent)]
+    NoToken(#[from] NoToken),
     /// No container.
     #[error(transparent)]
     Cosmos(#[from] cosmos::ConnectError),
@@ -83,11 +91,8 @@ pub enum Error {
     /// An IoT hub cannot be asked.
     #[error(transparent)]
     IotHub(#[from] iothub::Error),
-    /// Notes of long walks cannot be used.
-    #[error(transparent)]
-    Bookmarks(#[from] BookmarkError),
     /// The documents cannot be looked through.
-    #[error("cannot look for documents in the container: {0}")]
+    #[error("cannot look for documents in the container: {0} (COSMOS_UNAVAILABLE)")]
     Scan(String),
     /// Metrics cannot be set up.
     #[error("cannot set up metrics: {0}")]
@@ -101,6 +106,48 @@ pub enum Error {
     /// A task panicked.
     #[error(transparent)]
     Panicked(#[from] Panicked),
+}
+
+impl From<blob::Error> for Error {
+    fn from(error: blob::Error) -> Self {
+        Self::Checkpoints(error.into())
+    }
+}
+
+impl Error {
+    /// Stable code; `docs/errors/<code>.md` explains it. `None`: a fault of the program or of the machine.
+    pub fn code(&self) -> Option<&'static str> {
+        match self {
+            Self::Credential(_) => Some(credential::Error::CODE),
+            Self::NoToken(_) => Some(NoToken::CODE),
+            Self::Cosmos(error) => Some(error.code()),
+            Self::Checkpoints(error) => Some(error.code()),
+            Self::DeadLetters(error) => Some(error.code()),
+            Self::Http(_) => Some(http::Error::CODE),
+            Self::IotHub(error) => Some(error.code()),
+            Self::Scan(_) => Some("COSMOS_UNAVAILABLE"),
+            Self::Stream(error) => Some(error.code()),
+            Self::Metrics(_) | Self::Signals(_) | Self::Panicked(_) => None,
+        }
+    }
+
+    /// Whether waiting helps.
+    fn nature(&self) -> Nature {
+        match self {
+            Self::NoToken(error) if error.refused => Nature::Refused,
+            Self::NoToken(_) | Self::Scan(_) => Nature::Passing,
+            Self::Cosmos(error) => error.nature(),
+            Self::Checkpoints(error) => error.nature(),
+            Self::DeadLetters(error) => error.nature(),
+            Self::Stream(error) => error.nature(),
+            Self::Credential(_)
+            | Self::Http(_)
+            | Self::IotHub(_)
+            | Self::Metrics(_)
+            | Self::Signals(_)
+            | Self::Panicked(_) => Nature::Final,
+        }
+    }
 }
 
 /// The outside world of one daemon.
@@ -120,16 +167,24 @@ pub struct Outside {
 }
 
 impl Outside {
-    /// Connects to everything that `settings` name.
-    async fn connect(settings: &Settings, metrics: &Metrics, board: &Board) -> Result<Self, Error> {
+    /// Connects to everything that `settings` name, and waits for what is not there yet.
+    async fn connect(settings: &Settings, reach: &Reach<'_>, board: &Board) -> Result<Self, Error> {
         let credential = credential::connect(&settings.credential.identity)?;
-        let store = connect_store(settings, Arc::clone(&credential)).await?;
-        let checkpoints = checkpoints::open(&settings.checkpoint.store, &credential).await?;
-        let dead_letters = dead_letters::open(&settings.dead_letters, &credential).await?.letters;
-        let registries = registry::registries(settings, &credential, metrics, board)?;
-        let bookmarks = bookmarks::open(&settings.checkpoint.store, &credential)
-            .await
-            .map_err(checkpoints::Error::from)?;
+        let registries = registry::registries(settings, &credential, reach.metrics, board)?;
+        // On its own, so that nothing else is blamed where there is no token.
+        let token = || async { Ok(credential::probe(&credential).await?) };
+        reach.until(Needed::Dependency(Dependency::Credential), token).await?;
+        let store = reach.until(Needed::Store, || connect_store(settings, Arc::clone(&credential)));
+        let progress = reach.until(Needed::Dependency(Dependency::Checkpoints), || async {
+            let checkpoints = checkpoints::open(&settings.checkpoint.store, &credential).await?;
+            Ok((checkpoints, bookmarks::open(&settings.checkpoint.store, &credential).await?))
+        });
+        let letters = reach.until(Needed::Dependency(Dependency::DeadLetters), || async {
+            Ok(dead_letters::open(&settings.dead_letters, &credential).await?.letters)
+        });
+        // All at once: a person sees everything that is to be mended.
+        let (store, (checkpoints, bookmarks), dead_letters) = tokio::try_join!(store, progress, letters)?;
+        mounts::warn_about_ephemeral(settings).await;
         let source = |hub: &str| -> Arc<dyn EventSource> {
             Arc::new(EventHub::new(eventhubs_options(settings, hub), Arc::clone(&credential)))
         };
@@ -196,6 +251,8 @@ fn stream_options(
                 config::Start::Earliest => start::Fresh::Earliest,
                 config::Start::Latest => start::Fresh::Latest,
             },
+            refused_grace: settings.start.refused_grace,
+            judge: judge_checkpoints,
             policy: start::Policy {
                 on_invalid: match settings.checkpoint.on_invalid {
                     config::OnInvalid::Stop => start::OnInvalid::Stop,
@@ -223,6 +280,17 @@ fn stream_options(
         lag_interval: LAG_INTERVAL.min(settings.eventhubs.stall_timeout / 2),
         stall_limit: settings.eventhubs.stall_timeout,
         leads,
+    }
+}
+
+/// Understands an error of the checkpoint store. One that is none of ours is the SDK's own, about a request that it did not
+/// even send.
+fn judge_checkpoints(error: &azure_core::Error) -> start::StoreTrouble {
+    let known = checkpoints::Error::find(error);
+    start::StoreTrouble {
+        reason: credential::one_line(error),
+        code: known.map_or("CHECKPOINT_REFUSED", checkpoints::Error::code),
+        nature: known.map_or(Nature::Final, checkpoints::Error::nature),
     }
 }
 
@@ -298,11 +366,12 @@ pub async fn run(settings: &Settings) -> Result<(), Error> {
         }
         None => None,
     };
+    let reach = Reach { grace: settings.start.refused_grace, board: &board, metrics: &metrics };
     let outcome = tokio::select! {
         biased;
         () = stop.cancelled() => Ok(()),
-        outside = Box::pin(Outside::connect(settings, &metrics, &board)) => match outside {
-            Ok(outside) => Box::pin(consume(settings, outside, stop.clone(), &board, &metrics)).await,
+        outside = Box::pin(Outside::connect(settings, &reach, &board)) => match outside {
+            Ok(outside) => Box::pin(consume(settings, outside, &reach, stop.clone(), &board, &metrics)).await,
             Err(error) => Err(error),
         },
     };
@@ -320,6 +389,7 @@ pub async fn run(settings: &Settings) -> Result<(), Error> {
 async fn consume(
     settings: &Settings,
     outside: Outside,
+    reach: &Reach<'_>,
     stop: CancellationToken,
     board: &Board,
     metrics: &Metrics,
@@ -332,21 +402,25 @@ async fn consume(
     let background = tokio::select! {
         biased;
         () = stop.cancelled() => return Ok(()),
-        background = Box::pin(registry::prepare(settings, &outside, &shared, metrics)) => background?,
+        background = Box::pin(registry::prepare(settings, &outside, &shared, reach)) => background?,
     };
-    let mut streams = Vec::new();
-    for (place, source) in outside.sources.into_iter().enumerate() {
+    let prepare = outside.sources.into_iter().enumerate().map(|(place, source)| {
         let checkpoints = Arc::clone(&outside.checkpoints);
         let leads = (place == 0).then(|| leads.clone());
         let options = stream_options(settings, leads, &audits);
-        let prepare = Stream::prepare(source, checkpoints, options, board.clone(), metrics.clone());
-        let prepared = tokio::select! {
-            biased;
-            () = stop.cancelled() => return Ok(()),
-            prepared = prepare => prepared?,
-        };
-        streams.push(prepared);
-    }
+        let what = Needed::Dependency(Dependency::EventHub(source.name().to_owned()));
+        reach.until(what, move || {
+            let (source, checkpoints) = (Arc::clone(&source), Arc::clone(&checkpoints));
+            let prepare =
+                Stream::prepare(source, checkpoints, options.clone(), board.clone(), metrics.clone());
+            async { Ok(prepare.await?) }
+        })
+    });
+    let streams = tokio::select! {
+        biased;
+        () = stop.cancelled() => return Ok(()),
+        prepared = try_join_all(prepare) => prepared?,
+    };
     let limits = InFlight::new(
         settings.router.max_in_flight_events.get() as usize,
         settings.router.max_in_flight_bytes,
@@ -370,7 +444,6 @@ async fn consume(
         consumers.spawn(Box::pin(run));
     }
     drop(intake);
-    board.set_store(StoreState::Reachable); // its container was read a moment ago
     board.set_phase(Phase::Running);
     tracing::info!(version = telemetry::VERSION, "running");
 
@@ -380,9 +453,12 @@ async fn consume(
     tokio::select! {
         biased;
         () = stop.cancelled() => {}
-        _ = &mut router => {
+        ended = &mut router => {
             router_ended = true;
-            outcome = Err(Panicked.into());
+            // In order, it ends when nobody hands anything over any more: all streams have ended, and say why below.
+            if !matches!(ended, Ok(Ok(()))) {
+                outcome = Err(Panicked.into());
+            }
         }
         Some(ended) = consumers.join_next() => outcome = consumer_ended(ended),
         // Its tasks end with the stop only; before, it is a panic.

@@ -18,7 +18,10 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Settings};
+use crate::{
+    config::{self, LogFormat, Settings},
+    telemetry,
+};
 
 /// Keeps an exact, queryable copy of Azure IoT Hub device twins in Azure Cosmos DB.
 #[derive(Debug, Parser)]
@@ -83,6 +86,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// Stable code, where there is one.
+    fn code(&self) -> Option<&'static str> {
+        match self {
+            Self::Configuration(_) => Some(config::Error::CODE),
+            Self::App(error) => error.code(),
+            Self::Different(_) | Self::Usage(_) | Self::Failed(_) => None,
+        }
+    }
+
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::Configuration(_) | Self::Usage(_) => ExitCode::from(2),
@@ -92,10 +104,9 @@ impl Error {
 }
 
 /// Runs the command that `cli` names and says how the process should exit.
-#[expect(clippy::print_stderr, reason = "the last word of a command goes to the terminal")]
 pub async fn main(cli: Cli) -> ExitCode {
     let result = match cli.command {
-        Command::Run(sources) => Box::pin(run::run(&sources)).await,
+        Command::Run(sources) => return Box::pin(run::run(&sources)).await,
         Command::PrintConfig(arguments) => print_config::run(&arguments),
         Command::Backfill(arguments) => Box::pin(backfill::run(&arguments)).await,
         Command::Audit(arguments) => Box::pin(audit::run(&arguments)).await,
@@ -104,13 +115,18 @@ pub async fn main(cli: Cli) -> ExitCode {
         #[cfg(feature = "demo")]
         Command::Demo(arguments) => Box::pin(demo::run(&arguments)).await,
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            error.exit_code()
-        }
+    ended(result, LogFormat::Text)
+}
+
+/// Says why a command failed, in the format of its log, and how the process should exit.
+#[expect(clippy::print_stderr, reason = "the last word of a command goes to the terminal")]
+fn ended(result: Result<(), Error>, format: LogFormat) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    match format {
+        LogFormat::Text => eprintln!("error: {error}"),
+        LogFormat::Json => eprintln!("{}", telemetry::last_word(error.code(), &error.to_string())),
     }
+    error.exit_code()
 }
 
 /// The process has no threads or file descriptors left to begin with.

@@ -30,7 +30,7 @@ pub use secret::{REDACTED, Secret};
 pub use settings::{
     Audit, Backfill, BackfillOnStart, Blob, Cache, Checkpoint, CheckpointStore, Cosmos, Credential,
     DeadLetters, Document, EventHubs, Http, Hub, HubAccess, Identity, IotHub, Lease, LogFormat, OnInvalid,
-    Repair, Router, Settings, Shutdown, Start, Telemetry,
+    Repair, Router, Settings, Shutdown, Start, Starting, Telemetry,
 };
 
 /// One line of the effective configuration.
@@ -69,13 +69,13 @@ impl Settings {
                 origin: Origin::Default,
                 message: format!("cannot be read: {error}"),
             });
-            Error { problems: problems.clone() }
+            Error { problems: problems.clone(), log_format: log_format(&layers) }
         })?;
         let (settings, found) = validate::settings(&raw, &layers);
         problems.extend(found);
         match settings {
             Some(settings) if problems.is_empty() => Ok(Self { effective: effective(&layers), ..settings }),
-            Some(_) | None => Err(Error { problems }),
+            Some(_) | None => Err(Error { problems, log_format: log_format(&layers) }),
         }
     }
 
@@ -83,6 +83,12 @@ impl Settings {
     pub fn effective(&self) -> &[Effective] {
         &self.effective
     }
+}
+
+/// How to say what is wrong with the rest.
+fn log_format(layers: &load::Layers) -> LogFormat {
+    let json = layers.values.get("telemetry.log_format").is_some_and(|format| format.text == "json");
+    if json { LogFormat::Json } else { LogFormat::Text }
 }
 
 fn effective(layers: &load::Layers) -> Vec<Effective> {

@@ -17,6 +17,7 @@ use crate::domain::{
     document::Document,
     id::{PartitionId, Position, SequenceNumber, TwinKey},
     message::Message,
+    patience::Nature,
     progress::Extent,
     ticks::Ticks,
 };
@@ -237,6 +238,48 @@ pub enum SourceError {
 }
 
 impl SourceError {
+    /// Whether waiting helps. An Event Hub or consumer group that does not exist is made by people.
+    pub const fn nature(&self) -> Nature {
+        match self {
+            Self::Refused { .. } | Self::NotFound { .. } | Self::NoToken { refused: true, .. } => {
+                Nature::Refused
+            }
+            Self::Undecodable(_)
+            | Self::Stolen
+            | Self::TokenExpired
+            | Self::NoToken { refused: false, .. }
+            | Self::Lost { .. } => Nature::Passing,
+        }
+    }
+
+    /// Stable code; `docs/errors/<code>.md` explains it.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Refused { .. } => "EVENTHUBS_REFUSED",
+            Self::NotFound { .. } => "EVENTHUBS_NOT_FOUND",
+            Self::NoToken { .. } => "CREDENTIAL_NO_TOKEN",
+            Self::Undecodable(_) | Self::Stolen | Self::TokenExpired | Self::Lost { .. } => {
+                "EVENTHUBS_UNAVAILABLE"
+            }
+        }
+    }
+
+    /// What a person can do about it.
+    pub const fn hint(&self) -> &'static str {
+        match self {
+            Self::Refused { .. } | Self::TokenExpired => {
+                "give the identity the role `Azure Event Hubs Data Receiver` on the namespace (new assignments take some minutes), and check the section [credential]"
+            }
+            Self::NoToken { .. } => "without a token, no role is of use",
+            Self::NotFound { .. } => {
+                "check eventhubs.namespace, the hub's name and eventhubs.consumer_group; consumer groups are not created by twinsync"
+            }
+            Self::Lost { .. } | Self::Undecodable(_) | Self::Stolen => {
+                "check eventhubs.namespace (and eventhubs.endpoint for an emulator), DNS, and that port 5671 is open"
+            }
+        }
+    }
+
     /// Its name in metrics.
     pub const fn name(&self) -> &'static str {
         match self {
@@ -296,5 +339,30 @@ impl Clock for SystemClock {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let ticks = since.map_or(0, |since| since.as_nanos() / 100);
         Ticks::new(i64::try_from(ticks).unwrap_or(i64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_of_a_source_has_a_page_and_tells_whether_waiting_helps() {
+        let (operation, reason) = ("receiving", "x".to_owned());
+        for (error, nature) in [
+            (SourceError::Undecodable(reason.clone()), Nature::Passing),
+            (SourceError::Stolen, Nature::Passing),
+            (SourceError::TokenExpired, Nature::Passing),
+            (SourceError::Refused { operation, reason: reason.clone() }, Nature::Refused),
+            (SourceError::NotFound { operation, reason: reason.clone() }, Nature::Refused),
+            (SourceError::NoToken { reason: reason.clone(), refused: true }, Nature::Refused),
+            (SourceError::NoToken { reason: reason.clone(), refused: false }, Nature::Passing),
+            (SourceError::Lost { operation, reason }, Nature::Passing),
+        ] {
+            let code = error.code();
+            assert_eq!(error.nature(), nature, "{error:?}");
+            let page = format!("{}/docs/errors/{code}.md", env!("CARGO_MANIFEST_DIR"));
+            assert!(std::fs::read_to_string(&page).is_ok_and(|text| text.contains(code)), "{page}");
+        }
     }
 }

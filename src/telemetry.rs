@@ -5,6 +5,7 @@
 //! | [`event`] | one struct per operational fact: emits log and metric together, so that they cannot disagree |
 //! | [`Metrics`] | the counters behind them, rendered for Prometheus |
 //! | [`name`] | the names of all metrics |
+//! | `limit` | holds back log lines that repeat, and counts them |
 //! | [`Board`] | what the components say about their state, for the health endpoints |
 //!
 //! No secrets, payloads or property values, at any level; no device ids as labels. Levels: TRACE per event,
@@ -14,6 +15,7 @@ mod board;
 pub mod event;
 mod gauges;
 mod label;
+mod limit;
 mod metrics;
 pub mod name;
 mod partition;
@@ -21,8 +23,16 @@ pub mod reason;
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::{EnvFilter, util::SubscriberInitExt as _};
+use tracing_subscriber::{
+    EnvFilter,
+    fmt::{
+        format::Writer,
+        time::{FormatTime as _, SystemTime},
+    },
+    util::SubscriberInitExt as _,
+};
 
+use self::limit::{Limited, Shape};
 pub use self::{
     board::{Board, Heartbeat},
     label::{Decision, Purpose, ReadOutcome, RegistryCall, RegistryOutcome, WriteKind, WriteOutcome},
@@ -59,9 +69,43 @@ pub fn init(settings: &config::Telemetry) -> Result<(), Error> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::try_new(&settings.log_filter)?)
         .with_writer(std::io::stderr);
+    let lines = limit::lines();
     match settings.log_format {
-        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).finish().try_init()?,
-        LogFormat::Json => builder.json().flatten_event(true).with_ansi(false).finish().try_init()?,
+        LogFormat::Text => {
+            let builder = builder.with_ansi(std::io::stderr().is_terminal());
+            builder
+                .map_event_format(|inner| Limited { inner, shape: Shape::Text, lines })
+                .finish()
+                .try_init()?;
+        }
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_ansi(false);
+            builder
+                .map_event_format(|inner| Limited { inner, shape: Shape::Json, lines })
+                .finish()
+                .try_init()?;
+        }
     }
     Ok(())
+}
+
+/// The last word of a process whose log is JSON, as one line of it. It does not depend on the filter: whoever reads the log
+/// must be able to see why there is no more of it.
+pub fn last_word(code: Option<&str>, message: &str) -> String {
+    let mut timestamp = String::new();
+    // Without a time it is still the last line.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
+    let line =
+        LastWord { timestamp: &timestamp, level: "ERROR", message, code, target: env!("CARGO_PKG_NAME") };
+    serde_json::to_string(&line).unwrap_or_else(|_| message.to_owned())
+}
+
+#[derive(serde::Serialize)]
+struct LastWord<'a> {
+    timestamp: &'a str,
+    level: &'a str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'a str>,
+    target: &'a str,
 }

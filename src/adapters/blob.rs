@@ -24,8 +24,11 @@ use azure_storage_blob::{
 };
 use futures::TryStreamExt;
 
-use super::credential::one_line;
-use crate::config::{self, Secret};
+use super::credential::{NoToken, one_line};
+use crate::{
+    config::{self, Secret},
+    domain::patience::Nature,
+};
 
 /// Limit of one request with its repetitions.
 pub const REQUEST_LIMIT: Duration = Duration::from_secs(5);
@@ -92,6 +95,16 @@ pub enum Error {
         /// What the service said.
         reason: String,
     },
+    /// There is no token to show: the service was not asked.
+    #[error("cannot {operation} in blob container {place}: {reason}")]
+    NoToken {
+        /// What was tried.
+        operation: &'static str,
+        /// The container.
+        place: String,
+        /// Which credential gives none, and why.
+        reason: NoToken,
+    },
     /// No usable answer. Passes with time.
     #[error(
         "cannot {operation} in blob container {place}: {reason}; check blob.container_url, network rules and the state of \
@@ -115,7 +128,19 @@ impl Error {
             Self::Refused { .. } => "BLOB_REFUSED",
             Self::Version { .. } => "BLOB_API_VERSION",
             Self::State { .. } => "BLOB_STATE",
+            Self::NoToken { .. } => NoToken::CODE,
             Self::Unavailable { .. } => "BLOB_UNAVAILABLE",
+        }
+    }
+
+    /// Whether waiting helps. A state that does not fit does pass, e.g. where a container of this name is being deleted, but
+    /// not for ever.
+    pub fn nature(&self) -> Nature {
+        match self {
+            Self::Missing { .. } | Self::Refused { .. } | Self::State { .. } => Nature::Refused,
+            Self::NoToken { reason, .. } if reason.refused => Nature::Refused,
+            Self::Version { .. } => Nature::Final,
+            Self::NoToken { .. } | Self::Unavailable { .. } => Nature::Passing,
         }
     }
 
@@ -125,6 +150,7 @@ impl Error {
             Self::Missing { .. } => StatusCode::NotFound,
             Self::Version { .. } => StatusCode::BadRequest,
             Self::Refused { status, .. } | Self::State { status, .. } => *status,
+            Self::NoToken { .. } => return ErrorKind::Credential,
             Self::Unavailable { .. } => return ErrorKind::Io,
         };
         ErrorKind::HttpResponse { status, error_code: None, raw_response: None }
@@ -257,6 +283,9 @@ impl Container {
     /// Translates an error of the SDK.
     fn failed(&self, operation: &'static str, error: &azure_core::Error) -> Error {
         let place = self.place.clone();
+        if let Some(reason) = NoToken::find(error) {
+            return Error::NoToken { operation, place, reason: reason.clone() };
+        }
         let ErrorKind::HttpResponse { status, error_code, .. } = error.kind() else {
             return Error::Unavailable { operation, place, reason: redact(&one_line(error)) };
         };
@@ -380,6 +409,11 @@ mod tests {
             Error::Refused { operation, place: place.clone(), status, reason: reason.clone() },
             Error::Version { operation, place: place.clone(), reason: reason.clone() },
             Error::State { operation, place: place.clone(), status, reason: reason.clone() },
+            Error::NoToken {
+                operation,
+                place: place.clone(),
+                reason: NoToken { kind: "managed", reason: reason.clone(), refused: true },
+            },
             Error::Unavailable { operation, place, reason },
         ] {
             let code = error.code();

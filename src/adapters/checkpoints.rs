@@ -20,6 +20,7 @@ pub use self::{blob::BlobStore, file::FileStore};
 use crate::{
     adapters::blob::{self as storage, Container},
     config,
+    domain::patience::Nature,
 };
 
 /// Opens the configured store; `credential` is for a container whose URL holds no signature.
@@ -67,7 +68,7 @@ pub enum Error {
         reason: String,
     },
     /// The operating system refused.
-    #[error("cannot {operation} {} ({})", path.display(), self.code())]
+    #[error("cannot {operation} {}: {source} ({})", path.display(), self.code())]
     Io {
         /// What was tried.
         operation: &'static str,
@@ -99,6 +100,16 @@ impl Error {
             Self::Io { .. } => "CHECKPOINT_IO",
             Self::Refused { .. } => "CHECKPOINT_REFUSED",
             Self::Blob(error) => error.code(),
+        }
+    }
+
+    /// Whether waiting helps.
+    pub fn nature(&self) -> Nature {
+        match self {
+            Self::InUse { .. } | Self::Damaged { .. } | Self::Io { .. } | Self::Refused { .. } => {
+                Nature::Final
+            }
+            Self::Blob(error) => error.nature(),
         }
     }
 
@@ -142,6 +153,9 @@ mod tests {
             let page = format!("{}/docs/errors/{code}.md", env!("CARGO_MANIFEST_DIR"));
             assert!(std::fs::read_to_string(&page).is_ok_and(|text| text.contains(code)), "{page}");
             assert!(error.to_string().contains(code), "{error}");
+            if let Error::Io { source, .. } = &error {
+                assert!(error.to_string().contains(&source.to_string()), "the system's own words: {error}");
+            }
             assert_eq!(Error::find(&azure_core::Error::from(error)).map(Error::code), Some(code));
         }
     }

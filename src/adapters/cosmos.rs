@@ -22,10 +22,12 @@ use futures::{TryStreamExt, stream::BoxStream};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::credential::NoToken;
 use crate::{
     domain::{
         document::{Document, ETag, Elsewhere, Item},
         id::{DocumentIdScheme, TwinKey},
+        patience::Nature,
         ticks::Ticks,
     },
     ports::{Charged, Read, Scanned, Trouble, TroubleKind, TwinStore, Which, Write},
@@ -70,7 +72,7 @@ pub enum Access {
 pub enum ConnectError {
     /// No answer from the account.
     #[error(
-        "cannot reach the Cosmos DB account {endpoint}: {reason}; check cosmos.endpoint, network rules and that the account exists"
+        "cannot reach the Cosmos DB account {endpoint}: {reason}; check cosmos.endpoint, DNS, network rules and that the account exists ({})", self.code()
     )]
     Unreachable {
         /// The account.
@@ -80,7 +82,7 @@ pub enum ConnectError {
     },
     /// The account refuses us.
     #[error(
-        "the Cosmos DB account {endpoint} refused the credential ({reason}); check cosmos.key, or give the identity the role `Cosmos DB Built-in Data Contributor` on it"
+        "the Cosmos DB account {endpoint} refused the credential ({reason}); check cosmos.key, or give the identity the role `Cosmos DB Built-in Data Contributor` on it ({})", self.code()
     )]
     Refused {
         /// The account.
@@ -90,7 +92,7 @@ pub enum ConnectError {
     },
     /// Database or container are missing.
     #[error(
-        "the container `{container}` of database `{database}` does not exist in {endpoint}; create it with partition key /deviceId and a default time to live of -1, e.g. `az cosmosdb sql container create -a ACCOUNT -g GROUP -d {database} -n {container} -p /deviceId --ttl -1`"
+        "the container `{container}` of database `{database}` does not exist in {endpoint}; create it with partition key /deviceId and a default time to live of -1, e.g. `az cosmosdb sql container create -a ACCOUNT -g GROUP -d {database} -n {container} -p /deviceId --ttl -1` ({})", self.code()
     )]
     Missing {
         /// The account.
@@ -102,7 +104,7 @@ pub enum ConnectError {
     },
     /// The container has another partition key.
     #[error(
-        "the container `{container}` has the partition key {found}, twinsync needs /deviceId; the key of a container cannot be changed: create a new one"
+        "the container `{container}` has the partition key {found}, twinsync needs /deviceId; the key of a container cannot be changed: create a new one ({})", self.code()
     )]
     PartitionKey {
         /// Container name.
@@ -110,6 +112,38 @@ pub enum ConnectError {
         /// Its partition key.
         found: String,
     },
+    /// There is no token to show: the account was not asked.
+    #[error("cannot use the Cosmos DB account {endpoint}: {reason}")]
+    NoToken {
+        /// The account.
+        endpoint: String,
+        /// Which credential gives none, and why.
+        reason: NoToken,
+    },
+}
+
+impl ConnectError {
+    /// Stable code; `docs/errors/<code>.md` explains it.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Unreachable { .. } => "COSMOS_UNAVAILABLE",
+            Self::Refused { .. } => "COSMOS_REFUSED",
+            Self::Missing { .. } => "COSMOS_NOT_FOUND",
+            Self::PartitionKey { .. } => "COSMOS_PARTITION_KEY",
+            Self::NoToken { .. } => NoToken::CODE,
+        }
+    }
+
+    /// Whether waiting helps. A container may be on its way, from the same deployment as we are.
+    pub const fn nature(&self) -> Nature {
+        match self {
+            Self::Unreachable { .. } => Nature::Passing,
+            Self::Refused { .. } | Self::Missing { .. } => Nature::Refused,
+            Self::NoToken { reason, .. } if reason.refused => Nature::Refused,
+            Self::NoToken { .. } => Nature::Passing,
+            Self::PartitionKey { .. } => Nature::Final,
+        }
+    }
 }
 
 /// The store.
@@ -156,6 +190,9 @@ impl CosmosStore {
             .map_err(|_| unreachable(format!("no answer within {} s", limit.as_secs())))?
             .map_err(|error| {
                 let status = error.status();
+                if let Some(reason) = NoToken::find(&error) {
+                    return ConnectError::NoToken { endpoint: endpoint.clone(), reason: reason.clone() };
+                }
                 match status.status_code() {
                     StatusCode::NotFound => ConnectError::Missing {
                         endpoint: endpoint.clone(),
@@ -469,5 +506,37 @@ fn finish_write(result: Result<azure_data_cosmos::models::ItemResponse, Failure>
             Charged { outcome, request_units }
         }
         Err(failure) => Charged { request_units: failure.charge(), outcome: failure.into_write() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_a_page_and_tells_whether_waiting_helps() {
+        let (endpoint, reason) = ("https://a/".to_owned(), "x".to_owned());
+        let (database, container) = ("d".to_owned(), "c".to_owned());
+        let no_token = |refused| NoToken { kind: "managed", reason: "x".into(), refused };
+        for (error, nature) in [
+            (
+                ConnectError::Unreachable { endpoint: endpoint.clone(), reason: reason.clone() },
+                Nature::Passing,
+            ),
+            (ConnectError::Refused { endpoint: endpoint.clone(), reason }, Nature::Refused),
+            (
+                ConnectError::Missing { endpoint: endpoint.clone(), database, container: container.clone() },
+                Nature::Refused,
+            ),
+            (ConnectError::PartitionKey { container, found: "/id".into() }, Nature::Final),
+            (ConnectError::NoToken { endpoint: endpoint.clone(), reason: no_token(true) }, Nature::Refused),
+            (ConnectError::NoToken { endpoint, reason: no_token(false) }, Nature::Passing),
+        ] {
+            let code = error.code();
+            assert_eq!(error.nature(), nature, "{code}");
+            let page = format!("{}/docs/errors/{code}.md", env!("CARGO_MANIFEST_DIR"));
+            assert!(std::fs::read_to_string(&page).is_ok_and(|text| text.contains(code)), "{page}");
+            assert!(error.to_string().contains(code) && !error.to_string().contains('\n'), "{error}");
+        }
     }
 }

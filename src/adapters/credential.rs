@@ -20,8 +20,8 @@ use azure_identity::{
 };
 use tokio::sync::watch;
 
-pub use self::no_token::NoToken;
 use self::no_token::Named;
+pub use self::no_token::NoToken;
 use crate::config::Identity;
 
 /// A credential could not be made; the configuration or the environment is incomplete.
@@ -77,6 +77,20 @@ pub fn connect(identity: &Identity) -> Result<Arc<dyn TokenCredential>, Error> {
     };
     let inner = credential.map_err(|error| Error { kind, reason: one_line(&error) })?;
     Ok(Arc::new(Named { kind, inner }))
+}
+
+/// Asks for a token, as the clients will.
+///
+/// # Errors
+/// There is none.
+pub async fn probe(credential: &Arc<dyn TokenCredential>) -> Result<(), NoToken> {
+    // Event Hubs is what nobody does without; the SDK's name for it is the same in all clouds.
+    const SCOPE: &str = "https://eventhubs.azure.net/.default";
+    match credential.get_token(&[SCOPE], None).await {
+        Ok(_) => Ok(()),
+        // Each error of ours holds one; another would be a credential that was not made here.
+        Err(error) => Err(NoToken::find(&error).cloned().unwrap_or_else(|| NoToken::of("other", &error))),
+    }
 }
 
 fn erase<C: TokenCredential + 'static>(credential: Arc<C>) -> Arc<dyn TokenCredential> {
@@ -250,7 +264,8 @@ impl TokenCredential for EventHubsCredential {
                     attempt += 1;
                 }
                 Err(error) => {
-                    let message = format!("no token for Event Hubs after {TRIES} tries: {}", one_line(&error));
+                    let message =
+                        format!("no token for Event Hubs after {TRIES} tries: {}", one_line(&error));
                     return Err(azure_core::Error::with_error(ErrorKind::Credential, error, message));
                 }
             }

@@ -26,7 +26,7 @@ pub use self::{blob::BlobDeadLetters, file::FileDeadLetters, letter::to_value};
 use crate::{
     adapters::blob::{self as storage, Container},
     config,
-    domain::ticks::Ticks,
+    domain::{patience::Nature, ticks::Ticks},
     ports::{DeadLetter, DeadLetterArchive, DeadLetters, StoredLetter},
 };
 
@@ -40,7 +40,10 @@ const SUFFIX: &str = ".json";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The directory cannot be used.
-    #[error("cannot use {} for dead letters: {reason}; check dead_letters.path and its permissions", path.display())]
+    #[error(
+        "cannot use {} for dead letters: {reason}; check dead_letters.path and its permissions ({})",
+        path.display(), self.code()
+    )]
     Directory {
         /// The directory.
         path: PathBuf,
@@ -50,6 +53,24 @@ pub enum Error {
     /// The blob container cannot be used.
     #[error(transparent)]
     Blob(#[from] storage::Error),
+}
+
+impl Error {
+    /// Stable code; `docs/errors/<code>.md` explains it.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Directory { .. } => "DEAD_LETTER_DIRECTORY_UNUSABLE",
+            Self::Blob(error) => error.code(),
+        }
+    }
+
+    /// Whether waiting helps.
+    pub fn nature(&self) -> Nature {
+        match self {
+            Self::Directory { .. } => Nature::Final,
+            Self::Blob(error) => error.nature(),
+        }
+    }
 }
 
 /// One store, from both sides.
@@ -130,5 +151,20 @@ fn name(sequence_number: i64, copy: u32) -> String {
     match copy {
         1 => format!("{sequence_number}{SUFFIX}"),
         copy => format!("{sequence_number}.{copy}{SUFFIX}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_code_of_a_directory_has_a_page_and_the_systems_words_are_shown() {
+        let reason = io::Error::from(io::ErrorKind::PermissionDenied);
+        let words = reason.to_string();
+        let error = Error::Directory { path: "/x".into(), reason };
+        let page = format!("{}/docs/errors/{}.md", env!("CARGO_MANIFEST_DIR"), error.code());
+        assert!(std::fs::read_to_string(&page).is_ok_and(|text| text.contains(error.code())), "{page}");
+        assert!(error.to_string().contains(error.code()) && error.to_string().contains(&words), "{error}");
     }
 }

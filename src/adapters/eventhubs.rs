@@ -4,7 +4,8 @@
 //! - with retries it re-attaches silently at the *original* position, fights over stolen links and can lock up;
 //!   `max_retries: 0` turns all of that into plain errors, and recovery is ours;
 //! - locks are connection-wide, so every partition has a client, and with it a connection, of its own;
-//! - opening has no timeout, and a client whose connection dropped is dead for good;
+//! - opening has no timeout, resolves names on the thread that it runs on, and a client whose connection dropped is dead for
+//!   good;
 //! - a stream ends with its first error; after a message that could not be decoded, a new stream on the same
 //!   receiver goes on with the next message, while a new receiver would meet the same message again;
 //! - renewal of tokens stops for good with the first failure, so every client has a credential of its own that knows when
@@ -91,6 +92,8 @@ impl EventHub {
     }
 
     async fn connect(&self) -> Result<(ConsumerClient, Arc<EventHubsCredential>), SourceError> {
+        let limit = self.options.open_timeout;
+        self.resolve(limit).await?;
         let credential = EventHubsCredential::new(Arc::clone(&self.credential));
         let mut builder = ConsumerClient::builder()
             .with_consumer_group(self.options.consumer_group.clone())
@@ -100,11 +103,28 @@ impl EventHub {
         }
         let presented: Arc<dyn TokenCredential> = Arc::clone(&credential) as _;
         let open = builder.open(&self.options.namespace, self.options.hub.clone(), presented);
-        let limit = self.options.open_timeout;
         match timeout(limit, Box::pin(open)).await {
             Ok(Ok(client)) => Ok((client, credential)),
             Ok(Err(error)) => Err(classify("opening the connection", &error)),
             Err(_) => Err(silent("opening the connection", limit)),
+        }
+    }
+
+    /// Finds out whether the name can be resolved. The SDK would block its thread for as long as that takes, several of which
+    /// would silence the whole process; behind a name that has just been resolved, it rarely waits.
+    async fn resolve(&self, limit: Duration) -> Result<(), SourceError> {
+        const OPERATION: &str = "resolving the host name";
+        /// Only the name matters.
+        const PORT: u16 = 5671;
+        let endpoint = self.options.endpoint.as_ref().and_then(|endpoint| url::Url::parse(endpoint).ok());
+        let host = endpoint.as_ref().and_then(url::Url::host_str).unwrap_or(&self.options.namespace);
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        match timeout(limit, tokio::net::lookup_host((host, PORT))).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => {
+                Err(SourceError::Lost { operation: OPERATION, reason: format!("{host}: {error}") })
+            }
+            Err(_) => Err(silent(OPERATION, limit)),
         }
     }
 

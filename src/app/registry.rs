@@ -1,17 +1,17 @@
 //! What asks the IoT hubs: the daemon's background work, and what `backfill`, `audit` and `resync` work with.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use azure_core::credentials::TokenCredential;
 use futures::StreamExt;
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, Outside, Shared, connect_store, rules};
+use super::{Error, Needed, Outside, Reach, Shared, connect_store, rules};
 use crate::{
-    adapters::{bookmarks, checkpoints, credential, iothub},
+    adapters::{bookmarks, credential, iothub},
     config::{BackfillOnStart, Settings},
-    domain::{drift::Strictness, quota::Purpose, retry::Backoff},
+    domain::{drift::Strictness, quota::Purpose},
     ports::{Bookmarks, SystemClock, Trouble, TwinStore, Which},
     runtime::{
         metered::Metered,
@@ -27,10 +27,6 @@ use crate::{
     },
     telemetry::{Board, Metrics},
 };
-
-/// How often the container is looked through at start before that fails, and the waits in between.
-const SCAN_ATTEMPTS: u32 = 6;
-const SCAN_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
 /// The configured hubs, each within its share of the quota.
 pub(super) fn registries(
@@ -83,12 +79,12 @@ pub(super) async fn prepare(
     settings: &Settings,
     outside: &Outside,
     shared: &Shared,
-    metrics: &Metrics,
+    reach: &Reach<'_>,
 ) -> Result<Background, Error> {
-    let judge = judge(settings, &outside.registries, Arc::clone(&outside.store), shared, metrics);
+    let judge = judge(settings, &outside.registries, Arc::clone(&outside.store), shared, reach.metrics);
     let backfill = match settings.backfill.on_start {
         BackfillOnStart::Never => false,
-        BackfillOnStart::IfEmpty => is_empty(&judge).await?,
+        BackfillOnStart::IfEmpty => reach.until(Needed::Store, || is_empty(&judge)).await?,
     };
     Ok(Background {
         doubts: Doubts::about(outside.registries.iter().map(|registry| registry.hub())),
@@ -107,18 +103,9 @@ pub(super) async fn prepare(
     })
 }
 
-/// Whether the container holds no twin. Trouble that passes is waited out for a while: a start should not fail for a
-/// throttled request.
+/// Whether the container holds no twin.
 async fn is_empty(judge: &Judge) -> Result<bool, Error> {
-    let mut backoff = Backoff::new(SCAN_BACKOFF.0, SCAN_BACKOFF.1);
-    loop {
-        match holds_nothing(judge).await {
-            Err(trouble) if backoff.attempts() < SCAN_ATTEMPTS => {
-                tokio::time::sleep(backoff.next(rand::random(), trouble.retry_after)).await;
-            }
-            result => return result.map_err(|trouble| Error::Scan(trouble.message)),
-        }
-    }
+    holds_nothing(judge).await.map_err(|trouble| Error::Scan(trouble.message))
 }
 
 async fn holds_nothing(judge: &Judge) -> Result<bool, Trouble> {
@@ -186,8 +173,7 @@ pub struct Reconciler {
 pub async fn reconciler(settings: &Settings, metrics: &Metrics) -> Result<Reconciler, Error> {
     let credential = credential::connect(&settings.credential.identity)?;
     let registries = registries(settings, &credential, metrics, &Board::new())?;
-    let bookmarks =
-        bookmarks::open(&settings.checkpoint.store, &credential).await.map_err(checkpoints::Error::from)?;
+    let bookmarks = bookmarks::open(&settings.checkpoint.store, &credential).await?;
     let store: Arc<dyn TwinStore> = Arc::new(connect_store(settings, credential).await?);
     Ok(Reconciler {
         judge: judge(settings, &registries, store, &Shared::new(settings), metrics),

@@ -2,6 +2,8 @@
 
 use std::{fmt, path::PathBuf};
 
+use super::LogFormat;
+
 /// Where the effective value of a key comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
@@ -49,6 +51,8 @@ impl fmt::Display for Problem {
 pub struct Error {
     /// At least one.
     pub problems: Vec<Problem>,
+    /// The format in which to say so, as far as it is known.
+    pub log_format: LogFormat,
 }
 
 impl Error {

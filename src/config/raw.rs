@@ -14,6 +14,7 @@ use super::secret::Secret;
 #[expect(missing_docs, reason = "config/default.toml documents every key, in one place")]
 pub struct Raw {
     pub eventhubs: EventHubs,
+    pub start: Start,
     pub credential: Credential,
     pub cosmos: Cosmos,
     pub blob: Blob,
@@ -54,6 +55,14 @@ pub struct EventHubs {
 #[expect(missing_docs, reason = "config/default.toml documents every key, in one place")]
 pub struct Stream {
     pub hub: String,
+}
+
+/// `[start]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents every key, in one place")]
+pub struct Start {
+    pub refused_grace: String,
 }
 
 /// `[credential]`

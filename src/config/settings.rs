@@ -15,6 +15,8 @@ use crate::domain::{
 pub struct Settings {
     /// Where events come from.
     pub eventhubs: EventHubs,
+    /// How patient a start is.
+    pub start: Starting,
     /// Who we are towards Azure.
     pub credential: Credential,
     /// Where documents go.
@@ -80,6 +82,13 @@ impl EventHubs {
         }
         hubs
     }
+}
+
+/// How patient a start is.
+#[derive(Debug, Clone)]
+pub struct Starting {
+    /// How long it is endured that we are refused, or that something does not exist.
+    pub refused_grace: Duration,
 }
 
 /// Where to begin on a partition that has no checkpoint.

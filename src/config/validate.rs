@@ -24,7 +24,8 @@ use super::{
     secret::Secret,
     settings::{
         Blob, Cache, Checkpoint, CheckpointStore, Cosmos, Credential, DeadLetters, Document, EventHubs, Http,
-        Identity, IotHub, Lease, LogFormat, OnInvalid, Router, Settings, Shutdown, Start, Telemetry,
+        Identity, IotHub, Lease, LogFormat, OnInvalid, Router, Settings, Shutdown, Start, Starting,
+        Telemetry,
     },
 };
 use crate::domain::id::DocumentIdScheme;
@@ -44,6 +45,7 @@ const LEASE_INTERVALS_MIN: u32 = 3;
 /// Settings without their listing, or the problems.
 pub(super) fn settings(raw: &Raw, layers: &Layers) -> (Option<Settings>, Vec<Problem>) {
     let mut check = Check { layers, problems: Vec::new() };
+    let refused_grace = check.parse("start.refused_grace", &raw.start.refused_grace, grace);
     let credential = check.credential(&raw.credential);
     let identity = credential.as_ref().map(|credential| &credential.identity);
     let eventhubs = check.eventhubs(&raw.eventhubs, identity);
@@ -67,6 +69,7 @@ pub(super) fn settings(raw: &Raw, layers: &Layers) -> (Option<Settings>, Vec<Pro
     let settings = (|| {
         Some(Settings {
             eventhubs: eventhubs?,
+            start: Starting { refused_grace: refused_grace? },
             credential: credential?,
             cosmos: cosmos?,
             document: document?,
@@ -532,6 +535,14 @@ fn positive_duration(text: &str) -> Result<Duration, String> {
 /// A duration that a person may have to wait for.
 fn bounded_duration(text: &str) -> Result<Duration, String> {
     positive_duration(text).and_then(|duration| match duration > DURATION_MAX {
+        true => Err(format!("{text:?} is too long: give at most \"1h\"")),
+        false => Ok(duration),
+    })
+}
+
+/// As [`bounded_duration`]; with none, the first refusal is the last.
+fn grace(text: &str) -> Result<Duration, String> {
+    human::parse_duration(text).and_then(|duration| match duration > DURATION_MAX {
         true => Err(format!("{text:?} is too long: give at most \"1h\"")),
         false => Ok(duration),
     })

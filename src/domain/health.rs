@@ -47,9 +47,14 @@ pub enum StoreState {
     },
 }
 
-/// What the daemon needs beside its partitions and the document store.
+/// What the daemon needs beside its partitions and the document store. The first two matter at start only: afterwards, each
+/// connection and each request tells.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Dependency {
+    /// Who we are towards Azure: a token.
+    Credential,
+    /// This Event Hub, its checkpoints included.
+    EventHub(String),
     /// Where events go that can never be applied.
     DeadLetters,
     /// Where progress is kept, and leases.
@@ -61,6 +66,8 @@ pub enum Dependency {
 impl std::fmt::Display for Dependency {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::Credential => f.write_str("the credential"),
+            Self::EventHub(hub) => write!(f, "the Event Hub {hub}"),
             Self::DeadLetters => f.write_str("the dead-letter store"),
             Self::Checkpoints => f.write_str("the checkpoint store"),
             Self::Registry(hub) => write!(f, "the registry of the IoT hub {hub}"),
@@ -143,7 +150,7 @@ pub struct Report {
 ///
 /// | phase | live | ready |
 /// |---|---|---|
-/// | starting | every loop within its limit | no |
+/// | starting | every loop within its limit | no, with what is waited for |
 /// | running | every loop within its limit | the same; stores for documents, dead letters and checkpoints answer; all partitions receive and none is blocked |
 /// | stopping | yes: loops end one by one, the drain has its own deadline | no |
 pub fn assess(facts: &Facts) -> Report {
@@ -161,7 +168,11 @@ pub fn assess(facts: &Facts) -> Report {
     };
     let mut reasons = stalled.clone();
     match facts.phase {
-        Phase::Starting => reasons.push("starting".to_owned()),
+        Phase::Starting => {
+            reasons.push("starting".to_owned());
+            reasons.extend(store_obstacle(facts).filter(|_| facts.store != StoreState::Unknown));
+            reasons.extend(out_of_order(facts));
+        }
         Phase::Stopping => reasons.push("stopping".to_owned()),
         Phase::Running => reasons.extend(obstacles(facts)),
     }
@@ -173,7 +184,7 @@ fn warnings(facts: &Facts) -> Vec<String> {
     let registries =
         facts.dependencies.iter().filter_map(|(dependency, outage)| match (dependency, outage) {
             (Dependency::Registry(_), Some(outage)) => Some(no_answer(dependency, outage)),
-            (Dependency::Registry(_) | Dependency::DeadLetters | Dependency::Checkpoints, _) => None,
+            _ => None,
         });
     registries.collect()
 }
@@ -182,24 +193,28 @@ fn no_answer(dependency: &Dependency, Outage { reason, lasts }: &Outage) -> Stri
     format!("{dependency} has not answered for {} s: {reason}", lasts.as_secs())
 }
 
+fn store_obstacle(facts: &Facts) -> Option<String> {
+    match &facts.store {
+        StoreState::Unknown => Some("the document store has not been reached yet".to_owned()),
+        StoreState::Reachable => None,
+        StoreState::Unreachable { reason } => Some(format!("the document store does not answer: {reason}")),
+    }
+}
+
+/// What nothing goes on without, and does not answer.
+fn out_of_order(facts: &Facts) -> impl Iterator<Item = String> {
+    facts.dependencies.iter().filter_map(|(dependency, outage)| match dependency {
+        Dependency::Credential
+        | Dependency::EventHub(_)
+        | Dependency::DeadLetters
+        | Dependency::Checkpoints => outage.as_ref().map(|outage| no_answer(dependency, outage)),
+        Dependency::Registry(_) => None,
+    })
+}
+
 /// What keeps a running process from doing its work.
 fn obstacles(facts: &Facts) -> Vec<String> {
-    let mut reasons = Vec::new();
-    match &facts.store {
-        StoreState::Unknown => reasons.push("the document store has not been reached yet".to_owned()),
-        StoreState::Reachable => {}
-        StoreState::Unreachable { reason } => {
-            reasons.push(format!("the document store does not answer: {reason}"))
-        }
-    }
-    for (dependency, outage) in &facts.dependencies {
-        match (dependency, outage) {
-            (Dependency::DeadLetters | Dependency::Checkpoints, Some(outage)) => {
-                reasons.push(no_answer(dependency, outage));
-            }
-            (Dependency::Registry(_), _) | (Dependency::DeadLetters | Dependency::Checkpoints, None) => {}
-        }
-    }
+    let mut reasons: Vec<_> = store_obstacle(facts).into_iter().chain(out_of_order(facts)).collect();
     for (partition, incomplete) in &facts.incomplete {
         if incomplete.age > facts.blocked_after {
             let (number, age) = (incomplete.sequence_number, incomplete.age.as_secs());
@@ -336,5 +351,33 @@ mod tests {
         let report = assess(&Facts { phase: Phase::Starting, ..healthy() });
         assert!(report.live.is_yes());
         assert_eq!(report.ready.reasons, ["starting"]);
+    }
+
+    #[test]
+    fn while_starting_it_says_what_it_waits_for() {
+        let facts = Facts {
+            phase: Phase::Starting,
+            store: StoreState::Unreachable { reason: "503".into() },
+            dependencies: BTreeMap::from([
+                (Dependency::EventHub("twins".into()), outage()),
+                (Dependency::Credential, None),
+                (Dependency::Checkpoints, outage()),
+                (Dependency::Registry("contoso".into()), outage()),
+            ]),
+            ..healthy()
+        };
+        let report = assess(&facts);
+        assert!(report.live.is_yes(), "a restart would not help");
+        assert_eq!(
+            report.ready.reasons,
+            [
+                "starting",
+                "the document store does not answer: 503",
+                "the Event Hub twins has not answered for 7 s: 503",
+                "the checkpoint store has not answered for 7 s: 503"
+            ]
+        );
+        let waiting = Facts { store: StoreState::Unknown, dependencies: BTreeMap::new(), ..facts };
+        assert_eq!(assess(&waiting).ready.reasons, ["starting"], "what has not failed is not out of order");
     }
 }

@@ -6,11 +6,12 @@ use azure_messaging_eventhubs::{CheckpointStore, models::Checkpoint};
 use futures::future::join_all;
 use tokio::time::timeout;
 
-use super::partition::Progress;
+use super::{partition::Progress, start::StoreTrouble};
 use crate::{
     domain::{
         health::Dependency,
         id::{PartitionId, Position, SequenceNumber},
+        patience::Nature,
     },
     telemetry::{
         Board, Metrics,
@@ -28,6 +29,7 @@ pub struct Committer {
     consumer_group: String,
     metrics: Metrics,
     board: Board,
+    judge: fn(&azure_core::Error) -> StoreTrouble,
     committed: BTreeMap<PartitionId, SequenceNumber>,
 }
 
@@ -39,6 +41,7 @@ impl Committer {
         consumer_group: &str,
         metrics: Metrics,
         board: Board,
+        judge: fn(&azure_core::Error) -> StoreTrouble,
     ) -> Self {
         Self {
             store,
@@ -47,6 +50,7 @@ impl Committer {
             consumer_group: consumer_group.to_lowercase(),
             metrics,
             board,
+            judge,
             committed: BTreeMap::new(),
         }
     }
@@ -75,11 +79,10 @@ impl Committer {
                     progress.metrics.checkpoint_is_written();
                     CheckpointWritten { partition: id, sequence_number }.emit();
                 }
-                Err(reason) => {
+                Err(StoreTrouble { reason, code, .. }) => {
                     failed += 1;
-                    let error = reason.lines().next().unwrap_or_default();
-                    CheckpointDelayed { partition: id, error }.emit(&self.metrics);
-                    failure.get_or_insert_with(|| error.to_owned());
+                    CheckpointDelayed { partition: id, code, error: &reason }.emit(&self.metrics);
+                    failure.get_or_insert(reason);
                 }
             }
         }
@@ -100,7 +103,7 @@ impl Committer {
         self.committed.remove(partition);
     }
 
-    async fn write(&self, id: &PartitionId, position: Position) -> Result<(), String> {
+    async fn write(&self, id: &PartitionId, position: Position) -> Result<(), StoreTrouble> {
         // Both fields empty would erase the stored checkpoint; the sequence number is always there.
         let checkpoint = Checkpoint {
             fully_qualified_namespace: self.namespace.clone(),
@@ -111,8 +114,12 @@ impl Committer {
             sequence_number: Some(position.sequence_number.0),
         };
         match timeout(WRITE_LIMIT, self.store.update_checkpoint(checkpoint)).await {
-            Ok(result) => result.map_err(|error| error.to_string()),
-            Err(_) => Err(format!("no answer within {} s", WRITE_LIMIT.as_secs())),
+            Ok(result) => result.map_err(|error| (self.judge)(&error)),
+            Err(_) => Err(StoreTrouble {
+                reason: format!("no answer within {} s (CHECKPOINT_IO)", WRITE_LIMIT.as_secs()),
+                code: "CHECKPOINT_IO",
+                nature: Nature::Passing,
+            }),
         }
     }
 }

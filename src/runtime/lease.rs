@@ -24,7 +24,10 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use crate::domain::lease::{Holder, plan};
+use crate::domain::{
+    id::PartitionId,
+    lease::{Holder, plan},
+};
 
 /// How leases are kept.
 #[derive(Debug, Clone)]
@@ -63,6 +66,8 @@ pub struct Leases {
     namespace: String,
     hub: String,
     consumer_group: String,
+    /// The hub's name as others spell it, for people.
+    stream: String,
     partitions: Vec<String>,
     /// Chooses among equals; fixed, so that a plan does not change its mind.
     luck: f64,
@@ -95,18 +100,16 @@ struct Fence {
 }
 
 impl Fence {
-    fn new(hub: &str, partition: &str, confirmed: Instant, limit: Duration) -> Self {
+    fn new(partition: PartitionId, confirmed: Instant, limit: Duration) -> Self {
         let (fallen, confirmed) = (CancellationToken::new(), watch::Sender::new(confirmed));
-        let (hub, partition) = (hub.to_owned(), partition.to_owned());
-        let timer = fall(hub, partition, confirmed.subscribe(), limit, fallen.clone());
+        let timer = fall(partition, confirmed.subscribe(), limit, fallen.clone());
         Self { fallen, confirmed, _timer: AbortOnDropHandle::new(tokio::spawn(timer)) }
     }
 }
 
 /// Cancels `fallen` as soon as the lease is older than `limit`.
 async fn fall(
-    hub: String,
-    partition: String,
+    partition: PartitionId,
     mut confirmed: watch::Receiver<Instant>,
     limit: Duration,
     fallen: CancellationToken,
@@ -121,7 +124,7 @@ async fn fall(
             () = sleep_until((since + limit).into()) => {
                 fallen.cancel();
                 let age_ms = since.elapsed().as_millis() as u64;
-                tracing::warn!(hub, partition, age_ms, "the lease could not be renewed in time: the partition is stopped");
+                tracing::warn!(%partition, age_ms, "the lease could not be renewed in time: the partition is stopped");
                 return;
             }
         }
@@ -156,6 +159,7 @@ impl Leases {
             options,
             namespace: namespace.to_lowercase(),
             hub: hub.to_lowercase(),
+            stream: hub.to_owned(),
             consumer_group: consumer_group.to_lowercase(),
             partitions,
             luck: rand::random(),
@@ -194,7 +198,7 @@ impl Leases {
         let free = Ownership { owner_id: Some(String::new()), ..held.ownership };
         if let Err(reason) = self.claim_one(free).await {
             // The others wait for the lease to expire, nothing else.
-            tracing::warn!(partition, reason, "the lease was not released");
+            tracing::warn!(partition = %self.id(partition), reason, "the lease was not released");
         }
     }
 
@@ -209,10 +213,15 @@ impl Leases {
         self.held.keys().cloned().collect()
     }
 
+    fn id(&self, partition: &str) -> PartitionId {
+        PartitionId { stream: self.stream.clone(), partition: partition.to_owned() }
+    }
+
     fn without_sight(&mut self, reason: &str) -> Round {
         tracing::warn!(
-            hub = self.hub,
+            hub = self.stream,
             reason,
+            again = "with the next look",
             "leases cannot be looked at; partitions are kept while theirs last"
         );
         Round { lost: self.fence(), blind: Some(reason.to_owned()), ..Round::default() }
@@ -234,8 +243,8 @@ impl Leases {
         let due: Vec<_> =
             self.held.values().filter(|held| due(held)).map(|held| held.ownership.clone()).collect();
         let sent = Instant::now();
-        let answers = join_all(due.into_iter().map(|ownership| self.claim_one(ownership))).await;
-        for answer in answers {
+        let answers = join_all(due.iter().map(|ownership| self.claim_one(ownership.clone()))).await;
+        for (due, answer) in due.iter().zip(answers) {
             match answer {
                 Ok(Some(ownership)) => {
                     if let Some(held) = self.held.get_mut(&ownership.partition_id) {
@@ -248,7 +257,10 @@ impl Leases {
                 // Somebody was faster, or an earlier renewal of ours went through without its answer: the next list
                 // tells, and until then the lease is as old as it is.
                 Ok(None) => {}
-                Err(reason) => tracing::warn!(hub = self.hub, reason, "a lease was not renewed"),
+                Err(reason) => tracing::warn!(
+                    partition = %self.id(&due.partition_id), reason, again = "with the next look",
+                    "a lease was not renewed"
+                ),
             }
         }
     }
@@ -321,15 +333,16 @@ impl Leases {
         for (partition, answer) in partitions.iter().zip(answers) {
             match answer {
                 Ok(Some(ownership)) => {
-                    let fence = Fence::new(&self.hub, partition, sent, self.options.fence_after());
+                    let fence = Fence::new(self.id(partition), sent, self.options.fence_after());
                     let held = Held { ownership, confirmed: sent, answered: Instant::now(), fence };
                     self.held.insert(partition.clone(), held);
                     gained.push(partition.clone());
                 }
                 Ok(None) => {} // somebody was faster
-                Err(reason) => {
-                    tracing::warn!(hub = self.hub, partition, reason, "a partition was not claimed")
-                }
+                Err(reason) => tracing::warn!(
+                    partition = %self.id(partition), reason, again = "with the next look",
+                    "a partition was not claimed"
+                ),
             }
         }
         gained

@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     in_flight::InFlight,
     router::{Intake, Origin},
-    start::{Policy, StartError},
+    start::{self, StartError},
 };
 use crate::{
     domain::{
@@ -25,13 +26,14 @@ use crate::{
         health::PartitionState,
         id::{PartitionId, Position, SequenceNumber},
         message::Message,
+        patience::{Patience, Verdict},
         progress::{self, Arrival, Invalid, Ticket},
         retry::Backoff,
     },
     ports::{EventSource, Receiver, SourceError, Start},
     telemetry::{
         Board, Metrics, PartitionMetrics, StreamMetrics, Watched,
-        event::{EventIgnored, MessageUndecodable, PartitionRebuilt},
+        event::{EventIgnored, MessageUndecodable, PartitionDelayed, PartitionRebuilt},
         reason::{RECREATED, STALLED, UNDECODABLE_AMQP, WENT_BACK},
     },
 };
@@ -140,6 +142,13 @@ impl Watched for Progress {
     }
 }
 
+/// A link that has stood for so long was not refused. Nothing says that the peer accepts one; that it refuses it, it says
+/// within a round trip or two, and that there is no token shows after four tries of twenty seconds at most.
+const STANDS: Duration = Duration::from_secs(120);
+
+/// After a refusal, a link counts as received from when it has stood for so long. Else readiness would flicker with each try.
+const SETTLES: Duration = Duration::from_secs(2);
+
 /// What the loop of a partition works with.
 pub struct Partition {
     /// The Event Hub.
@@ -150,8 +159,8 @@ pub struct Partition {
     pub start: Start,
     /// The number that the first event has when nothing was begun yet.
     pub first: SequenceNumber,
-    /// What to do where the partition does not go on where we were.
-    pub policy: Policy,
+    /// What to do where the partition does not go on where we were, or where we may not read it.
+    pub options: start::Options,
     /// Largest body that is decoded.
     pub max_body_bytes: usize,
     /// Bound on what is in flight.
@@ -186,11 +195,17 @@ impl Partition {
     /// Runs until `stop`.
     ///
     /// # Errors
-    /// The partition does not go on where we were, and a person has to decide what that means.
+    /// The partition does not go on where we were, and a person has to decide what that means. Or we may not read it, or
+    /// there is nothing to read, for longer than that is endured.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), StartError> {
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+        let (mut patience, began) = (Patience::new(self.options.refused_grace), tokio::time::Instant::now());
+        let mut settles = Duration::ZERO;
         loop {
-            self.post(PartitionState::Connecting);
+            // Who is refused says why until that is over.
+            if settles.is_zero() {
+                self.post(PartitionState::Connecting);
+            }
             let start = self.position();
             let reopened = matches!(start, Start::At(_));
             let broken = tokio::select! {
@@ -198,31 +213,62 @@ impl Partition {
                 () = stop.cancelled() => return Ok(()),
                 opened = self.source.open(&self.progress.id().partition, start) => match opened {
                     Ok(mut receiver) => {
+                        let opened = tokio::time::Instant::now();
                         // The SDK attaches with the first receive, and an idle partition never delivers: what
                         // is wrong with the link shows as an error soon enough.
-                        self.post(PartitionState::Receiving);
-                        let broken = self.receive(receiver.as_mut(), reopened, &mut backoff, &stop).await;
+                        let broken = tokio::select! {
+                            biased;
+                            never = self.say_that_it_receives(settles) => match never {},
+                            broken = self.receive(receiver.as_mut(), reopened, &mut backoff, &stop) => broken,
+                        };
                         receiver.close().await;
+                        if opened.elapsed() >= STANDS || backoff.attempts() == 0 {
+                            patience.succeeded();
+                        }
                         broken
                     }
                     Err(error) => Broken::Source(error),
                 },
             };
-            let (reason, name) = match broken {
+            let (mut reason, name, code, mut refused) = match broken {
                 Broken::Stopped => return Ok(()),
                 Broken::Stuck(error) => return Err(error),
-                Broken::Source(error) => (error.to_string(), error.name()),
-                Broken::WentBack => ("the link went back to an old position".to_owned(), WENT_BACK),
-                Broken::Stalled => ("events wait, and none arrive".to_owned(), STALLED),
+                Broken::Source(error) => {
+                    let left = match patience.failed(began.elapsed(), error.nature()) {
+                        Verdict::Wait(left) => left,
+                        Verdict::GiveUp => return Err(self.options.failed(self.source.name(), error)),
+                    };
+                    let (text, name, code) = (error.to_string(), error.name(), error.code());
+                    let refused = left.map(|left| (self.options.failed(self.source.name(), error), left));
+                    (format!("{text} ({code})"), name, Some(code), refused)
+                }
+                Broken::WentBack => {
+                    ("the link went back to an old position".to_owned(), WENT_BACK, None, None)
+                }
+                Broken::Stalled => ("events wait, and none arrive".to_owned(), STALLED, None, None),
                 Broken::Foreign(problem) => {
                     self.start_over(&problem)?;
-                    (problem.to_string(), RECREATED)
+                    (problem.to_string(), RECREATED, Some("CHECKPOINT_INVALID"), None)
                 }
-                Broken::Recreated => ("the partition seems to be another one".to_owned(), RECREATED),
+                Broken::Recreated => {
+                    ("the partition seems to be another one".to_owned(), RECREATED, None, None)
+                }
             };
-            let delay = backoff.next(rand::random(), None);
-            PartitionRebuilt { partition: self.progress.id(), reason: name, error: &reason, retry_in: delay }
-                .emit(&self.metrics);
+            settles = if refused.is_some() { SETTLES } else { Duration::ZERO };
+            let (partition, delay) = (self.progress.id(), backoff.next(rand::random(), None));
+            // A single refusal is what the end of a token looks like; the next connection shows a new one.
+            match refused.take_if(|(_, left)| *left < self.options.refused_grace) {
+                Some((error, left)) => {
+                    reason = error.to_string();
+                    self.metrics.partition_rebuilt(&partition.stream, name);
+                    let (code, gives_up_in) = (error.code(), Some(left));
+                    PartitionDelayed { partition, code, error: &reason, retry_in: delay, gives_up_in }.emit();
+                }
+                None => {
+                    PartitionRebuilt { partition, reason: name, code, error: &reason, retry_in: delay }
+                        .emit(&self.metrics);
+                }
+            }
             self.post(PartitionState::Waiting { reason });
             tokio::select! {
                 biased;
@@ -237,6 +283,15 @@ impl Partition {
                 }
             }
         }
+    }
+
+    /// Posts it, after a while; never ends.
+    async fn say_that_it_receives(&self, after: Duration) -> Infallible {
+        if !after.is_zero() {
+            tokio::time::sleep(after).await;
+        }
+        self.post(PartitionState::Receiving);
+        std::future::pending().await
     }
 
     /// Asks the partition once more whether it ever held our newest event.
@@ -260,7 +315,7 @@ impl Partition {
 
     /// Forgets where the partition was, where that is allowed: another one has its name.
     fn start_over(&mut self, problem: &Invalid) -> Result<(), StartError> {
-        self.policy.give_up(self.progress.id(), &problem.to_string())?;
+        self.options.policy.give_up(self.progress.id(), &problem.to_string())?;
         self.progress.start_over();
         self.start = Start::Earliest;
         Ok(())
@@ -369,7 +424,7 @@ impl Partition {
                 }
                 Arrival::After(lost) => {
                     let (id, metrics) = (self.progress.id(), &self.progress.stream_metrics);
-                    if let Err(error) = self.policy.pass_over(id, lost, metrics) {
+                    if let Err(error) = self.options.policy.pass_over(id, lost, metrics) {
                         batch.hand_over(&self.intake).await?;
                         return Err(Broken::Stuck(error));
                     }

@@ -1,11 +1,12 @@
 //! Where a partition goes on: what its checkpoint says, judged against what the partition holds.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::reconcile::requests::AuditRequests;
 use crate::{
     domain::{
         id::{PartitionId, Position, SequenceNumber},
+        patience::Nature,
         progress::{Extent, Invalid, Lost, Resume, resume},
     },
     ports::{SourceError, Start},
@@ -79,6 +80,17 @@ impl Policy {
     }
 }
 
+/// Why a checkpoint store cannot be used, as its adapter understands it.
+#[derive(Debug, Clone)]
+pub struct StoreTrouble {
+    /// One line that ends with the code.
+    pub reason: String,
+    /// Stable code; `docs/errors/<code>.md` explains it.
+    pub code: &'static str,
+    /// Whether waiting helps.
+    pub nature: Nature,
+}
+
 /// Which streams, and what to do where checkpoints leave a choice.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -90,13 +102,24 @@ pub struct Options {
     pub fresh: Fresh,
     /// What to do with a checkpoint that does not fit, and with events that were lost.
     pub policy: Policy,
+    /// How long it is endured that we are refused, or that something does not exist.
+    pub refused_grace: Duration,
+    /// Understands an error of the checkpoint store.
+    pub judge: fn(&azure_core::Error) -> StoreTrouble,
+}
+
+impl Options {
+    /// The Event Hub cannot be used.
+    pub fn failed(&self, hub: &str, source: SourceError) -> StartError {
+        StartError::Source { hub: hub.to_owned(), namespace: self.namespace.clone(), source }
+    }
 }
 
 /// Why a stream cannot be started. Each message says how to mend it.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The hub cannot be used.
-    #[error("cannot read the Event Hub `{hub}` in {namespace}: {source}; {hint}")]
+    #[error("cannot read the Event Hub `{hub}` in {namespace}: {source}; {} ({})", source.hint(), source.code())]
     Source {
         /// The hub.
         hub: String,
@@ -104,18 +127,16 @@ pub enum StartError {
         namespace: String,
         /// What happened.
         source: SourceError,
-        /// What to do.
-        hint: &'static str,
     },
     /// The checkpoints cannot be read; starting without them could pass over or repeat everything.
     #[error(
-        "cannot read the checkpoints of `{hub}`: {reason}; nothing was changed, mend or move the checkpoint store and start again"
+        "cannot read the checkpoints of `{hub}`: {}; nothing was changed, mend or move the checkpoint store and start again", trouble.reason
     )]
     Checkpoints {
         /// The hub.
         hub: String,
         /// What the store said.
-        reason: String,
+        trouble: StoreTrouble,
     },
     /// A checkpoint does not fit.
     #[error(
@@ -141,6 +162,27 @@ pub enum StartError {
     },
 }
 
+impl StartError {
+    /// Whether waiting helps.
+    pub const fn nature(&self) -> Nature {
+        match self {
+            Self::Source { source, .. } => source.nature(),
+            Self::Checkpoints { trouble, .. } => trouble.nature,
+            Self::Invalid { .. } | Self::Lost { .. } => Nature::Final,
+        }
+    }
+
+    /// Stable code; `docs/errors/<code>.md` explains it.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Source { source, .. } => source.code(),
+            Self::Checkpoints { trouble, .. } => trouble.code,
+            Self::Invalid { .. } => "CHECKPOINT_INVALID",
+            Self::Lost { .. } => "EVENTS_LOST",
+        }
+    }
+}
+
 /// The checkpoints of a hub, by partition.
 pub async fn stored_positions(
     checkpoints: &dyn CheckpointStore,
@@ -151,10 +193,9 @@ pub async fn stored_positions(
     let [namespace, name, group] =
         [options.namespace.as_str(), hub, options.consumer_group.as_str()].map(str::to_lowercase);
     let list = checkpoints.list_checkpoints(&namespace, &name, &group);
-    let list = list.await.map_err(|error| StartError::Checkpoints {
-        hub: hub.to_owned(),
-        reason: error.to_string().lines().next().unwrap_or_default().to_owned(),
-    })?;
+    let list = list
+        .await
+        .map_err(|error| StartError::Checkpoints { hub: hub.to_owned(), trouble: (options.judge)(&error) })?;
     let stored = list.into_iter().map(|checkpoint| {
         let offset = checkpoint.offset.unwrap_or_default();
         let stored = match checkpoint.sequence_number {
@@ -207,19 +248,4 @@ pub fn begin(
     };
     options.policy.give_up(id, &problem)?;
     Ok((None, Start::Earliest))
-}
-
-pub(super) fn hint(error: &SourceError) -> &'static str {
-    match error {
-        SourceError::Refused { .. } | SourceError::TokenExpired => {
-            "give the identity the role `Azure Event Hubs Data Receiver` on the namespace, and check the section [credential]"
-        }
-        SourceError::NoToken { .. } => "no role is of use without a token",
-        SourceError::NotFound { .. } => {
-            "check eventhubs.namespace, the hub's name and eventhubs.consumer_group; consumer groups are not created by twinsync"
-        }
-        SourceError::Lost { .. } | SourceError::Undecodable(_) | SourceError::Stolen => {
-            "check eventhubs.namespace (and eventhubs.endpoint for an emulator), DNS, and that port 5671 is open"
-        }
-    }
 }

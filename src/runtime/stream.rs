@@ -31,16 +31,17 @@ use super::{
     lease::{self, Leases},
     partition::{Partition, Progress},
     router::{Intake, Panicked},
-    start::{self, StartError, begin, hint, stored_positions},
+    start::{self, StartError, begin, stored_positions},
 };
 use crate::{
     domain::{
         health::{Dependency, PartitionState},
         id::{PartitionId, SequenceNumber},
+        patience::{Patience, Verdict},
         retry::Backoff,
     },
     ports::{EventSource, SourceError, Start},
-    telemetry::{Board, Metrics},
+    telemetry::{Board, Metrics, event::PartitionDelayed},
 };
 
 /// First and longest wait before it is found out again where a partition goes on.
@@ -186,6 +187,7 @@ impl Stream {
                 &shared.options.start.consumer_group,
                 shared.metrics.clone(),
                 shared.board.clone(),
+                shared.options.start.judge,
             ),
             lag: Lag::new(shared.options.stall_limit),
             shared,
@@ -206,12 +208,7 @@ impl Stream {
 
 impl Shared {
     fn failed(&self, source: SourceError) -> StartError {
-        StartError::Source {
-            hint: hint(&source),
-            hub: self.source.name().to_owned(),
-            namespace: self.options.start.namespace.clone(),
-            source,
-        }
+        self.options.start.failed(self.source.name(), source)
     }
 
     /// Finds out where a partition goes on.
@@ -226,20 +223,25 @@ impl Shared {
         Ok(Prepared { progress, start, first: extent.first })
     }
 
-    /// The same for a partition that was gained while others are consumed: trouble that passes is waited out.
+    /// The same for a partition that was gained while others are consumed: trouble is endured as at start.
     async fn resume_patiently(&self, partition: &str) -> Result<Prepared, StartError> {
         let id = PartitionId { stream: self.source.name().to_owned(), partition: partition.to_owned() };
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+        let (mut patience, began) = (Patience::new(self.options.start.refused_grace), Instant::now());
         loop {
-            match self.resume(partition).await {
-                Err(error @ (StartError::Source { .. } | StartError::Checkpoints { .. })) => {
-                    let delay = backoff.next(rand::random(), None);
-                    tracing::warn!(partition = %id, %error, retry_in = ?delay, "not found out where to go on");
-                    self.board.set_partition(&id, PartitionState::Waiting { reason: error.to_string() });
-                    tokio::time::sleep(delay).await;
-                }
-                result => return result,
-            }
+            let error = match self.resume(partition).await {
+                Ok(prepared) => return Ok(prepared),
+                Err(error) => error,
+            };
+            let gives_up_in = match patience.failed(began.elapsed(), error.nature()) {
+                Verdict::Wait(left) => left,
+                Verdict::GiveUp => return Err(error),
+            };
+            let (retry_in, reason) = (backoff.next(rand::random(), None), error.to_string());
+            PartitionDelayed { partition: &id, code: error.code(), error: &reason, retry_in, gives_up_in }
+                .emit();
+            self.board.set_partition(&id, PartitionState::Waiting { reason });
+            tokio::time::sleep(retry_in).await;
         }
     }
 }
@@ -358,7 +360,7 @@ impl Running {
             None => self.shared.board.is_up(Dependency::Checkpoints),
         };
         for partition in round.lost {
-            tracing::warn!(hub = self.shared.source.name(), partition, "the partition is not ours any more");
+            tracing::warn!(partition = %self.id(&partition), "the partition is not ours any more");
             self.forget(&partition);
         }
         for partition in round.surplus {
@@ -368,7 +370,7 @@ impl Running {
             }
         }
         for partition in round.gained {
-            tracing::info!(hub = self.shared.source.name(), partition, "took a partition over");
+            tracing::info!(partition = %self.id(&partition), "took a partition over");
             self.consume_gained(partition);
         }
         let ours = self.owned.values().filter(|owned| owned.is_ours()).count();
@@ -398,11 +400,7 @@ impl Running {
             if let Some(leases) = &mut self.leases {
                 leases.release(&partition).await;
             }
-            tracing::info!(
-                hub = self.shared.source.name(),
-                partition,
-                "gave a partition up to another replica"
-            );
+            tracing::info!(partition = %self.id(&partition), "gave a partition up to another replica");
         }
     }
 
@@ -414,10 +412,12 @@ impl Running {
                 self.committer.forget(progress.id());
             }
         }
-        let id =
-            PartitionId { stream: self.shared.source.name().to_owned(), partition: partition.to_owned() };
-        self.shared.board.remove_partition(&id);
+        self.shared.board.remove_partition(&self.id(partition));
         self.tell_who_leads();
+    }
+
+    fn id(&self, partition: &str) -> PartitionId {
+        PartitionId { stream: self.shared.source.name().to_owned(), partition: partition.to_owned() }
     }
 
     fn tell_who_leads(&self) {
@@ -461,9 +461,7 @@ impl Running {
     }
 
     fn own(&mut self, partition: &str) -> (Owned, Shared, Arc<InFlight>) {
-        let id =
-            PartitionId { stream: self.shared.source.name().to_owned(), partition: partition.to_owned() };
-        self.shared.board.set_partition(&id, PartitionState::Connecting);
+        self.shared.board.set_partition(&self.id(partition), PartitionState::Connecting);
         self.terms += 1;
         let lease = self.leases.as_ref().and_then(|leases| leases.term(partition));
         let owned = Owned {
@@ -495,7 +493,7 @@ async fn consume(
         progress,
         start: prepared.start,
         first: prepared.first,
-        policy: shared.options.start.policy.clone(),
+        options: shared.options.start.clone(),
         max_body_bytes: shared.options.max_body_bytes,
         limits,
         intake,

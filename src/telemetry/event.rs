@@ -4,7 +4,7 @@
 
 mod reconcile;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 pub use self::reconcile::{
     AuditFinished, BackfillFinished, BackfillStarted, DocumentRejected, NoteNotKept, QueryDelayed,
@@ -19,6 +19,7 @@ use super::{
 use crate::{
     domain::{
         id::{PartitionId, SequenceNumber, TwinKey},
+        mounts::Ephemeral,
         progress::Lost,
     },
     ports::{Trouble, TroubleKind},
@@ -217,6 +218,8 @@ pub struct PartitionRebuilt<'a> {
     pub partition: &'a PartitionId,
     /// Stable reason code.
     pub reason: &'static str,
+    /// Stable code, where there is one.
+    pub code: Option<&'static str>,
     /// What went wrong, in one line.
     pub error: &'a str,
     /// Time until the next try.
@@ -228,9 +231,112 @@ impl PartitionRebuilt<'_> {
     pub fn emit(&self, metrics: &Metrics) {
         metrics.partition_rebuilt(&self.partition.stream, self.reason);
         tracing::warn!(
-            partition = %self.partition, reason = self.reason, error = self.error, retry_in = ?self.retry_in,
-            "connection to the partition lost: connecting again at the last event received"
+            partition = %self.partition, reason = self.reason, code = self.code, error = self.error,
+            retry_in = ?self.retry_in, "connection to the partition lost: connecting again at the last event received"
         );
+    }
+}
+
+/// What the daemon keeps in a directory will not outlive its container.
+#[derive(Debug, Clone, Copy)]
+pub struct StorageEphemeral<'a> {
+    /// The section of the configuration that names it.
+    pub section: &'static str,
+    /// The directory.
+    pub path: &'a Path,
+    /// What it lies on.
+    pub kind: Ephemeral,
+}
+
+impl StorageEphemeral<'_> {
+    /// WARN.
+    pub fn emit(&self) {
+        let Self { section, path, kind } = self;
+        tracing::warn!(
+            code = "STORAGE_EPHEMERAL", what = %section, directory = %path.display(), lies_on = kind.describe(),
+            "what is kept here will be lost: mount a volume on the directory, or set {section}.store = \"blob\""
+        );
+    }
+}
+
+/// A start waits for something.
+#[derive(Clone, Copy)]
+pub enum StartDelayed<'a> {
+    /// It cannot be used yet.
+    Waiting {
+        /// What.
+        what: &'a dyn std::fmt::Display,
+        /// Its name in metrics.
+        label: &'static str,
+        /// Stable code; empty where there is none.
+        code: &'static str,
+        /// What went wrong and what to do, in one line.
+        reason: &'a str,
+        /// Time until the next try.
+        retry_in: Duration,
+        /// Time until the start fails with this error, where it does.
+        gives_up_in: Option<Duration>,
+    },
+    /// It can be used.
+    Over {
+        /// What.
+        what: &'a dyn std::fmt::Display,
+        /// How long that took.
+        after: Duration,
+    },
+}
+
+impl StartDelayed<'_> {
+    /// WARN where it passes, ERROR where a person has to mend it; INFO when it is over.
+    pub fn emit(&self, metrics: &Metrics) {
+        match *self {
+            Self::Waiting { what, label, code, reason, retry_in, gives_up_in } => {
+                metrics.start_delayed(label);
+                match gives_up_in {
+                    None => tracing::warn!(
+                        %what, code, reason, ?retry_in, "the start waits for something that passes, and goes on when it has"
+                    ),
+                    Some(left) => tracing::error!(
+                        %what, code, reason, ?retry_in, gives_up_in_seconds = left.as_secs(),
+                        "the start is refused something: trying again, since new rights take minutes to take effect, and then ending with this error"
+                    ),
+                }
+            }
+            Self::Over { what, after } => {
+                tracing::info!(%what, seconds = after.as_secs(), "the start goes on")
+            }
+        }
+    }
+}
+
+/// A partition cannot be read, or it is not known from where on.
+#[derive(Debug, Clone, Copy)]
+pub struct PartitionDelayed<'a> {
+    /// The partition.
+    pub partition: &'a PartitionId,
+    /// Stable code.
+    pub code: &'static str,
+    /// What went wrong and what to do, in one line.
+    pub error: &'a str,
+    /// Time until the next try.
+    pub retry_in: Duration,
+    /// Time until the daemon ends with this error, where it does.
+    pub gives_up_in: Option<Duration>,
+}
+
+impl PartitionDelayed<'_> {
+    /// WARN where it passes, ERROR where a person has to mend it.
+    pub fn emit(&self) {
+        let Self { partition, code, error, retry_in, gives_up_in } = self;
+        match gives_up_in {
+            None => tracing::warn!(
+                %partition, code, error, ?retry_in, "the partition cannot be read at present, trying again until it can"
+            ),
+            Some(left) => tracing::error!(
+                %partition, code, error, ?retry_in, gives_up_in_seconds = left.as_secs(),
+                "the partition must not be read, or is not there: trying again, and ending with this error if that does not change"
+            ),
+        }
     }
 }
 
@@ -273,6 +379,8 @@ impl CheckpointWritten<'_> {
 pub struct CheckpointDelayed<'a> {
     /// The partition.
     pub partition: &'a PartitionId,
+    /// Stable code.
+    pub code: &'static str,
     /// What went wrong, in one line.
     pub error: &'a str,
 }
@@ -282,7 +390,7 @@ impl CheckpointDelayed<'_> {
     pub fn emit(&self, metrics: &Metrics) {
         metrics.checkpoint_failed(&self.partition.stream);
         tracing::warn!(
-            partition = %self.partition, error = self.error,
+            partition = %self.partition, code = self.code, error = self.error, again = "with the next commit",
             "cannot write the checkpoint, trying again: after a restart more events would be received again"
         );
     }
@@ -356,8 +464,8 @@ impl CheckpointGivenUp<'_> {
     /// WARN.
     pub fn emit(&self) {
         tracing::warn!(
-            partition = %self.partition, problem = self.problem,
-            "beginning at the oldest retained event, as checkpoint.on_invalid says (CHECKPOINT_INVALID)"
+            partition = %self.partition, problem = self.problem, code = "CHECKPOINT_INVALID",
+            "beginning at the oldest retained event, as checkpoint.on_invalid says"
         );
     }
 }

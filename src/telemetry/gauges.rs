@@ -36,7 +36,10 @@ pub(super) fn render(facts: &Facts, watched: &[(PartitionId, Arc<dyn Watched>)])
     }
     let registries = facts.dependencies.iter().filter_map(|(dependency, outage)| match dependency {
         Dependency::Registry(hub) => Some((labels(&[("hub", hub)]), bit(outage.is_none()))),
-        Dependency::DeadLetters | Dependency::Checkpoints => None,
+        Dependency::Credential
+        | Dependency::EventHub(_)
+        | Dependency::DeadLetters
+        | Dependency::Checkpoints => None,
     });
     page.gauge(name::REGISTRY_UP, "Whether the registry of an IoT hub answers", registries);
     let partitions =

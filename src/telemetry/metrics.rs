@@ -129,6 +129,9 @@ impl Metrics {
         for outcome in ReadOutcome::ALL {
             counter(name::MODULE_QUERIES, &[("outcome", outcome.label())]).increment(0);
         }
+        for dependency in reason::NEEDED {
+            counter(name::START_DELAYS, &[("dependency", dependency)]).increment(0);
+        }
         gauge(name::REPAIRS_WAITING).set(0.0);
         let read = |outcome: &ReadOutcome| counter(name::READS, &[("outcome", outcome.label())]);
         Ok(Self(Arc::new(Inner {
@@ -188,6 +191,12 @@ impl Metrics {
             }
             self.zero(name::AUDIT_DIFFERENCES, &[("hub", hub), ("class", class)]);
         }
+    }
+
+    /// Counts a failed try of a start to reach what it needs.
+    pub fn start_delayed(&self, dependency: &'static str) {
+        let key = key(name::START_DELAYS, &[("dependency", dependency)]);
+        self.0.recorder.register_counter(&key, &METADATA).increment(1);
     }
 
     /// Counts an event that does not concern us.
@@ -399,7 +408,10 @@ impl Metrics {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
-                _ = interval.tick() => self.0.handle.run_upkeep(),
+                _ = interval.tick() => {
+                    self.0.handle.run_upkeep();
+                    super::limit::tell_what_is_over();
+                }
             }
         }
     }

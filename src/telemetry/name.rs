@@ -70,6 +70,8 @@ pub const EVENTS_LOST: &str = "twinsync_events_lost_total";
 pub const MESSAGES_UNDECODABLE: &str = "twinsync_messages_undecodable_total";
 /// Checkpoints that could not be written. Label: `stream`.
 pub const CHECKPOINT_FAILURES: &str = "twinsync_checkpoint_failures_total";
+/// Failed tries of a start to reach what it needs. Label: `dependency`.
+pub const START_DELAYS: &str = "twinsync_start_delays_total";
 /// Partitions that this replica owns. Label: `stream`.
 pub const PARTITIONS_OWNED: &str = "twinsync_partitions_owned";
 /// Documents that differed and say now what the hub says. Labels: `purpose`, `class`.
@@ -105,7 +107,8 @@ pub(super) enum Kind {
 
 /// Every metric with its kind and the help text that Prometheus shows. [`REQUEST_UNITS`] is rendered apart,
 /// and so is what is computed when it is asked for.
-pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 35] = [
+pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 36] = [
+    (START_DELAYS, Kind::Counter, "Failed tries of a start to reach what it needs"),
     (EVENTS, Kind::Counter, "Events by what was decided about them"),
     (EVENTS_IGNORED, Kind::Counter, "Events that do not concern the replica, by reason"),
     (DEAD_LETTERS, Kind::Counter, "Events that can never be applied, by reason"),

@@ -33,3 +33,6 @@ pub const REBUILDS: [&str; 10] = [
     "not_found",
     "lost",
 ];
+
+/// What a start cannot do without.
+pub const NEEDED: [&str; 5] = ["credential", "cosmos", "checkpoints", "dead_letters", "eventhubs"];

@@ -10,6 +10,8 @@ use crate::world::{LIMIT, World};
 /// hold each of these words.
 async fn refused(world: &World, variables: &[(&str, &str)], code: i32, words: &[&str]) {
     let mut command = world.setup.command();
+    // The grace for new rights and what is being created is tested in `start`.
+    command.env("TWINSYNC__START__REFUSED_GRACE", "0s");
     command.envs(variables.iter().copied()).stdout(Stdio::null()).stderr(Stdio::piped());
     let output =
         tokio::time::timeout(LIMIT, command.output()).await.expect("it ends by itself").expect("runs");
@@ -36,22 +38,18 @@ async fn a_mistyped_key_names_the_nearest_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unreachable_hub() {
-    let world = World::new().await;
-    // Bound and dropped: nobody listens there.
-    let address = std::net::TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .expect("a port");
-    let endpoint = format!("amqp://{address}");
-    let variables = [("TWINSYNC__EVENTHUBS__ENDPOINT", endpoint.as_str())];
-    refused(&world, &variables, 1, &["cannot read the Event Hub", "lifecycle", "eventhubs.namespace"]).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_hub_that_does_not_exist_and_a_group_that_does_not() {
     let world = World::new().await;
     let variables = [("TWINSYNC__EVENTHUBS__LIFECYCLE__HUB", "lifecicle")];
-    refused(&world, &variables, 1, &["lifecicle", "check eventhubs.namespace, the hub's name"]).await;
+    refused(
+        &world,
+        &variables,
+        1,
+        &["lifecicle", "check eventhubs.namespace, the hub's name", "EVENTHUBS_NOT_FOUND"],
+    )
+    .await;
+    let variables = [("TWINSYNC__EVENTHUBS__CONSUMER_GROUP", "nobody")];
+    refused(&world, &variables, 1, &["nobody", "eventhubs.consumer_group", "EVENTHUBS_NOT_FOUND"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,34 +57,56 @@ async fn a_refused_token() {
     let options = Options { token: Some("the right one".to_owned()), ..Options::default() };
     let world = World::with(options, "").await;
     let variables = [("TWINSYNC__CREDENTIAL__TOKEN", "the wrong one")];
-    refused(&world, &variables, 1, &["refused", "Azure Event Hubs Data Receiver"]).await;
+    refused(&world, &variables, 1, &["refused", "Azure Event Hubs Data Receiver", "EVENTHUBS_REFUSED"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_container_and_a_missing_database() {
     let world = World::new().await;
     let variables = [("TWINSYNC__COSMOS__CONTAINER", "twinz")];
-    refused(&world, &variables, 1, &["`twinz`", "does not exist", "/deviceId"]).await;
+    refused(&world, &variables, 1, &["`twinz`", "does not exist", "/deviceId", "COSMOS_NOT_FOUND"]).await;
     let variables = [("TWINSYNC__COSMOS__DATABASE", "elsewhere")];
-    refused(&world, &variables, 1, &["`elsewhere`", "does not exist"]).await;
+    refused(&world, &variables, 1, &["`elsewhere`", "does not exist", "COSMOS_NOT_FOUND"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_account_key() {
     let world = World::new().await;
     let variables = [("TWINSYNC__COSMOS__KEY", "d3Jvbmc=")];
-    refused(&world, &variables, 1, &["refused the credential", "cosmos.key"]).await;
+    refused(&world, &variables, 1, &["refused the credential", "cosmos.key", "COSMOS_REFUSED"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_account_that_is_not_there() {
+async fn a_directory_that_cannot_be_used_is_told_with_the_systems_reason() {
     let world = World::new().await;
+    let taken = world.directory.path().join("taken");
+    std::fs::write(&taken, b"").expect("written");
+    let below = taken.join("below").display().to_string();
+    let variables = [("TWINSYNC__DEAD_LETTERS__PATH", below.as_str())];
+    // The system's own words end so, whichever call it is that fails.
+    let system = "(os error ";
+    let words = ["dead_letters.path", "DEAD_LETTER_DIRECTORY_UNUSABLE", system];
+    refused(&world, &variables, 1, &words).await;
+    let variables = [("TWINSYNC__CHECKPOINT__PATH", below.as_str())];
+    refused(&world, &variables, 1, &["CHECKPOINT_IO", below.as_str(), system]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_managed_identity_is_told_by_its_name() {
+    let world = World::new().await;
+    // What App Service sets where there is one. Bound and dropped: nobody listens there.
     let address = std::net::TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
         .expect("a port");
-    let endpoint = format!("http://{address}");
-    let variables = [("TWINSYNC__COSMOS__ENDPOINT", endpoint.as_str())];
-    refused(&world, &variables, 1, &["cannot reach the Cosmos DB account", "cosmos.endpoint"]).await;
+    let identity = format!("http://{address}/msi/token");
+    let variables = [
+        ("TWINSYNC__CREDENTIAL__KIND", "managed"),
+        ("TWINSYNC__EVENTHUBS__ENDPOINT", "amqps://127.0.0.1:5671"),
+        ("IDENTITY_ENDPOINT", identity.as_str()),
+        ("IDENTITY_HEADER", "x"),
+    ];
+    let words = ["the credential \"managed\" gives no token", "[credential]", "CREDENTIAL_NO_TOKEN"];
+    refused(&world, &variables, 1, &words).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

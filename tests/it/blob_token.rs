@@ -67,7 +67,9 @@ async fn a_token_that_storage_refuses_stops_the_start_with_what_to_do() {
     let (world, azurite) = (World::new().await, secured().await);
     let place = tempfile::tempdir().expect("a directory");
     let setup = replica(&world, &azurite, place.path(), EVENT_HUBS_AUDIENCE);
-    let output = setup.command().stdout(Stdio::null()).stderr(Stdio::piped()).output();
+    let mut command = setup.command();
+    command.env("TWINSYNC__START__REFUSED_GRACE", "0s");
+    let output = command.stdout(Stdio::null()).stderr(Stdio::piped()).output();
     let output = tokio::time::timeout(LIMIT, output).await.expect("ends").expect("runs");
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{words}");

@@ -26,5 +26,6 @@ mod poison;
 mod registry;
 mod replicas;
 mod restart;
+mod start;
 mod token;
 mod world;

@@ -14,7 +14,7 @@ use crate::{
 const IMPATIENT: &str = "[http]\nblocked_after = \"1s\"\n";
 
 /// Waits until `/readyz` answers with this status and a reason that contains `reason`; returns all reasons.
-async fn readiness(daemon: &Daemon, status: u16, reason: &str) -> Vec<String> {
+pub(crate) async fn readiness(daemon: &Daemon, status: u16, reason: &str) -> Vec<String> {
     let started = Instant::now();
     loop {
         let (found, text) = daemon.get("/readyz").await.expect("answers");
@@ -29,7 +29,7 @@ async fn readiness(daemon: &Daemon, status: u16, reason: &str) -> Vec<String> {
     }
 }
 
-async fn alive(daemon: &Daemon) {
+pub(crate) async fn alive(daemon: &Daemon) {
     let (status, text) = daemon.get("/livez").await.expect("answers");
     assert_eq!(status, 200, "a restart would not help: {text}");
 }

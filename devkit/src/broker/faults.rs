@@ -135,6 +135,24 @@ impl Faults {
         Ok(())
     }
 
+    /// Deletes a consumer group of a hub: its readers are told that it is not there, and so are those who attach later.
+    /// `$Default` cannot be deleted.
+    pub fn delete_group(&self, hub: &str, group: &str) -> Result<(), Error> {
+        let gone: definitions::Error = definitions::AmqpError::NotFound.into();
+        let hub = self.namespace.hub(hub)?;
+        hub.set_group(group, false);
+        hub.lanes().iter().for_each(|lane| {
+            lane.readers.close_group(group, &gone);
+        });
+        Ok(())
+    }
+
+    /// Creates a consumer group of a hub.
+    pub fn create_group(&self, hub: &str, group: &str) -> Result<(), Error> {
+        self.namespace.hub(hub)?.set_group(group, true);
+        Ok(())
+    }
+
     /// What the broker has done since its start.
     pub fn counters(&self) -> Counters {
         let switches = &self.namespace.switches;

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::{SystemTime, UNIX_EPOCH},
@@ -35,7 +35,7 @@ pub(super) struct Hub {
     /// Milliseconds since the Unix epoch.
     pub(super) created_at: i64,
     lanes: Vec<Lane>,
-    groups: Vec<String>,
+    groups: Mutex<Vec<String>>,
     next: AtomicUsize,
 }
 
@@ -87,7 +87,7 @@ impl Hub {
             name: options.name,
             created_at: i64::try_from(created.as_millis()).unwrap_or(i64::MAX),
             lanes: (0..options.partitions).map(lane).collect(),
-            groups: options.consumer_groups,
+            groups: Mutex::new(options.consumer_groups),
             next: AtomicUsize::new(0),
         })
     }
@@ -122,11 +122,26 @@ impl Hub {
     }
 
     /// The consumer group's one spelling; names are case-insensitive.
-    pub(super) fn group(&self, name: &str) -> Result<&str, Error> {
-        std::iter::once(DEFAULT_GROUP)
-            .chain(self.groups.iter().map(String::as_str))
-            .find(|group| group.eq_ignore_ascii_case(name))
-            .ok_or_else(|| Error::UnknownGroup { hub: self.name.clone(), group: name.to_owned() })
+    pub(super) fn group(&self, name: &str) -> Result<String, Error> {
+        if DEFAULT_GROUP.eq_ignore_ascii_case(name) {
+            return Ok(DEFAULT_GROUP.to_owned());
+        }
+        let groups = self.groups();
+        let group = groups.iter().find(|group| group.eq_ignore_ascii_case(name)).cloned();
+        group.ok_or_else(|| Error::UnknownGroup { hub: self.name.clone(), group: name.to_owned() })
+    }
+
+    /// Adds a consumer group, or takes one away.
+    pub(super) fn set_group(&self, name: &str, exists: bool) {
+        let mut groups = self.groups();
+        groups.retain(|group| !group.eq_ignore_ascii_case(name));
+        if exists {
+            groups.push(name.to_owned());
+        }
+    }
+
+    fn groups(&self) -> MutexGuard<'_, Vec<String>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -89,6 +89,11 @@ impl Readers {
         readers.into_iter().filter_map(|reader| reader.close.send(closure.clone()).ok()).count()
     }
 
+    /// Closes the link of every reader of a group.
+    pub(super) fn close_group(&self, group: &str, error: &definitions::Error) {
+        self.lock().close_group(group, error);
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -145,7 +145,7 @@ impl SessionContext {
         let group = hub.group(group).map_err(not_found)?;
         let position = start_position(attach)?;
         let cursor = lane.partition.resolve(position).map_err(argument_error)?;
-        let registration = lane.readers.admit(group, epoch(attach))?;
+        let registration = lane.readers.admit(&group, epoch(attach))?;
         Ok(Delivery {
             namespace: Arc::clone(&self.namespace),
             authorization: Arc::clone(&self.authorization),

@@ -8,7 +8,11 @@ use futures::FutureExt;
 use super::*;
 use crate::{
     domain::progress::Extent,
-    runtime::{lag::Lag, reconcile::requests::AuditRequests, start::OnInvalid},
+    runtime::{
+        lag::Lag,
+        reconcile::requests::AuditRequests,
+        start::{OnInvalid, Policy},
+    },
 };
 
 type Script = VecDeque<Result<Vec<i64>, SourceError>>;
@@ -111,7 +115,7 @@ async fn run_with(on_invalid: OnInvalid, links: Vec<Script>, letters: usize) -> 
     let asked = Box::pin(async move { audit_asked.changed().await });
     let (intake, mut batches) = mpsc::channel(1);
     let policy = Policy { on_invalid, audits };
-    let partition = Partition { policy, ..partition(source.clone(), &metrics, intake) };
+    let partition = with_policy(policy, partition(source.clone(), &metrics, intake));
     let stop = CancellationToken::new();
     let mut task = tokio::spawn(partition.run(stop.clone()));
     let mut numbers = Vec::new();
@@ -135,6 +139,21 @@ async fn run_with(on_invalid: OnInvalid, links: Vec<Script>, letters: usize) -> 
 }
 
 /// A partition behind a checkpoint at event 4.
+fn options() -> start::Options {
+    start::Options {
+        namespace: "ns".into(),
+        consumer_group: "group".into(),
+        fresh: start::Fresh::Earliest,
+        policy: Policy { on_invalid: OnInvalid::Stop, audits: AuditRequests::nobodys() },
+        refused_grace: Duration::from_secs(600),
+        judge: |_| unreachable!("no checkpoint is read here"),
+    }
+}
+
+fn with_policy(policy: Policy, partition: Partition) -> Partition {
+    Partition { options: start::Options { policy, ..options() }, ..partition }
+}
+
 fn partition(source: Arc<Scripted>, metrics: &Metrics, intake: mpsc::Sender<Vec<Intake>>) -> Partition {
     let id = PartitionId { stream: "hub".into(), partition: "0".into() };
     let checkpoint = Position { sequence_number: SequenceNumber(4), offset: "o4".into() };
@@ -143,7 +162,7 @@ fn partition(source: Arc<Scripted>, metrics: &Metrics, intake: mpsc::Sender<Vec<
         progress: Progress::new(id, Some(checkpoint.clone()), metrics),
         start: Start::At(checkpoint),
         first: SequenceNumber(0),
-        policy: Policy { on_invalid: OnInvalid::Stop, audits: AuditRequests::nobodys() },
+        options: options(),
         max_body_bytes: 1000,
         limits: InFlight::new(100, 1 << 20),
         intake,
@@ -242,7 +261,7 @@ async fn a_hub_that_is_recreated_while_nothing_arrives_is_noticed() {
     let metrics = Metrics::new().expect("buckets");
     let (intake, mut batches) = mpsc::channel(1);
     let policy = Policy { on_invalid: OnInvalid::Earliest, audits: AuditRequests::nobodys() };
-    let partition = Partition { policy, ..partition(source.clone(), &metrics, intake) };
+    let partition = with_policy(policy, partition(source.clone(), &metrics, intake));
     let progress = Arc::clone(&partition.progress);
     let stop = CancellationToken::new();
     let task = tokio::spawn(partition.run(stop.clone()));
@@ -328,4 +347,95 @@ async fn a_twin_of_which_too_much_waits_holds_up_the_partition_that_feeds_it_and
     feeding.limits.set_full(&Default::default());
     assert!(waits.await.is_ok());
     assert_eq!(batches.recv().await.expect("open").len(), 2);
+}
+
+fn refusal() -> SourceError {
+    SourceError::NotFound { operation: "receiving", reason: "no such group".into() }
+}
+
+/// Links that end with these errors, one after the other.
+fn ends_with(errors: impl IntoIterator<Item = SourceError>) -> Vec<Script> {
+    errors.into_iter().map(|error| VecDeque::from([Err(error)])).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_is_endured_for_the_grace_and_then_ends_the_partition_with_its_code() {
+    let refused = ends_with((0..10_000).map(|_| refusal()));
+    let began = tokio::time::Instant::now();
+    let ended = run_for(Duration::from_secs(3600), refused).await;
+    let error = ended.expect("it ends by itself").expect_err("with a code");
+    assert_eq!(error.code(), "EVENTHUBS_NOT_FOUND");
+    assert!(error.to_string().contains("eventhubs.consumer_group"), "{error}");
+    let endured = began.elapsed();
+    assert!(endured >= options().refused_grace, "{endured:?}");
+    assert!(endured < options().refused_grace + Duration::from_secs(60), "{endured:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_passes_is_waited_out_for_ever() {
+    let lost = ends_with((0..10_000).map(|_| lost()));
+    assert!(run_for(Duration::from_secs(86_400), lost).await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_now_and_then_on_links_that_stood_is_no_reason_to_end() {
+    // The end of a token, for instance: the link stood, and so does the next one.
+    let links = (0..10_000).map(|_| VecDeque::from([Err(refusal())])).collect();
+    let source = Standing { links: Mutex::new(links), stands: Duration::from_secs(3600) };
+    assert!(run_source_for(Duration::from_secs(86_400), Arc::new(source)).await.is_none());
+}
+
+/// Runs the loop over these links; `None` where it has not ended in this time.
+async fn run_for(time: Duration, links: Vec<Script>) -> Option<Result<(), StartError>> {
+    run_source_for(time, Arc::new(Scripted { links: Mutex::new(links.into()), ..Scripted::default() })).await
+}
+
+async fn run_source_for(time: Duration, source: Arc<dyn EventSource>) -> Option<Result<(), StartError>> {
+    let metrics = Metrics::new().expect("buckets");
+    let (intake, _batches) = mpsc::channel(1);
+    let partition = Partition { source, ..partition(Arc::default(), &metrics, intake) };
+    tokio::time::timeout(time, partition.run(CancellationToken::new())).await.ok()
+}
+
+/// A source whose links stand for a while before their script begins.
+struct Standing {
+    links: Mutex<VecDeque<Script>>,
+    stands: Duration,
+}
+
+#[async_trait]
+impl EventSource for Standing {
+    fn name(&self) -> &str {
+        "hub"
+    }
+
+    async fn partitions(&self) -> Result<Vec<String>, SourceError> {
+        Ok(vec!["0".into()])
+    }
+
+    async fn extent(&self, _: &str) -> Result<Extent, SourceError> {
+        Ok(Extent { first: SequenceNumber(0), last: SequenceNumber(4), is_empty: false })
+    }
+
+    async fn open(&self, _: &str, _: Start) -> Result<Box<dyn Receiver>, SourceError> {
+        let link = Link(self.links.lock().unwrap().pop_front().unwrap_or_default());
+        Ok(Box::new(StandingLink { link, stands: self.stands }))
+    }
+
+    async fn close(&self) {}
+}
+
+struct StandingLink {
+    link: Link,
+    stands: Duration,
+}
+
+#[async_trait]
+impl Receiver for StandingLink {
+    async fn receive(&mut self) -> Result<Vec<Message>, SourceError> {
+        tokio::time::sleep(self.stands).await;
+        self.link.receive().await
+    }
+
+    async fn close(self: Box<Self>) {}
 }

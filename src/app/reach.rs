@@ -1,0 +1,189 @@
+//! Reaching the outside world at start: what passes is waited for, what a person has to mend ends the start with its code.
+//!
+//! Whatever is waited for shows on `/readyz` and in `twinsync_start_delays_total`, and a restart would not help: the process
+//! stays live. `docs/errors` has a page for every code.
+
+use std::time::{Duration, Instant};
+
+use super::Error;
+use crate::{
+    domain::{
+        health::{Dependency, StoreState},
+        patience::{Patience, Verdict},
+        retry::Backoff,
+    },
+    telemetry::{Board, Metrics, event::StartDelayed},
+};
+
+/// First and longest wait between two tries. Short enough that an outage costs little more than it lasts.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+
+/// What the daemon cannot begin without.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Needed {
+    /// Cosmos DB.
+    Store,
+    /// Any other.
+    Dependency(Dependency),
+}
+
+impl Needed {
+    /// Its name in metrics.
+    const fn label(&self) -> &'static str {
+        match self {
+            Self::Store => "cosmos",
+            Self::Dependency(Dependency::Credential) => "credential",
+            Self::Dependency(Dependency::EventHub(_)) => "eventhubs",
+            Self::Dependency(Dependency::Checkpoints) => "checkpoints",
+            Self::Dependency(Dependency::DeadLetters) => "dead_letters",
+            Self::Dependency(Dependency::Registry(_)) => "registry",
+        }
+    }
+}
+
+impl std::fmt::Display for Needed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Store => f.write_str("the document store"),
+            Self::Dependency(dependency) => dependency.fmt(f),
+        }
+    }
+}
+
+/// How a start waits.
+pub(super) struct Reach<'a> {
+    /// How long refusals are endured.
+    pub(super) grace: Duration,
+    /// Where it shows what is waited for.
+    pub(super) board: &'a Board,
+    /// Counts what is waited for.
+    pub(super) metrics: &'a Metrics,
+}
+
+impl Reach<'_> {
+    /// Tries until it works, as long as that may help. May be dropped at any time.
+    ///
+    /// # Errors
+    /// A person has to mend something.
+    pub(super) async fn until<T, F>(&self, what: Needed, mut attempt: impl FnMut() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+        let (mut patience, began) = (Patience::new(self.grace), Instant::now());
+        loop {
+            let error = match Box::pin(attempt()).await {
+                Ok(reached) => {
+                    self.reached(&what, backoff.attempts(), began.elapsed());
+                    return Ok(reached);
+                }
+                Err(error) => error,
+            };
+            let Verdict::Wait(gives_up_in) = patience.failed(began.elapsed(), error.nature()) else {
+                return Err(error);
+            };
+            let (retry_in, reason) = (backoff.next(rand::random(), None), error.to_string());
+            let code = error.code().unwrap_or_default();
+            StartDelayed::Waiting {
+                what: &what,
+                label: what.label(),
+                code,
+                reason: &reason,
+                retry_in,
+                gives_up_in,
+            }
+            .emit(self.metrics);
+            match &what {
+                Needed::Store => {
+                    self.board.set_store(StoreState::Unreachable { reason });
+                }
+                Needed::Dependency(dependency) => {
+                    self.board.is_down(dependency.clone(), &reason);
+                }
+            }
+            tokio::time::sleep(retry_in).await;
+        }
+    }
+
+    fn reached(&self, what: &Needed, failures: u32, after: Duration) {
+        match what {
+            Needed::Store => {
+                self.board.set_store(StoreState::Reachable);
+            }
+            Needed::Dependency(dependency) => {
+                self.board.is_up(dependency.clone());
+            }
+        }
+        if failures > 0 {
+            StartDelayed::Over { what, after }.emit(self.metrics);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::adapters::{cosmos::ConnectError, dead_letters};
+
+    fn unreachable() -> Error {
+        ConnectError::Unreachable { endpoint: "https://a/".into(), reason: "503".into() }.into()
+    }
+
+    fn refused() -> Error {
+        ConnectError::Refused { endpoint: "https://a/".into(), reason: "403".into() }.into()
+    }
+
+    /// Tries with these failures, one after the other; the result and how often it was tried.
+    async fn try_with(
+        grace: Duration,
+        failures: Vec<fn() -> Error>,
+    ) -> (Result<(), Error>, u32, Board, Metrics) {
+        let (board, metrics) = (Board::new(), Metrics::new().expect("buckets"));
+        let reach = Reach { grace, board: &board, metrics: &metrics };
+        let (tries, failures) = (AtomicU32::new(0), &failures);
+        let result = reach.until(Needed::Store, || {
+            let number = tries.fetch_add(1, Ordering::Relaxed) as usize;
+            async move { failures.get(number).map_or(Ok(()), |failure| Err(failure())) }
+        });
+        let result = tokio::time::timeout(Duration::from_secs(60), result).await.expect("in time");
+        let tries = tries.load(Ordering::Relaxed);
+        (result, tries, board, metrics)
+    }
+
+    #[tokio::test]
+    async fn what_passes_is_tried_again_until_it_works_and_counted() {
+        let (result, tries, board, metrics) = try_with(Duration::ZERO, vec![unreachable; 2]).await;
+        result.expect("reached");
+        assert_eq!(tries, 3);
+        assert_eq!(board.facts().store, StoreState::Reachable);
+        let counted = "twinsync_start_delays_total{dependency=\"cosmos\"} 2";
+        assert!(metrics.render().contains(counted), "{}", metrics.render());
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_ends_it_when_the_grace_is_over_and_not_before() {
+        let (result, tries, board, _) =
+            try_with(Duration::ZERO, vec![unreachable, refused, unreachable]).await;
+        assert_eq!(result.expect_err("given up").code(), Some("COSMOS_REFUSED"));
+        assert_eq!(tries, 2);
+        assert!(matches!(board.facts().store, StoreState::Unreachable { .. }));
+        let (result, tries, ..) = try_with(Duration::from_secs(600), vec![refused; 3]).await;
+        result.expect("the role took effect");
+        assert_eq!(tries, 4);
+    }
+
+    #[tokio::test]
+    async fn what_no_time_mends_ends_it_at_once() {
+        let reason = || std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let (board, metrics) = (Board::new(), Metrics::new().expect("buckets"));
+        let reach = Reach { grace: Duration::from_secs(600), board: &board, metrics: &metrics };
+        let result: Result<(), _> = reach
+            .until(Needed::Dependency(Dependency::DeadLetters), || async {
+                Err(dead_letters::Error::Directory { path: "/x".into(), reason: reason() }.into())
+            })
+            .await;
+        assert_eq!(result.expect_err("at once").code(), Some("DEAD_LETTER_DIRECTORY_UNUSABLE"));
+    }
+}
