@@ -1,8 +1,8 @@
 //! Limits, numbers, and input that nobody would send; the shapes of real events are in `tests/fixtures/events`.
 
-use std::collections::BTreeMap;
+use std::{cell::Cell, collections::BTreeMap};
 
-use proptest::{collection, prelude::*};
+use proptest::{collection, prelude::*, test_runner::TestRunner};
 use serde_json::json;
 
 use super::*;
@@ -268,20 +268,41 @@ fn property() -> impl Strategy<Value = Property> {
     ]
 }
 
-fn properties() -> impl Strategy<Value = BTreeMap<String, Property>> {
+/// Messages that real hubs send.
+fn good() -> impl Strategy<Value = Message> {
+    let twin = r#"{"version": 3, "etag": "e", "tags": {"a": null, "b": {"c": 1}},
+        "properties": {"desired": {"d": [1], "$version": 2}, "reported": {"e": {"f": null}, "$version": 1}}}"#;
+    let of = |source: &str, operation, body: &str| {
+        let mut message = message(operation, body);
+        message.annotations.insert("iothub-message-source".into(), text(source));
+        message
+    };
+    prop::sample::select(vec![
+        of("twinChangeEvents", "updateTwin", twin),
+        of("twinChangeEvents", "replaceTwin", twin),
+        of("deviceLifecycleEvents", "createDeviceIdentity", twin),
+        of("deviceLifecycleEvents", "deleteDeviceIdentity", "{}"),
+    ])
+}
+
+/// One or two properties that a message has or could have, and what they are instead; nothing: they are left out.
+fn mutations() -> impl Strategy<Value = Vec<(bool, String, Option<Property>)>> {
     let name = prop::sample::select(vec![
-        "iothub-message-source",
-        "iothub-message-schema",
-        "opType",
-        "hubName",
-        "deviceId",
-        "moduleId",
-        "operationTimestamp",
-        "iothub-enqueuedtime",
-        "iothub-connection-device-id",
-        "user-id",
+        (true, "iothub-message-source"),
+        (true, "iothub-enqueuedtime"),
+        (true, "iothub-connection-device-id"),
+        (true, "iothub-connection-module-id"),
+        (true, "user-id"),
+        (false, "iothub-message-schema"),
+        (false, "opType"),
+        (false, "hubName"),
+        (false, "deviceId"),
+        (false, "moduleId"),
+        (false, "operationTimestamp"),
     ]);
-    collection::btree_map(name.prop_map(str::to_owned), property(), 0..9)
+    let mutation = (name, prop::option::weighted(0.9, property()));
+    let mutation = mutation.prop_map(|((annotation, name), value)| (annotation, name.to_owned(), value));
+    collection::vec(mutation, 1..=2)
 }
 
 fn body() -> impl Strategy<Value = Vec<u8>> {
@@ -314,21 +335,6 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn nothing_panics_and_what_is_decoded_can_be_stored(
-        application_properties in properties(), annotations in properties(), body in body()
-    ) {
-        let message = Message { application_properties, annotations, ..message("updateTwin", body) };
-        if let Decoded::Event(event) = decode(&message, LIMIT) {
-            let rules = Rules { id_scheme: DocumentIdScheme::HubDevice, tombstone_ttl_seconds: 60, clock_tolerance: std::time::Duration::ZERO };
-            let mut stored = None;
-            decide(&mut stored, &event, event.at, &rules);
-            let document = stored.expect("stored");
-            let written = serde_json::to_string(&document).expect("serialises");
-            prop_assert_eq!(serde_json::from_str::<Document>(&written).expect("reads back"), document);
-        }
-    }
-
-    #[test]
     fn any_body_of_a_good_message_is_an_event_or_has_a_reason(body in body()) {
         let decoded = decode(&message("updateTwin", body), LIMIT);
         prop_assert!(!matches!(decoded, Decoded::Ignored(_)));
@@ -343,6 +349,41 @@ proptest! {
             prop_assert_eq!(survived.to_bits(), number.to_bits(), "{}", text);
         }
     }
+}
+
+/// Mutated messages that are tried; of these, so many at least have to be decoded and stored.
+const MUTATED: (u32, u32) = (2_000, 800);
+
+#[test]
+fn whatever_a_property_of_a_good_message_holds_nothing_panics_and_what_is_decoded_can_be_stored() {
+    let rules = Rules {
+        id_scheme: DocumentIdScheme::HubDevice,
+        tombstone_ttl_seconds: 60,
+        clock_tolerance: std::time::Duration::ZERO,
+    };
+    let reached = Cell::new(0);
+    let mut runner = TestRunner::new(ProptestConfig::with_cases(MUTATED.0));
+    let result = runner.run(&(good(), mutations()), |(mut message, mutations)| {
+        for (annotation, name, value) in mutations {
+            let properties =
+                if annotation { &mut message.annotations } else { &mut message.application_properties };
+            match value {
+                Some(value) => properties.insert(name, value),
+                None => properties.remove(&name),
+            };
+        }
+        let Decoded::Event(event) = decode(&message, LIMIT) else { return Ok(()) };
+        prop_assert_eq!(concerns(&message), Some((event.key.clone(), Some(event.at))));
+        let mut stored = None;
+        decide(&mut stored, &event, event.at, &rules);
+        let document = stored.expect("stored");
+        let written = serde_json::to_string(&document).expect("serialises");
+        prop_assert_eq!(serde_json::from_str::<Document>(&written).expect("reads back"), document);
+        reached.set(reached.get() + 1);
+        Ok(())
+    });
+    result.unwrap_or_else(|error| panic!("{error}"));
+    assert!(reached.get() >= MUTATED.1, "only {} of {} were decoded", reached.get(), MUTATED.0);
 }
 
 #[test]
