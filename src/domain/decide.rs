@@ -21,6 +21,8 @@
 //! is not newer is stale. A base that the first change does not directly follow is a gap. A device's deletion
 //! that is stale or cannot be placed still ends every module that is older than it. A change that directly follows in
 //! version but not in the `$version` of a section is a gap as well: something that nobody told of was undone or overwritten.
+//! So is a replacement that does not tell what it replaced: without `tags` over tags that may have been there, or without
+//! desired properties.
 //!
 //! Operations of one hub are stamped by several machines. Where a boundary is missed by no more than their clocks may
 //! differ, and what else is known speaks for the event (its version directly follows, or nothing tells it from an event of
@@ -132,7 +134,7 @@ impl Context<'_> {
         let (state, decision) = match &self.event.change {
             Change::Created { version, twin } => (live(Some(at), *version, twin), Decision::Applied),
             Change::Updated { .. } | Change::Replaced { .. } => (self.partial(), Decision::Partial),
-            Change::Deleted => (State::Deleted, Decision::Applied),
+            Change::Deleted | Change::ParentDeleted => (State::Deleted, Decision::Applied),
             Change::Snapshot { version, twin } => {
                 let mut begun = self.begin(live(None, *version, twin));
                 let settled = self.settled_by(None);
@@ -148,7 +150,11 @@ impl Context<'_> {
             }
             Change::ParentReborn => return Decision::Stale,
         };
-        *document = Some(self.begin(state));
+        let mut begun = self.begin(state);
+        if self.leaves_unsaid(None) {
+            begun.flags.insert(Flag::Gap);
+        }
+        *document = Some(begun);
         decision
     }
 
@@ -167,7 +173,7 @@ impl Context<'_> {
         let at = self.event.at;
         let deleted_at = document.last;
         match &self.event.change {
-            Change::Deleted => match at.cmp(&deleted_at) {
+            Change::Deleted | Change::ParentDeleted => match at.cmp(&deleted_at) {
                 std::cmp::Ordering::Less => Decision::Stale,
                 std::cmp::Ordering::Equal => Decision::Duplicate,
                 std::cmp::Ordering::Greater => {
@@ -190,6 +196,9 @@ impl Context<'_> {
                 self.start_over(document, self.partial(), deleted_at);
                 document.previous = Some(deleted_at);
                 document.sweep = sweep;
+                if self.leaves_unsaid(None) {
+                    document.flags.insert(Flag::Gap);
+                }
                 Decision::Partial
             }
             Change::Snapshot { version, twin } => {
@@ -208,7 +217,9 @@ impl Context<'_> {
             // known where it is told from that.
             Change::Created { .. }
                 if self.is_within_tolerance(at, deleted_at)
-                    && document.previous.is_none_or(|begun| at > begun) =>
+                    && document
+                        .previous
+                        .is_none_or(|begun| at != begun && self.is_within_tolerance(at, begun)) =>
             {
                 self.refuse(document, Decision::Suspect)
             }
@@ -226,7 +237,7 @@ impl Context<'_> {
             Change::Updated { version, .. } | Change::Replaced { version, .. } => {
                 self.changed(document, *version)
             }
-            Change::Deleted => self.removed(document),
+            Change::Deleted | Change::ParentDeleted => self.removed(document),
             Change::Snapshot { version, twin } => self.snapshot(document, *version, twin),
             Change::Gone => self.gone(document),
             Change::Unapplied => self.unapplied(document),
@@ -257,7 +268,7 @@ impl Context<'_> {
             // The base of what is stored, stamped too late? Or another incarnation that began at once.
             State::Partial { base, .. }
                 if self.is_within_tolerance(document.last, at)
-                    && base.first.is_some_and(|first| first.follows(version)) =>
+                    && base.first.is_none_or(|first| first > version) =>
             {
                 self.refuse(document, Decision::Suspect)
             }
@@ -285,30 +296,37 @@ impl Context<'_> {
 
     fn changed(&self, document: &mut Document, version: TwinVersion) -> Decision {
         let at = self.event.at;
-        let follows = document.twin().is_some_and(|twin| version.follows(twin.version));
+        // Not contained, and stamped about when another incarnation ended and this one began: of which of them is it?
+        let stored = document.twin().map_or(TwinVersion(0), |twin| twin.version);
+        let either = version > stored
+            && document.previous.is_none_or(|end| self.is_within_tolerance(at, end))
+            && document.settled.is_none_or(|settled| self.may_be_newer_than_the_answer(settled));
         match document.state {
-            State::Live { born: Some(born), .. }
-                if at < born
-                    && follows
-                    && document.previous < Some(at)
-                    && self.is_within_tolerance(at, born) =>
-            {
-                return self.refuse(document, Decision::Suspect);
+            State::Live { born: Some(born), .. } if at < born => {
+                return if either && self.is_within_tolerance(at, born) {
+                    self.refuse(document, Decision::Suspect)
+                } else {
+                    Decision::Stale
+                };
             }
-            State::Live { born: Some(born), .. } if at < born => return Decision::Stale,
             State::Live { born: Some(_), .. } => {}
             State::Live { born: None, .. } | State::Partial { .. } | State::Deleted
                 if document.previous >= Some(at) =>
             {
-                return Decision::Stale;
+                return if either { self.refuse(document, Decision::Suspect) } else { Decision::Stale };
             }
             // Older than anything that was seen, so it cannot be contained.
             State::Partial { since, .. } if at < since => return self.refuse(document, Decision::Suspect),
             State::Live { born: None, .. } | State::Partial { .. } | State::Deleted => {}
         }
-        let stored = document.twin().map_or(TwinVersion(0), |twin| twin.version);
-        if document.settled >= Some(at) {
-            return if version <= stored { Decision::Duplicate } else { Decision::Stale };
+        if let Some(settled) = document.settled.filter(|settled| *settled >= at) {
+            return if version <= stored {
+                Decision::Duplicate
+            } else if self.may_be_newer_than_the_answer(settled) {
+                self.refuse(document, Decision::Suspect)
+            } else {
+                Decision::Stale
+            };
         }
         match (version <= stored, at <= document.last) {
             (true, true) => return Decision::Duplicate,
@@ -317,7 +335,9 @@ impl Context<'_> {
             (false, true) => return self.refuse(document, Decision::Suspect),
             (false, false) => {}
         }
-        let gap = !version.follows(stored) || !self.sections_follow(document);
+        let gap = !version.follows(stored)
+            || !self.sections_follow(document)
+            || self.leaves_unsaid(Some(&document.state));
         if gap {
             document.flags.insert(Flag::Gap);
         }
@@ -336,6 +356,8 @@ impl Context<'_> {
             State::Deleted => false,
         };
         let unheard = document.previous < Some(at);
+        let may_be_unheard =
+            unheard || document.previous.is_some_and(|end| end != at && self.is_within_tolerance(at, end));
         // The hub knows this twin, so it was created again, or a failover has undone the deletion. Which of its modules live,
         // the registry can tell.
         let settled = document.settled >= Some(at);
@@ -354,19 +376,29 @@ impl Context<'_> {
         if over {
             // A deletion of this very incarnation, stamped too early? One that was heard of before is not.
             return match document.state {
-                State::Live { born: Some(born), .. } if unheard && self.is_within_tolerance(at, born) => {
+                State::Live { born: Some(born), .. }
+                    if may_be_unheard && self.is_within_tolerance(at, born) =>
+                {
                     self.refuse(document, Decision::Suspect)
                 }
-                State::Partial { since, .. } if unheard && self.is_within_tolerance(at, since) => {
+                State::Partial { since, .. } if may_be_unheard && self.is_within_tolerance(at, since) => {
                     self.refuse(document, Decision::Suspect)
                 }
                 State::Live { .. } | State::Partial { .. } | State::Deleted => Decision::Stale,
             };
         }
         if settled {
-            return Decision::Stale;
+            let newer = document.settled.is_some_and(|settled| self.may_be_newer_than_the_answer(settled));
+            return if may_be_unheard && newer {
+                self.refuse(document, Decision::Suspect)
+            } else {
+                Decision::Stale
+            };
         }
-        if document.last > at {
+        // A module that began shortly before its device ended may be of the incarnation that came after.
+        let began_with_another = matches!(self.event.change, Change::ParentDeleted)
+            && document.beginning().is_some_and(|begun| self.is_within_tolerance(begun, at));
+        if document.last > at || (unheard && began_with_another) {
             return self.refuse(document, Decision::Suspect);
         }
         let begun = document.beginning();
@@ -444,6 +476,12 @@ impl Context<'_> {
         at.before(self.rules.clock_tolerance)
     }
 
+    /// Whether the event, though not newer than `settled`, may have happened after the answer. What the document knew may have
+    /// been stamped by a clock that is ahead of the answer's, and this event by one that is behind.
+    fn may_be_newer_than_the_answer(&self, settled: Ticks) -> bool {
+        self.is_within_tolerance(self.event.at, self.before(settled))
+    }
+
     /// Whether `earlier` may be no earlier than `later` after all, as far as clocks differ.
     fn is_within_tolerance(&self, earlier: Ticks, later: Ticks) -> bool {
         earlier.after(self.rules.clock_tolerance) > later
@@ -464,6 +502,21 @@ impl Context<'_> {
                 (Some(_) | None, _) => true,
             },
         )
+    }
+
+    /// Whether the event is a replacement that does not tell what stands in a section that it replaces in `state`. Documented
+    /// is that it brings all tags and properties, and creations leave empty tags out. No replacement was ever captured, so
+    /// whether one that empties tags leaves them out, or one that leaves them alone, is not known.
+    fn leaves_unsaid(&self, state: Option<&State>) -> bool {
+        let Change::Replaced { twin: body, .. } = &self.event.change else {
+            return false;
+        };
+        let may_hold_tags = match state {
+            Some(State::Live { twin, .. }) => !twin.tags.is_empty(),
+            Some(State::Partial { twin, base, .. }) => !twin.tags.is_empty() || !base.tags.whole,
+            Some(State::Deleted) | None => true,
+        };
+        body.desired.is_none() || (body.tags.is_none() && may_hold_tags)
     }
 
     /// The newest change that a snapshot contains. HTTP tells the time of an answer in whole seconds, metadata tell that
@@ -493,9 +546,11 @@ impl Context<'_> {
         }
     }
 
-    /// Replaces what is stored by a new incarnation or a tombstone; doubts newer than `boundary` stay.
+    /// Replaces what is stored by a new incarnation or a tombstone; doubts that may be newer than `boundary` stay.
     fn start_over(&self, document: &mut Document, state: State, boundary: Ticks) {
-        let refused = document.refused.filter(|refused| *refused > boundary);
+        let refused = document
+            .refused
+            .filter(|refused| *refused > boundary || self.is_within_tolerance(*refused, boundary));
         let fresh = self.begin(state);
         *document = Document { id: std::mem::take(&mut document.id), ..fresh };
         document.refused = refused;
@@ -546,6 +601,7 @@ impl Context<'_> {
             Change::Updated { version, .. } | Change::Replaced { version, .. } => Some(version),
             Change::Created { .. }
             | Change::Deleted
+            | Change::ParentDeleted
             | Change::Snapshot { .. }
             | Change::Gone
             | Change::Unapplied
@@ -587,8 +643,8 @@ impl Context<'_> {
             Change::Replaced { version, twin: body } => {
                 twin.version = *version;
                 renew_root(twin, body);
-                // The hub leaves empty tags out, so absent tags are empty ones. Properties always hold at
-                // least `$version`, so absent ones were not carried.
+                // Creations leave empty tags out, so absent tags are taken for empty ones; where that matters, the document
+                // is in doubt. Properties always hold at least `$version`, so absent ones were not carried.
                 twin.tags = body.tags.as_ref().map(merge::whole).unwrap_or_default();
                 for (section, body) in
                     [(&mut twin.desired, &body.desired), (&mut twin.reported, &body.reported)]
@@ -610,6 +666,7 @@ impl Context<'_> {
             }
             Change::Created { .. }
             | Change::Deleted
+            | Change::ParentDeleted
             | Change::Snapshot { .. }
             | Change::Gone
             | Change::Unapplied
@@ -669,7 +726,7 @@ fn under(base: &BaseNotes, twin: Twin, body: &Sections) -> Twin {
 /// The event that makes a module follow its device.
 pub fn follow(module: TwinKey, sweep: Sweep) -> TwinEvent {
     let (at, change) = match sweep {
-        Sweep::Deleted(at) => (at, Change::Deleted),
+        Sweep::Deleted(at) => (at, Change::ParentDeleted),
         Sweep::Reborn(at) => (at, Change::ParentReborn),
     };
     TwinEvent { key: module, at, change }

@@ -1,9 +1,13 @@
 //! Twins as the hub's service API shows them.
 
+use std::{cmp::Ordering, time::Duration};
+
 use serde_json::{Map, Value};
 
 use super::{
     decode,
+    document::{Document, Flag, State},
+    drift::{Drift, Strictness, drift},
     event::{Sections, TwinVersion},
     id::{HubName, TwinKey},
     merge::Section,
@@ -88,11 +92,72 @@ impl RegistryTwin {
 
 /// The newest `$lastUpdated` of the property sections.
 pub(super) fn last_updated(twin: &Sections) -> Option<Ticks> {
-    let of = |section: &Option<Section>| {
-        let written = section.as_ref()?.get("$metadata")?.get("$lastUpdated")?.as_str()?;
-        Ticks::parse(written)
+    written_at(twin).max()
+}
+
+/// When the property sections were written last, as far as they tell.
+fn written_at(twin: &Sections) -> impl Iterator<Item = Ticks> {
+    [&twin.desired, &twin.reported].into_iter().flatten().filter_map(section_written_at)
+}
+
+fn section_written_at(section: &Section) -> Option<Ticks> {
+    Ticks::parse(section.get("$metadata")?.get("$lastUpdated")?.as_str()?)
+}
+
+/// What a section shows as its time that was never written.
+const NEVER: &str = "0001-01-01T00:00:00Z";
+
+/// Whether the hub's answer is an earlier state than `stored` has seen, as after a failover: other twins may have gone back
+/// with this one, and nothing tells of those that stay as they are.
+///
+/// Versions only grow, that of the twin and those of its sections, unless a twin is created anew. But then its sections were
+/// written after whatever the document holds, where they tell; and those of a twin whose deletion was forgotten were written
+/// before that.
+pub fn went_back(stored: &Document, version: TwinVersion, twin: &Sections, tolerance: Duration) -> bool {
+    let never = Ticks::parse(NEVER);
+    let written = || written_at(twin).filter(|written| Some(*written) != never);
+    let outlived = |ended: Ticks| written().any(|written| written.after(tolerance) < ended);
+    let ended = match stored.state {
+        State::Live { .. } | State::Partial { .. } => stored.previous,
+        State::Deleted => Some(stored.last),
     };
-    of(&twin.desired).max(of(&twin.reported))
+    let is_behind = stored.twin().is_some_and(|held| {
+        let sections = [(&held.desired, &twin.desired), (&held.reported, &twin.reported)];
+        let mut sections =
+            sections.into_iter().filter_map(|(held, answered)| Some((held, answered.as_ref()?)));
+        version < held.version
+            || (version == held.version && is_another_content(stored, version, twin))
+            || sections.any(|(held, answered)| is_another_write(held, answered))
+    });
+    let is_new = written().filter(|written| *written > stored.last).count() == 2;
+    (is_behind && !is_new) || ended.is_some_and(outlived)
+}
+
+/// Whether a document that has skipped nothing on its way to `version` holds something else than the hub's answer of that version.
+fn is_another_content(stored: &Document, version: TwinVersion, twin: &Sections) -> bool {
+    matches!(stored.state, State::Live { .. })
+        && !stored.flags.contains(&Flag::Gap)
+        && matches!(
+            drift(Some(stored), Some((version, twin)), Strictness::Content),
+            Some(Drift::Different(_))
+        )
+}
+
+/// Whether a section that the hub answered does not come after the stored one: its version is lower, or the same and written
+/// at another time.
+fn is_another_write(stored: &Section, answered: &Section) -> bool {
+    let version = |section: &Section| section.get("$version").and_then(Value::as_i64);
+    match (version(stored), version(answered)) {
+        (Some(stored_version), Some(answered_version)) => match answered_version.cmp(&stored_version) {
+            Ordering::Less => true,
+            Ordering::Equal => {
+                let times = (section_written_at(stored), section_written_at(answered));
+                matches!(times, (Some(stored), Some(answered)) if stored != answered)
+            }
+            Ordering::Greater => false,
+        },
+        (Some(_) | None, _) => false,
+    }
 }
 
 #[cfg(test)]
@@ -100,6 +165,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::domain::{
+        decide::{Rules, decide},
+        event::{Change, TwinEvent},
+        id::DocumentIdScheme,
+    };
 
     fn answer() -> Value {
         json!({
@@ -150,5 +220,59 @@ mod tests {
         assert_eq!(RegistryTwin::read(&key, answer(), Ticks::new(0)), Err(Odd::Another));
         let module = TwinKey::module("h", "d", "m");
         assert_eq!(RegistryTwin::read(&module, answer(), Ticks::new(0)), Err(Odd::Another));
+    }
+
+    #[test]
+    fn a_twin_that_went_back_is_told_from_one_that_was_created_anew() {
+        let second =
+            |second: i64| Ticks::parse("2031-01-01T00:00:00Z").expect("a time").get() + second * 10_000_000;
+        let key = TwinKey::device("h", "d");
+        let twin = |desired: &str, reported: &str| {
+            let section = |at| json!({"$version": 1, "$metadata": {"$lastUpdated": at}}).as_object().cloned();
+            Sections { desired: section(desired), reported: section(reported), ..Sections::default() }
+        };
+        let (early, late) = ("2031-01-01T00:00:01Z", "2031-01-01T00:10:00Z");
+        let document = |events: &[(i64, Change)]| {
+            let rules = Rules {
+                id_scheme: DocumentIdScheme::Device,
+                tombstone_ttl_seconds: 60,
+                clock_tolerance: Duration::ZERO,
+            };
+            let mut document = None;
+            for (at, change) in events.iter().cloned() {
+                let event = TwinEvent { key: key.clone(), at: Ticks::new(second(at)), change };
+                decide(&mut document, &event, Ticks::new(0), &rules);
+            }
+            document.expect("stored")
+        };
+        let created = |at| (at, Change::Created { version: TwinVersion(2), twin: twin(early, early) });
+        let update =
+            |at, version| (at, Change::Updated { version: TwinVersion(version), patch: Sections::default() });
+        let live = document(&[created(1), update(2, 3), update(60, 4)]);
+        let deleted = document(&[created(1), (60, Change::Deleted)]);
+        let again = document(&[created(1), (60, Change::Deleted), update(90, 3)]);
+        for (stored, version, twin, expected) in [
+            (&live, 3, twin(early, early), true),
+            (&live, 3, twin(early, late), true),
+            (&live, 3, twin(late, NEVER), true),
+            (&live, 3, twin(late, late), false),
+            (&live, 3, twin(NEVER, NEVER), true),
+            (&live, 4, twin(early, early), false),
+            (&live, 4, twin(early, late), true),
+            (&live, 9, twin(early, late), true),
+            (&live, 9, twin(late, late), false),
+            (&live, 9, twin(early, early), false),
+            (&deleted, 3, twin(early, late), true),
+            (&deleted, 3, twin(late, late), false),
+            (&deleted, 2, twin(NEVER, NEVER), false),
+            (&again, 3, twin(early, late), true),
+            (&again, 3, twin(late, late), false),
+        ] {
+            let found = went_back(stored, TwinVersion(version), &twin, Duration::ZERO);
+            assert_eq!(found, expected, "{version} {twin:?} over {stored:?}");
+        }
+        let shortly_after = twin("2031-01-01T00:00:57Z", late);
+        assert!(went_back(&deleted, TwinVersion(3), &shortly_after, Duration::ZERO));
+        assert!(!went_back(&deleted, TwinVersion(3), &shortly_after, Duration::from_secs(5)));
     }
 }

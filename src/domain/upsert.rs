@@ -22,7 +22,7 @@
 use std::sync::Arc;
 
 use super::{
-    decide::{Decision, Rules, decide},
+    decide::{Decision, Rules, decide, follow},
     document::{Document, ETag, Flag, Sweep},
     event::TwinEvent,
     ticks::Ticks,
@@ -232,9 +232,22 @@ impl Upsert {
         self.incarnation
     }
 
-    /// The device of that incarnation has been looked at.
-    pub fn incarnation_checked(&mut self) {
-        self.incarnation = None;
+    /// The device of the module whose incarnation began, as it is stored. Says whether it ended later than that, or about
+    /// then as far as clocks differ: that is an event of the module, behind the others.
+    pub fn looked_at_device(&mut self, device: Option<&Document>) -> bool {
+        let (Some(began), Some(ended)) =
+            (self.incarnation.take(), device.and_then(Document::modules_dead_before))
+        else {
+            return false;
+        };
+        let Some(module) = self.events.first().map(|event| event.key.clone()) else {
+            return false;
+        };
+        let over = began < ended.after(self.rules.clock_tolerance);
+        if over {
+            self.add(follow(module, Sweep::Deleted(ended)));
+        }
+        over
     }
 
     /// Adds an event behind the others, decided on what is stored by then.

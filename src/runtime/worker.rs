@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::{
     domain::{
         decide::follow,
-        document::{Document, ETag, Sweep},
+        document::{Document, ETag},
         event::TwinEvent,
         id::TwinKey,
         retry::Backoff,
@@ -85,16 +85,12 @@ async fn perform<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<Vec<TwinE
         // SUBTLE: a module's events may arrive after its device was deleted. The device writes its tombstone
         // and then looks for modules; the module writes and then looks at its device. Whatever the
         // interleaving, at least one of the two sees the other.
-        let Some(began) = work.upsert.began_incarnation() else {
+        if work.upsert.began_incarnation().is_none() {
             return Ok(Vec::new());
-        };
-        let parent = read(tools, work, &work.key.parent()).await?;
-        work.upsert.incarnation_checked();
-        match parent.and_then(|(device, _)| device.modules_dead_before()) {
-            Some(dead_before) if began < dead_before => {
-                work.upsert.add(follow(work.key.clone(), Sweep::Deleted(dead_before)));
-            }
-            Some(_) | None => return Ok(Vec::new()),
+        }
+        let device = read(tools, work, &work.key.parent()).await?;
+        if !work.upsert.looked_at_device(device.as_ref().map(|(device, _)| device.as_ref())) {
+            return Ok(Vec::new());
         }
     }
 }

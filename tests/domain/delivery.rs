@@ -1,6 +1,8 @@
 //! How events get from the hub to us: at least once, in order within a stream, streams against each other in
 //! any way; and what may go wrong with them.
 
+use std::collections::{BTreeMap, VecDeque};
+
 use serde_json::{Map, Value};
 use twinsync::domain::event::{Change, Sections, TwinEvent};
 
@@ -41,11 +43,17 @@ pub(crate) enum Order {
     LifecycleFirst,
     ChangesFirst,
     Interleaved,
+    /// Each twin's streams by themselves: its modules may lie in other partitions than a device.
+    Scattered,
 }
 
 impl Order {
-    pub(crate) const ALL: [Self; 4] =
-        [Self::OneStream, Self::LifecycleFirst, Self::ChangesFirst, Self::Interleaved];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::OneStream, Self::LifecycleFirst, Self::ChangesFirst, Self::Interleaved, Self::Scattered];
+
+    pub(crate) fn of(number: u64) -> Self {
+        Self::ALL[(number % 5) as usize]
+    }
 }
 
 /// Delivers `events` in `order`, with ordered replays such as 1,2,1,2,3.
@@ -57,6 +65,20 @@ pub(crate) fn deliver(random: &mut Random, events: &[TwinEvent], order: Order) -
     let lifecycle = replayed(random, lifecycle);
     let changes = replayed(random, changes);
     match order {
+        Order::Scattered => {
+            let mut streams: BTreeMap<_, VecDeque<TwinEvent>> = BTreeMap::new();
+            for event in [lifecycle, changes].concat() {
+                streams.entry((event.key.clone(), is_lifecycle(&event))).or_default().push_back(event);
+            }
+            let mut streams: Vec<_> = streams.into_values().collect();
+            std::iter::from_fn(|| {
+                streams.retain(|stream| !stream.is_empty());
+                // Squared: some are far behind the others.
+                let (many, dice) = (streams.len() as u64, random.below(1 << 10));
+                streams.get_mut((dice * dice * many >> 20) as usize)?.pop_front()
+            })
+            .collect()
+        }
         Order::OneStream | Order::LifecycleFirst => [lifecycle, changes].concat(),
         Order::ChangesFirst => [changes, lifecycle].concat(),
         Order::Interleaved => {
@@ -89,17 +111,18 @@ fn replayed(random: &mut Random, events: Vec<TwinEvent>) -> Vec<TwinEvent> {
     delivered
 }
 
-/// Packs runs of patches into one event with the last version, as the hub may.
+/// Packs runs of a twin's patches into one event with the last version, as the hub may.
 pub(crate) fn coalesced(random: &mut Random, events: Vec<TwinEvent>) -> Vec<TwinEvent> {
     let mut packed: Vec<TwinEvent> = Vec::new();
     for event in events {
-        if let (Some(last), Change::Updated { version, patch }) = (packed.last_mut(), &event.change)
-            && let Change::Updated { version: earlier, patch: sum } = &mut last.change
+        let last = packed.iter().rposition(|earlier| earlier.key == event.key);
+        if let (Some(last), Change::Updated { version, patch }) = (last, &event.change)
+            && let Change::Updated { version: earlier, patch: sum } = &mut packed[last].change
             && random.chance(40)
         {
             *earlier = *version;
             compose(sum, patch);
-            last.at = event.at;
+            packed[last].at = event.at;
             continue;
         }
         packed.push(event);
@@ -129,13 +152,14 @@ fn compose(sum: &mut Sections, patch: &Sections) {
     }
 }
 
-/// Loses about one change in six, but never the last event of the twin: nothing could tell of that.
+/// Loses about one change in six, but never the last event of a twin: nothing could tell of that.
 pub(crate) fn with_losses(random: &mut Random, events: Vec<TwinEvent>) -> Vec<TwinEvent> {
-    let last = events.len().saturating_sub(1);
+    let last: BTreeMap<_, _> =
+        events.iter().enumerate().map(|(index, event)| (event.key.clone(), index)).collect();
     events
         .into_iter()
         .enumerate()
-        .filter(|(index, event)| *index == last || is_lifecycle(event) || !random.chance(17))
+        .filter(|(index, event)| last[&event.key] == *index || is_lifecycle(event) || !random.chance(17))
         .map(|(_, event)| event)
         .collect()
 }

@@ -1,8 +1,13 @@
-//! A reference IoT Hub with one twin, written without the product's merge: what the truth is, and which events
-//! tell of it.
+//! A reference IoT Hub with one device and its modules: what the truth is, and which events tell of it.
+//!
+//! Nothing of the product is in it: a property is a node that carries its own stamp, so that `$metadata` needs no upkeep, and
+//! times are written by hand, as the service writes them.
+
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 use twinsync::domain::{
+    document::Twin,
     event::{Change, Sections, TwinEvent, TwinVersion},
     id::TwinKey,
     ticks::Ticks,
@@ -10,24 +15,103 @@ use twinsync::domain::{
 
 use crate::delivery::Random;
 
-/// A section's user content.
-type Content = Map<String, Value>;
+/// A JSON object.
+type Object = Map<String, Value>;
 
-/// The twin as the hub holds it.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Truth {
-    pub(crate) version: i64,
-    pub(crate) tags: Content,
-    pub(crate) desired: Content,
-    pub(crate) reported: Content,
+/// Ticks in a second, and in a millisecond.
+pub(crate) const SECOND: i64 = 10_000_000;
+pub(crate) const MILLISECOND: i64 = SECOND / 1_000;
+
+/// Midnight of 1 January 2031.
+const START: i64 = 1_924_992_000 * SECOND;
+
+/// How clients and clocks of a hub behave.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Nature {
+    /// Modules that the device may have.
+    pub(crate) modules: u64,
+    /// Whether identities go and come again.
+    pub(crate) deletes: bool,
+    /// Ticks from one operation to the next.
+    pub(crate) pace: (i64, i64),
+    /// Ticks by which the clocks differ that stamp operations.
+    pub(crate) skew: i64,
+    /// Whether identities come and go at moments that all clocks can tell from those of other operations.
+    pub(crate) apart: bool,
+    /// Percent of changes that are stamped an hour ahead.
+    pub(crate) future: u64,
+    /// Percent of events without a time of their own: the time they were enqueued at stands in.
+    pub(crate) enqueued: u64,
+    /// Whether replacements leave emptied tags out.
+    pub(crate) terse: bool,
 }
 
-/// The hub: its twin, its clock, and what it told so far.
+impl Nature {
+    /// A device alone, a second or more from one operation to the next, one clock.
+    pub(crate) const PLAIN: Self = Self {
+        modules: 0,
+        deletes: true,
+        pace: (SECOND, 3 * SECOND),
+        skew: 0,
+        apart: false,
+        future: 0,
+        enqueued: 0,
+        terse: false,
+    };
+}
+
+/// When, in which version of its section, and by what a property was written.
+#[derive(Debug, Clone, PartialEq)]
+struct Stamp {
+    at: String,
+    version: Option<i64>,
+    by: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Node {
+    Value(Value),
+    Object(Level),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Entry {
+    node: Node,
+    stamp: Stamp,
+}
+
+type Level = BTreeMap<String, Entry>;
+
+#[derive(Debug, Clone, PartialEq)]
+struct Section {
+    content: Level,
+    stamp: Stamp,
+    version: i64,
+}
+
+/// A twin as the hub holds it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Truth {
+    /// Counts the twins that ever were.
+    pub(crate) incarnation: u64,
+    version: i64,
+    tags: Level,
+    desired: Section,
+    reported: Section,
+}
+
+/// The hub: its twins, its clock, and what it told so far.
 pub(crate) struct Hub {
     random: Random,
+    nature: Nature,
     pub(crate) now: i64,
-    pub(crate) twin: Option<Truth>,
-    earlier: Vec<Option<Truth>>,
+    /// How far ahead the clock of each machine is that performs operations.
+    machines: [i64; 3],
+    /// Whether modules of a deleted device get events of their own.
+    tells_of_modules: bool,
+    created: u64,
+    pub(crate) twins: BTreeMap<TwinKey, Truth>,
+    earlier: Vec<BTreeMap<TwinKey, Truth>>,
     pub(crate) events: Vec<TwinEvent>,
 }
 
@@ -38,146 +122,220 @@ pub(crate) fn key() -> TwinKey {
 const KEYS: [&str; 5] = ["a", "b", "c", "d/e", "~f"];
 
 impl Hub {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self { random: Random::new(seed), now: 0, twin: None, earlier: Vec::new(), events: Vec::new() }
-    }
-
-    /// Lets `operations` happen; with `deletes`, the twin may go and come again.
-    pub(crate) fn live(&mut self, operations: usize, deletes: bool) {
-        for _ in 0..operations {
-            self.now += self.random.between(1, 3);
-            self.earlier.push(self.twin.clone());
-            let dice = self.random.below(100);
-            match self.twin.take() {
-                None => self.create(),
-                Some(_) if deletes && dice < 15 => self.tell(Change::Deleted),
-                Some(twin) if dice < 27 => self.replace(twin),
-                Some(twin) => self.update(twin),
-            }
+    pub(crate) fn new(seed: u64, nature: Nature) -> Self {
+        let mut random = Random::new(seed);
+        let mut ahead = || if nature.skew == 0 { 0 } else { random.between(0, nature.skew) };
+        let machines = [ahead(), ahead(), ahead()];
+        Self {
+            nature,
+            now: START + random.between(0, 900) * SECOND + random.between(0, SECOND - 1),
+            machines,
+            tells_of_modules: random.chance(50),
+            created: 0,
+            random,
+            twins: BTreeMap::new(),
+            earlier: Vec::new(),
+            events: Vec::new(),
         }
     }
 
-    /// The hub fails over and has forgotten the last few operations, which it had told of.
-    pub(crate) fn fail_over(&mut self) {
+    /// The device and its modules, there or not.
+    pub(crate) fn keys(&self) -> Vec<TwinKey> {
+        let modules = (1..=self.nature.modules).map(|number| {
+            let TwinKey { hub, device, .. } = key();
+            TwinKey::module(hub, device, format!("m{number}"))
+        });
+        std::iter::once(key()).chain(modules).collect()
+    }
+
+    /// The device's twin.
+    pub(crate) fn device(&self) -> Option<&Truth> {
+        self.twins.get(&key())
+    }
+
+    /// Lets `operations` happen.
+    pub(crate) fn live(&mut self, operations: usize) {
+        for _ in 0..operations {
+            self.now += self.random.between(self.nature.pace.0, self.nature.pace.1);
+            self.earlier.push(self.twins.clone());
+            let mut key = key();
+            if self.nature.modules > 0 && self.device().is_some() && self.random.chance(60) {
+                key = self.keys()[self.random.between(1, self.nature.modules as i64) as usize].clone();
+            }
+            let dice = self.random.below(100);
+            let identity = self.twins.get(&key).is_none_or(|_| self.nature.deletes && dice < 15);
+            let around = if self.nature.apart { self.nature.skew + 150 * MILLISECOND } else { 0 };
+            // They never come and go within one tick of any clock.
+            self.now += i64::from(identity) * (1 + around);
+            match self.twins.remove(&key) {
+                None => self.create(key),
+                Some(_) if self.nature.deletes && dice < 15 => self.delete(&key),
+                Some(twin) if dice < 27 => self.replace(key, twin),
+                Some(twin) => self.update(key, twin),
+            }
+            self.now += i64::from(identity) * around;
+        }
+    }
+
+    /// Lets nothing happen for a while.
+    pub(crate) fn rest(&mut self, ticks: i64) {
+        self.now += ticks;
+    }
+
+    /// The hub fails over and has forgotten the last few operations, which it had told of; returns the twins as they were.
+    pub(crate) fn fail_over(&mut self) -> BTreeMap<TwinKey, Truth> {
         let back = usize::try_from(self.random.between(1, 4)).expect("small");
+        let before = self.twins.clone();
         if self.earlier.len() > back {
             let at = self.earlier.len() - back;
-            self.twin = self.earlier[at].clone();
+            self.twins = self.earlier[at].clone();
             self.earlier.truncate(at);
         }
+        before
     }
 
-    /// What a point read answers now. Its stamp is coarse, and from another clock; both together stay within the tolerance.
+    /// What a point read of the device answers now.
     pub(crate) fn get(&mut self) -> TwinEvent {
-        self.now += 1;
-        let change = match &self.twin {
+        self.get_twin(&key())
+    }
+
+    /// What a point read answers now. HTTP tells whole seconds, by a clock of its own; all clocks differ by less than the
+    /// tolerance.
+    pub(crate) fn get_twin(&mut self, key: &TwinKey) -> TwinEvent {
+        self.now += self.random.between(0, 200) * MILLISECOND;
+        let change = match self.twins.get(key) {
             None => Change::Gone,
-            Some(twin) => Change::Snapshot { version: TwinVersion(twin.version), twin: whole(twin) },
+            Some(twin) => Change::Snapshot { version: TwinVersion(twin.version), twin: twin.whole() },
         };
-        let stamp = self.now + self.random.between(-3, 3);
-        TwinEvent { at: Ticks::new(stamp), ..self.event(change) }
+        let least = if self.nature.skew == 0 { -3 } else { 1 };
+        let clock = self.now + self.random.between(least * SECOND, 5 * SECOND - 1);
+        TwinEvent { key: key.clone(), at: Ticks::new(clock - clock.rem_euclid(SECOND)), change }
     }
 
-    fn create(&mut self) {
-        let twin = Truth {
+    fn create(&mut self, key: TwinKey) {
+        let at = self.stamp_time();
+        let never = key.is_module() && self.random.chance(50);
+        let written = if never { "0001-01-01T00:00:00Z".to_owned() } else { iso(at) };
+        let unwritten = Stamp { at: written, version: None, by: None };
+        let reported = Section { content: Level::new(), stamp: unwritten.clone(), version: 1 };
+        self.created += 1;
+        let mut twin = Truth {
+            incarnation: self.created,
             version: 2,
-            tags: self.object(2),
-            desired: self.section(1),
-            reported: json!({"$version": 1, "$metadata": {"$lastUpdated": self.now}})
-                .as_object()
-                .expect("an object")
-                .clone(),
+            tags: Level::new(),
+            desired: reported.clone(),
+            reported,
         };
-        self.tell(Change::Created { version: TwinVersion(2), twin: whole(&twin) });
-        self.twin = Some(twin);
+        if self.random.chance(70) {
+            let content = self.object(2);
+            write(&mut twin.tags, &content, &unwritten);
+            let stamp = Stamp { at: iso(at), version: Some(1), by: None };
+            write(&mut twin.desired.content, &self.object(2), &stamp);
+            twin.desired.stamp = stamp;
+        }
+        let mut body = twin.whole();
+        body.tags = body.tags.filter(|tags| !tags.is_empty());
+        self.tell(&key, at, Change::Created { version: TwinVersion(2), twin: body });
+        self.twins.insert(key, twin);
     }
 
-    fn replace(&mut self, mut twin: Truth) {
+    fn delete(&mut self, key: &TwinKey) {
+        let at = self.stamp_time();
+        if !key.is_module() {
+            for module in std::mem::take(&mut self.twins).into_keys() {
+                if self.tells_of_modules {
+                    self.tell(&module, at, Change::Deleted);
+                }
+            }
+        }
+        self.tell(key, at, Change::Deleted);
+    }
+
+    fn replace(&mut self, key: TwinKey, mut twin: Truth) {
+        let at = self.change_time();
         twin.version += 1;
-        twin.tags = self.object(2);
-        let version = section_version(&twin.desired) + 1;
-        twin.desired = self.section(version);
-        let mut body = whole(&twin);
+        let by = self.rollout();
+        let stamp = Stamp { at: iso(at), version: Some(twin.desired.version + 1), by };
+        twin.tags = Level::new();
+        write(&mut twin.tags, &self.object(2), &stamp);
+        let mut content = Level::new();
+        write(&mut content, &self.object(2), &stamp);
+        twin.desired = Section { content, version: twin.desired.version + 1, stamp };
+        let mut body = twin.whole();
         if self.random.chance(50) {
             body.reported = None;
         }
-        if twin.tags.is_empty() && self.random.chance(50) {
-            body.tags = None;
+        if self.nature.terse {
+            body.tags = body.tags.filter(|tags| !tags.is_empty());
         }
-        self.tell(Change::Replaced { version: TwinVersion(twin.version), twin: body });
-        self.twin = Some(twin);
+        self.tell(&key, at, Change::Replaced { version: TwinVersion(twin.version), twin: body });
+        self.twins.insert(key, twin);
     }
 
-    fn update(&mut self, mut twin: Truth) {
+    fn update(&mut self, key: TwinKey, mut twin: Truth) {
+        let at = self.change_time();
         twin.version += 1;
         let mut patch = Sections::default();
-        let first = self.random.below(3);
-        for section in 0..3 {
-            if section != first && self.random.chance(70) {
-                continue;
-            }
+        // A device writes reported properties, a back end tags and desired properties, in one write or in two.
+        let dice = self.random.below(10);
+        let by = if dice < 5 { None } else { self.rollout() };
+        if dice < 5 {
+            patch.reported = Some(self.write_section(&mut twin.reported, at, None, false));
+        }
+        if dice >= 7 {
+            patch.desired = Some(self.write_section(&mut twin.desired, at, by, true));
+        }
+        if (5..8).contains(&dice) {
             let change = self.patch(2);
-            if section == 0 {
-                twin.tags = merged(&twin.tags, &change);
-                patch.tags = Some(change);
-            } else {
-                let stored = if section == 1 { &mut twin.desired } else { &mut twin.reported };
-                let change = self.described(change, section_version(stored) + 1);
-                *stored = merged(stored, &change);
-                prune(stored);
-                let slot = if section == 1 { &mut patch.desired } else { &mut patch.reported };
-                *slot = Some(change);
-            }
+            write(&mut twin.tags, &change, &Stamp { at: String::new(), version: None, by: None });
+            patch.tags = Some(change);
         }
-        self.tell(Change::Updated { version: TwinVersion(twin.version), patch });
-        self.twin = Some(twin);
+        self.tell(&key, at, Change::Updated { version: TwinVersion(twin.version), patch });
+        self.twins.insert(key, twin);
     }
 
-    fn tell(&mut self, change: Change) {
-        let event = self.event(change);
-        self.events.push(event);
+    /// Writes to a section; returns what the event says of it.
+    fn write_section(&mut self, section: &mut Section, at: i64, by: Option<String>, desired: bool) -> Object {
+        section.version += 1;
+        let stamp = Stamp { at: iso(at), version: desired.then_some(section.version), by };
+        let mut change = self.patch(2);
+        // A rollout repeats properties that stay as they are, and tells no metadata of them.
+        let repeated =
+            section.content.iter().find(|(name, _)| stamp.by.is_some() && !change.contains_key(*name));
+        let repeated = repeated.map(|(name, entry)| (name.clone(), value_of(&entry.node)));
+        write(&mut section.content, &change, &stamp);
+        section.stamp = stamp.clone();
+        let metadata = written(&change, &stamp);
+        change.extend(repeated);
+        change.insert("$metadata".into(), metadata.into());
+        change.insert("$version".into(), section.version.into());
+        change
     }
 
-    fn event(&self, change: Change) -> TwinEvent {
-        TwinEvent { key: key(), at: Ticks::new(self.now), change }
+    fn rollout(&mut self) -> Option<String> {
+        self.random.chance(30).then(|| format!("rollout {}", self.now))
     }
 
-    fn section(&mut self, version: i64) -> Content {
-        let content = self.object(2);
-        self.described(content, version)
+    fn stamp_time(&mut self) -> i64 {
+        self.now + self.machines[self.random.below(3) as usize]
     }
 
-    /// Adds `$version` and the `$metadata` of every key that is set, sometimes leaving one out.
-    fn described(&mut self, content: Content, version: i64) -> Content {
-        let mut metadata = self.metadata(&content);
-        metadata.insert("$lastUpdated".into(), self.now.into());
-        let mut content = content;
-        content.insert("$metadata".into(), metadata.into());
-        content.insert("$version".into(), version.into());
-        content
+    fn change_time(&mut self) -> i64 {
+        let ahead = if self.random.chance(self.nature.future) { 3_600 * SECOND } else { 0 };
+        self.stamp_time() + ahead
     }
 
-    fn metadata(&mut self, content: &Content) -> Content {
-        let mut entries = Content::new();
-        for (name, value) in content {
-            if value.is_null() || self.random.chance(10) {
-                continue;
-            }
-            let mut entry = value.as_object().map_or_else(Content::new, |below| self.metadata(below));
-            entry.insert("$lastUpdated".into(), self.now.into());
-            if self.random.chance(20) {
-                entry.insert("$lastUpdatedBy".into(), format!("rollout {}", self.now).into());
-            }
-            entries.insert(name.clone(), entry.into());
-        }
-        entries
+    fn tell(&mut self, key: &TwinKey, at: i64, change: Change) {
+        let late = self.random.chance(self.nature.enqueued);
+        let at = at + if late { self.random.between(20, 150) * MILLISECOND } else { 0 };
+        self.events.push(TwinEvent { key: key.clone(), at: Ticks::new(at), change });
     }
 
     fn name(&mut self) -> String {
         KEYS[self.random.below(KEYS.len() as u64) as usize].to_owned()
     }
 
-    fn object(&mut self, depth: u32) -> Content {
+    fn object(&mut self, depth: u32) -> Object {
         (0..self.random.below(4)).map(|_| (self.name(), self.value(depth))).collect()
     }
 
@@ -189,7 +347,7 @@ impl Hub {
         }
     }
 
-    fn patch(&mut self, depth: u32) -> Content {
+    fn patch(&mut self, depth: u32) -> Object {
         (0..self.random.between(1, 3))
             .map(|_| {
                 let value = match self.random.below(10) {
@@ -203,55 +361,121 @@ impl Hub {
     }
 }
 
-/// The sections of a full body.
-fn whole(twin: &Truth) -> Sections {
-    Sections {
-        root: Map::new(),
-        tags: Some(twin.tags.clone()),
-        desired: Some(twin.desired.clone()),
-        reported: Some(twin.reported.clone()),
+impl Truth {
+    /// Whether this is what `stored` says. What becomes of the name of a rollout once somebody else writes is not known.
+    pub(crate) fn is_told_by(&self, stored: &Twin) -> bool {
+        let same = |stored: &Object, truth: &Section| {
+            let truth = truth.render();
+            *stored == truth || without_rollouts(stored) == without_rollouts(&truth)
+        };
+        stored.version.0 == self.version
+            && stored.tags == render(&self.tags)
+            && same(&stored.desired, &self.desired)
+            && same(&stored.reported, &self.reported)
     }
-}
 
-fn section_version(section: &Content) -> i64 {
-    section["$version"].as_i64().expect("a version")
-}
-
-fn merged(target: &Content, change: &Content) -> Content {
-    let mut result = target.clone();
-    for (name, value) in change {
-        match value {
-            Value::Null => {
-                result.remove(name);
-            }
-            Value::Object(inner) => {
-                let below = target.get(name).and_then(Value::as_object).cloned().unwrap_or_default();
-                result.insert(name.clone(), merged(&below, inner).into());
-            }
-            _ => {
-                result.insert(name.clone(), value.clone());
-            }
+    fn whole(&self) -> Sections {
+        Sections {
+            root: Object::new(),
+            tags: Some(render(&self.tags)),
+            desired: Some(self.desired.render()),
+            reported: Some(self.reported.render()),
         }
     }
-    result
 }
 
-fn prune(section: &mut Content) {
-    fn described(values: &Content, metadata: &Content) -> Content {
-        let keep = |name: &String| name.starts_with('$') || values.contains_key(name);
-        metadata
-            .iter()
-            .filter(|(name, _)| keep(name))
-            .map(|(name, entry)| {
-                let entry = match (entry, values.get(name)) {
-                    (Value::Object(entry), Some(Value::Object(below))) => described(below, entry).into(),
-                    (Value::Object(entry), Some(_)) => described(&Map::new(), entry).into(),
-                    _ => entry.clone(),
-                };
-                (name.clone(), entry)
-            })
-            .collect()
+impl Section {
+    fn render(&self) -> Object {
+        let mut body = render(&self.content);
+        let mut metadata = self.stamp.render();
+        describe(&self.content, &mut metadata);
+        body.insert("$metadata".into(), metadata.into());
+        body.insert("$version".into(), self.version.into());
+        body
     }
-    let metadata = section["$metadata"].as_object().expect("metadata").clone();
-    section["$metadata"] = described(section, &metadata).into();
+}
+
+impl Stamp {
+    fn render(&self) -> Object {
+        let mut object = Object::from_iter([("$lastUpdated".to_owned(), self.at.clone().into())]);
+        object.extend(self.version.map(|version| ("$lastUpdatedVersion".to_owned(), version.into())));
+        object.extend(self.by.clone().map(|by| ("$lastUpdatedBy".to_owned(), by.into())));
+        object
+    }
+}
+
+/// What a client's patch does.
+fn write(level: &mut Level, change: &Object, stamp: &Stamp) {
+    for (name, value) in change {
+        let node = match value {
+            Value::Null => {
+                level.remove(name);
+                continue;
+            }
+            Value::Object(change) => {
+                let mut below = match level.remove(name) {
+                    Some(Entry { node: Node::Object(below), .. }) => below,
+                    Some(_) | None => Level::new(),
+                };
+                write(&mut below, change, stamp);
+                Node::Object(below)
+            }
+            value => Node::Value(value.clone()),
+        };
+        level.insert(name.clone(), Entry { node, stamp: stamp.clone() });
+    }
+}
+
+/// The metadata that an event tells of what was written: nothing of what was removed.
+fn written(change: &Object, stamp: &Stamp) -> Object {
+    let mut metadata = stamp.render();
+    for (name, value) in change {
+        match value {
+            Value::Null => {}
+            Value::Object(change) => drop(metadata.insert(name.clone(), written(change, stamp).into())),
+            _ => drop(metadata.insert(name.clone(), stamp.render().into())),
+        }
+    }
+    metadata
+}
+
+fn value_of(node: &Node) -> Value {
+    match node {
+        Node::Value(value) => value.clone(),
+        Node::Object(level) => render(level).into(),
+    }
+}
+
+fn render(level: &Level) -> Object {
+    level.iter().map(|(name, entry)| (name.clone(), value_of(&entry.node))).collect()
+}
+
+fn describe(level: &Level, metadata: &mut Object) {
+    for (name, entry) in level {
+        let mut described = entry.stamp.render();
+        if let Node::Object(below) = &entry.node {
+            describe(below, &mut described);
+        }
+        metadata.insert(name.clone(), described.into());
+    }
+}
+
+fn without_rollouts(object: &Object) -> Object {
+    let told = object.iter().filter(|(name, _)| *name != "$lastUpdatedBy");
+    told.map(|(name, value)| match value {
+        Value::Object(below) => (name.clone(), without_rollouts(below).into()),
+        value => (name.clone(), value.clone()),
+    })
+    .collect()
+}
+
+/// As the service writes times in bodies: up to seven fraction digits, trailing zeros cut.
+pub(crate) fn iso(at: i64) -> String {
+    let (second, fraction) = ((at - START).div_euclid(SECOND), (at - START).rem_euclid(SECOND));
+    assert!((0..86_400).contains(&second), "a history is shorter than a day");
+    let clock = format!("2031-01-01T{:02}:{:02}:{:02}", second / 3_600, second / 60 % 60, second % 60);
+    match format!("{fraction:07}").trim_end_matches('0') {
+        "" => format!("{clock}Z"),
+        digits => format!("{clock}.{digits}Z"),
+    }
 }

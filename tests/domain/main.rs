@@ -8,5 +8,7 @@ mod delivery;
 mod hub;
 mod recorded;
 mod registry;
+mod replica;
+mod silence;
 mod store;
 mod upsert;

@@ -8,9 +8,9 @@ use twinsync::domain::{
 };
 
 use crate::{
-    convergence::{equal, for_each_seed, in_doubt, story},
+    convergence::{UNHURRIED, equal, for_each_seed, in_doubt, story},
     delivery::{Order, Random, coalesced, deliver},
-    hub::Hub,
+    hub::{Hub, Nature, SECOND},
     store::{NOW, RULES},
 };
 
@@ -48,7 +48,7 @@ impl Replica {
 
     /// Asks where the document differs, as a query would nominate, or is in doubt.
     fn audit(&mut self, hub: &mut Hub) {
-        if !equal(self.document.as_ref(), hub.twin.as_ref()) || in_doubt(self.document.as_ref()) {
+        if !equal(self.document.as_ref(), hub.device()) || in_doubt(self.document.as_ref()) {
             let answer = hub.get();
             self.settle(&answer);
         }
@@ -60,12 +60,12 @@ fn with_a_registry_every_history_ends_equal_and_stays_so() {
     let (mut repairs, mut late_doubts, mut histories) = (0_u32, 0_u32, 0_u32);
     for_each_seed(2, |seed| {
         let mut random = Random::new(seed ^ 0x00AD_17E5);
-        let mut hub = Hub::new(seed);
+        let mut hub = Hub::new(seed, UNHURRIED);
         let mut replica = Replica { document: None, delivered: Vec::new(), repairs: 0 };
         let mut told = Vec::new();
         for round in 0..random.between(1, 4) {
             let before = hub.events.len();
-            hub.live(random.between(0, 8) as usize, true);
+            hub.live(random.between(0, 8) as usize);
             let mut events = hub.events[before..].to_vec();
             if random.chance(20) {
                 events = coalesced(&mut random, events);
@@ -73,7 +73,7 @@ fn with_a_registry_every_history_ends_equal_and_stays_so() {
             if random.chance(40) {
                 events = lossy(&mut random, events);
             }
-            let order = Order::ALL[((seed + round as u64) % 4) as usize];
+            let order = Order::of(seed + round as u64);
             for event in deliver(&mut random, &events, order) {
                 replica.receive(&event);
                 if random.chance(15) {
@@ -91,7 +91,7 @@ fn with_a_registry_every_history_ends_equal_and_stays_so() {
         replica.audit(&mut hub);
         let check = |replica: &Replica, hub: &Hub, when: &str| {
             assert!(
-                equal(replica.document.as_ref(), hub.twin.as_ref()),
+                equal(replica.document.as_ref(), hub.device()),
                 "different {when}:\n{}",
                 story(replica.document.as_ref(), hub, &replica.delivered)
             );
@@ -121,18 +121,18 @@ fn with_a_registry_every_history_ends_equal_and_stays_so() {
 fn a_twin_that_was_read_before_its_history_is_replayed_costs_no_repair() {
     for_each_seed(4, |seed| {
         let mut random = Random::new(seed ^ 0xBACF);
-        let mut hub = Hub::new(seed);
-        hub.live(random.between(1, 12) as usize, true);
-        hub.now += 100; // the backfill comes long after
+        let mut hub = Hub::new(seed, Nature::PLAIN);
+        hub.live(random.between(1, 12) as usize);
+        hub.rest(60 * SECOND); // the backfill comes long after
         let mut document = None;
         let answer = hub.get();
         decide(&mut document, &answer, NOW, &RULES);
-        for event in deliver(&mut random, &hub.events, Order::ALL[(seed % 4) as usize]) {
+        for event in deliver(&mut random, &hub.events, Order::of(seed)) {
             decide(&mut document, &event, NOW, &RULES);
             if matches!(answer.change, Change::Snapshot { .. }) {
                 let delivered = std::slice::from_ref(&event);
                 assert!(!in_doubt(document.as_ref()), "{}", story(document.as_ref(), &hub, delivered));
-                assert!(equal(document.as_ref(), hub.twin.as_ref()));
+                assert!(equal(document.as_ref(), hub.device()));
             }
         }
     });
@@ -143,8 +143,8 @@ fn a_twin_that_was_read_before_its_history_is_replayed_costs_no_repair() {
 fn an_answer_is_taken_only_over_the_document_that_was_read_before_it() {
     for_each_seed(4, |seed| {
         let mut random = Random::new(seed ^ 0x0DD5);
-        let mut hub = Hub::new(seed);
-        hub.live(random.between(1, 6) as usize, true);
+        let mut hub = Hub::new(seed, Nature::PLAIN);
+        hub.live(random.between(1, 6) as usize);
         let mut replica = Replica { document: None, delivered: Vec::new(), repairs: 0 };
         let mut pending: Vec<TwinEvent> = deliver(&mut random, &hub.events, Order::Interleaved);
         pending.reverse();
@@ -152,7 +152,7 @@ fn an_answer_is_taken_only_over_the_document_that_was_read_before_it() {
         for _ in 0..random.between(2, 12) {
             let read = replica.document.clone();
             if random.chance(50) {
-                hub.live(random.between(0, 3) as usize, true);
+                hub.live(random.between(0, 3) as usize);
                 let mut more = deliver(&mut random, &hub.events[told..], Order::Interleaved);
                 told = hub.events.len();
                 more.reverse();
@@ -174,7 +174,7 @@ fn an_answer_is_taken_only_over_the_document_that_was_read_before_it() {
             replica.receive(&event);
         }
         let silently_wrong =
-            !in_doubt(replica.document.as_ref()) && !equal(replica.document.as_ref(), hub.twin.as_ref());
+            !in_doubt(replica.document.as_ref()) && !equal(replica.document.as_ref(), hub.device());
         assert!(!silently_wrong, "{}", story(replica.document.as_ref(), &hub, &replica.delivered));
     });
 }

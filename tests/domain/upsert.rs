@@ -13,7 +13,7 @@ use twinsync::domain::{
 };
 
 use crate::{
-    convergence::{equal, in_doubt},
+    convergence::{UNHURRIED, equal, in_doubt},
     delivery::{Order, Random, deliver},
     hub::{Hub, key},
     store::{Fault, NOW, Outcome, RULES, Store},
@@ -298,9 +298,9 @@ proptest! {
     fn faults_change_nothing_about_where_it_ends(
         seed in any::<u64>(), script in collection::vec((0..8_u8, 0..4_usize), 0..25), order in 0..4_usize
     ) {
-        let mut hub = Hub::new(seed);
+        let mut hub = Hub::new(seed, UNHURRIED);
         let mut random = Random::new(seed);
-        hub.live(random.between(1, 12) as usize, true);
+        hub.live(random.between(1, 12) as usize);
         let delivered = deliver(&mut random, &hub.events, Order::ALL[order]);
         let mut expected = None;
         for event in &delivered {
@@ -333,11 +333,11 @@ proptest! {
             prop_assert_eq!(content(stored), content(expected));
         } else {
             // A batch decided twice is a replay across both streams: which doubts that raises or spares is open.
-            prop_assert!(in_doubt(stored.as_ref()) || equal(stored.as_ref(), hub.twin.as_ref()), "{stored:?}");
+            prop_assert!(in_doubt(stored.as_ref()) || equal(stored.as_ref(), hub.device()), "{stored:?}");
             store.faults.clear();
             store.bring(vec![hub.get()], None);
             let stored = store.document();
-            prop_assert!(!in_doubt(stored.as_ref()) && equal(stored.as_ref(), hub.twin.as_ref()), "{stored:?}");
+            prop_assert!(!in_doubt(stored.as_ref()) && equal(stored.as_ref(), hub.device()), "{stored:?}");
         }
     }
 }

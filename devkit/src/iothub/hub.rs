@@ -149,7 +149,7 @@ impl Hub {
                 let reported = self.options.replace_includes_reported;
                 let twin = self.twin_mut(id)?;
                 twin.replace(&replacement, now)?;
-                let body = twin.render(id, reported);
+                let body = twin.render_replaced(id, reported);
                 vec![self.notify(id, Change::Replaced, now, body)]
             }
             Operation::Report { id, patch } => {

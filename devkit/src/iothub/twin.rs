@@ -233,6 +233,17 @@ impl Twin {
         twin
     }
 
+    /// The whole twin as a `replaceTwin` notification shows it: with tags, also where they are empty. Documented is that such
+    /// a notification holds all tags and properties; none was ever captured, so whether the real hub leaves emptied tags out
+    /// is not known. A mirror could not tell that from a write that has left the tags alone.
+    pub(super) fn render_replaced(&self, id: &TwinId, reported: bool) -> Value {
+        let mut twin = self.render(id, reported);
+        if let Value::Object(twin) = &mut twin {
+            twin.entry("tags").or_insert_with(|| Value::Object(Map::new()));
+        }
+        twin
+    }
+
     /// The whole twin. Empty tags are left out, as in captured create notifications.
     pub(super) fn render(&self, id: &TwinId, reported: bool) -> Value {
         let mut twin = self.render_head(id);

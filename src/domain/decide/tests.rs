@@ -37,7 +37,8 @@ fn updated(at: i64, version: i64, tags: Value) -> TwinEvent {
 }
 
 fn replaced(at: i64, version: i64, tags: Value) -> TwinEvent {
-    event(at, Change::Replaced { version: TwinVersion(version), twin: sections(tags) })
+    let twin = Sections { desired: Some(Section::new()), ..sections(tags) };
+    event(at, Change::Replaced { version: TwinVersion(version), twin })
 }
 
 fn deleted(at: i64) -> TwinEvent {
@@ -180,7 +181,8 @@ fn a_change_of_an_unseen_twin_makes_a_partial_document() {
         assert_eq!(base.first, Some(TwinVersion(7)));
         assert_eq!(base.tags.whole, whole);
         assert_eq!(base.tags.deleted.contains("/n"), !whole);
-        assert!(!base.desired.whole && !base.reported.whole, "not carried by the event");
+        assert_eq!(base.desired.whole, whole);
+        assert!(!base.reported.whole, "not carried by the event");
         assert_eq!((document.operation, document.ttl_seconds, document.sweep), (operation, None, None));
         assert!(document.flags.is_empty() && document.refused.is_none() && document.previous.is_none());
     }
@@ -394,7 +396,8 @@ fn a_base_that_the_first_change_does_not_follow_leaves_a_gap() {
 
 #[test]
 fn a_base_takes_replaced_sections_from_what_is_stored() {
-    let partial = play(&[replaced(10, 3, json!({"a": 1}))]).expect("created");
+    let replacement = Change::Replaced { version: TwinVersion(3), twin: sections(json!({"a": 1})) };
+    let partial = play(&[event(10, replacement)]).expect("created");
     let mut base = created(9, 2, json!({"b": 1}));
     if let Change::Created { twin, .. } = &mut base.change {
         twin.desired = Some(map(json!({"wish": 1})));
@@ -580,7 +583,11 @@ fn clocks_that_differ_leave_a_margin_in_which_versions_decide() {
         let mut document = Some(stored.clone());
         decide(&mut document, event, NOW, &TOLERANT)
     };
-    assert_eq!(decided(&updated(35, 10, json!({}))), Decision::Stale);
+    assert_eq!(decided(&updated(25, 10, json!({}))), Decision::Stale);
+    assert_eq!(decided(&updated(26, 10, json!({}))), Decision::Suspect, "of before, or of after the answer");
+    assert_eq!(decided(&updated(35, 10, json!({}))), Decision::Suspect);
+    assert_eq!(decided(&deleted(25)), Decision::Stale);
+    assert_eq!(decided(&deleted(26)), Decision::Suspect);
     assert_eq!(decided(&updated(35, 9, json!({}))), Decision::Duplicate);
     assert_eq!(decided(&updated(36, 10, json!({}))), Decision::Applied, "it cannot be contained");
     assert_eq!(decided(&updated(40, 9, json!({}))), Decision::Regression);
@@ -624,7 +631,8 @@ fn a_boundary_that_is_missed_by_less_than_clocks_differ_is_no_boundary() {
     for (at, version, expected) in [
         (96, 3, Decision::Suspect),
         (95, 3, Decision::Stale),
-        (96, 4, Decision::Stale),
+        (96, 4, Decision::Suspect),
+        (95, 4, Decision::Stale),
         (96, 2, Decision::Stale),
     ] {
         assert_eq!(decided(&born, &updated(at, version, json!({"b": 1}))).0, expected, "{at} {version}");
@@ -634,20 +642,56 @@ fn a_boundary_that_is_missed_by_less_than_clocks_differ_is_no_boundary() {
     assert_eq!(decided(&born, &deleted(95)).0, Decision::Stale);
     let again = play(&[created(90, 2, json!({})), deleted(97), created(100, 2, json!({}))]).expect("created");
     assert_eq!(decided(&again, &deleted(97)).0, Decision::Stale);
-    assert_eq!(decided(&again, &updated(97, 3, json!({}))).0, Decision::Stale);
+    assert_eq!(decided(&again, &deleted(96)).0, Decision::Suspect, "or was it another one?");
+    assert_eq!(decided(&again, &deleted(92)).0, Decision::Stale);
+    assert_eq!(decided(&again, &updated(97, 3, json!({}))).0, Decision::Suspect, "of which of the two?");
+    assert_eq!(decided(&again, &updated(97, 2, json!({}))).0, Decision::Stale);
+    assert_eq!(decided(&again, &updated(92, 3, json!({}))).0, Decision::Stale);
     // A creation after a deletion, stamped before it; that of the incarnation which was deleted is known.
     let tombstone = play(&[created(90, 2, json!({})), deleted(100)]).expect("created");
     assert_eq!(decided(&tombstone, &created(96, 2, json!({}))).0, Decision::Suspect);
     assert_eq!(decided(&tombstone, &created(95, 2, json!({}))).0, Decision::Stale);
     let short = play(&[created(98, 2, json!({})), deleted(100)]).expect("created");
     assert_eq!(decided(&short, &created(98, 2, json!({}))).0, Decision::Stale, "a replay");
+    assert_eq!(
+        decided(&short, &created(97, 2, json!({}))).0,
+        Decision::Suspect,
+        "another one's, before or after"
+    );
     // The base of a partial document, stamped after what was seen of it.
     let partial = play(&[updated(100, 3, json!({"a": 1}))]).expect("created");
     let (decision, stored) = decided(&partial, &created(104, 2, json!({"b": 1})));
     assert_eq!((decision, tags(&stored)), (Decision::Suspect, json!({"a": 1})), "nothing is lost");
     assert_eq!(decided(&partial, &created(105, 2, json!({"b": 1}))).0, Decision::Applied);
     let later = play(&[updated(100, 7, json!({"a": 1}))]).expect("created");
-    assert_eq!(decided(&later, &created(104, 2, json!({"b": 1}))).0, Decision::Applied, "no base of that");
+    assert_eq!(
+        decided(&later, &created(104, 2, json!({"b": 1}))).0,
+        Decision::Suspect,
+        "what is between is missing"
+    );
+    let earlier = play(&[updated(100, 2, json!({"a": 1}))]).expect("created");
+    assert_eq!(decided(&earlier, &created(104, 2, json!({"b": 1}))).0, Decision::Applied, "no base of that");
+}
+
+#[test]
+fn a_doubt_that_may_be_newer_than_a_boundary_outlives_it() {
+    for (refused, stays) in
+        [(Some(94), false), (Some(95), false), (Some(96), true), (Some(100), true), (None, false)]
+    {
+        for event in [created(100, 2, json!({})), deleted(100)] {
+            let mut document = live_document();
+            document.refused = refused.map(t);
+            document.flags = refused.map(|_| Flag::Suspect).into_iter().collect();
+            let mut stored = Some(document);
+            assert_eq!(decide(&mut stored, &event, NOW, &TOLERANT), Decision::Applied);
+            let stored = stored.expect("present");
+            assert_eq!(
+                (stored.refused.is_some(), stored.flags.len()),
+                (stays, usize::from(stays)),
+                "{refused:?}"
+            );
+        }
+    }
 }
 
 fn unapplied(at: i64) -> TwinEvent {
@@ -839,6 +883,49 @@ fn sections_and_root_fields_that_an_event_does_not_carry_stay() {
     );
 }
 
+#[test]
+fn a_replacement_that_does_not_tell_what_it_replaced_is_applied_in_doubt() {
+    let replacement = |tags: Option<Value>, desired: Option<Value>| {
+        let twin = Sections { tags: tags.map(map), desired: desired.map(map), ..Sections::default() };
+        event(21, Change::Replaced { version: TwinVersion(6), twin })
+    };
+    let desired = || Some(json!({"w": 1}));
+    let untagged = play(&[created(10, 4, json!({})), updated(20, 5, json!({}))]).expect("created");
+    for (document, event, decision) in [
+        (live_document(), replacement(None, desired()), Decision::Gap),
+        (live_document(), replacement(Some(json!({})), desired()), Decision::Applied),
+        (live_document(), replacement(Some(json!({})), None), Decision::Gap),
+        (untagged.clone(), replacement(None, desired()), Decision::Applied),
+        (untagged, replacement(None, None), Decision::Gap),
+        // Tags of a base that is not known yet.
+        (partial_document(), replacement(None, desired()), Decision::Gap),
+        (partial_document(), replacement(Some(json!({})), desired()), Decision::Applied),
+        (
+            play(&[updated(10, 4, json!({})), replaced(20, 5, json!({}))]).expect("created"),
+            replacement(None, desired()),
+            Decision::Applied,
+        ),
+    ] {
+        let (decided, stored) = after(&document, &event);
+        assert_eq!(decided, decision, "{event:?} on {document:?}");
+        assert_eq!(stored.flags.contains(&Flag::Gap), decision == Decision::Gap);
+        assert_eq!(stored.twin().expect("content").tags, Section::new(), "it is applied in any case");
+    }
+    for stored in [None, Some(tombstone())] {
+        for (tags, flags) in [(None, 1), (Some(json!({})), 0)] {
+            let mut document = stored.clone();
+            let decision = decide(&mut document, &replacement(tags, desired()), NOW, &RULES);
+            let document = document.expect("stored");
+            assert_eq!((decision, document.flags.len()), (Decision::Partial, flags));
+            // The doubt stays when the base has come.
+            let based = after(&document, &created(20, 5, json!({"old": 1}))).1;
+            if document.previous.is_none() {
+                assert_eq!((based.flags.len(), based.in_doubt()), (flags, flags > 0));
+            }
+        }
+    }
+}
+
 // ---- modules
 
 fn module(at: i64, change: Change) -> TwinEvent {
@@ -876,6 +963,40 @@ fn modules_follow_their_device_into_the_grave_but_younger_ones_live() {
     }
     unchanged(&module_document(10, 20), &follow(9), Decision::Stale);
     refused(&module_document(10, 20), &follow(15), Decision::Suspect);
+}
+
+#[test]
+fn a_module_that_began_about_when_its_device_ended_is_in_doubt() {
+    let follow = |dead_at| follow(TwinKey::module("hub", "pump", "m"), Sweep::Deleted(t(dead_at)));
+    let decided = |document: &Document, event: &TwinEvent| {
+        let mut stored = Some(document.clone());
+        (decide(&mut stored, event, NOW, &TOLERANT), stored.expect("never vanishes").state == State::Deleted)
+    };
+    let young = module_document(10, 10);
+    for (ended, expected) in [
+        (5, (Decision::Stale, false)),
+        (6, (Decision::Suspect, false)),
+        (10, (Decision::Suspect, false)),
+        (14, (Decision::Suspect, false)),
+        (15, (Decision::Applied, true)),
+    ] {
+        assert_eq!(decided(&young, &follow(ended)), expected, "{ended}");
+        // Its own end is its own end.
+        let own = module(ended, Change::Deleted);
+        let own_expected = if ended < 10 { expected } else { (Decision::Applied, true) };
+        assert_eq!(decided(&young, &own), own_expected, "{ended}");
+    }
+    // An end that was heard of already is none of what came after it.
+    let as_module = |event: TwinEvent| module(event.at.get(), event.change);
+    let again = play(&[created(1, 2, json!({})), deleted(12), created(14, 2, json!({}))].map(as_module));
+    let again = again.expect("created");
+    assert_eq!(decided(&again, &follow(12)), (Decision::Stale, false));
+    assert_eq!(decided(&again, &follow(11)), (Decision::Suspect, false));
+    assert_eq!(decided(&again, &follow(7)), (Decision::Stale, false));
+    // Of a module that was never seen, nothing can be older.
+    let mut unseen = None;
+    assert_eq!(decide(&mut unseen, &follow(7), NOW, &TOLERANT), Decision::Applied);
+    assert_eq!(unseen.map(|stored| (stored.state, stored.last)), Some((State::Deleted, t(7))));
 }
 
 #[test]

@@ -1,0 +1,213 @@
+//! The daemon around the pure core, single-threaded and one step at a time: a lane for each twin, documents behind ETags, modules
+//! that follow their device, and a registry to ask.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use twinsync::domain::{
+    decide::{decide, follow},
+    document::{Document, ETag, Sweep},
+    event::{Change, Operation, TwinEvent},
+    id::TwinKey,
+    registry::went_back,
+    upsert::{Action, Upsert},
+};
+
+use crate::{
+    convergence::{equal, in_doubt},
+    delivery::Random,
+    hub::Hub,
+    store::{NOW, RULES, TOLERANCE},
+};
+
+/// What a lane has to do next.
+enum Step {
+    /// Bring these events in.
+    Bring(Upsert),
+    /// Look for the modules of a device that ended.
+    Sweep(Upsert, Sweep),
+    /// Look at the device of a module that began.
+    LookAtDevice(Upsert),
+}
+
+#[derive(Default)]
+struct Lane {
+    waiting: VecDeque<TwinEvent>,
+    step: Option<Step>,
+}
+
+/// Documents, and what is on its way into them.
+#[derive(Default)]
+pub(crate) struct Replica {
+    documents: BTreeMap<TwinKey, (Arc<Document>, u64)>,
+    lanes: BTreeMap<TwinKey, Lane>,
+    etag: u64,
+    /// What happened, for people.
+    story: Vec<String>,
+    pub(crate) repairs: u32,
+    /// Whether an answer has shown that the hub went back.
+    pub(crate) audit_wanted: bool,
+}
+
+impl Replica {
+    pub(crate) fn document(&self, key: &TwinKey) -> Option<&Document> {
+        self.documents.get(key).map(|(document, _)| document.as_ref())
+    }
+
+    /// A stream brings an event.
+    pub(crate) fn receive(&mut self, event: &TwinEvent) {
+        self.lanes.entry(event.key.clone()).or_default().waiting.push_back(event.clone());
+    }
+
+    /// Some lane goes on by one step; `false`: none has anything to do.
+    pub(crate) fn step(&mut self, random: &mut Random) -> bool {
+        let busy = |lane: &Lane| lane.step.is_some() || !lane.waiting.is_empty();
+        let busy: Vec<_> =
+            self.lanes.iter().filter(|(_, lane)| busy(lane)).map(|(key, _)| key.clone()).collect();
+        if busy.is_empty() {
+            return false;
+        }
+        let key = busy[random.below(busy.len() as u64) as usize].clone();
+        let lane = self.lanes.get_mut(&key).expect("it is busy");
+        let step = lane.step.take().unwrap_or_else(|| {
+            let many = (random.between(1, 4) as usize).min(lane.waiting.len());
+            let events = lane.waiting.drain(..many).collect();
+            Step::Bring(Upsert::new(events, None, RULES))
+        });
+        let next = self.perform(&key, step);
+        self.lanes.get_mut(&key).expect("it was there").step = next;
+        true
+    }
+
+    /// Until nothing is left to do.
+    pub(crate) fn settle_down(&mut self, random: &mut Random) {
+        while self.step(random) {}
+    }
+
+    fn perform(&mut self, key: &TwinKey, step: Step) -> Option<Step> {
+        match step {
+            Step::Bring(mut upsert) => {
+                self.bring_in(key, &mut upsert);
+                if key.is_module() {
+                    return upsert.began_incarnation().map(|_| Step::LookAtDevice(upsert));
+                }
+                upsert.sweep().map(|sweep| Step::Sweep(upsert, sweep))
+            }
+            Step::Sweep(mut upsert, sweep) => {
+                upsert.swept();
+                let modules: Vec<_> = self.documents.keys().filter(|key| key.is_module()).cloned().collect();
+                self.tell(format!("{key} sweeps {sweep:?}"));
+                for module in modules {
+                    self.receive(&follow(module, sweep));
+                }
+                // Memory knows that this is done, the store hears of it with the next write; after a crash, it does not.
+                if self.etag.is_multiple_of(2)
+                    && let Some((document, _)) = self.documents.get_mut(key)
+                {
+                    Arc::make_mut(document).sweep = None;
+                }
+                None
+            }
+            Step::LookAtDevice(mut upsert) => {
+                let ended = upsert.looked_at_device(self.document(&key.parent()));
+                ended.then(|| {
+                    self.tell(format!("{key} began before its device ended, or about then"));
+                    Step::Bring(upsert)
+                })
+            }
+        }
+    }
+
+    fn bring_in(&mut self, key: &TwinKey, upsert: &mut Upsert) {
+        loop {
+            let document = match upsert.action(NOW) {
+                Action::Done => return,
+                Action::Read => {
+                    match self.documents.get(key) {
+                        None => upsert.absent(),
+                        Some((document, etag)) => upsert.found(Arc::clone(document), name(*etag)),
+                    }
+                    continue;
+                }
+                Action::Create(document) | Action::Replace(document, _) => document,
+            };
+            self.write(document);
+            upsert.written(name(self.etag));
+        }
+    }
+
+    fn write(&mut self, document: Arc<Document>) {
+        self.etag += 1;
+        self.tell(shown(&document));
+        self.documents.insert(document.key.clone(), (document, self.etag));
+    }
+
+    fn tell(&mut self, what: String) {
+        self.story.push(what);
+    }
+
+    /// Asks the hub about every twin whose document is in doubt, or is a device's whose modules a repair has left.
+    pub(crate) fn repair(&mut self, hub: &mut Hub) {
+        for key in hub.keys() {
+            if in_doubt(self.document(&key)) {
+                self.settle(hub, &key);
+            }
+        }
+    }
+
+    /// Asks about every twin that differs.
+    pub(crate) fn audit(&mut self, hub: &mut Hub) {
+        for key in hub.keys() {
+            if in_doubt(self.document(&key)) || !equal(self.document(&key), hub.twins.get(&key)) {
+                self.settle(hub, &key);
+            }
+        }
+    }
+
+    fn settle(&mut self, hub: &mut Hub, key: &TwinKey) {
+        self.repairs += 1;
+        let answer = hub.get_twin(key);
+        self.take_answer(&answer);
+        let swept = self.document(key).filter(|document| document.operation == Operation::Snapshot);
+        if swept.is_some_and(|document| document.sweep.is_some()) {
+            for module in self.documents.keys().filter(|key| key.is_module()).cloned().collect::<Vec<_>>() {
+                let answer = hub.get_twin(&module);
+                self.take_answer(&answer);
+            }
+            let mut document = self.document(key).expect("it was settled").clone();
+            document.sweep = None;
+            self.write(Arc::new(document));
+        }
+    }
+
+    fn take_answer(&mut self, answer: &TwinEvent) {
+        self.tell(format!("the hub says {} {:?}", answer.at, answer.change));
+        let mut document = self.document(&answer.key).cloned();
+        if let (Some(stored), Change::Snapshot { version, twin }) = (&document, &answer.change) {
+            self.audit_wanted |= went_back(stored, *version, twin, TOLERANCE);
+        }
+        decide(&mut document, answer, NOW, &RULES);
+        if let Some(document) = document.filter(|document| Some(document) != self.document(&answer.key)) {
+            self.write(Arc::new(document));
+        }
+        assert!(!in_doubt(self.document(&answer.key)), "an answer leaves no doubt");
+    }
+
+    /// Everything that led here.
+    pub(crate) fn story(&self, hub: &Hub) -> String {
+        let told = hub.events.iter().map(|event| format!("{} {} {:?}", event.at, event.key, event.change));
+        let told = told.collect::<Vec<_>>().join("\n");
+        format!("the hub told\n{told}\nwritten was\n{}\nthe hub has {:#?}", self.story.join("\n"), hub.twins)
+    }
+}
+
+fn shown(document: &Document) -> String {
+    let shown = serde_json::to_value(document).expect("serialises");
+    format!("{} v{} {} {}", document.key, shown["version"], shown["sync"], shown["tags"])
+}
+
+fn name(etag: u64) -> ETag {
+    ETag(format!("\"{etag}\""))
+}
