@@ -402,7 +402,7 @@ async fn consume(
     let background = tokio::select! {
         biased;
         () = stop.cancelled() => return Ok(()),
-        background = Box::pin(registry::prepare(settings, &outside, &shared, reach)) => background?,
+        background = Box::pin(registry::prepare(settings, &outside, &shared, audits.clone(), reach)) => background?,
     };
     let prepare = outside.sources.into_iter().enumerate().map(|(place, source)| {
         let checkpoints = Arc::clone(&outside.checkpoints);

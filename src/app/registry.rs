@@ -21,7 +21,7 @@ use crate::{
             audit,
             doubts::{self, Doubts},
             judge::{Judge, Mode},
-            requests,
+            requests::{self, AuditRequests},
             schedule::{self, Schedule},
         },
     },
@@ -79,9 +79,11 @@ pub(super) async fn prepare(
     settings: &Settings,
     outside: &Outside,
     shared: &Shared,
+    audits: AuditRequests,
     reach: &Reach<'_>,
 ) -> Result<Background, Error> {
-    let judge = judge(settings, &outside.registries, Arc::clone(&outside.store), shared, reach.metrics);
+    let judge = judge(settings, &outside.registries, Arc::clone(&outside.store), shared, reach.metrics)
+        .asking(audits);
     let backfill = match settings.backfill.on_start {
         BackfillOnStart::Never => false,
         BackfillOnStart::IfEmpty => reach.until(Needed::Store, || is_empty(&judge)).await?,

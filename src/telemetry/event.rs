@@ -9,7 +9,7 @@ use std::{path::Path, time::Duration};
 pub use self::reconcile::{
     AuditFinished, BackfillFinished, BackfillStarted, DocumentRejected, NoteNotKept, QueryDelayed,
     RepairDelayed, RepairGivenUp, RepairScan, RowsUnreadable, StillDifferent, TwinDelayed, TwinSettled,
-    TwinUnknown, WalkFailed,
+    TwinUnknown, TwinWentBack, WalkFailed,
 };
 
 use super::{

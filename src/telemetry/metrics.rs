@@ -123,6 +123,7 @@ impl Metrics {
             name::DEAD_LETTERS_WITHOUT_TWIN,
             name::DOUBTS_REFUSED,
             name::REPAIRS_GIVEN_UP,
+            name::TWINS_WENT_BACK,
         ] {
             counter(name, &[]).increment(0);
         }
@@ -217,6 +218,11 @@ impl Metrics {
     /// Counts a document in doubt that the store refuses.
     pub fn doubt_refused(&self) {
         self.count(name::DOUBTS_REFUSED, &[]);
+    }
+
+    /// Counts a repaired twin that the hub had in an earlier state.
+    pub fn twin_went_back(&self) {
+        self.count(name::TWINS_WENT_BACK, &[]);
     }
 
     /// Counts a repair that was given up until the next look for documents in doubt.

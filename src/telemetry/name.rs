@@ -78,6 +78,8 @@ pub const PARTITIONS_OWNED: &str = "twinsync_partitions_owned";
 pub const TWINS_SETTLED: &str = "twinsync_twins_settled_total";
 /// Twins that the store refuses as the hub has them.
 pub const TWINS_REJECTED: &str = "twinsync_twins_rejected_total";
+/// Repaired twins that the hub had in an earlier state than their documents had seen, as after a failover.
+pub const TWINS_WENT_BACK: &str = "twinsync_twins_went_back_total";
 /// Repairs given up until the next look for documents in doubt: no answer about the twin, while others are answered.
 pub const REPAIRS_GIVEN_UP: &str = "twinsync_repairs_given_up_total";
 /// Twins in doubt that wait for their repair in this replica.
@@ -107,7 +109,7 @@ pub(super) enum Kind {
 
 /// Every metric with its kind and the help text that Prometheus shows. [`REQUEST_UNITS`] is rendered apart,
 /// and so is what is computed when it is asked for.
-pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 36] = [
+pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 37] = [
     (START_DELAYS, Kind::Counter, "Failed tries of a start to reach what it needs"),
     (EVENTS, Kind::Counter, "Events by what was decided about them"),
     (EVENTS_IGNORED, Kind::Counter, "Events that do not concern the replica, by reason"),
@@ -145,6 +147,11 @@ pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 36] = [
         TWINS_SETTLED,
         Kind::Counter,
         "Documents that differed and say now what the hub says, by purpose and class",
+    ),
+    (
+        TWINS_WENT_BACK,
+        Kind::Counter,
+        "Repaired twins that the hub had in an earlier state than their documents had seen, as after a failover",
     ),
     (
         REPAIRS_GIVEN_UP,

@@ -12,9 +12,13 @@
 //!
 //! Only the hub's own "not found" makes a tombstone. No answer is no answer.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use super::account::Account;
+use super::{account::Account, requests::AuditRequests};
 use crate::{
     domain::{
         decide::{Rules, decide},
@@ -23,16 +27,19 @@ use crate::{
         event::{Change, Operation, TwinEvent, TwinVersion},
         id::{HubName, TwinKey},
         quota::Purpose,
-        registry::RegistryTwin,
+        registry::{RegistryTwin, went_back},
         ticks::Ticks,
     },
     ports::{Clock, Got, Read, Trouble, TroubleKind, Write},
     runtime::metered::Metered,
-    telemetry::event::{DocumentRejected, TwinSettled},
+    telemetry::event::{DocumentRejected, TwinSettled, TwinWentBack},
 };
 
 /// How often a cycle is repeated because the document was written meanwhile, before it is tried again later.
 const CYCLES: u32 = 5;
+
+/// A hub that went back is told of, and audited, this often at most: all its twins may have gone back.
+const WENT_BACK_TOLD: Duration = Duration::from_secs(10);
 
 /// Recently written documents, shared with the router.
 pub type DocumentCache = moka::sync::Cache<TwinKey, (Arc<Document>, ETag)>;
@@ -104,6 +111,9 @@ pub struct Judge {
     cache: DocumentCache,
     clock: Arc<dyn Clock>,
     rules: Rules,
+    audits: AuditRequests,
+    /// When it was last told that a hub went back.
+    told: Mutex<Option<Ticks>>,
 }
 
 /// What is stored under a twin's id.
@@ -144,7 +154,15 @@ impl Judge {
     ) -> Self {
         let registries =
             registries.iter().map(|registry| (registry.hub().clone(), Arc::clone(registry))).collect();
-        Self { account, registries, cache, clock, rules }
+        let (audits, told) = (AuditRequests::nobodys(), Mutex::default());
+        Self { account, registries, cache, clock, rules, audits, told }
+    }
+
+    /// The same, which asks for an audit where a repair finds that a hub went back: nothing tells of the twins that have not
+    /// changed since.
+    #[must_use]
+    pub fn asking(self, audits: AuditRequests) -> Self {
+        Self { audits, ..self }
     }
 
     /// The store, within the cap on request units.
@@ -302,12 +320,17 @@ impl Judge {
         let Some(document) = document.filter(|document| Some(document) != stored.document.as_deref()) else {
             return Ok(Some(Done::new(Verdict::Equal, stored)));
         };
+        let went_back = self.went_back(stored.document.as_deref(), &event);
         match self.account.write(key, &document, stored.etag.as_ref(), task.purpose).await {
             Write::Written(etag) => {
                 let document = Arc::new(document);
                 self.cache.insert(key.clone(), (Arc::clone(&document), etag.clone()));
                 TwinSettled { twin: key, purpose: task.purpose.into(), drift: found }
                     .emit(&self.account.metrics);
+                // An audit asks about every twin by itself.
+                if went_back && task.purpose == Purpose::Repair {
+                    self.tell_that_it_went_back(key);
+                }
                 let left = Stored { document: Some(document), etag: Some(etag), foreign: None };
                 Ok(Some(Done::new(Verdict::Settled(found), left)))
             }
@@ -324,6 +347,27 @@ impl Judge {
                 Err(trouble)
             }
         }
+    }
+
+    fn went_back(&self, stored: Option<&Document>, answer: &TwinEvent) -> bool {
+        match (stored, &answer.change) {
+            (Some(stored), Change::Snapshot { version, twin }) => {
+                went_back(stored, *version, twin, self.rules.clock_tolerance)
+            }
+            (Some(_) | None, _) => false,
+        }
+    }
+
+    fn tell_that_it_went_back(&self, key: &TwinKey) {
+        let now = self.clock.now();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = told.is_none_or(|told| told.after(WENT_BACK_TOLD) <= now);
+        if is_due {
+            *told = Some(now);
+        }
+        drop(told);
+        let audit = is_due.then(|| self.audits.ask());
+        TwinWentBack { twin: key, audit }.emit(&self.account.metrics);
     }
 
     async fn read(&self, key: &TwinKey, purpose: Purpose) -> Result<Stored, Trouble> {

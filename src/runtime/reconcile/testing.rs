@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::{
     account::Account,
     judge::{DocumentCache, Judge, Mode, Task, Unless, document_cache},
+    requests::AuditRequests,
 };
 use crate::{
     adapters::bookmarks::MemoryBookmarks,
@@ -254,6 +255,18 @@ impl Bench {
         let judge = Judge::new(account, &registries, cache.clone(), Arc::clone(&clock) as _, RULES);
         let bookmarks = Arc::new(MemoryBookmarks::default());
         Self { store, registry, metered, judge: Arc::new(judge), cache, clock, metrics, bookmarks }
+    }
+
+    /// A second judge over the same, which asks for audits.
+    pub(super) fn judge_over(&self, audits: AuditRequests) -> Judge {
+        let account = Account {
+            store: Arc::clone(&self.store) as _,
+            spending: Spending::new(None),
+            metrics: self.metrics.clone(),
+        };
+        let registries = [Arc::clone(&self.metered)];
+        Judge::new(account, &registries, self.cache.clone(), Arc::clone(&self.clock) as _, RULES)
+            .asking(audits)
     }
 
     /// The streams bring an event.

@@ -29,6 +29,35 @@ impl TwinSettled<'_> {
     }
 }
 
+/// A repair has found an earlier state of the twin than its document had seen.
+#[derive(Debug, Clone, Copy)]
+pub struct TwinWentBack<'a> {
+    /// The twin.
+    pub twin: &'a TwinKey,
+    /// Whether an audit has been asked for; `None`: it was, a moment ago, for another twin.
+    pub audit: Option<bool>,
+}
+
+impl TwinWentBack<'_> {
+    /// WARN, but for those that follow at once: a failover takes many twins back.
+    pub fn emit(&self, metrics: &Metrics) {
+        metrics.twin_went_back();
+        let what_is_done = match self.audit {
+            None => {
+                tracing::debug!(twin = %self.twin, "the IoT hub has gone back behind what this document had seen");
+                return;
+            }
+            Some(true) => "an audit of the IoT hubs is asked for",
+            Some(false) => "this process asks for no audit",
+        };
+        tracing::warn!(
+            twin = %self.twin, what_is_done,
+            "the IoT hub has gone back behind what this document had seen, as after a failover: the document was put right, others \
+             that have not changed since may be ahead of the hub"
+        );
+    }
+}
+
 /// The store will never take what the hub says.
 #[derive(Debug, Clone, Copy)]
 pub struct DocumentRejected<'a> {

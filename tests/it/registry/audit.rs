@@ -92,6 +92,34 @@ async fn after_a_failover_the_copy_goes_back_with_the_hub() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn after_a_failover_one_device_that_reports_brings_all_of_them_back() {
+    let on_request = "[audit]\ninterval = \"off\"\ntolerance = \"0s\"\n";
+    let bench = Bench::new(FAST, on_request).await;
+    let mut daemon = bench.start().await;
+    for round in 0..4 {
+        for number in 0..20 {
+            let id = format!("pump-{number}");
+            match round {
+                0 => bench.world.apply(create(&id)),
+                round => bench.world.apply(report(&id, json!({"round": round, "number": number}))),
+            };
+        }
+    }
+    bench.world.equal().await;
+    let changed = bench.world.stack.hub().failover(Loss::Operations(30)).expect("the history reaches");
+    assert_eq!(changed, 20, "twins that went back");
+    assert_eq!(bench.report().await.different, 20, "the copy is ahead of the hub");
+    bench.world.apply(report("pump-7", json!({"after": true})));
+    let end = bench.world.equal().await;
+    until(&mut daemon, "what went back is counted", |sample| {
+        sample.count("twinsync_twins_went_back_total", "") == 1
+    })
+    .await;
+    println!("failover: {changed} twins went back, one spoke; {end}");
+    daemon.stop().await.unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_query_that_is_behind_changes_nothing() {
     let bench = settled(30).await;
     // Queries show the hub before anything of the following happened.

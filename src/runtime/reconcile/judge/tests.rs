@@ -34,6 +34,35 @@ async fn a_twin_without_a_document_gets_one_and_the_streams_cache_too() {
 }
 
 #[tokio::test]
+async fn a_repair_that_finds_the_hub_gone_back_asks_for_an_audit() {
+    let bench = Bench::new();
+    let (audits, mut asked) = AuditRequests::channel();
+    let (judge, [key, other]) = (bench.judge_over(audits), ["d", "e"].map(device));
+    for key in [&key, &other] {
+        bench.agreed(key, 7, json!({"a": 1}));
+        bench.event(key, updated(9, json!({"a": 2})));
+    }
+    // What was packed is repaired, and nothing more.
+    bench.registry.set(&key, 9, json!({"a": 2, "b": 1}));
+    judge.judge(&key, &SETTLE).await.expect("an answer");
+    assert!(!asked.has_changed().expect("open"));
+    // As after a failover. An audit asks about all twins by itself.
+    bench.registry.set(&key, 8, json!({"a": 1, "b": 1}));
+    let audit = Task { purpose: Purpose::Audit, ..SETTLE };
+    assert!(matches!(judge.judge(&key, &audit).await, Ok(Verdict::Settled(_))));
+    assert!(!asked.has_changed().expect("open"));
+    for (seconds, expected) in [(0, true), (9, false), (1, true)] {
+        bench.pass(seconds);
+        let (version, _) = bench.says(&other).expect("live");
+        bench.registry.set(&other, version - 1, json!({"a": version}));
+        judge.judge(&other, &SETTLE).await.expect("an answer");
+        assert_eq!(asked.has_changed().expect("open"), expected, "not for each twin at once");
+        asked.mark_unchanged();
+    }
+    assert!(bench.metrics.render().contains("twinsync_twins_went_back_total 3"));
+}
+
+#[tokio::test]
 async fn only_the_hubs_own_not_found_makes_a_tombstone() {
     let bench = Bench::new();
     let key = device("d");
@@ -75,7 +104,7 @@ async fn what_a_stream_writes_in_between_is_never_set_back() {
         // Twice, while the answer is on its way, the hub and then a stream go on.
         let round = rounds.fetch_add(1, Ordering::Relaxed);
         if round < 2 {
-            clock.pass(std::time::Duration::from_secs(1));
+            clock.pass(Duration::from_secs(1));
             let version = 6 + round as i64;
             registry.set(key, version, json!({"a": version}));
             stream(&store, key, clock.now(), updated(version, json!({"a": version})));
@@ -96,7 +125,7 @@ async fn a_document_that_never_stands_still_is_left_for_later() {
     let (store, clock) = (Arc::clone(&bench.store), Arc::clone(&bench.clock));
     let version = AtomicUsize::new(2);
     bench.registry.on_get(move |key| {
-        clock.pass(std::time::Duration::from_secs(1));
+        clock.pass(Duration::from_secs(1));
         let next = version.fetch_add(1, Ordering::Relaxed) as i64 + 1;
         stream(&store, key, clock.now(), updated(next, json!({"step": next})));
     });
