@@ -36,6 +36,7 @@ use crate::{
     domain::{
         decide::Rules,
         health::{Dependency, Phase},
+        id::DocumentIdScheme,
         lane::Bound,
         patience::Nature,
         retry::Backoff,
@@ -446,6 +447,13 @@ async fn consume(
     drop(intake);
     board.set_phase(Phase::Running);
     tracing::info!(version = telemetry::VERSION, "running");
+    if settings.iothub.hubs.len() > 1 && settings.document.id == DocumentIdScheme::Device {
+        tracing::warn!(
+            hubs = settings.iothub.hubs.len(),
+            "several IoT hubs with document.id = \"device\": where two have a device of one id, the first has the document, and \
+             events of the other become dead letters (DOCUMENT_FOREIGN)"
+        );
+    }
 
     // What ends by itself has failed: everything else is brought to an orderly end.
     let mut outcome = Ok(());

@@ -92,6 +92,8 @@ pub enum Which {
 /// A document that a walk has met.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scanned {
+    /// Its id.
+    pub id: String,
     /// Its twin.
     pub key: TwinKey,
     /// When its content was decided on.

@@ -374,6 +374,7 @@ fn one_line(error: &CosmosError) -> String {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ScannedRow {
+    id: String,
     hub_name: String,
     device_id: String,
     module_id: Option<String>,
@@ -382,8 +383,8 @@ struct ScannedRow {
 
 impl From<ScannedRow> for Scanned {
     fn from(row: ScannedRow) -> Self {
-        let ScannedRow { hub_name, device_id, module_id, applied_at } = row;
-        Self { key: TwinKey { hub: hub_name.into(), device: device_id, module: module_id }, applied_at }
+        let ScannedRow { id, hub_name, device_id, module_id, applied_at } = row;
+        Self { id, key: TwinKey { hub: hub_name.into(), device: device_id, module: module_id }, applied_at }
     }
 }
 
@@ -396,7 +397,7 @@ fn walk_query(which: Which) -> Query {
         }
     };
     Query::from(format!(
-        "SELECT c.hubName, c.deviceId, c.moduleId, c.sync.appliedAt AS appliedAt FROM c WHERE {condition}"
+        "SELECT c.id, c.hubName, c.deviceId, c.moduleId, c.sync.appliedAt AS appliedAt FROM c WHERE {condition}"
     ))
 }
 

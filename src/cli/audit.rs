@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     config::parse_duration,
-    domain::drift::{Drift, Strictness},
+    domain::drift::{Drift, ORPHAN, Strictness},
     runtime::reconcile::{
         audit::{self, Fate, Finding, Options, Progress, Report},
         judge::Mode,
@@ -135,6 +135,12 @@ fn text(report: &Report) -> String {
         let note = if report.repairs { format!("{} repaired", of(&report.repaired)) } else { String::new() };
         rows.push(row(class, of(&report.found), &note));
     }
+    let orphans = report.found.get(ORPHAN).copied().unwrap_or_default();
+    rows.push(row(
+        ORPHAN,
+        orphans,
+        if orphans > 0 { "documents that nobody updates: delete them" } else { "" },
+    ));
     rows.push(row("too recent", report.recent, "changed within the tolerance: not judged"));
     rows.push(row("cleared", report.cleared, "the query was behind, the hub agrees"));
     rows.push(row("not known", report.unknown, ""));
@@ -158,6 +164,7 @@ fn line(finding: &Finding) -> String {
         Fate::Found => "",
         Fate::Rejected => ", refused by Cosmos DB",
         Fate::Unknown => ", not known",
+        Fate::Orphaned => "",
         Fate::StillDifferent => ", still different after its repair",
     };
     printable(&format!("{}{part}  {}{module}{fate}{reason}", finding.class, finding.device_id), false)

@@ -51,6 +51,9 @@ pub enum Part {
     Damaged,
 }
 
+/// The class of documents that are not the twin's own and say that they are: nobody updates them.
+pub const ORPHAN: &str = "orphan";
+
 impl Drift {
     /// The name of its class in reports and metrics.
     pub const fn class(self) -> &'static str {

@@ -151,8 +151,11 @@ impl TwinStore for MemoryStore {
                 document.in_doubt() || (document.sweep.is_some() && document.operation == Operation::Snapshot)
             }
         });
-        let scanned =
-            |document: &Document| Scanned { key: document.key.clone(), applied_at: document.applied_at };
+        let scanned = |document: &Document| Scanned {
+            id: document.id.clone(),
+            key: document.key.clone(),
+            applied_at: document.applied_at,
+        };
         let page = wanted.map(scanned).collect();
         Box::pin(futures::stream::iter([charged(Ok(page))]))
     }

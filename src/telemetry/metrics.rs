@@ -27,7 +27,7 @@ use super::{
 };
 use crate::domain::{
     decode::{Ignored, Undeliverable},
-    drift::Drift,
+    drift::{Drift, ORPHAN},
     ticks::Ticks,
 };
 
@@ -192,6 +192,7 @@ impl Metrics {
             }
             self.zero(name::AUDIT_DIFFERENCES, &[("hub", hub), ("class", class)]);
         }
+        self.zero(name::AUDIT_DIFFERENCES, &[("hub", hub), ("class", ORPHAN)]);
     }
 
     /// Counts a failed try of a start to reach what it needs.

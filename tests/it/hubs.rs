@@ -28,14 +28,20 @@ async fn two_hubs(scheme: &str) -> Bench {
     options.iothub.notify_deleted_modules = false;
     options.more_iothubs[0].iothub.notify_deleted_modules = false;
     let mut world = World::with(options, "").await;
+    let toml = of_both(&world, scheme);
+    world.configure(&toml);
+    Bench { world }
+}
+
+/// The configuration that names both hubs.
+fn of_both(world: &World, scheme: &str) -> String {
     let hubs = world.stack.endpoints().iothubs();
     let join = |parts: Vec<String>| parts.join(", ");
-    world.configure(&format!(
+    format!(
         "[document]\nid = \"{scheme}\"\n[iothub]\nconnection_strings = \"{}\"\nendpoint = \"{}\"\nrequest_timeout = \"2s\"\n{FAST}{NO_AUDIT}",
         join(hubs.iter().map(|hub| hub.connection_string.clone()).collect()),
         join(hubs.iter().map(|hub| format!("{}={}", hub.name, hub.service)).collect()),
-    ));
-    Bench { world }
+    )
 }
 
 fn hub_of(bench: &Bench, number: usize) -> &Service {
@@ -96,6 +102,13 @@ async fn remove(bench: &Bench, document: &Value) {
 async fn document(bench: &Bench, id: &str) -> Value {
     let all = documents(bench).await;
     all.into_iter().find(|document| document["id"] == id).unwrap_or_else(|| panic!("no document {id}"))
+}
+
+/// The document of a device.
+async fn document_of(bench: &Bench, device: &str) -> Value {
+    let all = documents(bench).await;
+    let of = |document: &Value| document["deviceId"] == device && document.get("moduleId").is_none();
+    all.into_iter().find(of).unwrap_or_else(|| panic!("no document of {device}"))
 }
 
 /// A fleet on each hub at once, with duplicates and ordered replays; between the phases the daemon catches up.
@@ -207,7 +220,7 @@ async fn two_hubs_with_the_same_devices_share_a_container_and_nothing_else() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_ids_are_of_the_device_alone_the_first_hub_has_them_and_the_second_is_told() {
-    let bench = two_hubs("device").await;
+    let mut bench = two_hubs("device").await;
     let (first, second) = (hub_of(&bench, 0), hub_of(&bench, 1));
     let mut daemon = bench.start().await;
     gateway(first, "gateway", "first");
@@ -246,6 +259,26 @@ async fn where_ids_are_of_the_device_alone_the_first_hub_has_them_and_the_second
     assert_eq!(filled.json()["created"].as_u64(), Some(0), "{}{}", filled.out, filled.errors);
     audit(&bench, "devkit-hub", [0; 3]).await;
     assert_eq!(documents_of(&bench, "devkit-hub").await, theirs);
+    assert!(bench.world.log().contains("several IoT hubs with document.id"), "told at start as well");
+
+    // The cure, as the page of the code tells it: documents that exist are found under their ids.
+    let cure = of_both(&bench.world, "hub_device");
+    bench.world.configure(&cure);
+    let filled = bench.run(&["backfill", "--json", "--restart", "--hub", "fabrikam"]).await;
+    assert_eq!(filled.json()["created"].as_u64(), Some(2), "{}{}", filled.out, filled.errors);
+    let daemon = bench.start().await;
+    for number in 0..2 {
+        apply(hub_of(&bench, number), report("gateway", json!({"cured": number})));
+    }
+    bench.world.equal().await;
+    daemon.stop().await.expect("exit code 0");
+    let ids: Vec<_> = documents(&bench).await.iter().map(|document| text(document, "id")).collect();
+    let expected =
+        ["fabrikam|gateway", "fabrikam|gateway|agent", "gateway", "gateway|agent", "own", "own|agent"];
+    assert_eq!(ids, expected);
+    for hub in ["devkit-hub", "fabrikam"] {
+        audit(&bench, hub, [0; 3]).await;
+    }
 }
 
 /// Devices whose documents an older build has written, which took the hub's name as events or people spelt it.
@@ -326,6 +359,22 @@ async fn spelt_otherwise(scheme: &str) {
     let resynced = bench.run(&["resync", "--device", "pump-3"]).await;
     assert!(resynced.out.contains("2 twins: 2 equal"), "{}{}", resynced.out, resynced.errors);
     assert_eq!(documents(&bench).await.len(), 12);
+
+    // A second document of a twin, as older builds left them, is no twin's: an audit says so, and touches neither.
+    let mut second = document_of(&bench, "pump-9").await;
+    second["id"] = json!("CONTOSO-iot|pump-9");
+    put(&bench, second).await;
+    let all = documents(&bench).await;
+    let (code, audit) = bench.audit(&["--repair"]).await;
+    assert_eq!((code, audit["found"]["orphan"].as_u64()), (1, Some(1)), "{audit:#}");
+    let finding = &audit["findings"][0];
+    assert_eq!(
+        (&finding["device_id"], &finding["fate"]),
+        (&json!("pump-9"), &json!("orphaned")),
+        "{audit:#}"
+    );
+    assert!(text(finding, "reason").contains("`CONTOSO-iot|pump-9`"), "{audit:#}");
+    assert_eq!(documents(&bench).await, all);
 }
 
 #[tokio::test(flavor = "multi_thread")]

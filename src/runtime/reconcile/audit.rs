@@ -3,6 +3,7 @@
 //! ```text
 //! pages of the query ─► document ─► differs? ─► changed lately: left alone ─► GET: differs still? ─► repair
 //! documents          ─► not among the rows?  ─► changed lately: left alone ─► GET: not found?     ─► tombstone
+//!                    ─► under another id, and not the one that is read for its twin? ─► an orphan, which is told
 //! repaired ones      ─► looked at again in the end: still different is an alarm
 //! ```
 //!
@@ -189,14 +190,29 @@ impl Audit<'_> {
                         });
                     }
                 };
+                let strangers = self.strangers(&page, &mut looked_at);
                 let candidates = self.unseen(page, &mut looked_at);
                 let look = &self.look;
+                let turns: Vec<_> =
+                    strangers.into_iter().map(|scanned| Box::pin(look.stranger(scanned))).collect();
+                take(look, turns, &mut self.found).await?;
                 let turns: Vec<_> =
                     candidates.into_iter().map(|scanned| Box::pin(look.document(scanned))).collect();
                 take(look, turns, &mut self.found).await?;
             }
             return Ok(());
         }
+    }
+
+    /// Documents of this hub under other ids than those of today.
+    fn strangers(&self, page: &[Scanned], looked_at: &mut HashSet<u64>) -> Vec<Scanned> {
+        let is_strange = |scanned: &&Scanned| {
+            scanned.key.hub == *self.registry.hub()
+                && self.is_sampled(self.hash(&scanned.key))
+                && scanned.id != self.look.judge.document_id(&scanned.key)
+                && looked_at.insert(self.hasher.hash_one((&scanned.id, &scanned.key)))
+        };
+        page.iter().filter(is_strange).cloned().collect()
     }
 
     /// Documents of this hub whose twins the query did not show.
@@ -268,7 +284,7 @@ where
                 return Err(Ended::Silent { hub: key.hub.to_string(), reason: reason.clone() });
             }
             Looked::Unknown(..) => found.silent + 1,
-            Looked::Equal | Looked::Recent | Looked::Cleared | Looked::Confirmed(..) => 0,
+            Looked::Equal | Looked::Recent | Looked::Cleared | Looked::Orphan(_) | Looked::Confirmed(..) => 0,
         };
         if let Looked::Confirmed(_, Fate::Repaired, _) = looked
             && found.repaired.len() < RECHECKED

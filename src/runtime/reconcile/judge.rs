@@ -170,6 +170,11 @@ impl Judge {
         &self.account
     }
 
+    /// The id under which a twin's document is created.
+    pub fn document_id(&self, key: &TwinKey) -> String {
+        self.rules.id_scheme.document_id(key)
+    }
+
     /// The present.
     pub fn now(&self) -> Ticks {
         self.clock.now()

@@ -35,6 +35,8 @@ pub(super) enum Looked {
     Recent,
     /// They differ, and the document says what the hub says: the query was behind.
     Cleared,
+    /// It is not the document that is read for its twin, so nobody updates it; says which one is.
+    Orphan(String),
     /// The hub has confirmed the difference.
     Confirmed(Drift, Fate, Option<String>),
     /// Nobody answered; holds what was nominated, and the reason.
@@ -84,6 +86,27 @@ impl Look<'_> {
             false => self.confirm(&scanned.key, Drift::Extra).await,
         };
         (scanned.key, looked)
+    }
+
+    /// Looks whether a document under another id than today's is the one that is read for its twin.
+    pub(super) async fn stranger(&self, scanned: Scanned) -> (TwinKey, Looked) {
+        let Scanned { id, key, .. } = scanned;
+        let read = self.attempt(|| async {
+            match self.judge.account().read(&key, Purpose::Audit).await {
+                Read::Unknown(trouble) => Err(trouble),
+                read => Ok(read),
+            }
+        });
+        let looked = match read.await {
+            Ok(Read::Present(document, _)) if document.id == id => Looked::Equal,
+            Ok(Read::Present(document, _)) => Looked::Orphan(format!(
+                "nobody updates `{id}`: the twin's document is `{}`; delete the other one",
+                document.id
+            )),
+            Ok(_) => Looked::Orphan(format!("nobody updates `{id}`, nor finds it under this document.id")),
+            Err(trouble) => Looked::Unknown(None, trouble.message),
+        };
+        (key, looked)
     }
 
     /// Asks the hub, and repairs where that is wanted.

@@ -6,13 +6,15 @@ use serde::Serialize;
 
 use super::look::Looked;
 use crate::domain::{
-    drift::{Drift, Part},
+    drift::{Drift, ORPHAN, Part},
     id::TwinKey,
     ticks::Ticks,
 };
 
 /// Findings that a report names one by one.
 const NAMED: usize = 1000;
+/// The class of findings that have none.
+const UNKNOWN: &str = "unknown";
 
 /// What an audit of one hub found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -79,6 +81,8 @@ pub enum Fate {
     Rejected,
     /// Nobody answered.
     Unknown,
+    /// A document that nobody updates, which only a person should delete.
+    Orphaned,
     /// Different again after its repair.
     StillDifferent,
 }
@@ -99,7 +103,9 @@ impl Report {
 impl Report {
     /// Nothing found yet.
     pub(super) fn new(hub: &str, now: Ticks, sample: f64, repairs: bool) -> Self {
-        let none = || Drift::CLASSES.into_iter().map(|class| (class, 0)).collect();
+        let none = || Drift::CLASSES.into_iter().map(|class| (class, 0)).collect::<BTreeMap<_, _>>();
+        let mut found = none();
+        found.insert(ORPHAN, 0);
         Self {
             hub: hub.to_owned(),
             started_at: now,
@@ -110,7 +116,7 @@ impl Report {
             documents: 0,
             recent: 0,
             cleared: 0,
-            found: none(),
+            found,
             repaired: none(),
             unknown: 0,
             still_different: 0,
@@ -130,6 +136,11 @@ impl Report {
                 self.cleared += 1;
                 return;
             }
+            Looked::Orphan(reason) => {
+                *self.found.entry(ORPHAN).or_default() += 1;
+                self.name(key, ORPHAN, None, Fate::Orphaned, Some(reason));
+                return;
+            }
             Looked::Confirmed(drift, fate, reason) => {
                 *self.found.entry(drift.class()).or_default() += 1;
                 if fate == Fate::Repaired {
@@ -142,16 +153,23 @@ impl Report {
                 (nominated, Fate::Unknown, Some(reason))
             }
         };
-        self.name(key, drift, fate, reason);
+        self.name(key, drift.map_or(UNKNOWN, Drift::class), drift, fate, reason);
     }
 
     /// Adds a twin that differs again right after its repair.
     pub(super) fn add_still_different(&mut self, key: &TwinKey) {
         self.still_different += 1;
-        self.name(key, None, Fate::StillDifferent, None);
+        self.name(key, UNKNOWN, None, Fate::StillDifferent, None);
     }
 
-    fn name(&mut self, key: &TwinKey, drift: Option<Drift>, fate: Fate, reason: Option<String>) {
+    fn name(
+        &mut self,
+        key: &TwinKey,
+        class: &'static str,
+        drift: Option<Drift>,
+        fate: Fate,
+        reason: Option<String>,
+    ) {
         if self.findings.len() >= NAMED {
             return;
         }
@@ -162,7 +180,7 @@ impl Report {
         self.findings.push(Finding {
             device_id: key.device.clone(),
             module_id: key.module.clone(),
-            class: drift.map_or("unknown", Drift::class),
+            class,
             part,
             fate,
             reason,
