@@ -16,6 +16,7 @@ RUN mkdir -p src devkit/src \
  && cargo build --release --locked --package twinsync --bin twinsync
 
 COPY config config
+COPY docs/errors docs/errors
 COPY src src
 # Shown by /version and in twinsync_build_info.
 ARG TWINSYNC_REVISION=unknown
@@ -42,5 +43,7 @@ WORKDIR /var/lib/twinsync
 ENV TWINSYNC__HTTP__LISTEN=0.0.0.0:8080
 EXPOSE 8080
 STOPSIGNAL SIGTERM
+# For engines without probes of their own; Kubernetes uses /livez and /readyz.
+HEALTHCHECK --interval=30s --timeout=5s --start-period=30s CMD ["/usr/local/bin/twinsync", "healthcheck"]
 ENTRYPOINT ["/usr/local/bin/twinsync"]
 CMD ["run"]

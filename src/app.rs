@@ -57,7 +57,8 @@ use crate::{
         start::{self, StartError},
         stream::{self, Stream},
     },
-    telemetry::{self, Board, Metrics},
+    status::{About, Observer},
+    telemetry::{self, Board, Journal, Metrics},
 };
 
 /// Batches on their way from the partitions to the router.
@@ -241,6 +242,7 @@ fn eventhubs_options(settings: &Settings, hub: &str) -> eventhubs::Options {
 
 fn stream_options(
     settings: &Settings,
+    replica: &str,
     leads: Option<watch::Sender<bool>>,
     audits: &AuditRequests,
 ) -> stream::Options {
@@ -271,7 +273,7 @@ fn stream_options(
             // Both belong to one process.
             config::CheckpointStore::Memory | config::CheckpointStore::File { .. } => stream::Sharing::Alone,
             config::CheckpointStore::Blob(_) => stream::Sharing::Leases(lease::Options {
-                owner: owner(),
+                owner: replica.to_owned(),
                 duration: settings.lease.duration,
                 renew_interval: settings.lease.renew_interval,
             }),
@@ -299,6 +301,16 @@ fn judge_checkpoints(error: &azure_core::Error) -> start::StoreTrouble {
 fn owner() -> String {
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "twinsync".to_owned());
     format!("{host}-{:016x}", rand::random::<u64>())
+}
+
+fn about(settings: &Settings, replica: &str, journal: Journal) -> About {
+    About {
+        replica: replica.to_owned(),
+        retention: settings.eventhubs.retention,
+        hubs: settings.iothub.hubs.iter().map(|hub| hub.name.to_string()).collect(),
+        namespace: settings.eventhubs.namespace.clone(),
+        journal,
+    }
 }
 
 fn rules(settings: &Settings) -> Rules {
@@ -348,21 +360,24 @@ fn router_options(
     }
 }
 
-/// Runs the daemon until SIGTERM or SIGINT; a second signal exits at once.
-pub async fn run(settings: &Settings) -> Result<(), Error> {
+/// Runs the daemon until SIGTERM or SIGINT; a second signal exits at once. `journal` is what it logs.
+pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
     let stop = stop_on_signals()?;
     let metrics = Metrics::new().map_err(|error| Error::Metrics(error.to_string()))?;
     let board = Board::with_limit(settings.http.blocked_after);
     for hub in settings.eventhubs.hubs() {
         metrics.stream(hub); // at zero from the first scrape on
     }
+    let replica = owner();
+    let observer = Observer::new(board.clone(), metrics.clone(), about(settings, &replica, journal));
     // Health and metrics outlive everything else, so that the way down can be watched.
     let (served, closing) = (CancellationToken::new(), CancellationToken::new());
     let upkeep = tokio::spawn(metrics.clone().run_upkeep(closing.clone()));
+    let observing = tokio::spawn(observer.clone().run(closing.clone()));
     let server = match settings.http.listen {
         Some(address) => {
             let listener = http::bind(address).await?;
-            let state = http::State { board: board.clone(), metrics: metrics.clone() };
+            let state = http::State { board: board.clone(), metrics: metrics.clone(), observer };
             Some(tokio::spawn(http::serve(listener, state, served.clone())))
         }
         None => None,
@@ -372,7 +387,7 @@ pub async fn run(settings: &Settings) -> Result<(), Error> {
         biased;
         () = stop.cancelled() => Ok(()),
         outside = Box::pin(Outside::connect(settings, &reach, &board)) => match outside {
-            Ok(outside) => Box::pin(consume(settings, outside, &reach, stop.clone(), &board, &metrics)).await,
+            Ok(outside) => Box::pin(consume(settings, outside, &replica, &reach, stop.clone(), &board, &metrics)).await,
             Err(error) => Err(error),
         },
     };
@@ -383,6 +398,7 @@ pub async fn run(settings: &Settings) -> Result<(), Error> {
         let _ = server.await;
     }
     let _ = upkeep.await;
+    let _ = observing.await;
     outcome
 }
 
@@ -390,6 +406,7 @@ pub async fn run(settings: &Settings) -> Result<(), Error> {
 async fn consume(
     settings: &Settings,
     outside: Outside,
+    replica: &str,
     reach: &Reach<'_>,
     stop: CancellationToken,
     board: &Board,
@@ -408,7 +425,7 @@ async fn consume(
     let prepare = outside.sources.into_iter().enumerate().map(|(place, source)| {
         let checkpoints = Arc::clone(&outside.checkpoints);
         let leads = (place == 0).then(|| leads.clone());
-        let options = stream_options(settings, leads, &audits);
+        let options = stream_options(settings, replica, leads, &audits);
         let what = Needed::Dependency(Dependency::EventHub(source.name().to_owned()));
         reach.until(what, move || {
             let (source, checkpoints) = (Arc::clone(&source), Arc::clone(&checkpoints));

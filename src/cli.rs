@@ -13,6 +13,7 @@ pub mod print_config;
 mod reconcile;
 pub mod resync;
 pub mod run;
+pub mod status;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -43,6 +44,10 @@ enum Command {
     Audit(audit::Arguments),
     /// Makes single twins right: a device, or all that match a condition.
     Resync(resync::Arguments),
+    /// Shows how a running replica is, and why.
+    Status(status::Arguments),
+    /// Asks a running replica whether it lives; for probes of container engines.
+    Healthcheck(status::HealthcheckArguments),
     /// Lists, shows, replays and discards events that could not be applied.
     Deadletters(deadletters::Arguments),
     /// Runs everything on an embedded local Azure and compares every document with the hub's twin.
@@ -111,6 +116,8 @@ pub async fn main(cli: Cli) -> ExitCode {
         Command::Backfill(arguments) => Box::pin(backfill::run(&arguments)).await,
         Command::Audit(arguments) => Box::pin(audit::run(&arguments)).await,
         Command::Resync(arguments) => Box::pin(resync::run(&arguments)).await,
+        Command::Status(arguments) => Box::pin(status::run(&arguments)).await,
+        Command::Healthcheck(arguments) => Box::pin(status::healthcheck(&arguments)).await,
         Command::Deadletters(arguments) => Box::pin(deadletters::run(&arguments)).await,
         #[cfg(feature = "demo")]
         Command::Demo(arguments) => Box::pin(demo::run(&arguments)).await,

@@ -8,6 +8,7 @@ pub mod decode;
 pub mod document;
 pub mod drift;
 pub mod event;
+pub mod headline;
 pub mod health;
 pub mod id;
 pub mod lane;

@@ -1,7 +1,11 @@
-//! Health, metrics and version over HTTP, for probes and scrapers.
+//! The status page, health and metrics over HTTP, for people, probes and scrapers.
 //!
 //! | path | answers |
 //! |---|---|
+//! | `/` | the status page; `/page.css` and `/page.js` belong to it |
+//! | `/api/status` | what it shows, as JSON: [`crate::status::schema`] |
+//! | `/api/events` | the same again and again, as server-sent events |
+//! | `/errors/CODE` | the page about a code that a line carries |
 //! | `/livez` | 200 while the loops turn, else 503 with reasons |
 //! | `/readyz` | 200 while there is work and it is done, else 503 with reasons |
 //! | `/metrics` | Prometheus' text format |
@@ -11,6 +15,8 @@
 //! calling. On a loopback address, only requests to `localhost` or an IP address are answered: a page in a browser on the same
 //! machine could otherwise reach it under a name of its own.
 
+mod events;
+mod page;
 mod routes;
 
 use std::{collections::VecDeque, io, net::SocketAddr, time::Duration};
@@ -27,7 +33,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use self::routes::router;
-use crate::telemetry::{Board, Metrics};
+use crate::{
+    status::Observer,
+    telemetry::{Board, Metrics},
+};
 
 /// How long a client may take for the header of a request, and between two requests on one connection.
 const HEADER_LIMIT: Duration = Duration::from_secs(5);
@@ -48,6 +57,8 @@ pub struct State {
     pub board: Board,
     /// Metrics.
     pub metrics: Metrics,
+    /// Status.
+    pub observer: Observer,
 }
 
 /// The address cannot be listened on.
@@ -96,7 +107,7 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
 /// None at present: a listener that fails is tried again.
 pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationToken) -> io::Result<()> {
     let only_local_names = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
-    let service = TowerToHyperService::new(router(state, only_local_names));
+    let service = TowerToHyperService::new(router(state, only_local_names, shutdown.clone()));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_LIMIT).max_buf_size(MOST_HEADER_BYTES);
     let mut connections: VecDeque<(u64, AbortHandle)> = VecDeque::new();

@@ -22,7 +22,8 @@
 //! | [`runtime`] | the loops: partitions, lanes, commits, shutdown |
 //! | [`config`] | what was written, and what it means |
 //! | [`telemetry`] | logs and metrics: one struct per operational fact |
-//! | [`http`] | `/livez`, `/readyz`, `/metrics` |
+//! | [`status`] | what a replica knows about itself, put together when somebody asks |
+//! | [`http`] | the status page, `/api/status`, `/livez`, `/readyz`, `/metrics` |
 //! | [`cli`] | one module per subcommand |
 //! | [`app`] | puts it all together and owns the order of shutdown |
 //!
@@ -38,4 +39,5 @@ pub mod domain;
 pub mod http;
 pub mod ports;
 pub mod runtime;
+pub mod status;
 pub mod telemetry;

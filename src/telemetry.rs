@@ -6,6 +6,7 @@
 //! | [`Metrics`] | the counters behind them, rendered for Prometheus |
 //! | [`name`] | the names of all metrics |
 //! | `limit` | holds back log lines that repeat, and counts them |
+//! | [`Journal`] | the warnings and errors that were logged, one entry per kind |
 //! | [`Board`] | what the components say about their state, for the health endpoints |
 //!
 //! No secrets, payloads or property values, at any level; no device ids as labels. Levels: TRACE per event,
@@ -14,6 +15,7 @@
 mod board;
 pub mod event;
 mod gauges;
+mod journal;
 mod label;
 mod limit;
 mod metrics;
@@ -24,17 +26,21 @@ pub mod reason;
 use std::io::IsTerminal as _;
 
 use tracing_subscriber::{
-    EnvFilter,
+    EnvFilter, Layer as _,
+    filter::LevelFilter,
     fmt::{
+        self,
         format::Writer,
         time::{FormatTime as _, SystemTime},
     },
+    layer::SubscriberExt as _,
     util::SubscriberInitExt as _,
 };
 
 use self::limit::{Limited, Shape};
 pub use self::{
-    board::{Board, Heartbeat},
+    board::{Board, Heartbeat, View},
+    journal::{Entry, Journal},
     label::{Decision, Purpose, ReadOutcome, RegistryCall, RegistryOutcome, WriteKind, WriteOutcome},
     metrics::{Latency, Metrics, StreamMetrics},
     partition::{PartitionMetrics, Watched},
@@ -61,32 +67,30 @@ pub enum Error {
     Twice(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// Starts logging to standard error, for the whole process.
+/// Starts logging to standard error, for the whole process. Warnings and errors are kept in the journal as well.
 ///
 /// # Errors
 /// It was started before.
-pub fn init(settings: &config::Telemetry) -> Result<(), Error> {
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_new(&settings.log_filter)?)
-        .with_writer(std::io::stderr);
+pub fn init(settings: &config::Telemetry) -> Result<Journal, Error> {
+    let filter = EnvFilter::try_new(&settings.log_filter)?;
+    let output = fmt::layer().with_writer(std::io::stderr);
     let lines = limit::lines();
-    match settings.log_format {
-        LogFormat::Text => {
-            let builder = builder.with_ansi(std::io::stderr().is_terminal());
-            builder
-                .map_event_format(|inner| Limited { inner, shape: Shape::Text, lines })
-                .finish()
-                .try_init()?;
-        }
-        LogFormat::Json => {
-            let builder = builder.json().flatten_event(true).with_ansi(false);
-            builder
-                .map_event_format(|inner| Limited { inner, shape: Shape::Json, lines })
-                .finish()
-                .try_init()?;
-        }
-    }
-    Ok(())
+    let output = match settings.log_format {
+        LogFormat::Text => output
+            .with_ansi(std::io::stderr().is_terminal())
+            .map_event_format(|inner| Limited { inner, shape: Shape::Text, lines })
+            .boxed(),
+        LogFormat::Json => output
+            .json()
+            .flatten_event(true)
+            .with_ansi(false)
+            .map_event_format(|inner| Limited { inner, shape: Shape::Json, lines })
+            .boxed(),
+    };
+    let journal = Journal::default();
+    let seen = journal.clone().with_filter(LevelFilter::WARN);
+    tracing_subscriber::registry().with(output.with_filter(filter)).with(seen).try_init()?;
+    Ok(journal)
 }
 
 /// The last word of a process whose log is JSON, as one line of it. It does not depend on the filter: whoever reads the log

@@ -55,6 +55,7 @@ pub struct Setup {
     directory: PathBuf,
     port: u16,
     variables: Vec<(String, OsString)>,
+    own_group: bool,
 }
 
 impl Setup {
@@ -70,13 +71,26 @@ impl Setup {
         };
         write("twinsync.toml", &configuration(endpoints, directory, port))?;
         write("more.toml", more)?;
-        Ok(Self { program: program.to_owned(), directory: directory.to_owned(), port, variables: Vec::new() })
+        Ok(Self {
+            program: program.to_owned(),
+            directory: directory.to_owned(),
+            port,
+            variables: Vec::new(),
+            own_group: false,
+        })
     }
 
     /// With a variable of the environment.
     #[must_use]
     pub fn with_variable(mut self, name: &str, value: impl Into<OsString>) -> Self {
         self.variables.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// Ctrl-C on the terminal then does not reach it: whoever started it decides when it ends.
+    #[must_use]
+    pub fn in_a_group_of_its_own(mut self) -> Self {
+        self.own_group = true;
         self
     }
 
@@ -94,6 +108,9 @@ impl Setup {
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .kill_on_drop(true);
+        if self.own_group {
+            command.process_group(0);
+        }
         command
     }
 

@@ -21,14 +21,17 @@ use devkit::{
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
-use self::report::{Figures, Report};
-use super::Error;
+use self::report::{Figures, Report, differing};
+use super::{Error, output};
 use crate::telemetry::name;
 
 /// Share of the events that is sent at a steady rate at the end, to measure freshness.
 const STEADY_SHARE: u64 = 20;
 /// Bounds of that number.
 const STEADY_EVENTS: std::ops::RangeInclusive<u64> = 100..=2_500;
+/// What one round of `--stay` does.
+const STAYING_DEVICES: usize = 50;
+const STAYING_EVENTS: u64 = 5_000;
 /// How often progress is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long nothing may move before the demo gives up.
@@ -58,26 +61,88 @@ pub struct Arguments {
     /// Prints one JSON object instead of the table.
     #[arg(long)]
     json: bool,
+    /// Keeps everything up afterwards, under a steady load, until Ctrl-C: for a look at the status page.
+    #[arg(long)]
+    stay: bool,
 }
 
 /// Runs the demo; fails if any document differs.
-#[expect(clippy::print_stdout, reason = "this is the output that was asked for")]
 pub async fn run(arguments: &Arguments) -> Result<(), Error> {
     let stack = Box::pin(Stack::start(stack_options(arguments)))
         .await
         .map_err(|error| failed("cannot start the local Azure", &error))?;
-    let result = Box::pin(show(arguments, &stack)).await;
+    let differences = Box::pin(run_on(arguments, &stack)).await;
     stack.stop().await;
-    let report = result?;
-    if arguments.json {
-        println!("{}", report.json().map_err(|error| failed("cannot print the report", &error))?);
-    } else {
-        print!("{report}");
-    }
-    match report.differences() {
+    match differences? {
         0 => Ok(()),
         differences => Err(Error::Different(differences)),
     }
+}
+
+/// Says how many twins differ at the end.
+async fn run_on(arguments: &Arguments, stack: &Stack) -> Result<usize, Error> {
+    let directory = tempfile::tempdir().map_err(|error| failed("cannot make a directory", &error))?;
+    let program = std::env::current_exe().map_err(|error| failed("cannot find this program", &error))?;
+    // Ctrl-C is for this process: the daemon is asked to stop when everything is done.
+    let setup = Setup::new(&program, directory.path(), stack.endpoints(), "")?.in_a_group_of_its_own();
+    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut daemon = setup.start().await?;
+    let report = tokio::select! {
+        _ = &mut interrupted => return Err(Error::Failed("interrupted".to_owned())),
+        report = Box::pin(show(arguments, stack, &mut daemon)) => report?,
+    };
+    if arguments.json {
+        output::line(report.json().map_err(|error| failed("cannot print the report", &error))?)?;
+    } else {
+        output::line(report.to_string().trim_end())?;
+    }
+    if !arguments.stay {
+        if !arguments.json {
+            output::line("(cargo demo --stay keeps it running, with a status page to look at)")?;
+        }
+        daemon.stop().await?;
+        return Ok(report.differences());
+    }
+    Box::pin(stay(arguments, stack, &daemon, interrupted)).await?;
+    Show { arguments, stack, bar: bar(arguments) }.caught_up(&mut daemon).await?;
+    daemon.stop().await?;
+    let verified = compare(stack).await?;
+    output::line(format_args!("{} twins, {} different", verified.twins, differing(&verified)))?;
+    Ok(report.differences() + differing(&verified))
+}
+
+/// Keeps devices changing until Ctrl-C.
+async fn stay<T>(
+    arguments: &Arguments,
+    stack: &Stack,
+    daemon: &Daemon,
+    mut interrupted: impl Future<Output = T> + Unpin,
+) -> Result<(), Error> {
+    output::line(format_args!(
+        "\nThe status page: http://{}/  ({} events per second; Ctrl-C ends it, and compares once more)",
+        daemon.address(),
+        arguments.rate
+    ))?;
+    let fleet = stack.fleet();
+    for round in 1.. {
+        let plan = Plan {
+            devices: STAYING_DEVICES,
+            events: STAYING_EVENTS,
+            seed: arguments.seed.wrapping_add(round),
+            phases: 1,
+            prefix: format!("stay-{round}-"),
+            ..Plan::default()
+        };
+        fleet
+            .start(plan, Pace::Rate(arguments.rate))
+            .map_err(|error| failed("cannot go on with the fleet", &error))?;
+        tokio::select! {
+            _ = &mut interrupted => break,
+            _ = fleet.phase_end() => {}
+        }
+    }
+    fleet.stop();
+    Ok(())
 }
 
 fn stack_options(arguments: &Arguments) -> stack::Options {
@@ -88,11 +153,7 @@ fn stack_options(arguments: &Arguments) -> stack::Options {
     stack::Options { partitions: arguments.partitions, hubs, ..stack::Options::default() }
 }
 
-async fn show(arguments: &Arguments, stack: &Stack) -> Result<Report, Error> {
-    let directory = tempfile::tempdir().map_err(|error| failed("cannot make a directory", &error))?;
-    let program = std::env::current_exe().map_err(|error| failed("cannot find this program", &error))?;
-    let setup = Setup::new(&program, directory.path(), stack.endpoints(), "")?;
-    let mut daemon = setup.start().await?;
+async fn show(arguments: &Arguments, stack: &Stack, daemon: &mut Daemon) -> Result<Report, Error> {
     stack.hub().set_delivery_faults(DeliveryFaults {
         seed: arguments.seed,
         duplicate: 0.02,
@@ -110,7 +171,7 @@ async fn show(arguments: &Arguments, stack: &Stack) -> Result<Report, Error> {
         seed: arguments.seed,
         ..Plan::default()
     };
-    let backlog_seconds = show.fleet(plan, Pace::Backlog, &mut daemon).await?;
+    let backlog_seconds = show.fleet(plan, Pace::Backlog, daemon).await?;
     let backlog = daemon.sample().await?;
 
     // At a steady rate: what freshness means is how long a change takes when nothing is behind.
@@ -122,14 +183,11 @@ async fn show(arguments: &Arguments, stack: &Stack) -> Result<Report, Error> {
         prefix: "steady-".to_owned(),
         ..Plan::default()
     };
-    show.fleet(plan, Pace::Rate(arguments.rate), &mut daemon).await?;
+    show.fleet(plan, Pace::Rate(arguments.rate), daemon).await?;
     let after = daemon.sample().await?;
     show.bar.finish_and_clear();
 
-    daemon.stop().await?;
-    let verified = Box::pin(verify::verify(stack.endpoints()))
-        .await
-        .map_err(|error| failed("cannot compare the documents with the twins", &error))?;
+    let verified = compare(stack).await?;
     let delivery = stack.hub().delivery_counts();
     Ok(Report {
         devices: arguments.devices,
@@ -138,6 +196,13 @@ async fn show(arguments: &Arguments, stack: &Stack) -> Result<Report, Error> {
         delivery,
         verified,
     })
+}
+
+/// Every document with its twin.
+async fn compare(stack: &Stack) -> Result<verify::Report, Error> {
+    Box::pin(verify::verify(stack.endpoints()))
+        .await
+        .map_err(|error| failed("cannot compare the documents with the twins", &error))
 }
 
 fn bar(arguments: &Arguments) -> ProgressBar {

@@ -20,7 +20,7 @@ pub async fn run(sources: &Sources) -> ExitCode {
 }
 
 async fn start(settings: &Settings) -> Result<(), Error> {
-    telemetry::init(&settings.telemetry).map_err(|error| Error::Failed(error.to_string()))?;
-    app::run(settings).await?;
+    let journal = telemetry::init(&settings.telemetry).map_err(|error| Error::Failed(error.to_string()))?;
+    app::run(settings, journal).await?;
     Ok(())
 }

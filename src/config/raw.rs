@@ -44,6 +44,7 @@ pub struct EventHubs {
     pub prefetch: String,
     pub open_timeout: String,
     pub stall_timeout: String,
+    pub retention: String,
     pub start: String,
     pub lifecycle: Stream,
     pub twin_changes: Stream,

@@ -65,6 +65,8 @@ pub struct EventHubs {
     pub open_timeout: Duration,
     /// How long waiting events may fail to arrive before a connection is built anew.
     pub stall_timeout: Duration,
+    /// For how long the Event Hubs keep an event, as far as we were told.
+    pub retention: Duration,
     /// Where to begin without a checkpoint.
     pub start: Start,
     /// The Event Hub with device lifecycle events.

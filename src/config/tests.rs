@@ -513,7 +513,8 @@ fn what_can_only_be_a_slip_of_the_finger_is_refused() {
         let error = refused(&[(name, text)]);
         assert!(error.contains(says), "{name}={text}: {error}");
     }
-    load_with(&[], &[("TWINSYNC__DOCUMENT__TOMBSTONE_TTL", "1d")]).unwrap();
+    load_with(&[], &[("TWINSYNC__DOCUMENT__TOMBSTONE_TTL", "1d"), ("TWINSYNC__EVENTHUBS__RETENTION", "23h")])
+        .unwrap();
     for (text, repair) in [("true", true), ("on", true), ("false", false), ("off", false)] {
         assert_eq!(load_with(&[], &[("TWINSYNC__AUDIT__REPAIR", text)]).unwrap().audit.repair, repair);
         let file = file(&format!(
@@ -543,4 +544,22 @@ fn what_is_not_utf8_is_refused_where_it_is_ours() {
     let error = refused(&[("TWINSYNC__COSMOS__KEY", "a\u{FFFD}")]);
     assert!(error.contains("not valid UTF-8"), "{error}");
     load_with(&[], &[("SOMETHING_ELSE", "a\u{FFFD}")]).unwrap();
+}
+
+#[test]
+fn retention_is_one_that_event_hubs_knows_and_shorter_than_tombstones_last() {
+    for wrong in ["30m", "91d", "", "soon"] {
+        assert!(
+            refused(&[("TWINSYNC__EVENTHUBS__RETENTION", wrong)]).contains("eventhubs.retention"),
+            "{wrong}"
+        );
+    }
+    let message = refused(&[("TWINSYNC__EVENTHUBS__RETENTION", "8d")]);
+    assert!(
+        message.contains("document.tombstone_ttl") && message.contains("eventhubs.retention"),
+        "{message}"
+    );
+    let longer = [("TWINSYNC__EVENTHUBS__RETENTION", "8d"), ("TWINSYNC__DOCUMENT__TOMBSTONE_TTL", "9d")];
+    let settings = load_with(&[], &longer).expect("fits");
+    assert_eq!(settings.eventhubs.retention, Duration::from_secs(8 * 86_400));
 }

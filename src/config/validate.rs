@@ -50,7 +50,7 @@ pub(super) fn settings(raw: &Raw, layers: &Layers) -> (Option<Settings>, Vec<Pro
     let identity = credential.as_ref().map(|credential| &credential.identity);
     let eventhubs = check.eventhubs(&raw.eventhubs, identity);
     let cosmos = check.cosmos(&raw.cosmos, identity);
-    let document = check.document(&raw.document);
+    let document = check.document(&raw.document, eventhubs.as_ref());
     let router = check.router(&raw.router, document.as_ref());
     let cache = check.parse("cache.max_bytes", &raw.cache.max_bytes, human::parse_size);
     let blob = check.blob(&raw.blob, identity);
@@ -97,6 +97,10 @@ const DURATION_MAX: Duration = Duration::from_secs(3600);
 /// Event Hubs keeps events for a day where nobody says otherwise.
 const TOMBSTONE_TTL_MIN: Duration = Duration::from_secs(86_400);
 
+/// The retentions that Event Hubs knows: from an hour to the 90 days of Premium and Dedicated.
+const RETENTION: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(3600)..=Duration::from_secs(90 * 86_400);
+
 /// Collects problems while parsing.
 struct Check<'a> {
     layers: &'a Layers,
@@ -111,6 +115,7 @@ impl Check<'_> {
         let prefetch = self.parse("eventhubs.prefetch", &raw.prefetch, |text| count(text, PREFETCH_MAX));
         let open_timeout = self.parse("eventhubs.open_timeout", &raw.open_timeout, positive_duration);
         let stall_timeout = self.parse("eventhubs.stall_timeout", &raw.stall_timeout, positive_duration);
+        let retention = self.parse("eventhubs.retention", &raw.retention, retention);
         let start = self.parse("eventhubs.start", &raw.start, |text| {
             choice(text, &[("earliest", Start::Earliest), ("latest", Start::Latest)])
         });
@@ -139,6 +144,7 @@ impl Check<'_> {
             prefetch: prefetch?,
             open_timeout: open_timeout?,
             stall_timeout: stall_timeout?,
+            retention: retention?,
             start: start?,
             lifecycle_hub: lifecycle_hub?,
             twin_changes_hub: twin_changes_hub?,
@@ -274,11 +280,22 @@ impl Check<'_> {
         })
     }
 
-    fn document(&mut self, raw: &raw::Document) -> Option<Document> {
+    fn document(&mut self, raw: &raw::Document, eventhubs: Option<&EventHubs>) -> Option<Document> {
         let id = self.parse("document.id", &raw.id, |text| {
             choice(text, &[("device", DocumentIdScheme::Device), ("hub_device", DocumentIdScheme::HubDevice)])
         });
         let tombstone_ttl = self.parse("document.tombstone_ttl", &raw.tombstone_ttl, time_to_live);
+        if let (Some(ttl), Some(eventhubs)) = (tombstone_ttl, eventhubs)
+            && ttl <= eventhubs.retention
+        {
+            self.problem(
+                "document.tombstone_ttl",
+                format!(
+                    "{:?} must be longer than eventhubs.retention, or events that are replayed late bring deleted twins back",
+                    raw.tombstone_ttl
+                ),
+            );
+        }
         let max_event_size = self.parse("document.max_event_size", &raw.max_event_size, positive_size);
         Some(Document { id: id?, tombstone_ttl: tombstone_ttl?, max_event_size: max_event_size? })
     }
@@ -556,6 +573,15 @@ fn positive_size(text: &str) -> Result<usize, String> {
 }
 
 /// Cosmos DB's `ttl` is a positive 32-bit number of seconds.
+/// From the shortest retention that Event Hubs knows to the longest.
+fn retention(text: &str) -> Result<Duration, String> {
+    let duration = human::parse_duration(text)?;
+    match RETENTION.contains(&duration) {
+        true => Ok(duration),
+        false => Err(format!("{text:?} is none that Event Hubs knows: give \"1h\" to \"90d\"")),
+    }
+}
+
 fn time_to_live(text: &str) -> Result<Duration, String> {
     let duration = human::parse_duration(text)?;
     let fits = duration.as_secs() <= i32::MAX as u64 && duration.subsec_nanos() == 0;

@@ -10,19 +10,31 @@ use axum::{
     routing::get,
 };
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
-use super::State;
+use super::{State, events, page};
 use crate::{
     domain::health::Verdict,
+    status::schema::Status,
     telemetry::{REVISION, VERSION},
 };
 
 /// What `/metrics` claims to be.
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// All routes. `only_local_names`: requests to names other than `localhost` are refused.
-pub fn router(state: State, only_local_names: bool) -> Router {
+/// The page may use its own script, style and data, and nothing from anywhere else.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+                                       img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// All routes. `only_local_names`: requests to names other than `localhost` are refused. Streams end with `shutdown`.
+pub fn router(state: State, only_local_names: bool, shutdown: CancellationToken) -> Router {
     let routes = Router::new()
+        .route("/", get(page::page))
+        .route("/page.css", get(page::style))
+        .route("/page.js", get(page::script))
+        .route("/errors/{code}", get(page::error))
+        .route("/api/status", get(status))
+        .route("/api/events", get(|state| events::events(state, shutdown)))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
@@ -43,7 +55,7 @@ async fn with_security_headers(mut response: Response) -> Response {
     for (name, value) in [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),
-        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+        (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
         (header::REFERRER_POLICY, "no-referrer"),
         (header::CACHE_CONTROL, "no-store"),
     ] {
@@ -103,6 +115,10 @@ async fn metrics(extract::State(state): extract::State<State>) -> Response {
         .into_response()
 }
 
+async fn status(extract::State(state): extract::State<State>) -> Json<Status> {
+    Json(state.observer.status())
+}
+
 #[derive(Serialize)]
 struct Version {
     name: &'static str,
@@ -120,7 +136,8 @@ struct Refusal {
 }
 
 async fn not_found(uri: Uri) -> (StatusCode, Json<Refusal>) {
-    let error = format!("there is no {}: try /livez, /readyz, /metrics or /version", uri.path());
+    let error =
+        format!("there is no {}: try /, /api/status, /livez, /readyz, /metrics or /version", uri.path());
     (StatusCode::NOT_FOUND, Json(Refusal { error }))
 }
 

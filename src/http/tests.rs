@@ -21,7 +21,9 @@ impl Server {
     async fn start() -> Self {
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
-        let state = State { board: Board::new(), metrics: Metrics::new().unwrap() };
+        let (board, metrics) = (Board::new(), Metrics::new().unwrap());
+        let observer = Observer::new(board.clone(), metrics.clone(), crate::status::About::default());
+        let state = State { board, metrics, observer };
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(serve(listener, state.clone(), shutdown.clone()));
         Self { base, state, shutdown, task }
@@ -172,5 +174,71 @@ async fn a_name_that_a_stranger_can_point_at_this_machine_is_refused_and_answers
         assert_eq!(answer.headers()[name], value);
     }
     assert!(answer.headers().contains_key("content-security-policy"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_page_is_whole_and_may_use_only_what_is_its_own() {
+    let server = Server::start().await;
+    let response = reqwest::get(format!("{}/", server.base)).await.unwrap();
+    let policy = response.headers()["content-security-policy"].to_str().unwrap().to_owned();
+    assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+    assert_eq!(response.headers()["content-type"], "text/html; charset=utf-8");
+    let page = response.text().await.unwrap();
+    for (path, kind) in
+        [("/page.css", "text/css; charset=utf-8"), ("/page.js", "text/javascript; charset=utf-8")]
+    {
+        assert!(page.contains(path), "{path}");
+        let response = reqwest::get(format!("{}{path}", server.base)).await.unwrap();
+        assert_eq!(
+            (response.status(), response.headers()["content-type"].to_str().unwrap()),
+            (StatusCode::OK, kind)
+        );
+    }
+    for elsewhere in ["http://", "https://", "style=", "onclick"] {
+        assert!(!page.contains(elsewhere), "{elsewhere}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_status_is_served_with_its_schema() {
+    let server = Server::start().await;
+    let (status, body) = server.get("/api/status").await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(body["schema"], crate::status::schema::SCHEMA);
+    assert_eq!(body["headline"]["level"], "attention", "{body}");
+    assert_eq!(body["replica"]["phase"], "starting");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn events_carry_the_status_and_end_with_the_server() {
+    let server = Server::start().await;
+    let mut response = reqwest::get(format!("{}/api/events", server.base)).await.unwrap();
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let mut text = String::new();
+    let shows = |text: &str, level: &str| text.contains(&format!("\"level\":\"{level}\""));
+    while !shows(&text, "attention") {
+        text.push_str(std::str::from_utf8(&response.chunk().await.unwrap().unwrap()).unwrap());
+    }
+    assert!(text.contains("event: status\n"), "{text}");
+    server.state.board.set_phase(Phase::Running);
+    while !shows(&text, "bad") {
+        text.push_str(std::str::from_utf8(&response.chunk().await.unwrap().unwrap()).unwrap());
+    }
+    server.stop().await;
+    while let Ok(Some(_)) = response.chunk().await {}
+}
+
+#[tokio::test]
+async fn codes_have_their_pages() {
+    let server = Server::start().await;
+    let text =
+        reqwest::get(format!("{}/errors/EVENTS_LOST", server.base)).await.unwrap().text().await.unwrap();
+    assert!(text.starts_with("# EVENTS_LOST"), "{text}");
+    let (status, body) = server.get("/errors/..%2FREADME").await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert!(body["codes"].as_array().unwrap().iter().any(|code| code == "EVENTS_LOST"), "{body}");
     server.stop().await;
 }

@@ -81,7 +81,8 @@ impl Lag {
                 // Kept until somebody looks: a position that is beyond the end may be refused at the attach.
                 progress.recreated.notify_one();
             }
-            progress.metrics.set_lag(extent.lag(progress.durable().map(|position| position.sequence_number)));
+            let durable = progress.durable().map(|position| position.sequence_number);
+            progress.metrics.measured(extent, durable);
             let newest = progress.newest().map(|newest| newest.sequence_number);
             let watched = self.watched.entry(progress.id().clone());
             let watched = watched.or_insert_with(|| Watched { newest, since: Instant::now() });

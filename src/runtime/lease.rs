@@ -140,6 +140,8 @@ pub struct Round {
     pub lost: Vec<String>,
     /// Partitions to finish and give up.
     pub surplus: Vec<String>,
+    /// Who owns each partition, where the leases could be looked at; `None`: nobody.
+    pub owners: BTreeMap<String, Option<String>>,
     /// Why the leases could not be looked at, where they could not.
     pub blind: Option<String>,
 }
@@ -183,6 +185,7 @@ impl Leases {
         self.renew().await;
         round.lost.extend(self.fence());
         self.observe(&listed);
+        round.owners = self.owners(&listed);
         if claim {
             let view = self.view(&listed, leaving);
             let plan = plan(&self.options.owner, &view, self.luck);
@@ -289,6 +292,15 @@ impl Leases {
                 }
             }
         }
+    }
+
+    fn owners(&self, listed: &BTreeMap<String, Ownership>) -> BTreeMap<String, Option<String>> {
+        let owner = |holder: Holder<'_>| match holder {
+            Holder::Me => Some(self.options.owner.clone()),
+            Holder::Other(owner) => Some(owner.to_owned()),
+            Holder::Nobody => None,
+        };
+        self.view(listed, &[]).into_iter().map(|(partition, holder)| (partition, owner(holder))).collect()
     }
 
     fn view<'a>(

@@ -367,6 +367,9 @@ impl Partition {
                     return Broken::WentBack;
                 }
             }
+            if let Some(enqueued) = messages.last().and_then(|newest| newest.enqueued) {
+                self.progress.metrics.received(enqueued);
+            }
             let handed_over = tokio::select! {
                 biased;
                 () = stop.cancelled() => return Broken::Stopped,

@@ -219,7 +219,8 @@ impl Shared {
         let id = PartitionId { stream: hub.to_owned(), partition: partition.to_owned() };
         let (checkpoint, start) = begin(&id, stored.remove(partition), &extent, &self.options.start)?;
         let progress = Progress::new(id, checkpoint, &self.metrics);
-        progress.metrics.set_lag(extent.lag(progress.durable().map(|position| position.sequence_number)));
+        let durable = progress.durable().map(|position| position.sequence_number);
+        progress.metrics.measured(extent, durable);
         Ok(Prepared { progress, start, first: extent.first })
     }
 
@@ -359,6 +360,9 @@ impl Running {
             Some(reason) => self.shared.board.is_down(Dependency::Checkpoints, reason),
             None => self.shared.board.is_up(Dependency::Checkpoints),
         };
+        if round.blind.is_none() {
+            self.shared.board.set_owners(self.shared.source.name(), round.owners);
+        }
         for partition in round.lost {
             tracing::warn!(partition = %self.id(&partition), "the partition is not ours any more");
             self.forget(&partition);

@@ -40,7 +40,11 @@ struct Inner {
 struct Posted {
     phase: Phase,
     partitions: BTreeMap<PartitionId, PartitionState>,
+    /// Since when each partition's consumer has been doing what it does.
+    partitions_since: BTreeMap<PartitionId, Instant>,
+    owners: BTreeMap<PartitionId, Option<String>>,
     store: StoreState,
+    store_since: Instant,
     loops: BTreeMap<String, Loop>,
     dependencies: BTreeMap<Dependency, Option<Down>>,
     watched: BTreeMap<PartitionId, Weak<dyn Watched>>,
@@ -56,6 +60,22 @@ struct Down {
 struct Loop {
     last: Arc<AtomicU64>,
     limit: Duration,
+}
+
+/// What is on the board at one moment.
+pub struct View {
+    /// The facts.
+    pub facts: Facts,
+    /// What follows from them.
+    pub report: Report,
+    /// What each partition that is ours can be asked.
+    pub watched: Vec<(PartitionId, Arc<dyn Watched>)>,
+    /// Who owns the partitions, as the shared leases say.
+    pub owners: BTreeMap<PartitionId, Option<String>>,
+    /// For how long each partition's consumer has been doing what it does.
+    pub waiting_for: BTreeMap<PartitionId, Duration>,
+    /// For how long the document store has been as it is.
+    pub store_for: Duration,
 }
 
 /// The pulse of one loop: call [`Heartbeat::beat`] each time round, also when idle. Dropping it takes the loop off
@@ -87,7 +107,10 @@ impl Board {
             posted: Mutex::new(Posted {
                 phase: Phase::Starting,
                 partitions: BTreeMap::new(),
+                partitions_since: BTreeMap::new(),
+                owners: BTreeMap::new(),
                 store: StoreState::Unknown,
+                store_since: Instant::now(),
                 loops: BTreeMap::new(),
                 dependencies: BTreeMap::new(),
                 watched: BTreeMap::new(),
@@ -102,7 +125,24 @@ impl Board {
 
     /// Posts what a partition's consumer is doing.
     pub fn set_partition(&self, partition: &PartitionId, state: PartitionState) {
-        self.post(|posted| posted.partitions.insert(partition.clone(), state));
+        self.post(|posted| {
+            let kind = std::mem::discriminant(&state);
+            let before = posted.partitions.insert(partition.clone(), state);
+            if before.is_none_or(|before| std::mem::discriminant(&before) != kind) {
+                posted.partitions_since.insert(partition.clone(), Instant::now());
+            }
+        });
+    }
+
+    /// Posts who owns the partitions of a stream, as the shared leases say; `None`: nobody.
+    pub fn set_owners(&self, stream: &str, owners: impl IntoIterator<Item = (String, Option<String>)>) {
+        self.post(|posted| {
+            posted.owners.retain(|id, _| id.stream != stream);
+            let owners = owners
+                .into_iter()
+                .map(|(partition, owner)| (PartitionId { stream: stream.to_owned(), partition }, owner));
+            posted.owners.extend(owners);
+        });
     }
 
     /// Shows the figures of a partition that is ours, for as long as `watched` lives or until it is taken off.
@@ -114,6 +154,7 @@ impl Board {
     pub fn remove_partition(&self, partition: &PartitionId) {
         self.post(|posted| {
             posted.partitions.remove(partition);
+            posted.partitions_since.remove(partition);
             posted.watched.remove(partition);
         });
     }
@@ -149,6 +190,9 @@ impl Board {
         self.post(|posted| {
             let news = std::mem::discriminant(&posted.store) != std::mem::discriminant(&state);
             posted.store = state;
+            if news {
+                posted.store_since = Instant::now();
+            }
             news
         })
     }
@@ -202,6 +246,23 @@ impl Board {
     /// What follows from it.
     pub fn report(&self) -> Report {
         health::assess(&self.facts())
+    }
+
+    /// Everything on the board, with what follows from it, as of now.
+    pub fn view(&self) -> View {
+        let (facts, watched) = (self.facts(), self.watched());
+        self.post(|posted| View {
+            report: health::assess(&facts),
+            watched,
+            owners: posted.owners.clone(),
+            waiting_for: posted
+                .partitions_since
+                .iter()
+                .map(|(id, since)| (id.clone(), since.elapsed()))
+                .collect(),
+            store_for: posted.store_since.elapsed(),
+            facts,
+        })
     }
 
     /// Gauges of what is on the board, as of now, in Prometheus' text format.

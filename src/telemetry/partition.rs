@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use crate::domain::id::SequenceNumber;
+use crate::domain::{id::SequenceNumber, progress::Extent, ticks::Ticks};
 
 /// Figures of one partition. Writing is cheap.
 #[derive(Debug, Default)]
@@ -17,6 +17,10 @@ pub struct PartitionMetrics(Mutex<Noted>);
 #[derive(Debug, Default, Clone, Copy)]
 struct Noted {
     lag: Option<(u64, SystemTime)>,
+    /// What the partition holds.
+    extent: Option<Extent>,
+    /// When the newest event that was received had arrived in the partition.
+    received: Option<Ticks>,
     /// Since when progress has been made that no checkpoint tells of.
     unwritten_since: Option<Instant>,
 }
@@ -25,6 +29,28 @@ impl PartitionMetrics {
     /// Notes how many events of the partition are not completed, as measured at this moment.
     pub fn set_lag(&self, events: u64) {
         self.noted().lag = Some((events, SystemTime::now()));
+    }
+
+    /// Notes what the partition holds at this moment, and how far it is completed.
+    pub fn measured(&self, extent: Extent, durable: Option<SequenceNumber>) {
+        let mut noted = self.noted();
+        noted.lag = Some((extent.lag(durable), SystemTime::now()));
+        noted.extent = Some(extent);
+    }
+
+    /// Notes when the newest event that was received had arrived in the partition.
+    pub fn received(&self, enqueued: Ticks) {
+        self.noted().received = Some(enqueued);
+    }
+
+    /// What the partition held when it was measured.
+    pub fn extent(&self) -> Option<Extent> {
+        self.noted().extent
+    }
+
+    /// When the newest event that was received had arrived in the partition.
+    pub fn newest_received(&self) -> Option<Ticks> {
+        self.noted().received
     }
 
     /// Notes that there is progress which no checkpoint tells of.

@@ -283,3 +283,28 @@ async fn a_replica_whose_storage_hangs_has_stopped_before_another_takes_over() {
     a.stop().await.expect("exit code 0");
     b.stop().await.expect("exit code 0");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_replica_shows_whose_the_partitions_are() {
+    let world = world().await;
+    let (one, other) = (replica(&world, SHORT), replica(&world, SHORT));
+    let (first, second) = (start(&one).await, start(&other).await);
+    let shared = |found: &serde_json::Value| {
+        let partitions = found["partitions"].as_array().expect("a list");
+        let owners = |ours: bool| {
+            let some = partitions.iter().filter(move |partition| partition["ours"] == ours);
+            some.map(|partition| partition["owner"].as_str()).collect::<Vec<_>>()
+        };
+        let me = found["replica"]["name"].as_str();
+        let theirs = |owner: &Option<&str>| owner.is_some() && *owner != me;
+        owners(true) == [me, me] && owners(false).len() == 2 && owners(false).iter().all(theirs)
+    };
+    crate::status::until(&first, "two partitions each", shared).await;
+    crate::status::until(&second, "two partitions each", shared).await;
+    first.stop().await.expect("exit code 0");
+    let all = |found: &serde_json::Value| {
+        found["partitions"].as_array().expect("a list").iter().all(|partition| partition["ours"] == true)
+    };
+    crate::status::until(&second, "all are the other's", all).await;
+    second.stop().await.expect("exit code 0");
+}

@@ -63,11 +63,15 @@ impl Figures {
     }
 }
 
+/// Twins without an equal document, and documents without a twin.
+pub(super) fn differing(verified: &verify::Report) -> usize {
+    usize::try_from(verified.different + verified.missing + verified.extra).unwrap_or(usize::MAX)
+}
+
 impl Report {
-    /// Twins without an equal document, and documents without a twin.
+    /// [`differing`] at the end of the measured part.
     pub(super) fn differences(&self) -> usize {
-        let verified = &self.verified;
-        usize::try_from(verified.different + verified.missing + verified.extra).unwrap_or(usize::MAX)
+        differing(&self.verified)
     }
 
     pub(super) fn json(&self) -> serde_json::Result<String> {

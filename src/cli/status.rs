@@ -1,0 +1,315 @@
+//! `twinsync status` and `twinsync healthcheck`: ask a running replica.
+
+use std::{
+    io::{self, IsTerminal as _},
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use serde_json::Value;
+use url::Url;
+
+use super::{
+    Error, Sources,
+    output::{json, line, printable, table},
+};
+use crate::{
+    domain::headline::{Level, about, grouped},
+    status::schema::{Dependency, Logged, Partition, SCHEMA, Status},
+};
+
+/// How long an answer may take.
+const LIMIT: Duration = Duration::from_secs(5);
+/// Time between two looks with `--watch`.
+const INTERVAL: Duration = Duration::from_secs(2);
+/// Clears a terminal and goes to its top.
+const CLEAR: &str = "\u{1b}[2J\u{1b}[H";
+/// Lines of the log that are shown.
+const LINES: usize = 8;
+
+/// Arguments of `status`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    place: Place,
+    /// Looks again every two seconds, until Ctrl-C.
+    #[arg(long)]
+    watch: bool,
+    /// Prints the answer of /api/status, on one line for each look.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Arguments of `healthcheck`.
+#[derive(Debug, clap::Args)]
+pub struct HealthcheckArguments {
+    #[command(flatten)]
+    place: Place,
+    /// Asks whether it does its work, not only whether it lives.
+    #[arg(long)]
+    ready: bool,
+}
+
+/// Which replica.
+#[derive(Debug, clap::Args)]
+struct Place {
+    #[command(flatten)]
+    sources: Sources,
+    /// Where the replica listens, e.g. http://127.0.0.1:8080. Not given: http.listen of the configuration.
+    #[arg(long, value_name = "URL")]
+    address: Option<Url>,
+}
+
+impl Place {
+    fn url(&self, path: &str) -> Result<Url, Error> {
+        let base = match &self.address {
+            Some(address) => address.clone(),
+            None => self.configured()?,
+        };
+        base.join(path).map_err(|error| Error::Usage(format!("--address {base}: {error}")))
+    }
+
+    fn configured(&self) -> Result<Url, Error> {
+        let Some(address) = self.sources.load()?.http.listen else {
+            let text =
+                "http.listen is \"off\", so a replica with this configuration answers nobody: give --address";
+            return Err(Error::Usage(text.to_owned()));
+        };
+        let address = SocketAddr::new(reachable(address.ip()), address.port());
+        Url::parse(&format!("http://{address}/")).map_err(|error| Error::Failed(error.to_string()))
+    }
+}
+
+/// What listens on all addresses is reached at this machine's own.
+fn reachable(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]),
+        other => other,
+    }
+}
+
+fn client() -> Result<reqwest::Client, Error> {
+    // A proxy of the environment is for the way out, not for the replica on this machine.
+    let client = reqwest::Client::builder().timeout(LIMIT).no_proxy().build();
+    client.map_err(|error| Error::Failed(format!("cannot make a client: {error}")))
+}
+
+async fn get(client: &reqwest::Client, url: &Url) -> Result<reqwest::Response, Error> {
+    client.get(url.clone()).send().await.map_err(|error| {
+        let cause = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+        let cause = cause.last().map(ToString::to_string).unwrap_or_default();
+        Error::Failed(format!(
+            "no answer from {url}: {cause}; is the replica running, and does it listen there?"
+        ))
+    })
+}
+
+/// Shows the status. With a headline that is bad, the exit code is 1.
+pub async fn run(arguments: &Arguments) -> Result<(), Error> {
+    let url = arguments.place.url("api/status")?;
+    let client = client()?;
+    if !arguments.watch {
+        let status = ask(&client, &url, arguments.json).await?;
+        return match status.headline.level {
+            Level::Good | Level::Attention => Ok(()),
+            Level::Bad => Err(Error::Failed("the replica needs attention: see above".to_owned())),
+        };
+    }
+    loop {
+        if !arguments.json && io::stdout().is_terminal() {
+            line(CLEAR)?;
+        }
+        // Who watches wants to see it come back.
+        if let Err(error @ Error::Failed(_)) = ask(&client, &url, arguments.json).await {
+            line(error)?;
+        }
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+            () = tokio::time::sleep(INTERVAL) => {}
+        }
+    }
+}
+
+async fn ask(client: &reqwest::Client, url: &Url, as_json: bool) -> Result<Status, Error> {
+    let answer = get(client, url).await?;
+    let unreadable = |reason: String| {
+        Error::Failed(format!("{url} does not answer as a twinsync of this version does: {reason}"))
+    };
+    if !answer.status().is_success() {
+        return Err(unreadable(answer.status().to_string()));
+    }
+    let answer: Value = answer.json().await.map_err(|error| unreadable(error.to_string()))?;
+    let schema = answer["schema"].as_u64();
+    if schema != Some(SCHEMA.into()) {
+        let found = schema.map_or("none".to_owned(), |found| found.to_string());
+        return Err(unreadable(format!("schema {found}, not {SCHEMA}")));
+    }
+    let status = serde_json::from_value(answer.clone()).map_err(|error| unreadable(error.to_string()))?;
+    match as_json {
+        true => json(&answer)?,
+        false => show(&status)?,
+    }
+    Ok(status)
+}
+
+/// Asks `/livez` or `/readyz`. The exit code is the answer.
+pub async fn healthcheck(arguments: &HealthcheckArguments) -> Result<(), Error> {
+    let path = if arguments.ready { "readyz" } else { "livez" };
+    let url = arguments.place.url(path)?;
+    let answer = get(&client()?, &url).await?;
+    let (status, text) = (answer.status(), answer.text().await.unwrap_or_default());
+    match status.is_success() {
+        true => Ok(()),
+        false => Err(Error::Failed(format!("{url}: {status} {}", printable(text.trim(), false)))),
+    }
+}
+
+fn show(status: &Status) -> Result<(), Error> {
+    let word = match status.headline.level {
+        Level::Good => "GOOD",
+        Level::Attention => "ATTENTION",
+        Level::Bad => "BAD",
+    };
+    line(format_args!("{word}  {}", printable(&status.headline.text, false)))?;
+    for reason in status.reasons.iter().skip(1).chain(&status.warnings) {
+        line(format_args!("  also: {}", printable(reason, false)))?;
+    }
+    line("")?;
+    line(table(&figures(status)).trim_end())?;
+    line("")?;
+    let mut rows =
+        vec![["PARTITION", "STATE", "BEHIND", "EVENTS", "RETENTION USED", "OWNER"].map(str::to_owned)];
+    rows.extend(status.partitions.iter().map(partition));
+    line(table(&rows).trim_end())?;
+    line("")?;
+    let mut rows = vec![["DEPENDENCY", "STATE", "SINCE", "WHAT IT SAID"].map(str::to_owned)];
+    rows.extend(status.dependencies.iter().map(dependency));
+    line(table(&rows).trim_end())?;
+    if !status.log.is_empty() {
+        line("")?;
+        let mut rows = vec![["LAST", "TIMES", "KIND", "LINE"].map(str::to_owned)];
+        rows.extend(status.log.iter().take(LINES).map(logged));
+        line(table(&rows).trim_end())?;
+    }
+    Ok(())
+}
+
+/// Name and value.
+fn figures(status: &Status) -> Vec<[String; 2]> {
+    let Status { freshness, flow, store, dead_letters, twins, .. } = status;
+    let units: f64 = store.request_units_per_second.values().sum();
+    let loss = match &status.loss {
+        Some(loss) => format!("{}, in {}/{}", duration(loss.seconds), loss.stream, loss.partition),
+        None => "not known".to_owned(),
+    };
+    let lag = match (flow.lag_events, flow.caught_up_in_seconds) {
+        (None, _) => "not measured".to_owned(),
+        (Some(events), None) => format!("{} events", grouped(events)),
+        (Some(events), Some(left)) => format!("{} events, done in about {}", grouped(events), duration(left)),
+    };
+    let rows = [
+        ("replica", format!("{} {} ({})", status.replica.name, status.replica.version, status.replica.phase)),
+        (
+            "freshness p50 / p99",
+            format!("{} / {}", known(freshness.p50_seconds), known(freshness.p99_seconds)),
+        ),
+        ("time to data loss", loss),
+        ("behind", lag),
+        (
+            "completed / arrived",
+            format!("{} / {}", rate(flow.completed_per_second), rate(flow.arrived_per_second)),
+        ),
+        ("request units", format!("{units:.1}/s")),
+        (
+            "throttled",
+            store.throttled_share.map_or("–".to_owned(), |share| format!("{:.1} %", share * 100.0)),
+        ),
+        ("repairs waiting", grouped(twins.repairs_waiting)),
+        ("events lost", grouped(twins.events_lost)),
+        (
+            "dead letters",
+            format!("{} since the start; see {}", grouped(dead_letters.since_start), dead_letters.command),
+        ),
+    ];
+    rows.into_iter().map(|(name, value)| [name.to_owned(), printable(&value, false)]).collect()
+}
+
+fn partition(partition: &Partition) -> [String; 6] {
+    let state = match &partition.reason {
+        Some(reason) => format!("{}: {reason}", partition.state),
+        None => partition.state.clone(),
+    };
+    [
+        format!("{}/{}", partition.stream, partition.partition),
+        printable(&state, false),
+        known(partition.lag_seconds),
+        partition.lag_events.map_or("–".to_owned(), grouped),
+        partition.retention_used.map_or("–".to_owned(), |share| format!("{:.1} %", share * 100.0)),
+        printable(partition.owner.as_deref().unwrap_or("nobody"), false),
+    ]
+}
+
+fn dependency(dependency: &Dependency) -> [String; 4] {
+    [
+        dependency.name.clone(),
+        dependency.state.clone(),
+        dependency.down_since.map(|since| since.to_string()).unwrap_or_default(),
+        printable(dependency.reason.as_deref().unwrap_or_default(), false),
+    ]
+}
+
+fn logged(entry: &Logged) -> [String; 4] {
+    let code = entry.code.as_deref().map(|code| format!(" ({code})")).unwrap_or_default();
+    [
+        entry.last.to_string(),
+        grouped(entry.count),
+        entry.level.clone(),
+        printable(&format!("{}{code}", entry.message), false),
+    ]
+}
+
+fn duration(seconds: f64) -> String {
+    about(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
+}
+
+fn known(seconds: Option<f64>) -> String {
+    seconds.map_or("–".to_owned(), duration)
+}
+
+fn rate(per_second: Option<f64>) -> String {
+    per_second.map_or("–".to_owned(), |rate| format!("{rate:.1}/s"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(address: Option<&str>) -> Place {
+        Place {
+            sources: Sources { files: Vec::new() },
+            address: address.map(|text| text.parse().expect("a URL")),
+        }
+    }
+
+    #[test]
+    fn the_address_that_is_given_is_asked_with_or_without_a_slash() {
+        for address in ["http://127.0.0.1:8080", "http://127.0.0.1:8080/"] {
+            let url = place(Some(address)).url("api/status").expect("a URL");
+            assert_eq!(url.as_str(), "http://127.0.0.1:8080/api/status");
+        }
+    }
+
+    #[test]
+    fn what_listens_everywhere_is_reached_here() {
+        for (listens, reached) in [
+            ("0.0.0.0:1", "127.0.0.1:1"),
+            ("[::]:1", "[::1]:1"),
+            ("10.0.0.7:1", "10.0.0.7:1"),
+            ("127.0.0.1:1", "127.0.0.1:1"),
+        ] {
+            let listens: SocketAddr = listens.parse().expect("an address");
+            assert_eq!(SocketAddr::new(reachable(listens.ip()), listens.port()).to_string(), reached);
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! How a replica is, and why, in one sentence for whoever looks first.
+//!
+//! | what is found first, from top to bottom | level |
+//! |---|---|
+//! | it stops | attention |
+//! | a loop does not turn: only a restart helps | bad |
+//! | it starts | attention |
+//! | it is not ready | bad |
+//! | events will be lost soon | bad |
+//! | nobody could measure how far behind it is | attention |
+//! | it is behind | attention |
+//! | something beside its work is out of order | attention |
+//! | it has no partitions | good |
+//! | none of these | good |
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    health::{Phase, Report},
+    id::PartitionId,
+};
+
+/// Behind for longer than this is worth a word.
+const BEHIND: Duration = Duration::from_secs(10);
+/// A lag that was measured longer ago than this says nothing.
+const OLD: Duration = Duration::from_secs(60);
+/// When this part of the retention is left, whatever wakes people must have done so.
+const LITTLE_IS_LEFT: f64 = 0.25;
+
+/// How it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// All is in order.
+    Good,
+    /// Somebody may want to know.
+    Attention,
+    /// Somebody has to look.
+    Bad,
+}
+
+/// One sentence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Headline {
+    /// How it is.
+    pub level: Level,
+    /// How, and why.
+    pub text: String,
+}
+
+/// What is known of the flow of events.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Flow {
+    /// Partitions that are ours.
+    pub partitions: usize,
+    /// Events in them that are not completed, as last measured.
+    pub lag_events: u64,
+    /// The oldest of these measurements; `None` where one is missing.
+    pub measured_ago: Option<Duration>,
+    /// Age of the oldest event that is not completed, as far as it is known.
+    pub behind: Duration,
+    /// Time until the lag is worked off, where it shrinks.
+    pub caught_up_in: Option<Duration>,
+    /// 99 of 100 changes of the last minute were stored within this; `None`: there were none.
+    pub freshness: Option<Duration>,
+    /// The partition that loses events first, the time until then, and the retention.
+    pub loss: Option<(PartitionId, Duration, Duration)>,
+}
+
+/// Decides what comes first.
+pub fn headline(phase: Phase, report: &Report, flow: &Flow) -> Headline {
+    let with = |level, text| Headline { level, text };
+    if phase == Phase::Stopping {
+        return with(Level::Attention, "Stopping: what was received is being finished".to_owned());
+    }
+    if let Some(reason) = report.live.reasons.first() {
+        return with(Level::Bad, format!("Stalled: {reason}; only a restart helps"));
+    }
+    if phase == Phase::Starting {
+        // The first reason says that it starts.
+        let reasons: Vec<_> = report.ready.reasons.iter().filter(|reason| *reason != "starting").collect();
+        return match reasons.first() {
+            Some(reason) => with(Level::Bad, format!("Starting, and waiting: {reason}")),
+            None => with(Level::Attention, "Starting: connections are being made".to_owned()),
+        };
+    }
+    if let Some((first, others)) = report.ready.reasons.split_first() {
+        let more = match others.len() {
+            0 => String::new(),
+            1 => " (and one more reason)".to_owned(),
+            more => format!(" (and {more} more reasons)"),
+        };
+        return with(Level::Bad, format!("Blocked: {first}{more}"));
+    }
+    if let Some((partition, left, retention)) = &flow.loss
+        && left.as_secs_f64() < retention.as_secs_f64() * LITTLE_IS_LEFT
+    {
+        let text = match left.is_zero() {
+            true => format!("Losing events: partition {partition} is behind by more than its retention"),
+            false => format!("Losing events in {}: partition {partition} is too far behind", about(*left)),
+        };
+        return with(Level::Bad, text);
+    }
+    if flow.partitions > 0 && flow.measured_ago.is_none_or(|ago| ago > OLD) {
+        return with(
+            Level::Attention,
+            "How far behind it is could not be measured for a minute: see the partitions".to_owned(),
+        );
+    }
+    if flow.behind > BEHIND {
+        let events = grouped(flow.lag_events);
+        let until = match flow.caught_up_in {
+            Some(time) => format!("done in about {}", about(time)),
+            None => "and not catching up".to_owned(),
+        };
+        let text = format!("Behind by {} and {events} events, {until}", about(flow.behind));
+        return with(Level::Attention, text);
+    }
+    if let Some(warning) = report.warnings.first() {
+        return with(Level::Attention, format!("In step, but {warning}"));
+    }
+    if flow.partitions == 0 {
+        return with(Level::Good, "Standing by: other replicas own all partitions".to_owned());
+    }
+    let text = match flow.freshness {
+        Some(freshness) => format!("In step: changes are stored within {}", about(freshness)),
+        None => "In step: nothing has changed in the last minute".to_owned(),
+    };
+    with(Level::Good, text)
+}
+
+/// A duration as people say it: two digits are enough.
+pub fn about(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64();
+    match seconds {
+        ..0.0095 => format!("{:.1} ms", seconds * 1e3),
+        ..0.9995 => format!("{:.0} ms", seconds * 1e3),
+        ..9.95 => format!("{seconds:.1} s"),
+        ..119.5 => format!("{seconds:.0} s"),
+        ..7170.0 => format!("{:.0} min", seconds / 60.0),
+        ..172_800.0 => format!("{:.0} h", seconds / 3600.0),
+        _ => format!("{:.0} days", seconds / 86_400.0),
+    }
+}
+
+/// `1234567` as `1,234,567`.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::health::Verdict;
+
+    fn report(live: &[&str], ready: &[&str], warnings: &[&str]) -> Report {
+        let lines = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect();
+        Report {
+            live: Verdict { reasons: lines(live) },
+            ready: Verdict { reasons: lines(ready) },
+            warnings: lines(warnings),
+        }
+    }
+
+    fn flowing() -> Flow {
+        Flow {
+            partitions: 4,
+            measured_ago: Some(Duration::from_secs(3)),
+            freshness: Some(Duration::from_millis(12)),
+            loss: Some((partition(), Duration::from_secs(86_000), Duration::from_secs(86_400))),
+            ..Flow::default()
+        }
+    }
+
+    fn partition() -> PartitionId {
+        PartitionId { stream: "twin-changes".into(), partition: "1".into() }
+    }
+
+    fn says(phase: Phase, report: &Report, flow: &Flow) -> (Level, String) {
+        let Headline { level, text } = headline(phase, report, flow);
+        (level, text)
+    }
+
+    #[test]
+    fn what_matters_most_comes_first() {
+        let all = Flow {
+            behind: Duration::from_secs(90),
+            lag_events: 12_345,
+            loss: Some((partition(), Duration::from_secs(600), Duration::from_secs(86_400))),
+            measured_ago: None,
+            ..flowing()
+        };
+        let sick = report(&["loop lanes has not turned"], &["the store", "and that"], &["the registry"]);
+        assert_eq!(says(Phase::Stopping, &sick, &all).0, Level::Attention);
+        assert_eq!(
+            says(Phase::Running, &sick, &all),
+            (Level::Bad, "Stalled: loop lanes has not turned; only a restart helps".to_owned())
+        );
+        let sick = report(&[], &["the store does not answer", "and that"], &["the registry"]);
+        assert_eq!(
+            says(Phase::Running, &sick, &all),
+            (Level::Bad, "Blocked: the store does not answer (and one more reason)".to_owned())
+        );
+        let warned = report(&[], &[], &["the registry does not answer"]);
+        assert_eq!(
+            says(Phase::Running, &warned, &all),
+            (Level::Bad, "Losing events in 10 min: partition twin-changes/1 is too far behind".to_owned())
+        );
+        let unmeasured = Flow { loss: None, ..all.clone() };
+        assert!(says(Phase::Running, &warned, &unmeasured).1.starts_with("How far behind"));
+        let behind = Flow { measured_ago: Some(Duration::ZERO), ..unmeasured };
+        assert_eq!(
+            says(Phase::Running, &warned, &behind),
+            (Level::Attention, "Behind by 90 s and 12,345 events, and not catching up".to_owned())
+        );
+        let shrinking = Flow { caught_up_in: Some(Duration::from_secs(40)), ..behind };
+        assert!(says(Phase::Running, &warned, &shrinking).1.ends_with("events, done in about 40 s"));
+        assert_eq!(
+            says(Phase::Running, &warned, &flowing()),
+            (Level::Attention, "In step, but the registry does not answer".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_replica_in_order_says_how_fresh_it_is_or_that_it_stands_by() {
+        let fine = report(&[], &[], &[]);
+        assert_eq!(
+            says(Phase::Running, &fine, &flowing()),
+            (Level::Good, "In step: changes are stored within 12 ms".to_owned())
+        );
+        let idle = Flow { freshness: None, ..flowing() };
+        assert_eq!(says(Phase::Running, &fine, &idle).1, "In step: nothing has changed in the last minute");
+        assert_eq!(
+            says(Phase::Running, &fine, &Flow::default()),
+            (Level::Good, "Standing by: other replicas own all partitions".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_start_that_waits_says_for_what() {
+        let starting = |reasons: &[&str]| says(Phase::Starting, &report(&[], reasons, &[]), &Flow::default());
+        assert_eq!(starting(&["starting"]).0, Level::Attention);
+        assert_eq!(
+            starting(&["starting", "no answer from Event Hubs"]),
+            (Level::Bad, "Starting, and waiting: no answer from Event Hubs".to_owned())
+        );
+    }
+
+    #[test]
+    fn the_limits_themselves_are_in_order() {
+        let fine = report(&[], &[], &[]);
+        let at_limit = Flow {
+            behind: BEHIND,
+            measured_ago: Some(OLD),
+            loss: Some((partition(), Duration::from_secs(25), Duration::from_secs(100))),
+            ..flowing()
+        };
+        assert_eq!(says(Phase::Running, &fine, &at_limit).0, Level::Good);
+        let gone = Flow { loss: Some((partition(), Duration::ZERO, Duration::from_secs(100))), ..flowing() };
+        assert_eq!(
+            says(Phase::Running, &fine, &gone).1,
+            "Losing events: partition twin-changes/1 is behind by more than its retention"
+        );
+    }
+
+    #[test]
+    fn durations_and_numbers_read_as_people_say_them() {
+        let cases = [
+            (0.0012, "1.2 ms"),
+            (0.012, "12 ms"),
+            (0.9, "900 ms"),
+            (1.26, "1.3 s"),
+            (12.4, "12 s"),
+            (119.0, "119 s"),
+            (120.0, "2 min"),
+            (7200.0, "2 h"),
+            (172_800.0, "2 days"),
+        ];
+        for (seconds, text) in cases {
+            assert_eq!(about(Duration::from_secs_f64(seconds)), text);
+        }
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(grouped(number), text);
+        }
+    }
+}

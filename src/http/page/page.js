@@ -1,0 +1,271 @@
+// Shows /api/status. Everything is computed there; this only puts it into words and places.
+"use strict";
+
+const EVENTS = "/api/events";
+const POLL = "/api/status";
+const POLL_MILLISECONDS = 5000;
+/** The stream sends every two seconds; silence for longer is told. */
+const SILENT_MILLISECONDS = 8000;
+const WORDS = { good: "Good", attention: "Attention", bad: "Bad", unknown: "Unknown" };
+
+const at = (id) => document.getElementById(id);
+
+function element(name, text, attributes = {}) {
+  const made = document.createElement(name);
+  if (text !== null && text !== undefined) made.textContent = text;
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  return made;
+}
+
+/** Changes only what differs, so that screen readers and selections are left alone. */
+function say(id, text) {
+  const place = at(id);
+  if (place.textContent !== text) place.textContent = text;
+}
+
+function duration(seconds) {
+  if (seconds === null || seconds === undefined) return "–";
+  if (seconds === 0) return "0 s";
+  if (seconds < 0.0095) return `${(seconds * 1e3).toFixed(1)} ms`;
+  if (seconds < 0.9995) return `${(seconds * 1e3).toFixed(0)} ms`;
+  if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
+  if (seconds < 119.5) return `${seconds.toFixed(0)} s`;
+  if (seconds < 7170) return `${(seconds / 60).toFixed(0)} min`;
+  if (seconds < 172800) return `${(seconds / 3600).toFixed(0)} h`;
+  return `${(seconds / 86400).toFixed(0)} days`;
+}
+
+function number(value, digits = 0) {
+  if (value === null || value === undefined) return "–";
+  return value.toLocaleString("en", { maximumFractionDigits: digits });
+}
+
+const rate = (value) => (value === null || value === undefined ? "–" : `${number(value, value < 10 ? 1 : 0)}/s`);
+const share = (value) => (value === null || value === undefined ? "–" : `${(value * 100).toFixed(value < 0.1 ? 1 : 0)} %`);
+const time = (text) => (text ? new Date(text).toLocaleTimeString("en-GB") : "–");
+const moment = (text) => (text ? new Date(text).toLocaleString("en-GB") : "never");
+
+function state(word, level) {
+  const cell = element("td");
+  const marks = { good: "●", attention: "▲", bad: "■", unknown: "○" };
+  cell.append(element("span", `${marks[level]} ${word}`, { "data-state": level }));
+  return cell;
+}
+
+function rows(id, made, columns, empty) {
+  const none = element("tr");
+  none.append(element("td", empty, { colspan: columns, class: "quiet" }));
+  at(id).replaceChildren(...(made.length > 0 ? made : [none]));
+}
+
+function list(id, entries) {
+  const parts = entries.flatMap(([name, value]) => [element("dt", name), element("dd", value)]);
+  at(id).replaceChildren(...parts);
+}
+
+/** A curve of the last minutes; holes where nothing is known. */
+function curve(id, values, interval, name, show) {
+  const known = values.filter((value) => value !== null);
+  if (known.length < 2) {
+    at(id).replaceChildren();
+    return;
+  }
+  const most = Math.max(...known, Number.MIN_VALUE);
+  let path = "";
+  let drawing = false;
+  values.forEach((value, place) => {
+    if (value === null) {
+      drawing = false;
+      return;
+    }
+    const x = (place / Math.max(values.length - 1, 1)) * 100;
+    const y = 29 - (value / most) * 28;
+    path += `${drawing ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`;
+    drawing = true;
+  });
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("viewBox", "0 0 100 30");
+  svg.setAttribute("preserveAspectRatio", "none");
+  svg.setAttribute("role", "img");
+  const minutes = Math.max(1, Math.round((values.length * interval) / 60));
+  svg.setAttribute("aria-label", `${name} over the last ${minutes} min: at most ${show(most)}, last ${show(known[known.length - 1])}`);
+  const line = document.createElementNS("http://www.w3.org/2000/svg", "path");
+  line.setAttribute("d", path);
+  svg.append(line);
+  at(id).replaceChildren(svg);
+}
+
+function headline(level, text) {
+  at("headline").dataset.level = level;
+  say("level", WORDS[level] ?? level);
+  say("sentence", text);
+  document.title = `${level === "good" ? "" : `${WORDS[level]}: `}twinsync`;
+}
+
+function dependency(found) {
+  const row = element("tr");
+  const level = found.state === "up" ? "good" : found.state === "unknown" ? "unknown" : found.needed ? "bad" : "attention";
+  row.append(
+    element("th", found.name, { scope: "row" }),
+    state(found.state, level),
+    element("td", found.downSince ? time(found.downSince) : ""),
+    element("td", found.reason ?? "", { class: "text" }),
+  );
+  return row;
+}
+
+function partition(found) {
+  const row = element("tr");
+  const levels = { receiving: "good", connecting: "attention", waiting: "bad", elsewhere: "unknown" };
+  const cell = state(found.state === "elsewhere" ? "another replica's" : found.state, levels[found.state] ?? "unknown");
+  if (found.reason) cell.append(element("div", found.reason, { class: "quiet" }));
+  const oldest = found.oldestIncomplete === null ? "–" : `${number(found.oldestIncomplete)}, ${duration(found.oldestIncompleteSeconds)}`;
+  const right = { class: "number" };
+  row.append(
+    element("th", `${found.stream}/${found.partition}`, { scope: "row" }),
+    cell,
+    element("td", duration(found.lagSeconds), right),
+    element("td", number(found.lagEvents), right),
+    element("td", share(found.retentionUsed), right),
+    element("td", oldest, right),
+    element("td", duration(found.checkpointAgeSeconds), right),
+    element("td", found.owner ?? "nobody"),
+  );
+  return row;
+}
+
+function logged(entry) {
+  const row = element("tr");
+  const line = element("td", entry.message, { class: "text" });
+  if (entry.code) {
+    line.append(" ", element("a", entry.code, { href: `/errors/${encodeURIComponent(entry.code)}` }));
+  }
+  row.append(
+    element("td", time(entry.last)),
+    element("td", number(entry.count), { class: "number" }),
+    state(entry.level === "error" ? "error" : "warning", entry.level === "error" ? "bad" : "attention"),
+    line,
+  );
+  return row;
+}
+
+function hub(found) {
+  const part = element("div");
+  part.append(element("h3", found.hub));
+  const counts = (named) => Object.entries(named).filter(([, count]) => count > 0).map(([name, count]) => `${number(count)} ${name}`).join(", ");
+  const details = element("dl");
+  const left = found.auditDifferencesLeft;
+  const audit = found.auditCompleted === null ? "none yet" : `${moment(found.auditCompleted)}, ${left === 0 ? "nothing differs" : `${number(left)} still differ`}`;
+  for (const [name, value] of [["Backfill", counts(found.backfill) || "none"], ["Last audit", audit], ["Found by audits", counts(found.auditDifferences) || "nothing"]]) {
+    details.append(element("dt", name), element("dd", value));
+  }
+  part.append(details);
+  return part;
+}
+
+function show(status) {
+  headline(status.headline.level, status.headline.text);
+  say("replica", status.replica.name);
+  say("version", `${status.replica.version} (${status.replica.revision}), started ${moment(status.replica.started)}`);
+  const more = [...status.reasons, ...status.warnings];
+  at("reasons").hidden = more.length < 2;
+  at("reasons").replaceChildren(...more.map((reason) => element("li", reason)));
+
+  const { freshness, loss, flow, store, history } = status;
+  say("freshness", freshness.p99Seconds === null ? "no changes" : duration(freshness.p99Seconds));
+  say("oldest", freshness.oldestIncompleteSeconds === 0 ? "none" : duration(freshness.oldestIncompleteSeconds));
+  say("loss", loss === null ? "not known" : duration(loss.seconds));
+  say("loss-detail", loss === null ? "no partition of this replica has been measured" : `if nothing moved any more, in ${loss.stream}/${loss.partition}; retention ${duration(loss.retentionSeconds)}`);
+  say("lag", flow.lagEvents === null ? "not measured" : `${number(flow.lagEvents)} events`);
+  say("lag-detail", flow.caughtUpInSeconds === null ? `${number(flow.inFlightEvents)} in flight` : `done in about ${duration(flow.caughtUpInSeconds)}, ${number(flow.inFlightEvents)} in flight`);
+  say("completed", rate(flow.completedPerSecond));
+  say("completed-detail", `${rate(flow.arrivedPerSecond)} arrive`);
+  const units = Object.entries(store.requestUnitsPerSecond);
+  say("units", units.length === 0 ? "–" : rate(units.reduce((sum, [, value]) => sum + value, 0)));
+  say("units-detail", units.filter(([, value]) => value > 0).map(([name, value]) => `${name} ${rate(value)}`).join(", ") || "nothing is asked");
+
+  curve("freshness-curve", history.freshnessP99Seconds, history.intervalSeconds, "Freshness", duration);
+  curve("lag-curve", history.lagEvents, history.intervalSeconds, "Events behind", number);
+  curve("completed-curve", history.completedPerSecond, history.intervalSeconds, "Events completed", rate);
+  curve("units-curve", history.requestUnitsPerSecond, history.intervalSeconds, "Request units", rate);
+
+  rows("dependencies", status.dependencies.map(dependency), 4, "nothing");
+  rows("partitions", status.partitions.map(partition), 8, "none is known");
+  rows("log", status.log.map(logged), 4, "none since the start");
+  list("decisions", Object.entries(status.decisions).map(([name, count]) => [name.replaceAll("_", " "), number(count)]));
+  const { twins } = status;
+  list("twins", [
+    ["no answer from Cosmos DB", number(twins.inTrouble)],
+    ["so much waits that partitions wait", number(twins.full)],
+    ["repairs waiting", number(twins.repairsWaiting)],
+    ["refused by Cosmos DB", number(twins.rejected)],
+    ["repaired and different again", number(twins.stillDifferent)],
+    ["events lost", number(twins.eventsLost)],
+  ]);
+  list("letters", [["in all", number(status.deadLetters.sinceStart)], ...Object.entries(status.deadLetters.byReason).map(([name, count]) => [name.replaceAll("_", " "), number(count)])]);
+  say("letters-command", status.deadLetters.command);
+  list("store", [["writes", rate(store.writesPerSecond)], ["throttled", share(store.throttledShare)], ["requests at a time, at most", number(store.concurrencyLimit)]]);
+  at("hubs").replaceChildren(...(status.hubs.length > 0 ? status.hubs.map(hub) : [element("p", "No IoT hub is configured to be asked.", { class: "quiet" })]));
+}
+
+let source = null;
+let asking = false;
+let heard = Date.now();
+
+function received(text) {
+  heard = Date.now();
+  const status = JSON.parse(text);
+  say("connection", `As of ${time(status.at)}.`);
+  show(status);
+}
+
+function silent() {
+  const since = new Date(heard).toLocaleTimeString("en-GB");
+  headline("bad", `No answer from the replica since ${since}`);
+  say("connection", "What is below is as of then. The page goes on by itself when the replica answers.");
+}
+
+async function poll() {
+  asking = true;
+  try {
+    const answer = await fetch(POLL, { signal: AbortSignal.timeout(POLL_MILLISECONDS) });
+    if (!answer.ok) throw new Error(answer.statusText);
+    received(await answer.text());
+  } catch {
+    silent();
+  } finally {
+    asking = false;
+  }
+}
+
+function listen() {
+  if (source !== null) return;
+  source = new EventSource(EVENTS);
+  source.addEventListener("status", (event) => received(event.data));
+}
+
+function rest() {
+  source?.close();
+  source = null;
+}
+
+/** Events where they get through; asking where they do not. Nothing while nobody looks. */
+function watch() {
+  if (document.hidden) {
+    rest();
+    return;
+  }
+  if (Date.now() - heard <= SILENT_MILLISECONDS) {
+    listen();
+  } else if (!asking) {
+    rest();
+    poll().then(listen);
+  }
+}
+
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden) heard = Date.now();
+  watch();
+});
+setInterval(watch, 2000);
+watch();

@@ -1,0 +1,437 @@
+//! Puts the status together.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    exposition::Exposition,
+    history::{self, Between, Ends, History, Sample},
+    schema::{self, SCHEMA, Status},
+};
+use crate::{
+    domain::{
+        headline::{self, headline},
+        health::{Dependency, Outage, PartitionState, Phase, StoreState},
+        id::PartitionId,
+        ticks::Ticks,
+    },
+    ports::{Clock, SystemClock},
+    telemetry::{self, Board, Journal, Metrics, View, Watched, name},
+};
+
+/// The command that shows stored dead letters.
+const LETTERS: &str = "twinsync deadletters list";
+
+/// What an observer is told once.
+#[derive(Debug, Clone, Default)]
+pub struct About {
+    /// This replica's name among the others.
+    pub replica: String,
+    /// For how long the Event Hubs keep an event.
+    pub retention: Duration,
+    /// The IoT hubs that may be asked.
+    pub hubs: Vec<String>,
+    /// The Event Hubs namespace.
+    pub namespace: String,
+    /// What was logged.
+    pub journal: Journal,
+}
+
+/// Sees everything that a replica knows about itself. Cheap to clone.
+#[derive(Clone)]
+pub struct Observer(Arc<Inner>);
+
+struct Inner {
+    board: Board,
+    metrics: Metrics,
+    about: About,
+    started: Ticks,
+    history: Mutex<History>,
+}
+
+impl std::fmt::Debug for Observer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Observer").finish_non_exhaustive()
+    }
+}
+
+impl Observer {
+    /// An observer of a process that starts now.
+    pub fn new(board: Board, metrics: Metrics, about: About) -> Self {
+        let history = Mutex::default();
+        Self(Arc::new(Inner { board, metrics, about, started: SystemClock.now(), history }))
+    }
+
+    /// Keeps samples until `stop`: rates and curves come from them.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut timer = interval(history::INTERVAL);
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                _ = timer.tick() => {
+                    let sample = self.sample(&self.0.board.view(), &Exposition::read(&self.exposition()));
+                    self.0.history.lock().unwrap_or_else(PoisonError::into_inner).push(sample);
+                }
+            }
+        }
+    }
+
+    fn exposition(&self) -> String {
+        self.0.metrics.render()
+    }
+
+    fn sample(&self, view: &View, metrics: &Exposition<'_>) -> Sample {
+        let extents = view
+            .watched
+            .iter()
+            .filter_map(|(id, watched)| watched.metrics().extent().map(|extent| (id.clone(), extent.last.0)));
+        let lag = lag(view).map(|(events, _)| events as f64);
+        Sample::of(metrics, Instant::now(), extents.collect::<Ends>(), lag)
+    }
+
+    /// What is known now.
+    pub fn status(&self) -> Status {
+        let text = self.exposition();
+        let metrics = Exposition::read(&text);
+        let view = self.0.board.view();
+        let now = self.sample(&view, &metrics);
+        let history = self.0.history.lock().unwrap_or_else(PoisonError::into_inner);
+        let between = history.until(&now);
+        let between = between.as_ref();
+        let at = SystemClock.now();
+        let partitions = self.partitions(&view, at);
+        let flow = flow(&view, &metrics, between);
+        let loss = self.loss(&partitions);
+        let freshness = schema::Freshness {
+            oldest_incomplete_seconds: partitions
+                .iter()
+                .map(|partition| partition.oldest_incomplete_seconds)
+                .fold(0.0, f64::max),
+            p50_seconds: between.and_then(|between| between.freshness(0.5)),
+            p99_seconds: between.and_then(|between| between.freshness(0.99)),
+        };
+        let headline = headline(
+            view.facts.phase,
+            &view.report,
+            &headline::Flow {
+                partitions: view.watched.len(),
+                lag_events: flow.lag_events.unwrap_or_default(),
+                measured_ago: lag(&view).map(|(_, ago)| ago),
+                behind: seconds(
+                    partitions.iter().filter_map(|partition| partition.lag_seconds).fold(0.0, f64::max),
+                ),
+                caught_up_in: flow.caught_up_in_seconds.map(seconds),
+                freshness: freshness.p99_seconds.map(seconds),
+                loss: loss.as_ref().map(|loss| {
+                    let id = PartitionId { stream: loss.stream.clone(), partition: loss.partition.clone() };
+                    (id, seconds(loss.seconds), seconds(loss.retention_seconds))
+                }),
+            },
+        );
+        Status {
+            schema: SCHEMA,
+            at,
+            replica: self.replica(view.facts.phase),
+            headline,
+            live: view.report.live.is_yes(),
+            ready: view.report.ready.is_yes(),
+            reasons: view.report.ready.reasons.clone(),
+            warnings: view.report.warnings.clone(),
+            freshness,
+            loss,
+            partitions,
+            dependencies: self.dependencies(&view, at),
+            flow,
+            store: store(&metrics, between),
+            decisions: whole(metrics.by(name::EVENTS, "decision")),
+            twins: twins(&metrics),
+            dead_letters: dead_letters(&metrics),
+            hubs: self.0.about.hubs.iter().map(|hub| walks(hub, &metrics)).collect(),
+            log: self.logged(),
+            history: history.curves(),
+        }
+    }
+
+    fn replica(&self, phase: Phase) -> schema::Replica {
+        schema::Replica {
+            name: self.0.about.replica.clone(),
+            version: telemetry::VERSION.to_owned(),
+            revision: telemetry::REVISION.to_owned(),
+            started: self.0.started,
+            phase: match phase {
+                Phase::Starting => "starting",
+                Phase::Running => "running",
+                Phase::Stopping => "stopping",
+            }
+            .to_owned(),
+        }
+    }
+
+    /// Ours first, and the one that is furthest behind before the others.
+    fn partitions(&self, view: &View, now: Ticks) -> Vec<schema::Partition> {
+        let watched: BTreeMap<_, _> = view.watched.iter().map(|(id, watched)| (id, watched)).collect();
+        let owner = |id: &PartitionId| view.owners.get(id).cloned().flatten();
+        let ours = view.facts.partitions.iter().map(|(id, state)| {
+            let owner = owner(id).or_else(|| Some(self.0.about.replica.clone()));
+            partition(id, owner, state, watched.get(id).map(|watched| watched.as_ref()), now)
+        });
+        let others = view.owners.iter().filter(|(id, _)| !view.facts.partitions.contains_key(id));
+        let others = others.map(|(id, owner)| elsewhere(id, owner.clone()));
+        let mut partitions: Vec<_> = ours.chain(others).collect();
+        partitions.sort_by(|one, other| {
+            let rank = |partition: &schema::Partition| {
+                // Small differences come and go: rows must not change places for them.
+                let behind = partition.lag_seconds.filter(|behind| *behind > 10.0);
+                (partition.ours, partition.reason.is_some(), behind.map(|behind| behind as u64))
+            };
+            let number =
+                |partition: &schema::Partition| partition.partition.parse::<u64>().unwrap_or(u64::MAX);
+            rank(other)
+                .cmp(&rank(one))
+                .then_with(|| one.stream.cmp(&other.stream))
+                .then_with(|| number(one).cmp(&number(other)))
+                .then_with(|| one.partition.cmp(&other.partition))
+        });
+        partitions
+    }
+
+    /// The partition that loses events first, of those of which it is known.
+    fn loss(&self, partitions: &[schema::Partition]) -> Option<schema::Loss> {
+        let retention = self.0.about.retention.as_secs_f64();
+        let ours = partitions.iter().filter(|partition| partition.ours);
+        let worst = ours
+            .filter_map(|partition| Some((partition, partition.lag_seconds?)))
+            .max_by(|(_, one), (_, other)| one.total_cmp(other));
+        worst.map(|(partition, behind)| schema::Loss {
+            seconds: (retention - behind).max(0.0),
+            stream: partition.stream.clone(),
+            partition: partition.partition.clone(),
+            retention_seconds: retention,
+        })
+    }
+
+    fn dependencies(&self, view: &View, now: Ticks) -> Vec<schema::Dependency> {
+        let mut dependencies = vec![self.event_hubs(view, now)];
+        let (state, reason) = match &view.facts.store {
+            StoreState::Unknown => ("unknown", None),
+            StoreState::Reachable => ("up", None),
+            StoreState::Unreachable { reason } => ("down", Some(reason.clone())),
+        };
+        dependencies.push(schema::Dependency {
+            name: "Cosmos DB".to_owned(),
+            state: state.to_owned(),
+            down_since: reason.is_some().then(|| now.before(view.store_for)),
+            reason,
+            needed: true,
+        });
+        let others = view.facts.dependencies.iter().map(|(dependency, outage)| schema::Dependency {
+            name: capitalised(dependency),
+            state: if outage.is_some() { "down" } else { "up" }.to_owned(),
+            reason: outage.as_ref().map(|Outage { reason, .. }| reason.clone()),
+            down_since: outage.as_ref().map(|Outage { lasts, .. }| now.before(*lasts)),
+            needed: !matches!(dependency, Dependency::Registry(_)),
+        });
+        dependencies.extend(others);
+        dependencies
+    }
+
+    /// Nobody asks Event Hubs whether it is there: what the partitions' consumers meet says it.
+    fn event_hubs(&self, view: &View, now: Ticks) -> schema::Dependency {
+        let waiting = view.facts.partitions.iter().filter_map(|(id, state)| match state {
+            PartitionState::Waiting { reason } => Some((id, reason)),
+            PartitionState::Connecting | PartitionState::Receiving => None,
+        });
+        let longest = waiting.max_by_key(|(id, _)| view.waiting_for.get(id).copied());
+        let receiving = view.facts.partitions.values().any(|state| *state == PartitionState::Receiving);
+        schema::Dependency {
+            name: format!("Event Hubs {}", self.0.about.namespace),
+            state: match (longest, receiving) {
+                (Some(_), _) => "down",
+                (None, true) => "up",
+                (None, false) => "unknown",
+            }
+            .to_owned(),
+            reason: longest.map(|(id, reason)| format!("{id}: {reason}")),
+            down_since: longest
+                .map(|(id, _)| now.before(view.waiting_for.get(id).copied().unwrap_or_default())),
+            needed: true,
+        }
+    }
+
+    fn logged(&self) -> Vec<schema::Logged> {
+        let entries = self.0.about.journal.entries().into_iter().map(|entry| schema::Logged {
+            level: if entry.is_error { "error" } else { "warn" }.to_owned(),
+            code: entry.code,
+            message: entry.message,
+            count: entry.count,
+            first: entry.first,
+            last: entry.last,
+        });
+        entries.collect()
+    }
+}
+
+fn partition(
+    id: &PartitionId,
+    owner: Option<String>,
+    state: &PartitionState,
+    watched: Option<&dyn Watched>,
+    now: Ticks,
+) -> schema::Partition {
+    let (state, reason) = match state {
+        PartitionState::Connecting => ("connecting", None),
+        PartitionState::Receiving => ("receiving", None),
+        PartitionState::Waiting { reason } => ("waiting", Some(reason.clone())),
+    };
+    let oldest = watched.and_then(Watched::oldest_incomplete);
+    let oldest_for = oldest.map_or(0.0, |(_, age)| age.as_secs_f64());
+    let metrics = watched.map(Watched::metrics);
+    let lag = metrics.and_then(telemetry::PartitionMetrics::lag);
+    let lag_seconds = match (lag, metrics.and_then(telemetry::PartitionMetrics::newest_received)) {
+        (Some((0, _)), _) => Some(oldest_for),
+        // What was not received yet is younger than what was.
+        (Some(_), Some(received)) => Some(now.seconds_since(received).max(oldest_for)),
+        (Some(_), None) => (oldest.is_some()).then_some(oldest_for),
+        (None, _) => None,
+    };
+    let extent = metrics.and_then(telemetry::PartitionMetrics::extent);
+    schema::Partition {
+        stream: id.stream.clone(),
+        partition: id.partition.clone(),
+        ours: true,
+        owner,
+        state: state.to_owned(),
+        reason,
+        lag_events: lag.map(|(events, _)| events),
+        lag_measured: lag.map(|(_, at)| ticks(at)),
+        lag_seconds,
+        retention_used: extent.zip(lag).map(|(extent, (events, _))| {
+            let held = extent.last.0.saturating_sub(extent.first.0).saturating_add(1).max(1);
+            (events as f64 / held as f64).clamp(0.0, 1.0)
+        }),
+        oldest_incomplete: oldest.map(|(number, _)| number.0),
+        oldest_incomplete_seconds: oldest_for,
+        checkpoint_age_seconds: metrics.map(|metrics| metrics.unwritten_for().as_secs_f64().max(oldest_for)),
+    }
+}
+
+fn elsewhere(id: &PartitionId, owner: Option<String>) -> schema::Partition {
+    schema::Partition {
+        stream: id.stream.clone(),
+        partition: id.partition.clone(),
+        ours: false,
+        owner,
+        state: "elsewhere".to_owned(),
+        reason: None,
+        lag_events: None,
+        lag_measured: None,
+        lag_seconds: None,
+        retention_used: None,
+        oldest_incomplete: None,
+        oldest_incomplete_seconds: 0.0,
+        checkpoint_age_seconds: None,
+    }
+}
+
+/// Events that are not completed in all partitions of ours, and how old the oldest measurement is; `None` where one is
+/// missing.
+fn lag(view: &View) -> Option<(u64, Duration)> {
+    let now = SystemTime::now();
+    let mut sum = (0, Duration::ZERO);
+    for (_, watched) in &view.watched {
+        let (events, at) = watched.metrics().lag()?;
+        sum = (sum.0 + events, sum.1.max(now.duration_since(at).unwrap_or_default()));
+    }
+    Some(sum)
+}
+
+fn flow(view: &View, metrics: &Exposition<'_>, between: Option<&Between<'_>>) -> schema::Flow {
+    let lag_events = lag(view).map(|(events, _)| events);
+    let (completed, arrived) = (between.map(Between::completed), between.and_then(Between::arrived));
+    let caught_up = lag_events.zip(completed).and_then(|(lag, completed)| {
+        let shrinks = completed - arrived.unwrap_or_default();
+        (lag > 0 && shrinks > 0.0).then(|| lag as f64 / shrinks)
+    });
+    schema::Flow {
+        completed_per_second: completed,
+        arrived_per_second: arrived,
+        lag_events,
+        caught_up_in_seconds: caught_up,
+        in_flight_events: metrics.sum(name::IN_FLIGHT_EVENTS) as u64,
+        in_flight_bytes: metrics.sum(name::IN_FLIGHT_BYTES) as u64,
+    }
+}
+
+fn store(metrics: &Exposition<'_>, between: Option<&Between<'_>>) -> schema::Store {
+    schema::Store {
+        request_units_per_second: between
+            .map(|between| between.request_units().into_iter().collect())
+            .unwrap_or_default(),
+        throttled_share: between.and_then(Between::throttled_share),
+        writes_per_second: between.map(Between::written),
+        concurrency_limit: metrics.sum(name::STORE_CONCURRENCY_LIMIT) as u64,
+    }
+}
+
+fn twins(metrics: &Exposition<'_>) -> schema::Twins {
+    let count = |metric| metrics.sum(metric) as u64;
+    schema::Twins {
+        in_trouble: count(name::TWINS_IN_TROUBLE),
+        full: count(name::TWINS_FULL),
+        repairs_waiting: count(name::REPAIRS_WAITING),
+        rejected: count(name::TWINS_REJECTED),
+        still_different: count(name::TWINS_STILL_DIFFERENT),
+        events_lost: count(name::EVENTS_LOST),
+    }
+}
+
+fn dead_letters(metrics: &Exposition<'_>) -> schema::DeadLetters {
+    let mut by_reason = whole(metrics.by(name::DEAD_LETTERS, "reason"));
+    by_reason.retain(|_, count| *count > 0);
+    schema::DeadLetters { since_start: by_reason.values().sum(), by_reason, command: LETTERS.to_owned() }
+}
+
+fn walks(hub: &str, metrics: &Exposition<'_>) -> schema::Hub {
+    let differences = metrics.by_with(name::AUDIT_DIFFERENCES, "class", ("hub", hub));
+    let completed = metrics.sum_with(name::AUDIT_COMPLETED, "hub", hub);
+    let audited = completed > 0.0;
+    schema::Hub {
+        hub: hub.to_owned(),
+        backfill: whole(metrics.by_with(name::BACKFILL_TWINS, "outcome", ("hub", hub))),
+        audit_completed: audited.then(|| Ticks::new(0).after(seconds(completed))),
+        audit_differences_left: audited
+            .then(|| metrics.sum_with(name::AUDIT_DIFFERENCES_LEFT, "hub", hub) as u64),
+        audit_differences: whole(differences),
+    }
+}
+
+fn whole(sums: BTreeMap<String, f64>) -> BTreeMap<String, u64> {
+    sums.into_iter().map(|(label, value)| (label, value as u64)).collect()
+}
+
+fn seconds(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
+}
+
+fn ticks(at: SystemTime) -> Ticks {
+    Ticks::new(0).after(at.duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+/// Without the article, with a capital letter.
+fn capitalised(dependency: &Dependency) -> String {
+    let text = dependency.to_string();
+    let text = text.strip_prefix("the ").unwrap_or(&text);
+    let mut characters = text.chars();
+    characters.next().map(|first| first.to_uppercase().chain(characters).collect()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,182 @@
+use super::*;
+use crate::{
+    domain::{headline::Level, id::SequenceNumber, progress::Extent},
+    telemetry::{Decision, Latency, PartitionMetrics, Purpose, ReadOutcome},
+};
+
+fn partition(name: &str) -> PartitionId {
+    PartitionId { stream: "twins".into(), partition: name.into() }
+}
+
+struct Watching(PartitionMetrics, Option<Duration>);
+
+impl Watched for Watching {
+    fn metrics(&self) -> &PartitionMetrics {
+        &self.0
+    }
+
+    fn oldest_incomplete(&self) -> Option<(SequenceNumber, Duration)> {
+        self.1.map(|age| (SequenceNumber(107), age))
+    }
+}
+
+struct Bench {
+    board: Board,
+    metrics: Metrics,
+    observer: Observer,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let (board, metrics) = (Board::new(), Metrics::new().expect("valid"));
+        let about = About {
+            replica: "replica-a".into(),
+            retention: Duration::from_secs(86_400),
+            hubs: vec!["contoso".into()],
+            namespace: "contoso.servicebus.windows.net".into(),
+            journal: Journal::default(),
+        };
+        let observer = Observer::new(board.clone(), metrics.clone(), about);
+        board.set_phase(Phase::Running);
+        board.set_store(StoreState::Reachable);
+        Self { board, metrics, observer }
+    }
+
+    /// A partition that holds the events 100 to 199 and is completed up to `durable`.
+    fn receives(&self, name: &str, durable: i64, oldest: Option<Duration>) -> Arc<Watching> {
+        self.board.set_partition(&partition(name), PartitionState::Receiving);
+        let watching = Arc::new(Watching(PartitionMetrics::default(), oldest));
+        let extent = Extent { first: SequenceNumber(100), last: SequenceNumber(199), is_empty: false };
+        watching.0.measured(extent, Some(SequenceNumber(durable)));
+        let watched: Arc<dyn Watched> = Arc::clone(&watching) as _;
+        self.board.watch_partition(&partition(name), Arc::downgrade(&watched));
+        watching
+    }
+
+    fn sample(&self, seconds_ago: u64) {
+        let text = self.observer.exposition();
+        let mut sample = self.observer.sample(&self.board.view(), &Exposition::read(&text));
+        sample.at =
+            sample.at.checked_sub(Duration::from_secs(seconds_ago)).expect("the machine is up for longer");
+        self.observer.0.history.lock().expect("not poisoned").push(sample);
+    }
+}
+
+#[test]
+fn a_replica_in_step_says_so_with_its_figures() {
+    let bench = Bench::new();
+    let _all_done = bench.receives("0", 199, None);
+    bench.sample(60);
+    bench.metrics.stream("twins").decided_many(Decision::Applied, 600);
+    bench.metrics.request_units_spent(Purpose::Live, 1200.0);
+    bench.metrics.read_finished(ReadOutcome::Throttled);
+    for _ in 0..3 {
+        bench.metrics.read_finished(ReadOutcome::Present);
+    }
+    bench.metrics.event_durable(Latency { freshness: Some(0.004), ..Latency::default() });
+    bench.metrics.event_dead_lettered("not_json");
+    let status = bench.observer.status();
+    assert_eq!((status.headline.level, status.live, status.ready), (Level::Good, true, true), "{status:?}");
+    assert!(status.headline.text.starts_with("In step: changes are stored within"), "{status:?}");
+    assert!((status.flow.completed_per_second.expect("known") - 10.0).abs() < 0.2, "{:?}", status.flow);
+    assert!((status.store.request_units_per_second["live"] - 20.0).abs() < 0.4, "{:?}", status.store);
+    assert_eq!(status.store.throttled_share, Some(0.25));
+    assert_eq!(status.decisions["applied"], 600);
+    assert_eq!(status.dead_letters.by_reason, BTreeMap::from([("not_json".to_owned(), 1)]));
+    assert_eq!(status.loss.expect("known").seconds, 86_400.0);
+    assert!(status.freshness.p99_seconds.is_some_and(|seconds| seconds <= 0.005));
+    let found = &status.partitions[0];
+    assert_eq!((found.lag_events, found.lag_seconds, found.retention_used), (Some(0), Some(0.0), Some(0.0)));
+    assert_eq!(found.owner.as_deref(), Some("replica-a"));
+    assert_eq!(status.hubs[0].audit_completed, None);
+}
+
+#[test]
+fn what_waits_shows_how_far_behind_it_is_and_what_is_left_until_loss() {
+    let bench = Bench::new();
+    let _done = bench.receives("0", 199, None);
+    let behind = bench.receives("1", 149, Some(Duration::from_secs(2)));
+    let received = SystemClock.now().before(Duration::from_secs(70_000));
+    behind.0.received(received);
+    let status = bench.observer.status();
+    let first = &status.partitions[0];
+    assert_eq!((first.partition.as_str(), first.lag_events), ("1", Some(50)), "the worst comes first");
+    assert_eq!(first.retention_used, Some(0.5));
+    assert_eq!(first.oldest_incomplete, Some(107));
+    assert!(first.lag_seconds.is_some_and(|behind| (70_000.0..70_100.0).contains(&behind)), "{first:?}");
+    let loss = status.loss.expect("known");
+    assert_eq!(loss.partition, "1");
+    assert!((16_300.0..=16_400.0).contains(&loss.seconds), "{loss:?}");
+    assert_eq!(status.headline.level, Level::Bad, "less than a quarter of the retention is left");
+}
+
+#[test]
+fn without_samples_no_rate_is_claimed_and_red_needs_no_samples() {
+    let bench = Bench::new();
+    let _all_done = bench.receives("0", 199, None);
+    let status = bench.observer.status();
+    assert_eq!(status.flow.completed_per_second, None);
+    assert_eq!(status.store.throttled_share, None);
+    bench.board.set_store(StoreState::Unreachable { reason: "503".into() });
+    let status = bench.observer.status();
+    assert_eq!(status.headline.text, "Blocked: the document store does not answer: 503");
+    let cosmos = status.dependencies.iter().find(|found| found.name == "Cosmos DB").expect("listed");
+    assert_eq!((cosmos.state.as_str(), cosmos.reason.as_deref()), ("down", Some("503")));
+    assert!(cosmos.down_since.is_some_and(|since| status.at.seconds_since(since) < 60.0));
+}
+
+#[test]
+fn partitions_of_others_are_shown_as_theirs_and_stand_by_is_no_trouble() {
+    let bench = Bench::new();
+    let owners = [("0".to_owned(), Some("replica-b".to_owned())), ("1".to_owned(), None)];
+    bench.board.set_owners("twins", owners.clone());
+    let status = bench.observer.status();
+    assert_eq!(status.headline.text, "Standing by: other replicas own all partitions");
+    let found: Vec<_> = status.partitions.iter().map(|found| (found.ours, found.owner.as_deref())).collect();
+    assert_eq!(found, [(false, Some("replica-b")), (false, None)]);
+    assert_eq!(status.loss, None, "theirs to know");
+    bench.board.set_owners("twins", owners.into_iter().take(1));
+    assert_eq!(bench.observer.status().partitions.len(), 1, "the others are gone");
+}
+
+#[test]
+fn dependencies_tell_since_when_and_whether_the_copy_needs_them() {
+    let bench = Bench::new();
+    bench.board.set_partition(&partition("0"), PartitionState::Waiting { reason: "refused".into() });
+    bench.board.is_down(Dependency::Registry("contoso".into()), "429");
+    bench.board.is_up(Dependency::Checkpoints);
+    let status = bench.observer.status();
+    let find =
+        |name: &str| status.dependencies.iter().find(|found| found.name.starts_with(name)).expect("listed");
+    let hubs = find("Event Hubs contoso.servicebus");
+    assert_eq!((hubs.state.as_str(), hubs.reason.as_deref()), ("down", Some("twins/0: refused")));
+    let registry = find("Registry of the IoT hub contoso");
+    assert_eq!((registry.state.as_str(), registry.needed), ("down", false));
+    assert_eq!(find("Checkpoint store").state, "up");
+}
+
+#[test]
+fn the_answer_survives_json_and_says_its_schema() {
+    let bench = Bench::new();
+    let _all_done = bench.receives("0", 150, Some(Duration::from_millis(5)));
+    bench.sample(10);
+    bench.sample(5);
+    let status = bench.observer.status();
+    let text = serde_json::to_string(&status).expect("JSON");
+    let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(json["schema"], SCHEMA);
+    assert_eq!(json["partitions"][0]["lagEvents"], 49);
+    assert_eq!(json["history"]["intervalSeconds"], 5.0);
+    assert_eq!(serde_json::from_value::<Status>(json).expect("reads back"), status);
+}
+
+#[tokio::test(start_paused = true)]
+async fn samples_are_taken_until_the_end() {
+    let bench = Bench::new();
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(bench.observer.clone().run(stop.clone()));
+    tokio::time::sleep(history::INTERVAL * 3 + Duration::from_secs(1)).await;
+    stop.cancel();
+    task.await.expect("ends");
+    assert_eq!(bench.observer.0.history.lock().expect("not poisoned").curves().lag_events.len(), 3);
+}

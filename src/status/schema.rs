@@ -1,0 +1,261 @@
+//! The answer of `/api/status`: what the page shows, what `twinsync status` prints, what scripts read.
+//!
+//! Times are RFC 3339 in UTC, durations are seconds, rates are per second. What is not known is `null` and never 0. Fields
+//! are only added within one [`SCHEMA`]; a field that changes its meaning or goes away raises it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{headline::Headline, ticks::Ticks};
+
+/// The version of this answer.
+pub const SCHEMA: u32 = 1;
+
+/// What one replica knows about itself at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// When this was asked.
+    pub at: Ticks,
+    /// Who answers.
+    pub replica: Replica,
+    /// How it is and why, in one sentence.
+    pub headline: Headline,
+    /// Whether its loops turn, as `/livez` says.
+    pub live: bool,
+    /// Whether it does its work, as `/readyz` says.
+    pub ready: bool,
+    /// Why not.
+    pub reasons: Vec<String>,
+    /// What is out of order without keeping it from its work.
+    pub warnings: Vec<String>,
+    /// How far behind the copy is.
+    pub freshness: Freshness,
+    /// The partition that loses events first if nothing moves any more.
+    pub loss: Option<Loss>,
+    /// Partitions: this replica's, then those of others; the one that is furthest behind first.
+    pub partitions: Vec<Partition>,
+    /// What it needs to do its work.
+    pub dependencies: Vec<Dependency>,
+    /// What flows.
+    pub flow: Flow,
+    /// What Cosmos DB is asked for.
+    pub store: Store,
+    /// Events by what was decided about them, since the start.
+    pub decisions: BTreeMap<String, u64>,
+    /// Twins that are not as they should be.
+    pub twins: Twins,
+    /// Events that can never be applied.
+    pub dead_letters: DeadLetters,
+    /// The walks over all twins of each IoT hub.
+    pub hubs: Vec<Hub>,
+    /// Warnings and errors that were logged, one entry per kind, the latest first.
+    pub log: Vec<Logged>,
+    /// The last minutes.
+    pub history: History,
+}
+
+/// Who answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Replica {
+    /// Its name among the replicas, as leases carry it.
+    pub name: String,
+    /// Version of the build.
+    pub version: String,
+    /// Source revision of the build.
+    pub revision: String,
+    /// When the process began.
+    pub started: Ticks,
+    /// `starting`, `running` or `stopping`.
+    pub phase: String,
+}
+
+/// How far behind the copy is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Freshness {
+    /// Since the oldest event was received that is not completed; 0 where there is none.
+    pub oldest_incomplete_seconds: f64,
+    /// Median time from the hub's operation to its durable copy in the last minute; `null` without changes.
+    pub p50_seconds: Option<f64>,
+    /// The same for 99 of 100.
+    pub p99_seconds: Option<f64>,
+}
+
+/// When events are lost if nothing moves any more.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Loss {
+    /// Retention minus the age of the oldest event that is not completed.
+    pub seconds: f64,
+    /// Its Event Hub.
+    pub stream: String,
+    /// The partition.
+    pub partition: String,
+    /// `eventhubs.retention`.
+    pub retention_seconds: f64,
+}
+
+/// One partition.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Partition {
+    /// The Event Hub.
+    pub stream: String,
+    /// Its id there.
+    pub partition: String,
+    /// Whether this replica owns it. What is known of others comes from the shared leases and checkpoints.
+    pub ours: bool,
+    /// The replica that owns it; `null`: nobody.
+    pub owner: Option<String>,
+    /// `connecting`, `receiving`, `waiting`, or `elsewhere`.
+    pub state: String,
+    /// Why it waits.
+    pub reason: Option<String>,
+    /// Events in it that are not completed.
+    pub lag_events: Option<u64>,
+    /// When that was measured.
+    pub lag_measured: Option<Ticks>,
+    /// Age of the newest event that was received, where events wait behind it, or of the oldest that is not completed.
+    pub lag_seconds: Option<f64>,
+    /// The part of what the partition holds that is not completed, 0 to 1. At 1, retention takes events that were not read.
+    pub retention_used: Option<f64>,
+    /// The event that its progress waits for.
+    pub oldest_incomplete: Option<i64>,
+    /// For how long that has been received.
+    pub oldest_incomplete_seconds: f64,
+    /// For how long the checkpoint has been behind what was received.
+    pub checkpoint_age_seconds: Option<f64>,
+}
+
+/// Something outside.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Dependency {
+    /// What it is.
+    pub name: String,
+    /// `up`, `down`, or `unknown` before it was asked.
+    pub state: String,
+    /// What it said last.
+    pub reason: Option<String>,
+    /// Since when it does not answer.
+    pub down_since: Option<Ticks>,
+    /// Whether the copy stands still without it. Repair and audits wait for the others.
+    pub needed: bool,
+}
+
+/// What flows, over the last minute.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Flow {
+    /// Events completed, per second.
+    pub completed_per_second: Option<f64>,
+    /// Events that arrived in the partitions of this replica, per second.
+    pub arrived_per_second: Option<f64>,
+    /// Events in these partitions that are not completed; `null`: not measured.
+    pub lag_events: Option<u64>,
+    /// Time until the lag is worked off at these rates; `null`: no lag, or it does not shrink.
+    pub caught_up_in_seconds: Option<f64>,
+    /// Events received and not completed.
+    pub in_flight_events: u64,
+    /// Their bytes.
+    pub in_flight_bytes: u64,
+}
+
+/// What Cosmos DB is asked for, over the last minute.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Store {
+    /// Request units per second by purpose.
+    pub request_units_per_second: BTreeMap<String, f64>,
+    /// The part of reads and writes that were throttled, 0 to 1; `null` without any.
+    pub throttled_share: Option<f64>,
+    /// Writes per second.
+    pub writes_per_second: Option<f64>,
+    /// Requests that may be in flight at present.
+    pub concurrency_limit: u64,
+}
+
+/// Twins that are not as they should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Twins {
+    /// Twins about whose documents Cosmos DB gave no answer when it was last asked.
+    pub in_trouble: u64,
+    /// Twins of which so much waits that their partitions wait too.
+    pub full: u64,
+    /// Twins in doubt that wait for their repair in this replica.
+    pub repairs_waiting: u64,
+    /// Twins that the store refuses as the hub has them, since the start.
+    pub rejected: u64,
+    /// Twins that were repaired and differed again at once, since the start.
+    pub still_different: u64,
+    /// Events that can never be received, since the start.
+    pub events_lost: u64,
+}
+
+/// Events that can never be applied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeadLetters {
+    /// Put aside since the start.
+    pub since_start: u64,
+    /// The same by reason.
+    pub by_reason: BTreeMap<String, u64>,
+    /// The command that shows what is stored.
+    pub command: String,
+}
+
+/// The walks over all twins of one IoT hub. They are done by one replica, and shown there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hub {
+    /// The hub.
+    pub hub: String,
+    /// Twins that the present backfill, or the last one, has dealt with, by outcome.
+    pub backfill: BTreeMap<String, u64>,
+    /// When the last audit was done.
+    pub audit_completed: Option<Ticks>,
+    /// Differences that it left.
+    pub audit_differences_left: Option<u64>,
+    /// Differences that audits found since the start, by class.
+    pub audit_differences: BTreeMap<String, u64>,
+}
+
+/// Warnings or errors of one kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Logged {
+    /// `warn` or `error`.
+    pub level: String,
+    /// The stable code, where it has one; `/errors/CODE` explains it.
+    pub code: Option<String>,
+    /// The latest line.
+    pub message: String,
+    /// How many there were.
+    pub count: u64,
+    /// The first one.
+    pub first: Ticks,
+    /// The latest one.
+    pub last: Ticks,
+}
+
+/// The last minutes, the oldest value first; `null` where nothing is known.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct History {
+    /// Time between two values.
+    pub interval_seconds: f64,
+    /// Events that were not completed.
+    pub lag_events: Vec<Option<f64>>,
+    /// Events completed per second.
+    pub completed_per_second: Vec<Option<f64>>,
+    /// Time from the hub's operation to its durable copy, for 99 of 100 changes.
+    pub freshness_p99_seconds: Vec<Option<f64>>,
+    /// Request units per second.
+    pub request_units_per_second: Vec<Option<f64>>,
+}

@@ -1,0 +1,90 @@
+// Looks at the status page in a real browser, as it is told: one JSON command per line on standard input, one JSON answer
+// per line on standard output.
+//
+//   {"open": "http://127.0.0.1:8080/"}            opens a page; {"width", "height", "scheme"} as wished
+//   {"text": "#headline", "contains": "In step"}   waits until an element says so; answers with the text and the time it took
+//   {"changes": "#completed"}                      waits until the text of an element is another one
+//   {"axe": true}                                  violations of WCAG 2.2 A and AA
+//   {"tab": 12}                                    presses Tab so often; answers with what had the focus
+//   {"overflow": true}                             by how many pixels the page is wider than the window
+//   {"screenshot": "page.png"}                     writes a picture
+//   {"console": true}                              errors that the page has logged, and requests that failed, since it was opened
+//
+// Usage: node page.mjs CHROMIUM
+
+import { createRequire } from "node:module";
+import { createInterface } from "node:readline";
+import { readFile } from "node:fs/promises";
+import { chromium } from "playwright-core";
+
+const LIMIT = 60000;
+const axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const browser = await chromium.launch({ executablePath: process.argv[2], args: ["--no-sandbox"] });
+let context = null;
+let page = null;
+let errors = [];
+
+async function open({ open: url, width = 1280, height = 900, scheme = "light" }) {
+  await context?.close();
+  context = await browser.newContext({ viewport: { width, height }, colorScheme: scheme });
+  page = await context.newPage();
+  errors = [];
+  page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
+  page.on("pageerror", (error) => errors.push(String(error)));
+  page.on("requestfailed", (request) => errors.push(`${request.url()}: ${request.failure()?.errorText}`));
+  const answer = await page.goto(url, { waitUntil: "load" });
+  return { status: answer.status() };
+}
+
+async function text({ text: selector, contains }) {
+  const began = performance.now();
+  const found = page.locator(selector).filter({ hasText: contains });
+  await found.first().waitFor({ timeout: LIMIT });
+  const words = (element) => element.innerText ?? element.textContent;
+  return { text: await page.locator(selector).first().evaluate(words), seconds: (performance.now() - began) / 1000 };
+}
+
+async function changes({ changes: selector }) {
+  const before = await page.locator(selector).innerText();
+  await page.waitForFunction(([selector, before]) => document.querySelector(selector).innerText !== before, [selector, before], { timeout: LIMIT });
+  return { before, after: await page.locator(selector).innerText() };
+}
+
+async function look() {
+  await page.evaluate(axe);
+  const options = { runOnly: { type: "tag", values: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"] } };
+  const { violations, passes } = await page.evaluate((options) => window.axe.run(document, options), options);
+  const told = violations.map(({ id, help, nodes }) => `${id}: ${help}: ${nodes.map((node) => node.target.join(" ")).join(", ")}`);
+  return { violations: told, passes: passes.length };
+}
+
+async function tab({ tab: times }) {
+  const focused = [];
+  for (let pressed = 0; pressed < times; pressed += 1) {
+    await page.keyboard.press("Tab");
+    focused.push(await page.evaluate(() => {
+      const element = document.activeElement;
+      const outline = getComputedStyle(element).outlineStyle;
+      return { name: element.getAttribute("href") ?? element.getAttribute("aria-label") ?? element.tagName, visible: outline !== "none" };
+    }));
+  }
+  return { focused };
+}
+
+const overflow = async () => ({ pixels: await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth) });
+const screenshot = async ({ screenshot: path }) => (await page.screenshot({ path, fullPage: true }), {});
+
+const commands = { open, text, changes, axe: look, tab, overflow, screenshot, console: async () => ({ errors }) };
+
+for await (const line of createInterface({ input: process.stdin })) {
+  let answer;
+  try {
+    const command = JSON.parse(line);
+    const name = Object.keys(command).find((name) => name in commands);
+    answer = await commands[name](command);
+  } catch (error) {
+    answer = { error: String(error), page: await page?.locator("body").innerText().catch(() => "") };
+  }
+  console.log(JSON.stringify(answer));
+}
+await browser.close();

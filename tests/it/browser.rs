@@ -1,0 +1,146 @@
+//! The status page in a real browser: it loads without an error, its numbers move, an outage turns it red with the reason,
+//! it comes back, and it is usable in the dark, on a phone, and with a keyboard only.
+//!
+//! Needs Chromium (`apt-get install chromium`) and Node.js; run it with
+//! `cargo test -p twinsync --test it -- --ignored browser::`. `TWINSYNC_CHROMIUM` names another program, and
+//! `TWINSYNC_SCREENSHOTS` a directory where the pictures are kept: `docs/images` for those in the documentation.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use devkit::fleet::Pace;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
+    process::{Child, ChildStdin, ChildStdout, Command},
+};
+
+use crate::world::{World, plan};
+
+/// Without an answer for so long, the browser hangs.
+const LIMIT: Duration = Duration::from_secs(120);
+
+struct Browser {
+    _process: Child,
+    commands: ChildStdin,
+    answers: Lines<BufReader<ChildStdout>>,
+}
+
+impl Browser {
+    /// Installs what it needs into a directory of the build, and starts.
+    async fn start() -> Self {
+        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("browser");
+        std::fs::create_dir_all(&directory).expect("a directory");
+        for file in [".npmrc", "package.json", "package-lock.json", "page.mjs"] {
+            std::fs::copy(scripts.join(file), directory.join(file)).expect("copied");
+        }
+        let installed =
+            Command::new("npm").arg("ci").current_dir(&directory).output().await.expect("npm runs");
+        assert!(installed.status.success(), "{installed:?}");
+        let chromium = std::env::var("TWINSYNC_CHROMIUM").unwrap_or_else(|_| "/usr/bin/chromium".to_owned());
+        let mut process = Command::new("node")
+            .arg("page.mjs")
+            .arg(chromium)
+            .current_dir(&directory)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("node runs");
+        let (commands, answers) = (process.stdin.take(), process.stdout.take());
+        Self {
+            _process: process,
+            commands: commands.expect("piped"),
+            answers: BufReader::new(answers.expect("piped")).lines(),
+        }
+    }
+
+    async fn tell(&mut self, command: Value) -> Value {
+        self.commands.write_all(format!("{command}\n").as_bytes()).await.expect("it listens");
+        let answer = tokio::time::timeout(LIMIT, self.answers.next_line()).await.expect("in time");
+        let answer = answer.expect("it runs").expect("it answers");
+        let answer: Value = serde_json::from_str(&answer).expect("JSON");
+        assert!(answer["error"].is_null(), "{command}: {answer:#}");
+        answer
+    }
+
+    async fn says(&mut self, element: &str, text: &str) -> Value {
+        self.tell(json!({"text": element, "contains": text})).await
+    }
+
+    async fn is_accessible(&mut self) {
+        let look = self.tell(json!({"axe": true})).await;
+        assert_eq!(look["violations"], json!([]), "{look:#}");
+        assert!(look["passes"].as_u64().is_some_and(|passes| passes > 10), "it did look: {look}");
+    }
+
+    async fn picture(&mut self, name: &str) {
+        if let Some(directory) = std::env::var_os("TWINSYNC_SCREENSHOTS") {
+            let path = PathBuf::from(directory).canonicalize().expect("a directory").join(name);
+            self.tell(json!({"screenshot": path})).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Chromium"]
+async fn the_page_tells_the_truth_and_can_be_used_by_everybody() {
+    let world = World::with(Default::default(), "[http]\nblocked_after = \"2s\"\n").await;
+    let daemon = world.start().await;
+    let url = format!("http://{}/", daemon.address());
+    let mut browser = Browser::start().await;
+
+    // Numbers move under load.
+    let fleet = world.stack.fleet();
+    fleet.start(plan(50, 6000, 7), Pace::Rate(150.0)).expect("the fleet starts");
+    assert_eq!(browser.tell(json!({"open": url})).await["status"], 200);
+    browser.says("#headline", "In step").await;
+    browser.tell(json!({"changes": "#completed"})).await;
+    browser.tell(json!({"changes": "#decisions"})).await;
+    browser.says("#completed", "/s").await;
+    browser.says("#partitions", "receiving").await;
+    browser.is_accessible().await;
+    assert_eq!(browser.tell(json!({"console": true})).await["errors"], json!([]));
+    // A curve needs a few samples.
+    browser.tell(json!({"text": ".curve svg", "contains": ""})).await;
+    browser.picture("status-light.png").await;
+
+    // An outage, with the reason, and the way back.
+    world.cosmos_is_away(true);
+    let red = browser.says("#headline", "Blocked: the document store does not answer").await;
+    assert!(
+        red["text"].as_str().expect("a text").to_uppercase().starts_with("BAD"),
+        "a word beside the colour: {red}"
+    );
+    browser.says("#dependencies", "down").await;
+    browser.is_accessible().await;
+    browser.picture("status-outage.png").await;
+    world.cosmos_is_away(false);
+    browser.says("#headline", "In step").await;
+
+    // In the dark, on a phone.
+    browser.tell(json!({"open": url, "width": 390, "height": 844, "scheme": "dark"})).await;
+    browser.says("#headline", "In step").await;
+    assert_eq!(browser.tell(json!({"overflow": true})).await["pixels"], 0, "one column");
+    browser.is_accessible().await;
+    browser.picture("status-phone-dark.png").await;
+
+    // With a keyboard only: everything that can be used is reached, and it shows where one is.
+    let focused = browser.tell(json!({"tab": 7})).await;
+    let focused = focused["focused"].as_array().expect("a list");
+    assert!(focused.iter().all(|focus| focus["visible"] == true), "{focused:#?}");
+    for name in ["#partitions-heading", "Table of partitions", "Table of warnings and errors", "/api/status"]
+    {
+        assert!(focused.iter().any(|focus| focus["name"] == name), "{name}: {focused:#?}");
+    }
+    assert_eq!(browser.tell(json!({"console": true})).await["errors"], json!([]));
+
+    // A replica that is gone is told, not shown as it was.
+    fleet.stop();
+    daemon.stop().await.expect("exit code 0");
+    browser.says("#headline", "No answer from the replica since").await;
+}
