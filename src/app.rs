@@ -281,6 +281,7 @@ fn stream_options(
         max_body_bytes: settings.document.max_event_size,
         commit_interval: settings.checkpoint.interval,
         lag_interval: LAG_INTERVAL.min(settings.eventhubs.stall_timeout / 2),
+        partition_look_interval: settings.eventhubs.partition_look_interval,
         stall_limit: settings.eventhubs.stall_timeout,
         leads,
     }

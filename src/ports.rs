@@ -184,9 +184,10 @@ pub enum Start {
 }
 
 impl Start {
-    /// Behind an event that was received before.
+    /// Behind an event that was received before; behind −1 is the beginning.
     pub fn behind(position: Position) -> Self {
         match position.offset.is_empty() {
+            true if position.sequence_number.0 < 0 => Self::Earliest,
             true => Self::After(position.sequence_number),
             false => Self::At(position),
         }

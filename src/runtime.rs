@@ -3,6 +3,7 @@
 //! ```text
 //! stream (one per Event Hub) ─ partition loops ─► intake ─► router ─► workers ─► store
 //!   │  ├─ leases: which partitions are ours                   │  └──► dead letters
+//!   │  ├─ partitions: which there are
 //!   │  └─ lag                              progress ◄─────────┘
 //!   └─ committer ─► checkpoints ◄─────────────┘
 //! replay: dead letters ─► intake, on request
@@ -20,6 +21,7 @@ pub mod lease;
 mod memory_store;
 pub mod metered;
 pub mod partition;
+pub mod partitions;
 pub mod quota;
 pub mod reconcile;
 pub mod replay;

@@ -233,12 +233,20 @@ impl Broker {
         Ok(hub.lanes().iter().map(|lane| lane.partition.state()).collect())
     }
 
+    /// Adds partitions to a hub, as Event Hubs does in its Premium and Dedicated tiers while the hub is in use; returns
+    /// how many there are. They are empty and numbered on, clients that ask hear of them at once, and keys belong to
+    /// other partitions from then on.
+    ///
+    /// # Errors
+    /// No such hub, none to add, or too many.
+    pub fn add_partitions(&self, hub: &str, count: u16) -> Result<u16, Error> {
+        self.inner.namespace.hub(hub)?.add_partitions(count)
+    }
+
     /// Bounds every partition to this many bytes (encoded events and their bookkeeping), from now on. The oldest
     /// events are dropped first and the newest always stays. 512 MiB before the first call.
     pub fn limit_partitions(&self, bytes: usize) {
-        for hub in self.inner.namespace.hubs() {
-            hub.lanes().iter().for_each(|lane| lane.partition.limit(bytes));
-        }
+        self.inner.namespace.hubs().for_each(|hub| hub.limit_partitions(bytes));
     }
 
     /// Faults to inject, and counters.

@@ -497,10 +497,15 @@ async fn faults_of_the_broker_are_thrown_over_the_control_port() {
     let expire = json!({"fault": "expireBefore", "hub": "lifecycle", "partition": 3, "sequenceNumber": 1});
     assert_eq!(throw(expire).await.0, StatusCode::OK);
     assert_eq!(stack.broker().partitions("lifecycle").unwrap()[3].first_sequence_number, 1);
+    let add = json!({"fault": "addPartitions", "hub": "lifecycle", "count": 2});
+    assert_eq!(throw(add).await.1["partitions"], 6);
+    assert_eq!(stack.broker().partitions("lifecycle").unwrap().len(), 6);
     for wrong in [
         json!({"fault": "stall", "hub": "nowhere", "partition": 0}),
-        json!({"fault": "stall", "hub": "lifecycle", "partition": 4}),
+        json!({"fault": "stall", "hub": "lifecycle", "partition": 6}),
         json!({"fault": "refuseConnections", "seconds": -1}),
+        json!({"fault": "addPartitions", "hub": "lifecycle", "count": 0}),
+        json!({"fault": "addPartitions", "hub": "lifecycle", "count": 1025}),
         json!({"fault": "sneeze"}),
     ] {
         let (status, answer) = throw(wrong).await;

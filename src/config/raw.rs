@@ -45,6 +45,7 @@ pub struct EventHubs {
     pub open_timeout: String,
     pub stall_timeout: String,
     pub retention: String,
+    pub partition_look_interval: String,
     pub start: String,
     pub lifecycle: Stream,
     pub twin_changes: Stream,

@@ -272,6 +272,8 @@ fn values_that_are_commonly_mistaken_say_what_to_write() {
         ("IOTHUB__SHARE", "1.01", "above 0 and up to 1"),
         ("IOTHUB__SHARE", "NaN", "above 0 and up to 1"),
         ("IOTHUB__SHARE", "50%", "above 0 and up to 1"),
+        ("EVENTHUBS__PARTITION_LOOK_INTERVAL", "500ms", "\"1s\" to \"30m\""),
+        ("EVENTHUBS__PARTITION_LOOK_INTERVAL", "1h", "\"1s\" to \"30m\""),
         ("IOTHUB__REQUEST_TIMEOUT", "0s", "longer than nothing"),
         ("REPAIR__CONCURRENCY", "65", "from 1 to 64"),
         ("REPAIR__SCAN_INTERVAL", "0s", "longer than nothing"),

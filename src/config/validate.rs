@@ -9,6 +9,7 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     num::NonZeroU32,
+    ops::RangeInclusive,
     path::PathBuf,
     time::Duration,
 };
@@ -91,6 +92,10 @@ pub(super) fn settings(raw: &Raw, layers: &Layers) -> (Option<Settings>, Vec<Pro
     (settings, problems)
 }
 
+/// Shorter ones only load the namespace.
+const PARTITION_LOOK_INTERVALS: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(30 * 60);
+
 /// The longest that a lease, its renewal or a shutdown may take: longer ones are slips of the finger.
 const DURATION_MAX: Duration = Duration::from_secs(3600);
 
@@ -98,8 +103,7 @@ const DURATION_MAX: Duration = Duration::from_secs(3600);
 const TOMBSTONE_TTL_MIN: Duration = Duration::from_secs(86_400);
 
 /// The retentions that Event Hubs knows: from an hour to the 90 days of Premium and Dedicated.
-const RETENTION: std::ops::RangeInclusive<Duration> =
-    Duration::from_secs(3600)..=Duration::from_secs(90 * 86_400);
+const RETENTION: RangeInclusive<Duration> = Duration::from_secs(3600)..=Duration::from_secs(90 * 86_400);
 
 /// Collects problems while parsing.
 struct Check<'a> {
@@ -116,6 +120,11 @@ impl Check<'_> {
         let open_timeout = self.parse("eventhubs.open_timeout", &raw.open_timeout, positive_duration);
         let stall_timeout = self.parse("eventhubs.stall_timeout", &raw.stall_timeout, positive_duration);
         let retention = self.parse("eventhubs.retention", &raw.retention, retention);
+        let partition_look_interval = self.parse(
+            "eventhubs.partition_look_interval",
+            &raw.partition_look_interval,
+            partition_look_interval,
+        );
         let start = self.parse("eventhubs.start", &raw.start, |text| {
             choice(text, &[("earliest", Start::Earliest), ("latest", Start::Latest)])
         });
@@ -145,6 +154,7 @@ impl Check<'_> {
             open_timeout: open_timeout?,
             stall_timeout: stall_timeout?,
             retention: retention?,
+            partition_look_interval: partition_look_interval?,
             start: start?,
             lifecycle_hub: lifecycle_hub?,
             twin_changes_hub: twin_changes_hub?,
@@ -546,6 +556,14 @@ fn positive_duration(text: &str) -> Result<Duration, String> {
     human::parse_duration(text).and_then(|duration| match duration.is_zero() {
         true => Err(format!("{text:?} must be longer than nothing")),
         false => Ok(duration),
+    })
+}
+
+/// Event Hubs keeps events for an hour at least: what lies in a new partition must be found well before.
+fn partition_look_interval(text: &str) -> Result<Duration, String> {
+    human::parse_duration(text).and_then(|interval| match PARTITION_LOOK_INTERVALS.contains(&interval) {
+        true => Ok(interval),
+        false => Err(format!("{text:?} is out of range: give \"1s\" to \"30m\"")),
     })
 }
 

@@ -142,6 +142,8 @@ pub struct Round {
     pub surplus: Vec<String>,
     /// Who owns each partition, where the leases could be looked at; `None`: nobody.
     pub owners: BTreeMap<String, Option<String>>,
+    /// Partitions in the list that we do not know: another replica may have found them first.
+    pub unknown: Vec<String>,
     /// Why the leases could not be looked at, where they could not.
     pub blind: Option<String>,
 }
@@ -170,6 +172,13 @@ impl Leases {
         }
     }
 
+    /// There are these partitions as well.
+    pub fn add(&mut self, partitions: &[String]) {
+        let new = partitions.iter().filter(|partition| !self.partitions.contains(partition));
+        let new: Vec<_> = new.cloned().collect();
+        self.partitions.extend(new);
+    }
+
     /// Looks at all leases, renews ours where it is time, and claims what is fair. `leaving` are partitions of ours that
     /// are being finished; `claim` is false when nothing more should be taken on.
     pub async fn round(&mut self, leaving: &[String], claim: bool) -> Round {
@@ -186,6 +195,7 @@ impl Leases {
         round.lost.extend(self.fence());
         self.observe(&listed);
         round.owners = self.owners(&listed);
+        round.unknown = listed.keys().filter(|name| !self.partitions.contains(name)).cloned().collect();
         if claim {
             let view = self.view(&listed, leaving);
             let plan = plan(&self.options.owner, &view, self.luck);

@@ -22,7 +22,7 @@ use azure_messaging_eventhubs::CheckpointStore;
 pub enum Fresh {
     /// At the oldest retained event; versions make replays harmless.
     Earliest,
-    /// After what is there at the moment of the first start.
+    /// After what is there at the moment of the first start. Partitions that are found later begin at their oldest event.
     Latest,
 }
 
@@ -235,12 +235,13 @@ pub fn begin(
         }
         Ok(Resume::Fresh) => {
             return Ok(match options.fresh {
-                Fresh::Latest if extent.last.0 >= 0 => {
-                    // Resolved once and kept as a number: "latest" would skip what arrives while we are away.
+                Fresh::Latest => {
+                    // Resolved once and kept as a number, −1 where nothing has ever arrived: "latest" would skip what
+                    // arrives while we are away.
                     let position = Position { sequence_number: extent.last, offset: String::new() };
                     (Some(position.clone()), Start::behind(position))
                 }
-                Fresh::Latest | Fresh::Earliest => (None, Start::Earliest),
+                Fresh::Earliest => (None, Start::Earliest),
             });
         }
         Ok(Resume::Invalid(invalid)) => Invalid::to_string(&invalid),
@@ -248,4 +249,46 @@ pub fn begin(
     };
     options.policy.give_up(id, &problem)?;
     Ok((None, Start::Earliest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(fresh: Fresh) -> Options {
+        let policy = Policy { on_invalid: OnInvalid::Stop, audits: AuditRequests::nobodys() };
+        Options {
+            namespace: "ns".into(),
+            consumer_group: "$Default".into(),
+            fresh,
+            policy,
+            refused_grace: Duration::ZERO,
+            judge: |_| unreachable!("no store is asked"),
+        }
+    }
+
+    fn extent(first: i64, last: i64) -> Extent {
+        Extent { first: SequenceNumber(first), last: SequenceNumber(last), is_empty: first > last }
+    }
+
+    fn begun(stored: Option<i64>, extent: &Extent, fresh: Fresh) -> Result<(Option<i64>, Start), StartError> {
+        let id = PartitionId { stream: "twins".into(), partition: "0".into() };
+        let at = |number| Position { sequence_number: SequenceNumber(number), offset: String::new() };
+        let stored = stored.map(|number| Stored::At(at(number)));
+        let (durable, start) = begin(&id, stored, extent, &options(fresh))?;
+        Ok((durable.map(|position| position.sequence_number.0), start))
+    }
+
+    #[test]
+    fn latest_is_resolved_once_also_where_nothing_has_ever_arrived() {
+        let (full, empty) = (extent(3, 9), extent(0, -1));
+        let latest = |extent| begun(None, extent, Fresh::Latest).unwrap();
+        assert_eq!(latest(&full), (Some(9), Start::After(SequenceNumber(9))));
+        assert_eq!(latest(&empty), (Some(-1), Start::Earliest), "a checkpoint from the first moment on");
+        assert_eq!(begun(None, &full, Fresh::Earliest).unwrap(), (None, Start::Earliest));
+        // What has arrived behind it since is not passed over.
+        assert_eq!(begun(Some(-1), &extent(0, 4), Fresh::Latest).unwrap(), (Some(-1), Start::Earliest));
+        let lost = begun(Some(-1), &extent(2, 4), Fresh::Latest).unwrap_err().to_string();
+        assert!(lost.contains("CHECKPOINT_INVALID") && lost.contains("events 0 to 1"), "{lost}");
+    }
 }

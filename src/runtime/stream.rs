@@ -20,7 +20,7 @@ use azure_messaging_eventhubs::CheckpointStore;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, interval_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -30,8 +30,9 @@ use super::{
     lag::Lag,
     lease::{self, Leases},
     partition::{Partition, Progress},
+    partitions::Partitions,
     router::{Intake, Panicked},
-    start::{self, StartError, begin, stored_positions},
+    start::{self, Fresh, StartError, begin, stored_positions},
 };
 use crate::{
     domain::{
@@ -73,6 +74,8 @@ pub struct Options {
     pub commit_interval: Duration,
     /// How often lag is measured.
     pub lag_interval: Duration,
+    /// How often it is looked whether the Event Hub has got more partitions.
+    pub partition_look_interval: Duration,
     /// How long waiting events may fail to arrive before the client is rebuilt.
     pub stall_limit: Duration,
     /// Where it is told whether the first partition is ours: whose it is does what one replica has to do.
@@ -145,15 +148,19 @@ impl Stream {
         board: Board,
         metrics: Metrics,
     ) -> Result<Self, StartError> {
-        let shared = Shared { source, checkpoints, options, board, metrics };
+        let mut shared = Shared { source, checkpoints, options, board, metrics };
         let hub = shared.source.name();
         // Read in any case: a store that cannot be read is better known now.
-        stored_positions(shared.checkpoints.as_ref(), &shared.options.start, hub).await?;
+        let stored = stored_positions(shared.checkpoints.as_ref(), &shared.options.start, hub).await?;
+        if !stored.is_empty() {
+            // This is not the first start: a partition without checkpoint was added since, or nothing had arrived in it.
+            shared.options.start.fresh = Fresh::Earliest;
+        }
         let partitions = shared.source.partitions().await.map_err(|source| shared.failed(source))?;
         let mut prepared = Vec::new();
         if matches!(shared.options.sharing, Sharing::Alone) {
             for partition in &partitions {
-                prepared.push(shared.resume(partition).await?);
+                prepared.push(shared.resume(partition, shared.options.start.fresh).await?);
             }
         }
         Ok(Self { shared, partitions, prepared })
@@ -168,7 +175,9 @@ impl Stream {
         drained: CancellationToken,
     ) -> Result<(), Error> {
         let Self { shared, partitions, prepared } = self;
+        // Partitions that are added are numbered on, so all replicas agree on it, whenever they started.
         let first = partitions.iter().min().cloned();
+        let known = Partitions::new(shared.source.name(), &partitions, shared.metrics.clone());
         let leases = match &shared.options.sharing {
             Sharing::Alone => None,
             Sharing::Leases(options) => Some(Leases::new(
@@ -190,6 +199,7 @@ impl Stream {
                 shared.options.start.judge,
             ),
             lag: Lag::new(shared.options.stall_limit),
+            partitions: known,
             shared,
             leases,
             limits,
@@ -211,13 +221,14 @@ impl Shared {
         self.options.start.failed(self.source.name(), source)
     }
 
-    /// Finds out where a partition goes on.
-    async fn resume(&self, partition: &str) -> Result<Prepared, StartError> {
+    /// Finds out where a partition goes on; without checkpoint, where `fresh` says.
+    async fn resume(&self, partition: &str, fresh: Fresh) -> Result<Prepared, StartError> {
         let hub = self.source.name();
         let mut stored = stored_positions(self.checkpoints.as_ref(), &self.options.start, hub).await?;
         let extent = self.source.extent(partition).await.map_err(|source| self.failed(source))?;
         let id = PartitionId { stream: hub.to_owned(), partition: partition.to_owned() };
-        let (checkpoint, start) = begin(&id, stored.remove(partition), &extent, &self.options.start)?;
+        let options = start::Options { fresh, ..self.options.start.clone() };
+        let (checkpoint, start) = begin(&id, stored.remove(partition), &extent, &options)?;
         let progress = Progress::new(id, checkpoint, &self.metrics);
         let durable = progress.durable().map(|position| position.sequence_number);
         progress.metrics.measured(extent, durable);
@@ -225,12 +236,12 @@ impl Shared {
     }
 
     /// The same for a partition that was gained while others are consumed: trouble is endured as at start.
-    async fn resume_patiently(&self, partition: &str) -> Result<Prepared, StartError> {
+    async fn resume_patiently(&self, partition: &str, fresh: Fresh) -> Result<Prepared, StartError> {
         let id = PartitionId { stream: self.source.name().to_owned(), partition: partition.to_owned() };
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         let (mut patience, began) = (Patience::new(self.options.start.refused_grace), Instant::now());
         loop {
-            let error = match self.resume(partition).await {
+            let error = match self.resume(partition, fresh).await {
                 Ok(prepared) => return Ok(prepared),
                 Err(error) => error,
             };
@@ -255,6 +266,7 @@ struct Running {
     leases: Option<Leases>,
     committer: Committer,
     lag: Lag,
+    partitions: Partitions,
     limits: Arc<InFlight>,
     intake: Option<mpsc::Sender<Vec<Intake>>>,
     owned: BTreeMap<String, Owned>,
@@ -278,6 +290,10 @@ impl Running {
         let (mut look, mut finish) = (every(look), every(FINISH_LOOK));
         let (mut commit, mut measure) =
             (every(self.shared.options.commit_interval), every(self.shared.options.lag_interval));
+        // They were listed a moment ago.
+        let period = self.shared.options.partition_look_interval;
+        let mut list = interval_at(tokio::time::Instant::now() + period, period);
+        list.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut outcome = Ok(());
         loop {
             let stopping = self.intake.is_none();
@@ -296,6 +312,13 @@ impl Running {
                 _ = finish.tick(), if finishing && !stopping => self.finish().await,
                 _ = commit.tick() => { self.commit().await; }
                 Some(answer) = self.lag.next(), if self.lag.is_measuring() => self.lag.note(answer, &self.limits),
+                Some(answer) = self.partitions.next(), if self.partitions.is_asking() => {
+                    let added = self.partitions.note(answer);
+                    if !stopping {
+                        self.add(added);
+                    }
+                }
+                _ = list.tick(), if !stopping => self.partitions.ask(&self.shared.source),
                 _ = measure.tick() => self.lag.measure(&self.shared.source, self.owned_progress()),
             }
         }
@@ -346,6 +369,14 @@ impl Running {
         self.committer.commit(&self.owned_progress()).await
     }
 
+    /// There are partitions more. Those who share them claim them with the next round.
+    fn add(&mut self, partitions: Vec<String>) {
+        match &mut self.leases {
+            Some(leases) => leases.add(&partitions),
+            None => partitions.into_iter().for_each(|partition| self.consume_gained(partition)),
+        }
+    }
+
     /// Looks at the leases and follows what changed.
     async fn look(&mut self, claim: bool) {
         let Some(leases) = &mut self.leases else { return };
@@ -377,6 +408,11 @@ impl Running {
             tracing::info!(partition = %self.id(&partition), "took a partition over");
             self.consume_gained(partition);
         }
+        self.partitions.hear_of(&round.unknown, &self.shared.source);
+        self.show_owned();
+    }
+
+    fn show_owned(&self) {
         let ours = self.owned.values().filter(|owned| owned.is_ours()).count();
         self.shared.metrics.set_partitions_owned(self.shared.source.name(), ours);
     }
@@ -437,6 +473,7 @@ impl Running {
         let (known, stop, term) = (Arc::clone(&owned.progress), owned.stop.clone(), owned.term);
         let Some(intake) = self.intake.clone() else { return };
         self.owned.insert(partition.clone(), owned);
+        self.show_owned();
         self.tell_who_leads();
         self.tasks.spawn(async move {
             let result = consume(shared, prepared, known, limits, intake, stop).await;
@@ -445,16 +482,22 @@ impl Running {
     }
 
     fn consume_gained(&mut self, partition: String) {
+        // What lies in a partition that was added since is not "what was there at the first start".
+        let fresh = match self.partitions.came_later(&partition) {
+            true => Fresh::Earliest,
+            false => self.shared.options.start.fresh,
+        };
         let (owned, shared, limits) = self.own(&partition);
         let (known, stop, term) = (Arc::clone(&owned.progress), owned.stop.clone(), owned.term);
         let Some(intake) = self.intake.clone() else { return };
         self.owned.insert(partition.clone(), owned);
+        self.show_owned();
         self.tell_who_leads();
         self.tasks.spawn(async move {
             let prepared = tokio::select! {
                 biased;
                 () = stop.cancelled() => return (partition, term, Ok(())),
-                prepared = shared.resume_patiently(&partition) => prepared,
+                prepared = shared.resume_patiently(&partition, fresh) => prepared,
             };
             let result = match prepared {
                 Ok(prepared) => consume(shared, prepared, known, limits, intake, stop).await,

@@ -2,10 +2,12 @@
 //!
 //! Construct one and call `emit`. "Dropped" would mean lost for ever and does not occur: a retry is not a drop.
 
+mod partitions;
 mod reconcile;
 
 use std::{path::Path, time::Duration};
 
+pub use self::partitions::{PartitionAdded, PartitionLookFailed, PartitionMissing};
 pub use self::reconcile::{
     AuditFinished, BackfillFinished, BackfillStarted, DocumentRejected, NoteNotKept, QueryDelayed,
     RepairDelayed, RepairGivenUp, RepairScan, RowsUnreadable, StillDifferent, TwinDelayed, TwinSettled,

@@ -166,7 +166,12 @@ impl Metrics {
             let key = key(name::EVENTS, &[("stream", stream), ("decision", decision.label())]);
             self.0.recorder.register_counter(&key, &METADATA)
         };
-        for name in [name::EVENTS_REPEATED, name::MESSAGES_UNDECODABLE, name::CHECKPOINT_FAILURES] {
+        for name in [
+            name::EVENTS_REPEATED,
+            name::MESSAGES_UNDECODABLE,
+            name::CHECKPOINT_FAILURES,
+            name::PARTITION_LOOK_FAILURES,
+        ] {
             self.zero(name, &[("stream", stream)]);
         }
         for reason in reason::REBUILDS {
@@ -350,6 +355,19 @@ impl Metrics {
             let labels = [("call", call.label()), ("outcome", outcome.label()), ("purpose", purpose.label())];
             self.0.recorder.register_counter(&key(name::REGISTRY_CALLS, &labels), &METADATA)
         })
+    }
+
+    /// Sets how many partitions a stream has, and how many of them its Event Hub does not name any more.
+    pub fn set_partitions(&self, stream: &str, known: usize, missing: usize) {
+        for (name, partitions) in [(name::PARTITIONS, known), (name::PARTITIONS_MISSING, missing)] {
+            let key = key(name, &[("stream", stream)]);
+            self.0.recorder.register_gauge(&key, &METADATA).set(partitions as f64);
+        }
+    }
+
+    /// Counts a look for new partitions that failed.
+    pub fn partition_look_failed(&self, stream: &str) {
+        self.count(name::PARTITION_LOOK_FAILURES, &[("stream", stream)]);
     }
 
     /// Sets how many partitions of a stream are ours.

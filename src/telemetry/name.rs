@@ -72,6 +72,12 @@ pub const MESSAGES_UNDECODABLE: &str = "twinsync_messages_undecodable_total";
 pub const CHECKPOINT_FAILURES: &str = "twinsync_checkpoint_failures_total";
 /// Failed tries of a start to reach what it needs. Label: `dependency`.
 pub const START_DELAYS: &str = "twinsync_start_delays_total";
+/// Partitions that the Event Hub has, as far as this replica knows. Label: `stream`.
+pub const PARTITIONS: &str = "twinsync_partitions";
+/// Partitions that the Event Hub does not name any more. Label: `stream`.
+pub const PARTITIONS_MISSING: &str = "twinsync_partitions_missing";
+/// Looks for new partitions that failed. Label: `stream`.
+pub const PARTITION_LOOK_FAILURES: &str = "twinsync_partition_look_failures_total";
 /// Partitions that this replica owns. Label: `stream`.
 pub const PARTITIONS_OWNED: &str = "twinsync_partitions_owned";
 /// Documents that differed and say now what the hub says. Labels: `purpose`, `class`.
@@ -109,7 +115,7 @@ pub(super) enum Kind {
 
 /// Every metric with its kind and the help text that Prometheus shows. [`REQUEST_UNITS`] is rendered apart,
 /// and so is what is computed when it is asked for.
-pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 37] = [
+pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 40] = [
     (START_DELAYS, Kind::Counter, "Failed tries of a start to reach what it needs"),
     (EVENTS, Kind::Counter, "Events by what was decided about them"),
     (EVENTS_IGNORED, Kind::Counter, "Events that do not concern the replica, by reason"),
@@ -142,6 +148,9 @@ pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 37] = [
     (EVENTS_LOST, Kind::Counter, "Events that can never be received: an alarm"),
     (MESSAGES_UNDECODABLE, Kind::Counter, "Messages that are no valid AMQP, skipped"),
     (CHECKPOINT_FAILURES, Kind::Counter, "Checkpoints that could not be written"),
+    (PARTITIONS, Kind::Gauge, "Partitions that the Event Hub has, as far as this replica knows"),
+    (PARTITIONS_MISSING, Kind::Gauge, "Partitions that the Event Hub does not name any more"),
+    (PARTITION_LOOK_FAILURES, Kind::Counter, "Looks for new partitions that failed"),
     (PARTITIONS_OWNED, Kind::Gauge, "Partitions that this replica owns"),
     (
         TWINS_SETTLED,

@@ -23,6 +23,7 @@ mod main_job;
 mod network;
 mod one_twin;
 mod outage;
+mod partitions;
 mod poison;
 mod registry;
 mod replicas;

@@ -60,9 +60,8 @@ impl Delivery {
     }
 
     async fn deliver(&mut self, sender: &mut Sender) -> End {
-        let hub = Arc::clone(&self.hub);
-        let partition = match hub.lane(self.partition) {
-            Ok(lane) => &lane.partition,
+        let lane = match self.hub.lane(self.partition) {
+            Ok(lane) => lane,
             Err(error) => {
                 return End::Broker(Some(definitions::Error::new(
                     AmqpError::NotFound,
@@ -71,6 +70,7 @@ impl Delivery {
                 )));
             }
         };
+        let partition = &lane.partition;
         let authorization = Arc::clone(&self.authorization);
         let mut expired = pin!(authorization.ended());
         let mut entries = Vec::with_capacity(EVENTS_PER_READ);

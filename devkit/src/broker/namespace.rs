@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::{SystemTime, UNIX_EPOCH},
@@ -34,9 +34,11 @@ pub(super) struct Hub {
     pub(super) name: String,
     /// Milliseconds since the Unix epoch.
     pub(super) created_at: i64,
-    lanes: Vec<Lane>,
+    /// Only ever longer: a partition is never taken away.
+    lanes: RwLock<Vec<Arc<Lane>>>,
     groups: Mutex<Vec<String>>,
     next: AtomicUsize,
+    limit_bytes: AtomicUsize,
 }
 
 /// A partition and those who read it.
@@ -73,52 +75,82 @@ impl Namespace {
     }
 }
 
+impl Lane {
+    fn new(id: u16, limit_bytes: usize) -> Arc<Self> {
+        Arc::new(Self { partition: Partition::new(id, limit_bytes), readers: Arc::new(Readers::default()) })
+    }
+}
+
 impl Hub {
     fn new(options: HubOptions) -> Result<Self, Error> {
         if options.partitions == 0 || options.partitions > MAXIMUM_PARTITIONS {
             return Err(Error::PartitionCount { hub: options.name, maximum: MAXIMUM_PARTITIONS });
         }
-        let lane = |id| Lane {
-            partition: Partition::new(id, DEFAULT_PARTITION_BYTES),
-            readers: Arc::new(Readers::default()),
-        };
         let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Self {
             name: options.name,
             created_at: i64::try_from(created.as_millis()).unwrap_or(i64::MAX),
-            lanes: (0..options.partitions).map(lane).collect(),
+            lanes: RwLock::new(
+                (0..options.partitions).map(|id| Lane::new(id, DEFAULT_PARTITION_BYTES)).collect(),
+            ),
             groups: Mutex::new(options.consumer_groups),
             next: AtomicUsize::new(0),
+            limit_bytes: AtomicUsize::new(DEFAULT_PARTITION_BYTES),
         })
     }
 
-    pub(super) fn lanes(&self) -> &[Lane] {
-        &self.lanes
+    /// The partitions as of now, by number.
+    pub(super) fn lanes(&self) -> Vec<Arc<Lane>> {
+        self.lanes.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn lane(&self, partition: u16) -> Result<&Lane, Error> {
-        self.lanes.get(usize::from(partition)).ok_or_else(|| Error::UnknownPartition {
+    /// Adds partitions behind those that are there; returns how many there are. Keys belong to other partitions from
+    /// then on.
+    pub(super) fn add_partitions(&self, count: u16) -> Result<u16, Error> {
+        // Whole before anything that could panic.
+        let mut lanes = self.lanes.write().unwrap_or_else(PoisonError::into_inner);
+        let present = u16::try_from(lanes.len()).unwrap_or(u16::MAX);
+        let total = present.saturating_add(count);
+        if count == 0 || total > MAXIMUM_PARTITIONS {
+            return Err(Error::PartitionCount { hub: self.name.clone(), maximum: MAXIMUM_PARTITIONS });
+        }
+        let limit = self.limit_bytes.load(Ordering::Relaxed);
+        lanes.extend((present..total).map(|id| Lane::new(id, limit)));
+        Ok(total)
+    }
+
+    /// Bounds every partition, and those that are added later.
+    pub(super) fn limit_partitions(&self, bytes: usize) {
+        let lanes = self.lanes.write().unwrap_or_else(PoisonError::into_inner);
+        self.limit_bytes.store(bytes, Ordering::Relaxed);
+        lanes.iter().for_each(|lane| lane.partition.limit(bytes));
+    }
+
+    pub(super) fn lane(&self, partition: u16) -> Result<Arc<Lane>, Error> {
+        let lanes = self.lanes.read().unwrap_or_else(PoisonError::into_inner);
+        lanes.get(usize::from(partition)).cloned().ok_or_else(|| Error::UnknownPartition {
             hub: self.name.clone(),
             partition: partition.to_string(),
         })
     }
 
     /// The partition with this id; ids are decimal numbers without leading zeros.
-    pub(super) fn lane_by_id(&self, id: &str) -> Result<&Lane, Error> {
-        self.lanes
-            .iter()
+    pub(super) fn lane_by_id(&self, id: &str) -> Result<Arc<Lane>, Error> {
+        let mut lanes = self.lanes().into_iter();
+        lanes
             .find(|lane| lane.partition.id().to_string() == id)
             .ok_or_else(|| Error::UnknownPartition { hub: self.name.clone(), partition: id.to_owned() })
     }
 
     /// The partition that a key belongs to; without a key the partitions take turns.
-    pub(super) fn lane_for(&self, partition_key: Option<&str>) -> &Lane {
-        let count = self.lanes.len();
+    pub(super) fn lane_for(&self, partition_key: Option<&str>) -> Arc<Lane> {
+        let lanes = self.lanes.read().unwrap_or_else(PoisonError::into_inner);
+        let count = lanes.len();
         let index = match partition_key {
             Some(key) => usize::from(hash::partition(key, u16::try_from(count).unwrap_or(u16::MAX))),
             None => self.next.fetch_add(1, Ordering::Relaxed) % count,
         };
-        &self.lanes[index]
+        Arc::clone(&lanes[index])
     }
 
     /// The consumer group's one spelling; names are case-insensitive.

@@ -190,12 +190,13 @@ fn read(request: &Message, namespace: &Namespace) -> Response {
 
 /// The AMQP types are exact: the Rust client panics on others, and takes a list of ids for a malformed answer.
 fn hub_properties(hub: &Hub) -> OrderedMap<Value, Value> {
-    let ids = hub.lanes().iter().map(|lane| Value::String(lane.partition.id().to_string()));
+    let lanes = hub.lanes();
+    let ids = lanes.iter().map(|lane| Value::String(lane.partition.id().to_string()));
     [
         ("name", Value::String(hub.name.clone())),
         ("type", Value::String("com.microsoft:eventhub".to_owned())),
         ("created_at", timestamp(hub.created_at)),
-        ("partition_count", Value::Int(i32::try_from(hub.lanes().len()).unwrap_or(i32::MAX))),
+        ("partition_count", Value::Int(i32::try_from(lanes.len()).unwrap_or(i32::MAX))),
         ("partition_ids", Value::Array(Array(ids.collect()))),
     ]
     .into_iter()

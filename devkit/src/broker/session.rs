@@ -179,7 +179,7 @@ async fn refuse(endpoint: LinkEndpoint, error: definitions::Error) {
     }
 }
 
-fn lane<'a>(hub: &'a Hub, partition: &str) -> Result<&'a Lane, definitions::Error> {
+fn lane(hub: &Hub, partition: &str) -> Result<Arc<Lane>, definitions::Error> {
     hub.lane_by_id(partition).map_err(not_found)
 }
 

@@ -90,6 +90,8 @@ enum BrokerFault {
     ExpireBefore { hub: String, partition: u16, sequence_number: i64 },
     /// Deletes an Event Hub and creates it anew.
     Recreate { hub: String },
+    /// Adds partitions to an Event Hub; keys belong to other partitions from then on.
+    AddPartitions { hub: String, count: u16 },
 }
 
 pub(super) async fn broker(State(parts): State<Arc<Parts>>, body: Bytes) -> Result<Json<Value>, Problem> {
@@ -117,6 +119,10 @@ pub(super) async fn broker(State(parts): State<Arc<Parts>>, body: Bytes) -> Resu
             faults.expire_before(&hub, partition, sequence_number)?;
         }
         BrokerFault::Recreate { hub } => faults.recreate(&hub)?,
+        BrokerFault::AddPartitions { hub, count } => {
+            let partitions = parts.broker.add_partitions(&hub, count)?;
+            return Ok(Json(json!({ "status": "ok", "partitions": partitions })));
+        }
     }
     Ok(Json(json!({ "status": "ok" })))
 }

@@ -6,7 +6,10 @@ use std::{
 };
 
 use azure_messaging_eventhubs::StartLocation;
-use devkit::token::{EVENT_HUBS_AUDIENCE, unsigned};
+use devkit::{
+    broker::Event,
+    token::{EVENT_HUBS_AUDIENCE, unsigned},
+};
 use fe2o3_amqp::link::{LinkStateError, RecvError};
 
 use crate::client::{
@@ -243,6 +246,33 @@ async fn a_recreated_hub_starts_over_and_refuses_old_positions() {
     let new = crate::client::consumer(&broker, SINGLE).await;
     let reader = receiver(&new, "0", StartLocation::Earliest, false).await;
     assert_eq!(take(&reader, 1).await, [(0, "new".to_owned())]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_are_added_in_use_and_keys_move() {
+    let broker = broker().await;
+    broker.limit_partitions(10_000);
+    append_all(&broker, ["old"]);
+    let consumer = consumer(&broker, SINGLE).await;
+    let reader = receiver(&consumer, "0", StartLocation::Earliest, false).await;
+    let mut stream = Box::pin(reader.stream_events());
+    next(&mut stream).await.expect("an event");
+    assert_eq!(broker.add_partitions(SINGLE, 2).expect("a hub"), 3);
+    let properties = consumer.get_eventhub_properties().await.expect("properties");
+    assert_eq!(properties.partition_ids, ["0", "1", "2"]);
+    for number in 0..300 {
+        let event = Event { body: vec![b'x'; 100], ..Event::default() };
+        broker.append(SINGLE, &format!("device-{number}"), event).expect("appended");
+    }
+    let partitions = broker.partitions(SINGLE).expect("a hub");
+    assert!(partitions.iter().all(|partition| partition.last_sequence_number > 50), "{partitions:?}");
+    assert!(partitions.iter().all(|partition| partition.bytes <= 10_000), "{partitions:?}");
+    next(&mut stream).await.expect("who was there reads on");
+    let late = receiver(&consumer, "2", StartLocation::Earliest, false).await;
+    take(&late, 1).await;
+    for count in [0, 1_022] {
+        broker.add_partitions(SINGLE, count).expect_err("none, or too many");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -143,13 +143,15 @@ impl CheckpointStore for BlobStore {
         let blobs = self.list("list checkpoints", &prefix).await?;
         let checkpoints = blobs.into_iter().map(|(partition_id, blob)| {
             let metadata = metadata(blob);
+            let offset = metadata.get(OFFSET).filter(|offset| is_position(offset)).cloned();
+            let number = metadata.get(SEQUENCE_NUMBER);
             Checkpoint {
                 fully_qualified_namespace: namespace.to_owned(),
                 event_hub_name: event_hub_name.to_owned(),
                 consumer_group: consumer_group.to_owned(),
                 partition_id,
-                offset: metadata.get(OFFSET).filter(|offset| is_position(offset)).cloned(),
-                sequence_number: metadata.get(SEQUENCE_NUMBER).and_then(|number| sequence_number(number)),
+                sequence_number: number.and_then(|number| sequence_number(number, offset.is_some())),
+                offset,
             }
         });
         Ok(checkpoints.collect())
@@ -209,9 +211,11 @@ fn metadata(blob: BlobItem) -> HashMap<String, String> {
     values.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect()
 }
 
-/// The number, where it is one. Event Hubs counts from 0; other SDKs write the least of all numbers for "unknown".
-fn sequence_number(text: &str) -> Option<i64> {
-    text.trim().parse().ok().filter(|number| *number >= 0)
+/// The number, where it is one. Event Hubs counts from 0, and −1 without an offset is ours: before the first event. Other SDKs
+/// write the least of all numbers for "unknown".
+fn sequence_number(text: &str, has_offset: bool) -> Option<i64> {
+    let least = if has_offset { 0 } else { -1 };
+    text.trim().parse().ok().filter(|number| *number >= least)
 }
 
 /// Whether this is the offset of an event. Offsets are opaque, but the words that stand for the ends of a partition are
@@ -243,9 +247,11 @@ mod tests {
             assert!(is_position(text), "{text:?}");
         }
         for text in ["", "x", "-1", "-9223372036854775808", "9223372036854775808"] {
-            assert_eq!(sequence_number(text), None, "{text:?}");
+            assert_eq!(sequence_number(text, true), None, "{text:?}");
         }
-        assert_eq!(sequence_number("9223372036854775807"), Some(i64::MAX));
+        assert_eq!(sequence_number("-2", false), None);
+        assert_eq!(sequence_number("-1", false), Some(-1), "ours: before the first event");
+        assert_eq!(sequence_number("9223372036854775807", true), Some(i64::MAX));
     }
 
     #[test]

@@ -232,3 +232,20 @@ async fn a_renewal_whose_answer_is_lost_keeps_the_lease() {
     }
     assert_eq!(a.held(), ["0"]);
 }
+
+#[tokio::test]
+async fn partitions_that_are_added_are_shared_and_who_does_not_know_them_hears_of_them() {
+    let store = Store::new().await;
+    let (mut a, mut b) = (replica(&store, "a", 2), replica(&store, "b", 2));
+    rounds(&mut [&mut a, &mut b], "shares", |held| shares(held) == [1, 1]).await;
+    let new = ["2".to_owned(), "3".to_owned()];
+    a.add(&new);
+    a.add(&new); // once is enough
+    assert_eq!(a.round(&[], true).await.gained.len(), 1, "its share of the new ones");
+    let heard = b.round(&[], true).await;
+    assert_eq!(heard.unknown.len(), 1, "{heard:?}");
+    assert!(heard.gained.is_empty() && new.contains(&heard.unknown[0]), "{heard:?}");
+    b.add(&new);
+    rounds(&mut [&mut a, &mut b], "shares of all", |held| shares(held) == [2, 2]).await;
+    assert!(b.round(&[], true).await.unknown.is_empty());
+}
