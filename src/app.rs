@@ -219,6 +219,7 @@ fn cosmos_options(settings: &Settings) -> cosmos::Options {
         database: cosmos.database.clone(),
         container: cosmos.container.clone(),
         region: cosmos.application_region.clone(),
+        write_region: cosmos.write_region.clone(),
         request_timeout: cosmos.request_timeout,
         binary_encoding: cosmos.binary_encoding,
         id_scheme: settings.document.id,

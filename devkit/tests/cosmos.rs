@@ -7,11 +7,11 @@ use azure_data_cosmos::{
     AccountEndpoint, AccountReference, CosmosClient, CosmosError, FeedScope, Query, RoutingStrategy,
     clients::ContainerClient,
     options::{
-        ItemWriteOptions, MaxItemCountHint, OperationOptionsBuilder, Precondition, QueryOptions,
-        ThrottlingRetryOptionsBuilder,
+        BinaryEncodingOptions, ItemReadOptions, ItemWriteOptions, MaxItemCountHint, OperationOptionsBuilder,
+        Precondition, QueryOptions, ReadConsistencyStrategy, ThrottlingRetryOptionsBuilder,
     },
 };
-use devkit::cosmos::{Fault, Faults, Operations, Options, Server};
+use devkit::cosmos::{ELSEWHERE, Fault, Faults, Operations, Options, Server};
 use futures::TryStreamExt;
 use serde_json::{Value, json};
 
@@ -22,12 +22,21 @@ async fn server(options: Options) -> Server {
 }
 
 async fn connect(server: &Server, key: &str) -> Result<ContainerClient, CosmosError> {
+    connect_as(server, key, BinaryEncodingOptions::default()).await
+}
+
+async fn connect_as(
+    server: &Server,
+    key: &str,
+    encoding: BinaryEncodingOptions,
+) -> Result<ContainerClient, CosmosError> {
     let endpoint: AccountEndpoint = server.endpoint().parse().unwrap();
     // No retries on throttling, so that a test counts its own requests.
     let throttling = ThrottlingRetryOptionsBuilder::new().with_max_retry_count(0).build();
     let options = OperationOptionsBuilder::new().with_throttling_retry_options(throttling).build();
     let client = CosmosClient::builder()
         .with_default_operation_options(options)
+        .with_binary_encoding_options(encoding)
         .build(
             AccountReference::with_authentication_key(endpoint, key.to_owned()),
             RoutingStrategy::PreferredRegions(Vec::new()),
@@ -275,4 +284,53 @@ async fn strange_requests_are_answered_and_do_not_stop_the_server() {
     }
     assert_eq!(reqwest::get(server.endpoint()).await.unwrap().status(), 200);
     server.stop().await;
+}
+
+/// A read that does not care.
+async fn read_eventually(container: &ContainerClient, id: &str) -> Result<Value, CosmosError> {
+    let operation = OperationOptionsBuilder::new()
+        .with_read_consistency_strategy(ReadConsistencyStrategy::Eventual)
+        .build();
+    let options = ItemReadOptions::default().with_operation_options(operation);
+    container.read_item("d", id, Some(options)).await?.into_model()
+}
+
+#[tokio::test]
+async fn stale_reads_show_what_was_there_before_to_whoever_does_not_know_better() {
+    let server = server(Options::default()).await;
+    let container = connect_as(&server, KEY, BinaryEncodingOptions::new().with_enabled(false)).await.unwrap();
+    server.set_faults(Faults { stale_reads_ms: 60_000, ..Faults::default() }).unwrap();
+    let created = container.create_item("d", "a%23b", document("a%23b"), None).await.unwrap();
+    let absent = read_eventually(&container, "a%23b").await.unwrap_err();
+    assert!(absent.status().is_not_found(), "{absent}");
+    assert_eq!(read(&container, "a%23b").await.unwrap()["n"], 1, "a session knows what it has written");
+    let mut next = document("a%23b");
+    next["n"] = json!(2);
+    let etag = created.headers().etag().unwrap().clone();
+    container.replace_item("d", "a%23b", &next, on_match(&etag)).await.unwrap();
+    assert!(read_eventually(&container, "a%23b").await.unwrap_err().status().is_not_found());
+    assert_eq!(read(&container, "a%23b").await.unwrap()["n"], 2);
+    server.set_faults(Faults { stale_reads_ms: 0, ..Faults::default() }).unwrap();
+    assert_eq!(read_eventually(&container, "a%23b").await.unwrap()["n"], 2);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_account_says_of_itself_what_it_is_told_to() {
+    let open = Server::start(Options::default()).await.unwrap();
+    let account = async || reqwest::get(open.endpoint()).await.unwrap().json::<Value>().await.unwrap();
+    let level = |account: &Value| account["userConsistencyPolicy"]["defaultConsistencyLevel"].clone();
+    let plain = account().await;
+    assert_eq!((level(&plain), &plain["enableMultipleWriteLocations"]), (json!("Session"), &json!(false)));
+    let pretence = json!({"consistency": "Eventual", "multiWrite": true});
+    open.set_faults(serde_json::from_value(pretence).unwrap()).unwrap();
+    let other = account().await;
+    assert_eq!((level(&other), &other["enableMultipleWriteLocations"]), (json!("Eventual"), &json!(true)));
+    let regions = other["writableLocations"].as_array().unwrap();
+    assert_eq!((regions.len(), &regions[1]["name"]), (2, &json!(ELSEWHERE)));
+    // It is open under its other name, and what is asked there is counted.
+    let elsewhere = regions[1]["databaseAccountEndpoint"].as_str().unwrap();
+    assert_eq!(reqwest::get(elsewhere).await.unwrap().status(), 200);
+    assert_eq!(open.counters()["metadata"].elsewhere, 1);
+    open.stop().await;
 }

@@ -4,6 +4,14 @@
 //! would retry a 429 for up to 270 s on its own, which hides backpressure from our scheduler; after an
 //! ambiguous failure it re-sends writes, so a failed condition may be the answer to our own stored write (the
 //! state machine in [`crate::domain::upsert`] deals with that). Nothing is retried here.
+//!
+//! What reads see: the SDK keeps a session token per physical partition, taken from every answer to a write or read, also
+//! from 409, 412 and 404, and sends it with each read and query for which Session is asked. So a read sees at least what
+//! this process has written or seen, and after a failed condition at least the write that made it fail. A read before any
+//! other may be older; the condition of the write that follows finds out. A replica of the account that is not that far
+//! answers 404 with the substatus 1002, which is *unknown*, never *absent*. `docs/adr/0005` gives the argument.
+
+mod account;
 
 use std::{borrow::Cow, collections::BTreeSet, num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -15,13 +23,15 @@ use azure_data_cosmos::{
     feed::QueryPageIterator,
     options::{
         BinaryEncodingOptions, EndToEndOperationLatencyPolicy, ItemWriteOptions, MaxItemCountHint,
-        OperationOptions, Precondition, QueryOptions, Region, ThrottlingRetryOptions,
+        OperationOptions, Precondition, QueryOptions, ReadConsistencyStrategy, Region,
+        ThrottlingRetryOptions,
     },
 };
 use futures::{TryStreamExt, stream::BoxStream};
 use serde::Deserialize;
 use serde_json::Value;
 
+use self::account::Account;
 use super::credential::NoToken;
 use crate::{
     domain::{
@@ -50,6 +60,8 @@ pub struct Options {
     pub container: String,
     /// Region that the daemon runs in; the SDK prefers replicas near it.
     pub region: Option<String>,
+    /// The region in which everything is read and written, where the account takes writes in several.
+    pub write_region: Option<String>,
     /// Limit of one operation, its inner retries included; at least one second.
     pub request_timeout: Duration,
     /// Whether bodies travel in Cosmos DB's binary encoding; third-party emulators reject it.
@@ -102,6 +114,28 @@ pub enum ConnectError {
         /// Container name.
         container: String,
     },
+    /// Reads of the account need not see what was written before them.
+    #[error(
+        "the Cosmos DB account {endpoint} has the consistency {level}, with which modules could outlive their device unseen; twinsync needs Session or stronger: `az cosmosdb update -n ACCOUNT -g GROUP --default-consistency-level Session` ({})", self.code()
+    )]
+    Consistency {
+        /// The account.
+        endpoint: String,
+        /// What it has.
+        level: String,
+    },
+    /// The account takes writes in several regions, and it is not known in which one we write.
+    #[error(
+        "the Cosmos DB account {endpoint} takes writes in several regions ({regions}), between which the last writer wins, whatever the conditions; {named}: set it to one of them, the same for all replicas ({})", self.code()
+    )]
+    MultiWrite {
+        /// The account.
+        endpoint: String,
+        /// Where it takes writes.
+        regions: String,
+        /// What is wrong with the setting.
+        named: String,
+    },
     /// The container has another partition key.
     #[error(
         "the container `{container}` has the partition key {found}, twinsync needs /deviceId; the key of a container cannot be changed: create a new one ({})", self.code()
@@ -129,6 +163,8 @@ impl ConnectError {
             Self::Unreachable { .. } => "COSMOS_UNAVAILABLE",
             Self::Refused { .. } => "COSMOS_REFUSED",
             Self::Missing { .. } => "COSMOS_NOT_FOUND",
+            Self::Consistency { .. } => "COSMOS_CONSISTENCY",
+            Self::MultiWrite { .. } => "COSMOS_MULTI_WRITE",
             Self::PartitionKey { .. } => "COSMOS_PARTITION_KEY",
             Self::NoToken { .. } => NoToken::CODE,
         }
@@ -141,7 +177,7 @@ impl ConnectError {
             Self::Refused { .. } | Self::Missing { .. } => Nature::Refused,
             Self::NoToken { reason, .. } if reason.refused => Nature::Refused,
             Self::NoToken { .. } => Nature::Passing,
-            Self::PartitionKey { .. } => Nature::Final,
+            Self::Consistency { .. } | Self::MultiWrite { .. } | Self::PartitionKey { .. } => Nature::Final,
         }
     }
 }
@@ -159,14 +195,25 @@ impl CosmosStore {
     pub async fn connect(options: &Options, access: Access) -> Result<Self, ConnectError> {
         let endpoint = options.endpoint.to_string();
         let unreachable = |reason: String| ConnectError::Unreachable { endpoint: endpoint.clone(), reason };
+        let limit = options.request_timeout.saturating_mul(4).max(Duration::from_secs(20));
+        let told = Account::ask(&options.endpoint, &access, options.request_timeout).await;
+        let excluded = match &told {
+            Ok(account) => {
+                account.check_consistency(&options.endpoint)?;
+                account.pin(&options.endpoint, options.write_region.as_deref())?
+            }
+            Err(_) => None, // told below, where it is not the account as a whole that cannot be reached
+        };
         let account = AccountEndpoint::from(options.endpoint.clone());
         let account = match access {
             Access::Key(key) => AccountReference::with_authentication_key(account, key),
             Access::Token(credential) => AccountReference::with_credential(account, credential),
         };
-        let strategy = match &options.region {
-            Some(region) => RoutingStrategy::ProximityTo(Region::from(region.clone())),
-            None => RoutingStrategy::PreferredRegions(Vec::new()),
+        let pinned = options.write_region.as_ref().filter(|_| excluded.is_some());
+        let strategy = match (pinned, &options.region) {
+            (Some(region), _) => RoutingStrategy::PreferredRegions(vec![Region::from(region.clone())]),
+            (None, Some(region)) => RoutingStrategy::ProximityTo(Region::from(region.clone())),
+            (None, None) => RoutingStrategy::PreferredRegions(Vec::new()),
         };
         let mut throttling = ThrottlingRetryOptions::default();
         throttling.max_retry_count = Some(0);
@@ -174,6 +221,9 @@ impl CosmosStore {
         operation.end_to_end_latency_policy =
             Some(EndToEndOperationLatencyPolicy::new(options.request_timeout));
         operation.throttling_retry_options = Some(throttling);
+        // Of reads and queries. The session is the client's: what any request of this process has seen or written.
+        operation.read_consistency_strategy = Some(ReadConsistencyStrategy::Session);
+        operation.excluded_regions = excluded;
         let builder = CosmosClient::builder()
             .with_default_operation_options(operation)
             .with_binary_encoding_options(BinaryEncodingOptions::new().with_enabled(options.binary_encoding));
@@ -184,7 +234,6 @@ impl CosmosStore {
             let properties = container.read(None).await?.into_model()?;
             Ok::<_, CosmosError>((container, properties))
         };
-        let limit = options.request_timeout.saturating_mul(4).max(Duration::from_secs(20));
         let (container, properties) = tokio::time::timeout(limit, connect)
             .await
             .map_err(|_| unreachable(format!("no answer within {} s", limit.as_secs())))?
@@ -205,6 +254,19 @@ impl CosmosStore {
                     _ => unreachable(one_line(&error)),
                 }
             })?;
+        match told {
+            Ok(_) => {}
+            // Without the other regions' names, none can be kept out.
+            Err(reason) if options.write_region.is_some() => {
+                return Err(unreachable(format!("its regions cannot be read: {reason}")));
+            }
+            Err(reason) => tracing::warn!(
+                endpoint,
+                reason,
+                "the properties of the Cosmos DB account cannot be read: make sure that its consistency is Session or stronger \
+                 (COSMOS_CONSISTENCY), and that it takes writes in one region only (COSMOS_MULTI_WRITE)"
+            ),
+        }
         let paths: Vec<_> = properties.partition_key.paths().iter().map(Cow::as_ref).collect();
         if paths != [PARTITION_KEY] {
             let found = paths.join(", ");

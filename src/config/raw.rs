@@ -89,6 +89,7 @@ pub struct Cosmos {
     pub container: String,
     pub key: Secret,
     pub application_region: String,
+    pub write_region: String,
     pub binary_encoding: String,
     pub request_timeout: String,
     pub max_request_units_per_second: String,

@@ -164,6 +164,8 @@ pub struct Cosmos {
     pub key: Option<Secret>,
     /// The region we run in.
     pub application_region: Option<String>,
+    /// The region that is read and written in, where the account takes writes in several.
+    pub write_region: Option<String>,
     /// Whether to use the binary form; `auto` is already resolved.
     pub binary_encoding: bool,
     /// Limit of one operation, at least a second.

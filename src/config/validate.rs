@@ -284,6 +284,7 @@ impl Check<'_> {
             container: container?,
             key,
             application_region: Some(raw.application_region.clone()).filter(|region| !region.is_empty()),
+            write_region: Some(raw.write_region.clone()).filter(|region| !region.is_empty()),
             request_timeout: request_timeout?,
             max_request_units_per_second: max_request_units_per_second?,
             concurrency_max: concurrency_max?,

@@ -43,6 +43,8 @@ pub(crate) struct MemoryStore {
     pub(crate) reads: Mutex<usize>,
     /// Twins whose documents cannot be read, with the ETag of what lies there.
     pub(crate) damaged: Mutex<BTreeMap<TwinKey, u64>>,
+    /// How many reads are still answered as if nothing had been written.
+    pub(crate) behind: Mutex<usize>,
     /// Walks that break off at their beginning.
     pub(crate) broken_scans: Mutex<usize>,
 }
@@ -96,6 +98,12 @@ fn charged<T>(outcome: T) -> Charged<T> {
 impl TwinStore for MemoryStore {
     async fn read(&self, key: &TwinKey) -> Charged<Read> {
         *self.reads.lock().unwrap() += 1;
+        let mut behind = self.behind.lock().unwrap();
+        if *behind > 0 {
+            *behind -= 1;
+            return charged(Read::Absent);
+        }
+        drop(behind);
         let waits_for_a_write = matches!(self.script.lock().unwrap().front(), Some(Fault::Reject));
         let fault = if waits_for_a_write && !self.broken.lock().unwrap().contains(key) {
             None

@@ -21,6 +21,10 @@ use crate::{
     },
 };
 
+/// After so many failed conditions in a row the work comes back and waits. One is a neighbour's write, two or three are a
+/// quarrel of two replicas over a partition; more are reads that do not see what was written, which only time mends.
+const CONFLICTS_IN_A_ROW: u32 = 5;
+
 /// Stands for no version of any document.
 const NOBODYS_ETAG: &str = "0";
 
@@ -84,7 +88,8 @@ async fn perform<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<Vec<TwinE
         }
         // SUBTLE: a module's events may arrive after its device was deleted. The device writes its tombstone
         // and then looks for modules; the module writes and then looks at its device. Whatever the
-        // interleaving, at least one of the two sees the other.
+        // interleaving, at least one of the two sees the other: each asks for Session, so its look covers its own write,
+        // and with it whatever was written before it in their common partition.
         if work.upsert.began_incarnation().is_none() {
             return Ok(Vec::new());
         }
@@ -125,6 +130,7 @@ pub async fn probe(tools: Arc<Tools>, document: Document) -> Charged<Result<(), 
 
 /// Brings the events into the document.
 async fn bring_in<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<(), Trouble> {
+    let mut conflicts = 0;
     loop {
         let (kind, charged) = match work.upsert.action(tools.clock.now()) {
             Action::Done => return Ok(()),
@@ -165,9 +171,16 @@ async fn bring_in<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<(), Trou
         match outcome {
             Write::Written(etag) => {
                 work.backoff.reset();
+                conflicts = 0;
                 work.upsert.written(etag);
             }
-            Write::Conflict => work.upsert.unsure(),
+            Write::Conflict => {
+                work.upsert.unsure();
+                conflicts += 1;
+                if conflicts >= CONFLICTS_IN_A_ROW {
+                    return Err(quarrel(kind, conflicts));
+                }
+            }
             Write::Rejected(reason) => work.upsert.rejected(reason),
             Write::Unknown(trouble) => {
                 // A throttled write was not applied; reading it back would only add load.
@@ -177,6 +190,17 @@ async fn bring_in<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<(), Trou
                 return Err(trouble);
             }
         }
+    }
+}
+
+fn quarrel(kind: WriteKind, conflicts: u32) -> Trouble {
+    Trouble {
+        kind: TroubleKind::Unavailable,
+        retry_after: None,
+        message: format!(
+            "{}: the condition failed {conflicts} times in a row: another writer is at it, or reads are behind writes",
+            kind.label()
+        ),
     }
 }
 
@@ -226,3 +250,6 @@ async fn read_raw<T: Send>(tools: &Tools, work: &mut Work<T>, key: &TwinKey) -> 
     .emit(&tools.metrics);
     outcome
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ mod blob_token;
 mod browser;
 mod checkpoint;
 mod command_line;
+mod consistency;
 mod dead_letter_blobs;
 mod dead_letters;
 mod doubt;

@@ -10,17 +10,24 @@ use axum::{
 };
 use azure_core::http::{Method as AzureMethod, Request as AzureRequest};
 use azure_data_cosmos_driver::in_memory_emulator::InMemoryEmulatorHttpClient;
-use serde_json::json;
+use serde_json::{Value, json};
 use url::Url;
 
 use super::{
+    ELSEWHERE,
     authorization::MasterKey,
-    counters::Counting,
-    faults::{Answer, Injector, Moment, Operation},
+    behind::{Behind, STRATEGY},
+    counters::{Counting, Marks},
+    faults::{Answer, Injector, Moment, Operation, Pretence},
 };
 
 /// Far over the service's limit of 2 MiB per document, which the emulator checks itself.
 const LARGEST_BODY_BYTES: usize = 16 * 1024 * 1024;
+
+/// The host name that the second write region goes by.
+const ELSEWHERE_HOST: &str = "localhost";
+
+const PARTITION_KEY: &str = "x-ms-documentdb-partitionkey";
 
 /// What the handler of requests works with.
 pub(super) struct Account {
@@ -31,25 +38,51 @@ pub(super) struct Account {
     pub(super) key: Option<MasterKey>,
     pub(super) counting: Counting,
     pub(super) injector: Injector,
+    pub(super) behind: Behind,
+}
+
+/// An answer, before it is sent.
+#[derive(Clone, Debug)]
+pub(super) struct Reply {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+    pub(super) request_units: f64,
+}
+
+impl IntoResponse for Reply {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::from(self.body));
+        *response.status_mut() = self.status;
+        *response.headers_mut() = self.headers;
+        response
+    }
 }
 
 pub(super) async fn handle(State(account): State<Arc<Account>>, request: Request) -> Response {
     let operation = Operation::of(request.method(), request.uri().path(), request.headers());
-    let (response, request_units) = account.answer(operation, request).await;
-    account.counting.record(operation, response.status().as_u16(), request_units);
-    response
+    // HTTP/2 has it in the target instead.
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = host.or_else(|| request.uri().host());
+    let marks = Marks {
+        session: request.headers().get(STRATEGY).is_some_and(|strategy| strategy == "Session"),
+        elsewhere: host.is_some_and(|host| host.starts_with(ELSEWHERE_HOST)),
+    };
+    let reply = account.answer(operation, request).await;
+    account.counting.record(operation, marks, reply.status.as_u16(), reply.request_units);
+    reply.into_response()
 }
 
 impl Account {
-    /// The answer, and the request units that the emulator charged for it.
-    async fn answer(&self, operation: Operation, request: Request) -> (Response, f64) {
+    /// The answer, with the request units that the emulator charged for it.
+    async fn answer(&self, operation: Operation, request: Request) -> Reply {
         let (parts, body) = request.into_parts();
         if let Some(key) = &self.key
             && let Err(refusal) = key.verify(&parts.method, parts.uri.path(), &parts.headers)
         {
-            return (problem(StatusCode::UNAUTHORIZED, "Unauthorized", &refusal.to_string()), 0.0);
+            return problem(StatusCode::UNAUTHORIZED, "Unauthorized", &refusal.to_string());
         }
-        let partition_key = parts.headers.get("x-ms-documentdb-partitionkey");
+        let partition_key = parts.headers.get(PARTITION_KEY);
         let verdict = self.injector.judge(operation, partition_key.and_then(|key| key.to_str().ok()));
         if !verdict.delay.is_zero() {
             tokio::time::sleep(verdict.delay).await;
@@ -57,28 +90,84 @@ impl Account {
         if let Some(answer) = verdict.answer
             && answer.when == Moment::Before
         {
-            return (faulty(answer), 0.0);
+            return faulty(answer);
         }
         let body = match to_bytes(body, LARGEST_BODY_BYTES).await {
             Ok(body) => body,
             Err(error) => {
-                return (
-                    problem(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", &error.to_string()),
-                    0.0,
-                );
+                return problem(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", &error.to_string());
             }
+        };
+        let pretence = verdict.pretence;
+        let path = parts.uri.path();
+        if operation == Operation::Read
+            && pretence.is_behind()
+            && let Some(reply) = self.behind.answer(path, &parts.headers, pretence.is_session())
+        {
+            return reply;
+        }
+        let written = pretence.is_behind().then(|| document_path(operation, path, &body)).flatten();
+        let before = match &written {
+            Some(path) => Some(self.look(path, &parts.headers).await),
+            None => None,
         };
         let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
         let request = match self.translate(&parts.method, target, &parts.headers, body) {
             Ok(request) => request,
-            Err(reason) => return (problem(StatusCode::BAD_REQUEST, "BadRequest", &reason), 0.0),
+            Err(reason) => return problem(StatusCode::BAD_REQUEST, "BadRequest", &reason),
         };
-        let (response, request_units) = self.dispatch(&request).await;
+        let mut reply = self.dispatch(&request).await;
+        if let (Some(path), Some(before), true) = (written, before, reply.status.is_success()) {
+            self.behind.wrote(&path, before, &reply, pretence.stale_reads);
+        }
+        if operation == Operation::Metadata && path == "/" && reply.status.is_success() {
+            self.disguise(pretence, &mut reply);
+        }
         match verdict.answer {
             // A failure is told as it is: there is no success to hide.
-            Some(answer) if response.status().is_success() => (faulty(answer), request_units),
-            Some(_) | None => (response, request_units),
+            Some(answer) if reply.status.is_success() => {
+                Reply { request_units: reply.request_units, ..faulty(answer) }
+            }
+            Some(_) | None => reply,
         }
+    }
+
+    /// What a read of this document would be answered with.
+    async fn look(&self, path: &str, headers: &HeaderMap) -> Reply {
+        let needed = [PARTITION_KEY, "x-ms-version"]
+            .into_iter()
+            .filter_map(|name| Some((HeaderName::from_static(name), headers.get(name)?.clone())));
+        match self.translate(&Method::GET, path, &needed.collect(), Bytes::new()) {
+            Ok(request) => self.dispatch(&request).await,
+            Err(reason) => problem(StatusCode::BAD_REQUEST, "BadRequest", &reason),
+        }
+    }
+
+    /// Makes the account say of itself what the faults want it to say.
+    fn disguise(&self, pretence: Pretence, reply: &mut Reply) {
+        if pretence.consistency.is_none() && !pretence.multi_write {
+            return;
+        }
+        let Ok(mut account) = serde_json::from_slice::<Value>(&reply.body) else {
+            return;
+        };
+        if let Some(level) = pretence.consistency {
+            account["userConsistencyPolicy"]["defaultConsistencyLevel"] = json!(level);
+        }
+        if pretence.multi_write {
+            account["enableMultipleWriteLocations"] = json!(true);
+            let mut url = self.url.clone();
+            // The port is open on this name as well.
+            if url.set_host(Some(ELSEWHERE_HOST)).is_ok() {
+                let elsewhere = json!({"name": ELSEWHERE, "databaseAccountEndpoint": url.as_str()});
+                for locations in ["writableLocations", "readableLocations"] {
+                    if let Some(locations) = account[locations].as_array_mut() {
+                        locations.push(elsewhere.clone());
+                    }
+                }
+            }
+        }
+        reply.body = account.to_string().into();
     }
 
     fn translate(
@@ -106,29 +195,26 @@ impl Account {
         Ok(request)
     }
 
-    async fn dispatch(&self, request: &AzureRequest) -> (Response, f64) {
+    async fn dispatch(&self, request: &AzureRequest) -> Reply {
         let answer = match self.emulator.execute_request(request).await {
             Ok(answer) => answer.try_into_raw_response().await,
-            Err(error) => {
-                return (problem(StatusCode::BAD_REQUEST, "BadRequest", &error.to_string()), 0.0);
-            }
+            Err(error) => return problem(StatusCode::BAD_REQUEST, "BadRequest", &error.to_string()),
         };
         let (status, headers, body) = match answer {
             Ok(answer) => answer.deconstruct(),
             Err(error) => {
-                return (
-                    problem(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", &error.to_string()),
-                    0.0,
-                );
+                return problem(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", &error.to_string());
             }
         };
-        let mut response = Response::new(Body::from(Bytes::from(body)));
-        *response.status_mut() =
-            StatusCode::from_u16(status.into()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut request_units = 0.0;
+        let mut reply = Reply {
+            status: StatusCode::from_u16(status.into()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+            headers: HeaderMap::new(),
+            body: Bytes::from(body),
+            request_units: 0.0,
+        };
         for (name, value) in headers {
             if name.as_str() == "x-ms-request-charge" {
-                request_units = value.as_str().parse().unwrap_or(0.0);
+                reply.request_units = value.as_str().parse().unwrap_or(0.0);
             }
             // The body's length is the server's business here; the rest goes out as the emulator says.
             if let (Ok(name), Ok(value)) =
@@ -136,19 +222,42 @@ impl Account {
                 && name != header::CONTENT_LENGTH
                 && name != header::TRANSFER_ENCODING
             {
-                response.headers_mut().insert(name, value);
+                reply.headers.insert(name, value);
             }
         }
-        (response, request_units)
+        reply
+    }
+}
+
+/// The path of the document that a request writes, where it is about a single one.
+fn document_path(operation: Operation, path: &str, body: &[u8]) -> Option<String> {
+    match operation {
+        Operation::Replace | Operation::Delete | Operation::Patch => Some(path.to_owned()),
+        Operation::Create | Operation::Upsert => {
+            let body: Value = serde_json::from_slice(body).ok()?;
+            let id: String = body.get("id")?.as_str()?.bytes().map(escaped).collect();
+            Some(format!("{}/{id}", path.trim_end_matches('/')))
+        }
+        Operation::Read | Operation::Query | Operation::Batch | Operation::Feed | Operation::Metadata => None,
+    }
+}
+
+/// A byte of an id as clients write it into a path.
+fn escaped(byte: u8) -> String {
+    match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
     }
 }
 
 /// An error answer in the service's form.
-fn problem(status: StatusCode, code: &str, message: &str) -> Response {
-    (status, axum::Json(json!({ "code": code, "message": message }))).into_response()
+fn problem(status: StatusCode, code: &str, message: &str) -> Reply {
+    let headers = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    let body = json!({ "code": code, "message": message }).to_string().into();
+    Reply { status, headers: headers.into_iter().collect(), body, request_units: 0.0 }
 }
 
-fn faulty(answer: Answer) -> Response {
+fn faulty(answer: Answer) -> Reply {
     let (code, substatus) = match answer.status {
         408 => ("RequestTimeout", None),
         429 => ("TooManyRequests", Some("3200")),
@@ -157,14 +266,13 @@ fn faulty(answer: Answer) -> Response {
         _ => ("InternalServerError", None),
     };
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = problem(status, code, "injected fault");
-    let headers = response.headers_mut();
+    let mut reply = problem(status, code, "injected fault");
     if let Some(substatus) = substatus {
-        headers.insert("x-ms-substatus", HeaderValue::from_static(substatus));
+        reply.headers.insert("x-ms-substatus", HeaderValue::from_static(substatus));
     }
     if matches!(answer.status, 429 | 449) {
-        headers.insert("x-ms-retry-after-ms", HeaderValue::from(answer.retry_after_ms));
+        reply.headers.insert("x-ms-retry-after-ms", HeaderValue::from(answer.retry_after_ms));
     }
-    headers.insert("x-ms-request-charge", HeaderValue::from_static("0"));
-    response
+    reply.headers.insert("x-ms-request-charge", HeaderValue::from_static("0"));
+    reply
 }

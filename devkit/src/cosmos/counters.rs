@@ -19,6 +19,17 @@ pub struct OperationCount {
     pub request_units: f64,
     /// Requests by the status that the client was told.
     pub statuses: BTreeMap<u16, u64>,
+    /// Requests that asked for Session consistency by themselves.
+    pub session: u64,
+    /// Requests that were sent to the second write region.
+    pub elsewhere: u64,
+}
+
+/// What a request shows beside its operation.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Marks {
+    pub(super) session: bool,
+    pub(super) elsewhere: bool,
 }
 
 /// Requests by operation: `read`, `create`, `replace`, `upsert`, `delete`, `patch`, `query`, `batch`, `feed`
@@ -29,13 +40,15 @@ pub type Counters = BTreeMap<String, OperationCount>;
 pub(super) struct Counting(Mutex<Counters>);
 
 impl Counting {
-    pub(super) fn record(&self, operation: Operation, status: u16, request_units: f64) {
+    pub(super) fn record(&self, operation: Operation, marks: Marks, status: u16, request_units: f64) {
         let mut counters = self.lock();
         let count = match counters.get_mut(operation.name()) {
             Some(count) => count,
             None => counters.entry(operation.name().to_owned()).or_default(),
         };
         count.requests += 1;
+        count.session += u64::from(marks.session);
+        count.elsewhere += u64::from(marks.elsewhere);
         count.request_units += request_units;
         *count.statuses.entry(status).or_default() += 1;
     }

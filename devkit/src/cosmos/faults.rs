@@ -183,6 +183,50 @@ pub struct Faults {
     pub latency_ms: u64,
     /// Every request, metadata too, is answered with 503 and nothing is performed.
     pub outage: bool,
+    /// For so long after each write, reads of the document are answered with what was there before, unless the client shows
+    /// that it knows of the write, by a session token where Session is meant. In milliseconds. Creates in the binary form are
+    /// not followed.
+    pub stale_reads_ms: u64,
+    /// The consistency that the account says it has; absent: Session.
+    pub consistency: Option<Consistency>,
+    /// The account says that it takes writes in a second region too, [`ELSEWHERE`](super::ELSEWHERE). It is the same
+    /// account under another host name, and what is asked there is counted apart.
+    pub multi_write: bool,
+}
+
+/// The consistency levels of accounts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Consistency {
+    /// Every read sees the newest write.
+    Strong,
+    /// It sees it after a while at most.
+    BoundedStaleness,
+    /// Of what the client itself has seen or written.
+    Session,
+    /// Some time, in order.
+    ConsistentPrefix,
+    /// Some time.
+    Eventual,
+}
+
+/// What the account pretends to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Pretence {
+    pub(super) stale_reads: Duration,
+    pub(super) consistency: Option<Consistency>,
+    pub(super) multi_write: bool,
+}
+
+impl Pretence {
+    /// Whether reads are behind writes.
+    pub(super) fn is_behind(self) -> bool {
+        !self.stale_reads.is_zero()
+    }
+
+    /// Whether session tokens mean anything to a read that does not ask for a consistency of its own.
+    pub(super) fn is_session(self) -> bool {
+        self.consistency.is_none_or(|consistency| consistency == Consistency::Session)
+    }
 }
 
 /// A fault that makes no sense.
@@ -220,6 +264,7 @@ pub(super) struct Verdict {
     pub(super) delay: Duration,
     /// The answer instead of the emulator's, and when.
     pub(super) answer: Option<Answer>,
+    pub(super) pretence: Pretence,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -262,12 +307,17 @@ impl Injector {
         };
         let mut state = self.lock();
         let State { faults, random } = &mut *state;
+        let pretence = Pretence {
+            stale_reads: Duration::from_millis(faults.stale_reads_ms),
+            consistency: faults.consistency,
+            multi_write: faults.multi_write,
+        };
         if faults.outage {
             let answer = Answer { status: 503, when: Moment::Before, retry_after_ms: 0 };
-            return Verdict { delay: Duration::ZERO, answer: Some(answer) };
+            return Verdict { answer: Some(answer), ..Verdict::default() };
         }
         if operation == Operation::Metadata {
-            return Verdict::default();
+            return Verdict { pretence, ..Verdict::default() };
         }
         let struck = faults.answers.iter_mut().find(|fault| {
             fault.operations.contains(operation)
@@ -279,7 +329,7 @@ impl Injector {
             fault.next = fault.next.map(|left| left - 1);
             Answer { status: fault.status, when: fault.when, retry_after_ms: fault.retry_after_ms }
         });
-        Verdict { delay: Duration::from_millis(faults.latency_ms), answer }
+        Verdict { delay: Duration::from_millis(faults.latency_ms), answer, pretence }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

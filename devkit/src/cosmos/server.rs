@@ -18,6 +18,7 @@ use url::Url;
 use super::{
     Counters, FaultError, Faults,
     authorization::MasterKey,
+    behind::Behind,
     bridge::{self, Account},
     counters::Counting,
     faults::Injector,
@@ -110,6 +111,7 @@ impl Server {
             key,
             counting: Counting::default(),
             injector: Injector::new(),
+            behind: Behind::default(),
         });
         let router = Router::new().fallback(bridge::handle).with_state(Arc::clone(&account));
         let stop = CancellationToken::new();

@@ -1,0 +1,155 @@
+//! Reads that are behind writes: what a client sees that asks a replica which has not got the newest write yet.
+//!
+//! For a while after each write, a read of the document is answered with what was there before it, unless the client shows
+//! that it knows of the write: by a session token that covers it, where Session is what it asks for or what the account
+//! stands for. Queries are not behind.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use axum::http::HeaderMap;
+
+use super::{authorization::percent_decode, bridge::Reply};
+
+/// By which a request asks for a consistency of its own.
+pub(super) const STRATEGY: &str = "x-ms-cosmos-read-consistency-strategy";
+const TOKEN: &str = "x-ms-session-token";
+
+/// What was there before each of the last writes, by the document's path.
+#[derive(Debug, Default)]
+pub(super) struct Behind(Mutex<HashMap<String, Vec<Before>>>);
+
+/// What a write has replaced.
+#[derive(Debug)]
+struct Before {
+    /// Until then reads may be answered with it.
+    until: Instant,
+    /// The write's place in the partition's order.
+    written: Place,
+    reply: Reply,
+}
+
+/// A place in the order of writes of one physical partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    partition: u64,
+    number: u64,
+}
+
+impl Behind {
+    /// A write was performed with the answer `written`; before it, a read was answered with `before`.
+    pub(super) fn wrote(&self, path: &str, before: Reply, written: &Reply, time: Duration) {
+        let Some(place) = places(&written.headers).into_iter().next() else {
+            return;
+        };
+        let now = Instant::now();
+        let mut writes = self.lock();
+        // Clients may escape more than they need to.
+        let of_document = writes.entry(percent_decode(path)).or_default();
+        of_document.retain(|before| before.until > now);
+        of_document.push(Before { until: now + time, written: place, reply: before });
+    }
+
+    /// What a read of `path` is answered with instead of what is there.
+    pub(super) fn answer(&self, path: &str, headers: &HeaderMap, account_is_session: bool) -> Option<Reply> {
+        let strategy = headers.get(STRATEGY).and_then(|strategy| strategy.to_str().ok());
+        let is_session = match strategy {
+            Some("LatestCommitted" | "GlobalStrong") => return None,
+            Some(strategy) => strategy == "Session",
+            None => account_is_session,
+        };
+        let known = if is_session { places(headers) } else { Vec::new() };
+        let now = Instant::now();
+        let writes = self.lock();
+        let unseen =
+            |before: &&Before| before.until > now && !known.iter().any(|place| place.covers(before.written));
+        writes.get(&percent_decode(path))?.iter().find(unseen).map(|before| before.reply.clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Vec<Before>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    fn covers(self, other: Self) -> bool {
+        self.partition == other.partition && self.number >= other.number
+    }
+}
+
+/// The places that a session token names: `partition:version#number#…`, several of them separated by commas.
+fn places(headers: &HeaderMap) -> Vec<Place> {
+    let token = headers.get(TOKEN).and_then(|token| token.to_str().ok()).unwrap_or_default();
+    let place = |text: &str| {
+        let (partition, progress) = text.split_once(':')?;
+        let number = progress.split('#').nth(1).unwrap_or(progress);
+        Some(Place { partition: partition.trim().parse().ok()?, number: number.parse().ok()? })
+    };
+    token.split(',').filter_map(place).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{
+        body::Bytes,
+        http::{HeaderValue, StatusCode},
+    };
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn reply(body: &'static str, token: &'static str) -> Reply {
+        let headers = HeaderMap::from_iter([(TOKEN.parse().unwrap(), HeaderValue::from_static(token))]);
+        Reply {
+            status: StatusCode::OK,
+            headers,
+            body: Bytes::from_static(body.as_bytes()),
+            request_units: 1.0,
+        }
+    }
+
+    fn asking(headers: &[(&str, &'static str)]) -> HeaderMap {
+        let parsed =
+            headers.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)));
+        parsed.collect()
+    }
+
+    fn seen(behind: &Behind, headers: &[(&str, &'static str)], account_is_session: bool) -> Option<Bytes> {
+        behind.answer("/d", &asking(headers), account_is_session).map(|reply| reply.body)
+    }
+
+    #[test]
+    fn a_read_sees_what_was_there_before_the_first_write_that_it_does_not_know_of() {
+        let behind = Behind::default();
+        behind.wrote("/d", reply("nothing", "3:1#10#0=10"), &reply("", "3:1#11#0=11"), LONG);
+        behind.wrote("/d", reply("one", "3:1#11#0=11"), &reply("", "3:1#12#0=12"), LONG);
+        assert_eq!(seen(&behind, &[], true).as_deref(), Some(&b"nothing"[..]));
+        let token = |token| [(TOKEN, token)];
+        assert_eq!(seen(&behind, &token("3:1#11#0=11"), true).as_deref(), Some(&b"one"[..]));
+        assert_eq!(seen(&behind, &token("0:1#99#0=99,3:1#12#0=12"), true), None);
+        assert_eq!(seen(&behind, &token("0:1#99#0=99"), true).as_deref(), Some(&b"nothing"[..]));
+        assert!(behind.answer("/other", &HeaderMap::new(), true).is_none());
+    }
+
+    #[test]
+    fn a_token_counts_where_session_is_meant_only() {
+        let behind = Behind::default();
+        behind.wrote("/d", reply("nothing", "3:1#10#0=10"), &reply("", "3:1#11#0=11"), LONG);
+        let knows = (TOKEN, "3:1#11#0=11");
+        assert!(seen(&behind, &[knows], false).is_some(), "the account is not Session");
+        assert!(seen(&behind, &[knows, (STRATEGY, "Session")], false).is_none(), "but this read is");
+        assert!(seen(&behind, &[knows, (STRATEGY, "Eventual")], true).is_some());
+        assert!(seen(&behind, &[(STRATEGY, "LatestCommitted")], false).is_none());
+    }
+
+    #[test]
+    fn it_is_over_after_its_time() {
+        let behind = Behind::default();
+        behind.wrote("/d", reply("nothing", "3:1#10#0=10"), &reply("", "3:1#11#0=11"), Duration::ZERO);
+        assert!(seen(&behind, &[], true).is_none());
+    }
+}

@@ -1,0 +1,192 @@
+//! What a Cosmos DB account says of itself, and whether the copy can be right on it.
+//!
+//! Two of the account's properties decide that, and neither shows in any answer to a request on a document. The SDK
+//! (azure_data_cosmos 1.0) reads both for its own use and shows them to nobody, so the account is asked once more, at
+//! start, in the service's REST form and with the same credential.
+//!
+//! | property | why it matters |
+//! |---|---|
+//! | `userConsistencyPolicy.defaultConsistencyLevel` | with less than *Session*, a look after a write need not see what was written before it: modules would outlive their device (`docs/adr/0002`, `docs/adr/0005`) |
+//! | `enableMultipleWriteLocations` | a condition on a write holds within one region; across regions the last writer wins, without a word |
+
+use std::{fmt, time::Duration};
+
+use azure_data_cosmos::options::{ExcludedRegions, Region};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use hmac::{Hmac, Mac as _};
+use reqwest::{
+    Client,
+    header::{AUTHORIZATION, HeaderValue},
+    redirect::Policy,
+};
+use serde::Deserialize;
+use sha2::Sha256;
+use url::Url;
+
+use super::{super::credential::one_line, Access, ConnectError};
+
+/// What a token of Entra ID must be for, as the SDK asks for it.
+const SCOPE: &str = "https://cosmos.azure.com/.default";
+/// The version of the service's REST API that the SDK speaks.
+const API_VERSION: &str = "2020-07-15";
+/// The largest answer we take; an account with all of Azure's regions stays far below.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+
+/// The properties that matter.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Account {
+    #[serde(default)]
+    user_consistency_policy: Option<ConsistencyPolicy>,
+    #[serde(default)]
+    enable_multiple_write_locations: bool,
+    writable_locations: Vec<Location>,
+    #[serde(default)]
+    readable_locations: Vec<Location>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ConsistencyPolicy {
+    default_consistency_level: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+struct Location {
+    name: String,
+}
+
+impl Account {
+    /// Asks the account. Within `limit`, and once: the start does not depend on it.
+    ///
+    /// # Errors
+    /// There is no usable answer; says why, in one line without secrets.
+    pub(super) async fn ask(endpoint: &Url, access: &Access, limit: Duration) -> Result<Self, String> {
+        match tokio::time::timeout(limit, Self::get(endpoint, access)).await {
+            Ok(result) => result,
+            Err(_) => Err(format!("no answer within {} s", limit.as_secs())),
+        }
+    }
+
+    async fn get(endpoint: &Url, access: &Access) -> Result<Self, String> {
+        let client = Client::builder()
+            .user_agent(concat!("twinsync/", env!("CARGO_PKG_VERSION")))
+            .redirect(Policy::none()) // a credential would go with it
+            .build()
+            .map_err(|error| one_line(&error))?;
+        let date = azure_core::time::to_rfc7231(&azure_core::time::OffsetDateTime::now_utc());
+        let mut authorization = HeaderValue::from_str(&authorization(access, &date).await?)
+            .map_err(|_| "the credential has characters that no header can hold".to_owned())?;
+        authorization.set_sensitive(true);
+        let request = client
+            .get(endpoint.clone())
+            .header(AUTHORIZATION, authorization)
+            .header("x-ms-date", date)
+            .header("x-ms-version", API_VERSION);
+        let lost = |error: reqwest::Error| one_line(&error.without_url());
+        let mut response = request.send().await.map_err(lost)?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(format!("the account answered with {status}"));
+        }
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(lost)? {
+            if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+                return Err(format!("the answer is larger than {ANSWER_BYTES_MAX} bytes"));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        serde_json::from_slice(&body).map_err(|error| format!("the answer is not understood: {error}"))
+    }
+
+    /// Whether reads see, where we ask for it, what was written before them.
+    ///
+    /// # Errors
+    /// They do not.
+    pub(super) fn check_consistency(&self, endpoint: &Url) -> Result<(), ConnectError> {
+        let level =
+            self.user_consistency_policy.as_ref().map(|policy| policy.default_consistency_level.as_str());
+        match level {
+            Some("Strong" | "BoundedStaleness" | "Session") => Ok(()),
+            Some(level @ ("ConsistentPrefix" | "Eventual")) => {
+                Err(ConnectError::Consistency { endpoint: endpoint.to_string(), level: level.to_owned() })
+            }
+            // Session is what an account is made with, and what is asked for with each read.
+            unknown => {
+                tracing::warn!(
+                    level = unknown.unwrap_or("none"),
+                    "the Cosmos DB account does not say a consistency level that is known: twinsync needs Session or stronger (COSMOS_CONSISTENCY)"
+                );
+                Ok(())
+            }
+        }
+    }
+
+    /// The regions that must not be used, so that all writes and the reads before them meet in one.
+    ///
+    /// # Errors
+    /// It is not known which one that is: several take writes.
+    pub(super) fn pin(
+        &self,
+        endpoint: &Url,
+        region: Option<&str>,
+    ) -> Result<Option<ExcludedRegions>, ConnectError> {
+        let refused = || ConnectError::MultiWrite {
+            endpoint: endpoint.to_string(),
+            regions: self.writable_locations.iter().map(Location::to_string).collect::<Vec<_>>().join(", "),
+            named: region.map_or_else(
+                || "cosmos.write_region is not set".to_owned(),
+                |region| format!("cosmos.write_region = {region:?} is none of them"),
+            ),
+        };
+        match (self.enable_multiple_write_locations, region) {
+            (false, _) => Ok(None), // a failover moves the only one, and every client follows
+            (true, None) => Err(refused()),
+            (true, Some(name)) => {
+                let pinned = Region::from(name.to_owned());
+                if !self.writable_locations.iter().any(|location| location.region() == pinned) {
+                    return Err(refused());
+                }
+                let all = self.writable_locations.iter().chain(&self.readable_locations);
+                let others = all.map(Location::region).filter(|region| *region != pinned);
+                Ok(Some(others.fold(ExcludedRegions::new(), ExcludedRegions::with_region)))
+            }
+        }
+    }
+}
+
+impl Location {
+    fn region(&self) -> Region {
+        Region::from(self.name.clone())
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+/// The value of the `Authorization` header, as Microsoft's page "Access control on Azure Cosmos DB resources" lays down.
+async fn authorization(access: &Access, date: &str) -> Result<String, String> {
+    let plain = match access {
+        Access::Key(key) => format!("type=master&ver=1.0&sig={}", sign(key, date)?),
+        Access::Token(credential) => {
+            let token = credential.get_token(&[SCOPE], None).await;
+            let token = token.map_err(|error| format!("no token for Cosmos DB: {}", one_line(&error)))?;
+            format!("type=aad&ver=1.0&sig={}", token.token.secret())
+        }
+    };
+    Ok(url::form_urlencoded::byte_serialize(plain.as_bytes()).collect())
+}
+
+/// Signs a read of the account, whose resource type and link are empty.
+fn sign(key: &str, date: &str) -> Result<String, String> {
+    let key = STANDARD.decode(key).map_err(|_| "the key is not base64".to_owned())?;
+    let mut keyed = Hmac::<Sha256>::new_from_slice(&key).map_err(|_| "the key cannot sign".to_owned())?;
+    keyed.update(format!("get\n\n\n{}\n\n", date.to_ascii_lowercase()).as_bytes());
+    Ok(STANDARD.encode(keyed.finalize().into_bytes()))
+}
+
+#[cfg(test)]
+mod tests;

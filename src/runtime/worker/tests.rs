@@ -1,0 +1,83 @@
+//! A store whose reads are behind its writes: nothing is lost, and nobody spins.
+
+use std::time::Duration;
+
+use super::*;
+use crate::{
+    domain::{
+        decide::Rules,
+        event::{Change, Sections, TwinVersion},
+        id::DocumentIdScheme,
+        ticks::Ticks,
+        upsert::Fate,
+    },
+    ports::SystemClock,
+    runtime::memory_store::MemoryStore,
+};
+
+const RULES: Rules =
+    Rules { id_scheme: DocumentIdScheme::Device, tombstone_ttl_seconds: 60, clock_tolerance: Duration::ZERO };
+
+fn tools(store: &Arc<MemoryStore>) -> Arc<Tools> {
+    let store: Arc<dyn TwinStore> = Arc::clone(store) as _;
+    Arc::new(Tools { store, clock: Arc::new(SystemClock), metrics: Metrics::new().unwrap() })
+}
+
+fn work(version: i64) -> Box<Work<()>> {
+    let key = TwinKey::device("h", "d");
+    let change = match version {
+        1 => Change::Created { version: TwinVersion(1), twin: Sections::default() },
+        version => Change::Updated { version: TwinVersion(version), patch: Sections::default() },
+    };
+    let event = TwinEvent { key: key.clone(), at: Ticks::new(version), change };
+    Box::new(Work {
+        key,
+        upsert: Upsert::new(vec![event], None, RULES),
+        items: vec![()],
+        backoff: Backoff::new(Duration::from_millis(1), Duration::from_secs(1)),
+        request_units: 0.0,
+        asked: false,
+    })
+}
+
+fn finished(worked: Worked<()>) -> Vec<Fate> {
+    match worked {
+        Worked::Finished { work, .. } => work.upsert.finish().0,
+        Worked::Troubled { trouble, .. } => panic!("{trouble:?}"),
+    }
+}
+
+fn decided(fates: &[Fate]) -> bool {
+    fates.iter().all(|fate| matches!(fate, Fate::Decided(_)))
+}
+
+#[tokio::test]
+async fn a_stale_read_costs_a_failed_condition_and_nothing_else() {
+    let store = Arc::new(MemoryStore::default());
+    let tools = tools(&store);
+    assert!(decided(&finished(run(Arc::clone(&tools), work(1)).await)));
+    let writes = *store.writes.lock().unwrap();
+    // Whoever reads sees nothing, twice, although there is a document: a create, and a create again.
+    *store.behind.lock().unwrap() = 2;
+    assert!(decided(&finished(run(tools, work(2)).await)));
+    assert_eq!(*store.writes.lock().unwrap() - writes, 3, "two that could not hold, and one that did");
+    let document = store.document(&TwinKey::device("h", "d")).expect("stored");
+    assert_eq!(document.twin().expect("live").version, TwinVersion(2));
+    assert!(document.flags.is_empty(), "what was decided on nothing was not written: {document:?}");
+}
+
+#[tokio::test]
+async fn reads_that_stay_behind_are_waited_for_and_not_hammered() {
+    let store = Arc::new(MemoryStore::default());
+    let tools = tools(&store);
+    assert!(decided(&finished(run(Arc::clone(&tools), work(1)).await)));
+    let writes = *store.writes.lock().unwrap();
+    *store.behind.lock().unwrap() = usize::MAX;
+    let Worked::Troubled { work: waiting, trouble } = run(Arc::clone(&tools), work(2)).await else {
+        panic!("it cannot have found anything");
+    };
+    assert_eq!(*store.writes.lock().unwrap() - writes, CONFLICTS_IN_A_ROW as usize);
+    assert!(trouble.message.contains("in a row"), "{trouble:?}");
+    *store.behind.lock().unwrap() = 0;
+    assert!(decided(&finished(run(tools, waiting).await)), "it goes on where it stood");
+}
