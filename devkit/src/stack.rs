@@ -52,7 +52,7 @@ pub struct Options {
     pub iothub_service: SocketAddr,
     /// The tier and units whose limits its service API keeps; absent, nothing is limited.
     pub iothub_quota: Option<Quota>,
-    /// Further IoT hubs, which route to the same Event Hubs.
+    /// Further IoT hubs.
     pub more_iothubs: Vec<AnotherIotHub>,
     /// The database for the twins.
     pub database: String,
@@ -142,8 +142,15 @@ impl Endpoints {
             service: self.iothub.clone(),
             host_name: self.iothub_host_name.clone(),
             connection_string: self.iothub_connection_string.clone(),
+            lifecycle_hub: self.lifecycle_hub.clone(),
+            twin_changes_hub: self.twin_changes_hub.clone(),
         };
         std::iter::once(first).chain(self.more_iothubs.iter().cloned()).collect()
+    }
+
+    /// The Event Hubs that IoT hubs route to, each once.
+    pub fn event_hubs(&self) -> BTreeSet<String> {
+        self.iothubs().into_iter().flat_map(|hub| [hub.lifecycle_hub, hub.twin_changes_hub]).collect()
     }
 }
 
@@ -345,17 +352,14 @@ impl Stack {
         &self.parts.broker
     }
 
-    /// Events that were ever appended to the Event Hubs of both sources.
+    /// Events that were ever appended to the Event Hubs of both sources, of all IoT hubs.
     ///
     /// # Errors
     /// The broker does not know them.
     pub fn appended(&self) -> Result<u64, broker::Error> {
-        let endpoints = self.endpoints();
-        let mut hubs = vec![&endpoints.lifecycle_hub, &endpoints.twin_changes_hub];
-        hubs.dedup();
         let mut appended = 0;
-        for hub in hubs {
-            for partition in self.broker().partitions(hub)? {
+        for hub in self.endpoints().event_hubs() {
+            for partition in self.broker().partitions(&hub)? {
                 appended += u64::try_from(partition.last_sequence_number + 1).unwrap_or(0);
             }
         }
@@ -405,6 +409,7 @@ fn all_iothubs(options: &Options) -> Result<Vec<AnotherIotHub>, Error> {
         iothub: options.iothub.clone(),
         service: options.iothub_service,
         quota: options.iothub_quota,
+        hubs: None,
     };
     let all: Vec<_> = std::iter::once(first).chain(options.more_iothubs.iter().cloned()).collect();
     let mut names = BTreeSet::new();
@@ -415,8 +420,11 @@ fn all_iothubs(options: &Options) -> Result<Vec<AnotherIotHub>, Error> {
 }
 
 fn broker_options(options: &Options) -> broker::Options {
-    let mut names = vec![options.hubs.lifecycle.clone(), options.hubs.twin_changes.clone()];
-    names.dedup();
+    let own = options.more_iothubs.iter().filter_map(|hub| hub.hubs.as_ref());
+    let names: BTreeSet<_> = std::iter::once(&options.hubs)
+        .chain(own)
+        .flat_map(|hubs| [hubs.lifecycle.clone(), hubs.twin_changes.clone()])
+        .collect();
     let hubs = names
         .into_iter()
         .map(|name| broker::HubOptions {

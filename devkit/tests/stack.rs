@@ -16,7 +16,7 @@ use azure_messaging_eventhubs::{ConsumerClient, OpenReceiverOptions, StartLocati
 use devkit::{
     cosmos::Fault,
     fleet::{Pace, Plan, Progress, State},
-    iothub::{Operation, TwinId},
+    iothub::{HubNames, Operation, TwinId},
     stack::{AnotherIotHub, Endpoints, Options, Stack},
     verify::{self, Report, verify},
 };
@@ -357,6 +357,24 @@ async fn several_hubs_share_the_event_hubs_and_nothing_else() {
     let judged = verify(stack.endpoints()).await.unwrap();
     let twins = stack.hub().len() + stack.iothubs()[1].service().len();
     assert_eq!((judged.twins, judged.missing), (twins as u64, twins as u64), "{judged}");
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_with_event_hubs_of_its_own_routes_to_those() {
+    let own = HubNames { lifecycle: "theirs".to_owned(), twin_changes: "theirs".to_owned() };
+    let other = AnotherIotHub { hubs: Some(own), ..AnotherIotHub::named("other") };
+    let stack = Stack::start(Options { more_iothubs: vec![other], ..Options::default() }).await.unwrap();
+    call(&stack, Method::PUT, "/devices/d?hub=other", None).await;
+    call(&stack, Method::PATCH, "/twins/d/reported?hub=other", Some(json!({"a": 1}))).await;
+    call(&stack, Method::PUT, "/devices/d", None).await;
+    let (_, counters) = call(&stack, Method::GET, "/counters", None).await;
+    let appended = |hub: &str| -> i64 {
+        let last = counters["eventhubs"][hub]["lastSequenceNumbers"].as_array().unwrap();
+        last.iter().map(|number| number.as_i64().unwrap() + 1).sum()
+    };
+    assert_eq!(["theirs", "lifecycle", "twin-changes"].map(appended), [2, 1, 0]);
+    assert_eq!(stack.appended().unwrap(), 3);
     stack.stop().await;
 }
 

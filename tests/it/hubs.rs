@@ -5,16 +5,18 @@ use azure_data_cosmos::{
     options::{MaxItemCountHint, QueryOptions},
 };
 use devkit::{
+    daemon::{Daemon, Setup},
     fleet::{Pace, Plan, State},
-    iothub::{DeliveryFaults, Operation, Service, TwinId},
-    stack::{AnotherIotHub, IotHub, Options},
+    iothub::{DeliveryFaults, HubNames, Operation, Service, TwinId},
+    stack::{AnotherIotHub, IotHub, IotHubEndpoints, Options},
 };
 use futures::TryStreamExt;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::{
     registry::bench::{Bench, FAST},
-    world::{World, create, device, plan, report, until},
+    world::{PROGRAM, World, create, device, plan, report, until},
 };
 
 /// The second hub, as its events spell it.
@@ -228,7 +230,7 @@ async fn where_ids_are_of_the_device_alone_the_first_hub_has_them_and_the_second
     let theirs = documents_of(&bench, "devkit-hub").await;
     assert_eq!(theirs.len(), 2);
 
-    let set_aside = async |daemon: &mut devkit::daemon::Daemon, count: u64| {
+    let set_aside = async |daemon: &mut Daemon, count: u64| {
         until(daemon, "they are set aside", |sample| {
             sample.count("twinsync_dead_letters_total", "reason=\"foreign_document\"") == count
         })
@@ -278,6 +280,76 @@ async fn where_ids_are_of_the_device_alone_the_first_hub_has_them_and_the_second
     assert_eq!(ids, expected);
     for hub in ["devkit-hub", "fabrikam"] {
         audit(&bench, hub, [0; 3]).await;
+    }
+}
+
+/// The second hub has Event Hubs and a daemon of its own; the container is the same. First the first hub's daemon.
+async fn a_daemon_for_each(scheme: &str) -> (Bench, [Daemon; 2], TempDir) {
+    let own = HubNames { lifecycle: "fabrikam-lifecycle".into(), twin_changes: "fabrikam-changes".into() };
+    let other = AnotherIotHub { hubs: Some(own), ..AnotherIotHub::named(OTHER) };
+    let options = Options { more_iothubs: vec![other], ..Options::default() };
+    let mut world = World::with(options, "").await;
+    let endpoints = world.stack.endpoints().clone();
+    let toml = |hub: IotHubEndpoints| {
+        format!(
+            "[eventhubs.lifecycle]\nhub = \"{}\"\n[eventhubs.twin_changes]\nhub = \"{}\"\n[document]\nid = \"{scheme}\"\n\
+             [iothub]\nconnection_strings = \"{}\"\nendpoint = \"{}\"\n{FAST}{NO_AUDIT}",
+            hub.lifecycle_hub, hub.twin_changes_hub, hub.connection_string, hub.service
+        )
+    };
+    let [first, second] = endpoints.iothubs().try_into().expect("two hubs");
+    world.configure(&toml(first));
+    let directory = tempfile::tempdir().expect("a directory");
+    let setup = Setup::new(PROGRAM.as_ref(), directory.path(), &endpoints, &toml(second));
+    let second = setup.expect("configuration is written").start().await;
+    let second = second.unwrap_or_else(|error| panic!("{error}"));
+    let first = world.start().await;
+    (Bench { world }, [first, second], directory)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_for_each_hub_keeps_to_its_own_documents_in_a_shared_container() {
+    let (bench, daemons, _directory) = a_daemon_for_each("hub_device").await;
+    let plans = [31, 32].map(|seed| Plan { modules: 0.3, ..plan(20, 600, seed) });
+    fleets(&bench, plans).await;
+    let both = bench.world.stack.iothubs();
+    let shared = ids(&both[0]).intersection(&ids(&both[1])).count();
+    let end = bench.world.equal().await;
+    assert!(shared > 10 && end.tombstones > 5, "{shared} ids in both: {end}");
+    for mut daemon in daemons {
+        let sample = daemon.sample().await.expect("metrics");
+        assert_eq!(sample.sum("twinsync_dead_letters_total", ""), 0.0);
+        assert!(sample.count("twinsync_events_total", "") > 600, "each has its own events");
+        daemon.stop().await.expect("exit code 0");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn daemons_that_take_the_device_alone_for_an_id_never_destroy_each_others_documents() {
+    const STEPS: u64 = 10;
+    let (bench, [mut first, mut second], _directory) = a_daemon_for_each("device").await;
+    let (ours, theirs) = (hub_of(&bench, 0), hub_of(&bench, 1));
+    gateway(ours, "gateway", "first");
+    bench.world.equal().await;
+    gateway(theirs, "gateway", "second");
+    // In turn, so that each would undo the other.
+    for step in 0..STEPS {
+        for hub in [ours, theirs] {
+            apply(hub, report("gateway", json!({"step": step})));
+        }
+    }
+    let foreign = "reason=\"foreign_document\"";
+    until(&mut second, "what has no place is set aside", |sample| {
+        sample.count("twinsync_dead_letters_total", foreign) == 3 + STEPS
+    })
+    .await;
+    apply(theirs, Operation::Delete { id: device("gateway") });
+    let end = bench.world.equal().await;
+    assert_eq!((end.twins, end.documents), (2, 2), "{end}");
+    let sample = first.sample().await.expect("metrics");
+    assert_eq!(sample.sum("twinsync_dead_letters_total", ""), 0.0);
+    for daemon in [first, second] {
+        daemon.stop().await.expect("exit code 0");
     }
 }
 

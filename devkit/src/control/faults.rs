@@ -40,10 +40,9 @@ pub(super) async fn counters(
     State(parts): State<Arc<Parts>>,
     Which(iothub): Which,
 ) -> Result<Json<Value>, Problem> {
-    let endpoints = &parts.endpoints;
     let mut hubs = BTreeMap::new();
-    for hub in [&endpoints.lifecycle_hub, &endpoints.twin_changes_hub] {
-        let partitions = parts.broker.partitions(hub)?;
+    for hub in parts.endpoints.event_hubs() {
+        let partitions = parts.broker.partitions(&hub)?;
         let last: Vec<i64> = partitions.iter().map(|partition| partition.last_sequence_number).collect();
         hubs.insert(hub, json!({ "lastSequenceNumbers": last }));
     }

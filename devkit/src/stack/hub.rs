@@ -14,7 +14,7 @@ use crate::{
 /// The shared access policy of a hub's service API.
 const POLICY: &str = "service";
 
-/// A further IoT hub. It routes to the same Event Hubs as the first one, and accepts the same token.
+/// A further IoT hub. It accepts the same token as the first one.
 #[derive(Clone, Debug)]
 pub struct AnotherIotHub {
     /// The hub; its name has to be another one, whatever the case.
@@ -23,15 +23,18 @@ pub struct AnotherIotHub {
     pub service: SocketAddr,
     /// The tier and units whose limits its service API keeps; absent, nothing is limited.
     pub quota: Option<api::Quota>,
+    /// Event Hubs of its own for the two sources; absent, it routes to those of the first one.
+    pub hubs: Option<HubNames>,
 }
 
 impl AnotherIotHub {
-    /// A hub of this name on a free port, without limits.
+    /// A hub of this name on a free port, without limits, with routes to the first one's Event Hubs.
     pub fn named(name: impl Into<String>) -> Self {
         Self {
             iothub: iothub::Options { name: name.into(), ..iothub::Options::default() },
             service: SocketAddr::from(([127, 0, 0, 1], 0)),
             quota: None,
+            hubs: None,
         }
     }
 }
@@ -47,6 +50,10 @@ pub struct IotHubEndpoints {
     pub host_name: String,
     /// A connection string with a key for the service API. It opens nothing but this process.
     pub connection_string: String,
+    /// The Event Hub with its lifecycle events.
+    pub lifecycle_hub: String,
+    /// The Event Hub with its twin changes.
+    pub twin_changes_hub: String,
 }
 
 /// A running IoT hub.
@@ -54,13 +61,14 @@ pub struct IotHub {
     name: String,
     host_name: String,
     key: String,
+    hubs: HubNames,
     service: Arc<Service>,
     registry: api::Server,
     fleet: fleet::Runner,
 }
 
 impl IotHub {
-    /// Starts a hub that routes to `broker`.
+    /// Starts a hub that routes to `broker`, to the Event Hubs `names` unless it has its own.
     pub(super) async fn start(
         options: AnotherIotHub,
         names: HubNames,
@@ -68,11 +76,12 @@ impl IotHub {
         key: String,
         broker: &Arc<Broker>,
     ) -> Result<Self, Error> {
-        let AnotherIotHub { iothub, service: address, quota } = options;
+        let AnotherIotHub { iothub, service: address, quota, hubs } = options;
+        let hubs = hubs.unwrap_or(names);
         let name = iothub.name.clone();
         let host_name = format!("{name}.azure-devices.localhost");
         let route = Arc::new(BrokerRoute::new(Arc::clone(broker)));
-        let service = Arc::new(Service::new(iothub, names, route));
+        let service = Arc::new(Service::new(iothub, hubs.clone(), route));
         let options = api::Options {
             listen: address,
             host_name: host_name.clone(),
@@ -83,7 +92,15 @@ impl IotHub {
         };
         let registry = api::Server::start(options, Arc::clone(&service)).await;
         let registry = registry.map_err(|source| Error::Registry { address, source })?;
-        Ok(Self { name, host_name, key, fleet: fleet::Runner::new(Arc::clone(&service)), service, registry })
+        Ok(Self {
+            name,
+            host_name,
+            key,
+            hubs,
+            fleet: fleet::Runner::new(Arc::clone(&service)),
+            service,
+            registry,
+        })
     }
 
     /// Its name, as its events spell it.
@@ -108,9 +125,11 @@ impl IotHub {
 
     /// Where it is.
     pub fn endpoints(&self) -> IotHubEndpoints {
-        let Self { name, host_name, key, .. } = self;
+        let Self { name, host_name, key, hubs, .. } = self;
         IotHubEndpoints {
             name: name.clone(),
+            lifecycle_hub: hubs.lifecycle.clone(),
+            twin_changes_hub: hubs.twin_changes.clone(),
             service: format!("http://{}", self.registry.address()),
             host_name: host_name.clone(),
             connection_string: format!(
