@@ -310,7 +310,6 @@ fn about(settings: &Settings, replica: &str, journal: Journal) -> About {
         replica: replica.to_owned(),
         retention: settings.eventhubs.retention,
         hubs: settings.iothub.hubs.iter().map(|hub| hub.name.to_string()).collect(),
-        namespace: settings.eventhubs.namespace.clone(),
         journal,
     }
 }

@@ -135,6 +135,7 @@ pub fn headline(phase: Phase, report: &Report, flow: &Flow) -> Headline {
 pub fn about(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
     match seconds {
+        ..=0.0 => "0 s".to_owned(),
         ..0.0095 => format!("{:.1} ms", seconds * 1e3),
         ..0.9995 => format!("{:.0} ms", seconds * 1e3),
         ..9.95 => format!("{seconds:.1} s"),
@@ -276,6 +277,7 @@ mod tests {
     #[test]
     fn durations_and_numbers_read_as_people_say_them() {
         let cases = [
+            (0.0, "0 s"),
             (0.0012, "1.2 ms"),
             (0.012, "12 ms"),
             (0.9, "900 ms"),

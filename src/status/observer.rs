@@ -1,7 +1,7 @@
 //! Puts the status together.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -37,8 +37,6 @@ pub struct About {
     pub retention: Duration,
     /// The IoT hubs that may be asked.
     pub hubs: Vec<String>,
-    /// The Event Hubs namespace.
-    pub namespace: String,
     /// What was logged.
     pub journal: Journal,
 }
@@ -219,7 +217,7 @@ impl Observer {
     }
 
     fn dependencies(&self, view: &View, now: Ticks) -> Vec<schema::Dependency> {
-        let mut dependencies = vec![self.event_hubs(view, now)];
+        let mut dependencies = self.event_hubs(view, now);
         let (state, reason) = match &view.facts.store {
             StoreState::Unknown => ("unknown", None),
             StoreState::Reachable => ("up", None),
@@ -232,38 +230,25 @@ impl Observer {
             reason,
             needed: true,
         });
-        let others = view.facts.dependencies.iter().map(|(dependency, outage)| schema::Dependency {
-            name: capitalised(dependency),
-            state: if outage.is_some() { "down" } else { "up" }.to_owned(),
-            reason: outage.as_ref().map(|Outage { reason, .. }| reason.clone()),
-            down_since: outage.as_ref().map(|Outage { lasts, .. }| now.before(*lasts)),
-            needed: !matches!(dependency, Dependency::Registry(_)),
-        });
-        dependencies.extend(others);
+        let others = view.facts.dependencies.iter().filter(|(dependency, _)| !is_event_hub(dependency));
+        dependencies.extend(others.map(|(dependency, outage)| asked(dependency, outage.as_ref(), now)));
         dependencies
     }
 
-    /// Nobody asks Event Hubs whether it is there: what the partitions' consumers meet says it.
-    fn event_hubs(&self, view: &View, now: Ticks) -> schema::Dependency {
-        let waiting = view.facts.partitions.iter().filter_map(|(id, state)| match state {
-            PartitionState::Waiting { reason } => Some((id, reason)),
-            PartitionState::Connecting | PartitionState::Receiving => None,
-        });
-        let longest = waiting.max_by_key(|(id, _)| view.waiting_for.get(id).copied());
-        let receiving = view.facts.partitions.values().any(|state| *state == PartitionState::Receiving);
-        schema::Dependency {
-            name: format!("Event Hubs {}", self.0.about.namespace),
-            state: match (longest, receiving) {
-                (Some(_), _) => "down",
-                (None, true) => "up",
-                (None, false) => "unknown",
+    /// Once partitions are consumed, nobody asks an Event Hub whether it is there: what their consumers meet says it.
+    fn event_hubs(&self, view: &View, now: Ticks) -> Vec<schema::Dependency> {
+        let mut hubs = BTreeMap::new();
+        for (dependency, outage) in &view.facts.dependencies {
+            if let Dependency::EventHub(hub) = dependency {
+                hubs.insert(hub.clone(), asked(dependency, outage.as_ref(), now));
             }
-            .to_owned(),
-            reason: longest.map(|(id, reason)| format!("{id}: {reason}")),
-            down_since: longest
-                .map(|(id, _)| now.before(view.waiting_for.get(id).copied().unwrap_or_default())),
-            needed: true,
         }
+        let streams: BTreeSet<_> = view.facts.partitions.keys().map(|id| id.stream.clone()).collect();
+        for stream in streams {
+            let found = met(&stream, view, now);
+            hubs.insert(stream, found);
+        }
+        hubs.into_values().collect()
     }
 
     fn logged(&self) -> Vec<schema::Logged> {
@@ -276,6 +261,44 @@ impl Observer {
             last: entry.last,
         });
         entries.collect()
+    }
+}
+
+fn is_event_hub(dependency: &Dependency) -> bool {
+    matches!(dependency, Dependency::EventHub(_))
+}
+
+/// What was found when something was asked for last.
+fn asked(dependency: &Dependency, outage: Option<&Outage>, now: Ticks) -> schema::Dependency {
+    schema::Dependency {
+        name: capitalised(dependency),
+        state: if outage.is_some() { "down" } else { "up" }.to_owned(),
+        reason: outage.map(|Outage { reason, .. }| reason.clone()),
+        down_since: outage.map(|Outage { lasts, .. }| now.before(*lasts)),
+        needed: !matches!(dependency, Dependency::Registry(_)),
+    }
+}
+
+/// What the consumers of an Event Hub's partitions meet.
+fn met(stream: &str, view: &View, now: Ticks) -> schema::Dependency {
+    let ours = || view.facts.partitions.iter().filter(|(id, _)| id.stream == stream);
+    let waiting = ours().filter_map(|(id, state)| match state {
+        PartitionState::Waiting { reason } => Some((id, reason)),
+        PartitionState::Connecting | PartitionState::Receiving => None,
+    });
+    let longest = waiting.max_by_key(|(id, _)| view.waiting_for.get(id).copied());
+    let receiving = ours().any(|(_, state)| *state == PartitionState::Receiving);
+    schema::Dependency {
+        name: capitalised(&Dependency::EventHub(stream.to_owned())),
+        state: match (longest, receiving) {
+            (Some(_), _) => "down",
+            (None, true) => "up",
+            (None, false) => "unknown",
+        }
+        .to_owned(),
+        reason: longest.map(|(id, reason)| format!("{id}: {reason}")),
+        down_since: longest.map(|(id, _)| now.before(view.waiting_for.get(id).copied().unwrap_or_default())),
+        needed: true,
     }
 }
 

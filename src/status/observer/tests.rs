@@ -33,7 +33,6 @@ impl Bench {
             replica: "replica-a".into(),
             retention: Duration::from_secs(86_400),
             hubs: vec!["contoso".into()],
-            namespace: "contoso.servicebus.windows.net".into(),
             journal: Journal::default(),
         };
         let observer = Observer::new(board.clone(), metrics.clone(), about);
@@ -145,10 +144,11 @@ fn dependencies_tell_since_when_and_whether_the_copy_needs_them() {
     bench.board.set_partition(&partition("0"), PartitionState::Waiting { reason: "refused".into() });
     bench.board.is_down(Dependency::Registry("contoso".into()), "429");
     bench.board.is_up(Dependency::Checkpoints);
+    bench.board.is_up(Dependency::EventHub("twins".into()));
     let status = bench.observer.status();
     let find =
         |name: &str| status.dependencies.iter().find(|found| found.name.starts_with(name)).expect("listed");
-    let hubs = find("Event Hubs contoso.servicebus");
+    let hubs = find("Event Hub twins");
     assert_eq!((hubs.state.as_str(), hubs.reason.as_deref()), ("down", Some("twins/0: refused")));
     let registry = find("Registry of the IoT hub contoso");
     assert_eq!((registry.state.as_str(), registry.needed), ("down", false));
