@@ -19,6 +19,7 @@ mod foreign;
 mod health;
 mod hubs;
 mod javascript;
+mod log_lines;
 mod loss;
 mod main_job;
 mod network;
