@@ -29,7 +29,7 @@
 //! the incarnation that the boundary belongs to), it is *suspect* instead of stale or of a new incarnation.
 //!
 //! *Suspect* and *regression* do not apply the event: they set the flag and remember the newest refused time.
-//! A doubt outlives its incarnation: what was refused and is newer than the boundary belongs to what comes
+//! A doubt outlives its incarnation: what was refused and is no older than the boundary may belong to what comes
 //! after it. Only a snapshot clears it.
 
 use std::{collections::BTreeSet, time::Duration};
@@ -134,7 +134,7 @@ impl Context<'_> {
         let (state, decision) = match &self.event.change {
             Change::Created { version, twin } => (live(Some(at), *version, twin), Decision::Applied),
             Change::Updated { .. } | Change::Replaced { .. } => (self.partial(), Decision::Partial),
-            Change::Deleted | Change::ParentDeleted => (State::Deleted, Decision::Applied),
+            Change::Deleted => (State::Deleted, Decision::Applied),
             Change::Snapshot { version, twin } => {
                 let mut begun = self.begin(live(None, *version, twin));
                 let settled = self.settled_by(None);
@@ -173,7 +173,7 @@ impl Context<'_> {
         let at = self.event.at;
         let deleted_at = document.last;
         match &self.event.change {
-            Change::Deleted | Change::ParentDeleted => match at.cmp(&deleted_at) {
+            Change::Deleted => match at.cmp(&deleted_at) {
                 std::cmp::Ordering::Less => Decision::Stale,
                 std::cmp::Ordering::Equal => Decision::Duplicate,
                 std::cmp::Ordering::Greater => {
@@ -217,9 +217,7 @@ impl Context<'_> {
             // known where it is told from that.
             Change::Created { .. }
                 if self.is_within_tolerance(at, deleted_at)
-                    && document
-                        .previous
-                        .is_none_or(|begun| at != begun && self.is_within_tolerance(at, begun)) =>
+                    && document.previous.is_none_or(|begun| at > begun) =>
             {
                 self.refuse(document, Decision::Suspect)
             }
@@ -237,7 +235,7 @@ impl Context<'_> {
             Change::Updated { version, .. } | Change::Replaced { version, .. } => {
                 self.changed(document, *version)
             }
-            Change::Deleted | Change::ParentDeleted => self.removed(document),
+            Change::Deleted => self.removed(document),
             Change::Snapshot { version, twin } => self.snapshot(document, *version, twin),
             Change::Gone => self.gone(document),
             Change::Unapplied => self.unapplied(document),
@@ -296,24 +294,23 @@ impl Context<'_> {
 
     fn changed(&self, document: &mut Document, version: TwinVersion) -> Decision {
         let at = self.event.at;
-        // Not contained, and stamped about when another incarnation ended and this one began: of which of them is it?
         let stored = document.twin().map_or(TwinVersion(0), |twin| twin.version);
-        let either = version > stored
-            && document.previous.is_none_or(|end| self.is_within_tolerance(at, end))
-            && document.settled.is_none_or(|settled| self.may_be_newer_than_the_answer(settled));
         match document.state {
-            State::Live { born: Some(born), .. } if at < born => {
-                return if either && self.is_within_tolerance(at, born) {
-                    self.refuse(document, Decision::Suspect)
-                } else {
-                    Decision::Stale
-                };
+            // Not contained, and newer than what came before: of this incarnation, stamped too early?
+            State::Live { born: Some(born), .. }
+                if at < born
+                    && version > stored
+                    && document.previous < Some(at)
+                    && self.is_within_tolerance(at, born) =>
+            {
+                return self.refuse(document, Decision::Suspect);
             }
+            State::Live { born: Some(born), .. } if at < born => return Decision::Stale,
             State::Live { born: Some(_), .. } => {}
             State::Live { born: None, .. } | State::Partial { .. } | State::Deleted
                 if document.previous >= Some(at) =>
             {
-                return if either { self.refuse(document, Decision::Suspect) } else { Decision::Stale };
+                return Decision::Stale;
             }
             // Older than anything that was seen, so it cannot be contained.
             State::Partial { since, .. } if at < since => return self.refuse(document, Decision::Suspect),
@@ -356,8 +353,6 @@ impl Context<'_> {
             State::Deleted => false,
         };
         let unheard = document.previous < Some(at);
-        let may_be_unheard =
-            unheard || document.previous.is_some_and(|end| end != at && self.is_within_tolerance(at, end));
         // The hub knows this twin, so it was created again, or a failover has undone the deletion. Which of its modules live,
         // the registry can tell.
         let settled = document.settled >= Some(at);
@@ -376,12 +371,10 @@ impl Context<'_> {
         if over {
             // A deletion of this very incarnation, stamped too early? One that was heard of before is not.
             return match document.state {
-                State::Live { born: Some(born), .. }
-                    if may_be_unheard && self.is_within_tolerance(at, born) =>
-                {
+                State::Live { born: Some(born), .. } if unheard && self.is_within_tolerance(at, born) => {
                     self.refuse(document, Decision::Suspect)
                 }
-                State::Partial { since, .. } if may_be_unheard && self.is_within_tolerance(at, since) => {
+                State::Partial { since, .. } if unheard && self.is_within_tolerance(at, since) => {
                     self.refuse(document, Decision::Suspect)
                 }
                 State::Live { .. } | State::Partial { .. } | State::Deleted => Decision::Stale,
@@ -389,16 +382,9 @@ impl Context<'_> {
         }
         if settled {
             let newer = document.settled.is_some_and(|settled| self.may_be_newer_than_the_answer(settled));
-            return if may_be_unheard && newer {
-                self.refuse(document, Decision::Suspect)
-            } else {
-                Decision::Stale
-            };
+            return if unheard && newer { self.refuse(document, Decision::Suspect) } else { Decision::Stale };
         }
-        // A module that began shortly before its device ended may be of the incarnation that came after.
-        let began_with_another = matches!(self.event.change, Change::ParentDeleted)
-            && document.beginning().is_some_and(|begun| self.is_within_tolerance(begun, at));
-        if document.last > at || (unheard && began_with_another) {
+        if document.last > at {
             return self.refuse(document, Decision::Suspect);
         }
         let begun = document.beginning();
@@ -546,11 +532,9 @@ impl Context<'_> {
         }
     }
 
-    /// Replaces what is stored by a new incarnation or a tombstone; doubts that may be newer than `boundary` stay.
+    /// Replaces what is stored by a new incarnation or a tombstone; doubts that are no older than `boundary` stay.
     fn start_over(&self, document: &mut Document, state: State, boundary: Ticks) {
-        let refused = document
-            .refused
-            .filter(|refused| *refused > boundary || self.is_within_tolerance(*refused, boundary));
+        let refused = document.refused.filter(|refused| *refused >= boundary);
         let fresh = self.begin(state);
         *document = Document { id: std::mem::take(&mut document.id), ..fresh };
         document.refused = refused;
@@ -601,7 +585,6 @@ impl Context<'_> {
             Change::Updated { version, .. } | Change::Replaced { version, .. } => Some(version),
             Change::Created { .. }
             | Change::Deleted
-            | Change::ParentDeleted
             | Change::Snapshot { .. }
             | Change::Gone
             | Change::Unapplied
@@ -666,7 +649,6 @@ impl Context<'_> {
             }
             Change::Created { .. }
             | Change::Deleted
-            | Change::ParentDeleted
             | Change::Snapshot { .. }
             | Change::Gone
             | Change::Unapplied
@@ -726,7 +708,7 @@ fn under(base: &BaseNotes, twin: Twin, body: &Sections) -> Twin {
 /// The event that makes a module follow its device.
 pub fn follow(module: TwinKey, sweep: Sweep) -> TwinEvent {
     let (at, change) = match sweep {
-        Sweep::Deleted(at) => (at, Change::ParentDeleted),
+        Sweep::Deleted(at) => (at, Change::Deleted),
         Sweep::Reborn(at) => (at, Change::ParentReborn),
     };
     TwinEvent { key: module, at, change }

@@ -70,8 +70,6 @@ pub enum Change {
     Gone,
     /// Internal: an event of this time could not be applied and is kept as a dead letter, so what it changed is missing.
     Unapplied,
-    /// Internal: the parent device was deleted at this time, and this module with it if it is no younger.
-    ParentDeleted,
     /// Internal: the parent device was found re-created although no deletion was seen, so it cannot be told
     /// whether this module still exists.
     ParentReborn,
@@ -82,7 +80,7 @@ impl Change {
     pub fn operation(&self) -> Operation {
         match self {
             Self::Created { .. } => Operation::Create,
-            Self::Deleted | Self::ParentDeleted => Operation::Delete,
+            Self::Deleted => Operation::Delete,
             Self::Updated { .. } => Operation::Update,
             Self::Replaced { .. } => Operation::Replace,
             Self::Snapshot { .. } | Self::Gone => Operation::Snapshot,

@@ -232,8 +232,8 @@ impl Upsert {
         self.incarnation
     }
 
-    /// The device of the module whose incarnation began, as it is stored. Says whether it ended later than that, or about
-    /// then as far as clocks differ: that is an event of the module, behind the others.
+    /// The device of the module whose incarnation began, as it is stored. Says whether it ended later than that: that
+    /// is an event of the module, behind the others.
     pub fn looked_at_device(&mut self, device: Option<&Document>) -> bool {
         let (Some(began), Some(ended)) =
             (self.incarnation.take(), device.and_then(Document::modules_dead_before))
@@ -243,7 +243,7 @@ impl Upsert {
         let Some(module) = self.events.first().map(|event| event.key.clone()) else {
             return false;
         };
-        let over = began < ended.after(self.rules.clock_tolerance);
+        let over = began < ended;
         if over {
             self.add(follow(module, Sweep::Deleted(ended)));
         }

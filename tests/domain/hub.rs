@@ -38,11 +38,13 @@ pub(crate) struct Nature {
     pub(crate) skew: i64,
     /// Whether identities come and go at moments that all clocks can tell from those of other operations.
     pub(crate) apart: bool,
+    /// Whether a device that was deleted is created again at once, before all clocks can tell the two moments apart.
+    pub(crate) hasty: bool,
     /// Percent of changes that are stamped an hour ahead.
     pub(crate) future: u64,
     /// Percent of events without a time of their own: the time they were enqueued at stands in.
     pub(crate) enqueued: u64,
-    /// Whether replacements leave emptied tags out.
+    /// Whether replacements leave tags out that they have emptied, or that they have left alone: nobody has seen one.
     pub(crate) terse: bool,
 }
 
@@ -54,10 +56,15 @@ impl Nature {
         pace: (SECOND, 3 * SECOND),
         skew: 0,
         apart: false,
+        hasty: false,
         future: 0,
         enqueued: 0,
         terse: false,
     };
+}
+
+fn ends_a_device(event: &TwinEvent) -> bool {
+    event.change == Change::Deleted && !event.key.is_module()
 }
 
 /// When, in which version of its section, and by what a property was written.
@@ -156,7 +163,12 @@ impl Hub {
     /// Lets `operations` happen.
     pub(crate) fn live(&mut self, operations: usize) {
         for _ in 0..operations {
-            self.now += self.random.between(self.nature.pace.0, self.nature.pace.1);
+            let pace = match self.nature.hasty && self.events.last().is_some_and(ends_a_device) {
+                true => (MILLISECOND, 10 * MILLISECOND),
+                false => self.nature.pace,
+            };
+            let hurries = pace != self.nature.pace;
+            self.now += self.random.between(pace.0, pace.1);
             self.earlier.push(self.twins.clone());
             let mut key = key();
             if self.nature.modules > 0 && self.device().is_some() && self.random.chance(60) {
@@ -166,14 +178,15 @@ impl Hub {
             let identity = self.twins.get(&key).is_none_or(|_| self.nature.deletes && dice < 15);
             let around = if self.nature.apart { self.nature.skew + 150 * MILLISECOND } else { 0 };
             // They never come and go within one tick of any clock.
-            self.now += i64::from(identity) * (1 + around);
+            self.now += i64::from(identity) * (1 + if hurries { 0 } else { around });
             match self.twins.remove(&key) {
                 None => self.create(key),
                 Some(_) if self.nature.deletes && dice < 15 => self.delete(&key),
                 Some(twin) if dice < 27 => self.replace(key, twin),
                 Some(twin) => self.update(key, twin),
             }
-            self.now += i64::from(identity) * around;
+            let goes_on = !(self.nature.hasty && self.events.last().is_some_and(ends_a_device));
+            self.now += i64::from(identity && goes_on) * around;
         }
     }
 
@@ -256,8 +269,11 @@ impl Hub {
         twin.version += 1;
         let by = self.rollout();
         let stamp = Stamp { at: iso(at), version: Some(twin.desired.version + 1), by };
-        twin.tags = Level::new();
-        write(&mut twin.tags, &self.object(2), &stamp);
+        let spared = self.nature.terse && self.random.chance(30);
+        if !spared {
+            twin.tags = Level::new();
+            write(&mut twin.tags, &self.object(2), &stamp);
+        }
         let mut content = Level::new();
         write(&mut content, &self.object(2), &stamp);
         twin.desired = Section { content, version: twin.desired.version + 1, stamp };
@@ -266,7 +282,7 @@ impl Hub {
             body.reported = None;
         }
         if self.nature.terse {
-            body.tags = body.tags.filter(|tags| !tags.is_empty());
+            body.tags = body.tags.filter(|tags| !spared && !tags.is_empty());
         }
         self.tell(&key, at, Change::Replaced { version: TwinVersion(twin.version), twin: body });
         self.twins.insert(key, twin);

@@ -81,7 +81,6 @@ fn sections(event: &TwinEvent) -> Option<(&'static str, Option<i64>, &Sections)>
         Change::Updated { version, patch } => Some(("updated", Some(version.0), patch)),
         Change::Replaced { version, twin } => Some(("replaced", Some(version.0), twin)),
         Change::Deleted
-        | Change::ParentDeleted
         | Change::Snapshot { .. }
         | Change::Gone
         | Change::Unapplied

@@ -2,8 +2,8 @@
 //! without saying that it is in doubt, at any moment at which everything that was told has arrived. Nothing is repaired by the
 //! truth before that is looked at.
 //!
-//! What is left out, because nobody could tell it from events alone: stamps an hour ahead where identities come and go; clocks
-//! that swap the order of an incarnation's end and of a change told by another stream.
+//! What is left out, because nobody could tell it from late and repeated events of the incarnation before: clocks that swap the
+//! order of an incarnation's end and of what happens in the next one, and stamps an hour ahead where identities come and go.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use twinsync::domain::id::TwinKey;
 use crate::{
     convergence::{UNHURRIED, equal, for_each_seed, in_doubt},
     delivery::{Order, Random, coalesced, deliver, with_losses},
-    hub::{Hub, MILLISECOND, Nature, SECOND, Truth},
+    hub::{Hub, MILLISECOND, Nature, SECOND, Truth, key},
     replica::Replica,
 };
 
@@ -28,7 +28,13 @@ const TIED: Nature = Nature { pace: (0, 2), ..CALM };
 fn skewed(seed: u64) -> Nature {
     let skew = [20 * MILLISECOND, SECOND, 4 * SECOND][(seed / 7 % 3) as usize];
     let pace = [(MILLISECOND, 2 * skew), (MILLISECOND, SECOND), CALM.pace][(seed / 21 % 3) as usize];
-    Nature { skew, pace, enqueued: 20 * (seed / 63 % 2), ..CALM }
+    let nature = Nature { skew, pace, enqueued: 20 * (seed / 63 % 2), ..CALM };
+    match seed / 126 % 3 {
+        // A single incarnation, whatever becomes of the order of its stamps.
+        0 => Nature { deletes: false, ..nature },
+        1 => Nature { apart: true, ..nature },
+        _ => Nature { apart: true, hasty: true, pace: CALM.pace, ..nature },
+    }
 }
 
 /// Every twin is as the hub has it, or in doubt.
@@ -93,8 +99,7 @@ fn bring(
 fn play(seed: u64, nature: Nature, faults: Faults) -> (Replica, Hub) {
     let mut random = Random::new(seed ^ 0x0051_1E9C_E000);
     let order = Order::of(seed);
-    // Whatever one stream brings in order can be told apart; across streams, only stamps tell incarnations apart.
-    let mut hub = Hub::new(seed, Nature { apart: order != Order::OneStream, ..nature });
+    let mut hub = Hub::new(seed, nature);
     if has_past(seed) {
         hub.live(random.between(1, 8) as usize);
         hub.events.clear();
@@ -116,7 +121,7 @@ fn doubts(replica: &Replica, hub: &Hub) -> usize {
 
 #[test]
 fn modules_follow_their_device_in_every_order() {
-    for_each_seed(2, |seed| {
+    for_each_seed(3, |seed| {
         let (replica, hub) = play(seed, CALM, Faults::NONE);
         if Order::of(seed) == Order::OneStream && !has_past(seed) {
             assert_eq!(doubts(&replica, &hub), 0, "{}", replica.story(&hub));
@@ -130,7 +135,7 @@ fn packed_and_lost_changes_show() {
 }
 
 #[test]
-fn replacements_that_leave_emptied_tags_out_are_never_silently_wrong() {
+fn replacements_that_leave_tags_out_are_never_silently_wrong() {
     for_each_seed(8, |seed| drop(play(seed, Nature { terse: true, ..CALM }, Faults::NONE)));
 }
 
@@ -140,12 +145,14 @@ fn what_is_crowded_within_the_tolerance_is_never_silently_wrong() {
     for_each_seed(4, |seed| {
         let (replica, hub) = play(seed, CROWDED, Faults::NONE);
         if Order::of(seed) == Order::OneStream && !has_past(seed) {
+            // What one stream brings in order needs no doubt, however fast it is.
+            assert!(!in_doubt(replica.document(&key())), "{}", replica.story(&hub));
             doubtful += u32::from(doubts(&replica, &hub) > 0);
             histories += 1;
         }
     });
-    // It costs something: an incarnation that lasts no longer than clocks may differ cannot always be told from its neighbours.
-    assert!(histories < 100 || doubtful < histories / 2, "{doubtful} of {histories} in doubt for nothing");
+    // A module may meet the end of its device's last incarnation after it has begun in the next.
+    assert!(histories < 100 || doubtful < histories / 10, "{doubtful} of {histories} in doubt for nothing");
 }
 
 #[test]
@@ -155,7 +162,7 @@ fn ties_are_never_silently_wrong() {
 
 #[test]
 fn clocks_that_differ_lose_nothing_silently() {
-    for_each_seed(2, |seed| drop(play(seed, skewed(seed), Faults::of(seed / 126 % 4))));
+    for_each_seed(3, |seed| drop(play(seed, skewed(seed), Faults::of(seed / 378 % 4))));
 }
 
 #[test]
@@ -173,7 +180,7 @@ fn what_was_repaired_is_never_silently_wrong_afterwards() {
         let mut random = Random::new(seed ^ 0x000A_D17E_5111);
         let future = if seed.is_multiple_of(3) { 8 } else { 0 };
         let nature = [CROWDED, CALM, skewed(seed)][(seed / 3 % 3) as usize];
-        let mut hub = Hub::new(seed, Nature { future, deletes: future == 0, apart: true, ..nature });
+        let mut hub = Hub::new(seed, Nature { future, deletes: nature.deletes && future == 0, ..nature });
         let mut replica = Replica::default();
         for round in 0..random.between(1, 4) {
             let from = hub.events.len();
@@ -250,4 +257,28 @@ fn a_hub_that_went_back_is_noticed_by_whoever_speaks_first() {
     let figures = format!("{spoke} of {histories} spoke, {audits} audits, {in_vain} in vain");
     assert!(histories < 100 || (spoke > histories / 5 && audits > spoke * 9 / 10), "{figures}");
     assert!(histories < 100 || in_vain < histories / 10, "{figures}");
+}
+
+/// Packed changes can hide where a hub went back: the version goes on. The counters of sections tell, unless they happen to go on
+/// as well.
+#[test]
+fn packed_changes_after_a_failover_seldom_hide_it() {
+    let (mut silent, mut histories) = (0_u32, 0_u32);
+    for_each_seed(4, |seed| {
+        let mut random = Random::new(seed ^ 0x00BA_CCED_0000);
+        let mut hub = Hub::new(seed, Nature { modules: 0, deletes: false, ..CALM });
+        let mut replica = Replica::default();
+        hub.live(random.between(4, 12) as usize);
+        bring(&mut replica, &mut random, &mut hub, 0, Faults::NONE, Order::OneStream);
+        let from = hub.events.len();
+        hub.fail_over();
+        hub.live(random.between(1, 6) as usize);
+        let packed = Faults { packed: true, ..Faults::NONE };
+        bring(&mut replica, &mut random, &mut hub, from, packed, Order::OneStream);
+        let device = hub.keys().remove(0);
+        let document = replica.document(&device);
+        silent += u32::from(!in_doubt(document) && !equal(document, hub.twins.get(&device)));
+        histories += 1;
+    });
+    assert!(histories < 100 || silent < histories / 100, "{silent} of {histories} are silently wrong");
 }
