@@ -52,6 +52,7 @@ use crate::{
             judge::{DocumentCache, document_cache},
             requests::AuditRequests,
         },
+        replicas::{Budgets, Replicas},
         router::{self, Panicked, Router},
         spending::Spending,
         start::{self, StartError},
@@ -246,6 +247,7 @@ fn stream_options(
     replica: &str,
     leads: Option<watch::Sender<bool>>,
     audits: &AuditRequests,
+    replicas: &Arc<Replicas>,
 ) -> stream::Options {
     stream::Options {
         start: start::Options {
@@ -285,6 +287,7 @@ fn stream_options(
         partition_look_interval: settings.eventhubs.partition_look_interval,
         stall_limit: settings.eventhubs.stall_timeout,
         leads,
+        replicas: Arc::clone(replicas),
     }
 }
 
@@ -320,6 +323,18 @@ fn rules(settings: &Settings) -> Rules {
         id_scheme: settings.document.id,
         tombstone_ttl_seconds: u32::try_from(seconds).unwrap_or(u32::MAX),
         clock_tolerance: CLOCK_TOLERANCE,
+        forgets_after: None,
+    }
+}
+
+/// What all replicas together may use.
+fn budgets(settings: &Settings) -> Budgets {
+    Budgets {
+        registry_share: settings.iothub.share,
+        request_units_per_second: settings
+            .cosmos
+            .max_request_units_per_second
+            .map(|units| units.get().into()),
     }
 }
 
@@ -332,7 +347,7 @@ struct Shared {
 
 impl Shared {
     fn new(settings: &Settings) -> Self {
-        let cap = settings.cosmos.max_request_units_per_second.map(|units| units.get().into());
+        let cap = budgets(settings).request_units_per_second;
         Self { cache: document_cache(settings.cache.max_bytes as u64), spending: Spending::new(cap) }
     }
 }
@@ -415,7 +430,7 @@ async fn consume(
 ) -> Result<(), Error> {
     let shared = Shared::new(settings);
     let (leads, led) = watch::channel(false);
-    let (requests, audit_asked) = AuditRequests::channel();
+    let (requests, audit_asked) = AuditRequests::channel(Arc::new(SystemClock));
     let audits = if outside.registries.is_empty() { AuditRequests::nobodys() } else { requests };
     // Before the streams, which would fill an empty container.
     let background = tokio::select! {
@@ -423,10 +438,16 @@ async fn consume(
         () = stop.cancelled() => return Ok(()),
         background = Box::pin(registry::prepare(settings, &outside, &shared, audits.clone(), reach)) => background?,
     };
+    let replicas = Arc::new(Replicas::new(
+        budgets(settings),
+        outside.registries.clone(),
+        shared.spending.clone(),
+        metrics.clone(),
+    ));
     let prepare = outside.sources.into_iter().enumerate().map(|(place, source)| {
         let checkpoints = Arc::clone(&outside.checkpoints);
         let leads = (place == 0).then(|| leads.clone());
-        let options = stream_options(settings, replica, leads, &audits);
+        let options = stream_options(settings, replica, leads, &audits, &replicas);
         let what = Needed::Dependency(Dependency::EventHub(source.name().to_owned()));
         reach.until(what, move || {
             let (source, checkpoints) = (Arc::clone(&source), Arc::clone(&checkpoints));

@@ -3,6 +3,7 @@
 //! Nothing in here performs I/O, reads a clock or draws a random number; time and jitter arrive as
 //! arguments. The same input gives the same output, which is what makes the property tests possible.
 
+pub mod audit;
 pub mod decide;
 pub mod decode;
 pub mod document;

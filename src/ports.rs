@@ -41,6 +41,8 @@ pub enum Read {
     Damaged(ETag, String),
     /// The document of another twin lies under its id; says what to do about it. It is never written over.
     Foreign(String),
+    /// No document can have this id: the store will never answer about it. Holds the reason without payload.
+    Refused(String),
     /// It could not be told.
     Unknown(Trouble),
 }

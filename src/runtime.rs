@@ -25,6 +25,7 @@ pub mod partitions;
 pub mod quota;
 pub mod reconcile;
 pub mod replay;
+pub mod replicas;
 pub mod router;
 pub mod spending;
 pub mod start;

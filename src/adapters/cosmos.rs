@@ -5,6 +5,9 @@
 //! ambiguous failure it re-sends writes, so a failed condition may be the answer to our own stored write (the
 //! state machine in [`crate::domain::upsert`] deals with that). Nothing is retried here.
 //!
+//! A status counts as Cosmos DB's word about a document only where the answer is Cosmos DB's (a proxy says 404 and 400 as
+//! well) and has no substatus, which would tell of the container, the account or the session instead: see [`answer`].
+//!
 //! What reads see: the SDK keeps a session token per physical partition, taken from every answer to a write or read, also
 //! from 409, 412 and 404, and sends it with each read and query for which Session is asked. So a read sees at least what
 //! this process has written or seen, and after a failed condition at least the write that made it fail. A read before any
@@ -12,6 +15,7 @@
 //! answers 404 with the substatus 1002, which is *unknown*, never *absent*. `docs/adr/0005` gives the argument.
 
 mod account;
+mod answer;
 
 use std::{borrow::Cow, collections::BTreeSet, num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -31,7 +35,7 @@ use futures::{TryStreamExt, stream::BoxStream};
 use serde::Deserialize;
 use serde_json::Value;
 
-use self::account::Account;
+use self::{account::Account, answer::Meaning};
 use super::credential::NoToken;
 use crate::{
     domain::{
@@ -388,12 +392,10 @@ impl Failure {
 
     fn trouble(&self) -> Trouble {
         match self {
-            Self::Silent(operation, limit) => Trouble {
-                kind: TroubleKind::Unavailable,
-                retry_after: None,
-                message: format!("{operation}: no answer within {} s", limit.as_secs()),
-            },
-            Self::Answered(operation, error) => {
+            Self::Silent(..) => {
+                Trouble { kind: TroubleKind::Unavailable, retry_after: None, message: self.to_string() }
+            }
+            Self::Answered(_, error) => {
                 let headers = error.response().map(|response| response.headers());
                 let retry_after = headers.and_then(|headers| headers.retry_after_ms);
                 Trouble {
@@ -402,27 +404,49 @@ impl Failure {
                         false => TroubleKind::Unavailable,
                     },
                     retry_after: retry_after.map(Duration::from_millis),
-                    message: format!("{operation}: {}", one_line(error)),
+                    message: self.to_string(),
                 }
             }
         }
     }
 
-    fn into_write(self) -> Write {
-        if let Self::Answered(operation, error) = &self {
-            let status = error.status();
-            if status.is_conflict() || status.is_precondition_failed() || status.is_not_found() {
-                return Write::Conflict;
+    /// What it says about the document.
+    fn meaning(&self) -> Meaning {
+        match self {
+            Self::Silent(..) => Meaning::Nothing,
+            Self::Answered(_, error) => answer::meaning(&answer::Answer::of(error)),
+        }
+    }
+
+    fn into_write(self, over: Writes) -> Write {
+        match (self.meaning(), over) {
+            (Meaning::Conflict, _) | (Meaning::Missing, Writes::Something) => Write::Conflict,
+            (Meaning::Refused | Meaning::TooLarge, _) => Write::Rejected(self.to_string()),
+            // Nothing has to be there for a document to be created, but the container.
+            (Meaning::Missing, Writes::Nothing) | (Meaning::Nothing, _) => Write::Unknown(self.trouble()),
+        }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Silent(operation, limit) => {
+                write!(f, "{operation}: no answer within {} s", limit.as_secs())
             }
-            let code = status.status_code();
-            // 400 without an answer from the wire is the SDK's own refusal, e.g. of a wrong endpoint.
-            if code == StatusCode::PayloadTooLarge || (code == StatusCode::BadRequest && error.is_from_wire())
-            {
-                return Write::Rejected(format!("{operation}: {}", one_line(error)));
+            Self::Answered(operation, error) => {
+                write!(f, "{operation}: {}", one_line(error))?;
+                answer::remedy(&answer::Answer::of(error)).map_or(Ok(()), |remedy| write!(f, "; {remedy}"))
             }
         }
-        Write::Unknown(self.trouble())
     }
+}
+
+/// What a write needs to be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Writes {
+    Nothing,
+    Something,
 }
 
 /// `Display` of a [`CosmosError`] is one line with status and message; `Debug` would print diagnostics.
@@ -478,12 +502,16 @@ impl TwinStore for CosmosStore {
         let response = match self.limited("read_item", read).await {
             Ok(response) => response,
             Err(failure) => {
-                let absent = matches!(&failure, Failure::Answered(_, error) if error.status().is_not_found());
-                if absent && self.id_scheme == DocumentIdScheme::HubDevice {
-                    return self.read_elsewhere(key, failure.charge()).await;
-                }
-                // 404 with another substatus (the session is not caught up with, the container is gone) is none of these.
-                let outcome = if absent { Read::Absent } else { Read::Unknown(failure.trouble()) };
+                let outcome = match failure.meaning() {
+                    Meaning::Missing if self.id_scheme == DocumentIdScheme::HubDevice => {
+                        return self.read_elsewhere(key, failure.charge()).await;
+                    }
+                    Meaning::Missing => Read::Absent,
+                    Meaning::Refused => Read::Refused(failure.to_string()),
+                    Meaning::Conflict | Meaning::TooLarge | Meaning::Nothing => {
+                        Read::Unknown(failure.trouble())
+                    }
+                };
                 return Charged { outcome, request_units: failure.charge() };
             }
         };
@@ -506,7 +534,7 @@ impl TwinStore for CosmosStore {
 
     async fn create(&self, key: &TwinKey, document: &Document) -> Charged<Write> {
         let create = Box::pin(self.container.create_item(key.device.clone(), &document.id, document, None));
-        finish_write(self.limited("create_item", create).await)
+        finish_write(self.limited("create_item", create).await, Writes::Nothing)
     }
 
     async fn replace(&self, key: &TwinKey, document: &Document, etag: &ETag) -> Charged<Write> {
@@ -514,7 +542,7 @@ impl TwinStore for CosmosStore {
         let options = ItemWriteOptions::default().with_precondition(condition);
         let replace =
             Box::pin(self.container.replace_item(key.device.clone(), &document.id, document, Some(options)));
-        finish_write(self.limited("replace_item", replace).await)
+        finish_write(self.limited("replace_item", replace).await, Writes::Something)
     }
 
     async fn modules(&self, device: &TwinKey) -> Charged<Result<Vec<TwinKey>, Trouble>> {
@@ -557,7 +585,10 @@ fn failed<T>(failure: &Failure) -> Charged<Result<T, Trouble>> {
     Charged { request_units: failure.charge(), outcome: Err(failure.trouble()) }
 }
 
-fn finish_write(result: Result<azure_data_cosmos::models::ItemResponse, Failure>) -> Charged<Write> {
+fn finish_write(
+    result: Result<azure_data_cosmos::models::ItemResponse, Failure>,
+    over: Writes,
+) -> Charged<Write> {
     match result {
         Ok(response) => {
             let request_units = response.headers().request_charge().map_or(0.0, |charge| charge.value());
@@ -568,7 +599,7 @@ fn finish_write(result: Result<azure_data_cosmos::models::ItemResponse, Failure>
             };
             Charged { outcome, request_units }
         }
-        Err(failure) => Charged { request_units: failure.charge(), outcome: failure.into_write() },
+        Err(failure) => Charged { request_units: failure.charge(), outcome: failure.into_write(over) },
     }
 }
 

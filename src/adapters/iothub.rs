@@ -217,13 +217,14 @@ impl TwinRegistry for IotHub {
         &self.name
     }
 
+    fn unaskable(&self, key: &TwinKey) -> Option<String> {
+        address::twin(key).is_none().then(|| format!("{GET}: no URL can hold the id of {key}"))
+    }
+
     async fn get(&self, key: &TwinKey) -> Got {
         let Some(path) = address::twin(key) else {
-            return Got::Unknown(Trouble {
-                kind: TroubleKind::Unavailable,
-                retry_after: None,
-                message: format!("{GET}: no URL can hold the id of {key}"),
-            });
+            let message = self.unaskable(key).unwrap_or_default();
+            return Got::Unknown(Trouble { kind: TroubleKind::Unavailable, retry_after: None, message });
         };
         let answer = match self.call(GET, self.client.get(self.url(&path)), TWIN_BYTES_MAX).await {
             Ok(answer) => answer,
@@ -274,7 +275,7 @@ impl TwinRegistry for IotHub {
         let found = values.len();
         let rows: Vec<Row> =
             values.into_iter().filter_map(|value| Row::read(&self.name, value).ok()).collect();
-        let next = answer.header(CONTINUATION).filter(|next| !next.is_empty());
+        let next = answer.continuation().map_err(QueryError::Trouble)?.filter(|next| !next.is_empty());
         Ok(Page { odd: found - rows.len(), rows, next: next.map(|next| Continuation(next.to_owned())), at })
     }
 

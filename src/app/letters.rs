@@ -2,19 +2,20 @@
 
 use std::sync::Arc;
 
-use super::{Error, Shared, connect_store, router_options, rules};
+use super::{Error, Shared, connect_store, router_options};
 use crate::{
     adapters::{
         credential,
         dead_letters::{self, Store},
     },
     config::Settings,
+    domain::decide::Rules,
     ports::SystemClock,
     runtime::{
         in_flight::InFlight,
         reconcile::{doubts::Doubts, requests::AuditRequests},
         replay::{Preview, Replay},
-        router::Router,
+        router::{self, Router},
     },
     telemetry::{Board, Metrics},
 };
@@ -26,6 +27,11 @@ use crate::{
 pub async fn letters(settings: &Settings) -> Result<Store, Error> {
     let credential = credential::connect(&settings.credential.identity)?;
     Ok(dead_letters::open_existing(&settings.dead_letters, &credential).await?)
+}
+
+/// As for streams, but letters may be older than any tombstone.
+fn rules(settings: &Settings) -> Rules {
+    Rules { forgets_after: Some(settings.document.tombstone_ttl), ..super::rules(settings) }
 }
 
 /// A router that writes to the daemon's container. What it cannot apply stays among the `letters`.
@@ -40,8 +46,10 @@ pub async fn replay(settings: &Settings, letters: &Store) -> Result<Replay, Erro
         settings.router.max_in_flight_events.get() as usize,
         settings.router.max_in_flight_bytes,
     );
+    let (doubts, audits) = (Doubts::nobodys(), AuditRequests::nobodys());
+    let options = router_options(settings, &Shared::new(settings), doubts, audits);
     let router = Router::new(
-        router_options(settings, &Shared::new(settings), Doubts::nobodys(), AuditRequests::nobodys()),
+        router::Options { rules: rules(settings), ..options },
         Arc::new(store),
         Arc::clone(&letters.letters),
         Arc::new(SystemClock),

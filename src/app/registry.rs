@@ -11,7 +11,7 @@ use super::{Error, Needed, Outside, Reach, Shared, connect_store, rules};
 use crate::{
     adapters::{bookmarks, credential, iothub},
     config::{BackfillOnStart, Settings},
-    domain::{drift::Strictness, quota::Purpose},
+    domain::{drift::Strictness, quota::Purpose, ticks::Ticks},
     ports::{Bookmarks, SystemClock, Trouble, TwinStore, Which},
     runtime::{
         metered::Metered,
@@ -61,6 +61,7 @@ fn audit_options(settings: &Settings) -> audit::Options {
         mode: if settings.audit.repair { Mode::Settle } else { Mode::Look },
         strictness: Strictness::Content,
         tolerance: settings.audit.tolerance,
+        recent_checks: settings.audit.recent_checks.get() as usize,
         concurrency: settings.repair.concurrency.get() as usize,
     }
 }
@@ -130,13 +131,12 @@ impl Background {
     pub(super) fn spawn(
         self,
         leads: &watch::Receiver<bool>,
-        audit_wanted: &watch::Receiver<()>,
+        audit_wanted: &watch::Receiver<Option<Ticks>>,
         stop: &CancellationToken,
     ) -> JoinSet<()> {
         let Self { judge, doubts, repair, schedule, bookmarks } = self;
         let mut tasks = JoinSet::new();
-        let keep =
-            requests::keep(Arc::clone(&bookmarks), Arc::new(SystemClock), audit_wanted.clone(), stop.clone());
+        let keep = requests::keep(Arc::clone(&bookmarks), audit_wanted.clone(), stop.clone());
         tasks.spawn(keep);
         for registry in judge.registries() {
             let schedule = Schedule {

@@ -39,7 +39,7 @@ pub struct Arguments {
     /// Compares `$metadata` as well.
     #[arg(long)]
     strict: bool,
-    /// Leaves alone what changed within this time, as "30m"; else audit.tolerance.
+    /// Leaves alone what changed within this time, as "30m", but for audit.recent_checks of it; else audit.tolerance.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     tolerance: Option<Duration>,
     /// Writes the whole report there, as JSON.
@@ -75,7 +75,9 @@ pub async fn run(arguments: &Arguments) -> Result<(), Error> {
     let mut reports = Vec::new();
     for registry in session.hubs(arguments.hub.as_deref())? {
         let progress = Progress::default();
-        let work = audit::run(&session.reconciler.judge, &registry, &options, &progress, &session.stop);
+        // The daemon's audits take turns; this one asks about any.
+        let from = rand::random::<u64>() >> 11;
+        let work = audit::run(&session.reconciler.judge, &registry, &options, from, &progress, &session.stop);
         let position =
             || (progress.looked_at.load(Ordering::Relaxed), progress.devices.load(Ordering::Relaxed));
         let label = format!("audit of {}", registry.hub());
@@ -141,7 +143,8 @@ fn text(report: &Report) -> String {
         orphans,
         if orphans > 0 { "documents that nobody updates: delete them" } else { "" },
     ));
-    rows.push(row("too recent", report.recent, "changed within the tolerance: not judged"));
+    let note = format!("changed within the tolerance: not judged; {} more were", report.recent_asked);
+    rows.push(row("too recent", report.recent, &note));
     rows.push(row("cleared", report.cleared, "the query was behind, the hub agrees"));
     rows.push(row("not known", report.unknown, ""));
     rows.push(row("still different", report.still_different, ""));

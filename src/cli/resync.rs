@@ -35,7 +35,7 @@ pub struct Arguments {
     /// The hub; needed for --device where several are configured.
     #[arg(long, value_name = "NAME")]
     hub: Option<String>,
-    /// A device, with all its modules.
+    /// A device, with all its modules. Exit code 1 where neither the hub nor Cosmos DB knows it.
     #[arg(long, value_name = "ID")]
     device: Option<String>,
     /// Only this module of the device.
@@ -78,7 +78,8 @@ struct Summary {
 /// Reads the twins from the hub and makes their documents say the same, `$metadata` included.
 pub async fn run(arguments: &Arguments) -> Result<(), Error> {
     let session = Session::begin(&arguments.sources).await?;
-    let mut resync = Resync { arguments, session: &session, outcomes: BTreeMap::new(), twins: 0 };
+    let mut resync =
+        Resync { arguments, session: &session, outcomes: BTreeMap::new(), twins: 0, unknown_name: None };
     let hubs = session.hubs(arguments.hub.as_deref())?;
     match (&arguments.device, &arguments.condition) {
         (Some(device), _) => {
@@ -103,6 +104,8 @@ struct Resync<'a> {
     session: &'a Session,
     outcomes: BTreeMap<&'static str, u64>,
     twins: u64,
+    /// What was asked for by its name, and is nowhere.
+    unknown_name: Option<TwinKey>,
 }
 
 impl Resync<'_> {
@@ -174,8 +177,13 @@ impl Resync<'_> {
     }
 
     fn tell(&mut self, key: &TwinKey, verdict: &Verdict) -> Result<(), Error> {
+        let Arguments { device, module, .. } = self.arguments;
+        if *verdict == Verdict::Absent && (device.as_ref(), module) == (Some(&key.device), &key.module) {
+            self.unknown_name = Some(key.clone());
+        }
         let (outcome, drift) = match verdict {
             Verdict::Spared | Verdict::Equal => ("equal", None),
+            Verdict::Absent => ("absent", None),
             Verdict::Settled(drift) => ("repaired", Some(*drift)),
             Verdict::Differs(drift) => ("differs", Some(*drift)),
             Verdict::Rejected(drift, _) => ("rejected", Some(*drift)),
@@ -202,7 +210,7 @@ impl Resync<'_> {
     }
 
     fn end(self) -> Result<(), Error> {
-        let Self { arguments, outcomes, twins, .. } = self;
+        let Self { arguments, outcomes, twins, unknown_name, .. } = self;
         let failed: u64 = ["rejected", "unknown"].iter().filter_map(|outcome| outcomes.get(outcome)).sum();
         if arguments.json {
             output::json(&Summary { r#type: "summary", twins, outcomes })?;
@@ -212,6 +220,12 @@ impl Resync<'_> {
             let counts: Vec<_> =
                 outcomes.iter().map(|(outcome, count)| format!("{count} {outcome}")).collect();
             output::line(format_args!("{twins} twins: {}", counts.join(", ")))?;
+        }
+        if let Some(key) = unknown_name {
+            return Err(Error::Failed(format!(
+                "{} is absent in both: neither the hub nor Cosmos DB knows such a twin; names are case-sensitive",
+                printable(&key.to_string(), false)
+            )));
         }
         match failed {
             0 => Ok(()),

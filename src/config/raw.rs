@@ -205,6 +205,7 @@ pub struct Backfill {
 pub struct Audit {
     pub interval: String,
     pub tolerance: String,
+    pub recent_checks: String,
     pub repair: String,
 }
 

@@ -361,8 +361,10 @@ pub enum BackfillOnStart {
 pub struct Audit {
     /// From the begin of one audit to that of the next; `None`: on request only.
     pub interval: Option<Duration>,
-    /// What changed within this time is left alone.
+    /// What changed within this time is left alone, but for a part of it.
     pub tolerance: Duration,
+    /// Of what changed within the tolerance, so many are asked about in each audit.
+    pub recent_checks: NonZeroU32,
     /// Whether differences are repaired, or only reported.
     pub repair: bool,
 }

@@ -83,6 +83,7 @@ fn a_minimal_configuration_has_the_documented_defaults() {
     assert_eq!(settings.backfill.concurrency.get(), 16);
     assert_eq!(settings.audit.interval, Some(Duration::from_secs(86_400)));
     assert_eq!(settings.audit.tolerance, Duration::from_secs(1800));
+    assert_eq!(settings.audit.recent_checks.get(), 10_000);
     assert!(settings.audit.repair);
 }
 

@@ -11,6 +11,7 @@
 //! | deleted(T) | tombstone | T < born: stale; last > T: suspect; else tombstone | T < since: stale; last > T: suspect; else tombstone | D = the later T |
 //! | snapshot | live | replaces the content, doubts cleared; equal and without doubt: duplicate | same | live |
 //! | gone | duplicate | tombstone, doubts cleared | same | doubts cleared; none: duplicate |
+//! | created, updated, replaced at T, where a tombstone may have expired since | the same, and suspect | – | – | – |
 //! | unapplied(T) | partial without content, since = T, suspect | T < born, T ≤ previous: stale; T ≤ settled: duplicate; else suspect | same | T ≤ D: stale; else as absent |
 //!
 //! A snapshot was read after the document and is written only over that document, so it reflects whatever the document
@@ -66,7 +67,7 @@ pub enum Decision {
     Stale,
     /// Not applied, flagged: later in time, but not in version.
     Regression,
-    /// Not applied, flagged: could not be placed.
+    /// Flagged: could not be placed, and was not applied; or nobody remembers whether its twin was deleted since.
     Suspect,
 }
 
@@ -105,6 +106,9 @@ pub struct Rules {
     pub tombstone_ttl_seconds: u32,
     /// How far apart the clocks may be that stamp operations and the registry's answers.
     pub clock_tolerance: Duration,
+    /// For how long deletions are remembered, where events may be older than that: those of dead letters. `None` for streams,
+    /// which do not reach back that far.
+    pub forgets_after: Option<Duration>,
 }
 
 /// Decides on `event` and applies it to `document`; `None` stands for an absent document.
@@ -154,8 +158,18 @@ impl Context<'_> {
         if self.leaves_unsaid(None) {
             begun.flags.insert(Flag::Gap);
         }
+        // Where a tombstone may have expired, this would bring a deleted twin back.
+        let forgotten = !matches!(begun.state, State::Deleted) && self.is_older_than_tombstones(at);
+        if forgotten {
+            begun.flags.insert(Flag::Suspect);
+        }
         *document = Some(begun);
-        decision
+        if forgotten { Decision::Suspect } else { decision }
+    }
+
+    fn is_older_than_tombstones(&self, at: Ticks) -> bool {
+        let remembered = |forgets_after| self.now.before(forgets_after).after(self.rules.clock_tolerance);
+        self.rules.forgets_after.is_some_and(|forgets_after| at < remembered(forgets_after))
     }
 
     /// A document of a twin of which nothing is known but that something happened to it. What could not be applied can

@@ -143,7 +143,8 @@ impl DocumentIdScheme {
     /// Encodes `key` as a document id.
     ///
     /// Injective and case-preserving. `/ \ ? #` are what Cosmos DB or its SDKs refuse in an id, `%` is the
-    /// escape itself, control characters break URLs; all of them, and the separator, are percent-encoded.
+    /// escape itself, control characters break URLs; all of them, and the separator, are percent-encoded. So are the dots of
+    /// `.` and `..`, which every URL parser resolves (WHATWG URL), so that reads would meet the list of all documents.
     pub fn document_id(self, key: &TwinKey) -> String {
         let mut id = String::with_capacity(key.device.len() + 8);
         if self == Self::HubDevice {
@@ -155,7 +156,10 @@ impl DocumentIdScheme {
             id.push(SEPARATOR);
             encode_into(&mut id, module);
         }
-        id
+        match id.as_str() {
+            "." | ".." => id.replace('.', "%2E"),
+            _ => id,
+        }
     }
 }
 
@@ -232,6 +236,12 @@ mod tests {
         assert_eq!(id(TwinKey::device("h", "a/b\\c?d#e%f|g")), "a%2Fb%5Cc%3Fd%23e%25f%7Cg");
         assert_eq!(id(TwinKey::device("h", "tab\there\u{85}")), "tab%09here%C2%85");
         assert_eq!(id(TwinKey::module("h", "d'1", "$edgeHub")), "d'1|$edgeHub");
+        assert_eq!(
+            [".", "..", "...", "a.b"].map(|device| id(TwinKey::device("h", device))),
+            ["%2E", "%2E%2E", "...", "a.b"]
+        );
+        assert_eq!(id(TwinKey::module("h", ".", "..")), ".|..", "no segment of its own");
+        assert_eq!(id(TwinKey::device("h", "%2E")), "%252E", "nobody else's");
     }
 
     #[test]
@@ -274,7 +284,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn different_twins_never_share_a_document(
-            a in "[a|%/?#2F]{0,6}", b in "[a|%/?#2F]{0,6}", am in proptest::option::of("[a|%7C]{0,4}"), bm in proptest::option::of("[a|%7C]{0,4}")
+            a in "[a|%/?#2FE.]{0,6}", b in "[a|%/?#2FE.]{0,6}", am in proptest::option::of("[a|%7C]{0,4}"), bm in proptest::option::of("[a|%7C]{0,4}")
         ) {
             let left = TwinKey { hub: "h".into(), device: a, module: am };
             let right = TwinKey { hub: "h".into(), device: b, module: bm };

@@ -14,7 +14,7 @@
 //! something, so nobody could make room for it; from its first partition on, the others give way by themselves. For a
 //! moment two replicas then process one partition, which versions and conditional writes make harmless.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What is known of one partition's ownership.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +75,21 @@ pub fn plan(me: &str, partitions: &BTreeMap<String, Holder<'_>>, luck: f64) -> P
         }
     }
     plan
+}
+
+/// The other replicas that own something of one Event Hub.
+pub fn others(partitions: &BTreeMap<String, Holder<'_>>) -> BTreeSet<String> {
+    let other = |holder: &Holder<'_>| match holder {
+        Holder::Other(other) => Some((*other).to_owned()),
+        Holder::Nobody | Holder::Me => None,
+    };
+    partitions.values().filter_map(other).collect()
+}
+
+/// How many replicas are alive: this one, and whoever else owns something of any Event Hub. One that owns nothing is not
+/// seen; it has nothing to do either.
+pub fn alive<'a>(others: impl IntoIterator<Item = &'a BTreeSet<String>>) -> usize {
+    1 + others.into_iter().flatten().collect::<BTreeSet<_>>().len()
 }
 
 /// Whether `me` is the one who makes room for an owner below `floor`.
@@ -159,6 +174,18 @@ mod tests {
     fn a_replica_more_than_there_are_partitions_stays_idle() {
         let (owners, names) = (vec![Some(0), Some(1)], names(3));
         assert_eq!(plan("replica-2", &view(&owners, &names, 2), 0.0), Plan::default());
+    }
+
+    #[test]
+    fn everybody_who_owns_something_is_alive_and_counted_once() {
+        let names = names(4);
+        let of = |owners: Owners| others(&view(&owners, &names, 0));
+        let (lifecycle, changes) = (of(vec![Some(0), Some(1), Some(1)]), of(vec![Some(1), Some(2), None]));
+        assert_eq!(alive([&lifecycle]), 2);
+        assert_eq!(alive([&lifecycle, &changes]), 3);
+        assert_eq!(alive([&of(vec![None, Some(0)])]), 1, "alone");
+        assert_eq!(alive([]), 1);
+        assert_eq!(alive([&of(vec![Some(3), Some(2)])]), 3, "whoever owns nothing counts itself");
     }
 
     #[test]

@@ -61,6 +61,12 @@ impl Purpose {
     }
 }
 
+/// What each replica may use of a budget that belongs to all that are alive. Whoever is alone has all of it, and all
+/// together never have more than it.
+pub fn each_of(replicas: usize, whole: f64) -> f64 {
+    whole / replicas.max(1) as f64
+}
+
 /// A token bucket. Holds one second's worth, and at least one token.
 #[derive(Debug, Clone)]
 pub struct Bucket {
@@ -75,9 +81,15 @@ pub struct Bucket {
 impl Bucket {
     /// A full bucket that gives `per_second` tokens; a rate that is not positive counts as very small.
     pub fn new(per_second: f64) -> Self {
-        let per_second = if per_second > 0.0 { per_second } else { 1e-3 };
-        let capacity = per_second.max(1.0);
+        let (per_second, capacity) = sizes(per_second);
         Self { per_second, capacity, level: capacity, updated: Duration::ZERO, closed_until: Duration::ZERO }
+    }
+
+    /// Gives `per_second` from `now` on. What was earned up to now is kept, as far as there is room for it.
+    pub fn set_rate(&mut self, per_second: f64, now: Duration) {
+        self.earn(now);
+        (self.per_second, self.capacity) = sizes(per_second);
+        self.level = self.level.min(self.capacity);
     }
 
     /// Takes a token at `now` (time since any fixed start), or says how long to wait before asking again.
@@ -88,9 +100,7 @@ impl Bucket {
         if now < self.closed_until {
             return Err(self.closed_until.saturating_sub(now));
         }
-        let earned = now.saturating_sub(self.updated).as_secs_f64() * self.per_second;
-        self.level = (self.level + earned).min(self.capacity);
-        self.updated = self.updated.max(now);
+        self.earn(now);
         // A small bucket has no room for a reserve: then it is first come, first served.
         let needed = 1.0 + (self.capacity - 1.0) * purpose.reserve();
         if self.level >= needed {
@@ -100,12 +110,24 @@ impl Bucket {
         Err(Duration::from_secs_f64(((needed - self.level) / self.per_second).max(1e-3)))
     }
 
+    fn earn(&mut self, now: Duration) {
+        let earned = now.saturating_sub(self.updated).as_secs_f64() * self.per_second;
+        self.level = (self.level + earned).min(self.capacity);
+        self.updated = self.updated.max(now);
+    }
+
     /// The hub throttles: nothing is taken for `pause`, and nothing is saved up meanwhile.
     pub fn close(&mut self, pause: Duration, now: Duration) {
         self.closed_until = self.closed_until.max(now + pause);
         self.level = 0.0;
         self.updated = self.updated.max(self.closed_until);
     }
+}
+
+/// Rate and capacity; a rate that is not positive counts as very small.
+fn sizes(per_second: f64) -> (f64, f64) {
+    let per_second = if per_second > 0.0 { per_second } else { 1e-3 };
+    (per_second, per_second.max(1.0))
 }
 
 #[cfg(test)]
@@ -159,6 +181,64 @@ mod tests {
     #[test]
     fn a_slow_bucket_starves_nobody() {
         assert!(taken(&mut Bucket::new(0.2), Purpose::Audit, 60) >= 12);
+    }
+
+    #[test]
+    fn whoever_is_alone_has_all_of_a_budget() {
+        for (replicas, each) in [(0, 0.5), (1, 0.5), (2, 0.25), (5, 0.1)] {
+            assert_eq!(each_of(replicas, 0.5), each);
+        }
+    }
+
+    proptest::proptest! {
+        /// Replicas come and go, and each takes what it can get: together they get what one alone would get, and what each
+        /// may have saved up.
+        #[test]
+        fn all_replicas_together_keep_to_the_budget(
+            alive in proptest::collection::vec(1_usize..7, 1..8), whole in 1.0..200.0_f64
+        ) {
+            let second = Duration::from_secs(1);
+            let mut buckets: Vec<Bucket> = Vec::new();
+            let (mut taken, mut newcomers, mut now) = (0, 0.0, Duration::ZERO);
+            for replicas in &alive {
+                // A newcomer brings a bucket that is full.
+                newcomers += replicas.saturating_sub(buckets.len()) as f64 * each_of(*replicas, whole).max(1.0);
+                buckets.truncate(*replicas);
+                buckets.resize_with(*replicas, || Bucket::new(each_of(*replicas, whole)));
+                for bucket in &mut buckets {
+                    bucket.set_rate(each_of(*replicas, whole), now);
+                }
+                let until = now + second;
+                for bucket in &mut buckets {
+                    let mut turn = now;
+                    while turn < until {
+                        match bucket.take(Purpose::Repair, turn) {
+                            Ok(()) => taken += 1,
+                            Err(wait) => turn += wait,
+                        }
+                    }
+                }
+                now = until;
+            }
+            let most = whole * alive.len() as f64 + newcomers + 1.0;
+            proptest::prop_assert!(f64::from(taken) <= most, "{taken} of {most}");
+        }
+    }
+
+    #[test]
+    fn another_rate_keeps_what_was_earned_and_fits_its_room() {
+        let mut bucket = Bucket::new(100.0);
+        while bucket.take(Purpose::Repair, ms(0)).is_ok() {}
+        bucket.set_rate(10.0, ms(50)); // five were earned
+        assert_eq!(taken(&mut bucket.clone(), Purpose::Repair, 0), 0);
+        let at_once = (0..).take_while(|_| bucket.take(Purpose::Repair, ms(50)).is_ok()).count();
+        assert_eq!(at_once, 5);
+        let mut full = Bucket::new(100.0);
+        full.set_rate(10.0, ms(1));
+        assert_eq!((0..).take_while(|_| full.take(Purpose::Repair, ms(1)).is_ok()).count(), 10);
+        full.set_rate(100.0, ms(1));
+        assert!(full.take(Purpose::Repair, ms(1)).is_err(), "nothing is given for the change");
+        assert!(full.take(Purpose::Repair, ms(12)).is_ok(), "at the new rate from then on");
     }
 
     #[test]

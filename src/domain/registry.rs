@@ -237,6 +237,7 @@ mod tests {
                 id_scheme: DocumentIdScheme::Device,
                 tombstone_ttl_seconds: 60,
                 clock_tolerance: Duration::ZERO,
+                forgets_after: None,
             };
             let mut document = None;
             for (at, change) in events.iter().cloned() {

@@ -92,6 +92,13 @@ impl Budget {
         Self { per_second, level: per_second, updated: Duration::ZERO }
     }
 
+    /// Allows `per_second` from `now` on. Debts stay.
+    pub fn set_rate(&mut self, per_second: f64, now: Duration) {
+        self.refill(now);
+        self.per_second = per_second;
+        self.level = self.level.min(per_second);
+    }
+
     /// Takes what was charged at `now`.
     pub fn spend(&mut self, request_units: f64, now: Duration) {
         self.refill(now);
@@ -161,6 +168,22 @@ mod tests {
             concurrency.throttled(ms(second * 1000));
         }
         assert_eq!(concurrency.limit(), 1, "never below one");
+    }
+
+    #[test]
+    fn another_rate_counts_from_its_time_on_and_debts_stay() {
+        let mut budget = Budget::new(100.0);
+        budget.spend(200.0, ms(0));
+        assert_eq!(budget.wait(ms(0)), ms(1000));
+        budget.set_rate(50.0, ms(500));
+        assert_eq!(
+            budget.wait(ms(500)),
+            ms(1000),
+            "half of the debt was paid, the other half takes twice as long"
+        );
+        budget.set_rate(10.0, ms(60_000));
+        budget.spend(11.0, ms(60_000));
+        assert_eq!(budget.wait(ms(60_000)), ms(100), "savings fit the new rate");
     }
 
     #[test]

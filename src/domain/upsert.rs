@@ -31,8 +31,8 @@ use super::{
 /// What the runtime has to do next.
 #[derive(Debug, Clone)]
 pub enum Action {
-    /// Read the document; answer with [`Upsert::found`], [`Upsert::absent`], [`Upsert::damaged`] or
-    /// [`Upsert::foreign`].
+    /// Read the document; answer with [`Upsert::found`], [`Upsert::absent`], [`Upsert::damaged`],
+    /// [`Upsert::foreign`] or [`Upsert::refused`].
     Read,
     /// Create this document; answer with [`Upsert::written`], [`Upsert::unsure`] or [`Upsert::rejected`].
     Create(Arc<Document>),
@@ -197,6 +197,14 @@ impl Upsert {
         self.unsure = false;
         let left = self.events.len() - self.fates.len();
         self.fates.extend(std::iter::repeat_with(|| Fate::Foreign(reason.to_owned())).take(left));
+    }
+
+    /// No document can have the id of this twin: none of the events can ever be applied.
+    pub fn refused(&mut self, reason: &str) {
+        self.attempt = None;
+        self.unsure = false;
+        let left = self.events.len() - self.fates.len();
+        self.fates.extend(std::iter::repeat_with(|| Fate::Rejected(reason.to_owned())).take(left));
     }
 
     /// The write is durable.

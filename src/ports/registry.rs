@@ -73,6 +73,10 @@ pub enum Call {
 pub trait TwinRegistry: Send + Sync + 'static {
     /// The hub.
     fn hub(&self) -> &HubName;
+    /// Why the hub can never be asked about this twin, where that is so.
+    fn unaskable(&self, _key: &TwinKey) -> Option<String> {
+        None
+    }
     /// Reads the twin of `key`, which is of this hub.
     async fn get(&self, key: &TwinKey) -> Got;
     /// Reads a page of a query for whole twins, `SELECT * FROM devices` or `devices.modules` with any condition.

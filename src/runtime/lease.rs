@@ -11,7 +11,7 @@
 //! renewal that was confirmed: the others cannot have seen it earlier.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -26,7 +26,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::domain::{
     id::PartitionId,
-    lease::{Holder, plan},
+    lease::{Holder, others, plan},
 };
 
 /// How leases are kept.
@@ -144,6 +144,8 @@ pub struct Round {
     pub owners: BTreeMap<String, Option<String>>,
     /// Partitions in the list that we do not know: another replica may have found them first.
     pub unknown: Vec<String>,
+    /// The other replicas that own something, where the leases could be looked at.
+    pub others: Option<BTreeSet<String>>,
     /// Why the leases could not be looked at, where they could not.
     pub blind: Option<String>,
 }
@@ -196,6 +198,7 @@ impl Leases {
         self.observe(&listed);
         round.owners = self.owners(&listed);
         round.unknown = listed.keys().filter(|name| !self.partitions.contains(name)).cloned().collect();
+        round.others = Some(others(&self.view(&listed, &[])));
         if claim {
             let view = self.view(&listed, leaving);
             let plan = plan(&self.options.owner, &view, self.luck);

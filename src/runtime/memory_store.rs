@@ -45,6 +45,10 @@ pub(crate) struct MemoryStore {
     pub(crate) damaged: Mutex<BTreeMap<TwinKey, u64>>,
     /// How many reads are still answered as if nothing had been written.
     pub(crate) behind: Mutex<usize>,
+    /// Twins whose ids no document can have.
+    pub(crate) refused: Mutex<Vec<TwinKey>>,
+    /// Twins whose writes conflict with something that no read shows.
+    pub(crate) contradictory: Mutex<Vec<TwinKey>>,
     /// Walks that break off at their beginning.
     pub(crate) broken_scans: Mutex<usize>,
 }
@@ -63,6 +67,9 @@ impl MemoryStore {
 
     fn write(&self, key: &TwinKey, document: &Document, expected: Option<u64>) -> Write {
         *self.writes.lock().unwrap() += 1;
+        if self.contradictory.lock().unwrap().contains(key) {
+            return Write::Conflict;
+        }
         let fault = self.fault(key);
         match fault {
             Some(Fault::Throttle) => return Write::Unknown(trouble(TroubleKind::Throttled)),
@@ -104,6 +111,9 @@ impl TwinStore for MemoryStore {
             return charged(Read::Absent);
         }
         drop(behind);
+        if self.refused.lock().unwrap().contains(key) {
+            return charged(Read::Refused("scripted".into()));
+        }
         let waits_for_a_write = matches!(self.script.lock().unwrap().front(), Some(Fault::Reject));
         let fault = if waits_for_a_write && !self.broken.lock().unwrap().contains(key) {
             None

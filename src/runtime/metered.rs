@@ -65,6 +65,10 @@ impl Metered {
 
     /// As [`TwinRegistry::get`], in its turn. Waits for as long as the quota needs; may be dropped.
     pub async fn get(&self, key: &TwinKey, purpose: Purpose) -> Got {
+        if let Some(message) = self.registry.unaskable(key) {
+            // It is no call, and says nothing about the hub.
+            return Got::Unknown(Trouble { kind: TroubleKind::Unavailable, retry_after: None, message });
+        }
         self.meter.get(purpose).await;
         let got = self.registry.get(key).await;
         let (outcome, trouble) = match &got {

@@ -12,11 +12,14 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::Instant,
+};
 
 use crate::{
     domain::{
-        quota::{Bucket, Purpose, Tier},
+        quota::{Bucket, Purpose, Tier, each_of},
         retry::Backoff,
     },
     ports::Call,
@@ -45,6 +48,12 @@ impl Meter {
             gets: Gate::new(tier.gets_per_second(units) * share),
             queries: Gate::new(tier.queries_per_second(units) * share),
         }
+    }
+
+    /// Gives one of so many replicas its part from here on.
+    pub fn share_among(&self, replicas: usize) {
+        self.gets.share_among(replicas);
+        self.queries.share_among(replicas);
     }
 
     /// Waits until a point read may be made. May be dropped at any time, and takes nothing then.
@@ -84,19 +93,25 @@ impl Meter {
 /// Where the callers of one kind of call wait.
 #[derive(Debug)]
 struct Gate {
+    /// What all replicas together may do.
+    per_second: f64,
     start: Instant,
     state: Mutex<State>,
     /// One turn per purpose; semaphores give turns in the order of asking.
     turns: [Semaphore; 3],
+    /// Wakes whoever sleeps for as long as another rate needs.
+    rate_changed: Notify,
     passed: AtomicU64,
 }
 
 impl Gate {
     fn new(per_second: f64) -> Self {
         Self {
+            per_second,
             start: Instant::now(),
             state: Mutex::new(State::new(per_second)),
             turns: [const { Semaphore::const_new(1) }; 3],
+            rate_changed: Notify::new(),
             passed: AtomicU64::new(0),
         }
     }
@@ -110,13 +125,22 @@ impl Gate {
         // Nobody closes the semaphore; if so, all would only wait at the bucket itself.
         let _turn = turn.acquire().await.ok();
         loop {
+            let rate_changed = self.rate_changed.notified(); // counts from here on
             let taken = self.with(|state, now| state.bucket.take(purpose, now));
             match taken {
                 Ok(()) => break,
-                Err(wait) => tokio::time::sleep(wait).await,
+                Err(wait) => tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = rate_changed => {}
+                },
             }
         }
         self.passed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn share_among(&self, replicas: usize) {
+        self.with(|state, now| state.bucket.set_rate(each_of(replicas, self.per_second), now));
+        self.rate_changed.notify_waiters();
     }
 
     /// With the time since the start.

@@ -213,7 +213,7 @@ impl Preview {
                 Read::Present(document, _) => return Ok(Some(Arc::unwrap_or_clone(document))),
                 // What cannot be read is replaced.
                 Read::Absent | Read::Damaged(..) => return Ok(None),
-                Read::Foreign(reason) => return Err(reason),
+                Read::Foreign(reason) | Read::Refused(reason) => return Err(reason),
                 Read::Unknown(trouble) => {
                     let wait = backoff.next(rand::random(), trouble.retry_after);
                     if backoff.attempts() >= READS {

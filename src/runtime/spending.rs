@@ -10,7 +10,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::domain::retry::Budget;
+use crate::domain::{quota::each_of, retry::Budget};
 
 /// How long background work holds back after the streams were throttled.
 const HOLD_BACK: Duration = Duration::from_secs(2);
@@ -23,6 +23,8 @@ pub struct Spending(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
+    /// What all replicas together may spend per second.
+    cap: Option<f64>,
     budget: Option<Mutex<Budget>>,
     started: Instant,
     /// When the streams were throttled last.
@@ -33,10 +35,18 @@ impl Spending {
     /// At most so many request units per second, where that is limited.
     pub fn new(request_units_per_second: Option<f64>) -> Self {
         Self(Arc::new(Shared {
+            cap: request_units_per_second,
             budget: request_units_per_second.map(|cap| Mutex::new(Budget::new(cap))),
             started: Instant::now(),
             pressed: Mutex::new(None),
         }))
+    }
+
+    /// Gives one of so many replicas its part from here on.
+    pub fn share_among(&self, replicas: usize) {
+        if let Some(cap) = self.0.cap {
+            self.with(|budget, now| budget.set_rate(each_of(replicas, cap), now));
+        }
     }
 
     /// How long to wait before the next operation.

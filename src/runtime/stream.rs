@@ -31,6 +31,7 @@ use super::{
     lease::{self, Leases},
     partition::{Partition, Progress},
     partitions::Partitions,
+    replicas::Replicas,
     router::{Intake, Panicked},
     start::{self, Fresh, StartError, begin, stored_positions},
 };
@@ -62,7 +63,7 @@ pub enum Sharing {
 }
 
 /// How a stream is consumed.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Options {
     /// Where partitions go on.
     pub start: start::Options,
@@ -80,6 +81,8 @@ pub struct Options {
     pub stall_limit: Duration,
     /// Where it is told whether the first partition is ours: whose it is does what one replica has to do.
     pub leads: Option<watch::Sender<bool>>,
+    /// Where it is told who else is alive.
+    pub replicas: Arc<Replicas>,
 }
 
 /// Why a stream ended early.
@@ -393,6 +396,9 @@ impl Running {
         };
         if round.blind.is_none() {
             self.shared.board.set_owners(self.shared.source.name(), round.owners);
+        }
+        if let Some(others) = round.others {
+            self.shared.options.replicas.seen(self.shared.source.name(), others);
         }
         for partition in round.lost {
             tracing::warn!(partition = %self.id(&partition), "the partition is not ours any more");

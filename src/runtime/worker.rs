@@ -141,6 +141,7 @@ async fn bring_in<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<(), Trou
                     Read::Absent => work.upsert.absent(),
                     Read::Damaged(etag, _) => work.upsert.damaged(etag),
                     Read::Foreign(reason) => work.upsert.foreign(&reason),
+                    Read::Refused(reason) => work.upsert.refused(&reason),
                     Read::Unknown(trouble) => return Err(trouble),
                 }
                 continue;
@@ -198,7 +199,7 @@ fn quarrel(kind: WriteKind, conflicts: u32) -> Trouble {
         kind: TroubleKind::Unavailable,
         retry_after: None,
         message: format!(
-            "{}: the condition failed {conflicts} times in a row: another writer is at it, or reads are behind writes",
+            "{}: the condition failed {conflicts} times in a row: another writer is at it, reads are behind writes, or a unique key policy of the container forbids it",
             kind.label()
         ),
     }
@@ -226,7 +227,7 @@ async fn read<T: Send>(
 ) -> Result<Option<(Arc<Document>, ETag)>, Trouble> {
     match read_raw(tools, work, key).await {
         Read::Present(document, etag) => Ok(Some((document, etag))),
-        Read::Absent | Read::Damaged(..) | Read::Foreign(_) => Ok(None),
+        Read::Absent | Read::Damaged(..) | Read::Foreign(_) | Read::Refused(_) => Ok(None),
         Read::Unknown(trouble) => Err(trouble),
     }
 }
@@ -237,7 +238,7 @@ async fn read_raw<T: Send>(tools: &Tools, work: &mut Work<T>, key: &TwinKey) -> 
     work.asked = true;
     let message = match &outcome {
         Read::Present(..) | Read::Absent => None,
-        Read::Damaged(_, reason) | Read::Foreign(reason) => Some(reason.as_str()),
+        Read::Damaged(_, reason) | Read::Foreign(reason) | Read::Refused(reason) => Some(reason.as_str()),
         Read::Unknown(trouble) => Some(trouble.message.as_str()),
     };
     ReadFinished {

@@ -205,6 +205,9 @@ impl ReadFinished<'_> {
             ReadOutcome::Foreign => tracing::debug!(
                 twin = %self.twin, message = self.message, "the document is another twin's"
             ),
+            ReadOutcome::Refused => tracing::debug!(
+                twin = %self.twin, message = self.message, "no document can have this id"
+            ),
             ReadOutcome::Throttled | ReadOutcome::Unavailable => tracing::debug!(
                 twin = %self.twin, outcome = self.outcome.label(), message = self.message,
                 "document not read, trying again"

@@ -92,6 +92,8 @@ labels! {
         Damaged => "damaged",
         /// The document of another twin.
         Foreign => "foreign",
+        /// No document can have this id.
+        Refused => "refused",
         /// The store asked for less.
         Throttled => "throttled",
         /// The store could not be reached or did not answer.
@@ -176,6 +178,7 @@ impl From<&Read> for ReadOutcome {
             Read::Absent => Self::Absent,
             Read::Damaged(..) => Self::Damaged,
             Read::Foreign(_) => Self::Foreign,
+            Read::Refused(_) => Self::Refused,
             Read::Unknown(trouble) => match trouble.kind {
                 TroubleKind::Throttled => Self::Throttled,
                 TroubleKind::Unavailable => Self::Unavailable,

@@ -344,6 +344,12 @@ impl Metrics {
         gauge(name::AUDIT_COMPLETED).set(at.seconds_since(Ticks::new(0)));
     }
 
+    /// Notes how many twins the last audit could not judge, and why.
+    pub fn set_audit_unjudged(&self, hub: &str, reason: &'static str, twins: u64) {
+        let key = key(name::AUDIT_UNJUDGED, &[("hub", hub), ("reason", reason)]);
+        self.0.recorder.register_gauge(&key, &METADATA).set(twins as f64);
+    }
+
     /// Counts a call to the registry of a hub.
     pub fn registry_asked(&self, call: RegistryCall, outcome: RegistryOutcome, purpose: Purpose) {
         self.registry_calls(call, outcome, purpose).increment(1);
@@ -374,6 +380,22 @@ impl Metrics {
     pub fn set_partitions_owned(&self, stream: &str, partitions: usize) {
         let key = key(name::PARTITIONS_OWNED, &[("stream", stream)]);
         self.0.recorder.register_gauge(&key, &METADATA).set(partitions as f64);
+    }
+
+    /// Shows how many replicas are alive, this one included.
+    pub fn set_replicas_alive(&self, replicas: usize) {
+        self.0.recorder.register_gauge(&key(name::REPLICAS_ALIVE, &[]), &METADATA).set(replicas as f64);
+    }
+
+    /// Shows the part of each hub's quota that this replica may use.
+    pub fn set_registry_share(&self, share: f64) {
+        self.0.recorder.register_gauge(&key(name::REGISTRY_SHARE, &[]), &METADATA).set(share);
+    }
+
+    /// Shows how many request units this replica may spend per second.
+    pub fn set_request_units_limit(&self, request_units_per_second: f64) {
+        let key = key(name::REQUEST_UNITS_LIMIT, &[]);
+        self.0.recorder.register_gauge(&key, &METADATA).set(request_units_per_second);
     }
 
     /// Shows a counter before it counts.

@@ -94,6 +94,14 @@ pub const REPAIRS_WAITING: &str = "twinsync_repairs_waiting";
 pub const AUDIT_DIFFERENCES: &str = "twinsync_audit_differences_total";
 /// Differences that the last audit left. Label: `hub`.
 pub const AUDIT_DIFFERENCES_LEFT: &str = "twinsync_audit_differences_left";
+/// Replicas that are alive, as far as this one sees.
+pub const REPLICAS_ALIVE: &str = "twinsync_replicas_alive";
+/// The part of each hub's quota for reads that this replica may use.
+pub const REGISTRY_SHARE: &str = "twinsync_registry_share";
+/// Request units that this replica may spend per second.
+pub const REQUEST_UNITS_LIMIT: &str = "twinsync_request_units_per_second_limit";
+/// Twins that the last audit could not judge. Labels: `hub`, `reason` (`recent`, `unknown`).
+pub const AUDIT_UNJUDGED: &str = "twinsync_audit_unjudged_twins";
 /// When the last audit was done, in seconds since the Unix epoch. Label: `hub`.
 pub const AUDIT_COMPLETED: &str = "twinsync_audit_completed_timestamp_seconds";
 /// Twins that the present backfill, or the last one, has dealt with. Labels: `hub`, `outcome`.
@@ -115,7 +123,7 @@ pub(super) enum Kind {
 
 /// Every metric with its kind and the help text that Prometheus shows. [`REQUEST_UNITS`] is rendered apart,
 /// and so is what is computed when it is asked for.
-pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 40] = [
+pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 44] = [
     (START_DELAYS, Kind::Counter, "Failed tries of a start to reach what it needs"),
     (EVENTS, Kind::Counter, "Events by what was decided about them"),
     (EVENTS_IGNORED, Kind::Counter, "Events that do not concern the replica, by reason"),
@@ -171,6 +179,10 @@ pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 40] = [
     (REPAIRS_WAITING, Kind::Gauge, "Twins in doubt that wait for their repair in this replica"),
     (AUDIT_DIFFERENCES, Kind::Counter, "Differences that audits found, by hub and class"),
     (AUDIT_DIFFERENCES_LEFT, Kind::Gauge, "Differences that the last audit left, by hub"),
+    (REPLICAS_ALIVE, Kind::Gauge, "Replicas that are alive, this one included, as the leases show them"),
+    (REGISTRY_SHARE, Kind::Gauge, "Part of each hub's quota for reads that this replica may use at present"),
+    (REQUEST_UNITS_LIMIT, Kind::Gauge, "Request units that this replica may spend per second at present"),
+    (AUDIT_UNJUDGED, Kind::Gauge, "Twins that the last audit could not judge, by hub and reason"),
     (AUDIT_COMPLETED, Kind::Gauge, "When the last audit was done, in seconds since the Unix epoch, by hub"),
     (
         BACKFILL_TWINS,

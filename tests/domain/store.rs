@@ -17,8 +17,12 @@ pub(crate) const NOW: Ticks = Ticks::new(19_250_568_000_000_000);
 /// As the daemon has it.
 pub(crate) const TOLERANCE: Duration = Duration::from_secs(5);
 
-pub(crate) const RULES: Rules =
-    Rules { id_scheme: DocumentIdScheme::Device, tombstone_ttl_seconds: 60, clock_tolerance: TOLERANCE };
+pub(crate) const RULES: Rules = Rules {
+    id_scheme: DocumentIdScheme::Device,
+    tombstone_ttl_seconds: 60,
+    clock_tolerance: TOLERANCE,
+    forgets_after: None,
+};
 
 /// What happens to the next write.
 #[derive(Debug, Clone)]

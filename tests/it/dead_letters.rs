@@ -4,9 +4,10 @@
 use std::{collections::BTreeMap, path::Path, process::Stdio};
 
 use devkit::{
-    broker::Event,
+    broker::{self, Event},
     cosmos::{Counters, Faults},
-    daemon::Daemon,
+    daemon::{Daemon, Setup},
+    metrics::Sample,
     stack::Options,
     verify::verify,
 };
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::{
     poison::twin_change,
+    registry::bench::{Bench, FAST},
     world::{LIMIT, PROGRAM, World, create, report, until},
 };
 
@@ -210,7 +212,7 @@ async fn a_replay_of_an_old_event_sets_nothing_back() {
     world.apply(report("pump", emptied));
     world.apply(report("pump", json!({"value": 2})));
     letters(&mut daemon, 1).await;
-    let caught_up = |sample: &devkit::metrics::Sample| {
+    let caught_up = |sample: &Sample| {
         sample.count("twinsync_events_total", "") == 4 && sample.count("twinsync_in_flight_events", "") == 0
     };
     until(&mut daemon, "all are decided", caught_up).await;
@@ -412,4 +414,62 @@ async fn a_damaged_letter_is_reported_and_the_others_go_on() {
     assert_eq!(named.code, 0, "{}", named.errors);
     assert!(world.files("dead-letters").is_empty(), "{}", named.out);
     daemon.stop().await.expect("exit code 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_older_than_any_tombstone_brings_nobody_back_unseen() {
+    const QUICK: &str = "[audit]\ninterval = \"off\"\n[repair]\nscan_interval = \"1s\"\n";
+    for with_registry in [true, false] {
+        let more = format!("{SMALL}{QUICK}");
+        let bench = match with_registry {
+            true => Bench::new(FAST, &more).await,
+            false => Bench::without_registry(&more).await,
+        };
+        let mut daemon = bench.start().await;
+        let body = json!({"version": 3, "properties": {"reported": big(1)}}).to_string();
+        let mut event = twin_change("ghost", body.as_bytes());
+        let long_ago = broker::Value::from("2020-01-01T00:00:00.0000000Z");
+        event.application_properties.insert("operationTimestamp".into(), long_ago);
+        let twins = bench.world.stack.endpoints().twin_changes_hub.clone();
+        bench.world.stack.broker().append(&twins, "ghost", event).expect("appended");
+        letters(&mut daemon, 1).await;
+        let settled =
+            |count| move |sample: &Sample| sample.count("twinsync_twins_settled_total", "") == count;
+        if with_registry {
+            until(&mut daemon, "the hub does not know it", settled(1)).await;
+        } else {
+            bench.world.flagged(1).await;
+        }
+        bench.remove("ghost").await; // as Cosmos DB does when the tombstone's time is over
+
+        // For a command, without the limit.
+        if with_registry {
+            bench.setup(bench.world.directory.path(), FAST, QUICK);
+        } else {
+            let directory = bench.world.directory.path();
+            Setup::new(PROGRAM.as_ref(), directory, bench.world.stack.endpoints(), QUICK).expect("written");
+        }
+        let looked = bench.run(&["deadletters", "replay", "--dry-run"]).await;
+        assert!(
+            looked.code == 0 && looked.out.contains("would be suspect"),
+            "{}{}",
+            looked.out,
+            looked.errors
+        );
+        let replayed = bench.run(&["deadletters", "replay"]).await;
+        assert!(
+            replayed.code == 0 && replayed.out.contains("1 suspect"),
+            "{}{}",
+            replayed.out,
+            replayed.errors
+        );
+        if with_registry {
+            until(&mut daemon, "the hub is asked again", settled(2)).await;
+            let end = bench.world.equal().await;
+            assert_eq!((end.twins, end.tombstones), (0, 1), "{end}");
+        } else {
+            bench.world.flagged(1).await;
+        }
+        daemon.stop().await.expect("exit code 0");
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! The figure that counts in every test is that no document differs from the hub's twin.
 
+mod answers;
 mod bad_input;
 mod blob;
 mod blob_restart;

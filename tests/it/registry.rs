@@ -6,3 +6,4 @@ mod backfill;
 pub(crate) mod bench;
 mod faults;
 mod repair;
+mod share;

@@ -259,16 +259,27 @@ fn problem(status: StatusCode, code: &str, message: &str) -> Reply {
 
 fn faulty(answer: Answer) -> Reply {
     let (code, substatus) = match answer.status {
+        400 => ("BadRequest", None),
+        403 => ("Forbidden", None),
+        404 => ("NotFound", None),
         408 => ("RequestTimeout", None),
-        429 => ("TooManyRequests", Some("3200")),
+        410 => ("Gone", None),
+        413 => ("RequestEntityTooLarge", None),
+        429 => ("TooManyRequests", Some(3200)),
         449 => ("RetryWith", None),
         503 => ("ServiceUnavailable", None),
         _ => ("InternalServerError", None),
     };
+    let substatus = answer.substatus.or(substatus);
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if answer.gateway {
+        let headers = [(header::CONTENT_TYPE, HeaderValue::from_static("text/html"))];
+        let body = "<h1>injected fault</h1>".into();
+        return Reply { status, headers: headers.into_iter().collect(), body, request_units: 0.0 };
+    }
     let mut reply = problem(status, code, "injected fault");
     if let Some(substatus) = substatus {
-        reply.headers.insert("x-ms-substatus", HeaderValue::from_static(substatus));
+        reply.headers.insert("x-ms-substatus", HeaderValue::from(substatus));
     }
     if matches!(answer.status, 429 | 449) {
         reply.headers.insert("x-ms-retry-after-ms", HeaderValue::from(answer.retry_after_ms));

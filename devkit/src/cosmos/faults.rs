@@ -110,8 +110,14 @@ impl Operations {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Fault {
-    /// The answer: 400, 408, 413, 429, 449, 500 or 503.
+    /// The answer: 400, 403, 404, 408, 410, 413, 429, 449, 500 or 503.
     pub status: u16,
+    /// Says more about the status; without it, 3200 for status 429 and none for others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub substatus: Option<u16>,
+    /// Whether something in between answers: without any header of Cosmos DB's.
+    #[serde(default)]
+    pub gateway: bool,
     /// Before the request is performed, or after.
     #[serde(default)]
     pub when: Moment,
@@ -145,6 +151,8 @@ impl Fault {
     pub fn next(status: u16, next: u64) -> Self {
         Self {
             status,
+            substatus: None,
+            gateway: false,
             when: Moment::Before,
             operations: Operations::Writes,
             device: None,
@@ -162,6 +170,11 @@ impl Fault {
     /// The same fault for other requests.
     pub fn on(self, operations: Operations) -> Self {
         Self { operations, ..self }
+    }
+
+    /// `status` from something in between, for whatever is asked of documents, for ever.
+    pub fn of_gateway(status: u16) -> Self {
+        Self { gateway: true, operations: Operations::Documents, next: None, ..Self::next(status, 1) }
     }
 
     /// `status` for whatever is asked of one device's documents, for ever.
@@ -233,7 +246,7 @@ impl Pretence {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum FaultError {
     /// The status is not one of those that a fault can answer with.
-    #[error("a fault answers with 400, 408, 413, 429, 449, 500 or 503, not {0}")]
+    #[error("a fault answers with 400, 403, 404, 408, 410, 413, 429, 449, 500 or 503, not {0}")]
     Status(u16),
     /// The probability is out of range.
     #[error("probability is a number between 0 and 1, not {0}")]
@@ -247,7 +260,7 @@ impl Faults {
     /// The first fault that makes no sense.
     pub fn validate(&self) -> Result<(), FaultError> {
         for fault in &self.answers {
-            if ![400, 408, 413, 429, 449, 500, 503].contains(&fault.status) {
+            if ![400, 403, 404, 408, 410, 413, 429, 449, 500, 503].contains(&fault.status) {
                 return Err(FaultError::Status(fault.status));
             }
             if !(0.0..=1.0).contains(&fault.probability) {
@@ -270,6 +283,8 @@ pub(super) struct Verdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Answer {
     pub(super) status: u16,
+    pub(super) substatus: Option<u16>,
+    pub(super) gateway: bool,
     pub(super) when: Moment,
     pub(super) retry_after_ms: u64,
 }
@@ -313,7 +328,8 @@ impl Injector {
             multi_write: faults.multi_write,
         };
         if faults.outage {
-            let answer = Answer { status: 503, when: Moment::Before, retry_after_ms: 0 };
+            let (substatus, gateway, when) = (None, false, Moment::Before);
+            let answer = Answer { status: 503, substatus, gateway, when, retry_after_ms: 0 };
             return Verdict { answer: Some(answer), ..Verdict::default() };
         }
         if operation == Operation::Metadata {
@@ -327,7 +343,8 @@ impl Injector {
         });
         let answer = struck.map(|fault| {
             fault.next = fault.next.map(|left| left - 1);
-            Answer { status: fault.status, when: fault.when, retry_after_ms: fault.retry_after_ms }
+            let Fault { status, substatus, gateway, when, retry_after_ms, .. } = *fault;
+            Answer { status, substatus, gateway, when, retry_after_ms }
         });
         Verdict { delay: Duration::from_millis(faults.latency_ms), answer, pretence }
     }

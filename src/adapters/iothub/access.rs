@@ -75,7 +75,7 @@ impl Access {
         match self {
             Self::Policy(_) => {
                 "check iothub.connection_strings: the policy needs the permission ServiceConnect, its key may have been \
-                 regenerated, and the hub must allow shared access policies"
+                 regenerated, and the hub must allow shared access policies; and check this machine's clock"
             }
             Self::Token(_) => {
                 "give the identity the role `IoT Hub Data Reader` on the hub (new assignments take some minutes), or set \

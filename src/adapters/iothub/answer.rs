@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::{
     super::blob::redact,
+    CONTINUATION,
     access::Access,
     refusal::{Kind, Refusal},
 };
@@ -87,6 +88,13 @@ impl Answer {
     /// The text of a header.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// Where the next page begins. One that cannot be read must not look like the end of the walk: everything behind it
+    /// would seem to be gone.
+    pub(super) fn continuation(&self) -> Result<Option<&str>, Trouble> {
+        let Some(value) = self.headers.get(CONTINUATION) else { return Ok(None) };
+        value.to_str().map(Some).map_err(|_| self.odd("its continuation is no text".to_owned()))
     }
 
     /// The hub's time of the answer, in whole seconds.

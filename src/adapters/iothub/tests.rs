@@ -359,7 +359,10 @@ async fn a_query_is_refused_with_the_services_words_and_a_continuation_expires()
     assert!(matches!(ask(with(400, &[], body), Some(&from)).await, QueryError::Expired));
     let throttled = ask(with(429, &[("retry-after", "60")], ""), Some(&from)).await;
     assert_eq!(throttled.retry_after(), Some(Duration::from_secs(60)));
+    let mut no_text = with(200, &[], "[]");
+    no_text.headers_mut().insert("x-ms-continuation", HeaderValue::from_bytes(b"\xff").unwrap());
     for (response, reason) in [
+        (no_text, "its continuation is no text"),
         (with(200, &[], "{}"), "not what was asked for"),
         (bare(200, &[("date", "?")], "[]"), "its Date is none"),
         (with(404, &[("iothub-errorcode", "DeviceNotFound")], ""), "query twins: 404"),

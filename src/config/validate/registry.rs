@@ -23,6 +23,9 @@ const REPAIRS_MAX: u32 = 64;
 /// More twins at once would only wait for the hub's quota.
 const BACKFILL_MAX: u32 = 256;
 
+/// An audit remembers those it will ask about; a hub has at most a million devices.
+const RECENT_MAX: u32 = 1_000_000;
+
 /// An audit takes many pages of queries, of which the smallest hub allows 20 per minute.
 const AUDIT_INTERVAL_MIN: Duration = Duration::from_secs(60);
 
@@ -136,10 +139,17 @@ impl Check<'_> {
             },
         });
         let tolerance = self.parse("audit.tolerance", &raw.tolerance, human::parse_duration);
+        let recent_checks =
+            self.parse("audit.recent_checks", &raw.recent_checks, |text| count(text, RECENT_MAX));
         let repair = self.parse("audit.repair", &raw.repair, |text| {
             choice(text, &[("on", true), ("off", false), ("true", true), ("false", false)])
         });
-        Some(Audit { interval: interval?, tolerance: tolerance?, repair: repair? })
+        Some(Audit {
+            interval: interval?,
+            tolerance: tolerance?,
+            recent_checks: recent_checks?,
+            repair: repair?,
+        })
     }
 }
 

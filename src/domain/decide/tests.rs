@@ -7,8 +7,12 @@ use crate::domain::merge::Section;
 
 const NOW: Ticks = Ticks::new(1_000);
 const EARLIER: Ticks = Ticks::new(900);
-const RULES: Rules =
-    Rules { id_scheme: DocumentIdScheme::Device, tombstone_ttl_seconds: 77, clock_tolerance: Duration::ZERO };
+const RULES: Rules = Rules {
+    id_scheme: DocumentIdScheme::Device,
+    tombstone_ttl_seconds: 77,
+    clock_tolerance: Duration::ZERO,
+    forgets_after: None,
+};
 /// The same, with clocks that may be five ticks apart.
 const TOLERANT: Rules = Rules { clock_tolerance: Duration::from_nanos(500), ..RULES };
 
@@ -140,6 +144,38 @@ fn version(document: &Document) -> i64 {
 }
 
 // ---- absent
+
+#[test]
+fn what_is_older_than_any_tombstone_is_stored_in_doubt() {
+    let forgetful = Rules { forgets_after: Some(Duration::from_nanos(100 * 500)), ..RULES };
+    let decided = |event: &TwinEvent, rules: &Rules| {
+        let mut document = None;
+        let decision = decide(&mut document, event, NOW, rules);
+        (decision, document.expect("stored").flags.contains(&Flag::Suspect))
+    };
+    for (event, decision) in [
+        (created as fn(i64, i64, Value) -> TwinEvent, Decision::Applied),
+        (updated, Decision::Partial),
+        (replaced, Decision::Partial),
+    ] {
+        assert_eq!(decided(&event(499, 3, json!({})), &forgetful), (Decision::Suspect, true));
+        assert_eq!(decided(&event(500, 3, json!({})), &forgetful), (decision, false), "remembered still");
+        assert_eq!(decided(&event(499, 3, json!({})), &RULES), (decision, false), "streams");
+        let skewed = Rules { clock_tolerance: Duration::from_nanos(500), ..forgetful };
+        assert_eq!(decided(&event(504, 3, json!({})), &skewed), (Decision::Suspect, true));
+    }
+    // A deletion brings nothing back, and settles what came before it.
+    assert_eq!(decided(&event(1, Change::Deleted), &forgetful), (Decision::Applied, false));
+    let mut document = None;
+    decide(&mut document, &created(1, 1, json!({})), NOW, &forgetful);
+    decide(&mut document, &event(2, Change::Deleted), NOW, &forgetful);
+    let document = document.expect("a tombstone");
+    assert!(document.state == State::Deleted && document.flags.is_empty());
+    // What is stored is judged as ever.
+    let mut tombstone = None;
+    decide(&mut tombstone, &event(400, Change::Deleted), NOW, &forgetful);
+    assert_eq!(decide(&mut tombstone, &created(399, 1, json!({})), NOW, &forgetful), Decision::Stale);
+}
 
 #[test]
 fn the_first_create_makes_a_live_document() {

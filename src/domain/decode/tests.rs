@@ -210,6 +210,7 @@ fn through_everything(value: &str) -> Value {
         id_scheme: DocumentIdScheme::Device,
         tombstone_ttl_seconds: 60,
         clock_tolerance: std::time::Duration::ZERO,
+        forgets_after: None,
     };
     let body = format!(r#"{{"version": 3, "properties": {{"reported": {{"deep": {{"value": {value}}}}}}}}}"#);
     let mut stored = None;
@@ -360,6 +361,7 @@ fn whatever_a_property_of_a_good_message_holds_nothing_panics_and_what_is_decode
         id_scheme: DocumentIdScheme::HubDevice,
         tombstone_ttl_seconds: 60,
         clock_tolerance: std::time::Duration::ZERO,
+        forgets_after: None,
     };
     let reached = Cell::new(0);
     let mut runner = TestRunner::new(ProptestConfig::with_cases(MUTATED.0));

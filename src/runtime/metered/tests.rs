@@ -29,6 +29,10 @@ impl TwinRegistry for Scripted {
         &self.0
     }
 
+    fn unaskable(&self, key: &TwinKey) -> Option<String> {
+        (key.device == ".").then(|| "no URL can hold it".to_owned())
+    }
+
     async fn get(&self, _key: &TwinKey) -> Got {
         match self.next() {
             Ok(()) => Got::Absent(Ticks::new(0)),
@@ -95,6 +99,22 @@ async fn a_throttled_call_makes_the_next_of_its_kind_wait() {
     metered.get(&key(), Purpose::Repair).await;
     assert!(begin.elapsed() >= Duration::from_millis(50), "{:?}", begin.elapsed());
     assert_eq!(metered.meter().calls(Call::Get), 2);
+}
+
+#[tokio::test]
+async fn a_twin_that_cannot_be_asked_about_takes_no_quota_and_says_nothing_about_the_hub() {
+    let (metered, metrics) = metered([Ok(())]);
+    let board = Board::new();
+    let metered = metered.shown_on(&board);
+    for _ in 0..FAILURES_UNREACHABLE * 2 {
+        let got = metered.get(&TwinKey::device("contoso", "."), Purpose::Repair).await;
+        assert!(matches!(got, Got::Unknown(trouble) if trouble.message.contains("no URL")));
+    }
+    assert_eq!(metered.meter().calls(Call::Get), 0);
+    assert!(!metrics.render().contains("outcome=\"unavailable\",purpose=\"repair\"} 1"));
+    assert!(board.facts().dependencies.is_empty(), "nothing is known about the hub");
+    metered.get(&key(), Purpose::Repair).await;
+    assert_eq!(metered.meter().calls(Call::Get), 1);
 }
 
 #[tokio::test]

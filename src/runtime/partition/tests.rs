@@ -111,7 +111,7 @@ async fn run(links: Vec<Script>, letters: usize) -> Ran {
 async fn run_with(on_invalid: OnInvalid, links: Vec<Script>, letters: usize) -> Ran {
     let source = Arc::new(Scripted { links: Mutex::new(links.into()), ..Scripted::default() });
     let metrics = Metrics::new().expect("buckets");
-    let (audits, mut audit_asked) = AuditRequests::channel();
+    let (audits, mut audit_asked) = AuditRequests::channel(Arc::new(crate::ports::SystemClock));
     let asked = Box::pin(async move { audit_asked.changed().await });
     let (intake, mut batches) = mpsc::channel(1);
     let policy = Policy { on_invalid, audits };

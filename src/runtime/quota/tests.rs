@@ -40,6 +40,23 @@ async fn calls_are_no_faster_than_our_share_of_the_quota() {
 }
 
 #[tokio::test]
+async fn a_replica_gets_its_part_and_whoever_sleeps_learns_of_it() {
+    // A page in 20 s for all; a quarter of it is one in 80 s.
+    let meter = Meter { gets: Gate::new(100.0), queries: Gate::new(0.05) };
+    meter.share_among(4);
+    assert_eq!((0..).take_while(|_| meter.get(Purpose::Repair).now_or_never().is_some()).count(), 25);
+    assert!(meter.query(Purpose::Repair).now_or_never().is_some());
+    let mut waiting = Box::pin(meter.query(Purpose::Repair));
+    assert!(poll!(&mut waiting).is_pending());
+    let gate = &meter.queries;
+    gate.with(|state, now| state.bucket.set_rate(100.0, now)); // as long as it would take is not waited
+    gate.rate_changed.notify_waiters();
+    let begin = Instant::now();
+    limited(waiting).await;
+    assert!(begin.elapsed() < seconds(5), "{:?}", begin.elapsed());
+}
+
+#[tokio::test]
 async fn those_of_one_purpose_are_served_in_their_order() {
     let meter = meter();
     drain(&meter, Purpose::Repair);

@@ -37,7 +37,7 @@ impl Account {
         self.spending.spend(request_units);
         let message = match &outcome {
             Read::Present(..) | Read::Absent => None,
-            Read::Damaged(_, reason) | Read::Foreign(reason) => Some(reason.as_str()),
+            Read::Damaged(_, reason) | Read::Foreign(reason) | Read::Refused(reason) => Some(reason.as_str()),
             Read::Unknown(trouble) => Some(trouble.message.as_str()),
         };
         ReadFinished {

@@ -1,14 +1,16 @@
 //! Looks for differences that nobody knows of.
 //!
 //! ```text
-//! pages of the query ─► document ─► differs? ─► changed lately: left alone ─► GET: differs still? ─► repair
-//! documents          ─► not among the rows?  ─► changed lately: left alone ─► GET: not found?     ─► tombstone
+//! pages of the query ─► document ─► differs? ─► changed lately: put aside ─► GET: differs still? ─► repair
+//! documents          ─► not among the rows?  ─► changed lately: put aside ─► GET: not found?     ─► tombstone
 //!                    ─► under another id, and not the one that is read for its twin? ─► an orphan, which is told
+//! put aside          ─► a limited number of them, others each time        ─► GET, as above
 //! repaired ones      ─► looked at again in the end: still different is an alarm
 //! ```
 //!
-//! Rows are up to 30 minutes old, so nothing is believed before the hub itself was asked, and what changed within the
-//! tolerance is not even asked about. Without an answer nothing is changed, and the audit says that it is incomplete.
+//! Rows are up to 30 minutes old, so nothing is believed before the hub itself was asked, and most of what changed within the
+//! tolerance is not even asked about. Two contents of one version contradict each other whenever they changed, and are asked
+//! about at once. Without an answer nothing is changed, and the audit says that it is incomplete.
 
 mod look;
 mod report;
@@ -34,7 +36,13 @@ use super::{
     nominate::{Ended, Kind, Nominations},
 };
 use crate::{
-    domain::{drift::Strictness, id::TwinKey, quota::Purpose, retry::Backoff},
+    domain::{
+        audit::{Rotation, place},
+        drift::{Drift, Strictness},
+        id::TwinKey,
+        quota::Purpose,
+        retry::Backoff,
+    },
     ports::{Scanned, Which},
     runtime::metered::Metered,
     telemetry::event::{AuditFinished, StillDifferent},
@@ -58,8 +66,10 @@ pub struct Options {
     pub mode: Mode,
     /// How closely to compare.
     pub strictness: Strictness,
-    /// What changed more recently than this is left alone.
+    /// What changed more recently than this is left alone, but for a part of it.
     pub tolerance: Duration,
+    /// Of what changed within the tolerance, so many are asked about.
+    pub recent_checks: usize,
     /// Twins that are looked at at the same time.
     pub concurrency: usize,
 }
@@ -79,7 +89,8 @@ impl Progress {
     }
 }
 
-/// Audits one hub.
+/// Audits one hub. `from` is where the last walk stopped among those that changed within the tolerance
+/// ([`Report::recent_next`]).
 ///
 /// # Errors
 /// `stop`; a query that the hub refuses; store or hub that do not answer at all.
@@ -87,19 +98,22 @@ pub async fn run(
     judge: &Judge,
     registry: &Arc<Metered>,
     options: &Options,
+    from: u64,
     progress: &Progress,
     stop: &CancellationToken,
 ) -> Result<Report, Ended> {
     let hub = registry.hub();
     let report = Report::new(hub, judge.now(), options.sample, options.mode == Mode::Settle);
     let look = Look { judge, options, progress, stop };
-    let found = Found { report, repaired: Vec::new(), silent: 0 };
+    let recent = Rotation::new(from, options.recent_checks);
+    let found = Found { report, recent, repaired: Vec::new(), silent: 0 };
     let mut audit = Audit { look, registry, hasher: RandomState::new(), seen: HashSet::new(), found };
     if let Ok(devices) = registry.device_count(Purpose::Audit).await {
         progress.devices.store(devices, Ordering::Relaxed);
     }
     audit.compare_twins().await?;
     audit.look_for_extra_documents().await?;
+    audit.look_at_recent(from).await?;
     if options.mode == Mode::Settle {
         audit.look_again().await?;
     }
@@ -113,6 +127,7 @@ pub async fn run(
         repaired: &report.repaired,
         left: report.left(),
         unknown: report.unknown,
+        recent: report.recent,
     }
     .emit(&judge.account().metrics);
     Ok(report)
@@ -131,6 +146,8 @@ struct Audit<'a> {
 /// What was found up to here.
 struct Found {
     report: Report,
+    /// Of those that changed within the tolerance, the ones to ask about.
+    recent: Rotation<(TwinKey, Drift)>,
     repaired: Vec<TwinKey>,
     /// Twins in a row about which nobody answered.
     silent: u64,
@@ -231,6 +248,19 @@ impl Audit<'_> {
         unseen
     }
 
+    /// Asks about those that were chosen of what changed within the tolerance.
+    async fn look_at_recent(&mut self, from: u64) -> Result<(), Ended> {
+        let recent = std::mem::replace(&mut self.found.recent, Rotation::new(from, 0));
+        self.found.report.recent = recent.passed_over();
+        let (chosen, next) = recent.end();
+        self.found.report.recent_asked = chosen.len() as u64;
+        self.found.report.recent_next = next;
+        let look = &self.look;
+        let turns: Vec<_> =
+            chosen.into_iter().map(|(key, nominated)| Box::pin(look.recent(key, nominated))).collect();
+        take(look, turns, &mut self.found).await
+    }
+
     /// Looks at the repaired ones once more: whatever is different again at once, another repair will not mend.
     async fn look_again(&mut self) -> Result<(), Ended> {
         let mut suspects = std::mem::take(&mut self.found.repaired);
@@ -284,14 +314,21 @@ where
                 return Err(Ended::Silent { hub: key.hub.to_string(), reason: reason.clone() });
             }
             Looked::Unknown(..) => found.silent + 1,
-            Looked::Equal | Looked::Recent | Looked::Cleared | Looked::Orphan(_) | Looked::Confirmed(..) => 0,
+            Looked::Equal
+            | Looked::Recent(_)
+            | Looked::Cleared
+            | Looked::Orphan(_)
+            | Looked::Confirmed(..) => 0,
         };
         if let Looked::Confirmed(_, Fate::Repaired, _) = looked
             && found.repaired.len() < RECHECKED
         {
             found.repaired.push(key.clone());
         }
-        found.report.add(&key, looked);
+        match looked {
+            Looked::Recent(nominated) => found.recent.offer(place(&key), (key, nominated)),
+            looked => found.report.add(&key, looked),
+        }
     }
     Ok(())
 }

@@ -254,7 +254,7 @@ async fn twin(judge: &Judge, row: Row, progress: &Progress, stop: &CancellationT
     progress.add(match verdict {
         Verdict::Settled(Drift::Missing) => 1,
         Verdict::Settled(Drift::Different(_) | Drift::Flagged) => 2,
-        Verdict::Spared | Verdict::Equal | Verdict::Differs(_) | Verdict::ForeignHub => 3,
+        Verdict::Spared | Verdict::Equal | Verdict::Absent | Verdict::Differs(_) | Verdict::ForeignHub => 3,
         Verdict::Settled(Drift::Extra) => 4,
         Verdict::Rejected(..) => 5,
     });

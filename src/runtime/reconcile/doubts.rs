@@ -265,6 +265,7 @@ fn conclude(shared: &Shared, key: &TwinKey, verdict: Result<Verdict, Failed>, me
         Ok(
             Verdict::Spared
             | Verdict::Equal
+            | Verdict::Absent
             | Verdict::Settled(_)
             | Verdict::Differs(_)
             | Verdict::Rejected(..)

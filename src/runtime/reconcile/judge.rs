@@ -94,6 +94,8 @@ pub enum Verdict {
     Spared,
     /// The document says what the hub says, without a doubt.
     Equal,
+    /// Neither the hub nor the store knows the twin; there is no tombstone either.
+    Absent,
     /// It differed, and says now what the hub says.
     Settled(Drift),
     /// It differs; nothing was to be written.
@@ -120,7 +122,7 @@ pub struct Judge {
 struct Stored {
     document: Option<Arc<Document>>,
     etag: Option<ETag>,
-    /// It is another twin's, and why that is.
+    /// It is another twin's, or no document can have this id; and why that is.
     foreign: Option<String>,
 }
 
@@ -232,8 +234,8 @@ impl Judge {
         let Some(registry) = self.registry(hub) else {
             return false;
         };
-        // No device can have this id.
-        let nobody = TwinKey::device(hub, " ");
+        // No device can have this id, and any store can be asked about it.
+        let nobody = TwinKey::device(hub, "|");
         registry.device_count(purpose).await.is_ok()
             && !matches!(self.account.read(&nobody, purpose).await, Read::Unknown(_))
     }
@@ -296,6 +298,9 @@ impl Judge {
             true => (Some(Drift::Extra), Change::Deleted),
             false => (drift(stored.document.as_deref(), None, task.strictness), Change::Gone),
         };
+        if found.is_none() && stored.document.is_none() {
+            return Ok(Some(Done::new(Verdict::Absent, stored)));
+        }
         self.conclude(key, stored, found, TwinEvent { key: key.clone(), at, change }, task).await
     }
 
@@ -381,7 +386,9 @@ impl Judge {
                 Ok(Stored { document: Some(document), etag: Some(etag), foreign: None })
             }
             Read::Absent => Ok(Stored { document: None, etag: None, foreign: None }),
-            Read::Foreign(reason) => Ok(Stored { document: None, etag: None, foreign: Some(reason) }),
+            Read::Foreign(reason) | Read::Refused(reason) => {
+                Ok(Stored { document: None, etag: None, foreign: Some(reason) })
+            }
             Read::Damaged(etag, _) => Ok(Stored { document: None, etag: Some(etag), foreign: None }),
             Read::Unknown(trouble) => Err(trouble),
         }

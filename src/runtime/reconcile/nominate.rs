@@ -3,7 +3,7 @@
 //! Rows are up to 30 minutes old, so they only nominate. A continuation may expire, in particular one that was kept over
 //! a restart; the walk then begins again, and whoever takes the rows must not mind to see a twin twice.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -18,8 +18,7 @@ use crate::{
 /// Rows per page: the most that the service gives.
 const ROWS: u32 = 1000;
 /// First and longest wait after trouble.
-const BACKOFF: (std::time::Duration, std::time::Duration) =
-    (std::time::Duration::from_secs(1), std::time::Duration::from_secs(60));
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// How often one walk begins again. A continuation expires after long waits only, so more than this is a hub that takes none
 /// of them, and a walk over the same first pages for ever.
@@ -98,6 +97,21 @@ impl Nominations {
         self.from.as_ref()
     }
 
+    /// Begins again; returns after how long. Ends the walk where that does not help.
+    fn begin_again(&mut self, error: &QueryError, backoff: &mut Backoff) -> Result<Duration, Ended> {
+        if self.restarts >= RESTARTS {
+            return Err(Ended::Refused {
+                hub: self.registry.hub().to_string(),
+                reason: format!("it took no continuation, {RESTARTS} walks from the beginning ended early"),
+            });
+        }
+        self.from = None;
+        self.restarts += 1;
+        let retry_in = backoff.next(rand::random(), None);
+        QueryDelayed { hub: self.registry.hub(), message: &error.to_string(), retry_in }.emit();
+        Ok(retry_in)
+    }
+
     /// The next page, or `None` after the last. Waits out whatever passes.
     ///
     /// # Errors
@@ -115,6 +129,10 @@ impl Nominations {
                 answer = Box::pin(ask) => answer,
             };
             let retry_in = match answer {
+                // A page that leads to itself would be walked for ever.
+                Ok(page) if page.next.is_some() && page.next == self.from => {
+                    self.begin_again(&QueryError::Expired, &mut backoff)?
+                }
                 Ok(page) => {
                     self.from.clone_from(&page.next);
                     self.ended = page.next.is_none();
@@ -126,21 +144,7 @@ impl Nominations {
                 Err(QueryError::Refused(reason)) => {
                     return Err(Ended::Refused { hub: self.registry.hub().to_string(), reason });
                 }
-                Err(QueryError::Expired) if self.restarts >= RESTARTS => {
-                    return Err(Ended::Refused {
-                        hub: self.registry.hub().to_string(),
-                        reason: format!(
-                            "it took no continuation, {RESTARTS} walks from the beginning ended early"
-                        ),
-                    });
-                }
-                Err(error @ QueryError::Expired) => {
-                    self.from = None;
-                    self.restarts += 1;
-                    let retry_in = backoff.next(rand::random(), None);
-                    QueryDelayed { hub: self.registry.hub(), message: &error.to_string(), retry_in }.emit();
-                    retry_in
-                }
+                Err(error @ QueryError::Expired) => self.begin_again(&error, &mut backoff)?,
                 Err(error @ QueryError::Trouble(_)) => {
                     let retry_in = backoff.next(rand::random(), error.retry_after());
                     QueryDelayed { hub: self.registry.hub(), message: &error.to_string(), retry_in }.emit();

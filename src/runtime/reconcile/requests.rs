@@ -3,7 +3,7 @@
 //! Whoever notices that may own any partition, while one replica does the audits; and a process may end before an audit has
 //! begun. So a request is a note in the checkpoint store, beside being told to this process's own schedule at once.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -21,8 +21,20 @@ const NAME: &str = "audit-wanted";
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// Where audits are asked for. Cheap to clone; asking never waits.
-#[derive(Debug, Clone)]
-pub struct AuditRequests(Option<watch::Sender<()>>);
+#[derive(Clone)]
+pub struct AuditRequests(Option<Desk>);
+
+#[derive(Clone)]
+struct Desk {
+    newest: watch::Sender<Option<Ticks>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl fmt::Debug for AuditRequests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AuditRequests").field(&self.are_answered()).finish()
+    }
+}
 
 /// What the note says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,16 +48,16 @@ impl AuditRequests {
         Self(None)
     }
 
-    /// Requests, and where they arrive.
-    pub fn channel() -> (Self, watch::Receiver<()>) {
-        let (sender, receiver) = watch::channel(());
-        (Self(Some(sender)), receiver)
+    /// Requests, and where the time of the newest one arrives.
+    pub fn channel(clock: Arc<dyn Clock>) -> (Self, watch::Receiver<Option<Ticks>>) {
+        let (newest, receiver) = watch::channel(None);
+        (Self(Some(Desk { newest, clock })), receiver)
     }
 
     /// Asks for an audit of all hubs; says whether there will be one.
     pub fn ask(&self) -> bool {
-        self.0.as_ref().is_some_and(|sender| {
-            sender.send_replace(());
+        self.0.as_ref().is_some_and(|desk| {
+            desk.newest.send_replace(Some(desk.clock.now()));
             true
         })
     }
@@ -68,8 +80,7 @@ pub async fn last_request(bookmarks: &dyn Bookmarks) -> Result<Option<Ticks>, Bo
 /// Keeps each request as a note, for whichever replica does the audits, until `stop`.
 pub async fn keep(
     bookmarks: Arc<dyn Bookmarks>,
-    clock: Arc<dyn Clock>,
-    mut asked: watch::Receiver<()>,
+    mut asked: watch::Receiver<Option<Ticks>>,
     stop: CancellationToken,
 ) {
     let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
@@ -81,7 +92,7 @@ pub async fn keep(
                 return stop.cancelled().await; // nobody can ask any more
             },
         }
-        let wanted_at = clock.now();
+        let Some(wanted_at) = *asked.borrow_and_update() else { continue };
         while let Err(error) = save(bookmarks.as_ref(), wanted_at).await {
             // Where this replica does the audits, its schedule knows; any other one has only the note.
             NoteNotKept { error: &error }.emit();

@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +17,7 @@ use super::{
     requests::last_request,
 };
 use crate::{
-    domain::{retry::Backoff, ticks::Ticks},
+    domain::{audit::Met, retry::Backoff, ticks::Ticks},
     ports::Bookmarks,
     runtime::metered::Metered,
     telemetry::event::{NoteNotKept, WalkFailed},
@@ -57,14 +57,35 @@ pub struct Schedule {
     pub options: Options,
     /// Whether this replica is the one.
     pub leads: watch::Receiver<bool>,
-    /// Asks for an audit now.
-    pub audit_wanted: watch::Receiver<()>,
+    /// When this process has asked for an audit last.
+    pub audit_wanted: watch::Receiver<Option<Ticks>>,
 }
 
-/// The note that the last audit has left; all that the schedule needs of it.
-#[derive(Debug, Deserialize)]
+/// What the last audit leaves to the next one, beside what it found; parts of its note.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
 struct LastAudit {
-    started_at: Ticks,
+    started_at: Option<Ticks>,
+    #[serde(default)]
+    answered: Option<Ticks>,
+    #[serde(default)]
+    settled: Option<Ticks>,
+    #[serde(default)]
+    recent_next: u64,
+}
+
+impl LastAudit {
+    const fn met(&self) -> Met {
+        Met { began: self.started_at, answered: self.answered, settled: self.settled }
+    }
+}
+
+/// A report as it is kept.
+#[derive(Serialize)]
+struct Kept<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    answered: Option<Ticks>,
+    settled: Option<Ticks>,
 }
 
 /// The name of the note with a hub's last report.
@@ -73,11 +94,9 @@ pub fn report_name(hub: &str) -> String {
 }
 
 /// Keeps a report as the hub's last one.
-///
-/// # Errors
-/// It could not be written.
-pub async fn keep(bookmarks: &dyn Bookmarks, report: &Report) -> Result<(), String> {
-    let note = serde_json::to_vec_pretty(report).map_err(|error| error.to_string())?;
+async fn keep(bookmarks: &dyn Bookmarks, report: &Report, met: &Met) -> Result<(), String> {
+    let kept = Kept { report, answered: met.answered, settled: met.settled };
+    let note = serde_json::to_vec_pretty(&kept).map_err(|error| error.to_string())?;
     bookmarks.save(&report_name(&report.hub), &note).await.map_err(|error| error.to_string())
 }
 
@@ -88,7 +107,7 @@ impl Schedule {
         let mut backfill_wanted = self.options.backfill;
         let mut audit_wanted = false;
         // Also where no note can be kept: neither must follow the other at once.
-        let (mut backfilled, mut last_audit) = (false, None);
+        let (mut backfilled, mut last, mut asked) = (false, LastAudit::default(), None);
         let (mut rests_until, mut rest) = (Instant::now(), REST.0);
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         while !stop.is_cancelled() {
@@ -114,7 +133,8 @@ impl Schedule {
                 continue;
             }
             if !audit_wanted {
-                match self.wait_for_audit(started, last_audit, rests_until, &stop).await {
+                last = self.last_audit(last).await;
+                match self.wait_for_audit(started, &last, &mut asked, rests_until, &stop).await {
                     None => continue,
                     Some(Why::Due) => rest = REST.0,
                     Some(Why::Asked) => {
@@ -124,11 +144,19 @@ impl Schedule {
                 }
             }
             audit_wanted = true; // until it is done, whoever stops it
-            let begins = self.judge.now();
-            match self.leading(&stop, async |this, stop| this.audit(stop).await).await {
-                Some(Ok(())) => {
+            let request =
+                newest(self.bookmarks.as_ref(), &mut self.audit_wanted, &mut asked, &last.met()).await;
+            let met = last.met().by_audit(request, self.judge.now(), self.options.audit.tolerance);
+            let from = last.recent_next;
+            match self.leading(&stop, async |this, stop| this.audit(met, from, stop).await).await {
+                Some(Ok(recent_next)) => {
                     audit_wanted = false;
-                    last_audit = Some(begins);
+                    last = LastAudit {
+                        started_at: met.began,
+                        answered: met.answered,
+                        settled: met.settled,
+                        recent_next,
+                    };
                     backoff.reset();
                 }
                 Some(Err(error)) => self.failed("audit", &error, &mut backoff, &stop).await,
@@ -147,11 +175,11 @@ impl Schedule {
     }
 
     /// Does something for as long as this replica is the one; `None`: it no longer is, or is stopped.
-    async fn leading(
+    async fn leading<T>(
         &self,
         stop: &CancellationToken,
-        act: impl AsyncFnOnce(&Self, &CancellationToken) -> Result<(), String>,
-    ) -> Option<Result<(), String>> {
+        act: impl AsyncFnOnce(&Self, &CancellationToken) -> Result<T, String>,
+    ) -> Option<Result<T, String>> {
         let stop = stop.child_token();
         let mut leads = self.leads.clone();
         let mut act = std::pin::pin!(act(self, &stop));
@@ -192,39 +220,47 @@ impl Schedule {
         Box::pin(run).await.map(drop).map_err(|error| error.to_string())
     }
 
-    async fn audit(&self, stop: &CancellationToken) -> Result<(), String> {
+    /// Audits; returns where the next one goes on among the twins that changed a moment ago.
+    async fn audit(&self, met: Met, from: u64, stop: &CancellationToken) -> Result<u64, String> {
         let progress = audit::Progress::default();
-        let run = audit::run(&self.judge, &self.registry, &self.options.audit, &progress, stop);
+        let run = audit::run(&self.judge, &self.registry, &self.options.audit, from, &progress, stop);
         let report = Box::pin(run).await.map_err(|error| error.to_string())?;
-        if let Err(error) = keep(self.bookmarks.as_ref(), &report).await {
+        if let Err(error) = keep(self.bookmarks.as_ref(), &report, &met).await {
             NoteNotKept { error: &error }.emit();
         }
-        Ok(())
+        Ok(report.recent_next)
     }
 
     /// Waits until an audit is due or asked for; `None`: this replica is no longer the one, or is stopped.
     async fn wait_for_audit(
         &mut self,
         started: Ticks,
-        last: Option<Ticks>,
+        last: &LastAudit,
+        asked: &mut Option<Ticks>,
         rests_until: Instant,
         stop: &CancellationToken,
     ) -> Option<Why> {
-        let last = last.max(self.last_audit().await);
-        let due = self.audit_due(started, last);
+        let due = self.audit_due(started, last.started_at);
         let timer = async {
             match due {
                 Some(due) => tokio::time::sleep_until(due).await,
                 None => std::future::pending().await,
             }
         };
-        let bookmarks = Arc::clone(&self.bookmarks);
         let asked = async {
             tokio::time::sleep_until(rests_until).await;
-            tokio::select! {
-                biased;
-                Ok(()) = self.audit_wanted.changed() => {}
-                () = asked_elsewhere(bookmarks.as_ref(), last) => {}
+            loop {
+                let met = last.met();
+                let request = newest(self.bookmarks.as_ref(), &mut self.audit_wanted, asked, &met).await;
+                let wait = met.wait_for(request, self.judge.now(), self.options.audit.tolerance);
+                if wait == Some(Duration::ZERO) {
+                    return;
+                }
+                tokio::select! {
+                    biased;
+                    Ok(()) = self.audit_wanted.changed() => self.audit_wanted.mark_changed(), // read above
+                    () = tokio::time::sleep(wait.map_or(LOOK, |wait| wait.min(LOOK))) => {}
+                }
             }
         };
         tokio::select! {
@@ -236,18 +272,16 @@ impl Schedule {
         }
     }
 
-    /// When the last audit began that left a note.
-    async fn last_audit(&self) -> Option<Ticks> {
-        match self.bookmarks.load(&report_name(self.registry.hub())).await {
-            Ok(note) => {
-                let note = note.and_then(|note| serde_json::from_slice::<LastAudit>(&note).ok());
-                note.map(|note| note.started_at)
-            }
+    /// The last audit that left a note, or `known`, where that is newer.
+    async fn last_audit(&self, known: LastAudit) -> LastAudit {
+        let note = match self.bookmarks.load(&report_name(self.registry.hub())).await {
+            Ok(note) => note.and_then(|note| serde_json::from_slice::<LastAudit>(&note).ok()),
             Err(error) => {
                 NoteNotKept { error: &error.to_string() }.emit();
                 None
             }
-        }
+        };
+        note.filter(|note| note.started_at > known.started_at).unwrap_or(known)
     }
 
     /// When the next audit is due. Without any before, the streams get some time to catch up first.
@@ -270,17 +304,25 @@ enum Why {
     Asked,
 }
 
-/// Waits until a request is found that is newer than the last audit. Where there was none yet, one that a process before us
-/// has left counts as well.
-async fn asked_elsewhere(bookmarks: &dyn Bookmarks, last: Option<Ticks>) {
-    loop {
-        match last_request(bookmarks).await {
-            Ok(wanted_at) if wanted_at.is_some() && wanted_at > last => return,
-            Ok(_) => {}
-            Err(error) => NoteNotKept { error: &error.to_string() }.emit(),
-        }
-        tokio::time::sleep(LOOK).await;
+/// The newest request for an audit: one of this process, for as long as no note tells of it, or the one that the note tells of,
+/// whoever has left it.
+async fn newest(
+    bookmarks: &dyn Bookmarks,
+    own: &mut watch::Receiver<Option<Ticks>>,
+    asked: &mut Option<Ticks>,
+    met: &Met,
+) -> Option<Ticks> {
+    if own.has_changed().unwrap_or(false) {
+        *asked = *own.borrow_and_update();
     }
+    let noted = last_request(bookmarks).await.unwrap_or_else(|error| {
+        NoteNotKept { error: &error.to_string() }.emit();
+        None
+    });
+    if *asked == noted || *asked == met.settled {
+        *asked = None;
+    }
+    asked.or(noted)
 }
 
 #[cfg(test)]

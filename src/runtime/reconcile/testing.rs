@@ -38,8 +38,12 @@ use crate::{
 pub(super) const HUB: &str = "h";
 
 /// How decisions are made: clocks agree to the tick.
-pub(super) const RULES: Rules =
-    Rules { id_scheme: DocumentIdScheme::Device, tombstone_ttl_seconds: 60, clock_tolerance: Duration::ZERO };
+pub(super) const RULES: Rules = Rules {
+    id_scheme: DocumentIdScheme::Device,
+    tombstone_ttl_seconds: 60,
+    clock_tolerance: Duration::ZERO,
+    forgets_after: None,
+};
 
 /// What is done in most tests.
 pub(super) const SETTLE: Task = Task {
@@ -83,6 +87,8 @@ pub(super) struct ScriptedRegistry {
     pub(super) silent: Mutex<bool>,
     /// Point reads of these fail, for ever.
     pub(super) mute: Mutex<BTreeSet<TwinKey>>,
+    /// Whether each page leads to itself.
+    pub(super) stuck: Mutex<bool>,
     /// Rows of each page that are no twins.
     pub(super) odd: AtomicUsize,
     /// Called within a point read: after the document was read, before it can be written.
@@ -174,6 +180,7 @@ impl TwinRegistry for ScriptedRegistry {
         let begin: usize = from.map_or(0, |from| from.0.parse().expect("one of ours"));
         let end = (begin + self.rows).min(twins.len());
         let next = (end < twins.len()).then(|| Continuation(end.to_string()));
+        let next = if *self.stuck.lock().unwrap() { from.cloned().or(next) } else { next };
         let rows = twins.drain(begin.min(end)..end);
         let rows = rows
             .map(|(key, (version, tags))| Row::read(&self.hub, body(&key, version, &tags)).expect("a row"));
@@ -233,6 +240,7 @@ impl Bench {
             queries: Mutex::default(),
             silent: Mutex::default(),
             mute: Mutex::default(),
+            stuck: Mutex::default(),
             odd: AtomicUsize::new(0),
             hook: Mutex::default(),
             asked: Mutex::default(),

@@ -84,6 +84,7 @@ impl Bench {
                 id_scheme: DocumentIdScheme::Device,
                 tombstone_ttl_seconds: 60,
                 clock_tolerance: Duration::ZERO,
+                forgets_after: None,
             },
             most_concurrency: 4,
             spending: Spending::new(None),
@@ -245,6 +246,34 @@ async fn a_failing_twin_blocks_its_own_lane_only_and_holds_the_checkpoint() {
 }
 
 #[tokio::test]
+async fn a_store_that_contradicts_itself_about_a_twin_is_asked_at_a_pace_and_others_go_on() {
+    let mut bench = Bench::new(1);
+    let (odd, good) = (device("odd"), device("good"));
+    bench.store.contradictory.lock().unwrap().push(odd.clone());
+    bench.send(vec![created(&odd, 1), created(&good, 1)]).await;
+    bench.until("good is written", |bench| bench.store.document(&good).is_some()).await;
+    let in_trouble = |bench: &Bench| bench.metrics.render().contains("twinsync_twins_in_trouble 1");
+    bench.until("the other one is in trouble", in_trouble).await;
+    bench.store.contradictory.lock().unwrap().clear();
+    let (store, letters, durable, _) = bench.finish().await;
+    assert!(store.document(&odd).is_some() && letters.stored.lock().unwrap().is_empty());
+    assert_eq!(durable, 1);
+}
+
+#[tokio::test]
+async fn an_id_that_the_store_refuses_is_a_dead_letter_and_its_doubt_is_counted() {
+    let mut bench = Bench::new(2);
+    let (refused, good) = (device("refused"), device("good"));
+    bench.store.refused.lock().unwrap().push(refused.clone());
+    bench.send(vec![created(&refused, 1), updated(&refused, 2, 3), created(&good, 1)]).await;
+    let metrics = bench.metrics.clone();
+    let (store, letters, durable, used) = bench.finish().await;
+    assert_eq!((letters.stored.lock().unwrap().len(), durable, used), (2, 2, (0, 0)));
+    assert!(store.document(&good).is_some() && store.document(&refused).is_none());
+    assert!(metrics.render().contains("twinsync_doubts_refused_total 2"));
+}
+
+#[tokio::test]
 async fn throttling_failures_and_lost_replies_lose_nothing() {
     use Fault::{ApplyThenFail, Fail, Throttle};
     for script in [
@@ -338,7 +367,7 @@ async fn the_twin_of_a_dead_letter_is_in_doubt_before_the_event_counts_as_comple
 #[tokio::test]
 async fn a_letter_without_a_twin_asks_for_an_audit() {
     for answered in [true, false] {
-        let (audits, mut asked) = AuditRequests::channel();
+        let (audits, mut asked) = AuditRequests::channel(Arc::new(SystemClock));
         let audits = if answered { audits } else { AuditRequests::nobodys() };
         let mut bench = Bench::with(|options| options.audits = audits);
         letter(&mut bench, None).await;
@@ -448,6 +477,7 @@ async fn a_sweep_cut_short_by_a_crash_is_done_when_the_device_is_touched_again()
         id_scheme: DocumentIdScheme::Device,
         tombstone_ttl_seconds: 60,
         clock_tolerance: Duration::ZERO,
+        forgets_after: None,
     };
     let deletion = event(&key, 9, Change::Deleted);
     let mut tombstone = store.document(&key);

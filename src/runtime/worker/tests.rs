@@ -15,8 +15,12 @@ use crate::{
     runtime::memory_store::MemoryStore,
 };
 
-const RULES: Rules =
-    Rules { id_scheme: DocumentIdScheme::Device, tombstone_ttl_seconds: 60, clock_tolerance: Duration::ZERO };
+const RULES: Rules = Rules {
+    id_scheme: DocumentIdScheme::Device,
+    tombstone_ttl_seconds: 60,
+    clock_tolerance: Duration::ZERO,
+    forgets_after: None,
+};
 
 fn tools(store: &Arc<MemoryStore>) -> Arc<Tools> {
     let store: Arc<dyn TwinStore> = Arc::clone(store) as _;

@@ -279,16 +279,30 @@ pub struct AuditFinished<'a> {
     pub left: u64,
     /// Twins about which nobody answered.
     pub unknown: u64,
+    /// Twins that seem to differ, and changed too recently to be judged.
+    pub recent: u64,
 }
 
 impl AuditFinished<'_> {
     /// INFO; WARN where differences are left or something is not known.
     pub fn emit(&self, metrics: &Metrics) {
-        let Self { hub, twins, left, unknown, .. } = *self;
+        let Self { hub, twins, left, unknown, recent, .. } = *self;
         metrics.audit_finished(hub, self.at, left, self.found);
+        for (reason, twins) in [("recent", recent), ("unknown", unknown)] {
+            metrics.set_audit_unjudged(hub, reason, twins);
+        }
         let (found, repaired) = (self.found.values().sum::<u64>(), self.repaired.values().sum::<u64>());
-        if left == 0 && unknown == 0 {
+        if left == 0 && unknown == 0 && recent == 0 {
             tracing::info!(hub, twins, found, repaired, "audit done: the documents say what the hub says");
+        } else if left == 0 && unknown == 0 {
+            tracing::info!(
+                hub,
+                twins,
+                found,
+                repaired,
+                recent,
+                "audit done: the documents say what the hub says, but for twins that changed too recently to be judged"
+            );
         } else {
             tracing::warn!(
                 hub,
@@ -297,6 +311,7 @@ impl AuditFinished<'_> {
                 repaired,
                 left,
                 unknown,
+                recent,
                 "audit done: differences are left, or not everything is known"
             );
         }

@@ -1,6 +1,6 @@
 //! Differences that nobody knows of.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use devkit::{
     daemon::Signal,
@@ -13,6 +13,7 @@ use devkit::{
     stack::Options,
 };
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::bench::{Bench, FAST};
 use crate::world::{create, device, plan, report, until};
@@ -140,6 +141,43 @@ async fn a_query_that_is_behind_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_twin_that_never_rests_is_judged_all_the_same() {
+    let bench = settled(3).await;
+    let mut daemon = bench.start().await;
+    bench.alter("pump-1", |document| document["tags"]["site"] = json!("elsewhere")).await;
+    let run = CancellationToken::new();
+    let changes = async {
+        let mut number = 0;
+        while !run.is_cancelled() {
+            bench.world.apply(report("pump-1", json!({"rate": number})));
+            number += 1;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        number
+    };
+    let audits = async {
+        until(&mut daemon, "it follows for longer than queries are behind", |sample| {
+            sample.count("twinsync_writes_total", "kind=\"replace\",outcome=\"written\"") >= 10
+        })
+        .await;
+        let wrong =
+            || async { bench.report().await.differences.iter().any(|found| found.path.contains("tags")) };
+        // Whatever queries show, it is older than the document.
+        let stale = Faults { stale_by_ms: 1_000, ..Faults::default() };
+        bench.world.stack.registry().set_faults(stale).expect("valid");
+        let audit = ["audit", "--json", "--repair", "--tolerance", "1h"];
+        let first = bench.run(&audit).await.json();
+        assert_eq!(first["recent_asked"], 1, "{first:#}");
+        assert_eq!((of(&first, "repaired"), wrong().await), ([0, 0, 1, 0], false), "{first:#}");
+        run.cancel();
+    };
+    let (changes, ()) = tokio::join!(changes, audits);
+    let end = bench.world.equal().await;
+    println!("never at rest: {changes} changes; {end}");
+    daemon.stop().await.unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_audits_by_itself() {
     let bench = settled(20).await;
     bench.alter("pump-1", |document| document["tags"]["site"] = json!("elsewhere")).await;
@@ -188,7 +226,13 @@ async fn single_twins_are_resynced_by_name_or_by_condition() {
     let wrong = bench.run(&["resync", "--where", "tags.site == north"]).await;
     assert_eq!(wrong.code, 2, "{}", wrong.errors);
     let gone = bench.run(&["resync", "--device", "never-was"]).await;
-    assert!(gone.code == 0 && gone.out.contains("equal"), "{}{}", gone.out, gone.errors);
+    assert!(gone.code == 1 && gone.out.contains("never-was  absent"), "{}{}", gone.out, gone.errors);
+    assert!(gone.errors.contains("absent in both"), "{}", gone.errors);
+    bench.world.apply(Operation::Delete { id: device("pump-11") });
+    let deleted = bench.run(&["resync", "--device", "pump-11"]).await;
+    assert!(deleted.code == 0 && deleted.out.contains("repaired (extra)"), "{}", deleted.out);
+    let again = bench.run(&["resync", "--json", "--device", "pump-11"]).await;
+    assert!(again.code == 0 && again.out.contains("\"equal\""), "a tombstone says so: {}", again.out);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -221,7 +265,9 @@ async fn what_expired_behind_a_checkpoint_is_found_by_the_audit_that_follows() {
 /// By what the daemon says of it last.
 fn owns_the_first_partition(directory: &Path) -> bool {
     let log = std::fs::read_to_string(directory.join("log")).expect("readable");
-    let mut first = log.lines().filter(|line| line.contains("hub=\"lifecycle\" partition=\"0\""));
+    let changes = ["took a partition over", "is not ours any more", "gave a partition up"];
+    let changed = |line: &&str| changes.iter().any(|change| line.contains(change));
+    let mut first = log.lines().filter(|line| line.contains("partition=lifecycle/0")).filter(changed);
     first.next_back().is_some_and(|line| line.contains("took a partition over"))
 }
 

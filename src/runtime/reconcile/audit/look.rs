@@ -31,8 +31,8 @@ pub(super) const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Du
 pub(super) enum Looked {
     /// Row and document say the same, or no row was to be seen and none was needed.
     Equal,
-    /// They differ, and one of them changed within the tolerance.
-    Recent,
+    /// They differ, and one of them changed within the tolerance: nobody was asked.
+    Recent(Drift),
     /// They differ, and the document says what the hub says: the query was behind.
     Cleared,
     /// It is not the document that is read for its twin, so nobody updates it; says which one is.
@@ -60,20 +60,26 @@ impl Look<'_> {
     /// Compares a row with its document, and asks the hub where they differ.
     pub(super) async fn row(&self, row: Row) -> (TwinKey, Looked) {
         self.progress.add();
-        let (nominated, changed) = match self.stored(&row.key).await {
-            Ok(Stored::Damaged) => (Some(Drift::Different(Part::Damaged)), None),
-            Ok(Stored::Document(document)) => {
-                let twin = Some((row.version, &row.twin));
-                (
-                    drift(document.as_deref(), twin, self.options.strictness),
-                    document.map(|document| document.applied_at).max(row.last_updated()),
-                )
+        let document = match self.stored(&row.key).await {
+            Ok(Stored::Damaged) => {
+                let looked = self.confirm(&row.key, Drift::Different(Part::Damaged)).await;
+                return (row.key, looked);
             }
+            Ok(Stored::Document(document)) => document,
             Err(trouble) => return (row.key, Looked::Unknown(None, trouble.message)),
         };
+        let twin = Some((row.version, &row.twin));
+        let nominated = drift(document.as_deref(), twin, self.options.strictness);
+        // Two contents of one version: it is not that one of them is only older.
+        let contradict = matches!(nominated, Some(Drift::Different(part)) if part != Part::Version)
+            && document
+                .as_deref()
+                .and_then(Document::twin)
+                .is_some_and(|stored| stored.version == row.version);
+        let changed = || document.as_ref().map(|document| document.applied_at).max(row.last_updated());
         let looked = match nominated {
             None => Looked::Equal,
-            Some(_) if self.is_recent(changed) => Looked::Recent,
+            Some(drift) if !contradict && self.is_recent(changed()) => Looked::Recent(drift),
             Some(drift) => self.confirm(&row.key, drift).await,
         };
         (row.key, looked)
@@ -82,7 +88,7 @@ impl Look<'_> {
     pub(super) async fn document(&self, scanned: Scanned) -> (TwinKey, Looked) {
         self.progress.add();
         let looked = match self.is_recent(Some(scanned.applied_at)) {
-            true => Looked::Recent,
+            true => Looked::Recent(Drift::Extra),
             false => self.confirm(&scanned.key, Drift::Extra).await,
         };
         (scanned.key, looked)
@@ -109,11 +115,17 @@ impl Look<'_> {
         (key, looked)
     }
 
+    /// Asks about one that changed within the tolerance.
+    pub(super) async fn recent(&self, key: TwinKey, nominated: Drift) -> (TwinKey, Looked) {
+        let looked = self.confirm(&key, nominated).await;
+        (key, looked)
+    }
+
     /// Asks the hub, and repairs where that is wanted.
     async fn confirm(&self, key: &TwinKey, nominated: Drift) -> Looked {
         let task = self.task(self.options.mode);
         match self.attempt(|| self.judge.judge(key, &task)).await {
-            Ok(Verdict::Spared | Verdict::Equal | Verdict::ForeignHub) => Looked::Cleared,
+            Ok(Verdict::Spared | Verdict::Equal | Verdict::Absent | Verdict::ForeignHub) => Looked::Cleared,
             Ok(Verdict::Settled(drift)) => Looked::Confirmed(drift, Fate::Repaired, None),
             Ok(Verdict::Differs(drift)) => Looked::Confirmed(drift, Fate::Found, None),
             Ok(Verdict::Rejected(drift, reason)) => Looked::Confirmed(drift, Fate::Rejected, Some(reason)),
@@ -142,9 +154,12 @@ impl Look<'_> {
         Task { purpose: Purpose::Audit, strictness: self.options.strictness, mode, unless: Unless::Never }
     }
 
+    /// A stamp from the future, of a clock that was wrong, would be recent for ever.
     fn is_recent(&self, changed: Option<Ticks>) -> bool {
-        let border = self.judge.now().before(self.options.tolerance);
-        !self.options.tolerance.is_zero() && changed.is_some_and(|changed| changed > border)
+        let (now, tolerance) = (self.judge.now(), self.options.tolerance);
+        !tolerance.is_zero()
+            && changed
+                .is_some_and(|changed| changed > now.before(tolerance) && changed < now.after(tolerance))
     }
 
     async fn stored(&self, key: &TwinKey) -> Result<Stored, Trouble> {
@@ -152,7 +167,7 @@ impl Look<'_> {
             match self.judge.account().read(key, Purpose::Audit).await {
                 Read::Present(document, _) => Ok(Stored::Document(Some(document))),
                 // The twin has none of its own; what the judge finds tells why.
-                Read::Absent | Read::Foreign(_) => Ok(Stored::Document(None)),
+                Read::Absent | Read::Foreign(_) | Read::Refused(_) => Ok(Stored::Document(None)),
                 Read::Damaged(..) => Ok(Stored::Damaged),
                 Read::Unknown(trouble) => Err(trouble),
             }

@@ -33,8 +33,12 @@ pub struct Report {
     pub twins: u64,
     /// Documents that were looked for among them.
     pub documents: u64,
-    /// Nominated, and changed too recently to be judged.
+    /// Nominated, and changed too recently to be judged: nobody was asked.
     pub recent: u64,
+    /// Nominated, changed as recently, and asked about all the same.
+    pub recent_asked: u64,
+    /// Where the next walk goes on among these.
+    pub recent_next: u64,
     /// Nominated, and right when the hub was asked: the query was behind.
     pub cleared: u64,
     /// Differences that the hub confirmed, by class.
@@ -115,6 +119,8 @@ impl Report {
             twins: 0,
             documents: 0,
             recent: 0,
+            recent_asked: 0,
+            recent_next: 0,
             cleared: 0,
             found,
             repaired: none(),
@@ -127,11 +133,8 @@ impl Report {
     /// Adds what one twin's turn came to.
     pub(super) fn add(&mut self, key: &TwinKey, looked: Looked) {
         let (drift, fate, reason) = match looked {
-            Looked::Equal => return,
-            Looked::Recent => {
-                self.recent += 1;
-                return;
-            }
+            // Whether the recent ones are asked about is decided in the end.
+            Looked::Equal | Looked::Recent(_) => return,
             Looked::Cleared => {
                 self.cleared += 1;
                 return;

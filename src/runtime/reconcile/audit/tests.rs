@@ -13,6 +13,7 @@ const OPTIONS: Options = Options {
     mode: Mode::Settle,
     strictness: Strictness::Content,
     tolerance: Duration::from_secs(1800),
+    recent_checks: 0,
     concurrency: 4,
 };
 
@@ -20,7 +21,7 @@ const LOOK: Options = Options { mode: Mode::Look, ..OPTIONS };
 
 async fn try_audit(bench: &Bench, options: &Options) -> Result<Report, Ended> {
     let stop = CancellationToken::new();
-    run(&bench.judge, &bench.metered, options, &Progress::default(), &stop).await
+    run(&bench.judge, &bench.metered, options, 0, &Progress::default(), &stop).await
 }
 
 async fn audit(bench: &Bench, options: &Options) -> Report {
@@ -114,7 +115,7 @@ async fn a_query_that_is_behind_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_changed_within_the_tolerance_is_not_even_asked_about() {
+async fn what_changed_within_the_tolerance_is_not_asked_about_beyond_the_limit() {
     let bench = agreed();
     bench.event(&device("d01"), updated(4, json!({"n": "new"})));
     bench.event(&device("newer-than-the-query"), created(2, json!({})));
@@ -123,6 +124,77 @@ async fn what_changed_within_the_tolerance_is_not_even_asked_about() {
     assert!(bench.registry.asked().is_empty());
     let all = Options { tolerance: Duration::ZERO, ..LOOK };
     assert_eq!(counts(&audit(&bench, &all).await), [0, 1, 1, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_twin_that_changes_all_the_time_is_judged_in_some_audit() {
+    let bench = agreed();
+    // Their documents are wrong, and they change again and again.
+    let busy: Vec<_> = (0..8).map(|number| device(&format!("d{number:02}"))).collect();
+    for key in &busy {
+        bench.registry.set(key, 9, json!({"n": "right"}));
+        bench.event(key, updated(4, json!({"n": "wrong"})));
+    }
+    bench.event(&device("extra"), created(2, json!({})));
+    let few = Options { recent_checks: 4, ..OPTIONS };
+    let (mut from, mut left) = (0, Vec::new());
+    for _ in 0..3 {
+        let stop = CancellationToken::new();
+        let progress = Progress::default();
+        let report = run(&bench.judge, &bench.metered, &few, from, &progress, &stop).await;
+        let report = report.expect("an audit");
+        assert_eq!(report.recent_asked + report.recent, 9 - left.iter().sum::<u64>(), "{report:?}");
+        assert_eq!((report.left(), report.still_different), (0, 0), "{report:?}");
+        left.push(report.repaired.values().sum());
+        from = report.recent_next;
+        let unjudged =
+            format!("twinsync_audit_unjudged_twins{{hub=\"h\",reason=\"recent\"}} {}", report.recent);
+        assert!(bench.metrics.render().contains(&unjudged), "{unjudged}");
+    }
+    assert_eq!(left, [4, 4, 1]);
+    assert!(busy.iter().all(|key| bench.says(key) == Some((9, json!({"n": "right"})))));
+    assert!(bench.document(&device("extra")).expect("a tombstone").twin().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_it_differs_still_the_next_audit_asks_about_others() {
+    let bench = agreed();
+    for number in 0..6 {
+        bench.registry.set(&device(&format!("d{number:02}")), 9, json!({"n": "right"}));
+        bench.event(&device(&format!("d{number:02}")), updated(4, json!({"n": "wrong"})));
+    }
+    let few = Options { recent_checks: 2, ..LOOK };
+    let mut from = 0;
+    for walk in 1..=3 {
+        let stop = CancellationToken::new();
+        let progress = Progress::default();
+        let report = run(&bench.judge, &bench.metered, &few, from, &progress, &stop).await;
+        from = report.expect("an audit").recent_next;
+        let asked: HashSet<_> = bench.registry.asked().into_iter().collect();
+        assert_eq!(asked.len(), walk * 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_contents_of_one_version_are_asked_about_at_once() {
+    let bench = agreed();
+    bench.event(&device("d01"), updated(4, json!({"n": "wrong"})));
+    bench.registry.set(&device("d01"), 4, json!({"n": "right"}));
+    let report = audit(&bench, &OPTIONS).await;
+    assert_eq!((counts(&report), report.recent, report.left()), ([0, 0, 1, 0], 0, 0));
+    assert_eq!(bench.says(&device("d01")), Some((4, json!({"n": "right"}))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stamp_from_the_future_is_not_recent_for_ever() {
+    let bench = agreed();
+    bench.registry.set(&device("d01"), 9, json!({"n": "right"}));
+    let future = bench.judge.now().after(Duration::from_secs(86_400));
+    let mut documents = bench.store.documents.lock().unwrap();
+    documents.get_mut(&device("d01")).expect("there").0.applied_at = future;
+    drop(documents);
+    let report = audit(&bench, &OPTIONS).await;
+    assert_eq!((counts(&report), report.recent), ([0, 0, 1, 0], 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -250,7 +322,7 @@ async fn a_stop_ends_an_audit_at_once_and_without_a_report() {
         stopper.cancel();
     });
     let started = tokio::time::Instant::now();
-    let ended = run(&bench.judge, &bench.metered, &OPTIONS, &Progress::default(), &stop).await;
+    let ended = run(&bench.judge, &bench.metered, &OPTIONS, 0, &Progress::default(), &stop).await;
     assert!(matches!(ended, Err(Ended::Stopped)));
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
 }

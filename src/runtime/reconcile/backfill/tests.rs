@@ -156,7 +156,7 @@ async fn an_outage_is_waited_out_however_long_it_lasts() {
     // The same for the store.
     let more = device("later");
     bench.registry.set(&more, 2, json!({}));
-    bench.store.broken.lock().unwrap().extend([more.clone(), TwinKey::device("h", " ")]);
+    bench.store.broken.lock().unwrap().extend([more.clone(), TwinKey::device("h", "|")]);
     let store = Arc::clone(&bench.store);
     tokio::spawn(async move {
         tokio::time::sleep(Duration::from_secs(6 * 3600)).await;

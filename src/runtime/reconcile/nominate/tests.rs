@@ -84,3 +84,17 @@ async fn a_hub_that_takes_no_continuation_is_not_walked_for_ever() {
     let error = pages.next(&stop).await.expect_err("not for ever");
     assert!(matches!(&error, Ended::Refused { reason, .. } if reason.contains("continuation")), "{error}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_page_that_leads_to_itself_is_not_walked_for_ever() {
+    let bench = bench();
+    *bench.registry.stuck.lock().unwrap() = true;
+    let stop = CancellationToken::new();
+    let mut pages = Nominations::new(Arc::clone(&bench.metered), Kind::Devices.query(), Purpose::Audit, None);
+    let walk = async {
+        while let Some(_page) = pages.next(&stop).await? {}
+        Ok::<_, Ended>(())
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(3600), walk).await.expect("it ends");
+    assert!(matches!(ended, Err(Ended::Refused { .. })), "{ended:?}");
+}

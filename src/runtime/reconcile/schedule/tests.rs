@@ -17,7 +17,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 struct Running {
     bench: Bench,
     leads: watch::Sender<bool>,
-    wanted: watch::Sender<()>,
+    wanted: watch::Sender<Option<Ticks>>,
     stop: CancellationToken,
     task: tokio::task::JoinHandle<()>,
 }
@@ -30,7 +30,7 @@ impl Running {
 
     fn with(bench: Bench, bookmarks: Arc<dyn Bookmarks>, leads: bool, options: Options) -> Self {
         let (leads, led) = watch::channel(leads);
-        let (wanted, asked) = watch::channel(());
+        let (wanted, asked) = watch::channel(None);
         let stop = CancellationToken::new();
         let schedule = Schedule {
             judge: Arc::clone(&bench.judge),
@@ -50,10 +50,15 @@ impl Running {
         tokio::time::sleep(time).await;
     }
 
+    /// This process asks for an audit.
+    fn ask(&self) {
+        self.wanted.send_replace(Some(self.bench.judge.now()));
+    }
+
     /// When the last report began.
     async fn last_audit(&self) -> Option<Ticks> {
         let note = self.bench.bookmarks.load(&report_name("h")).await.expect("readable")?;
-        Some(serde_json::from_slice::<LastAudit>(&note).expect("a report").started_at)
+        serde_json::from_slice::<LastAudit>(&note).expect("a report").started_at
     }
 
     fn pages(&self) -> u64 {
@@ -77,6 +82,7 @@ fn options(audit_interval: Option<Duration>) -> Options {
             mode: Mode::Settle,
             strictness: Strictness::Content,
             tolerance: HOUR / 2,
+            recent_checks: 0,
             concurrency: 2,
         },
     }
@@ -166,9 +172,67 @@ async fn an_audit_is_done_when_it_is_asked_for_also_where_audits_are_off() {
     let running = Running::start(bench(), true, options(None));
     running.pass(HOUR * 30).await;
     assert_eq!(running.last_audit().await, None);
-    running.wanted.send_replace(());
+    running.ask();
     running.pass(Duration::from_secs(30)).await;
     assert!(running.last_audit().await.is_some());
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_queries_do_not_show_yet_is_found_by_a_second_audit_also_after_a_restart() {
+    for restart in [false, true] {
+        let bench = bench();
+        for number in 0..5 {
+            bench.agreed(&device(&format!("d{number}")), 2, json!({}));
+        }
+        let running = Running::start(bench, true, options(None));
+        running.pass(HOUR).await;
+        // The event of this change was lost, and queries are behind.
+        running.bench.registry.hold_view();
+        running.bench.registry.set(&device("d1"), 3, json!({"new": true}));
+        running.ask();
+        running.pass(Duration::from_secs(60)).await;
+        let first = running.last_audit().await.expect("audited");
+        assert_eq!(running.bench.says(&device("d1")), Some((2, json!({}))), "the query did not show it");
+        running.bench.registry.view.lock().unwrap().take();
+        let running = if restart {
+            let bench = running.stop().await;
+            // The note was left by the process before.
+            let note = serde_json::to_vec(&json!({"wanted_at": first.before(Duration::from_secs(1))}));
+            bench.bookmarks.save("audit-wanted", &note.expect("JSON")).await.expect("kept");
+            let met = json!({"started_at": first, "answered": first.before(Duration::from_secs(1))});
+            let note = serde_json::to_vec(&met).expect("JSON");
+            bench.bookmarks.save(&report_name("h"), &note).await.expect("kept");
+            Running::start(bench, true, options(None))
+        } else {
+            running
+        };
+        running.pass(HOUR / 3).await;
+        assert_eq!(running.last_audit().await, Some(first), "not yet");
+        running.pass(HOUR / 3).await;
+        assert!(running.last_audit().await > Some(first));
+        assert_eq!(running.bench.says(&device("d1")), Some((3, json!({"new": true}))));
+        let pages = running.pages();
+        running.pass(HOUR * 24).await;
+        assert_eq!(running.pages(), pages, "and no third one");
+        running.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_note_with_a_time_to_come_does_not_ask_for_ever() {
+    let running = Running::start(bench(), true, options(None));
+    let wanted_at = running.bench.judge.now().after(HOUR * 24 * 365);
+    let note = serde_json::to_vec(&json!({ "wanted_at": wanted_at })).expect("JSON");
+    running.bench.bookmarks.save("audit-wanted", &note).await.expect("kept");
+    running.pass(Duration::from_secs(60)).await;
+    let pages = running.pages();
+    assert!(pages > 0);
+    running.pass(HOUR).await;
+    assert_eq!(running.pages(), pages * 2, "and once more");
+    let pages = pages * 2;
+    running.pass(HOUR * 24).await;
+    assert_eq!(running.pages(), pages);
     running.stop().await;
 }
 

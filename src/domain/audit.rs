@@ -1,0 +1,215 @@
+//! Which twins an audit asks about although they changed a moment ago, and when a request for an audit is met.
+//!
+//! What changed within the tolerance is not judged by a query's answer, which may be older than the change. A twin that
+//! changes all the time would never be judged that way, so each walk asks the hub about a limited number of them, and the
+//! next walk goes on where that one stopped. For an order that stays the same from walk to walk, twins have fixed places.
+//!
+//! A request says that something was lost. What was lost may be younger than what queries show yet, so one audit begins at
+//! once, and another one a tolerance later sees what the first one could not.
+
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    time::Duration,
+};
+
+use super::{id::TwinKey, ticks::Ticks};
+
+/// Where a twin stands in the order of walks; below 2^53, so that any reader of JSON can hold it.
+pub fn place(key: &TwinKey) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    hasher.finish() >> 11
+}
+
+/// Chooses a limited number of those that are met, the next ones in the order of their places.
+#[derive(Debug)]
+pub struct Rotation<T> {
+    from: u64,
+    most: usize,
+    /// By distance from where the last walk stopped.
+    chosen: BTreeMap<u64, T>,
+    passed_over: u64,
+}
+
+impl<T> Rotation<T> {
+    /// Chooses at most `most`, beginning at the place `from`.
+    pub const fn new(from: u64, most: usize) -> Self {
+        Self { from, most, chosen: BTreeMap::new(), passed_over: 0 }
+    }
+
+    /// Meets one. Holds no more than are chosen.
+    pub fn offer(&mut self, place: u64, item: T) {
+        // Whoever stands before the beginning comes after the last one.
+        self.chosen.insert(place.wrapping_sub(self.from), item);
+        if self.chosen.len() > self.most {
+            self.chosen.pop_last();
+            self.passed_over += 1;
+        }
+    }
+
+    /// How many were met and not chosen.
+    pub const fn passed_over(&self) -> u64 {
+        self.passed_over
+    }
+
+    /// The chosen ones, and where the next walk begins.
+    pub fn end(self) -> (Vec<T>, u64) {
+        let last = self.chosen.last_key_value().map(|(distance, _)| distance.wrapping_add(self.from));
+        let next = last.map_or(self.from, |last| last + 1);
+        (self.chosen.into_values().collect(), next)
+    }
+}
+
+/// How far requests are met, by the audit that was done last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Met {
+    /// When that audit began.
+    pub began: Option<Ticks>,
+    /// The newest request that it knew of.
+    pub answered: Option<Ticks>,
+    /// The newest request that needs no further audit.
+    pub settled: Option<Ticks>,
+}
+
+impl Met {
+    /// What is met by an audit that begins `now`, knows of `request`, and follows this one.
+    #[must_use]
+    pub fn by_audit(self, request: Option<Ticks>, now: Ticks, tolerance: Duration) -> Self {
+        let settles =
+            request.is_some() && request == self.answered && self.follow_up(now, tolerance).is_zero();
+        let settled = if settles || tolerance.is_zero() { request } else { self.settled };
+        Self { began: Some(now), answered: request, settled }
+    }
+
+    /// How long after `now` an audit has to begin because of `request`; `None`: nothing is left to do about it.
+    ///
+    /// Requests are compared with requests only, for the clocks of replicas differ.
+    pub fn wait_for(&self, request: Option<Ticks>, now: Ticks, tolerance: Duration) -> Option<Duration> {
+        let request = request?;
+        if self.answered != Some(request) {
+            return Some(Duration::ZERO);
+        }
+        (self.settled != Some(request)).then(|| self.follow_up(now, tolerance))
+    }
+
+    /// Until a tolerance has passed since the audit began. A clock that went back makes nobody wait longer than that.
+    fn follow_up(&self, now: Ticks, tolerance: Duration) -> Duration {
+        let passed = self.began.map_or(0.0, |began| now.seconds_since(began));
+        tolerance.saturating_sub(Duration::try_from_secs_f64(passed).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    fn at(seconds: u64) -> Ticks {
+        Ticks::new(1_000_000_000).after(S * u32::try_from(seconds).expect("small"))
+    }
+
+    proptest::proptest! {
+        /// Whoever stays is met within as many walks as it takes to ask about all, whatever comes and goes.
+        #[test]
+        fn everyone_is_met_in_some_walk(
+            stay in proptest::collection::btree_set(0_u64..1 << 53, 1..60),
+            guests in proptest::collection::vec(proptest::collection::vec(0_u64..1 << 53, 0..10), 80),
+            most in 1_usize..12,
+            mut from in 0_u64..1 << 53
+        ) {
+            let mut met = BTreeSet::new();
+            // Guests come ten at a time at most, so whoever asks more often meets at least one more of the others in each walk.
+            let walks = if most > 10 { stay.len() } else { stay.len().div_ceil(most) };
+            for walk in 0..walks {
+                let mut rotation = Rotation::new(from, most);
+                let guests = if most > 10 { &guests[walk % guests.len()][..] } else { &[] };
+                let all: BTreeSet<_> = stay.iter().chain(guests).copied().collect();
+                for place in &all {
+                    rotation.offer(*place, *place);
+                }
+                proptest::prop_assert_eq!(rotation.passed_over() as usize, all.len().saturating_sub(most));
+                let (chosen, next) = rotation.end();
+                proptest::prop_assert_eq!(chosen.len(), all.len().min(most));
+                met.extend(chosen);
+                from = next;
+            }
+            proptest::prop_assert!(met.is_superset(&stay), "{:?} of {:?}", met, stay);
+        }
+    }
+
+    #[test]
+    fn a_walk_goes_on_where_the_last_one_stopped_and_begins_again_behind_the_end() {
+        let mut walks = Vec::new();
+        let mut from = 0;
+        for _ in 0..3 {
+            let mut rotation = Rotation::new(from, 2);
+            for place in [50, 10, 40, 20, 30] {
+                rotation.offer(place, place);
+            }
+            let (chosen, next) = rotation.end();
+            walks.push(chosen);
+            from = next;
+        }
+        assert_eq!(walks, [[10, 20], [30, 40], [50, 10]]);
+        let none = Rotation::<u64>::new(7, 2);
+        assert_eq!(none.end(), (vec![], 7));
+        let mut nothing_allowed = Rotation::new(7, 0);
+        nothing_allowed.offer(1, 1);
+        assert_eq!((nothing_allowed.passed_over(), nothing_allowed.end()), (1, (vec![], 7)));
+    }
+
+    #[test]
+    fn places_are_fixed_and_small() {
+        let places = ["a", "b", "c"].map(|id| place(&TwinKey::device("h", id)));
+        assert!(places.iter().all(|place| *place < 1 << 53) && places[0] != places[1]);
+        assert_eq!(places[0], place(&TwinKey::device("h", "a")));
+    }
+
+    #[test]
+    fn a_request_is_met_by_an_audit_at_once_and_one_more_after_the_tolerance() {
+        let (tolerance, request) = (1800 * S, Some(at(100)));
+        let none = Met::default();
+        assert_eq!(none.wait_for(None, at(100), tolerance), None);
+        assert_eq!(none.wait_for(request, at(100), tolerance), Some(Duration::ZERO));
+        let first = none.by_audit(request, at(105), tolerance);
+        assert_eq!(first.wait_for(request, at(200), tolerance), Some(1705 * S));
+        assert_eq!(first.wait_for(request, at(9000), tolerance), Some(Duration::ZERO), "after a restart");
+        let again = first.by_audit(request, at(600), tolerance);
+        assert_eq!(
+            again.wait_for(request, at(600), tolerance),
+            Some(1800 * S),
+            "one in between is too early"
+        );
+        let second = first.by_audit(request, at(1905), tolerance);
+        assert_eq!(second.wait_for(request, at(2000), tolerance), None);
+        assert_eq!(
+            second.wait_for(Some(at(2000)), at(2000), tolerance),
+            Some(Duration::ZERO),
+            "the next one"
+        );
+        let at_once = none.by_audit(request, at(105), Duration::ZERO);
+        assert_eq!(at_once.wait_for(request, at(105), Duration::ZERO), None, "nothing is too recent");
+    }
+
+    #[test]
+    fn a_request_of_another_clock_is_met_by_two_audits_as_well() {
+        for request in [Some(at(9_999_999)), Some(at(0))] {
+            let (tolerance, mut met, mut now) = (1800 * S, Met::default(), at(5000));
+            let mut audits = 0;
+            while let Some(wait) = met.wait_for(request, now, tolerance) {
+                assert!(wait <= tolerance && audits < 5);
+                now = now.after(wait);
+                met = met.by_audit(request, now, tolerance);
+                audits += 1;
+            }
+            assert_eq!(audits, 2);
+        }
+        // The clock went back by a day after the first one.
+        let first = Met::default().by_audit(Some(at(1)), at(90_000), 1800 * S);
+        assert_eq!(first.wait_for(Some(at(1)), at(3600), 1800 * S), Some(1800 * S));
+    }
+}

@@ -1,0 +1,120 @@
+//! What is budgeted for all replicas together, divided by those that are alive.
+//!
+//! Whoever is alive shows in the leases, round by round. A replica that cannot look at them keeps the number that it knew: the
+//! others may be there still. One that comes takes its part as soon as it owns a partition, and the others make room with their
+//! next look, a quarter of `lease.renew_interval` later at most. One that dies counts until its leases have run out.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use super::{metered::Metered, spending::Spending};
+use crate::{
+    domain::{lease::alive, quota::each_of},
+    telemetry::Metrics,
+};
+
+/// The whole budgets.
+#[derive(Debug, Clone, Copy)]
+pub struct Budgets {
+    /// The part of each hub's quota for reads.
+    pub registry_share: f64,
+    /// Request units per second, where they are limited.
+    pub request_units_per_second: Option<f64>,
+}
+
+/// Divides budgets by the replicas that are alive.
+pub struct Replicas {
+    budgets: Budgets,
+    registries: Vec<Arc<Metered>>,
+    spending: Spending,
+    metrics: Metrics,
+    known: Mutex<Known>,
+}
+
+struct Known {
+    /// The other replicas, by Event Hub.
+    others: BTreeMap<String, BTreeSet<String>>,
+    alive: usize,
+}
+
+impl Replicas {
+    /// Alone, until leases tell of others.
+    pub fn new(
+        budgets: Budgets,
+        registries: Vec<Arc<Metered>>,
+        spending: Spending,
+        metrics: Metrics,
+    ) -> Self {
+        let replicas = Self {
+            budgets,
+            registries,
+            spending,
+            metrics,
+            known: Mutex::new(Known { others: BTreeMap::new(), alive: 1 }),
+        };
+        replicas.show(1);
+        replicas
+    }
+
+    /// The leases of an Event Hub show these other replicas.
+    pub fn seen(&self, event_hub: &str, others: BTreeSet<String>) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.others.insert(event_hub.to_owned(), others);
+        let alive = alive(known.others.values());
+        if alive == known.alive {
+            return;
+        }
+        known.alive = alive;
+        for registry in &self.registries {
+            registry.meter().share_among(alive);
+        }
+        self.spending.share_among(alive);
+        self.show(alive);
+        tracing::info!(replicas = alive, "budgets are divided by the replicas that are alive");
+    }
+
+    fn show(&self, alive: usize) {
+        self.metrics.set_replicas_alive(alive);
+        if !self.registries.is_empty() {
+            self.metrics.set_registry_share(each_of(alive, self.budgets.registry_share));
+        }
+        if let Some(cap) = self.budgets.request_units_per_second {
+            self.metrics.set_request_units_limit(each_of(alive, cap));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn of(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_cap_on_request_units_is_divided_and_given_back() {
+        let (spending, metrics) = (Spending::new(Some(100.0)), Metrics::new().expect("buckets"));
+        let budgets = Budgets { registry_share: 0.5, request_units_per_second: Some(100.0) };
+        let replicas = Replicas::new(budgets, Vec::new(), spending.clone(), metrics.clone());
+        spending.spend(200.0); // 100 were there, and 100 are owed
+        assert_eq!(spending.wait(), Duration::from_secs(1));
+        replicas.seen("lifecycle", of(&["b"]));
+        assert_eq!(spending.wait(), Duration::from_secs(2));
+        replicas.seen("changes", of(&["b", "c", "d"]));
+        assert_eq!(spending.wait(), Duration::from_secs(4));
+        let page = metrics.render();
+        assert!(page.contains("twinsync_replicas_alive 4"), "{page}");
+        assert!(page.contains("twinsync_request_units_per_second_limit 25"), "{page}");
+        assert!(!page.contains("twinsync_registry_share "), "there is no hub to ask: {page}");
+        for hub in ["changes", "lifecycle"] {
+            replicas.seen(hub, BTreeSet::new());
+        }
+        assert_eq!(spending.wait(), Duration::from_secs(1));
+        assert!(metrics.render().contains("twinsync_replicas_alive 1"));
+    }
+}

@@ -1,0 +1,107 @@
+//! What Cosmos DB, or something in its place, can say beside yes and no; and ids that are hard to carry.
+
+use std::time::Duration;
+
+use devkit::{
+    cosmos::{Fault, Faults},
+    iothub::{Operation, TwinId},
+    stack::Options,
+};
+use serde_json::json;
+
+use crate::{
+    registry::bench::{Bench, FAST},
+    world::{World, create, device, report, until},
+};
+
+fn set(world: &World, answers: Vec<Fault>) {
+    world.stack.cosmos().set_faults(Faults { answers, ..Faults::default() }).expect("valid");
+}
+
+/// Requests on documents that the store was asked for.
+fn requests(world: &World) -> u64 {
+    let counters = world.stack.cosmos().counters();
+    ["read", "create", "replace"].iter().filter_map(|name| Some(counters.get(*name)?.requests)).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_that_the_store_refuses_becomes_a_dead_letter_and_holds_up_nobody() {
+    let world = World::with(Options::default(), "").await;
+    let mut daemon = world.start().await;
+    set(&world, vec![Fault::about(400, "pump")]);
+    world.apply(create("pump"));
+    world.apply(create("valve"));
+    until(&mut daemon, "it is set aside", |sample| {
+        sample.count("twinsync_dead_letters_total", "reason=\"rejected_by_store\"") == 1
+            && sample.count("twinsync_doubts_refused_total", "") == 1
+            && sample.count("twinsync_in_flight_events", "") == 0
+    })
+    .await;
+    let sample = daemon.sample().await.expect("metrics");
+    assert!(sample.count("twinsync_reads_total", "outcome=\"refused\"") > 0);
+    let report = world.equal_or_flagged("valve").await;
+    assert_eq!((report.twins, report.missing), (2, 1), "{report}");
+    daemon.stop().await.expect("exit code 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_of_the_container_or_by_a_gateway_is_no_word_on_a_document() {
+    // A container that is gone, one that was created again, and a proxy with a page for everything.
+    let container =
+        |status, substatus| Fault { substatus: Some(substatus), gateway: false, ..Fault::of_gateway(status) };
+    for (fault, remedy) in [
+        (Fault::of_gateway(404), "not Cosmos DB's word"),
+        (Fault::of_gateway(400), "not Cosmos DB's word"),
+        (container(404, 1003), "is gone"),
+        (container(400, 1001), "another partition key"),
+        (container(403, 1014), "20 GB"),
+        (container(403, 5300), "Built-in Data Contributor"),
+    ] {
+        let world = World::with(Options::default(), "").await;
+        let mut daemon = world.start().await;
+        world.apply(create("pump"));
+        world.equal().await;
+        set(&world, vec![fault.clone()]);
+        let before = requests(&world);
+        for id in ["a", "b", "c", "d"] {
+            world.apply(create(id));
+        }
+        world.apply(report("pump", json!({"step": 1})));
+        until(&mut daemon, "the store counts as down", |sample| sample.count("twinsync_store_up", "") == 0)
+            .await;
+        let (status, reasons) = daemon.get("/readyz").await.expect("answers");
+        assert!(status == 503 && reasons.contains(remedy), "{fault:?}: {reasons}");
+        tokio::time::sleep(Duration::from_secs(1)).await; // nothing to wait for: what must not happen is a storm
+        let asked = requests(&world) - before;
+        assert!(asked < 200, "{fault:?}: {asked} requests");
+        set(&world, vec![]);
+        world.equal().await;
+        let sample = daemon.sample().await.expect("metrics");
+        assert_eq!(sample.count("twinsync_dead_letters_total", ""), 0, "{fault:?}");
+        daemon.stop().await.expect("exit code 0");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_that_no_path_can_hold_are_kept_like_any_other() {
+    let bench = Bench::new(FAST, "").await;
+    let daemon = bench.start().await;
+    let ids = [".", "..", "...", "%2E", "a%2Fb", "a#b", "a?b", "(a)*,=@$'+:!"];
+    for id in ids {
+        bench.world.apply(create(id));
+        bench.world.apply(report(id, json!({"step": 1})));
+        bench.world.apply(Operation::Create { id: TwinId::module(id, "..").expect("valid"), twin: None });
+    }
+    bench.world.equal().await;
+    for id in ids {
+        bench.world.apply(report(id, json!({"step": 2})));
+    }
+    let report = bench.world.equal().await;
+    assert_eq!(report.twins, 16, "{report}");
+    // A copy that was lost is asked for again, where a URL can name the twin.
+    for id in [".", "a#b"] {
+        bench.world.apply(Operation::Delete { id: device(id) });
+    }
+    bench.world.equal().await;
+    daemon.stop().await.expect("exit code 0");
+}
