@@ -4,6 +4,7 @@
 //! is gone with the value itself. The child ends with this process, whatever becomes of it: its standard input closes.
 
 mod authority;
+mod busy;
 mod sas;
 
 use std::{
@@ -22,6 +23,7 @@ use tokio::{
 
 use crate::npm::{self, Package};
 
+pub use busy::Busy;
 pub use sas::{Permissions, Validity};
 
 /// What `devkit/azurite` consists of, without installed packages.
@@ -124,6 +126,11 @@ impl Azurite {
         let files = certificates.as_ref().map(|(_, files)| files);
         let (process, address) = spawn(&script, listen, &data, files).await?;
         Ok(Self { script, address, data, certificates, process: Mutex::new(Some(process)) })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// The account's URL, without a slash at its end: `http://host:port/account`, or https.

@@ -10,7 +10,7 @@
 //! | [`verify`] | the judge: compares every document with the hub's twin |
 //! | [`control`] | HTTP: drives a running devkit from outside |
 //! | [`daemon`], [`metrics`] | an operator: runs the twinsync binary against a stack and reads its metrics |
-//! | [`proxy`] | the network in between: half-open connections |
+//! | [`proxy`] | the network in between: half-open, refused and slow connections |
 //! | [`token`] | Entra ID: tokens that nobody signed |
 //! | [`stack`] | one process that holds all of these |
 

@@ -1,14 +1,15 @@
 //! The network between a client and a service, for faults that neither of them can show: a TCP proxy on loopback whose
-//! connections can be frozen. Both ends then keep their sockets, and no byte passes; no error tells either of them.
+//! connections can be frozen. Both ends then keep their sockets, and no byte passes; no error tells either of them. It
+//! can also refuse connections as a service does that is not there, be slow, and lead elsewhere.
 //!
 //! It knows nothing of what it carries. Everything ends when it is dropped.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
-        TcpListener, TcpStream,
+        TcpListener, TcpSocket, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
     sync::watch,
@@ -21,6 +22,9 @@ use tokio_util::{
 /// Bytes taken at once. Small: what was taken before a freeze is on its way no more, and no less.
 const BUFFER_BYTES: usize = 16 * 1024;
 
+/// Connections that the system may keep waiting.
+const BACKLOG: u32 = 1024;
+
 /// A running proxy.
 #[derive(Debug)]
 pub struct Proxy {
@@ -31,10 +35,18 @@ pub struct Proxy {
 
 #[derive(Debug, Clone, Copy, Default)]
 struct State {
+    /// Where connections lead; `None`: nowhere yet, and they wait.
+    target: Option<SocketAddr>,
     /// Nothing passes on any connection.
     frozen: bool,
+    /// Nobody listens.
+    refusing: bool,
+    /// What was read waits this long before it is passed on.
+    delay: Duration,
     /// Connections with a lower number never pass anything again.
     abandoned_below: u64,
+    /// Connections with a lower number are closed.
+    cut_below: u64,
     /// The next connection's number.
     next: u64,
 }
@@ -45,21 +57,35 @@ impl Proxy {
     /// # Errors
     /// No port is free.
     pub async fn start(target: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind((target.ip(), 0)).await?;
+        let proxy = Self::reserve(SocketAddr::new(target.ip(), 0)).await?;
+        proxy.lead_to(target);
+        Ok(proxy)
+    }
+
+    /// Listens on `address` for a service that is not there yet; connections wait for [`Self::lead_to`].
+    ///
+    /// # Errors
+    /// The address is taken.
+    pub async fn reserve(address: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
         let (address, stop) = (listener.local_addr()?, CancellationToken::new());
         let state = Arc::new(watch::Sender::new(State::default()));
-        tokio::spawn(stop.clone().run_until_cancelled_owned(listen(
-            listener,
-            target,
-            Arc::clone(&state),
-            stop.clone(),
-        )));
+        let listen = listen(listener, address, Arc::clone(&state), stop.clone());
+        tokio::spawn(stop.clone().run_until_cancelled_owned(listen));
         Ok(Self { address, state, _stop: stop.drop_guard() })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// From here on connections lead to `target`. Those that exist are closed.
+    pub fn lead_to(&self, target: SocketAddr) {
+        self.state.send_modify(|state| {
+            state.target = Some(target);
+            state.cut_below = state.next;
+        });
     }
 
     /// From here on nothing passes; connections are still taken. Until [`Self::thaw`].
@@ -70,6 +96,25 @@ impl Proxy {
     /// Everything that waited goes on.
     pub fn thaw(&self) {
         self.state.send_modify(|state| state.frozen = false);
+    }
+
+    /// From here on the system refuses connections, as it does where no process listens. Those that exist are closed.
+    /// Until [`Self::admit`].
+    pub fn refuse(&self) {
+        self.state.send_modify(|state| {
+            state.refusing = true;
+            state.cut_below = state.next;
+        });
+    }
+
+    /// Listens again.
+    pub fn admit(&self) {
+        self.state.send_modify(|state| state.refusing = false);
+    }
+
+    /// From here on whatever is read waits for so long before it is passed on, in both directions. Zero ends it.
+    pub fn delay(&self, delay: Duration) {
+        self.state.send_modify(|state| state.delay = delay);
     }
 
     /// Freezes the connections that exist for good, as the death of a host on the way does; new ones work. Returns how
@@ -86,29 +131,52 @@ impl Proxy {
 }
 
 async fn listen(
-    listener: TcpListener,
-    target: SocketAddr,
+    mut listener: TcpListener,
+    address: SocketAddr,
     state: Arc<watch::Sender<State>>,
     stop: CancellationToken,
 ) {
     let connections = TaskTracker::new();
+    let mut watched = state.subscribe();
     loop {
-        match listener.accept().await {
-            Ok((client, _peer)) => {
-                let mut number = 0;
-                state.send_modify(|state| {
-                    number = state.next;
-                    state.next += 1;
-                });
-                let gate = Gate { number, state: state.subscribe() };
-                connections.spawn(stop.clone().run_until_cancelled_owned(carry(client, target, gate)));
+        tokio::select! {
+            biased;
+            gone = async { watched.wait_for(|state| state.refusing).await.is_err() } => {
+                if gone {
+                    return;
+                }
+                drop(listener);
+                match closed(address, &mut watched).await {
+                    Ok(again) => listener = again,
+                    Err(error) => return tracing::error!(%error, "the proxy lost its port"),
+                }
             }
-            Err(error) => {
-                tracing::warn!(%error, "the proxy could not take a connection and tries again");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-            }
+            taken = listener.accept() => match taken {
+                Ok((client, _peer)) => {
+                    let mut number = 0;
+                    state.send_modify(|state| {
+                        number = state.next;
+                        state.next += 1;
+                    });
+                    let gate = Gate { number, state: state.subscribe() };
+                    connections.spawn(stop.clone().run_until_cancelled_owned(carry(client, gate)));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the proxy could not take a connection and tries again");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            },
         }
     }
+}
+
+/// Keeps the port without listening on it, for as long as connections are to be refused.
+async fn closed(address: SocketAddr, watched: &mut watch::Receiver<State>) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    watched.wait_for(|state| !state.refusing).await.map_err(io::Error::other)?;
+    socket.listen(BACKLOG)
 }
 
 /// Whether bytes of one connection pass.
@@ -119,20 +187,38 @@ struct Gate {
 }
 
 impl Gate {
-    /// Waits until bytes pass; for ever, once the connection is abandoned.
-    async fn open(&mut self) {
+    /// Waits until bytes pass, and says where to; for ever, once the connection is abandoned.
+    async fn open(&mut self) -> SocketAddr {
         let number = self.number;
         let passes = |state: &State| !state.frozen && number >= state.abandoned_below;
-        if self.state.wait_for(passes).await.is_err() {
-            // The proxy is gone, and with it this task.
+        loop {
+            let Ok(state) = self.state.wait_for(|state| passes(state) && state.target.is_some()).await else {
+                // The proxy is gone, and with it this task.
+                return std::future::pending().await;
+            };
+            if let Some(target) = state.target {
+                return target;
+            }
+        }
+    }
+
+    /// Waits until the connection is to be closed.
+    async fn cut(mut self) {
+        let number = self.number;
+        if self.state.wait_for(|state| number < state.cut_below).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
+
+    fn delay(&self) -> Duration {
+        self.state.borrow().delay
+    }
 }
 
-async fn carry(client: TcpStream, target: SocketAddr, mut gate: Gate) {
-    gate.open().await;
+async fn carry(client: TcpStream, mut gate: Gate) {
+    let cut = gate.clone().cut();
     let carried = async {
+        let target = gate.open().await;
         let service = TcpStream::connect(target).await?;
         // It should add no delays of its own.
         client.set_nodelay(true)?;
@@ -141,8 +227,12 @@ async fn carry(client: TcpStream, target: SocketAddr, mut gate: Gate) {
             (client.into_split(), service.into_split());
         tokio::try_join!(copy(from_client, to_service, gate.clone()), copy(from_service, to_client, gate))
     };
-    if let Err(error) = carried.await {
-        tracing::debug!(%error, "a connection through the proxy broke");
+    tokio::select! {
+        biased;
+        () = cut => {}
+        carried = carried => if let Err(error) = carried {
+            tracing::debug!(%error, "a connection through the proxy broke");
+        },
     }
 }
 
@@ -151,6 +241,7 @@ async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut gate: Gate) -
     loop {
         gate.open().await;
         let length = from.read(&mut buffer).await?;
+        tokio::time::sleep(gate.delay()).await;
         // It may have been frozen while nothing came.
         gate.open().await;
         if length == 0 {
@@ -162,7 +253,7 @@ async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut gate: Gate) -
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::Instant;
 
     use super::*;
 
@@ -214,5 +305,62 @@ mod tests {
         drop(proxy);
         let gone = tokio::time::timeout(LIMIT, old.read_u8()).await.expect("in time");
         gone.expect_err("with the proxy, everything ends");
+    }
+
+    #[tokio::test]
+    async fn where_nobody_listens_connections_are_refused_and_old_ones_end_until_somebody_does() {
+        let proxy = Proxy::start(echo().await).await.expect("starts");
+        let mut old = TcpStream::connect(proxy.address()).await.expect("connects");
+        exchange(&mut old).await.expect("echoed");
+        for _ in 0..3 {
+            proxy.refuse();
+            let ended = tokio::time::timeout(LIMIT, old.read_u8()).await.expect("in time");
+            ended.expect_err("it is closed");
+            let started = Instant::now();
+            // What was on its way when it began may still be taken, and ends at once.
+            while TcpStream::connect(proxy.address()).await.is_ok() {
+                assert!(started.elapsed() < LIMIT, "never refused");
+                tokio::task::yield_now().await;
+            }
+            let refused = TcpStream::connect(proxy.address()).await.expect_err("refused");
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+            proxy.admit();
+            old = loop {
+                assert!(started.elapsed() < LIMIT, "never taken");
+                if let Ok(mut client) = TcpStream::connect(proxy.address()).await
+                    && exchange(&mut client).await.is_ok()
+                {
+                    break client;
+                }
+                tokio::task::yield_now().await;
+            };
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slow_connection_passes_everything_late() {
+        let proxy = Proxy::start(echo().await).await.expect("starts");
+        let mut client = TcpStream::connect(proxy.address()).await.expect("connects");
+        proxy.delay(Duration::from_millis(100));
+        let started = Instant::now();
+        assert_eq!(exchange(&mut client).await.expect("echoed"), 7);
+        assert!(started.elapsed() >= Duration::from_millis(200), "there and back");
+    }
+
+    #[tokio::test]
+    async fn it_leads_to_whom_it_is_told() {
+        let proxy = Proxy::reserve(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("starts");
+        let mut waiting = TcpStream::connect(proxy.address()).await.expect("connects");
+        waiting.write_u8(7).await.expect("the socket is open");
+        // An absence can only be observed over a time.
+        tokio::time::timeout(Duration::from_millis(100), waiting.read_u8()).await.expect_err("nobody there");
+        proxy.lead_to(echo().await);
+        waiting.read_u8().await.expect_err("what led elsewhere is closed");
+        let mut client = TcpStream::connect(proxy.address()).await.expect("connects");
+        exchange(&mut client).await.expect("echoed");
+        proxy.lead_to(echo().await);
+        client.read_u8().await.expect_err("closed as well");
+        let mut client = TcpStream::connect(proxy.address()).await.expect("connects");
+        exchange(&mut client).await.expect("echoed");
     }
 }

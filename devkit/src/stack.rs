@@ -13,6 +13,7 @@ use crate::{
     broker::{self, Broker},
     control, cosmos, fleet,
     iothub::{self, api::Quota},
+    proxy::Proxy,
 };
 
 mod hub;
@@ -54,6 +55,9 @@ pub struct Options {
     pub iothub_quota: Option<Quota>,
     /// Further IoT hubs.
     pub more_iothubs: Vec<AnotherIotHub>,
+    /// Whether a [`Proxy`] stands in front of Cosmos DB, at [`Options::cosmos`]: the account document names the address that
+    /// clients have to dial, so it cannot be put there later.
+    pub cosmos_proxy: bool,
     /// The database for the twins.
     pub database: String,
     /// The container for the twins.
@@ -84,6 +88,7 @@ impl Default for Options {
             iothub_service: free,
             iothub_quota: None,
             more_iothubs: Vec::new(),
+            cosmos_proxy: false,
             database: cosmos.database,
             container: cosmos.container,
             verify_cosmos_key: true,
@@ -205,6 +210,7 @@ pub enum Error {
 pub(crate) struct Parts {
     pub(crate) broker: Arc<Broker>,
     pub(crate) cosmos: cosmos::Server,
+    pub(crate) cosmos_proxy: Option<Proxy>,
     pub(crate) azurite: Option<Azurite>,
     /// At least one.
     pub(crate) iothubs: Vec<Arc<IotHub>>,
@@ -246,8 +252,20 @@ impl Stack {
             false => None,
         };
         let cosmos_key = STANDARD.encode("the account key of a local devkit, which guards nothing");
+        let cosmos_error = |source| Error::Cosmos { address: options.cosmos, source };
+        let cosmos_proxy =
+            match options.cosmos_proxy {
+                true => Some(Proxy::reserve(options.cosmos).await.map_err(|source| {
+                    cosmos_error(cosmos::Error::Bind { address: options.cosmos, source })
+                })?),
+                false => None,
+            };
         let cosmos = cosmos::Server::start(cosmos::Options {
-            listen: options.cosmos,
+            listen: match cosmos_proxy {
+                Some(_) => SocketAddr::new(options.cosmos.ip(), 0),
+                None => options.cosmos,
+            },
+            advertised: cosmos_proxy.as_ref().map(Proxy::address),
             database: options.database.clone(),
             container: options.container.clone(),
             key: options.verify_cosmos_key.then(|| cosmos_key.clone()),
@@ -255,7 +273,10 @@ impl Stack {
             ..cosmos::Options::default()
         })
         .await
-        .map_err(|source| Error::Cosmos { address: options.cosmos, source })?;
+        .map_err(cosmos_error)?;
+        if let Some(proxy) = &cosmos_proxy {
+            proxy.lead_to(cosmos.address());
+        }
         let broker = match Broker::start(broker_options(&options)).await {
             Ok(broker) => Arc::new(broker),
             Err(source) => {
@@ -304,6 +325,7 @@ impl Stack {
         let parts = Arc::new(Parts {
             broker,
             cosmos,
+            cosmos_proxy,
             azurite,
             iothubs,
             endpoints,
@@ -340,6 +362,11 @@ impl Stack {
     /// Cosmos DB: its counters and faults.
     pub fn cosmos(&self) -> &cosmos::Server {
         &self.parts.cosmos
+    }
+
+    /// The way to Cosmos DB, where [`Options::cosmos_proxy`] asked for one.
+    pub fn cosmos_proxy(&self) -> Option<&Proxy> {
+        self.parts.cosmos_proxy.as_ref()
     }
 
     /// Blob storage, where [`Options::azurite`] asked for it.

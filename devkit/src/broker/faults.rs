@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -45,6 +45,7 @@ pub(super) struct Switches {
     connections: Mutex<CancellationToken>,
     refuse_until: Mutex<Option<Instant>>,
     refuse_tokens_until: Mutex<Option<Instant>>,
+    busy: AtomicBool,
     tokens_to_refuse: AtomicU32,
     tokens_to_leave: AtomicU32,
     pub(super) accepted: AtomicU64,
@@ -83,6 +84,17 @@ impl Faults {
             definitions::Error::new(condition, "closed by a fault of the test".to_owned(), None)
         });
         Ok(self.namespace.hub(hub)?.lane(partition)?.readers.close_all(&error))
+    }
+
+    /// Throttles whoever reads, as Event Hubs does over the limit of its throughput units: from here on the links of all
+    /// receivers are closed as `com.microsoft:server-busy`, those that attach included. Until it is called with `false`.
+    pub fn throttle(&self, throttled: bool) {
+        self.namespace.switches.busy.store(throttled, Ordering::Release);
+        if throttled {
+            for lane in self.namespace.hubs().flat_map(|hub| hub.lanes()) {
+                lane.readers.close_all(&Some(server_busy()));
+            }
+        }
     }
 
     /// Answers the next `count` put-token requests with 401.
@@ -184,6 +196,11 @@ impl Switches {
         lock(&self.refuse_until).is_some_and(|until| Instant::now() < until)
     }
 
+    /// Whether whoever reads is throttled.
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Acquire)
+    }
+
     /// Whether this put-token request is one of those to answer with 401.
     pub(super) fn refuses_token(&self) -> bool {
         lock(&self.refuse_tokens_until).is_some_and(|until| Instant::now() < until)
@@ -194,6 +211,13 @@ impl Switches {
     pub(super) fn leaves_token(&self) -> bool {
         take_one(&self.tokens_to_leave)
     }
+}
+
+/// What a receiver is told that reads more than it may.
+pub(super) fn server_busy() -> definitions::Error {
+    let condition = ErrorCondition::Custom(Symbol::from("com.microsoft:server-busy"));
+    let words = "the namespace is being throttled: wait 4 seconds and try again";
+    definitions::Error::new(condition, words.to_owned(), None)
 }
 
 fn take_one(count: &AtomicU32) -> bool {

@@ -15,6 +15,7 @@ use super::{
     address::Node,
     authorization::Authorization,
     delivery::Delivery,
+    faults::server_busy,
     intake::Intake,
     link,
     namespace::{Hub, Lane, Namespace},
@@ -145,6 +146,9 @@ impl SessionContext {
         let group = hub.group(group).map_err(not_found)?;
         let position = start_position(attach)?;
         let cursor = lane.partition.resolve(position).map_err(argument_error)?;
+        if self.namespace.switches.is_busy() {
+            return Err(server_busy());
+        }
         let registration = lane.readers.admit(&group, epoch(attach))?;
         Ok(Delivery {
             namespace: Arc::clone(&self.namespace),

@@ -33,6 +33,9 @@ pub struct Options {
     /// The address to bind; port 0 takes a free one. Clients have to dial exactly this address, since the account
     /// document advertises it.
     pub listen: SocketAddr,
+    /// The address that the account document advertises, where something stands in between: a
+    /// [`Proxy`](crate::proxy::Proxy), for one. Absent: the one that is bound.
+    pub advertised: Option<SocketAddr>,
     /// The database to create.
     pub database: String,
     /// The container to create, with partition key `/deviceId`.
@@ -49,6 +52,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            advertised: None,
             database: "twins".to_owned(),
             container: "twins".to_owned(),
             key: None,
@@ -102,8 +106,9 @@ impl Server {
         let listener = TcpListener::bind(options.listen).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
         // The emulator finds its region by scheme, host and port, so the port has to be known first.
+        let advertised = options.advertised.unwrap_or(address);
         let url =
-            Url::parse(&format!("http://{address}/")).map_err(|error| Error::Setup(error.to_string()))?;
+            Url::parse(&format!("http://{advertised}/")).map_err(|error| Error::Setup(error.to_string()))?;
         let emulator = emulator(&options, &url)?;
         let account = Arc::new(Account {
             emulator,
