@@ -15,6 +15,7 @@ use futures::stream::BoxStream;
 
 use crate::domain::{
     document::Document,
+    health::Failure,
     id::{PartitionId, Position, SequenceNumber, TwinKey},
     message::Message,
     patience::Nature,
@@ -80,6 +81,8 @@ pub enum TroubleKind {
     /// The service or the way to it fails: timeouts, 5xx, connection errors, and refusals that an operator
     /// can mend while we wait (401, 403, a missing container).
     Unavailable,
+    /// The service answers, with a document that only a newer release understands: one twin waits for such a replica.
+    Newer,
 }
 
 /// The documents that a walk visits.
@@ -168,9 +171,19 @@ pub struct DeadLetterError {
     pub sequence_number: SequenceNumber,
     /// Where it should have gone; no secret.
     pub place: String,
-    /// What the operating system or service said.
+    /// What the operating system or service said; one that asks for less is of the kind `ResourceBusy`.
     #[source]
     pub source: std::io::Error,
+}
+
+impl DeadLetterError {
+    /// How the store fails.
+    pub fn failure(&self) -> Failure {
+        match self.source.kind() {
+            std::io::ErrorKind::ResourceBusy => Failure::Throttled,
+            _ => Failure::Silent,
+        }
+    }
 }
 
 /// Where receiving begins.
@@ -232,6 +245,14 @@ pub enum SourceError {
         /// What the service said.
         reason: String,
     },
+    /// The service asks for less: the namespace is over its throughput.
+    #[error("{operation} was throttled: {reason}")]
+    Throttled {
+        /// What was tried.
+        operation: &'static str,
+        /// What the service said.
+        reason: String,
+    },
     /// The way to the service is broken.
     #[error("{operation} failed: {reason}")]
     Lost {
@@ -253,6 +274,7 @@ impl SourceError {
             | Self::Stolen
             | Self::TokenExpired
             | Self::NoToken { refused: false, .. }
+            | Self::Throttled { .. }
             | Self::Lost { .. } => Nature::Passing,
         }
     }
@@ -263,6 +285,7 @@ impl SourceError {
             Self::Refused { .. } => "EVENTHUBS_REFUSED",
             Self::NotFound { .. } => "EVENTHUBS_NOT_FOUND",
             Self::NoToken { .. } => "CREDENTIAL_NO_TOKEN",
+            Self::Throttled { .. } => "EVENTHUBS_THROTTLED",
             Self::Undecodable(_) | Self::Stolen | Self::TokenExpired | Self::Lost { .. } => {
                 "EVENTHUBS_UNAVAILABLE"
             }
@@ -276,6 +299,7 @@ impl SourceError {
                 "give the identity the role `Azure Event Hubs Data Receiver` on the namespace (new assignments take some minutes), and check the section [credential]"
             }
             Self::NoToken { .. } => "without a token, no role is of use",
+            Self::Throttled { .. } => "raise the namespace's throughput units, or see who else reads from it",
             Self::NotFound { .. } => {
                 "check eventhubs.namespace, the hub's name and eventhubs.consumer_group; consumer groups are not created by twinsync"
             }
@@ -294,7 +318,22 @@ impl SourceError {
             Self::NoToken { .. } => "no_token",
             Self::TokenExpired => "token_expired",
             Self::NotFound { .. } => "not_found",
+            Self::Throttled { .. } => "throttled",
             Self::Lost { .. } => "lost",
+        }
+    }
+
+    /// How the service fails.
+    pub const fn failure(&self) -> Failure {
+        match self {
+            Self::Throttled { .. } => Failure::Throttled,
+            Self::Undecodable(_)
+            | Self::Stolen
+            | Self::Refused { .. }
+            | Self::TokenExpired
+            | Self::NoToken { .. }
+            | Self::NotFound { .. }
+            | Self::Lost { .. } => Failure::Silent,
         }
     }
 }

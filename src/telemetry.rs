@@ -23,6 +23,9 @@ pub mod name;
 mod partition;
 pub mod reason;
 
+#[cfg(test)]
+mod tests;
+
 use std::io::IsTerminal as _;
 
 use tracing_subscriber::{

@@ -3,11 +3,16 @@
 
 let stopping = false;
 process.stdin.resume();
-process.stdin.once("end", () => {
+process.stdin.once("end", stop);
+
+// Azurite's own way to stop: closes the port and writes what it holds to disk. It listens to that a moment after it says
+// that it serves.
+function stop() {
   stopping = true;
-  // Azurite's own way to stop: closes the port and writes what it holds to disk.
-  process.emit("SIGTERM");
-});
+  if (!process.emit("SIGTERM")) {
+    setTimeout(stop, 20);
+  }
+}
 process.once("beforeExit", () => process.exit(stopping ? 0 : 1));
 
 require("azurite/dist/src/blob/main.js");

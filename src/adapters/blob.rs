@@ -105,6 +105,19 @@ pub enum Error {
         /// Which credential gives none, and why.
         reason: NoToken,
     },
+    /// The service asks for less. Passes with time.
+    #[error(
+        "cannot {operation} in blob container {place}: the storage account asks for less ({reason}); see who else uses it, \
+         and what its limits are ({})", self.code()
+    )]
+    Throttled {
+        /// What was tried.
+        operation: &'static str,
+        /// The container.
+        place: String,
+        /// What the service said.
+        reason: String,
+    },
     /// No usable answer. Passes with time.
     #[error(
         "cannot {operation} in blob container {place}: {reason}; check blob.container_url, network rules and the state of \
@@ -129,6 +142,7 @@ impl Error {
             Self::Version { .. } => "BLOB_API_VERSION",
             Self::State { .. } => "BLOB_STATE",
             Self::NoToken { .. } => NoToken::CODE,
+            Self::Throttled { .. } => "BLOB_THROTTLED",
             Self::Unavailable { .. } => "BLOB_UNAVAILABLE",
         }
     }
@@ -140,15 +154,17 @@ impl Error {
             Self::Missing { .. } | Self::Refused { .. } | Self::State { .. } => Nature::Refused,
             Self::NoToken { reason, .. } if reason.refused => Nature::Refused,
             Self::Version { .. } => Nature::Final,
-            Self::NoToken { .. } | Self::Unavailable { .. } => Nature::Passing,
+            Self::NoToken { .. } | Self::Throttled { .. } | Self::Unavailable { .. } => Nature::Passing,
         }
     }
 
-    /// The kind that callers of the SDK's traits look at: the status survives, the answer does not.
+    /// The kind that callers of the SDK's traits look at: the status survives, the answer does not. Blob Storage throttles
+    /// with 503, which other services mean otherwise; what is told on is the status that says so.
     pub(super) fn kind(&self) -> ErrorKind {
         let status = match self {
             Self::Missing { .. } => StatusCode::NotFound,
             Self::Version { .. } => StatusCode::BadRequest,
+            Self::Throttled { .. } => StatusCode::TooManyRequests,
             Self::Refused { status, .. } | Self::State { status, .. } => *status,
             Self::NoToken { .. } => return ErrorKind::Credential,
             Self::Unavailable { .. } => return ErrorKind::Io,
@@ -296,6 +312,10 @@ impl Container {
             StatusCode::Unauthorized | StatusCode::Forbidden => {
                 Error::Refused { operation, place, status, reason }
             }
+            StatusCode::TooManyRequests => Error::Throttled { operation, place, reason },
+            StatusCode::ServiceUnavailable if code == "ServerBusy" => {
+                Error::Throttled { operation, place, reason }
+            }
             StatusCode::NotFound if code == "ContainerNotFound" => {
                 Error::Missing { operation, place, reason }
             }
@@ -414,6 +434,7 @@ mod tests {
                 place: place.clone(),
                 reason: NoToken { kind: "managed", reason: reason.clone(), refused: true },
             },
+            Error::Throttled { operation, place: place.clone(), reason: reason.clone() },
             Error::Unavailable { operation, place, reason },
         ] {
             let code = error.code();

@@ -576,9 +576,10 @@ fn unknown(message: String) -> Read {
 }
 
 fn newer(id: &str, format: i64) -> Read {
-    unknown(format!(
+    let message = format!(
         "the document `{id}` has format {format}, which a newer release has written: update this replica (DOCUMENT_NEWER)"
-    ))
+    );
+    Read::Unknown(Trouble { kind: TroubleKind::Newer, retry_after: None, message })
 }
 
 fn failed<T>(failure: &Failure) -> Charged<Result<T, Trouble>> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::Error;
 use crate::{
     domain::{
-        health::{Dependency, StoreState},
+        health::{Dependency, Failure, StoreState},
         patience::{Patience, Verdict},
         retry::Backoff,
     },
@@ -34,7 +34,7 @@ impl Needed {
             Self::Store => "cosmos",
             Self::Dependency(Dependency::Credential) => "credential",
             Self::Dependency(Dependency::EventHub(_)) => "eventhubs",
-            Self::Dependency(Dependency::Checkpoints) => "checkpoints",
+            Self::Dependency(Dependency::Checkpoints | Dependency::Leases) => "checkpoints",
             Self::Dependency(Dependency::DeadLetters) => "dead_letters",
             Self::Dependency(Dependency::Registry(_)) => "registry",
         }
@@ -98,7 +98,7 @@ impl Reach<'_> {
                     self.board.set_store(StoreState::Unreachable { reason });
                 }
                 Needed::Dependency(dependency) => {
-                    self.board.is_down(dependency.clone(), &reason);
+                    self.board.is_down(dependency.clone(), Failure::Silent, &reason);
                 }
             }
             tokio::time::sleep(retry_in).await;

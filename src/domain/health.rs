@@ -31,6 +31,20 @@ pub enum PartitionState {
         /// Why, in one line without secrets.
         reason: String,
     },
+    /// Event Hubs asks for patience: it answers, and gives no events for a while.
+    Throttled {
+        /// What it said, in one line without secrets.
+        reason: String,
+    },
+}
+
+/// What a partition's consumer is doing, and for how long it has received nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// What it is doing.
+    pub state: PartitionState,
+    /// Since it last received; zero while it does.
+    pub lasts: Duration,
 }
 
 /// Whether the document store answers.
@@ -47,18 +61,21 @@ pub enum StoreState {
     },
 }
 
-/// What the daemon needs beside its partitions and the document store. The first two matter at start only: afterwards, each
-/// connection and each request tells.
+/// What the daemon needs beside its partitions and the document store. The first matters at start only: afterwards, each
+/// request tells.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Dependency {
     /// Who we are towards Azure: a token.
     Credential,
-    /// This Event Hub, its checkpoints included.
+    /// This Event Hub: at start its checkpoints included, later what it says about its partitions beside the events.
     EventHub(String),
     /// Where events go that can never be applied.
     DeadLetters,
-    /// Where progress is kept, and leases.
+    /// Where progress is kept.
     Checkpoints,
+    /// Where replicas agree on whose the partitions are: the same store, whose answers to one may differ from those to the
+    /// other.
+    Leases,
     /// The registry of this IoT hub.
     Registry(String),
 }
@@ -70,14 +87,38 @@ impl std::fmt::Display for Dependency {
             Self::EventHub(hub) => write!(f, "the Event Hub {hub}"),
             Self::DeadLetters => f.write_str("the dead-letter store"),
             Self::Checkpoints => f.write_str("the checkpoint store"),
+            Self::Leases => f.write_str("the checkpoint store, asked for leases,"),
             Self::Registry(hub) => write!(f, "the registry of the IoT hub {hub}"),
         }
     }
 }
 
+impl Dependency {
+    /// So many failures in a row are an outage. One of them is nothing: it is tried again in a moment, and a service of that
+    /// size always fails somebody.
+    pub const fn patience(&self) -> u32 {
+        match self {
+            Self::Credential | Self::DeadLetters | Self::Checkpoints | Self::Leases | Self::EventHub(_) => 2,
+            // Whoever asks it counts them: several tasks do, for several reasons.
+            Self::Registry(_) => 1,
+        }
+    }
+}
+
+/// How something fails that does not do what it is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// It does not answer, or refuses us.
+    Silent,
+    /// It asks for less load: it is there, and slow for us.
+    Throttled,
+}
+
 /// Since when something does not answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outage {
+    /// How it fails.
+    pub failure: Failure,
     /// Why, in one line without secrets.
     pub reason: String,
     /// For how long.
@@ -108,7 +149,7 @@ pub struct Facts {
     /// Where the process is in its life.
     pub phase: Phase,
     /// The partitions we own.
-    pub partitions: BTreeMap<PartitionId, PartitionState>,
+    pub partitions: BTreeMap<PartitionId, Standing>,
     /// The document store.
     pub store: StoreState,
     /// The loops by name.
@@ -117,7 +158,7 @@ pub struct Facts {
     pub dependencies: BTreeMap<Dependency, Option<Outage>>,
     /// What each partition's progress waits for, where it waits.
     pub incomplete: BTreeMap<PartitionId, Incomplete>,
-    /// For how long an event may be incomplete before its partition counts as blocked.
+    /// For how long an event may be incomplete before its partition counts as blocked, and for how long throttling is borne.
     pub blocked_after: Duration,
 }
 
@@ -151,7 +192,7 @@ pub struct Report {
 /// | phase | live | ready |
 /// |---|---|---|
 /// | starting | every loop within its limit | no, with what is waited for |
-/// | running | every loop within its limit | the same; stores for documents, dead letters and checkpoints answer; all partitions receive and none is blocked |
+/// | running | every loop within its limit | the same; stores for documents, dead letters and checkpoints answer, and the Event Hubs; all partitions receive and none is blocked. Throttling is borne for as long as a blocked partition is |
 /// | stopping | yes: loops end one by one, the drain has its own deadline | no |
 pub fn assess(facts: &Facts) -> Report {
     let stalled: Vec<String> = match facts.phase {
@@ -179,18 +220,44 @@ pub fn assess(facts: &Facts) -> Report {
     Report { live: Verdict { reasons: stalled }, ready: Verdict { reasons }, warnings: warnings(facts) }
 }
 
-/// Repair and audits are in the background: the copy follows the streams without them.
+/// What is out of order without keeping us from our work, or not for long enough.
 fn warnings(facts: &Facts) -> Vec<String> {
-    let registries =
-        facts.dependencies.iter().filter_map(|(dependency, outage)| match (dependency, outage) {
-            (Dependency::Registry(_), Some(outage)) => Some(no_answer(dependency, outage)),
-            _ => None,
-        });
-    registries.collect()
+    let outages = facts.dependencies.iter().filter_map(|(dependency, outage)| {
+        let outage = outage.as_ref()?;
+        (!is_obstacle(facts, dependency, outage)).then(|| no_answer(dependency, outage))
+    });
+    let throttled = facts.partitions.iter().filter_map(|(partition, standing)| match &standing.state {
+        PartitionState::Throttled { reason } if standing.lasts <= facts.blocked_after => {
+            Some(throttled(partition, standing, reason))
+        }
+        PartitionState::Throttled { .. }
+        | PartitionState::Connecting
+        | PartitionState::Receiving
+        | PartitionState::Waiting { .. } => None,
+    });
+    outages.chain(throttled).collect()
 }
 
-fn no_answer(dependency: &Dependency, Outage { reason, lasts }: &Outage) -> String {
-    format!("{dependency} has not answered for {} s: {reason}", lasts.as_secs())
+/// Repair and audits are in the background: the copy follows the streams without them. Who throttles will answer, and only
+/// where that takes long is our work in danger.
+fn is_obstacle(facts: &Facts, dependency: &Dependency, outage: &Outage) -> bool {
+    match (dependency, outage.failure) {
+        (Dependency::Registry(_), _) => false,
+        (_, Failure::Silent) => true,
+        (_, Failure::Throttled) => outage.lasts > facts.blocked_after,
+    }
+}
+
+fn throttled(partition: &PartitionId, standing: &Standing, reason: &str) -> String {
+    format!("partition {partition} has been throttled for {} s: {reason}", standing.lasts.as_secs())
+}
+
+fn no_answer(dependency: &Dependency, Outage { failure, reason, lasts }: &Outage) -> String {
+    let what = match failure {
+        Failure::Silent => "not answered",
+        Failure::Throttled => "throttled us",
+    };
+    format!("{dependency} has {what} for {} s: {reason}", lasts.as_secs())
 }
 
 fn store_obstacle(facts: &Facts) -> Option<String> {
@@ -203,12 +270,9 @@ fn store_obstacle(facts: &Facts) -> Option<String> {
 
 /// What nothing goes on without, and does not answer.
 fn out_of_order(facts: &Facts) -> impl Iterator<Item = String> {
-    facts.dependencies.iter().filter_map(|(dependency, outage)| match dependency {
-        Dependency::Credential
-        | Dependency::EventHub(_)
-        | Dependency::DeadLetters
-        | Dependency::Checkpoints => outage.as_ref().map(|outage| no_answer(dependency, outage)),
-        Dependency::Registry(_) => None,
+    facts.dependencies.iter().filter_map(|(dependency, outage)| {
+        let outage = outage.as_ref()?;
+        is_obstacle(facts, dependency, outage).then(|| no_answer(dependency, outage))
     })
 }
 
@@ -224,12 +288,17 @@ fn obstacles(facts: &Facts) -> Vec<String> {
         }
     }
     // No partition at all is no obstacle: with more replicas than partitions, some stand by.
-    for (partition, state) in &facts.partitions {
-        match state {
+    for (partition, standing) in &facts.partitions {
+        match &standing.state {
             PartitionState::Receiving => {}
             PartitionState::Connecting => reasons.push(format!("partition {partition} is connecting")),
             PartitionState::Waiting { reason } => {
                 reasons.push(format!("partition {partition} waits: {reason}"))
+            }
+            PartitionState::Throttled { reason } => {
+                if standing.lasts > facts.blocked_after {
+                    reasons.push(throttled(partition, standing, reason));
+                }
             }
         }
     }
@@ -244,11 +313,15 @@ mod tests {
         PartitionId { stream: "twins".into(), partition: name.into() }
     }
 
+    fn standing(state: PartitionState, seconds: u64) -> Standing {
+        Standing { state, lasts: Duration::from_secs(seconds) }
+    }
+
     fn healthy() -> Facts {
         let pulse = Pulse { silent_for: Duration::from_secs(1), limit: Duration::from_secs(30) };
         Facts {
             phase: Phase::Running,
-            partitions: BTreeMap::from([(partition("0"), PartitionState::Receiving)]),
+            partitions: BTreeMap::from([(partition("0"), standing(PartitionState::Receiving, 0))]),
             store: StoreState::Reachable,
             loops: BTreeMap::from([("lanes".to_owned(), pulse)]),
             dependencies: BTreeMap::from([(Dependency::DeadLetters, None)]),
@@ -258,7 +331,29 @@ mod tests {
     }
 
     fn outage() -> Option<Outage> {
-        Some(Outage { reason: "503".into(), lasts: Duration::from_secs(7) })
+        Some(Outage { failure: Failure::Silent, reason: "503".into(), lasts: Duration::from_secs(7) })
+    }
+
+    #[test]
+    fn throttling_is_a_warning_until_it_has_lasted_for_too_long() {
+        let mut facts = healthy();
+        for (seconds, ready) in [(59, true), (60, true), (61, false)] {
+            let lasts = Duration::from_secs(seconds);
+            let busy = Outage { failure: Failure::Throttled, reason: "busy".into(), lasts };
+            facts.dependencies = BTreeMap::from([(Dependency::Checkpoints, Some(busy))]);
+            facts.partitions = BTreeMap::from([(
+                partition("0"),
+                standing(PartitionState::Throttled { reason: "busy".into() }, seconds),
+            )]);
+            let report = assess(&facts);
+            let told = [
+                format!("the checkpoint store has throttled us for {seconds} s: busy"),
+                format!("partition twins/0 has been throttled for {seconds} s: busy"),
+            ];
+            let (reasons, warnings) = (report.ready.reasons, report.warnings);
+            assert_eq!(if ready { &warnings } else { &reasons }, &told, "{seconds}");
+            assert!(if ready { reasons.is_empty() } else { warnings.is_empty() }, "{seconds}");
+        }
     }
 
     #[test]
@@ -267,14 +362,18 @@ mod tests {
         facts.dependencies = BTreeMap::from([
             (Dependency::DeadLetters, outage()),
             (Dependency::Checkpoints, outage()),
+            (Dependency::Leases, outage()),
+            (Dependency::EventHub("twins".into()), outage()),
             (Dependency::Registry("contoso".into()), outage()),
         ]);
         let report = assess(&facts);
         assert_eq!(
             report.ready.reasons,
             [
+                "the Event Hub twins has not answered for 7 s: 503",
                 "the dead-letter store has not answered for 7 s: 503",
-                "the checkpoint store has not answered for 7 s: 503"
+                "the checkpoint store has not answered for 7 s: 503",
+                "the checkpoint store, asked for leases, has not answered for 7 s: 503"
             ]
         );
         assert_eq!(report.warnings, ["the registry of the IoT hub contoso has not answered for 7 s: 503"]);
@@ -307,8 +406,9 @@ mod tests {
     fn trouble_outside_makes_it_not_ready_but_never_not_live() {
         let mut facts = healthy();
         facts.store = StoreState::Unreachable { reason: "503".into() };
-        facts.partitions.insert(partition("1"), PartitionState::Waiting { reason: "refused".into() });
-        facts.partitions.insert(partition("2"), PartitionState::Connecting);
+        let refused = PartitionState::Waiting { reason: "refused".into() };
+        facts.partitions.insert(partition("1"), standing(refused, 1));
+        facts.partitions.insert(partition("2"), standing(PartitionState::Connecting, 1));
         let report = assess(&facts);
         assert!(report.live.is_yes());
         assert_eq!(

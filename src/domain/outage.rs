@@ -10,6 +10,7 @@
 //! | fewer fail, and nobody else asks anything | a probe decides: a read of something else |
 //! | during an outage, whoever fails | the outage |
 //! | any answer | the outage is over |
+//! | an answer about a twin that cannot be used | its own trouble, and an answer |
 //!
 //! Throttling is none of this: it is an answer, and means that all have to slow down.
 
@@ -95,6 +96,13 @@ impl<K: Hash + Eq + Clone> Outage<K> {
         }
     }
 
+    /// The store answered about a twin, with something that cannot be used. Says whether that is new, and worth telling.
+    pub fn unusable(&mut self, key: &K, now: Duration) -> bool {
+        self.answered(now);
+        let troubled = self.troubled.entry(key.clone()).or_insert(Troubled { since: now, told: false });
+        !std::mem::replace(&mut troubled.told, true)
+    }
+
     /// The twin whose hub is to be used for a probe at `now`, where one is needed; it counts as sent.
     pub fn probe(&mut self, now: Duration) -> Option<&K> {
         let long_ago =
@@ -175,6 +183,21 @@ mod tests {
             }
             assert_eq!(last, Some(cause), "{story}");
         }
+    }
+
+    #[test]
+    fn answers_that_cannot_be_used_are_the_trouble_of_their_twins_and_no_outage() {
+        let mut outage = Outage::default();
+        for (second, twin) in ('a'..'h').enumerate() {
+            assert!(outage.unusable(&twin, s(second as u64)), "{twin} is new");
+            assert!(!outage.unusable(&twin, s(second as u64)), "{twin} was told");
+        }
+        assert_eq!(outage.in_trouble(), 7);
+        assert_eq!(outage.failed(&'x', s(10)), Cause::Twin, "it has answered others");
+        assert_eq!(outage.worth_telling(&'a', s(60)), None, "that was told");
+        outage.unusable(&'b', s(70));
+        assert_eq!(outage.alone_for(&'a', s(70)), s(70), "and counts towards giving it up");
+        assert_eq!(outage.succeeded(&'a', s(71)), Some(s(71)), "its end is told");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use azure_core::http::StatusCode;
 use azure_messaging_eventhubs::{CheckpointStore, models::Checkpoint};
 use futures::future::join_all;
 use tokio::time::timeout;
@@ -9,13 +10,13 @@ use tokio::time::timeout;
 use super::{partition::Progress, start::StoreTrouble};
 use crate::{
     domain::{
-        health::Dependency,
+        health::{Dependency, Failure},
         id::{PartitionId, Position, SequenceNumber},
         patience::Nature,
     },
     telemetry::{
         Board, Metrics,
-        event::{CheckpointDelayed, CheckpointWritten},
+        event::{CheckpointDelayed, CheckpointWritten, DependencyChanged},
     },
 };
 
@@ -79,19 +80,25 @@ impl Committer {
                     progress.metrics.checkpoint_is_written();
                     CheckpointWritten { partition: id, sequence_number }.emit();
                 }
-                Err(StoreTrouble { reason, code, .. }) => {
+                Err((kind, StoreTrouble { reason, code, .. })) => {
                     failed += 1;
-                    CheckpointDelayed { partition: id, code, error: &reason }.emit(&self.metrics);
-                    failure.get_or_insert(reason);
+                    CheckpointDelayed { partition: id, code, failure: kind, error: &reason }
+                        .emit(&self.metrics);
+                    failure.get_or_insert((kind, reason));
                 }
             }
         }
+        let dependency = Dependency::Checkpoints;
         match failure {
-            Some(reason) => {
-                self.board.is_down(Dependency::Checkpoints, &reason);
+            Some((failure, reason)) => {
+                if self.board.is_down(dependency.clone(), failure, &reason) {
+                    DependencyChanged::Fails { dependency: &dependency, failure, reason: &reason }.emit();
+                }
             }
             None if tried => {
-                self.board.is_up(Dependency::Checkpoints);
+                if let Some(after) = self.board.is_up(dependency.clone()) {
+                    DependencyChanged::Answers { dependency: &dependency, after }.emit();
+                }
             }
             None => {}
         }
@@ -103,7 +110,7 @@ impl Committer {
         self.committed.remove(partition);
     }
 
-    async fn write(&self, id: &PartitionId, position: Position) -> Result<(), StoreTrouble> {
+    async fn write(&self, id: &PartitionId, position: Position) -> Result<(), (Failure, StoreTrouble)> {
         // Both fields empty would erase the stored checkpoint; the sequence number is always there.
         let checkpoint = Checkpoint {
             fully_qualified_namespace: self.namespace.clone(),
@@ -114,12 +121,23 @@ impl Committer {
             sequence_number: Some(position.sequence_number.0),
         };
         match timeout(WRITE_LIMIT, self.store.update_checkpoint(checkpoint)).await {
-            Ok(result) => result.map_err(|error| (self.judge)(&error)),
-            Err(_) => Err(StoreTrouble {
-                reason: format!("no answer within {} s (CHECKPOINT_IO)", WRITE_LIMIT.as_secs()),
-                code: "CHECKPOINT_IO",
-                nature: Nature::Passing,
-            }),
+            Ok(result) => result.map_err(|error| (failure_of(&error), (self.judge)(&error))),
+            Err(_) => Err((
+                Failure::Silent,
+                StoreTrouble {
+                    reason: format!("no answer within {} s (CHECKPOINT_IO)", WRITE_LIMIT.as_secs()),
+                    code: "CHECKPOINT_IO",
+                    nature: Nature::Passing,
+                },
+            )),
         }
+    }
+}
+
+/// How a store of checkpoints fails: the contract of [`CheckpointStore`] has no kind of its own for one that asks for less.
+pub(super) fn failure_of(error: &azure_core::Error) -> Failure {
+    match error.http_status() {
+        Some(StatusCode::TooManyRequests) => Failure::Throttled,
+        Some(_) | None => Failure::Silent,
     }
 }

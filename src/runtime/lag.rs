@@ -14,12 +14,17 @@ use crate::{
         id::{PartitionId, SequenceNumber},
         progress::Extent,
     },
-    ports::EventSource,
+    ports::{EventSource, SourceError},
 };
 
-/// What one round of questions found out, with the newest event that was known before each; partitions without an answer
-/// are left out.
-pub type Answer = Vec<(Arc<Progress>, Option<SequenceNumber>, Extent)>;
+/// What one round of questions found out.
+#[derive(Default)]
+pub struct Answer {
+    /// Partitions with what they hold, and the newest event that was known before each was asked.
+    found: Vec<(Arc<Progress>, Option<SequenceNumber>, Extent)>,
+    /// Why the others were not asked.
+    failed: Option<SourceError>,
+}
 
 /// Measures the partitions of one Event Hub.
 pub struct Lag {
@@ -48,13 +53,14 @@ impl Lag {
         self.watched.retain(|id, _| partitions.iter().any(|progress| progress.id() == id));
         let source = Arc::clone(source);
         self.asking.spawn(async move {
-            let mut answer = Vec::new();
+            let mut answer = Answer::default();
             for progress in partitions {
                 let newest = progress.newest().map(|newest| newest.sequence_number);
                 match source.extent(&progress.id().partition).await {
-                    Ok(extent) => answer.push((progress, newest, extent)),
+                    Ok(extent) => answer.found.push((progress, newest, extent)),
                     Err(error) => {
                         tracing::debug!(partition = %progress.id(), %error, "lag could not be measured");
+                        answer.failed = Some(error);
                         break; // the others would fail alike
                     }
                 }
@@ -74,9 +80,16 @@ impl Lag {
     }
 
     /// Publishes what was found, and rouses partitions that are silent although events wait, or that are not what they were.
-    pub fn note(&mut self, answer: Result<Answer, JoinError>, limits: &InFlight) {
+    /// Says whether the Event Hub answered, where it was asked.
+    pub fn note(
+        &mut self,
+        answer: Result<Answer, JoinError>,
+        limits: &InFlight,
+    ) -> Option<Result<(), SourceError>> {
         // A question that panicked is asked again at the next interval.
-        for (progress, known, extent) in answer.unwrap_or_default() {
+        let Answer { found, failed } = answer.unwrap_or_default();
+        let asked = failed.is_some() || !found.is_empty();
+        for (progress, known, extent) in found {
             if known.is_some_and(|known| extent.never_reached(known).is_some()) {
                 // Kept until somebody looks: a position that is beyond the end may be refused at the attach.
                 progress.recreated.notify_one();
@@ -93,5 +106,6 @@ impl Lag {
                 progress.stalled.notify_waiters();
             }
         }
+        asked.then(|| failed.map_or(Ok(()), Err))
     }
 }

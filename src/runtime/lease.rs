@@ -24,7 +24,9 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
+use super::committer::failure_of;
 use crate::domain::{
+    health::Failure,
     id::PartitionId,
     lease::{Holder, others, plan},
 };
@@ -124,7 +126,10 @@ async fn fall(
             () = sleep_until((since + limit).into()) => {
                 fallen.cancel();
                 let age_ms = since.elapsed().as_millis() as u64;
-                tracing::warn!(%partition, age_ms, "the lease could not be renewed in time: the partition is stopped");
+                tracing::warn!(
+                    %partition, age_ms,
+                    "the lease could not be renewed in time: the partition is stopped, until it can be claimed again"
+                );
                 return;
             }
         }
@@ -141,13 +146,13 @@ pub struct Round {
     /// Partitions to finish and give up.
     pub surplus: Vec<String>,
     /// Who owns each partition, where the leases could be looked at; `None`: nobody.
-    pub owners: BTreeMap<String, Option<String>>,
+    pub owners: Option<BTreeMap<String, Option<String>>>,
     /// Partitions in the list that we do not know: another replica may have found them first.
     pub unknown: Vec<String>,
     /// The other replicas that own something, where the leases could be looked at.
     pub others: Option<BTreeSet<String>>,
-    /// Why the leases could not be looked at, where they could not.
-    pub blind: Option<String>,
+    /// How and why the leases could not be looked at, or some of ours not be renewed.
+    pub failed: Option<(Failure, String)>,
 }
 
 impl Leases {
@@ -187,16 +192,16 @@ impl Leases {
         let list = self.store.list_ownerships(&self.namespace, &self.hub, &self.consumer_group);
         let listed = match timeout(self.options.call_limit(), list).await {
             Ok(Ok(listed)) => listed,
-            Ok(Err(error)) => return self.without_sight(&first_line(&error)),
-            Err(_) => return self.without_sight("no answer in time"),
+            Ok(Err(error)) => return self.without_sight(failed(&error)),
+            Err(_) => return self.without_sight(silent()),
         };
         let listed: BTreeMap<String, Ownership> =
             listed.into_iter().map(|ownership| (ownership.partition_id.clone(), ownership)).collect();
         let mut round = Round { lost: self.stolen(&listed), ..Round::default() };
-        self.renew().await;
+        round.failed = self.renew().await;
         round.lost.extend(self.fence());
         self.observe(&listed);
-        round.owners = self.owners(&listed);
+        round.owners = Some(self.owners(&listed));
         round.unknown = listed.keys().filter(|name| !self.partitions.contains(name)).cloned().collect();
         round.others = Some(others(&self.view(&listed, &[])));
         if claim {
@@ -212,9 +217,12 @@ impl Leases {
     pub async fn release(&mut self, partition: &str) {
         let Some(held) = self.held.remove(partition) else { return };
         let free = Ownership { owner_id: Some(String::new()), ..held.ownership };
-        if let Err(reason) = self.claim_one(free).await {
+        if let Err((_, reason)) = self.claim_one(free).await {
             // The others wait for the lease to expire, nothing else.
-            tracing::warn!(partition = %self.id(partition), reason, "the lease was not released");
+            tracing::warn!(
+                partition = %self.id(partition), reason,
+                "the lease was not released: another replica waits until it expires"
+            );
         }
     }
 
@@ -233,14 +241,8 @@ impl Leases {
         PartitionId { stream: self.stream.clone(), partition: partition.to_owned() }
     }
 
-    fn without_sight(&mut self, reason: &str) -> Round {
-        tracing::warn!(
-            hub = self.stream,
-            reason,
-            again = "with the next look",
-            "leases cannot be looked at; partitions are kept while theirs last"
-        );
-        Round { lost: self.fence(), blind: Some(reason.to_owned()), ..Round::default() }
+    fn without_sight(&mut self, failed: (Failure, String)) -> Round {
+        Round { lost: self.fence(), failed: Some(failed), ..Round::default() }
     }
 
     /// Leases of ours that the list shows with another owner.
@@ -250,11 +252,19 @@ impl Leases {
             owner == Some(self.options.owner.as_str())
         };
         let stolen: Vec<_> = self.held.keys().filter(|partition| !ours(partition)).cloned().collect();
+        for partition in &stolen {
+            tracing::warn!(
+                partition = %self.id(partition),
+                "another replica has taken the partition: it is stopped here, and goes on there"
+            );
+        }
         self.held.retain(|partition, _| !stolen.contains(partition));
         stolen
     }
 
-    async fn renew(&mut self) {
+    /// Says how and why one of ours was not renewed.
+    async fn renew(&mut self) -> Option<(Failure, String)> {
+        let mut failed = None;
         let due = |held: &Held| held.confirmed.elapsed() >= self.options.renew_interval;
         let due: Vec<_> =
             self.held.values().filter(|held| due(held)).map(|held| held.ownership.clone()).collect();
@@ -273,12 +283,14 @@ impl Leases {
                 // Somebody was faster, or an earlier renewal of ours went through without its answer: the next list
                 // tells, and until then the lease is as old as it is.
                 Ok(None) => {}
-                Err(reason) => tracing::warn!(
-                    partition = %self.id(&due.partition_id), reason, again = "with the next look",
-                    "a lease was not renewed"
-                ),
+                Err(failure) => {
+                    let (partition, reason) = (self.id(&due.partition_id), &failure.1);
+                    tracing::debug!(%partition, reason, "a lease was not renewed");
+                    failed = Some(failure);
+                }
             }
         }
+        failed
     }
 
     /// Takes off what is fenced already.
@@ -364,7 +376,7 @@ impl Leases {
                     gained.push(partition.clone());
                 }
                 Ok(None) => {} // somebody was faster
-                Err(reason) => tracing::warn!(
+                Err((_, reason)) => tracing::warn!(
                     partition = %self.id(partition), reason, again = "with the next look",
                     "a partition was not claimed"
                 ),
@@ -374,17 +386,21 @@ impl Leases {
     }
 
     /// `None` where the condition did not hold.
-    async fn claim_one(&self, ownership: Ownership) -> Result<Option<Ownership>, String> {
+    async fn claim_one(&self, ownership: Ownership) -> Result<Option<Ownership>, (Failure, String)> {
         match timeout(self.options.call_limit(), self.store.claim_ownership(&[ownership])).await {
             Ok(Ok(claimed)) => Ok(claimed.into_iter().next()),
-            Ok(Err(error)) => Err(first_line(&error)),
-            Err(_) => Err("no answer in time".to_owned()),
+            Ok(Err(error)) => Err(failed(&error)),
+            Err(_) => Err(silent()),
         }
     }
 }
 
-fn first_line(error: &azure_core::Error) -> String {
-    error.to_string().lines().next().unwrap_or_default().to_owned()
+fn failed(error: &azure_core::Error) -> (Failure, String) {
+    (failure_of(error), error.to_string().lines().next().unwrap_or_default().to_owned())
+}
+
+fn silent() -> (Failure, String) {
+    (Failure::Silent, "no answer in time".to_owned())
 }
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
 //! A hub's registry with its quota and its figures: how everything but tests asks a hub.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use super::quota::Meter;
 use crate::{
     domain::{
-        health::Dependency,
+        health::{Dependency, Failure},
         id::{HubName, TwinKey},
         quota::Purpose,
     },
@@ -70,14 +73,17 @@ impl Metered {
             return Got::Unknown(Trouble { kind: TroubleKind::Unavailable, retry_after: None, message });
         }
         self.meter.get(purpose).await;
+        let asked = Instant::now();
         let got = self.registry.get(key).await;
+        let took = asked.elapsed();
         let (outcome, trouble) = match &got {
             Got::Present(_) => (RegistryOutcome::Present, None),
             Got::Absent(_) => (RegistryOutcome::Absent, None),
             Got::Unknown(trouble) => (outcome_of(trouble), Some(trouble)),
         };
         self.feed_back(Call::Get, outcome, trouble);
-        self.account(RegistryCall::Get, purpose, outcome, trouble.map(|trouble| trouble.message.as_str()));
+        let message = trouble.map(|trouble| trouble.message.as_str());
+        self.account(RegistryCall::Get, purpose, outcome, took, message);
         got
     }
 
@@ -93,10 +99,12 @@ impl Metered {
         purpose: Purpose,
     ) -> Result<Page, QueryError> {
         self.meter.query(purpose).await;
+        let asked = Instant::now();
         let page = self.registry.query(query, from, most_rows).await;
+        let took = asked.elapsed();
         let (outcome, trouble, message) = outcome_of_query(&page);
         self.feed_back(Call::Query, outcome, trouble);
-        self.account(RegistryCall::Query, purpose, outcome, message.as_deref());
+        self.account(RegistryCall::Query, purpose, outcome, took, message.as_deref());
         page
     }
 
@@ -106,9 +114,11 @@ impl Metered {
     /// # Errors
     /// As there.
     pub async fn device_count(&self, purpose: Purpose) -> Result<u64, QueryError> {
+        let asked = Instant::now();
         let count = self.registry.device_count().await;
+        let took = asked.elapsed();
         let (outcome, _, message) = outcome_of_query(&count);
-        self.account(RegistryCall::Count, purpose, outcome, message.as_deref());
+        self.account(RegistryCall::Count, purpose, outcome, took, message.as_deref());
         count
     }
 
@@ -127,9 +137,16 @@ impl Metered {
         }
     }
 
-    fn account(&self, call: RegistryCall, purpose: Purpose, outcome: RegistryOutcome, message: Option<&str>) {
+    fn account(
+        &self,
+        call: RegistryCall,
+        purpose: Purpose,
+        outcome: RegistryOutcome,
+        took: Duration,
+        message: Option<&str>,
+    ) {
         let hub = self.hub();
-        RegistryAsked { hub, call, purpose: purpose.into(), outcome, message }.emit(&self.metrics);
+        RegistryAsked { hub, call, purpose: purpose.into(), outcome, took, message }.emit(&self.metrics);
         let mut reach = self.reach.lock().unwrap_or_else(PoisonError::into_inner);
         match outcome {
             // Who throttles is there, and says nothing else.
@@ -143,7 +160,8 @@ impl Metered {
                 if reach.failures >= FAILURES_UNREACHABLE
                     && let Some(board) = &self.board
                 {
-                    board.is_down(Dependency::Registry(hub.to_string()), message.unwrap_or_default());
+                    let reason = message.unwrap_or_default();
+                    board.is_down(Dependency::Registry(hub.to_string()), Failure::Silent, reason);
                 }
             }
             RegistryOutcome::Present
@@ -166,7 +184,8 @@ impl Metered {
 const fn outcome_of(trouble: &Trouble) -> RegistryOutcome {
     match trouble.kind {
         TroubleKind::Throttled => RegistryOutcome::Throttled,
-        TroubleKind::Unavailable => RegistryOutcome::Unavailable,
+        // Documents only are of some release.
+        TroubleKind::Unavailable | TroubleKind::Newer => RegistryOutcome::Unavailable,
     }
 }
 

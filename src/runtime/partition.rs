@@ -23,7 +23,7 @@ use super::{
 use crate::{
     domain::{
         decode::{Decoded, concerns, decode},
-        health::PartitionState,
+        health::{Failure, PartitionState},
         id::{PartitionId, Position, SequenceNumber},
         message::Message,
         patience::{Patience, Verdict},
@@ -40,6 +40,8 @@ use crate::{
 
 /// First and longest wait before a client is rebuilt.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+/// The least that is waited where Event Hubs asks for less: what its own words say.
+const THROTTLED_PAUSE: Duration = Duration::from_secs(4);
 
 /// The progress of one partition, shared by its loop, the router, the committer and the lag monitor.
 pub struct Progress {
@@ -146,7 +148,7 @@ impl Watched for Progress {
 /// within a round trip or two, and that there is no token shows after four tries of twenty seconds at most.
 const STANDS: Duration = Duration::from_secs(120);
 
-/// After a refusal, a link counts as received from when it has stood for so long. Else readiness would flicker with each try.
+/// After a refusal, or throttling, a link counts as received from when it has stood for so long. Else readiness would flicker with each try.
 const SETTLES: Duration = Duration::from_secs(2);
 
 /// What the loop of a partition works with.
@@ -202,7 +204,7 @@ impl Partition {
         let (mut patience, began) = (Patience::new(self.options.refused_grace), tokio::time::Instant::now());
         let mut settles = Duration::ZERO;
         loop {
-            // Who is refused says why until that is over.
+            // Who is refused or throttled says why until that is over.
             if settles.is_zero() {
                 self.post(PartitionState::Connecting);
             }
@@ -222,7 +224,11 @@ impl Partition {
                             broken = self.receive(receiver.as_mut(), reopened, &mut backoff, &stop) => broken,
                         };
                         receiver.close().await;
-                        if opened.elapsed() >= STANDS || backoff.attempts() == 0 {
+                        if opened.elapsed() >= STANDS {
+                            // It was good, even if there were no events: what ended it is new trouble.
+                            backoff.reset();
+                        }
+                        if backoff.attempts() == 0 {
                             patience.succeeded();
                         }
                         broken
@@ -230,10 +236,12 @@ impl Partition {
                     Err(error) => Broken::Source(error),
                 },
             };
+            let mut throttled = false;
             let (mut reason, name, code, mut refused) = match broken {
                 Broken::Stopped => return Ok(()),
                 Broken::Stuck(error) => return Err(error),
                 Broken::Source(error) => {
+                    throttled = error.failure() == Failure::Throttled;
                     let left = match patience.failed(began.elapsed(), error.nature()) {
                         Verdict::Wait(left) => left,
                         Verdict::GiveUp => return Err(self.options.failed(self.source.name(), error)),
@@ -254,8 +262,9 @@ impl Partition {
                     ("the partition seems to be another one".to_owned(), RECREATED, None, None)
                 }
             };
-            settles = if refused.is_some() { SETTLES } else { Duration::ZERO };
-            let (partition, delay) = (self.progress.id(), backoff.next(rand::random(), None));
+            settles = if refused.is_some() || throttled { SETTLES } else { Duration::ZERO };
+            let hint = throttled.then_some(THROTTLED_PAUSE);
+            let (partition, delay) = (self.progress.id(), backoff.next(rand::random(), hint));
             // A single refusal is what the end of a token looks like; the next connection shows a new one.
             match refused.take_if(|(_, left)| *left < self.options.refused_grace) {
                 Some((error, left)) => {
@@ -269,7 +278,10 @@ impl Partition {
                         .emit(&self.metrics);
                 }
             }
-            self.post(PartitionState::Waiting { reason });
+            self.post(match throttled {
+                true => PartitionState::Throttled { reason },
+                false => PartitionState::Waiting { reason },
+            });
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),

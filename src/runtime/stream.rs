@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     committer::Committer,
     in_flight::InFlight,
-    lag::Lag,
+    lag::{self, Lag},
     lease::{self, Leases},
     partition::{Partition, Progress},
     partitions::Partitions,
@@ -37,13 +37,16 @@ use super::{
 };
 use crate::{
     domain::{
-        health::{Dependency, PartitionState},
+        health::{Dependency, Failure, PartitionState},
         id::{PartitionId, SequenceNumber},
         patience::{Patience, Verdict},
         retry::Backoff,
     },
     ports::{EventSource, SourceError, Start},
-    telemetry::{Board, Metrics, event::PartitionDelayed},
+    telemetry::{
+        Board, Metrics,
+        event::{DependencyChanged, PartitionDelayed},
+    },
 };
 
 /// First and longest wait before it is found out again where a partition goes on.
@@ -224,6 +227,22 @@ impl Shared {
         self.options.start.failed(self.source.name(), source)
     }
 
+    /// Tells whether something answers, or how and why it does not.
+    fn post(&self, dependency: &Dependency, failed: Option<(Failure, &str)>) {
+        match failed {
+            Some((failure, reason)) => {
+                if self.board.is_down(dependency.clone(), failure, reason) {
+                    DependencyChanged::Fails { dependency, failure, reason }.emit();
+                }
+            }
+            None => {
+                if let Some(after) = self.board.is_up(dependency.clone()) {
+                    DependencyChanged::Answers { dependency, after }.emit();
+                }
+            }
+        }
+    }
+
     /// Finds out where a partition goes on; without checkpoint, where `fresh` says.
     async fn resume(&self, partition: &str, fresh: Fresh) -> Result<Prepared, StartError> {
         let hub = self.source.name();
@@ -311,10 +330,21 @@ impl Running {
                         break;
                     }
                 }
-                _ = look.tick(), if self.leases.is_some() => self.look(!stopping).await,
-                _ = finish.tick(), if finishing && !stopping => self.finish().await,
-                _ = commit.tick() => { self.commit().await; }
-                Some(answer) = self.lag.next(), if self.lag.is_measuring() => self.lag.note(answer, &self.limits),
+                // SUBTLE: where the store is slow, each of these takes longer than its period. From its end a whole one
+                // passes before it is done again: what stands below it would never have its turn otherwise.
+                _ = look.tick(), if self.leases.is_some() => {
+                    self.look(!stopping).await;
+                    look.reset();
+                }
+                _ = finish.tick(), if finishing && !stopping => {
+                    self.finish().await;
+                    finish.reset();
+                }
+                _ = commit.tick() => {
+                    self.commit().await;
+                    commit.reset();
+                }
+                Some(answer) = self.lag.next(), if self.lag.is_measuring() => self.note_lag(answer),
                 Some(answer) = self.partitions.next(), if self.partitions.is_asking() => {
                     let added = self.partitions.note(answer);
                     if !stopping {
@@ -368,6 +398,15 @@ impl Running {
         ours.filter_map(|owned| owned.progress.get().cloned()).collect()
     }
 
+    fn note_lag(&mut self, answer: Result<lag::Answer, tokio::task::JoinError>) {
+        if let Some(answered) = self.lag.note(answer, &self.limits) {
+            let failed = answered.as_ref().err().map(|error| (error.failure(), error.to_string()));
+            let failed = failed.as_ref().map(|(failure, reason)| (*failure, reason.as_str()));
+            let hub = Dependency::EventHub(self.shared.source.name().to_owned());
+            self.shared.post(&hub, failed);
+        }
+    }
+
     async fn commit(&mut self) -> usize {
         self.committer.commit(&self.owned_progress()).await
     }
@@ -390,18 +429,15 @@ impl Running {
             .map(|(partition, _)| partition.clone())
             .collect();
         let round = leases.round(&leaving, claim).await;
-        match &round.blind {
-            Some(reason) => self.shared.board.is_down(Dependency::Checkpoints, reason),
-            None => self.shared.board.is_up(Dependency::Checkpoints),
-        };
-        if round.blind.is_none() {
-            self.shared.board.set_owners(self.shared.source.name(), round.owners);
+        let failed = round.failed.as_ref().map(|(failure, reason)| (*failure, reason.as_str()));
+        self.shared.post(&Dependency::Leases, failed);
+        if let Some(owners) = round.owners {
+            self.shared.board.set_owners(self.shared.source.name(), owners);
         }
         if let Some(others) = round.others {
             self.shared.options.replicas.seen(self.shared.source.name(), others);
         }
         for partition in round.lost {
-            tracing::warn!(partition = %self.id(&partition), "the partition is not ours any more");
             self.forget(&partition);
         }
         for partition in round.surplus {

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     domain::{
         headline::{self, headline},
-        health::{Dependency, Outage, PartitionState, Phase, StoreState},
+        health::{Dependency, Failure, Outage, PartitionState, Phase, StoreState},
         id::PartitionId,
         ticks::Ticks,
     },
@@ -177,9 +177,9 @@ impl Observer {
     fn partitions(&self, view: &View, now: Ticks) -> Vec<schema::Partition> {
         let watched: BTreeMap<_, _> = view.watched.iter().map(|(id, watched)| (id, watched)).collect();
         let owner = |id: &PartitionId| view.owners.get(id).cloned().flatten();
-        let ours = view.facts.partitions.iter().map(|(id, state)| {
+        let ours = view.facts.partitions.iter().map(|(id, standing)| {
             let owner = owner(id).or_else(|| Some(self.0.about.replica.clone()));
-            partition(id, owner, state, watched.get(id).map(|watched| watched.as_ref()), now)
+            partition(id, owner, &standing.state, watched.get(id).map(|watched| watched.as_ref()), now)
         });
         let others = view.owners.iter().filter(|(id, _)| !view.facts.partitions.contains_key(id));
         let others = others.map(|(id, owner)| elsewhere(id, owner.clone()));
@@ -235,7 +235,8 @@ impl Observer {
         dependencies
     }
 
-    /// Once partitions are consumed, nobody asks an Event Hub whether it is there: what their consumers meet says it.
+    /// Once partitions are consumed, what their consumers meet says it, and who asks for the lag: where connections hang,
+    /// only that does.
     fn event_hubs(&self, view: &View, now: Ticks) -> Vec<schema::Dependency> {
         let mut hubs = BTreeMap::new();
         for (dependency, outage) in &view.facts.dependencies {
@@ -246,7 +247,9 @@ impl Observer {
         let streams: BTreeSet<_> = view.facts.partitions.keys().map(|id| id.stream.clone()).collect();
         for stream in streams {
             let found = met(&stream, view, now);
-            hubs.insert(stream, found);
+            if found.state == "down" || hubs.get(&stream).is_none_or(|asked| asked.state != "down") {
+                hubs.insert(stream, found);
+            }
         }
         hubs.into_values().collect()
     }
@@ -268,13 +271,14 @@ fn is_event_hub(dependency: &Dependency) -> bool {
     matches!(dependency, Dependency::EventHub(_))
 }
 
-/// What was found when something was asked for last.
+/// What was found when something was asked for last. Who throttles is up, with a reason.
 fn asked(dependency: &Dependency, outage: Option<&Outage>, now: Ticks) -> schema::Dependency {
+    let silent = outage.filter(|outage| outage.failure == Failure::Silent);
     schema::Dependency {
         name: capitalised(dependency),
-        state: if outage.is_some() { "down" } else { "up" }.to_owned(),
+        state: if silent.is_some() { "down" } else { "up" }.to_owned(),
         reason: outage.map(|Outage { reason, .. }| reason.clone()),
-        down_since: outage.map(|Outage { lasts, .. }| now.before(*lasts)),
+        down_since: silent.map(|Outage { lasts, .. }| now.before(*lasts)),
         needed: !matches!(dependency, Dependency::Registry(_)),
     }
 }
@@ -282,21 +286,26 @@ fn asked(dependency: &Dependency, outage: Option<&Outage>, now: Ticks) -> schema
 /// What the consumers of an Event Hub's partitions meet.
 fn met(stream: &str, view: &View, now: Ticks) -> schema::Dependency {
     let ours = || view.facts.partitions.iter().filter(|(id, _)| id.stream == stream);
-    let waiting = ours().filter_map(|(id, state)| match state {
+    let waiting = ours().filter_map(|(id, standing)| match &standing.state {
         PartitionState::Waiting { reason } => Some((id, reason)),
-        PartitionState::Connecting | PartitionState::Receiving => None,
+        PartitionState::Connecting | PartitionState::Receiving | PartitionState::Throttled { .. } => None,
     });
     let longest = waiting.max_by_key(|(id, _)| view.waiting_for.get(id).copied());
-    let receiving = ours().any(|(_, state)| *state == PartitionState::Receiving);
+    let throttled = ours().find_map(|(id, standing)| match &standing.state {
+        PartitionState::Throttled { reason } => Some(format!("{id}: {reason}")),
+        PartitionState::Connecting | PartitionState::Receiving | PartitionState::Waiting { .. } => None,
+    });
+    let answers =
+        throttled.is_some() || ours().any(|(_, standing)| standing.state == PartitionState::Receiving);
     schema::Dependency {
         name: capitalised(&Dependency::EventHub(stream.to_owned())),
-        state: match (longest, receiving) {
+        state: match (longest, answers) {
             (Some(_), _) => "down",
             (None, true) => "up",
             (None, false) => "unknown",
         }
         .to_owned(),
-        reason: longest.map(|(id, reason)| format!("{id}: {reason}")),
+        reason: longest.map(|(id, reason)| format!("{id}: {reason}")).or(throttled),
         down_since: longest.map(|(id, _)| now.before(view.waiting_for.get(id).copied().unwrap_or_default())),
         needed: true,
     }
@@ -313,6 +322,7 @@ fn partition(
         PartitionState::Connecting => ("connecting", None),
         PartitionState::Receiving => ("receiving", None),
         PartitionState::Waiting { reason } => ("waiting", Some(reason.clone())),
+        PartitionState::Throttled { reason } => ("throttled", Some(reason.clone())),
     };
     let oldest = watched.and_then(Watched::oldest_incomplete);
     let oldest_for = oldest.map_or(0.0, |(_, age)| age.as_secs_f64());

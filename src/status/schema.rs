@@ -112,7 +112,7 @@ pub struct Partition {
     pub ours: bool,
     /// The replica that owns it; `null`: nobody.
     pub owner: Option<String>,
-    /// `connecting`, `receiving`, `waiting`, or `elsewhere`.
+    /// `connecting`, `receiving`, `waiting`, `throttled`, or `elsewhere`.
     pub state: String,
     /// Why it waits.
     pub reason: Option<String>,

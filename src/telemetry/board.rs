@@ -13,7 +13,10 @@ use std::{
 
 use super::{gauges::render, partition::Watched};
 use crate::domain::{
-    health::{self, Dependency, Facts, Incomplete, Outage, PartitionState, Phase, Pulse, Report, StoreState},
+    health::{
+        self, Dependency, Facts, Failure, Incomplete, Outage, PartitionState, Phase, Pulse, Report, Standing,
+        StoreState,
+    },
     id::PartitionId,
 };
 
@@ -39,7 +42,8 @@ struct Inner {
 
 struct Posted {
     phase: Phase,
-    partitions: BTreeMap<PartitionId, PartitionState>,
+    /// Each with the moment since which it has received nothing.
+    partitions: BTreeMap<PartitionId, (PartitionState, Instant)>,
     /// Since when each partition's consumer has been doing what it does.
     partitions_since: BTreeMap<PartitionId, Instant>,
     owners: BTreeMap<PartitionId, Option<String>>,
@@ -50,10 +54,20 @@ struct Posted {
     watched: BTreeMap<PartitionId, Weak<dyn Watched>>,
 }
 
+/// Failures in a row, which may be too few for an outage.
 #[derive(Debug)]
 struct Down {
+    failures: u32,
+    failure: Failure,
     reason: String,
     since: Instant,
+}
+
+impl Down {
+    /// Whether it is an outage. At start, whatever is waited for is one.
+    fn counts(&self, dependency: &Dependency, phase: Phase) -> bool {
+        phase == Phase::Starting || self.failures >= dependency.patience()
+    }
 }
 
 #[derive(Debug)]
@@ -127,10 +141,15 @@ impl Board {
     pub fn set_partition(&self, partition: &PartitionId, state: PartitionState) {
         self.post(|posted| {
             let kind = std::mem::discriminant(&state);
-            let before = posted.partitions.insert(partition.clone(), state);
-            if before.is_none_or(|before| std::mem::discriminant(&before) != kind) {
+            let before = posted.partitions.get(partition);
+            if before.is_none_or(|(before, _)| std::mem::discriminant(before) != kind) {
                 posted.partitions_since.insert(partition.clone(), Instant::now());
             }
+            let silent_since = match before {
+                Some((before, since)) if *before != PartitionState::Receiving => *since,
+                Some(_) | None => Instant::now(),
+            };
+            posted.partitions.insert(partition.clone(), (state, silent_since));
         });
     }
 
@@ -159,18 +178,28 @@ impl Board {
         });
     }
 
-    /// Posts that a dependency answers. Returns whether that is news, for those who log changes.
-    pub fn is_up(&self, dependency: Dependency) -> bool {
-        self.post(|posted| posted.dependencies.insert(dependency, None))
-            .is_some_and(|before| before.is_some())
+    /// Posts that a dependency answers. Says how long the outage was that this ends, for those who log changes.
+    pub fn is_up(&self, dependency: Dependency) -> Option<Duration> {
+        let (before, phase) =
+            self.post(|posted| (posted.dependencies.insert(dependency.clone(), None), posted.phase));
+        before.flatten().filter(|down| down.counts(&dependency, phase)).map(|down| down.since.elapsed())
     }
 
-    /// Posts that a dependency does not answer, and why, in one line without secrets. Returns whether that is news.
-    pub fn is_down(&self, dependency: Dependency, reason: &str) -> bool {
+    /// Posts that a dependency failed, how, and why, in one line without secrets. With [`Dependency::patience`] failures
+    /// in a row it is out of order; returns whether that is news.
+    pub fn is_down(&self, dependency: Dependency, failure: Failure, reason: &str) -> bool {
         self.post(|posted| {
-            let before = posted.dependencies.entry(dependency).or_default();
-            let since = before.as_ref().map_or_else(Instant::now, |down| down.since);
-            before.replace(Down { reason: reason.to_owned(), since }).is_none()
+            let phase = posted.phase;
+            let entry = posted.dependencies.entry(dependency.clone()).or_default();
+            let before =
+                entry.as_ref().is_some_and(|down| down.counts(&dependency, phase) && down.failure == failure);
+            let (failures, since) =
+                entry.as_ref().map_or_else(|| (0, Instant::now()), |down| (down.failures, down.since));
+            let down =
+                Down { failures: failures.saturating_add(1), failure, reason: reason.to_owned(), since };
+            let counts = down.counts(&dependency, phase);
+            *entry = Some(down);
+            counts && !before
         })
     }
 
@@ -221,15 +250,27 @@ impl Board {
                 .dependencies
                 .iter()
                 .map(|(dependency, down)| {
-                    let outage = down.as_ref().map(|Down { reason, since }| Outage {
-                        reason: reason.clone(),
-                        lasts: since.elapsed(),
+                    let outage = down.as_ref().filter(|down| down.counts(dependency, posted.phase));
+                    let outage = outage.map(|down| Outage {
+                        failure: down.failure,
+                        reason: down.reason.clone(),
+                        lasts: down.since.elapsed(),
                     });
                     (dependency.clone(), outage)
                 })
                 .collect(),
             phase: posted.phase,
-            partitions: posted.partitions.clone(),
+            partitions: posted
+                .partitions
+                .iter()
+                .map(|(id, (state, since))| {
+                    let lasts = match state {
+                        PartitionState::Receiving => Duration::ZERO,
+                        _ => since.elapsed(),
+                    };
+                    (id.clone(), Standing { state: state.clone(), lasts })
+                })
+                .collect(),
             store: posted.store.clone(),
             loops: posted
                 .loops
@@ -421,20 +462,72 @@ mod tests {
     }
 
     #[test]
+    fn a_single_failure_of_a_dependency_is_no_outage_and_two_in_a_row_are() {
+        let board = Board::new();
+        board.set_phase(Phase::Running);
+        board.set_store(StoreState::Reachable);
+        let fails = || board.is_down(Dependency::Leases, Failure::Silent, "timeout");
+        for _ in 0..3 {
+            assert!(!fails(), "one in between is no news");
+            assert!(board.report().ready.is_yes(), "{:?}", board.report());
+            assert!(!has(&board, "twinsync_checkpoint_store_up 0"));
+            assert_eq!(board.is_up(Dependency::Leases), None, "nor is its end");
+        }
+        fails();
+        assert!(fails(), "told once");
+        assert!(!fails());
+        assert!(!board.report().ready.is_yes() && has(&board, "twinsync_checkpoint_store_up 0"));
+        board.is_up(Dependency::Checkpoints);
+        assert!(has(&board, "twinsync_checkpoint_store_up 0"), "what answers one answers not the other");
+        assert!(board.is_up(Dependency::Leases).is_some());
+        assert!(board.report().ready.is_yes() && has(&board, "twinsync_checkpoint_store_up 1"));
+    }
+
+    #[test]
+    fn who_throttles_is_there_and_its_falling_silent_is_news() {
+        let board = Board::new();
+        board.set_phase(Phase::Running);
+        board.set_store(StoreState::Reachable);
+        let fails = |failure| board.is_down(Dependency::DeadLetters, failure, "503");
+        assert_eq!([fails(Failure::Throttled), fails(Failure::Throttled)], [false, true]);
+        assert!(has(&board, "twinsync_dead_letter_store_up 1"));
+        assert!(board.report().ready.is_yes() && board.report().warnings.len() == 1, "{:?}", board.report());
+        assert!(fails(Failure::Silent));
+        assert!(has(&board, "twinsync_dead_letter_store_up 0") && !board.report().ready.is_yes());
+    }
+
+    #[test]
+    fn a_partition_is_as_long_without_events_as_it_has_not_received() {
+        let board = Board::new();
+        let lasts = || board.facts().partitions[&partition()].lasts;
+        board.set_partition(&partition(), PartitionState::Connecting);
+        let pause = Duration::from_millis(5);
+        std::thread::sleep(pause);
+        board.set_partition(&partition(), PartitionState::Throttled { reason: "busy".into() });
+        assert!(lasts() >= pause, "since it was ours");
+        board.set_partition(&partition(), PartitionState::Receiving);
+        assert_eq!(lasts(), Duration::ZERO);
+        std::thread::sleep(pause);
+        board.set_partition(&partition(), PartitionState::Connecting);
+        assert!(lasts() < pause, "since it stopped receiving");
+    }
+
+    #[test]
     fn a_dependency_that_is_down_is_told_with_its_reason_and_is_news_once() {
         let board = Board::new();
         board.set_phase(Phase::Running);
         board.set_store(StoreState::Reachable);
         let never_asked = ["0", "1"].map(|bit| has(&board, &format!("twinsync_dead_letter_store_up {bit}")));
         assert_eq!(never_asked, [false, false]);
-        assert!(!board.is_up(Dependency::DeadLetters), "as expected");
+        assert_eq!(board.is_up(Dependency::DeadLetters), None, "as expected");
         assert!(has(&board, "twinsync_dead_letter_store_up 1"));
-        assert!(board.is_down(Dependency::DeadLetters, "no space"));
-        assert!(!board.is_down(Dependency::DeadLetters, "still no space"));
+        board.is_down(Dependency::DeadLetters, Failure::Silent, "no space");
+        assert!(board.is_down(Dependency::DeadLetters, Failure::Silent, "no space"));
+        assert!(!board.is_down(Dependency::DeadLetters, Failure::Silent, "still no space"));
         assert!(has(&board, "twinsync_dead_letter_store_up 0"));
         assert!(board.report().ready.reasons[0].ends_with("still no space"));
-        assert!(board.is_up(Dependency::DeadLetters));
-        board.is_down(Dependency::Registry("a\"b".into()), "503");
+        assert!(board.is_up(Dependency::DeadLetters).is_some());
+        board.is_down(Dependency::Registry("a\"b".into()), Failure::Silent, "503");
         assert!(has(&board, "twinsync_registry_up{hub=\"a\\\"b\"} 0"), "{}", board.render());
         let report = board.report();
         assert!(report.ready.is_yes() && report.warnings.len() == 1, "{report:?}");

@@ -20,11 +20,12 @@ use super::{
 };
 use crate::{
     domain::{
+        health::{Dependency, Failure},
         id::{PartitionId, SequenceNumber, TwinKey},
         mounts::Ephemeral,
         progress::Lost,
     },
-    ports::{Trouble, TroubleKind},
+    ports::Trouble,
 };
 
 /// An event was decided about.
@@ -110,26 +111,92 @@ impl EventDeadLettered<'_> {
     }
 }
 
-/// A dead letter could not be stored; its partition's progress waits.
+/// A dead letter could not be stored, or has not been stored for a while; its partition's progress waits.
 #[derive(Debug, Clone, Copy)]
 pub struct DeadLetterDelayed<'a> {
     /// Its partition.
     pub partition: &'a PartitionId,
     /// Its number there.
     pub sequence_number: SequenceNumber,
+    /// How it failed.
+    pub failure: Failure,
     /// What went wrong, in one line.
     pub error: &'a str,
-    /// Time until the next try.
-    pub retry_in: Duration,
+    /// Time until the next try; `None`: the present one is still waited for.
+    pub retry_in: Option<Duration>,
 }
 
 impl DeadLetterDelayed<'_> {
-    /// WARN.
-    pub fn emit(&self) {
-        tracing::warn!(
+    /// DEBUG: the state of the store is told once, by [`DependencyChanged`].
+    pub fn emit(&self, metrics: &Metrics) {
+        metrics.dead_letter_failed(self.failure);
+        tracing::debug!(
             partition = %self.partition, sequence_number = %self.sequence_number, error = self.error,
             retry_in = ?self.retry_in, "cannot store a dead letter: the partition's checkpoint waits for it"
         );
+    }
+}
+
+/// Something that the daemon needs, beside the document store and the partitions, came or went.
+#[derive(Debug, Clone, Copy)]
+pub enum DependencyChanged<'a> {
+    /// It does what it is asked for again.
+    Answers {
+        /// What.
+        dependency: &'a Dependency,
+        /// How long it did not.
+        after: Duration,
+    },
+    /// It fails, again and again.
+    Fails {
+        /// What.
+        dependency: &'a Dependency,
+        /// How.
+        failure: Failure,
+        /// What went wrong, in one line.
+        reason: &'a str,
+    },
+}
+
+impl DependencyChanged<'_> {
+    /// INFO and WARN.
+    pub fn emit(&self) {
+        match self {
+            Self::Answers { dependency, after } => tracing::info!(
+                what = %dependency, seconds = after.as_secs(), "what did not answer answers again"
+            ),
+            Self::Fails { dependency, failure, reason } => {
+                let what_is_done = match dependency {
+                    Dependency::Credential => {
+                        "asked again until there is a token; what has one goes on with it"
+                    }
+                    Dependency::DeadLetters => {
+                        "letters are tried again until they are stored; the checkpoints of their partitions wait"
+                    }
+                    Dependency::Checkpoints => {
+                        "checkpoints are tried again until they are written; events go on, and more of them would be \
+                         received again after a restart"
+                    }
+                    Dependency::Leases => {
+                        "tried again until it answers; partitions are kept while their leases last, and then stopped"
+                    }
+                    Dependency::EventHub(_) => {
+                        "asked again until it answers; what arrives is worked off, and the lag is not known"
+                    }
+                    Dependency::Registry(_) => {
+                        "asked again until it answers; replication goes on, repair, backfill and audit of its twins wait"
+                    }
+                };
+                match failure {
+                    Failure::Silent => {
+                        tracing::warn!(what = %dependency, reason, what_is_done, "something that is needed does not answer");
+                    }
+                    Failure::Throttled => {
+                        tracing::warn!(what = %dependency, reason, what_is_done, "something that is needed asks for less");
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -208,7 +275,7 @@ impl ReadFinished<'_> {
             ReadOutcome::Refused => tracing::debug!(
                 twin = %self.twin, message = self.message, "no document can have this id"
             ),
-            ReadOutcome::Throttled | ReadOutcome::Unavailable => tracing::debug!(
+            ReadOutcome::Throttled | ReadOutcome::Unavailable | ReadOutcome::Newer => tracing::debug!(
                 twin = %self.twin, outcome = self.outcome.label(), message = self.message,
                 "document not read, trying again"
             ),
@@ -386,15 +453,17 @@ pub struct CheckpointDelayed<'a> {
     pub partition: &'a PartitionId,
     /// Stable code.
     pub code: &'static str,
+    /// How it failed.
+    pub failure: Failure,
     /// What went wrong, in one line.
     pub error: &'a str,
 }
 
 impl CheckpointDelayed<'_> {
-    /// WARN: events go on; a restart would replay more.
+    /// DEBUG: the state of the store is told once, by [`DependencyChanged`].
     pub fn emit(&self, metrics: &Metrics) {
-        metrics.checkpoint_failed(&self.partition.stream);
-        tracing::warn!(
+        metrics.checkpoint_failed(&self.partition.stream, self.failure);
+        tracing::debug!(
             partition = %self.partition, code = self.code, error = self.error, again = "with the next commit",
             "cannot write the checkpoint, trying again: after a restart more events would be received again"
         );
@@ -424,10 +493,7 @@ impl ModulesQueried<'_> {
                 tracing::debug!(twin = %self.twin, modules, "the modules of the device follow it");
             }
             Err(trouble) => {
-                metrics.modules_queried(match trouble.kind {
-                    TroubleKind::Throttled => ReadOutcome::Throttled,
-                    TroubleKind::Unavailable => ReadOutcome::Unavailable,
-                });
+                metrics.modules_queried(trouble.kind.into());
                 tracing::debug!(twin = %self.twin, message = trouble.message, "modules not found out, trying again");
             }
         }
@@ -596,6 +662,13 @@ pub enum TwinTroubled<'a> {
         /// What went wrong, in one line.
         reason: &'a str,
     },
+    /// Its document can only be read by a newer release.
+    Newer {
+        /// The twin.
+        twin: &'a TwinKey,
+        /// What the document says.
+        reason: &'a str,
+    },
     /// It has been so for too long: events that wait for it become dead letters.
     GivenUp {
         /// The twin.
@@ -622,6 +695,10 @@ impl TwinTroubled<'_> {
                 %twin, seconds = since.as_secs(), reason,
                 "the document store answers others, but not about this twin: its events wait, and are tried again"
             ),
+            Self::Newer { twin, reason } => tracing::warn!(
+                %twin, reason, code = "DOCUMENT_NEWER",
+                "this document waits for a newer release: the twin's events are tried again until this replica is updated, or another one has the partition"
+            ),
             Self::GivenUp { twin, since, events } => tracing::warn!(
                 %twin, seconds = since.as_secs(), events,
                 "still no answer about this twin: its events become dead letters, and it will be flagged when it can be"
@@ -644,6 +721,8 @@ pub struct RegistryAsked<'a> {
     pub purpose: Purpose,
     /// What became of it.
     pub outcome: RegistryOutcome,
+    /// How long that took.
+    pub took: Duration,
     /// What went wrong, in one line.
     pub message: Option<&'a str>,
 }
@@ -651,7 +730,7 @@ pub struct RegistryAsked<'a> {
 impl RegistryAsked<'_> {
     /// DEBUG.
     pub fn emit(&self, metrics: &Metrics) {
-        metrics.registry_asked(self.call, self.outcome, self.purpose);
+        metrics.registry_asked(self.call, self.outcome, self.purpose, self.took);
         let (call, purpose, outcome) = (self.call.label(), self.purpose.label(), self.outcome.label());
         tracing::debug!(hub = self.hub, call, purpose, outcome, message = self.message, "the hub was asked");
     }
@@ -682,7 +761,7 @@ impl RegistryChanged<'_> {
             Self::Unreachable { hub, reason } => tracing::warn!(
                 hub,
                 reason,
-                "the IoT hub does not answer: replication goes on, repair, backfill and audit of its twins wait"
+                "the IoT hub does not answer: replication goes on, repair, backfill and audit of its twins wait until it does"
             ),
         }
     }

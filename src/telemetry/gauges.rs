@@ -8,7 +8,7 @@ use std::{
 
 use super::{name, partition::Watched};
 use crate::domain::{
-    health::{self, Dependency, Facts, PartitionState, StoreState},
+    health::{self, Dependency, Facts, Failure, Outage, PartitionState, StoreState},
     id::PartitionId,
 };
 
@@ -27,23 +27,35 @@ pub(super) fn render(facts: &Facts, watched: &[(PartitionId, Arc<dyn Watched>)])
         StoreState::Unreachable { .. } => Some(false),
     };
     page.gauge(name::STORE_UP, "Whether Cosmos DB answers", store.map(|up| ("", bit(up))));
-    for (name, help, dependency) in [
-        (name::DEAD_LETTER_STORE_UP, "Whether the store for dead letters answers", Dependency::DeadLetters),
-        (name::CHECKPOINT_STORE_UP, "Whether the store for checkpoints answers", Dependency::Checkpoints),
+    for (name, help, dependencies) in [
+        (
+            name::DEAD_LETTER_STORE_UP,
+            "Whether the store for dead letters answers",
+            [Dependency::DeadLetters].as_slice(),
+        ),
+        (
+            name::CHECKPOINT_STORE_UP,
+            "Whether the store for checkpoints and leases answers",
+            &[Dependency::Checkpoints, Dependency::Leases],
+        ),
     ] {
-        let up = facts.dependencies.get(&dependency).map(|outage| bit(outage.is_none()));
+        let asked: Vec<_> =
+            dependencies.iter().filter_map(|dependency| facts.dependencies.get(dependency)).collect();
+        let up = (!asked.is_empty()).then(|| bit(asked.into_iter().all(answers)));
         page.gauge(name, help, up.map(|up| ("", up)));
     }
     let registries = facts.dependencies.iter().filter_map(|(dependency, outage)| match dependency {
-        Dependency::Registry(hub) => Some((labels(&[("hub", hub)]), bit(outage.is_none()))),
-        Dependency::Credential
-        | Dependency::EventHub(_)
-        | Dependency::DeadLetters
-        | Dependency::Checkpoints => None,
+        Dependency::Registry(hub) => Some((labels(&[("hub", hub)]), bit(answers(outage)))),
+        _ => None,
     });
     page.gauge(name::REGISTRY_UP, "Whether the registry of an IoT hub answers", registries);
-    let partitions =
-        facts.partitions.iter().map(|(id, state)| (of(id), bit(matches!(state, PartitionState::Receiving))));
+    let eventhubs = facts.dependencies.iter().filter_map(|(dependency, outage)| match dependency {
+        Dependency::EventHub(stream) => Some((labels(&[("stream", stream)]), bit(answers(outage)))),
+        _ => None,
+    });
+    page.gauge(name::EVENTHUB_UP, "Whether an Event Hub answers how much waits in its partitions", eventhubs);
+    let receives = |state: &PartitionState| bit(*state == PartitionState::Receiving);
+    let partitions = facts.partitions.iter().map(|(id, standing)| (of(id), receives(&standing.state)));
     page.gauge(name::PARTITION_UP, "Whether the partition is being received from", partitions);
     let lags = || watched.iter().filter_map(|(id, watched)| Some((id, watched.metrics().lag()?)));
     page.gauge(
@@ -70,6 +82,11 @@ pub(super) fn render(facts: &Facts, watched: &[(PartitionId, Arc<dyn Watched>)])
             .map(|(id, watched)| (of(id), age(watched).max(watched.metrics().unwritten_for()).as_secs_f64())),
     );
     page.0
+}
+
+/// Who throttles is there.
+fn answers(outage: &Option<Outage>) -> bool {
+    outage.as_ref().is_none_or(|outage| outage.failure == Failure::Throttled)
 }
 
 #[derive(Default)]

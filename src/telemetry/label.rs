@@ -94,6 +94,8 @@ labels! {
         Foreign => "foreign",
         /// No document can have this id.
         Refused => "refused",
+        /// A document that only a newer release understands.
+        Newer => "newer",
         /// The store asked for less.
         Throttled => "throttled",
         /// The store could not be reached or did not answer.
@@ -171,6 +173,16 @@ impl From<quota::Purpose> for Purpose {
     }
 }
 
+impl From<TroubleKind> for ReadOutcome {
+    fn from(kind: TroubleKind) -> Self {
+        match kind {
+            TroubleKind::Throttled => Self::Throttled,
+            TroubleKind::Unavailable => Self::Unavailable,
+            TroubleKind::Newer => Self::Newer,
+        }
+    }
+}
+
 impl From<&Read> for ReadOutcome {
     fn from(read: &Read) -> Self {
         match read {
@@ -179,10 +191,7 @@ impl From<&Read> for ReadOutcome {
             Read::Damaged(..) => Self::Damaged,
             Read::Foreign(_) => Self::Foreign,
             Read::Refused(_) => Self::Refused,
-            Read::Unknown(trouble) => match trouble.kind {
-                TroubleKind::Throttled => Self::Throttled,
-                TroubleKind::Unavailable => Self::Unavailable,
-            },
+            Read::Unknown(trouble) => trouble.kind.into(),
         }
     }
 }
@@ -195,7 +204,8 @@ impl From<&Write> for WriteOutcome {
             Write::Rejected(_) => Self::Rejected,
             Write::Unknown(trouble) => match trouble.kind {
                 TroubleKind::Throttled => Self::Throttled,
-                TroubleKind::Unavailable => Self::Unavailable,
+                // What is there already shows when it is read, not when it is written.
+                TroubleKind::Unavailable | TroubleKind::Newer => Self::Unavailable,
             },
         }
     }

@@ -28,6 +28,7 @@ use super::{
 use crate::domain::{
     decode::{Ignored, Undeliverable},
     drift::{Drift, ORPHAN},
+    health::Failure,
     ticks::Ticks,
 };
 
@@ -90,9 +91,13 @@ impl Metrics {
     /// The bucket bounds are malformed, which a test excludes.
     pub fn new() -> Result<Self, BuildError> {
         let mut builder = PrometheusBuilder::new();
-        for latency in
-            [name::FRESHNESS, name::HUB_TO_EVENTHUB, name::EVENTHUB_TO_RECEIVED, name::RECEIVED_TO_DURABLE]
-        {
+        for latency in [
+            name::FRESHNESS,
+            name::HUB_TO_EVENTHUB,
+            name::EVENTHUB_TO_RECEIVED,
+            name::RECEIVED_TO_DURABLE,
+            name::REGISTRY_CALL_SECONDS,
+        ] {
             builder =
                 builder.set_buckets_for_metric(Matcher::Full(latency.to_owned()), &name::LATENCY_BUCKETS)?;
         }
@@ -126,6 +131,9 @@ impl Metrics {
             name::TWINS_WENT_BACK,
         ] {
             counter(name, &[]).increment(0);
+        }
+        for reason in reason::FAILURES {
+            counter(name::DEAD_LETTER_FAILURES, &[("reason", reason)]).increment(0);
         }
         for outcome in ReadOutcome::ALL {
             counter(name::MODULE_QUERIES, &[("outcome", outcome.label())]).increment(0);
@@ -166,13 +174,11 @@ impl Metrics {
             let key = key(name::EVENTS, &[("stream", stream), ("decision", decision.label())]);
             self.0.recorder.register_counter(&key, &METADATA)
         };
-        for name in [
-            name::EVENTS_REPEATED,
-            name::MESSAGES_UNDECODABLE,
-            name::CHECKPOINT_FAILURES,
-            name::PARTITION_LOOK_FAILURES,
-        ] {
+        for name in [name::EVENTS_REPEATED, name::MESSAGES_UNDECODABLE, name::PARTITION_LOOK_FAILURES] {
             self.zero(name, &[("stream", stream)]);
+        }
+        for reason in reason::FAILURES {
+            self.zero(name::CHECKPOINT_FAILURES, &[("stream", stream), ("reason", reason)]);
         }
         for reason in reason::REBUILDS {
             self.zero(name::PARTITION_REBUILDS, &[("stream", stream), ("reason", reason)]);
@@ -303,8 +309,14 @@ impl Metrics {
     }
 
     /// Counts a checkpoint that could not be written.
-    pub fn checkpoint_failed(&self, stream: &str) {
-        self.count(name::CHECKPOINT_FAILURES, &[("stream", stream)]);
+    pub fn checkpoint_failed(&self, stream: &str, failure: Failure) {
+        let reason = reason::of_failure(failure);
+        self.count(name::CHECKPOINT_FAILURES, &[("stream", stream), ("reason", reason)]);
+    }
+
+    /// Counts an attempt to store a dead letter that failed.
+    pub fn dead_letter_failed(&self, failure: Failure) {
+        self.count(name::DEAD_LETTER_FAILURES, &[("reason", reason::of_failure(failure))]);
     }
 
     /// Counts a document that differed and says now what the hub says.
@@ -350,9 +362,17 @@ impl Metrics {
         self.0.recorder.register_gauge(&key, &METADATA).set(twins as f64);
     }
 
-    /// Counts a call to the registry of a hub.
-    pub fn registry_asked(&self, call: RegistryCall, outcome: RegistryOutcome, purpose: Purpose) {
+    /// Counts a call to the registry of a hub, and how long it took.
+    pub fn registry_asked(
+        &self,
+        call: RegistryCall,
+        outcome: RegistryOutcome,
+        purpose: Purpose,
+        took: Duration,
+    ) {
         self.registry_calls(call, outcome, purpose).increment(1);
+        let key = key(name::REGISTRY_CALL_SECONDS, &[("call", call.label())]);
+        self.0.recorder.register_histogram(&key, &METADATA).record(took.as_secs_f64());
     }
 
     fn registry_calls(&self, call: RegistryCall, outcome: RegistryOutcome, purpose: Purpose) -> &Counter {

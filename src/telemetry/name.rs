@@ -34,6 +34,10 @@ pub const DEAD_LETTER_STORE_UP: &str = "twinsync_dead_letter_store_up";
 pub const CHECKPOINT_STORE_UP: &str = "twinsync_checkpoint_store_up";
 /// Whether the registry of an IoT hub answers; absent until it was asked. Label: `hub`.
 pub const REGISTRY_UP: &str = "twinsync_registry_up";
+/// Whether an Event Hub answers how much waits in its partitions; absent until it was asked. Label: `stream`.
+pub const EVENTHUB_UP: &str = "twinsync_eventhub_up";
+/// How long calls to the registries of IoT hubs took, until an answer or its absence. Label: `call`.
+pub const REGISTRY_CALL_SECONDS: &str = "twinsync_registry_call_seconds";
 /// Whether the process does its work, as `/readyz` says.
 pub const READY: &str = "twinsync_ready";
 /// From the hub's operation to its durable copy.
@@ -68,7 +72,9 @@ pub const EVENTS_REPEATED: &str = "twinsync_events_repeated_total";
 pub const EVENTS_LOST: &str = "twinsync_events_lost_total";
 /// Messages that are no valid AMQP, skipped. Label: `stream`.
 pub const MESSAGES_UNDECODABLE: &str = "twinsync_messages_undecodable_total";
-/// Checkpoints that could not be written. Label: `stream`.
+/// Attempts to store a dead letter that failed. Label: `reason`.
+pub const DEAD_LETTER_FAILURES: &str = "twinsync_dead_letter_failures_total";
+/// Checkpoints that could not be written. Labels: `stream`, `reason`.
 pub const CHECKPOINT_FAILURES: &str = "twinsync_checkpoint_failures_total";
 /// Failed tries of a start to reach what it needs. Label: `dependency`.
 pub const START_DELAYS: &str = "twinsync_start_delays_total";
@@ -123,7 +129,7 @@ pub(super) enum Kind {
 
 /// Every metric with its kind and the help text that Prometheus shows. [`REQUEST_UNITS`] is rendered apart,
 /// and so is what is computed when it is asked for.
-pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 44] = [
+pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 46] = [
     (START_DELAYS, Kind::Counter, "Failed tries of a start to reach what it needs"),
     (EVENTS, Kind::Counter, "Events by what was decided about them"),
     (EVENTS_IGNORED, Kind::Counter, "Events that do not concern the replica, by reason"),
@@ -155,7 +161,13 @@ pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 44] = [
     (EVENTS_REPEATED, Kind::Counter, "Events received again on a new connection and passed over"),
     (EVENTS_LOST, Kind::Counter, "Events that can never be received: an alarm"),
     (MESSAGES_UNDECODABLE, Kind::Counter, "Messages that are no valid AMQP, skipped"),
-    (CHECKPOINT_FAILURES, Kind::Counter, "Checkpoints that could not be written"),
+    (CHECKPOINT_FAILURES, Kind::Counter, "Checkpoints that could not be written, by reason"),
+    (DEAD_LETTER_FAILURES, Kind::Counter, "Attempts to store a dead letter that failed, by reason"),
+    (
+        REGISTRY_CALL_SECONDS,
+        Kind::Histogram,
+        "Seconds that calls to the registries of IoT hubs took, answered or not, by call",
+    ),
     (PARTITIONS, Kind::Gauge, "Partitions that the Event Hub has, as far as this replica knows"),
     (PARTITIONS_MISSING, Kind::Gauge, "Partitions that the Event Hub does not name any more"),
     (PARTITION_LOOK_FAILURES, Kind::Counter, "Looks for new partitions that failed"),

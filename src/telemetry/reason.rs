@@ -1,5 +1,7 @@
 //! Reasons as metrics name them, for what has no type of its own that lists them.
 
+use crate::domain::health::Failure;
+
 /// Reason code of an event whose document the store will never take.
 pub const REJECTED_BY_STORE: &str = "rejected_by_store";
 /// Reason code of an event of a twin about which the store gives no answer, while it answers about others.
@@ -21,7 +23,7 @@ pub const WENT_BACK: &str = "went_back";
 pub const STALLED: &str = "stalled";
 
 /// All reasons for which a link is given up; the others are those of [`SourceError`](crate::ports::SourceError).
-pub const REBUILDS: [&str; 10] = [
+pub const REBUILDS: [&str; 11] = [
     RECREATED,
     WENT_BACK,
     STALLED,
@@ -31,8 +33,25 @@ pub const REBUILDS: [&str; 10] = [
     "no_token",
     "token_expired",
     "not_found",
+    "throttled",
     "lost",
 ];
 
 /// What a start cannot do without.
 pub const NEEDED: [&str; 5] = ["credential", "cosmos", "checkpoints", "dead_letters", "eventhubs"];
+
+/// Why a checkpoint or a dead letter could not be written: the store asks for less.
+pub const THROTTLED: &str = "throttled";
+/// The store does not answer, or refuses us.
+pub const UNAVAILABLE: &str = "unavailable";
+
+/// All reasons for which a checkpoint or a dead letter is not written.
+pub const FAILURES: [&str; 2] = [THROTTLED, UNAVAILABLE];
+
+/// The reason of such a failure.
+pub const fn of_failure(failure: Failure) -> &'static str {
+    match failure {
+        Failure::Throttled => THROTTLED,
+        Failure::Silent => UNAVAILABLE,
+    }
+}

@@ -60,7 +60,7 @@ fn about_nobody(device: &str) -> Vec<(&'static str, Event)> {
     ]
 }
 
-fn now(mut event: Event) -> Event {
+pub(crate) fn now(mut event: Event) -> Event {
     let milliseconds = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis();
     let time = Ticks::from_unix_milliseconds(milliseconds as i64).expect("in the calendar").to_string();
     event.application_properties.insert("operationTimestamp".into(), Value::from(time.as_str()));

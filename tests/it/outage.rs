@@ -1,17 +1,169 @@
-//! What the endpoints say while something is out of order, and after it has passed.
+//! What the endpoints and the log say while something is out of order, and after it has passed: for each dependency, one
+//! that refuses, hangs, is slow, or throttles. `docs/outages.md` has the table, and what a person does about each.
+
+mod checkpoints;
+mod cosmos;
+mod dead_letters;
+mod eventhubs;
+mod iothub;
 
 use std::time::{Duration, Instant};
 
-use devkit::daemon::Daemon;
+use devkit::{daemon::Daemon, metrics::Sample};
 use serde_json::{Value, json};
 
-use crate::{
-    poison::twin_change,
-    world::{LIMIT, World, create, report, until},
-};
+use crate::world::{LIMIT, World, create, report};
 
-/// A partition counts as blocked soon.
-const IMPATIENT: &str = "[http]\nblocked_after = \"1s\"\n";
+/// How often something is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// For how long an event may be incomplete here before its partition counts as blocked: `http.blocked_after`.
+const BLOCKED_AFTER: &str = "[http]\nblocked_after = \"3s\"\n";
+
+/// The same where a failure takes seconds: the SDK tries several times.
+const BLOCKED_LATER: &str = "[http]\nblocked_after = \"8s\"\n";
+
+/// A daemon under observation.
+struct Ward<'a> {
+    world: &'a World,
+    daemon: Daemon,
+    /// Bytes of its log that were there when the fault began.
+    logged: usize,
+    /// Its metrics at that time.
+    before: Sample,
+    /// How often it was well.
+    rounds: u32,
+}
+
+/// What `/readyz` says.
+#[derive(Debug)]
+struct Said {
+    status: u16,
+    reasons: Vec<String>,
+    warnings: Vec<String>,
+}
+
+impl Said {
+    /// Whether it is this status, for a reason, or with a warning, that contains `text`.
+    fn is(&self, status: u16, text: &str) -> bool {
+        let words = if status == 200 { &self.warnings } else { &self.reasons };
+        self.status == status && words.iter().any(|found| found.contains(text))
+    }
+}
+
+impl<'a> Ward<'a> {
+    /// Starts a daemon and waits until there is a twin that is equal.
+    async fn start(world: &'a World) -> Self {
+        let daemon = world.start().await;
+        let mut ward = Self { world, daemon, logged: 0, before: Sample::default(), rounds: 0 };
+        world.apply(create("pump"));
+        ward.well().await;
+        ward
+    }
+
+    /// Everything is in order, and events flow: what follows is compared with this moment.
+    async fn well(&mut self) {
+        self.rounds += 1;
+        self.world.apply(report("pump", json!({"round": self.rounds})));
+        self.world.same().await;
+        self.until("everything is in order", |now, _| {
+            now.sum("twinsync_ready", "") == 1.0
+                && now.sum("twinsync_partition_up", "") == 4.0
+                && now.sum("twinsync_eventhub_up", "") == 2.0
+                && now.sum("twinsync_store_up", "") == 1.0
+                && now.sum("twinsync_checkpoint_store_up", "") == 1.0
+                && now.sum("twinsync_oldest_incomplete_event_age_seconds", "") == 0.0
+                && now.sum("twinsync_checkpoint_age_seconds", "") == 0.0
+        })
+        .await;
+        let started = Instant::now();
+        loop {
+            let said = self.said().await;
+            if said.status == 200 && said.warnings.is_empty() {
+                break;
+            }
+            assert!(started.elapsed() < LIMIT, "{said:?}");
+            tokio::time::sleep(LOOK).await;
+        }
+        self.logged = self.world.log().len();
+        self.before = self.daemon.sample().await.expect("metrics");
+    }
+
+    async fn said(&self) -> Said {
+        let (status, text) = self.daemon.get("/readyz").await.expect("answers");
+        let answer: Value = serde_json::from_str(&text).expect("JSON");
+        let words = |name: &str| {
+            let words = answer[name].as_array().into_iter().flatten();
+            words.map(|word| word.as_str().expect("text").to_owned()).collect()
+        };
+        Said { status, reasons: words("reasons"), warnings: words("warnings") }
+    }
+
+    /// Waits until `/readyz` says this; a restart never helps.
+    async fn says(&self, status: u16, text: &str) {
+        let started = Instant::now();
+        loop {
+            let said = self.said().await;
+            if said.is(status, text) {
+                break;
+            }
+            assert!(started.elapsed() < LIMIT, "never {status} {text:?}: {said:?}\n{}", self.daemon.log());
+            tokio::time::sleep(LOOK).await;
+        }
+        alive(&self.daemon).await;
+    }
+
+    /// `/readyz` says 200 for so long.
+    async fn stays_ready(&self, time: Duration) {
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            let said = self.said().await;
+            assert_eq!(said.status, 200, "{said:?}\n{}", self.daemon.log());
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Waits for a condition on the metrics of now and of before the fault.
+    async fn until(&mut self, what: &str, condition: impl Fn(&Sample, &Sample) -> bool) {
+        let started = Instant::now();
+        loop {
+            let now = self.daemon.sample().await.unwrap_or_else(|error| panic!("{error}"));
+            if condition(&now, &self.before) {
+                return;
+            }
+            if started.elapsed() >= LIMIT {
+                let (_, metrics) = self.daemon.get("/metrics").await.expect("answers");
+                let lines: Vec<_> = metrics
+                    .lines()
+                    .filter(|line| !line.contains("_bucket") && !line.starts_with('#'))
+                    .collect();
+                panic!("never: {what}\n{}\n{}", lines.join("\n"), self.daemon.log());
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Lines of warnings and errors since the fault began.
+    fn lines(&self) -> Vec<String> {
+        let log = self.world.log();
+        let lines = log[self.logged..].lines();
+        lines.filter(|line| line.contains(" WARN ") || line.contains(" ERROR ")).map(str::to_owned).collect()
+    }
+
+    /// At most so many lines were logged since the fault began, and among them one for each of `words`.
+    fn told(&self, most: usize, words: &[&str]) {
+        let lines = self.lines();
+        let all = lines.join("\n");
+        assert!(lines.len() <= most, "{} lines, more than {most}:\n{all}", lines.len());
+        for word in words {
+            assert!(lines.iter().any(|line| line.contains(word)), "no {word:?} in:\n{all}");
+        }
+    }
+
+    async fn stop(self) {
+        self.daemon.stop().await.expect("exit code 0");
+    }
+}
 
 /// Waits until `/readyz` answers with this status and a reason that contains `reason`; returns all reasons.
 pub(crate) async fn readiness(daemon: &Daemon, status: u16, reason: &str) -> Vec<String> {
@@ -25,7 +177,7 @@ pub(crate) async fn readiness(daemon: &Daemon, status: u16, reason: &str) -> Vec
             return reasons;
         }
         assert!(started.elapsed() < LIMIT, "never {status} with {reason:?}: {text}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(LOOK).await;
     }
 }
 
@@ -34,96 +186,13 @@ pub(crate) async fn alive(daemon: &Daemon) {
     assert_eq!(status, 200, "a restart would not help: {text}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_store_for_dead_letters_that_cannot_be_written_turns_readiness_red_and_lets_the_age_rise() {
-    let world = World::with(Default::default(), IMPATIENT).await;
-    let mut daemon = world.start().await;
-    world.apply(create("pump"));
-    world.equal().await;
-    // A file where the directory was: whoever may write anywhere cannot write there.
-    let (letters, aside) =
-        (world.directory.path().join("dead-letters"), world.directory.path().join("aside"));
-    std::fs::rename(&letters, &aside).expect("moved");
-    std::fs::write(&letters, b"").expect("written");
-    let hub = world.stack.endpoints().twin_changes_hub.clone();
-    world.stack.broker().append(&hub, "pump", twin_change("pump", b"[1]")).expect("appended");
-    readiness(&daemon, 503, "the dead-letter store has not answered").await;
-    readiness(&daemon, 503, "is blocked: its event").await;
-    alive(&daemon).await;
-    world.apply(report("pump", json!({"step": 1})));
-    world.same().await; // the partition goes on behind it
-    until(&mut daemon, "what is out of order shows in figures", |sample| {
-        sample.sum("twinsync_dead_letter_store_up", "") == 0.0
-            && sample.sum("twinsync_ready", "") == 0.0
-            && sample.sum("twinsync_oldest_incomplete_event_age_seconds", "") > 1.0
-            && sample.sum("twinsync_checkpoint_age_seconds", "") > 1.0
-    })
-    .await;
-    std::fs::remove_file(&letters).expect("removed");
-    std::fs::rename(&aside, &letters).expect("moved back");
-    readiness(&daemon, 200, "").await;
-    until(&mut daemon, "all is well again", |sample| {
-        sample.sum("twinsync_dead_letter_store_up", "") == 1.0
-            && sample.sum("twinsync_ready", "") == 1.0
-            && sample.sum("twinsync_oldest_incomplete_event_age_seconds", "") == 0.0
-            && sample.sum("twinsync_checkpoint_age_seconds", "") == 0.0
-    })
-    .await;
-    daemon.stop().await.expect("exit code 0");
+/// Rise of a counter.
+fn rise(now: &Sample, before: &Sample, metric: &str, label: &str) -> f64 {
+    now.sum(metric, label) - before.sum(metric, label)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_outage_of_cosmos_db_lets_the_age_rise_and_names_the_blocked_partition() {
-    let world = World::with(Default::default(), IMPATIENT).await;
-    let mut daemon = world.start().await;
-    world.apply(create("pump"));
-    world.equal().await;
-    world.cosmos_is_away(true);
-    for number in 0..8 {
-        world.apply(create(&format!("pump-{number}")));
-    }
-    readiness(&daemon, 503, "the document store does not answer").await;
-    readiness(&daemon, 503, "is blocked: its event").await;
-    alive(&daemon).await;
-    until(&mut daemon, "the outage shows in figures", |sample| {
-        sample.sum("twinsync_store_up", "") == 0.0
-            && sample.sum("twinsync_oldest_incomplete_event_age_seconds", "") > 1.0
-            && sample.sum("twinsync_checkpoint_age_seconds", "") > 1.0
-    })
-    .await;
-    world.cosmos_is_away(false);
-    world.equal().await;
-    readiness(&daemon, 200, "").await;
-    until(&mut daemon, "all is well again", |sample| {
-        sample.sum("twinsync_store_up", "") == 1.0
-            && sample.sum("twinsync_oldest_incomplete_event_age_seconds", "") == 0.0
-    })
-    .await;
-    daemon.stop().await.expect("exit code 0");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn partitions_that_cannot_be_read_are_down_and_the_lag_is_known_to_be_old() {
-    let world = World::new().await;
-    let mut daemon = world.start().await;
-    world.apply(create("pump"));
-    world.equal().await;
-    until(&mut daemon, "all partitions are up", |sample| {
-        sample.sum("twinsync_partition_up", "") == 4.0
-            && sample.sum("twinsync_lag_measured_timestamp_seconds", "") > 0.0
-    })
-    .await;
-    world.stack.broker().faults().refuse_connections(Duration::from_secs(3));
-    world.stack.broker().faults().drop_connections();
-    readiness(&daemon, 503, "waits:").await;
-    alive(&daemon).await;
-    until(&mut daemon, "it shows in figures", |sample| sample.sum("twinsync_partition_up", "") < 4.0).await;
-    readiness(&daemon, 200, "").await;
-    world.apply(report("pump", json!({"step": 1})));
-    world.equal().await;
-    until(&mut daemon, "all partitions are up again", |sample| {
-        sample.sum("twinsync_partition_up", "") == 4.0
-    })
-    .await;
-    daemon.stop().await.expect("exit code 0");
+/// The mean of what a histogram recorded since the fault began, if it recorded `least` values.
+fn mean(now: &Sample, before: &Sample, histogram: &str, least: f64) -> Option<f64> {
+    let count = rise(now, before, &format!("{histogram}_count"), "");
+    (count >= least).then(|| rise(now, before, &format!("{histogram}_sum"), "") / count)
 }

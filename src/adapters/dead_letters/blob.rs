@@ -31,6 +31,14 @@ use crate::{
     },
 };
 
+/// The error, of the kind by which [`DeadLetterError::failure`] tells a store that asks for less.
+fn with_kind(error: blob::Error) -> io::Error {
+    match error {
+        blob::Error::Throttled { .. } => io::Error::new(io::ErrorKind::ResourceBusy, error),
+        _ => io::Error::other(error),
+    }
+}
+
 /// Begins the names of all letters; the container may hold checkpoints as well.
 const PREFIX: &str = "deadletters/";
 
@@ -54,10 +62,10 @@ impl BlobDeadLetters {
         let mut copy = 1_u32;
         loop {
             let blob = format!("{prefix}{}", name(sequence_number, copy));
-            if self.create(&blob, bytes.clone()).await.map_err(io::Error::other)? {
+            if self.create(&blob, bytes.clone()).await.map_err(with_kind)? {
                 return Ok(());
             }
-            match self.read(&blob).await.map_err(io::Error::other)? {
+            match self.read(&blob).await.map_err(with_kind)? {
                 // The same event: stored by an earlier attempt whose answer was lost, or by another replica.
                 ReadLetter::Found(present, _) if letter::same_event(&present, letter) => return Ok(()),
                 // What cannot be read back is kept as well, for a person to look at.

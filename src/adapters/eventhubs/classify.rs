@@ -27,15 +27,18 @@ enum Meaning {
     Refused,
     NotFound,
     Stolen,
+    /// We read more than the namespace's throughput allows.
+    Throttled,
     /// Anything else, which passes or at least is worth another try.
     Other,
 }
 
-/// Conditions that mean something to us. Those of AMQP are of its specification (part 2, 2.8.15 and 2.8.18); the other is
-/// what Azure's SDKs read as refused authentication (e.g. `azure-core-amqp` for Java, `AmqpErrorCondition`).
-const CONDITIONS: [(&str, Meaning); 5] = [
+/// Conditions that mean something to us. Those of AMQP are of its specification (part 2, 2.8.15 and 2.8.18); the others are
+/// what Azure's SDKs read as refused authentication and as throttling (e.g. `azure-core-amqp` for Java, `AmqpErrorCondition`).
+const CONDITIONS: [(&str, Meaning); 6] = [
     ("amqp:unauthorized-access", Meaning::Refused),
     ("com.microsoft:auth-failed", Meaning::Refused),
+    ("com.microsoft:server-busy", Meaning::Throttled),
     ("amqp:not-found", Meaning::NotFound),
     ("amqp:resource-deleted", Meaning::NotFound),
     ("amqp:link:stolen", Meaning::Stolen),
@@ -83,6 +86,7 @@ fn told(operation: &'static str, meaning: Meaning, reason: String) -> SourceErro
         Meaning::Refused => SourceError::Refused { operation, reason },
         Meaning::NotFound => SourceError::NotFound { operation, reason },
         Meaning::Stolen => SourceError::Stolen,
+        Meaning::Throttled => SourceError::Throttled { operation, reason },
         Meaning::Other => SourceError::Lost { operation, reason },
     }
 }
@@ -134,6 +138,7 @@ fn of_status(status: StatusCode) -> Meaning {
     match status {
         StatusCode::Unauthorized | StatusCode::Forbidden => Meaning::Refused,
         StatusCode::NotFound | StatusCode::Gone => Meaning::NotFound,
+        StatusCode::TooManyRequests => Meaning::Throttled,
         _ => Meaning::Other,
     }
 }
@@ -186,7 +191,7 @@ mod tests {
             (StatusCode::NotFound, "not_found"),
             (StatusCode::Gone, "not_found"),
             (StatusCode::BadRequest, "lost"),
-            (StatusCode::TooManyRequests, "lost"),
+            (StatusCode::TooManyRequests, "throttled"),
             (StatusCode::InternalServerError, "lost"),
             (StatusCode::ServiceUnavailable, "lost"),
         ] {
@@ -205,7 +210,7 @@ mod tests {
             (AmqpErrorCondition::NotFound, "not_found"),
             (AmqpErrorCondition::ResourceDeleted, "not_found"),
             (AmqpErrorCondition::LinkStolen, "stolen"),
-            (AmqpErrorCondition::ServerBusyError, "lost"),
+            (AmqpErrorCondition::ServerBusyError, "throttled"),
             (AmqpErrorCondition::NotAllowed, "lost"),
             (AmqpErrorCondition::MessageNotFound, "lost"),
             (AmqpErrorCondition::UnknownValue("x.amqp:not-found".into()), "lost"),

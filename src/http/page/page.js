@@ -116,7 +116,7 @@ function dependency(found) {
 
 function partition(found) {
   const row = element("tr");
-  const levels = { receiving: "good", connecting: "attention", waiting: "bad", elsewhere: "unknown" };
+  const levels = { receiving: "good", connecting: "attention", waiting: "bad", throttled: "attention", elsewhere: "unknown" };
   const cell = state(found.state === "elsewhere" ? "another replica's" : found.state, levels[found.state] ?? "unknown");
   if (found.reason) cell.append(element("div", found.reason, { class: "quiet" }));
   const oldest = found.oldestIncomplete === null ? "–" : `${number(found.oldestIncomplete)}, ${duration(found.oldestIncompleteSeconds)}`;

@@ -252,7 +252,7 @@ async fn repair(judge: &Judge, key: &TwinKey, attempts: u32) -> Result<Verdict, 
         Ok(verdict) => Ok(verdict),
         Err(trouble) => {
             let alone = attempts >= PATIENCE
-                && trouble.kind == TroubleKind::Unavailable
+                && trouble.kind != TroubleKind::Throttled
                 && judge.answers(&key.hub, REPAIR.purpose).await;
             Err(Failed { trouble, alone })
         }

@@ -1,6 +1,6 @@
 //! Dead letters: stored however long it takes, and then the doubt that follows from them.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use super::{
     Router,
@@ -9,13 +9,20 @@ use super::{
 use crate::{
     domain::{
         event::{Change, TwinEvent},
-        health::Dependency,
+        health::{Dependency, Failure},
         id::TwinKey,
         ticks::Ticks,
     },
     ports::DeadLetter,
-    telemetry::event::{DeadLetterDelayed, DoubtRefused, EventDeadLettered, LetterWithoutTwin},
+    telemetry::{
+        Board, Metrics,
+        event::{DeadLetterDelayed, DependencyChanged, DoubtRefused, EventDeadLettered, LetterWithoutTwin},
+    },
 };
+
+/// An attempt that takes longer counts as one that failed, each time that this has passed. It is waited for all the same:
+/// another one would hang as well, and hold one more thread.
+const SILENT_AFTER: Duration = Duration::from_secs(4);
 
 impl Router {
     /// A dead letter is durable. What it would have changed is missing from its twin, so that is put in doubt, durably,
@@ -87,23 +94,28 @@ impl Router {
                     reason,
                     detail: detail.clone(),
                 };
-                match dead_letters.store(letter).await {
+                let mut storing = pin!(dead_letters.store(letter));
+                let stored = loop {
+                    tokio::select! {
+                        biased;
+                        stored = &mut storing => break stored,
+                        () = tokio::time::sleep(SILENT_AFTER) => {
+                            let error = format!("no answer within {} s", SILENT_AFTER.as_secs());
+                            delayed(&origin, Failure::Silent, &error, None, &board, &metrics);
+                        }
+                    }
+                };
+                match stored {
                     Ok(()) => {
-                        board.is_up(Dependency::DeadLetters);
+                        if let Some(after) = board.is_up(Dependency::DeadLetters) {
+                            DependencyChanged::Answers { dependency: &Dependency::DeadLetters, after }.emit();
+                        }
                         break;
                     }
                     Err(error) => {
                         let retry_in = backoff.next(rand::random(), None);
-                        let error = format!("{error}: {}", error.source);
-                        board.is_down(Dependency::DeadLetters, &error);
-                        let sequence_number = origin.message.position.sequence_number;
-                        DeadLetterDelayed {
-                            partition: origin.progress.id(),
-                            sequence_number,
-                            error: &error,
-                            retry_in,
-                        }
-                        .emit();
+                        let text = format!("{error}: {}", error.source);
+                        delayed(&origin, error.failure(), &text, Some(retry_in), &board, &metrics);
                         tokio::time::sleep(retry_in).await;
                     }
                 }
@@ -117,5 +129,22 @@ impl Router {
             .emit(&metrics, &origin.progress.stream_metrics);
             Lettered { origin, twin, reason }
         });
+    }
+}
+
+/// Tells that a letter is not stored yet.
+fn delayed(
+    origin: &Origin,
+    failure: Failure,
+    error: &str,
+    retry_in: Option<Duration>,
+    board: &Board,
+    metrics: &Metrics,
+) {
+    let sequence_number = origin.message.position.sequence_number;
+    DeadLetterDelayed { partition: origin.progress.id(), sequence_number, failure, error, retry_in }
+        .emit(metrics);
+    if board.is_down(Dependency::DeadLetters, failure, error) {
+        DependencyChanged::Fails { dependency: &Dependency::DeadLetters, failure, reason: error }.emit();
     }
 }

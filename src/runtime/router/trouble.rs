@@ -51,6 +51,12 @@ impl Router {
                         self.options.spending.streams_are_throttled();
                     }
                     TroubleKind::Unavailable => self.unanswered(&work.key, trouble.message, now),
+                    TroubleKind::Newer => {
+                        if self.outage.unusable(&work.key, now) {
+                            TwinTroubled::Newer { twin: &work.key, reason: &trouble.message }.emit();
+                        }
+                        self.store_is(StoreState::Reachable);
+                    }
                 }
                 work.asked = false;
                 if let Some(work) = self.give_up(work, now) {
@@ -143,7 +149,7 @@ impl Router {
         let now = self.now();
         self.options.spending.spend(probed.request_units);
         match probed.outcome {
-            Ok(()) => {
+            Ok(()) | Err(Trouble { kind: TroubleKind::Newer, .. }) => {
                 self.outage.answered(now);
                 self.store_is(StoreState::Reachable);
             }

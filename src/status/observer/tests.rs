@@ -142,7 +142,7 @@ fn partitions_of_others_are_shown_as_theirs_and_stand_by_is_no_trouble() {
 fn dependencies_tell_since_when_and_whether_the_copy_needs_them() {
     let bench = Bench::new();
     bench.board.set_partition(&partition("0"), PartitionState::Waiting { reason: "refused".into() });
-    bench.board.is_down(Dependency::Registry("contoso".into()), "429");
+    bench.board.is_down(Dependency::Registry("contoso".into()), Failure::Silent, "429");
     bench.board.is_up(Dependency::Checkpoints);
     bench.board.is_up(Dependency::EventHub("twins".into()));
     let status = bench.observer.status();
@@ -153,6 +153,28 @@ fn dependencies_tell_since_when_and_whether_the_copy_needs_them() {
     let registry = find("Registry of the IoT hub contoso");
     assert_eq!((registry.state.as_str(), registry.needed), ("down", false));
     assert_eq!(find("Checkpoint store").state, "up");
+}
+
+#[test]
+fn an_event_hub_whose_connections_hang_is_down_and_one_that_throttles_is_up() {
+    let bench = Bench::new();
+    let hub = || {
+        let status = bench.observer.status();
+        let found = status.dependencies.into_iter().find(|found| found.name.starts_with("Event Hub twins"));
+        let found = found.expect("listed");
+        (found.state, found.reason)
+    };
+    let reason = |text: &str| Some(text.to_owned());
+    bench.board.set_partition(&partition("0"), PartitionState::Receiving);
+    for _ in 0..2 {
+        bench.board.is_down(Dependency::EventHub("twins".into()), Failure::Silent, "no answer");
+    }
+    assert_eq!(hub(), ("down".to_owned(), reason("no answer")), "no partition notices");
+    bench.board.is_up(Dependency::EventHub("twins".into()));
+    assert_eq!(hub(), ("up".to_owned(), None));
+    bench.board.set_partition(&partition("0"), PartitionState::Throttled { reason: "busy".into() });
+    assert_eq!(hub(), ("up".to_owned(), reason("twins/0: busy")));
+    assert_eq!(bench.observer.status().partitions[0].state, "throttled");
 }
 
 #[test]
