@@ -16,7 +16,8 @@
 //!
 //! A snapshot was read after the document and is written only over that document, so it reflects whatever the document
 //! knows of; and it reflects whatever the hub did before it answered. That moment is kept (`settled`): what is not
-//! newer is contained (v ≤ V: duplicate) or over (stale), and is no reason for doubt.
+//! newer is contained (v ≤ V: duplicate) or over (stale), and is no reason for doubt. The end of that time may be a stamp that
+//! the document knew, of a clock ahead of the answer's: shortly before it, a later version or a deletion is *suspect*.
 //!
 //! Where the end of the incarnation before is known (`previous`), it takes the place of an unknown *born*: what
 //! is not newer is stale. A base that the first change does not directly follow is a gap. A device's deletion
@@ -26,7 +27,7 @@
 //! desired properties.
 //!
 //! Operations of one hub are stamped by several machines. Where a boundary is missed by no more than their clocks may
-//! differ, and what else is known speaks for the event (its version directly follows, or nothing tells it from an event of
+//! differ, and what else is known speaks for the event (its version is later, or nothing tells it from an event of
 //! the incarnation that the boundary belongs to), it is *suspect* instead of stale or of a new incarnation.
 //!
 //! *Suspect* and *regression* do not apply the event: they set the flag and remember the newest refused time.
