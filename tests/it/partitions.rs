@@ -166,14 +166,30 @@ async fn a_look_that_keeps_failing_is_told_and_waited_out() {
     daemon.stop().await.expect("exit code 0");
 }
 
+const LATEST: &str = "[eventhubs]\nstart = \"latest\"\npartition_look_interval = \"1s\"\n";
+
+/// Also at the first start of all.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_into_a_new_partition_before_it_was_found_is_not_passed_over_with_latest() {
+    let world = World::with(Options::default(), LATEST).await;
+    let mut daemon = world.start().await;
+    owns(&mut daemon, BEFORE).await;
+    add_partitions(&world);
+    let names: Vec<_> = (0..16).map(|number| format!("pump-{number}")).collect();
+    for name in &names {
+        world.apply(create(name));
+        world.apply(report(name, json!({"before": "the look"})));
+    }
+    assert!(in_new_partitions(&world, &world.stack.endpoints().lifecycle_hub) > 0);
+    owns(&mut daemon, AFTER).await;
+    world.equal().await;
+    daemon.stop().await.expect("exit code 0");
+}
+
 /// `latest` is about the first start; what came into a partition that nobody knew is not passed over.
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_that_were_added_while_it_was_away_begin_at_their_oldest_event_also_with_latest() {
-    let world = World::with(
-        Options::default(),
-        "[eventhubs]\nstart = \"latest\"\npartition_look_interval = \"1s\"\n",
-    )
-    .await;
+    let world = World::with(Options::default(), LATEST).await;
     let daemon = world.start().await;
     let names: Vec<_> = (0..16).map(|number| format!("pump-{number}")).collect();
     names.iter().for_each(|name| world.apply(create(name)));
