@@ -269,7 +269,7 @@ impl Context<'_> {
                 Decision::Stale
             }
             State::Partial { since, twin, base } if at <= *since => {
-                let gap = base.first.is_none_or(|first| !first.follows(version));
+                let gap = base.is_given_up() || base.first.is_none_or(|first| !first.follows(version));
                 let twin = under(base, std::mem::take(twin), body);
                 document.state = State::Live { born: Some(at), twin };
                 if gap {
@@ -618,7 +618,14 @@ impl Context<'_> {
     fn apply(&self, state: &mut State) {
         let (twin, base) = match state {
             State::Live { twin, .. } => (twin, None),
-            State::Partial { twin, base, .. } => (twin, Some(base)),
+            State::Partial { since, twin, base } => {
+                // Tombstones outlive what an Event Hub retains, so after that time the creation cannot be received any more.
+                let retained = Duration::from_secs(self.rules.tombstone_ttl_seconds.into());
+                if self.event.at > since.after(retained) {
+                    base.give_up();
+                }
+                (twin, Some(base))
+            }
             State::Deleted => return,
         };
         match &self.event.change {
@@ -729,5 +736,7 @@ pub fn follow(module: TwinKey, sweep: Sweep) -> TwinEvent {
     TwinEvent { key: module, at, change }
 }
 
+#[cfg(test)]
+mod notes_tests;
 #[cfg(test)]
 mod tests;

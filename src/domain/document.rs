@@ -113,6 +113,22 @@ impl BaseNotes {
         let Self { first, tags, desired, reported } = self;
         first.is_none() && tags.is_empty() && desired.is_empty() && reported.is_empty()
     }
+
+    /// Whether some of it was given up, so that a base put under the content may show through where it must not.
+    pub fn is_given_up(&self) -> bool {
+        self.tags.given_up || self.desired.given_up || self.reported.given_up
+    }
+
+    /// Gives all of it up: a base is not expected any more.
+    pub fn give_up(&mut self) {
+        for notes in [&mut self.tags, &mut self.desired, &mut self.reported] {
+            notes.give_up();
+        }
+    }
+
+    fn weight(&self) -> usize {
+        self.tags.weight() + self.desired.weight() + self.reported.weight()
+    }
 }
 
 /// An open doubt about a document.
@@ -230,9 +246,14 @@ impl Document {
             // A B-tree node has room for eleven entries of key and value.
             600 + map.iter().map(|(name, value)| name.len() + of(value)).sum::<usize>()
         }
-        512 + self.twin().map_or(0, |twin| {
-            of_map(&twin.root) + of_map(&twin.tags) + of_map(&twin.desired) + of_map(&twin.reported)
-        })
+        let notes = match &self.state {
+            State::Partial { base, .. } => base.weight(),
+            State::Live { .. } | State::Deleted => 0,
+        };
+        512 + notes
+            + self.twin().map_or(0, |twin| {
+                of_map(&twin.root) + of_map(&twin.tags) + of_map(&twin.desired) + of_map(&twin.reported)
+            })
     }
 }
 

@@ -77,6 +77,10 @@ fn prune_level(metadata: &mut Section, values: &Section) {
     }
 }
 
+/// What the notes of one section may hold, in bytes of their paths. Whoever deletes and sets ever new keys for as long as no base
+/// comes would otherwise make a document that no store takes.
+const NOTES_BYTES_MAX: usize = 64 << 10;
+
 /// What a partial section must remember: a merge patch composed of several cannot say "deleted, then set".
 ///
 /// Paths are JSON Pointers. A key that is neither here nor in the content is unknown: the base decides.
@@ -95,13 +99,31 @@ pub struct Notes {
     /// Keys that were deleted and set again: the base's `$metadata` of them went with the deletion.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub renewed: BTreeSet<String>,
+    /// There was more to remember than is kept: a base would show through where it must not.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub given_up: bool,
 }
 
 impl Notes {
     /// Whether there is nothing to remember.
     pub fn is_empty(&self) -> bool {
-        let Self { whole, deleted, replaced, renewed } = self;
-        !whole && deleted.is_empty() && replaced.is_empty() && renewed.is_empty()
+        let Self { whole, deleted, replaced, renewed, given_up } = self;
+        !whole && !given_up && deleted.is_empty() && replaced.is_empty() && renewed.is_empty()
+    }
+
+    /// Bytes that they hold, roughly.
+    pub fn weight(&self) -> usize {
+        // A text in a B-tree, and its allocation.
+        let of = |paths: &BTreeSet<String>| paths.iter().map(|path| 64 + path.len()).sum::<usize>();
+        of(&self.deleted) + of(&self.replaced) + of(&self.renewed)
+    }
+
+    /// Forgets everything: what a base says can no longer be told from what was deleted. That the section was replaced whole
+    /// takes no room and is kept.
+    pub fn give_up(&mut self) {
+        if !self.whole && !self.is_empty() {
+            *self = Self { given_up: true, ..Self::default() };
+        }
     }
 
     /// Notes that the section was replaced whole.
@@ -111,8 +133,12 @@ impl Notes {
 
     /// Notes what `patch` does to `content`, which is the section *before* the patch.
     pub fn record(&mut self, content: &Section, patch: &Section) {
-        if !self.whole {
-            self.record_level(content, patch, "");
+        if self.whole || self.given_up {
+            return;
+        }
+        self.record_level(content, patch, "");
+        if self.weight() > NOTES_BYTES_MAX {
+            self.give_up();
         }
     }
 
@@ -152,12 +178,17 @@ impl Notes {
     }
 
     fn forget(&mut self, path: &str) {
-        let below = |candidate: &String| {
-            candidate.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        self.deleted.retain(|candidate| !below(candidate));
-        self.replaced.retain(|candidate| !below(candidate));
-        self.renewed.retain(|candidate| !below(candidate));
+        for paths in [&mut self.deleted, &mut self.replaced, &mut self.renewed] {
+            if paths.is_empty() {
+                continue;
+            }
+            paths.remove(path);
+            // In the order of texts, what lies below a path stands between it with `/` and with what follows `/`.
+            let below: Vec<_> = paths.range(format!("{path}/")..format!("{path}0")).cloned().collect();
+            for path in below {
+                paths.remove(&path);
+            }
+        }
     }
 
     /// Puts `base` under `content`: what is stored, its deletions and whole replacements win.

@@ -23,8 +23,8 @@ use std::sync::Arc;
 
 use super::{
     decide::{Decision, Rules, decide, follow},
-    document::{Document, ETag, Flag, Sweep},
-    event::TwinEvent,
+    document::{Document, ETag, Flag, State, Sweep},
+    event::{Change, Operation, TwinEvent},
     ticks::Ticks,
 };
 
@@ -272,11 +272,22 @@ impl Upsert {
     }
 
     /// Modules that have to follow what is stored.
+    ///
+    /// The note of a finished sweep lies in the stored tombstone for good, which hardly ever gets another write. The deletion that
+    /// left it is completed only with its modules, and else comes again: so changes that come too late ask for nothing.
     pub fn sweep(&self) -> Option<Sweep> {
         match &self.stored {
+            Stored::Present(document, _) if is_owed_by_its_deletion(document) && self.is_late() => None,
             Stored::Present(document, _) => document.sweep,
             Stored::Unknown | Stored::Absent | Stored::Damaged(_) => None,
         }
+    }
+
+    /// Whether these events are changes only. A doubt may stand for a deletion that could not be applied.
+    fn is_late(&self) -> bool {
+        let is_change =
+            |event: &TwinEvent| matches!(event.change, Change::Updated { .. } | Change::Replaced { .. });
+        self.events.iter().all(is_change)
     }
 
     /// Ends without doing what is left: the events, in their order. Some of them may be stored.
@@ -292,4 +303,9 @@ impl Upsert {
         };
         (self.fates, stored)
     }
+}
+
+/// Whether this is the tombstone that an event of the streams has left, and nothing since.
+fn is_owed_by_its_deletion(document: &Document) -> bool {
+    matches!(document.state, State::Deleted) && document.operation == Operation::Delete
 }

@@ -43,6 +43,7 @@ pub(crate) struct MemoryStore {
     pub(crate) reads: Mutex<usize>,
     /// Twins whose documents cannot be read, with the ETag of what lies there.
     pub(crate) damaged: Mutex<BTreeMap<TwinKey, u64>>,
+    pub(crate) queries: Mutex<usize>,
     /// How many reads are still answered as if nothing had been written.
     pub(crate) behind: Mutex<usize>,
     /// Twins whose ids no document can have.
@@ -142,6 +143,7 @@ impl TwinStore for MemoryStore {
     }
 
     async fn modules(&self, device: &TwinKey) -> Charged<Result<Vec<TwinKey>, Trouble>> {
+        *self.queries.lock().unwrap() += 1;
         let modules = self
             .documents
             .lock()

@@ -19,7 +19,7 @@ pub(crate) const TOLERANCE: Duration = Duration::from_secs(5);
 
 pub(crate) const RULES: Rules = Rules {
     id_scheme: DocumentIdScheme::Device,
-    tombstone_ttl_seconds: 60,
+    tombstone_ttl_seconds: 86_400,
     clock_tolerance: TOLERANCE,
     forgets_after: None,
 };

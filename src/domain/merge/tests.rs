@@ -278,6 +278,29 @@ fn has_orphan(metadata: &Section, values: &Section) -> bool {
     })
 }
 
+#[test]
+fn notes_below_a_path_go_with_it_and_its_neighbours_stay() {
+    let paths = ["/a", "/a/b", "/a/b/c", "/a0", "/a!", "/ab", "/a~1b"].map(str::to_owned);
+    let mut notes = Notes { deleted: paths.into(), ..Notes::default() };
+    notes.forget("/a");
+    assert_eq!(notes.deleted.iter().collect::<Vec<_>>(), ["/a!", "/a0", "/ab", "/a~1b"]);
+}
+
+#[test]
+fn notes_are_given_up_before_they_outgrow_a_document() {
+    let mut notes = Notes::default();
+    for number in 0..100_000 {
+        notes.record(&Section::new(), &map(json!({format!("key-{number}"): null})));
+        assert!(notes.weight() <= NOTES_BYTES_MAX, "{number}: {}", notes.weight());
+    }
+    assert!(notes.given_up && !notes.is_empty());
+    let stored = serde_json::to_value(&notes).expect("JSON");
+    assert_eq!(stored, json!({"given_up": true}));
+    assert_eq!(serde_json::from_value::<Notes>(stored).expect("read"), notes);
+    notes.replace_all();
+    assert!(notes.whole && !notes.given_up, "nothing of a base shows through in any case");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 

@@ -28,12 +28,19 @@ fn tools(store: &Arc<MemoryStore>) -> Arc<Tools> {
 }
 
 fn work(version: i64) -> Box<Work<()>> {
+    work_on(
+        version,
+        match version {
+            1 => Change::Created { version: TwinVersion(1), twin: Sections::default() },
+            version => Change::Updated { version: TwinVersion(version), patch: Sections::default() },
+        },
+    )
+}
+
+/// An event at this time, of which nothing is remembered.
+fn work_on(at: i64, change: Change) -> Box<Work<()>> {
     let key = TwinKey::device("h", "d");
-    let change = match version {
-        1 => Change::Created { version: TwinVersion(1), twin: Sections::default() },
-        version => Change::Updated { version: TwinVersion(version), patch: Sections::default() },
-    };
-    let event = TwinEvent { key: key.clone(), at: Ticks::new(version), change };
+    let event = TwinEvent { key: key.clone(), at: Ticks::new(at), change };
     Box::new(Work {
         key,
         upsert: Upsert::new(vec![event], None, RULES),
@@ -84,4 +91,24 @@ async fn reads_that_stay_behind_are_waited_for_and_not_hammered() {
     assert!(trouble.message.contains("in a row"), "{trouble:?}");
     *store.behind.lock().unwrap() = 0;
     assert!(decided(&finished(run(tools, waiting).await)), "it goes on where it stood");
+}
+
+#[tokio::test]
+async fn a_late_change_of_a_deleted_device_asks_for_no_modules_and_a_repeated_deletion_does() {
+    let store = Arc::new(MemoryStore::default());
+    let tools = tools(&store);
+    let queries = || *store.queries.lock().unwrap();
+    assert!(decided(&finished(run(Arc::clone(&tools), work(1)).await)));
+    assert!(decided(&finished(run(Arc::clone(&tools), work_on(10, Change::Deleted)).await)));
+    assert_eq!(queries(), 1);
+    assert!(store.document(&TwinKey::device("h", "d")).expect("stored").sweep.is_some(), "the note stays");
+    for _ in 0..3 {
+        assert!(decided(&finished(run(Arc::clone(&tools), work(5)).await)), "stale");
+    }
+    assert_eq!(queries(), 1, "it is done");
+    // Whoever crashed between the tombstone and its modules gets the deletion again.
+    assert!(decided(&finished(run(Arc::clone(&tools), work_on(10, Change::Deleted)).await)));
+    assert_eq!(queries(), 2);
+    assert!(decided(&finished(run(tools, work_on(9, Change::Unapplied)).await)));
+    assert_eq!(queries(), 3, "a doubt may stand for the deletion");
 }
