@@ -88,19 +88,10 @@ impl Committer {
                 }
             }
         }
-        let dependency = Dependency::Checkpoints;
-        match failure {
-            Some((failure, reason)) => {
-                if self.board.is_down(dependency.clone(), failure, &reason) {
-                    DependencyChanged::Fails { dependency: &dependency, failure, reason: &reason }.emit();
-                }
-            }
-            None if tried => {
-                if let Some(after) = self.board.is_up(dependency.clone()) {
-                    DependencyChanged::Answers { dependency: &dependency, after }.emit();
-                }
-            }
-            None => {}
+        // Where nothing has moved, the store was not asked.
+        if tried {
+            let failure = failure.as_ref().map(|(failure, reason)| (*failure, reason.as_str()));
+            DependencyChanged::post(&self.board, &Dependency::Checkpoints, failure);
         }
         failed
     }

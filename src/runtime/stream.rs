@@ -37,7 +37,7 @@ use super::{
 };
 use crate::{
     domain::{
-        health::{Dependency, Failure, PartitionState},
+        health::{Dependency, PartitionState},
         id::{PartitionId, SequenceNumber},
         patience::{Patience, Verdict},
         retry::Backoff,
@@ -227,22 +227,6 @@ impl Shared {
         self.options.start.failed(self.source.name(), source)
     }
 
-    /// Tells whether something answers, or how and why it does not.
-    fn post(&self, dependency: &Dependency, failed: Option<(Failure, &str)>) {
-        match failed {
-            Some((failure, reason)) => {
-                if self.board.is_down(dependency.clone(), failure, reason) {
-                    DependencyChanged::Fails { dependency, failure, reason }.emit();
-                }
-            }
-            None => {
-                if let Some(after) = self.board.is_up(dependency.clone()) {
-                    DependencyChanged::Answers { dependency, after }.emit();
-                }
-            }
-        }
-    }
-
     /// Finds out where a partition goes on; without checkpoint, where `fresh` says.
     async fn resume(&self, partition: &str, fresh: Fresh) -> Result<Prepared, StartError> {
         let hub = self.source.name();
@@ -403,7 +387,7 @@ impl Running {
             let failed = answered.as_ref().err().map(|error| (error.failure(), error.to_string()));
             let failed = failed.as_ref().map(|(failure, reason)| (*failure, reason.as_str()));
             let hub = Dependency::EventHub(self.shared.source.name().to_owned());
-            self.shared.post(&hub, failed);
+            DependencyChanged::post(&self.shared.board, &hub, failed);
         }
     }
 
@@ -430,7 +414,7 @@ impl Running {
             .collect();
         let round = leases.round(&leaving, claim).await;
         let failed = round.failed.as_ref().map(|(failure, reason)| (*failure, reason.as_str()));
-        self.shared.post(&Dependency::Leases, failed);
+        DependencyChanged::post(&self.shared.board, &Dependency::Leases, failed);
         if let Some(owners) = round.owners {
             self.shared.board.set_owners(self.shared.source.name(), owners);
         }

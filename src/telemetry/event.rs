@@ -15,6 +15,7 @@ pub use self::reconcile::{
 };
 
 use super::{
+    board::Board,
     label::{Decision, Purpose, ReadOutcome, RegistryCall, RegistryOutcome, WriteKind, WriteOutcome},
     metrics::{Metrics, StreamMetrics},
 };
@@ -159,6 +160,21 @@ pub enum DependencyChanged<'a> {
 }
 
 impl DependencyChanged<'_> {
+    /// Posts on the board that something answers, or how and why it does not, and tells what is news of that.
+    pub fn post(board: &Board, dependency: &Dependency, failed: Option<(Failure, &str)>) {
+        match failed {
+            Some((failure, reason)) if board.is_down(dependency.clone(), failure, reason) => {
+                DependencyChanged::Fails { dependency, failure, reason }.emit();
+            }
+            Some(_) => {}
+            None => {
+                if let Some(after) = board.is_up(dependency.clone()) {
+                    DependencyChanged::Answers { dependency, after }.emit();
+                }
+            }
+        }
+    }
+
     /// INFO and WARN.
     pub fn emit(&self) {
         match self {

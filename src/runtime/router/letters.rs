@@ -107,9 +107,7 @@ impl Router {
                 };
                 match stored {
                     Ok(()) => {
-                        if let Some(after) = board.is_up(Dependency::DeadLetters) {
-                            DependencyChanged::Answers { dependency: &Dependency::DeadLetters, after }.emit();
-                        }
+                        DependencyChanged::post(&board, &Dependency::DeadLetters, None);
                         break;
                     }
                     Err(error) => {
@@ -144,7 +142,5 @@ fn delayed(
     let sequence_number = origin.message.position.sequence_number;
     DeadLetterDelayed { partition: origin.progress.id(), sequence_number, failure, error, retry_in }
         .emit(metrics);
-    if board.is_down(Dependency::DeadLetters, failure, error) {
-        DependencyChanged::Fails { dependency: &Dependency::DeadLetters, failure, reason: error }.emit();
-    }
+    DependencyChanged::post(board, &Dependency::DeadLetters, Some((failure, error)));
 }
