@@ -2,10 +2,7 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use axum::{
-    extract,
-    response::sse::{Event, Sse},
-};
+use axum::response::sse::{Event, Sse};
 use futures::{Stream, stream};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -17,8 +14,8 @@ const INTERVAL: Duration = Duration::from_secs(2);
 
 /// Events named `status`, each with the whole answer of `/api/status`, until the client goes or the server stops. A client
 /// that does not read is not sent to: nothing is kept for it.
-pub(super) async fn events(
-    extract::State(state): extract::State<State>,
+pub(super) fn events(
+    state: State,
     shutdown: CancellationToken,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     Sse::new(stream::unfold((state, shutdown, Instant::now()), |(state, shutdown, next)| async move {

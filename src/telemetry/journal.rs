@@ -28,7 +28,10 @@ const MOST_CHARACTERS: usize = 400;
 
 /// What has been logged so far. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Journal(Arc<Mutex<HashMap<(Identifier, Option<String>), Entry>>>);
+pub struct Journal(Arc<Mutex<HashMap<Kind, Entry>>>);
+
+/// A place in the code, and the code that its line carries.
+type Kind = (Identifier, Option<String>);
 
 /// Lines of one kind.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -75,7 +75,7 @@ pub(crate) fn deliver(random: &mut Random, events: &[TwinEvent], order: Order) -
                 streams.retain(|stream| !stream.is_empty());
                 // Squared: some are far behind the others.
                 let (many, dice) = (streams.len() as u64, random.below(1 << 10));
-                streams.get_mut((dice * dice * many >> 20) as usize)?.pop_front()
+                streams.get_mut(((dice * dice * many) >> 20) as usize)?.pop_front()
             })
             .collect()
         }

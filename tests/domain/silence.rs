@@ -112,7 +112,7 @@ fn play(seed: u64, nature: Nature, faults: Faults) -> (Replica, Hub) {
 }
 
 fn has_past(seed: u64) -> bool {
-    seed / 5 % 3 == 0
+    (seed / 5).is_multiple_of(3)
 }
 
 fn doubts(replica: &Replica, hub: &Hub) -> usize {

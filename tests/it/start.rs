@@ -8,7 +8,6 @@ use std::{
 
 use devkit::{
     azurite::{Permissions, Validity},
-    cosmos,
     daemon::Daemon,
     stack::Options,
 };
@@ -263,16 +262,6 @@ async fn a_consumer_group_that_comes_back_in_time_is_read_on() {
     readiness(&daemon, 200, "").await;
     world.equal().await;
     daemon.stop().await.expect("exit code 0");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn cosmos_db_that_throttles_is_waited_for() {
-    let more = format!("{PATIENT}[iothub]\nhosts = \"\"\n");
-    let world = World::with(Options::default(), &more).await;
-    let faults = cosmos::Faults { outage: true, ..cosmos::Faults::default() };
-    world.stack.cosmos().set_faults(faults).expect("valid");
-    let back = || async { world.stack.cosmos().set_faults(cosmos::Faults::default()).expect("valid") };
-    waits(&world, "cosmos", "the document store does not answer", back).await;
 }
 
 /// What the operating system calls the filesystem of a directory, by the tool of everybody.

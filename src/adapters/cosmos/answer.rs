@@ -87,7 +87,7 @@ pub(super) const fn remedy(answer: &Answer) -> Option<&'static str> {
         (403, 3) => "the account writes in another region: wait for the failover, or restart twinsync",
         (403, 1008) => "the account is not served in this region any more",
         (403, 1014) => "the device's logical partition has its 20 GB: something else fills it",
-        (403, 5300 | 5301 | 5302) => {
+        (403, 5300..=5302) => {
             "give the identity the role `Cosmos DB Built-in Data Contributor` on the account"
         }
         (403, _) => "check the account's network rules, and the identity's role on it",

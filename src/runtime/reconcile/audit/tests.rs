@@ -190,9 +190,7 @@ async fn a_stamp_from_the_future_is_not_recent_for_ever() {
     let bench = agreed();
     bench.registry.set(&device("d01"), 9, json!({"n": "right"}));
     let future = bench.judge.now().after(Duration::from_secs(86_400));
-    let mut documents = bench.store.documents.lock().unwrap();
-    documents.get_mut(&device("d01")).expect("there").0.applied_at = future;
-    drop(documents);
+    bench.store.documents.lock().unwrap().get_mut(&device("d01")).expect("there").0.applied_at = future;
     let report = audit(&bench, &OPTIONS).await;
     assert_eq!((counts(&report), report.recent), ([0, 0, 1, 0], 0));
 }
