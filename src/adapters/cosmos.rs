@@ -6,7 +6,7 @@
 //! state machine in [`crate::domain::upsert`] deals with that). Nothing is retried here.
 //!
 //! A status counts as Cosmos DB's word about a document only where the answer is Cosmos DB's (a proxy says 404 and 400 as
-//! well) and has no substatus, which would tell of the container, the account or the session instead: see [`answer`].
+//! well) and has no substatus, which would tell of the container, the account or the session instead: see `cosmos::answer`.
 //!
 //! What reads see: the SDK keeps a session token per physical partition, taken from every answer to a write or read, also
 //! from 409, 412 and 404, and sends it with each read and query for which Session is asked. So a read sees at least what
