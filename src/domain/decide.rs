@@ -378,7 +378,7 @@ impl Context<'_> {
             document.applied_at = self.now;
             document.sweep = match document.sweep {
                 // Puts more modules in doubt than this one would end.
-                Some(Sweep::Reborn(reborn)) if over || settled => Some(Sweep::Reborn(reborn)),
+                Some(Sweep::Reborn(reborn)) if over || settled => Some(Sweep::Reborn(reborn.max(at))),
                 Some(Sweep::Deleted(_)) if settled => document.sweep,
                 Some(Sweep::Reborn(_) | Sweep::Deleted(_)) | None => Some(sweep),
             };

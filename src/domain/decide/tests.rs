@@ -701,6 +701,14 @@ fn a_boundary_that_is_missed_by_less_than_clocks_differ_is_no_boundary() {
     assert_eq!(decided(&earlier, &created(104, 2, json!({"b": 1}))).0, Decision::Applied, "no base of that");
 }
 
+#[test]
+fn of_two_deletions_before_an_answer_the_later_one_ends_modules() {
+    let answered = after(&live_document(), &snapshot(60, 9, json!({"z": 1}))).1;
+    let first = after(&answered, &deleted(30)).1;
+    assert_eq!(first.sweep, Some(Sweep::Reborn(t(30))));
+    assert_eq!(after(&first, &deleted(40)).1.sweep, Some(Sweep::Reborn(t(40))));
+}
+
 fn unapplied(at: i64) -> TwinEvent {
     event(at, Change::Unapplied)
 }
