@@ -20,7 +20,7 @@ mod secret;
 mod settings;
 mod validate;
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use serde::Serialize;
 
@@ -83,6 +83,28 @@ impl Settings {
     pub fn effective(&self) -> &[Effective] {
         &self.effective
     }
+}
+
+/// `http.listen` of a configuration, whatever the rest of it says: who asks a running daemon needs nothing else. `None`: off.
+///
+/// # Errors
+/// A file cannot be read, or the value makes no sense.
+pub fn listen_address(
+    files: &[PathBuf],
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<Option<SocketAddr>, Error> {
+    const KEY: &str = "http.listen";
+    let layers = load::Layers::read(files, environment);
+    let concerns = |problem: &&Problem| problem.key.as_deref().is_none_or(|key| key == KEY);
+    let mut problems: Vec<_> = layers.problems.iter().filter(concerns).cloned().collect();
+    let written = layers.values.get(KEY);
+    let origin = written.map_or(Origin::Default, |written| written.origin.clone());
+    match validate::listen(written.map_or("", |written| &written.text)) {
+        Ok(address) if problems.is_empty() => return Ok(address),
+        Ok(_) => {}
+        Err(message) => problems.push(Problem { key: Some(KEY.to_owned()), origin, message }),
+    }
+    Err(Error { problems, log_format: log_format(&layers) })
 }
 
 /// How to say what is wrong with the rest.

@@ -14,6 +14,7 @@ use super::{
     output::{json, line, printable, table},
 };
 use crate::{
+    config,
     domain::headline::{Level, about, grouped},
     status::schema::{Dependency, Logged, Partition, SCHEMA, Status},
 };
@@ -70,7 +71,8 @@ impl Place {
     }
 
     fn configured(&self) -> Result<Url, Error> {
-        let Some(address) = self.sources.load()?.http.listen else {
+        let listen = config::listen_address(&self.sources.files, config::process_environment())?;
+        let Some(address) = listen else {
             let text =
                 "http.listen is \"off\", so a replica with this configuration answers nobody: give --address";
             return Err(Error::Usage(text.to_owned()));

@@ -566,3 +566,21 @@ fn retention_is_one_that_event_hubs_knows_and_shorter_than_tombstones_last() {
     let settings = load_with(&[], &longer).expect("fits");
     assert_eq!(settings.eventhubs.retention, Duration::from_secs(8 * 86_400));
 }
+
+#[test]
+fn where_a_daemon_listens_is_found_without_the_rest_of_its_configuration() {
+    let listen = |environment: &[(&str, &str)]| {
+        let pairs = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        listen_address(&[], pairs.collect::<Vec<_>>().into_iter())
+    };
+    // As in the image: the required keys are in a file that a health check is not told of.
+    let found =
+        listen(&[("TWINSYNC__HTTP__LISTEN", "0.0.0.0:8080"), ("TWINSYNC__COSMOS__ENDPOINT", "nonsense")]);
+    assert_eq!(found.unwrap(), Some("0.0.0.0:8080".parse().unwrap()));
+    assert_eq!(listen(&[("TWINSYNC__HTTP__LISTEN", "off")]).unwrap(), None);
+    assert_eq!(listen(&[("PORT", "9000")]).unwrap(), Some("0.0.0.0:9000".parse().unwrap()));
+    let error = listen(&[("TWINSYNC__HTTP__LISTEN", "everywhere")]).unwrap_err().to_string();
+    assert!(error.contains("http.listen"), "{error}");
+    let missing = [PathBuf::from("/nowhere/twinsync.toml")];
+    assert!(listen_address(&missing, std::iter::empty()).unwrap_err().to_string().contains("/nowhere"));
+}

@@ -719,7 +719,7 @@ fn directory(text: &str) -> Result<PathBuf, String> {
     if text.contains('\0') { Err("is not a path".to_owned()) } else { Ok(PathBuf::from(text)) }
 }
 
-fn listen(text: &str) -> Result<Option<SocketAddr>, String> {
+pub(super) fn listen(text: &str) -> Result<Option<SocketAddr>, String> {
     match text {
         "off" => Ok(None),
         "" => Err("is empty: write e.g. \"127.0.0.1:8080\", or \"off\"".to_owned()),
