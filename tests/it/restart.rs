@@ -37,13 +37,15 @@ async fn a_killed_daemon_loses_nothing() {
     let world = World::with(Default::default(), "[checkpoint]\ninterval = \"200ms\"\n").await;
     world.replays(22);
     world.stack.fleet().start(plan(50, 4_000, 22), Pace::Rate(1_500.0)).expect("the fleet starts");
-    // Three times in the middle of the work, wherever it happens to stand.
-    for round in 1..=3_u64 {
+    world.apply(create("steady"));
+    // Three times in the middle of the work, wherever it happens to stand. There is some, however long a start takes.
+    for round in 1..=3 {
+        for step in 0..200 {
+            world.apply(report("steady", json!({"round": round, "step": step})));
+        }
         let mut daemon = world.start().await;
-        until(&mut daemon, "some work is done", |sample| {
-            sample.count("twinsync_events_total", "") > 100 * round
-        })
-        .await;
+        until(&mut daemon, "some work is done", |sample| sample.count("twinsync_events_total", "") > 100)
+            .await;
         let status = daemon.end(Signal::Kill).await.expect("killed");
         assert!(!status.success());
     }
