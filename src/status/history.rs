@@ -168,7 +168,7 @@ impl History {
     }
 }
 
-/// A curve needs no more digits, and the answer is sent every second.
+/// A curve needs no more digits, and the answer is sent every two seconds.
 fn rounded(value: f64) -> f64 {
     (value * 1e4).round() / 1e4
 }

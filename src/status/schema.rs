@@ -120,7 +120,8 @@ pub struct Partition {
     pub lag_events: Option<u64>,
     /// When that was measured.
     pub lag_measured: Option<Ticks>,
-    /// Age of the newest event that was received, where events wait behind it, or of the oldest that is not completed.
+    /// At most so old is what waits: since the newest event that was received had arrived, or since nothing was left to do;
+    /// at least for as long as the oldest event has been received that is not completed.
     pub lag_seconds: Option<f64>,
     /// The part of what the partition holds that is not completed, 0 to 1. At 1, retention takes events that were not read.
     pub retention_used: Option<f64>,

@@ -21,6 +21,8 @@ struct Noted {
     extent: Option<Extent>,
     /// When the newest event that was received had arrived in the partition.
     received: Option<Ticks>,
+    /// When it was last found that nothing was left to do.
+    caught_up: Option<SystemTime>,
     /// Since when progress has been made that no checkpoint tells of.
     unwritten_since: Option<Instant>,
 }
@@ -34,8 +36,12 @@ impl PartitionMetrics {
     /// Notes what the partition holds at this moment, and how far it is completed.
     pub fn measured(&self, extent: Extent, durable: Option<SequenceNumber>) {
         let mut noted = self.noted();
-        noted.lag = Some((extent.lag(durable), SystemTime::now()));
+        let (lag, now) = (extent.lag(durable), SystemTime::now());
+        noted.lag = Some((lag, now));
         noted.extent = Some(extent);
+        if lag == 0 {
+            noted.caught_up = Some(now);
+        }
     }
 
     /// Notes when the newest event that was received had arrived in the partition.
@@ -51,6 +57,11 @@ impl PartitionMetrics {
     /// When the newest event that was received had arrived in the partition.
     pub fn newest_received(&self) -> Option<Ticks> {
         self.noted().received
+    }
+
+    /// When it was last found that nothing was left to do. What waits now has arrived since.
+    pub fn caught_up(&self) -> Option<SystemTime> {
+        self.noted().caught_up
     }
 
     /// Notes that there is progress which no checkpoint tells of.

@@ -110,6 +110,23 @@ fn what_waits_shows_how_far_behind_it_is_and_what_is_left_until_loss() {
 }
 
 #[test]
+fn the_first_event_after_a_long_rest_is_not_as_old_as_the_rest() {
+    let bench = Bench::new();
+    let watching = bench.receives("0", 199, None);
+    watching.0.received(SystemClock.now().before(Duration::from_secs(90_000)));
+    let extent = Extent { first: SequenceNumber(100), last: SequenceNumber(200), is_empty: false };
+    watching.0.measured(extent, Some(SequenceNumber(199)));
+    let status = bench.observer.status();
+    let found = &status.partitions[0];
+    assert_eq!(found.lag_events, Some(1));
+    assert!(
+        found.lag_seconds.is_some_and(|behind| behind < 60.0),
+        "nothing was left a moment ago: {found:?}"
+    );
+    assert_eq!(status.headline.level, Level::Good, "{:?}", status.headline);
+}
+
+#[test]
 fn without_samples_no_rate_is_claimed_and_red_needs_no_samples() {
     let bench = Bench::new();
     let _all_done = bench.receives("0", 199, None);
