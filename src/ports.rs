@@ -81,6 +81,8 @@ pub enum TroubleKind {
     /// The service or the way to it fails: timeouts, 5xx, connection errors, and refusals that an operator
     /// can mend while we wait (401, 403, a missing container).
     Unavailable,
+    /// The service answers, and its answers about one twin contradict each other: no document is there, and none can be created.
+    Contradictory,
     /// The service answers, with a document that only a newer release understands: one twin waits for such a replica.
     Newer,
 }

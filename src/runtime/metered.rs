@@ -185,7 +185,9 @@ const fn outcome_of(trouble: &Trouble) -> RegistryOutcome {
     match trouble.kind {
         TroubleKind::Throttled => RegistryOutcome::Throttled,
         // Documents only are of some release.
-        TroubleKind::Unavailable | TroubleKind::Newer => RegistryOutcome::Unavailable,
+        TroubleKind::Unavailable | TroubleKind::Newer | TroubleKind::Contradictory => {
+            RegistryOutcome::Unavailable
+        }
     }
 }
 

@@ -196,7 +196,7 @@ async fn bring_in<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<(), Trou
 
 fn quarrel(kind: WriteKind, conflicts: u32) -> Trouble {
     Trouble {
-        kind: TroubleKind::Unavailable,
+        kind: TroubleKind::Contradictory,
         retry_after: None,
         message: format!(
             "{}: the condition failed {conflicts} times in a row: another writer is at it, reads are behind writes, or a unique key policy of the container forbids it",

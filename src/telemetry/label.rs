@@ -177,7 +177,7 @@ impl From<TroubleKind> for ReadOutcome {
     fn from(kind: TroubleKind) -> Self {
         match kind {
             TroubleKind::Throttled => Self::Throttled,
-            TroubleKind::Unavailable => Self::Unavailable,
+            TroubleKind::Unavailable | TroubleKind::Contradictory => Self::Unavailable,
             TroubleKind::Newer => Self::Newer,
         }
     }
@@ -205,7 +205,9 @@ impl From<&Write> for WriteOutcome {
             Write::Unknown(trouble) => match trouble.kind {
                 TroubleKind::Throttled => Self::Throttled,
                 // What is there already shows when it is read, not when it is written.
-                TroubleKind::Unavailable | TroubleKind::Newer => Self::Unavailable,
+                TroubleKind::Unavailable | TroubleKind::Newer | TroubleKind::Contradictory => {
+                    Self::Unavailable
+                }
             },
         }
     }

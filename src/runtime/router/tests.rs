@@ -537,6 +537,20 @@ async fn one_twin_in_trouble_slows_nobody_down_and_is_no_outage() {
 }
 
 #[tokio::test]
+async fn conditions_that_keep_failing_are_answers_and_no_outage() {
+    let mut bench = Bench::with(|options| options.most_concurrency = 8);
+    let odd: Vec<_> = (0..5).map(|n| device(&n.to_string())).collect();
+    bench.store.contradictory.lock().unwrap().extend(odd.iter().cloned());
+    bench.send(odd.iter().map(|key| created(key, 1)).collect()).await;
+    let shows = |bench: &Bench| bench.metrics.render().contains("twinsync_twins_in_trouble 5");
+    bench.until("all are in trouble", shows).await;
+    assert_eq!(bench.board.facts().store, StoreState::Reachable);
+    bench.store.contradictory.lock().unwrap().clear();
+    let (_, _, durable, used) = bench.finish().await;
+    assert_eq!((durable, used), (4, (0, 0)));
+}
+
+#[tokio::test]
 async fn an_outage_is_found_whether_one_twin_meets_it_or_many() {
     for twins in [1, 5] {
         let mut bench = Bench::with(|options| options.most_concurrency = 8);

@@ -51,6 +51,12 @@ impl Router {
                         self.options.spending.streams_are_throttled();
                     }
                     TroubleKind::Unavailable => self.unanswered(&work.key, trouble.message, now),
+                    TroubleKind::Contradictory => {
+                        // That of this twin, then, however many others are in the same trouble.
+                        self.outage.answered(now);
+                        self.store_is(StoreState::Reachable);
+                        self.unanswered(&work.key, trouble.message, now);
+                    }
                     TroubleKind::Newer => {
                         if self.outage.unusable(&work.key, now) {
                             TwinTroubled::Newer { twin: &work.key, reason: &trouble.message }.emit();
@@ -149,7 +155,7 @@ impl Router {
         let now = self.now();
         self.options.spending.spend(probed.request_units);
         match probed.outcome {
-            Ok(()) | Err(Trouble { kind: TroubleKind::Newer, .. }) => {
+            Ok(()) | Err(Trouble { kind: TroubleKind::Newer | TroubleKind::Contradictory, .. }) => {
                 self.outage.answered(now);
                 self.store_is(StoreState::Reachable);
             }
