@@ -545,6 +545,8 @@ async fn conditions_that_keep_failing_are_answers_and_no_outage() {
     let shows = |bench: &Bench| bench.metrics.render().contains("twinsync_twins_in_trouble 5");
     bench.until("all are in trouble", shows).await;
     assert_eq!(bench.board.facts().store, StoreState::Reachable);
+    let text = bench.metrics.render();
+    assert!(text.contains("twinsync_store_concurrency_limit 8"), "nobody else is slowed down: {text}");
     bench.store.contradictory.lock().unwrap().clear();
     let (_, _, durable, used) = bench.finish().await;
     assert_eq!((durable, used), (4, (0, 0)));
