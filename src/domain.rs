@@ -25,3 +25,4 @@ pub mod registry;
 pub mod retry;
 pub mod ticks;
 pub mod upsert;
+pub mod wait;

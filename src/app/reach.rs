@@ -96,9 +96,11 @@ impl Reach<'_> {
             match &what {
                 Needed::Store => {
                     self.board.set_store(StoreState::Unreachable { reason });
+                    self.board.tries_store_again(retry_in);
                 }
                 Needed::Dependency(dependency) => {
                     self.board.is_down(dependency.clone(), Failure::Silent, &reason);
+                    self.board.tries_again(dependency, retry_in);
                 }
             }
             tokio::time::sleep(retry_in).await;

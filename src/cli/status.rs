@@ -15,7 +15,10 @@ use super::{
 };
 use crate::{
     config,
-    domain::headline::{Level, about, grouped},
+    domain::{
+        headline::{Level, about, grouped},
+        ticks::Ticks,
+    },
     status::schema::{Dependency, Logged, Partition, SCHEMA, Status},
 };
 
@@ -185,8 +188,9 @@ fn show(status: &Status) -> Result<(), Error> {
     rows.extend(status.partitions.iter().map(partition));
     line(table(&rows).trim_end())?;
     line("")?;
-    let mut rows = vec![["DEPENDENCY", "STATE", "SINCE", "WHAT IT SAID"].map(str::to_owned)];
-    rows.extend(status.dependencies.iter().map(dependency));
+    let heads = ["DEPENDENCY", "STATE", "SINCE", "ASKED", "NEXT TRY", "WHAT IT SAID"];
+    let mut rows = vec![heads.map(str::to_owned)];
+    rows.extend(status.dependencies.iter().map(|found| dependency(found, status.at)));
     line(table(&rows).trim_end())?;
     if !status.log.is_empty() {
         line("")?;
@@ -252,11 +256,13 @@ fn partition(partition: &Partition) -> [String; 6] {
     ]
 }
 
-fn dependency(dependency: &Dependency) -> [String; 4] {
+fn dependency(dependency: &Dependency, now: Ticks) -> [String; 6] {
     [
         dependency.name.clone(),
         dependency.state.clone(),
         dependency.down_since.map(|since| since.to_string()).unwrap_or_default(),
+        dependency.asked.map_or("not yet".to_owned(), |at| ago(at, now)),
+        dependency.next_try.map(|at| format!("in {}", duration(at.seconds_since(now)))).unwrap_or_default(),
         printable(dependency.reason.as_deref().unwrap_or_default(), false),
     ]
 }
@@ -269,6 +275,14 @@ fn logged(entry: &Logged) -> [String; 4] {
         entry.level.clone(),
         printable(&format!("{}{code}", entry.message), false),
     ]
+}
+
+/// How long ago something was; a moment ago is now.
+fn ago(at: Ticks, now: Ticks) -> String {
+    match now.seconds_since(at) {
+        ..1.0 => "now".to_owned(),
+        seconds => format!("{} ago", duration(seconds)),
+    }
 }
 
 fn duration(seconds: f64) -> String {

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     health::{Phase, Report},
     id::PartitionId,
+    ticks::Ticks,
 };
 
 /// Behind for longer than this is worth a word.
@@ -69,8 +70,8 @@ pub struct Flow {
     pub loss: Option<(PartitionId, Duration, Duration)>,
 }
 
-/// Decides what comes first.
-pub fn headline(phase: Phase, report: &Report, flow: &Flow) -> Headline {
+/// Decides what comes first, `now`.
+pub fn headline(phase: Phase, report: &Report, flow: &Flow, now: Ticks) -> Headline {
     let with = |level, text| Headline { level, text };
     if phase == Phase::Stopping {
         return with(Level::Attention, "Stopping: what was received is being finished".to_owned());
@@ -79,14 +80,13 @@ pub fn headline(phase: Phase, report: &Report, flow: &Flow) -> Headline {
         return with(Level::Bad, format!("Stalled: {reason}; only a restart helps"));
     }
     if phase == Phase::Starting {
-        // The first reason says that it starts.
-        let reasons: Vec<_> = report.ready.reasons.iter().filter(|reason| *reason != "starting").collect();
-        return match reasons.first() {
-            Some(reason) => with(Level::Bad, format!("Starting, and waiting: {reason}")),
+        return match report.obstacles.first() {
+            Some(wait) => with(Level::Bad, format!("Starting, and waiting: {}", wait.told(now))),
             None => with(Level::Attention, "Starting: connections are being made".to_owned()),
         };
     }
-    if let Some((first, others)) = report.ready.reasons.split_first() {
+    if let Some((first, others)) = report.obstacles.split_first() {
+        let first = first.told(now);
         let more = match others.len() {
             0 => String::new(),
             1 => " (and one more reason)".to_owned(),
@@ -118,8 +118,8 @@ pub fn headline(phase: Phase, report: &Report, flow: &Flow) -> Headline {
         let text = format!("Behind by {} and {events} events, {until}", about(flow.behind));
         return with(Level::Attention, text);
     }
-    if let Some(warning) = report.warnings.first() {
-        return with(Level::Attention, format!("In step, but {warning}"));
+    if let Some(worry) = report.worries.first() {
+        return with(Level::Attention, format!("In step, but {}", worry.told(now)));
     }
     if flow.partitions == 0 {
         return with(Level::Good, "Standing by: other replicas own all partitions".to_owned());
@@ -162,14 +162,19 @@ pub fn grouped(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::health::Verdict;
+    use crate::domain::{health::Verdict, wait::Wait};
 
     fn report(live: &[&str], ready: &[&str], warnings: &[&str]) -> Report {
         let lines = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect();
+        let waits = |lines: &[&str]| {
+            lines.iter().map(|line| Wait { what: (*line).to_owned(), ..Wait::default() }).collect()
+        };
         Report {
             live: Verdict { reasons: lines(live) },
             ready: Verdict { reasons: lines(ready) },
             warnings: lines(warnings),
+            obstacles: waits(ready),
+            worries: waits(warnings),
         }
     }
 
@@ -187,8 +192,12 @@ mod tests {
         PartitionId { stream: "twin-changes".into(), partition: "1".into() }
     }
 
+    fn now() -> Ticks {
+        Ticks::parse("2026-11-28T14:03:07Z").expect("a time")
+    }
+
     fn says(phase: Phase, report: &Report, flow: &Flow) -> (Level, String) {
-        let Headline { level, text } = headline(phase, report, flow);
+        let Headline { level, text } = headline(phase, report, flow, now());
         (level, text)
     }
 
@@ -250,10 +259,30 @@ mod tests {
     #[test]
     fn a_start_that_waits_says_for_what() {
         let starting = |reasons: &[&str]| says(Phase::Starting, &report(&[], reasons, &[]), &Flow::default());
-        assert_eq!(starting(&["starting"]).0, Level::Attention);
+        assert_eq!(starting(&[]).0, Level::Attention);
         assert_eq!(
-            starting(&["starting", "no answer from Event Hubs"]),
+            starting(&["no answer from Event Hubs"]),
             (Level::Bad, "Starting, and waiting: no answer from Event Hubs".to_owned())
+        );
+    }
+
+    #[test]
+    fn what_it_waits_for_is_told_with_the_time_and_the_next_try() {
+        let mut sick = report(&[], &["x"], &[]);
+        sick.obstacles[0] = Wait {
+            what: "twin-changes/1 waits for the dead-letter store".to_owned(),
+            lasts: Some(Duration::from_secs(60)),
+            next_try: Some(Duration::from_secs(12)),
+            reason: Some("disk full".to_owned()),
+        };
+        assert_eq!(
+            says(Phase::Running, &sick, &flowing()),
+            (
+                Level::Bad,
+                "Blocked: twin-changes/1 waits for the dead-letter store since 14:02 UTC, next try in 12 s: \
+                 disk full"
+                    .to_owned()
+            )
         );
     }
 

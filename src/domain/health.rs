@@ -4,9 +4,15 @@
 //! not live: a restart would not help and would cost replay. *Ready*: it does its work, or stands by for it. Both come with
 //! reasons, since a bare "no" helps nobody.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use super::id::{PartitionId, SequenceNumber};
+use super::{
+    id::{PartitionId, SequenceNumber},
+    wait::{self, Wait},
+};
 
 /// Where the process is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +51,8 @@ pub struct Standing {
     pub state: PartitionState,
     /// Since it last received; zero while it does.
     pub lasts: Duration,
+    /// How long until it connects again, where that is planned.
+    pub next_try: Option<Duration>,
 }
 
 /// Whether the document store answers.
@@ -123,6 +131,8 @@ pub struct Outage {
     pub reason: String,
     /// For how long.
     pub lasts: Duration,
+    /// How long until it is tried again, where that is planned.
+    pub next_try: Option<Duration>,
 }
 
 /// The event that a partition's progress waits for.
@@ -152,6 +162,12 @@ pub struct Facts {
     pub partitions: BTreeMap<PartitionId, Standing>,
     /// The document store.
     pub store: StoreState,
+    /// For how long it has been like that.
+    pub store_lasts: Duration,
+    /// How long until it is tried again, where that is planned.
+    pub store_next_try: Option<Duration>,
+    /// The partitions whose progress waits for a dead letter that could not be stored.
+    pub waits_for_letters: BTreeSet<PartitionId>,
     /// The loops by name.
     pub loops: BTreeMap<String, Pulse>,
     /// What has been asked of the other dependencies, and whether it is out of order.
@@ -185,6 +201,10 @@ pub struct Report {
     pub ready: Verdict,
     /// What is out of order without keeping us from that.
     pub warnings: Vec<String>,
+    /// What keeps us from our work, put together for people; empty where only a loop does.
+    pub obstacles: Vec<Wait>,
+    /// The warnings, put together for people.
+    pub worries: Vec<Wait>,
 }
 
 /// Judges the facts.
@@ -217,7 +237,26 @@ pub fn assess(facts: &Facts) -> Report {
         Phase::Stopping => reasons.push("stopping".to_owned()),
         Phase::Running => reasons.extend(obstacles(facts)),
     }
-    Report { live: Verdict { reasons: stalled }, ready: Verdict { reasons }, warnings: warnings(facts) }
+    let waits = match facts.phase {
+        Phase::Starting if facts.store == StoreState::Unknown => {
+            wait::obstacles(&Facts { store: StoreState::Reachable, ..without_partitions(facts) })
+        }
+        Phase::Starting => wait::obstacles(&without_partitions(facts)),
+        Phase::Running => wait::obstacles(facts),
+        Phase::Stopping => Vec::new(),
+    };
+    Report {
+        live: Verdict { reasons: stalled },
+        ready: Verdict { reasons },
+        warnings: warnings(facts),
+        obstacles: waits,
+        worries: wait::worries(facts),
+    }
+}
+
+/// At a start, partitions that connect are what is expected.
+fn without_partitions(facts: &Facts) -> Facts {
+    Facts { partitions: BTreeMap::new(), incomplete: BTreeMap::new(), ..facts.clone() }
 }
 
 /// What is out of order without keeping us from our work, or not for long enough.
@@ -240,7 +279,7 @@ fn warnings(facts: &Facts) -> Vec<String> {
 
 /// Repair and audits are in the background: the copy follows the streams without them. Who throttles will answer, and only
 /// where that takes long is our work in danger.
-fn is_obstacle(facts: &Facts, dependency: &Dependency, outage: &Outage) -> bool {
+pub(super) fn is_obstacle(facts: &Facts, dependency: &Dependency, outage: &Outage) -> bool {
     match (dependency, outage.failure) {
         (Dependency::Registry(_), _) => false,
         (_, Failure::Silent) => true,
@@ -252,7 +291,7 @@ fn throttled(partition: &PartitionId, standing: &Standing, reason: &str) -> Stri
     format!("partition {partition} has been throttled for {} s: {reason}", standing.lasts.as_secs())
 }
 
-fn no_answer(dependency: &Dependency, Outage { failure, reason, lasts }: &Outage) -> String {
+fn no_answer(dependency: &Dependency, Outage { failure, reason, lasts, .. }: &Outage) -> String {
     let what = match failure {
         Failure::Silent => "not answered",
         Failure::Throttled => "throttled us",
@@ -314,7 +353,7 @@ mod tests {
     }
 
     fn standing(state: PartitionState, seconds: u64) -> Standing {
-        Standing { state, lasts: Duration::from_secs(seconds) }
+        Standing { state, lasts: Duration::from_secs(seconds), next_try: None }
     }
 
     fn healthy() -> Facts {
@@ -323,6 +362,9 @@ mod tests {
             phase: Phase::Running,
             partitions: BTreeMap::from([(partition("0"), standing(PartitionState::Receiving, 0))]),
             store: StoreState::Reachable,
+            store_lasts: Duration::ZERO,
+            store_next_try: None,
+            waits_for_letters: BTreeSet::new(),
             loops: BTreeMap::from([("lanes".to_owned(), pulse)]),
             dependencies: BTreeMap::from([(Dependency::DeadLetters, None)]),
             incomplete: BTreeMap::new(),
@@ -331,7 +373,8 @@ mod tests {
     }
 
     fn outage() -> Option<Outage> {
-        Some(Outage { failure: Failure::Silent, reason: "503".into(), lasts: Duration::from_secs(7) })
+        let lasts = Duration::from_secs(7);
+        Some(Outage { failure: Failure::Silent, reason: "503".into(), lasts, next_try: None })
     }
 
     #[test]
@@ -339,7 +382,7 @@ mod tests {
         let mut facts = healthy();
         for (seconds, ready) in [(59, true), (60, true), (61, false)] {
             let lasts = Duration::from_secs(seconds);
-            let busy = Outage { failure: Failure::Throttled, reason: "busy".into(), lasts };
+            let busy = Outage { failure: Failure::Throttled, reason: "busy".into(), lasts, next_try: None };
             facts.dependencies = BTreeMap::from([(Dependency::Checkpoints, Some(busy))]);
             facts.partitions = BTreeMap::from([(
                 partition("0"),

@@ -66,6 +66,13 @@ impl Metered {
         &self.meter
     }
 
+    /// Tells the board after how long somebody asks again who got no answer.
+    pub fn asks_again(&self, after: Duration) {
+        if let Some(board) = &self.board {
+            board.tries_again(&Dependency::Registry(self.hub().to_string()), after);
+        }
+    }
+
     /// As [`TwinRegistry::get`], in its turn. Waits for as long as the quota needs; may be dropped.
     pub async fn get(&self, key: &TwinKey, purpose: Purpose) -> Got {
         if let Some(message) = self.registry.unaskable(key) {

@@ -282,6 +282,7 @@ impl Partition {
                 true => PartitionState::Throttled { reason },
                 false => PartitionState::Waiting { reason },
             });
+            self.board.tries_partition_again(self.progress.id(), delay);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),

@@ -259,6 +259,7 @@ impl Shared {
             PartitionDelayed { partition: &id, code: error.code(), error: &reason, retry_in, gives_up_in }
                 .emit();
             self.board.set_partition(&id, PartitionState::Waiting { reason });
+            self.board.tries_partition_again(&id, retry_in);
             tokio::time::sleep(retry_in).await;
         }
     }
@@ -388,11 +389,19 @@ impl Running {
             let failed = failed.as_ref().map(|(failure, reason)| (*failure, reason.as_str()));
             let hub = Dependency::EventHub(self.shared.source.name().to_owned());
             DependencyChanged::post(&self.shared.board, &hub, failed);
+            if failed.is_some() {
+                self.shared.board.tries_again(&hub, self.shared.options.lag_interval);
+            }
         }
     }
 
     async fn commit(&mut self) -> usize {
-        self.committer.commit(&self.owned_progress()).await
+        let failed = self.committer.commit(&self.owned_progress()).await;
+        if failed > 0 {
+            let shared = &self.shared;
+            shared.board.tries_again(&Dependency::Checkpoints, shared.options.commit_interval);
+        }
+        failed
     }
 
     /// There are partitions more. Those who share them claim them with the next round.
@@ -415,6 +424,9 @@ impl Running {
         let round = leases.round(&leaving, claim).await;
         let failed = round.failed.as_ref().map(|(failure, reason)| (*failure, reason.as_str()));
         DependencyChanged::post(&self.shared.board, &Dependency::Leases, failed);
+        if let (Some(_), Sharing::Leases(options)) = (failed, &self.shared.options.sharing) {
+            self.shared.board.tries_again(&Dependency::Leases, options.look_interval());
+        }
         if let Some(owners) = round.owners {
             self.shared.board.set_owners(self.shared.source.name(), owners);
         }

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     domain::{
         headline::{self, headline},
-        health::{Dependency, Failure, Outage, PartitionState, Phase, StoreState},
+        health::{Dependency, Failure, Outage, PartitionState, Phase, Standing, StoreState},
         id::PartitionId,
         ticks::Ticks,
     },
@@ -133,6 +133,7 @@ impl Observer {
                     (id, seconds(loss.seconds), seconds(loss.retention_seconds))
                 }),
             },
+            at,
         );
         Status {
             schema: SCHEMA,
@@ -179,7 +180,7 @@ impl Observer {
         let owner = |id: &PartitionId| view.owners.get(id).cloned().flatten();
         let ours = view.facts.partitions.iter().map(|(id, standing)| {
             let owner = owner(id).or_else(|| Some(self.0.about.replica.clone()));
-            partition(id, owner, &standing.state, watched.get(id).map(|watched| watched.as_ref()), now)
+            partition(id, owner, standing, watched.get(id).map(|watched| watched.as_ref()), now)
         });
         let others = view.owners.iter().filter(|(id, _)| !view.facts.partitions.contains_key(id));
         let others = others.map(|(id, owner)| elsewhere(id, owner.clone()));
@@ -226,12 +227,14 @@ impl Observer {
         dependencies.push(schema::Dependency {
             name: "Cosmos DB".to_owned(),
             state: state.to_owned(),
-            down_since: reason.is_some().then(|| now.before(view.store_for)),
+            down_since: reason.is_some().then(|| now.before(view.facts.store_lasts)),
+            asked: view.store_asked.map(|ago| now.before(ago)),
+            next_try: view.facts.store_next_try.filter(|_| reason.is_some()).map(|after| now.after(after)),
             reason,
             needed: true,
         });
         let others = view.facts.dependencies.iter().filter(|(dependency, _)| !is_event_hub(dependency));
-        dependencies.extend(others.map(|(dependency, outage)| asked(dependency, outage.as_ref(), now)));
+        dependencies.extend(others.map(|(dependency, outage)| asked(dependency, outage.as_ref(), view, now)));
         dependencies
     }
 
@@ -241,7 +244,7 @@ impl Observer {
         let mut hubs = BTreeMap::new();
         for (dependency, outage) in &view.facts.dependencies {
             if let Dependency::EventHub(hub) = dependency {
-                hubs.insert(hub.clone(), asked(dependency, outage.as_ref(), now));
+                hubs.insert(hub.clone(), asked(dependency, outage.as_ref(), view, now));
             }
         }
         let streams: BTreeSet<_> = view.facts.partitions.keys().map(|id| id.stream.clone()).collect();
@@ -272,13 +275,15 @@ fn is_event_hub(dependency: &Dependency) -> bool {
 }
 
 /// What was found when something was asked for last. Who throttles is up, with a reason.
-fn asked(dependency: &Dependency, outage: Option<&Outage>, now: Ticks) -> schema::Dependency {
+fn asked(dependency: &Dependency, outage: Option<&Outage>, view: &View, now: Ticks) -> schema::Dependency {
     let silent = outage.filter(|outage| outage.failure == Failure::Silent);
     schema::Dependency {
         name: capitalised(dependency),
         state: if silent.is_some() { "down" } else { "up" }.to_owned(),
         reason: outage.map(|Outage { reason, .. }| reason.clone()),
         down_since: silent.map(|Outage { lasts, .. }| now.before(*lasts)),
+        asked: view.asked.get(dependency).map(|ago| now.before(*ago)),
+        next_try: outage.and_then(|outage| outage.next_try).map(|after| now.after(after)),
         needed: !matches!(dependency, Dependency::Registry(_)),
     }
 }
@@ -295,8 +300,8 @@ fn met(stream: &str, view: &View, now: Ticks) -> schema::Dependency {
         PartitionState::Throttled { reason } => Some(format!("{id}: {reason}")),
         PartitionState::Connecting | PartitionState::Receiving | PartitionState::Waiting { .. } => None,
     });
-    let answers =
-        throttled.is_some() || ours().any(|(_, standing)| standing.state == PartitionState::Receiving);
+    let receiving = ours().any(|(_, standing)| standing.state == PartitionState::Receiving);
+    let answers = throttled.is_some() || receiving;
     schema::Dependency {
         name: capitalised(&Dependency::EventHub(stream.to_owned())),
         state: match (longest, answers) {
@@ -307,6 +312,12 @@ fn met(stream: &str, view: &View, now: Ticks) -> schema::Dependency {
         .to_owned(),
         reason: longest.map(|(id, reason)| format!("{id}: {reason}")).or(throttled),
         down_since: longest.map(|(id, _)| now.before(view.waiting_for.get(id).copied().unwrap_or_default())),
+        // What is open tells at once; what is not was asked when it failed last.
+        asked: match receiving && longest.is_none() {
+            true => Some(now),
+            false => ours().filter_map(|(id, _)| view.told.get(id)).min().map(|ago| now.before(*ago)),
+        },
+        next_try: ours().filter_map(|(_, standing)| standing.next_try).min().map(|after| now.after(after)),
         needed: true,
     }
 }
@@ -314,11 +325,11 @@ fn met(stream: &str, view: &View, now: Ticks) -> schema::Dependency {
 fn partition(
     id: &PartitionId,
     owner: Option<String>,
-    state: &PartitionState,
+    standing: &Standing,
     watched: Option<&dyn Watched>,
     now: Ticks,
 ) -> schema::Partition {
-    let (state, reason) = match state {
+    let (state, reason) = match &standing.state {
         PartitionState::Connecting => ("connecting", None),
         PartitionState::Receiving => ("receiving", None),
         PartitionState::Waiting { reason } => ("waiting", Some(reason.clone())),
@@ -345,6 +356,7 @@ fn partition(
         owner,
         state: state.to_owned(),
         reason,
+        next_try: standing.next_try.map(|after| now.after(after)),
         lag_events: lag.map(|(events, _)| events),
         lag_measured: lag.map(|(_, at)| ticks(at)),
         lag_seconds,
@@ -366,6 +378,7 @@ fn elsewhere(id: &PartitionId, owner: Option<String>) -> schema::Partition {
         owner,
         state: "elsewhere".to_owned(),
         reason: None,
+        next_try: None,
         lag_events: None,
         lag_measured: None,
         lag_seconds: None,

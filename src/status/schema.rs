@@ -116,6 +116,8 @@ pub struct Partition {
     pub state: String,
     /// Why it waits.
     pub reason: Option<String>,
+    /// When it is connected to again; `null`: it is connected, or a try is under way.
+    pub next_try: Option<Ticks>,
     /// Events in it that are not completed.
     pub lag_events: Option<u64>,
     /// When that was measured.
@@ -145,6 +147,10 @@ pub struct Dependency {
     pub reason: Option<String>,
     /// Since when it does not answer.
     pub down_since: Option<Ticks>,
+    /// When it was asked last: what is said of it is as of then. `null`: not yet.
+    pub asked: Option<Ticks>,
+    /// When it is tried again; `null`: it answers, or a try is under way.
+    pub next_try: Option<Ticks>,
     /// Whether the copy stands still without it. Repair and audits wait for the others.
     pub needed: bool,
 }
@@ -260,3 +266,6 @@ pub struct History {
     /// Request units per second.
     pub request_units_per_second: Vec<Option<f64>>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 //! Posting is cheap and never waits for readers. What follows from the facts is decided in [`health::assess`].
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
@@ -18,6 +18,7 @@ use crate::domain::{
         StoreState,
     },
     id::PartitionId,
+    wait::NextTries,
 };
 
 /// For how long an event may be incomplete before its partition counts as blocked, unless somebody says otherwise.
@@ -49,9 +50,31 @@ struct Posted {
     owners: BTreeMap<PartitionId, Option<String>>,
     store: StoreState,
     store_since: Instant,
+    /// When it was last heard of.
+    store_asked: Option<Instant>,
+    store_tries: NextTries,
+    partition_tries: BTreeMap<PartitionId, NextTries>,
+    /// When each partition's consumer has posted last.
+    partitions_told: BTreeMap<PartitionId, Instant>,
+    /// Partitions with a dead letter that could not be stored, since the store failed.
+    waits_for_letters: BTreeSet<PartitionId>,
     loops: BTreeMap<String, Loop>,
-    dependencies: BTreeMap<Dependency, Option<Down>>,
+    dependencies: BTreeMap<Dependency, Asked>,
     watched: BTreeMap<PartitionId, Weak<dyn Watched>>,
+}
+
+/// What something said when it was asked for last.
+#[derive(Debug)]
+struct Asked {
+    at: Instant,
+    down: Option<Down>,
+    tries: NextTries,
+}
+
+impl Default for Asked {
+    fn default() -> Self {
+        Self { at: Instant::now(), down: None, tries: NextTries::default() }
+    }
 }
 
 /// Failures in a row, which may be too few for an outage.
@@ -88,8 +111,12 @@ pub struct View {
     pub owners: BTreeMap<PartitionId, Option<String>>,
     /// For how long each partition's consumer has been doing what it does.
     pub waiting_for: BTreeMap<PartitionId, Duration>,
-    /// For how long the document store has been as it is.
-    pub store_for: Duration,
+    /// How long ago each partition's consumer has posted last.
+    pub told: BTreeMap<PartitionId, Duration>,
+    /// How long ago the document store was asked last, as far as it was.
+    pub store_asked: Option<Duration>,
+    /// How long ago each dependency was.
+    pub asked: BTreeMap<Dependency, Duration>,
 }
 
 /// The pulse of one loop: call [`Heartbeat::beat`] each time round, also when idle. Dropping it takes the loop off
@@ -125,6 +152,11 @@ impl Board {
                 owners: BTreeMap::new(),
                 store: StoreState::Unknown,
                 store_since: Instant::now(),
+                store_asked: None,
+                store_tries: NextTries::default(),
+                partition_tries: BTreeMap::new(),
+                partitions_told: BTreeMap::new(),
+                waits_for_letters: BTreeSet::new(),
                 loops: BTreeMap::new(),
                 dependencies: BTreeMap::new(),
                 watched: BTreeMap::new(),
@@ -145,6 +177,8 @@ impl Board {
             if before.is_none_or(|(before, _)| std::mem::discriminant(before) != kind) {
                 posted.partitions_since.insert(partition.clone(), Instant::now());
             }
+            posted.partition_tries.remove(partition);
+            posted.partitions_told.insert(partition.clone(), Instant::now());
             let silent_since = match before {
                 Some((before, since)) if *before != PartitionState::Receiving => *since,
                 Some(_) | None => Instant::now(),
@@ -174,15 +208,23 @@ impl Board {
         self.post(|posted| {
             posted.partitions.remove(partition);
             posted.partitions_since.remove(partition);
+            posted.partition_tries.remove(partition);
+            posted.partitions_told.remove(partition);
+            posted.waits_for_letters.remove(partition);
             posted.watched.remove(partition);
         });
     }
 
     /// Posts that a dependency answers. Says how long the outage was that this ends, for those who log changes.
     pub fn is_up(&self, dependency: Dependency) -> Option<Duration> {
-        let (before, phase) =
-            self.post(|posted| (posted.dependencies.insert(dependency.clone(), None), posted.phase));
-        before.flatten().filter(|down| down.counts(&dependency, phase)).map(|down| down.since.elapsed())
+        let (before, phase) = self.post(|posted| {
+            if dependency == Dependency::DeadLetters {
+                posted.waits_for_letters.clear();
+            }
+            let before = posted.dependencies.insert(dependency.clone(), Asked::default());
+            (before.and_then(|before| before.down), posted.phase)
+        });
+        before.filter(|down| down.counts(&dependency, phase)).map(|down| down.since.elapsed())
     }
 
     /// Posts that a dependency failed, how, and why, in one line without secrets. With [`Dependency::patience`] failures
@@ -190,17 +232,53 @@ impl Board {
     pub fn is_down(&self, dependency: Dependency, failure: Failure, reason: &str) -> bool {
         self.post(|posted| {
             let phase = posted.phase;
-            let entry = posted.dependencies.entry(dependency.clone()).or_default();
-            let before =
-                entry.as_ref().is_some_and(|down| down.counts(&dependency, phase) && down.failure == failure);
+            let asked = posted.dependencies.entry(dependency.clone()).or_default();
+            asked.at = Instant::now();
+            let before = asked
+                .down
+                .as_ref()
+                .is_some_and(|down| down.counts(&dependency, phase) && down.failure == failure);
             let (failures, since) =
-                entry.as_ref().map_or_else(|| (0, Instant::now()), |down| (down.failures, down.since));
+                asked.down.as_ref().map_or_else(|| (0, Instant::now()), |down| (down.failures, down.since));
             let down =
                 Down { failures: failures.saturating_add(1), failure, reason: reason.to_owned(), since };
             let counts = down.counts(&dependency, phase);
-            *entry = Some(down);
+            asked.down = Some(down);
             counts && !before
         })
+    }
+
+    /// Posts after how long a dependency that failed is tried again. It is asked by many, and the next of them counts.
+    pub fn tries_again(&self, dependency: &Dependency, after: Duration) {
+        let now = self.0.began.elapsed();
+        self.post(|posted| {
+            if let Some(asked) = posted.dependencies.get_mut(dependency) {
+                asked.tries.plan(now + after, now);
+            }
+        });
+    }
+
+    /// Posts after how long the document store is tried again.
+    pub fn tries_store_again(&self, after: Duration) {
+        let now = self.0.began.elapsed();
+        self.post(|posted| posted.store_tries.plan(now + after, now));
+    }
+
+    /// Posts after how long a partition is connected to again; its next state takes that back.
+    pub fn tries_partition_again(&self, partition: &PartitionId, after: Duration) {
+        let now = self.0.began.elapsed();
+        self.post(|posted| {
+            posted.partition_tries.entry(partition.clone()).or_default().plan(now + after, now);
+        });
+    }
+
+    /// Posts that the progress of a partition waits for a dead letter that could not be stored.
+    pub fn waits_for_letter(&self, partition: &PartitionId) {
+        self.post(|posted| {
+            if !posted.waits_for_letters.contains(partition) {
+                posted.waits_for_letters.insert(partition.clone());
+            }
+        });
     }
 
     /// What is asked of each partition that is ours.
@@ -218,6 +296,10 @@ impl Board {
     pub fn set_store(&self, state: StoreState) -> bool {
         self.post(|posted| {
             let news = std::mem::discriminant(&posted.store) != std::mem::discriminant(&state);
+            posted.store_asked = Some(Instant::now());
+            if state == StoreState::Reachable {
+                posted.store_tries.clear();
+            }
             posted.store = state;
             if news {
                 posted.store_since = Instant::now();
@@ -237,7 +319,7 @@ impl Board {
 
     /// Everything on the board.
     pub fn facts(&self) -> Facts {
-        let now = self.now();
+        let (now, elapsed) = (self.now(), self.0.began.elapsed());
         let incomplete = self.watched().into_iter().filter_map(|(id, watched)| {
             let (sequence_number, age) = watched.oldest_incomplete()?;
             Some((id, Incomplete { sequence_number, age }))
@@ -249,12 +331,13 @@ impl Board {
             dependencies: posted
                 .dependencies
                 .iter()
-                .map(|(dependency, down)| {
-                    let outage = down.as_ref().filter(|down| down.counts(dependency, posted.phase));
+                .map(|(dependency, asked)| {
+                    let outage = asked.down.as_ref().filter(|down| down.counts(dependency, posted.phase));
                     let outage = outage.map(|down| Outage {
                         failure: down.failure,
                         reason: down.reason.clone(),
                         lasts: down.since.elapsed(),
+                        next_try: asked.tries.next(elapsed),
                     });
                     (dependency.clone(), outage)
                 })
@@ -268,10 +351,14 @@ impl Board {
                         PartitionState::Receiving => Duration::ZERO,
                         _ => since.elapsed(),
                     };
-                    (id.clone(), Standing { state: state.clone(), lasts })
+                    let next_try = posted.partition_tries.get(id).and_then(|tries| tries.next(elapsed));
+                    (id.clone(), Standing { state: state.clone(), lasts, next_try })
                 })
                 .collect(),
             store: posted.store.clone(),
+            store_lasts: posted.store_since.elapsed(),
+            store_next_try: posted.store_tries.next(elapsed),
+            waits_for_letters: posted.waits_for_letters.clone(),
             loops: posted
                 .loops
                 .iter()
@@ -301,7 +388,13 @@ impl Board {
                 .iter()
                 .map(|(id, since)| (id.clone(), since.elapsed()))
                 .collect(),
-            store_for: posted.store_since.elapsed(),
+            told: posted.partitions_told.iter().map(|(id, at)| (id.clone(), at.elapsed())).collect(),
+            store_asked: posted.store_asked.map(|at| at.elapsed()),
+            asked: posted
+                .dependencies
+                .iter()
+                .map(|(dependency, asked)| (dependency.clone(), asked.at.elapsed()))
+                .collect(),
             facts,
         })
     }
@@ -340,196 +433,4 @@ impl Drop for Heartbeat {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{domain::id::SequenceNumber, telemetry::PartitionMetrics};
-
-    fn partition() -> PartitionId {
-        PartitionId { stream: "twins".into(), partition: "0".into() }
-    }
-
-    #[test]
-    fn what_components_post_decides_the_report() {
-        let board = Board::new();
-        assert_eq!(board.report().ready.reasons, ["starting"]);
-        board.set_phase(Phase::Running);
-        board.set_partition(&partition(), PartitionState::Receiving);
-        board.set_store(StoreState::Reachable);
-        assert!(board.report().ready.is_yes());
-        board.remove_partition(&partition());
-        assert!(board.report().ready.is_yes(), "it stands by");
-    }
-
-    #[test]
-    fn only_a_change_of_the_store_is_news() {
-        let board = Board::new();
-        let unreachable = |reason: &str| StoreState::Unreachable { reason: reason.into() };
-        assert!(board.set_store(StoreState::Reachable));
-        assert!(!board.set_store(StoreState::Reachable));
-        assert!(board.set_store(unreachable("503")));
-        assert!(!board.set_store(unreachable("429")));
-    }
-
-    #[test]
-    fn a_loop_is_on_the_board_while_it_lives_and_its_beat_counts() {
-        let board = Board::new();
-        let heartbeat = board.heartbeat("lanes", Duration::ZERO);
-        heartbeat.last.store(0, Ordering::Relaxed);
-        while board.now() == 0 {
-            std::hint::spin_loop();
-        }
-        assert!(!board.report().live.is_yes());
-        heartbeat.beat();
-        let pulse = board.facts().loops["lanes"];
-        assert!(pulse.silent_for < Duration::from_secs(5), "{pulse:?}");
-        drop(heartbeat);
-        assert!(board.report().live.is_yes());
-    }
-
-    #[test]
-    fn a_replaced_loop_does_not_take_its_successor_along() {
-        let board = Board::new();
-        let first = board.heartbeat("lanes", Duration::from_secs(1));
-        let _second = board.heartbeat("lanes", Duration::from_secs(2));
-        drop(first);
-        assert_eq!(board.facts().loops["lanes"].limit, Duration::from_secs(2));
-    }
-
-    /// A partition whose oldest event has been incomplete for so long.
-    struct Waiting(PartitionMetrics, Option<Duration>);
-
-    impl Watched for Waiting {
-        fn metrics(&self) -> &PartitionMetrics {
-            &self.0
-        }
-
-        fn oldest_incomplete(&self) -> Option<(SequenceNumber, Duration)> {
-            self.1.map(|age| (SequenceNumber(7), age))
-        }
-    }
-
-    fn watch(board: &Board, age: Option<Duration>) -> Arc<Waiting> {
-        let waiting = Arc::new(Waiting(PartitionMetrics::default(), age));
-        let watched: Arc<dyn Watched> = Arc::clone(&waiting) as _;
-        board.watch_partition(&partition(), Arc::downgrade(&watched));
-        waiting
-    }
-
-    fn has(board: &Board, line: &str) -> bool {
-        board.render().lines().any(|found| found == line)
-    }
-
-    #[test]
-    fn ages_are_as_of_now_and_a_blocked_partition_is_told() {
-        let board = Board::new();
-        board.set_phase(Phase::Running);
-        board.set_partition(&partition(), PartitionState::Receiving);
-        board.set_store(StoreState::Reachable);
-        let waiting = watch(&board, Some(Duration::from_secs(90)));
-        assert!(has(
-            &board,
-            "twinsync_oldest_incomplete_event_age_seconds{stream=\"twins\",partition=\"0\"} 90"
-        ));
-        assert!(has(&board, "twinsync_checkpoint_age_seconds{stream=\"twins\",partition=\"0\"} 90"));
-        assert!(
-            has(&board, "twinsync_partition_up{stream=\"twins\",partition=\"0\"} 1"),
-            "{}",
-            board.render()
-        );
-        assert!(has(&board, "twinsync_ready 0") && has(&board, "twinsync_store_up 1"));
-        assert!(board.report().ready.reasons[0].contains("its event 7"), "{:?}", board.report());
-        waiting.metrics().set_lag(9);
-        assert!(has(&board, "twinsync_lag_events{stream=\"twins\",partition=\"0\"} 9"));
-        let _nothing_waits = watch(&board, None);
-        assert!(has(
-            &board,
-            "twinsync_oldest_incomplete_event_age_seconds{stream=\"twins\",partition=\"0\"} 0"
-        ));
-        assert!(has(&board, "twinsync_ready 1"));
-    }
-
-    #[test]
-    fn a_partition_that_is_given_up_takes_its_figures_along() {
-        let board = Board::new();
-        board.set_partition(&partition(), PartitionState::Receiving);
-        let waiting = watch(&board, Some(Duration::from_secs(90)));
-        waiting.metrics().set_lag(47);
-        board.remove_partition(&partition());
-        assert!(!board.render().contains("partition=\"0\""), "{}", board.render());
-        let waiting = watch(&board, Some(Duration::from_secs(90)));
-        drop(waiting);
-        assert!(!board.render().contains("partition=\"0\""), "nobody works on it any more");
-    }
-
-    #[test]
-    fn a_single_failure_of_a_dependency_is_no_outage_and_two_in_a_row_are() {
-        let board = Board::new();
-        board.set_phase(Phase::Running);
-        board.set_store(StoreState::Reachable);
-        let fails = || board.is_down(Dependency::Leases, Failure::Silent, "timeout");
-        for _ in 0..3 {
-            assert!(!fails(), "one in between is no news");
-            assert!(board.report().ready.is_yes(), "{:?}", board.report());
-            assert!(!has(&board, "twinsync_checkpoint_store_up 0"));
-            assert_eq!(board.is_up(Dependency::Leases), None, "nor is its end");
-        }
-        fails();
-        assert!(fails(), "told once");
-        assert!(!fails());
-        assert!(!board.report().ready.is_yes() && has(&board, "twinsync_checkpoint_store_up 0"));
-        board.is_up(Dependency::Checkpoints);
-        assert!(has(&board, "twinsync_checkpoint_store_up 0"), "what answers one answers not the other");
-        assert!(board.is_up(Dependency::Leases).is_some());
-        assert!(board.report().ready.is_yes() && has(&board, "twinsync_checkpoint_store_up 1"));
-    }
-
-    #[test]
-    fn who_throttles_is_there_and_its_falling_silent_is_news() {
-        let board = Board::new();
-        board.set_phase(Phase::Running);
-        board.set_store(StoreState::Reachable);
-        let fails = |failure| board.is_down(Dependency::DeadLetters, failure, "503");
-        assert_eq!([fails(Failure::Throttled), fails(Failure::Throttled)], [false, true]);
-        assert!(has(&board, "twinsync_dead_letter_store_up 1"));
-        assert!(board.report().ready.is_yes() && board.report().warnings.len() == 1, "{:?}", board.report());
-        assert!(fails(Failure::Silent));
-        assert!(has(&board, "twinsync_dead_letter_store_up 0") && !board.report().ready.is_yes());
-    }
-
-    #[test]
-    fn a_partition_is_as_long_without_events_as_it_has_not_received() {
-        let board = Board::new();
-        let lasts = || board.facts().partitions[&partition()].lasts;
-        board.set_partition(&partition(), PartitionState::Connecting);
-        let pause = Duration::from_millis(5);
-        std::thread::sleep(pause);
-        board.set_partition(&partition(), PartitionState::Throttled { reason: "busy".into() });
-        assert!(lasts() >= pause, "since it was ours");
-        board.set_partition(&partition(), PartitionState::Receiving);
-        assert_eq!(lasts(), Duration::ZERO);
-        std::thread::sleep(pause);
-        board.set_partition(&partition(), PartitionState::Connecting);
-        assert!(lasts() < pause, "since it stopped receiving");
-    }
-
-    #[test]
-    fn a_dependency_that_is_down_is_told_with_its_reason_and_is_news_once() {
-        let board = Board::new();
-        board.set_phase(Phase::Running);
-        board.set_store(StoreState::Reachable);
-        let never_asked = ["0", "1"].map(|bit| has(&board, &format!("twinsync_dead_letter_store_up {bit}")));
-        assert_eq!(never_asked, [false, false]);
-        assert_eq!(board.is_up(Dependency::DeadLetters), None, "as expected");
-        assert!(has(&board, "twinsync_dead_letter_store_up 1"));
-        board.is_down(Dependency::DeadLetters, Failure::Silent, "no space");
-        assert!(board.is_down(Dependency::DeadLetters, Failure::Silent, "no space"));
-        assert!(!board.is_down(Dependency::DeadLetters, Failure::Silent, "still no space"));
-        assert!(has(&board, "twinsync_dead_letter_store_up 0"));
-        assert!(board.report().ready.reasons[0].ends_with("still no space"));
-        assert!(board.is_up(Dependency::DeadLetters).is_some());
-        board.is_down(Dependency::Registry("a\"b".into()), Failure::Silent, "503");
-        assert!(has(&board, "twinsync_registry_up{hub=\"a\\\"b\"} 0"), "{}", board.render());
-        let report = board.report();
-        assert!(report.ready.is_yes() && report.warnings.len() == 1, "{report:?}");
-    }
-}
+mod tests;

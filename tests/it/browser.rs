@@ -111,7 +111,7 @@ async fn the_page_tells_the_truth_and_can_be_used_by_everybody() {
 
     // An outage, with the reason, and the way back.
     world.cosmos_is_away(true);
-    let red = browser.says("#headline", "Blocked: the document store does not answer").await;
+    let red = browser.says("#headline", "Blocked: the document store has not answered since ").await;
     assert!(
         red["text"].as_str().expect("a text").to_uppercase().starts_with("BAD"),
         "a word beside the colour: {red}"

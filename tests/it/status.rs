@@ -73,7 +73,7 @@ async fn page_command_and_probe_agree_before_during_and_after_an_outage() {
     }
     let found = until(&daemon, "blocked", |found| found["headline"]["level"] == "bad").await;
     let headline = found["headline"]["text"].as_str().expect("a text");
-    assert!(headline.starts_with("Blocked: the document store does not answer"), "{headline}");
+    assert!(headline.starts_with("Blocked: the document store has not answered since "), "{headline}");
     let cosmos =
         found["dependencies"].as_array().expect("a list").iter().find(|found| found["name"] == "Cosmos DB");
     assert!(

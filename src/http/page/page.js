@@ -43,7 +43,12 @@ function number(value, digits = 0) {
 const rate = (value) => (value === null || value === undefined ? "–" : `${number(value, value < 10 ? 1 : 0)}/s`);
 const share = (value) => (value === null || value === undefined ? "–" : `${(value * 100).toFixed(value < 0.1 ? 1 : 0)} %`);
 const time = (text) => (text ? new Date(text).toLocaleTimeString("en-GB") : "–");
-const moment = (text) => (text ? new Date(text).toLocaleString("en-GB") : "never");
+/** The time, with the date where that is not today's. */
+function moment(text, now = Date.now()) {
+  if (!text) return "never";
+  const [then, today] = [new Date(text), new Date(now)];
+  return then.toDateString() === today.toDateString() ? time(text) : then.toLocaleString("en-GB");
+}
 
 function state(word, level) {
   const cell = element("td");
@@ -95,30 +100,48 @@ function curve(id, values, interval, name, show) {
   at(id).replaceChildren(svg);
 }
 
+let announced = "";
+
 function headline(level, text) {
   at("headline").dataset.level = level;
   say("level", WORDS[level] ?? level);
   say("sentence", text);
+  // Who listens hears what is new, and not each second that passes.
+  const gist = `${level} ${text.replace(/\d+([.,]\d+)*( (ms|s|min|h|days)\b)?/g, "…")}`;
+  if (gist !== announced) {
+    announced = gist;
+    say("announced", `${WORDS[level] ?? level}: ${text}`);
+  }
   document.title = `${level === "good" ? "" : `${WORDS[level]}: `}twinsync`;
 }
 
-function dependency(found) {
+/** How long until a moment, as the replica's own clock tells it; nothing where it has passed. */
+function until(text, now) {
+  const seconds = (new Date(text) - new Date(now)) / 1000;
+  return text && seconds > 0 ? `next try in ${duration(seconds)}` : "";
+}
+
+function dependency(found, now) {
   const row = element("tr");
   const level = found.state === "up" ? "good" : found.state === "unknown" ? "unknown" : found.needed ? "bad" : "attention";
+  const cell = state(found.state, level);
+  const more = [found.downSince ? `since ${time(found.downSince)}` : "", until(found.nextTry, now)].filter((text) => text !== "");
+  if (more.length > 0) cell.append(element("div", more.join(", "), { class: "quiet" }));
   row.append(
     element("th", found.name, { scope: "row" }),
-    state(found.state, level),
-    element("td", found.downSince ? time(found.downSince) : ""),
+    cell,
+    element("td", found.asked ? moment(found.asked, now) : "not asked yet"),
     element("td", found.reason ?? "", { class: "text" }),
   );
   return row;
 }
 
-function partition(found) {
+function partition(found, now) {
   const row = element("tr");
   const levels = { receiving: "good", connecting: "attention", waiting: "bad", throttled: "attention", elsewhere: "unknown" };
   const cell = state(found.state === "elsewhere" ? "another replica's" : found.state, levels[found.state] ?? "unknown");
-  if (found.reason) cell.append(element("div", found.reason, { class: "quiet" }));
+  const why = [found.reason ?? "", until(found.nextTry, now)].filter((text) => text !== "").join("; ");
+  if (why !== "") cell.append(element("div", why, { class: "quiet" }));
   const oldest = found.oldestIncomplete === null ? "–" : `${number(found.oldestIncomplete)}, ${duration(found.oldestIncompleteSeconds)}`;
   const right = { class: "number" };
   row.append(
@@ -189,8 +212,8 @@ function show(status) {
   curve("completed-curve", history.completedPerSecond, history.intervalSeconds, "Events completed", rate);
   curve("units-curve", history.requestUnitsPerSecond, history.intervalSeconds, "Request units", rate);
 
-  rows("dependencies", status.dependencies.map(dependency), 4, "nothing");
-  rows("partitions", status.partitions.map(partition), 8, "none is known");
+  rows("dependencies", status.dependencies.map((found) => dependency(found, status.at)), 4, "nothing");
+  rows("partitions", status.partitions.map((found) => partition(found, status.at)), 8, "none is known");
   rows("log", status.log.map(logged), 4, "none since the start");
   list("decisions", Object.entries(status.decisions).map(([name, count]) => [name.replaceAll("_", " "), number(count)]));
   const { twins } = status;

@@ -300,6 +300,9 @@ pub async fn patiently(judge: &Judge, key: &TwinKey, task: &Task, stop: &Cancell
         };
         let retry_in = backoff.next(rand::random(), trouble.retry_after);
         TwinDelayed { twin: key, message: &trouble.message, retry_in }.emit();
+        if let Some(registry) = judge.registry(&key.hub) {
+            registry.asks_again(retry_in);
+        }
         tokio::select! {
             biased;
             () = stop.cancelled() => return Patience::Stopped,

@@ -23,10 +23,7 @@ use crate::{
         retry::Backoff,
     },
     ports::{Trouble, TroubleKind, Which},
-    telemetry::{
-        Metrics,
-        event::{RepairDelayed, RepairGivenUp, RepairScan},
-    },
+    telemetry::event::{RepairDelayed, RepairGivenUp, RepairScan},
 };
 
 /// How long a doubt may heal by itself.
@@ -225,7 +222,7 @@ pub async fn run(
             biased;
             () = stop.cancelled() => return repairs.shutdown().await,
             Some(done) = repairs.join_next(), if !repairs.is_empty() => match done {
-                Ok((key, verdict)) => conclude(&shared, &key, verdict, &judge.account().metrics),
+                Ok((key, verdict)) => conclude(&shared, &key, verdict, &judge),
                 Err(error) => {
                     if let Ok(panic) = error.try_into_panic() {
                         std::panic::resume_unwind(panic);
@@ -259,7 +256,7 @@ async fn repair(judge: &Judge, key: &TwinKey, attempts: u32) -> Result<Verdict, 
     }
 }
 
-fn conclude(shared: &Shared, key: &TwinKey, verdict: Result<Verdict, Failed>, metrics: &Metrics) {
+fn conclude(shared: &Shared, key: &TwinKey, verdict: Result<Verdict, Failed>, judge: &Judge) {
     let mut state = shared.lock();
     match verdict {
         Ok(
@@ -276,12 +273,15 @@ fn conclude(shared: &Shared, key: &TwinKey, verdict: Result<Verdict, Failed>, me
         Err(Failed { trouble, alone: true }) => {
             state.settled(key, shared.grace);
             drop(state);
-            RepairGivenUp { twin: key, message: &trouble.message }.emit(metrics);
+            RepairGivenUp { twin: key, message: &trouble.message }.emit(&judge.account().metrics);
         }
         Err(Failed { trouble, alone: false }) => {
             let retry_in = state.later(key, trouble.retry_after);
             drop(state);
             RepairDelayed { twin: key, message: &trouble.message, retry_in }.emit();
+            if let Some(registry) = judge.registry(&key.hub) {
+                registry.asks_again(retry_in);
+            }
         }
     }
 }

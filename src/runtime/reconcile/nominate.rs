@@ -151,6 +151,7 @@ impl Nominations {
                     retry_in
                 }
             };
+            self.registry.asks_again(retry_in);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Err(Ended::Stopped),

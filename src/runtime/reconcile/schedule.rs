@@ -196,6 +196,7 @@ impl Schedule {
     async fn failed(&self, what: &'static str, error: &str, backoff: &mut Backoff, stop: &CancellationToken) {
         let retry_in = backoff.next(rand::random(), None);
         WalkFailed { what, hub: self.registry.hub(), error, retry_in }.emit();
+        self.registry.asks_again(retry_in);
         tokio::select! {
             biased;
             () = stop.cancelled() => {}

@@ -142,5 +142,9 @@ fn delayed(
     let sequence_number = origin.message.position.sequence_number;
     DeadLetterDelayed { partition: origin.progress.id(), sequence_number, failure, error, retry_in }
         .emit(metrics);
+    board.waits_for_letter(origin.progress.id());
     DependencyChanged::post(board, &Dependency::DeadLetters, Some((failure, error)));
+    if let Some(retry_in) = retry_in {
+        board.tries_again(&Dependency::DeadLetters, retry_in);
+    }
 }

@@ -66,6 +66,7 @@ impl Router {
                 }
                 work.asked = false;
                 if let Some(work) = self.give_up(work, now) {
+                    self.board.tries_store_again(delay);
                     self.parked.insert(work, delay);
                 }
             }

@@ -135,10 +135,20 @@ fn without_samples_no_rate_is_claimed_and_red_needs_no_samples() {
     assert_eq!(status.store.throttled_share, None);
     bench.board.set_store(StoreState::Unreachable { reason: "503".into() });
     let status = bench.observer.status();
-    assert_eq!(status.headline.text, "Blocked: the document store does not answer: 503");
+    assert!(status.headline.text.starts_with("Blocked: the document store has not answered since "));
+    assert!(status.headline.text.ends_with(" UTC: 503"), "{:?}", status.headline);
+    bench.board.tries_store_again(Duration::from_secs(40));
+    let status = bench.observer.status();
+    assert!(status.headline.text.contains(", next try in 40 s"), "{:?}", status.headline);
     let cosmos = status.dependencies.iter().find(|found| found.name == "Cosmos DB").expect("listed");
     assert_eq!((cosmos.state.as_str(), cosmos.reason.as_deref()), ("down", Some("503")));
     assert!(cosmos.down_since.is_some_and(|since| status.at.seconds_since(since) < 60.0));
+    assert!(cosmos.next_try.is_some_and(|at| (30.0..=40.0).contains(&at.seconds_since(status.at))));
+    assert!(cosmos.asked.is_some_and(|asked| status.at.seconds_since(asked) < 60.0));
+    bench.board.set_store(StoreState::Reachable);
+    let status = bench.observer.status();
+    let cosmos = status.dependencies.iter().find(|found| found.name == "Cosmos DB").expect("listed");
+    assert_eq!((cosmos.state.as_str(), cosmos.next_try), ("up", None));
 }
 
 #[test]

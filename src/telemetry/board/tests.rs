@@ -1,0 +1,225 @@
+use super::*;
+use crate::{domain::id::SequenceNumber, telemetry::PartitionMetrics};
+
+fn partition() -> PartitionId {
+    PartitionId { stream: "twins".into(), partition: "0".into() }
+}
+
+#[test]
+fn what_components_post_decides_the_report() {
+    let board = Board::new();
+    assert_eq!(board.report().ready.reasons, ["starting"]);
+    board.set_phase(Phase::Running);
+    board.set_partition(&partition(), PartitionState::Receiving);
+    board.set_store(StoreState::Reachable);
+    assert!(board.report().ready.is_yes());
+    board.remove_partition(&partition());
+    assert!(board.report().ready.is_yes(), "it stands by");
+}
+
+#[test]
+fn only_a_change_of_the_store_is_news() {
+    let board = Board::new();
+    let unreachable = |reason: &str| StoreState::Unreachable { reason: reason.into() };
+    assert!(board.set_store(StoreState::Reachable));
+    assert!(!board.set_store(StoreState::Reachable));
+    assert!(board.set_store(unreachable("503")));
+    assert!(!board.set_store(unreachable("429")));
+}
+
+#[test]
+fn a_loop_is_on_the_board_while_it_lives_and_its_beat_counts() {
+    let board = Board::new();
+    let heartbeat = board.heartbeat("lanes", Duration::ZERO);
+    heartbeat.last.store(0, Ordering::Relaxed);
+    while board.now() == 0 {
+        std::hint::spin_loop();
+    }
+    assert!(!board.report().live.is_yes());
+    heartbeat.beat();
+    let pulse = board.facts().loops["lanes"];
+    assert!(pulse.silent_for < Duration::from_secs(5), "{pulse:?}");
+    drop(heartbeat);
+    assert!(board.report().live.is_yes());
+}
+
+#[test]
+fn a_replaced_loop_does_not_take_its_successor_along() {
+    let board = Board::new();
+    let first = board.heartbeat("lanes", Duration::from_secs(1));
+    let _second = board.heartbeat("lanes", Duration::from_secs(2));
+    drop(first);
+    assert_eq!(board.facts().loops["lanes"].limit, Duration::from_secs(2));
+}
+
+/// A partition whose oldest event has been incomplete for so long.
+struct Waiting(PartitionMetrics, Option<Duration>);
+
+impl Watched for Waiting {
+    fn metrics(&self) -> &PartitionMetrics {
+        &self.0
+    }
+
+    fn oldest_incomplete(&self) -> Option<(SequenceNumber, Duration)> {
+        self.1.map(|age| (SequenceNumber(7), age))
+    }
+}
+
+fn watch(board: &Board, age: Option<Duration>) -> Arc<Waiting> {
+    let waiting = Arc::new(Waiting(PartitionMetrics::default(), age));
+    let watched: Arc<dyn Watched> = Arc::clone(&waiting) as _;
+    board.watch_partition(&partition(), Arc::downgrade(&watched));
+    waiting
+}
+
+fn has(board: &Board, line: &str) -> bool {
+    board.render().lines().any(|found| found == line)
+}
+
+#[test]
+fn ages_are_as_of_now_and_a_blocked_partition_is_told() {
+    let board = Board::new();
+    board.set_phase(Phase::Running);
+    board.set_partition(&partition(), PartitionState::Receiving);
+    board.set_store(StoreState::Reachable);
+    let waiting = watch(&board, Some(Duration::from_secs(90)));
+    assert!(has(&board, "twinsync_oldest_incomplete_event_age_seconds{stream=\"twins\",partition=\"0\"} 90"));
+    assert!(has(&board, "twinsync_checkpoint_age_seconds{stream=\"twins\",partition=\"0\"} 90"));
+    assert!(has(&board, "twinsync_partition_up{stream=\"twins\",partition=\"0\"} 1"), "{}", board.render());
+    assert!(has(&board, "twinsync_ready 0") && has(&board, "twinsync_store_up 1"));
+    assert!(board.report().ready.reasons[0].contains("its event 7"), "{:?}", board.report());
+    waiting.metrics().set_lag(9);
+    assert!(has(&board, "twinsync_lag_events{stream=\"twins\",partition=\"0\"} 9"));
+    let _nothing_waits = watch(&board, None);
+    assert!(has(&board, "twinsync_oldest_incomplete_event_age_seconds{stream=\"twins\",partition=\"0\"} 0"));
+    assert!(has(&board, "twinsync_ready 1"));
+}
+
+#[test]
+fn a_partition_that_is_given_up_takes_its_figures_along() {
+    let board = Board::new();
+    board.set_partition(&partition(), PartitionState::Receiving);
+    let waiting = watch(&board, Some(Duration::from_secs(90)));
+    waiting.metrics().set_lag(47);
+    board.remove_partition(&partition());
+    assert!(!board.render().contains("partition=\"0\""), "{}", board.render());
+    let waiting = watch(&board, Some(Duration::from_secs(90)));
+    drop(waiting);
+    assert!(!board.render().contains("partition=\"0\""), "nobody works on it any more");
+}
+
+#[test]
+fn a_single_failure_of_a_dependency_is_no_outage_and_two_in_a_row_are() {
+    let board = Board::new();
+    board.set_phase(Phase::Running);
+    board.set_store(StoreState::Reachable);
+    let fails = || board.is_down(Dependency::Leases, Failure::Silent, "timeout");
+    for _ in 0..3 {
+        assert!(!fails(), "one in between is no news");
+        assert!(board.report().ready.is_yes(), "{:?}", board.report());
+        assert!(!has(&board, "twinsync_checkpoint_store_up 0"));
+        assert_eq!(board.is_up(Dependency::Leases), None, "nor is its end");
+    }
+    fails();
+    assert!(fails(), "told once");
+    assert!(!fails());
+    assert!(!board.report().ready.is_yes() && has(&board, "twinsync_checkpoint_store_up 0"));
+    board.is_up(Dependency::Checkpoints);
+    assert!(has(&board, "twinsync_checkpoint_store_up 0"), "what answers one answers not the other");
+    assert!(board.is_up(Dependency::Leases).is_some());
+    assert!(board.report().ready.is_yes() && has(&board, "twinsync_checkpoint_store_up 1"));
+}
+
+#[test]
+fn who_throttles_is_there_and_its_falling_silent_is_news() {
+    let board = Board::new();
+    board.set_phase(Phase::Running);
+    board.set_store(StoreState::Reachable);
+    let fails = |failure| board.is_down(Dependency::DeadLetters, failure, "503");
+    assert_eq!([fails(Failure::Throttled), fails(Failure::Throttled)], [false, true]);
+    assert!(has(&board, "twinsync_dead_letter_store_up 1"));
+    assert!(board.report().ready.is_yes() && board.report().warnings.len() == 1, "{:?}", board.report());
+    assert!(fails(Failure::Silent));
+    assert!(has(&board, "twinsync_dead_letter_store_up 0") && !board.report().ready.is_yes());
+}
+
+#[test]
+fn a_partition_is_as_long_without_events_as_it_has_not_received() {
+    let board = Board::new();
+    let lasts = || board.facts().partitions[&partition()].lasts;
+    board.set_partition(&partition(), PartitionState::Connecting);
+    let pause = Duration::from_millis(5);
+    std::thread::sleep(pause);
+    board.set_partition(&partition(), PartitionState::Throttled { reason: "busy".into() });
+    assert!(lasts() >= pause, "since it was ours");
+    board.set_partition(&partition(), PartitionState::Receiving);
+    assert_eq!(lasts(), Duration::ZERO);
+    std::thread::sleep(pause);
+    board.set_partition(&partition(), PartitionState::Connecting);
+    assert!(lasts() < pause, "since it stopped receiving");
+}
+
+#[test]
+fn a_dependency_that_is_down_is_told_with_its_reason_and_is_news_once() {
+    let board = Board::new();
+    board.set_phase(Phase::Running);
+    board.set_store(StoreState::Reachable);
+    let never_asked = ["0", "1"].map(|bit| has(&board, &format!("twinsync_dead_letter_store_up {bit}")));
+    assert_eq!(never_asked, [false, false]);
+    assert_eq!(board.is_up(Dependency::DeadLetters), None, "as expected");
+    assert!(has(&board, "twinsync_dead_letter_store_up 1"));
+    board.is_down(Dependency::DeadLetters, Failure::Silent, "no space");
+    assert!(board.is_down(Dependency::DeadLetters, Failure::Silent, "no space"));
+    assert!(!board.is_down(Dependency::DeadLetters, Failure::Silent, "still no space"));
+    assert!(has(&board, "twinsync_dead_letter_store_up 0"));
+    assert!(board.report().ready.reasons[0].ends_with("still no space"));
+    assert!(board.is_up(Dependency::DeadLetters).is_some());
+    board.is_down(Dependency::Registry("a\"b".into()), Failure::Silent, "503");
+    assert!(has(&board, "twinsync_registry_up{hub=\"a\\\"b\"} 0"), "{}", board.render());
+    let report = board.report();
+    assert!(report.ready.is_yes() && report.warnings.len() == 1, "{report:?}");
+}
+
+#[test]
+fn the_next_try_is_told_for_as_long_as_it_is_needed_and_so_is_who_waits() {
+    let board = Board::new();
+    board.set_phase(Phase::Running);
+    board.set_partition(&partition(), PartitionState::Receiving);
+    board.set_store(StoreState::Unreachable { reason: "503".into() });
+    board.tries_store_again(Duration::from_secs(60));
+    board.tries_again(&Dependency::DeadLetters, Duration::from_secs(5));
+    for _ in 0..2 {
+        board.waits_for_letter(&partition());
+        board.is_down(Dependency::DeadLetters, Failure::Silent, "disk full");
+        board.tries_again(&Dependency::DeadLetters, Duration::from_secs(60));
+    }
+    let soon = |next: Option<Duration>| next.is_some_and(|next| next > Duration::from_secs(30));
+    let letters = |facts: &Facts| facts.dependencies[&Dependency::DeadLetters].clone();
+    let facts = board.facts();
+    assert!(soon(facts.store_next_try) && soon(letters(&facts).expect("out").next_try), "{facts:?}");
+    assert!(facts.waits_for_letters.contains(&partition()));
+    assert!(board.report().obstacles[1].what.starts_with("twins/0 waits"), "{:?}", board.report());
+    board.set_store(StoreState::Reachable);
+    board.is_up(Dependency::DeadLetters);
+    board.set_partition(&partition(), PartitionState::Waiting { reason: "refused".into() });
+    board.tries_partition_again(&partition(), Duration::from_secs(60));
+    let facts = board.facts();
+    assert_eq!((facts.store_next_try, letters(&facts)), (None, None));
+    assert!(facts.waits_for_letters.is_empty());
+    assert!(soon(facts.partitions[&partition()].next_try), "{facts:?}");
+    board.set_partition(&partition(), PartitionState::Connecting);
+    assert_eq!(board.facts().partitions[&partition()].next_try, None, "it is being made");
+}
+
+#[test]
+fn when_something_was_asked_last_is_known() {
+    let board = Board::new();
+    assert!(board.view().asked.is_empty() && board.view().store_asked.is_none());
+    board.set_store(StoreState::Reachable);
+    board.is_up(Dependency::Credential);
+    std::thread::sleep(Duration::from_millis(20));
+    board.is_down(Dependency::Checkpoints, Failure::Silent, "503");
+    let asked = board.view().asked;
+    assert!(asked[&Dependency::Credential] >= asked[&Dependency::Checkpoints] + Duration::from_millis(20));
+    assert!(board.view().store_asked.is_some());
+}
