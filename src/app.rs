@@ -380,9 +380,12 @@ fn router_options(
 pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
     let stop = stop_on_signals()?;
     let metrics = Metrics::new().map_err(|error| Error::Metrics(error.to_string()))?;
-    let board = Board::with_limit(settings.http.blocked_after);
+    let board = Board::with_limits(settings.http.blocked_after, settings.eventhubs.retention);
     for hub in settings.eventhubs.hubs() {
         metrics.stream(hub); // at zero from the first scrape on
+    }
+    if let Some(interval) = settings.audit.interval.filter(|_| !settings.iothub.hubs.is_empty()) {
+        metrics.set_audit_interval(interval);
     }
     let replica = owner();
     let observer = Observer::new(board.clone(), metrics.clone(), about(settings, &replica, journal));

@@ -4,6 +4,7 @@
 //! arguments. The same input gives the same output, which is what makes the property tests possible.
 
 pub mod audit;
+pub mod behind;
 pub mod decide;
 pub mod decode;
 pub mod document;

@@ -21,7 +21,9 @@ mod limit;
 mod metrics;
 pub mod name;
 mod partition;
+mod process;
 pub mod reason;
+mod text;
 
 #[cfg(test)]
 mod tests;
@@ -46,7 +48,7 @@ pub use self::{
     journal::{Entry, Journal},
     label::{Decision, Purpose, ReadOutcome, RegistryCall, RegistryOutcome, WriteKind, WriteOutcome},
     metrics::{Latency, Metrics, StreamMetrics},
-    partition::{PartitionMetrics, Watched},
+    partition::{PartitionMetrics, Watched, behind},
 };
 use crate::config::{self, LogFormat};
 
@@ -58,6 +60,11 @@ pub const REVISION: &str = match option_env!("TWINSYNC_REVISION") {
     Some(revision) => revision,
     None => "unknown",
 };
+
+/// What `/metrics` answers: everything that was counted, what is on the board, and the process itself.
+pub fn exposition(metrics: &Metrics, board: &Board) -> String {
+    metrics.render() + &board.render() + &process::render()
+}
 
 /// Logging could not be started.
 #[derive(Debug, thiserror::Error)]

@@ -16,7 +16,7 @@ use super::{State, events, page};
 use crate::{
     domain::health::Verdict,
     status::schema::Status,
-    telemetry::{REVISION, VERSION},
+    telemetry::{self, REVISION, VERSION},
 };
 
 /// What `/metrics` claims to be.
@@ -111,8 +111,8 @@ async fn readyz(extract::State(state): extract::State<State>) -> Response {
 }
 
 async fn metrics(extract::State(state): extract::State<State>) -> Response {
-    ([(header::CONTENT_TYPE, PROMETHEUS_TEXT)], state.metrics.render() + &state.board.render())
-        .into_response()
+    let text = telemetry::exposition(&state.metrics, &state.board);
+    ([(header::CONTENT_TYPE, PROMETHEUS_TEXT)], text).into_response()
 }
 
 async fn status(extract::State(state): extract::State<State>) -> Json<Status> {

@@ -339,15 +339,7 @@ fn partition(
     let oldest_for = oldest.map_or(0.0, |(_, age)| age.as_secs_f64());
     let metrics = watched.map(Watched::metrics);
     let lag = metrics.and_then(telemetry::PartitionMetrics::lag);
-    // What was not received yet is younger than what was, and has arrived since nothing was left to do.
-    let received = metrics.and_then(telemetry::PartitionMetrics::newest_received);
-    let caught_up = metrics.and_then(telemetry::PartitionMetrics::caught_up).map(ticks);
-    let lag_seconds = match (lag, received.max(caught_up)) {
-        (Some((0, _)), _) => Some(oldest_for),
-        (Some(_), Some(since)) => Some(now.seconds_since(since).max(oldest_for)),
-        (Some(_), None) => (oldest.is_some()).then_some(oldest_for),
-        (None, _) => None,
-    };
+    let lag_seconds = watched.and_then(|watched| telemetry::behind(watched, now));
     let extent = metrics.and_then(telemetry::PartitionMetrics::extent);
     schema::Partition {
         stream: id.stream.clone(),

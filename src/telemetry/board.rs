@@ -24,6 +24,9 @@ use crate::domain::{
 /// For how long an event may be incomplete before its partition counts as blocked, unless somebody says otherwise.
 const BLOCKED_AFTER: Duration = Duration::from_secs(60);
 
+/// For how long the Event Hubs keep an event, unless somebody says otherwise.
+const RETENTION: Duration = Duration::from_secs(24 * 3600);
+
 /// Shared state of one daemon. Cheap to clone.
 #[derive(Clone)]
 pub struct Board(Arc<Inner>);
@@ -39,6 +42,7 @@ struct Inner {
     began: Instant,
     posted: Mutex<Posted>,
     blocked_after: Duration,
+    retention: Duration,
 }
 
 struct Posted {
@@ -137,13 +141,15 @@ impl Default for Board {
 impl Board {
     /// An empty board of a process that is starting.
     pub fn new() -> Self {
-        Self::with_limit(BLOCKED_AFTER)
+        Self::with_limits(BLOCKED_AFTER, RETENTION)
     }
 
-    /// The same, where a partition counts as blocked when an event has been incomplete for longer than `blocked_after`.
-    pub fn with_limit(blocked_after: Duration) -> Self {
+    /// The same, where a partition counts as blocked when an event has been incomplete for longer than `blocked_after`, and the
+    /// Event Hubs keep an event for `retention`.
+    pub fn with_limits(blocked_after: Duration, retention: Duration) -> Self {
         Self(Arc::new(Inner {
             blocked_after,
+            retention,
             began: Instant::now(),
             posted: Mutex::new(Posted {
                 phase: Phase::Starting,
@@ -401,7 +407,7 @@ impl Board {
 
     /// Gauges of what is on the board, as of now, in Prometheus' text format.
     pub fn render(&self) -> String {
-        render(&self.facts(), &self.watched())
+        render(&self.facts(), &self.watched(), self.0.retention)
     }
 
     fn post<T>(&self, change: impl FnOnce(&mut Posted) -> T) -> T {

@@ -6,7 +6,6 @@
 
 use std::{
     collections::BTreeMap,
-    fmt::Write as _,
     sync::{
         Arc, OnceLock, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
@@ -22,8 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     label::{Decision, Purpose, ReadOutcome, RegistryCall, RegistryOutcome, WriteKind, WriteOutcome},
-    name::{self, Kind},
+    name::{self, Description, Kind},
     reason,
+    text::{Page, labels},
 };
 use crate::domain::{
     decode::{Ignored, Undeliverable},
@@ -103,7 +103,7 @@ impl Metrics {
         }
         let counts = Matcher::Full(name::EVENTS_PER_WRITE.to_owned());
         let recorder = builder.set_buckets_for_metric(counts, &name::COUNT_BUCKETS)?.build_recorder();
-        for (name, kind, help) in name::DESCRIPTIONS {
+        for &Description { name, kind, help, .. } in name::DESCRIPTIONS {
             match kind {
                 Kind::Counter => recorder.describe_counter(name.into(), None, help.into()),
                 Kind::Gauge => recorder.describe_gauge(name.into(), None, help.into()),
@@ -418,6 +418,12 @@ impl Metrics {
         self.0.recorder.register_gauge(&key, &METADATA).set(request_units_per_second);
     }
 
+    /// Shows how often an audit is due.
+    pub fn set_audit_interval(&self, interval: Duration) {
+        let key = key(name::AUDIT_INTERVAL, &[]);
+        self.0.recorder.register_gauge(&key, &METADATA).set(interval.as_secs_f64());
+    }
+
     /// Shows a counter before it counts.
     fn zero(&self, name: &'static str, labels: &[(&'static str, &str)]) {
         self.0.recorder.register_counter(&key(name, labels), &METADATA).increment(0);
@@ -451,20 +457,12 @@ impl Metrics {
 
     /// All metrics in Prometheus' text format.
     pub fn render(&self) -> String {
-        let mut text = self.0.handle.render();
-        // In the same format, since the recorder has no counters with fractions. Writing to a String cannot fail.
-        let metric = name::REQUEST_UNITS;
-        let _ = writeln!(text, "# HELP {metric} Request units charged by Cosmos DB, by purpose");
-        let _ = writeln!(text, "# TYPE {metric} counter");
-        for purpose in Purpose::ALL {
-            let _ = writeln!(
-                text,
-                "{metric}{{purpose=\"{}\"}} {}",
-                purpose.label(),
-                self.request_units(*purpose)
-            );
-        }
-        text
+        let mut page = Page::default();
+        // Apart, since the recorder has no counters with fractions.
+        let spent =
+            |purpose: &Purpose| (labels(&[("purpose", purpose.label())]), self.request_units(*purpose));
+        page.samples(name::REQUEST_UNITS, Purpose::ALL.iter().map(spent));
+        self.0.handle.render() + &page.text()
     }
 
     /// Keeps memory bounded until `shutdown`: run it as a task for as long as anything is recorded.
@@ -664,7 +662,11 @@ mod tests {
         let _ = metrics.stream("s");
         metrics.registry("h");
         let text = metrics.render();
-        for (name, kind, _) in name::DESCRIPTIONS {
+        for &Description { name, kind, .. } in name::DESCRIPTIONS {
+            // The process and its runtime are not at zero, and not kept here.
+            if [name::PROCESS_CPU, name::RUNTIME_BUSY].contains(&name) {
+                continue;
+            }
             let sample =
                 |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
             if matches!(kind, Kind::Counter) {

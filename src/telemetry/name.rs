@@ -1,6 +1,11 @@
 //! Names of all metrics, in one place: dashboards and alerts refer to them.
 //!
-//! `twinsync_<noun>_<unit>[_total]`. Labels have few values; never a device id.
+//! `twinsync_<noun>_<unit>[_total]`, and Prometheus' own names for what every process has. Labels have few values; never a
+//! device id. What each of them is, for people and for Prometheus: [`DESCRIPTIONS`].
+
+mod described;
+
+pub use self::described::{DESCRIPTIONS, Description, Kind, described};
 
 /// Events by what was decided about them. Labels: `stream`, `decision`.
 pub const EVENTS: &str = "twinsync_events_total";
@@ -118,93 +123,36 @@ pub const TWINS_STILL_DIFFERENT: &str = "twinsync_twins_still_different_total";
 pub const REGISTRY_CALLS: &str = "twinsync_registry_calls_total";
 /// Always 1. Labels: `version`, `revision`.
 pub const BUILD_INFO: &str = "twinsync_build_info";
-
-/// What kind a metric is, for its description.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Counter,
-    Gauge,
-    Histogram,
-}
-
-/// Every metric with its kind and the help text that Prometheus shows. [`REQUEST_UNITS`] is rendered apart,
-/// and so is what is computed when it is asked for.
-pub(super) const DESCRIPTIONS: [(&str, Kind, &str); 46] = [
-    (START_DELAYS, Kind::Counter, "Failed tries of a start to reach what it needs"),
-    (EVENTS, Kind::Counter, "Events by what was decided about them"),
-    (EVENTS_IGNORED, Kind::Counter, "Events that do not concern the replica, by reason"),
-    (DEAD_LETTERS, Kind::Counter, "Events that can never be applied, by reason"),
-    (
-        DEAD_LETTERS_WITHOUT_TWIN,
-        Kind::Counter,
-        "Dead letters that do not tell which twin they are about, so that no document is flagged",
-    ),
-    (DOUBTS_REFUSED, Kind::Counter, "Documents in doubt that Cosmos DB refuses to hold: an alarm"),
-    (WRITES, Kind::Counter, "Attempts to write a document, by kind and outcome"),
-    (READS, Kind::Counter, "Attempts to read a document, by outcome"),
-    (FRESHNESS, Kind::Histogram, "Seconds from the IoT hub's operation to its durable copy"),
-    (HUB_TO_EVENTHUB, Kind::Histogram, "Seconds from the IoT hub's operation to its arrival in Event Hubs"),
-    (EVENTHUB_TO_RECEIVED, Kind::Histogram, "Seconds from the arrival in Event Hubs to receiving the event"),
-    (RECEIVED_TO_DURABLE, Kind::Histogram, "Seconds from receiving an event to its durable copy"),
-    (EVENTS_PER_WRITE, Kind::Histogram, "Events that one write carried"),
-    (IN_FLIGHT_EVENTS, Kind::Gauge, "Events received and not yet completed"),
-    (IN_FLIGHT_BYTES, Kind::Gauge, "Bytes of the events received and not yet completed"),
-    (PARTITION_REBUILDS, Kind::Counter, "Connections to a partition given up and built anew, by reason"),
-    (STORE_CONCURRENCY_LIMIT, Kind::Gauge, "Requests to Cosmos DB that may be in flight at present"),
-    (
-        TWINS_IN_TROUBLE,
-        Kind::Gauge,
-        "Twins about whose documents Cosmos DB gave no answer when it was last asked",
-    ),
-    (TWINS_FULL, Kind::Gauge, "Twins of which so much waits that the partitions that feed them wait too"),
-    (MODULE_QUERIES, Kind::Counter, "Queries for the modules of a device, by outcome"),
-    (EVENTS_REPEATED, Kind::Counter, "Events received again on a new connection and passed over"),
-    (EVENTS_LOST, Kind::Counter, "Events that can never be received: an alarm"),
-    (MESSAGES_UNDECODABLE, Kind::Counter, "Messages that are no valid AMQP, skipped"),
-    (CHECKPOINT_FAILURES, Kind::Counter, "Checkpoints that could not be written, by reason"),
-    (DEAD_LETTER_FAILURES, Kind::Counter, "Attempts to store a dead letter that failed, by reason"),
-    (
-        REGISTRY_CALL_SECONDS,
-        Kind::Histogram,
-        "Seconds that calls to the registries of IoT hubs took, answered or not, by call",
-    ),
-    (PARTITIONS, Kind::Gauge, "Partitions that the Event Hub has, as far as this replica knows"),
-    (PARTITIONS_MISSING, Kind::Gauge, "Partitions that the Event Hub does not name any more"),
-    (PARTITION_LOOK_FAILURES, Kind::Counter, "Looks for new partitions that failed"),
-    (PARTITIONS_OWNED, Kind::Gauge, "Partitions that this replica owns"),
-    (
-        TWINS_SETTLED,
-        Kind::Counter,
-        "Documents that differed and say now what the hub says, by purpose and class",
-    ),
-    (
-        TWINS_WENT_BACK,
-        Kind::Counter,
-        "Repaired twins that the hub had in an earlier state than their documents had seen, as after a failover",
-    ),
-    (
-        REPAIRS_GIVEN_UP,
-        Kind::Counter,
-        "Repairs given up until the next look for documents in doubt: no usable answer about that twin",
-    ),
-    (TWINS_REJECTED, Kind::Counter, "Twins that Cosmos DB refuses as the hub has them"),
-    (REPAIRS_WAITING, Kind::Gauge, "Twins in doubt that wait for their repair in this replica"),
-    (AUDIT_DIFFERENCES, Kind::Counter, "Differences that audits found, by hub and class"),
-    (AUDIT_DIFFERENCES_LEFT, Kind::Gauge, "Differences that the last audit left, by hub"),
-    (REPLICAS_ALIVE, Kind::Gauge, "Replicas that are alive, this one included, as the leases show them"),
-    (REGISTRY_SHARE, Kind::Gauge, "Part of each hub's quota for reads that this replica may use at present"),
-    (REQUEST_UNITS_LIMIT, Kind::Gauge, "Request units that this replica may spend per second at present"),
-    (AUDIT_UNJUDGED, Kind::Gauge, "Twins that the last audit could not judge, by hub and reason"),
-    (AUDIT_COMPLETED, Kind::Gauge, "When the last audit was done, in seconds since the Unix epoch, by hub"),
-    (
-        BACKFILL_TWINS,
-        Kind::Gauge,
-        "Twins that the present backfill, or the last one, has dealt with, by hub and outcome",
-    ),
-    (TWINS_STILL_DIFFERENT, Kind::Counter, "Twins that were repaired and differed again at once: an alarm"),
-    (REGISTRY_CALLS, Kind::Counter, "Calls to the registries of IoT hubs, by call, outcome and purpose"),
-    (BUILD_INFO, Kind::Gauge, "Always 1; labels tell which build runs"),
-];
+/// For how long the Event Hubs keep an event, as eventhubs.retention says.
+pub const RETENTION: &str = "twinsync_retention_seconds";
+/// Until the oldest event that may not be completed is older than the retention; counted from what is known, so it shrinks while nobody answers. Labels: `stream`, `partition`.
+pub const TIME_TO_LOSS: &str = "twinsync_time_to_loss_seconds";
+/// From the beginning of an audit to that of the next, as audit.interval says; absent where no audits are due.
+pub const AUDIT_INTERVAL: &str = "twinsync_audit_interval_seconds";
+/// Memory that the control group of the process may use; absent where there is no limit.
+pub const MEMORY_LIMIT: &str = "twinsync_memory_limit_bytes";
+/// Threads that run tasks.
+pub const RUNTIME_WORKERS: &str = "twinsync_runtime_workers";
+/// Tasks that are alive.
+pub const RUNTIME_TASKS: &str = "twinsync_runtime_tasks";
+/// Tasks that are ready and wait for a thread, in the queue that all threads share.
+pub const RUNTIME_QUEUED: &str = "twinsync_runtime_queued_tasks";
+/// Time for which the threads ran tasks, over all of them.
+pub const RUNTIME_BUSY: &str = "twinsync_runtime_busy_seconds_total";
+/// Processor time of the process, user and system.
+pub const PROCESS_CPU: &str = "process_cpu_seconds_total";
+/// Memory of the process that is in use.
+pub const PROCESS_RESIDENT_MEMORY: &str = "process_resident_memory_bytes";
+/// Address space of the process.
+pub const PROCESS_VIRTUAL_MEMORY: &str = "process_virtual_memory_bytes";
+/// Open file descriptors: files and connections.
+pub const PROCESS_OPEN_FDS: &str = "process_open_fds";
+/// File descriptors that may be open; absent where there is no limit.
+pub const PROCESS_MAX_FDS: &str = "process_max_fds";
+/// When the process began, in seconds since the Unix epoch.
+pub const PROCESS_START_TIME: &str = "process_start_time_seconds";
+/// Threads of the process.
+pub const PROCESS_THREADS: &str = "process_threads";
 
 /// Upper bounds of the latency buckets in seconds: fine below 100 ms, where the goals lie, coarse up to an hour,
 /// where backlogs lie.

@@ -5,10 +5,10 @@
 
 use std::{
     sync::{Mutex, PoisonError},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use crate::domain::{id::SequenceNumber, progress::Extent, ticks::Ticks};
+use crate::domain::{behind::Known, id::SequenceNumber, progress::Extent, ticks::Ticks};
 
 /// Figures of one partition. Writing is cheap.
 #[derive(Debug, Default)]
@@ -95,4 +95,19 @@ pub trait Watched: Send + Sync {
     fn metrics(&self) -> &PartitionMetrics;
     /// The oldest event that is not completed, and for how long we have had it.
     fn oldest_incomplete(&self) -> Option<(SequenceNumber, Duration)>;
+}
+
+/// For how many seconds at most the oldest event that is not completed has been in the partition.
+pub fn behind(watched: &dyn Watched, now: Ticks) -> Option<f64> {
+    let ticks = |at: SystemTime| Ticks::new(0).after(at.duration_since(UNIX_EPOCH).unwrap_or_default());
+    // Outside of the lock: whoever answers may take it.
+    let oldest = watched.oldest_incomplete().map(|(_, age)| age);
+    let noted = *watched.metrics().noted();
+    let known = Known {
+        lag: noted.lag.map(|(events, at)| (events, ticks(at))),
+        received: noted.received,
+        caught_up: noted.caught_up.map(ticks),
+        oldest,
+    };
+    known.behind(now)
 }

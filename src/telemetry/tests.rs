@@ -30,6 +30,8 @@ impl Watched for Waiting {
 
 /// What a daemon serves to which everything has happened.
 fn served() -> BTreeMap<String, Shape> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let _entered = runtime.enter();
     let metrics = Metrics::new().unwrap();
     let _ = metrics.stream("s");
     metrics.registry("h");
@@ -42,6 +44,7 @@ fn served() -> BTreeMap<String, Shape> {
     });
     metrics.events_written(1);
     metrics.set_audit_unjudged("h", "recent", 0);
+    metrics.set_audit_interval(Duration::from_secs(86_400));
     metrics.set_replicas_alive(1);
     metrics.set_registry_share(0.5);
     metrics.set_request_units_limit(400.0);
@@ -66,7 +69,7 @@ fn served() -> BTreeMap<String, Shape> {
     ] {
         board.is_down(dependency, Failure::Silent, "503");
     }
-    shapes(&format!("{}{}", metrics.render(), board.render()))
+    shapes(&exposition(&metrics, &board))
 }
 
 /// The metrics of Prometheus' text format that have a sample.
@@ -88,35 +91,55 @@ fn shapes(text: &str) -> BTreeMap<String, Shape> {
     kinds.filter_map(shape).collect()
 }
 
-/// The metrics of the table in `docs/metrics.md`.
-fn documented() -> BTreeMap<String, Shape> {
-    let page = include_str!("../../docs/metrics.md");
-    let (_, table) = page.split_once("## All of them").expect("a table of all metrics");
-    let row = |line: &str| {
-        let cells: Vec<_> = line.split('|').map(str::trim).collect();
-        let name = cells.get(1)?.strip_prefix('`')?.strip_suffix('`')?;
-        // Between backticks.
-        let labels = cells.get(4)?.split('`').skip(1).step_by(2).map(str::to_owned).collect();
-        Some((name.to_owned(), (cells[2].to_owned(), labels)))
+/// The table in `docs/metrics.md`, as the descriptions say it.
+fn reference() -> String {
+    let mut rows: Vec<_> = name::DESCRIPTIONS.iter().collect();
+    rows.sort_by_key(|metric| metric.name);
+    let row = |name::Description { name, kind, labels, help }: &name::Description| {
+        let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
+        let cells = format!("| `{name}` | {} | {help} | {} |", kind.label(), labels.join(", "));
+        cells.replace(" |  |", " | |")
     };
-    let rows: Vec<_> = table.lines().filter_map(row).collect();
-    let by_name: BTreeMap<_, _> = rows.iter().cloned().collect();
-    assert_eq!(by_name.len(), rows.len(), "each of them once");
-    by_name
+    let head = "| metric | kind | meaning | labels |\n|---|---|---|---|".to_owned();
+    std::iter::once(head).chain(rows.into_iter().map(row)).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
-fn every_metric_is_on_the_page_with_its_kind_and_labels_and_the_page_has_no_other() {
-    let (served, documented) = (served(), documented());
-    let named: BTreeSet<_> = include_str!("name.rs")
-        .split('"')
-        .filter(|text| text.starts_with("twinsync_") && !text.contains(char::is_whitespace))
-        .map(str::to_owned)
+fn every_metric_is_described_with_its_kind_and_labels_and_is_served() {
+    let named: Vec<_> =
+        include_str!("name.rs").split_terminator('"').skip(1).step_by(2).map(str::to_owned).collect();
+    let described: BTreeMap<_, Shape> = name::DESCRIPTIONS
+        .iter()
+        .map(|metric| {
+            let labels = metric.labels.iter().map(|label| (*label).to_owned()).collect();
+            (metric.name.to_owned(), (metric.kind.label().to_owned(), labels))
+        })
         .collect();
-    let names = |shapes: &BTreeMap<String, Shape>| shapes.keys().cloned().collect::<BTreeSet<_>>();
-    assert_eq!(names(&served), named, "`served` has to make each of them happen");
-    assert_eq!(names(&documented), named, "docs/metrics.md");
-    for (name, shape) in &served {
-        assert_eq!(&documented[name], shape, "{name} in docs/metrics.md");
+    assert_eq!(described.len(), name::DESCRIPTIONS.len(), "each of them once");
+    assert_eq!(
+        described.keys().cloned().collect::<BTreeSet<_>>(),
+        named.into_iter().collect(),
+        "each name has a description"
+    );
+    let mut served = served();
+    // Where this machine sets no limit.
+    served.entry(name::MEMORY_LIMIT.to_owned()).or_insert_with(|| ("gauge".to_owned(), BTreeSet::new()));
+    assert_eq!(served, described, "`served` has to make each of them happen");
+}
+
+/// `TWINSYNC_WRITE_DOCS=1 cargo test -p twinsync --lib the_reference` writes it.
+#[test]
+fn the_reference_in_the_documentation_is_generated_from_the_descriptions() {
+    const MARKS: [&str; 2] = ["<!-- generated from src/telemetry/name/described.rs -->\n", "\n<!-- end -->"];
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
+    let page = std::fs::read_to_string(&path).expect("readable");
+    let (before, rest) = page.split_once(MARKS[0]).expect("a mark where the table begins");
+    let (table, after) = rest.split_once(MARKS[1]).expect("a mark where it ends");
+    let reference = reference();
+    if std::env::var_os("TWINSYNC_WRITE_DOCS").is_some() {
+        let [begin, end] = MARKS;
+        std::fs::write(&path, format!("{before}{begin}{reference}{end}{after}")).expect("writable");
+        return;
     }
+    assert_eq!(table, reference, "docs/metrics.md: write it anew with TWINSYNC_WRITE_DOCS=1");
 }

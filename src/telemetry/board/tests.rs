@@ -96,6 +96,20 @@ fn ages_are_as_of_now_and_a_blocked_partition_is_told() {
 }
 
 #[test]
+fn what_waits_takes_the_retention_away() {
+    let board = Board::with_limits(BLOCKED_AFTER, Duration::from_secs(3600));
+    assert!(has(&board, "twinsync_retention_seconds 3600"));
+    let waiting = watch(&board, Some(Duration::from_secs(600)));
+    let left = "twinsync_time_to_loss_seconds{stream=\"twins\",partition=\"0\"}";
+    assert!(!board.render().contains(left), "nothing has been measured");
+    waiting.metrics().set_lag(0);
+    assert!(has(&board, &format!("{left} 3000")), "{}", board.render());
+    let waiting = watch(&board, Some(Duration::from_secs(7200)));
+    waiting.metrics().set_lag(1);
+    assert!(has(&board, &format!("{left} 0")), "no less than nothing");
+}
+
+#[test]
 fn a_partition_that_is_given_up_takes_its_figures_along() {
     let board = Board::new();
     board.set_partition(&partition(), PartitionState::Receiving);

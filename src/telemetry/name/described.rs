@@ -1,0 +1,232 @@
+//! What each metric is. The table in `docs/metrics.md` and the help that Prometheus shows are made of this.
+
+use super::*;
+
+/// What kind a metric is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It rises from 0; a restart begins anew.
+    Counter,
+    /// It is as it is now.
+    Gauge,
+    /// Counts by upper bounds, with a sum and a number.
+    Histogram,
+}
+
+impl Kind {
+    /// As Prometheus names it.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// A metric.
+#[derive(Debug, Clone, Copy)]
+pub struct Description {
+    /// Its name.
+    pub name: &'static str,
+    /// Its kind.
+    pub kind: Kind,
+    /// The names of its labels, without the bounds of a histogram.
+    pub labels: &'static [&'static str],
+    /// What it means, in one line.
+    pub help: &'static str,
+}
+
+const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Description {
+    Description { name, kind: Kind::Counter, labels, help }
+}
+
+const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Description {
+    Description { name, kind: Kind::Gauge, labels, help }
+}
+
+const fn histogram(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Description {
+    Description { name, kind: Kind::Histogram, labels, help }
+}
+
+/// The description of a metric.
+pub fn described(name: &str) -> Option<&'static Description> {
+    DESCRIPTIONS.iter().find(|description| description.name == name)
+}
+
+/// Every metric that is served.
+pub const DESCRIPTIONS: &[Description] = &[
+    counter(EVENTS, &["stream", "decision"], "Events by what was decided about them"),
+    counter(EVENTS_IGNORED, &["reason"], "Events that do not concern us"),
+    counter(DEAD_LETTERS, &["reason"], "Events that can never be applied"),
+    counter(
+        DEAD_LETTERS_WITHOUT_TWIN,
+        &[],
+        "Dead letters that do not tell which twin they are about, so that no document is flagged",
+    ),
+    counter(DOUBTS_REFUSED, &[], "Documents in doubt that the store refuses to hold"),
+    counter(WRITES, &["kind", "outcome"], "Attempts to write a document"),
+    counter(READS, &["outcome"], "Attempts to read a document"),
+    counter(REQUEST_UNITS, &["purpose"], "Request units charged by Cosmos DB, fractions included"),
+    gauge(LAG_EVENTS, &["stream", "partition"], "Events in the partition that are not completed"),
+    gauge(
+        LAG_MEASURED,
+        &["stream", "partition"],
+        "When the lag was measured, in seconds since the Unix epoch",
+    ),
+    gauge(
+        OLDEST_INCOMPLETE_AGE,
+        &["stream", "partition"],
+        "Since the oldest event was received that is not completed",
+    ),
+    gauge(PARTITION_UP, &["stream", "partition"], "Whether a partition of ours is being received from"),
+    gauge(STORE_UP, &[], "Whether Cosmos DB answers"),
+    gauge(DEAD_LETTER_STORE_UP, &[], "Whether the store for dead letters answers; absent until it was asked"),
+    gauge(
+        CHECKPOINT_STORE_UP,
+        &[],
+        "Whether the store for checkpoints and leases answers; absent until it was asked",
+    ),
+    gauge(REGISTRY_UP, &["hub"], "Whether the registry of an IoT hub answers; absent until it was asked"),
+    gauge(
+        EVENTHUB_UP,
+        &["stream"],
+        "Whether an Event Hub answers how much waits in its partitions; absent until it was asked",
+    ),
+    histogram(
+        REGISTRY_CALL_SECONDS,
+        &["call"],
+        "How long calls to the registries of IoT hubs took, answered or not",
+    ),
+    gauge(READY, &[], "Whether the process does its work, as /readyz says"),
+    histogram(FRESHNESS, &[], "From the hub's operation to its durable copy"),
+    histogram(HUB_TO_EVENTHUB, &[], "From the hub's operation to its arrival in Event Hubs"),
+    histogram(EVENTHUB_TO_RECEIVED, &[], "From the arrival in Event Hubs to our receiving it"),
+    histogram(RECEIVED_TO_DURABLE, &[], "From our receiving it to its durable copy"),
+    histogram(EVENTS_PER_WRITE, &[], "How many events one write carried"),
+    gauge(IN_FLIGHT_EVENTS, &[], "Events received and not yet completed"),
+    gauge(IN_FLIGHT_BYTES, &[], "Bytes of the events received and not yet completed"),
+    gauge(
+        CHECKPOINT_AGE,
+        &["stream", "partition"],
+        "For how long the checkpoint has been behind what was received",
+    ),
+    counter(
+        PARTITION_REBUILDS,
+        &["stream", "reason"],
+        "Connections to a partition that were given up and built anew",
+    ),
+    gauge(STORE_CONCURRENCY_LIMIT, &[], "Requests to the store that may be in flight at present"),
+    gauge(
+        TWINS_IN_TROUBLE,
+        &[],
+        "Twins about whose documents the store gave no answer when it was last asked",
+    ),
+    gauge(TWINS_FULL, &[], "Twins of which so much waits that the partitions that feed them wait too"),
+    counter(MODULE_QUERIES, &["outcome"], "Queries for the modules of a device"),
+    counter(EVENTS_REPEATED, &["stream"], "Events received again on a new connection, and passed over"),
+    counter(
+        EVENTS_LOST,
+        &["stream"],
+        "Events that can never be received: retention has passed them, or the Event Hub was re-created",
+    ),
+    counter(MESSAGES_UNDECODABLE, &["stream"], "Messages that are no valid AMQP, skipped"),
+    counter(
+        DEAD_LETTER_FAILURES,
+        &["reason"],
+        "Attempts to store a dead letter that failed: throttled or unavailable",
+    ),
+    counter(
+        CHECKPOINT_FAILURES,
+        &["stream", "reason"],
+        "Checkpoints that could not be written: throttled, where the store asked for less, or unavailable",
+    ),
+    counter(
+        START_DELAYS,
+        &["dependency"],
+        "Failed tries of a start to reach what it needs: credential, cosmos, checkpoints, dead_letters or eventhubs",
+    ),
+    gauge(PARTITIONS, &["stream"], "Partitions that the Event Hub has, as far as this replica knows"),
+    gauge(
+        PARTITIONS_MISSING,
+        &["stream"],
+        "Partitions that the Event Hub does not name any more; they are kept",
+    ),
+    counter(PARTITION_LOOK_FAILURES, &["stream"], "Looks for new partitions that failed"),
+    gauge(PARTITIONS_OWNED, &["stream"], "Partitions that this replica owns"),
+    counter(TWINS_SETTLED, &["purpose", "class"], "Documents that differed and say now what the hub says"),
+    counter(TWINS_REJECTED, &[], "Twins that the store refuses as the hub has them"),
+    counter(
+        TWINS_WENT_BACK,
+        &[],
+        "Repaired twins that the hub had in an earlier state than their documents had seen, as after a failover",
+    ),
+    counter(
+        REPAIRS_GIVEN_UP,
+        &[],
+        "Repairs given up until the next look for documents in doubt: no answer about the twin, while others are answered",
+    ),
+    gauge(REPAIRS_WAITING, &[], "Twins in doubt that wait for their repair in this replica"),
+    counter(
+        AUDIT_DIFFERENCES,
+        &["hub", "class"],
+        "Differences that audits found; orphan are documents that nobody updates",
+    ),
+    gauge(AUDIT_DIFFERENCES_LEFT, &["hub"], "Differences that the last audit left"),
+    gauge(REPLICAS_ALIVE, &[], "Replicas that are alive, this one included, as the leases show them"),
+    gauge(
+        REGISTRY_SHARE,
+        &[],
+        "Part of each IoT hub's quota for reads that this replica may use at present; absent without [iothub]",
+    ),
+    gauge(
+        REQUEST_UNITS_LIMIT,
+        &[],
+        "Request units that this replica may spend per second at present; absent without a cap",
+    ),
+    gauge(
+        AUDIT_UNJUDGED,
+        &["hub", "reason"],
+        "Twins that the last audit could not judge: they changed too recently, or nobody answered",
+    ),
+    gauge(AUDIT_COMPLETED, &["hub"], "When the last audit was done, in seconds since the Unix epoch"),
+    gauge(
+        BACKFILL_TWINS,
+        &["hub", "outcome"],
+        "Twins that the present backfill, or the last one, has dealt with",
+    ),
+    counter(TWINS_STILL_DIFFERENT, &[], "Twins that were repaired and differed again at once"),
+    counter(REGISTRY_CALLS, &["call", "outcome", "purpose"], "Calls to the registries of IoT hubs"),
+    gauge(BUILD_INFO, &["version", "revision"], "Always 1; the labels tell which build runs"),
+    gauge(RETENTION, &[], "For how long the Event Hubs keep an event, as eventhubs.retention says"),
+    gauge(
+        TIME_TO_LOSS,
+        &["stream", "partition"],
+        "Until the oldest event that may not be completed is older than the retention; counted from what is known, so it shrinks while nobody answers",
+    ),
+    gauge(
+        AUDIT_INTERVAL,
+        &[],
+        "From the beginning of an audit to that of the next, as audit.interval says; absent where no audits are due",
+    ),
+    gauge(
+        MEMORY_LIMIT,
+        &[],
+        "Memory that the control group of the process may use; absent where there is no limit",
+    ),
+    gauge(RUNTIME_WORKERS, &[], "Threads that run tasks"),
+    gauge(RUNTIME_TASKS, &[], "Tasks that are alive"),
+    gauge(
+        RUNTIME_QUEUED,
+        &[],
+        "Tasks that are ready and wait for a thread, in the queue that all threads share",
+    ),
+    counter(RUNTIME_BUSY, &[], "Time for which the threads ran tasks, over all of them"),
+    counter(PROCESS_CPU, &[], "Processor time of the process, user and system"),
+    gauge(PROCESS_RESIDENT_MEMORY, &[], "Memory of the process that is in use"),
+    gauge(PROCESS_VIRTUAL_MEMORY, &[], "Address space of the process"),
+    gauge(PROCESS_OPEN_FDS, &[], "Open file descriptors: files and connections"),
+    gauge(PROCESS_MAX_FDS, &[], "File descriptors that may be open; absent where there is no limit"),
+    gauge(PROCESS_START_TIME, &[], "When the process began, in seconds since the Unix epoch"),
+    gauge(PROCESS_THREADS, &[], "Threads of the process"),
+];
