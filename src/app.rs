@@ -42,7 +42,7 @@ use crate::{
         retry::Backoff,
     },
     http,
-    ports::{Bookmarks, DeadLetters, EventSource, SystemClock, TwinStore},
+    ports::{Bookmarks, DeadLetterArchive, DeadLetters, EventSource, SystemClock, TwinStore},
     runtime::{
         in_flight::InFlight,
         lease,
@@ -163,6 +163,8 @@ pub struct Outside {
     pub checkpoints: Arc<dyn CheckpointStore>,
     /// Where events go that can never be applied.
     pub dead_letters: Arc<dyn DeadLetters>,
+    /// The same, from the side of the reader.
+    pub archive: Arc<dyn DeadLetterArchive>,
     /// The IoT hubs themselves, where they may be asked.
     pub registries: Vec<Arc<Metered>>,
     /// Where long walks keep their notes.
@@ -183,7 +185,7 @@ impl Outside {
             Ok((checkpoints, bookmarks::open(&settings.checkpoint.store, &credential).await?))
         });
         let letters = reach.until(Needed::Dependency(Dependency::DeadLetters), || async {
-            Ok(dead_letters::open(&settings.dead_letters, &credential).await?.letters)
+            Ok(dead_letters::open(&settings.dead_letters, &credential).await?)
         });
         // All at once: a person sees everything that is to be mended.
         let (store, (checkpoints, bookmarks), dead_letters) = tokio::try_join!(store, progress, letters)?;
@@ -195,7 +197,8 @@ impl Outside {
             sources: settings.eventhubs.hubs().into_iter().map(source).collect(),
             store: Arc::new(store),
             checkpoints,
-            dead_letters,
+            dead_letters: dead_letters.letters,
+            archive: dead_letters.archive,
             registries,
             bookmarks,
         })
@@ -396,17 +399,23 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
     let server = match settings.http.listen {
         Some(address) => {
             let listener = http::bind(address).await?;
-            let state = http::State { board: board.clone(), metrics: metrics.clone(), observer };
+            let state =
+                http::State { board: board.clone(), metrics: metrics.clone(), observer: observer.clone() };
             Some(tokio::spawn(http::serve(listener, state, served.clone())))
         }
         None => None,
     };
     let reach = Reach { grace: settings.start.refused_grace, board: &board, metrics: &metrics };
+    // Aborted in the end: what hangs holds nobody up.
+    let mut looks = JoinSet::new();
     let outcome = tokio::select! {
         biased;
         () = stop.cancelled() => Ok(()),
         outside = Box::pin(Outside::connect(settings, &reach, &board)) => match outside {
-            Ok(outside) => Box::pin(consume(settings, outside, &replica, &reach, stop.clone(), &board, &metrics)).await,
+            Ok(outside) => {
+                looks.spawn(observer.clone().look_at_letters(Arc::clone(&outside.archive), closing.clone()));
+                Box::pin(consume(settings, outside, &replica, &reach, stop.clone(), &board, &metrics)).await
+            }
             Err(error) => Err(error),
         },
     };

@@ -15,6 +15,8 @@ pub mod health;
 pub mod id;
 pub mod lane;
 pub mod lease;
+pub mod letters;
+pub mod look;
 pub mod merge;
 pub mod message;
 pub mod mounts;

@@ -6,6 +6,8 @@
 
 mod exposition;
 mod history;
+mod letters;
+mod looks;
 mod observer;
 pub mod schema;
 

@@ -19,7 +19,7 @@ use crate::{
         headline::{Level, about, grouped},
         ticks::Ticks,
     },
-    status::schema::{Dependency, Logged, Partition, SCHEMA, Status},
+    status::schema::{DeadLetters, Dependency, Logged, Partition, SCHEMA, Status},
 };
 
 /// How long an answer may take.
@@ -28,6 +28,9 @@ const LIMIT: Duration = Duration::from_secs(5);
 const INTERVAL: Duration = Duration::from_secs(2);
 /// Clears a terminal and goes to its top.
 const CLEAR: &str = "\u{1b}[2J\u{1b}[H";
+/// How often, and with which pause, a single look asks again while the replica asks for what only those need who look.
+const LOOKS: u32 = 10;
+const LOOK_PAUSE: Duration = Duration::from_millis(300);
 /// Lines of the log that are shown.
 const LINES: usize = 8;
 
@@ -115,7 +118,16 @@ pub async fn run(arguments: &Arguments) -> Result<(), Error> {
     let url = arguments.place.url("api/status")?;
     let client = client()?;
     if !arguments.watch {
-        let status = ask(&client, &url, arguments.json).await?;
+        let (mut answer, mut status) = ask(&client, &url).await?;
+        for _ in 0..LOOKS {
+            if !status.is_asking() {
+                break;
+            }
+            // That we look is what makes it ask.
+            tokio::time::sleep(LOOK_PAUSE).await;
+            (answer, status) = ask(&client, &url).await?;
+        }
+        print(&answer, &status, arguments.json)?;
         return match status.headline.level {
             Level::Good | Level::Attention => Ok(()),
             Level::Bad => Err(Error::Failed("the replica needs attention: see above".to_owned())),
@@ -126,8 +138,9 @@ pub async fn run(arguments: &Arguments) -> Result<(), Error> {
             line(CLEAR)?;
         }
         // Who watches wants to see it come back.
-        if let Err(error @ Error::Failed(_)) = ask(&client, &url, arguments.json).await {
-            line(error)?;
+        match ask(&client, &url).await {
+            Ok((answer, status)) => print(&answer, &status, arguments.json)?,
+            Err(error) => line(error)?,
         }
         tokio::select! {
             _ = tokio::signal::ctrl_c() => return Ok(()),
@@ -136,7 +149,14 @@ pub async fn run(arguments: &Arguments) -> Result<(), Error> {
     }
 }
 
-async fn ask(client: &reqwest::Client, url: &Url, as_json: bool) -> Result<Status, Error> {
+fn print(answer: &Value, status: &Status, as_json: bool) -> Result<(), Error> {
+    match as_json {
+        true => json(answer),
+        false => show(status),
+    }
+}
+
+async fn ask(client: &reqwest::Client, url: &Url) -> Result<(Value, Status), Error> {
     let answer = get(client, url).await?;
     let unreadable = |reason: String| {
         Error::Failed(format!("{url} does not answer as a twinsync of this version does: {reason}"))
@@ -151,11 +171,7 @@ async fn ask(client: &reqwest::Client, url: &Url, as_json: bool) -> Result<Statu
         return Err(unreadable(format!("schema {found}, not {SCHEMA}")));
     }
     let status = serde_json::from_value(answer.clone()).map_err(|error| unreadable(error.to_string()))?;
-    match as_json {
-        true => json(&answer)?,
-        false => show(&status)?,
-    }
-    Ok(status)
+    Ok((answer, status))
 }
 
 /// Asks `/livez` or `/readyz`. The exit code is the answer.
@@ -233,12 +249,29 @@ fn figures(status: &Status) -> Vec<[String; 2]> {
         ),
         ("repairs waiting", grouped(twins.repairs_waiting)),
         ("events lost", grouped(twins.events_lost)),
-        (
-            "dead letters",
-            format!("{} since the start; see {}", grouped(dead_letters.since_start), dead_letters.command),
-        ),
+        ("dead letters", letters(dead_letters, status.at)),
     ];
     rows.into_iter().map(|(name, value)| [name.to_owned(), printable(&value, false)]).collect()
+}
+
+fn letters(letters: &DeadLetters, now: Ticks) -> String {
+    let DeadLetters { stored, since_start, command, .. } = letters;
+    let count = match (stored.count, &stored.reason) {
+        (Some(count), _) => {
+            let more = if stored.more { "more than " } else { "" };
+            let oldest = stored.oldest.filter(|_| count > 0);
+            let oldest = oldest.map(|at| format!(", the oldest {}", ago(at, now))).unwrap_or_default();
+            format!("{more}{} stored{oldest}", grouped(count))
+        }
+        (None, Some(reason)) => format!("not known how many are stored ({reason})"),
+        (None, None) => "not known yet how many are stored".to_owned(),
+    };
+    let mut reasons: Vec<_> = stored.by_reason.iter().collect();
+    reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    let reasons: Vec<_> =
+        reasons.iter().take(3).map(|(reason, count)| format!("{} {reason}", grouped(**count))).collect();
+    let reasons = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
+    format!("{count}{reasons}, {} since the start; see {command}", grouped(*since_start))
 }
 
 fn partition(partition: &Partition) -> [String; 6] {

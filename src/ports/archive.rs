@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 
-use crate::domain::{id::PartitionId, message::Message, ticks::Ticks};
+use crate::domain::{id::PartitionId, letters::Listing, message::Message, ticks::Ticks};
 
 /// A dead letter as read back.
 #[derive(Debug, Clone, PartialEq)]
@@ -119,6 +119,9 @@ pub trait DeadLetterArchive: Send + Sync + 'static {
     async fn partitions(&self) -> Result<Vec<PartitionId>, ArchiveError>;
     /// The letters of one of them, in order of sequence number.
     async fn letters(&self, partition: &PartitionId) -> Result<Vec<LetterName>, ArchiveError>;
+    /// At most `most` letters, of all partitions and in no particular order, each with when it was stored. Where there are
+    /// more, the others are not even listed.
+    async fn first(&self, most: usize) -> Result<Listing, ArchiveError>;
     /// Reads one letter.
     async fn read(&self, name: &LetterName) -> Result<ReadLetter, ArchiveError>;
     /// Removes the letter that was read as this version.

@@ -12,6 +12,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     exposition::Exposition,
     history::{self, Between, Ends, History, Sample},
+    letters::Letters,
+    looks::Asks,
     schema::{self, SCHEMA, Status},
 };
 use crate::{
@@ -19,14 +21,20 @@ use crate::{
         headline::{self, headline},
         health::{Dependency, Failure, Outage, PartitionState, Phase, Standing, StoreState},
         id::PartitionId,
+        letters::Stored,
+        look::Known,
         ticks::Ticks,
     },
-    ports::{Clock, SystemClock},
+    ports::{Clock, DeadLetterArchive, SystemClock},
     telemetry::{self, Board, Journal, Metrics, View, Watched, name},
 };
 
 /// The command that shows stored dead letters.
 const LETTERS: &str = "twinsync deadletters list";
+/// How often stored dead letters are looked at, at most: a listing of 10,000 and the reading of 50.
+const LETTERS_INTERVAL: Duration = Duration::from_secs(60);
+/// How long that may take before it is told that there is no answer.
+const LETTERS_LIMIT: Duration = Duration::from_secs(15);
 
 /// What an observer is told once.
 #[derive(Debug, Clone, Default)]
@@ -51,6 +59,7 @@ struct Inner {
     about: About,
     started: Ticks,
     history: Mutex<History>,
+    stored_letters: Asks<Stored>,
 }
 
 impl std::fmt::Debug for Observer {
@@ -62,8 +71,20 @@ impl std::fmt::Debug for Observer {
 impl Observer {
     /// An observer of a process that starts now.
     pub fn new(board: Board, metrics: Metrics, about: About) -> Self {
-        let history = Mutex::default();
-        Self(Arc::new(Inner { board, metrics, about, started: SystemClock.now(), history }))
+        Self(Arc::new(Inner {
+            board,
+            metrics,
+            about,
+            started: SystemClock.now(),
+            history: Mutex::default(),
+            stored_letters: Asks::new(LETTERS_INTERVAL, LETTERS_LIMIT),
+        }))
+    }
+
+    /// Looks at the dead letters in `archive` while somebody looks at the status, until `stop`.
+    pub async fn look_at_letters(self, archive: Arc<dyn DeadLetterArchive>, stop: CancellationToken) {
+        let letters = Letters::new(archive);
+        self.0.stored_letters.clone().run(|| letters.look(), stop).await;
     }
 
     /// Keeps samples until `stop`: rates and curves come from them.
@@ -152,7 +173,7 @@ impl Observer {
             store: store(&metrics, between),
             decisions: whole(metrics.by(name::EVENTS, "decision")),
             twins: twins(&metrics),
-            dead_letters: dead_letters(&metrics),
+            dead_letters: dead_letters(&metrics, self.0.stored_letters.look(), at),
             hubs: self.0.about.hubs.iter().map(|hub| walks(hub, &metrics)).collect(),
             log: self.logged(),
             history: history.curves(),
@@ -433,10 +454,33 @@ fn twins(metrics: &Exposition<'_>) -> schema::Twins {
     }
 }
 
-fn dead_letters(metrics: &Exposition<'_>) -> schema::DeadLetters {
+fn dead_letters(metrics: &Exposition<'_>, stored: Known<Stored>, now: Ticks) -> schema::DeadLetters {
     let mut by_reason = whole(metrics.by(name::DEAD_LETTERS, "reason"));
     by_reason.retain(|_, count| *count > 0);
-    schema::DeadLetters { since_start: by_reason.values().sum(), by_reason, command: LETTERS.to_owned() }
+    schema::DeadLetters {
+        since_start: by_reason.values().sum(),
+        by_reason,
+        command: LETTERS.to_owned(),
+        stored: stored_letters(stored, now),
+    }
+}
+
+fn stored_letters(stored: Known<Stored>, now: Ticks) -> schema::StoredLetters {
+    match stored {
+        Known::Asking => schema::StoredLetters::default(),
+        Known::Nothing(reason, ago) => {
+            schema::StoredLetters { asked: Some(now.before(ago)), reason: Some(reason), ..Default::default() }
+        }
+        Known::Answer(Stored { count, more, oldest, by_reason, read }, ago) => schema::StoredLetters {
+            count: Some(count),
+            more,
+            oldest,
+            by_reason,
+            read,
+            asked: Some(now.before(ago)),
+            reason: None,
+        },
+    }
 }
 
 fn walks(hub: &str, metrics: &Exposition<'_>) -> schema::Hub {

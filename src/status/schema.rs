@@ -58,6 +58,14 @@ pub struct Status {
     pub history: History,
 }
 
+impl Status {
+    /// Whether something is being asked for the first time since somebody looks: a moment later, more is known.
+    pub fn is_asking(&self) -> bool {
+        let stored = &self.dead_letters.stored;
+        self.replica.phase == "running" && stored.asked.is_none()
+    }
+}
+
 /// Who answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -215,6 +223,29 @@ pub struct DeadLetters {
     pub by_reason: BTreeMap<String, u64>,
     /// The command that shows what is stored.
     pub command: String,
+    /// What is stored. It is asked at most once a minute, and only while somebody looks at the status.
+    #[serde(default)]
+    pub stored: StoredLetters,
+}
+
+/// Dead letters that are stored, whichever replica has stored them and when.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoredLetters {
+    /// How many; `null`: not known.
+    pub count: Option<u64>,
+    /// Whether there are more than that: no more are counted.
+    pub more: bool,
+    /// When the oldest of those was stored.
+    pub oldest: Option<Ticks>,
+    /// By reason, of those that were read.
+    pub by_reason: BTreeMap<String, u64>,
+    /// How many were read for their reason; each look reads a few more.
+    pub read: u64,
+    /// As of when; `null`: it is being asked.
+    pub asked: Option<Ticks>,
+    /// Why it is not known.
+    pub reason: Option<String>,
 }
 
 /// The walks over all twins of one IoT hub. They are done by one replica, and shown there.

@@ -106,6 +106,12 @@ async fn a_letter_reads_back_whole_and_one_event_leaves_one_letter() {
     foreign(&url, "deadletters/readme.txt", "not a letter's place").await;
     foreign(&url, "elsewhere/twins/0/1.json", "{}").await;
     assert_eq!(names(&store).await, ["twins/0/3", "twins/0/20", "twins/0/100"]);
+    let first = store.archive.first(3).await.expect("listed");
+    let names: Vec<_> = first.letters.iter().map(|letter| letter.name.as_str()).collect();
+    assert_eq!((names.join(" ").as_str(), first.more), ("100 20 3", false));
+    assert!(first.letters.iter().all(|letter| letter.stored.is_some()), "{first:?}");
+    let first = store.archive.first(2).await.expect("listed");
+    assert_eq!((first.letters.len(), first.more), (2, true));
     let (letter, _) = read(&store, &listed(&store).await[2]).await;
     assert_eq!((letter.message, letter.partition), (binary, partition()));
     assert_eq!((letter.reason.as_str(), letter.detail.as_str()), ("not_json", "no JSON"));

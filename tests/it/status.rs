@@ -8,7 +8,11 @@ use std::{
 use devkit::daemon::Daemon;
 use serde_json::{Value, json};
 
-use crate::world::{LIMIT, PROGRAM, World, create, report};
+use crate::{
+    doubt::now,
+    poison::twin_change,
+    world::{LIMIT, PROGRAM, World, create, report},
+};
 
 fn ask(daemon: &Daemon, arguments: &[&str]) -> Output {
     let address = format!("http://{}", daemon.address());
@@ -115,5 +119,33 @@ async fn the_configuration_says_where_the_replica_listens() {
         .expect("runs");
     assert_eq!(off.status.code(), Some(2));
     assert!(text(&off).contains("--address"), "{}", text(&off));
+    daemon.stop().await.expect("exit code 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_are_counted_where_they_are_stored_also_after_a_restart() {
+    let world = World::new().await;
+    let mut daemon = world.start().await;
+    let hub = world.stack.endpoints().twin_changes_hub.clone();
+    for body in [&b"[1]"[..], b"[2]", b"{"] {
+        world.stack.broker().append(&hub, "pump", now(twin_change("pump", body))).expect("appended");
+    }
+    crate::world::until(&mut daemon, "all are stored", |now| {
+        now.sum("twinsync_dead_letters_total", "") == 3.0
+    })
+    .await;
+    let stored = |found: &Value| found["deadLetters"]["stored"].clone();
+    let found = until(&daemon, "they are counted", |found| stored(found)["count"] == 3).await;
+    let stored_now = stored(&found);
+    assert_eq!((&stored_now["more"], &stored_now["read"]), (&json!(false), &json!(3)), "{stored_now:#}");
+    let by_reason = stored_now["byReason"].as_object().expect("reasons");
+    assert_eq!(by_reason.values().filter_map(Value::as_u64).sum::<u64>(), 3, "{stored_now:#}");
+    assert!(stored_now["oldest"].is_string() && stored_now["asked"].is_string(), "{stored_now:#}");
+    daemon.stop().await.expect("exit code 0");
+
+    let daemon = world.start().await;
+    // A single look waits until it is told.
+    let shown = text(&ask(&daemon, &["status"]));
+    assert!(shown.contains("3 stored, the oldest ") && shown.contains("0 since the start"), "{shown}");
     daemon.stop().await.expect("exit code 0");
 }

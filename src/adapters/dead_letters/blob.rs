@@ -8,7 +8,7 @@
 //! created only where there is none (`If-None-Match: *`), so two replicas never write over each other, and removed only
 //! as it was read (`If-Match`).
 
-use std::{collections::BTreeSet, io, sync::Arc};
+use std::{collections::BTreeSet, io, ops::ControlFlow, sync::Arc};
 
 use async_trait::async_trait;
 use azure_core::http::{Etag, RequestContent, StatusCode};
@@ -24,7 +24,11 @@ use crate::{
         blob::{self, Container, REQUEST_LIMIT},
         durable_file::{file_name, name_of},
     },
-    domain::id::PartitionId,
+    domain::{
+        id::PartitionId,
+        letters::{Listed, Listing},
+        ticks::Ticks,
+    },
     ports::{
         ArchiveError, DeadLetter, DeadLetterArchive, DeadLetterError, DeadLetters, LetterName, LetterVersion,
         ReadLetter, Removed, StoredLetter, partition_order,
@@ -140,6 +144,19 @@ impl BlobDeadLetters {
 
     /// Hands the rest of the name of every blob below `prefix` to `take`. Each page has the limit of a request.
     async fn list(&self, prefix: &str, mut take: impl FnMut(&str)) -> Result<(), blob::Error> {
+        self.walk(prefix, |rest, _| {
+            take(rest);
+            ControlFlow::Continue(())
+        })
+        .await
+    }
+
+    /// The same with when each was written last, until `take` has enough.
+    async fn walk(
+        &self,
+        prefix: &str,
+        mut take: impl FnMut(&str, Option<Ticks>) -> ControlFlow<()>,
+    ) -> Result<(), blob::Error> {
         let operation = "list dead letters";
         let options = BlobContainerClientListBlobsOptions {
             prefix: Some(prefix.to_owned()),
@@ -158,8 +175,13 @@ impl BlobDeadLetters {
                 return Ok(());
             };
             for blob in page.blob_items {
-                if let Some(rest) = blob.name.as_deref().and_then(|name| name.strip_prefix(prefix)) {
-                    take(rest);
+                let written = blob.properties.as_ref().and_then(|properties| properties.last_modified);
+                let written =
+                    written.and_then(|at| Ticks::from_unix_milliseconds(at.unix_timestamp() * 1000));
+                if let Some(rest) = blob.name.as_deref().and_then(|name| name.strip_prefix(prefix))
+                    && take(rest, written).is_break()
+                {
+                    return Ok(());
                 }
             }
         }
@@ -219,6 +241,28 @@ impl DeadLetterArchive for BlobDeadLetters {
         listed.await.map_err(self.failed("list the dead letters in", &prefix))?;
         letters.sort_by_cached_key(LetterName::order);
         Ok(letters)
+    }
+
+    async fn first(&self, most: usize) -> Result<Listing, ArchiveError> {
+        let mut listing = Listing::default();
+        let listed = self.walk(PREFIX, |rest, stored| {
+            let [stream, partition, file] = rest.split('/').collect::<Vec<_>>()[..] else {
+                return ControlFlow::Continue(());
+            };
+            if let (Some(stream), Some(partition), Some(name)) =
+                (name_of(stream), name_of(partition), file.strip_suffix(SUFFIX))
+            {
+                if listing.letters.len() >= most {
+                    listing.more = true;
+                    return ControlFlow::Break(());
+                }
+                let partition = PartitionId { stream, partition };
+                listing.letters.push(Listed { stored, partition, name: name.to_owned() });
+            }
+            ControlFlow::Continue(())
+        });
+        listed.await.map_err(self.failed("list the dead letters in", PREFIX))?;
+        Ok(listing)
     }
 
     async fn read(&self, name: &LetterName) -> Result<ReadLetter, ArchiveError> {

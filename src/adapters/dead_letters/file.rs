@@ -12,6 +12,7 @@ use std::{
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -19,7 +20,11 @@ use async_trait::async_trait;
 use super::{SUFFIX, letter, name, stamped};
 use crate::{
     adapters::durable_file,
-    domain::id::PartitionId,
+    domain::{
+        id::PartitionId,
+        letters::{Listed, Listing},
+        ticks::Ticks,
+    },
     ports::{
         ArchiveError, DeadLetter, DeadLetterArchive, DeadLetterError, DeadLetters, LetterName, LetterVersion,
         ReadLetter, Removed, StoredLetter, partition_order,
@@ -132,6 +137,11 @@ impl DeadLetterArchive for FileDeadLetters {
         listed.await.map_err(failed("list the dead letters in", &directory))
     }
 
+    async fn first(&self, most: usize) -> Result<Listing, ArchiveError> {
+        let root = self.root.clone();
+        blocking(move || first(&root, most)).await.map_err(failed("list the dead letters in", &self.root))
+    }
+
     async fn read(&self, name: &LetterName) -> Result<ReadLetter, ArchiveError> {
         let place = self.root.join(name.to_string());
         let read = async {
@@ -179,6 +189,31 @@ fn read(file: &Path) -> io::Result<ReadLetter> {
 fn version_of(metadata: &fs::Metadata) -> LetterVersion {
     let (inode, length) = (metadata.ino(), metadata.len());
     LetterVersion(format!("{inode}-{length}-{}.{}", metadata.mtime(), metadata.mtime_nsec()))
+}
+
+/// At most so many letters, with the time at which the file was written.
+fn first(root: &Path, most: usize) -> io::Result<Listing> {
+    let mut listing = Listing::default();
+    for (stream, path) in directories(root)? {
+        for (partition, path) in absent_as_default(directories(&path))? {
+            let partition = PartitionId { stream: stream.clone(), partition };
+            for entry in absent_as_default(fs::read_dir(&path).map(Some))?.into_iter().flatten() {
+                let entry = entry?;
+                let name = entry.file_name().into_string().ok();
+                let Some(name) = name.as_deref().and_then(|name| name.strip_suffix(SUFFIX)) else { continue };
+                if listing.letters.len() >= most {
+                    listing.more = true;
+                    return Ok(listing);
+                }
+                // One that is removed meanwhile is none.
+                let Some(metadata) = absent_as_default(entry.metadata().map(Some))? else { continue };
+                let seconds = u64::try_from(metadata.mtime()).ok();
+                let stored = seconds.map(|seconds| Ticks::new(0).after(Duration::from_secs(seconds)));
+                listing.letters.push(Listed { stored, partition: partition.clone(), name: name.to_owned() });
+            }
+        }
+    }
+    Ok(listing)
 }
 
 /// Writes the letter at the first free name of its position, unless it is there already.

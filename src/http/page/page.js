@@ -186,6 +186,21 @@ function hub(found) {
   return part;
 }
 
+function letters({ sinceStart, stored, command }, now) {
+  const known = stored?.count !== null && stored?.count !== undefined;
+  const entries = [["stored", known ? `${stored.more ? "more than " : ""}${number(stored.count)}` : "not known"]];
+  if (known && stored.count > 0) {
+    if (stored.oldest) entries.push(["the oldest", moment(stored.oldest, now)]);
+    const reasons = Object.entries(stored.byReason).sort(([, one], [, other]) => other - one).slice(0, 5);
+    for (const [name, count] of reasons) entries.push([name.replaceAll("_", " "), number(count)]);
+    if (stored.read < stored.count) entries.push(["looked at for their reason", number(stored.read)]);
+  }
+  entries.push(["since the start", number(sinceStart)]);
+  list("letters", entries);
+  say("letters-asked", stored?.reason ? `Not known: ${stored.reason}` : stored?.asked ? `As of ${time(stored.asked)}.` : "Being asked.");
+  say("letters-command", command);
+}
+
 function show(status) {
   headline(status.headline.level, status.headline.text);
   say("replica", status.replica.name);
@@ -225,8 +240,7 @@ function show(status) {
     ["repaired and different again", number(twins.stillDifferent)],
     ["events lost", number(twins.eventsLost)],
   ]);
-  list("letters", [["in all", number(status.deadLetters.sinceStart)], ...Object.entries(status.deadLetters.byReason).map(([name, count]) => [name.replaceAll("_", " "), number(count)])]);
-  say("letters-command", status.deadLetters.command);
+  letters(status.deadLetters, status.at);
   list("store", [["writes", rate(store.writesPerSecond)], ["throttled", share(store.throttledShare)], ["requests at a time, at most", number(store.concurrencyLimit)]]);
   at("hubs").replaceChildren(...(status.hubs.length > 0 ? status.hubs.map(hub) : [element("p", "No IoT hub is configured to be asked.", { class: "quiet" })]));
 }

@@ -80,7 +80,12 @@ fn full() -> Status {
             still_different: 0,
             events_lost: 0,
         },
-        dead_letters: DeadLetters { since_start: 0, by_reason: BTreeMap::new(), command: String::new() },
+        dead_letters: DeadLetters {
+            since_start: 0,
+            by_reason: BTreeMap::new(),
+            command: String::new(),
+            stored: StoredLetters::default(),
+        },
         hubs: vec![Hub {
             hub: String::new(),
             backfill: BTreeMap::new(),

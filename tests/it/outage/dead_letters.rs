@@ -28,6 +28,12 @@ async fn is_away(world: &World, begin: impl AsyncFn(), end: impl AsyncFn()) {
     poison(world);
     ward.says(503, "the dead-letter store has not answered").await;
     ward.says(503, "is blocked: its event").await;
+    let found = crate::status::until(&ward.daemon, "who waits is named", |found| {
+        let text = found["headline"]["text"].as_str().expect("a text");
+        text.contains(" waits for the dead-letter store since ") && text.starts_with("Blocked: ")
+    })
+    .await;
+    assert_eq!(found["headline"]["level"], "bad");
     world.apply(report("pump", json!({"while": "away"})));
     world.same().await; // the partition goes on behind it
     ward.until("it shows in figures", |now, before| {

@@ -207,3 +207,26 @@ async fn a_directory_that_is_not_there_is_not_taken_for_an_empty_one() {
     let letters = FileDeadLetters::open_existing(&path).await.unwrap();
     assert!(letters.partitions().await.unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn the_first_letters_are_those_of_all_partitions_up_to_a_limit_and_with_their_times() {
+    let directory = tempfile::tempdir().unwrap();
+    let letters = open(directory.path()).await;
+    assert_eq!(letters.first(10).await.unwrap(), Listing::default());
+    let before = Ticks::new(0).after(std::time::UNIX_EPOCH.elapsed().unwrap());
+    for (stream, number) in [("twins", 1), ("twins", 2), ("life/cycle", 3)] {
+        store(&letters, &partition(stream, "0"), &message(number, b"x")).await.unwrap();
+    }
+    fs::write(directory.path().join("twins").join("0").join("notes.txt"), b"no letter").unwrap();
+    let all = letters.first(3).await.unwrap();
+    let mut names: Vec<_> =
+        all.letters.iter().map(|letter| format!("{}/{}", letter.partition, letter.name)).collect();
+    names.sort();
+    assert_eq!((names.join(" ").as_str(), all.more), ("life/cycle/0/3 twins/0/1 twins/0/2", false));
+    for letter in &all.letters {
+        let age = letter.stored.expect("told").seconds_since(before);
+        assert!((-2.0..60.0).contains(&age), "{age}");
+    }
+    let some = letters.first(2).await.unwrap();
+    assert_eq!((some.letters.len(), some.more), (2, true));
+}

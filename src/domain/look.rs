@@ -1,0 +1,133 @@
+//! When something is asked that only those need who look at the status: seldom, one question at a time, and never shown as
+//! newer than it is.
+//!
+//! | | |
+//! |---|---|
+//! | nobody looks | nothing is asked |
+//! | somebody looks | asked at once where the last answer is older than the interval, and again after each interval |
+//! | a question stays open for longer than the limit | "no answer" is shown, and no other one is asked until it has ended |
+//! | it failed | the reason is shown in place of what was known |
+//! | an answer is older than twice the interval and the limit | it is no longer shown |
+
+use std::time::Duration;
+
+/// For so long somebody who has looked counts as looking.
+const ATTENDED: Duration = Duration::from_secs(30);
+
+/// One thing that is asked. Times are since any fixed start.
+#[derive(Debug)]
+pub struct Look<T> {
+    interval: Duration,
+    limit: Duration,
+    attended: Option<Duration>,
+    /// Since when a question is open.
+    open: Option<Duration>,
+    last: Option<(Duration, Result<T, String>)>,
+}
+
+/// What is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Known<T> {
+    /// Nothing yet: it is being asked.
+    Asking,
+    /// This, as of so long ago.
+    Answer(T, Duration),
+    /// Nothing, for this reason, which was found so long ago.
+    Nothing(String, Duration),
+}
+
+impl<T: Clone> Look<T> {
+    /// Asks at most once per `interval`, and gives up hope of an answer after `limit`.
+    pub const fn new(interval: Duration, limit: Duration) -> Self {
+        Self { interval, limit, attended: None, open: None, last: None }
+    }
+
+    /// Somebody looks.
+    pub fn attend(&mut self, now: Duration) {
+        self.attended = Some(now);
+    }
+
+    /// Whether to ask `now`.
+    pub fn is_due(&self, now: Duration) -> bool {
+        let attended = self.attended.is_some_and(|at| now.saturating_sub(at) <= ATTENDED);
+        let long_ago = |at: &(Duration, _)| now.saturating_sub(at.0) >= self.interval;
+        attended && self.open.is_none() && self.last.as_ref().is_none_or(long_ago)
+    }
+
+    /// It is asked.
+    pub fn asked(&mut self, now: Duration) {
+        self.open = Some(now);
+    }
+
+    /// It was answered, or not.
+    pub fn answered(&mut self, now: Duration, answer: Result<T, String>) {
+        self.open = None;
+        self.last = Some((now, answer));
+    }
+
+    /// What to show.
+    pub fn known(&self, now: Duration) -> Known<T> {
+        if let Some(since) = self.open {
+            let open = now.saturating_sub(since);
+            if open > self.limit {
+                return Known::Nothing(format!("no answer for {} s", open.as_secs()), open);
+            }
+        }
+        let Some((at, answer)) = &self.last else { return Known::Asking };
+        let ago = now.saturating_sub(*at);
+        match answer {
+            _ if ago > self.interval * 2 + self.limit => Known::Asking,
+            Ok(answer) => Known::Answer(answer.clone(), ago),
+            Err(reason) => Known::Nothing(reason.clone(), ago),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn look() -> Look<u32> {
+        Look::new(s(60), s(15))
+    }
+
+    #[test]
+    fn nothing_is_asked_where_nobody_looks_and_seldom_where_somebody_does() {
+        let mut look = look();
+        assert!(!look.is_due(s(1000)));
+        look.attend(s(1000));
+        assert!(look.is_due(s(1000)) && look.is_due(s(1030)) && !look.is_due(s(1031)));
+        look.asked(s(1000));
+        assert!(!look.is_due(s(1001)), "one at a time");
+        assert_eq!(look.known(s(1001)), Known::Asking);
+        look.answered(s(1002), Ok(7));
+        assert_eq!(look.known(s(1004)), Known::Answer(7, s(2)));
+        look.attend(s(1061));
+        assert!(!look.is_due(s(1061)) && look.is_due(s(1062)));
+        look.attend(s(1100));
+        look.asked(s(1100));
+        look.answered(s(1100), Err("refused".into()));
+        assert_eq!(look.known(s(1103)), Known::Nothing("refused".into(), s(3)), "the old answer is gone");
+        assert!(!look.is_due(s(1103)), "a failure is not asked more often");
+    }
+
+    #[test]
+    fn what_hangs_is_not_asked_twice_and_nothing_old_is_shown_as_new() {
+        let mut look = look();
+        look.attend(s(0));
+        look.answered(s(0), Ok(7));
+        look.asked(s(60));
+        look.attend(s(75));
+        assert_eq!(look.known(s(75)), Known::Answer(7, s(75)));
+        assert_eq!(look.known(s(76)), Known::Nothing("no answer for 16 s".into(), s(16)));
+        look.attend(s(1000));
+        assert!(!look.is_due(s(1000)));
+        look.answered(s(1001), Ok(8));
+        assert_eq!(look.known(s(1001 + 135)), Known::Answer(8, s(135)));
+        assert_eq!(look.known(s(1001 + 136)), Known::Asking, "nobody has looked for long");
+    }
+}

@@ -1,0 +1,109 @@
+//! What the archive of dead letters holds: counted up to a limit, with the reasons of a part.
+
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+
+use crate::{
+    domain::letters::{Listed, MOST_COUNTED, Reasons, Stored},
+    ports::{ArchiveError, DeadLetterArchive, LetterName, ReadLetter},
+};
+
+/// The reason of what lies among the letters and is none.
+const UNREADABLE: &str = "unreadable";
+
+/// Looks at an archive, again and again.
+pub(super) struct Letters {
+    archive: Arc<dyn DeadLetterArchive>,
+    reasons: Mutex<Reasons>,
+}
+
+impl Letters {
+    pub(super) fn new(archive: Arc<dyn DeadLetterArchive>) -> Self {
+        Self { archive, reasons: Mutex::default() }
+    }
+
+    /// One listing of limited length, and a few letters.
+    pub(super) async fn look(&self) -> Result<Stored, String> {
+        let mut reasons = self.reasons.lock().await;
+        let listing = self.archive.first(MOST_COUNTED).await.map_err(told)?;
+        for letter in reasons.missing(&listing) {
+            if let Some(reason) = self.reason(&letter).await? {
+                reasons.learn(letter, reason);
+            }
+        }
+        Ok(reasons.summary(&listing))
+    }
+
+    /// Why a letter was put aside; `None`: it is gone.
+    async fn reason(&self, letter: &Listed) -> Result<Option<String>, String> {
+        let name = LetterName::new(Arc::new(letter.partition.clone()), letter.name.as_str());
+        Ok(match self.archive.read(&name).await.map_err(told)? {
+            ReadLetter::Found(letter, _) => Some(letter.reason),
+            ReadLetter::Damaged(..) => Some(UNREADABLE.to_owned()),
+            ReadLetter::Absent => None,
+        })
+    }
+}
+
+fn told(error: ArchiveError) -> String {
+    error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::{
+        domain::{id::PartitionId, letters::Listing},
+        ports::{LetterVersion, Removed},
+    };
+
+    /// Lists one letter that is no letter, until it is away.
+    struct Archive(std::sync::atomic::AtomicBool);
+
+    fn away() -> ArchiveError {
+        let source = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        ArchiveError { operation: "list the dead letters in", place: "/letters".into(), source }
+    }
+
+    #[async_trait]
+    impl DeadLetterArchive for Archive {
+        async fn partitions(&self) -> Result<Vec<PartitionId>, ArchiveError> {
+            Err(away())
+        }
+
+        async fn letters(&self, _: &PartitionId) -> Result<Vec<LetterName>, ArchiveError> {
+            Err(away())
+        }
+
+        async fn first(&self, _: usize) -> Result<Listing, ArchiveError> {
+            if self.0.load(std::sync::atomic::Ordering::Relaxed) {
+                return Err(away());
+            }
+            let partition = PartitionId { stream: "twins".into(), partition: "0".into() };
+            Ok(Listing { letters: vec![Listed { stored: None, partition, name: "7".into() }], more: false })
+        }
+
+        async fn read(&self, name: &LetterName) -> Result<ReadLetter, ArchiveError> {
+            assert_eq!(name.to_string(), "twins/0/7");
+            Ok(ReadLetter::Damaged("no JSON".into(), LetterVersion(String::new())))
+        }
+
+        async fn remove(&self, _: &LetterName, _: &LetterVersion) -> Result<Removed, ArchiveError> {
+            Err(away())
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_letter_is_counted_and_a_refusal_is_told() {
+        let archive = Arc::new(Archive(false.into()));
+        let letters = Letters::new(Arc::clone(&archive) as _);
+        let stored = letters.look().await.expect("listed");
+        assert_eq!((stored.count, stored.by_reason[UNREADABLE]), (1, 1));
+        archive.0.store(true, std::sync::atomic::Ordering::Relaxed);
+        let reason = letters.look().await.expect_err("refused");
+        assert!(reason.contains("/letters") && reason.contains("permission denied"), "{reason}");
+    }
+}
