@@ -9,6 +9,7 @@
 //! | `PATCH` the same + `/reported` | reports properties as the device does |
 //! | `GET /twins?limit=&continuation=` | twins in pages |
 //! | `POST`, `GET`, `DELETE /fleet`; `POST /fleet/next` | starts, shows, stops a fleet; starts its next phase |
+//! | `POST /rounds` | starts an even load, which is shown and stopped as a fleet: `{"devices": 100, "register": true, "rounds": 20, "bytes": 2000, "rate": 500}` |
 //! | `POST /import` | brings in devices without any event: `{"devices": 10000, "modules": 0.1, "seed": 1, "prefix": "old-"}` |
 //! | `POST /failover` | the hub goes back: `{"ms": 60000}` or `{"operations": 100}` |
 //! | `PUT /history` | how many changes the hub remembers: `{"changes": 50000}` |
@@ -83,6 +84,7 @@ fn router(parts: Arc<Parts>) -> Router {
         .route("/twins/{device}/modules/{module}/reported", patch(twins::report))
         .route("/fleet", post(fleet::start).get(fleet::show).delete(fleet::stop))
         .route("/fleet/next", post(fleet::next))
+        .route("/rounds", post(fleet::start_rounds))
         .route("/import", post(iothub::bring_in))
         .route("/failover", post(iothub::failover))
         .route("/history", put(iothub::keep_history))

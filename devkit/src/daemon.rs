@@ -176,6 +176,11 @@ impl Daemon {
         }
     }
 
+    /// The process, while it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.process.id()
+    }
+
     /// Host and port of its HTTP server.
     pub fn address(&self) -> &str {
         self.address.trim_start_matches("http://")

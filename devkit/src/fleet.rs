@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`Plan`] | how many devices and events, from which seed, in how many phases |
 //! | [`Fleet`] | the operations of a plan, phase by phase; the same plan gives the same operations |
+//! | [`Rounds`] | an even load, where every device has its turn in every round: for benchmarks |
 //! | [`import`] | devices that were there before anybody listened |
 //! | [`Runner`] | drives a [`Service`](crate::iothub::Service) with them, as a backlog or at a rate |
 //!
@@ -16,10 +17,12 @@ mod generator;
 mod ids;
 mod import;
 mod plan;
+mod rounds;
 mod run;
 mod values;
 
 pub use generator::Fleet;
 pub use import::{Import, ImportError, Imported, import};
 pub use plan::{Plan, PlanError};
+pub use rounds::Rounds;
 pub use run::{Counts, Pace, Progress, RunError, Runner, RunnerError, State};

@@ -11,7 +11,7 @@ use super::{
     which::Which,
 };
 use crate::{
-    fleet::{Pace, Plan, Progress},
+    fleet::{Pace, Plan, Progress, Rounds},
     stack::Parts,
 };
 
@@ -29,6 +29,17 @@ pub(super) async fn start(Which(hub): Which, body: Bytes) -> Result<(StatusCode,
     let plan: Plan = serde_json::from_value(Value::Object(request.plan))
         .map_err(|error| Problem::bad_request(format!("the plan is not as expected: {error}")))?;
     hub.fleet().start(plan, request.rate.map_or(Pace::Backlog, Pace::Rate))?;
+    Ok((StatusCode::ACCEPTED, Json(hub.fleet().progress())))
+}
+
+pub(super) async fn start_rounds(
+    Which(hub): Which,
+    body: Bytes,
+) -> Result<(StatusCode, Json<Progress>), Problem> {
+    let request: Request = read_body(&body)?;
+    let rounds: Rounds = serde_json::from_value(Value::Object(request.plan))
+        .map_err(|error| Problem::bad_request(format!("the rounds are not as expected: {error}")))?;
+    hub.fleet().start_rounds(rounds, request.rate.map_or(Pace::Backlog, Pace::Rate))?;
     Ok((StatusCode::ACCEPTED, Json(hub.fleet().progress())))
 }
 

@@ -60,6 +60,17 @@ pub enum PlanError {
         /// The devices and modules that the plan registers.
         registrations: u64,
     },
+    /// More than can be numbered.
+    #[error("devices must be less than 2^32, not {0}")]
+    TooManyDevices(usize),
+    /// More than a twin holds.
+    #[error("bytes must be at most {most}, not {bytes}")]
+    Bytes {
+        /// The bytes of the plan.
+        bytes: usize,
+        /// What a registration can bring along.
+        most: usize,
+    },
     /// The prefix does not make valid ids.
     #[error("the prefix does not make valid device ids")]
     Prefix(#[source] crate::iothub::Error),

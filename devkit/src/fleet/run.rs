@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{Fleet, Plan, PlanError};
+use super::{Fleet, Plan, PlanError, Rounds, rounds::Turns};
 use crate::iothub::{Operation, RouteError, Service, ServiceError};
 
 /// Operations between two looks at the clock, the stop signal and the other tasks of the thread.
@@ -145,10 +145,55 @@ pub struct Runner {
     current: Mutex<Current>,
 }
 
+/// What is carried out.
+#[derive(Debug)]
+enum Load {
+    Fleet(Fleet),
+    /// Has one phase; says whether it has begun.
+    Even(Turns, bool),
+}
+
+impl Load {
+    fn phases(&self) -> usize {
+        match self {
+            Self::Fleet(fleet) => fleet.plan().phases,
+            Self::Even(..) => 1,
+        }
+    }
+
+    fn begin_phase(&mut self) -> Option<usize> {
+        match self {
+            Self::Fleet(fleet) => fleet.begin_phase(),
+            Self::Even(_, begun) => (!std::mem::replace(begun, true)).then_some(0),
+        }
+    }
+
+    fn next_operation(&mut self) -> Option<Operation> {
+        match self {
+            Self::Fleet(fleet) => fleet.next_operation(),
+            Self::Even(turns, _) => turns.next_operation(),
+        }
+    }
+
+    fn live(&self) -> usize {
+        match self {
+            Self::Fleet(fleet) => fleet.live(),
+            Self::Even(turns, _) => turns.live(),
+        }
+    }
+
+    fn deleted(&self) -> usize {
+        match self {
+            Self::Fleet(fleet) => fleet.deleted(),
+            Self::Even(..) => 0,
+        }
+    }
+}
+
 #[derive(Default)]
 struct Current {
     /// Between phases; a running phase has it.
-    fleet: Arc<Mutex<Option<Fleet>>>,
+    load: Arc<Mutex<Option<Load>>>,
     pace: Option<Pace>,
     stop: CancellationToken,
 }
@@ -168,6 +213,18 @@ impl Runner {
     /// # Errors
     /// The plan or pace makes no sense, or another run is under way.
     pub fn start(&self, plan: Plan, pace: Pace) -> Result<(), RunnerError> {
+        self.start_load(Load::Fleet(Fleet::new(plan)?), pace)
+    }
+
+    /// Starts an even load in the background: one phase. Needs a Tokio runtime.
+    ///
+    /// # Errors
+    /// It or the pace makes no sense, or another run is under way.
+    pub fn start_rounds(&self, rounds: Rounds, pace: Pace) -> Result<(), RunnerError> {
+        self.start_load(Load::Even(Turns::new(rounds)?, false), pace)
+    }
+
+    fn start_load(&self, load: Load, pace: Pace) -> Result<(), RunnerError> {
         if let Pace::Rate(rate) = pace
             && !(rate.is_finite() && rate > 0.0)
         {
@@ -177,11 +234,10 @@ impl Runner {
         if matches!(self.progress().state, State::Running | State::Waiting) {
             return Err(RunnerError::Busy);
         }
-        let fleet = Fleet::new(plan)?;
-        let phases = fleet.plan().phases;
+        let phases = load.phases();
         self.progress.send_replace(Progress { phases, ..Progress::default() });
         *current = Current { pace: Some(pace), ..Current::default() };
-        self.begin(&mut current, fleet, pace);
+        self.begin(&mut current, load, pace);
         Ok(())
     }
 
@@ -194,11 +250,11 @@ impl Runner {
         if self.progress().state != State::Waiting {
             return Err(RunnerError::NotWaiting);
         }
-        let fleet = current.fleet.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let (Some(fleet), Some(pace)) = (fleet, current.pace) else {
+        let load = current.load.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (Some(load), Some(pace)) = (load, current.pace) else {
             return Err(RunnerError::NotWaiting);
         };
-        self.begin(&mut current, fleet, pace);
+        self.begin(&mut current, load, pace);
         Ok(())
     }
 
@@ -229,8 +285,8 @@ impl Runner {
         }
     }
 
-    fn begin(&self, current: &mut Current, mut fleet: Fleet, pace: Pace) {
-        let Some(phase) = fleet.begin_phase() else {
+    fn begin(&self, current: &mut Current, mut load: Load, pace: Pace) {
+        let Some(phase) = load.begin_phase() else {
             self.progress.send_modify(|progress| progress.state = State::Done);
             return;
         };
@@ -245,21 +301,21 @@ impl Runner {
             started: Instant::now(),
             seconds_before: self.progress().seconds,
         };
-        let back = Arc::clone(&current.fleet);
+        let back = Arc::clone(&current.load);
         let runtime = tokio::runtime::Handle::current();
         // A thread of its own: as a task it would wait its turn behind every request of the emulator, and the
         // backlog would be as slow as its consumer.
         // It ends with its phase or with the stop token, and says so through `progress`.
         drop(tokio::task::spawn_blocking(move || {
-            let outcome = runtime.block_on(run.perform(&mut fleet, pace));
+            let outcome = runtime.block_on(run.perform(&mut load, pace));
             let state = match &outcome {
                 Err(_) => State::Failed,
                 Ok(()) if run.stop.is_cancelled() => State::Stopped,
-                Ok(()) if phase + 1 == fleet.plan().phases => State::Done,
+                Ok(()) if phase + 1 == load.phases() => State::Done,
                 Ok(()) => State::Waiting,
             };
-            run.report(&fleet);
-            *back.lock().unwrap_or_else(PoisonError::into_inner) = Some(fleet);
+            run.report(&load);
+            *back.lock().unwrap_or_else(PoisonError::into_inner) = Some(load);
             run.progress.send_modify(|progress| {
                 progress.state = state;
                 progress.error = outcome.err().map(|error| describe(&error));
@@ -288,20 +344,20 @@ struct Phase {
 }
 
 impl Phase {
-    async fn perform(&self, fleet: &mut Fleet, pace: Pace) -> Result<(), RunError> {
+    async fn perform(&self, load: &mut Load, pace: Pace) -> Result<(), RunError> {
         match pace {
             Pace::Backlog => {
-                while !self.stop.is_cancelled() && self.some(fleet, CHUNK)? == CHUNK {
+                while !self.stop.is_cancelled() && self.some(load, CHUNK)? == CHUNK {
                     tokio::task::yield_now().await;
                 }
             }
-            Pace::Rate(rate) => self.at_rate(fleet, rate).await?,
+            Pace::Rate(rate) => self.at_rate(load, rate).await?,
         }
         // The last updates of a phase must not wait for the next.
         self.hub.flush().map_err(RunError::NotDelivered)
     }
 
-    async fn at_rate(&self, fleet: &mut Fleet, rate: f64) -> Result<(), RunError> {
+    async fn at_rate(&self, load: &mut Load, rate: f64) -> Result<(), RunError> {
         let mut ticks = tokio::time::interval(TICK.max(Duration::from_secs_f64(1.0 / rate)));
         let mut done = 0;
         loop {
@@ -313,7 +369,7 @@ impl Phase {
             let due = (self.started.elapsed().as_secs_f64() * rate) as u64 + 1;
             while done < due {
                 let chunk = CHUNK.min(due - done);
-                if self.some(fleet, chunk)? < chunk {
+                if self.some(load, chunk)? < chunk {
                     return Ok(());
                 }
                 done += chunk;
@@ -323,11 +379,11 @@ impl Phase {
     }
 
     /// Performs up to `limit` operations; fewer at the end of the phase.
-    fn some(&self, fleet: &mut Fleet, limit: u64) -> Result<u64, RunError> {
+    fn some(&self, load: &mut Load, limit: u64) -> Result<u64, RunError> {
         let mut added = Counts::default();
         let mut outcome = Ok(());
         while added.operations < limit {
-            let Some(operation) = fleet.next_operation() else {
+            let Some(operation) = load.next_operation() else {
                 break;
             };
             match self.hub.apply(&operation) {
@@ -352,14 +408,14 @@ impl Phase {
                 }
             }
         });
-        self.report(fleet);
+        self.report(load);
         outcome.map(|()| added.operations)
     }
 
-    fn report(&self, fleet: &Fleet) {
+    fn report(&self, load: &Load) {
         self.progress.send_modify(|progress| {
-            progress.live = fleet.live();
-            progress.deleted = fleet.deleted();
+            progress.live = load.live();
+            progress.deleted = load.deleted();
             progress.seconds = self.seconds_before + self.started.elapsed().as_secs_f64();
         });
     }
