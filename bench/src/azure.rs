@@ -1,0 +1,198 @@
+//! The local Azure, in a process of its own: what it uses is then not counted as the daemon's.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use devkit::{
+    fleet::{Progress, Rounds, State},
+    stack::Endpoints,
+    verify::{self, Report},
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::{Child, Command},
+};
+
+use crate::process;
+
+/// How long devkit may take to start.
+const START_LIMIT: Duration = Duration::from_secs(30);
+/// How long a load may take to be emitted.
+const LOAD_LIMIT: Duration = Duration::from_secs(600);
+/// How often it is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// A running devkit. Dropping it kills the process.
+pub(crate) struct Azure {
+    process: Child,
+    http: reqwest::Client,
+    pub(crate) endpoints: Endpoints,
+}
+
+/// The newest sequence number of each partition, by Event Hub; −1 where there is none.
+pub(crate) type Ends = BTreeMap<String, Vec<i64>>;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Counters {
+    eventhubs: BTreeMap<String, Hub>,
+    cosmos: devkit::cosmos::Counters,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Hub {
+    last_sequence_numbers: Vec<i64>,
+}
+
+impl Azure {
+    /// Starts the `devkit` binary.
+    ///
+    /// # Errors
+    /// It cannot be started, or says nothing.
+    pub(crate) async fn start(program: &Path, partitions: u16) -> Result<Self> {
+        let mut process = Command::new(program)
+            .arg("up")
+            .arg("--partitions")
+            .arg(partitions.to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("cannot start {}", program.display()))?;
+        let out = process.stdout.take().context("its output is not ours")?;
+        let mut lines = BufReader::new(out).lines();
+        let line = tokio::time::timeout(START_LIMIT, lines.next_line()).await;
+        let line = line.context("devkit does not start")??.context("devkit ended at once")?;
+        let endpoints =
+            serde_json::from_str(&line).context("devkit says something else than its endpoints")?;
+        let azure = Self { process, http: reqwest::Client::new(), endpoints };
+        // The hub's memory of its past is for tests of failovers; it costs more than everything else that the hub does.
+        azure.send(azure.http.put(azure.url("/history")), &json!({ "changes": 0 })).await?;
+        Ok(azure)
+    }
+
+    /// Emits an even load to its end, as fast as the hub takes it. Returns how many events that were.
+    ///
+    /// # Errors
+    /// The load makes no sense, or the hub refuses it.
+    pub(crate) async fn load(&self, rounds: &Rounds) -> Result<u64> {
+        self.begin(rounds, None).await?;
+        self.loaded().await
+    }
+
+    /// Begins to emit an even load, at so many events per second.
+    ///
+    /// # Errors
+    /// The load makes no sense.
+    pub(crate) async fn begin(&self, rounds: &Rounds, rate: Option<f64>) -> Result<()> {
+        let mut body = serde_json::to_value(rounds)?;
+        body["rate"] = json!(rate);
+        self.send(self.http.post(self.url("/rounds")), &body).await
+    }
+
+    /// Waits until the load is emitted.
+    ///
+    /// # Errors
+    /// The hub refuses it, or it takes too long.
+    pub(crate) async fn loaded(&self) -> Result<u64> {
+        let started = Instant::now();
+        loop {
+            let progress: Progress = self.get("/fleet").await?;
+            match progress.state {
+                State::Done => return Ok(progress.counts.events),
+                State::Running if started.elapsed() < LOAD_LIMIT => tokio::time::sleep(LOOK).await,
+                state => bail!("the load is {state:?}: {}", progress.error.unwrap_or_default()),
+            }
+        }
+    }
+
+    /// How far the partitions reach.
+    ///
+    /// # Errors
+    /// devkit does not answer.
+    pub(crate) async fn ends(&self) -> Result<Ends> {
+        let counters: Counters = self.get("/counters").await?;
+        Ok(counters.eventhubs.into_iter().map(|(name, hub)| (name, hub.last_sequence_numbers)).collect())
+    }
+
+    /// What Cosmos DB was asked.
+    ///
+    /// # Errors
+    /// devkit does not answer.
+    pub(crate) async fn cosmos(&self) -> Result<devkit::cosmos::Counters> {
+        let counters: Counters = self.get("/counters").await?;
+        Ok(counters.cosmos)
+    }
+
+    /// Compares every document with its twin; anything but equality is an error: what is fast and wrong has no figures.
+    ///
+    /// # Errors
+    /// A document differs, is missing or flagged, or they cannot be read.
+    pub(crate) async fn verify(&self) -> Result<Report> {
+        let report = Box::pin(verify::verify(&self.endpoints)).await?;
+        ensure!(report.is_equal(), "the copy is wrong: {report}");
+        Ok(report)
+    }
+
+    /// CPU time that it has used.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        process::cpu(self.process.id().context("devkit has ended")?)
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.endpoints.control)
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        let answer = self.http.get(self.url(path)).send().await?.error_for_status()?;
+        Ok(answer.json().await?)
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder, body: &Value) -> Result<()> {
+        let answer = request.json(body).send().await?;
+        let status = answer.status();
+        ensure!(status.is_success(), "devkit answers {status}: {}", answer.text().await.unwrap_or_default());
+        Ok(())
+    }
+}
+
+/// How many events there are between two looks at the ends.
+pub(crate) fn events_between(before: &Ends, after: &Ends) -> u64 {
+    let ends = after.iter().flat_map(|(hub, ends)| {
+        let before = before.get(hub);
+        ends.iter().enumerate().map(move |(partition, end)| {
+            end - before.and_then(|before| before.get(partition)).copied().unwrap_or(-1)
+        })
+    });
+    ends.map(|events| u64::try_from(events).unwrap_or(0)).sum()
+}
+
+/// Before the first event of any partition.
+pub(crate) fn beginning(ends: &Ends) -> Ends {
+    ends.iter().map(|(hub, ends)| (hub.clone(), vec![-1; ends.len()])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_counted_over_all_partitions_of_all_hubs() {
+        let before = Ends::from([("a".to_owned(), vec![-1, 9]), ("b".to_owned(), vec![4])]);
+        let after =
+            Ends::from([("a".to_owned(), vec![1, 9]), ("b".to_owned(), vec![5]), ("c".to_owned(), vec![0])]);
+        assert_eq!(events_between(&before, &after), 2 + 1 + 1);
+        assert_eq!(events_between(&beginning(&after), &after), 2 + 10 + 6 + 1);
+    }
+}

@@ -1,0 +1,109 @@
+//! The bare loops: what the same work costs with the SDKs alone. Each runs in a process of its own and prints one line of
+//! JSON.
+
+mod receive;
+mod replace;
+
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+use tokio::process::Command;
+
+pub(crate) use self::{
+    receive::Receive,
+    replace::{Pace, Replace},
+};
+use crate::process;
+
+/// How long one may take.
+const LIMIT: Duration = Duration::from_secs(1800);
+
+/// What to do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Loop {
+    /// Receives events and parses their bodies.
+    Receive(Receive),
+    /// Reads documents and replaces them.
+    Replace(Replace),
+}
+
+/// What it took.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Took {
+    /// Events received, or documents replaced.
+    pub(crate) items: u64,
+    /// From the first item to the last.
+    pub(crate) seconds: f64,
+    /// CPU time of the process meanwhile, in seconds.
+    pub(crate) cpu_seconds: f64,
+}
+
+impl Took {
+    /// Items per second.
+    pub(crate) fn rate(&self) -> f64 {
+        self.items as f64 / self.seconds
+    }
+
+    /// CPU seconds per item.
+    pub(crate) fn cpu_per_item(&self) -> f64 {
+        self.cpu_seconds / self.items as f64
+    }
+}
+
+impl Loop {
+    /// Runs it in a process of its own.
+    ///
+    /// # Errors
+    /// It fails, or takes too long.
+    pub(crate) async fn run(&self) -> Result<Took> {
+        let program = std::env::current_exe().context("cannot find this program")?;
+        let process = Command::new(program)
+            .arg("bare")
+            .arg(serde_json::to_string(self)?)
+            .env("COSMOS_DISABLE_IMDS", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .context("cannot start a bare loop")?;
+        let output = tokio::time::timeout(LIMIT, process.wait_with_output()).await;
+        let output = output.context("a bare loop does not end")??;
+        ensure!(output.status.success(), "a bare loop ended with {}", output.status);
+        serde_json::from_slice(&output.stdout).context("a bare loop says something else than its figures")
+    }
+
+    /// Does it in this process.
+    ///
+    /// # Errors
+    /// The service does not answer as it should.
+    pub(crate) async fn perform(self) -> Result<Took> {
+        match self {
+            Self::Receive(receive) => receive.perform().await,
+            Self::Replace(replace) => replace.perform().await,
+        }
+    }
+}
+
+/// Measures from the first item on.
+struct Watch {
+    began: Instant,
+    cpu: Duration,
+}
+
+impl Watch {
+    fn start() -> Result<Self> {
+        Ok(Self { began: Instant::now(), cpu: process::cpu(std::process::id())? })
+    }
+
+    fn stop(&self, items: u64) -> Result<Took> {
+        let seconds = self.began.elapsed().as_secs_f64();
+        let cpu_seconds = process::cpu(std::process::id())?.saturating_sub(self.cpu).as_secs_f64();
+        Ok(Took { items, seconds, cpu_seconds })
+    }
+}

@@ -1,0 +1,184 @@
+//! The daemon under measurement: the shipped binary, as an operator runs it.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use devkit::{
+    daemon::{Daemon, Setup},
+    metrics::Sample,
+};
+use tempfile::TempDir;
+use twinsync::telemetry::name;
+
+use crate::{azure::Azure, process};
+
+/// How often the first event is looked for.
+const FIRST_LOOK: Duration = Duration::from_millis(5);
+/// How often its progress is looked at. A look costs it about 2 ms.
+const LOOK: Duration = Duration::from_millis(200);
+/// How long nothing may move.
+const STUCK: Duration = Duration::from_secs(60);
+
+/// What a daemon did between two moments.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Done {
+    /// Events completed.
+    pub(crate) events: u64,
+    /// From the first event to the last, in seconds.
+    pub(crate) seconds: f64,
+    /// CPU time of the daemon meanwhile, in seconds.
+    pub(crate) cpu_seconds: f64,
+    /// CPU time of devkit meanwhile, in seconds.
+    pub(crate) azure_cpu_seconds: f64,
+    /// The most memory that the daemon ever had resident, in bytes.
+    pub(crate) peak_memory: u64,
+    /// Documents written.
+    pub(crate) writes: u64,
+    /// Documents read.
+    pub(crate) reads: u64,
+    /// Request units charged for live changes.
+    pub(crate) request_units: f64,
+    /// Seconds from the hub's operation to its durable copy: for half of the changes.
+    pub(crate) freshness_p50: Option<f64>,
+    /// The same for 99 of 100.
+    pub(crate) freshness_p99: Option<f64>,
+}
+
+/// A place for a daemon's files, which outlives its process.
+pub(crate) struct Place {
+    directory: TempDir,
+    program: PathBuf,
+}
+
+impl Place {
+    /// For the binary `program`.
+    ///
+    /// # Errors
+    /// No directory can be made.
+    pub(crate) fn new(program: &Path) -> Result<Self> {
+        Ok(Self { directory: tempfile::tempdir()?, program: program.to_owned() })
+    }
+
+    /// Forgets the checkpoints, so that everything is received again.
+    ///
+    /// # Errors
+    /// They cannot be removed.
+    pub(crate) fn forget(&self) -> Result<()> {
+        std::fs::remove_dir_all(self.directory.path().join("checkpoints")).context("checkpoints stay")
+    }
+
+    /// What to run, and with which configuration.
+    ///
+    /// # Errors
+    /// The configuration cannot be written.
+    pub(crate) fn setup(&self, azure: &Azure, more: &str) -> Result<Setup> {
+        Ok(Setup::new(&self.program, self.directory.path(), &azure.endpoints, more)?.in_a_group_of_its_own())
+    }
+}
+
+/// Runs a daemon from its start until it has completed so many events, and stops it.
+///
+/// # Errors
+/// It ends, gets stuck, or sets events aside.
+pub(crate) async fn work_off(azure: &Azure, setup: &Setup, events: u64) -> Result<Done> {
+    let mut daemon = setup.spawn()?;
+    let first = first_event(&mut daemon).await?;
+    let done = until(&mut daemon, azure, first, events).await?;
+    daemon.stop().await?;
+    Ok(done)
+}
+
+/// The moment of a daemon's first event, or any other one to measure from.
+pub(crate) struct Mark {
+    at: Instant,
+    sample: Sample,
+    cpu: Duration,
+    azure_cpu: Option<Duration>,
+}
+
+impl Mark {
+    /// Now.
+    ///
+    /// # Errors
+    /// One of the processes has ended.
+    pub(crate) async fn now(daemon: &mut Daemon, azure: &Azure) -> Result<Self> {
+        let sample = daemon.sample().await?;
+        Ok(Self { at: Instant::now(), sample, cpu: cpu(daemon)?, azure_cpu: Some(azure.cpu()?) })
+    }
+}
+
+async fn first_event(daemon: &mut Daemon) -> Result<Mark> {
+    daemon.ready().await?;
+    let started = Instant::now();
+    loop {
+        let sample = daemon.sample().await?;
+        if handled(&sample) > 0 {
+            return Ok(Mark { at: Instant::now(), sample, cpu: cpu(daemon)?, azure_cpu: None });
+        }
+        ensure!(started.elapsed() < STUCK, "the daemon receives nothing:\n{}", daemon.log());
+        tokio::time::sleep(FIRST_LOOK).await;
+    }
+}
+
+/// Waits until it has completed so many events since its start.
+///
+/// # Errors
+/// It ends or gets stuck.
+pub(crate) async fn until(daemon: &mut Daemon, azure: &Azure, mark: Mark, events: u64) -> Result<Done> {
+    let azure_before = match mark.azure_cpu {
+        Some(cpu) => cpu,
+        None => azure.cpu()?,
+    };
+    let (mut seen, mut moved) = (0, Instant::now());
+    loop {
+        let sample = daemon.sample().await?;
+        let (at, now) = (Instant::now(), handled(&sample));
+        if now >= events && sample.count(name::IN_FLIGHT_EVENTS, "") == 0 {
+            return done(daemon, azure, azure_before, mark, at, &sample);
+        }
+        if now != seen {
+            (seen, moved) = (now, at);
+        }
+        ensure!(moved.elapsed() < STUCK, "stuck at {seen} of {events} events:\n{}", daemon.log());
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn done(
+    daemon: &Daemon,
+    azure: &Azure,
+    azure_before: Duration,
+    mark: Mark,
+    at: Instant,
+    sample: &Sample,
+) -> Result<Done> {
+    let more = |metric, label| sample.count(metric, label) - mark.sample.count(metric, label);
+    let set_aside = sample.count(name::DEAD_LETTERS, "");
+    ensure!(set_aside == 0, "{set_aside} events were set aside:\n{}", daemon.log());
+    let units = |sample: &Sample| sample.sum(name::REQUEST_UNITS, "purpose=\"live\"");
+    let quantile = |quantile| sample.quantile(&mark.sample, name::FRESHNESS, quantile);
+    Ok(Done {
+        events: handled(sample) - handled(&mark.sample),
+        seconds: at.duration_since(mark.at).as_secs_f64(),
+        cpu_seconds: cpu(daemon)?.saturating_sub(mark.cpu).as_secs_f64(),
+        azure_cpu_seconds: azure.cpu()?.saturating_sub(azure_before).as_secs_f64(),
+        peak_memory: process::peak_memory(daemon.id().context("the daemon has ended")?)?,
+        writes: more(name::WRITES, "outcome=\"written\""),
+        reads: more(name::READS, ""),
+        request_units: units(sample) - units(&mark.sample),
+        freshness_p50: quantile(0.5),
+        freshness_p99: quantile(0.99),
+    })
+}
+
+fn cpu(daemon: &Daemon) -> Result<Duration> {
+    process::cpu(daemon.id().context("the daemon has ended")?)
+}
+
+/// Events that were decided on since the start.
+fn handled(sample: &Sample) -> u64 {
+    sample.count(name::EVENTS, "")
+}

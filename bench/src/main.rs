@@ -1,0 +1,156 @@
+//! `cargo bench-sync`: measures the shipped binary over sockets, each workload beside its bare loop in the same run.
+//!
+//! Machines are shared and noisy, so what counts is the ratio of a pair that ran in the same minute on the same work, and
+//! every pair ends with the comparison of all documents with their twins: what is fast and wrong has no figures.
+
+mod azure;
+mod bare;
+mod daemon;
+mod process;
+mod report;
+mod statistics;
+mod workload;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result, ensure};
+use clap::{Parser, ValueEnum as _};
+use serde_json::json;
+use tokio::process::Command;
+
+use self::{
+    bare::Loop,
+    report::{Row, Table},
+    workload::{Programs, Workload},
+};
+
+/// Measures twinsync beside bare loops of the same SDKs, against a local Azure in a process of its own.
+#[derive(Debug, Parser)]
+#[command(name = "cargo bench-sync", bin_name = "cargo bench-sync")]
+struct Arguments {
+    /// Only these workloads, separated by commas; not given: all.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Workload>,
+    /// A tenth of the work, and fewer pairs: to see whether it runs.
+    #[arg(long)]
+    quick: bool,
+    /// Pairs of each workload.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pairs: Option<u16>,
+    /// Prints one JSON object instead of the table.
+    #[arg(long)]
+    json: bool,
+    /// Directory of the binaries under measurement; not given: they are built.
+    #[arg(long, value_name = "DIRECTORY")]
+    binaries: Option<PathBuf>,
+    #[command(subcommand)]
+    role: Option<Role>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Role {
+    /// Runs one bare loop; for this program's own use.
+    #[command(hide = true)]
+    Bare {
+        /// What to do, as JSON.
+        what: String,
+    },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = match &arguments.role {
+        Some(Role::Bare { what }) => Box::pin(bare(what)).await,
+        None => Box::pin(measure(&arguments)).await,
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tell(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn bare(what: &str) -> Result<()> {
+    let what: Loop = serde_json::from_str(what).context("not a bare loop")?;
+    print(&serde_json::to_string(&Box::pin(what.perform()).await?)?);
+    Ok(())
+}
+
+async fn measure(arguments: &Arguments) -> Result<()> {
+    let programs = match &arguments.binaries {
+        Some(directory) => programs_in(directory)?,
+        None => build().await?,
+    };
+    let wanted = match arguments.only.as_slice() {
+        [] => Workload::value_variants(),
+        only => only,
+    };
+    let mut rows = Vec::new();
+    for workload in wanted {
+        let size = workload.size(arguments.quick);
+        let pairs = arguments.pairs.map_or_else(|| workload.pairs(arguments.quick), usize::from);
+        let measured = Box::pin(workload.run(&programs, size, pairs, &tell)).await;
+        let measured = measured.with_context(|| format!("the workload {}", workload.name()))?;
+        rows.push(Row::new(*workload, size.devices, &measured));
+    }
+    if arguments.json {
+        print(&serde_json::to_string(&json!({ "quick": arguments.quick, "workloads": rows }))?);
+    } else {
+        print(Table(&rows).to_string().trim_end());
+    }
+    Ok(())
+}
+
+/// Builds what is shipped, beside this program.
+async fn build() -> Result<Programs> {
+    let own = std::env::current_exe().context("cannot find this program")?;
+    let directory = own.parent().context("this program is nowhere")?;
+    let profile = match directory.file_name().and_then(|name| name.to_str()) {
+        Some("release") => "release",
+        _ => "dev",
+    };
+    tell(&format!("building twinsync and devkit with the profile {profile}"));
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args([
+            "build",
+            "--quiet",
+            "--profile",
+            profile,
+            "--package",
+            "twinsync",
+            "--package",
+            "devkit",
+            "--bins",
+        ])
+        .status()
+        .await
+        .context("cannot run cargo")?;
+    ensure!(status.success(), "the build failed");
+    programs_in(directory)
+}
+
+fn programs_in(directory: &Path) -> Result<Programs> {
+    let program = |name: &str| {
+        let path = directory.join(name);
+        ensure!(path.is_file(), "there is no {}", path.display());
+        Ok(path)
+    };
+    Ok(Programs { twinsync: program("twinsync")?, devkit: program("devkit")? })
+}
+
+#[expect(clippy::print_stdout, reason = "the result")]
+fn print(text: &str) {
+    println!("{text}");
+}
+
+#[expect(clippy::print_stderr, reason = "what happens meanwhile")]
+fn tell(text: &str) {
+    eprintln!("{text}");
+}

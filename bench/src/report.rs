@@ -1,0 +1,185 @@
+//! The table, and the same as JSON.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::{
+    bare::Took,
+    statistics::Spread,
+    workload::{Pair, Workload},
+};
+
+/// The figures of one workload, over all its pairs. Rates are per second, times in seconds, memory in bytes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Row {
+    workload: Workload,
+    pairs: usize,
+    twins: usize,
+    events: u64,
+    events_per_second: Option<Spread>,
+    /// What the bare loop does.
+    beside: &'static str,
+    bare_per_second: Option<Spread>,
+    /// Daemon to bare loop, pair by pair: rates; of steady loads CPU time per event.
+    ratio: Option<Spread>,
+    cpu_seconds_per_event: Option<Spread>,
+    bare_cpu_seconds_per_item: Option<Spread>,
+    devkit_cpu_seconds_per_event: Option<Spread>,
+    writes_per_event: Option<Spread>,
+    reads_per_event: Option<Spread>,
+    request_units_per_event: Option<Spread>,
+    peak_memory: Option<Spread>,
+    freshness_p50: Option<Spread>,
+    freshness_p99: Option<Spread>,
+    start_seconds: Option<Spread>,
+}
+
+impl Row {
+    /// Of these pairs, with so many twins.
+    pub(crate) fn new(workload: Workload, twins: usize, pairs: &[Pair]) -> Self {
+        let each = |figure: &dyn Fn(&Pair) -> Option<f64>| Spread::of(pairs.iter().filter_map(figure));
+        let per_event = |figure: &dyn Fn(&Pair) -> f64| {
+            each(&|pair: &Pair| (pair.daemon.events > 0).then(|| figure(pair) / pair.daemon.events as f64))
+        };
+        let rate = |pair: &Pair| pair.daemon.events as f64 / pair.daemon.seconds;
+        let cpu = |pair: &Pair| pair.daemon.cpu_seconds / pair.daemon.events as f64;
+        // What a start leaves to do after its first write says nothing.
+        let counts = workload != Workload::Start;
+        Self {
+            workload,
+            pairs: pairs.len(),
+            twins,
+            events: pairs.first().map_or(0, |pair| pair.daemon.events),
+            events_per_second: counts.then(|| each(&|pair| Some(rate(pair)))).flatten(),
+            beside: workload.beside(),
+            bare_per_second: each(&|pair| pair.bare.as_ref().map(Took::rate)),
+            ratio: each(&|pair| {
+                let bare = pair.bare.as_ref()?;
+                Some(match workload.compares_cpu() {
+                    true => cpu(pair) / bare.cpu_per_item(),
+                    false => rate(pair) / bare.rate(),
+                })
+            }),
+            cpu_seconds_per_event: counts.then(|| each(&|pair| Some(cpu(pair)))).flatten(),
+            bare_cpu_seconds_per_item: each(&|pair| pair.bare.as_ref().map(Took::cpu_per_item)),
+            devkit_cpu_seconds_per_event: counts
+                .then(|| per_event(&|pair| pair.daemon.azure_cpu_seconds))
+                .flatten(),
+            writes_per_event: counts.then(|| per_event(&|pair| pair.daemon.writes as f64)).flatten(),
+            reads_per_event: counts.then(|| per_event(&|pair| pair.daemon.reads as f64)).flatten(),
+            request_units_per_event: counts.then(|| per_event(&|pair| pair.daemon.request_units)).flatten(),
+            peak_memory: each(&|pair| Some(pair.daemon.peak_memory as f64)),
+            freshness_p50: workload.compares_cpu().then(|| each(&|pair| pair.daemon.freshness_p50)).flatten(),
+            freshness_p99: workload.compares_cpu().then(|| each(&|pair| pair.daemon.freshness_p99)).flatten(),
+            start_seconds: each(&|pair| pair.start_seconds),
+        }
+    }
+}
+
+/// All rows, as Markdown.
+pub(crate) struct Table<'a>(pub(crate) &'a [Row]);
+
+/// A median with its spread, in some unit.
+struct Shown(Option<Spread>, f64, usize);
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(Some(spread), factor, digits) = self else {
+            return f.write_str("–");
+        };
+        let (median, least, most) = (spread.median * factor, spread.least * factor, spread.most * factor);
+        write!(f, "{median:.digits$}")?;
+        match spread.least < spread.most {
+            true => write!(f, " ({least:.digits$}–{most:.digits$})"),
+            false => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Table<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "| workload | twins · events · pairs | events/s | bare loop, per s | ratio | CPU µs/event: daemon · bare · devkit | writes · reads · RU per event | peak MiB | p50 · p99 ms |"
+        )?;
+        writeln!(f, "|---|---|---|---|---|---|---|---|---|")?;
+        for row in self.0 {
+            let start = match row.start_seconds {
+                Some(_) => format!(", {} s to the first write", Shown(row.start_seconds, 1.0, 2)),
+                None => String::new(),
+            };
+            let beside = match row.beside {
+                "" => "–".to_owned(),
+                beside => format!("{beside}: {}", Shown(row.bare_per_second, 1.0, 0)),
+            };
+            let ratio = match row.workload.compares_cpu() {
+                true => format!("CPU × {}", Shown(row.ratio, 1.0, 2)),
+                false => Shown(row.ratio, 1.0, 2).to_string(),
+            };
+            writeln!(
+                f,
+                "| {}{start} | {} · {} · {} | {} | {beside} | {ratio} | {} · {} · {} | {} · {} · {} | {} | {} · {} |",
+                row.workload.name(),
+                row.twins,
+                row.events,
+                row.pairs,
+                Shown(row.events_per_second, 1.0, 0),
+                Shown(row.cpu_seconds_per_event, 1e6, 0),
+                Shown(row.bare_cpu_seconds_per_item, 1e6, 0),
+                Shown(row.devkit_cpu_seconds_per_event, 1e6, 0),
+                Shown(row.writes_per_event, 1.0, 3),
+                Shown(row.reads_per_event, 1.0, 3),
+                Shown(row.request_units_per_event, 1.0, 2),
+                Shown(row.peak_memory, 1.0 / f64::from(1 << 20), 0),
+                Shown(row.freshness_p50, 1e3, 1),
+                Shown(row.freshness_p99, 1e3, 1),
+            )?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::Done;
+
+    fn pair(seconds: f64, bare_seconds: f64) -> Pair {
+        Pair {
+            daemon: Done {
+                events: 1000,
+                seconds,
+                cpu_seconds: 0.1,
+                azure_cpu_seconds: 0.2,
+                peak_memory: 50 << 20,
+                writes: 200,
+                reads: 100,
+                request_units: 2_000.0,
+                freshness_p50: Some(0.004),
+                freshness_p99: None,
+            },
+            bare: Some(Took { items: 1000, seconds: bare_seconds, cpu_seconds: 0.05 }),
+            start_seconds: None,
+        }
+    }
+
+    #[test]
+    fn ratios_are_of_pairs_and_not_of_medians() {
+        let row = Row::new(Workload::Hot, 10, &[pair(2.0, 1.0), pair(1.0, 1.0), pair(4.0, 3.0)]);
+        assert_eq!(row.ratio, Some(Spread { median: 0.75, least: 0.5, most: 1.0 }));
+        let text = Table(&[row]).to_string();
+        assert!(
+            text.contains("| 0.75 (0.50–1.00) | 100 · 50 · 200 | 0.200 · 0.100 · 2.00 | 50 | – · – |"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn steady_loads_compare_cpu_time() {
+        let row = Row::new(Workload::Steady500, 10, &[pair(2.0, 1.0)]);
+        let text = Table(&[row]).to_string();
+        assert!(text.contains("| CPU × 2.00 |") && text.contains("| 4.0 · – |"), "{text}");
+    }
+}

@@ -1,0 +1,267 @@
+//! What is measured, and beside what.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use clap::ValueEnum;
+use devkit::fleet::Rounds;
+use serde::Serialize;
+
+use crate::{
+    azure::{self, Azure},
+    bare::{Loop, Pace, Receive, Replace, Took},
+    daemon::{self, Done, Mark, Place},
+};
+
+/// As the daemon's default for `cosmos.concurrency_max`.
+const CONCURRENCY: usize = 64;
+/// Bytes of tags and desired properties that every twin has from the beginning.
+const TWIN_BYTES: usize = 1 << 10;
+/// Partitions of each Event Hub.
+const PARTITIONS: u16 = 4;
+
+/// A kind of load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub(crate) enum Workload {
+    /// A backlog of very many changes of few twins.
+    Hot,
+    /// A backlog of some changes of many twins.
+    Warm,
+    /// A backlog of one change of each of very many twins, with a cold cache.
+    Wide,
+    /// A backlog that was applied before.
+    Duplicates,
+    /// A steady rate of 500 events per second.
+    Steady500,
+    /// A steady rate of 2,000 events per second.
+    Steady2000,
+    /// From the start of the process to the first durable write.
+    Start,
+    /// A backlog of a million changes.
+    Backlog,
+}
+
+/// How large it is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Size {
+    pub(crate) devices: usize,
+    pub(crate) rounds: usize,
+    /// Of a steady load.
+    pub(crate) seconds: f64,
+}
+
+/// One run of the daemon, and of the bare loop in the same minute on the same work.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Pair {
+    pub(crate) daemon: Done,
+    pub(crate) bare: Option<Took>,
+    /// Seconds from the start of the process to its first durable write, where that is what is measured.
+    pub(crate) start_seconds: Option<f64>,
+}
+
+/// The programs under measurement.
+#[derive(Debug, Clone)]
+pub(crate) struct Programs {
+    pub(crate) twinsync: PathBuf,
+    pub(crate) devkit: PathBuf,
+}
+
+impl Workload {
+    /// Its name, as `--only` takes it.
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// What stands beside it.
+    pub(crate) fn beside(self) -> &'static str {
+        match self {
+            Self::Hot | Self::Warm | Self::Duplicates | Self::Backlog => "receive + parse",
+            Self::Wide => "read + replace",
+            Self::Steady500 | Self::Steady2000 => "replace at the same rate",
+            Self::Start => "",
+        }
+    }
+
+    /// Whether CPU time is compared instead of rates.
+    pub(crate) fn compares_cpu(self) -> bool {
+        matches!(self, Self::Steady500 | Self::Steady2000)
+    }
+
+    /// How large it is: as the design says, or a tenth of that.
+    pub(crate) fn size(self, quick: bool) -> Size {
+        let size = |devices, rounds, seconds| Size { devices, rounds, seconds };
+        match (self, quick) {
+            (Self::Hot | Self::Duplicates, false) => size(100, 2_000, 0.0),
+            (Self::Hot | Self::Duplicates, true) => size(100, 200, 0.0),
+            (Self::Warm, false) => size(10_000, 20, 0.0),
+            (Self::Warm, true) => size(1_000, 20, 0.0),
+            (Self::Wide, false) => size(100_000, 1, 0.0),
+            (Self::Wide, true) => size(10_000, 1, 0.0),
+            (Self::Steady500 | Self::Steady2000, false) => size(1_000, 0, 30.0),
+            (Self::Steady500 | Self::Steady2000, true) => size(1_000, 0, 5.0),
+            (Self::Start, _) => size(100, 1, 0.0),
+            (Self::Backlog, false) => size(10_000, 100, 0.0),
+            (Self::Backlog, true) => size(10_000, 10, 0.0),
+        }
+    }
+
+    /// How often it is run where nobody says otherwise.
+    pub(crate) fn pairs(self, quick: bool) -> usize {
+        match (self, quick) {
+            (Self::Backlog, _) => 1,
+            (_, true) => 2,
+            (_, false) => 5,
+        }
+    }
+
+    /// Runs all pairs; `told` hears what happens.
+    ///
+    /// # Errors
+    /// Anything that does not work, and any difference between documents and twins.
+    pub(crate) async fn run(
+        self,
+        programs: &Programs,
+        size: Size,
+        pairs: usize,
+        told: &dyn Fn(&str),
+    ) -> Result<Vec<Pair>> {
+        let azure = Azure::start(&programs.devkit, PARTITIONS).await?;
+        let place = Place::new(&programs.twinsync)?;
+        let bench = Bench { azure, place, workload: self, size };
+        told(&format!("{}: {} twins come into being", self.name(), size.devices));
+        bench.register().await?;
+        let mut all = Vec::new();
+        for number in 0..pairs {
+            let pair = Box::pin(bench.pair(number)).await?;
+            let report = bench.azure.verify().await?;
+            told(&format!("{}: pair {} of {pairs}: {report}", self.name(), number + 1));
+            all.push(pair);
+        }
+        Ok(all)
+    }
+}
+
+struct Bench {
+    azure: Azure,
+    place: Place,
+    workload: Workload,
+    size: Size,
+}
+
+impl Bench {
+    fn rounds(&self, seed: u64) -> Rounds {
+        Rounds {
+            devices: self.size.devices,
+            prefix: String::new(),
+            register: false,
+            rounds: self.size.rounds,
+            bytes: 0,
+            seed,
+        }
+    }
+
+    /// Twins that exist, with documents, before anything is measured.
+    async fn register(&self) -> Result<()> {
+        let rounds = Rounds { register: true, rounds: 0, bytes: TWIN_BYTES, ..self.rounds(0) };
+        let events = self.azure.load(&rounds).await?;
+        daemon::work_off(&self.azure, &self.place.setup(&self.azure, "")?, events).await?;
+        Ok(())
+    }
+
+    /// The order changes with every pair, so that none has the warmer machine each time.
+    async fn pair(&self, number: usize) -> Result<Pair> {
+        match self.workload {
+            Workload::Hot | Workload::Warm | Workload::Wide | Workload::Backlog => self.backlog(number).await,
+            Workload::Duplicates => self.duplicates(number).await,
+            Workload::Steady500 => self.steady(number, 500.0).await,
+            Workload::Steady2000 => self.steady(number, 2_000.0).await,
+            Workload::Start => self.start(number).await,
+        }
+    }
+
+    async fn backlog(&self, number: usize) -> Result<Pair> {
+        let after = self.azure.ends().await?;
+        let events = self.azure.load(&self.rounds(number as u64 + 1)).await?;
+        let until = self.azure.ends().await?;
+        ensure!(azure::events_between(&after, &until) == events, "the hub delivers other than it says");
+        let endpoints = self.azure.endpoints.clone();
+        let bare = match self.workload {
+            Workload::Wide => {
+                Loop::Replace(Replace { endpoints, pace: Pace::Concurrent(CONCURRENCY), seed: number as u64 })
+            }
+            _ => Loop::Receive(Receive { endpoints, after, until }),
+        };
+        self.in_turn(number, &bare, events).await
+    }
+
+    /// The same events again: once to apply them, which is not measured, and then without checkpoints.
+    async fn duplicates(&self, number: usize) -> Result<Pair> {
+        if number == 0 {
+            let events = self.azure.load(&self.rounds(1)).await?;
+            daemon::work_off(&self.azure, &self.place.setup(&self.azure, "")?, events).await?;
+        }
+        self.place.forget()?;
+        let until = self.azure.ends().await?;
+        let after = azure::beginning(&until);
+        let events = azure::events_between(&after, &until);
+        let bare = Loop::Receive(Receive { endpoints: self.azure.endpoints.clone(), after, until });
+        let pair = self.in_turn(number, &bare, events).await?;
+        ensure!(pair.daemon.writes == 0, "{} duplicates were written", pair.daemon.writes);
+        Ok(pair)
+    }
+
+    async fn in_turn(&self, number: usize, bare: &Loop, events: u64) -> Result<Pair> {
+        let setup = self.place.setup(&self.azure, "")?;
+        let (daemon, bare) = if number.is_multiple_of(2) {
+            let bare = bare.run().await?;
+            (daemon::work_off(&self.azure, &setup, events).await?, bare)
+        } else {
+            let daemon = daemon::work_off(&self.azure, &setup, events).await?;
+            (daemon, bare.run().await?)
+        };
+        Ok(Pair { daemon, bare: Some(bare), start_seconds: None })
+    }
+
+    /// The daemon under a steady load, and then a loop that writes as much per second.
+    async fn steady(&self, number: usize, rate: f64) -> Result<Pair> {
+        let rounds = ((rate * self.size.seconds) as usize).div_ceil(self.size.devices);
+        let load = Rounds { rounds, ..self.rounds(number as u64 + 1) };
+        let events = (rounds * self.size.devices) as u64;
+        let mut daemon = self.place.setup(&self.azure, "")?.start().await?;
+        let mark = Mark::now(&mut daemon, &self.azure).await?;
+        self.azure.begin(&load, Some(rate)).await?;
+        let done = daemon::until(&mut daemon, &self.azure, mark, events).await?;
+        daemon.stop().await?;
+        let bare = Loop::Replace(Replace {
+            endpoints: self.azure.endpoints.clone(),
+            pace: Pace::Rate(rate, self.size.seconds),
+            seed: number as u64,
+        });
+        Ok(Pair { daemon: done, bare: Some(bare.run().await?), start_seconds: None })
+    }
+
+    /// With a backlog waiting, and checkpoints to go on from.
+    async fn start(&self, number: usize) -> Result<Pair> {
+        let events = self.azure.load(&self.rounds(number as u64 + 1)).await?;
+        let setup = self.place.setup(&self.azure, "")?;
+        let writes = || async {
+            let counters = self.azure.cosmos().await?;
+            anyhow::Ok(counters.get("replace").map_or(0, |count| count.requests))
+        };
+        let before = writes().await?;
+        let began = std::time::Instant::now();
+        let mut daemon = setup.spawn()?;
+        while writes().await? == before {
+            ensure!(began.elapsed().as_secs() < 60, "the daemon writes nothing:\n{}", daemon.log());
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+        let start_seconds = Some(began.elapsed().as_secs_f64());
+        daemon.ready().await?;
+        let mark = Mark::now(&mut daemon, &self.azure).await?;
+        let done = daemon::until(&mut daemon, &self.azure, mark, events).await?;
+        daemon.stop().await?;
+        Ok(Pair { daemon: done, bare: None, start_seconds })
+    }
+}
