@@ -151,6 +151,24 @@ pub enum Sweep {
     Reborn(Ticks),
 }
 
+/// What tells two states of one document from each other without its content. Every change of the content leaves one of these
+/// different, but for one that brings nothing new.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Marks {
+    /// The state's kind and its time.
+    state: (StateName, Option<Ticks>),
+    version: Option<TwinVersion>,
+    last: Ticks,
+    flags: BTreeSet<Flag>,
+    refused: Option<Ticks>,
+    previous: Option<Ticks>,
+    settled: Option<Ticks>,
+    sweep: Option<Sweep>,
+    applied_at: Ticks,
+    operation: Operation,
+    ttl_seconds: Option<u32>,
+}
+
 impl State {
     /// Equality, but for how numbers are spelt.
     pub fn says_the_same(&self, other: &Self) -> bool {
@@ -184,6 +202,28 @@ impl Document {
         match &self.state {
             State::Live { twin, .. } | State::Partial { twin, .. } => Some(twin),
             State::Deleted => None,
+        }
+    }
+
+    /// What changes with every change of it.
+    pub fn marks(&self) -> Marks {
+        let state = match self.state {
+            State::Live { born, .. } => (StateName::Live, born),
+            State::Partial { since, .. } => (StateName::Partial, Some(since)),
+            State::Deleted => (StateName::Deleted, None),
+        };
+        Marks {
+            state,
+            version: self.twin().map(|twin| twin.version),
+            last: self.last,
+            flags: self.flags.clone(),
+            refused: self.refused,
+            previous: self.previous,
+            settled: self.settled,
+            sweep: self.sweep,
+            applied_at: self.applied_at,
+            operation: self.operation,
+            ttl_seconds: self.ttl_seconds,
         }
     }
 
@@ -371,7 +411,7 @@ struct SyncFields {
     op: Operation,
 }
 
-#[derive(Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum StateName {
     Live,

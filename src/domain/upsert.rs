@@ -56,6 +56,7 @@ pub enum Fate {
 /// What is known to be stored.
 #[derive(Debug, Clone)]
 enum Stored {
+    /// Nothing; the document that was known may be in the attempt, changed already.
     Unknown,
     Absent,
     Present(Arc<Document>, ETag),
@@ -63,12 +64,25 @@ enum Stored {
     Damaged(ETag),
 }
 
+/// A write that has no answer yet.
 #[derive(Debug)]
 struct Attempt {
     document: Arc<Document>,
+    /// The version that it replaces; `None`: nothing is to be there.
+    over: Option<ETag>,
     decisions: Vec<Decision>,
     /// Where an incarnation begins in it, as [`Upsert::began_incarnation`] tells.
     incarnation: Option<Ticks>,
+}
+
+impl Attempt {
+    fn action(&self) -> Action {
+        let document = Arc::clone(&self.document);
+        match &self.over {
+            None => Action::Create(document),
+            Some(etag) => Action::Replace(document, etag.clone()),
+        }
+    }
 }
 
 /// One twin's events on their way into its document.
@@ -103,55 +117,75 @@ impl Upsert {
         }
     }
 
-    /// What to do next; `now` becomes `applied_at` of what is written.
+    /// What to do next; `now` becomes `applied_at` of what is decided.
+    ///
+    /// A write that was not applied, and of which that is known, is asked for again as it was.
     pub fn action(&mut self, now: Ticks) -> Action {
         while self.fates.len() < self.events.len() {
-            let (current, etag) = match &self.stored {
+            match &self.attempt {
+                Some(attempt) if !self.unsure => return attempt.action(),
+                Some(_) | None => {}
+            }
+            // SUBTLE: the document is taken and changed in place, which is what makes a change cost what it changes and not what
+            // the twin holds. Where somebody else has it too, it is copied. Until the write is answered, nothing is known to be
+            // stored.
+            let (current, over) = match std::mem::replace(&mut self.stored, Stored::Unknown) {
                 Stored::Unknown => return Action::Read,
                 Stored::Absent => (None, None),
-                Stored::Present(document, etag) => (Some(Arc::clone(document)), Some(etag.clone())),
-                Stored::Damaged(etag) => (None, Some(etag.clone())),
+                Stored::Present(document, etag) => (Some(document), Some(etag)),
+                Stored::Damaged(etag) => (None, Some(etag)),
             };
-            let (document, decisions) = self.fold(current.as_deref(), now);
-            let Some(document) = document else {
-                self.incarnation = self.begun(current.as_deref(), current.as_deref()).or(self.incarnation);
-                self.settle(decisions); // no write
-                continue;
-            };
-            let document = Arc::new(document);
-            self.attempt = Some(Attempt {
-                document: Arc::clone(&document),
-                decisions,
-                incarnation: self.begun(current.as_deref(), Some(&document)),
-            });
-            return match etag {
-                None => Action::Create(document),
-                Some(etag) => Action::Replace(document, etag),
-            };
+            let damaged = current.is_none() && over.is_some();
+            let began = current.as_deref().and_then(Document::beginning);
+            let (document, changed, decisions) = self.fold(current.map(Arc::unwrap_or_clone), damaged, now);
+            let incarnation = self.begun(began, document.as_ref());
+            match (document, over) {
+                (Some(document), over) if changed => {
+                    let document = Arc::new(document);
+                    self.attempt = Some(Attempt { document, over, decisions, incarnation });
+                }
+                (document, over) => {
+                    self.stored = match (document, over) {
+                        (Some(document), Some(etag)) => Stored::Present(Arc::new(document), etag),
+                        (None, Some(etag)) => Stored::Damaged(etag),
+                        (_, None) => Stored::Absent,
+                    };
+                    self.incarnation = incarnation.or(self.incarnation);
+                    self.settle(decisions); // no write
+                }
+            }
         }
         Action::Done
     }
 
-    /// Decides on the next `take` events; the document is `None` where nothing changes.
-    fn fold(&self, current: Option<&Document>, now: Ticks) -> (Option<Document>, Vec<Decision>) {
-        let mut document = current.cloned();
-        let decisions =
+    /// Decides on the next `take` events; says whether that changes anything.
+    fn fold(
+        &self,
+        mut document: Option<Document>,
+        damaged: bool,
+        now: Ticks,
+    ) -> (Option<Document>, bool, Vec<Decision>) {
+        let before = document.as_ref().map(Document::marks);
+        let decisions: Vec<_> =
             self.pending().iter().map(|event| decide(&mut document, event, now, &self.rules)).collect();
-        if let (Stored::Damaged(_), Some(document)) = (&self.stored, &mut document) {
+        if damaged && let Some(document) = &mut document {
             // What was there could not be read, so what is written may miss something.
             document.flags.insert(Flag::Suspect);
             document.refused = document.refused.max(Some(document.last));
         }
-        let changed = document.as_ref() != current;
-        (document.filter(|_| changed), decisions)
+        // Whatever changes the content leaves a mark or is one of these; comparing the contents would cost more than the change.
+        let applied =
+            |decision: &Decision| matches!(decision, Decision::Applied | Decision::Gap | Decision::Partial);
+        let changed = decisions.iter().any(applied) || document.as_ref().map(Document::marks) != before;
+        (document, changed, decisions)
     }
 
     /// Where an incarnation began in this step, or in an earlier run that the event was taken through before: it
     /// may have ended, by a crash or a lost reply, between the write and the look at the device.
-    fn begun(&self, before: Option<&Document>, after: Option<&Document>) -> Option<Ticks> {
+    fn begun(&self, before: Option<Ticks>, after: Option<&Document>) -> Option<Ticks> {
         let began = after.and_then(Document::beginning)?;
         let again = || self.pending().iter().any(|event| event.at == began);
-        (before.and_then(Document::beginning) != Some(began) || again()).then_some(began)
+        (before != Some(began) || again()).then_some(began)
     }
 
     fn pending(&self) -> &[TwinEvent] {
@@ -224,7 +258,7 @@ impl Upsert {
         self.stored = Stored::Unknown;
     }
 
-    /// The store will never accept this write.
+    /// The store will never accept this write. What is left is decided on what is stored, which is read again.
     pub fn rejected(&mut self, reason: String) {
         self.attempt = None;
         self.unsure = false;

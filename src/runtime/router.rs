@@ -264,7 +264,8 @@ impl Router {
 
     fn work(&self, key: TwinKey, batch: Vec<(TwinEvent, Item)>) -> Box<Work<Item>> {
         let (events, items) = batch.into_iter().unzip();
-        let cached = self.cache.get(&key);
+        // Taken out for as long as its lane is busy: it can then be changed in place.
+        let cached = self.cache.remove(&key);
         Box::new(Work {
             upsert: Upsert::new(events, cached, self.options.rules),
             key,

@@ -211,6 +211,16 @@ fn a_single_rejected_event_changes_nothing() {
     assert_eq!((store.document(), outcome.cached.is_none()), (None, true));
 }
 
+/// As a second look in the same instant would bring it: nothing but the content tells the two apart.
+#[test]
+fn other_content_is_written_whatever_version_and_times_say() {
+    let snapshot = |number| Change::Snapshot { version: TwinVersion(3), twin: tags(json!({ "a": number })) };
+    let mut store = Store::default();
+    let cached = store.bring(vec![event(10, snapshot(1))], None).cached;
+    store.bring(vec![event(10, snapshot(2))], cached);
+    assert_eq!(store.document().expect("stored").twin().expect("content").tags["a"], 2);
+}
+
 #[test]
 fn what_cannot_be_read_is_replaced_under_its_etag_and_in_doubt() {
     let mut store = Store::default();
@@ -338,6 +348,69 @@ proptest! {
             store.bring(vec![hub.get()], None);
             let stored = store.document();
             prop_assert!(!in_doubt(stored.as_ref()) && equal(stored.as_ref(), hub.device()), "{stored:?}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3_000))]
+
+    /// Documents are changed in place and told apart by their marks. Neither may make a difference to copying and comparing
+    /// them: what is written, and whether anything is.
+    #[test]
+    fn what_is_written_is_what_deciding_on_a_copy_leads_to(seed in any::<u64>(), order in 0..4_usize, asks in any::<bool>()) {
+        let mut hub = Hub::new(seed, UNHURRIED);
+        let mut random = Random::new(seed);
+        hub.live(random.between(1, 12) as usize);
+        let mut delivered = deliver(&mut random, &hub.events, Order::ALL[order]);
+        if asks {
+            // The hub's own word, also twice, and what cannot be applied.
+            let at = random.between(0, delivered.len() as i64) as usize;
+            let unapplied = TwinEvent { change: Change::Unapplied, ..hub.get() };
+            delivered.splice(at..at, [hub.get(), hub.get(), unapplied]);
+        }
+        let (mut stored, mut clock, mut rest) = (None::<Document>, NOW.get(), &delivered[..]);
+        while !rest.is_empty() {
+            let (batch, behind) = rest.split_at((random.between(1, 5) as usize).min(rest.len()));
+            rest = behind;
+            clock += i64::from(random.chance(50));
+            let (now, mut expected) = (Ticks::new(clock), stored.clone());
+            for event in batch {
+                decide(&mut expected, event, now, &RULES);
+            }
+            let etag = twinsync::domain::document::ETag("1".into());
+            let shared = random.chance(50);
+            let current = stored.clone().map(std::sync::Arc::new);
+            let cached = current.clone().map(|document| (document, etag.clone()));
+            let other = current.filter(|_| shared);
+            let mut upsert = Upsert::new(batch.to_vec(), cached, RULES);
+            let mut action = upsert.action(now);
+            if matches!(action, Action::Read) {
+                prop_assert!(stored.is_none());
+                upsert.absent();
+                action = upsert.action(now);
+            }
+            match action {
+                Action::Create(document) | Action::Replace(document, _) => {
+                    prop_assert_eq!(Some(document.as_ref()), expected.as_ref());
+                    // Asked again, as after a write that was throttled, it is the same one.
+                    let (Action::Create(again) | Action::Replace(again, _)) = upsert.action(Ticks::new(clock + 9)) else {
+                        panic!("no write");
+                    };
+                    prop_assert_eq!(&again, &document);
+                    upsert.written(etag);
+                }
+                Action::Done => prop_assert_eq!(&expected, &stored, "nothing is written, and something changed"),
+                Action::Read => panic!("was read"),
+            }
+            prop_assert!(matches!(upsert.action(now), Action::Done));
+            if let Some(other) = &other {
+                prop_assert_eq!(Some(other.as_ref()), stored.as_ref(), "who else has it sees no change");
+            }
+            let (fates, kept) = upsert.finish();
+            prop_assert_eq!(fates.len(), batch.len());
+            prop_assert_eq!(kept.map(|(document, _)| document.as_ref().clone()), expected.clone());
+            stored = expected;
         }
     }
 }
