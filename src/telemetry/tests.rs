@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+mod deploy;
+
 use super::*;
 use crate::domain::{
     health::{Dependency, Failure, PartitionState, StoreState},

@@ -23,6 +23,7 @@ mod javascript;
 mod log_lines;
 mod loss;
 mod main_job;
+mod monitoring;
 mod network;
 mod one_twin;
 mod outage;

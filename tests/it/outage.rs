@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use devkit::{daemon::Daemon, metrics::Sample};
 use serde_json::{Value, json};
 
+pub(crate) use self::checkpoints::proxied as proxied_blobs;
 use crate::world::{LIMIT, World, create, report};
 
 /// How often something is looked at.

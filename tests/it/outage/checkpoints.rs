@@ -10,12 +10,17 @@ use crate::world::{World, report};
 
 /// A world with blob storage, and the way to it; `more` TOML.
 pub(super) async fn world(more: &str) -> (World, Proxy) {
+    proxied(&format!("{BLOCKED_LATER}{more}")).await
+}
+
+/// The same with the usual limits.
+pub(crate) async fn proxied(more: &str) -> (World, Proxy) {
     let mut world = World::with(Options { azurite: true, ..Options::default() }, "").await;
     let storage = storage(&world);
     let proxy = Proxy::start(storage).await.expect("a port");
     let url = world.stack.endpoints().checkpoint_container_url.clone().expect("Azurite runs");
     let url = url.replace(&storage.to_string(), &proxy.address().to_string());
-    world.configure(&format!("[blob]\ncontainer_url = \"{url}\"\n{BLOCKED_LATER}{more}"));
+    world.configure(&format!("[blob]\ncontainer_url = \"{url}\"\n{more}"));
     (world, proxy)
 }
 

@@ -1,0 +1,288 @@
+//! What stands in `deploy/` and `docs/runbook.md` is about what is served: every metric and label exists, every alert has its
+//! section, its tests, and an end.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use super::name;
+
+/// Labels that Prometheus adds to what it scrapes.
+const OF_THE_SCRAPE: [&str; 2] = ["job", "instance"];
+
+/// Words of PromQL that may stand where a name of a metric may.
+const WORDS: [&str; 39] = [
+    "abs",
+    "absent",
+    "and",
+    "avg",
+    "avg_over_time",
+    "bool",
+    "by",
+    "changes",
+    "clamp_max",
+    "clamp_min",
+    "count",
+    "deriv",
+    "group_left",
+    "group_right",
+    "histogram_quantile",
+    "ignoring",
+    "increase",
+    "inf",
+    "label_replace",
+    "label_values",
+    "last_over_time",
+    "max",
+    "max_over_time",
+    "min",
+    "min_over_time",
+    "offset",
+    "on",
+    "or",
+    "query_result",
+    "rate",
+    "round",
+    "scalar",
+    "sort_desc",
+    "sum",
+    "time",
+    "topk",
+    "unless",
+    "vector",
+    "without",
+];
+
+fn read(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[derive(Debug, Default)]
+struct Rule {
+    /// Of the alert, or of the recorded series.
+    name: String,
+    is_alert: bool,
+    fields: BTreeMap<String, String>,
+}
+
+impl Rule {
+    fn field(&self, name: &str) -> &str {
+        self.fields.get(name).unwrap_or_else(|| panic!("{} has no {name}", self.name))
+    }
+}
+
+/// The rules, which are written in a small part of YAML: one key per line, blocks with `|`.
+fn rules() -> Vec<Rule> {
+    let text = read("deploy/prometheus/twinsync.rules.yml");
+    let mut rules: Vec<Rule> = Vec::new();
+    let mut block: Option<(usize, String)> = None;
+    for line in text.lines().filter(|line| !line.trim_start().starts_with('#')) {
+        let (depth, line) = (line.len() - line.trim_start().len(), line.trim());
+        if let Some((indent, field)) = &block
+            && (depth > *indent || line.is_empty())
+        {
+            let rule = rules.last_mut().expect("within a rule");
+            let expression = rule.fields.entry(field.clone()).or_default();
+            expression.push_str(line);
+            expression.push('\n');
+            continue;
+        }
+        block = None;
+        if line.is_empty() {
+            continue;
+        }
+        let begins = line.strip_prefix("- ");
+        let (key, value) = begins.unwrap_or(line).split_once(':').unwrap_or_else(|| panic!("{line}"));
+        let value = value.trim();
+        match (begins.is_some(), key) {
+            (true, "alert" | "record") => {
+                rules.push(Rule {
+                    name: value.to_owned(),
+                    is_alert: key == "alert",
+                    fields: BTreeMap::new(),
+                });
+            }
+            (true, "name") | (false, "groups" | "rules" | "labels" | "annotations") => {}
+            (false, _) if value == "|" => block = Some((depth, key.to_owned())),
+            (false, _) => {
+                let value =
+                    value.strip_prefix('\'').and_then(|value| value.strip_suffix('\'')).unwrap_or(value);
+                rules
+                    .last_mut()
+                    .expect("within a rule")
+                    .fields
+                    .insert(key.to_owned(), value.replace("''", "'"));
+            }
+            _ => panic!("what is this: {line}"),
+        }
+    }
+    rules
+}
+
+fn alerts() -> Vec<Rule> {
+    rules().into_iter().filter(|rule| rule.is_alert).collect()
+}
+
+/// The names of metrics in an expression, each with the labels that it is selected by.
+fn metrics(expression: &str) -> Vec<(String, Vec<String>)> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    let mut found: Vec<(String, Vec<String>)> = Vec::new();
+    let mut rest = expression;
+    while let Some(c) = rest.chars().next() {
+        if c == '"' {
+            let end = rest[1..].find('"').unwrap_or_else(|| panic!("a quote without end: {expression}"));
+            rest = &rest[end + 2..];
+        } else if c == '[' {
+            rest = &rest[rest.find(']').unwrap_or_else(|| panic!("a range without end: {expression}"))..];
+        } else if c == '{' {
+            let end = rest.find('}').unwrap_or_else(|| panic!("a selector without end: {expression}"));
+            let (_, labels) =
+                found.last_mut().unwrap_or_else(|| panic!("a selector of nothing: {expression}"));
+            let matchers = rest[1..end].split(',').filter(|matcher| !matcher.trim().is_empty());
+            labels
+                .extend(matchers.map(|matcher| matcher.trim().chars().take_while(|c| is_name(*c)).collect()));
+            rest = &rest[end..];
+        } else if is_name(c) {
+            let word: String = rest.chars().take_while(|c| is_name(*c)).collect();
+            rest = &rest[word.len()..];
+            let is_grouping =
+                ["by", "on", "ignoring", "without", "group_left", "group_right"].contains(&word.as_str());
+            if is_grouping && let Some(end) = rest.find(')') {
+                rest = &rest[end..];
+            } else if !word.starts_with(|c: char| c.is_ascii_digit()) && !WORDS.contains(&word.as_str()) {
+                found.push((word, Vec::new()));
+            }
+            continue;
+        } else {
+            rest = &rest[c.len_utf8()..];
+        }
+    }
+    found
+}
+
+/// Every metric of the expression is served, or recorded, with these labels.
+fn is_about_what_is_served(place: &str, expression: &str) {
+    let recorded: Vec<_> = rules().into_iter().filter(|rule| !rule.is_alert).map(|rule| rule.name).collect();
+    for (metric, labels) in metrics(expression) {
+        if recorded.contains(&metric) || ["up", "ALERTS"].contains(&metric.as_str()) {
+            continue;
+        }
+        let ends = ["_bucket", "_sum", "_count"].iter();
+        let histogram = ends.filter_map(|end| metric.strip_suffix(end)).find_map(name::described);
+        let histogram = histogram.filter(|found| found.kind == name::Kind::Histogram);
+        let found =
+            name::described(&metric).filter(|found| found.kind != name::Kind::Histogram).or(histogram);
+        let found = found.unwrap_or_else(|| panic!("{place}: nobody serves {metric}: {expression}"));
+        for label in labels {
+            let is_bound = label == "le" && metric.ends_with("_bucket");
+            assert!(
+                is_bound || found.labels.contains(&label.as_str()) || OF_THE_SCRAPE.contains(&label.as_str()),
+                "{place}: {metric} has no label {label}: {expression}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_rule_is_about_what_is_served() {
+    let rules = rules();
+    assert!(rules.len() > 30, "{}", rules.len());
+    for rule in &rules {
+        is_about_what_is_served(&rule.name, rule.field("expr"));
+    }
+}
+
+#[test]
+fn every_alert_says_what_is_wrong_how_urgent_it_is_and_where_to_read_on() {
+    for alert in alerts() {
+        assert!(["page", "ticket"].contains(&alert.field("severity")), "{}", alert.name);
+        for field in ["summary", "description"] {
+            assert!(alert.field(field).len() > 15, "{}: {field}", alert.name);
+        }
+        let link = format!("/runbook.md#{}", alert.name.to_lowercase());
+        assert!(
+            alert.field("runbook_url").ends_with(&link),
+            "{}: {}",
+            alert.name,
+            alert.field("runbook_url")
+        );
+        // What counts over a range needs no time of its own.
+        let counts = ["increase(", "changes("].iter().any(|function| alert.field("expr").contains(function));
+        assert!(alert.fields.contains_key("for") || counts, "{}: for how long?", alert.name);
+    }
+}
+
+#[test]
+fn every_alert_has_its_section_in_the_runbook_and_every_section_its_alert() {
+    let page = read("docs/runbook.md");
+    let sections: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    let alerts = alerts();
+    let names: Vec<_> = alerts.iter().map(|alert| alert.name.as_str()).collect();
+    assert_eq!(sections, names, "in the same order");
+    for (section, alert) in page.split("\n## ").skip(1).zip(&alerts) {
+        let severity = alert.field("severity");
+        assert!(section.contains(&format!("\n\n*{severity}.* **First:**")), "{}: {severity}", alert.name);
+        for part in
+            ["What it means.", "What the page shows.", "Do.", "When it ends by itself.", "If nobody acts."]
+        {
+            assert!(section.contains(&format!("- **{part}**")), "{}: {part}", alert.name);
+        }
+        let row = format!("| [{}](#{}) | {severity} |", alert.name, alert.name.to_lowercase());
+        assert!(page.contains(&row), "in the list: {row}");
+    }
+}
+
+#[test]
+fn every_link_of_the_runbook_leads_somewhere() {
+    let page = read("docs/runbook.md");
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let anchor = |heading: &str| heading.trim().to_lowercase().replace(' ', "-");
+    let links: Vec<_> = page.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0)).collect();
+    assert!(links.len() > 60, "{}", links.len());
+    for link in links {
+        let (file, section) = link.split_once('#').unwrap_or((link, ""));
+        let path = if file.is_empty() { docs.join("runbook.md") } else { docs.join(file) };
+        assert!(path.exists(), "{link}");
+        if !section.is_empty() {
+            let text = std::fs::read_to_string(&path).expect("readable");
+            let mut headings = text.lines().filter(|line| line.starts_with('#'));
+            assert!(headings.any(|line| anchor(line.trim_start_matches('#')) == section), "{link}");
+        }
+    }
+}
+
+#[test]
+fn every_alert_is_tested_where_it_fires_and_where_it_does_not() {
+    let tests = ["twinsync.test.yml", "twinsync.days.test.yml"];
+    let tests: String = tests.iter().map(|file| read(&format!("deploy/prometheus/{file}"))).collect();
+    let (mut fires, mut silent) = (BTreeSet::new(), BTreeSet::new());
+    for check in tests.split("alertname: ").skip(1) {
+        let mut lines = check.lines().map(str::trim);
+        let name = lines.next().expect("a name").to_owned();
+        let expected = lines.next().expect("what is expected");
+        if expected == "exp_alerts: []" {
+            silent.insert(name)
+        } else {
+            fires.insert(name)
+        };
+    }
+    let names: BTreeSet<_> = alerts().into_iter().map(|alert| alert.name).collect();
+    assert_eq!(fires, names, "fires");
+    assert_eq!(silent, names, "does not");
+    for rule in rules().iter().filter(|rule| !rule.is_alert) {
+        assert!(tests.contains(&format!("{}{{", rule.name)) || tests.contains(&rule.name), "{}", rule.name);
+    }
+}
+
+#[test]
+fn names_and_labels_are_found_in_expressions() {
+    let found = metrics(
+        "sum by (job, le) (rate(a_b{x=\"y{\", z!~\"1\"}[5m] offset 1h)) / on (job) group_left () c:d > 1e3",
+    );
+    let expected = [("a_b", vec!["x", "z"]), ("c:d", vec![])];
+    let expected = expected
+        .map(|(name, labels)| (name.to_owned(), labels.into_iter().map(str::to_owned).collect::<Vec<_>>()));
+    assert_eq!(found, expected);
+}
