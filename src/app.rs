@@ -118,19 +118,20 @@ impl From<blob::Error> for Error {
 }
 
 impl Error {
-    /// Stable code; `docs/errors/<code>.md` explains it. `None`: a fault of the program or of the machine.
-    pub fn code(&self) -> Option<&'static str> {
+    /// Stable code; `docs/errors/<code>.md` explains it.
+    pub fn code(&self) -> &'static str {
         match self {
-            Self::Credential(_) => Some(credential::Error::CODE),
-            Self::NoToken(_) => Some(NoToken::CODE),
-            Self::Cosmos(error) => Some(error.code()),
-            Self::Checkpoints(error) => Some(error.code()),
-            Self::DeadLetters(error) => Some(error.code()),
-            Self::Http(_) => Some(http::Error::CODE),
-            Self::IotHub(error) => Some(error.code()),
-            Self::Scan(_) => Some("COSMOS_UNAVAILABLE"),
-            Self::Stream(error) => Some(error.code()),
-            Self::Metrics(_) | Self::Signals(_) | Self::Panicked(_) => None,
+            Self::Credential(_) => credential::Error::CODE,
+            Self::NoToken(_) => NoToken::CODE,
+            Self::Cosmos(error) => error.code(),
+            Self::Checkpoints(error) => error.code(),
+            Self::DeadLetters(error) => error.code(),
+            Self::Http(_) => http::Error::CODE,
+            Self::IotHub(error) => error.code(),
+            Self::Scan(_) => "COSMOS_UNAVAILABLE",
+            Self::Stream(error) => error.code(),
+            Self::Panicked(_) => telemetry::PANICKED,
+            Self::Metrics(_) | Self::Signals(_) => telemetry::INTERNAL,
         }
     }
 
@@ -305,12 +306,6 @@ fn judge_checkpoints(error: &azure_core::Error) -> start::StoreTrouble {
     }
 }
 
-/// Names this process among the replicas: the host's name for people, and enough chance to be unique.
-fn owner() -> String {
-    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "twinsync".to_owned());
-    format!("{host}-{:016x}", rand::random::<u64>())
-}
-
 fn about(settings: &Settings, replica: &str, journal: Journal) -> About {
     About {
         replica: replica.to_owned(),
@@ -390,8 +385,8 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
     if let Some(interval) = settings.audit.interval.filter(|_| !settings.iothub.hubs.is_empty()) {
         metrics.set_audit_interval(interval);
     }
-    let replica = owner();
-    let observer = Observer::new(board.clone(), metrics.clone(), about(settings, &replica, journal));
+    let replica = telemetry::replica();
+    let observer = Observer::new(board.clone(), metrics.clone(), about(settings, replica, journal));
     // Health and metrics outlive everything else, so that the way down can be watched.
     let (served, closing) = (CancellationToken::new(), CancellationToken::new());
     let upkeep = tokio::spawn(metrics.clone().run_upkeep(closing.clone()));
@@ -414,7 +409,7 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
         outside = Box::pin(Outside::connect(settings, &reach, &board)) => match outside {
             Ok(outside) => {
                 looks.spawn(observer.clone().look_at_letters(Arc::clone(&outside.archive), closing.clone()));
-                Box::pin(consume(settings, outside, &replica, &reach, stop.clone(), &board, &metrics)).await
+                Box::pin(consume(settings, outside, replica, &reach, stop.clone(), &board, &metrics)).await
             }
             Err(error) => Err(error),
         },
@@ -501,8 +496,9 @@ async fn consume(
     if settings.iothub.hubs.len() > 1 && settings.document.id == DocumentIdScheme::Device {
         tracing::warn!(
             hubs = settings.iothub.hubs.len(),
+            code = "DOCUMENT_FOREIGN",
             "several IoT hubs with document.id = \"device\": where two have a device of one id, the first has the document, and \
-             events of the other become dead letters (DOCUMENT_FOREIGN)"
+             events of the other become dead letters"
         );
     }
 
@@ -535,6 +531,7 @@ async fn consume(
                 let (events, _) = limits.used();
                 tracing::warn!(
                     events,
+                    code = "DRAIN_INCOMPLETE",
                     "not everything was durable in time: it is replayed after the next start"
                 );
             }
@@ -571,6 +568,9 @@ pub(crate) fn stop_on_signals() -> Result<CancellationToken, Error> {
                 _ = interrupt.recv() => {}
             }
             if round > 0 {
+                tracing::info!(
+                    "asked to stop a second time: ending at once; what was not durable is replayed"
+                );
                 std::process::exit(130);
             }
             token.cancel();

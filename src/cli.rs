@@ -17,7 +17,7 @@ pub mod status;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::{
     config::{self, LogFormat, Settings},
@@ -95,7 +95,7 @@ impl Error {
     fn code(&self) -> Option<&'static str> {
         match self {
             Self::Configuration(_) => Some(config::Error::CODE),
-            Self::App(error) => error.code(),
+            Self::App(error) => Some(error.code()),
             Self::Different(_) | Self::Usage(_) | Self::Failed(_) => None,
         }
     }
@@ -136,9 +136,49 @@ fn ended(result: Result<(), Error>, format: LogFormat) -> ExitCode {
     error.exit_code()
 }
 
+/// Says why there is no command to run, in the format of the log where the log would have been that of the daemon, and how the
+/// process should exit. Help and version are asked for, and no failure.
+#[expect(clippy::print_stderr, reason = "the last word of a command goes to the terminal")]
+pub fn refused(error: &clap::Error, arguments: &[String]) -> ExitCode {
+    if error.use_stderr() && format_of(arguments) == LogFormat::Json {
+        let text = error.to_string();
+        let said = text.split("\n\nUsage:").next().unwrap_or_default().split_whitespace();
+        let said = said.collect::<Vec<_>>().join(" ");
+        eprintln!("{}", telemetry::last_word(Some("ARGUMENTS_INVALID"), said.trim_start_matches("error: ")));
+    } else {
+        // Nobody is left to tell that the output is closed.
+        let _ = error.print();
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
 /// The process has no threads or file descriptors left to begin with.
 #[expect(clippy::print_stderr, reason = "there is nothing else to report to")]
-pub fn cannot_start(error: &std::io::Error) -> ExitCode {
-    eprintln!("error: cannot start the runtime: {error}; raise the limits of threads and open files");
+pub fn cannot_start(error: &std::io::Error, arguments: &[String]) -> ExitCode {
+    let message = format!("cannot start the runtime: {error}; raise the limits of threads and open files");
+    match format_of(arguments) {
+        LogFormat::Text => eprintln!("error: {message}"),
+        LogFormat::Json => eprintln!("{}", telemetry::last_word(Some(telemetry::INTERNAL), &message)),
+    }
     ExitCode::from(1)
+}
+
+/// How to say something before the arguments are understood: as the daemon's log is configured, unless another command was
+/// meant, whose words are for people.
+fn format_of(arguments: &[String]) -> LogFormat {
+    let command = Cli::command();
+    let mut others = command.get_subcommands().map(clap::Command::get_name).filter(|name| *name != "run");
+    if others.any(|other| arguments.iter().any(|argument| argument == other)) {
+        return LogFormat::Text;
+    }
+    let mut files = Vec::new();
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        match argument.split_once('=') {
+            Some(("--config", file)) => files.push(PathBuf::from(file)),
+            _ if argument == "--config" => files.extend(rest.next().map(PathBuf::from)),
+            _ => {}
+        }
+    }
+    config::log_format_of(&files, config::process_environment())
 }

@@ -107,6 +107,12 @@ pub fn listen_address(
     Err(Error { problems, log_format: log_format(&layers) })
 }
 
+/// `telemetry.log_format` of a configuration, whatever the rest of it says, and as text where that cannot be told: for what has to
+/// be said before the configuration is read.
+pub fn log_format_of(files: &[PathBuf], environment: impl Iterator<Item = (String, String)>) -> LogFormat {
+    log_format(&load::Layers::read(files, environment))
+}
+
 /// How to say what is wrong with the rest.
 fn log_format(layers: &load::Layers) -> LogFormat {
     let json = layers.values.get("telemetry.log_format").is_some_and(|format| format.text == "json");

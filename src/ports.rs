@@ -67,11 +67,16 @@ pub enum Write {
 pub struct Trouble {
     /// Whether the service asked for less load.
     pub kind: TroubleKind,
+    /// Stable code; `docs/errors/<code>.md` explains it.
+    pub code: &'static str,
     /// How long the service asked to wait.
     pub retry_after: Option<Duration>,
     /// One line for logs: operation and status, no payload, no secret.
     pub message: String,
 }
+
+/// Code of a twin about which there is no answer that could be used, while there are about others.
+pub const TWIN_UNANSWERED: &str = "TWIN_UNANSWERED";
 
 /// The kinds of passing trouble.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,6 +178,8 @@ pub struct DeadLetterError {
     pub sequence_number: SequenceNumber,
     /// Where it should have gone; no secret.
     pub place: String,
+    /// Stable code; `docs/errors/<code>.md` explains it.
+    pub code: &'static str,
     /// What the operating system or service said; one that asks for less is of the kind `ResourceBusy`.
     #[source]
     pub source: std::io::Error,

@@ -5,7 +5,8 @@
 //! | [`event`] | one struct per operational fact: emits log and metric together, so that they cannot disagree |
 //! | [`Metrics`] | the counters behind them, rendered for Prometheus |
 //! | [`name`] | the names of all metrics |
-//! | `limit` | holds back log lines that repeat, and counts them |
+//! | `limit` | holds back log lines that repeat, and counts them; adds the replica's name to each line |
+//! | `last_word` | lines that depend on nothing: why the process ends, and panics |
 //! | [`Journal`] | the warnings and errors that were logged, one entry per kind |
 //! | [`Board`] | what the components say about their state, for the health endpoints |
 //!
@@ -17,12 +18,14 @@ pub mod event;
 mod gauges;
 mod journal;
 mod label;
+mod last_word;
 mod limit;
 mod metrics;
 pub mod name;
 mod partition;
 mod process;
 pub mod reason;
+mod replica;
 mod text;
 
 #[cfg(test)]
@@ -31,24 +34,18 @@ mod tests;
 use std::io::IsTerminal as _;
 
 use tracing_subscriber::{
-    EnvFilter, Layer as _,
-    filter::LevelFilter,
-    fmt::{
-        self,
-        format::Writer,
-        time::{FormatTime as _, SystemTime},
-    },
-    layer::SubscriberExt as _,
-    util::SubscriberInitExt as _,
+    EnvFilter, Layer as _, filter::LevelFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
 
-use self::limit::{Limited, Shape};
+use self::limit::{Limited, Recoveries, Shape};
 pub use self::{
     board::{Board, Heartbeat, View},
     journal::{Entry, Journal},
     label::{Decision, Purpose, ReadOutcome, RegistryCall, RegistryOutcome, WriteKind, WriteOutcome},
+    last_word::{PANICKED, last_word},
     metrics::{Latency, Metrics, StreamMetrics},
     partition::{PartitionMetrics, Watched, behind},
+    replica::replica,
 };
 use crate::config::{self, LogFormat};
 
@@ -66,6 +63,9 @@ pub fn exposition(metrics: &Metrics, board: &Board) -> String {
     metrics.render() + &board.render() + &process::render()
 }
 
+/// Code of what should not happen: a fault of the program, or of the machine.
+pub const INTERNAL: &str = "INTERNAL";
+
 /// Logging could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -77,7 +77,8 @@ pub enum Error {
     Twice(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// Starts logging to standard error, for the whole process. Warnings and errors are kept in the journal as well.
+/// Starts logging to standard error, for the whole process, panics included. Warnings and errors are kept in the journal as
+/// well.
 ///
 /// # Errors
 /// It was started before.
@@ -85,10 +86,14 @@ pub fn init(settings: &config::Telemetry) -> Result<Journal, Error> {
     let filter = EnvFilter::try_new(&settings.log_filter)?;
     let output = fmt::layer().with_writer(std::io::stderr);
     let lines = limit::lines();
+    let recoveries = Recoveries(lines.clone()).with_filter(LevelFilter::INFO);
     let output = match settings.log_format {
         LogFormat::Text => output
-            .with_ansi(std::io::stderr().is_terminal())
-            .map_event_format(|inner| Limited { inner, shape: Shape::Text, lines })
+            .map_event_format(|inner| {
+                // Said to the format itself: its output goes through `Limited` and not straight to a terminal.
+                let inner = inner.with_ansi(std::io::stderr().is_terminal());
+                Limited { inner, shape: Shape::Text, lines }
+            })
             .boxed(),
         LogFormat::Json => output
             .json()
@@ -99,27 +104,7 @@ pub fn init(settings: &config::Telemetry) -> Result<Journal, Error> {
     };
     let journal = Journal::default();
     let seen = journal.clone().with_filter(LevelFilter::WARN);
-    tracing_subscriber::registry().with(output.with_filter(filter)).with(seen).try_init()?;
+    tracing_subscriber::registry().with(output.with_filter(filter)).with(seen).with(recoveries).try_init()?;
+    last_word::log_panics(settings.log_format);
     Ok(journal)
-}
-
-/// The last word of a process whose log is JSON, as one line of it. It does not depend on the filter: whoever reads the log
-/// must be able to see why there is no more of it.
-pub fn last_word(code: Option<&str>, message: &str) -> String {
-    let mut timestamp = String::new();
-    // Without a time it is still the last line.
-    let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
-    let line =
-        LastWord { timestamp: &timestamp, level: "ERROR", message, code, target: env!("CARGO_PKG_NAME") };
-    serde_json::to_string(&line).unwrap_or_else(|_| message.to_owned())
-}
-
-#[derive(serde::Serialize)]
-struct LastWord<'a> {
-    timestamp: &'a str,
-    level: &'a str,
-    message: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'a str>,
-    target: &'a str,
 }

@@ -266,6 +266,7 @@ impl CosmosStore {
             }
             Err(reason) => tracing::warn!(
                 endpoint,
+                code = "COSMOS_ACCOUNT_UNREADABLE",
                 reason,
                 "the properties of the Cosmos DB account cannot be read: make sure that its consistency is Session or stronger \
                  (COSMOS_CONSISTENCY), and that it takes writes in one region only (COSMOS_MULTI_WRITE)"
@@ -393,7 +394,8 @@ impl Failure {
     fn trouble(&self) -> Trouble {
         match self {
             Self::Silent(..) => {
-                Trouble { kind: TroubleKind::Unavailable, retry_after: None, message: self.to_string() }
+                let (kind, code) = (TroubleKind::Unavailable, answer::UNAVAILABLE);
+                Trouble { kind, code, retry_after: None, message: self.to_string() }
             }
             Self::Answered(_, error) => {
                 let headers = error.response().map(|response| response.headers());
@@ -402,6 +404,10 @@ impl Failure {
                     kind: match error.status().is_throttled() {
                         true => TroubleKind::Throttled,
                         false => TroubleKind::Unavailable,
+                    },
+                    code: match NoToken::find(error) {
+                        Some(_) => NoToken::CODE,
+                        None => answer::code(&answer::Answer::of(error)),
                     },
                     retry_after: retry_after.map(Duration::from_millis),
                     message: self.to_string(),
@@ -572,14 +578,16 @@ impl TwinStore for CosmosStore {
 }
 
 fn unknown(message: String) -> Read {
-    Read::Unknown(Trouble { kind: TroubleKind::Unavailable, retry_after: None, message })
+    let (kind, code) = (TroubleKind::Unavailable, answer::UNAVAILABLE);
+    Read::Unknown(Trouble { kind, code, retry_after: None, message })
 }
 
 fn newer(id: &str, format: i64) -> Read {
     let message = format!(
         "the document `{id}` has format {format}, which a newer release has written: update this replica (DOCUMENT_NEWER)"
     );
-    Read::Unknown(Trouble { kind: TroubleKind::Newer, retry_after: None, message })
+    let (kind, code) = (TroubleKind::Newer, "DOCUMENT_NEWER");
+    Read::Unknown(Trouble { kind, code, retry_after: None, message })
 }
 
 fn failed<T>(failure: &Failure) -> Charged<Result<T, Trouble>> {

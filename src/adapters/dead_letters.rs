@@ -33,6 +33,12 @@ use crate::{
 /// Stable code of a letter that cannot be read; `docs/errors/DEAD_LETTER_DAMAGED.md` explains it.
 pub const DAMAGED: &str = "DEAD_LETTER_DAMAGED";
 
+/// Stable code of a directory that cannot be used.
+const DIRECTORY_UNUSABLE: &str = "DEAD_LETTER_DIRECTORY_UNUSABLE";
+
+/// Stable code of a letter that is not stored, where nothing more is known.
+const NOT_STORED: &str = "DEAD_LETTER_NOT_STORED";
+
 /// Ends the names of letters.
 const SUFFIX: &str = ".json";
 
@@ -59,7 +65,7 @@ impl Error {
     /// Stable code; `docs/errors/<code>.md` explains it.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Directory { .. } => "DEAD_LETTER_DIRECTORY_UNUSABLE",
+            Self::Directory { .. } => DIRECTORY_UNUSABLE,
             Self::Blob(error) => error.code(),
         }
     }

@@ -33,7 +33,7 @@ use crate::{
         id::{HubName, TwinKey},
         registry::{RegistryTwin, Row},
     },
-    ports::{Continuation, Got, Page, QueryError, Trouble, TroubleKind, TwinRegistry},
+    ports::{Continuation, Got, Page, QueryError, TWIN_UNANSWERED, Trouble, TroubleKind, TwinRegistry},
 };
 
 /// The version of the service API that we speak: the newest that every SDK of Microsoft's speaks, too.
@@ -187,6 +187,7 @@ impl IotHub {
     ) -> Result<Answer, Trouble> {
         let failed = |reason: String| Trouble {
             kind: TroubleKind::Unavailable,
+            code: answer::UNAVAILABLE,
             retry_after: None,
             message: format!("{operation}: {reason}"),
         };
@@ -224,7 +225,12 @@ impl TwinRegistry for IotHub {
     async fn get(&self, key: &TwinKey) -> Got {
         let Some(path) = address::twin(key) else {
             let message = self.unaskable(key).unwrap_or_default();
-            return Got::Unknown(Trouble { kind: TroubleKind::Unavailable, retry_after: None, message });
+            return Got::Unknown(Trouble {
+                kind: TroubleKind::Unavailable,
+                code: TWIN_UNANSWERED,
+                retry_after: None,
+                message,
+            });
         };
         let answer = match self.call(GET, self.client.get(self.url(&path)), TWIN_BYTES_MAX).await {
             Ok(answer) => answer,

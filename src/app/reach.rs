@@ -83,7 +83,7 @@ impl Reach<'_> {
                 return Err(error);
             };
             let (retry_in, reason) = (backoff.next(rand::random(), None), error.to_string());
-            let code = error.code().unwrap_or_default();
+            let code = error.code();
             StartDelayed::Waiting {
                 what: &what,
                 label: what.label(),
@@ -168,7 +168,7 @@ mod tests {
     async fn what_is_refused_ends_it_when_the_grace_is_over_and_not_before() {
         let (result, tries, board, _) =
             try_with(Duration::ZERO, vec![unreachable, refused, unreachable]).await;
-        assert_eq!(result.expect_err("given up").code(), Some("COSMOS_REFUSED"));
+        assert_eq!(result.expect_err("given up").code(), "COSMOS_REFUSED");
         assert_eq!(tries, 2);
         assert!(matches!(board.facts().store, StoreState::Unreachable { .. }));
         let (result, tries, ..) = try_with(Duration::from_secs(600), vec![refused; 3]).await;
@@ -186,6 +186,6 @@ mod tests {
                 Err(dead_letters::Error::Directory { path: "/x".into(), reason: reason() }.into())
             })
             .await;
-        assert_eq!(result.expect_err("at once").code(), Some("DEAD_LETTER_DIRECTORY_UNUSABLE"));
+        assert_eq!(result.expect_err("at once").code(), "DEAD_LETTER_DIRECTORY_UNUSABLE");
     }
 }

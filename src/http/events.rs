@@ -28,7 +28,7 @@ pub(super) fn events(
         match event {
             Ok(event) => Some((Ok(event), (state, shutdown, Instant::now() + INTERVAL))),
             Err(error) => {
-                tracing::warn!(%error, "the status cannot be told as JSON");
+                tracing::warn!(%error, code = "INTERNAL", "the status cannot be told as JSON");
                 None
             }
         }

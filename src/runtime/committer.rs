@@ -16,7 +16,7 @@ use crate::{
     },
     telemetry::{
         Board, Metrics,
-        event::{CheckpointDelayed, CheckpointWritten, DependencyChanged},
+        event::{CheckpointDelayed, CheckpointWritten, DependencyChanged, Fault},
     },
 };
 
@@ -84,13 +84,14 @@ impl Committer {
                     failed += 1;
                     CheckpointDelayed { partition: id, code, failure: kind, error: &reason }
                         .emit(&self.metrics);
-                    failure.get_or_insert((kind, reason));
+                    failure.get_or_insert((kind, code, reason));
                 }
             }
         }
         // Where nothing has moved, the store was not asked.
         if tried {
-            let failure = failure.as_ref().map(|(failure, reason)| (*failure, reason.as_str()));
+            let failure =
+                failure.as_ref().map(|(failure, code, reason)| Fault { failure: *failure, code, reason });
             DependencyChanged::post(&self.board, &Dependency::Checkpoints, failure);
         }
         failed

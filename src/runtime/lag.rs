@@ -59,7 +59,8 @@ impl Lag {
                 match source.extent(&progress.id().partition).await {
                     Ok(extent) => answer.found.push((progress, newest, extent)),
                     Err(error) => {
-                        tracing::debug!(partition = %progress.id(), %error, "lag could not be measured");
+                        let PartitionId { stream, partition } = progress.id();
+                        tracing::debug!(%stream, %partition, %error, "lag could not be measured");
                         answer.failed = Some(error);
                         break; // the others would fail alike
                     }

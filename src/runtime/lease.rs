@@ -16,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use azure_core::http::StatusCode;
 use azure_messaging_eventhubs::{CheckpointStore, models::Ownership};
 use futures::future::join_all;
 use tokio::{
@@ -25,10 +26,13 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::committer::failure_of;
-use crate::domain::{
-    health::Failure,
-    id::PartitionId,
-    lease::{Holder, others, plan},
+use crate::{
+    domain::{
+        health::Failure,
+        id::PartitionId,
+        lease::{Holder, others, plan},
+    },
+    telemetry::event::Fault,
 };
 
 /// How leases are kept.
@@ -127,7 +131,7 @@ async fn fall(
                 fallen.cancel();
                 let age_ms = since.elapsed().as_millis() as u64;
                 tracing::warn!(
-                    %partition, age_ms,
+                    stream = %partition.stream, partition = %partition.partition, age_ms, code = "LEASE_EXPIRED",
                     "the lease could not be renewed in time: the partition is stopped, until it can be claimed again"
                 );
                 return;
@@ -152,7 +156,7 @@ pub struct Round {
     /// The other replicas that own something, where the leases could be looked at.
     pub others: Option<BTreeSet<String>>,
     /// How and why the leases could not be looked at, or some of ours not be renewed.
-    pub failed: Option<(Failure, String)>,
+    pub failed: Option<Failed>,
 }
 
 impl Leases {
@@ -192,8 +196,8 @@ impl Leases {
         let list = self.store.list_ownerships(&self.namespace, &self.hub, &self.consumer_group);
         let listed = match timeout(self.options.call_limit(), list).await {
             Ok(Ok(listed)) => listed,
-            Ok(Err(error)) => return self.without_sight(failed(&error)),
-            Err(_) => return self.without_sight(silent()),
+            Ok(Err(error)) => return self.without_sight(Failed::from(&error)),
+            Err(_) => return self.without_sight(Failed::silent()),
         };
         let listed: BTreeMap<String, Ownership> =
             listed.into_iter().map(|ownership| (ownership.partition_id.clone(), ownership)).collect();
@@ -217,10 +221,10 @@ impl Leases {
     pub async fn release(&mut self, partition: &str) {
         let Some(held) = self.held.remove(partition) else { return };
         let free = Ownership { owner_id: Some(String::new()), ..held.ownership };
-        if let Err((_, reason)) = self.claim_one(free).await {
+        if let Err(Failed { code, reason, .. }) = self.claim_one(free).await {
             // The others wait for the lease to expire, nothing else.
             tracing::warn!(
-                partition = %self.id(partition), reason,
+                stream = %self.stream, %partition, code, reason,
                 "the lease was not released: another replica waits until it expires"
             );
         }
@@ -241,7 +245,7 @@ impl Leases {
         PartitionId { stream: self.stream.clone(), partition: partition.to_owned() }
     }
 
-    fn without_sight(&mut self, failed: (Failure, String)) -> Round {
+    fn without_sight(&mut self, failed: Failed) -> Round {
         Round { lost: self.fence(), failed: Some(failed), ..Round::default() }
     }
 
@@ -254,7 +258,7 @@ impl Leases {
         let stolen: Vec<_> = self.held.keys().filter(|partition| !ours(partition)).cloned().collect();
         for partition in &stolen {
             tracing::warn!(
-                partition = %self.id(partition),
+                stream = %self.stream, %partition, code = "LEASE_TAKEN",
                 "another replica has taken the partition: it is stopped here, and goes on there"
             );
         }
@@ -263,7 +267,7 @@ impl Leases {
     }
 
     /// Says how and why one of ours was not renewed.
-    async fn renew(&mut self) -> Option<(Failure, String)> {
+    async fn renew(&mut self) -> Option<Failed> {
         let mut failed = None;
         let due = |held: &Held| held.confirmed.elapsed() >= self.options.renew_interval;
         let due: Vec<_> =
@@ -284,8 +288,8 @@ impl Leases {
                 // tells, and until then the lease is as old as it is.
                 Ok(None) => {}
                 Err(failure) => {
-                    let (partition, reason) = (self.id(&due.partition_id), &failure.1);
-                    tracing::debug!(%partition, reason, "a lease was not renewed");
+                    let (partition, reason) = (&due.partition_id, &failure.reason);
+                    tracing::debug!(stream = %self.stream, %partition, reason, "a lease was not renewed");
                     failed = Some(failure);
                 }
             }
@@ -376,8 +380,8 @@ impl Leases {
                     gained.push(partition.clone());
                 }
                 Ok(None) => {} // somebody was faster
-                Err((_, reason)) => tracing::warn!(
-                    partition = %self.id(partition), reason, again = "with the next look",
+                Err(Failed { code, reason, .. }) => tracing::warn!(
+                    stream = %self.stream, %partition, code, reason, again = "with the next look",
                     "a partition was not claimed"
                 ),
             }
@@ -386,21 +390,48 @@ impl Leases {
     }
 
     /// `None` where the condition did not hold.
-    async fn claim_one(&self, ownership: Ownership) -> Result<Option<Ownership>, (Failure, String)> {
+    async fn claim_one(&self, ownership: Ownership) -> Result<Option<Ownership>, Failed> {
         match timeout(self.options.call_limit(), self.store.claim_ownership(&[ownership])).await {
             Ok(Ok(claimed)) => Ok(claimed.into_iter().next()),
-            Ok(Err(error)) => Err(failed(&error)),
-            Err(_) => Err(silent()),
+            Ok(Err(error)) => Err(Failed::from(&error)),
+            Err(_) => Err(Failed::silent()),
         }
     }
 }
 
-fn failed(error: &azure_core::Error) -> (Failure, String) {
-    (failure_of(error), error.to_string().lines().next().unwrap_or_default().to_owned())
+/// Code of a blob container that gives no usable answer.
+const UNAVAILABLE: &str = "BLOB_UNAVAILABLE";
+
+/// How and why the store of the leases fails. Leases are always on blobs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    failure: Failure,
+    code: &'static str,
+    reason: String,
 }
 
-fn silent() -> (Failure, String) {
-    (Failure::Silent, "no answer in time".to_owned())
+impl Failed {
+    /// The same, to be told.
+    pub fn fault(&self) -> Fault<'_> {
+        Fault { failure: self.failure, code: self.code, reason: &self.reason }
+    }
+
+    fn silent() -> Self {
+        Self { failure: Failure::Silent, code: UNAVAILABLE, reason: "no answer in time".to_owned() }
+    }
+}
+
+impl From<&azure_core::Error> for Failed {
+    fn from(error: &azure_core::Error) -> Self {
+        let code = match error.http_status() {
+            Some(StatusCode::TooManyRequests) => "BLOB_THROTTLED",
+            Some(StatusCode::Unauthorized | StatusCode::Forbidden) => "BLOB_REFUSED",
+            Some(StatusCode::NotFound) => "BLOB_CONTAINER_MISSING",
+            Some(_) | None => UNAVAILABLE,
+        };
+        let reason = error.to_string().lines().next().unwrap_or_default().to_owned();
+        Self { failure: failure_of(error), code, reason }
+    }
 }
 
 #[cfg(test)]

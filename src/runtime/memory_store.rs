@@ -95,7 +95,7 @@ impl MemoryStore {
 }
 
 fn trouble(kind: TroubleKind) -> Trouble {
-    Trouble { kind, retry_after: None, message: "scripted".into() }
+    Trouble { kind, code: "COSMOS_UNAVAILABLE", retry_after: None, message: "scripted".into() }
 }
 
 fn charged<T>(outcome: T) -> Charged<T> {

@@ -12,7 +12,7 @@ use crate::{
         id::{HubName, TwinKey},
         quota::Purpose,
     },
-    ports::{Call, Continuation, Got, Page, QueryError, Trouble, TroubleKind, TwinRegistry},
+    ports::{Call, Continuation, Got, Page, QueryError, TWIN_UNANSWERED, Trouble, TroubleKind, TwinRegistry},
     telemetry::{
         Board, Metrics, RegistryCall, RegistryOutcome,
         event::{RegistryAsked, RegistryChanged},
@@ -77,7 +77,12 @@ impl Metered {
     pub async fn get(&self, key: &TwinKey, purpose: Purpose) -> Got {
         if let Some(message) = self.registry.unaskable(key) {
             // It is no call, and says nothing about the hub.
-            return Got::Unknown(Trouble { kind: TroubleKind::Unavailable, retry_after: None, message });
+            return Got::Unknown(Trouble {
+                kind: TroubleKind::Unavailable,
+                code: TWIN_UNANSWERED,
+                retry_after: None,
+                message,
+            });
         }
         self.meter.get(purpose).await;
         let asked = Instant::now();
@@ -90,7 +95,7 @@ impl Metered {
         };
         self.feed_back(Call::Get, outcome, trouble);
         let message = trouble.map(|trouble| trouble.message.as_str());
-        self.account(RegistryCall::Get, purpose, outcome, took, message);
+        self.account(RegistryCall::Get, purpose, outcome, took, Said::new(trouble, message));
         got
     }
 
@@ -111,7 +116,7 @@ impl Metered {
         let took = asked.elapsed();
         let (outcome, trouble, message) = outcome_of_query(&page);
         self.feed_back(Call::Query, outcome, trouble);
-        self.account(RegistryCall::Query, purpose, outcome, took, message.as_deref());
+        self.account(RegistryCall::Query, purpose, outcome, took, Said::new(trouble, message.as_deref()));
         page
     }
 
@@ -124,8 +129,8 @@ impl Metered {
         let asked = Instant::now();
         let count = self.registry.device_count().await;
         let took = asked.elapsed();
-        let (outcome, _, message) = outcome_of_query(&count);
-        self.account(RegistryCall::Count, purpose, outcome, took, message.as_deref());
+        let (outcome, trouble, message) = outcome_of_query(&count);
+        self.account(RegistryCall::Count, purpose, outcome, took, Said::new(trouble, message.as_deref()));
         count
     }
 
@@ -150,7 +155,7 @@ impl Metered {
         purpose: Purpose,
         outcome: RegistryOutcome,
         took: Duration,
-        message: Option<&str>,
+        Said { code, message }: Said<'_>,
     ) {
         let hub = self.hub();
         RegistryAsked { hub, call, purpose: purpose.into(), outcome, took, message }.emit(&self.metrics);
@@ -162,7 +167,7 @@ impl Metered {
                 reach.failures = reach.failures.saturating_add(1);
                 if reach.failures == FAILURES_UNREACHABLE {
                     let reason = message.unwrap_or_default();
-                    RegistryChanged::Unreachable { hub, reason }.emit();
+                    RegistryChanged::Unreachable { hub, code, reason }.emit();
                 }
                 if reach.failures >= FAILURES_UNREACHABLE
                     && let Some(board) = &self.board
@@ -185,6 +190,19 @@ impl Metered {
                 }
             }
         }
+    }
+}
+
+/// What the hub said instead of what it was asked for.
+struct Said<'a> {
+    code: &'static str,
+    message: Option<&'a str>,
+}
+
+impl<'a> Said<'a> {
+    fn new(trouble: Option<&Trouble>, message: Option<&'a str>) -> Self {
+        // Only trouble is told under a code.
+        Self { code: trouble.map_or("IOTHUB_UNAVAILABLE", |trouble| trouble.code), message }
     }
 }
 

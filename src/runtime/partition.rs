@@ -33,7 +33,7 @@ use crate::{
     ports::{EventSource, Receiver, SourceError, Start},
     telemetry::{
         Board, Metrics, PartitionMetrics, StreamMetrics, Watched,
-        event::{EventIgnored, MessageUndecodable, PartitionDelayed, PartitionRebuilt},
+        event::{EventIgnored, MessageUndecodable, PartitionDelayed, PartitionRebuilt, PartitionReceives},
         reason::{RECREATED, STALLED, UNDECODABLE_AMQP, WENT_BACK},
     },
 };
@@ -175,6 +175,9 @@ pub struct Partition {
     pub metrics: Metrics,
 }
 
+/// Since when nothing is received, where that was told.
+type Outage = Mutex<Option<tokio::time::Instant>>;
+
 /// Why a link was given up.
 enum Broken {
     /// The daemon stops, or the router is gone.
@@ -203,6 +206,7 @@ impl Partition {
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         let (mut patience, began) = (Patience::new(self.options.refused_grace), tokio::time::Instant::now());
         let mut settles = Duration::ZERO;
+        let outage = Mutex::new(None);
         loop {
             // Who is refused or throttled says why until that is over.
             if settles.is_zero() {
@@ -220,8 +224,8 @@ impl Partition {
                         // is wrong with the link shows as an error soon enough.
                         let broken = tokio::select! {
                             biased;
-                            never = self.say_that_it_receives(settles) => match never {},
-                            broken = self.receive(receiver.as_mut(), reopened, &mut backoff, &stop) => broken,
+                            never = self.say_that_it_receives(settles, &outage) => match never {},
+                            broken = self.receive(receiver.as_mut(), reopened, &mut backoff, &outage, &stop) => broken,
                         };
                         receiver.close().await;
                         if opened.elapsed() >= STANDS {
@@ -248,20 +252,29 @@ impl Partition {
                     };
                     let (text, name, code) = (error.to_string(), error.name(), error.code());
                     let refused = left.map(|left| (self.options.failed(self.source.name(), error), left));
-                    (format!("{text} ({code})"), name, Some(code), refused)
+                    (format!("{text} ({code})"), name, code, refused)
                 }
                 Broken::WentBack => {
-                    ("the link went back to an old position".to_owned(), WENT_BACK, None, None)
+                    ("the link went back to an old position".to_owned(), WENT_BACK, "EVENTHUBS_STALLED", None)
                 }
-                Broken::Stalled => ("events wait, and none arrive".to_owned(), STALLED, None, None),
+                Broken::Stalled => {
+                    ("events wait, and none arrive".to_owned(), STALLED, "EVENTHUBS_STALLED", None)
+                }
                 Broken::Foreign(problem) => {
                     self.start_over(&problem)?;
-                    (problem.to_string(), RECREATED, Some("CHECKPOINT_INVALID"), None)
+                    (problem.to_string(), RECREATED, "CHECKPOINT_INVALID", None)
                 }
-                Broken::Recreated => {
-                    ("the partition seems to be another one".to_owned(), RECREATED, None, None)
-                }
+                Broken::Recreated => (
+                    "the partition seems to be another one".to_owned(),
+                    RECREATED,
+                    "CHECKPOINT_INVALID",
+                    None,
+                ),
             };
+            outage
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get_or_insert_with(tokio::time::Instant::now);
             settles = if refused.is_some() || throttled { SETTLES } else { Duration::ZERO };
             let hint = throttled.then_some(THROTTLED_PAUSE);
             let (partition, delay) = (self.progress.id(), backoff.next(rand::random(), hint));
@@ -299,12 +312,22 @@ impl Partition {
     }
 
     /// Posts it, after a while; never ends.
-    async fn say_that_it_receives(&self, after: Duration) -> Infallible {
+    async fn say_that_it_receives(&self, after: Duration, outage: &Outage) -> Infallible {
         if !after.is_zero() {
             tokio::time::sleep(after).await;
         }
         self.post(PartitionState::Receiving);
+        // An idle partition shows nothing else.
+        tokio::time::sleep(SETTLES.saturating_sub(after)).await;
+        self.tell_that_it_receives(outage);
         std::future::pending().await
+    }
+
+    /// Logs it, once after each outage.
+    fn tell_that_it_receives(&self, outage: &Outage) {
+        if let Some(since) = outage.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            PartitionReceives { partition: self.progress.id(), after: since.elapsed() }.emit();
+        }
     }
 
     /// Asks the partition once more whether it ever held our newest event.
@@ -320,7 +343,8 @@ impl Partition {
             }
             // The lag monitor asks again and again.
             Err(error) => {
-                tracing::debug!(partition = %self.progress.id(), %error, "the partition could not be looked at");
+                let PartitionId { stream, partition } = self.progress.id();
+                tracing::debug!(%stream, %partition, %error, "the partition could not be looked at");
                 Ok(())
             }
         }
@@ -347,6 +371,7 @@ impl Partition {
         receiver: &mut dyn Receiver,
         mut reopened: bool,
         backoff: &mut Backoff,
+        outage: &Outage,
         stop: &CancellationToken,
     ) -> Broken {
         let mut newest_on_link = None;
@@ -374,6 +399,7 @@ impl Partition {
                 Err(error) => return Broken::Source(error),
             };
             backoff.reset();
+            self.tell_that_it_receives(outage);
             for message in &messages {
                 let number = message.position.sequence_number;
                 if newest_on_link.replace(number).is_some_and(|newest| number <= newest) {

@@ -90,8 +90,8 @@ impl Partitions {
     pub fn note(&mut self, answer: Result<Answer, JoinError>) -> Vec<String> {
         let listed: BTreeSet<_> = match answer {
             Ok(Ok(listed)) => listed.into_iter().collect(),
-            Ok(Err(error)) => return self.failed(&error.to_string()),
-            Err(_panicked) => return self.failed("the question ended early"),
+            Ok(Err(error)) => return self.failed(error.code(), &error.to_string()),
+            Err(_panicked) => return self.failed("INTERNAL", "the question ended early"),
         };
         self.failed_in_a_row = 0;
         let added: Vec<_> = listed.difference(&self.known).cloned().collect();
@@ -109,9 +109,9 @@ impl Partitions {
         added
     }
 
-    fn failed(&mut self, error: &str) -> Vec<String> {
+    fn failed(&mut self, code: &'static str, error: &str) -> Vec<String> {
         self.failed_in_a_row = self.failed_in_a_row.saturating_add(1);
-        PartitionLookFailed { stream: &self.stream, error, in_a_row: self.failed_in_a_row }
+        PartitionLookFailed { stream: &self.stream, code, error, in_a_row: self.failed_in_a_row }
             .emit(&self.metrics);
         Vec::new()
     }

@@ -45,7 +45,7 @@ use crate::{
     ports::{EventSource, SourceError, Start},
     telemetry::{
         Board, Metrics,
-        event::{DependencyChanged, PartitionDelayed},
+        event::{DependencyChanged, Fault, PartitionDelayed},
     },
 };
 
@@ -354,10 +354,13 @@ impl Running {
             }
         }
         self.shared.source.close().await;
-        let hub = self.shared.source.name();
+        let stream = self.shared.source.name();
         match failed {
-            0 => tracing::info!(hub, "stopped: checkpoints are written"),
-            failed => tracing::warn!(hub, failed, "stopped: some checkpoints could not be written"),
+            0 => tracing::info!(%stream, "stopped: checkpoints are written"),
+            failed => tracing::warn!(
+                %stream, failed, code = "CHECKPOINTS_NOT_WRITTEN",
+                "stopped: some checkpoints could not be written: after the next start, more events are received again"
+            ),
         }
         outcome
     }
@@ -385,8 +388,10 @@ impl Running {
 
     fn note_lag(&mut self, answer: Result<lag::Answer, tokio::task::JoinError>) {
         if let Some(answered) = self.lag.note(answer, &self.limits) {
-            let failed = answered.as_ref().err().map(|error| (error.failure(), error.to_string()));
-            let failed = failed.as_ref().map(|(failure, reason)| (*failure, reason.as_str()));
+            let failed = answered.as_ref().err();
+            let failed = failed.map(|error| (error.failure(), error.code(), error.to_string()));
+            let failed =
+                failed.as_ref().map(|(failure, code, reason)| Fault { failure: *failure, code, reason });
             let hub = Dependency::EventHub(self.shared.source.name().to_owned());
             DependencyChanged::post(&self.shared.board, &hub, failed);
             if failed.is_some() {
@@ -422,7 +427,7 @@ impl Running {
             .map(|(partition, _)| partition.clone())
             .collect();
         let round = leases.round(&leaving, claim).await;
-        let failed = round.failed.as_ref().map(|(failure, reason)| (*failure, reason.as_str()));
+        let failed = round.failed.as_ref().map(lease::Failed::fault);
         DependencyChanged::post(&self.shared.board, &Dependency::Leases, failed);
         if let (Some(_), Sharing::Leases(options)) = (failed, &self.shared.options.sharing) {
             self.shared.board.tries_again(&Dependency::Leases, options.look_interval());
@@ -443,7 +448,7 @@ impl Running {
             }
         }
         for partition in round.gained {
-            tracing::info!(partition = %self.id(&partition), "took a partition over");
+            tracing::info!(stream = %self.shared.source.name(), %partition, "took a partition over");
             self.consume_gained(partition);
         }
         self.partitions.hear_of(&round.unknown, &self.shared.source);
@@ -478,7 +483,7 @@ impl Running {
             if let Some(leases) = &mut self.leases {
                 leases.release(&partition).await;
             }
-            tracing::info!(partition = %self.id(&partition), "gave a partition up to another replica");
+            tracing::info!(stream = %self.shared.source.name(), %partition, "gave a partition up to another replica");
         }
     }
 

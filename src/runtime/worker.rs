@@ -14,7 +14,7 @@ use crate::{
         retry::Backoff,
         upsert::{Action, Upsert},
     },
-    ports::{Charged, Clock, Read, Trouble, TroubleKind, TwinStore, Write},
+    ports::{Charged, Clock, Read, TWIN_UNANSWERED, Trouble, TroubleKind, TwinStore, Write},
     telemetry::{
         Metrics, Purpose, ReadOutcome, WriteKind, WriteOutcome,
         event::{ModulesQueried, ReadFinished, WriteFinished},
@@ -197,6 +197,7 @@ async fn bring_in<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<(), Trou
 fn quarrel(kind: WriteKind, conflicts: u32) -> Trouble {
     Trouble {
         kind: TroubleKind::Contradictory,
+        code: TWIN_UNANSWERED,
         retry_after: None,
         message: format!(
             "{}: the condition failed {conflicts} times in a row: another writer is at it, reads are behind writes, or a unique key policy of the container forbids it",

@@ -9,6 +9,9 @@
 //!
 //! The place is where in the program the line is written, so that lines of the SDKs are limited, too. Twins are no class:
 //! there are too many of them.
+//!
+//! A line that says that an outage is over (`outage = "over"`) re-arms the lines about what it names, so that the first line of
+//! a second outage is written, however soon that follows.
 
 use std::{
     collections::BTreeMap,
@@ -20,8 +23,11 @@ use std::{
 use tracing::{Event, Level, Subscriber, field::Field};
 use tracing_subscriber::{
     fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
+    layer::{Context, Layer},
     registry::LookupSpan,
 };
+
+use super::{event::OVER, replica::replica};
 
 /// One line in this time.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -54,12 +60,36 @@ pub(super) struct Over {
 /// Place and class.
 type Key = (&'static str, u32, String);
 
+/// What a line about an outage is about: the parts that it has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Subject {
+    what: Option<String>,
+    hub: Option<String>,
+    stream: Option<String>,
+    partition: Option<String>,
+}
+
+impl Subject {
+    fn parts(&self) -> [&Option<String>; 4] {
+        [&self.what, &self.hub, &self.stream, &self.partition]
+    }
+
+    /// Whether what has recovered is this, or a part of it.
+    fn is_over_with(&self, recovered: &Self) -> bool {
+        let mut pairs = self.parts().into_iter().zip(recovered.parts());
+        *self != Self::default() && pairs.all(|(part, recovered)| part.is_none() || part == recovered)
+    }
+}
+
 #[derive(Debug)]
 struct Entry {
     message: String,
+    /// Empty where no recovery is told.
+    subject: Subject,
     first: Duration,
     last: Duration,
-    written: Duration,
+    /// `None`: an outage has passed since, and the next line is written.
+    written: Option<Duration>,
     lines: u64,
     held_back: u64,
 }
@@ -69,21 +99,31 @@ struct Entry {
 pub(super) struct Limiter(BTreeMap<Key, Entry>);
 
 impl Limiter {
-    pub(super) fn admit(&mut self, now: Duration, key: Key, message: &str) -> Line {
+    pub(super) fn admit(&mut self, now: Duration, key: Key, subject: Subject, message: &str) -> Line {
         let Some(entry) = self.0.get_mut(&key) else {
             let message = message.to_owned();
-            self.0
-                .insert(key, Entry { message, first: now, last: now, written: now, lines: 1, held_back: 0 });
+            let written = Some(now);
+            self.0.insert(
+                key,
+                Entry { message, subject, first: now, last: now, written, lines: 1, held_back: 0 },
+            );
             return Line::Written(0);
         };
         entry.last = now;
         entry.lines += 1;
-        if now.saturating_sub(entry.written) < WINDOW {
+        if entry.written.is_some_and(|written| now.saturating_sub(written) < WINDOW) {
             entry.held_back += 1;
             return Line::HeldBack;
         }
-        entry.written = now;
+        entry.written = Some(now);
         Line::Written(std::mem::take(&mut entry.held_back))
+    }
+
+    /// What has recovered may fail anew, and that is news.
+    pub(super) fn rearm(&mut self, recovered: &Subject) {
+        for entry in self.0.values_mut().filter(|entry| entry.subject.is_over_with(recovered)) {
+            entry.written = None;
+        }
     }
 
     /// Takes off what has not been written for a while, and tells what of it was more than a single line.
@@ -109,12 +149,11 @@ impl Limiter {
 #[derive(Debug, Default)]
 struct Seen {
     message: String,
-    partition: Option<String>,
-    hub: Option<String>,
-    what: Option<String>,
+    subject: Subject,
     code: Option<String>,
     reason: Option<String>,
     again: bool,
+    outage: Option<String>,
 }
 
 impl Seen {
@@ -127,26 +166,30 @@ impl Seen {
     fn note(&mut self, field: &Field, value: String) {
         match field.name() {
             "message" => self.message = value,
-            "partition" => self.partition = Some(value),
-            "hub" => self.hub = Some(value),
-            "what" => self.what = Some(value),
+            "stream" => self.subject.stream = Some(value),
+            "partition" => self.subject.partition = Some(value),
+            "hub" => self.subject.hub = Some(value),
+            "what" => self.subject.what = Some(value),
             "code" => self.code = Some(value),
             // Codes only: text would make each line a class of its own.
             "reason" if is_code(&value) => self.reason = Some(value),
             "retry_in" | "again" => self.again = true,
+            "outage" => self.outage = Some(value),
             _ => {}
         }
     }
 
-    fn class(self) -> String {
-        let partition = match self.partition {
-            Some(partition) if self.again => {
-                partition.rsplit_once('/').map(|(stream, _)| stream.to_owned()).or(Some(partition))
-            }
-            partition => partition,
-        };
-        let parts = [self.code, self.reason, self.what, self.hub, partition];
-        parts.into_iter().flatten().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
+    /// Its class, and what it is about where the end of that is told.
+    fn class(mut self) -> (String, Subject) {
+        if self.again && self.subject.stream.is_some() {
+            self.subject.partition = None;
+        }
+        let Self { subject, code, reason, again, outage, .. } = self;
+        let parts = [&code, &reason].into_iter().chain(subject.parts());
+        let parts: Vec<_> = parts.flatten().map(String::as_str).filter(|part| !part.is_empty()).collect();
+        let class = parts.join(" ");
+        let passes = again || outage.is_some();
+        (class, if passes { subject } else { Subject::default() })
     }
 }
 
@@ -202,13 +245,28 @@ impl Lines {
         let over = self.limiter().over((self.clock)());
         for Over { message, class, lines, held_back, lasted } in over {
             tracing::info!(
-                message,
+                line = message,
                 class,
                 lines,
                 held_back,
                 seconds = lasted.as_secs(),
                 "over: no more of these lines for a while"
             );
+        }
+    }
+}
+
+/// Re-arms what is held back, where an outage is over. Sees such lines whatever the filter of the log says.
+pub(super) struct Recoveries(pub(super) Lines);
+
+impl<S: Subscriber> Layer<S> for Recoveries {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        if event.metadata().fields().field("outage").is_none() {
+            return;
+        }
+        let seen = Seen::of(event);
+        if seen.outage.as_deref() == Some(OVER) {
+            self.0.limiter().rearm(&seen.subject);
         }
     }
 }
@@ -228,7 +286,7 @@ pub(super) fn tell_what_is_over() {
     }
 }
 
-/// Formats what is not held back.
+/// Formats what is not held back, and adds which replica it is about.
 pub(super) struct Limited<F> {
     pub(super) inner: F,
     pub(super) shape: Shape,
@@ -244,35 +302,46 @@ where
     fn format_event(
         &self,
         context: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
+        writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
         let metadata = event.metadata();
-        if *metadata.level() > Level::WARN {
-            return self.inner.format_event(context, writer, event);
-        }
-        let mut seen = Seen::of(event);
-        let message = std::mem::take(&mut seen.message);
-        let key = (metadata.file().unwrap_or(metadata.name()), metadata.line().unwrap_or(0), seen.class());
-        let line = self.lines.limiter().admit((self.lines.clock)(), key, &message);
-        match line {
-            Line::HeldBack => Ok(()),
-            Line::Written(0) => self.inner.format_event(context, writer, event),
-            Line::Written(held_back) => {
-                let mut text = String::new();
-                // Without colours: only a line of the SDK's own writer has them.
-                self.inner.format_event(context, Writer::new(&mut text), event)?;
-                writer.write_str(&with_count(&text, self.shape, held_back))
+        let held_back = if *metadata.level() > Level::WARN {
+            0
+        } else {
+            let mut seen = Seen::of(event);
+            let message = std::mem::take(&mut seen.message);
+            let (class, subject) = seen.class();
+            let key = (metadata.file().unwrap_or(metadata.name()), metadata.line().unwrap_or(0), class);
+            match self.lines.limiter().admit((self.lines.clock)(), key, subject, &message) {
+                Line::HeldBack => return Ok(()),
+                Line::Written(held_back) => held_back,
             }
-        }
+        };
+        let mut text = String::new();
+        self.inner.format_event(context, Writer::new(&mut text), event)?;
+        finish(writer, &text, self.shape, held_back)
     }
 }
 
-fn with_count(line: &str, shape: Shape, held_back: u64) -> String {
+/// Writes a formatted line with what is added to it: the replica, and how many were held back before it.
+fn finish(mut writer: Writer<'_>, line: &str, shape: Shape, held_back: u64) -> fmt::Result {
     let line = line.trim_end_matches('\n');
     match (shape, line.strip_suffix('}')) {
-        (Shape::Json, Some(open)) => format!("{open},\"held_back\":{held_back}}}\n"),
-        (Shape::Json, None) | (Shape::Text, _) => format!("{line} held_back={held_back}\n"),
+        (Shape::Json, Some(open)) => {
+            write!(writer, "{open},\"replica\":\"{}\"", replica())?;
+            if held_back > 0 {
+                write!(writer, ",\"held_back\":{held_back}")?;
+            }
+            writer.write_str("}\n")
+        }
+        (Shape::Json, None) | (Shape::Text, _) => {
+            write!(writer, "{line} replica={}", replica())?;
+            if held_back > 0 {
+                write!(writer, " held_back={held_back}")?;
+            }
+            writer.write_char('\n')
+        }
     }
 }
 

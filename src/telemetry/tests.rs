@@ -1,5 +1,7 @@
 //! What is served on `/metrics`, and the page that tells people about it, are one and the same.
 
+mod lines;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,

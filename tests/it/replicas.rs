@@ -44,7 +44,7 @@ impl Replica {
         let lines = log.lines().filter(|line| line.contains(what)).filter_map(|line| {
             let (time, _) = line.split_once(' ')?;
             let field = |name: &str| Some(line.split_once(name)?.1.split([' ', ',']).next()?.to_owned());
-            Some((field("partition=")?, time.to_owned()))
+            Some((format!("{}/{}", field("stream=")?, field("partition=")?), time.to_owned()))
         });
         lines.collect()
     }

@@ -119,7 +119,7 @@ impl CheckpointStore for BlobStore {
             match result {
                 Ok(confirmed) => claimed.extend(confirmed),
                 Err(error) => {
-                    tracing::debug!(partition = claim.partition_id, %error, "a claim failed");
+                    tracing::debug!(stream = claim.event_hub_name, partition = claim.partition_id, %error, "a claim failed");
                     failure.get_or_insert(error);
                 }
             }

@@ -114,8 +114,9 @@ impl Account {
             // Session is what an account is made with, and what is asked for with each read.
             unknown => {
                 tracing::warn!(
-                    level = unknown.unwrap_or("none"),
-                    "the Cosmos DB account does not say a consistency level that is known: twinsync needs Session or stronger (COSMOS_CONSISTENCY)"
+                    level_of_account = unknown.unwrap_or("none"),
+                    code = "COSMOS_CONSISTENCY",
+                    "the Cosmos DB account does not say a consistency level that is known: twinsync needs Session or stronger"
                 );
                 Ok(())
             }

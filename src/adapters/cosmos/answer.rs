@@ -70,6 +70,23 @@ pub(super) const fn meaning(answer: &Answer) -> Meaning {
     }
 }
 
+/// Code of a store that gives no usable answer.
+pub(super) const UNAVAILABLE: &str = "COSMOS_UNAVAILABLE";
+
+/// Stable code of an answer that says nothing about the document.
+pub(super) const fn code(answer: &Answer) -> &'static str {
+    let Answer { status, substatus, from_wire, from_cosmos } = *answer;
+    match (status, substatus) {
+        (429, _) => "COSMOS_THROTTLED",
+        // A failover passes by itself.
+        (403, 3 | 1008) => UNAVAILABLE,
+        (401 | 403, _) if from_wire => "COSMOS_REFUSED",
+        (404, 1003) if from_wire && from_cosmos => "COSMOS_NOT_FOUND",
+        (400, 1001) if from_wire && from_cosmos => "COSMOS_PARTITION_KEY",
+        _ => UNAVAILABLE,
+    }
+}
+
 /// What to do about it, where that is known and does not pass by itself.
 pub(super) const fn remedy(answer: &Answer) -> Option<&'static str> {
     let Answer { status, substatus, from_wire, from_cosmos } = *answer;

@@ -205,7 +205,9 @@ impl DeadLetters for BlobDeadLetters {
             let sequence_number = stored.message.position.sequence_number;
             let blob = format!("{}{}", prefix(&stored.partition), name(sequence_number.0, 1));
             let place = format!("{}/{blob}", self.container.place());
-            DeadLetterError { partition: stored.partition, sequence_number, place, source }
+            let inner = source.get_ref().and_then(|inner| inner.downcast_ref::<blob::Error>());
+            let code = inner.map_or(super::NOT_STORED, blob::Error::code);
+            DeadLetterError { partition: stored.partition, sequence_number, place, code, source }
         })
     }
 }

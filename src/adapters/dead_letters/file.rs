@@ -49,7 +49,7 @@ impl FileDeadLetters {
             durable_file::create_directory(&root)?;
             if let Err(error) = durable_file::make_private(&root) {
                 tracing::warn!(
-                    directory = %root.display(), %error,
+                    directory = %root.display(), %error, code = "DEAD_LETTERS_READABLE",
                     "others may read the dead letters, which hold whole events: take their rights to this directory away"
                 );
             }
@@ -96,7 +96,13 @@ impl DeadLetters for FileDeadLetters {
         let stored = stamped(letter);
         let place = directory.join(name(sequence_number.0, 1)).display().to_string();
         let written = blocking(move || put(&directory, &stored)).await;
-        written.map_err(|source| DeadLetterError { partition, sequence_number, place, source })
+        written.map_err(|source| DeadLetterError {
+            partition,
+            sequence_number,
+            place,
+            code: super::DIRECTORY_UNUSABLE,
+            source,
+        })
     }
 }
 

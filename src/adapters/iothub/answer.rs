@@ -21,6 +21,9 @@ use crate::{
     ports::{Trouble, TroubleKind},
 };
 
+/// Code of a hub that gives no usable answer.
+pub(super) const UNAVAILABLE: &str = "IOTHUB_UNAVAILABLE";
+
 /// What is read of a refusal: enough for any error of the hub.
 const REFUSAL_BYTES_MAX: usize = 64 << 10;
 
@@ -119,6 +122,7 @@ impl Answer {
     pub(super) fn odd(&self, reason: String) -> Trouble {
         Trouble {
             kind: TroubleKind::Unavailable,
+            code: UNAVAILABLE,
             retry_after: None,
             message: format!("{}: cannot use the answer: {reason}", self.operation),
         }
@@ -143,6 +147,14 @@ impl Answer {
             StatusCode::TOO_MANY_REQUESTS => TroubleKind::Throttled,
             _ => TroubleKind::Unavailable,
         };
+        let code = match self.status {
+            StatusCode::TOO_MANY_REQUESTS => "IOTHUB_THROTTLED",
+            StatusCode::FORBIDDEN if self.refusal().kind == Some(Kind::QuotaExceeded) => {
+                "IOTHUB_QUOTA_EXCEEDED"
+            }
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "IOTHUB_REFUSED",
+            _ => UNAVAILABLE,
+        };
         let reason = self.reason();
         let remedy = match self.status {
             StatusCode::FORBIDDEN if self.refusal().kind == Some(Kind::QuotaExceeded) => {
@@ -159,7 +171,7 @@ impl Answer {
         };
         let separator = if remedy.is_empty() { "" } else { "; " };
         let message = format!("{}: {reason}{separator}{remedy}", self.operation);
-        Trouble { kind, retry_after: self.retry_after(), message }
+        Trouble { kind, code, retry_after: self.retry_after(), message }
     }
 
     /// How long the service asks to wait.

@@ -56,7 +56,12 @@ impl TwinRegistry for Scripted {
 }
 
 fn trouble(kind: TroubleKind, retry_after: Option<Duration>) -> Result<(), QueryError> {
-    Err(QueryError::Trouble(Trouble { kind, retry_after, message: "it said no".to_owned() }))
+    Err(QueryError::Trouble(Trouble {
+        kind,
+        code: "IOTHUB_UNAVAILABLE",
+        retry_after,
+        message: "it said no".to_owned(),
+    }))
 }
 
 fn metered(script: impl IntoIterator<Item = Result<(), QueryError>>) -> (Metered, Metrics) {

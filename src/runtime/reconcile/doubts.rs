@@ -307,7 +307,7 @@ async fn walk(
                 options.scan_interval
             }
             Err(trouble) => {
-                RepairScan { found: Err(&trouble.message) }.emit();
+                RepairScan { found: Err(&trouble) }.emit();
                 backoff.next(rand::random(), trouble.retry_after)
             }
         };

@@ -30,7 +30,7 @@ use crate::{
         registry::{RegistryTwin, went_back},
         ticks::Ticks,
     },
-    ports::{Clock, Got, Read, Trouble, TroubleKind, Write},
+    ports::{Clock, Got, Read, TWIN_UNANSWERED, Trouble, TroubleKind, Write},
     runtime::metered::Metered,
     telemetry::event::{DocumentRejected, TwinSettled, TwinWentBack},
 };
@@ -219,6 +219,7 @@ impl Judge {
         let stored = self.read(key, purpose).await?;
         let registry = self.registry(&key.hub).ok_or_else(|| Trouble {
             kind: TroubleKind::Unavailable,
+            code: TWIN_UNANSWERED,
             retry_after: None,
             message: format!("there is no registry of the hub {}", key.hub),
         })?;
@@ -266,6 +267,7 @@ impl Judge {
         }
         Err(Trouble {
             kind: TroubleKind::Unavailable,
+            code: TWIN_UNANSWERED,
             retry_after: None,
             message: format!("the document was written {CYCLES} times while the hub was asked"),
         })

@@ -62,7 +62,7 @@ pub(super) fn module(device: &str, id: &str) -> TwinKey {
 }
 
 pub(super) fn trouble(kind: TroubleKind, retry_after: Option<Duration>) -> Trouble {
-    Trouble { kind, retry_after, message: "scripted".into() }
+    Trouble { kind, code: "COSMOS_UNAVAILABLE", retry_after, message: "scripted".into() }
 }
 
 /// Unavailable, without a hint.

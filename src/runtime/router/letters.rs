@@ -16,7 +16,9 @@ use crate::{
     ports::DeadLetter,
     telemetry::{
         Board, Metrics,
-        event::{DeadLetterDelayed, DependencyChanged, DoubtRefused, EventDeadLettered, LetterWithoutTwin},
+        event::{
+            DeadLetterDelayed, DependencyChanged, DoubtRefused, EventDeadLettered, Fault, LetterWithoutTwin,
+        },
     },
 };
 
@@ -101,7 +103,9 @@ impl Router {
                         stored = &mut storing => break stored,
                         () = tokio::time::sleep(SILENT_AFTER) => {
                             let error = format!("no answer within {} s", SILENT_AFTER.as_secs());
-                            delayed(&origin, Failure::Silent, &error, None, &board, &metrics);
+                            let fault =
+                                Fault { failure: Failure::Silent, code: "DEAD_LETTER_NOT_STORED", reason: &error };
+                            delayed(&origin, fault, None, &board, &metrics);
                         }
                     }
                 };
@@ -113,7 +117,8 @@ impl Router {
                     Err(error) => {
                         let retry_in = backoff.next(rand::random(), None);
                         let text = format!("{error}: {}", error.source);
-                        delayed(&origin, error.failure(), &text, Some(retry_in), &board, &metrics);
+                        let fault = Fault { failure: error.failure(), code: error.code, reason: &text };
+                        delayed(&origin, fault, Some(retry_in), &board, &metrics);
                         tokio::time::sleep(retry_in).await;
                     }
                 }
@@ -131,19 +136,11 @@ impl Router {
 }
 
 /// Tells that a letter is not stored yet.
-fn delayed(
-    origin: &Origin,
-    failure: Failure,
-    error: &str,
-    retry_in: Option<Duration>,
-    board: &Board,
-    metrics: &Metrics,
-) {
+fn delayed(origin: &Origin, fault: Fault<'_>, retry_in: Option<Duration>, board: &Board, metrics: &Metrics) {
     let sequence_number = origin.message.position.sequence_number;
-    DeadLetterDelayed { partition: origin.progress.id(), sequence_number, failure, error, retry_in }
-        .emit(metrics);
+    DeadLetterDelayed { partition: origin.progress.id(), sequence_number, fault, retry_in }.emit(metrics);
     board.waits_for_letter(origin.progress.id());
-    DependencyChanged::post(board, &Dependency::DeadLetters, Some((failure, error)));
+    DependencyChanged::post(board, &Dependency::DeadLetters, Some(fault));
     if let Some(retry_in) = retry_in {
         board.tries_again(&Dependency::DeadLetters, retry_in);
     }

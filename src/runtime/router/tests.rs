@@ -45,6 +45,7 @@ impl DeadLetters for Letters {
                 partition: letter.partition.clone(),
                 sequence_number: number,
                 place: "memory".into(),
+                code: "DEAD_LETTER_NOT_STORED",
                 source: std::io::Error::other("disk full"),
             });
         }

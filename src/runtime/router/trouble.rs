@@ -38,7 +38,7 @@ impl Router {
                     if let Some(after) = self.outage.succeeded(&work.key, now) {
                         TwinTroubled::Over { twin: &work.key, after }.emit();
                     }
-                    self.store_is(StoreState::Reachable);
+                    self.store_answers();
                 }
                 self.finished(*work, follow, now);
             }
@@ -50,18 +50,18 @@ impl Router {
                         self.concurrency.throttled(now);
                         self.options.spending.streams_are_throttled();
                     }
-                    TroubleKind::Unavailable => self.unanswered(&work.key, trouble.message, now),
+                    TroubleKind::Unavailable => self.unanswered(&work.key, trouble, now),
                     TroubleKind::Contradictory => {
                         // That of this twin, then, however many others are in the same trouble.
                         self.outage.answered(now);
-                        self.store_is(StoreState::Reachable);
-                        self.unanswered(&work.key, trouble.message, now);
+                        self.store_answers();
+                        self.unanswered(&work.key, trouble, now);
                     }
                     TroubleKind::Newer => {
                         if self.outage.unusable(&work.key, now) {
                             TwinTroubled::Newer { twin: &work.key, reason: &trouble.message }.emit();
                         }
-                        self.store_is(StoreState::Reachable);
+                        self.store_answers();
                     }
                 }
                 work.asked = false;
@@ -119,21 +119,23 @@ impl Router {
     }
 
     /// The store gave no answer about a twin.
-    fn unanswered(&mut self, key: &TwinKey, reason: String, now: Duration) {
+    fn unanswered(&mut self, key: &TwinKey, trouble: Trouble, now: Duration) {
         match self.outage.failed(key, now) {
-            Cause::Store => self.store_is_out(reason, now),
+            Cause::Store => self.store_is_out(trouble, now),
             Cause::Twin => {
                 if let Some(since) = self.outage.worth_telling(key, now) {
-                    TwinTroubled::Alone { twin: key, since, reason: &reason }.emit();
+                    TwinTroubled::Alone { twin: key, since, reason: &trouble.message }.emit();
                 }
             }
         }
     }
 
     /// An unreachable store is answered like a throttling one: with less load.
-    fn store_is_out(&mut self, reason: String, now: Duration) {
+    fn store_is_out(&mut self, Trouble { code, message, .. }: Trouble, now: Duration) {
         self.concurrency.throttled(now);
-        self.store_is(StoreState::Unreachable { reason });
+        if self.board.set_store(StoreState::Unreachable { reason: message.clone() }) {
+            StoreChanged::Unreachable { code, reason: &message }.emit();
+        }
     }
 
     /// Asks the store about nobody, where it cannot be told otherwise whether a failure is its own.
@@ -158,23 +160,19 @@ impl Router {
         match probed.outcome {
             Ok(()) | Err(Trouble { kind: TroubleKind::Newer | TroubleKind::Contradictory, .. }) => {
                 self.outage.answered(now);
-                self.store_is(StoreState::Reachable);
+                self.store_answers();
             }
             Err(Trouble { kind: TroubleKind::Throttled, .. }) => self.concurrency.throttled(now),
-            Err(Trouble { kind: TroubleKind::Unavailable, message, .. }) => {
+            Err(trouble @ Trouble { kind: TroubleKind::Unavailable, .. }) => {
                 self.outage.probe_failed();
-                self.store_is_out(message, now);
+                self.store_is_out(trouble, now);
             }
         }
     }
 
-    fn store_is(&self, state: StoreState) {
-        if self.board.set_store(state.clone()) {
-            match &state {
-                StoreState::Reachable => StoreChanged::Reachable.emit(),
-                StoreState::Unreachable { reason } => StoreChanged::Unreachable { reason }.emit(),
-                StoreState::Unknown => {}
-            }
+    fn store_answers(&self) {
+        if self.board.set_store(StoreState::Reachable) {
+            StoreChanged::Reachable.emit();
         }
     }
 

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     domain::{drift::Drift, id::TwinKey, ticks::Ticks},
+    ports::{TWIN_UNANSWERED, Trouble},
     telemetry::{label::Purpose, metrics::Metrics},
 };
 
@@ -51,7 +52,7 @@ impl TwinWentBack<'_> {
             Some(false) => "this process asks for no audit",
         };
         tracing::warn!(
-            twin = %self.twin, what_is_done,
+            twin = %self.twin, what_is_done, code = "TWIN_WENT_BACK",
             "the IoT hub has gone back behind what this document had seen, as after a failover: the document was put right, others \
              that have not changed since may be ahead of the hub"
         );
@@ -72,7 +73,7 @@ impl DocumentRejected<'_> {
     pub fn emit(&self, metrics: &Metrics) {
         metrics.twin_rejected();
         tracing::error!(
-            twin = %self.twin, reason = self.reason,
+            twin = %self.twin, reason = self.reason, code = "DOCUMENT_REJECTED",
             "the store refuses the twin as the hub has it: its document stays as it is"
         );
     }
@@ -92,7 +93,7 @@ pub struct RepairDelayed<'a> {
 impl RepairDelayed<'_> {
     /// DEBUG: the registry's or the store's state is told once, elsewhere.
     pub fn emit(&self) {
-        tracing::debug!(twin = %self.twin, message = self.message, retry_in = ?self.retry_in, "repair waits");
+        tracing::debug!(twin = %self.twin, reason = self.message, retry_in = ?self.retry_in, "repair waits");
     }
 }
 
@@ -110,7 +111,7 @@ impl RepairGivenUp<'_> {
     pub fn emit(&self, metrics: &Metrics) {
         metrics.repair_given_up();
         tracing::warn!(
-            twin = %self.twin, message = self.message,
+            twin = %self.twin, reason = self.message, code = TWIN_UNANSWERED,
             "no answer about this twin that can be used: its document stays flagged, and is tried again with the next look for flagged ones"
         );
     }
@@ -120,7 +121,7 @@ impl RepairGivenUp<'_> {
 #[derive(Debug, Clone, Copy)]
 pub struct RepairScan<'a> {
     /// How many it met, or what stopped it.
-    pub found: Result<usize, &'a str>,
+    pub found: Result<usize, &'a Trouble>,
 }
 
 impl RepairScan<'_> {
@@ -129,7 +130,12 @@ impl RepairScan<'_> {
         match self.found {
             Ok(0) => tracing::debug!("no document is in doubt"),
             Ok(found) => tracing::info!(found, "documents in doubt are repaired in the background"),
-            Err(message) => tracing::warn!(message, "documents in doubt cannot be looked for, trying again"),
+            Err(trouble) => tracing::warn!(
+                reason = trouble.message,
+                code = trouble.code,
+                again = "after a while",
+                "documents in doubt cannot be looked for, trying again"
+            ),
         }
     }
 }
@@ -148,7 +154,7 @@ pub struct QueryDelayed<'a> {
 impl QueryDelayed<'_> {
     /// DEBUG.
     pub fn emit(&self) {
-        tracing::debug!(hub = self.hub, message = self.message, retry_in = ?self.retry_in, "query waits");
+        tracing::debug!(hub = %self.hub, reason = self.message, retry_in = ?self.retry_in, "query waits");
     }
 }
 
@@ -165,8 +171,9 @@ impl RowsUnreadable<'_> {
     /// WARN: whose they are is not known, so their documents are not looked at.
     pub fn emit(&self) {
         tracing::warn!(
-            hub = self.hub,
+            hub = %self.hub,
             rows = self.rows,
+            code = "ROWS_UNREADABLE",
             "a query showed rows that are no twins: they are passed over"
         );
     }
@@ -186,7 +193,7 @@ pub struct TwinDelayed<'a> {
 impl TwinDelayed<'_> {
     /// DEBUG.
     pub fn emit(&self) {
-        tracing::debug!(twin = %self.twin, message = self.message, retry_in = ?self.retry_in, "twin waits");
+        tracing::debug!(twin = %self.twin, reason = self.message, retry_in = ?self.retry_in, "twin waits");
     }
 }
 
@@ -205,7 +212,7 @@ impl BackfillStarted<'_> {
     /// INFO.
     pub fn emit(&self) {
         let what = if self.resumed { "backfill goes on" } else { "backfill begins" };
-        tracing::info!(hub = self.hub, devices = self.devices, "{what}");
+        tracing::info!(hub = %self.hub, devices = self.devices, "{what}");
     }
 }
 
@@ -231,15 +238,16 @@ impl BackfillFinished<'_> {
     pub fn emit(&self) {
         let Self { hub, twins, created, corrected, rejected, unknown } = *self;
         if unknown == 0 {
-            tracing::info!(hub, twins, created, corrected, rejected, "backfill is done");
+            tracing::info!(%hub, twins, created, corrected, rejected, "backfill is done");
         } else {
             tracing::warn!(
-                hub,
+                %hub,
                 twins,
                 created,
                 corrected,
                 rejected,
                 unknown,
+                code = "BACKFILL_INCOMPLETE",
                 "backfill is done, but for twins without an answer: an audit meets them again"
             );
         }
@@ -258,7 +266,10 @@ pub struct TwinUnknown<'a> {
 impl TwinUnknown<'_> {
     /// WARN: its document stays as it is.
     pub fn emit(&self) {
-        tracing::warn!(twin = %self.twin, message = self.message, "no answer about this twin: it is passed over");
+        tracing::warn!(
+            twin = %self.twin, reason = self.message, code = TWIN_UNANSWERED,
+            "no answer about this twin: it is passed over"
+        );
     }
 }
 
@@ -293,10 +304,10 @@ impl AuditFinished<'_> {
         }
         let (found, repaired) = (self.found.values().sum::<u64>(), self.repaired.values().sum::<u64>());
         if left == 0 && unknown == 0 && recent == 0 {
-            tracing::info!(hub, twins, found, repaired, "audit done: the documents say what the hub says");
+            tracing::info!(%hub, twins, found, repaired, "audit done: the documents say what the hub says");
         } else if left == 0 && unknown == 0 {
             tracing::info!(
-                hub,
+                %hub,
                 twins,
                 found,
                 repaired,
@@ -305,13 +316,14 @@ impl AuditFinished<'_> {
             );
         } else {
             tracing::warn!(
-                hub,
+                %hub,
                 twins,
                 found,
                 repaired,
                 left,
                 unknown,
                 recent,
+                code = "AUDIT_DIFFERENCES",
                 "audit done: differences are left, or not everything is known"
             );
         }
@@ -330,7 +342,7 @@ impl StillDifferent<'_> {
     pub fn emit(&self, metrics: &Metrics) {
         metrics.twin_still_different();
         tracing::error!(
-            twin = %self.twin,
+            twin = %self.twin, code = "STILL_DIFFERENT",
             "repaired but still different: look for another writer of the container, and report a bug if there is none"
         );
     }
@@ -353,7 +365,7 @@ impl WalkFailed<'_> {
     /// ERROR: it does not pass by itself.
     pub fn emit(&self) {
         tracing::error!(
-            hub = self.hub, error = self.error, retry_in = ?self.retry_in,
+            hub = %self.hub, error = self.error, retry_in = ?self.retry_in, code = "WALK_FAILED",
             "{} did not come to its end: it begins again later", self.what
         );
     }
@@ -369,6 +381,11 @@ pub struct NoteNotKept<'a> {
 impl NoteNotKept<'_> {
     /// WARN.
     pub fn emit(&self) {
-        tracing::warn!(error = self.error, "a note could not be kept");
+        tracing::warn!(
+            error = self.error,
+            code = "NOTE_NOT_KEPT",
+            again = "with the next one",
+            "a note of a backfill or an audit could not be read or written: at worst, work is done again"
+        );
     }
 }

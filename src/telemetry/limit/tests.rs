@@ -5,6 +5,8 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use tracing_subscriber::layer::SubscriberExt as _;
+
 use super::*;
 
 const fn seconds(seconds: u64) -> Duration {
@@ -28,7 +30,7 @@ fn one_line_in_ten_seconds_and_the_next_one_counts_what_was_held_back() {
         (125, Line::Written(1)),
         (140, Line::Written(0)),
     ] {
-        assert_eq!(limiter.admit(seconds(now), key("a"), "x"), expected, "{now}");
+        assert_eq!(limiter.admit(seconds(now), key("a"), Subject::default(), "x"), expected, "{now}");
     }
 }
 
@@ -36,8 +38,12 @@ fn one_line_in_ten_seconds_and_the_next_one_counts_what_was_held_back() {
 fn places_and_classes_do_not_hold_each_other_back() {
     let mut limiter = Limiter::default();
     for key in [key("a"), key("b"), ("b.rs", 7, "a".to_owned()), ("a.rs", 8, "a".to_owned())] {
-        assert_eq!(limiter.admit(seconds(1), key.clone(), "x"), Line::Written(0), "{key:?}");
-        assert_eq!(limiter.admit(seconds(1), key, "x"), Line::HeldBack);
+        assert_eq!(
+            limiter.admit(seconds(1), key.clone(), Subject::default(), "x"),
+            Line::Written(0),
+            "{key:?}"
+        );
+        assert_eq!(limiter.admit(seconds(1), key, Subject::default(), "x"), Line::HeldBack);
     }
 }
 
@@ -45,15 +51,19 @@ fn places_and_classes_do_not_hold_each_other_back() {
 fn what_has_been_quiet_for_a_minute_is_over_and_told_once_where_it_repeated() {
     let mut limiter = Limiter::default();
     for now in [0, 1, 2, 30, 31] {
-        limiter.admit(seconds(now), key("many"), "lost");
+        limiter.admit(seconds(now), key("many"), Subject::default(), "lost");
     }
-    limiter.admit(seconds(31), key("single"), "odd");
+    limiter.admit(seconds(31), key("single"), Subject::default(), "odd");
     assert_eq!(limiter.over(seconds(90)), []);
     let over =
         Over { message: "lost".into(), class: "many".into(), lines: 5, held_back: 1, lasted: seconds(31) };
     assert_eq!(limiter.over(seconds(91)), [over]);
     assert_eq!(limiter.over(seconds(1000)), []);
-    assert_eq!(limiter.admit(seconds(1001), key("single"), "odd"), Line::Written(0), "it begins anew");
+    assert_eq!(
+        limiter.admit(seconds(1001), key("single"), Subject::default(), "odd"),
+        Line::Written(0),
+        "it begins anew"
+    );
     assert!(limiter.0.len() == 1, "nothing is remembered for ever");
 }
 
@@ -77,17 +87,22 @@ fn logged(shape: Shape, log: impl FnOnce(&AtomicU64, &Lines)) -> Vec<String> {
     let clock = Arc::clone(&time);
     let lines = Lines::with_clock(Arc::new(move || Duration::from_secs(clock.load(Ordering::Relaxed))));
     let (writer, shared) = (captured.clone(), lines.clone());
+    let recoveries = Recoveries(lines.clone());
     let builder = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
     match shape {
         Shape::Text => {
-            let subscriber =
-                builder.map_event_format(|inner| Limited { inner, shape, lines: shared }).finish();
+            let subscriber = builder
+                .map_event_format(|inner| Limited { inner, shape, lines: shared })
+                .finish()
+                .with(recoveries);
             tracing::subscriber::with_default(subscriber, || log(&time, &lines));
         }
         Shape::Json => {
             let builder = builder.json().flatten_event(true);
-            let subscriber =
-                builder.map_event_format(|inner| Limited { inner, shape, lines: shared }).finish();
+            let subscriber = builder
+                .map_event_format(|inner| Limited { inner, shape, lines: shared })
+                .finish()
+                .with(recoveries);
             tracing::subscriber::with_default(subscriber, || log(&time, &lines));
         }
     }
@@ -97,12 +112,14 @@ fn logged(shape: Shape, log: impl FnOnce(&AtomicU64, &Lines)) -> Vec<String> {
 
 /// As a partition says it whose connection is lost.
 fn lost(partition: &str) {
-    tracing::warn!(%partition, code = "EVENTHUBS_UNAVAILABLE", retry_in = ?seconds(1), "connection lost");
+    let (stream, partition) = partition.split_once('/').expect("a stream and a partition");
+    tracing::warn!(%stream, %partition, code = "EVENTHUBS_UNAVAILABLE", retry_in = ?seconds(1), "connection lost");
 }
 
 /// As a partition says it once.
 fn gone(partition: &str) {
-    tracing::error!(%partition, code = "EVENTS_LOST", "events were never received");
+    let (stream, partition) = partition.split_once('/').expect("a stream and a partition");
+    tracing::error!(%stream, %partition, code = "EVENTS_LOST", "events were never received");
 }
 
 #[test]
@@ -133,7 +150,8 @@ fn the_count_joins_the_next_line_in_both_shapes() {
             Shape::Json => {
                 let line: serde_json::Value = serde_json::from_str(&lines[1]).expect("JSON");
                 assert_eq!(line["held_back"], 9, "{line}");
-                assert_eq!(line["partition"], "twins/0", "{line}");
+                assert_eq!((&line["stream"], &line["partition"]), (&"twins".into(), &"0".into()), "{line}");
+                assert_eq!(line["replica"], replica(), "{line}");
             }
         }
     }
@@ -169,4 +187,70 @@ fn below_warn_nothing_is_held_back_and_reasons_in_words_are_no_class() {
     });
     let count = |word: &str| lines.iter().filter(|line| line.contains(word)).count();
     assert_eq!((count("took"), count("no answer"), count("dead letter")), (3, 1, 1 + 1), "{lines:#?}");
+}
+
+/// As the store's state is told.
+fn store(answers: bool) {
+    match answers {
+        true => tracing::info!(what = "the store", outage = OVER, "it answers"),
+        false => {
+            tracing::warn!(what = "the store", code = "COSMOS_UNAVAILABLE", outage = "began", "no answer")
+        }
+    }
+}
+
+#[test]
+fn the_first_line_of_a_second_outage_is_written_however_soon_it_follows() {
+    let lines = logged(Shape::Text, |time, _| {
+        for second in [0, 1, 2] {
+            time.store(second, Ordering::Relaxed);
+            store(false);
+            store(false); // held back: it is the same outage
+            store(true);
+        }
+    });
+    let told: Vec<_> = lines.iter().map(|line| line.contains(" WARN ")).collect();
+    assert_eq!(told, [true, false, true, false, true, false], "{lines:#?}");
+    assert!(lines[2].ends_with(" held_back=1"), "what was held back is counted all the same: {lines:#?}");
+}
+
+#[test]
+fn what_recovers_re_arms_the_lines_about_itself_and_no_others() {
+    let lines = logged(Shape::Text, |_, _| {
+        for stream in ["twins", "lifecycle"] {
+            for partition in 0..4 {
+                lost(&format!("{stream}/{partition}"));
+                gone(&format!("{stream}/{partition}"));
+            }
+        }
+        tracing::info!(stream = %"twins", partition = %1, outage = OVER, "received from again");
+        for stream in ["twins", "lifecycle"] {
+            lost(&format!("{stream}/3"));
+            gone(&format!("{stream}/1"));
+        }
+        store(true);
+        lost("twins/2");
+    });
+    let count = |word: &str| lines.iter().filter(|line| line.contains(word)).count();
+    let again = lines.iter().filter(|line| line.contains("connection lost") && line.contains("stream=twins"));
+    assert_eq!((again.count(), count("connection lost"), count("never received")), (2, 3, 8), "{lines:#?}");
+}
+
+#[test]
+fn each_line_of_any_level_says_which_replica_it_is_of() {
+    for shape in [Shape::Text, Shape::Json] {
+        let lines = logged(shape, |_, _| {
+            tracing::info!("took a partition over");
+            gone("twins/0");
+        });
+        for line in lines {
+            match shape {
+                Shape::Text => assert!(line.contains(&format!(" replica={}", replica())), "{line}"),
+                Shape::Json => {
+                    let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+                    assert_eq!(line["replica"], replica(), "{line}");
+                }
+            }
+        }
+    }
 }

@@ -268,7 +268,7 @@ fn first_partition(directory: &Path) -> Vec<bool> {
     let log = std::fs::read_to_string(directory.join("log")).expect("readable");
     let changes = [TOOK, "is not ours any more", "gave a partition up"];
     let changed = |line: &&str| changes.iter().any(|change| line.contains(change));
-    let first = log.lines().filter(|line| line.contains("partition=lifecycle/0")).filter(changed);
+    let first = log.lines().filter(|line| line.contains("stream=lifecycle partition=0 ")).filter(changed);
     first.map(|line| line.contains(TOOK)).collect()
 }
 

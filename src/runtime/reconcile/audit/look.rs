@@ -18,7 +18,7 @@ use crate::{
         retry::Backoff,
         ticks::Ticks,
     },
-    ports::{Read, Scanned, Trouble, TroubleKind},
+    ports::{Read, Scanned, TWIN_UNANSWERED, Trouble, TroubleKind},
 };
 
 /// How often one twin is tried before the audit goes on without it.
@@ -186,6 +186,7 @@ impl Look<'_> {
                 biased;
                 () = self.stop.cancelled() => return Err(Trouble {
                     kind: TroubleKind::Unavailable,
+                    code: TWIN_UNANSWERED,
                     retry_after: None,
                     message: "stopped".into(),
                 }),

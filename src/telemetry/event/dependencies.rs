@@ -1,0 +1,297 @@
+//! What the daemon needs from outside: that it comes, goes, or is waited for.
+
+use std::{path::Path, time::Duration};
+
+use super::{BEGAN, OVER};
+use crate::{
+    domain::{
+        health::{Dependency, Failure},
+        mounts::Ephemeral,
+    },
+    telemetry::{
+        board::Board,
+        label::{Purpose, RegistryCall, RegistryOutcome},
+        metrics::Metrics,
+    },
+};
+
+/// How and why something fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault<'a> {
+    /// How.
+    pub failure: Failure,
+    /// Stable code; `docs/errors/<code>.md` explains it.
+    pub code: &'static str,
+    /// What went wrong, in one line.
+    pub reason: &'a str,
+}
+
+/// The Event Hub that a dependency is.
+fn stream(dependency: &Dependency) -> Option<tracing::field::DisplayValue<&String>> {
+    match dependency {
+        Dependency::EventHub(stream) => Some(tracing::field::display(stream)),
+        Dependency::Credential
+        | Dependency::DeadLetters
+        | Dependency::Checkpoints
+        | Dependency::Leases
+        | Dependency::Registry(_) => None,
+    }
+}
+
+/// The IoT hub whose registry a dependency is.
+fn hub(dependency: &Dependency) -> Option<tracing::field::DisplayValue<&String>> {
+    match dependency {
+        Dependency::Registry(hub) => Some(tracing::field::display(hub)),
+        Dependency::Credential
+        | Dependency::DeadLetters
+        | Dependency::Checkpoints
+        | Dependency::Leases
+        | Dependency::EventHub(_) => None,
+    }
+}
+
+/// What the document store is called in `what`.
+const STORE: &str = "the document store";
+
+/// Something that the daemon needs, beside the document store and the partitions, came or went.
+#[derive(Debug, Clone, Copy)]
+pub enum DependencyChanged<'a> {
+    /// It does what it is asked for again.
+    Answers {
+        /// What.
+        dependency: &'a Dependency,
+        /// How long it did not.
+        after: Duration,
+    },
+    /// It fails, again and again.
+    Fails {
+        /// What.
+        dependency: &'a Dependency,
+        /// How and why.
+        fault: Fault<'a>,
+    },
+}
+
+impl DependencyChanged<'_> {
+    /// Posts on the board that something answers, or how and why it does not, and tells what is news of that.
+    pub fn post(board: &Board, dependency: &Dependency, failed: Option<Fault<'_>>) {
+        match failed {
+            Some(fault) if board.is_down(dependency.clone(), fault.failure, fault.reason) => {
+                DependencyChanged::Fails { dependency, fault }.emit();
+            }
+            Some(_) => {}
+            None => {
+                if let Some(after) = board.is_up(dependency.clone()) {
+                    DependencyChanged::Answers { dependency, after }.emit();
+                }
+            }
+        }
+    }
+
+    /// INFO and WARN.
+    pub fn emit(&self) {
+        match self {
+            Self::Answers { dependency, after } => tracing::info!(
+                what = %dependency, stream = stream(dependency), hub = hub(dependency), seconds = after.as_secs(),
+                outage = OVER, "what did not answer answers again"
+            ),
+            Self::Fails { dependency, fault: Fault { failure, code, reason } } => {
+                let what_is_done = match dependency {
+                    Dependency::Credential => {
+                        "asked again until there is a token; what has one goes on with it"
+                    }
+                    Dependency::DeadLetters => {
+                        "letters are tried again until they are stored; the checkpoints of their partitions wait"
+                    }
+                    Dependency::Checkpoints => {
+                        "checkpoints are tried again until they are written; events go on, and more of them would be \
+                         received again after a restart"
+                    }
+                    Dependency::Leases => {
+                        "tried again until it answers; partitions are kept while their leases last, and then stopped"
+                    }
+                    Dependency::EventHub(_) => {
+                        "asked again until it answers; what arrives is worked off, and the lag is not known"
+                    }
+                    Dependency::Registry(_) => {
+                        "asked again until it answers; replication goes on, repair, backfill and audit of its twins wait"
+                    }
+                };
+                match failure {
+                    Failure::Silent => {
+                        tracing::warn!(
+                            what = %dependency, stream = stream(dependency), hub = hub(dependency), code, reason,
+                            outage = BEGAN, what_is_done, "something that is needed does not answer"
+                        );
+                    }
+                    Failure::Throttled => {
+                        tracing::warn!(
+                            what = %dependency, stream = stream(dependency), hub = hub(dependency), code, reason,
+                            outage = BEGAN, what_is_done, "something that is needed asks for less"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The store came or went.
+#[derive(Debug, Clone, Copy)]
+pub enum StoreChanged<'a> {
+    /// It answers.
+    Reachable,
+    /// It does not.
+    Unreachable {
+        /// Stable code.
+        code: &'static str,
+        /// What went wrong, in one line.
+        reason: &'a str,
+    },
+}
+
+impl StoreChanged<'_> {
+    /// INFO and WARN.
+    pub fn emit(&self) {
+        match self {
+            Self::Reachable => tracing::info!(what = STORE, outage = OVER, "the document store answers"),
+            Self::Unreachable { code, reason } => tracing::warn!(
+                what = STORE,
+                code,
+                reason,
+                outage = BEGAN,
+                "the document store does not answer: writes are tried again until it does, nothing is lost"
+            ),
+        }
+    }
+}
+
+/// The registry of a hub was asked.
+#[derive(Debug, Clone, Copy)]
+pub struct RegistryAsked<'a> {
+    /// The hub.
+    pub hub: &'a str,
+    /// For what.
+    pub call: RegistryCall,
+    /// Why.
+    pub purpose: Purpose,
+    /// What became of it.
+    pub outcome: RegistryOutcome,
+    /// How long that took.
+    pub took: Duration,
+    /// What went wrong, in one line.
+    pub message: Option<&'a str>,
+}
+
+impl RegistryAsked<'_> {
+    /// DEBUG.
+    pub fn emit(&self, metrics: &Metrics) {
+        metrics.registry_asked(self.call, self.outcome, self.purpose, self.took);
+        let (call, purpose, outcome) = (self.call.label(), self.purpose.label(), self.outcome.label());
+        tracing::debug!(hub = %self.hub, call, purpose, outcome, reason = self.message, "the hub was asked");
+    }
+}
+
+/// The registry of a hub came or went.
+#[derive(Debug, Clone, Copy)]
+pub enum RegistryChanged<'a> {
+    /// It answers again.
+    Reachable {
+        /// The hub.
+        hub: &'a str,
+    },
+    /// It does not answer, or refuses us.
+    Unreachable {
+        /// The hub.
+        hub: &'a str,
+        /// Stable code.
+        code: &'static str,
+        /// What went wrong and what to do, in one line.
+        reason: &'a str,
+    },
+}
+
+impl RegistryChanged<'_> {
+    /// INFO and WARN.
+    pub fn emit(&self) {
+        match self {
+            Self::Reachable { hub } => tracing::info!(%hub, outage = OVER, "the IoT hub answers again"),
+            Self::Unreachable { hub, code, reason } => tracing::warn!(
+                %hub, code, reason, outage = BEGAN,
+                "the IoT hub does not answer: replication goes on, repair, backfill and audit of its twins wait until it does"
+            ),
+        }
+    }
+}
+
+/// A start waits for something.
+#[derive(Clone, Copy)]
+pub enum StartDelayed<'a> {
+    /// It cannot be used yet.
+    Waiting {
+        /// What.
+        what: &'a dyn std::fmt::Display,
+        /// Its name in metrics.
+        label: &'static str,
+        /// Stable code.
+        code: &'static str,
+        /// What went wrong and what to do, in one line.
+        reason: &'a str,
+        /// Time until the next try.
+        retry_in: Duration,
+        /// Time until the start fails with this error, where it does.
+        gives_up_in: Option<Duration>,
+    },
+    /// It can be used.
+    Over {
+        /// What.
+        what: &'a dyn std::fmt::Display,
+        /// How long that took.
+        after: Duration,
+    },
+}
+
+impl StartDelayed<'_> {
+    /// WARN where it passes, ERROR where a person has to mend it; INFO when it is over.
+    pub fn emit(&self, metrics: &Metrics) {
+        match *self {
+            Self::Waiting { what, label, code, reason, retry_in, gives_up_in } => {
+                metrics.start_delayed(label);
+                match gives_up_in {
+                    None => tracing::warn!(
+                        %what, code, reason, ?retry_in, "the start waits for something that passes, and goes on when it has"
+                    ),
+                    Some(left) => tracing::error!(
+                        %what, code, reason, ?retry_in, gives_up_in_seconds = left.as_secs(),
+                        "the start is refused something: trying again, since new rights take minutes to take effect, and then ending with this error"
+                    ),
+                }
+            }
+            Self::Over { what, after } => {
+                tracing::info!(%what, seconds = after.as_secs(), outage = OVER, "the start goes on")
+            }
+        }
+    }
+}
+
+/// What the daemon keeps in a directory will not outlive its container.
+#[derive(Debug, Clone, Copy)]
+pub struct StorageEphemeral<'a> {
+    /// The section of the configuration that names it.
+    pub section: &'static str,
+    /// The directory.
+    pub path: &'a Path,
+    /// What it lies on.
+    pub kind: Ephemeral,
+}
+
+impl StorageEphemeral<'_> {
+    /// WARN.
+    pub fn emit(&self) {
+        let Self { section, path, kind } = self;
+        tracing::warn!(
+            code = "STORAGE_EPHEMERAL", what = %section, directory = %path.display(), lies_on = kind.describe(),
+            "what is kept here will be lost: mount a volume on the directory, or set {section}.store = \"blob\""
+        );
+    }
+}
