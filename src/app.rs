@@ -310,6 +310,7 @@ fn about(settings: &Settings, replica: &str, journal: Journal) -> About {
     About {
         replica: replica.to_owned(),
         retention: settings.eventhubs.retention,
+        streams: settings.eventhubs.hubs().into_iter().map(ToOwned::to_owned).collect(),
         hubs: settings.iothub.hubs.iter().map(|hub| hub.name.to_string()).collect(),
         journal,
     }
@@ -485,7 +486,7 @@ async fn consume(
     let mut router = tokio::spawn(router.run(batches));
     let mut consumers = JoinSet::new();
     let (intake_stop, drained) = (stop.child_token(), CancellationToken::new());
-    let mut background = background.spawn(&led, &audit_asked, &intake_stop);
+    let mut background = background.spawn(&led, &audit_asked, &intake_stop, board.walks());
     for stream in streams {
         let run = stream.run(Arc::clone(&limits), intake.clone(), intake_stop.clone(), drained.clone());
         consumers.spawn(Box::pin(run));

@@ -29,3 +29,4 @@ pub mod retry;
 pub mod ticks;
 pub mod upsert;
 pub mod wait;
+pub mod walk;

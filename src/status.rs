@@ -6,6 +6,7 @@
 
 mod exposition;
 mod history;
+mod hubs;
 mod letters;
 mod looks;
 mod observer;

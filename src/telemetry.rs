@@ -27,6 +27,7 @@ mod process;
 pub mod reason;
 mod replica;
 mod text;
+mod walks;
 
 #[cfg(test)]
 mod tests;
@@ -46,6 +47,7 @@ pub use self::{
     metrics::{Latency, Metrics, StreamMetrics},
     partition::{PartitionMetrics, Watched, behind},
     replica::replica,
+    walks::{Audited, Backfilled, HubWalks, Walk, Walking, Walks},
 };
 use crate::config::{self, LogFormat};
 

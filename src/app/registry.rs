@@ -25,7 +25,7 @@ use crate::{
             schedule::{self, Schedule},
         },
     },
-    telemetry::{Board, Metrics},
+    telemetry::{Board, Metrics, Walks},
 };
 
 /// The configured hubs, each within its share of the quota.
@@ -133,6 +133,7 @@ impl Background {
         leads: &watch::Receiver<bool>,
         audit_wanted: &watch::Receiver<Option<Ticks>>,
         stop: &CancellationToken,
+        walks: &Walks,
     ) -> JoinSet<()> {
         let Self { judge, doubts, repair, schedule, bookmarks } = self;
         let mut tasks = JoinSet::new();
@@ -146,6 +147,7 @@ impl Background {
                 options: schedule.clone(),
                 leads: leads.clone(),
                 audit_wanted: audit_wanted.clone(),
+                walks: walks.clone(),
             };
             tasks.spawn(Box::pin(schedule.run(stop.clone())));
         }

@@ -19,7 +19,7 @@ use crate::{
         headline::{Level, about, grouped},
         ticks::Ticks,
     },
-    status::schema::{DeadLetters, Dependency, Logged, Partition, SCHEMA, Status},
+    status::schema::{DeadLetters, Dependency, Hub, Logged, Partition, SCHEMA, Status, Walk},
 };
 
 /// How long an answer may take.
@@ -208,6 +208,13 @@ fn show(status: &Status) -> Result<(), Error> {
     let mut rows = vec![heads.map(str::to_owned)];
     rows.extend(status.dependencies.iter().map(|found| dependency(found, status.at)));
     line(table(&rows).trim_end())?;
+    if !status.hubs.is_empty() {
+        line("")?;
+        let heads = ["IOT HUB", "NOW", "LAST AUDIT", "LAST CLEAN AUDIT", "NEXT AUDIT", "DONE BY"];
+        let mut rows = vec![heads.map(str::to_owned)];
+        rows.extend(status.hubs.iter().map(|found| hub(found, status.at)));
+        line(table(&rows).trim_end())?;
+    }
     if !status.log.is_empty() {
         line("")?;
         let mut rows = vec![["LAST", "TIMES", "KIND", "LINE"].map(str::to_owned)];
@@ -298,6 +305,42 @@ fn dependency(dependency: &Dependency, now: Ticks) -> [String; 6] {
         dependency.next_try.map(|at| format!("in {}", duration(at.seconds_since(now)))).unwrap_or_default(),
         printable(dependency.reason.as_deref().unwrap_or_default(), false),
     ]
+}
+
+fn hub(hub: &Hub, now: Ticks) -> [String; 6] {
+    let audit = |at: Option<Ticks>, twins: Option<u64>, left: Option<u64>| match at {
+        None => "none yet".to_owned(),
+        Some(at) => {
+            let twins = twins.map(|twins| format!(", {} twins", grouped(twins))).unwrap_or_default();
+            let left = left.map(|left| format!(", {} different", grouped(left))).unwrap_or_default();
+            format!("{}{twins}{left}", ago(at, now))
+        }
+    };
+    [
+        printable(&hub.hub, false),
+        hub.walk.as_ref().map_or("–".to_owned(), |walk| printable(&walking(walk), false)),
+        audit(hub.audit_completed, hub.audit_twins, hub.audit_differences_left),
+        audit(hub.clean_audit, hub.clean_audit_twins, None),
+        hub.next_audit.map_or("–".to_owned(), |at| format!("in {}", duration(at.seconds_since(now)))),
+        printable(hub.done_by.as_deref().unwrap_or("–"), false),
+    ]
+}
+
+fn walking(walk: &Walk) -> String {
+    let mut text = format!("{} ({}): {}", walk.what, walk.stage, grouped(walk.dealt_with));
+    if let Some(out_of) = walk.out_of {
+        text += &format!(" of about {}", grouped(out_of));
+    }
+    if walk.per_second.is_some() {
+        text += &format!(", {}", rate(walk.per_second));
+    }
+    if let Some(left) = walk.done_in_seconds {
+        text += &format!(", done in about {}", duration(left));
+    }
+    if let Some(cause) = &walk.waits_for {
+        text += &format!(", waits for {cause}");
+    }
+    text
 }
 
 fn logged(entry: &Logged) -> [String; 4] {

@@ -85,6 +85,11 @@ impl Bucket {
         Self { per_second, capacity, level: capacity, updated: Duration::ZERO, closed_until: Duration::ZERO }
     }
 
+    /// Tokens per second.
+    pub const fn per_second(&self) -> f64 {
+        self.per_second
+    }
+
     /// Gives `per_second` from `now` on. What was earned up to now is kept, as far as there is room for it.
     pub fn set_rate(&mut self, per_second: f64, now: Duration) {
         self.earn(now);

@@ -82,6 +82,17 @@ impl Meter {
         self.gate(call).passed.load(Ordering::Relaxed)
     }
 
+    /// Whether somebody waits for a turn to read a twin, and for a page, at this moment.
+    pub fn waits(&self, purpose: Purpose) -> (bool, bool) {
+        (self.gets.waits(purpose), self.queries.waits(purpose))
+    }
+
+    /// Reads of twins and pages per second that this replica may ask for.
+    pub fn rates(&self) -> (f64, f64) {
+        let rate = |gate: &Gate| gate.with(|state, _| state.bucket.per_second());
+        (rate(&self.gets), rate(&self.queries))
+    }
+
     const fn gate(&self, call: Call) -> &Gate {
         match call {
             Call::Get => &self.gets,
@@ -117,11 +128,7 @@ impl Gate {
     }
 
     async fn pass(&self, purpose: Purpose) {
-        let turn = match purpose {
-            Purpose::Repair => &self.turns[0],
-            Purpose::Backfill => &self.turns[1],
-            Purpose::Audit => &self.turns[2],
-        };
+        let turn = self.turn(purpose);
         // Nobody closes the semaphore; if so, all would only wait at the bucket itself.
         let _turn = turn.acquire().await.ok();
         loop {
@@ -136,6 +143,19 @@ impl Gate {
             }
         }
         self.passed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    const fn turn(&self, purpose: Purpose) -> &Semaphore {
+        match purpose {
+            Purpose::Repair => &self.turns[0],
+            Purpose::Backfill => &self.turns[1],
+            Purpose::Audit => &self.turns[2],
+        }
+    }
+
+    /// Who has the turn waits for the bucket: with a token at hand, it is given back at once.
+    fn waits(&self, purpose: Purpose) -> bool {
+        self.turn(purpose).available_permits() == 0
     }
 
     fn share_among(&self, replicas: usize) {

@@ -21,3 +21,4 @@ pub mod requests;
 pub mod schedule;
 #[cfg(test)]
 mod testing;
+mod walking;

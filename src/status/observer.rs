@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     exposition::Exposition,
     history::{self, Between, Ends, History, Sample},
+    hubs::Courses,
     letters::Letters,
     looks::Asks,
     schema::{self, SCHEMA, Status},
@@ -43,6 +44,8 @@ pub struct About {
     pub replica: String,
     /// For how long the Event Hubs keep an event.
     pub retention: Duration,
+    /// The Event Hubs; the owner of the first one's first partition does the walks.
+    pub streams: Vec<String>,
     /// The IoT hubs that may be asked.
     pub hubs: Vec<String>,
     /// What was logged.
@@ -60,6 +63,7 @@ struct Inner {
     started: Ticks,
     history: Mutex<History>,
     stored_letters: Asks<Stored>,
+    courses: Courses,
 }
 
 impl std::fmt::Debug for Observer {
@@ -78,6 +82,7 @@ impl Observer {
             started: SystemClock.now(),
             history: Mutex::default(),
             stored_letters: Asks::new(LETTERS_INTERVAL, LETTERS_LIMIT),
+            courses: Courses::default(),
         }))
     }
 
@@ -96,6 +101,7 @@ impl Observer {
                 biased;
                 () = stop.cancelled() => return,
                 _ = timer.tick() => {
+                    self.0.courses.note(&self.0.about.hubs, self.0.board.walks());
                     let sample = self.sample(&self.0.board.view(), &Exposition::read(&self.exposition()));
                     self.0.history.lock().unwrap_or_else(PoisonError::into_inner).push(sample);
                 }
@@ -174,10 +180,31 @@ impl Observer {
             decisions: whole(metrics.by(name::EVENTS, "decision")),
             twins: twins(&metrics),
             dead_letters: dead_letters(&metrics, self.0.stored_letters.look(), at),
-            hubs: self.0.about.hubs.iter().map(|hub| walks(hub, &metrics)).collect(),
+            hubs: self.hubs(&view, &metrics),
             log: self.logged(),
             history: history.curves(),
         }
+    }
+
+    fn hubs(&self, view: &View, metrics: &Exposition<'_>) -> Vec<schema::Hub> {
+        let done_by = self.leader(view);
+        let hub = |hub: &String| {
+            let dependency = Dependency::Registry(hub.clone());
+            let is_silent = matches!(view.facts.dependencies.get(&dependency), Some(Some(_)));
+            let walks = self.0.board.walks().of(hub);
+            self.0.courses.hub(hub, &walks, done_by.clone(), is_silent, metrics)
+        };
+        self.0.about.hubs.iter().map(hub).collect()
+    }
+
+    /// The replica that owns the first partition of the first stream.
+    fn leader(&self, view: &View) -> Option<String> {
+        let stream = self.0.about.streams.first()?;
+        let ours = view.facts.partitions.keys().map(|id| (id, Some(&self.0.about.replica)));
+        let known = view.owners.iter().map(|(id, owner)| (id, owner.as_ref()));
+        let partitions = ours.chain(known).filter(|(id, _)| id.stream == *stream);
+        // Of two entries of one partition, ours is the first.
+        partitions.min_by(|(one, _), (other, _)| one.cmp(other)).and_then(|(_, owner)| owner.cloned())
     }
 
     fn replica(&self, phase: Phase) -> schema::Replica {
@@ -483,25 +510,11 @@ fn stored_letters(stored: Known<Stored>, now: Ticks) -> schema::StoredLetters {
     }
 }
 
-fn walks(hub: &str, metrics: &Exposition<'_>) -> schema::Hub {
-    let differences = metrics.by_with(name::AUDIT_DIFFERENCES, "class", ("hub", hub));
-    let completed = metrics.sum_with(name::AUDIT_COMPLETED, "hub", hub);
-    let audited = completed > 0.0;
-    schema::Hub {
-        hub: hub.to_owned(),
-        backfill: whole(metrics.by_with(name::BACKFILL_TWINS, "outcome", ("hub", hub))),
-        audit_completed: audited.then(|| Ticks::new(0).after(seconds(completed))),
-        audit_differences_left: audited
-            .then(|| metrics.sum_with(name::AUDIT_DIFFERENCES_LEFT, "hub", hub) as u64),
-        audit_differences: whole(differences),
-    }
-}
-
-fn whole(sums: BTreeMap<String, f64>) -> BTreeMap<String, u64> {
+pub(super) fn whole(sums: BTreeMap<String, f64>) -> BTreeMap<String, u64> {
     sums.into_iter().map(|(label, value)| (label, value as u64)).collect()
 }
 
-fn seconds(seconds: f64) -> Duration {
+pub(super) fn seconds(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
 }
 

@@ -254,14 +254,52 @@ pub struct StoredLetters {
 pub struct Hub {
     /// The hub.
     pub hub: String,
+    /// The replica that does its walks; `null`: nobody, or not known.
+    pub done_by: Option<String>,
+    /// The walk that goes on.
+    pub walk: Option<Walk>,
     /// Twins that the present backfill, or the last one, has dealt with, by outcome.
     pub backfill: BTreeMap<String, u64>,
+    /// When the last backfill was done.
+    pub backfill_completed: Option<Ticks>,
     /// When the last audit was done.
     pub audit_completed: Option<Ticks>,
+    /// Twins that it compared.
+    pub audit_twins: Option<u64>,
     /// Differences that it left.
     pub audit_differences_left: Option<u64>,
     /// Differences that audits found since the start, by class.
     pub audit_differences: BTreeMap<String, u64>,
+    /// When the last audit was done that could judge all twins and left no difference.
+    pub clean_audit: Option<Ticks>,
+    /// Twins that it compared.
+    pub clean_audit_twins: Option<u64>,
+    /// When the next audit is due; `null`: one goes on, or none is planned.
+    pub next_audit: Option<Ticks>,
+}
+
+/// A walk over all twins of a hub that goes on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Walk {
+    /// `backfill` or `audit`.
+    pub what: String,
+    /// What it is doing.
+    pub stage: String,
+    /// When it began, or went on in this process.
+    pub started: Ticks,
+    /// Twins that it has dealt with.
+    pub dealt_with: u64,
+    /// Out of how many; `null`: not known.
+    pub out_of: Option<u64>,
+    /// What says so.
+    pub out_of_is: Option<String>,
+    /// Twins per second in the last two minutes.
+    pub per_second: Option<f64>,
+    /// Until it is done at that rate; `null`: not known.
+    pub done_in_seconds: Option<f64>,
+    /// What it waits for at this moment.
+    pub waits_for: Option<String>,
 }
 
 /// Warnings or errors of one kind.

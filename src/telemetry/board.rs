@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{gauges::render, partition::Watched};
+use super::{gauges::render, partition::Watched, walks::Walks};
 use crate::domain::{
     health::{
         self, Dependency, Facts, Failure, Incomplete, Outage, PartitionState, Phase, Pulse, Report, Standing,
@@ -43,6 +43,7 @@ struct Inner {
     posted: Mutex<Posted>,
     blocked_after: Duration,
     retention: Duration,
+    walks: Walks,
 }
 
 struct Posted {
@@ -149,6 +150,7 @@ impl Board {
     pub fn with_limits(blocked_after: Duration, retention: Duration) -> Self {
         Self(Arc::new(Inner {
             blocked_after,
+            walks: Walks::default(),
             retention,
             began: Instant::now(),
             posted: Mutex::new(Posted {
@@ -168,6 +170,11 @@ impl Board {
                 watched: BTreeMap::new(),
             }),
         }))
+    }
+
+    /// Where walks over the twins of a hub show how far they are.
+    pub fn walks(&self) -> &Walks {
+        &self.0.walks
     }
 
     /// Posts where the process is in its life.

@@ -172,15 +172,35 @@ function logged(entry) {
   return row;
 }
 
-function hub(found) {
+function walk(found, now) {
+  if (!found) return "none goes on";
+  const twins = found.outOf !== null ? `${number(found.dealtWith)} of about ${number(found.outOf)} twins` : `${number(found.dealtWith)} twins`;
+  const parts = [`${found.what} since ${moment(found.started, now)} (${found.stage}): ${twins}`];
+  if (found.perSecond !== null) parts.push(rate(found.perSecond));
+  if (found.doneInSeconds !== null) parts.push(`done in about ${duration(found.doneInSeconds)}`);
+  if (found.waitsFor) parts.push(`waits for ${found.waitsFor}`);
+  return parts.join(", ");
+}
+
+function hub(found, now) {
   const part = element("div");
   part.append(element("h3", found.hub));
-  const counts = (named) => Object.entries(named).filter(([, count]) => count > 0).map(([name, count]) => `${number(count)} ${name}`).join(", ");
-  const details = element("dl");
-  const left = found.auditDifferencesLeft;
-  const audit = found.auditCompleted === null ? "none yet" : `${moment(found.auditCompleted)}, ${left === 0 ? "nothing differs" : `${number(left)} still differ`}`;
-  for (const [name, value] of [["Backfill", counts(found.backfill) || "none"], ["Last audit", audit], ["Found by audits", counts(found.auditDifferences) || "nothing"]]) {
-    details.append(element("dt", name), element("dd", value));
+  const counts = (named) => Object.entries(named).filter(([, count]) => count > 0).map(([name, count]) => `${number(count)} ${name.replaceAll("_", " ")}`).join(", ");
+  const details = element("dl", null, { class: "wide" });
+  const audited = (at, twins, left) => `${moment(at, now)}${twins === null ? "" : `, ${number(twins)} twins`}, ${left} different`;
+  const rows = [["Now", walk(found.walk, now)]];
+  if (found.walk?.outOf > 0) rows[0].push(Math.min(1, found.walk.dealtWith / found.walk.outOf));
+  const backfilled = found.backfillCompleted ? `${moment(found.backfillCompleted, now)}: ` : "";
+  rows.push(["Last backfill", `${backfilled}${counts(found.backfill) || (found.backfillCompleted ? "no twins" : "none")}`]);
+  rows.push(["Last audit", found.auditCompleted ? audited(found.auditCompleted, found.auditTwins, number(found.auditDifferencesLeft)) : "none yet"]);
+  rows.push(["Last clean audit", found.cleanAudit ? audited(found.cleanAudit, found.cleanAuditTwins, 0) : "none yet"]);
+  rows.push(["Next audit", found.walk?.what === "audit" ? "after this one" : found.nextAudit ? moment(found.nextAudit, now) : "none is planned here"]);
+  rows.push(["Found by audits", counts(found.auditDifferences) || "nothing"]);
+  if (found.doneBy) rows.push(["Done by", found.doneBy]);
+  for (const [name, value, done] of rows) {
+    const cell = element("dd", value);
+    if (done !== undefined) cell.append(element("progress", null, { value: done, max: 1, "aria-label": `${found.walk.what}: share of twins that were dealt with` }));
+    details.append(element("dt", name), cell);
   }
   part.append(details);
   return part;
@@ -242,7 +262,7 @@ function show(status) {
   ]);
   letters(status.deadLetters, status.at);
   list("store", [["writes", rate(store.writesPerSecond)], ["throttled", share(store.throttledShare)], ["requests at a time, at most", number(store.concurrencyLimit)]]);
-  at("hubs").replaceChildren(...(status.hubs.length > 0 ? status.hubs.map(hub) : [element("p", "No IoT hub is configured to be asked.", { class: "quiet" })]));
+  at("hubs").replaceChildren(...(status.hubs.length > 0 ? status.hubs.map((found) => hub(found, status.at)) : [element("p", "No IoT hub is configured to be asked.", { class: "quiet" })]));
 }
 
 let source = null;

@@ -21,7 +21,7 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -81,7 +81,17 @@ pub struct Progress {
     pub devices: AtomicU64,
     /// Twins and documents looked at.
     pub looked_at: AtomicU64,
+    /// Which of [`STAGES`] it is at.
+    pub stage: AtomicUsize,
 }
+
+/// What an audit does, one after the other.
+pub const STAGES: [&str; 4] = [
+    "twins against documents",
+    "documents without twins",
+    "what changed a moment ago",
+    "what was repaired, once more",
+];
 
 impl Progress {
     fn add(&self) {
@@ -112,9 +122,12 @@ pub async fn run(
         progress.devices.store(devices, Ordering::Relaxed);
     }
     audit.compare_twins().await?;
+    progress.stage.store(1, Ordering::Relaxed);
     audit.look_for_extra_documents().await?;
+    progress.stage.store(2, Ordering::Relaxed);
     audit.look_at_recent(from).await?;
     if options.mode == Mode::Settle {
+        progress.stage.store(3, Ordering::Relaxed);
         audit.look_again().await?;
     }
     let mut report = audit.found.report;

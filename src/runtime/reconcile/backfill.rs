@@ -7,7 +7,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -87,21 +87,27 @@ pub struct Counts {
 pub struct Progress {
     /// Devices that are registered, as the hub estimates; 0: not known.
     pub devices: AtomicU64,
+    /// Whether the devices are done, and their modules are next.
+    pub modules: AtomicBool,
     counts: [AtomicU64; 7],
 }
 
 impl Counts {
-    fn show(&self, hub: &str, metrics: &Metrics) {
+    /// Twins by outcome.
+    pub fn outcomes(&self) -> [(&'static str, u64); 6] {
         let Self { nominated: _, created, corrected, present, gone, rejected, unknown } = *self;
-        let outcomes = [
+        [
             ("created", created),
             ("corrected", corrected),
             ("present", present),
             ("gone", gone),
             ("rejected", rejected),
             ("unknown", unknown),
-        ];
-        for (outcome, twins) in outcomes {
+        ]
+    }
+
+    fn show(&self, hub: &str, metrics: &Metrics) {
+        for (outcome, twins) in self.outcomes() {
             metrics.set_backfill_twins(hub, outcome, twins);
         }
     }
@@ -187,6 +193,7 @@ pub async fn run(
             true => bookmark.continuation.take().map(Continuation),
             false => None,
         };
+        progress.modules.store(kind != Kind::Devices, Ordering::Relaxed);
         let mut pages = Nominations::new(Arc::clone(registry), kind.query(), Purpose::Backfill, from);
         while let Some(page) = pages.next(stop).await? {
             for _ in 0..page.odd {

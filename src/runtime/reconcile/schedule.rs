@@ -15,12 +15,16 @@ use super::{
     backfill,
     judge::Judge,
     requests::last_request,
+    walking::{Auditing, Backfilling},
 };
 use crate::{
     domain::{audit::Met, retry::Backoff, ticks::Ticks},
     ports::Bookmarks,
     runtime::metered::Metered,
-    telemetry::event::{NoteNotKept, WalkFailed},
+    telemetry::{
+        Audited, Backfilled, HubWalks, Walk, Walks,
+        event::{NoteNotKept, WalkFailed},
+    },
 };
 
 /// First and longest wait after a backfill or audit that failed.
@@ -59,6 +63,8 @@ pub struct Schedule {
     pub leads: watch::Receiver<bool>,
     /// When this process has asked for an audit last.
     pub audit_wanted: watch::Receiver<Option<Ticks>>,
+    /// Where it is shown how far walks are.
+    pub walks: Walks,
 }
 
 /// What the last audit leaves to the next one, beside what it found; parts of its note.
@@ -71,11 +77,53 @@ struct LastAudit {
     settled: Option<Ticks>,
     #[serde(default)]
     recent_next: u64,
+    /// What the last one came to, for people.
+    #[serde(default)]
+    finished_at: Option<Ticks>,
+    #[serde(default)]
+    twins: u64,
+    #[serde(default)]
+    left: u64,
+    /// The last one that left nothing, as far as it is known.
+    #[serde(default)]
+    clean: Option<Clean>,
+}
+
+/// An audit that judged every twin and left no difference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Clean {
+    finished_at: Ticks,
+    twins: u64,
 }
 
 impl LastAudit {
     const fn met(&self) -> Met {
         Met { began: self.started_at, answered: self.answered, settled: self.settled }
+    }
+
+    /// With what another audit came to.
+    fn followed_by(self, met: Met, report: &Report) -> Self {
+        let clean = Clean { finished_at: report.finished_at, twins: report.twins };
+        // A sample says nothing about the others.
+        let is_clean = report.left() == 0 && report.is_complete() && report.sample >= 1.0;
+        Self {
+            started_at: met.began,
+            answered: met.answered,
+            settled: met.settled,
+            recent_next: report.recent_next,
+            finished_at: Some(report.finished_at),
+            twins: report.twins,
+            left: report.left(),
+            clean: if is_clean { Some(clean) } else { self.clean },
+        }
+    }
+
+    fn show(&self, hub: &str, walks: &Walks) {
+        let audited = |at, twins, left| Audited { at, twins, left };
+        walks.note(hub, |walks| {
+            walks.audited = self.finished_at.map(|at| audited(at, self.twins, self.left));
+            walks.clean = self.clean.map(|clean| audited(clean.finished_at, clean.twins, 0));
+        });
     }
 }
 
@@ -86,6 +134,8 @@ struct Kept<'a> {
     report: &'a Report,
     answered: Option<Ticks>,
     settled: Option<Ticks>,
+    left: u64,
+    clean: Option<Clean>,
 }
 
 /// The name of the note with a hub's last report.
@@ -94,8 +144,9 @@ pub fn report_name(hub: &str) -> String {
 }
 
 /// Keeps a report as the hub's last one.
-async fn keep(bookmarks: &dyn Bookmarks, report: &Report, met: &Met) -> Result<(), String> {
-    let kept = Kept { report, answered: met.answered, settled: met.settled };
+async fn keep(bookmarks: &dyn Bookmarks, report: &Report, last: &LastAudit) -> Result<(), String> {
+    let LastAudit { answered, settled, left, clean, .. } = *last;
+    let kept = Kept { report, answered, settled, left, clean };
     let note = serde_json::to_vec_pretty(&kept).map_err(|error| error.to_string())?;
     bookmarks.save(&report_name(&report.hub), &note).await.map_err(|error| error.to_string())
 }
@@ -122,6 +173,7 @@ impl Schedule {
                 }
             };
             if backfill_is_due {
+                last = self.last_audit(last).await; // shown meanwhile
                 match self.leading(&stop, async |this, stop| this.backfill(stop).await).await {
                     Some(Ok(())) => {
                         (backfill_wanted, backfilled) = (false, true);
@@ -147,16 +199,10 @@ impl Schedule {
             let request =
                 newest(self.bookmarks.as_ref(), &mut self.audit_wanted, &mut asked, &last.met()).await;
             let met = last.met().by_audit(request, self.judge.now(), self.options.audit.tolerance);
-            let from = last.recent_next;
-            match self.leading(&stop, async |this, stop| this.audit(met, from, stop).await).await {
-                Some(Ok(recent_next)) => {
+            match self.leading(&stop, async |this, stop| this.audit(met, last, stop).await).await {
+                Some(Ok(done)) => {
                     audit_wanted = false;
-                    last = LastAudit {
-                        started_at: met.began,
-                        answered: met.answered,
-                        settled: met.settled,
-                        recent_next,
-                    };
+                    last = done;
                     backoff.reset();
                 }
                 Some(Err(error)) => self.failed("audit", &error, &mut backoff, &stop).await,
@@ -167,6 +213,10 @@ impl Schedule {
 
     /// Waits until this replica is the one; `false`: stopped.
     async fn begin_to_lead(&mut self, stop: &CancellationToken) -> bool {
+        if !*self.leads.borrow() {
+            // Whoever leads knows, and shows it.
+            self.walks.note(self.registry.hub(), |walks| *walks = HubWalks::default());
+        }
         tokio::select! {
             biased;
             () = stop.cancelled() => false,
@@ -210,26 +260,49 @@ impl Schedule {
         }
         let bookmark = backfill::bookmark(self.bookmarks.as_ref(), self.registry.hub()).await;
         let bookmark = bookmark.map_err(|error| error.to_string())?;
+        if let Some(backfill::Bookmark { finished_at: Some(at), counts, .. }) = &bookmark {
+            self.show_backfilled(*at, counts);
+        }
         Ok(bookmark.is_some_and(|bookmark| bookmark.finished_at.is_none()))
     }
 
+    fn show_backfilled(&self, at: Ticks, counts: &backfill::Counts) {
+        let twins = counts.outcomes().to_vec();
+        self.walks.note(self.registry.hub(), |walks| walks.backfilled = Some(Backfilled { at, twins }));
+    }
+
     async fn backfill(&self, stop: &CancellationToken) -> Result<(), String> {
-        let progress = backfill::Progress::default();
+        let progress = Arc::new(backfill::Progress::default());
+        let walking = Backfilling { registry: Arc::clone(&self.registry), progress: Arc::clone(&progress) };
+        let walk = Walk { what: "backfill", started: self.judge.now(), walking: Arc::new(walking) };
+        let _shown = self.walks.show(self.registry.hub(), walk);
         let concurrency = self.options.backfill_concurrency;
         let run =
             backfill::run(&self.judge, &self.registry, self.bookmarks.as_ref(), concurrency, &progress, stop);
-        Box::pin(run).await.map(drop).map_err(|error| error.to_string())
+        let counts = Box::pin(run).await.map_err(|error| error.to_string())?;
+        self.show_backfilled(self.judge.now(), &counts);
+        Ok(())
     }
 
-    /// Audits; returns where the next one goes on among the twins that changed a moment ago.
-    async fn audit(&self, met: Met, from: u64, stop: &CancellationToken) -> Result<u64, String> {
-        let progress = audit::Progress::default();
-        let run = audit::run(&self.judge, &self.registry, &self.options.audit, from, &progress, stop);
+    /// Audits; returns what it leaves to the next one.
+    async fn audit(&self, met: Met, last: LastAudit, stop: &CancellationToken) -> Result<LastAudit, String> {
+        let progress = Arc::new(audit::Progress::default());
+        let walking = Auditing {
+            registry: Arc::clone(&self.registry),
+            progress: Arc::clone(&progress),
+            last: last.finished_at.map(|_| last.twins),
+        };
+        let walk = Walk { what: "audit", started: self.judge.now(), walking: Arc::new(walking) };
+        let _shown = self.walks.show(self.registry.hub(), walk);
+        let options = &self.options.audit;
+        let run = audit::run(&self.judge, &self.registry, options, last.recent_next, &progress, stop);
         let report = Box::pin(run).await.map_err(|error| error.to_string())?;
-        if let Err(error) = keep(self.bookmarks.as_ref(), &report, &met).await {
+        let last = last.followed_by(met, &report);
+        last.show(self.registry.hub(), &self.walks);
+        if let Err(error) = keep(self.bookmarks.as_ref(), &report, &last).await {
             NoteNotKept { error: &error }.emit();
         }
-        Ok(report.recent_next)
+        Ok(last)
     }
 
     /// Waits until an audit is due or asked for; `None`: this replica is no longer the one, or is stopped.
@@ -242,6 +315,8 @@ impl Schedule {
         stop: &CancellationToken,
     ) -> Option<Why> {
         let due = self.audit_due(started, last.started_at);
+        let next = due.map(|due| self.judge.now().after(due.saturating_duration_since(Instant::now())));
+        self.walks.note(self.registry.hub(), |walks| walks.next_audit = next);
         let timer = async {
             match due {
                 Some(due) => tokio::time::sleep_until(due).await,
@@ -282,7 +357,9 @@ impl Schedule {
                 None
             }
         };
-        note.filter(|note| note.started_at > known.started_at).unwrap_or(known)
+        let last = note.filter(|note| note.started_at > known.started_at).unwrap_or(known);
+        last.show(self.registry.hub(), &self.walks);
+        last
     }
 
     /// When the next audit is due. Without any before, the streams get some time to catch up first.

@@ -32,6 +32,7 @@ impl Bench {
         let about = About {
             replica: "replica-a".into(),
             retention: Duration::from_secs(86_400),
+            streams: vec!["twins".into()],
             hubs: vec!["contoso".into()],
             journal: Journal::default(),
         };

@@ -6,7 +6,7 @@ use devkit::{
     fleet::Pace,
     iothub::{Operation, TwinId},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::bench::{Bench, FAST};
 use crate::world::{LIMIT, device, plan};
@@ -110,4 +110,35 @@ async fn without_a_registry_the_commands_say_what_to_configure() {
         assert_eq!(ended.code, 2);
         assert!(ended.errors.contains("iothub.hosts"), "{}", ended.errors);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backfill_shows_how_far_it_is_when_it_is_done_and_what_it_waits_for() {
+    let more = "[backfill]\non_start = \"if_empty\"\n";
+    let bench = Bench::new("tier = \"s1\"\nunits = 1\nshare = \"0.2\"\n", more).await;
+    bench.were_there(&old_twins(300));
+    let daemon = bench.start().await;
+    let walk = |found: &Value| found["hubs"][0]["walk"].clone();
+    let found = crate::status::until(&daemon, "it tells when it is done", |found| {
+        walk(found)["doneInSeconds"].is_f64() && walk(found)["waitsFor"].is_string()
+    })
+    .await;
+    let walk = walk(&found);
+    assert_eq!(
+        (&walk["what"], &walk["stage"], &walk["outOf"]),
+        (&json!("backfill"), &json!("devices"), &json!(300))
+    );
+    let (rate, left) = (walk["perSecond"].as_f64().expect("a rate"), walk["doneInSeconds"].as_f64());
+    assert!((10.0..40.0).contains(&rate), "20 reads per second are allowed: {walk:#}");
+    let dealt_with = walk["dealtWith"].as_f64().expect("a count");
+    assert!((left.expect("told") - (300.0 - dealt_with) / rate).abs() < 0.1, "{walk:#}");
+    let waits_for = walk["waitsFor"].as_str().expect("told");
+    assert!(waits_for.contains("share of the hub's quota: 20.0 reads"), "{waits_for}");
+    assert!(found["hubs"][0]["doneBy"] == found["replica"]["name"], "{:#}", found["hubs"]);
+    let found = crate::status::until(&daemon, "it is done", |found| {
+        found["hubs"][0]["backfillCompleted"].is_string() && found["hubs"][0]["walk"].is_null()
+    })
+    .await;
+    assert_eq!(found["hubs"][0]["backfill"]["created"], 330, "{:#}", found["hubs"]);
+    daemon.stop().await.unwrap_or_else(|error| panic!("{error}"));
 }

@@ -106,7 +106,7 @@ impl Report {
 
 impl Report {
     /// Nothing found yet.
-    pub(super) fn new(hub: &str, now: Ticks, sample: f64, repairs: bool) -> Self {
+    pub(in crate::runtime::reconcile) fn new(hub: &str, now: Ticks, sample: f64, repairs: bool) -> Self {
         let none = || Drift::CLASSES.into_iter().map(|class| (class, 0)).collect::<BTreeMap<_, _>>();
         let mut found = none();
         found.insert(ORPHAN, 0);

@@ -20,6 +20,7 @@ struct Running {
     wanted: watch::Sender<Option<Ticks>>,
     stop: CancellationToken,
     task: tokio::task::JoinHandle<()>,
+    walks: Walks,
 }
 
 impl Running {
@@ -32,6 +33,7 @@ impl Running {
         let (leads, led) = watch::channel(leads);
         let (wanted, asked) = watch::channel(None);
         let stop = CancellationToken::new();
+        let walks = Walks::default();
         let schedule = Schedule {
             judge: Arc::clone(&bench.judge),
             registry: Arc::clone(&bench.metered),
@@ -39,9 +41,10 @@ impl Running {
             options,
             leads: led,
             audit_wanted: asked,
+            walks: walks.clone(),
         };
         let task = tokio::spawn(schedule.run(stop.clone()));
-        Self { bench, leads, wanted, stop, task }
+        Self { bench, leads, wanted, stop, task, walks }
     }
 
     /// Lets time pass for timers and clock alike.
@@ -308,4 +311,62 @@ async fn an_unfinished_backfill_is_found_when_notes_can_be_read_again() {
     running.pass(HOUR * 3).await;
     assert_eq!(running.pages(), pages, "also where it cannot be noted that it is done");
     running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn walks_show_how_far_they_are_and_what_they_came_to_also_after_a_restart() {
+    let running = Running::start(bench(), true, Options { backfill: true, ..options(Some(HOUR * 24)) });
+    *running.bench.registry.silent.lock().unwrap() = true;
+    running.pass(Duration::from_secs(20)).await;
+    let walk = running.walks.of("h").walk.expect("a backfill goes on");
+    assert_eq!((walk.what, walk.walking.stage(), walk.walking.dealt_with()), ("backfill", "devices", 0));
+    *running.bench.registry.silent.lock().unwrap() = false;
+    running.pass(HOUR / 4).await;
+    let found = running.walks.of("h");
+    assert!(found.walk.is_none(), "it is done");
+    let twins = found.backfilled.expect("done").twins;
+    assert_eq!(twins.iter().map(|(_, twins)| twins).sum::<u64>(), 5, "{twins:?}");
+    assert_eq!(found.audited, None);
+    let due = found.next_audit.expect("due").seconds_since(running.bench.judge.now());
+    assert!((0.0..1800.0).contains(&due), "{due}");
+    running.pass(HOUR).await;
+    let found = running.walks.of("h");
+    let clean = found.clean.expect("it was clean");
+    assert_eq!((clean.twins, clean.left, found.audited), (5, 0, Some(clean)));
+    let due = found.next_audit.expect("due").seconds_since(running.bench.judge.now());
+    assert!((22.0 * 3600.0..=24.0 * 3600.0).contains(&due), "{due}");
+    running.leads.send_replace(false);
+    running.pass(Duration::from_secs(60)).await;
+    assert!(running.walks.of("h").audited.is_none(), "whoever leads knows");
+    let bench = running.stop().await;
+    let running = Running::start(bench, true, options(Some(HOUR * 24)));
+    running.pass(Duration::from_secs(60)).await;
+    let found = running.walks.of("h");
+    assert_eq!((found.audited, found.clean), (Some(clean), Some(clean)));
+    assert_eq!(found.backfilled.expect("its note tells").twins, twins);
+    running.stop().await;
+}
+
+#[test]
+fn the_last_clean_audit_is_remembered_over_those_that_were_not() {
+    let report = |at, twins| {
+        let mut report = Report::new("h", Ticks::new(at), 1.0, true);
+        (report.twins, report.finished_at) = (twins, Ticks::new(at));
+        report
+    };
+    let met = LastAudit::default().met();
+    let first = LastAudit::default().followed_by(met, &report(1, 5));
+    assert_eq!(first.clean, Some(Clean { finished_at: Ticks::new(1), twins: 5 }));
+    for change in [
+        (|report| report.unknown = 1) as fn(&mut Report),
+        |report| report.still_different = 1,
+        |report| report.sample = 0.5,
+    ] {
+        let mut second = report(2, 6);
+        change(&mut second);
+        let last = first.followed_by(met, &second);
+        assert_eq!((last.clean, last.finished_at, last.twins), (first.clean, Some(Ticks::new(2)), 6));
+        assert_eq!(last.left, second.left());
+    }
+    assert_eq!(first.followed_by(met, &report(3, 7)).clean.map(|clean| clean.twins), Some(7));
 }

@@ -1,0 +1,108 @@
+//! Where the walks over the twins of each IoT hub show how far they are, and what the last ones came to.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use crate::domain::ticks::Ticks;
+
+/// A walk that can be asked at any time, from any thread.
+pub trait Walking: Send + Sync {
+    /// What it is doing, in a few words.
+    fn stage(&self) -> &'static str;
+    /// Twins that it has dealt with.
+    fn dealt_with(&self) -> u64;
+    /// Out of how many, where that is known, and what says so.
+    fn out_of(&self) -> Option<(u64, &'static str)>;
+    /// What it waits for at this moment.
+    fn waits_for(&self) -> Option<String>;
+}
+
+/// A walk that goes on.
+#[derive(Clone)]
+pub struct Walk {
+    /// `backfill` or `audit`.
+    pub what: &'static str,
+    /// When it began, in this process.
+    pub started: Ticks,
+    /// How far it is.
+    pub walking: Arc<dyn Walking>,
+}
+
+/// An audit that is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Audited {
+    /// When it ended.
+    pub at: Ticks,
+    /// Twins that were compared.
+    pub twins: u64,
+    /// Differences that it left.
+    pub left: u64,
+}
+
+/// A backfill that is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backfilled {
+    /// When it ended.
+    pub at: Ticks,
+    /// Twins by outcome.
+    pub twins: Vec<(&'static str, u64)>,
+}
+
+/// What is known of the walks of one hub.
+#[derive(Clone, Default)]
+pub struct HubWalks {
+    /// The one that goes on.
+    pub walk: Option<Walk>,
+    /// The last backfill.
+    pub backfilled: Option<Backfilled>,
+    /// The last audit.
+    pub audited: Option<Audited>,
+    /// The last audit that left no difference and could judge every twin.
+    pub clean: Option<Audited>,
+    /// When the next audit is due.
+    pub next_audit: Option<Ticks>,
+}
+
+/// Shared by those who walk and those who look. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Walks(Arc<Mutex<BTreeMap<String, HubWalks>>>);
+
+impl std::fmt::Debug for Walks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Walks").finish_non_exhaustive()
+    }
+}
+
+/// Takes a walk off when it is dropped, however it ends.
+#[must_use]
+pub struct Shown<'a> {
+    walks: &'a Walks,
+    hub: &'a str,
+}
+
+impl Walks {
+    /// Shows a walk until what is returned is dropped.
+    pub fn show<'a>(&'a self, hub: &'a str, walk: Walk) -> Shown<'a> {
+        self.note(hub, |walks| walks.walk = Some(walk));
+        Shown { walks: self, hub }
+    }
+
+    /// Notes something about the walks of a hub.
+    pub fn note(&self, hub: &str, change: impl FnOnce(&mut HubWalks)) {
+        let mut hubs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        change(hubs.entry(hub.to_owned()).or_default());
+    }
+
+    /// What is known of the walks of a hub.
+    pub fn of(&self, hub: &str) -> HubWalks {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(hub).cloned().unwrap_or_default()
+    }
+}
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        self.walks.note(self.hub, |walks| walks.walk = None);
+    }
+}
