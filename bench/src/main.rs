@@ -9,6 +9,7 @@ mod daemon;
 mod process;
 mod report;
 mod statistics;
+mod usual;
 mod workload;
 
 use std::{
@@ -24,6 +25,7 @@ use tokio::process::Command;
 use self::{
     bare::Loop,
     report::{Row, Table},
+    usual::Handler,
     workload::{Programs, Workload},
 };
 
@@ -40,6 +42,9 @@ struct Arguments {
     /// Pairs of each workload.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pairs: Option<u16>,
+    /// Leaves out the usual way, which needs Node.js with npm.
+    #[arg(long)]
+    without_usual: bool,
     /// Prints one JSON object instead of the table.
     #[arg(long)]
     json: bool,
@@ -91,11 +96,15 @@ async fn measure(arguments: &Arguments) -> Result<()> {
         [] => Workload::value_variants(),
         only => only,
     };
+    let handler = match arguments.without_usual {
+        true => None,
+        false => Some(Handler::install(&programs.directory).await?),
+    };
     let mut rows = Vec::new();
     for workload in wanted {
         let size = workload.size(arguments.quick);
         let pairs = arguments.pairs.map_or_else(|| workload.pairs(arguments.quick), usize::from);
-        let measured = Box::pin(workload.run(&programs, size, pairs, &tell)).await;
+        let measured = Box::pin(workload.run(&programs, size, pairs, handler.as_ref(), &tell)).await;
         let measured = measured.with_context(|| format!("the workload {}", workload.name()))?;
         rows.push(Row::new(*workload, size.devices, &measured));
     }
@@ -142,7 +151,11 @@ fn programs_in(directory: &Path) -> Result<Programs> {
         ensure!(path.is_file(), "there is no {}", path.display());
         Ok(path)
     };
-    Ok(Programs { twinsync: program("twinsync")?, devkit: program("devkit")? })
+    Ok(Programs {
+        twinsync: program("twinsync")?,
+        devkit: program("devkit")?,
+        directory: directory.to_owned(),
+    })
 }
 
 #[expect(clippy::print_stdout, reason = "the result")]

@@ -24,6 +24,11 @@ pub(crate) struct Row {
     bare_per_second: Option<Spread>,
     /// Daemon to bare loop, pair by pair: rates; of steady loads CPU time per event.
     ratio: Option<Spread>,
+    usual_per_second: Option<Spread>,
+    usual_coalesced_per_second: Option<Spread>,
+    /// Daemon to usual way, pair by pair.
+    ratio_to_usual: Option<Spread>,
+    ratio_to_usual_coalesced: Option<Spread>,
     cpu_seconds_per_event: Option<Spread>,
     bare_cpu_seconds_per_item: Option<Spread>,
     devkit_cpu_seconds_per_event: Option<Spread>,
@@ -62,6 +67,10 @@ impl Row {
                     false => rate(pair) / bare.rate(),
                 })
             }),
+            usual_per_second: each(&|pair| pair.usual.as_ref().map(Took::rate)),
+            usual_coalesced_per_second: each(&|pair| pair.usual_coalesced.as_ref().map(Took::rate)),
+            ratio_to_usual: each(&|pair| Some(rate(pair) / pair.usual.as_ref()?.rate())),
+            ratio_to_usual_coalesced: each(&|pair| Some(rate(pair) / pair.usual_coalesced.as_ref()?.rate())),
             cpu_seconds_per_event: counts.then(|| each(&|pair| Some(cpu(pair)))).flatten(),
             bare_cpu_seconds_per_item: each(&|pair| pair.bare.as_ref().map(Took::cpu_per_item)),
             devkit_cpu_seconds_per_event: counts
@@ -102,9 +111,9 @@ impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "| workload | twins · events · pairs | events/s | bare loop, per s | ratio | CPU µs/event: daemon · bare · devkit | writes · reads · RU per event | peak MiB | p50 · p99 ms |"
+            "| workload | twins · events · pairs | events/s | bare loop, per s | ratio | usual way, per s: one by one · coalesced | ratio | CPU µs/event: daemon · bare · devkit | writes · reads · RU per event | peak MiB | p50 · p99 ms |"
         )?;
-        writeln!(f, "|---|---|---|---|---|---|---|---|---|")?;
+        writeln!(f, "|---|---|---|---|---|---|---|---|---|---|---|")?;
         for row in self.0 {
             let start = match row.start_seconds {
                 Some(_) => format!(", {} s to the first write", Shown(row.start_seconds, 1.0, 2)),
@@ -120,12 +129,16 @@ impl fmt::Display for Table<'_> {
             };
             writeln!(
                 f,
-                "| {}{start} | {} · {} · {} | {} | {beside} | {ratio} | {} · {} · {} | {} · {} · {} | {} | {} · {} |",
+                "| {}{start} | {} · {} · {} | {} | {beside} | {ratio} | {} · {} | {} · {} | {} · {} · {} | {} · {} · {} | {} | {} · {} |",
                 row.workload.name(),
                 row.twins,
                 row.events,
                 row.pairs,
                 Shown(row.events_per_second, 1.0, 0),
+                Shown(row.usual_per_second, 1.0, 0),
+                Shown(row.usual_coalesced_per_second, 1.0, 0),
+                Shown(row.ratio_to_usual, 1.0, 1),
+                Shown(row.ratio_to_usual_coalesced, 1.0, 1),
                 Shown(row.cpu_seconds_per_event, 1e6, 0),
                 Shown(row.bare_cpu_seconds_per_item, 1e6, 0),
                 Shown(row.devkit_cpu_seconds_per_event, 1e6, 0),
@@ -161,6 +174,8 @@ mod tests {
                 freshness_p99: None,
             },
             bare: Some(Took { items: 1000, seconds: bare_seconds, cpu_seconds: 0.05 }),
+            usual: None,
+            usual_coalesced: None,
             start_seconds: None,
         }
     }
@@ -171,7 +186,9 @@ mod tests {
         assert_eq!(row.ratio, Some(Spread { median: 0.75, least: 0.5, most: 1.0 }));
         let text = Table(&[row]).to_string();
         assert!(
-            text.contains("| 0.75 (0.50–1.00) | 100 · 50 · 200 | 0.200 · 0.100 · 2.00 | 50 | – · – |"),
+            text.contains(
+                "| 0.75 (0.50–1.00) | – · – | – · – | 100 · 50 · 200 | 0.200 · 0.100 · 2.00 | 50 | – · – |"
+            ),
             "{text}"
         );
     }

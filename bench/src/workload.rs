@@ -11,12 +11,15 @@ use crate::{
     azure::{self, Azure},
     bare::{Loop, Pace, Receive, Replace, Took},
     daemon::{self, Done, Mark, Place},
+    usual::{Handler, Task},
 };
 
 /// As the daemon's default for `cosmos.concurrency_max`.
 const CONCURRENCY: usize = 64;
 /// Bytes of tags and desired properties that every twin has from the beginning.
 const TWIN_BYTES: usize = 1 << 10;
+/// Events for the usual way, one by one and coalesced: as many as the daemon's would take it many times as long.
+const USUAL_EVENTS: [usize; 2] = [4_000, 20_000];
 /// Partitions of each Event Hub.
 const PARTITIONS: u16 = 4;
 
@@ -57,6 +60,10 @@ pub(crate) struct Size {
 pub(crate) struct Pair {
     pub(crate) daemon: Done,
     pub(crate) bare: Option<Took>,
+    /// The usual way, one event at a time.
+    pub(crate) usual: Option<Took>,
+    /// The same, where all events of a twin in one batch share a write.
+    pub(crate) usual_coalesced: Option<Took>,
     /// Seconds from the start of the process to its first durable write, where that is what is measured.
     pub(crate) start_seconds: Option<f64>,
 }
@@ -66,6 +73,8 @@ pub(crate) struct Pair {
 pub(crate) struct Programs {
     pub(crate) twinsync: PathBuf,
     pub(crate) devkit: PathBuf,
+    /// Where other things can be installed.
+    pub(crate) directory: PathBuf,
 }
 
 impl Workload {
@@ -82,6 +91,11 @@ impl Workload {
             Self::Steady500 | Self::Steady2000 => "replace at the same rate",
             Self::Start => "",
         }
+    }
+
+    /// Whether the usual way does the same.
+    fn has_usual(self) -> bool {
+        matches!(self, Self::Hot | Self::Warm | Self::Wide)
     }
 
     /// Whether CPU time is compared instead of rates.
@@ -125,6 +139,7 @@ impl Workload {
         programs: &Programs,
         size: Size,
         pairs: usize,
+        handler: Option<&Handler>,
         told: &dyn Fn(&str),
     ) -> Result<Vec<Pair>> {
         let azure = Azure::start(&programs.devkit, PARTITIONS).await?;
@@ -132,9 +147,17 @@ impl Workload {
         let bench = Bench { azure, place, workload: self, size };
         told(&format!("{}: {} twins come into being", self.name(), size.devices));
         bench.register().await?;
+        let usual = match handler.filter(|_| self.has_usual()) {
+            Some(handler) => Some((handler, Box::pin(bench.beside(programs)).await?)),
+            None => None,
+        };
         let mut all = Vec::new();
         for number in 0..pairs {
-            let pair = Box::pin(bench.pair(number)).await?;
+            let mut pair = Box::pin(bench.pair(number)).await?;
+            if let Some((handler, bench)) = &usual {
+                pair.usual = Some(bench.usual(handler, number, false).await?);
+                pair.usual_coalesced = Some(bench.usual(handler, number, true).await?);
+            }
             let report = bench.azure.verify().await?;
             told(&format!("{}: pair {} of {pairs}: {report}", self.name(), number + 1));
             all.push(pair);
@@ -221,7 +244,7 @@ impl Bench {
             let daemon = daemon::work_off(&self.azure, &setup, events).await?;
             (daemon, bare.run().await?)
         };
-        Ok(Pair { daemon, bare: Some(bare), start_seconds: None })
+        Ok(Pair { daemon, bare: Some(bare), usual: None, usual_coalesced: None, start_seconds: None })
     }
 
     /// The daemon under a steady load, and then a loop that writes as much per second.
@@ -239,7 +262,13 @@ impl Bench {
             pace: Pace::Rate(rate, self.size.seconds),
             seed: number as u64,
         });
-        Ok(Pair { daemon: done, bare: Some(bare.run().await?), start_seconds: None })
+        Ok(Pair {
+            daemon: done,
+            bare: Some(bare.run().await?),
+            usual: None,
+            usual_coalesced: None,
+            start_seconds: None,
+        })
     }
 
     /// With a backlog waiting, and checkpoints to go on from.
@@ -262,6 +291,29 @@ impl Bench {
         let mark = Mark::now(&mut daemon, &self.azure).await?;
         let done = daemon::until(&mut daemon, &self.azure, mark, events).await?;
         daemon.stop().await?;
-        Ok(Pair { daemon: done, bare: None, start_seconds })
+        Ok(Pair { daemon: done, bare: None, usual: None, usual_coalesced: None, start_seconds })
+    }
+
+    /// A second local Azure for the usual way: it leaves documents that the daemon would have to doubt.
+    async fn beside(&self, programs: &Programs) -> Result<Self> {
+        let size = Size { devices: self.size.devices.min(USUAL_EVENTS[1]), ..self.size };
+        let azure = Azure::start(&programs.devkit, PARTITIONS).await?;
+        let bench = Self { azure, place: Place::new(&programs.twinsync)?, workload: self.workload, size };
+        bench.register().await?;
+        Ok(bench)
+    }
+
+    async fn usual(&self, handler: &Handler, number: usize, coalesce: bool) -> Result<Took> {
+        let after = self.azure.ends().await?;
+        let events = USUAL_EVENTS[usize::from(coalesce)];
+        let devices = self.size.devices.min(events);
+        let seed = 1_000 + 2 * number as u64 + u64::from(coalesce);
+        let rounds = (events / devices).min(self.size.rounds);
+        self.azure.load(&Rounds { devices, rounds, ..self.rounds(seed) }).await?;
+        let until = self.azure.ends().await?;
+        let task = Task { endpoints: &self.azure.endpoints, after: &after, until: &until, coalesce };
+        let took = handler.run(&task).await?;
+        self.azure.verify().await?; // given the chance, it is right as well
+        Ok(took)
     }
 }

@@ -1,0 +1,79 @@
+//! The usual way: a handler in JavaScript as a function with an Event Hubs trigger would run it. `bench/usual/handler.mjs` says
+//! what it does, and what it does without.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use devkit::stack::Endpoints;
+use serde::Serialize;
+use tokio::process::Command;
+
+use crate::{azure::Ends, bare::Took};
+
+/// How long the installation of its packages may take.
+const INSTALL_LIMIT: Duration = Duration::from_secs(300);
+/// How long a run may take.
+const RUN_LIMIT: Duration = Duration::from_secs(300);
+
+/// The handler, with its packages installed.
+pub(crate) struct Handler {
+    directory: PathBuf,
+}
+
+/// What it is to do.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Task<'a> {
+    pub(crate) endpoints: &'a Endpoints,
+    /// Behind these.
+    pub(crate) after: &'a Ends,
+    /// Up to these.
+    pub(crate) until: &'a Ends,
+    /// Whether the events of a twin in one batch share a read and an upsert.
+    pub(crate) coalesce: bool,
+}
+
+impl Handler {
+    /// Installs it below `directory`.
+    ///
+    /// # Errors
+    /// There is no Node.js with npm, or the packages cannot be had.
+    pub(crate) async fn install(directory: &Path) -> Result<Self> {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("usual");
+        let directory = directory.join("usual-way");
+        std::fs::create_dir_all(&directory)?;
+        for file in [".npmrc", "package.json", "package-lock.json", "handler.mjs"] {
+            std::fs::copy(source.join(file), directory.join(file)).with_context(|| file.to_owned())?;
+        }
+        let install = Command::new("npm").arg("ci").current_dir(&directory).kill_on_drop(true).output();
+        let output = tokio::time::timeout(INSTALL_LIMIT, install).await.context("npm does not end")?;
+        let output = output.context("npm cannot be run: install Node.js 20 or later with npm")?;
+        ensure!(output.status.success(), "npm ci: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(Self { directory })
+    }
+
+    /// Runs it.
+    ///
+    /// # Errors
+    /// It fails, or does not end.
+    pub(crate) async fn run(&self, task: &Task<'_>) -> Result<Took> {
+        let process = Command::new("node")
+            .arg("handler.mjs")
+            .arg(serde_json::to_string(task)?)
+            .current_dir(&self.directory)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .context("node cannot be run")?;
+        let output = tokio::time::timeout(RUN_LIMIT, process.wait_with_output()).await;
+        let output = output.context("the usual way does not end")??;
+        ensure!(output.status.success(), "the usual way: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).context("the usual way says something else than its figures")
+    }
+}
