@@ -204,6 +204,11 @@ impl Metrics {
             self.zero(name::AUDIT_DIFFERENCES, &[("hub", hub), ("class", class)]);
         }
         self.zero(name::AUDIT_DIFFERENCES, &[("hub", hub), ("class", ORPHAN)]);
+        for call in RegistryCall::ALL {
+            let key = key(name::REGISTRY_CALL_SECONDS, &[("call", call.label())]);
+            // Registering shows it: what comes first is then a rise.
+            let _ = self.0.recorder.register_histogram(&key, &METADATA);
+        }
     }
 
     /// Counts a failed try of a start to reach what it needs.
@@ -669,6 +674,10 @@ mod tests {
             }
             let sample =
                 |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
+            if kind == Kind::Histogram {
+                let empty = |line: &str| line.starts_with(&format!("{name}_count")) && line.ends_with(" 0");
+                assert!(text.lines().any(empty), "{name}: the first ones would be missed");
+            }
             if matches!(kind, Kind::Counter) {
                 let found: Vec<_> = text.lines().filter(sample).collect();
                 assert!(!found.is_empty(), "{name}: an alert on its increase would miss the first one");

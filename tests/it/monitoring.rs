@@ -1,3 +1,13 @@
 //! What Prometheus makes of the daemon: the rules and the dashboard of `deploy/`, judged by real outages and a real Prometheus.
 
+mod live;
 mod outages;
+mod recorded;
+
+use crate::{doubt::now, poison::twin_change, world::World};
+
+/// An event that can never be applied.
+fn poison(world: &World, device: &str) {
+    let hub = &world.stack.endpoints().twin_changes_hub;
+    world.stack.broker().append(hub, device, now(twin_change(device, b"[1]"))).expect("appended");
+}

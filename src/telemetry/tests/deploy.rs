@@ -6,6 +6,8 @@ use std::{
     path::Path,
 };
 
+use serde_json::Value;
+
 use super::name;
 
 /// Labels that Prometheus adds to what it scrapes.
@@ -273,6 +275,76 @@ fn every_alert_is_tested_where_it_fires_and_where_it_does_not() {
     assert_eq!(silent, names, "does not");
     for rule in rules().iter().filter(|rule| !rule.is_alert) {
         assert!(tests.contains(&format!("{}{{", rule.name)) || tests.contains(&rule.name), "{}", rule.name);
+    }
+}
+
+/// Every text below a key, anywhere.
+fn texts<'a>(value: &'a Value, key: &str, found: &mut Vec<&'a str>) {
+    match value {
+        Value::Object(fields) => {
+            found.extend(fields.get(key).and_then(Value::as_str));
+            fields.values().for_each(|value| texts(value, key, found));
+        }
+        Value::Array(values) => values.iter().for_each(|value| texts(value, key, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+#[test]
+fn the_dashboard_shows_every_metric_and_nothing_else() {
+    let text = read("deploy/grafana/twinsync.json");
+    let dashboard: Value = serde_json::from_str(&text).expect("JSON");
+    let mut queries = Vec::new();
+    texts(&dashboard, "expr", &mut queries);
+    let mut variables = Vec::new();
+    texts(&dashboard, "definition", &mut variables);
+    let variables = variables.iter().map(|variable| {
+        let inner = variable.strip_prefix("label_values(").and_then(|rest| rest.rsplit_once(','));
+        inner.unwrap_or_else(|| panic!("{variable}")).0
+    });
+    let queries: Vec<_> = queries.into_iter().chain(variables).collect();
+    let mut shown = BTreeSet::new();
+    for query in &queries {
+        is_about_what_is_served("the dashboard", query);
+        shown.extend(metrics(query).into_iter().map(|(metric, _)| metric));
+    }
+    for metric in name::DESCRIPTIONS {
+        let is_shown = ["", "_bucket"].iter().any(|end| shown.contains(&format!("{}{end}", metric.name)));
+        assert!(is_shown, "nothing shows {}", metric.name);
+    }
+}
+
+#[test]
+fn the_dashboard_can_be_imported_anywhere() {
+    let text = read("deploy/grafana/twinsync.json");
+    let dashboard: Value = serde_json::from_str(&text).expect("JSON");
+    assert!(
+        dashboard["id"].is_null() && dashboard["uid"].is_string(),
+        "it gets a number where it is imported"
+    );
+    assert!(dashboard["schemaVersion"].as_u64().is_some_and(|version| version >= 39));
+    let variables = dashboard["templating"]["list"].as_array().expect("variables");
+    let names: Vec<_> = variables.iter().filter_map(|variable| variable["name"].as_str()).collect();
+    assert_eq!(names, ["datasource", "job", "instance"]);
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let mut ids = BTreeSet::new();
+    let mut taken = BTreeSet::new();
+    for panel in panels {
+        let title = panel["title"].as_str().expect("a title");
+        assert!(ids.insert(panel["id"].as_u64().expect("an id")), "{title}");
+        let place = |side: &str| panel["gridPos"][side].as_u64().expect("a place");
+        assert!(place("x") + place("w") <= 24, "{title}");
+        for row in place("y")..place("y") + place("h") {
+            for column in place("x")..place("x") + place("w") {
+                assert!(taken.insert((row, column)), "{title} lies over another panel");
+            }
+        }
+        if panel["type"] != "row" {
+            assert!(panel["description"].as_str().is_some_and(|text| text.len() > 4), "{title}: what is it?");
+            let targets = panel["targets"].as_array().expect("queries");
+            let uids = targets.iter().map(|target| &target["datasource"]["uid"]);
+            assert!(uids.chain([&panel["datasource"]["uid"]]).all(|uid| uid == "${datasource}"), "{title}");
+        }
     }
 }
 

@@ -18,10 +18,9 @@ use devkit::{
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
+use super::poison;
 use crate::{
-    doubt::now,
     outage::proxied_blobs,
-    poison::twin_change,
     registry::bench::{Bench, FAST},
     world::{World, create, report},
 };
@@ -206,12 +205,6 @@ impl Trouble for Busy {
     async fn end(&mut self, world: &World, _: &mut Option<Daemon>) {
         world.stack.broker().faults().throttle(false);
     }
-}
-
-/// An event that can never be applied.
-fn poison(world: &World, device: &str) {
-    let hub = &world.stack.endpoints().twin_changes_hub;
-    world.stack.broker().append(hub, device, now(twin_change(device, b"[1]"))).expect("appended");
 }
 
 async fn through_a_proxy() -> (World, Proxy) {

@@ -1,0 +1,216 @@
+//! Every query of the dashboard, and every rule, against a real Prometheus that scrapes two replicas at work.
+//!
+//! Needs Prometheus (`apt-get install prometheus`); run it with `cargo test -p twinsync --test it -- --ignored monitoring::live`.
+//! `TWINSYNC_PROMETHEUS` names another program.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use devkit::{fleet::Pace, stack::Options};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+use super::poison;
+use crate::{
+    registry::bench::{Bench, FAST},
+    world::{LIMIT, create, plan, report},
+};
+
+/// How often it is looked at.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// What the daemons are told: everything that has figures is switched on.
+const EVERYTHING: &str = "[backfill]\non_start = \"if_empty\"\n[audit]\ninterval = \"1m\"\ntolerance = \"0s\"\n\
+                          [cosmos]\nmax_request_units_per_second = 100000\n[lease]\nduration = \"6s\"\nrenew_interval = \"500ms\"\n";
+
+/// Queries that find nothing while all is well, on a machine without a limit on memory. All others have to find something.
+const QUIET: [&str; 5] = [
+    "changes(process_start_time_seconds",
+    "twinsync_events_ignored_total",
+    "twinsync_memory_limit_bytes",
+    "twinsync_partition_rebuilds_total",
+    "twinsync_partitions_missing",
+];
+
+fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// A Prometheus that scrapes every second, with the rules as they are shipped.
+struct Prometheus {
+    _process: Child,
+    _directory: TempDir,
+    http: reqwest::Client,
+    address: String,
+}
+
+impl Prometheus {
+    fn start(targets: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        // JSON is YAML.
+        let configuration = json!({
+            "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+            "rule_files": [repository("deploy/prometheus/twinsync.rules.yml")],
+            "scrape_configs": [{"job_name": "twinsync", "static_configs": [{"targets": targets}]}],
+        });
+        let file = directory.path().join("prometheus.yml");
+        std::fs::write(&file, configuration.to_string()).expect("written");
+        let port =
+            std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("a port").port();
+        let address = format!("127.0.0.1:{port}");
+        let program = std::env::var("TWINSYNC_PROMETHEUS").unwrap_or_else(|_| "prometheus".to_owned());
+        let log = std::fs::File::create(directory.path().join("log")).expect("written");
+        let process = Command::new(&program)
+            .arg(format!("--config.file={}", file.display()))
+            .arg(format!("--storage.tsdb.path={}", directory.path().join("data").display()))
+            .arg(format!("--web.listen-address={address}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{program}: {error}: apt-get install prometheus"));
+        let address = format!("http://{address}");
+        Self { _process: process, _directory: directory, http: reqwest::Client::new(), address }
+    }
+
+    async fn get(&self, path: &str, parameters: &[(&str, &str)]) -> Result<Value, String> {
+        let url = reqwest::Url::parse_with_params(&format!("{}{path}", self.address), parameters);
+        let answer = self.http.get(url.expect("a URL")).send().await.map_err(|error| error.to_string())?;
+        answer.json().await.map_err(|error| error.to_string())
+    }
+
+    /// Values that a query has just now; what is no number is none. An error of Prometheus' fails the test.
+    async fn values(&self, query: &str) -> Vec<f64> {
+        let answer = self.get("/api/v1/query", &[("query", query)]).await.expect("it answers");
+        assert_eq!(answer["status"], "success", "{query}: {answer:#}");
+        let samples = answer["data"]["result"].as_array().into_iter().flatten();
+        let value =
+            |sample: &Value| sample["value"][1].as_str()?.parse::<f64>().ok().filter(|value| !value.is_nan());
+        // A scalar is one value.
+        let scalar = answer["data"]["result"][1].as_str().and_then(|value| value.parse().ok());
+        samples.filter_map(value).chain(scalar).collect()
+    }
+
+    /// Waits until a query has a value that is as it should be.
+    async fn until(&self, query: &str, condition: impl Fn(&[f64]) -> bool) {
+        let started = Instant::now();
+        while self.get("/-/ready", &[]).await.is_err_and(|error| error.contains("error sending")) {
+            assert!(started.elapsed() < LIMIT, "Prometheus does not start");
+            tokio::time::sleep(LOOK).await;
+        }
+        loop {
+            let values = self.values(query).await;
+            if condition(&values) {
+                return;
+            }
+            assert!(started.elapsed() < LIMIT, "{query}: {values:?}");
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// All rules, as Prometheus evaluates them.
+    async fn rules(&self) -> Vec<Value> {
+        let answer = self.get("/api/v1/rules", &[]).await.expect("it answers");
+        let groups = answer["data"]["groups"].as_array().expect("groups").iter();
+        groups.flat_map(|group| group["rules"].as_array().cloned().unwrap_or_default()).collect()
+    }
+}
+
+/// The queries of the dashboard, with its variables put in.
+fn queries() -> Vec<String> {
+    fn collect(value: &Value, queries: &mut Vec<String>) {
+        match value {
+            Value::Object(fields) => {
+                queries.extend(fields.get("expr").and_then(Value::as_str).map(str::to_owned));
+                fields.values().for_each(|value| collect(value, queries));
+            }
+            Value::Array(values) => values.iter().for_each(|value| collect(value, queries)),
+            _ => {}
+        }
+    }
+    let text = std::fs::read_to_string(repository("deploy/grafana/twinsync.json")).expect("readable");
+    let dashboard: Value = serde_json::from_str(&text).expect("JSON");
+    let mut queries = Vec::new();
+    collect(&dashboard, &mut queries);
+    let put_in = |query: String| {
+        let query =
+            query.replace("$job", "twinsync").replace("$instance", ".*").replace("$__rate_interval", "15s");
+        assert!(!query.contains('$'), "a variable that the dashboard does not have: {query}");
+        query
+    };
+    queries.into_iter().map(put_in).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Prometheus"]
+async fn every_query_and_every_rule_works_on_what_two_replicas_serve() {
+    let options = Options { azurite: true, ..Options::default() };
+    let bench = Bench::over(options, FAST, EVERYTHING).await;
+    let second = bench.world.directory.path().join("second");
+    std::fs::create_dir(&second).expect("created");
+    let (one, other) =
+        (bench.start().await, bench.setup(&second, FAST, EVERYTHING).start().await.expect("ready"));
+    let prometheus = Prometheus::start(&[one.address(), other.address()]);
+    prometheus.until("count(twinsync_ready == 1)", |values| values == [2.0]).await;
+    prometheus.until("min(sum by (instance) (twinsync_partitions_owned))", |values| values[0] >= 1.0).await;
+
+    // A fleet at work, an event that nobody can apply, a twin that is in doubt for a moment, and an audit.
+    let fleet = bench.world.stack.fleet();
+    fleet.start(plan(40, 100_000, 5), Pace::Rate(60.0)).expect("the fleet starts");
+    bench.world.apply(create("pump"));
+    bench.world.apply(report("pump", json!({"round": 1})));
+    poison(&bench.world, "pump");
+    let mut silent: Vec<_> = queries();
+    assert!(silent.len() > 80, "{} queries", silent.len());
+    let started = Instant::now();
+    while !silent.iter().all(|query| QUIET.iter().any(|quiet| query.contains(quiet))) {
+        let mut still = Vec::new();
+        for query in silent {
+            if prometheus.values(&query).await.is_empty() {
+                still.push(query);
+            }
+        }
+        silent = still;
+        assert!(started.elapsed() < LIMIT, "no data for:\n{}", silent.join("\n"));
+        tokio::time::sleep(LOOK).await;
+    }
+
+    // All is well, but for the letter.
+    prometheus.until("count(ALERTS)", |values| !values.is_empty()).await;
+    let rules = prometheus.rules().await;
+    assert!(rules.len() > 40, "{}", rules.len());
+    for rule in &rules {
+        let (name, query) = (&rule["name"], rule["query"].as_str().expect("a query"));
+        assert_eq!(rule["health"], "ok", "{name}: {rule:#}");
+        let found = prometheus.values(query).await;
+        if rule["type"] == "recording" {
+            assert_eq!(found.is_empty(), name == "instance:twinsync_down:info", "{name}: {found:?}");
+        }
+    }
+    let fires = rules.iter().filter(|rule| rule["type"] == "alerting" && rule["state"] != "inactive");
+    let fires: BTreeSet<_> = fires.filter_map(|rule| rule["name"].as_str()).collect();
+    assert_eq!(fires, BTreeSet::from(["TwinsyncDeadLetters"]));
+
+    // An outage is seen by the rule that is about it, and by no other that pages.
+    bench.world.cosmos_is_away(true);
+    prometheus.until("count(ALERTS{alertname=\"TwinsyncCosmosDown\"})", |values| values == [1.0]).await;
+    prometheus.until("min(twinsync_ready)", |values| values == [0.0]).await;
+    // For a moment, groups of rules may see different scrapes.
+    let others = "ALERTS{severity=\"page\", alertname!=\"TwinsyncCosmosDown\"}";
+    let lately = format!("count(max_over_time({others}[4s])) or vector(0)");
+    prometheus.until(&lately, |values| values == [0.0]).await;
+    assert_eq!(prometheus.values("count(ALERTS{severity=\"page\"})").await, [1.0], "one cause, one page");
+    assert!(!prometheus.values("instance:twinsync_down:info{what=\"cosmos\"}").await.is_empty());
+    bench.world.cosmos_is_away(false);
+    prometheus.until("count(ALERTS{severity=\"page\"}) or vector(0)", |values| values == [0.0]).await;
+    fleet.stop();
+    for daemon in [one, other] {
+        daemon.stop().await.expect("exit code 0");
+    }
+}
