@@ -6,6 +6,7 @@
 //! Shutdown: stop intake → drain with a deadline → checkpoint → close. What is not drained in time was not
 //! completed, so it is replayed; a second signal exits at once, which costs the same.
 
+pub mod check;
 pub mod letters;
 mod reach;
 pub mod registry;
@@ -210,11 +211,15 @@ async fn connect_store(
     settings: &Settings,
     credential: Arc<dyn TokenCredential>,
 ) -> Result<CosmosStore, Error> {
-    let access = match &settings.cosmos.key {
+    let access = cosmos_access(settings, credential);
+    Ok(CosmosStore::connect(&cosmos_options(settings), access).await?)
+}
+
+fn cosmos_access(settings: &Settings, credential: Arc<dyn TokenCredential>) -> cosmos::Access {
+    match &settings.cosmos.key {
         Some(key) => cosmos::Access::Key(key.expose().to_owned()),
         None => cosmos::Access::Token(credential),
-    };
-    Ok(CosmosStore::connect(&cosmos_options(settings), access).await?)
+    }
 }
 
 fn cosmos_options(settings: &Settings) -> cosmos::Options {
@@ -246,6 +251,32 @@ fn eventhubs_options(settings: &Settings, hub: &str) -> eventhubs::Options {
     }
 }
 
+/// Where partitions go on, and what to do where that leaves a choice.
+fn start_options(settings: &Settings, audits: &AuditRequests) -> start::Options {
+    start::Options {
+        namespace: settings.eventhubs.namespace.clone(),
+        consumer_group: settings.eventhubs.consumer_group.clone(),
+        fresh: match settings.eventhubs.start {
+            config::Start::Earliest => start::Fresh::Earliest,
+            config::Start::Latest => start::Fresh::Latest,
+        },
+        refused_grace: settings.start.refused_grace,
+        judge: judge_checkpoints,
+        policy: start::Policy {
+            on_invalid: match settings.checkpoint.on_invalid {
+                config::OnInvalid::Stop => start::OnInvalid::Stop,
+                config::OnInvalid::Earliest | config::OnInvalid::EarliestAndAudit => {
+                    start::OnInvalid::Earliest
+                }
+            },
+            audits: match settings.checkpoint.on_invalid {
+                config::OnInvalid::Stop | config::OnInvalid::Earliest => AuditRequests::nobodys(),
+                config::OnInvalid::EarliestAndAudit => audits.clone(),
+            },
+        },
+    }
+}
+
 fn stream_options(
     settings: &Settings,
     replica: &str,
@@ -254,28 +285,7 @@ fn stream_options(
     replicas: &Arc<Replicas>,
 ) -> stream::Options {
     stream::Options {
-        start: start::Options {
-            namespace: settings.eventhubs.namespace.clone(),
-            consumer_group: settings.eventhubs.consumer_group.clone(),
-            fresh: match settings.eventhubs.start {
-                config::Start::Earliest => start::Fresh::Earliest,
-                config::Start::Latest => start::Fresh::Latest,
-            },
-            refused_grace: settings.start.refused_grace,
-            judge: judge_checkpoints,
-            policy: start::Policy {
-                on_invalid: match settings.checkpoint.on_invalid {
-                    config::OnInvalid::Stop => start::OnInvalid::Stop,
-                    config::OnInvalid::Earliest | config::OnInvalid::EarliestAndAudit => {
-                        start::OnInvalid::Earliest
-                    }
-                },
-                audits: match settings.checkpoint.on_invalid {
-                    config::OnInvalid::Stop | config::OnInvalid::Earliest => AuditRequests::nobodys(),
-                    config::OnInvalid::EarliestAndAudit => audits.clone(),
-                },
-            },
-        },
+        start: start_options(settings, audits),
         sharing: match settings.checkpoint.store {
             // Both belong to one process.
             config::CheckpointStore::Memory | config::CheckpointStore::File { .. } => stream::Sharing::Alone,

@@ -1,10 +1,11 @@
 //! The command line: parse, call one function, render the answer.
 //!
 //! Exit codes: 0 done; 1 the command failed, `demo` or `audit` left a difference, or `deadletters` could not do everything
-//! that was asked; 2 usage or configuration.
+//! that was asked; 2 usage or configuration. `check` has its own: see there.
 
 pub mod audit;
 pub mod backfill;
+pub mod check;
 pub mod deadletters;
 #[cfg(feature = "demo")]
 pub mod demo;
@@ -36,6 +37,8 @@ pub struct Cli {
 enum Command {
     /// Runs the daemon until SIGTERM or SIGINT.
     Run(Sources),
+    /// Says what is not in order, and what mends it; with --connect asks all services. Exit code 0, 1 (warnings), 2 (failures).
+    Check(check::Arguments),
     /// Prints the effective configuration and where each value came from; secrets are redacted.
     PrintConfig(print_config::Arguments),
     /// Brings in the twins that were there before the streams; resumes where it was stopped.
@@ -112,6 +115,7 @@ impl Error {
 pub async fn main(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Run(sources) => return Box::pin(run::run(&sources)).await,
+        Command::Check(arguments) => return Box::pin(check::run(&arguments)).await,
         Command::PrintConfig(arguments) => print_config::run(&arguments),
         Command::Backfill(arguments) => Box::pin(backfill::run(&arguments)).await,
         Command::Audit(arguments) => Box::pin(audit::run(&arguments)).await,

@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod behind;
+pub mod checks;
 pub mod decide;
 pub mod decode;
 pub mod document;

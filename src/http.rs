@@ -19,7 +19,12 @@ mod events;
 mod page;
 mod routes;
 
-use std::{collections::VecDeque, io, net::SocketAddr, time::Duration};
+use std::{
+    collections::VecDeque,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use hyper::server::conn::http1;
 use hyper_util::{
@@ -27,7 +32,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     task::{AbortHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
@@ -76,6 +81,44 @@ pub struct Error {
 impl Error {
     /// Stable code; `docs/errors/HTTP_ADDRESS_UNUSABLE.md` explains it.
     pub const CODE: &'static str = "HTTP_ADDRESS_UNUSABLE";
+
+    fn new(address: SocketAddr, source: io::Error) -> Self {
+        let hint = match source.kind() {
+            io::ErrorKind::AddrInUse => "another process has it; stop that or choose another port",
+            io::ErrorKind::PermissionDenied => "ports below 1024 need more rights; choose another port",
+            io::ErrorKind::AddrNotAvailable => {
+                "this machine does not have that address; use 127.0.0.1 or 0.0.0.0"
+            }
+            _ => "choose another address, or \"off\"",
+        };
+        Self { address, hint, source }
+    }
+}
+
+/// Where a server on this machine that listens on `address` is reached: what listens on all addresses, at the machine's own.
+pub fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        other => other,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// Whether the address could be taken. It is not: it is bound for a moment without listening, which keeps nobody from it.
+///
+/// # Errors
+/// As [`bind`].
+pub fn try_bind(address: SocketAddr) -> Result<(), Error> {
+    let bind = || {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)
+    };
+    bind().map_err(|source| Error::new(address, source))
 }
 
 /// Takes the address, before anything else starts that would be in vain without it.
@@ -83,18 +126,7 @@ impl Error {
 /// # Errors
 /// The address is in use, not ours, or needs more rights.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address).await.map_err(|source| Error {
-        address,
-        hint: match source.kind() {
-            io::ErrorKind::AddrInUse => "another process has it; stop that or choose another port",
-            io::ErrorKind::PermissionDenied => "ports below 1024 need more rights; choose another port",
-            io::ErrorKind::AddrNotAvailable => {
-                "this machine does not have that address; use 127.0.0.1 or 0.0.0.0"
-            }
-            _ => "choose another address, or \"off\"",
-        },
-        source,
-    })
+    TcpListener::bind(address).await.map_err(|source| Error::new(address, source))
 }
 
 /// Answers requests until `shutdown`, then lets those under way finish for a moment.

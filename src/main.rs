@@ -1,9 +1,12 @@
 //! The `twinsync` binary: arguments → command → exit code.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::Parser;
 use twinsync::cli;
+
+/// How long what is still under way in the background may take at the end.
+const END_LIMIT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let parsed = cli::Cli::try_parse();
@@ -14,7 +17,12 @@ fn main() -> ExitCode {
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     match runtime {
-        Ok(runtime) => runtime.block_on(cli::main(cli)),
+        Ok(runtime) => {
+            let code = runtime.block_on(cli::main(cli));
+            // A disk that hangs must not keep the process.
+            runtime.shutdown_timeout(END_LIMIT);
+            code
+        }
         Err(error) => cli::cannot_start(&error, &arguments().collect::<Vec<_>>()),
     }
 }

@@ -262,6 +262,14 @@ pub enum SourceError {
         /// What the service said.
         reason: String,
     },
+    /// A limit of the service is reached, as that of five readers in one consumer group.
+    #[error("{operation} met a limit of Event Hubs: {reason}")]
+    LimitReached {
+        /// What was tried.
+        operation: &'static str,
+        /// What the service said.
+        reason: String,
+    },
     /// The way to the service is broken.
     #[error("{operation} failed: {reason}")]
     Lost {
@@ -284,6 +292,7 @@ impl SourceError {
             | Self::TokenExpired
             | Self::NoToken { refused: false, .. }
             | Self::Throttled { .. }
+            | Self::LimitReached { .. }
             | Self::Lost { .. } => Nature::Passing,
         }
     }
@@ -295,9 +304,9 @@ impl SourceError {
             Self::NotFound { .. } => "EVENTHUBS_NOT_FOUND",
             Self::NoToken { .. } => "CREDENTIAL_NO_TOKEN",
             Self::Throttled { .. } => "EVENTHUBS_THROTTLED",
-            Self::Undecodable(_) | Self::Stolen | Self::TokenExpired | Self::Lost { .. } => {
-                "EVENTHUBS_UNAVAILABLE"
-            }
+            Self::Stolen => "EVENTHUBS_FOREIGN_READER",
+            Self::LimitReached { .. } => "EVENTHUBS_LIMIT",
+            Self::Undecodable(_) | Self::TokenExpired | Self::Lost { .. } => "EVENTHUBS_UNAVAILABLE",
         }
     }
 
@@ -312,7 +321,13 @@ impl SourceError {
             Self::NotFound { .. } => {
                 "check eventhubs.namespace, the hub's name and eventhubs.consumer_group; consumer groups are not created by twinsync"
             }
-            Self::Lost { .. } | Self::Undecodable(_) | Self::Stolen => {
+            Self::Stolen => {
+                "another program reads with an owner level and shuts everybody else out: give twinsync a consumer group of its own (eventhubs.consumer_group)"
+            }
+            Self::LimitReached { .. } => {
+                "give twinsync a consumer group of its own (eventhubs.consumer_group), of which five readers may read a partition, or see what the namespace's tier allows"
+            }
+            Self::Lost { .. } | Self::Undecodable(_) => {
                 "check eventhubs.namespace (and eventhubs.endpoint for an emulator), DNS, and that port 5671 is open"
             }
         }
@@ -328,6 +343,7 @@ impl SourceError {
             Self::TokenExpired => "token_expired",
             Self::NotFound { .. } => "not_found",
             Self::Throttled { .. } => "throttled",
+            Self::LimitReached { .. } => "limit_reached",
             Self::Lost { .. } => "lost",
         }
     }
@@ -342,6 +358,7 @@ impl SourceError {
             | Self::TokenExpired
             | Self::NoToken { .. }
             | Self::NotFound { .. }
+            | Self::LimitReached { .. }
             | Self::Lost { .. } => Failure::Silent,
         }
     }
@@ -410,6 +427,7 @@ mod tests {
             (SourceError::NotFound { operation, reason: reason.clone() }, Nature::Refused),
             (SourceError::NoToken { reason: reason.clone(), refused: true }, Nature::Refused),
             (SourceError::NoToken { reason: reason.clone(), refused: false }, Nature::Passing),
+            (SourceError::LimitReached { operation, reason: reason.clone() }, Nature::Passing),
             (SourceError::Lost { operation, reason }, Nature::Passing),
         ] {
             let code = error.code();

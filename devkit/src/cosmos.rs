@@ -20,7 +20,7 @@ mod faults;
 mod server;
 
 pub use counters::{Counters, OperationCount};
-pub use faults::{Consistency, Fault, FaultError, Faults, Moment, Operations};
+pub use faults::{Consistency, Disguise, Fault, FaultError, Faults, Moment, Operations};
 pub use server::{Error, Options, Server};
 
 /// The name of the second write region that a fault makes up.

@@ -7,6 +7,8 @@
 //! *Invariants*: the SDK never sees the signature, so that nothing of it can show one: it joins the request below
 //! everything that logs (`Signing`). Every call has a limit. Errors are one line and have no sources.
 
+mod probe;
+
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
@@ -24,6 +26,7 @@ use azure_storage_blob::{
 };
 use futures::TryStreamExt;
 
+pub use self::probe::Probed;
 use super::credential::{NoToken, one_line};
 use crate::{
     config::{self, Secret},

@@ -41,6 +41,24 @@ pub async fn open(
     }
 }
 
+/// The configured store to look at: nothing is created, locked or changed. `None`: it ends with its process, so there is nothing.
+///
+/// # Errors
+/// The container cannot be used.
+pub async fn look(
+    store: &config::CheckpointStore,
+    credential: &Arc<dyn TokenCredential>,
+) -> Result<Option<Arc<dyn CheckpointStore>>, Error> {
+    Ok(match store {
+        config::CheckpointStore::Memory => None,
+        config::CheckpointStore::File { path } => Some(Arc::new(FileStore::looking(path.clone()))),
+        config::CheckpointStore::Blob(settings) => {
+            let container = Container::open_existing(settings, Arc::clone(credential)).await?;
+            Some(Arc::new(BlobStore::new(container)?))
+        }
+    })
+}
+
 /// What can be wrong with a store. Reaches callers of the trait inside an [`azure_core::Error`]: see
 /// [`Error::find`].
 #[derive(Debug, thiserror::Error)]

@@ -16,26 +16,28 @@
 
 mod account;
 mod answer;
+mod connection;
+mod inspection;
+mod probe;
 
-use std::{borrow::Cow, collections::BTreeSet, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, num::NonZeroU32, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use azure_core::{credentials::TokenCredential, http::StatusCode};
+use azure_core::credentials::TokenCredential;
 use azure_data_cosmos::{
-    AccountEndpoint, AccountReference, ContainerClient, CosmosClient, CosmosError, FeedScope, Query,
-    RoutingStrategy,
+    ContainerClient, CosmosError, FeedScope, Query,
     feed::QueryPageIterator,
-    options::{
-        BinaryEncodingOptions, EndToEndOperationLatencyPolicy, ItemWriteOptions, MaxItemCountHint,
-        OperationOptions, Precondition, QueryOptions, ReadConsistencyStrategy, Region,
-        ThrottlingRetryOptions,
-    },
+    options::{ItemWriteOptions, MaxItemCountHint, Precondition, QueryOptions},
 };
 use futures::{TryStreamExt, stream::BoxStream};
 use serde::Deserialize;
 use serde_json::Value;
 
 use self::{account::Account, answer::Meaning};
+pub use self::{
+    inspection::{Failed, Inspected, Told},
+    probe::Probed,
+};
 use super::credential::NoToken;
 use crate::{
     domain::{
@@ -49,6 +51,9 @@ use crate::{
 
 /// The partition key that every container of ours has.
 pub const PARTITION_KEY: &str = "/deviceId";
+
+/// What a token for an account must be for.
+pub const SCOPE: &str = account::SCOPE;
 
 /// Documents per page of a walk.
 const SCAN_PAGE: NonZeroU32 = NonZeroU32::new(1000).expect("1,000 is not 0");
@@ -199,7 +204,6 @@ impl CosmosStore {
     pub async fn connect(options: &Options, access: Access) -> Result<Self, ConnectError> {
         let endpoint = options.endpoint.to_string();
         let unreachable = |reason: String| ConnectError::Unreachable { endpoint: endpoint.clone(), reason };
-        let limit = options.request_timeout.saturating_mul(4).max(Duration::from_secs(20));
         let told = Account::ask(&options.endpoint, &access, options.request_timeout).await;
         let excluded = match &told {
             Ok(account) => {
@@ -208,56 +212,7 @@ impl CosmosStore {
             }
             Err(_) => None, // told below, where it is not the account as a whole that cannot be reached
         };
-        let account = AccountEndpoint::from(options.endpoint.clone());
-        let account = match access {
-            Access::Key(key) => AccountReference::with_authentication_key(account, key),
-            Access::Token(credential) => AccountReference::with_credential(account, credential),
-        };
-        let pinned = options.write_region.as_ref().filter(|_| excluded.is_some());
-        let strategy = match (pinned, &options.region) {
-            (Some(region), _) => RoutingStrategy::PreferredRegions(vec![Region::from(region.clone())]),
-            (None, Some(region)) => RoutingStrategy::ProximityTo(Region::from(region.clone())),
-            (None, None) => RoutingStrategy::PreferredRegions(Vec::new()),
-        };
-        let mut throttling = ThrottlingRetryOptions::default();
-        throttling.max_retry_count = Some(0);
-        let mut operation = OperationOptions::default();
-        operation.end_to_end_latency_policy =
-            Some(EndToEndOperationLatencyPolicy::new(options.request_timeout));
-        operation.throttling_retry_options = Some(throttling);
-        // Of reads and queries. The session is the client's: what any request of this process has seen or written.
-        operation.read_consistency_strategy = Some(ReadConsistencyStrategy::Session);
-        operation.excluded_regions = excluded;
-        let builder = CosmosClient::builder()
-            .with_default_operation_options(operation)
-            .with_binary_encoding_options(BinaryEncodingOptions::new().with_enabled(options.binary_encoding));
-        let connect = async {
-            let client = builder.build(account, strategy).await?;
-            let database = client.database_client(&options.database);
-            let container = database.container_client(&options.container, None).await?;
-            let properties = container.read(None).await?.into_model()?;
-            Ok::<_, CosmosError>((container, properties))
-        };
-        let (container, properties) = tokio::time::timeout(limit, connect)
-            .await
-            .map_err(|_| unreachable(format!("no answer within {} s", limit.as_secs())))?
-            .map_err(|error| {
-                let status = error.status();
-                if let Some(reason) = NoToken::find(&error) {
-                    return ConnectError::NoToken { endpoint: endpoint.clone(), reason: reason.clone() };
-                }
-                match status.status_code() {
-                    StatusCode::NotFound => ConnectError::Missing {
-                        endpoint: endpoint.clone(),
-                        database: options.database.clone(),
-                        container: options.container.clone(),
-                    },
-                    StatusCode::Unauthorized | StatusCode::Forbidden => {
-                        ConnectError::Refused { endpoint: endpoint.clone(), reason: one_line(&error) }
-                    }
-                    _ => unreachable(one_line(&error)),
-                }
-            })?;
+        let (container, properties) = connection::open(options, access, excluded).await?;
         match told {
             Ok(_) => {}
             // Without the other regions' names, none can be kept out.
@@ -267,21 +222,21 @@ impl CosmosStore {
             Err(reason) => tracing::warn!(
                 endpoint,
                 code = "COSMOS_ACCOUNT_UNREADABLE",
-                reason,
+                %reason,
                 "the properties of the Cosmos DB account cannot be read: make sure that its consistency is Session or stronger \
                  (COSMOS_CONSISTENCY), and that it takes writes in one region only (COSMOS_MULTI_WRITE)"
             ),
         }
-        let paths: Vec<_> = properties.partition_key.paths().iter().map(Cow::as_ref).collect();
-        if paths != [PARTITION_KEY] {
-            let found = paths.join(", ");
-            return Err(ConnectError::PartitionKey { container: options.container.clone(), found });
-        }
-        Ok(Self {
+        connection::check_partition_key(options, &properties)?;
+        Ok(Self::over(container, options))
+    }
+
+    fn over(container: ContainerClient, options: &Options) -> Self {
+        Self {
             container,
             id_scheme: options.id_scheme,
             limit: options.request_timeout + Duration::from_secs(2),
-        })
+        }
     }
 
     fn id(&self, key: &TwinKey) -> String {
@@ -389,6 +344,17 @@ impl Failure {
         };
         let headers = error.response().map(|response| response.headers());
         headers.and_then(|headers| headers.request_charge).map_or(0.0, |charge| charge.value())
+    }
+
+    /// Stable code; `docs/errors/<code>.md` explains it.
+    fn code(&self) -> &'static str {
+        let Self::Answered(_, error) = self else {
+            return "COSMOS_UNAVAILABLE";
+        };
+        if NoToken::find(error).is_some() {
+            return NoToken::CODE;
+        }
+        answer::code(&answer::Answer::of(error))
     }
 
     fn trouble(&self) -> Trouble {

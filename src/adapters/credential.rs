@@ -79,15 +79,30 @@ pub fn connect(identity: &Identity) -> Result<Arc<dyn TokenCredential>, Error> {
     Ok(Arc::new(Named { kind, inner }))
 }
 
-/// Asks for a token, as the clients will.
+/// What a token for Event Hubs must be for; the SDK's name for it is the same in all clouds.
+pub const EVENT_HUBS_SCOPE: &str = "https://eventhubs.azure.net/.default";
+
+/// What a token for blob storage must be for, as the SDK asks for it.
+pub const STORAGE_SCOPE: &str = "https://storage.azure.com/.default";
+
+/// Asks for a token, as the clients will, for what nobody does without.
 ///
 /// # Errors
 /// There is none.
 pub async fn probe(credential: &Arc<dyn TokenCredential>) -> Result<(), NoToken> {
-    // Event Hubs is what nobody does without; the SDK's name for it is the same in all clouds.
-    const SCOPE: &str = "https://eventhubs.azure.net/.default";
-    match credential.get_token(&[SCOPE], None).await {
-        Ok(_) => Ok(()),
+    token_expiry(credential, EVENT_HUBS_SCOPE).await.map(drop)
+}
+
+/// Asks for a token and says when it ends.
+///
+/// # Errors
+/// There is none.
+pub async fn token_expiry(
+    credential: &Arc<dyn TokenCredential>,
+    scope: &str,
+) -> Result<OffsetDateTime, NoToken> {
+    match credential.get_token(&[scope], None).await {
+        Ok(token) => Ok(token.expires_on),
         // Each error of ours holds one; another would be a credential that was not made here.
         Err(error) => Err(NoToken::find(&error).cloned().unwrap_or_else(|| NoToken::of("other", &error))),
     }

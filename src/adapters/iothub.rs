@@ -39,6 +39,9 @@ use crate::{
 /// The version of the service API that we speak: the newest that every SDK of Microsoft's speaks, too.
 const API_VERSION: &str = "api-version=2021-04-12";
 
+/// What a token for a hub must be for.
+pub const SCOPE: &str = access::SCOPE;
+
 /// Limit of connecting, where the whole call may take longer.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 

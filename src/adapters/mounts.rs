@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use crate::{
     config::{CheckpointStore, DeadLetters, Settings},
-    domain::mounts::ephemeral,
+    domain::mounts::{self, Ephemeral},
     telemetry::event::StorageEphemeral,
 };
 
@@ -33,9 +33,17 @@ pub async fn warn_about_ephemeral(settings: &Settings) {
 }
 
 fn warn(mountinfo: &str, section: &'static str, path: &Path) {
-    // Behind links, to where it really is.
-    let Ok(real) = fs::canonicalize(path) else { return };
-    if let Some(kind) = ephemeral(mountinfo, &real) {
+    if let Some(kind) = kind(mountinfo, path) {
         StorageEphemeral { section, path, kind }.emit();
     }
+}
+
+/// Whether a directory is gone with its container. Blocks. `None`: it is not, or nothing is known.
+pub(super) fn ephemeral(path: &Path) -> Option<Ephemeral> {
+    kind(&fs::read_to_string(MOUNTINFO).ok()?, path)
+}
+
+fn kind(mountinfo: &str, path: &Path) -> Option<Ephemeral> {
+    // Behind links, to where it really is.
+    mounts::ephemeral(mountinfo, &fs::canonicalize(path).ok()?)
 }

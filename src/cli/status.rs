@@ -2,7 +2,6 @@
 
 use std::{
     io::{self, IsTerminal as _},
-    net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
@@ -19,6 +18,7 @@ use crate::{
         headline::{Level, about, grouped},
         ticks::Ticks,
     },
+    http,
     status::schema::{DeadLetters, Dependency, Hub, Logged, Partition, SCHEMA, Status, Walk},
 };
 
@@ -83,17 +83,8 @@ impl Place {
                 "http.listen is \"off\", so a replica with this configuration answers nobody: give --address";
             return Err(Error::Usage(text.to_owned()));
         };
-        let address = SocketAddr::new(reachable(address.ip()), address.port());
+        let address = http::reachable(address);
         Url::parse(&format!("http://{address}/")).map_err(|error| Error::Failed(error.to_string()))
-    }
-}
-
-/// What listens on all addresses is reached at this machine's own.
-fn reachable(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]),
-        other => other,
     }
 }
 
@@ -389,19 +380,6 @@ mod tests {
         for address in ["http://127.0.0.1:8080", "http://127.0.0.1:8080/"] {
             let url = place(Some(address)).url("api/status").expect("a URL");
             assert_eq!(url.as_str(), "http://127.0.0.1:8080/api/status");
-        }
-    }
-
-    #[test]
-    fn what_listens_everywhere_is_reached_here() {
-        for (listens, reached) in [
-            ("0.0.0.0:1", "127.0.0.1:1"),
-            ("[::]:1", "[::1]:1"),
-            ("10.0.0.7:1", "10.0.0.7:1"),
-            ("127.0.0.1:1", "127.0.0.1:1"),
-        ] {
-            let listens: SocketAddr = listens.parse().expect("an address");
-            assert_eq!(SocketAddr::new(reachable(listens.ip()), listens.port()).to_string(), reached);
         }
     }
 }

@@ -242,3 +242,31 @@ async fn codes_have_their_pages() {
     assert!(body["codes"].as_array().unwrap().iter().any(|code| code == "EVENTS_LOST"), "{body}");
     server.stop().await;
 }
+
+#[test]
+fn what_listens_everywhere_is_reached_here() {
+    for (listens, reached) in [
+        ("0.0.0.0:1", "127.0.0.1:1"),
+        ("[::]:1", "[::1]:1"),
+        ("10.0.0.7:1", "10.0.0.7:1"),
+        ("127.0.0.1:1", "127.0.0.1:1"),
+    ] {
+        let listens = listens.parse().expect("an address");
+        assert_eq!(reachable(listens).to_string(), reached);
+    }
+}
+
+/// Whoever only asks whether an address is free must not be the reason why it is not.
+#[tokio::test]
+async fn asking_whether_an_address_is_free_keeps_nobody_from_it() {
+    let free = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let address = free.local_addr().unwrap();
+    let taken = try_bind(address).expect_err("somebody listens there");
+    assert!(taken.to_string().contains("HTTP_ADDRESS_UNUSABLE"), "{taken}");
+    drop(free);
+    try_bind(address).expect("free");
+    let asking = TcpSocket::new_v4().unwrap();
+    asking.set_reuseaddr(true).unwrap();
+    asking.bind(address).expect("bound, as the question does it");
+    bind(address).await.expect("nobody is kept from it");
+}

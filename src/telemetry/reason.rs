@@ -23,7 +23,7 @@ pub const WENT_BACK: &str = "went_back";
 pub const STALLED: &str = "stalled";
 
 /// All reasons for which a link is given up; the others are those of [`SourceError`](crate::ports::SourceError).
-pub const REBUILDS: [&str; 11] = [
+pub const REBUILDS: [&str; 12] = [
     RECREATED,
     WENT_BACK,
     STALLED,
@@ -34,6 +34,7 @@ pub const REBUILDS: [&str; 11] = [
     "token_expired",
     "not_found",
     "throttled",
+    "limit_reached",
     "lost",
 ];
 

@@ -8,6 +8,7 @@ mod blob;
 mod blob_restart;
 mod blob_token;
 mod browser;
+mod check;
 mod checkpoint;
 mod command_line;
 mod consistency;

@@ -136,6 +136,14 @@ impl Faults {
         Ok(())
     }
 
+    /// Stamps what is appended to a partition from here on as older than it is: what lies there is then as old as it would be in
+    /// an Event Hub that keeps events for long. Times never go back, so it is for partitions that are empty.
+    pub fn stamp_earlier(&self, hub: &str, partition: u16, age: Duration) -> Result<(), Error> {
+        let milliseconds = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+        self.namespace.hub(hub)?.lane(partition)?.partition.stamp_earlier(milliseconds);
+        Ok(())
+    }
+
     /// Empties all partitions of a hub, starts their numbers over at 0 and closes all receivers: the hub was
     /// deleted and created again, and old positions mean nothing any more.
     pub fn recreate(&self, hub: &str) -> Result<(), Error> {

@@ -75,6 +75,8 @@ struct Log {
     next_offset: i64,
     last_offset: i64,
     last_enqueued_at: i64,
+    /// How many milliseconds earlier than it is events are stamped.
+    stamped_earlier: i64,
     bytes: usize,
 }
 
@@ -159,6 +161,11 @@ impl Partition {
         while log.first_sequence_number < sequence_number && log.drop_oldest() {}
     }
 
+    /// Stamps what is appended from here on as so many milliseconds older than it is.
+    pub(super) fn stamp_earlier(&self, milliseconds: i64) {
+        self.lock().stamped_earlier = milliseconds;
+    }
+
     /// Starts over at sequence number 0 and offset 0, as a deleted and re-created hub does.
     pub(super) fn reset(&self) {
         *self.lock() = Log::new();
@@ -192,6 +199,7 @@ impl Log {
             next_offset: 0,
             last_offset: -1,
             last_enqueued_at: 0,
+            stamped_earlier: 0,
             bytes: 0,
         }
     }
@@ -205,7 +213,7 @@ impl Log {
             sequence_number: self.next_sequence_number(),
             offset: self.next_offset,
             // Never backwards, so that a search by time is a binary search.
-            enqueued_at: now().max(self.last_enqueued_at),
+            enqueued_at: (now() - self.stamped_earlier).max(self.last_enqueued_at),
         }
     }
 

@@ -18,7 +18,7 @@ use super::{
     authorization::MasterKey,
     behind::{Behind, STRATEGY},
     counters::{Counting, Marks},
-    faults::{Answer, Injector, Moment, Operation, Pretence},
+    faults::{Answer, Disguise, Injector, Moment, Operation, Pretence},
 };
 
 /// Far over the service's limit of 2 MiB per document, which the emulator checks itself.
@@ -68,7 +68,12 @@ pub(super) async fn handle(State(account): State<Arc<Account>>, request: Request
         session: request.headers().get(STRATEGY).is_some_and(|strategy| strategy == "Session"),
         elsewhere: host.is_some_and(|host| host.starts_with(ELSEWHERE_HOST)),
     };
-    let reply = account.answer(operation, request).await;
+    let mut reply = account.answer(operation, request).await;
+    // Refusals have a date as well.
+    let ahead_seconds = account.injector.date_ahead_seconds();
+    if ahead_seconds != 0 {
+        date(ahead_seconds, &mut reply.headers);
+    }
     account.counting.record(operation, marks, reply.status.as_u16(), reply.request_units);
     reply.into_response()
 }
@@ -120,8 +125,14 @@ impl Account {
         if let (Some(path), Some(before), true) = (written, before, reply.status.is_success()) {
             self.behind.wrote(&path, before, &reply, pretence.stale_reads);
         }
-        if operation == Operation::Metadata && path == "/" && reply.status.is_success() {
-            self.disguise(pretence, &mut reply);
+        if operation == Operation::Metadata && reply.status.is_success() {
+            match path.trim_matches('/').split('/').collect::<Vec<_>>().as_slice() {
+                [""] => self.disguise(&pretence, &mut reply),
+                ["dbs", _, "colls", _] if parts.method == Method::GET => {
+                    disguise_container(&pretence.container, &mut reply);
+                }
+                _ => {}
+            }
         }
         match verdict.answer {
             // A failure is told as it is: there is no success to hide.
@@ -144,7 +155,7 @@ impl Account {
     }
 
     /// Makes the account say of itself what the faults want it to say.
-    fn disguise(&self, pretence: Pretence, reply: &mut Reply) {
+    fn disguise(&self, pretence: &Pretence, reply: &mut Reply) {
         if pretence.consistency.is_none() && !pretence.multi_write {
             return;
         }
@@ -226,6 +237,33 @@ impl Account {
             }
         }
         reply
+    }
+}
+
+/// Makes the container say of itself what the faults want it to say. The emulator knows no time to live.
+fn disguise_container(disguise: &Disguise, reply: &mut Reply) {
+    let Ok(mut container) = serde_json::from_slice::<Value>(&reply.body) else {
+        return;
+    };
+    match disguise.default_ttl {
+        Some(0) => {}
+        Some(seconds) => container["defaultTtl"] = json!(seconds),
+        None => container["defaultTtl"] = json!(-1),
+    }
+    if let Some(policy) = &disguise.indexing_policy {
+        container["indexingPolicy"] = policy.clone();
+    }
+    if let Some(path) = &disguise.partition_key {
+        container["partitionKey"]["paths"] = json!([path]);
+    }
+    reply.body = container.to_string().into();
+}
+
+/// Dates an answer.
+fn date(ahead_seconds: i64, headers: &mut HeaderMap) {
+    let now = time::OffsetDateTime::now_utc() + time::Duration::seconds(ahead_seconds);
+    if let Ok(value) = HeaderValue::from_str(&azure_core::time::to_rfc7231(&now)) {
+        headers.insert(header::DATE, value);
     }
 }
 

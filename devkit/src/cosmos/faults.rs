@@ -202,9 +202,25 @@ pub struct Faults {
     pub stale_reads_ms: u64,
     /// The consistency that the account says it has; absent: Session.
     pub consistency: Option<Consistency>,
+    /// What the container says of itself; absent parts: as it was created.
+    pub container: Disguise,
+    /// Answers are dated so many seconds later than they are: the clock of the account is ahead, or that of the client behind.
+    pub date_ahead_seconds: i64,
     /// The account says that it takes writes in a second region too, [`ELSEWHERE`](super::ELSEWHERE). It is the same
     /// account under another host name, and what is asked there is counted apart.
     pub multi_write: bool,
+}
+
+/// Properties that the container tells, whatever it does.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Disguise {
+    /// Default time to live in seconds: −1, switched on without a default, where nothing is given; 0 for switched off.
+    pub default_ttl: Option<i64>,
+    /// Indexing policy, as the service's REST API has it.
+    pub indexing_policy: Option<serde_json::Value>,
+    /// Path of the partition key.
+    pub partition_key: Option<String>,
 }
 
 /// The consistency levels of accounts.
@@ -223,21 +239,22 @@ pub enum Consistency {
 }
 
 /// What the account pretends to be.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Pretence {
     pub(super) stale_reads: Duration,
     pub(super) consistency: Option<Consistency>,
     pub(super) multi_write: bool,
+    pub(super) container: Disguise,
 }
 
 impl Pretence {
     /// Whether reads are behind writes.
-    pub(super) fn is_behind(self) -> bool {
+    pub(super) fn is_behind(&self) -> bool {
         !self.stale_reads.is_zero()
     }
 
     /// Whether session tokens mean anything to a read that does not ask for a consistency of its own.
-    pub(super) fn is_session(self) -> bool {
+    pub(super) fn is_session(&self) -> bool {
         self.consistency.is_none_or(|consistency| consistency == Consistency::Session)
     }
 }
@@ -314,6 +331,11 @@ impl Injector {
         self.lock().faults.clone()
     }
 
+    /// How many seconds later than they are answers are dated.
+    pub(super) fn date_ahead_seconds(&self) -> i64 {
+        self.lock().faults.date_ahead_seconds
+    }
+
     /// `partition_key` as the request's header has it: a JSON array.
     pub(super) fn judge(&self, operation: Operation, partition_key: Option<&str>) -> Verdict {
         let device = || {
@@ -326,6 +348,7 @@ impl Injector {
             stale_reads: Duration::from_millis(faults.stale_reads_ms),
             consistency: faults.consistency,
             multi_write: faults.multi_write,
+            container: faults.container.clone(),
         };
         if faults.outage {
             let (substatus, gateway, when) = (None, false, Moment::Before);

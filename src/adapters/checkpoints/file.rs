@@ -15,6 +15,7 @@ use std::{
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -26,7 +27,7 @@ use azure_messaging_eventhubs::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::Error;
-use crate::adapters::durable_file;
+use crate::adapters::{directory::LOCK, durable_file};
 
 /// A [`CheckpointStore`] in a directory. Dropping it frees the directory.
 #[derive(Debug)]
@@ -37,8 +38,8 @@ struct Inner {
     root: PathBuf,
     /// Serialises all accesses.
     access: Mutex<()>,
-    /// Locked for as long as it is open.
-    _lock: File,
+    /// Locked for as long as it is open. `None`: this store only looks, and another process may write.
+    lock: Option<File>,
 }
 
 /// One partition's place: stored in each file, so that a file in the wrong place is noticed.
@@ -93,9 +94,15 @@ impl FileStore {
         blocking(&place, move || {
             durable_file::create_directory(&root).map_err(failed("create checkpoint directory", &root))?;
             let lock = take_lock(&root)?;
-            Ok(Self(Arc::new(Inner { root, access: Mutex::new(()), _lock: lock })))
+            Ok(Self(Arc::new(Inner { root, access: Mutex::new(()), lock: Some(lock) })))
         })
         .await
+    }
+
+    /// The store in `root` as it is, also beside the process that holds it: it lists, and refuses to write. Files are whole at
+    /// any time. No I/O.
+    pub fn looking(root: PathBuf) -> Self {
+        Self(Arc::new(Inner { root, access: Mutex::new(()), lock: None }))
     }
 
     /// Runs `work` on a thread that may block.
@@ -128,9 +135,13 @@ fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Err
     move |source| Error::Io { operation, path, source }
 }
 
-/// Takes the lock that keeps a second process out. The operating system frees it, even after a crash.
+/// How often the lock is tried, and the wait in between: `twinsync check` looks at it for a moment.
+const LOCK_TRIES: u32 = 5;
+const LOCK_PAUSE: Duration = Duration::from_millis(40);
+
+/// Takes the lock that keeps a second process out. The operating system frees it, even after a crash. Blocks.
 fn take_lock(root: &Path) -> Result<File, Error> {
-    let path = root.join("lock");
+    let path = root.join(LOCK);
     let mut lock = File::options()
         .read(true)
         .write(true)
@@ -138,7 +149,15 @@ fn take_lock(root: &Path) -> Result<File, Error> {
         .truncate(false)
         .open(&path)
         .map_err(failed("open lock file", &path))?;
-    match lock.try_lock() {
+    let mut taken = lock.try_lock();
+    for _ in 1..LOCK_TRIES {
+        if !matches!(taken, Err(TryLockError::WouldBlock)) {
+            break;
+        }
+        std::thread::sleep(LOCK_PAUSE);
+        taken = lock.try_lock();
+    }
+    match taken {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
@@ -237,14 +256,20 @@ impl Inner {
                 paths.push(path);
             }
         }
-        // Under our lock nobody writes here: what is half-written is left from a crash.
-        durable_file::remove_temporaries(&directory).map_err(failed("tidy", &directory))?;
+        if self.lock.is_some() {
+            // Under our lock nobody writes here: what is half-written is left from a crash.
+            durable_file::remove_temporaries(&directory).map_err(failed("tidy", &directory))?;
+        }
         paths.sort();
         let contents = paths.iter().map(|path| self.read(path, &place, kind));
         contents.filter_map(Result::transpose).collect()
     }
 
     fn write(&self, path: &Path, content: &impl Serialize) -> Result<(), Error> {
+        if self.lock.is_none() {
+            let reason = "the store was opened to look at it".to_owned();
+            return Err(Error::Refused { what: "a record of a partition", reason });
+        }
         let directory = path.parent().unwrap_or(&self.root);
         durable_file::create_directory(directory).map_err(failed("create", directory))?;
         let mut bytes = serde_json::to_vec_pretty(content)

@@ -15,7 +15,7 @@ use azure_data_cosmos::options::{ExcludedRegions, Region};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, Mac as _};
 use reqwest::{
-    Client,
+    Client, StatusCode,
     header::{AUTHORIZATION, HeaderValue},
     redirect::Policy,
 };
@@ -23,10 +23,13 @@ use serde::Deserialize;
 use sha2::Sha256;
 use url::Url;
 
-use super::{super::credential::one_line, Access, ConnectError};
+use super::{
+    super::credential::{NoToken, one_line},
+    Access, ConnectError,
+};
 
 /// What a token of Entra ID must be for, as the SDK asks for it.
-const SCOPE: &str = "https://cosmos.azure.com/.default";
+pub(super) const SCOPE: &str = "https://cosmos.azure.com/.default";
 /// The version of the service's REST API that the SDK speaks.
 const API_VERSION: &str = "2020-07-15";
 /// The largest answer we take; an account with all of Azure's regions stays far below.
@@ -45,6 +48,44 @@ pub(super) struct Account {
     readable_locations: Vec<Location>,
 }
 
+/// Why an account has told nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Untold {
+    /// There is no token to ask with.
+    NoToken(NoToken),
+    /// It refuses us.
+    Refused(String),
+    /// There is no usable answer; says why.
+    Silent(String),
+}
+
+impl fmt::Display for Untold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoToken(reason) => reason.fmt(f),
+            Self::Refused(reason) | Self::Silent(reason) => f.write_str(reason),
+        }
+    }
+}
+
+impl Untold {
+    /// As the error of a connection that needs the answer.
+    pub(super) fn into_error(self, endpoint: &Url) -> ConnectError {
+        let endpoint = endpoint.to_string();
+        match self {
+            Self::NoToken(reason) => ConnectError::NoToken { endpoint, reason },
+            Self::Refused(reason) => ConnectError::Refused { endpoint, reason },
+            Self::Silent(reason) => ConnectError::Unreachable { endpoint, reason },
+        }
+    }
+}
+
+impl From<String> for Untold {
+    fn from(reason: String) -> Self {
+        Self::Silent(reason)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ConsistencyPolicy {
@@ -61,14 +102,14 @@ impl Account {
     ///
     /// # Errors
     /// There is no usable answer; says why, in one line without secrets.
-    pub(super) async fn ask(endpoint: &Url, access: &Access, limit: Duration) -> Result<Self, String> {
+    pub(super) async fn ask(endpoint: &Url, access: &Access, limit: Duration) -> Result<Self, Untold> {
         match tokio::time::timeout(limit, Self::get(endpoint, access)).await {
             Ok(result) => result,
-            Err(_) => Err(format!("no answer within {} s", limit.as_secs())),
+            Err(_) => Err(Untold::Silent(format!("no answer within {} s", limit.as_secs()))),
         }
     }
 
-    async fn get(endpoint: &Url, access: &Access) -> Result<Self, String> {
+    async fn get(endpoint: &Url, access: &Access) -> Result<Self, Untold> {
         let client = Client::builder()
             .user_agent(concat!("twinsync/", env!("CARGO_PKG_VERSION")))
             .redirect(Policy::none()) // a credential would go with it
@@ -86,17 +127,30 @@ impl Account {
         let lost = |error: reqwest::Error| one_line(&error.without_url());
         let mut response = request.send().await.map_err(lost)?;
         let status = response.status();
+        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return Err(Untold::Refused(format!("the account answered with {status}")));
+        }
         if !status.is_success() {
-            return Err(format!("the account answered with {status}"));
+            return Err(format!("the account answered with {status}").into());
         }
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(lost)? {
             if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-                return Err(format!("the answer is larger than {ANSWER_BYTES_MAX} bytes"));
+                return Err(format!("the answer is larger than {ANSWER_BYTES_MAX} bytes").into());
             }
             body.extend_from_slice(&chunk);
         }
-        serde_json::from_slice(&body).map_err(|error| format!("the answer is not understood: {error}"))
+        serde_json::from_slice(&body).map_err(|error| format!("the answer is not understood: {error}").into())
+    }
+
+    /// The default consistency, as the account names it.
+    pub(super) fn level(&self) -> Option<&str> {
+        self.user_consistency_policy.as_ref().map(|policy| policy.default_consistency_level.as_str())
+    }
+
+    /// Where it takes writes, for people.
+    pub(super) fn write_regions(&self) -> String {
+        self.writable_locations.iter().map(Location::to_string).collect::<Vec<_>>().join(", ")
     }
 
     /// Whether reads see, where we ask for it, what was written before them.
@@ -104,9 +158,7 @@ impl Account {
     /// # Errors
     /// They do not.
     pub(super) fn check_consistency(&self, endpoint: &Url) -> Result<(), ConnectError> {
-        let level =
-            self.user_consistency_policy.as_ref().map(|policy| policy.default_consistency_level.as_str());
-        match level {
+        match self.level() {
             Some("Strong" | "BoundedStaleness" | "Session") => Ok(()),
             Some(level @ ("ConsistentPrefix" | "Eventual")) => {
                 Err(ConnectError::Consistency { endpoint: endpoint.to_string(), level: level.to_owned() })
@@ -134,7 +186,7 @@ impl Account {
     ) -> Result<Option<ExcludedRegions>, ConnectError> {
         let refused = || ConnectError::MultiWrite {
             endpoint: endpoint.to_string(),
-            regions: self.writable_locations.iter().map(Location::to_string).collect::<Vec<_>>().join(", "),
+            regions: self.write_regions(),
             named: region.map_or_else(
                 || "cosmos.write_region is not set".to_owned(),
                 |region| format!("cosmos.write_region = {region:?} is none of them"),
@@ -169,12 +221,15 @@ impl fmt::Display for Location {
 }
 
 /// The value of the `Authorization` header, as Microsoft's page "Access control on Azure Cosmos DB resources" lays down.
-async fn authorization(access: &Access, date: &str) -> Result<String, String> {
+async fn authorization(access: &Access, date: &str) -> Result<String, Untold> {
     let plain = match access {
         Access::Key(key) => format!("type=master&ver=1.0&sig={}", sign(key, date)?),
         Access::Token(credential) => {
             let token = credential.get_token(&[SCOPE], None).await;
-            let token = token.map_err(|error| format!("no token for Cosmos DB: {}", one_line(&error)))?;
+            let token = token.map_err(|error| match NoToken::find(&error) {
+                Some(reason) => Untold::NoToken(reason.clone()),
+                None => format!("no token for Cosmos DB: {}", one_line(&error)).into(),
+            })?;
             format!("type=aad&ver=1.0&sig={}", token.token.secret())
         }
     };

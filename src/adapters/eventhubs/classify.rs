@@ -29,16 +29,19 @@ enum Meaning {
     Stolen,
     /// We read more than the namespace's throughput allows.
     Throttled,
+    /// More readers or connections than there may be.
+    LimitReached,
     /// Anything else, which passes or at least is worth another try.
     Other,
 }
 
 /// Conditions that mean something to us. Those of AMQP are of its specification (part 2, 2.8.15 and 2.8.18); the others are
 /// what Azure's SDKs read as refused authentication and as throttling (e.g. `azure-core-amqp` for Java, `AmqpErrorCondition`).
-const CONDITIONS: [(&str, Meaning); 6] = [
+const CONDITIONS: [(&str, Meaning); 7] = [
     ("amqp:unauthorized-access", Meaning::Refused),
     ("com.microsoft:auth-failed", Meaning::Refused),
     ("com.microsoft:server-busy", Meaning::Throttled),
+    ("amqp:resource-limit-exceeded", Meaning::LimitReached),
     ("amqp:not-found", Meaning::NotFound),
     ("amqp:resource-deleted", Meaning::NotFound),
     ("amqp:link:stolen", Meaning::Stolen),
@@ -87,6 +90,7 @@ fn told(operation: &'static str, meaning: Meaning, reason: String) -> SourceErro
         Meaning::NotFound => SourceError::NotFound { operation, reason },
         Meaning::Stolen => SourceError::Stolen,
         Meaning::Throttled => SourceError::Throttled { operation, reason },
+        Meaning::LimitReached => SourceError::LimitReached { operation, reason },
         Meaning::Other => SourceError::Lost { operation, reason },
     }
 }
@@ -226,6 +230,7 @@ mod tests {
             (ErrorCondition::from(Condition::UnauthorizedAccess), "refused"),
             (Condition::NotFound.into(), "not_found"),
             (LinkError::Stolen.into(), "stolen"),
+            (Condition::ResourceLimitExceeded.into(), "limit_reached"),
             (LinkError::DetachForced.into(), "lost"),
             (ErrorCondition::Custom(Symbol::from("com.microsoft:auth-failed")), "refused"),
         ] {

@@ -16,7 +16,7 @@ use super::{super::credential::one_line, address::encode};
 use crate::config::Secret;
 
 /// What a token of Entra ID must be for (Microsoft's page "Control access to IoT Hub using Microsoft Entra ID").
-const SCOPE: &str = "https://iothubs.azure.net/.default";
+pub(super) const SCOPE: &str = "https://iothubs.azure.net/.default";
 
 /// How long a signature is good for, at least.
 const LIFETIME_SECONDS: u64 = 3600;

@@ -90,18 +90,29 @@ impl Bench {
 
     /// A command that is running.
     pub(crate) fn spawn(&self, arguments: &[&str]) -> tokio::process::Child {
+        self.spawn_with(&[], arguments)
+    }
+
+    /// The same with variables of the environment.
+    pub(crate) fn spawn_with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> tokio::process::Child {
         let mut command = tokio::process::Command::new(PROGRAM);
         command.args(arguments);
         for file in ["twinsync.toml", "more.toml"] {
             command.arg("--config").arg(self.world.directory.path().join(file));
         }
+        command.envs(variables.iter().copied());
         command.env("COSMOS_DISABLE_IMDS", "1").stdin(Stdio::null()).kill_on_drop(true);
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts")
     }
 
     /// Runs a command to its end.
     pub(crate) async fn run(&self, arguments: &[&str]) -> Ended {
-        let child = self.spawn(arguments);
+        self.run_with(&[], arguments).await
+    }
+
+    /// The same with variables of the environment.
+    pub(crate) async fn run_with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> Ended {
+        let child = self.spawn_with(variables, arguments);
         let output = tokio::time::timeout(LIMIT, child.wait_with_output()).await;
         let output = output.unwrap_or_else(|_| panic!("{arguments:?} does not end")).expect("it ran");
         let text = |bytes| String::from_utf8(bytes).expect("text");

@@ -146,7 +146,7 @@ async fn whatever_is_no_account_is_told_in_one_line_without_the_key() {
         ("200 OK", "{}", "not understood"),
     ] {
         let (url, serving) = serve(status, body).await;
-        let reason = Account::ask(&url, &access, LIMIT).await.unwrap_err();
+        let reason = Account::ask(&url, &access, LIMIT).await.unwrap_err().to_string();
         assert!(reason.contains(told) && !reason.contains(&key) && !reason.contains('\n'), "{reason}");
         serving.await.unwrap();
     }

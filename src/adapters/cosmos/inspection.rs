@@ -1,0 +1,143 @@
+//! What `twinsync check` finds out about an account and its container.
+//!
+//! It reads; the one document that is written, and removed again, is that of `probe`.
+
+use std::{collections::BTreeSet, num::NonZeroU32};
+
+use azure_data_cosmos::{
+    FeedScope, Query,
+    models::{ContainerProperties, IndexingMode, PropertyPath, TimeToLive},
+    options::{MaxItemCountHint, QueryOptions},
+};
+use futures::TryStreamExt;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Access, Account, ConnectError, CosmosStore, Failure, Options, connection, walk_query};
+use crate::{
+    domain::checks::{Container, DefaultTtl, Indexing},
+    ports::Which,
+};
+
+/// What an account says of itself.
+#[derive(Debug, Clone)]
+pub struct Told {
+    account: Account,
+}
+
+impl Told {
+    /// Asks the account.
+    ///
+    /// # Errors
+    /// It gives no usable answer.
+    pub async fn ask(options: &Options, access: &Access) -> Result<Self, ConnectError> {
+        let asked = Account::ask(&options.endpoint, access, options.request_timeout).await;
+        asked.map(|account| Self { account }).map_err(|untold| untold.into_error(&options.endpoint))
+    }
+
+    /// Its default consistency; `None`: it does not say.
+    ///
+    /// # Errors
+    /// It is less than we need.
+    pub fn consistency(&self, options: &Options) -> Result<Option<&str>, ConnectError> {
+        self.account.check_consistency(&options.endpoint)?;
+        Ok(self.account.level())
+    }
+
+    /// Where it takes writes, for people.
+    ///
+    /// # Errors
+    /// It does so in several regions, and it is not known in which one we write.
+    pub fn regions(&self, options: &Options) -> Result<String, ConnectError> {
+        self.account.pin(&options.endpoint, options.write_region.as_deref())?;
+        Ok(self.account.write_regions())
+    }
+}
+
+/// A container that was opened to look at it.
+pub struct Inspected {
+    pub(super) store: CosmosStore,
+    properties: ContainerProperties,
+}
+
+/// Why something did not work, with the code of the page that says more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    /// Stable code.
+    pub code: &'static str,
+    /// One line, which says what to do where that is known.
+    pub message: String,
+}
+
+impl From<&Failure> for Failed {
+    fn from(failure: &Failure) -> Self {
+        Self { code: failure.code(), message: failure.to_string() }
+    }
+}
+
+impl Inspected {
+    /// Opens the container.
+    ///
+    /// # Errors
+    /// It cannot be used, or has another partition key.
+    pub async fn open(options: &Options, access: Access, told: &Told) -> Result<Self, ConnectError> {
+        let excluded = told.account.pin(&options.endpoint, options.write_region.as_deref())?;
+        let (container, properties) = connection::open(options, access, excluded).await?;
+        connection::check_partition_key(options, &properties)?;
+        Ok(Self { store: CosmosStore::over(container, options), properties })
+    }
+
+    /// What the container says of itself.
+    pub fn container(&self) -> Container {
+        let paths = |paths: &[PropertyPath]| paths.iter().map(|path| path.path.clone()).collect();
+        Container {
+            default_ttl: match self.properties.default_ttl {
+                TimeToLive::NoDefault => DefaultTtl::Forever,
+                TimeToLive::Seconds(seconds) => DefaultTtl::Seconds(seconds),
+                _ => DefaultTtl::Off,
+            },
+            indexing: self.properties.indexing_policy.as_ref().map(|policy| Indexing {
+                is_on: policy.indexing_mode != Some(IndexingMode::None),
+                included: paths(&policy.included_paths),
+                excluded: paths(&policy.excluded_paths),
+            }),
+        }
+    }
+
+    /// Asks for the first page of the walk over documents in doubt, as the daemon does.
+    ///
+    /// # Errors
+    /// It is not answered.
+    pub async fn query(&self) -> Result<(), Failed> {
+        self.first_page(walk_query(Which::Doubtful), NonZeroU32::MIN).await.map(drop)
+    }
+
+    /// Spellings of hubs in some documents.
+    ///
+    /// # Errors
+    /// The query is not answered.
+    pub async fn hub_names(&self) -> Result<BTreeSet<String>, Failed> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Row {
+            hub_name: String,
+        }
+        const SOME: NonZeroU32 = NonZeroU32::new(100).expect("100 is not 0");
+        let query = Query::from("SELECT c.hubName FROM c WHERE IS_DEFINED(c.hubName)");
+        let rows = self.first_page(query, SOME).await?;
+        let rows = rows.into_iter().filter_map(|row| serde_json::from_value::<Row>(row).ok());
+        Ok(rows.map(|row| row.hub_name).collect())
+    }
+
+    async fn first_page(&self, query: Query, most: NonZeroU32) -> Result<Vec<Value>, Failed> {
+        let first = async {
+            let options = QueryOptions::default().with_max_item_count(MaxItemCountHint::Limit(most));
+            let everywhere = FeedScope::full_container();
+            let feed = self.store.container.query_items::<Value>(query, everywhere, Some(options)).await?;
+            feed.into_pages().try_next().await
+        };
+        let page = self.store.limited("query_items", Box::pin(first)).await;
+        let page = page.map_err(|failure| Failed::from(&failure))?;
+        Ok(page.map(|page| page.into_items()).unwrap_or_default())
+    }
+}

@@ -1,0 +1,183 @@
+//! The document that `twinsync check` writes to find out whether documents can be written, and removes whatever happens.
+//!
+//! Its id has more separators than that of any twin, so that no twin can have it, and its partition is one that no device can
+//! have. It names no hub and says nothing of a twin's state, so that no walk and no query of the daemon meets it; and where
+//! the container has time to live, it ends by itself soon, should the way to it be lost.
+
+use std::time::Duration;
+
+use azure_data_cosmos::options::{ItemWriteOptions, Precondition};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Inspected,
+    answer::Meaning,
+    inspection::Failed,
+    {Failure, Writes, finish_write},
+};
+use crate::ports::Write;
+
+/// How long it lasts where nobody can remove it, in seconds.
+const ENDS_AFTER_SECONDS: u32 = 300;
+
+/// How often its removal is tried.
+const REMOVALS: u32 = 3;
+
+/// Between two of these tries: what was sent before an answer was lost may still be on its way.
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// What became of the document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probed {
+    /// Whether all of it worked; `None`: it was stopped before.
+    pub worked: Option<Result<(), Failed>>,
+    /// The document that is left, and why; `None`: none is.
+    pub left: Option<String>,
+}
+
+struct Probe<'a> {
+    inspected: &'a Inspected,
+    id: String,
+}
+
+/// Whether the document may be there.
+enum Created {
+    Maybe(Result<(), Failed>),
+    Refused(Failed),
+}
+
+impl Inspected {
+    /// Creates a document, reads it, replaces it under a condition, sees that a condition that does not hold is kept, and
+    /// removes it. Ends early when `stop` is cancelled, and removes it then as well.
+    ///
+    /// *Cancellation*: must not be dropped, or the document stays until it ends by itself.
+    pub async fn write(&self, stop: &CancellationToken) -> Probed {
+        let probe =
+            Probe { inspected: self, id: format!("twinsync|check|probe|{:016x}", rand::random::<u64>()) };
+        if stop.is_cancelled() {
+            return Probed { worked: None, left: None };
+        }
+        let worked = match probe.create().await {
+            Created::Refused(failed) => return Probed { worked: Some(Err(failed)), left: None },
+            Created::Maybe(Err(failed)) => Some(Err(failed)),
+            Created::Maybe(Ok(())) => tokio::select! {
+                biased;
+                () = stop.cancelled() => None,
+                worked = probe.use_it() => Some(worked),
+            },
+        };
+        match probe.remove().await {
+            Ok(()) => Probed { worked, left: None },
+            Err(failed) => {
+                let left = format!("{} in partition {}: {}", probe.id, probe.id, failed.message);
+                Probed { worked: worked.map(|worked| worked.and(Err(failed))), left: Some(left) }
+            }
+        }
+    }
+}
+
+impl Probe<'_> {
+    fn body(&self, step: u8) -> Value {
+        json!({
+            "id": self.id,
+            "deviceId": self.id,
+            "ttl": ENDS_AFTER_SECONDS,
+            "twinsyncCheck": { "note": "`twinsync check` wrote this; it can be deleted at any time", "step": step },
+        })
+    }
+
+    async fn create(&self) -> Created {
+        let store = &self.inspected.store;
+        let body = self.body(1);
+        let create = Box::pin(store.container.create_item(self.id.clone(), &self.id, &body, None));
+        let result = store.limited("create_item", create).await;
+        let failed = match result {
+            Ok(_) => return Created::Maybe(Ok(())),
+            Err(failure) => failure,
+        };
+        let told = Failed::from(&failed);
+        match failed.meaning() {
+            // Nobody else has this id: the SDK has sent it twice.
+            Meaning::Conflict => Created::Maybe(Ok(())),
+            Meaning::Refused | Meaning::TooLarge => Created::Refused(told),
+            Meaning::Missing | Meaning::Nothing if told.code == "COSMOS_REFUSED" => Created::Refused(told),
+            Meaning::Missing | Meaning::Nothing => Created::Maybe(Err(told)),
+        }
+    }
+
+    async fn use_it(&self) -> Result<(), Failed> {
+        let first = self.read(1).await?;
+        match self.replace(2, &first).await? {
+            Write::Written(_) => {}
+            // It may have been sent twice: the second time it did not hold any more.
+            Write::Conflict => drop(self.read(2).await?),
+            Write::Rejected(message) => return Err(Failed { code: "COSMOS_UNAVAILABLE", message }),
+            Write::Unknown(trouble) => {
+                return Err(Failed { code: "COSMOS_UNAVAILABLE", message: trouble.message });
+            }
+        }
+        match self.replace(3, &first).await? {
+            Write::Conflict => {}
+            Write::Written(_) => {
+                let message = "replace_item: a write was taken although its condition did not hold; see that the account takes \
+                               writes in one region only, and that this is Azure Cosmos DB";
+                return Err(Failed { code: "COSMOS_MULTI_WRITE", message: message.to_owned() });
+            }
+            Write::Rejected(message) => return Err(Failed { code: "COSMOS_UNAVAILABLE", message }),
+            Write::Unknown(trouble) => {
+                return Err(Failed { code: "COSMOS_UNAVAILABLE", message: trouble.message });
+            }
+        }
+        let query = "SELECT c.hubName, c.moduleId FROM c WHERE IS_DEFINED(c.moduleId)".into();
+        self.inspected.store.within(&self.id, query).await.map(drop).map_err(|failure| Failed::from(&failure))
+    }
+
+    /// Its version, if it is at this step.
+    async fn read(&self, step: u8) -> Result<String, Failed> {
+        let store = &self.inspected.store;
+        let read = Box::pin(store.container.read_item(self.id.clone(), &self.id, None));
+        let response = store.limited("read_item", read).await.map_err(|failure| Failed::from(&failure))?;
+        let odd = |what: &str| Failed { code: "COSMOS_UNAVAILABLE", message: format!("read_item: {what}") };
+        let etag = response.headers().etag().map(ToString::to_string).ok_or_else(|| odd("no ETag"))?;
+        let body: Value = response.into_model().map_err(|_| odd("the answer is no document"))?;
+        match body.pointer("/twinsyncCheck/step").and_then(Value::as_u64) {
+            Some(found) if found == u64::from(step) => Ok(etag),
+            _ => Err(odd("the document is not the one that was written")),
+        }
+    }
+
+    async fn replace(&self, step: u8, etag: &str) -> Result<Write, Failed> {
+        let store = &self.inspected.store;
+        let options = ItemWriteOptions::default().with_precondition(Precondition::if_match(etag));
+        let body = self.body(step);
+        let replace = Box::pin(store.container.replace_item(self.id.clone(), &self.id, &body, Some(options)));
+        let result = store.limited("replace_item", replace).await;
+        match result {
+            Err(failure) if failure.meaning() == Meaning::Nothing => Err(Failed::from(&failure)),
+            other => Ok(finish_write(other, Writes::Something).outcome),
+        }
+    }
+
+    async fn remove(&self) -> Result<(), Failed> {
+        let store = &self.inspected.store;
+        let mut absent = false;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let delete = Box::pin(store.container.delete_item(self.id.clone(), &self.id, None));
+            let result = store.limited("delete_item", delete).await;
+            let failure: Failure = match result {
+                Ok(_) => return Ok(()),
+                // Not there, and still not there a moment later.
+                Err(failure) if failure.meaning() == Meaning::Missing && absent => return Ok(()),
+                Err(failure) => failure,
+            };
+            absent = failure.meaning() == Meaning::Missing;
+            if tries >= REMOVALS && !absent {
+                return Err(Failed::from(&failure));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What `twinsync check` does: it gathers facts, by the same adapters as a start, and lets `domain/checks` judge them.
+//!
+//! *Invariants*: every check has a limit of its own, so that nothing hangs. What does not depend on each other is asked at the
+//! same time; the lines come in the order of [`Kind`] all the same. What needs something that is not in order is skipped, and
+//! says so. Nothing that belongs to a running daemon is touched: no lock, no lease, no checkpoint, no port, no reader. What is
+//! written to find out is removed, also when the run is stopped.
+
+mod blobs;
+mod cosmos;
+mod credential;
+mod directories;
+mod eventhubs;
+mod iothub;
+mod process;
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use azure_core::credentials::TokenCredential;
+use futures::{StreamExt, future::LocalBoxFuture, stream};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use self::credential::Tokens;
+use crate::{
+    config::{self, CheckpointStore, DeadLetters, Settings},
+    domain::checks::{Checked, Finding, Kind},
+};
+
+/// Limit of one question to a service, where what it is configured with is longer.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Limit of a check that consists of several questions.
+const WHOLE_LIMIT: Duration = Duration::from_secs(15);
+
+/// What the sections of a run have in common.
+struct Look<'a> {
+    settings: &'a Settings,
+    connect: bool,
+    stop: &'a CancellationToken,
+}
+
+/// What the sections tell each other. `None`: not known yet.
+#[derive(Default)]
+struct Shared {
+    /// Whether the blob container can be used.
+    container: watch::Sender<Option<bool>>,
+    /// What was seen in Event Hubs.
+    events: watch::Sender<Option<eventhubs::Seen>>,
+    /// Spellings of hubs in documents.
+    documents: watch::Sender<Option<BTreeSet<String>>>,
+}
+
+impl Shared {
+    /// Waits until a section has told. Every section tells, whatever it found.
+    async fn told<T: Clone + Default>(told: &watch::Sender<Option<T>>) -> T {
+        let mut receiver = told.subscribe();
+        match receiver.wait_for(Option::is_some).await {
+            Ok(value) => value.clone().unwrap_or_default(),
+            Err(_) => T::default(),
+        }
+    }
+}
+
+impl Look<'_> {
+    /// Waits for an answer, for `limit` at most and until the run is stopped.
+    ///
+    /// # Errors
+    /// The finding that tells why there is none: `late`, or that the run was stopped.
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        late: impl FnOnce(String) -> Finding,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Finding> {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(stopped()),
+            result = tokio::time::timeout(limit, work) => {
+                result.map_err(|_| late(format!("no answer within {} s", limit.as_secs())))
+            }
+        }
+    }
+
+    /// The container of blobs, where something is kept in one, and whether dead letters are.
+    fn blob(&self) -> Option<(&config::Blob, bool)> {
+        match (&self.settings.checkpoint.store, &self.settings.dead_letters) {
+            (_, DeadLetters::Blob(blob)) => Some((blob, true)),
+            (CheckpointStore::Blob(blob), DeadLetters::File { .. }) => Some((blob, false)),
+            (CheckpointStore::Memory | CheckpointStore::File { .. }, DeadLetters::File { .. }) => None,
+        }
+    }
+}
+
+/// The run was stopped.
+fn stopped() -> Finding {
+    Finding::Skipped("stopped on request".to_owned())
+}
+
+/// Looks at everything, without connections or with them, and tells each line in order as soon as all before it are known.
+/// Once `stop` is cancelled, what is left is skipped, and what was written is removed.
+pub async fn run(
+    settings: &Settings,
+    connect: bool,
+    stop: &CancellationToken,
+    mut tell: impl FnMut(Checked),
+) {
+    let look = Look { settings, connect, stop };
+    let shared = Shared::default();
+    let made = credential::make(settings);
+    let tokens = match (&made, connect) {
+        (Ok(credential), true) => look.tokens(credential).await,
+        (Ok(_) | Err(_), _) => Tokens::default(),
+    };
+    let (look, shared, tokens, made) = (&look, &shared, &tokens, &made);
+    let credential: Option<&Arc<dyn TokenCredential>> = made.as_ref().ok();
+    let sections: [LocalBoxFuture<'_, Vec<Checked>>; 7] = [
+        Box::pin(look.credential(made, tokens)),
+        Box::pin(look.eventhubs(credential, tokens, shared)),
+        Box::pin(look.cosmos(credential, tokens, shared)),
+        Box::pin(look.blobs(credential, tokens, shared)),
+        Box::pin(look.directories()),
+        Box::pin(look.iothub(credential, tokens, shared)),
+        Box::pin(look.process(shared)),
+    ];
+    let count = sections.len();
+    let mut lines = stream::iter(sections).buffered(count);
+    while let Some(section) = lines.next().await {
+        section.into_iter().for_each(&mut tell);
+    }
+}
+
+/// The lines where the configuration cannot be used: nothing can be looked at.
+pub fn without_configuration(connect: bool) -> impl Iterator<Item = Checked> {
+    let rest = Kind::ALL
+        .into_iter()
+        .filter(move |kind| *kind != Kind::Configuration && (connect || !kind.connects()));
+    rest.map(|kind| Checked::new(kind, Finding::needs(Kind::Configuration, "")))
+}

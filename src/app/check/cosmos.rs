@@ -1,0 +1,190 @@
+//! The account and the container of the documents.
+
+use std::sync::Arc;
+
+use azure_core::credentials::TokenCredential;
+
+use super::{
+    super::{cosmos_access, cosmos_options},
+    LIMIT, Look, Shared, WHOLE_LIMIT,
+    credential::{Scope, Tokens},
+    stopped,
+};
+use crate::{
+    adapters::cosmos::{Access, Failed, Inspected, Options, Probed, Told},
+    domain::checks::{Checked, Finding, Kind, Problem, indexing, time_to_live},
+};
+
+/// What all of it is called where nothing can be looked at.
+const AFTER_ACCOUNT: [Kind; 7] = [
+    Kind::CosmosConsistency,
+    Kind::CosmosRegions,
+    Kind::CosmosContainer,
+    Kind::CosmosTimeToLive,
+    Kind::CosmosIndexing,
+    Kind::CosmosQuery,
+    Kind::CosmosWrite,
+];
+
+fn late(what: &str) -> impl FnOnce(String) -> Finding {
+    let what = what.to_owned();
+    move |late| {
+        Finding::fail(
+            "COSMOS_UNAVAILABLE",
+            format!("{what}: {late}"),
+            "check cosmos.endpoint, DNS and the account's network rules",
+        )
+    }
+}
+
+fn failed(failed: &Failed) -> Finding {
+    let problem = Problem::of_error(failed.code, &failed.message);
+    Finding::Fail(match failed.message.contains("; ") {
+        true => problem,
+        false => Problem {
+            remedy: "check the state of the account, its throughput and cosmos.request_timeout, and run this again".to_owned(),
+            ..problem
+        },
+    })
+}
+
+impl Look<'_> {
+    /// The section.
+    pub(super) async fn cosmos(
+        &self,
+        credential: Option<&Arc<dyn TokenCredential>>,
+        tokens: &Tokens,
+        shared: &Shared,
+    ) -> Vec<Checked> {
+        if !self.connect {
+            return Vec::new();
+        }
+        let lines = match credential {
+            None => skipped(Kind::CosmosAccount, Finding::needs(Kind::CredentialKind, "")),
+            Some(_) if tokens.missing(Scope::Cosmos).is_some() => {
+                skipped(Kind::CosmosAccount, tokens.missing(Scope::Cosmos).unwrap_or_else(stopped))
+            }
+            Some(credential) => {
+                let mut options = cosmos_options(self.settings);
+                options.request_timeout = options.request_timeout.min(LIMIT);
+                let access = cosmos_access(self.settings, Arc::clone(credential));
+                Box::pin(self.account(&options, access, shared)).await
+            }
+        };
+        shared
+            .documents
+            .send_if_modified(|told| told.is_none() && told.replace(Default::default()).is_none());
+        lines
+    }
+
+    async fn account(&self, options: &Options, access: Access, shared: &Shared) -> Vec<Checked> {
+        let asked = self.within(WHOLE_LIMIT, late("the account"), Told::ask(options, &access)).await;
+        let told = match asked {
+            Ok(Ok(told)) => told,
+            Ok(Err(error)) => {
+                return skipped(Kind::CosmosAccount, Finding::of_error(error.code(), &error.to_string()));
+            }
+            Err(finding) => return skipped(Kind::CosmosAccount, finding),
+        };
+        let access_by = match &access {
+            Access::Key(_) => "with the account's key",
+            Access::Token(_) => "with the credential",
+        };
+        let account = Finding::ok(format!("{} answers {access_by}", options.endpoint));
+        let regions = match told.regions(options) {
+            Ok(regions) => Finding::ok(format!("writes go to {regions}")),
+            Err(error) => Finding::of_error(error.code(), &error.to_string()),
+        };
+        let one_region = regions.is_usable();
+        let mut lines = vec![
+            Checked::new(Kind::CosmosAccount, account),
+            Checked::new(Kind::CosmosConsistency, consistency(&told, options)),
+            Checked::new(Kind::CosmosRegions, regions),
+        ];
+        if !one_region {
+            let [_, _, rest @ ..] = AFTER_ACCOUNT;
+            lines.extend(rest.map(|kind| Checked::new(kind, Finding::needs(Kind::CosmosRegions, ""))));
+            return lines;
+        }
+        let open = Box::pin(Inspected::open(options, access, &told));
+        let inspected = match self.within(WHOLE_LIMIT, late("the container"), open).await {
+            Ok(Ok(inspected)) => inspected,
+            other => {
+                let finding = match other {
+                    Ok(Err(error)) => Finding::of_error(error.code(), &error.to_string()),
+                    Ok(Ok(_)) => stopped(),
+                    Err(finding) => finding,
+                };
+                let name = format!("{}/{}", options.database, options.container);
+                lines.push(Checked::about(Kind::CosmosContainer, name, finding));
+                let [_, _, _, rest @ ..] = AFTER_ACCOUNT;
+                lines.extend(rest.map(|kind| Checked::new(kind, Finding::needs(Kind::CosmosContainer, ""))));
+                return lines;
+            }
+        };
+        let container = inspected.container();
+        let name = format!("{}/{}", options.database, options.container);
+        let there = Finding::ok("there, with the partition key /deviceId");
+        lines.push(Checked::about(Kind::CosmosContainer, name, there));
+        let ttl = time_to_live(container.default_ttl, self.settings.document.tombstone_ttl);
+        lines.push(Checked::new(Kind::CosmosTimeToLive, ttl));
+        lines.push(Checked::new(Kind::CosmosIndexing, indexing(container.indexing.as_ref())));
+        let (query, (), write) = tokio::join!(
+            self.query(&inspected),
+            async {
+                let names =
+                    self.within(WHOLE_LIMIT, late("the documents"), Box::pin(inspected.hub_names())).await;
+                shared.documents.send_replace(Some(names.ok().and_then(Result::ok).unwrap_or_default()));
+            },
+            // Not dropped at a stop: it removes what it wrote.
+            async { written(&inspected.write(self.stop).await) },
+        );
+        lines.push(Checked::new(Kind::CosmosQuery, query));
+        lines.push(Checked::new(Kind::CosmosWrite, write));
+        lines
+    }
+
+    async fn query(&self, inspected: &Inspected) -> Finding {
+        match self.within(WHOLE_LIMIT, late("query_items"), Box::pin(inspected.query())).await {
+            Ok(Ok(())) => Finding::ok("a look for documents in doubt is answered"),
+            Ok(Err(error)) => failed(&error),
+            Err(finding) => finding,
+        }
+    }
+}
+
+fn consistency(told: &Told, options: &Options) -> Finding {
+    match told.consistency(options) {
+        Ok(Some(level @ ("Strong" | "BoundedStaleness" | "Session"))) => Finding::ok(level),
+        Ok(unknown) => Finding::warn(
+            "COSMOS_CONSISTENCY",
+            format!(
+                "the account does not say a consistency level that is known: {}",
+                unknown.unwrap_or("none")
+            ),
+            "make sure that it is Session or stronger: `az cosmosdb show -n ACCOUNT -g GROUP --query consistencyPolicy`",
+        ),
+        Err(error) => Finding::of_error(error.code(), &error.to_string()),
+    }
+}
+
+fn written(probed: &Probed) -> Finding {
+    match (&probed.worked, &probed.left) {
+        (Some(Ok(())), None) => {
+            Finding::ok("a document was created, read, replaced under a condition and removed again")
+        }
+        (Some(Err(error)), None) => failed(error),
+        (None, None) => stopped(),
+        (_, Some(left)) => Finding::fail(
+            "COSMOS_UNAVAILABLE",
+            format!("the document that was written to find out could not be removed: {left}"),
+            "delete that document; where the container has time to live, it ends by itself within five minutes",
+        ),
+    }
+}
+
+/// The first finding, and everything that depends on it.
+fn skipped(first: Kind, finding: Finding) -> Vec<Checked> {
+    let rest = AFTER_ACCOUNT.map(|kind| Checked::new(kind, Finding::needs(first, "")));
+    std::iter::once(Checked::new(first, finding)).chain(rest).collect()
+}

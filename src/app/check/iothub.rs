@@ -1,0 +1,145 @@
+//! The IoT hubs.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use azure_core::credentials::TokenCredential;
+use futures::future::join_all;
+
+use super::{
+    LIMIT, Look, Shared, WHOLE_LIMIT,
+    credential::{Scope, Tokens},
+};
+use crate::{
+    adapters,
+    config::{Hub, HubAccess},
+    domain::{
+        checks::{Checked, Finding, Kind, Problem, Seen, document_ids, hub_names, quota},
+        id::TwinKey,
+    },
+    ports::{Got, QueryError, Trouble, TroubleKind, TwinRegistry},
+};
+
+/// Why a hub does not answer, as a finding.
+const CODE: &str = "IOTHUB_UNAVAILABLE";
+
+const REMEDY: &str = "check iothub.hosts or iothub.connection_strings, DNS and the hub's network rules";
+
+fn failed(message: &str) -> Finding {
+    let problem = Problem::of_error(CODE, message);
+    Finding::Fail(match message.contains("; ") {
+        true => problem,
+        false => Problem { remedy: REMEDY.to_owned(), ..problem },
+    })
+}
+
+/// A hub that throttles answers; it has no room for us now.
+fn troubled(trouble: &Trouble) -> Finding {
+    match trouble.kind {
+        TroubleKind::Throttled => Finding::warn(
+            CODE,
+            format!("the hub throttles: {}", trouble.message),
+            "see who else reads from it, raise its units, or lower iothub.share",
+        ),
+        TroubleKind::Unavailable | TroubleKind::Contradictory | TroubleKind::Newer => {
+            failed(&trouble.message)
+        }
+    }
+}
+
+impl Look<'_> {
+    /// The section.
+    pub(super) async fn iothub(
+        &self,
+        credential: Option<&Arc<dyn TokenCredential>>,
+        tokens: &Tokens,
+        shared: &Shared,
+    ) -> Vec<Checked> {
+        let settings = &self.settings.iothub;
+        let (count, scheme) = (settings.hubs.len(), self.settings.document.id);
+        let mut lines = vec![
+            Checked::new(
+                Kind::IotHubQuota,
+                quota(count, settings.tier, settings.units.get(), settings.share),
+            ),
+            Checked::new(Kind::IotHubDocumentIds, document_ids(count, scheme)),
+        ];
+        if !self.connect {
+            return lines;
+        }
+        if settings.hubs.is_empty() {
+            let why = || Finding::Skipped("no IoT hub is configured".to_owned());
+            let rest = [Kind::IotHubRead, Kind::IotHubQuery, Kind::IotHubNames];
+            lines.extend(rest.map(|kind| Checked::new(kind, why())));
+            return lines;
+        }
+        let asked = join_all(settings.hubs.iter().map(|hub| self.hub(hub, credential, tokens))).await;
+        for (hub, (read, _)) in settings.hubs.iter().zip(&asked) {
+            lines.push(Checked::about(Kind::IotHubRead, hub.name.as_str(), read.clone()));
+        }
+        for (hub, (_, query)) in settings.hubs.iter().zip(&asked) {
+            lines.push(Checked::about(Kind::IotHubQuery, hub.name.as_str(), query.clone()));
+        }
+        let seen: Seen = Seen {
+            events: Shared::told(&shared.events).await.hub_names,
+            documents: Shared::told::<BTreeSet<String>>(&shared.documents).await,
+        };
+        let configured: Vec<_> = settings.hubs.iter().map(|hub| hub.name.clone()).collect();
+        lines.push(Checked::new(Kind::IotHubNames, hub_names(&configured, &seen)));
+        lines
+    }
+
+    /// Reads a twin that is not there, and asks for one row.
+    async fn hub(
+        &self,
+        hub: &Hub,
+        credential: Option<&Arc<dyn TokenCredential>>,
+        tokens: &Tokens,
+    ) -> (Finding, Finding) {
+        let missing = match (&hub.access, credential) {
+            (_, None) => Some(Finding::needs(Kind::CredentialKind, "")),
+            (HubAccess::Credential, Some(_)) => tokens.missing(Scope::IotHub),
+            (HubAccess::Policy { .. }, Some(_)) => None,
+        };
+        let (None, Some(credential)) = (missing.clone(), credential) else {
+            let missing = missing.unwrap_or_else(super::stopped);
+            return (missing.clone(), missing);
+        };
+        let mut settings = self.settings.iothub.clone();
+        settings.request_timeout = settings.request_timeout.min(LIMIT);
+        let registry = match adapters::iothub::IotHub::connect(&settings, hub, credential) {
+            Ok(registry) => registry,
+            Err(error) => {
+                let finding = Finding::of_error(error.code(), &error.to_string());
+                return (finding, Finding::needs(Kind::IotHubRead, hub.name.as_str()));
+            }
+        };
+        let late = |late: String| failed(&late);
+        let (read, query) = tokio::join!(
+            self.within(WHOLE_LIMIT, late, read(&registry, hub)),
+            self.within(WHOLE_LIMIT, late, query(&registry))
+        );
+        (read.unwrap_or_else(|finding| finding), query.unwrap_or_else(|finding| finding))
+    }
+}
+
+/// No device has this name: it is made by chance.
+async fn read(registry: &dyn TwinRegistry, hub: &Hub) -> Finding {
+    let nobody = format!("twinsync-check-{:032x}", rand::random::<u128>());
+    match registry.get(&TwinKey::device(&hub.name, nobody)).await {
+        Got::Absent(_) => Finding::ok("a twin that does not exist is answered with the hub's own 404"),
+        Got::Present(_) => Finding::fail(
+            CODE,
+            "the hub shows a twin that cannot exist",
+            "check iothub.endpoint and what is in between: this is no IoT hub",
+        ),
+        Got::Unknown(trouble) => troubled(&trouble),
+    }
+}
+
+async fn query(registry: &dyn TwinRegistry) -> Finding {
+    match registry.query("SELECT * FROM devices", None, 1).await {
+        Ok(_) => Finding::ok("a query is answered"),
+        Err(QueryError::Trouble(trouble)) => troubled(&trouble),
+        Err(error @ (QueryError::Expired | QueryError::Refused(_))) => failed(&error.to_string()),
+    }
+}

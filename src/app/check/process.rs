@@ -1,0 +1,90 @@
+//! This process: its address, its limits, its end.
+
+use std::{net::SocketAddr, time::Duration};
+
+use serde::Deserialize;
+
+use super::{Look, Shared};
+use crate::{
+    adapters,
+    domain::checks::{Checked, Finding, Kind, Listening, Load, files, listening, shutdown},
+    http,
+};
+
+/// Limit of asking whoever listens on our address who it is.
+const ASK_LIMIT: Duration = Duration::from_secs(2);
+
+/// Partitions of an Event Hub of the Standard tier at most, where nobody has asked how many there are.
+const PARTITIONS_MAX: u32 = 32;
+
+impl Look<'_> {
+    /// The section.
+    pub(super) async fn process(&self, shared: &Shared) -> Vec<Checked> {
+        let settings = self.settings;
+        let listen = async {
+            match settings.http.listen {
+                None => listening(None, None, http::Error::CODE),
+                Some(address) => {
+                    let failed = |late: String| {
+                        Finding::fail(
+                            http::Error::CODE,
+                            format!("somebody listens on {address} and gives {late}"),
+                            "stop that process, or set http.listen to another address",
+                        )
+                    };
+                    match self.within(ASK_LIMIT * 2, failed, look(address)).await {
+                        Ok(found) => listening(Some(address), Some(&found), http::Error::CODE),
+                        Err(finding) => finding,
+                    }
+                }
+            }
+        };
+        let (listen, load) = tokio::join!(listen, self.load(shared));
+        vec![
+            Checked::new(Kind::HttpListen, listen),
+            Checked::new(Kind::ProcessFiles, files(adapters::process::open_files_limit(), load)),
+            Checked::new(Kind::ProcessShutdown, shutdown(settings.shutdown.drain_timeout)),
+        ]
+    }
+
+    async fn load(&self, shared: &Shared) -> Load {
+        let settings = self.settings;
+        let hubs = u32::try_from(settings.eventhubs.hubs().len()).unwrap_or(u32::MAX);
+        let known = if self.connect { Shared::told(&shared.events).await.partitions } else { None };
+        Load {
+            partitions: known.unwrap_or(hubs * PARTITIONS_MAX),
+            partitions_are_known: known.is_some(),
+            hubs,
+            store_requests: settings.cosmos.concurrency_max.get(),
+            registry_calls: match settings.iothub.is_configured() {
+                true => settings.repair.concurrency.get() * 2 + settings.backfill.concurrency.get(),
+                false => 0,
+            },
+        }
+    }
+}
+
+/// Who listens on an address of ours.
+async fn look(address: SocketAddr) -> Listening {
+    let Err(taken) = http::try_bind(address) else {
+        return Listening::Free;
+    };
+    match version(http::reachable(address)).await {
+        Some(version) => Listening::Twinsync(version),
+        None => Listening::Refused(taken.to_string()),
+    }
+}
+
+/// The version of the twinsync that listens there, if that is what it is.
+async fn version(address: SocketAddr) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Version {
+        name: String,
+        version: String,
+    }
+    // A proxy of the environment is for the way out, not for this machine.
+    let client = reqwest::Client::builder().timeout(ASK_LIMIT).no_proxy().build().ok()?;
+    let answer: Version =
+        client.get(format!("http://{address}/version")).send().await.ok()?.json().await.ok()?;
+    (answer.name == env!("CARGO_PKG_NAME")).then_some(answer.version)
+}

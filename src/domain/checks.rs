@@ -1,0 +1,478 @@
+//! What `twinsync check` looks at, and what a fact that it finds means: fine, worth a warning, or a failure, in words, with what
+//! mends it and the code of the page that says more.
+//!
+//! Facts are gathered elsewhere and come in as arguments. Each judgement says something for every fact: nothing is passed over.
+
+mod clock;
+mod container;
+mod directories;
+mod eventhubs;
+mod process;
+mod registry;
+mod signature;
+mod token;
+mod words;
+
+pub use self::{
+    clock::{Measured, clock},
+    container::{Container, DefaultTtl, Indexing, QUERIED, indexing, time_to_live},
+    directories::{Directory, Writable, directory},
+    eventhubs::{
+        Attached, Attempt, Found, Goes, Owner, checkpoints, group, hub, is_ours, oldest, owners, retention,
+    },
+    process::{Listening, Load, files, listening, shutdown},
+    registry::{Seen, document_ids, hub_names, quota},
+    signature::{Signature, signature},
+    token::token,
+};
+
+/// Everything that is looked at, in the order in which it is told. `docs/check.md` has a row for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// What was written makes sense.
+    Configuration,
+    /// An identity is there.
+    CredentialKind,
+    /// It gives tokens.
+    CredentialToken,
+    /// This machine's clock.
+    Clock,
+    /// What is told of the retention fits the rest.
+    EventHubsRetention,
+    /// An Event Hub answers.
+    EventHubsHub,
+    /// Its consumer group can be read.
+    EventHubsGroup,
+    /// Its oldest event is not older than it should be.
+    EventHubsOldest,
+    /// Checkpoints fit its partitions.
+    EventHubsCheckpoints,
+    /// Who owns its partitions.
+    EventHubsOwners,
+    /// The account answers.
+    CosmosAccount,
+    /// Reads see what was written.
+    CosmosConsistency,
+    /// One region takes our writes.
+    CosmosRegions,
+    /// The container is there and has our partition key.
+    CosmosContainer,
+    /// Tombstones can go by themselves.
+    CosmosTimeToLive,
+    /// Our queries are served by the index.
+    CosmosIndexing,
+    /// Our queries are answered.
+    CosmosQuery,
+    /// Documents can be written under conditions, read and deleted.
+    CosmosWrite,
+    /// The signature in the container's URL.
+    BlobSignature,
+    /// The container is there.
+    BlobContainer,
+    /// Blobs can be written under conditions, read and deleted.
+    BlobWrite,
+    /// The directory of the checkpoints.
+    DirectoryCheckpoints,
+    /// The directory of the dead letters.
+    DirectoryDeadLetters,
+    /// The share of the hubs' quota.
+    IotHubQuota,
+    /// Ids of documents of several hubs.
+    IotHubDocumentIds,
+    /// A twin can be read.
+    IotHubRead,
+    /// Twins can be queried.
+    IotHubQuery,
+    /// Events and documents come from the hubs that are configured.
+    IotHubNames,
+    /// The address of health and metrics.
+    HttpListen,
+    /// File descriptors.
+    ProcessFiles,
+    /// The time that a stop may take.
+    ProcessShutdown,
+}
+
+/// A group of checks, as people see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Area {
+    /// What was written.
+    Configuration,
+    /// Who we are.
+    Credential,
+    /// Where events come from.
+    EventHubs,
+    /// Where documents go.
+    Cosmos,
+    /// Where progress and dead letters are kept, on blobs.
+    Blobs,
+    /// The same, on a disk.
+    Directories,
+    /// The hubs themselves.
+    IotHub,
+    /// This process.
+    Process,
+}
+
+impl Area {
+    /// For people.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Configuration => "Configuration",
+            Self::Credential => "Credential and clock",
+            Self::EventHubs => "Event Hubs",
+            Self::Cosmos => "Cosmos DB",
+            Self::Blobs => "Blob container",
+            Self::Directories => "Directories",
+            Self::IotHub => "IoT Hub",
+            Self::Process => "Process",
+        }
+    }
+}
+
+impl Kind {
+    /// All of them, in order.
+    pub const ALL: [Self; 31] = [
+        Self::Configuration,
+        Self::CredentialKind,
+        Self::CredentialToken,
+        Self::Clock,
+        Self::EventHubsRetention,
+        Self::EventHubsHub,
+        Self::EventHubsGroup,
+        Self::EventHubsOldest,
+        Self::EventHubsCheckpoints,
+        Self::EventHubsOwners,
+        Self::CosmosAccount,
+        Self::CosmosConsistency,
+        Self::CosmosRegions,
+        Self::CosmosContainer,
+        Self::CosmosTimeToLive,
+        Self::CosmosIndexing,
+        Self::CosmosQuery,
+        Self::CosmosWrite,
+        Self::BlobSignature,
+        Self::BlobContainer,
+        Self::BlobWrite,
+        Self::DirectoryCheckpoints,
+        Self::DirectoryDeadLetters,
+        Self::IotHubQuota,
+        Self::IotHubDocumentIds,
+        Self::IotHubRead,
+        Self::IotHubQuery,
+        Self::IotHubNames,
+        Self::HttpListen,
+        Self::ProcessFiles,
+        Self::ProcessShutdown,
+    ];
+
+    /// Its stable name, for scripts.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Configuration => "configuration",
+            Self::CredentialKind => "credential.kind",
+            Self::CredentialToken => "credential.token",
+            Self::Clock => "clock",
+            Self::EventHubsRetention => "eventhubs.retention",
+            Self::EventHubsHub => "eventhubs.hub",
+            Self::EventHubsGroup => "eventhubs.group",
+            Self::EventHubsOldest => "eventhubs.oldest",
+            Self::EventHubsCheckpoints => "eventhubs.checkpoints",
+            Self::EventHubsOwners => "eventhubs.owners",
+            Self::CosmosAccount => "cosmos.account",
+            Self::CosmosConsistency => "cosmos.consistency",
+            Self::CosmosRegions => "cosmos.regions",
+            Self::CosmosContainer => "cosmos.container",
+            Self::CosmosTimeToLive => "cosmos.time_to_live",
+            Self::CosmosIndexing => "cosmos.indexing",
+            Self::CosmosQuery => "cosmos.query",
+            Self::CosmosWrite => "cosmos.write",
+            Self::BlobSignature => "blob.signature",
+            Self::BlobContainer => "blob.container",
+            Self::BlobWrite => "blob.write",
+            Self::DirectoryCheckpoints => "directory.checkpoints",
+            Self::DirectoryDeadLetters => "directory.dead_letters",
+            Self::IotHubQuota => "iothub.quota",
+            Self::IotHubDocumentIds => "iothub.document_ids",
+            Self::IotHubRead => "iothub.read",
+            Self::IotHubQuery => "iothub.query",
+            Self::IotHubNames => "iothub.names",
+            Self::HttpListen => "http.listen",
+            Self::ProcessFiles => "process.files",
+            Self::ProcessShutdown => "process.shutdown",
+        }
+    }
+
+    /// Whether it is only looked at with `--connect`.
+    pub const fn connects(self) -> bool {
+        match self {
+            Self::CredentialToken
+            | Self::Clock
+            | Self::EventHubsHub
+            | Self::EventHubsGroup
+            | Self::EventHubsOldest
+            | Self::EventHubsCheckpoints
+            | Self::EventHubsOwners
+            | Self::CosmosAccount
+            | Self::CosmosConsistency
+            | Self::CosmosRegions
+            | Self::CosmosContainer
+            | Self::CosmosTimeToLive
+            | Self::CosmosIndexing
+            | Self::CosmosQuery
+            | Self::CosmosWrite
+            | Self::BlobContainer
+            | Self::BlobWrite
+            | Self::IotHubRead
+            | Self::IotHubQuery
+            | Self::IotHubNames => true,
+            Self::Configuration
+            | Self::CredentialKind
+            | Self::EventHubsRetention
+            | Self::BlobSignature
+            | Self::DirectoryCheckpoints
+            | Self::DirectoryDeadLetters
+            | Self::IotHubQuota
+            | Self::IotHubDocumentIds
+            | Self::HttpListen
+            | Self::ProcessFiles
+            | Self::ProcessShutdown => false,
+        }
+    }
+
+    /// Where it belongs.
+    pub const fn area(self) -> Area {
+        match self {
+            Self::Configuration => Area::Configuration,
+            Self::CredentialKind | Self::CredentialToken | Self::Clock => Area::Credential,
+            Self::EventHubsRetention
+            | Self::EventHubsHub
+            | Self::EventHubsGroup
+            | Self::EventHubsOldest
+            | Self::EventHubsCheckpoints
+            | Self::EventHubsOwners => Area::EventHubs,
+            Self::CosmosAccount
+            | Self::CosmosConsistency
+            | Self::CosmosRegions
+            | Self::CosmosContainer
+            | Self::CosmosTimeToLive
+            | Self::CosmosIndexing
+            | Self::CosmosQuery
+            | Self::CosmosWrite => Area::Cosmos,
+            Self::BlobSignature | Self::BlobContainer | Self::BlobWrite => Area::Blobs,
+            Self::DirectoryCheckpoints | Self::DirectoryDeadLetters => Area::Directories,
+            Self::IotHubQuota
+            | Self::IotHubDocumentIds
+            | Self::IotHubRead
+            | Self::IotHubQuery
+            | Self::IotHubNames => Area::IotHub,
+            Self::HttpListen | Self::ProcessFiles | Self::ProcessShutdown => Area::Process,
+        }
+    }
+}
+
+/// How bad something is, the worst last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// As it should be.
+    Ok,
+    /// Not looked at.
+    Skipped,
+    /// It works, and somebody should look.
+    Warn,
+    /// twinsync does not work this way.
+    Fail,
+}
+
+impl Verdict {
+    /// Its name, for people and scripts.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Skipped => "skipped",
+            Self::Warn => "warn",
+            Self::Fail => "fail",
+        }
+    }
+
+    /// The exit code of a run whose worst verdict this is.
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::Ok | Self::Skipped => 0,
+            Self::Warn => 1,
+            Self::Fail => 2,
+        }
+    }
+}
+
+/// Something to mend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// What is the matter, in one line.
+    pub text: String,
+    /// The command or setting that mends it.
+    pub remedy: String,
+    /// Stable code; `docs/errors/<code>.md` explains it.
+    pub code: &'static str,
+}
+
+impl Problem {
+    /// A problem.
+    pub fn new(code: &'static str, text: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { text: text.into(), remedy: remedy.into(), code }
+    }
+
+    /// Reads one of our own errors, which all have one form: what is the matter, a semicolon, what to do, and the code in
+    /// brackets. Of those that do not say what to do, the page does.
+    pub fn of_error(code: &'static str, message: &str) -> Self {
+        let message = message.trim();
+        let message = message.strip_suffix(&format!(" ({code})")).unwrap_or(message);
+        match message.rsplit_once("; ") {
+            Some((text, remedy)) => Self::new(code, text, remedy),
+            None => Self::new(code, message, format!("docs/errors/{code}.md says what to do")),
+        }
+    }
+}
+
+/// What a check found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// It is as it should be; says how it is.
+    Ok(String),
+    /// It works, and somebody should look.
+    Warn(Problem),
+    /// twinsync does not work this way.
+    Fail(Problem),
+    /// It was not looked at; says why.
+    Skipped(String),
+}
+
+impl Finding {
+    /// As it should be.
+    pub fn ok(text: impl Into<String>) -> Self {
+        Self::Ok(text.into())
+    }
+
+    /// Worth a look.
+    pub fn warn(code: &'static str, text: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::Warn(Problem::new(code, text, remedy))
+    }
+
+    /// A failure.
+    pub fn fail(code: &'static str, text: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::Fail(Problem::new(code, text, remedy))
+    }
+
+    /// A failure that one of our errors tells.
+    pub fn of_error(code: &'static str, message: &str) -> Self {
+        Self::Fail(Problem::of_error(code, message))
+    }
+
+    /// Not looked at, since it needs what another check has not found in order.
+    pub fn needs(kind: Kind, subject: &str) -> Self {
+        let subject = if subject.is_empty() { String::new() } else { format!(" ({subject})") };
+        Self::Skipped(format!("it needs {}{subject}, which is not in order", kind.name()))
+    }
+
+    /// How bad it is.
+    pub const fn verdict(&self) -> Verdict {
+        match self {
+            Self::Ok(_) => Verdict::Ok,
+            Self::Warn(_) => Verdict::Warn,
+            Self::Fail(_) => Verdict::Fail,
+            Self::Skipped(_) => Verdict::Skipped,
+        }
+    }
+
+    /// Whether what builds on it can be looked at.
+    pub const fn is_usable(&self) -> bool {
+        matches!(self, Self::Ok(_) | Self::Warn(_))
+    }
+
+    /// What it says.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Ok(text) | Self::Skipped(text) => text,
+            Self::Warn(problem) | Self::Fail(problem) => &problem.text,
+        }
+    }
+
+    /// What is to be mended.
+    pub const fn problem(&self) -> Option<&Problem> {
+        match self {
+            Self::Warn(problem) | Self::Fail(problem) => Some(problem),
+            Self::Ok(_) | Self::Skipped(_) => None,
+        }
+    }
+}
+
+/// One line of the report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked {
+    /// What was looked at.
+    pub kind: Kind,
+    /// Of which it is about, e.g. the Event Hub; empty where there is only one.
+    pub subject: String,
+    /// What was found.
+    pub finding: Finding,
+}
+
+impl Checked {
+    /// A line about the only one of its kind.
+    pub fn new(kind: Kind, finding: Finding) -> Self {
+        Self::about(kind, "", finding)
+    }
+
+    /// A line about one of several.
+    pub fn about(kind: Kind, subject: impl Into<String>, finding: Finding) -> Self {
+        Self { kind, subject: subject.into(), finding }
+    }
+}
+
+/// The worst of all verdicts. What was skipped is none: either it does not matter, or it needs something that is worse.
+pub fn worst(checked: &[Checked]) -> Verdict {
+    let verdicts = checked.iter().map(|line| line.finding.verdict());
+    verdicts.filter(|verdict| *verdict != Verdict::Skipped).max().unwrap_or(Verdict::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_kind_is_listed_once_in_order_and_areas_are_not_torn_apart() {
+        let mut sorted = Kind::ALL;
+        sorted.sort();
+        assert_eq!(sorted, Kind::ALL);
+        assert_eq!(Kind::ALL.iter().map(|kind| kind.name()).collect::<BTreeSet<_>>().len(), Kind::ALL.len());
+        let mut areas: Vec<_> = Kind::ALL.iter().map(|kind| kind.area().title()).collect();
+        areas.dedup();
+        assert_eq!(areas.iter().collect::<BTreeSet<_>>().len(), areas.len(), "{areas:?}");
+    }
+
+    #[test]
+    fn the_worst_decides_the_exit_code() {
+        let of = |findings: Vec<Finding>| {
+            let lines: Vec<_> =
+                findings.into_iter().map(|finding| Checked::new(Kind::Clock, finding)).collect();
+            worst(&lines).exit_code()
+        };
+        let (ok, skipped) = (Finding::ok("x"), Finding::Skipped("y".into()));
+        let (warn, fail) = (Finding::warn("A", "a", "b"), Finding::fail("B", "a", "b"));
+        assert_eq!(of(vec![]), 0);
+        assert_eq!(of(vec![ok.clone(), skipped.clone()]), 0);
+        assert_eq!(of(vec![ok.clone(), warn.clone(), skipped]), 1);
+        assert_eq!(of(vec![fail, warn, ok]), 2);
+    }
+
+    #[test]
+    fn an_error_of_ours_is_taken_apart() {
+        let problem = Problem::of_error("A_CODE", "cannot use x: y; z (p); mend it, or not (A_CODE)");
+        assert_eq!(problem, Problem::new("A_CODE", "cannot use x: y; z (p)", "mend it, or not"));
+        let problem = Problem::of_error("A_CODE", "cannot use x (A_CODE)");
+        assert_eq!(problem.text, "cannot use x");
+        assert!(problem.remedy.contains("docs/errors/A_CODE.md"), "{problem:?}");
+    }
+}

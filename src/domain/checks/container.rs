@@ -1,0 +1,186 @@
+//! The container of the documents: time to live and index.
+
+use std::time::Duration;
+
+use super::{Finding, words};
+
+/// What a container does with documents that say nothing of their own end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DefaultTtl {
+    /// Time to live is switched off: what a document says of its end means nothing.
+    Off,
+    /// Documents without an end of their own stay.
+    Forever,
+    /// They are deleted so many seconds after their last change.
+    Seconds(u32),
+}
+
+/// What of the documents is indexed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Indexing {
+    /// Whether there is an index at all.
+    pub is_on: bool,
+    /// Patterns of paths, as `/*` and `/sync/state/?`.
+    pub included: Vec<String>,
+    /// The same, of what is left out.
+    pub excluded: Vec<String>,
+}
+
+/// What is known of the container beside its partition key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Container {
+    /// Time to live.
+    pub default_ttl: DefaultTtl,
+    /// Index; `None`: it does not tell.
+    pub indexing: Option<Indexing>,
+}
+
+/// What the daemon's own queries look at: walks over documents in doubt and over those that are there, and the modules of a
+/// device.
+pub const QUERIED: [&str; 5] = ["/sync/state", "/sync/flags/[]", "/sync/sweep", "/sync/op", "/moduleId"];
+
+/// One that is not, and large.
+const PAYLOAD: &str = "/properties/reported/x";
+
+/// Judges the time to live; tombstones stay for `tombstones`.
+pub fn time_to_live(default: DefaultTtl, tombstones: Duration) -> Finding {
+    const REMEDY: &str = "switch it on without a default: `az cosmosdb sql container update -a ACCOUNT -g GROUP -d DATABASE -n \
+                          CONTAINER --ttl -1`";
+    match default {
+        DefaultTtl::Forever => {
+            Finding::ok(format!("switched on: tombstones go after {}", words::duration(tombstones)))
+        }
+        DefaultTtl::Off => Finding::warn(
+            "COSMOS_TIME_TO_LIVE",
+            "time to live is switched off: the tombstones of deleted twins stay for ever",
+            REMEDY,
+        ),
+        DefaultTtl::Seconds(seconds) => Finding::fail(
+            "COSMOS_TIME_TO_LIVE",
+            format!(
+                "documents of twins that do not change are deleted after {}, without a word",
+                words::duration(Duration::from_secs(seconds.into()))
+            ),
+            REMEDY,
+        ),
+    }
+}
+
+/// Judges the index.
+pub fn indexing(policy: Option<&Indexing>) -> Finding {
+    const REMEDY: &str = "include \"/sync/*\" and \"/moduleId/?\" in the indexing policy: `az cosmosdb sql container update -a \
+                          ACCOUNT -g GROUP -d DATABASE -n CONTAINER --idx @policy.json`";
+    let Some(policy) = policy else {
+        return Finding::Skipped("the account does not tell its indexing policy".to_owned());
+    };
+    if !policy.is_on {
+        return Finding::warn(
+            "COSMOS_INDEXING",
+            "there is no index: each look for documents in doubt reads the whole container, at its cost",
+            REMEDY,
+        );
+    }
+    let missing: Vec<_> = QUERIED.into_iter().filter(|path| !policy.indexes(path)).collect();
+    if !missing.is_empty() {
+        return Finding::warn(
+            "COSMOS_INDEXING",
+            format!(
+                "{} not indexed: each look for documents in doubt reads the whole container, at its cost",
+                list(&missing)
+            ),
+            REMEDY,
+        );
+    }
+    Finding::ok(match policy.indexes(PAYLOAD) {
+        true => {
+            "what twinsync queries is indexed, and so are all properties: leave out those that nobody queries by, each write \
+             pays for them"
+        }
+        false => "what twinsync queries is indexed, and properties are not",
+    })
+}
+
+fn list(paths: &[&str]) -> String {
+    let paths: Vec<_> = paths.iter().map(|path| path.trim_end_matches("/[]")).collect();
+    format!("{} {}", paths.join(", "), if paths.len() == 1 { "is" } else { "are" })
+}
+
+impl Indexing {
+    /// Whether the value at a path is indexed. Of the patterns that fit, the most exact one decides (Microsoft's page
+    /// "Indexing policies in Azure Cosmos DB"), and of two equals that which includes.
+    fn indexes(&self, path: &str) -> bool {
+        let best = |patterns: &[String]| patterns.iter().filter_map(|pattern| fits(pattern, path)).max();
+        match (best(&self.included), best(&self.excluded)) {
+            (Some(included), Some(excluded)) => included >= excluded,
+            (Some(_), None) => true,
+            (None, _) => false,
+        }
+    }
+}
+
+/// How exactly a pattern fits a path; `None`: it does not.
+fn fits(pattern: &str, path: &str) -> Option<usize> {
+    let mut segments: Vec<_> = pattern.split('/').skip(1).map(|segment| segment.trim_matches('"')).collect();
+    let last = segments.pop()?;
+    let path: Vec<_> = path.split('/').skip(1).collect();
+    match last {
+        "*" => path.starts_with(&segments).then_some(2 * segments.len()),
+        "?" => (path == segments).then_some(2 * segments.len() + 1),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::checks::Verdict;
+
+    fn policy(included: &[&str], excluded: &[&str]) -> Indexing {
+        let owned = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
+        Indexing { is_on: true, included: owned(included), excluded: owned(excluded) }
+    }
+
+    #[test]
+    fn a_default_end_would_delete_twins_that_rest() {
+        let of = |default| time_to_live(default, Duration::from_secs(8 * 86_400));
+        assert_eq!(of(DefaultTtl::Forever).verdict(), Verdict::Ok);
+        assert!(of(DefaultTtl::Forever).text().contains("8 d"));
+        assert_eq!(of(DefaultTtl::Off).verdict(), Verdict::Warn);
+        let found = of(DefaultTtl::Seconds(86_400));
+        assert!(found.verdict() == Verdict::Fail && found.text().contains("1 d"), "{found:?}");
+    }
+
+    #[test]
+    fn the_most_exact_pattern_decides() {
+        for (included, excluded, path, expected) in [
+            (vec!["/*"], vec!["/\"_etag\"/?"], "/sync/state", true),
+            (vec!["/*"], vec!["/sync/*"], "/sync/state", false),
+            (vec!["/*", "/sync/state/?"], vec!["/sync/*"], "/sync/state", true),
+            (vec!["/sync/*"], vec!["/*"], "/sync/flags/[]", true),
+            (vec!["/sync/flags/?"], vec!["/*"], "/sync/flags/[]", false),
+            (vec!["/sync/flags/[]/?"], vec!["/*"], "/sync/flags/[]", true),
+            (vec!["/\"sync\"/*"], vec!["/*"], "/sync/op", true),
+            (vec![], vec![], "/sync/op", false),
+        ] {
+            assert_eq!(
+                policy(&included, &excluded).indexes(path),
+                expected,
+                "{included:?} {excluded:?} {path}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_our_queries_need_is_warned_of_and_what_costs_is_said() {
+        let of = |policy: &Indexing| indexing(Some(policy));
+        let all = of(&policy(&["/*"], &["/\"_etag\"/?"]));
+        assert!(all.verdict() == Verdict::Ok && all.text().contains("each write"), "{all:?}");
+        let lean = of(&policy(&["/sync/*", "/moduleId/?"], &["/*"]));
+        assert!(lean.verdict() == Verdict::Ok && lean.text().contains("properties are not"), "{lean:?}");
+        let found = of(&policy(&["/*"], &["/sync/*"]));
+        assert!(found.verdict() == Verdict::Warn && found.text().contains("/sync/flags"), "{found:?}");
+        assert!(!found.text().contains("moduleId"), "{found:?}");
+        assert_eq!(of(&Indexing::default()).verdict(), Verdict::Warn);
+        assert_eq!(indexing(None).verdict(), Verdict::Skipped);
+    }
+}

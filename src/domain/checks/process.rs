@@ -1,0 +1,153 @@
+//! This process: its address, its file descriptors, the time that a stop takes.
+
+use std::{net::SocketAddr, time::Duration};
+
+use super::{Finding, words};
+
+/// What listens where we would.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listening {
+    /// Nobody, and we may.
+    Free,
+    /// A twinsync of this version.
+    Twinsync(String),
+    /// The operating system refuses; our own error says why.
+    Refused(String),
+}
+
+/// Judges `http.listen`; `None`: off. `code` is that of an address that cannot be used.
+pub fn listening(address: Option<SocketAddr>, found: Option<&Listening>, code: &'static str) -> Finding {
+    match (address, found) {
+        (Some(address), Some(Listening::Free)) => Finding::ok(format!("{address} is free")),
+        (Some(address), Some(Listening::Twinsync(version))) => {
+            Finding::ok(format!("{address} is held by a running twinsync {version}"))
+        }
+        (Some(_), Some(Listening::Refused(error))) => Finding::of_error(code, error),
+        (Some(_), None) | (None, _) => {
+            Finding::ok("off: nobody can ask for health, metrics and status".to_owned())
+        }
+    }
+}
+
+/// What may be open at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// Partitions of all Event Hubs, each with a connection.
+    pub partitions: u32,
+    /// Whether their number was looked up; otherwise it is what a namespace has at most for each of ours.
+    pub partitions_are_known: bool,
+    /// Event Hubs, each with a connection for management.
+    pub hubs: u32,
+    /// Requests to Cosmos DB at the same time.
+    pub store_requests: u32,
+    /// Calls to IoT hubs at the same time.
+    pub registry_calls: u32,
+}
+
+/// Connections of our HTTP server, blob storage, tokens, files, and what the runtime needs.
+const BESIDE: u32 = 32 + 64;
+
+impl Load {
+    /// File descriptors that are needed at most. A connection that is replaced may be there twice for a moment.
+    pub const fn descriptors(self) -> u32 {
+        2 * self.partitions + self.hubs + self.store_requests + self.registry_calls + BESIDE
+    }
+}
+
+/// Judges the limit of open files; `None`: there is none, or it is not known.
+pub fn files(limit: Option<u64>, load: Load) -> Finding {
+    let needed = load.descriptors();
+    let partitions = words::count(load.partitions as usize, "partition");
+    let partitions = if load.partitions_are_known { partitions } else { format!("up to {partitions}") };
+    let Some(limit) = limit else {
+        return Finding::ok(format!("no limit of open files; {needed} are needed for {partitions}"));
+    };
+    let text = format!("{limit} files may be open, {needed} are needed at most for {partitions}");
+    let remedy = format!(
+        "raise the limit: `ulimit -n {wanted}`, `LimitNOFILE={wanted}` in a systemd unit, or `--ulimit nofile={wanted}` for Docker",
+        wanted = (needed * 2).next_power_of_two()
+    );
+    match limit {
+        limit if limit < u64::from(needed) / 2 => Finding::fail("PROCESS_FILE_LIMIT", text, remedy),
+        limit if limit < u64::from(needed) => Finding::warn("PROCESS_FILE_LIMIT", text, remedy),
+        _ => Finding::ok(text),
+    }
+}
+
+/// What Kubernetes waits after its request to stop, where nobody says otherwise.
+const GRACE: Duration = Duration::from_secs(30);
+/// What comes after the drain: last checkpoints, leases, connections, the HTTP server.
+const AFTERWARDS: Duration = Duration::from_secs(4);
+
+/// Judges `shutdown.drain_timeout`.
+pub fn shutdown(drain: Duration) -> Finding {
+    let whole = drain.saturating_add(AFTERWARDS);
+    let text = format!("a stop takes up to {}", words::duration(whole));
+    if whole <= GRACE {
+        return Finding::ok(format!("{text}; Kubernetes waits for {}", words::duration(GRACE)));
+    }
+    Finding::warn(
+        "SHUTDOWN_GRACE",
+        format!(
+            "{text}, and Kubernetes ends a pod after {} unless it says otherwise",
+            words::duration(GRACE)
+        ),
+        format!(
+            "set terminationGracePeriodSeconds of the pod to {} or more, or shutdown.drain_timeout = \"{}s\"",
+            whole.as_secs() + 1,
+            (GRACE - AFTERWARDS).as_secs()
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::checks::Verdict;
+
+    #[test]
+    fn a_running_twinsync_may_have_the_address_and_nobody_else() {
+        let address = Some(SocketAddr::from(([127, 0, 0, 1], 8080)));
+        let of = |found: &Listening| listening(address, Some(found), "HTTP_ADDRESS_UNUSABLE");
+        assert_eq!(of(&Listening::Free).verdict(), Verdict::Ok);
+        assert!(of(&Listening::Twinsync("0.1.0".into())).text().contains("running twinsync 0.1.0"));
+        let refused = of(&Listening::Refused(
+            "cannot listen: taken; choose another port (HTTP_ADDRESS_UNUSABLE)".into(),
+        ));
+        assert_eq!(
+            refused,
+            Finding::fail("HTTP_ADDRESS_UNUSABLE", "cannot listen: taken", "choose another port")
+        );
+        assert_eq!(listening(None, None, "X").verdict(), Verdict::Ok);
+    }
+
+    #[test]
+    fn files_are_counted_against_partitions_and_requests() {
+        let load = Load {
+            partitions: 32,
+            partitions_are_known: true,
+            hubs: 2,
+            store_requests: 64,
+            registry_calls: 24,
+        };
+        assert_eq!(load.descriptors(), 64 + 2 + 64 + 24 + 96);
+        let verdict = |limit| files(limit, load).verdict();
+        assert_eq!((verdict(Some(124)), verdict(Some(125))), (Verdict::Fail, Verdict::Warn));
+        assert_eq!(
+            (verdict(Some(249)), verdict(Some(250)), verdict(None)),
+            (Verdict::Warn, Verdict::Ok, Verdict::Ok)
+        );
+        let guess = files(Some(1 << 20), Load { partitions_are_known: false, ..load });
+        assert!(guess.text().contains("up to 32 partitions"), "{guess:?}");
+    }
+
+    #[test]
+    fn a_stop_must_fit_the_grace_of_the_orchestrator() {
+        assert_eq!(shutdown(Duration::from_secs(25)).verdict(), Verdict::Ok);
+        assert_eq!(shutdown(Duration::from_secs(26)).verdict(), Verdict::Ok);
+        let found = shutdown(Duration::from_secs(60));
+        assert!(found.verdict() == Verdict::Warn, "{found:?}");
+        let remedy = &found.problem().expect("a problem").remedy;
+        assert!(remedy.contains("65") && remedy.contains("\"26s\""), "{remedy}");
+    }
+}

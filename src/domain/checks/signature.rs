@@ -1,0 +1,180 @@
+//! A shared access signature (SAS) of blob storage: what it allows, and until when. It is only read here, never shown.
+
+use std::time::Duration;
+
+use super::{Finding, words};
+use crate::domain::ticks::Ticks;
+
+/// From here on somebody should look.
+const SOON: Duration = Duration::from_secs(14 * 86_400);
+
+/// What twinsync does with blobs: letters of `sp`, and what each is for.
+const NEEDED: [(char, &str); 4] = [('r', "read"), ('l', "list"), ('c', "create"), ('w', "write")];
+
+/// What a signature says of itself. The signature itself is not in here.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Signature {
+    /// Letters of what it allows (`sp`); `None`: a stored access policy says it.
+    pub permissions: Option<String>,
+    /// When it ends (`se`).
+    pub ends: Option<Ticks>,
+    /// When it begins (`st`).
+    pub begins: Option<Ticks>,
+    /// The stored access policy that it is of (`si`).
+    pub policy: Option<String>,
+    /// Of an account's signature, what it is for (`srt`): service, containers, objects.
+    pub resource_types: Option<String>,
+    /// What it is for (`sr`), of a signature that is not the account's.
+    pub resource: Option<String>,
+}
+
+impl Signature {
+    /// Reads the fields of a URL's query.
+    pub fn of<'a>(
+        fields: impl Iterator<Item = (std::borrow::Cow<'a, str>, std::borrow::Cow<'a, str>)>,
+    ) -> Self {
+        let mut signature = Self::default();
+        for (name, value) in fields {
+            let slot = match &*name {
+                "sp" => &mut signature.permissions,
+                "si" => &mut signature.policy,
+                "srt" => &mut signature.resource_types,
+                "sr" => &mut signature.resource,
+                "se" => {
+                    signature.ends = time(&value);
+                    continue;
+                }
+                "st" => {
+                    signature.begins = time(&value);
+                    continue;
+                }
+                _ => continue,
+            };
+            *slot = Some(value.into_owned());
+        }
+        signature
+    }
+
+    /// Whether it allows what this letter stands for; a policy may.
+    pub fn allows(&self, letter: char) -> bool {
+        self.permissions.as_ref().map_or(self.policy.is_some(), |letters| letters.contains(letter))
+    }
+
+    /// Whether it is good for blobs in a container, and not for a single blob or for containers only.
+    fn is_for_blobs(&self) -> bool {
+        match (&self.resource_types, &self.resource) {
+            (Some(types), _) => types.contains('o') && types.contains('c'),
+            (None, Some(resource)) => resource == "c",
+            (None, None) => true,
+        }
+    }
+}
+
+/// A time as signatures have it: a date, or a date with hours and minutes, and often seconds.
+fn time(text: &str) -> Option<Ticks> {
+    let full = match text.len() {
+        10 => format!("{text}T00:00:00Z"),
+        17 if text.ends_with('Z') => format!("{}:00Z", &text.get(..16)?),
+        _ => text.to_owned(),
+    };
+    Ticks::parse(&full)
+}
+
+/// Judges a signature at `now`; `None`: there is none, the credential is used. `letters`: whether dead letters are kept there.
+pub fn signature(found: Option<&Signature>, letters: bool, now: Ticks) -> Finding {
+    const REMEDY: &str = "set blob.container_url with a new one, e.g. from `az storage container generate-sas --permissions rwdlc \
+                          --expiry DATE ...`, or leave the signature out and give the identity the role `Storage Blob Data \
+                          Contributor`";
+    const CODE: &str = "BLOB_SIGNATURE";
+    let Some(found) = found else {
+        return Finding::ok("none: the credential is used");
+    };
+    if let Some(begins) = found.begins
+        && begins > now
+    {
+        let wait = Duration::from_secs_f64(begins.seconds_since(now).max(0.0));
+        return Finding::fail(CODE, format!("the signature is good from {} on only", in_words(wait)), REMEDY);
+    }
+    let left = found.ends.map(|ends| ends.seconds_since(now));
+    if let Some(left) = left
+        && left <= 0.0
+    {
+        let ago = Duration::from_secs_f64(-left);
+        return Finding::fail(CODE, format!("the signature ended {} ago", words::duration(ago)), REMEDY);
+    }
+    if !found.is_for_blobs() {
+        return Finding::fail(
+            CODE,
+            "the signature is not for the blobs of a container (sr=c, or srt=co)",
+            REMEDY,
+        );
+    }
+    let missing: Vec<_> =
+        NEEDED.into_iter().filter(|(letter, _)| !found.allows(*letter)).map(|(_, name)| name).collect();
+    if !missing.is_empty() {
+        return Finding::fail(
+            CODE,
+            format!("the signature does not allow to {}", missing.join(", ")),
+            REMEDY,
+        );
+    }
+    let soon = left.filter(|left| *left < SOON.as_secs_f64());
+    if let Some(left) = soon {
+        let left = Duration::from_secs_f64(left);
+        return Finding::warn(CODE, format!("the signature ends in {}", words::duration(left)), REMEDY);
+    }
+    if !found.allows('d') {
+        let why = if letters {
+            "dead letters cannot be discarded"
+        } else {
+            "what this check writes cannot be removed"
+        };
+        return Finding::warn(CODE, format!("the signature does not allow to delete: {why}"), REMEDY);
+    }
+    let until = match left {
+        Some(left) => format!("good for {}", words::duration(Duration::from_secs_f64(left))),
+        None => "its end is up to a stored access policy".to_owned(),
+    };
+    match &found.permissions {
+        Some(_) => Finding::ok(format!("{until}, and allows what is needed")),
+        None => Finding::ok(format!("{until}; what it allows is up to its stored access policy")),
+    }
+}
+
+fn in_words(wait: Duration) -> String {
+    format!("in {}", words::duration(wait))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::checks::Verdict;
+
+    fn judge(query: &str) -> (Verdict, String) {
+        let signature_ = Signature::of(url::form_urlencoded::parse(query.as_bytes()));
+        let found = signature(Some(&signature_), true, Ticks::parse("2026-05-01T00:00:00Z").expect("a time"));
+        (found.verdict(), found.text().to_owned())
+    }
+
+    #[test]
+    fn ends_beginnings_and_rights_are_read() {
+        use Verdict::{Fail, Ok, Warn};
+        for (query, verdict, words) in [
+            ("sp=racwdl&sr=c&se=2027-05-01T00%3A00%3A00Z&sig=x", Ok, "good for 365 d"),
+            ("sp=rwdlac&ss=b&srt=sco&se=2027-05-01&sig=x", Ok, "good for 365 d"),
+            ("sp=rwdlc&sr=c&se=2026-05-10T00:00Z&sig=x", Warn, "ends in 9 d"),
+            ("sp=rwdlc&sr=c&se=2026-04-30T22%3A00%3A00Z&sig=x", Fail, "ended 2 h ago"),
+            ("sp=rwdlc&sr=c&st=2026-05-02&se=2027-05-01&sig=x", Fail, "in 1 d"),
+            ("sp=rl&sr=c&se=2027-05-01&sig=x", Fail, "create, write"),
+            ("sp=rwlc&sr=c&se=2027-05-01&sig=x", Warn, "delete"),
+            ("sp=rwdlc&sr=b&se=2027-05-01&sig=x", Fail, "blobs of a container"),
+            ("sp=rwdlc&ss=b&srt=c&se=2027-05-01&sig=x", Fail, "blobs of a container"),
+            ("si=mine&sr=c&sig=x", Ok, "stored access policy"),
+        ] {
+            let judged = judge(query);
+            assert!(judged.0 == verdict && judged.1.contains(words), "{query}: {judged:?}");
+            assert!(!judged.1.contains("sig="), "{judged:?}");
+        }
+        assert_eq!(signature(None, true, Ticks::new(0)).verdict(), Ok);
+    }
+}

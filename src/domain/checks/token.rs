@@ -1,0 +1,43 @@
+//! A token that was had.
+
+use std::time::Duration;
+
+use super::{Finding, words};
+
+/// A fresh token that lasts for less is renewed again at once: azure_identity keeps none that has less than five minutes left.
+const SHORTEST: Duration = Duration::from_secs(5 * 60);
+
+/// What a token says that has so much time left, by this machine's clock; `None`: it has ended.
+pub fn token(left: Option<Duration>) -> Finding {
+    const REMEDY: &str = "set this machine's clock right (e.g. `timedatectl set-ntp true`), and look at the lifetime of tokens in the directory";
+    match left {
+        None => Finding::fail(
+            "CLOCK_SKEW",
+            "the token that was just given has ended already by this machine's clock",
+            REMEDY,
+        ),
+        Some(left) if left < SHORTEST => Finding::warn(
+            "CLOCK_SKEW",
+            format!(
+                "the token that was just given ends in {} by this machine's clock",
+                words::duration(left)
+            ),
+            REMEDY,
+        ),
+        Some(left) => Finding::ok(format!("a token that ends in {}", words::duration(left))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::checks::Verdict;
+
+    #[test]
+    fn a_fresh_token_that_is_old_shows_the_clock() {
+        let verdict = |seconds| token(Some(Duration::from_secs(seconds))).verdict();
+        assert_eq!(token(None).verdict(), Verdict::Fail);
+        assert_eq!((verdict(299), verdict(300)), (Verdict::Warn, Verdict::Ok));
+        assert!(token(Some(Duration::from_secs(3600))).text().contains("1 h"));
+    }
+}
