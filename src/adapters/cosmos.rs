@@ -346,17 +346,6 @@ impl Failure {
         headers.and_then(|headers| headers.request_charge).map_or(0.0, |charge| charge.value())
     }
 
-    /// Stable code; `docs/errors/<code>.md` explains it.
-    fn code(&self) -> &'static str {
-        let Self::Answered(_, error) = self else {
-            return "COSMOS_UNAVAILABLE";
-        };
-        if NoToken::find(error).is_some() {
-            return NoToken::CODE;
-        }
-        answer::code(&answer::Answer::of(error))
-    }
-
     fn trouble(&self) -> Trouble {
         match self {
             Self::Silent(..) => {

@@ -112,18 +112,6 @@ pub(super) const fn remedy(answer: &Answer) -> Option<&'static str> {
     })
 }
 
-/// The code of the page that says more about an answer that gives nobody what was asked for.
-pub(super) const fn code(answer: &Answer) -> &'static str {
-    let Answer { status, substatus, from_wire, .. } = *answer;
-    match (status, substatus) {
-        _ if !from_wire => "COSMOS_UNAVAILABLE",
-        (401, _) | (403, 0 | 5300..=5302) => "COSMOS_REFUSED",
-        (404, 1003) => "COSMOS_NOT_FOUND",
-        (400, 1001) => "COSMOS_PARTITION_KEY",
-        _ => "COSMOS_UNAVAILABLE",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,23 +158,6 @@ mod tests {
             (cosmos(503, 0), Meaning::Nothing),
         ] {
             assert_eq!(meaning(&answer), expected, "{answer:?}");
-        }
-    }
-
-    #[test]
-    fn an_answer_leads_to_the_page_that_explains_it() {
-        for (answer, expected) in [
-            (cosmos(401, 0), "COSMOS_REFUSED"),
-            (cosmos(403, 0), "COSMOS_REFUSED"),
-            (cosmos(403, 5300), "COSMOS_REFUSED"),
-            (cosmos(403, 3), "COSMOS_UNAVAILABLE"),
-            (cosmos(404, 1003), "COSMOS_NOT_FOUND"),
-            (cosmos(404, 0), "COSMOS_UNAVAILABLE"),
-            (cosmos(400, 1001), "COSMOS_PARTITION_KEY"),
-            (cosmos(503, 0), "COSMOS_UNAVAILABLE"),
-            (made_up(403, 0), "COSMOS_UNAVAILABLE"),
-        ] {
-            assert_eq!(code(&answer), expected, "{answer:?}");
         }
     }
 

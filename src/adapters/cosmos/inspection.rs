@@ -2,7 +2,7 @@
 //!
 //! It reads; the one document that is written, and removed again, is that of `probe`.
 
-use std::{collections::BTreeSet, num::NonZeroU32};
+use std::{collections::BTreeSet, num::NonZeroU32, time::Duration};
 
 use azure_data_cosmos::{
     FeedScope, Query,
@@ -16,8 +16,14 @@ use serde_json::Value;
 use super::{Access, Account, ConnectError, CosmosStore, Failure, Options, connection, walk_query};
 use crate::{
     domain::checks::{Container, DefaultTtl, Indexing},
-    ports::Which,
+    ports::{TroubleKind, Which},
 };
+
+/// How often something is tried that is throttled: beside a busy daemon that is no news.
+const TRIES: u32 = 6;
+
+/// The longest wait between two of these tries, whatever the account asks for.
+const WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// What an account says of itself.
 #[derive(Debug, Clone)]
@@ -71,7 +77,8 @@ pub struct Failed {
 
 impl From<&Failure> for Failed {
     fn from(failure: &Failure) -> Self {
-        Self { code: failure.code(), message: failure.to_string() }
+        let trouble = failure.trouble();
+        Self { code: trouble.code, message: trouble.message }
     }
 }
 
@@ -130,14 +137,42 @@ impl Inspected {
     }
 
     async fn first_page(&self, query: Query, most: NonZeroU32) -> Result<Vec<Value>, Failed> {
-        let first = async {
-            let options = QueryOptions::default().with_max_item_count(MaxItemCountHint::Limit(most));
-            let everywhere = FeedScope::full_container();
-            let feed = self.store.container.query_items::<Value>(query, everywhere, Some(options)).await?;
-            feed.into_pages().try_next().await
+        let first = || {
+            let query = query.clone();
+            async move {
+                let options = QueryOptions::default().with_max_item_count(MaxItemCountHint::Limit(most));
+                let everywhere = FeedScope::full_container();
+                let feed =
+                    self.store.container.query_items::<Value>(query, everywhere, Some(options)).await?;
+                feed.into_pages().try_next().await
+            }
         };
-        let page = self.store.limited("query_items", Box::pin(first)).await;
+        let page = self.patiently("query_items", first).await;
         let page = page.map_err(|failure| Failed::from(&failure))?;
         Ok(page.map(|page| page.into_items()).unwrap_or_default())
+    }
+
+    /// Does something within the limit of one operation, and again where it is throttled.
+    pub(super) async fn patiently<T, F>(
+        &self,
+        operation: &'static str,
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<T, Failure>
+    where
+        F: Future<Output = azure_data_cosmos::Result<T>>,
+    {
+        let mut tries = 1;
+        loop {
+            let failure = match self.store.limited(operation, Box::pin(attempt())).await {
+                Ok(done) => return Ok(done),
+                Err(failure) => failure,
+            };
+            let trouble = failure.trouble();
+            if trouble.kind != TroubleKind::Throttled || tries == TRIES {
+                return Err(failure);
+            }
+            tries += 1;
+            tokio::time::sleep(trouble.retry_after.unwrap_or(WAIT_MAX).min(WAIT_MAX)).await;
+        }
     }
 }

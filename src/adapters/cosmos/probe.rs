@@ -88,10 +88,10 @@ impl Probe<'_> {
     }
 
     async fn create(&self) -> Created {
-        let store = &self.inspected.store;
-        let body = self.body(1);
-        let create = Box::pin(store.container.create_item(self.id.clone(), &self.id, &body, None));
-        let result = store.limited("create_item", create).await;
+        let container = &self.inspected.store.container;
+        let body = &self.body(1);
+        let create = async || container.create_item(self.id.clone(), &self.id, body, None).await;
+        let result = self.inspected.patiently("create_item", create).await;
         let failed = match result {
             Ok(_) => return Created::Maybe(Ok(())),
             Err(failure) => failure,
@@ -114,7 +114,7 @@ impl Probe<'_> {
             Write::Conflict => drop(self.read(2).await?),
             Write::Rejected(message) => return Err(Failed { code: "COSMOS_UNAVAILABLE", message }),
             Write::Unknown(trouble) => {
-                return Err(Failed { code: "COSMOS_UNAVAILABLE", message: trouble.message });
+                return Err(Failed { code: trouble.code, message: trouble.message });
             }
         }
         match self.replace(3, &first).await? {
@@ -126,7 +126,7 @@ impl Probe<'_> {
             }
             Write::Rejected(message) => return Err(Failed { code: "COSMOS_UNAVAILABLE", message }),
             Write::Unknown(trouble) => {
-                return Err(Failed { code: "COSMOS_UNAVAILABLE", message: trouble.message });
+                return Err(Failed { code: trouble.code, message: trouble.message });
             }
         }
         let query = "SELECT c.hubName, c.moduleId FROM c WHERE IS_DEFINED(c.moduleId)".into();
@@ -135,9 +135,10 @@ impl Probe<'_> {
 
     /// Its version, if it is at this step.
     async fn read(&self, step: u8) -> Result<String, Failed> {
-        let store = &self.inspected.store;
-        let read = Box::pin(store.container.read_item(self.id.clone(), &self.id, None));
-        let response = store.limited("read_item", read).await.map_err(|failure| Failed::from(&failure))?;
+        let container = &self.inspected.store.container;
+        let read = async || container.read_item(self.id.clone(), &self.id, None).await;
+        let response = self.inspected.patiently("read_item", read).await;
+        let response = response.map_err(|failure| Failed::from(&failure))?;
         let odd = |what: &str| Failed { code: "COSMOS_UNAVAILABLE", message: format!("read_item: {what}") };
         let etag = response.headers().etag().map(ToString::to_string).ok_or_else(|| odd("no ETag"))?;
         let body: Value = response.into_model().map_err(|_| odd("the answer is no document"))?;
@@ -148,11 +149,13 @@ impl Probe<'_> {
     }
 
     async fn replace(&self, step: u8, etag: &str) -> Result<Write, Failed> {
-        let store = &self.inspected.store;
-        let options = ItemWriteOptions::default().with_precondition(Precondition::if_match(etag));
-        let body = self.body(step);
-        let replace = Box::pin(store.container.replace_item(self.id.clone(), &self.id, &body, Some(options)));
-        let result = store.limited("replace_item", replace).await;
+        let container = &self.inspected.store.container;
+        let body = &self.body(step);
+        let replace = async || {
+            let options = ItemWriteOptions::default().with_precondition(Precondition::if_match(etag));
+            container.replace_item(self.id.clone(), &self.id, body, Some(options)).await
+        };
+        let result = self.inspected.patiently("replace_item", replace).await;
         match result {
             Err(failure) if failure.meaning() == Meaning::Nothing => Err(Failed::from(&failure)),
             other => Ok(finish_write(other, Writes::Something).outcome),
@@ -160,13 +163,13 @@ impl Probe<'_> {
     }
 
     async fn remove(&self) -> Result<(), Failed> {
-        let store = &self.inspected.store;
+        let container = &self.inspected.store.container;
         let mut absent = false;
         let mut tries = 0;
         loop {
             tries += 1;
-            let delete = Box::pin(store.container.delete_item(self.id.clone(), &self.id, None));
-            let result = store.limited("delete_item", delete).await;
+            let delete = async || container.delete_item(self.id.clone(), &self.id, None).await;
+            let result = self.inspected.patiently("delete_item", delete).await;
             let failure: Failure = match result {
                 Ok(_) => return Ok(()),
                 // Not there, and still not there a moment later.

@@ -24,10 +24,12 @@ const REMEDY: &str = "check blob.container_url, DNS, network rules and the state
 fn failed(error: &blob::Error) -> Finding {
     let message = error.to_string();
     let problem = Problem::of_error(error.code(), &message);
-    Finding::Fail(match message.contains("; ") {
-        true => problem,
-        false => Problem { remedy: REMEDY.to_owned(), ..problem },
-    })
+    match error {
+        // It answers, and has no room for us now.
+        blob::Error::Throttled { .. } => Finding::Warn(problem),
+        _ if message.contains("; ") => Finding::Fail(problem),
+        _ => Finding::Fail(Problem { remedy: REMEDY.to_owned(), ..problem }),
+    }
 }
 
 fn late(late: String) -> Finding {

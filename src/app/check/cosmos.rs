@@ -39,6 +39,13 @@ fn late(what: &str) -> impl FnOnce(String) -> Finding {
 
 fn failed(failed: &Failed) -> Finding {
     let problem = Problem::of_error(failed.code, &failed.message);
+    if failed.code == "COSMOS_THROTTLED" {
+        return Finding::warn(
+            failed.code,
+            problem.text,
+            "raise the container's throughput, or see who else uses it; run this again when less is going on",
+        );
+    }
     Finding::Fail(match failed.message.contains("; ") {
         true => problem,
         false => Problem {

@@ -24,8 +24,8 @@ const CODE: &str = "IOTHUB_UNAVAILABLE";
 
 const REMEDY: &str = "check iothub.hosts or iothub.connection_strings, DNS and the hub's network rules";
 
-fn failed(message: &str) -> Finding {
-    let problem = Problem::of_error(CODE, message);
+fn failed(code: &'static str, message: &str) -> Finding {
+    let problem = Problem::of_error(code, message);
     Finding::Fail(match message.contains("; ") {
         true => problem,
         false => Problem { remedy: REMEDY.to_owned(), ..problem },
@@ -36,12 +36,12 @@ fn failed(message: &str) -> Finding {
 fn troubled(trouble: &Trouble) -> Finding {
     match trouble.kind {
         TroubleKind::Throttled => Finding::warn(
-            CODE,
+            trouble.code,
             format!("the hub throttles: {}", trouble.message),
             "see who else reads from it, raise its units, or lower iothub.share",
         ),
         TroubleKind::Unavailable | TroubleKind::Contradictory | TroubleKind::Newer => {
-            failed(&trouble.message)
+            failed(trouble.code, &trouble.message)
         }
     }
 }
@@ -113,7 +113,7 @@ impl Look<'_> {
                 return (finding, Finding::needs(Kind::IotHubRead, hub.name.as_str()));
             }
         };
-        let late = |late: String| failed(&late);
+        let late = |late: String| failed(CODE, &late);
         let (read, query) = tokio::join!(
             self.within(WHOLE_LIMIT, late, read(&registry, hub)),
             self.within(WHOLE_LIMIT, late, query(&registry))
@@ -140,6 +140,6 @@ async fn query(registry: &dyn TwinRegistry) -> Finding {
     match registry.query("SELECT * FROM devices", None, 1).await {
         Ok(_) => Finding::ok("a query is answered"),
         Err(QueryError::Trouble(trouble)) => troubled(&trouble),
-        Err(error @ (QueryError::Expired | QueryError::Refused(_))) => failed(&error.to_string()),
+        Err(error @ (QueryError::Expired | QueryError::Refused(_))) => failed(CODE, &error.to_string()),
     }
 }
