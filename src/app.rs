@@ -45,19 +45,17 @@ use crate::{
     http,
     ports::{Bookmarks, DeadLetterArchive, DeadLetters, EventSource, SystemClock, TwinStore},
     runtime::{
+        documents::{DocumentCache, document_cache},
         in_flight::InFlight,
         lease,
         metered::Metered,
-        reconcile::{
-            doubts::Doubts,
-            judge::{DocumentCache, document_cache},
-            requests::AuditRequests,
-        },
+        reconcile::{account::Account, doubts::Doubts, requests::AuditRequests},
         replicas::{Budgets, Replicas},
         router::{self, Panicked, Router},
         spending::Spending,
         start::{self, StartError},
         stream::{self, Stream},
+        twins::{self, Twins},
     },
     status::{About, Observer},
     telemetry::{self, Board, Journal, Metrics},
@@ -385,6 +383,21 @@ fn router_options(
     }
 }
 
+/// What twins are read from that somebody asks for.
+fn twins_access(settings: &Settings, outside: &Outside, shared: &Shared, metrics: &Metrics) -> twins::Access {
+    let registries = outside.registries.iter();
+    twins::Access {
+        account: Account {
+            store: Arc::clone(&outside.store),
+            spending: shared.spending.clone(),
+            metrics: metrics.clone(),
+        },
+        documents: shared.cache.clone(),
+        registries: registries.map(|registry| (registry.hub().clone(), Arc::clone(registry))).collect(),
+        hub_limit: settings.iothub.request_timeout,
+    }
+}
+
 /// Runs the daemon until SIGTERM or SIGINT; a second signal exits at once. `journal` is what it logs.
 pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
     let stop = stop_on_signals()?;
@@ -402,11 +415,20 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
     let (served, closing) = (CancellationToken::new(), CancellationToken::new());
     let upkeep = tokio::spawn(metrics.clone().run_upkeep(closing.clone()));
     let observing = tokio::spawn(observer.clone().run(closing.clone()));
+    let hubs = settings.iothub.hubs.iter().map(|hub| hub.name.clone()).collect();
+    let twins = Twins::new(hubs, metrics.clone(), stop.clone());
     let server = match settings.http.listen {
         Some(address) => {
             let listener = http::bind(address).await?;
-            let state =
-                http::State { board: board.clone(), metrics: metrics.clone(), observer: observer.clone() };
+            let door = http::Door::new(settings.http.token.as_ref());
+            let twins = twins.clone();
+            let state = http::State {
+                board: board.clone(),
+                metrics: metrics.clone(),
+                observer: observer.clone(),
+                door,
+                twins,
+            };
             Some(tokio::spawn(http::serve(listener, state, served.clone())))
         }
         None => None,
@@ -420,11 +442,14 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
         outside = Box::pin(Outside::connect(settings, &reach, &board)) => match outside {
             Ok(outside) => {
                 looks.spawn(observer.clone().look_at_letters(Arc::clone(&outside.archive), closing.clone()));
-                Box::pin(consume(settings, outside, replica, &reach, stop.clone(), &board, &metrics)).await
+                let shared = Shared::new(settings);
+                twins.open(twins_access(settings, &outside, &shared, &metrics));
+                Box::pin(consume(settings, outside, &shared, replica, &reach, stop.clone())).await
             }
             Err(error) => Err(error),
         },
     };
+    stop.cancel(); // whatever the reason: nobody waits for twins any more
     served.cancel();
     closing.cancel();
     // Both end by themselves; whether a client got its last answer decides nothing.
@@ -440,13 +465,12 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
 async fn consume(
     settings: &Settings,
     outside: Outside,
+    shared: &Shared,
     replica: &str,
     reach: &Reach<'_>,
     stop: CancellationToken,
-    board: &Board,
-    metrics: &Metrics,
 ) -> Result<(), Error> {
-    let shared = Shared::new(settings);
+    let (board, metrics) = (reach.board, reach.metrics);
     let (leads, led) = watch::channel(false);
     let (requests, audit_asked) = AuditRequests::channel(Arc::new(SystemClock));
     let audits = if outside.registries.is_empty() { AuditRequests::nobodys() } else { requests };
@@ -454,7 +478,7 @@ async fn consume(
     let background = tokio::select! {
         biased;
         () = stop.cancelled() => return Ok(()),
-        background = Box::pin(registry::prepare(settings, &outside, &shared, audits.clone(), reach)) => background?,
+        background = Box::pin(registry::prepare(settings, &outside, shared, audits.clone(), reach)) => background?,
     };
     let replicas = Arc::new(Replicas::new(
         budgets(settings),
@@ -484,7 +508,7 @@ async fn consume(
         settings.router.max_in_flight_bytes,
     );
     let router = Router::new(
-        router_options(settings, &shared, background.doubts(), audits.clone()),
+        router_options(settings, shared, background.doubts(), audits.clone()),
         outside.store,
         outside.dead_letters,
         Arc::new(SystemClock),

@@ -7,7 +7,7 @@
 //!                                        Settings
 //! ```
 //!
-//! Loading reads the given files and nothing else: the environment is an argument. Values of secrets never
+//! Loading reads the given files, the file of `http.token_file`, and nothing else: the environment is an argument. Values of secrets never
 //! appear in problems, listings or debug output.
 
 mod container;
@@ -52,7 +52,7 @@ fn as_text<S: serde::Serializer>(origin: &Origin, serializer: S) -> Result<S::Ok
 impl Settings {
     /// Merges the defaults, `files` in their order and `environment`, and checks the result.
     ///
-    /// Does blocking reads of the files; looks at nothing else outside.
+    /// Does blocking reads of the files, and of that which `http.token_file` names; looks at nothing else outside.
     ///
     /// # Errors
     /// Every problem that can be found in one go.

@@ -4,10 +4,12 @@
 //! arguments. The same input gives the same output, which is what makes the property tests possible.
 
 pub mod audit;
+pub mod awaited;
 pub mod behind;
 pub mod checks;
 pub mod decide;
 pub mod decode;
+pub mod differences;
 pub mod document;
 pub mod drift;
 pub mod event;
@@ -27,6 +29,9 @@ pub mod progress;
 pub mod quota;
 pub mod registry;
 pub mod retry;
+pub mod standing;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod ticks;
 pub mod upsert;
 pub mod wait;

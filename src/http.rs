@@ -10,17 +10,21 @@
 //! | `/readyz` | 200 while there is work and it is done, else 503 with reasons |
 //! | `/metrics` | Prometheus' text format |
 //! | `/version` | version and revision of the build |
+//! | `/api/twins/…` | single twins, as JSON, for whoever shows `http.token` |
+//! | `/twins/…` | the page that asks for the token and shows them; `/twin.css` and `/twin.js` belong to it |
 //!
-//! Everything else is 404, as JSON; only GET and HEAD are answered. Nothing here changes anything and nothing asks who is
-//! calling. On a loopback address, only requests to `localhost` or an IP address are answered: a page in a browser on the same
+//! Everything else is 404, as JSON; only GET and HEAD are answered. Nothing here changes anything, and nothing but twins asks
+//! who is calling. On a loopback address, only requests to `localhost` or an IP address are answered: a page in a browser on the same
 //! machine could otherwise reach it under a name of its own.
 
+mod connection;
+mod door;
 mod events;
 mod page;
 mod routes;
+mod twins;
 
 use std::{
-    collections::VecDeque,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
@@ -33,12 +37,14 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpSocket},
-    task::{AbortHandle, JoinSet},
+    task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 
-pub use self::routes::router;
+use self::connection::Connections;
+pub use self::{door::Door, routes::router};
 use crate::{
+    runtime::twins::Twins,
     status::Observer,
     telemetry::{Board, Metrics},
 };
@@ -47,10 +53,15 @@ use crate::{
 const HEADER_LIMIT: Duration = Duration::from_secs(5);
 /// Bytes of a request's header at most.
 const MOST_HEADER_BYTES: usize = 16 << 10;
-/// Connections at the same time: more than any set of probes and scrapers has.
-const MOST_CONNECTIONS: usize = 32;
+/// Connections at the same time, beside those with a request for a twin under way: more than any set of probes and scrapers
+/// has, and enough for as many waiters to come at once as may wait.
+const MOST_CONNECTIONS: usize = 64;
 /// Wait after a connection that could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Wait before one connection makes room for another: long enough to begin with a request, and short for a probe that stands in
+/// line behind whatever fills the room.
+const CROWDED_PAUSE: Duration = Duration::from_millis(1);
 
 /// How long requests that are under way may take once the server is asked to stop.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -64,6 +75,10 @@ pub struct State {
     pub metrics: Metrics,
     /// Status.
     pub observer: Observer,
+    /// Who may read twins.
+    pub door: Door,
+    /// Twins.
+    pub twins: Twins,
 }
 
 /// The address cannot be listened on.
@@ -133,7 +148,8 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
 ///
 /// Whoever can reach the address may open connections and send nothing, or half a request. So headers have a time limit, and
 /// there is room for a few connections only: where all of it is taken, the oldest one makes room for the newest, so that a
-/// probe always gets through and the process keeps its file descriptors for its work.
+/// probe always gets through and the process keeps its file descriptors for its work. Requests for twins take none of that
+/// room while they are under way, and make none: they have shown a token, and have limits of their own ([`crate::runtime::twins`]).
 ///
 /// # Errors
 /// None at present: a listener that fails is tried again.
@@ -142,21 +158,20 @@ pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationTo
     let service = TowerToHyperService::new(router(state, only_local_names, shutdown.clone()));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_LIMIT).max_buf_size(MOST_HEADER_BYTES);
-    let mut connections: VecDeque<(u64, AbortHandle)> = VecDeque::new();
+    let mut connections = Connections::new(MOST_CONNECTIONS);
     let mut tasks = JoinSet::new();
-    let mut next = 0;
     loop {
-        let stream = tokio::select! {
+        let (stream, peer) = tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
             Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
                 if let Ok(ended) = ended {
-                    connections.retain(|(number, _)| *number != ended);
+                    connections.ended(ended);
                 }
                 continue;
             }
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     // No file descriptors, or a client that is gone already: neither lasts.
                     tracing::debug!(%error, "a connection to the HTTP server was not accepted");
@@ -165,15 +180,17 @@ pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationTo
                 }
             },
         };
-        if connections.len() >= MOST_CONNECTIONS
-            && let Some((_, oldest)) = connections.pop_front()
-        {
-            oldest.abort();
+        if connections.is_full() {
+            // Many may come at once, and those that have just been accepted have not shown yet what they want.
+            tokio::time::sleep(CROWDED_PAUSE).await;
+            while let Some(ended) = tasks.try_join_next() {
+                ended.into_iter().for_each(|ended| connections.ended(ended));
+            }
+            connections.make_room();
         }
-        let connection = http.serve_connection(TokioIo::new(stream), service.clone());
+        let (number, about) = connections.next(peer);
+        let connection = http.serve_connection(TokioIo::new(stream), about.attached_to(service.clone()));
         let closing = shutdown.clone();
-        let number = next;
-        next += 1;
         let task = tasks.spawn(async move {
             let mut connection = std::pin::pin!(connection);
             let ended = tokio::select! {
@@ -189,7 +206,7 @@ pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationTo
             }
             number
         });
-        connections.push_back((number, task));
+        connections.began(number, about, task);
     }
     // A client that does not read its answer must not hold up the exit.
     let finish = async { while tasks.join_next().await.is_some() {} };

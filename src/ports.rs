@@ -16,7 +16,7 @@ use futures::stream::BoxStream;
 use crate::domain::{
     document::Document,
     health::Failure,
-    id::{PartitionId, Position, SequenceNumber, TwinKey},
+    id::{HubName, PartitionId, Position, SequenceNumber, TwinKey},
     message::Message,
     patience::Nature,
     progress::Extent,
@@ -138,6 +138,9 @@ pub trait TwinStore: Send + Sync + 'static {
     async fn replace(&self, key: &TwinKey, document: &Document, etag: &ETag) -> Charged<Write>;
     /// The modules of a device that have a document of any state.
     async fn modules(&self, device: &TwinKey) -> Charged<Result<Vec<TwinKey>, Trouble>>;
+    /// The hubs that have a document of this device or module, of any state, in the order of their names: for whoever does not
+    /// know the hub.
+    async fn hubs(&self, device: &str, module: Option<&str>) -> Charged<Result<Vec<HubName>, Trouble>>;
     /// Walks the documents of all hubs, page by page, in no particular order; each page with what it cost. What is
     /// written meanwhile may or may not be among them. Ends after trouble.
     fn scan(&self, which: Which) -> BoxStream<'_, Charged<Result<Vec<Scanned>, Trouble>>>;

@@ -7,6 +7,7 @@
 //!   │  └─ lag                              progress ◄─────────┘
 //!   └─ committer ─► checkpoints ◄─────────────┘
 //! replay: dead letters ─► intake, on request
+//! twins ─► store, on request; waits for what the router writes
 //! metered ─► registry of a hub, at the pace of quota
 //! ```
 //!
@@ -14,11 +15,12 @@
 //! restart replays what was open.
 
 pub mod committer;
+pub mod documents;
 pub mod in_flight;
 pub mod lag;
 pub mod lease;
 #[cfg(test)]
-mod memory_store;
+pub(crate) mod memory_store;
 pub mod metered;
 pub mod partition;
 pub mod partitions;
@@ -30,4 +32,5 @@ pub mod router;
 pub mod spending;
 pub mod start;
 pub mod stream;
+pub mod twins;
 pub mod worker;

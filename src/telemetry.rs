@@ -42,7 +42,10 @@ use self::limit::{Limited, Recoveries, Shape};
 pub use self::{
     board::{Board, Heartbeat, View},
     journal::{Entry, Journal},
-    label::{Decision, Purpose, ReadOutcome, RegistryCall, RegistryOutcome, WriteKind, WriteOutcome},
+    label::{
+        Decision, Purpose, ReadOutcome, RegistryCall, RegistryOutcome, TwinRead, Unauthorized, WriteKind,
+        WriteOutcome,
+    },
     last_word::{PANICKED, last_word},
     metrics::{Latency, Metrics, StreamMetrics},
     partition::{PartitionMetrics, Watched, behind},

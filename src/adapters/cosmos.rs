@@ -42,7 +42,7 @@ use super::credential::NoToken;
 use crate::{
     domain::{
         document::{Document, ETag, Elsewhere, Item},
-        id::{DocumentIdScheme, TwinKey},
+        id::{DocumentIdScheme, HubName, TwinKey},
         patience::Nature,
         ticks::Ticks,
     },
@@ -276,13 +276,7 @@ impl CosmosStore {
     ///
     /// Costs a query within one partition, and only where there is no document under the twin's id.
     async fn read_elsewhere(&self, key: &TwinKey, spent: f64) -> Charged<Read> {
-        let query = match &key.module {
-            None => Ok(Query::from("SELECT * FROM c WHERE NOT IS_DEFINED(c.moduleId)")),
-            Some(module) => {
-                Query::from("SELECT * FROM c WHERE c.moduleId = @module").with_parameter("@module", module)
-            }
-        };
-        let found = match query {
+        let found = match twin_query("*", key.module.as_deref()) {
             Ok(query) => self.within(&key.device, query).await,
             Err(error) => Err(Failure::Answered("query_items", error)),
         };
@@ -435,6 +429,15 @@ impl From<ScannedRow> for Scanned {
     }
 }
 
+/// What a device's partition holds of the device itself, or of one of its modules, whatever the hub.
+fn twin_query(fields: &str, module: Option<&str>) -> azure_data_cosmos::Result<Query> {
+    match module {
+        None => Ok(Query::from(format!("SELECT {fields} FROM c WHERE NOT IS_DEFINED(c.moduleId)"))),
+        Some(module) => Query::from(format!("SELECT {fields} FROM c WHERE c.moduleId = @module"))
+            .with_parameter("@module", module),
+    }
+}
+
 fn walk_query(which: Which) -> Query {
     let condition = match which {
         Which::Present => "c.sync.state IN ('live', 'partial')",
@@ -522,6 +525,22 @@ impl TwinStore for CosmosStore {
                 let keys = rows.map(|row| TwinKey::module(row.hub_name, &*device.device, row.module_id));
                 let modules: BTreeSet<_> = keys.filter(|module| module.hub == device.hub).collect();
                 Charged { outcome: Ok(modules.into_iter().collect()), request_units }
+            }
+            Err(failure) => failed(&failure),
+        }
+    }
+
+    async fn hubs(&self, device: &str, module: Option<&str>) -> Charged<Result<Vec<HubName>, Trouble>> {
+        let query = twin_query("c.hubName", module).map_err(|error| Failure::Answered("query_items", error));
+        let found = match query {
+            Ok(query) => self.within(device, query).await,
+            Err(failure) => Err(failure),
+        };
+        match found {
+            Ok((rows, request_units)) => {
+                let name = |row: &Value| row.get("hubName").and_then(Value::as_str).map(HubName::new);
+                let hubs: BTreeSet<_> = rows.iter().filter_map(name).collect();
+                Charged { outcome: Ok(hubs.into_iter().collect()), request_units }
             }
             Err(failure) => failed(&failure),
         }

@@ -12,7 +12,7 @@ use ::config::{File, FileFormat, Map, Source, Value, ValueKind};
 
 use super::{
     problem::{Origin, Problem},
-    raw::Raw,
+    raw::{self, Raw},
 };
 
 /// The built-in defaults, and the list of all keys.
@@ -144,7 +144,8 @@ impl Layers {
                 self.problem(Some(&key), origin, message);
             }
             Ok(text) => {
-                let text = text.trim().to_owned();
+                let verbatim = raw::VERBATIM.contains(&key.as_str());
+                let text = if verbatim { text } else { text.trim().to_owned() };
                 self.values.insert(key, Sourced { text, origin: origin.clone() });
             }
             Err(message) => self.problem(Some(&key), origin, message),

@@ -215,6 +215,8 @@ pub struct Audit {
 #[expect(missing_docs, reason = "config/default.toml documents every key, in one place")]
 pub struct Http {
     pub listen: String,
+    pub token: Secret,
+    pub token_file: String,
     pub blocked_after: String,
 }
 
@@ -239,10 +241,15 @@ pub struct Shutdown {
 pub(super) const CONTAINER_URL: &str = "blob.container_url";
 
 /// Keys whose values are never shown. A test holds this list and the `Secret` fields above together.
-pub(super) const SECRETS: [&str; 5] = [
+pub(super) const SECRETS: [&str; 6] = [
     CONTAINER_URL,
     "credential.client_secret",
     "credential.token",
     "cosmos.key",
+    "http.token",
     "iothub.connection_strings",
 ];
+
+/// Keys whose values are taken as they are written: white space around a token that somebody has to repeat exactly is a slip
+/// that would only show as a refusal much later.
+pub(super) const VERBATIM: [&str; 1] = ["http.token"];

@@ -369,11 +369,13 @@ pub struct Audit {
     pub repair: bool,
 }
 
-/// Health and metrics over HTTP.
+/// Status, health, metrics and twins over HTTP.
 #[derive(Debug, Clone)]
 pub struct Http {
     /// Address to listen on; `None`: off.
     pub listen: Option<SocketAddr>,
+    /// What requests about single twins have to show; `None`: they are all refused.
+    pub token: Option<Secret>,
     /// For how long an event may be incomplete before its partition counts as blocked.
     pub blocked_after: Duration,
 }

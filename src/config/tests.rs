@@ -489,6 +489,36 @@ fn port_of_the_platform_decides_unless_somebody_said_otherwise() {
 }
 
 #[test]
+fn the_token_comes_from_one_place_as_it_is_and_is_never_shown() {
+    const TOKEN: &str = "c2VjcmV0-0123456789abcdef01234567";
+    assert_eq!(load_with(&[], &[]).unwrap().http.token, None, "off until somebody asks for it");
+    let (written, kept) = (file(&format!("[http]\ntoken = \"{TOKEN}\"\n")), file(&format!("{TOKEN}\n")));
+    let path = kept.path().to_str().unwrap();
+    for settings in [
+        load_with(&[written.path().to_owned()], &[]),
+        load_with(&[], &[("TWINSYNC__HTTP__TOKEN", TOKEN)]),
+        load_with(&[], &[("TWINSYNC__HTTP__TOKEN_FILE", path)]),
+    ] {
+        let settings = settings.unwrap();
+        assert_eq!(settings.http.token, Some(Secret::new(TOKEN)));
+        assert!(!format!("{settings:?}").contains("c2VjcmV0"), "{settings:?}");
+    }
+    let padded = format!("{TOKEN} ");
+    for (extra, hint) in [
+        (vec![("TWINSYNC__HTTP__TOKEN", padded.as_str())], "white space around it"),
+        (vec![("TWINSYNC__HTTP__TOKEN", "c2VjcmV0")], "openssl rand -hex 32"),
+        (
+            vec![("TWINSYNC__HTTP__TOKEN", TOKEN), ("TWINSYNC__HTTP__TOKEN_FILE", path)],
+            "http.token_file (environment variable TWINSYNC__HTTP__TOKEN_FILE): stands beside http.token",
+        ),
+        (vec![("TWINSYNC__HTTP__TOKEN_FILE", "/nowhere")], "cannot be read"),
+    ] {
+        let error = refused(&extra);
+        assert!(error.contains(hint) && !error.contains("c2VjcmV0"), "{error}");
+    }
+}
+
+#[test]
 fn an_account_endpoint_holds_nothing_that_must_not_be_shown() {
     for text in [
         "https://user:hunter2@contoso.documents.azure.com",

@@ -3,20 +3,17 @@
 //! Each section is parsed to the end before the first missing value ends it, so that one run reports all
 //! problems. Rules that span several keys stand at the end of the section that they restrict.
 
+mod http;
 mod registry;
 
 use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-    num::NonZeroU32,
-    ops::RangeInclusive,
-    path::PathBuf,
-    time::Duration,
+    collections::BTreeMap, net::IpAddr, num::NonZeroU32, ops::RangeInclusive, path::PathBuf, time::Duration,
 };
 
 use base64::Engine as _;
 use url::{Host, Url};
 
+pub(super) use self::http::listen;
 use super::{
     container, human,
     load::{Layers, Sourced},
@@ -24,7 +21,7 @@ use super::{
     raw::{self, Raw},
     secret::Secret,
     settings::{
-        Blob, Cache, Checkpoint, CheckpointStore, Cosmos, Credential, DeadLetters, Document, EventHubs, Http,
+        Blob, Cache, Checkpoint, CheckpointStore, Cosmos, Credential, DeadLetters, Document, EventHubs,
         Identity, IotHub, Lease, LogFormat, OnInvalid, Router, Settings, Shutdown, Start, Starting,
         Telemetry,
     },
@@ -62,8 +59,7 @@ pub(super) fn settings(raw: &Raw, layers: &Layers) -> (Option<Settings>, Vec<Pro
     let repair = check.repair(&raw.repair);
     let backfill = check.backfill(&raw.backfill, iothub.as_ref());
     let audit = check.audit(&raw.audit);
-    let listen = check.parse("http.listen", &raw.http.listen, listen);
-    let blocked_after = check.parse("http.blocked_after", &raw.http.blocked_after, positive_duration);
+    let http = check.http(&raw.http);
     let telemetry = check.telemetry(&raw.telemetry);
     let drain = check.parse("shutdown.drain_timeout", &raw.shutdown.drain_timeout, bounded_duration);
     let problems = check.problems;
@@ -83,7 +79,7 @@ pub(super) fn settings(raw: &Raw, layers: &Layers) -> (Option<Settings>, Vec<Pro
             repair: repair?,
             backfill: backfill?,
             audit: audit?,
-            http: Http { listen: listen?, blocked_after: blocked_after? },
+            http: http?,
             telemetry: telemetry?,
             shutdown: Shutdown { drain_timeout: drain? },
             effective: Vec::new(),
@@ -717,14 +713,4 @@ fn is_loopback(url: &Url) -> bool {
 fn directory(text: &str) -> Result<PathBuf, String> {
     required(text)?;
     if text.contains('\0') { Err("is not a path".to_owned()) } else { Ok(PathBuf::from(text)) }
-}
-
-pub(super) fn listen(text: &str) -> Result<Option<SocketAddr>, String> {
-    match text {
-        "off" => Ok(None),
-        "" => Err("is empty: write e.g. \"127.0.0.1:8080\", or \"off\"".to_owned()),
-        text => text.parse().map(Some).map_err(|_| {
-            format!("{text:?} is not an IP address with a port: write e.g. \"127.0.0.1:8080\", \"[::]:8080\" or \"off\"")
-        }),
-    }
 }

@@ -44,6 +44,8 @@ impl Tier {
 pub enum Purpose {
     /// A document that is known to be in doubt.
     Repair,
+    /// A person or program that asks about one twin, and waits for the answer.
+    Request,
     /// Twins that were there before us.
     Backfill,
     /// The search for differences that nobody knows of.
@@ -55,6 +57,7 @@ impl Purpose {
     const fn reserve(self) -> f64 {
         match self {
             Self::Repair => 0.0,
+            Self::Request => 0.1,
             Self::Backfill => 0.2,
             Self::Audit => 0.4,
         }
@@ -180,7 +183,10 @@ mod tests {
         assert!(bucket.take(Purpose::Backfill, now).is_ok());
         while bucket.take(Purpose::Backfill, now).is_ok() {}
         assert!(bucket.take(Purpose::Audit, now).is_err());
-        assert!(bucket.take(Purpose::Repair, now).is_ok());
+        assert!(bucket.take(Purpose::Request, now).is_ok());
+        while bucket.take(Purpose::Request, now).is_ok() {}
+        assert!(bucket.take(Purpose::Backfill, now).is_err());
+        assert!(bucket.take(Purpose::Repair, now).is_ok(), "whoever asks for a twin leaves some for repairs");
     }
 
     #[test]

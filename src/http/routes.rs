@@ -12,7 +12,7 @@ use axum::{
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{State, events, page};
+use super::{State, events, page, twins};
 use crate::{
     domain::health::Verdict,
     status::schema::Status,
@@ -39,6 +39,7 @@ pub fn router(state: State, only_local_names: bool, shutdown: CancellationToken)
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/version", get(version))
+        .merge(twins::routes(state.clone()))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(state)

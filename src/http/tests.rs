@@ -23,7 +23,8 @@ impl Server {
         let base = format!("http://{}", listener.local_addr().unwrap());
         let (board, metrics) = (Board::new(), Metrics::new().unwrap());
         let observer = Observer::new(board.clone(), metrics.clone(), crate::status::About::default());
-        let state = State { board, metrics, observer };
+        let twins = Twins::new(Vec::new(), metrics.clone(), CancellationToken::new());
+        let state = State { board, metrics, observer, door: Door::new(None), twins };
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(serve(listener, state.clone(), shutdown.clone()));
         Self { base, state, shutdown, task }

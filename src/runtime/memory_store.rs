@@ -12,7 +12,7 @@ use crate::{
     domain::{
         document::{Document, ETag},
         event::Operation,
-        id::TwinKey,
+        id::{HubName, TwinKey},
     },
     ports::{Charged, Read, Scanned, Trouble, TroubleKind, TwinStore, Which, Write},
 };
@@ -155,6 +155,17 @@ impl TwinStore for MemoryStore {
         charged(match self.fault(device) {
             Some(_) => Err(trouble(TroubleKind::Unavailable)),
             None => Ok(modules),
+        })
+    }
+
+    async fn hubs(&self, device: &str, module: Option<&str>) -> Charged<Result<Vec<HubName>, Trouble>> {
+        *self.queries.lock().unwrap() += 1;
+        let documents = self.documents.lock().unwrap();
+        let of = |key: &&TwinKey| key.device == device && key.module.as_deref() == module;
+        let hubs = documents.keys().filter(of).map(|key| key.hub.clone()).collect();
+        charged(match *self.away.lock().unwrap() {
+            true => Err(trouble(TroubleKind::Unavailable)),
+            false => Ok(hubs),
         })
     }
 

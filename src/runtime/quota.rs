@@ -109,7 +109,7 @@ struct Gate {
     start: Instant,
     state: Mutex<State>,
     /// One turn per purpose; semaphores give turns in the order of asking.
-    turns: [Semaphore; 3],
+    turns: [Semaphore; 4],
     /// Wakes whoever sleeps for as long as another rate needs.
     rate_changed: Notify,
     passed: AtomicU64,
@@ -121,7 +121,7 @@ impl Gate {
             per_second,
             start: Instant::now(),
             state: Mutex::new(State::new(per_second)),
-            turns: [const { Semaphore::const_new(1) }; 3],
+            turns: [const { Semaphore::const_new(1) }; 4],
             rate_changed: Notify::new(),
             passed: AtomicU64::new(0),
         }
@@ -148,8 +148,9 @@ impl Gate {
     const fn turn(&self, purpose: Purpose) -> &Semaphore {
         match purpose {
             Purpose::Repair => &self.turns[0],
-            Purpose::Backfill => &self.turns[1],
-            Purpose::Audit => &self.turns[2],
+            Purpose::Request => &self.turns[1],
+            Purpose::Backfill => &self.turns[2],
+            Purpose::Audit => &self.turns[3],
         }
     }
 

@@ -27,8 +27,9 @@ use self::{
     trouble::Probed,
 };
 use super::{
+    documents::DocumentCache,
     in_flight::InFlight,
-    reconcile::{doubts::Doubts, judge::DocumentCache, requests::AuditRequests},
+    reconcile::{doubts::Doubts, requests::AuditRequests},
     spending::Spending,
     worker::{self, Tools, Work, Worked},
 };

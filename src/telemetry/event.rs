@@ -6,9 +6,11 @@ mod dependencies;
 mod documents;
 mod partitions;
 mod reconcile;
+mod twins;
 
 use std::time::Duration;
 
+pub use self::twins::TwinReadRefused;
 pub use self::{
     dependencies::{
         DependencyChanged, Fault, RegistryAsked, RegistryChanged, StartDelayed, StorageEphemeral,

@@ -110,10 +110,48 @@ labels! {
         Live => "live",
         /// Documents in doubt.
         Repair => "repair",
+        /// Single twins that are asked for over HTTP.
+        Request => "request",
         /// Twins that were there before the streams.
         Backfill => "backfill",
         /// The comparison with the hubs.
         Audit => "audit",
+    }
+}
+
+labels! {
+    /// What became of a request for a twin over HTTP.
+    TwinRead {
+        /// It was there, as it was waited for.
+        Found => "found",
+        /// There is none.
+        Absent => "absent",
+        /// It was deleted.
+        Deleted => "deleted",
+        /// What was waited for did not come in time.
+        TimedOut => "timed_out",
+        /// The store could not tell.
+        Unavailable => "unavailable",
+        /// As many waited as may.
+        Busy => "busy",
+        /// The store was not connected yet.
+        Starting => "starting",
+        /// The process stopped.
+        Stopping => "stopping",
+        /// It could not be understood.
+        Invalid => "invalid",
+        /// Its client went away before the answer.
+        Gone => "gone",
+    }
+}
+
+labels! {
+    /// Why a request was refused that shows no right to read twins.
+    Unauthorized {
+        /// It shows no token.
+        NoToken => "no_token",
+        /// It shows another one than ours: somebody guesses, or has an old one.
+        WrongToken => "wrong_token",
     }
 }
 
@@ -167,6 +205,7 @@ impl From<quota::Purpose> for Purpose {
     fn from(purpose: quota::Purpose) -> Self {
         match purpose {
             quota::Purpose::Repair => Self::Repair,
+            quota::Purpose::Request => Self::Request,
             quota::Purpose::Backfill => Self::Backfill,
             quota::Purpose::Audit => Self::Audit,
         }

@@ -20,7 +20,10 @@ use metrics_exporter_prometheus::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    label::{Decision, Purpose, ReadOutcome, RegistryCall, RegistryOutcome, WriteKind, WriteOutcome},
+    label::{
+        Decision, Purpose, ReadOutcome, RegistryCall, RegistryOutcome, TwinRead, Unauthorized, WriteKind,
+        WriteOutcome,
+    },
     name::{self, Description, Kind},
     reason,
     text::{Page, labels},
@@ -63,6 +66,9 @@ struct Inner {
     store_concurrency_limit: Gauge,
     twins_in_trouble: Gauge,
     twins_full: Gauge,
+    twin_reads: Vec<Counter>,
+    twin_reads_unauthorized: Vec<Counter>,
+    twin_waiters: Gauge,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -164,6 +170,15 @@ impl Metrics {
             store_concurrency_limit: gauge(name::STORE_CONCURRENCY_LIMIT),
             twins_in_trouble: gauge(name::TWINS_IN_TROUBLE),
             twins_full: gauge(name::TWINS_FULL),
+            twin_reads: TwinRead::ALL
+                .iter()
+                .map(|outcome| counter(name::TWIN_READS, &[("outcome", outcome.label())]))
+                .collect(),
+            twin_reads_unauthorized: Unauthorized::ALL
+                .iter()
+                .map(|reason| counter(name::TWIN_READS_UNAUTHORIZED, &[("reason", reason.label())]))
+                .collect(),
+            twin_waiters: gauge(name::TWIN_WAITERS),
             recorder,
         })))
     }
@@ -427,6 +442,21 @@ impl Metrics {
     pub fn set_audit_interval(&self, interval: Duration) {
         let key = key(name::AUDIT_INTERVAL, &[]);
         self.0.recorder.register_gauge(&key, &METADATA).set(interval.as_secs_f64());
+    }
+
+    /// Counts a request for a twin.
+    pub fn twin_read(&self, read: TwinRead) {
+        self.0.twin_reads[read.index()].increment(1);
+    }
+
+    /// Counts a request for a twin that shows no right to it.
+    pub fn twin_read_unauthorized(&self, reason: Unauthorized) {
+        self.0.twin_reads_unauthorized[reason.index()].increment(1);
+    }
+
+    /// Adds to the requests that wait for a twin.
+    pub fn twin_waiters(&self, more: f64) {
+        self.0.twin_waiters.increment(more);
     }
 
     /// Shows a counter before it counts.

@@ -121,6 +121,12 @@ pub const BACKFILL_TWINS: &str = "twinsync_backfill_twins";
 pub const TWINS_STILL_DIFFERENT: &str = "twinsync_twins_still_different_total";
 /// Calls to the registries of IoT hubs. Labels: `call`, `outcome`, `purpose`.
 pub const REGISTRY_CALLS: &str = "twinsync_registry_calls_total";
+/// Requests for single twins over HTTP. Label: `outcome`.
+pub const TWIN_READS: &str = "twinsync_twin_reads_total";
+/// Requests that wait for a twin at present.
+pub const TWIN_WAITERS: &str = "twinsync_twin_waiters";
+/// Requests for twins that show no right to them. Label: `reason`.
+pub const TWIN_READS_UNAUTHORIZED: &str = "twinsync_twin_reads_unauthorized_total";
 /// Always 1. Labels: `version`, `revision`.
 pub const BUILD_INFO: &str = "twinsync_build_info";
 /// For how long the Event Hubs keep an event, as eventhubs.retention says.

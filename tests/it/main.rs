@@ -36,4 +36,5 @@ mod restart;
 mod start;
 mod status;
 mod token;
+mod twins;
 mod world;

@@ -32,7 +32,7 @@ fn seconds(default: u64) -> Duration {
 }
 
 /// One replica's own place; the checkpoint container is everybody's.
-struct Replica {
+pub(crate) struct Replica {
     setup: Setup,
     directory: TempDir,
 }
@@ -54,7 +54,7 @@ async fn world() -> World {
     World::with(Options { azurite: true, ..Options::default() }, "").await
 }
 
-fn replica(world: &World, more: &str) -> Replica {
+pub(crate) fn replica(world: &World, more: &str) -> Replica {
     let url = world.stack.endpoints().checkpoint_container_url.clone().expect("Azurite runs");
     replica_at(world, &url, more)
 }
@@ -70,7 +70,7 @@ fn replica_at(world: &World, url: &str, more: &str) -> Replica {
     Replica { setup, directory }
 }
 
-async fn start(replica: &Replica) -> Daemon {
+pub(crate) async fn start(replica: &Replica) -> Daemon {
     replica.setup.start().await.unwrap_or_else(|error| panic!("{error}"))
 }
 

@@ -7,7 +7,7 @@ use futures::{Stream, StreamExt};
 use crate::{
     domain::{
         document::{Document, ETag},
-        id::TwinKey,
+        id::{HubName, TwinKey},
         quota::Purpose,
     },
     ports::{Charged, Read, Scanned, Trouble, TwinStore, Which, Write},
@@ -32,6 +32,11 @@ pub struct Account {
 impl Account {
     /// Reads a document.
     pub async fn read(&self, key: &TwinKey, purpose: Purpose) -> Read {
+        self.read_charged(key, purpose).await.outcome
+    }
+
+    /// The same, and says what it cost.
+    pub async fn read_charged(&self, key: &TwinKey, purpose: Purpose) -> Charged<Read> {
         self.spending.allowed().await;
         let Charged { outcome, request_units } = self.store.read(key).await;
         self.spending.spend(request_units);
@@ -48,7 +53,21 @@ impl Account {
             message,
         }
         .emit(&self.metrics);
-        outcome
+        Charged { outcome, request_units }
+    }
+
+    /// The hubs that have a document of this device, or module; see [`TwinStore::hubs`].
+    pub async fn hubs(
+        &self,
+        device: &str,
+        module: Option<&str>,
+        purpose: Purpose,
+    ) -> Charged<Result<Vec<HubName>, Trouble>> {
+        self.spending.allowed().await;
+        let charged = self.store.hubs(device, module).await;
+        self.spending.spend(charged.request_units);
+        self.metrics.request_units_spent(purpose.into(), charged.request_units);
+        charged
     }
 
     /// Creates the document, or replaces the one that has `etag`.

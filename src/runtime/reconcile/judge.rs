@@ -31,7 +31,7 @@ use crate::{
         ticks::Ticks,
     },
     ports::{Clock, Got, Read, TWIN_UNANSWERED, Trouble, TroubleKind, Write},
-    runtime::metered::Metered,
+    runtime::{documents::DocumentCache, metered::Metered},
     telemetry::event::{DocumentRejected, TwinSettled, TwinWentBack},
 };
 
@@ -40,19 +40,6 @@ const CYCLES: u32 = 5;
 
 /// A hub that went back is told of, and audited, this often at most: all its twins may have gone back.
 const WENT_BACK_TOLD: Duration = Duration::from_secs(10);
-
-/// Recently written documents, shared with the router.
-pub type DocumentCache = moka::sync::Cache<TwinKey, (Arc<Document>, ETag)>;
-
-/// A cache for documents of so many bytes together.
-pub fn document_cache(bytes: u64) -> DocumentCache {
-    moka::sync::Cache::builder()
-        .max_capacity(bytes)
-        .weigher(|_: &TwinKey, (document, _): &(Arc<Document>, ETag)| {
-            u32::try_from(document.weight()).unwrap_or(u32::MAX)
-        })
-        .build()
-}
 
 /// What to do about a twin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

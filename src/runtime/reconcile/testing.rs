@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{
     account::Account,
-    judge::{DocumentCache, Judge, Mode, Task, Unless, document_cache},
+    judge::{Judge, Mode, Task, Unless},
     requests::AuditRequests,
 };
 use crate::{
@@ -30,7 +30,13 @@ use crate::{
         ticks::Ticks,
     },
     ports::{Clock, Continuation, Got, Page, QueryError, Trouble, TroubleKind, TwinRegistry},
-    runtime::{memory_store::MemoryStore, metered::Metered, quota::Meter, spending::Spending},
+    runtime::{
+        documents::{DocumentCache, document_cache},
+        memory_store::MemoryStore,
+        metered::Metered,
+        quota::Meter,
+        spending::Spending,
+    },
     telemetry::Metrics,
 };
 

@@ -22,9 +22,9 @@ use crate::{
         ticks::Ticks,
     },
     ports::{DeadLetter, DeadLetterError, SystemClock},
+    runtime::documents::document_cache,
     runtime::memory_store::{Fault, MemoryStore},
     runtime::partition::Progress,
-    runtime::reconcile::judge::document_cache,
     telemetry::reason::{REJECTED_BY_STORE, STORE_SILENT},
 };
 

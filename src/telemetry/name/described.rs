@@ -197,6 +197,17 @@ pub const DESCRIPTIONS: &[Description] = &[
     ),
     counter(TWINS_STILL_DIFFERENT, &[], "Twins that were repaired and differed again at once"),
     counter(REGISTRY_CALLS, &["call", "outcome", "purpose"], "Calls to the registries of IoT hubs"),
+    counter(
+        TWIN_READS,
+        &["outcome"],
+        "Requests for single twins over HTTP; gone are those whose client went away before the answer",
+    ),
+    gauge(TWIN_WAITERS, &[], "Requests over HTTP that wait for a twin to reach a version"),
+    counter(
+        TWIN_READS_UNAUTHORIZED,
+        &["reason"],
+        "Requests for twins that were refused: no_token, or wrong_token, where somebody guesses or has an old one",
+    ),
     gauge(BUILD_INFO, &["version", "revision"], "Always 1; the labels tell which build runs"),
     gauge(RETENTION, &[], "For how long the Event Hubs keep an event, as eventhubs.retention says"),
     gauge(

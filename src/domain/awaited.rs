@@ -1,0 +1,141 @@
+//! What somebody waits for who has changed a twin in the hub and wants to read the change in the copy.
+//!
+//! A version counts within one life of a twin: a device that is deleted and created again begins anew. So a number alone
+//! cannot tell the new twin from a copy of the old one whose deletion has not arrived; a time can.
+
+use serde_json::Value;
+
+use super::{
+    document::{Document, Twin},
+    event::TwinVersion,
+    merge::Section,
+    ticks::Ticks,
+};
+
+/// Conditions that a document has to meet, all of them. None of them is met by anything that is there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Awaited {
+    /// The twin's `version`, at least.
+    pub version: Option<TwinVersion>,
+    /// `properties.desired.$version`, at least.
+    pub desired: Option<TwinVersion>,
+    /// `properties.reported.$version`, at least.
+    pub reported: Option<TwinVersion>,
+    /// The hub's time of the newest change in the document, at least.
+    pub changed: Option<Ticks>,
+    /// That the document is not in doubt: with a gap, a change of a lower version may be missing.
+    pub settled: bool,
+}
+
+impl Awaited {
+    /// Whether anything is asked for.
+    pub fn is_something(&self) -> bool {
+        *self != Self::default()
+    }
+
+    /// Whether a document is what is waited for. A twin that is not there, or was deleted, never is.
+    pub fn is_met_by(&self, document: Option<&Document>) -> bool {
+        let Some((document, twin)) = document.and_then(|document| Some((document, document.twin()?))) else {
+            return false;
+        };
+        let Self { version, desired, reported, changed, settled } = *self;
+        version.is_none_or(|least| twin.version >= least)
+            && desired.is_none_or(|least| section_version(&twin.desired) >= Some(least))
+            && reported.is_none_or(|least| section_version(&twin.reported) >= Some(least))
+            && changed.is_none_or(|least| document.last >= least)
+            && !(settled && document.in_doubt())
+    }
+}
+
+/// Versions of a twin and of its sections, as far as they are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Versions {
+    /// Of the twin.
+    pub twin: TwinVersion,
+    /// Of the desired properties.
+    pub desired: Option<TwinVersion>,
+    /// Of the reported properties.
+    pub reported: Option<TwinVersion>,
+}
+
+impl Versions {
+    /// Those of a twin.
+    pub fn of(twin: &Twin) -> Self {
+        Self {
+            twin: twin.version,
+            desired: section_version(&twin.desired),
+            reported: section_version(&twin.reported),
+        }
+    }
+}
+
+fn section_version(section: &Section) -> Option<TwinVersion> {
+    section.get("$version").and_then(Value::as_i64).map(TwinVersion)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::domain::{
+        document::{Flag, State},
+        testing::document,
+    };
+
+    /// Version 7, desired 3, reported 5, changed at second 100.
+    fn stored() -> Document {
+        let mut stored = document(7);
+        stored.last = Ticks::new(100);
+        if let State::Live { twin, .. } = &mut stored.state {
+            twin.desired.insert("$version".into(), json!(3));
+            twin.reported.insert("$version".into(), json!(5));
+        }
+        stored
+    }
+
+    #[test]
+    fn each_condition_holds_from_its_bound_on() {
+        let nothing = Awaited::default();
+        let version = TwinVersion;
+        for (awaited, met) in [
+            (nothing, true),
+            (Awaited { version: Some(version(7)), ..nothing }, true),
+            (Awaited { version: Some(version(8)), ..nothing }, false),
+            (Awaited { desired: Some(version(3)), ..nothing }, true),
+            (Awaited { desired: Some(version(4)), ..nothing }, false),
+            (Awaited { reported: Some(version(5)), ..nothing }, true),
+            (Awaited { reported: Some(version(6)), ..nothing }, false),
+            (Awaited { changed: Some(Ticks::new(100)), ..nothing }, true),
+            (Awaited { changed: Some(Ticks::new(101)), ..nothing }, false),
+            (Awaited { version: Some(version(6)), desired: Some(version(4)), ..nothing }, false),
+            (Awaited { settled: true, ..nothing }, true),
+        ] {
+            assert_eq!(awaited.is_met_by(Some(&stored())), met, "{awaited:?}");
+            assert_eq!(awaited.is_something(), awaited != nothing);
+        }
+    }
+
+    #[test]
+    fn who_wants_it_settled_waits_until_no_doubt_is_left() {
+        let flagged = Document { flags: [Flag::Gap].into(), ..stored() };
+        let reached = Awaited { version: Some(TwinVersion(7)), ..Awaited::default() };
+        assert!(reached.is_met_by(Some(&flagged)));
+        assert!(!Awaited { settled: true, ..reached }.is_met_by(Some(&flagged)));
+        assert!(Awaited { settled: true, ..reached }.is_met_by(Some(&stored())));
+    }
+
+    #[test]
+    fn a_twin_that_is_not_there_meets_nothing_and_sections_without_a_version_are_before_any() {
+        let deleted = Document { state: State::Deleted, ..stored() };
+        for absent in [None, Some(&deleted)] {
+            assert!(!Awaited::default().is_met_by(absent));
+        }
+        let bare = document(7);
+        let desired = Awaited { desired: Some(TwinVersion(1)), ..Awaited::default() };
+        assert!(!desired.is_met_by(Some(&bare)));
+        assert_eq!(Versions::of(bare.twin().expect("a twin")).desired, None);
+        let versions = Versions::of(stored().twin().expect("a twin")).reported;
+        assert_eq!(versions, Some(TwinVersion(5)));
+    }
+}

@@ -1,0 +1,306 @@
+//! How a twin's document stands, in words: what `sync` says, for people who meet it for the first time.
+
+use serde::Serialize;
+
+use super::{
+    document::{Document, Flag, State},
+    event::Operation,
+    ticks::Ticks,
+};
+
+/// What is known of a twin, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Presence {
+    /// It is there, and its document holds all of it.
+    Present,
+    /// It is there, and its document holds a part of it.
+    Partial,
+    /// It was deleted; a tombstone says so.
+    Deleted,
+}
+
+/// How a document stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Standing {
+    /// One or two sentences that say how it is.
+    pub summary: String,
+    /// Whether it may differ from the hub's twin, and says so.
+    pub in_doubt: bool,
+    /// Why.
+    pub doubts: Vec<Doubt>,
+    /// What changed it last.
+    pub last_event: LastEvent,
+    /// When the document was decided on.
+    pub written_at: String,
+    /// Which of the lives of a twin it is about.
+    pub incarnation: Incarnation,
+    /// Up to when the hub's own answer is known to hold.
+    pub confirmed_until: Option<String>,
+    /// Whether its modules still have to be looked after, since the device was deleted or created anew.
+    pub modules_pending: bool,
+}
+
+/// A reason for doubt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Doubt {
+    /// `gap`, `suspect` or `partial`.
+    pub kind: &'static str,
+    /// What it means, and what follows.
+    pub text: String,
+    /// The hub's time of what it began with, where the document tells.
+    pub since: Option<String>,
+}
+
+/// The change that a document ends with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LastEvent {
+    /// Its name, as in `sync.op`.
+    pub operation: Operation,
+    /// What that means.
+    pub text: &'static str,
+    /// The hub's time of the newest change that the document holds.
+    pub at: String,
+}
+
+/// One life of a twin: a device that is deleted and created again begins another one, with versions from the start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Incarnation {
+    /// What is known of it.
+    pub text: String,
+    /// When it began.
+    pub began: Option<String>,
+    /// When it ended.
+    pub ended: Option<String>,
+}
+
+impl Presence {
+    /// That of a document.
+    pub const fn of(document: &Document) -> Self {
+        match document.state {
+            State::Live { .. } => Self::Present,
+            State::Partial { .. } => Self::Partial,
+            State::Deleted => Self::Deleted,
+        }
+    }
+}
+
+impl Standing {
+    /// How `document` stands. `mended`: whether the hub can be asked about its doubts.
+    pub fn of(document: &Document, mended: bool) -> Self {
+        Self {
+            summary: summary(document, mended),
+            in_doubt: document.in_doubt(),
+            doubts: doubts(document),
+            last_event: LastEvent {
+                operation: document.operation,
+                text: operation(document.operation),
+                at: document.last.to_string(),
+            },
+            written_at: document.applied_at.to_string(),
+            incarnation: incarnation(document),
+            confirmed_until: document.settled.map(|settled| settled.to_string()),
+            modules_pending: document.sweep.is_some(),
+        }
+    }
+}
+
+fn summary(document: &Document, mended: bool) -> String {
+    let mut text = match &document.state {
+        State::Live { twin, .. } => {
+            format!("The twin is there. The copy has its version {}.", twin.version.0)
+        }
+        State::Partial { twin, .. } => format!(
+            "The twin is there, and only a part of it is known: the changes up to version {}, not what was there before them.",
+            twin.version.0
+        ),
+        State::Deleted => {
+            format!("The twin was deleted at {}. This note keeps late events out", document.last)
+                + &match document.ttl_seconds {
+                    Some(seconds) => format!(", and goes by itself after {}.", length(seconds)),
+                    None => ".".to_owned(),
+                }
+        }
+    };
+    if document.in_doubt() {
+        text += match mended {
+            true => {
+                " It is in doubt: it may differ from the hub's twin. The hub is asked about it in the background."
+            }
+            false => {
+                " It is in doubt: it may differ from the hub's twin, and no [iothub] is configured that could be asked about it."
+            }
+        };
+    }
+    text
+}
+
+fn length(seconds: u32) -> String {
+    match seconds {
+        86_400.. => format!("{} days", seconds / 86_400),
+        _ => format!("{seconds} seconds"),
+    }
+}
+
+fn doubts(document: &Document) -> Vec<Doubt> {
+    let partial = match document.state {
+        State::Partial { since, .. } => Some(Doubt {
+            kind: "partial",
+            text: "The first change of this twin was seen without the twin that it changed. What was set before is missing, \
+                   until its creation arrives or the hub is asked."
+                .to_owned(),
+            since: Some(since.to_string()),
+        }),
+        State::Live { .. } | State::Deleted => None,
+    };
+    let flagged = document.flags.iter().map(|flag| match flag {
+        Flag::Gap => Doubt {
+            kind: "gap",
+            text: "Versions were skipped: the hub told several changes at once, or an event was lost and a value of it is \
+                   missing."
+                .to_owned(),
+            since: None,
+        },
+        Flag::Suspect => Doubt {
+            kind: "suspect",
+            text: "An event was not applied, because its place in the order of changes could not be told, or because it could \
+                   not be read."
+                .to_owned(),
+            since: document.refused.map(|refused| refused.to_string()),
+        },
+    });
+    partial.into_iter().chain(flagged).collect()
+}
+
+const fn operation(operation: Operation) -> &'static str {
+    match operation {
+        Operation::Create => "the device or module was created",
+        Operation::Delete => "the device or module was deleted",
+        Operation::Update => "tags or properties were changed",
+        Operation::Replace => "tags and desired properties were replaced as a whole",
+        Operation::Snapshot => "the hub was asked, and its answer was taken over",
+        Operation::Doubt => "a doubt was noted; tags and properties stayed as they were",
+    }
+}
+
+fn incarnation(document: &Document) -> Incarnation {
+    let began = match document.state {
+        State::Live { .. } | State::Partial { .. } => document.beginning(),
+        State::Deleted => document.previous,
+    };
+    let text = |time: Ticks| time.to_string();
+    let told = match (&document.state, began, document.previous) {
+        (State::Live { born: Some(born), .. }, _, previous) => {
+            format!("This life of the twin began with its creation at {born}{}.", after(previous))
+        }
+        (State::Live { born: None, .. }, _, previous) => {
+            format!(
+                "The beginning of this life of the twin was not seen: the hub told what it is{}.",
+                after(previous)
+            )
+        }
+        (State::Partial { since, .. }, _, previous) => {
+            format!(
+                "This life of the twin began before {since}, with a creation that was not seen{}.",
+                after(previous)
+            )
+        }
+        (State::Deleted, Some(began), _) => {
+            format!("The life that ended at {} had begun at {began} or before.", document.last)
+        }
+        (State::Deleted, None, _) => format!("A life of the twin ended at {}.", document.last),
+    };
+    let ended = matches!(document.state, State::Deleted).then(|| text(document.last));
+    Incarnation { text: told, began: began.map(text), ended }
+}
+
+/// Where there was a life before.
+fn after(previous: Option<Ticks>) -> String {
+    previous.map_or_else(String::new, |ended| format!(", after another one that had ended by {ended}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{document::Twin, event::TwinVersion, testing::document};
+
+    fn at(second: i64) -> (Ticks, String) {
+        let ticks = Ticks::new(second * 10_000_000);
+        (ticks, ticks.to_string())
+    }
+
+    #[test]
+    fn a_twin_without_a_doubt_says_only_that_it_is_there() {
+        let standing = Standing::of(&document(7), false);
+        assert_eq!(standing.summary, "The twin is there. The copy has its version 7.");
+        assert!(!standing.in_doubt && standing.doubts.is_empty(), "{standing:?}");
+        assert_eq!(Presence::of(&document(7)), Presence::Present);
+        assert_eq!(standing.last_event.text, "tags or properties were changed");
+        let Incarnation { text, began, ended } = standing.incarnation;
+        let born = Ticks::new(10).to_string();
+        assert_eq!(text, format!("This life of the twin began with its creation at {born}."));
+        assert_eq!((began, ended), (Some(born), None));
+    }
+
+    #[test]
+    fn a_doubt_says_why_since_when_and_whether_somebody_will_ask() {
+        let (refused, text) = at(50);
+        let flagged =
+            Document { flags: [Flag::Gap, Flag::Suspect].into(), refused: Some(refused), ..document(7) };
+        let standing = Standing::of(&flagged, true);
+        assert!(standing.in_doubt);
+        assert!(standing.summary.ends_with("The hub is asked about it in the background."), "{standing:?}");
+        let doubts: Vec<_> = standing.doubts.iter().map(|doubt| (doubt.kind, doubt.since.clone())).collect();
+        assert_eq!(doubts, [("gap", None), ("suspect", Some(text))]);
+        let alone = Standing::of(&flagged, false).summary;
+        assert!(alone.contains("no [iothub] is configured"), "{alone}");
+    }
+
+    #[test]
+    fn a_partial_twin_is_in_doubt_since_its_first_change() {
+        let (since, text) = at(40);
+        let twin = Twin { version: TwinVersion(9), ..Twin::default() };
+        let partial = Document { state: State::Partial { since, twin, base: Box::default() }, ..document(9) };
+        assert_eq!(Presence::of(&partial), Presence::Partial);
+        let standing = Standing::of(&partial, true);
+        assert!(standing.summary.contains("up to version 9"), "{standing:?}");
+        assert_eq!(standing.doubts[0].kind, "partial");
+        assert_eq!(standing.doubts[0].since.as_deref(), Some(&*text));
+        assert!(standing.incarnation.text.contains(&format!("before {text}")), "{standing:?}");
+    }
+
+    #[test]
+    fn a_tombstone_says_when_and_for_how_long_it_stays() {
+        let ((began, began_text), (ended, ended_text)) = (at(60), at(90));
+        let tombstone = Document {
+            state: State::Deleted,
+            last: ended,
+            previous: Some(began),
+            ttl_seconds: Some(8 * 86_400),
+            operation: Operation::Delete,
+            ..document(7)
+        };
+        assert_eq!(Presence::of(&tombstone), Presence::Deleted);
+        let standing = Standing::of(&tombstone, true);
+        let expected = format!(
+            "The twin was deleted at {ended_text}. This note keeps late events out, and goes by itself after 8 days."
+        );
+        assert_eq!(standing.summary, expected);
+        let Incarnation { began, ended, text } = standing.incarnation;
+        assert_eq!((began, ended), (Some(began_text), Some(ended_text)), "{text}");
+        let doubtful = Document { flags: [Flag::Suspect].into(), ..tombstone };
+        assert!(
+            Standing::of(&doubtful, true).summary.contains("in doubt"),
+            "an event after it was not applied"
+        );
+    }
+
+    #[test]
+    fn what_was_there_before_is_told() {
+        let (ended, text) = at(5);
+        let reborn = Document { previous: Some(ended), ..document(2) };
+        let told = Standing::of(&reborn, true).incarnation.text;
+        assert!(told.ends_with(&format!("after another one that had ended by {text}.")), "{told}");
+    }
+}

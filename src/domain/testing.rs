@@ -1,0 +1,31 @@
+//! What several tests begin with.
+
+use std::collections::BTreeSet;
+
+use super::{
+    document::{Document, State, Twin},
+    event::{Operation, TwinVersion},
+    id::TwinKey,
+    ticks::Ticks,
+};
+
+/// The document of a live twin without content.
+pub(crate) fn document(version: i64) -> Document {
+    Document {
+        id: "d".into(),
+        key: TwinKey::device("h", "d"),
+        state: State::Live {
+            born: Some(Ticks::new(10)),
+            twin: Twin { version: TwinVersion(version), ..Twin::default() },
+        },
+        last: Ticks::new(20),
+        flags: BTreeSet::new(),
+        refused: None,
+        previous: None,
+        settled: None,
+        sweep: None,
+        applied_at: Ticks::new(30),
+        operation: Operation::Update,
+        ttl_seconds: None,
+    }
+}

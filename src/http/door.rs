@@ -1,0 +1,148 @@
+//! Who may read twins: whoever shows `http.token` as `Authorization: Bearer TOKEN`.
+//!
+//! The token is compared by its digest and in constant time, so that no answer's time tells how much of a guess was right. It
+//! is kept as a digest only: nothing of this process can show it. A token in a URL would end up in logs and histories, one in
+//! a cookie would be sent by other people's pages; neither is looked at.
+
+use axum::{
+    Json,
+    extract::{Request, State},
+    http::{HeaderMap, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+use super::connection::Connection;
+use crate::{
+    config::Secret,
+    telemetry::{Unauthorized, event::TwinReadRefused},
+};
+
+/// Decides who may read twins.
+#[derive(Debug, Clone, Copy)]
+pub struct Door(Option<[u8; 32]>);
+
+/// Why somebody may not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Closed {
+    /// Nobody may: there is no token.
+    ForAll,
+    /// What was shown is not enough.
+    For(Unauthorized),
+}
+
+impl Door {
+    /// Opens for `token`; without one, for nobody.
+    pub fn new(token: Option<&Secret>) -> Self {
+        Self(token.map(|token| Sha256::digest(token.expose()).into()))
+    }
+
+    fn admits(&self, headers: &HeaderMap) -> Result<(), Closed> {
+        let digest = self.0.ok_or(Closed::ForAll)?;
+        let shown = shown(headers).ok_or(Closed::For(Unauthorized::NoToken))?;
+        match bool::from(Sha256::digest(shown).as_slice().ct_eq(&digest)) {
+            true => Ok(()),
+            false => Err(Closed::For(Unauthorized::WrongToken)),
+        }
+    }
+}
+
+/// The token that a request shows. Several such headers are as good as none: a proxy may have added one.
+fn shown(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut all = headers.get_all(header::AUTHORIZATION).iter();
+    let (value, None) = (all.next()?.as_bytes(), all.next()) else {
+        return None;
+    };
+    let (scheme, token) = value.split_at_checked(b"Bearer".len())?;
+    let token = token.strip_prefix(b" ")?.trim_ascii();
+    (scheme.eq_ignore_ascii_case(b"Bearer") && !token.is_empty()).then_some(token)
+}
+
+/// Lets those through who may.
+pub(super) async fn ask(State(state): State<super::State>, request: Request, next: Next) -> Response {
+    let Err(closed) = state.door.admits(request.headers()) else {
+        return next.run(request).await;
+    };
+    let reason = match closed {
+        // Not 404: that is how a twin that does not exist looks, and a program must not take one for the other.
+        Closed::ForAll => {
+            let error = "reading twins over HTTP is off: set http.token or http.token_file in the configuration of this \
+                         replica (docs/twins.md) and start it again";
+            return (StatusCode::FORBIDDEN, Json(json!({ "error": error }))).into_response();
+        }
+        Closed::For(reason) => reason,
+    };
+    let peer = request.extensions().get::<Connection>().map(|connection| connection.peer);
+    TwinReadRefused { reason, peer }.emit(&state.metrics);
+    let error = match reason {
+        Unauthorized::NoToken => {
+            "twins are shown to whoever sends the token of http.token: add the header Authorization: Bearer TOKEN"
+        }
+        Unauthorized::WrongToken => {
+            "the token is not that of http.token: compare it with the configuration of this replica"
+        }
+    };
+    let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
+    (StatusCode::UNAUTHORIZED, challenge, Json(json!({ "error": error }))).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    const TOKEN: &str = "0123456789abcdef0123456789ABCDEF";
+
+    fn headers(values: &[&str]) -> HeaderMap {
+        let value = |value: &&str| (header::AUTHORIZATION, HeaderValue::from_str(value).unwrap());
+        values.iter().map(value).fold(HeaderMap::new(), |mut headers, (name, value)| {
+            headers.append(name, value);
+            headers
+        })
+    }
+
+    #[test]
+    fn only_the_whole_token_in_its_header_opens() {
+        let door = Door::new(Some(&Secret::new(TOKEN)));
+        for value in [format!("Bearer {TOKEN}"), format!("bearer {TOKEN}"), format!("BEARER  {TOKEN} ")] {
+            assert_eq!(door.admits(&headers(&[&value])), Ok(()), "{value}");
+        }
+        for value in [
+            format!("Bearer {}", &TOKEN[1..]),
+            format!("Bearer {TOKEN}0"),
+            format!("Bearer {}", TOKEN.to_lowercase()),
+            format!("Bearer x{}", &TOKEN[1..]),
+            format!("Bearer {TOKEN} {TOKEN}"),
+        ] {
+            let found = door.admits(&headers(&[&value]));
+            assert_eq!(found, Err(Closed::For(Unauthorized::WrongToken)), "{value}");
+        }
+        let right = format!("Bearer {TOKEN}");
+        for values in [
+            vec![],
+            vec![""],
+            vec![TOKEN],
+            vec!["Bearer"],
+            vec!["Bearer "],
+            vec!["Basic MDEyMzQ1Njc4OWFiY2RlZg=="],
+            vec![&right, &right],
+        ] {
+            let found = door.admits(&headers(&values));
+            assert_eq!(found, Err(Closed::For(Unauthorized::NoToken)), "{values:?}");
+        }
+    }
+
+    #[test]
+    fn without_a_token_it_opens_for_nobody_and_shows_none() {
+        let door = Door::new(None);
+        for values in [vec![], vec!["Bearer "], vec!["Bearer x"]] {
+            assert_eq!(door.admits(&headers(&values)), Err(Closed::ForAll));
+        }
+        let shown = format!("{:?}", Door::new(Some(&Secret::new(TOKEN))));
+        assert!(!shown.contains(TOKEN), "{shown}");
+    }
+}

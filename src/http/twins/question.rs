@@ -1,0 +1,201 @@
+//! What a request for a twin asks: its path and its parameters.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use url::form_urlencoded;
+
+use crate::{
+    config::parse_duration,
+    domain::{awaited::Awaited, event::TwinVersion, ticks::Ticks},
+    runtime::twins::{Question, WAIT_MAX},
+};
+
+/// Parameters of every request.
+const PARAMETERS: [&str; 8] = [
+    "hub",
+    "compare",
+    "min_version",
+    "min_desired_version",
+    "min_reported_version",
+    "min_time",
+    "settled",
+    "wait",
+];
+/// For how long it is waited where only is said for what.
+const WAIT_DEFAULT: Duration = Duration::from_secs(5);
+/// Longer ids do not exist at an IoT hub.
+const ID_MAX: usize = 128;
+
+/// What the path says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Id {
+    /// A device.
+    Device(String),
+    /// A device and its module.
+    Module(String, String),
+    /// Nothing: the parameters do.
+    InQuery,
+    /// Something that is no text.
+    Unreadable,
+}
+
+/// Understands a request.
+///
+/// # Errors
+/// One sentence that says what to write. It repeats no value: a token may have been put there by mistake.
+pub(super) fn question(id: Id, query: &str) -> Result<Question, String> {
+    let known = |name: &str| {
+        PARAMETERS.contains(&name) || (id == Id::InQuery && ["device", "module"].contains(&name))
+    };
+    let mut values = BTreeMap::new();
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        if !known(&name) {
+            let what = match id {
+                Id::InQuery => format!("device, module, {}", PARAMETERS.join(", ")),
+                Id::Device(_) | Id::Module(..) | Id::Unreadable => PARAMETERS.join(", "),
+            };
+            return Err(format!("there is a parameter that is not known here; known are {what}"));
+        }
+        if value.contains('\u{FFFD}') {
+            return Err(format!("{name} is not UTF-8, percent-encoded"));
+        }
+        if values.insert(name.clone().into_owned(), value.into_owned()).is_some() {
+            return Err(format!("{name} is there twice"));
+        }
+    }
+    let (device, module) = match id {
+        Id::Device(device) => (device, None),
+        Id::Module(device, module) => (device, Some(module)),
+        Id::InQuery => {
+            let device = values.remove("device");
+            let which = "say which twin: /api/twins/DEVICE, /api/twins/DEVICE/modules/MODULE, or /api/twins?device=DEVICE";
+            (device.ok_or(which)?, values.remove("module"))
+        }
+        Id::Unreadable => return Err("the id in the path is not UTF-8, percent-encoded".to_owned()),
+    };
+    for (what, id) in [("the device id", Some(&device)), ("the module id", module.as_ref())] {
+        match id.map(|id| id.chars().count()) {
+            Some(0) => return Err(format!("{what} is empty")),
+            Some(length) if length > ID_MAX => {
+                return Err(format!(
+                    "{what} has {length} characters; IoT Hub knows none of more than {ID_MAX}"
+                ));
+            }
+            Some(_) | None => {}
+        }
+    }
+    let hub = match values.get("hub").map(|hub| hub.trim()) {
+        Some("") => return Err("hub is empty: write the name of an IoT hub, or leave it out".to_owned()),
+        // The first label of a host name is its name.
+        Some(hub) => hub.split('.').next().map(Into::into),
+        None => None,
+    };
+    let version = |name: &str| {
+        let version = |text: &String| match text.parse::<i64>() {
+            Ok(version) if version >= 0 => Ok(TwinVersion(version)),
+            Ok(_) | Err(_) => Err(format!("{name} is not a whole number from 0 on")),
+        };
+        values.get(name).map(version).transpose()
+    };
+    let yes = |name: &str| match values.get(name).map(String::as_str) {
+        Some("true") => Ok(true),
+        Some("false") | None => Ok(false),
+        Some(_) => Err(format!("{name} is neither true nor false")),
+    };
+    let time = |text: &String| {
+        Ticks::parse(text).ok_or_else(|| "min_time is not a time like 2031-01-31T08:00:00Z".to_owned())
+    };
+    let awaited = Awaited {
+        version: version("min_version")?,
+        desired: version("min_desired_version")?,
+        reported: version("min_reported_version")?,
+        changed: values.get("min_time").map(time).transpose()?,
+        settled: yes("settled")?,
+    };
+    let compare = yes("compare")?;
+    let wait = match values.get("wait") {
+        Some(_) if !awaited.is_something() => {
+            return Err("wait says for how long, and nothing for what: add min_version=N".to_owned());
+        }
+        Some(text) => parse_duration(text).ok().filter(|wait| *wait <= WAIT_MAX).ok_or_else(|| {
+            format!("wait is not a duration like 5s or 500ms of at most {} s", WAIT_MAX.as_secs())
+        })?,
+        None => WAIT_DEFAULT,
+    };
+    Ok(Question { hub, device, module, awaited, wait, compare })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(query: &str) -> Question {
+        question(Id::Device("d".into()), query).unwrap_or_else(|error| panic!("{query}: {error}"))
+    }
+
+    #[test]
+    fn nothing_but_a_path_asks_for_the_document_as_it_is() {
+        let Question { hub, device, module, awaited, compare, .. } = asked("");
+        assert_eq!((hub, device.as_str(), module, compare), (None, "d", None, false));
+        assert!(!awaited.is_something());
+    }
+
+    #[test]
+    fn every_parameter_is_understood() {
+        let query = "hub=Contoso.azure-devices.net&min_version=7&min_desired_version=3&min_reported_version=0\
+                     &min_time=2031-01-31T08:00:00Z&settled=true&wait=500ms&compare=true";
+        let Question { hub, awaited, wait, compare, .. } = asked(query);
+        assert_eq!(hub.map(|hub| hub.to_string()).as_deref(), Some("contoso"));
+        let expected = Awaited {
+            version: Some(TwinVersion(7)),
+            desired: Some(TwinVersion(3)),
+            reported: Some(TwinVersion(0)),
+            changed: Ticks::parse("2031-01-31T08:00:00Z"),
+            settled: true,
+        };
+        assert_eq!((awaited, wait, compare), (expected, Duration::from_millis(500), true));
+        assert_eq!(asked("min_version=7").wait, WAIT_DEFAULT);
+        assert_eq!(asked("min_version=7&wait=30s").wait, WAIT_MAX);
+        assert_eq!(asked("min_version=7&wait=0s").wait, Duration::ZERO);
+    }
+
+    #[test]
+    fn ids_come_from_the_path_or_from_parameters_with_all_their_characters() {
+        let id = "a+b:c%d_e#f*g?h!i(j),k=l@m$n'o";
+        let encoded: String = form_urlencoded::byte_serialize(id.as_bytes()).collect();
+        let found = question(Id::InQuery, &format!("device={encoded}&module=..")).expect("understood");
+        assert_eq!((found.device.as_str(), found.module.as_deref()), (id, Some("..")));
+        let found = question(Id::Module("..".into(), id.into()), "").expect("understood");
+        assert_eq!((found.device.as_str(), found.module.as_deref()), ("..", Some(id)));
+    }
+
+    #[test]
+    fn what_is_not_understood_says_what_to_write_and_repeats_no_value() {
+        let secret = "c2VjcmV0";
+        let long = "x".repeat(129);
+        for (id, query, hint) in [
+            (Id::Device("d".into()), format!("min_verison={secret}"), "known are hub, compare, min_version"),
+            (Id::Device("d".into()), format!("{secret}=1"), "not known here"),
+            (Id::Device("d".into()), format!("device={secret}"), "not known here"),
+            (Id::Device("d".into()), format!("min_version={secret}"), "min_version is not a whole number"),
+            (Id::Device("d".into()), "min_version=-1".into(), "min_version is not a whole number"),
+            (Id::Device("d".into()), "min_version=1&min_version=2".into(), "min_version is there twice"),
+            (Id::Device("d".into()), format!("settled={secret}"), "neither true nor false"),
+            (Id::Device("d".into()), format!("compare={secret}"), "neither true nor false"),
+            (Id::Device("d".into()), format!("min_time={secret}"), "min_time is not a time"),
+            (Id::Device("d".into()), "wait=5s".into(), "add min_version=N"),
+            (Id::Device("d".into()), format!("min_version=1&wait={secret}"), "at most 30 s"),
+            (Id::Device("d".into()), "min_version=1&wait=31s".into(), "at most 30 s"),
+            (Id::Device("d".into()), "hub=".into(), "hub is empty"),
+            (Id::Device("d".into()), "hub=%FF".into(), "hub is not UTF-8"),
+            (Id::Device(long.clone()), String::new(), "none of more than 128"),
+            (Id::Module("d".into(), long), String::new(), "the module id has 129"),
+            (Id::Unreadable, String::new(), "not UTF-8"),
+            (Id::InQuery, String::new(), "say which twin"),
+            (Id::InQuery, "device=".into(), "the device id is empty"),
+        ] {
+            let error = question(id, &query).expect_err(&query);
+            assert!(error.contains(hint) && !error.contains(secret), "{query}: {error}");
+        }
+    }
+}

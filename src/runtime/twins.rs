@@ -1,0 +1,536 @@
+//! Reads of single twins for whoever asks over HTTP: at once, or when the copy has reached what is waited for.
+//!
+//! ```text
+//! listen for our own writes ─► read the document ─► is it what is waited for? ─ yes ─► answer
+//!                                    ▲                       │ no
+//!                                    └── our own write, or it is time to look again
+//! ```
+//!
+//! Any replica can answer for any twin. What this process writes itself it hears of at once, and for nothing; for what another
+//! replica writes it reads again, after pauses that grow, all waiters together within a budget of request units.
+//!
+//! SUBTLE: a request is a future that is dropped when its client goes away. Whatever it holds (a place among the waiters, an
+//! entry among those who listen) is released by that; it holds nothing else.
+
+mod compare;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::{Instant, sleep, sleep_until, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use self::compare::Comparer;
+pub use self::compare::{Compared, Comparison};
+use crate::{
+    domain::{
+        awaited::Awaited,
+        document::Document,
+        id::{HubName, TwinKey},
+        quota::Purpose,
+        retry::{Backoff, Budget},
+    },
+    ports::{Charged, Read, Trouble, TroubleKind},
+    runtime::{
+        documents::{DocumentCache, Expected, Stored},
+        metered::Metered,
+        reconcile::account::Account,
+    },
+    telemetry::{Metrics, TwinRead},
+};
+
+/// Requests that may wait at the same time. Each keeps a connection open and reads again and again.
+pub const MOST_WAITERS: usize = 64;
+/// Requests beside them that may be under way at the same time.
+pub const MOST_READERS: usize = 64;
+/// Requests that may ask a hub at the same time: its quota is worked off one by one anyway.
+pub const MOST_COMPARISONS: usize = 4;
+/// The longest that anybody may wait.
+pub const WAIT_MAX: Duration = Duration::from_secs(30);
+/// How long one look at the store may take, where nobody waits for something.
+const LOOK_LIMIT: Duration = Duration::from_secs(5);
+/// The least that the first look of a short wait gets.
+const LOOK_LIMIT_MIN: Duration = Duration::from_secs(1);
+/// The first pause between two looks. By then, what we write ourselves has been told.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// The longest one.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// What all waiters together may spend on looking again, per second.
+const REQUEST_UNITS_PER_SECOND: f64 = 50.0;
+
+/// Reads twins. Cheap to clone.
+#[derive(Clone)]
+pub struct Twins(Arc<Shared>);
+
+struct Shared {
+    /// The hubs that are configured.
+    hubs: Vec<HubName>,
+    stop: CancellationToken,
+    metrics: Metrics,
+    /// Set when the store is connected.
+    access: OnceLock<Access>,
+    waiters: Semaphore,
+    readers: Semaphore,
+    comparer: Comparer,
+    looks: Mutex<Budget>,
+    started: Instant,
+}
+
+/// What twins are read from.
+pub struct Access {
+    /// The store, within the cap on request units.
+    pub account: Account,
+    /// Where our own writes are heard of.
+    pub documents: DocumentCache,
+    /// The hubs that may be asked.
+    pub registries: BTreeMap<HubName, Arc<Metered>>,
+    /// How long one call to a hub may take.
+    pub hub_limit: Duration,
+}
+
+/// Which twin, and what is waited for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// The hub; `None`: the only one that there is.
+    pub hub: Option<HubName>,
+    /// The device.
+    pub device: String,
+    /// The module.
+    pub module: Option<String>,
+    /// What the document has to meet.
+    pub awaited: Awaited,
+    /// For how long it may fail to.
+    pub wait: Duration,
+    /// Whether the hub is asked, too.
+    pub compare: bool,
+}
+
+/// What is known of a twin.
+#[derive(Debug)]
+pub struct Answer {
+    /// The hub, where it is known.
+    pub hub: Option<HubName>,
+    /// What was found.
+    pub outcome: Outcome,
+    /// How long it was waited for.
+    pub waited: Duration,
+    /// What the hub says, where it was asked.
+    pub comparison: Option<Comparison>,
+    /// Whether the hub is asked about documents in doubt.
+    pub mended: bool,
+}
+
+/// What was found.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The document of a twin that is there.
+    Found(Stored),
+    /// There is no document, for this reason where there is one.
+    Absent(Option<String>),
+    /// A tombstone.
+    Deleted(Stored),
+    /// What was waited for did not come; this is there instead.
+    TimedOut(Option<Stored>),
+    /// It could not be told.
+    Unavailable(Trouble),
+    /// As many wait, or read, as may.
+    Busy,
+    /// The store is not connected yet.
+    Starting,
+    /// The process stops: nothing is waited for any more.
+    Stopping,
+    /// Several hubs could be meant.
+    WhichHub(Vec<HubName>),
+    /// No document can have such an id.
+    Refused(String),
+}
+
+impl Outcome {
+    /// Its name in metrics.
+    const fn read(&self) -> TwinRead {
+        match self {
+            Self::Found(_) => TwinRead::Found,
+            Self::Absent(_) => TwinRead::Absent,
+            Self::Deleted(_) => TwinRead::Deleted,
+            Self::TimedOut(_) => TwinRead::TimedOut,
+            Self::Unavailable(_) => TwinRead::Unavailable,
+            Self::Busy => TwinRead::Busy,
+            Self::Starting => TwinRead::Starting,
+            Self::Stopping => TwinRead::Stopping,
+            Self::WhichHub(_) | Self::Refused(_) => TwinRead::Invalid,
+        }
+    }
+
+    /// The document that was found, in whatever state; `None` where nothing is known about one.
+    fn document(&self) -> Option<Option<&Document>> {
+        match self {
+            Self::Found((document, _)) | Self::Deleted((document, _)) => Some(Some(document)),
+            Self::Absent(_) => Some(None),
+            Self::TimedOut(stored) => Some(stored.as_ref().map(|(document, _)| &**document)),
+            Self::Unavailable(_)
+            | Self::Busy
+            | Self::Starting
+            | Self::Stopping
+            | Self::WhichHub(_)
+            | Self::Refused(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Debug for Twins {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Twins").field("hubs", &self.0.hubs).finish_non_exhaustive()
+    }
+}
+
+impl Twins {
+    /// For these hubs, which may be none; nothing is read until [`Self::open`]. Waiters end with `stop`.
+    pub fn new(hubs: Vec<HubName>, metrics: Metrics, stop: CancellationToken) -> Self {
+        Self(Arc::new(Shared {
+            hubs,
+            stop,
+            metrics,
+            access: OnceLock::new(),
+            waiters: Semaphore::new(MOST_WAITERS),
+            readers: Semaphore::new(MOST_READERS),
+            comparer: Comparer::new(),
+            looks: Mutex::new(Budget::new(REQUEST_UNITS_PER_SECOND)),
+            started: Instant::now(),
+        }))
+    }
+
+    /// Reads from here on; the first call counts.
+    pub fn open(&self, access: Access) {
+        let _ = self.0.access.set(access);
+    }
+
+    /// Answers a question. `kept` is true while it has a place among those that may be under way.
+    pub async fn answer(&self, question: &Question, kept: &AtomicBool) -> Answer {
+        let counted = Counted { metrics: &self.0.metrics, read: TwinRead::Gone };
+        let answer = Box::pin(self.0.answer(question, kept)).await;
+        counted.conclude(answer.outcome.read());
+        answer
+    }
+
+    /// Counts a question that makes no sense.
+    pub fn not_understood(&self) {
+        self.0.metrics.twin_read(TwinRead::Invalid);
+    }
+}
+
+/// Counts a request also where its client does not wait for the answer.
+struct Counted<'a> {
+    metrics: &'a Metrics,
+    read: TwinRead,
+}
+
+impl Counted<'_> {
+    fn conclude(mut self, read: TwinRead) {
+        self.read = read;
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.metrics.twin_read(self.read);
+    }
+}
+
+/// A place among the requests that may be under way.
+struct Place<'a> {
+    _permit: SemaphorePermit<'a>,
+    kept: &'a AtomicBool,
+    /// Who shows how many waiters there are, of whom this is one.
+    waits: Option<&'a Metrics>,
+}
+
+impl<'a> Place<'a> {
+    /// One among `places`, where there is room.
+    fn among(places: &'a Semaphore, kept: &'a AtomicBool, waits: Option<&'a Metrics>) -> Option<Self> {
+        let permit = places.try_acquire().ok()?;
+        kept.store(true, Ordering::Release);
+        if let Some(metrics) = waits {
+            metrics.twin_waiters(1.0);
+        }
+        Some(Self { _permit: permit, kept, waits })
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.kept.store(false, Ordering::Release);
+        if let Some(metrics) = self.waits {
+            metrics.twin_waiters(-1.0);
+        }
+    }
+}
+
+/// What one look has shown.
+enum Look {
+    Document(Stored),
+    Nothing(Option<String>),
+    Trouble(Trouble),
+    WhichHub(Vec<HubName>),
+    Refused(String),
+}
+
+impl Look {
+    fn document(&self) -> Option<&Document> {
+        match self {
+            Self::Document((document, _)) => Some(document),
+            Self::Nothing(_) | Self::Trouble(_) | Self::WhichHub(_) | Self::Refused(_) => None,
+        }
+    }
+
+    /// As an answer to somebody who waits for nothing, or for what this is.
+    fn into_outcome(self) -> Outcome {
+        match self {
+            Self::Document(stored) if stored.0.twin().is_none() => Outcome::Deleted(stored),
+            Self::Document(stored) => Outcome::Found(stored),
+            Self::Nothing(reason) => Outcome::Absent(reason),
+            Self::Trouble(trouble) => Outcome::Unavailable(trouble),
+            Self::WhichHub(hubs) => Outcome::WhichHub(hubs),
+            Self::Refused(reason) => Outcome::Refused(reason),
+        }
+    }
+
+    /// As an answer to somebody who has waited in vain.
+    fn into_disappointment(self) -> Outcome {
+        match self {
+            Self::Document(stored) => Outcome::TimedOut(Some(stored)),
+            Self::Nothing(_) => Outcome::TimedOut(None),
+            Self::Trouble(_) | Self::WhichHub(_) | Self::Refused(_) => self.into_outcome(),
+        }
+    }
+}
+
+/// A twin that is looked for; its hub may have to be found out.
+struct Wanted<'a> {
+    question: &'a Question,
+    hub: Option<HubName>,
+}
+
+impl Shared {
+    async fn answer(&self, question: &Question, kept: &AtomicBool) -> Answer {
+        let began = Instant::now();
+        let only = (self.hubs.len() == 1).then(|| self.hubs.first().cloned()).flatten();
+        let mut wanted = Wanted { question, hub: question.hub.clone().or(only) };
+        let place = self.place(question, kept);
+        let outcome = match (self.access.get(), &place) {
+            (None, _) => Outcome::Starting,
+            (Some(_), None) => Outcome::Busy,
+            (Some(_), Some(_)) if wanted.hub.is_none() && self.hubs.len() > 1 => {
+                Outcome::WhichHub(self.hubs.clone())
+            }
+            (Some(access), Some(place)) => self.read(access, &mut wanted, began, place).await,
+        };
+        let waited = began.elapsed();
+        let comparison = match (self.access.get(), outcome.document()) {
+            (Some(access), Some(document)) if question.compare => {
+                let key = wanted.key();
+                Some(
+                    self.comparer.compare(&access.registries, key.as_ref(), document, access.hub_limit).await,
+                )
+            }
+            (Some(_) | None, _) => None,
+        };
+        let mended = wanted.hub.as_ref().is_some_and(|hub| self.hubs.contains(hub));
+        Answer { hub: wanted.hub, outcome, waited, comparison, mended }
+    }
+
+    /// A place for a question. Where nobody can wait any more, what is there already can still be read.
+    fn place<'a>(&'a self, question: &Question, kept: &'a AtomicBool) -> Option<Place<'a>> {
+        let waits = question.awaited.is_something() && !question.wait.is_zero();
+        let waiter = || Place::among(&self.waiters, kept, Some(&self.metrics));
+        waits.then(waiter).flatten().or_else(|| Place::among(&self.readers, kept, None))
+    }
+
+    async fn read(
+        &self,
+        access: &Access,
+        wanted: &mut Wanted<'_>,
+        began: Instant,
+        place: &Place<'_>,
+    ) -> Outcome {
+        let Question { device, module, awaited, wait, .. } = wanted.question;
+        let waits = awaited.is_something();
+        let limit = if waits { (*wait).clamp(LOOK_LIMIT_MIN, LOOK_LIMIT) } else { LOOK_LIMIT };
+        // Before the first look, so that nothing is written in between unseen.
+        let mut expected = waits.then(|| access.documents.expect(device, module.as_deref()));
+        let found = access.look(wanted, began + limit).await;
+        match (&mut expected, &found) {
+            (None, _) | (_, Look::WhichHub(_) | Look::Refused(_)) => found.into_outcome(),
+            (Some(_), _) if awaited.is_met_by(found.document()) => found.into_outcome(),
+            (Some(_), _) if wait.is_zero() => found.into_disappointment(),
+            (Some(_), _) if self.stop.is_cancelled() => Outcome::Stopping,
+            (Some(_), _) if place.waits.is_none() => Outcome::Busy,
+            (Some(expected), _) => self.wait(access, wanted, expected, found, began + *wait).await,
+        }
+    }
+
+    /// Waits until `deadline`, with `found` in hand.
+    async fn wait(
+        &self,
+        access: &Access,
+        wanted: &mut Wanted<'_>,
+        expected: &mut Expected,
+        mut found: Look,
+        deadline: Instant,
+    ) -> Outcome {
+        let awaited = wanted.question.awaited;
+        let mut pauses = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        loop {
+            let hint = match &found {
+                Look::Trouble(trouble) => trouble.retry_after,
+                Look::Document(_) | Look::Nothing(_) | Look::WhichHub(_) | Look::Refused(_) => None,
+            };
+            // Not all waiters at the same moment, and none at once.
+            let pause = pauses.next(0.5 + 0.5 * rand::random::<f64>(), hint);
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Outcome::Stopping,
+                stored = expected.next() => {
+                    // Of another hub's twin of the same name, this says nothing.
+                    if wanted.hub.as_ref().is_none_or(|hub| *hub == stored.0.key.hub) {
+                        wanted.hub = Some(stored.0.key.hub.clone());
+                        found = Look::Document(stored);
+                    }
+                }
+                () = sleep_until(deadline) => return found.into_disappointment(),
+                look = self.look_again(access, wanted, pause, deadline) => found = look,
+            }
+            if awaited.is_met_by(found.document()) || matches!(found, Look::WhichHub(_) | Look::Refused(_)) {
+                return found.into_outcome();
+            }
+        }
+    }
+
+    /// Reads the store once more, after a pause and when the budget of all waiters has room for it.
+    async fn look_again(
+        &self,
+        access: &Access,
+        wanted: &mut Wanted<'_>,
+        pause: Duration,
+        deadline: Instant,
+    ) -> Look {
+        sleep(pause).await;
+        loop {
+            let wait = self.budget(|budget, now| budget.wait(now));
+            if wait.is_zero() {
+                break;
+            }
+            sleep(wait).await;
+        }
+        let (look, request_units) = access.charged_look(wanted, deadline).await;
+        self.budget(|budget, now| budget.spend(request_units, now));
+        look
+    }
+
+    fn budget<T>(&self, act: impl FnOnce(&mut Budget, Duration) -> T) -> T {
+        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        act(&mut looks, self.started.elapsed())
+    }
+}
+
+impl Wanted<'_> {
+    fn key(&self) -> Option<TwinKey> {
+        let Question { device, module, .. } = self.question;
+        self.hub.as_ref().map(|hub| TwinKey {
+            hub: hub.clone(),
+            device: device.clone(),
+            module: module.clone(),
+        })
+    }
+}
+
+impl Access {
+    async fn look(&self, wanted: &mut Wanted<'_>, limit: Instant) -> Look {
+        self.charged_look(wanted, limit).await.0
+    }
+
+    /// Reads the document once; says what that cost.
+    async fn charged_look(&self, wanted: &mut Wanted<'_>, limit: Instant) -> (Look, f64) {
+        let began = Instant::now();
+        let silent = |kind: TroubleKind, code: &'static str, what: &str| {
+            let seconds = began.elapsed().as_secs_f64();
+            let message = format!("{what} within {seconds:.1} s");
+            Look::Trouble(Trouble { kind, retry_after: None, code, message })
+        };
+        if timeout_at(limit, self.account.spending.allowed()).await.is_err() {
+            // The streams go first, and so does the cap on request units.
+            let turn = "there was no turn to read: the store throttles, or cosmos.max_request_units_per_second is used up;";
+            let look = silent(TroubleKind::Throttled, "COSMOS_THROTTLED", &format!("{turn} no read"));
+            return (look, 0.0);
+        }
+        let looked = async {
+            let (key, spent) = match wanted.key() {
+                Some(key) => (key, 0.0),
+                None => match self.find_hub(wanted.question).await {
+                    Charged { outcome: Ok(key), request_units } => (key, request_units),
+                    Charged { outcome: Err(look), request_units } => return (look, request_units, None),
+                },
+            };
+            let Charged { outcome, request_units } = self.account.read_charged(&key, Purpose::Request).await;
+            (seen(outcome), spent + request_units, Some(key.hub))
+        };
+        match timeout_at(limit, looked).await {
+            Ok((look, request_units, hub)) => {
+                wanted.hub = wanted.hub.take().or(hub);
+                (look, request_units)
+            }
+            Err(_) => {
+                let what = "the document store gave no answer";
+                (silent(TroubleKind::Unavailable, "COSMOS_UNAVAILABLE", what), 0.0)
+            }
+        }
+    }
+
+    /// Finds the hub of a twin where none is configured: events alone have said which there are.
+    async fn find_hub(&self, question: &Question) -> Charged<Result<TwinKey, Look>> {
+        let Question { device, module, .. } = question;
+        let Charged { outcome, request_units } =
+            self.account.hubs(device, module.as_deref(), Purpose::Request).await;
+        let outcome = match outcome {
+            Err(trouble) => Err(Look::Trouble(trouble)),
+            Ok(mut hubs) => match (hubs.pop(), hubs.is_empty()) {
+                (None, _) => Err(Look::Nothing(None)),
+                (Some(hub), true) => Ok(TwinKey { hub, device: device.clone(), module: module.clone() }),
+                (Some(last), false) => {
+                    hubs.push(last);
+                    Err(Look::WhichHub(hubs))
+                }
+            },
+        };
+        Charged { outcome, request_units }
+    }
+}
+
+fn seen(read: Read) -> Look {
+    match read {
+        Read::Present(document, etag) => Look::Document((document, etag)),
+        Read::Absent => Look::Nothing(None),
+        Read::Foreign(reason) => Look::Nothing(Some(reason)),
+        Read::Refused(reason) => Look::Refused(reason),
+        Read::Damaged(_, reason) => Look::Trouble(Trouble {
+            kind: TroubleKind::Unavailable,
+            retry_after: None,
+            code: "DOCUMENT_DAMAGED",
+            message: format!(
+                "what is stored under the twin's id is no document ({reason}): its next change, a repair or `twinsync resync` replaces it"
+            ),
+        }),
+        Read::Unknown(trouble) => Look::Trouble(trouble),
+    }
+}
+
+#[cfg(test)]
+mod tests;

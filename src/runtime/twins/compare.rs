@@ -1,0 +1,123 @@
+//! The hub's twin beside its document.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::{sync::Semaphore, time::timeout};
+
+use super::MOST_COMPARISONS;
+use crate::{
+    domain::{
+        differences::{Differences, differences},
+        document::Document,
+        drift::{Drift, Strictness, drift},
+        id::{HubName, TwinKey},
+        quota::Purpose,
+        registry::RegistryTwin,
+        ticks::Ticks,
+    },
+    ports::Got,
+    runtime::metered::Metered,
+};
+
+/// How long a question may wait for its turn in the hub's quota, and a little more: then nobody looks any more.
+const TURN_LIMIT: Duration = Duration::from_secs(5);
+/// Differences that are told at most.
+const MOST_DIFFERENCES: usize = 200;
+
+/// What the hub says.
+#[derive(Debug)]
+pub struct Comparison {
+    /// The hub's time of its answer.
+    pub at: Option<Ticks>,
+    /// Its twin, where there is one.
+    pub twin: Option<Box<RegistryTwin>>,
+    /// How the document compares to it.
+    pub found: Compared,
+}
+
+/// How a document compares to the hub's word.
+#[derive(Debug)]
+pub enum Compared {
+    /// Both say the same.
+    Equal,
+    /// The hub has the twin, and the copy has none.
+    Missing,
+    /// The copy has a twin, and the hub has none.
+    Extra,
+    /// Both have it, and differ.
+    Different(Differences),
+    /// The hub of this twin is not configured, so it cannot be asked.
+    NotConfigured,
+    /// The hub gave no answer.
+    Unknown {
+        /// Why.
+        reason: String,
+        /// How long it asked to wait.
+        retry_after: Option<Duration>,
+    },
+}
+
+/// Asks hubs about single twins.
+pub(super) struct Comparer {
+    places: Semaphore,
+}
+
+impl Comparer {
+    pub(super) fn new() -> Self {
+        Self { places: Semaphore::new(MOST_COMPARISONS) }
+    }
+
+    /// Asks the hub of `key`, after `document` was read: so that the answer reflects whatever the document could know.
+    pub(super) async fn compare(
+        &self,
+        registries: &BTreeMap<HubName, Arc<Metered>>,
+        key: Option<&TwinKey>,
+        document: Option<&Document>,
+        call_limit: Duration,
+    ) -> Comparison {
+        let without_answer = |found| Comparison { at: None, twin: None, found };
+        let Some((key, registry)) = key.and_then(|key| Some((key, registries.get(&key.hub)?))) else {
+            return without_answer(Compared::NotConfigured);
+        };
+        let Ok(_place) = self.places.try_acquire() else {
+            let reason = format!("{MOST_COMPARISONS} others are asking already: try again in a moment");
+            return without_answer(Compared::Unknown { reason, retry_after: Some(Duration::from_secs(1)) });
+        };
+        // A call that hangs ends by its own limit, and counts as one without an answer.
+        let limit = TURN_LIMIT + call_limit;
+        match timeout(limit, registry.get(key, Purpose::Request)).await {
+            Ok(Got::Present(twin)) => {
+                let found = judged(document, Some(&twin));
+                Comparison { at: Some(twin.at), found, twin: Some(twin) }
+            }
+            Ok(Got::Absent(at)) => Comparison { at: Some(at), twin: None, found: judged(document, None) },
+            Ok(Got::Unknown(trouble)) => without_answer(Compared::Unknown {
+                reason: trouble.message,
+                retry_after: trouble.retry_after,
+            }),
+            Err(_) => without_answer(Compared::Unknown {
+                reason: format!(
+                    "no turn within {} s: the hub throttles, or our share of its quota (iothub.share) is used up; repairs go first",
+                    limit.as_secs()
+                ),
+                retry_after: None,
+            }),
+        }
+    }
+}
+
+fn judged(document: Option<&Document>, twin: Option<&RegistryTwin>) -> Compared {
+    let answer = twin.map(|twin| (twin.version, &twin.twin));
+    match drift(document, answer, Strictness::Content) {
+        // What is in doubt may be right all the same.
+        None | Some(Drift::Flagged) => Compared::Equal,
+        Some(Drift::Missing) => Compared::Missing,
+        Some(Drift::Extra) => Compared::Extra,
+        Some(Drift::Different(_)) => match (document.and_then(Document::twin), answer) {
+            (Some(stored), Some((version, twin))) => {
+                Compared::Different(differences(stored, version, twin, MOST_DIFFERENCES))
+            }
+            (Some(_) | None, _) => Compared::Different(Differences::default()),
+        },
+    }
+}
