@@ -237,20 +237,24 @@ fn every_alert_has_its_section_in_the_runbook_and_every_section_its_alert() {
 }
 
 #[test]
-fn every_link_of_the_runbook_leads_somewhere() {
-    let page = read("docs/runbook.md");
+fn every_link_to_and_from_the_runbook_leads_somewhere() {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
     let anchor = |heading: &str| heading.trim().to_lowercase().replace(' ', "-");
-    let links: Vec<_> = page.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0)).collect();
-    assert!(links.len() > 60, "{}", links.len());
-    for link in links {
-        let (file, section) = link.split_once('#').unwrap_or((link, ""));
-        let path = if file.is_empty() { docs.join("runbook.md") } else { docs.join(file) };
-        assert!(path.exists(), "{link}");
-        if !section.is_empty() {
-            let text = std::fs::read_to_string(&path).expect("readable");
-            let mut headings = text.lines().filter(|line| line.starts_with('#'));
-            assert!(headings.any(|line| anchor(line.trim_start_matches('#')) == section), "{link}");
+    for (page, least) in [("runbook.md", 60), ("outages.md", 20), ("metrics.md", 4)] {
+        let text = read(&format!("docs/{page}"));
+        let links: Vec<_> =
+            text.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0)).collect();
+        assert!(links.len() > least, "{page}: {}", links.len());
+        for link in links {
+            let (file, section) = link.split_once('#').unwrap_or((link, ""));
+            let path = docs.join(if file.is_empty() { page } else { file });
+            assert!(path.exists(), "{page}: {link}");
+            if !section.is_empty() {
+                let text = std::fs::read_to_string(&path).expect("readable");
+                let mut headings = text.lines().filter(|line| line.starts_with('#'));
+                let found = headings.any(|line| anchor(line.trim_start_matches('#')) == section);
+                assert!(found, "{page}: {link}");
+            }
         }
     }
 }

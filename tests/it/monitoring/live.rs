@@ -156,6 +156,7 @@ async fn every_query_and_every_rule_works_on_what_two_replicas_serve() {
     std::fs::create_dir(&second).expect("created");
     let (one, other) =
         (bench.start().await, bench.setup(&second, FAST, EVERYTHING).start().await.expect("ready"));
+    let (_, at_first) = one.get("/metrics").await.expect("answers");
     let prometheus = Prometheus::start(&[one.address(), other.address()]);
     prometheus.until("count(twinsync_ready == 1)", |values| values == [2.0]).await;
     prometheus.until("min(sum by (instance) (twinsync_partitions_owned))", |values| values[0] >= 1.0).await;
@@ -196,6 +197,24 @@ async fn every_query_and_every_rule_works_on_what_two_replicas_serve() {
     let fires = rules.iter().filter(|rule| rule["type"] == "alerting" && rule["state"] != "inactive");
     let fires: BTreeSet<_> = fires.filter_map(|rule| rule["name"].as_str()).collect();
     assert_eq!(fires, BTreeSet::from(["TwinsyncDeadLetters"]));
+
+    // The first replica owned all partitions; what it gave away, only the other one tells of.
+    let told_by = "max(count by (stream, partition) (twinsync_partition_up or twinsync_lag_events or twinsync_time_to_loss_seconds))";
+    prometheus.until(told_by, |values| values == [1.0]).await;
+    // An alert on an increase would miss a counter's first rise where the counter was not there before.
+    let (_, at_last) = one.get("/metrics").await.expect("answers");
+    let counters = |text: &str| -> BTreeSet<String> {
+        let names: BTreeSet<_> =
+            text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
+        let series = text.lines().filter_map(|line| line.rsplit_once(' ')).map(|(series, _)| series);
+        series
+            .filter(|series| names.contains(series.split('{').next().unwrap_or_default()))
+            .map(str::to_owned)
+            .collect()
+    };
+    let (at_first, at_last) = (counters(&at_first), counters(&at_last));
+    let late: Vec<_> = at_last.difference(&at_first).collect();
+    assert!(at_first.len() > 100 && late.is_empty(), "counters that came late: {late:#?}");
 
     // An outage is seen by the rule that is about it, and by no other that pages.
     bench.world.cosmos_is_away(true);

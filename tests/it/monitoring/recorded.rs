@@ -18,8 +18,9 @@ struct Outage {
     name: &'static str,
     /// What fires at the end of the outage: an alert, its severity, and how many of it.
     fires: &'static [(&'static str, &'static str, u32)],
-    /// Minutes after its begin in which nothing of it may fire yet.
+    /// Minutes after its begin in which nothing else may fire than `at_once`.
     patience: u64,
+    at_once: &'static [(&'static str, &'static str, u32)],
     /// What is still told at the end, when all has been in order for minutes.
     stays: &'static [(&'static str, &'static str, u32)],
 }
@@ -29,6 +30,7 @@ const OUTAGES: [Outage; 9] = [
         name: "eventhubs_refused",
         fires: &[("TwinsyncEventHubDown", "page", 2)],
         patience: 5,
+        at_once: &[],
         stays: &[],
     },
     // No connection breaks: only who asks for the lag notices.
@@ -36,6 +38,7 @@ const OUTAGES: [Outage; 9] = [
         name: "eventhubs_hanging",
         fires: &[("TwinsyncEventHubDown", "page", 2)],
         patience: 5,
+        at_once: &[],
         stays: &[],
     },
     // At first a ticket; when partitions have received nothing for ten minutes, a page.
@@ -43,13 +46,21 @@ const OUTAGES: [Outage; 9] = [
         name: "eventhubs_throttled",
         fires: &[("TwinsyncEventHubsThrottled", "ticket", 2), ("TwinsyncPartitionNotReceiving", "page", 2)],
         patience: 4,
+        at_once: &[],
         stays: &[],
     },
-    Outage { name: "cosmos_down", fires: &[("TwinsyncCosmosDown", "page", 1)], patience: 5, stays: &[] },
+    Outage {
+        name: "cosmos_down",
+        fires: &[("TwinsyncCosmosDown", "page", 1)],
+        patience: 5,
+        at_once: &[],
+        stays: &[],
+    },
     Outage {
         name: "cosmos_throttled",
         fires: &[("TwinsyncCosmosThrottled", "ticket", 1)],
         patience: 14,
+        at_once: &[],
         stays: &[],
     },
     // The letter itself is news when it is stored.
@@ -57,13 +68,15 @@ const OUTAGES: [Outage; 9] = [
         name: "dead_letters_unwritable",
         fires: &[("TwinsyncDeadLetterStoreDown", "page", 1)],
         patience: 10,
+        at_once: &[],
         stays: &[("TwinsyncDeadLetters", "ticket", 1)],
     },
     // The letter that puts a twin in doubt is a ticket of its own.
     Outage {
         name: "iothub_refused",
         fires: &[("TwinsyncDeadLetters", "ticket", 1), ("TwinsyncRegistryDown", "ticket", 1)],
-        patience: 0,
+        patience: 15,
+        at_once: &[("TwinsyncDeadLetters", "ticket", 1)],
         stays: &[("TwinsyncDeadLetters", "ticket", 1)],
     },
     // Partitions stop when their leases end, and nobody owns them: that is the same cause.
@@ -71,9 +84,16 @@ const OUTAGES: [Outage; 9] = [
         name: "checkpoints_refused",
         fires: &[("TwinsyncCheckpointStoreDown", "page", 1)],
         patience: 5,
+        at_once: &[],
         stays: &[],
     },
-    Outage { name: "replica_gone", fires: &[("TwinsyncAbsent", "page", 1)], patience: 5, stays: &[] },
+    Outage {
+        name: "replica_gone",
+        fires: &[("TwinsyncAbsent", "page", 1)],
+        patience: 5,
+        at_once: &[],
+        stays: &[],
+    },
 ];
 
 /// Scrapes by their place in time.
@@ -214,10 +234,10 @@ fn tests(outage: &Outage, recording: &Recording, wanted: &BTreeSet<String>) -> S
         let _ = writeln!(text, "      - series: {}\n        values: {}", quoted(&series), quoted(&values));
     }
     text.push_str("    promql_expr_test:\n");
-    let early = recording.begins + (outage.patience * MINUTE).saturating_sub(INTERVAL);
+    let early = recording.begins + outage.patience * MINUTE - INTERVAL;
     for (what, at, query, alerts) in [
         ("nothing fires before the outage", recording.begins - INTERVAL, &firing, &[][..]),
-        ("nor in its first minutes", early, &firing, &[]),
+        ("nor too early", early, &firing, outage.at_once),
         ("this fires, and nothing else", recording.ends - INTERVAL, &firing, outage.fires),
         ("it is over when the outage is", end, &firing, outage.stays),
         ("nothing else has fired at any time", end, &others, &[]),
@@ -255,6 +275,26 @@ fn recorded_outages_become_tests_of_the_rules() {
         if path.exists() {
             let text = tests(outage, &Recording::read(&path), &wanted());
             std::fs::write(kept.join(format!("{}.test.yml", outage.name)), text).expect("written");
+        }
+    }
+}
+
+#[test]
+fn every_outage_has_been_recorded_and_is_tested_for_what_has_to_fire() {
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus/outages");
+    let files: BTreeSet<_> = std::fs::read_dir(&kept)
+        .expect("a directory")
+        .map(|file| file.expect("a file").file_name())
+        .collect();
+    let names = OUTAGES.iter().map(|outage| format!("{}.test.yml", outage.name).into());
+    assert_eq!(files, names.collect());
+    for outage in &OUTAGES {
+        let text = std::fs::read_to_string(kept.join(format!("{}.test.yml", outage.name))).expect("readable");
+        let (_, checks) = text.split_once("promql_expr_test:").expect("checks");
+        for (name, severity, count) in outage.fires.iter().chain(outage.at_once).chain(outage.stays) {
+            let sample =
+                format!("'{{alertname=\"{name}\", severity=\"{severity}\"}}'\n            value: {count}\n");
+            assert!(checks.contains(&sample), "{}: {name}: make its test anew", outage.name);
         }
     }
 }
