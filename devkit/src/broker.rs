@@ -47,7 +47,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::namespace::Namespace;
 pub use self::{
     event::{Event, Value},
-    faults::{Counters, Faults},
+    faults::{Counters, Faults, Occupied},
     log::PartitionState,
 };
 
@@ -108,6 +108,12 @@ pub enum Error {
         hub: String,
         /// The partition asked for.
         partition: String,
+    },
+    /// Somebody reads with a higher owner level.
+    #[error("consumer group {group:?} is read with a higher owner level already")]
+    Occupied {
+        /// The consumer group.
+        group: String,
     },
     /// No such consumer group.
     #[error("event hub {hub:?} has no consumer group {group:?}: name it in the broker's options")]

@@ -85,7 +85,7 @@ async fn one(store: &dyn CheckpointStore, claim: Ownership) -> Option<Ownership>
 }
 
 /// Writes an empty blob with metadata, as a program of another language does. `url` is the container's.
-async fn foreign(url: &str, name: &str, metadata: &[(&str, &str)]) {
+pub(crate) async fn foreign(url: &str, name: &str, metadata: &[(&str, &str)]) {
     let (address, query) = url.split_once('?').expect("signed");
     let mut request = reqwest::Client::new()
         .put(format!("{address}/{name}?{query}"))
@@ -100,7 +100,7 @@ async fn foreign(url: &str, name: &str, metadata: &[(&str, &str)]) {
 }
 
 /// The container's listing, as the service shows it.
-async fn listing(url: &str) -> String {
+pub(crate) async fn listing(url: &str) -> String {
     let url = format!("{url}&restype=container&comp=list&include=metadata");
     let request = reqwest::Client::new().get(url).header("x-ms-version", "2021-12-02");
     request.send().await.expect("an answer").text().await.expect("XML")

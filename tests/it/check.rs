@@ -8,8 +8,12 @@ use twinsync::domain::checks::Kind;
 
 use crate::registry::bench::{Bench, Ended};
 
+mod blobs;
 mod cosmos;
 mod eventhubs;
+mod iothub;
+mod local;
+mod running;
 
 /// The fields of the JSON. `docs/check.md` has a row for each.
 const FIELDS: [&str; 7] = ["schema", "version", "connect", "complete", "verdict", "exitCode", "checks"];

@@ -14,7 +14,7 @@ use fe2o3_amqp_types::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, namespace::Namespace};
+use super::{Error, namespace::Namespace, readers::Registration};
 
 /// Faults to inject into a running broker. Every one takes effect at once and from any thread.
 #[derive(Debug, Clone)]
@@ -37,6 +37,12 @@ pub struct Counters {
     pub delivered: u64,
     /// Events appended through AMQP.
     pub received: u64,
+}
+
+/// The place of a reader with an owner level that nobody but a test is; it is given up when this is dropped.
+#[derive(Debug)]
+pub struct Occupied {
+    _registration: Registration,
 }
 
 /// The state behind [`Faults`].
@@ -84,6 +90,15 @@ impl Faults {
             definitions::Error::new(condition, "closed by a fault of the test".to_owned(), None)
         });
         Ok(self.namespace.hub(hub)?.lane(partition)?.readers.close_all(&error))
+    }
+
+    /// Reads a partition with an owner level, as another program would: readers without one are displaced, and refused until
+    /// what is returned is dropped.
+    pub fn occupy(&self, hub: &str, partition: u16, group: &str) -> Result<Occupied, Error> {
+        let readers = Arc::clone(&self.namespace.hub(hub)?.lane(partition)?.readers);
+        let registration = readers.admit(group, Some(0));
+        let registration = registration.map_err(|_| Error::Occupied { group: group.to_owned() })?;
+        Ok(Occupied { _registration: registration })
     }
 
     /// Throttles whoever reads, as Event Hubs does over the limit of its throughput units: from here on the links of all

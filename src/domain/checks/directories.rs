@@ -70,11 +70,15 @@ pub fn directory(key: &str, code: &'static str, path: &Path, found: &Directory) 
     if let Some(problem) = space(key, path, found) {
         return problem;
     }
+    let held = match &found.held_by {
+        Some(holder) => format!(", in use by a running twinsync ({holder})"),
+        None => String::new(),
+    };
     if let Some(kind) = found.ephemeral {
         let store = key.strip_suffix(".path").unwrap_or(key);
         return Finding::warn(
             "STORAGE_EPHEMERAL",
-            format!("{place} lies on {}", kind.describe()),
+            format!("{place} lies on {}{held}", kind.describe()),
             format!("set {store}.store = \"blob\", or put a volume on the directory"),
         );
     }
@@ -90,11 +94,6 @@ pub fn directory(key: &str, code: &'static str, path: &Path, found: &Directory) 
         Writable::Yes | Writable::No(_) | Writable::Left(_) => "can be written",
     };
     let free = found.free_bytes.map(|free| format!(", {} free", words::bytes(free))).unwrap_or_default();
-    let held = found
-        .held_by
-        .as_ref()
-        .map(|holder| format!(", in use by a running twinsync ({holder})"))
-        .unwrap_or_default();
     Finding::ok(format!("{place} {state}{free}{held}"))
 }
 

@@ -164,3 +164,17 @@ async fn events_older_than_the_retention_that_we_were_told_show_it() {
     let found = check_with(&bench, &[("TWINSYNC__DOCUMENT__TOMBSTONE_TTL", "25h")], &[]).await;
     found.says("eventhubs.retention", "warn", "EVENTHUBS_RETENTION", "document.tombstone_ttl");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_with_an_owner_level_is_told_for_what_it_is() {
+    let bench = right().await;
+    let hub = bench.world.stack.endpoints().twin_changes_hub.clone();
+    let faults = bench.world.stack.broker().faults();
+    let occupied = faults.occupy(&hub, 1, "$Default").expect("free");
+    let found = check(&bench, &["--connect"]).await;
+    found.says("eventhubs.group", "fail", "EVENTHUBS_FOREIGN_READER", "owner level");
+    found.says("eventhubs.group", "fail", "EVENTHUBS_FOREIGN_READER", "partition 1 only");
+    assert_eq!(found.wrong().len(), 1, "{:?}", found.wrong());
+    drop(occupied);
+    assert_eq!(check(&bench, &["--connect"]).await.code, 0);
+}
