@@ -39,7 +39,7 @@ use super::credential::EventHubsCredential;
 use crate::{
     domain::{
         id::{Position, SequenceNumber},
-        message::{Message, Property},
+        message::{self, Message, Property},
         progress::Extent,
         ticks::Ticks,
     },
@@ -354,12 +354,12 @@ fn translate(event: &ReceivedEventData) -> Result<Message, SourceError> {
         AmqpMessageBody::Value(_) | AmqpMessageBody::Sequence(_) | AmqpMessageBody::Empty => Vec::new(),
     };
     let application_properties = raw.application_properties.as_ref().map(|properties| {
-        properties.0.iter().map(|(name, value)| (name.clone(), simple_property(value))).collect()
+        properties.0.iter().map(|(name, value)| (message::name(name), simple_property(value))).collect()
     });
     let annotations = raw.message_annotations.as_ref().map(|annotations| {
         let ours = annotations.0.iter().filter_map(|(key, value)| match key {
             AmqpAnnotationKey::Symbol(name) if !name.0.starts_with("x-opt-") => {
-                Some((name.0.clone(), property(value)))
+                Some((message::name(&name.0), property(value)))
             }
             AmqpAnnotationKey::Symbol(_) | AmqpAnnotationKey::Ulong(_) => None,
         });

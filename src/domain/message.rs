@@ -1,8 +1,10 @@
 //! A message as it came out of Event Hubs, free of SDK types.
 
-use std::collections::BTreeMap;
+mod properties;
 
 use super::{id::Position, ticks::Ticks};
+
+pub use self::properties::{Name, Properties, name};
 
 /// One received message with everything that decode, or a person reading a dead letter, may need.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,16 +16,16 @@ pub struct Message {
     /// The bytes of the body. Several data sections are joined; a body of another kind is empty.
     pub body: Vec<u8>,
     /// AMQP application properties: IoT Hub writes `hubName`, `deviceId`, `opType`, … here.
-    pub application_properties: BTreeMap<String, Property>,
+    pub application_properties: Properties,
     /// AMQP message annotations: `iothub-*`.
-    pub annotations: BTreeMap<String, Property>,
+    pub annotations: Properties,
 }
 
 impl Message {
     /// Bytes this message holds in memory, roughly: what in-flight limits count.
     pub fn weight(&self) -> usize {
-        let properties = |map: &BTreeMap<String, Property>| {
-            map.iter().map(|(name, value)| name.len() + value.weight()).sum::<usize>()
+        let properties = |properties: &Properties| {
+            properties.iter().map(|(name, value)| name.len() + value.weight()).sum::<usize>()
         };
         self.body.len() + properties(&self.application_properties) + properties(&self.annotations) + 128
     }

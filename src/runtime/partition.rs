@@ -5,7 +5,6 @@
 //! router; nothing is lost with the connection.
 
 use std::{
-    collections::BTreeMap,
     convert::Infallible,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -25,7 +24,7 @@ use crate::{
         decode::{Decoded, concerns, decode},
         health::{Failure, PartitionState},
         id::{PartitionId, Position, SequenceNumber},
-        message::Message,
+        message::{Message, Properties},
         patience::{Patience, Verdict},
         progress::{self, Arrival, Invalid, Ticket},
         retry::Backoff,
@@ -432,8 +431,8 @@ impl Partition {
             position: Position { sequence_number, offset: String::new() },
             enqueued: None,
             body: Vec::new(),
-            application_properties: BTreeMap::new(),
-            annotations: BTreeMap::new(),
+            application_properties: Properties::default(),
+            annotations: Properties::default(),
         };
         let hold = self.limits.acquire(message.weight()).await;
         let Ok(ticket) = self.progress.begin(message.position.clone()) else {

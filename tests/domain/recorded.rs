@@ -11,7 +11,7 @@ use twinsync::domain::{
     event::{Change, Sections, TwinEvent},
     id::{Position, SequenceNumber},
     merge,
-    message::{Message, Property},
+    message::{Message, Properties, Property},
     ticks::Ticks,
 };
 
@@ -35,9 +35,9 @@ fn recordings(folder: &Path) -> BTreeMap<String, Value> {
         .collect()
 }
 
-fn properties(recording: &Value, section: &str) -> BTreeMap<String, Property> {
+fn properties(recording: &Value, section: &str) -> Properties {
     let Some(section) = recording.get(section).and_then(Value::as_object) else {
-        return BTreeMap::new();
+        return Properties::default();
     };
     section.iter().map(|(name, value)| (name.clone(), property(value))).collect()
 }

@@ -1,7 +1,5 @@
 //! Dead letters in a blob container, on real Azurite.
 
-use std::collections::BTreeMap;
-
 use devkit::{
     azurite::{Azurite, Permissions, Validity},
     stack::Options,
@@ -14,7 +12,7 @@ use twinsync::{
     config::{Blob, DeadLetters as Configured, Identity, Secret},
     domain::{
         id::{PartitionId, Position, SequenceNumber},
-        message::{Message, Property},
+        message::{Message, Properties, Property},
     },
     ports::{DeadLetter, DeadLetterError, LetterName, LetterVersion, ReadLetter, Removed, StoredLetter},
 };
@@ -48,8 +46,11 @@ fn message(number: i64, body: &[u8]) -> Message {
         position: Position { sequence_number: SequenceNumber(number), offset: format!("o{number}") },
         enqueued: None,
         body: body.to_vec(),
-        application_properties: BTreeMap::from([("opType".to_owned(), Property::Text("updateTwin".into()))]),
-        annotations: BTreeMap::from([("user-id".to_owned(), Property::Binary(vec![0xff, 0]))]),
+        application_properties: Properties::from([(
+            "opType".to_owned(),
+            Property::Text("updateTwin".into()),
+        )]),
+        annotations: Properties::from([("user-id".to_owned(), Property::Binary(vec![0xff, 0]))]),
     }
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     domain::{
         id::{PartitionId, Position, SequenceNumber},
-        message::{Message, Property},
+        message::{Message, Properties, Property},
         ticks::Ticks,
     },
     ports::StoredLetter,
@@ -112,9 +112,9 @@ enum StoredProperty {
 impl From<&StoredLetter> for LetterFile {
     fn from(letter: &StoredLetter) -> Self {
         let message = &letter.message;
-        let stored = |properties: &BTreeMap<String, Property>| {
+        let stored = |properties: &Properties| {
             let pairs = properties.iter();
-            pairs.map(|(name, value)| (name.clone(), StoredProperty::from(value))).collect()
+            pairs.map(|(name, value)| (name.to_owned(), StoredProperty::from(value))).collect()
         };
         Self {
             format: Format::One,
@@ -140,9 +140,7 @@ impl LetterFile {
     fn letter(self) -> Result<StoredLetter, String> {
         let properties = |stored: BTreeMap<String, StoredProperty>| {
             let pairs = stored.into_iter();
-            pairs
-                .map(|(name, value)| Ok((name, value.property()?)))
-                .collect::<Result<BTreeMap<_, _>, String>>()
+            pairs.map(|(name, value)| Ok((name, value.property()?))).collect::<Result<Properties, String>>()
         };
         Ok(StoredLetter {
             stored_at: self.stored_at.map(Moment::ticks),
@@ -236,8 +234,8 @@ mod tests {
         ]
     }
 
-    fn properties() -> impl Strategy<Value = BTreeMap<String, Property>> {
-        proptest::collection::btree_map(any::<String>(), property(), 0..5)
+    fn properties() -> impl Strategy<Value = Properties> {
+        proptest::collection::btree_map(any::<String>(), property(), 0..5).prop_map(Properties::from_iter)
     }
 
     fn letter() -> impl Strategy<Value = StoredLetter> {

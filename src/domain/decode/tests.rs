@@ -1,6 +1,6 @@
 //! Limits, numbers, and input that nobody would send; the shapes of real events are in `tests/fixtures/events`.
 
-use std::{cell::Cell, collections::BTreeMap};
+use std::cell::Cell;
 
 use proptest::{collection, prelude::*, test_runner::TestRunner};
 use serde_json::json;
@@ -10,6 +10,7 @@ use crate::domain::{
     decide::{Rules, decide},
     document::Document,
     id::{DocumentIdScheme, Position, SequenceNumber},
+    message::Properties,
 };
 
 const LIMIT: usize = 1 << 16;
@@ -29,8 +30,8 @@ fn message(operation: &str, body: impl Into<Vec<u8>>) -> Message {
         position: Position { sequence_number: SequenceNumber(1), offset: "1".into() },
         enqueued: None,
         body: body.into(),
-        application_properties: properties.map(|(name, value)| (name.into(), text(value))).into(),
-        annotations: BTreeMap::from([("iothub-message-source".into(), text("twinChangeEvents"))]),
+        application_properties: properties.map(|(name, value)| (name, text(value))).into(),
+        annotations: Properties::from([("iothub-message-source", text("twinChangeEvents"))]),
     }
 }
 
@@ -113,7 +114,7 @@ fn what_is_no_json_object_in_utf8_is_refused_with_its_reason() {
 fn a_delete_is_told_without_its_body() {
     for body in [&b"\xff\xfe"[..], b"", b"[1]", b"{\"tags\":7}", &[b'['; 1_000], &[b' '; LIMIT + 1]] {
         let mut message = message("deleteDeviceIdentity", body);
-        message.annotations.insert("iothub-message-source".into(), text("deviceLifecycleEvents"));
+        message.annotations.insert("iothub-message-source", text("deviceLifecycleEvents"));
         assert_eq!(event_of(&message).change, Change::Deleted);
     }
 }
@@ -159,14 +160,14 @@ fn only_the_hubs_own_root_fields_stand_beside_the_sections() {
 fn ids_are_taken_from_properties_then_annotations_then_the_body() {
     let mut message =
         message("updateTwin", r#"{"version": 3, "deviceId": "body", "moduleId": "body-module"}"#);
-    message.annotations.insert("iothub-connection-device-id".into(), text("annotation"));
-    message.annotations.insert("iothub-connection-module-id".into(), text("annotation-module"));
+    message.annotations.insert("iothub-connection-device-id", text("annotation"));
+    message.annotations.insert("iothub-connection-module-id", text("annotation-module"));
     let key = event_of(&message).key;
     assert_eq!((key.device.as_str(), key.module.as_deref()), ("pump", Some("annotation-module")));
-    message.application_properties.insert("deviceId".into(), text(""));
+    message.application_properties.insert("deviceId", text(""));
     assert_eq!(event_of(&message).key.device, "annotation");
     message.annotations.clear();
-    message.application_properties.insert("iothub-message-schema".into(), text("twinChangeNotification"));
+    message.application_properties.insert("iothub-message-schema", text("twinChangeNotification"));
     let key = event_of(&message).key;
     assert_eq!((key.device.as_str(), key.module.as_deref()), ("body", Some("body-module")));
     message.application_properties.remove("hubName");
@@ -176,9 +177,9 @@ fn ids_are_taken_from_properties_then_annotations_then_the_body() {
 #[test]
 fn an_empty_source_counts_as_none() {
     let mut message = message("updateTwin", r#"{"version": 3}"#);
-    message.annotations.insert("iothub-message-source".into(), text(""));
+    message.annotations.insert("iothub-message-source", text(""));
     assert_eq!(decode(&message, LIMIT), Decoded::Ignored(Ignored::NoSource));
-    message.application_properties.insert("iothub-message-schema".into(), text("twinChangeNotification"));
+    message.application_properties.insert("iothub-message-schema", text("twinChangeNotification"));
     patch_of(&message);
 }
 
@@ -187,17 +188,17 @@ fn times_come_from_the_operation_then_the_hub_then_event_hubs() {
     let mut message = message("updateTwin", r#"{"version": 3}"#);
     let enqueued = Ticks::from_unix_milliseconds(3_000).expect("in range");
     message.enqueued = Some(enqueued);
-    message.annotations.insert("iothub-enqueuedtime".into(), Property::Integer(2_000));
+    message.annotations.insert("iothub-enqueuedtime", Property::Integer(2_000));
     assert_eq!(event_of(&message).at.to_string(), "2031-05-04T10:00:00.1234567Z");
     let bytes = Property::Binary(b"2031-05-04T10:00:00.1234567+00:00".to_vec());
     for operation in [bytes, text("2031-05-04T12:00:00.12345678+02:00")] {
-        message.application_properties.insert("operationTimestamp".into(), operation);
+        message.application_properties.insert("operationTimestamp", operation);
         assert_eq!(event_of(&message).at.to_string(), "2031-05-04T10:00:00.1234567Z");
     }
-    message.application_properties.insert("operationTimestamp".into(), text("Tue May 04 10:00:00 2031"));
+    message.application_properties.insert("operationTimestamp", text("Tue May 04 10:00:00 2031"));
     assert_eq!(event_of(&message).at.get(), 20_000_000);
     for odd in [text("soon"), Property::Integer(i64::MAX), Property::Boolean(true)] {
-        message.annotations.insert("iothub-enqueuedtime".into(), odd);
+        message.annotations.insert("iothub-enqueuedtime", odd);
         assert_eq!(event_of(&message).at, enqueued);
     }
     message.enqueued = None;
@@ -275,7 +276,7 @@ fn good() -> impl Strategy<Value = Message> {
         "properties": {"desired": {"d": [1], "$version": 2}, "reported": {"e": {"f": null}, "$version": 1}}}"#;
     let of = |source: &str, operation, body: &str| {
         let mut message = message(operation, body);
-        message.annotations.insert("iothub-message-source".into(), text(source));
+        message.annotations.insert("iothub-message-source", text(source));
         message
     };
     prop::sample::select(vec![
@@ -392,15 +393,15 @@ fn whatever_a_property_of_a_good_message_holds_nothing_panics_and_what_is_decode
 fn an_operation_on_a_module_that_does_not_name_it_never_acts_on_its_device() {
     for operation in ["createModuleIdentity", "deleteModuleIdentity"] {
         let mut message = message(operation, "{}");
-        message.annotations.insert("iothub-message-source".into(), text("deviceLifecycleEvents"));
+        message.annotations.insert("iothub-message-source", text("deviceLifecycleEvents"));
         refused(&message, Undeliverable::NoModule);
         assert_eq!(concerns(&message), None);
-        message.application_properties.insert("moduleId".into(), text("m"));
+        message.application_properties.insert("moduleId", text("m"));
         let (key, _) = concerns(&message).expect("it is named");
         assert_eq!(key, TwinKey::module("hub", "pump", "m"));
     }
     let mut by_source = message("deleteDeviceIdentity", "{}");
-    by_source.annotations.insert("iothub-message-source".into(), text("moduleLifecycleEvents"));
+    by_source.annotations.insert("iothub-message-source", text("moduleLifecycleEvents"));
     refused(&by_source, Undeliverable::NoModule);
 }
 
@@ -409,7 +410,7 @@ fn ids_are_as_long_as_iot_hub_gives_them_and_no_longer() {
     for (length, fits) in [(128, true), (129, false), (5_000, false)] {
         for name in ["deviceId", "moduleId"] {
             let mut message = message("updateTwin", r#"{"version": 3}"#);
-            message.application_properties.insert(name.into(), text(&"\u{e9}".repeat(length)));
+            message.application_properties.insert(name, text(&"\u{e9}".repeat(length)));
             match fits {
                 true => drop(event_of(&message)),
                 false => refused(&message, Undeliverable::IdTooLong),
@@ -440,7 +441,7 @@ fn what_changes_without_any_event_is_not_kept_of_a_creation_either() {
     let body = r#"{"version": 2, "status": "enabled", "connectionState": "Connected", "cloudToDeviceMessageCount": 3,
         "lastActivityTime": "2031-05-04T10:00:00Z", "connectionStateUpdatedTime": "2031-05-04T10:00:00Z"}"#;
     let mut message = message("createDeviceIdentity", body);
-    message.annotations.insert("iothub-message-source".into(), text("deviceLifecycleEvents"));
+    message.annotations.insert("iothub-message-source", text("deviceLifecycleEvents"));
     let Change::Created { twin, .. } = event_of(&message).change else { panic!("a creation") };
     assert_eq!(Value::Object(twin.root), json!({"status": "enabled"}));
 }

@@ -67,14 +67,14 @@ fn message(number: i64) -> Message {
         position: Position { sequence_number: SequenceNumber(number), offset: format!("o{number}") },
         enqueued: None,
         body: b"{".to_vec(), // undeliverable, so that it comes out as it went in
-        application_properties: BTreeMap::from([
+        application_properties: Properties::from([
             ("opType".to_owned(), crate::domain::message::Property::Text("updateTwin".into())),
             (
                 "iothub-message-schema".to_owned(),
                 crate::domain::message::Property::Text("twinChangeNotification".into()),
             ),
         ]),
-        annotations: BTreeMap::new(),
+        annotations: Properties::default(),
     }
 }
 

@@ -1,10 +1,7 @@
 //! The router against a store in memory with scripted faults: nothing is completed before it is durable, and
 //! nothing is lost.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Mutex,
-};
+use std::{collections::BTreeSet, sync::Mutex};
 
 use async_trait::async_trait;
 use futures::FutureExt;
@@ -18,7 +15,7 @@ use crate::{
         event::{Change, Sections, TwinVersion},
         health::StoreState,
         id::{DocumentIdScheme, PartitionId, Position, SequenceNumber},
-        message::Message,
+        message::{Message, Properties},
         ticks::Ticks,
     },
     ports::{DeadLetter, DeadLetterError, SystemClock},
@@ -133,8 +130,8 @@ impl Bench {
             position: position.clone(),
             enqueued: None,
             body: Vec::new(),
-            application_properties: BTreeMap::new(),
-            annotations: BTreeMap::new(),
+            application_properties: Properties::default(),
+            annotations: Properties::default(),
         };
         let hold = self.limits.acquire(message.weight()).await;
         let ticket = self.progress.begin(position).expect("ascending");

@@ -1,11 +1,9 @@
-use std::collections::BTreeMap;
-
 use super::*;
 use crate::{
     adapters::dead_letters::DAMAGED,
     domain::{
         id::{Position, SequenceNumber},
-        message::{Message, Property},
+        message::{Message, Properties, Property},
         ticks::Ticks,
     },
 };
@@ -15,8 +13,11 @@ fn message(number: i64, body: &[u8]) -> Message {
         position: Position { sequence_number: SequenceNumber(number), offset: format!("o{number}") },
         enqueued: Some(Ticks::new(17)),
         body: body.to_vec(),
-        application_properties: BTreeMap::from([("opType".to_owned(), Property::Text("updateTwin".into()))]),
-        annotations: BTreeMap::from([("user-id".to_owned(), Property::Binary(vec![0xff, 0]))]),
+        application_properties: Properties::from([(
+            "opType".to_owned(),
+            Property::Text("updateTwin".into()),
+        )]),
+        annotations: Properties::from([("user-id".to_owned(), Property::Binary(vec![0xff, 0]))]),
     }
 }
 
