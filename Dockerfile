@@ -9,9 +9,10 @@ WORKDIR /build
 
 # Dependencies first: this layer is built again only when a manifest or the lock file changes.
 COPY Cargo.toml Cargo.lock ./
+COPY bench/Cargo.toml bench/
 COPY devkit/Cargo.toml devkit/
-RUN mkdir -p src devkit/src \
- && echo 'fn main() {}' | tee src/main.rs devkit/src/main.rs \
+RUN mkdir -p src bench/benches bench/src devkit/src \
+ && echo 'fn main() {}' | tee src/main.rs bench/benches/domain.rs bench/src/main.rs devkit/src/main.rs \
  && touch src/lib.rs devkit/src/lib.rs \
  && cargo build --release --locked --package twinsync --bin twinsync
 
@@ -39,8 +40,10 @@ COPY --from=build /build/target/release/twinsync /usr/local/bin/twinsync
 # warning at start (STORAGE_EPHEMERAL) could not tell it from one that lasts.
 USER 10001:10001
 WORKDIR /var/lib/twinsync
-# Probes come from outside the container.
-ENV TWINSYNC__HTTP__LISTEN=0.0.0.0:8080
+# Probes come from outside the container. And no backtraces of errors, wherever RUST_BACKTRACE is set: the Cosmos DB client makes an
+# error with each request, for a header that is not there, and a backtrace of it would cost more than the request's own work.
+ENV TWINSYNC__HTTP__LISTEN=0.0.0.0:8080 \
+    RUST_LIB_BACKTRACE=0
 EXPOSE 8080
 STOPSIGNAL SIGTERM
 # For engines without probes of their own; Kubernetes uses /livez and /readyz.

@@ -66,7 +66,9 @@ impl Loop {
         let process = Command::new(program)
             .arg("bare")
             .arg(serde_json::to_string(self)?)
+            // As the daemon has it.
             .env("COSMOS_DISABLE_IMDS", "1")
+            .env("RUST_LIB_BACKTRACE", "0")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
