@@ -217,6 +217,18 @@ fn every_alert_says_what_is_wrong_how_urgent_it_is_and_where_to_read_on() {
 }
 
 #[test]
+fn whoever_is_told_of_alerts_is_told_of_those_that_exist() {
+    let names: Vec<_> = alerts().into_iter().map(|alert| alert.name).collect();
+    let text = read("deploy/prometheus/alertmanager.example.yml");
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && !".+".contains(c));
+    let named: Vec<_> = words.filter(|word| word.starts_with("Twinsync") && *word != "Twinsync.+").collect();
+    assert!(named.len() > 20, "{named:?}");
+    for name in named {
+        assert!(names.iter().any(|found| found == name), "{name}");
+    }
+}
+
+#[test]
 fn every_alert_has_its_section_in_the_runbook_and_every_section_its_alert() {
     let page = read("docs/runbook.md");
     let sections: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("## ")).collect();
@@ -314,7 +326,7 @@ fn the_dashboard_shows_every_metric_and_nothing_else() {
     }
     for metric in name::DESCRIPTIONS {
         let is_shown = ["", "_bucket"].iter().any(|end| shown.contains(&format!("{}{end}", metric.name)));
-        assert!(is_shown, "nothing shows {}", metric.name);
+        assert!(is_shown, "no panel of deploy/grafana/twinsync.json shows {}: add one", metric.name);
     }
 }
 
