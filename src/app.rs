@@ -57,7 +57,7 @@ use crate::{
         stream::{self, Stream},
         twins::{self, Twins},
     },
-    status::{About, Observer},
+    status::{About, Observer, SharedHub},
     telemetry::{self, Board, Journal, Metrics},
 };
 
@@ -161,6 +161,8 @@ pub struct Outside {
     pub store: Arc<dyn TwinStore>,
     /// Where progress is kept.
     pub checkpoints: Arc<dyn CheckpointStore>,
+    /// The hubs once more where other replicas may own their partitions, for those who look at the status.
+    pub shared_hubs: Vec<SharedHub>,
     /// Where events go that can never be applied.
     pub dead_letters: Arc<dyn DeadLetters>,
     /// The same, from the side of the reader.
@@ -193,10 +195,21 @@ impl Outside {
         let source = |hub: &str| -> Arc<dyn EventSource> {
             Arc::new(EventHub::new(eventhubs_options(settings, hub), Arc::clone(&credential)))
         };
+        let shared_hubs = checkpoints.shared.iter().flat_map(|checkpoints| {
+            let hub = |hub: &str| SharedHub {
+                source: source(hub),
+                checkpoints: Arc::clone(checkpoints),
+                namespace: settings.eventhubs.namespace.clone(),
+                consumer_group: settings.eventhubs.consumer_group.clone(),
+            };
+            settings.eventhubs.hubs().into_iter().map(hub).collect::<Vec<_>>()
+        });
+        let shared_hubs = shared_hubs.collect();
         Ok(Self {
             sources: settings.eventhubs.hubs().into_iter().map(source).collect(),
             store: Arc::new(store),
-            checkpoints,
+            checkpoints: checkpoints.store,
+            shared_hubs,
             dead_letters: dead_letters.letters,
             archive: dead_letters.archive,
             registries,
@@ -440,7 +453,9 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
         biased;
         () = stop.cancelled() => Ok(()),
         outside = Box::pin(Outside::connect(settings, &reach, &board)) => match outside {
-            Ok(outside) => {
+            Ok(mut outside) => {
+                let hubs = std::mem::take(&mut outside.shared_hubs);
+                looks.spawn(observer.clone().look_elsewhere(hubs, closing.clone()));
                 looks.spawn(observer.clone().look_at_letters(Arc::clone(&outside.archive), closing.clone()));
                 let shared = Shared::new(settings);
                 twins.open(twins_access(settings, &outside, &shared, &metrics));

@@ -198,6 +198,31 @@ impl DeadLetterError {
     }
 }
 
+/// A checkpoint that all replicas share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedCheckpoint {
+    /// The partition.
+    pub partition: String,
+    /// The event up to which all are completed; `None`: another program wrote it, without a number.
+    pub number: Option<SequenceNumber>,
+    /// When it was written, by the clock of the store.
+    pub written: Option<Ticks>,
+}
+
+/// Where replicas see each other's progress.
+///
+/// *Cancellation*: may be dropped. *Errors*: why they cannot be listed, in one line without secrets.
+#[async_trait]
+pub trait SharedCheckpoints: Send + Sync + 'static {
+    /// The checkpoints of an Event Hub and consumer group.
+    async fn written(
+        &self,
+        namespace: &str,
+        hub: &str,
+        consumer_group: &str,
+    ) -> Result<Vec<SharedCheckpoint>, String>;
+}
+
 /// Where receiving begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Start {

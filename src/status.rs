@@ -4,6 +4,8 @@
 //! from the board at the moment of asking; no loop has to live for it to turn red. Rates need two moments: a task keeps
 //! samples of the metrics for a quarter of an hour, and where it is late, rates are not known.
 
+pub(crate) mod codes;
+mod elsewhere;
 mod exposition;
 mod history;
 mod hubs;
@@ -12,4 +14,7 @@ mod looks;
 mod observer;
 pub mod schema;
 
-pub use self::observer::{About, Observer};
+pub use self::{
+    elsewhere::SharedHub,
+    observer::{About, Observer},
+};

@@ -21,6 +21,7 @@ use crate::{
     adapters::blob::{self as storage, Container},
     config,
     domain::patience::Nature,
+    ports::SharedCheckpoints,
 };
 
 /// Opens the configured store; `credential` is for a container whose URL holds no signature.
@@ -30,15 +31,29 @@ use crate::{
 pub async fn open(
     store: &config::CheckpointStore,
     credential: &Arc<dyn TokenCredential>,
-) -> Result<Arc<dyn CheckpointStore>, Error> {
-    match store {
-        config::CheckpointStore::Memory => Ok(Arc::new(InMemoryCheckpointStore::new())),
-        config::CheckpointStore::File { path } => Ok(Arc::new(FileStore::open(path.clone()).await?)),
+) -> Result<Opened, Error> {
+    Ok(match store {
+        config::CheckpointStore::Memory => {
+            Opened { store: Arc::new(InMemoryCheckpointStore::new()), shared: None }
+        }
+        config::CheckpointStore::File { path } => {
+            Opened { store: Arc::new(FileStore::open(path.clone()).await?), shared: None }
+        }
         config::CheckpointStore::Blob(settings) => {
             let container = Container::open(settings, Arc::clone(credential)).await?;
-            Ok(Arc::new(BlobStore::new(container)?))
+            let store = Arc::new(BlobStore::new(container)?);
+            Opened { store: Arc::clone(&store) as _, shared: Some(store) }
         }
-    }
+    })
+}
+
+/// A store that can be used.
+#[derive(Clone)]
+pub struct Opened {
+    /// For those who own partitions.
+    pub store: Arc<dyn CheckpointStore>,
+    /// For those who look at what others own, where there are others.
+    pub shared: Option<Arc<dyn SharedCheckpoints>>,
 }
 
 /// The configured store to look at: nothing is created, locked or changed. `None`: it ends with its process, so there is nothing.

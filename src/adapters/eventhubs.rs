@@ -197,6 +197,7 @@ impl EventSource for EventHub {
             first: SequenceNumber(properties.beginning_sequence_number),
             last: SequenceNumber(properties.last_enqueued_sequence_number),
             is_empty: properties.is_empty,
+            newest: properties.last_enqueued_time_utc.and_then(moment),
         })
     }
 
@@ -411,6 +412,11 @@ fn property(value: &AmqpValue) -> Property {
 
 fn simple_property(value: &AmqpSimpleValue) -> Property {
     scalar_property!(value, AmqpSimpleValue)
+}
+
+fn moment(time: std::time::SystemTime) -> Option<Ticks> {
+    let since = time.duration_since(std::time::UNIX_EPOCH).ok().filter(|since| !since.is_zero())?;
+    Ticks::from_unix_milliseconds(i64::try_from(since.as_millis()).ok()?)
 }
 
 fn ticks(time: &AmqpTimestamp) -> Option<Ticks> {

@@ -192,7 +192,7 @@ fn show(status: &Status) -> Result<(), Error> {
     line("")?;
     let mut rows =
         vec![["PARTITION", "STATE", "BEHIND", "EVENTS", "RETENTION USED", "OWNER"].map(str::to_owned)];
-    rows.extend(status.partitions.iter().map(partition));
+    rows.extend(status.partitions.iter().map(|found| partition(found, status.at)));
     line(table(&rows).trim_end())?;
     line("")?;
     let heads = ["DEPENDENCY", "STATE", "SINCE", "ASKED", "NEXT TRY", "WHAT IT SAID"];
@@ -272,15 +272,24 @@ fn letters(letters: &DeadLetters, now: Ticks) -> String {
     format!("{count}{reasons}, {} since the start; see {command}", grouped(*since_start))
 }
 
-fn partition(partition: &Partition) -> [String; 6] {
+fn partition(partition: &Partition, now: Ticks) -> [String; 6] {
     let state = match &partition.reason {
         Some(reason) => format!("{}: {reason}", partition.state),
         None => partition.state.clone(),
     };
+    let state = match (partition.basis.as_deref(), partition.lag_measured) {
+        (Some("checkpoint"), Some(at)) => format!("{state}, from its checkpoint {}", ago(at, now)),
+        _ => state,
+    };
     [
         format!("{}/{}", partition.stream, partition.partition),
         printable(&state, false),
-        known(partition.lag_seconds),
+        match partition.basis.as_deref() {
+            Some("checkpoint") if partition.lag_seconds > Some(0.0) => {
+                format!("at least {}", known(partition.lag_seconds))
+            }
+            _ => known(partition.lag_seconds),
+        },
         partition.lag_events.map_or("–".to_owned(), grouped),
         partition.retention_used.map_or("–".to_owned(), |share| format!("{:.1} %", share * 100.0)),
         printable(partition.owner.as_deref().unwrap_or("nobody"), false),
@@ -336,11 +345,12 @@ fn walking(walk: &Walk) -> String {
 
 fn logged(entry: &Logged) -> [String; 4] {
     let code = entry.code.as_deref().map(|code| format!(" ({code})")).unwrap_or_default();
+    let hint = entry.hint.as_deref().map(|hint| format!(" – {hint}")).unwrap_or_default();
     [
         entry.last.to_string(),
         grouped(entry.count),
         entry.level.clone(),
-        printable(&format!("{}{code}", entry.message), false),
+        printable(&format!("{}{code}{hint}", entry.message), false),
     ]
 }
 

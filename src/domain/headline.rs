@@ -6,6 +6,7 @@
 //! | a loop does not turn: only a restart helps | bad |
 //! | it starts | attention |
 //! | it is not ready | bad |
+//! | nobody reads a partition | bad |
 //! | events will be lost soon | bad |
 //! | nobody could measure how far behind it is | attention |
 //! | it is behind | attention |
@@ -21,6 +22,7 @@ use super::{
     health::{Phase, Report},
     id::PartitionId,
     ticks::Ticks,
+    wait::clock,
 };
 
 /// Behind for longer than this is worth a word.
@@ -68,6 +70,21 @@ pub struct Flow {
     pub freshness: Option<Duration>,
     /// The partition that loses events first, the time until then, and the retention.
     pub loss: Option<(PartitionId, Duration, Duration)>,
+    /// What nobody reads, and has not for a while.
+    pub unread: Option<Unread>,
+}
+
+/// A partition that nobody reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unread {
+    /// The one that was left first.
+    pub partition: PartitionId,
+    /// For how long it has been.
+    pub lasts: Duration,
+    /// How many others there are.
+    pub others: usize,
+    /// Events that wait in all of them; `None`: not known.
+    pub events: Option<u64>,
 }
 
 /// Decides what comes first, `now`.
@@ -93,6 +110,9 @@ pub fn headline(phase: Phase, report: &Report, flow: &Flow, now: Ticks) -> Headl
             more => format!(" (and {more} more reasons)"),
         };
         return with(Level::Bad, format!("Blocked: {first}{more}"));
+    }
+    if let Some(unread) = &flow.unread {
+        return with(Level::Bad, told(unread, now));
     }
     if let Some((partition, left, retention)) = &flow.loss
         && left.as_secs_f64() < retention.as_secs_f64() * LITTLE_IS_LEFT
@@ -129,6 +149,21 @@ pub fn headline(phase: Phase, report: &Report, flow: &Flow, now: Ticks) -> Headl
         None => "In step: nothing has changed in the last minute".to_owned(),
     };
     with(Level::Good, text)
+}
+
+fn told(Unread { partition, lasts, others, events }: &Unread, now: Ticks) -> String {
+    let since = clock(now.before(*lasts), now);
+    let others = match others {
+        0 => String::new(),
+        1 => " and one more partition".to_owned(),
+        others => format!(" and {others} more partitions"),
+    };
+    let events = match events {
+        None => "how many events wait is not known".to_owned(),
+        Some(1) => "one event waits".to_owned(),
+        Some(events) => format!("{} events wait", grouped(*events)),
+    };
+    format!("Nobody reads {partition}{others} since {since}: {events}")
 }
 
 /// A duration as people say it: two digits are enough.
@@ -284,6 +319,26 @@ mod tests {
                     .to_owned()
             )
         );
+    }
+
+    #[test]
+    fn a_partition_that_nobody_reads_is_bad_whatever_else_is_in_order() {
+        let fine = report(&[], &[], &[]);
+        let unread = |others, events| Flow {
+            unread: Some(Unread { partition: partition(), lasts: Duration::from_secs(120), others, events }),
+            ..flowing()
+        };
+        assert_eq!(
+            says(Phase::Running, &fine, &unread(0, Some(1234))),
+            (Level::Bad, "Nobody reads twin-changes/1 since 14:01 UTC: 1,234 events wait".to_owned())
+        );
+        let text = |others, events| says(Phase::Running, &fine, &unread(others, events)).1;
+        assert!(text(1, Some(1)).contains("and one more partition since 14:01 UTC: one event waits"));
+        assert!(
+            text(3, None).contains("and 3 more partitions since") && text(3, None).ends_with("not known")
+        );
+        let blocked = report(&[], &["the store does not answer"], &[]);
+        assert!(says(Phase::Running, &blocked, &unread(0, None)).1.starts_with("Blocked"));
     }
 
     #[test]

@@ -14,7 +14,10 @@
 
 use std::{cmp::Ordering, collections::BTreeMap, time::Duration};
 
-use super::id::{Position, SequenceNumber};
+use super::{
+    id::{Position, SequenceNumber},
+    ticks::Ticks,
+};
 
 /// Names one begun event of one [`Progress`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -223,6 +226,8 @@ pub struct Extent {
     pub last: SequenceNumber,
     /// Whether the partition holds no event.
     pub is_empty: bool,
+    /// When the newest event had arrived; `None`: not told, or there never was one.
+    pub newest: Option<Ticks>,
 }
 
 impl Extent {
@@ -422,6 +427,7 @@ mod tests {
             first: SequenceNumber(first),
             last: SequenceNumber(last),
             is_empty: first > last,
+            newest: None,
         };
         let judge = |at, extent| resume(Some(position(at)), &extent);
         assert_eq!(resume(None, &extent(0, 9)), Resume::Fresh);
@@ -436,12 +442,14 @@ mod tests {
 
     #[test]
     fn lag_is_right_when_idle_and_after_retention() {
-        let extent = Extent { first: SequenceNumber(10), last: SequenceNumber(19), is_empty: false };
+        let extent =
+            Extent { first: SequenceNumber(10), last: SequenceNumber(19), is_empty: false, newest: None };
         assert_eq!(extent.lag(None), 10);
         assert_eq!(extent.lag(Some(SequenceNumber(3))), 10);
         assert_eq!(extent.lag(Some(SequenceNumber(15))), 4);
         assert_eq!(extent.lag(Some(SequenceNumber(19))), 0);
-        let empty = Extent { first: SequenceNumber(20), last: SequenceNumber(19), is_empty: true };
+        let empty =
+            Extent { first: SequenceNumber(20), last: SequenceNumber(19), is_empty: true, newest: None };
         assert_eq!(empty.lag(Some(SequenceNumber(3))), 0);
     }
 

@@ -75,7 +75,7 @@ impl Wait {
 }
 
 /// The time of the day, with the date where that is not today's.
-fn clock(at: Ticks, now: Ticks) -> String {
+pub(super) fn clock(at: Ticks, now: Ticks) -> String {
     let (at, now) = (at.to_string(), now.to_string());
     // `2026-01-31T08:00:00.1234567Z`
     match (at.get(..10), at.get(11..16), now.get(..10)) {

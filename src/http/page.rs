@@ -6,11 +6,9 @@ use axum::{
     http::{StatusCode, header},
     response::{Html, IntoResponse, Response},
 };
-use include_dir::{Dir, File, include_dir};
 use serde_json::json;
 
-/// What each code means and what to do about it, one page per code.
-static ERRORS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/docs/errors");
+use crate::status::codes;
 
 pub(super) async fn page() -> Html<&'static str> {
     Html(include_str!("page/index.html"))
@@ -25,10 +23,10 @@ pub(super) async fn script() -> Response {
 }
 
 pub(super) async fn error(Path(code): Path<String>) -> Response {
-    match ERRORS.get_file(format!("{code}.md")).and_then(File::contents_utf8) {
+    match codes::page(&code) {
         Some(text) => typed("text/plain; charset=utf-8", text),
         None => {
-            let known: Vec<_> = ERRORS.files().filter_map(|file| file.path().file_stem()?.to_str()).collect();
+            let known: Vec<_> = codes::codes().collect();
             let error = "there is no page about this code";
             (StatusCode::NOT_FOUND, Json(json!({ "error": error, "codes": known }))).into_response()
         }

@@ -268,7 +268,12 @@ mod tests {
     }
 
     fn extent(first: i64, last: i64) -> Extent {
-        Extent { first: SequenceNumber(first), last: SequenceNumber(last), is_empty: first > last }
+        Extent {
+            first: SequenceNumber(first),
+            last: SequenceNumber(last),
+            is_empty: first > last,
+            newest: None,
+        }
     }
 
     fn begun(stored: Option<i64>, extent: &Extent, fresh: Fresh) -> Result<(Option<i64>, Start), StartError> {

@@ -72,6 +72,12 @@ impl<T: Clone + Send + 'static> Asks<T> {
         }
     }
 
+    /// As if it had been asked and answered.
+    #[cfg(test)]
+    pub(super) fn answered(&self, answer: Result<T, String>) {
+        self.lock().answered(self.0.began.elapsed(), answer);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Look<T>> {
         // Each change is a whole one.
         self.0.look.lock().unwrap_or_else(PoisonError::into_inner)

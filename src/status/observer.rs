@@ -10,6 +10,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    codes,
+    elsewhere::{Elsewhere, Looks, SharedHub},
     exposition::Exposition,
     history::{self, Between, Ends, History, Sample},
     hubs::Courses,
@@ -19,7 +21,7 @@ use super::{
 };
 use crate::{
     domain::{
-        headline::{self, headline},
+        headline::{self, Unread, headline},
         health::{Dependency, Failure, Outage, PartitionState, Phase, Standing, StoreState},
         id::PartitionId,
         letters::Stored,
@@ -32,6 +34,14 @@ use crate::{
 
 /// The command that shows stored dead letters.
 const LETTERS: &str = "twinsync deadletters list";
+/// What the figures of a partition come from.
+const OWN: &str = "own";
+const CHECKPOINT: &str = "checkpoint";
+/// How often partitions are looked at that are not ours, at most: a listing of checkpoints for each Event Hub, and a question
+/// for each of these partitions.
+const ELSEWHERE_INTERVAL: Duration = Duration::from_secs(30);
+/// How long that may take before it is told that there is no answer.
+const ELSEWHERE_LIMIT: Duration = Duration::from_secs(20);
 /// How often stored dead letters are looked at, at most: a listing of 10,000 and the reading of 50.
 const LETTERS_INTERVAL: Duration = Duration::from_secs(60);
 /// How long that may take before it is told that there is no answer.
@@ -63,6 +73,7 @@ struct Inner {
     started: Ticks,
     history: Mutex<History>,
     stored_letters: Asks<Stored>,
+    elsewhere: Asks<Elsewhere>,
     courses: Courses,
 }
 
@@ -82,6 +93,7 @@ impl Observer {
             started: SystemClock.now(),
             history: Mutex::default(),
             stored_letters: Asks::new(LETTERS_INTERVAL, LETTERS_LIMIT),
+            elsewhere: Asks::new(ELSEWHERE_INTERVAL, ELSEWHERE_LIMIT),
             courses: Courses::default(),
         }))
     }
@@ -90,6 +102,21 @@ impl Observer {
     pub async fn look_at_letters(self, archive: Arc<dyn DeadLetterArchive>, stop: CancellationToken) {
         let letters = Letters::new(archive);
         self.0.stored_letters.clone().run(|| letters.look(), stop).await;
+    }
+
+    /// Looks at the partitions of these hubs that are not ours while somebody looks at the status, until `stop`.
+    pub async fn look_elsewhere(self, hubs: Vec<SharedHub>, stop: CancellationToken) {
+        if hubs.is_empty() {
+            return; // all partitions are ours
+        }
+        let looks = Looks::new(hubs);
+        let ask = || {
+            let view = self.0.board.view();
+            let others = view.owners.into_keys().filter(|id| !view.facts.partitions.contains_key(id));
+            let others = others.collect();
+            async { Ok(looks.look(others).await) }
+        };
+        self.0.elsewhere.clone().run(ask, stop).await;
     }
 
     /// Keeps samples until `stop`: rates and curves come from them.
@@ -133,6 +160,7 @@ impl Observer {
         let between = between.as_ref();
         let at = SystemClock.now();
         let partitions = self.partitions(&view, at);
+        let ours = || partitions.iter().filter(|partition| partition.ours);
         let flow = flow(&view, &metrics, between);
         let loss = self.loss(&partitions);
         let freshness = schema::Freshness {
@@ -150,10 +178,9 @@ impl Observer {
                 partitions: view.watched.len(),
                 lag_events: flow.lag_events.unwrap_or_default(),
                 measured_ago: lag(&view).map(|(_, ago)| ago),
-                behind: seconds(
-                    partitions.iter().filter_map(|partition| partition.lag_seconds).fold(0.0, f64::max),
-                ),
+                behind: seconds(ours().filter_map(|partition| partition.lag_seconds).fold(0.0, f64::max)),
                 caught_up_in: flow.caught_up_in_seconds.map(seconds),
+                unread: unread(&view, &partitions),
                 freshness: freshness.p99_seconds.map(seconds),
                 loss: loss.as_ref().map(|loss| {
                     let id = PartitionId { stream: loss.stream.clone(), partition: loss.partition.clone() };
@@ -222,7 +249,7 @@ impl Observer {
         }
     }
 
-    /// Ours first, and the one that is furthest behind before the others.
+    /// What nobody reads, then ours, then those of others; the one that is furthest behind before the others.
     fn partitions(&self, view: &View, now: Ticks) -> Vec<schema::Partition> {
         let watched: BTreeMap<_, _> = view.watched.iter().map(|(id, watched)| (id, watched)).collect();
         let owner = |id: &PartitionId| view.owners.get(id).cloned().flatten();
@@ -231,13 +258,18 @@ impl Observer {
             partition(id, owner, standing, watched.get(id).map(|watched| watched.as_ref()), now)
         });
         let others = view.owners.iter().filter(|(id, _)| !view.facts.partitions.contains_key(id));
-        let others = others.map(|(id, owner)| elsewhere(id, owner.clone()));
+        let mut others = others.peekable();
+        // Nobody asks where there are none.
+        let known = others.peek().map(|_| self.0.elsewhere.look());
+        let others = others.map(|(id, owner)| elsewhere(id, owner.clone(), known.as_ref(), now));
         let mut partitions: Vec<_> = ours.chain(others).collect();
         partitions.sort_by(|one, other| {
             let rank = |partition: &schema::Partition| {
                 // Small differences come and go: rows must not change places for them.
                 let behind = partition.lag_seconds.filter(|behind| *behind > 10.0);
-                (partition.ours, partition.reason.is_some(), behind.map(|behind| behind as u64))
+                // What nobody reads matters most.
+                let unread = !partition.ours && partition.owner.is_none();
+                (unread, partition.ours, partition.reason.is_some(), behind.map(|behind| behind as u64))
             };
             let number =
                 |partition: &schema::Partition| partition.partition.parse::<u64>().unwrap_or(u64::MAX);
@@ -253,7 +285,8 @@ impl Observer {
     /// The partition that loses events first, of those of which it is known.
     fn loss(&self, partitions: &[schema::Partition]) -> Option<schema::Loss> {
         let retention = self.0.about.retention.as_secs_f64();
-        let ours = partitions.iter().filter(|partition| partition.ours);
+        // What others own is theirs to know; what nobody owns is everybody's.
+        let ours = partitions.iter().filter(|partition| partition.ours || partition.owner.is_none());
         let worst = ours
             .filter_map(|partition| Some((partition, partition.lag_seconds?)))
             .max_by(|(_, one), (_, other)| one.total_cmp(other));
@@ -308,6 +341,7 @@ impl Observer {
     fn logged(&self) -> Vec<schema::Logged> {
         let entries = self.0.about.journal.entries().into_iter().map(|entry| schema::Logged {
             level: if entry.is_error { "error" } else { "warn" }.to_owned(),
+            hint: entry.code.as_deref().and_then(codes::hint_of).map(str::to_owned),
             code: entry.code,
             message: entry.message,
             count: entry.count,
@@ -393,6 +427,7 @@ fn partition(
         stream: id.stream.clone(),
         partition: id.partition.clone(),
         ours: true,
+        basis: Some(OWN.to_owned()),
         owner,
         state: state.to_owned(),
         reason,
@@ -410,23 +445,56 @@ fn partition(
     }
 }
 
-fn elsewhere(id: &PartitionId, owner: Option<String>) -> schema::Partition {
+fn elsewhere(
+    id: &PartitionId,
+    owner: Option<String>,
+    known: Option<&Known<Elsewhere>>,
+    now: Ticks,
+) -> schema::Partition {
+    let (found, reason, ago) = match known {
+        Some(Known::Answer(found, ago)) => match found.get(id) {
+            Some(Ok(behind)) => (Some(*behind), None, *ago),
+            Some(Err(reason)) => (None, Some(reason.clone()), *ago),
+            None => (None, None, *ago), // it was ours when the others were asked
+        },
+        Some(Known::Nothing(reason, ago)) => (None, Some(reason.clone()), *ago),
+        Some(Known::Asking) | None => (None, None, Duration::ZERO),
+    };
+    let seconds = |duration: Option<Duration>| duration.map(|duration| duration.as_secs_f64());
     schema::Partition {
         stream: id.stream.clone(),
         partition: id.partition.clone(),
         ours: false,
+        basis: Some(CHECKPOINT.to_owned()),
+        state: if owner.is_some() { "elsewhere" } else { "unread" }.to_owned(),
         owner,
-        state: "elsewhere".to_owned(),
-        reason: None,
+        reason,
         next_try: None,
-        lag_events: None,
-        lag_measured: None,
-        lag_seconds: None,
-        retention_used: None,
+        lag_events: found.map(|behind| behind.events),
+        lag_measured: found.map(|_| now.before(ago)),
+        lag_seconds: seconds(found.and_then(|behind| behind.at_least)),
+        retention_used: found.map(|behind| behind.retention_used),
         oldest_incomplete: None,
         oldest_incomplete_seconds: 0.0,
-        checkpoint_age_seconds: None,
+        checkpoint_age_seconds: seconds(found.and_then(|behind| behind.checkpoint_age)),
     }
+}
+
+/// What nobody reads, where that has lasted for too long.
+fn unread(view: &View, partitions: &[schema::Partition]) -> Option<Unread> {
+    let lasting = || view.unowned.iter().filter(|(_, lasts)| **lasts > view.facts.blocked_after);
+    let (partition, lasts) = lasting().max_by_key(|(_, lasts)| **lasts)?;
+    let events = |id: &PartitionId| {
+        let found =
+            partitions.iter().find(|found| found.stream == id.stream && found.partition == id.partition);
+        found.and_then(|found| found.lag_events)
+    };
+    Some(Unread {
+        partition: partition.clone(),
+        lasts: *lasts,
+        others: lasting().count() - 1,
+        events: lasting().map(|(id, _)| events(id)).sum(),
+    })
 }
 
 /// Events that are not completed in all partitions of ours, and how old the oldest measurement is; `None` where one is

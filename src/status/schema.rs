@@ -62,7 +62,13 @@ impl Status {
     /// Whether something is being asked for the first time since somebody looks: a moment later, more is known.
     pub fn is_asking(&self) -> bool {
         let stored = &self.dead_letters.stored;
-        self.replica.phase == "running" && stored.asked.is_none()
+        let unknown = |partition: &Partition| {
+            partition.basis.as_deref() == Some("checkpoint")
+                && partition.lag_measured.is_none()
+                && partition.reason.is_none()
+        };
+        let asking = stored.asked.is_none() || self.partitions.iter().any(unknown);
+        self.replica.phase == "running" && asking
     }
 }
 
@@ -118,11 +124,14 @@ pub struct Partition {
     pub partition: String,
     /// Whether this replica owns it. What is known of others comes from the shared leases and checkpoints.
     pub ours: bool,
+    /// What its figures come from: `own`, or `checkpoint` where they are computed from the shared checkpoint and what the
+    /// partition holds.
+    pub basis: Option<String>,
     /// The replica that owns it; `null`: nobody.
     pub owner: Option<String>,
-    /// `connecting`, `receiving`, `waiting`, `throttled`, or `elsewhere`.
+    /// `connecting`, `receiving`, `waiting`, `throttled`; `elsewhere` at another replica, `unread` where nobody owns it.
     pub state: String,
-    /// Why it waits.
+    /// Why it waits, or why nothing is known of it.
     pub reason: Option<String>,
     /// When it is connected to again; `null`: it is connected, or a try is under way.
     pub next_try: Option<Ticks>,
@@ -310,6 +319,8 @@ pub struct Logged {
     pub level: String,
     /// The stable code, where it has one; `/errors/CODE` explains it.
     pub code: Option<String>,
+    /// What to do first: how the page about the code begins to say it.
+    pub hint: Option<String>,
     /// The latest line.
     pub message: String,
     /// How many there were.

@@ -53,6 +53,8 @@ struct Posted {
     /// Since when each partition's consumer has been doing what it does.
     partitions_since: BTreeMap<PartitionId, Instant>,
     owners: BTreeMap<PartitionId, Option<String>>,
+    /// Since when nobody has owned a partition.
+    unowned: BTreeMap<PartitionId, Instant>,
     store: StoreState,
     store_since: Instant,
     /// When it was last heard of.
@@ -114,6 +116,8 @@ pub struct View {
     pub watched: Vec<(PartitionId, Arc<dyn Watched>)>,
     /// Who owns the partitions, as the shared leases say.
     pub owners: BTreeMap<PartitionId, Option<String>>,
+    /// For how long nobody has owned a partition.
+    pub unowned: BTreeMap<PartitionId, Duration>,
     /// For how long each partition's consumer has been doing what it does.
     pub waiting_for: BTreeMap<PartitionId, Duration>,
     /// How long ago each partition's consumer has posted last.
@@ -158,6 +162,7 @@ impl Board {
                 partitions: BTreeMap::new(),
                 partitions_since: BTreeMap::new(),
                 owners: BTreeMap::new(),
+                unowned: BTreeMap::new(),
                 store: StoreState::Unknown,
                 store_since: Instant::now(),
                 store_asked: None,
@@ -208,6 +213,11 @@ impl Board {
                 .into_iter()
                 .map(|(partition, owner)| (PartitionId { stream: stream.to_owned(), partition }, owner));
             posted.owners.extend(owners);
+            let Posted { owners, unowned, .. } = posted;
+            unowned.retain(|id, _| matches!(owners.get(id), Some(None)));
+            for (id, _) in owners.iter().filter(|(_, owner)| owner.is_none()) {
+                unowned.entry(id.clone()).or_insert_with(Instant::now);
+            }
         });
     }
 
@@ -396,6 +406,7 @@ impl Board {
             report: health::assess(&facts),
             watched,
             owners: posted.owners.clone(),
+            unowned: posted.unowned.iter().map(|(id, since)| (id.clone(), since.elapsed())).collect(),
             waiting_for: posted
                 .partitions_since
                 .iter()

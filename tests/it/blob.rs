@@ -37,7 +37,7 @@ fn settings(url: &str) -> Blob {
 async fn try_store(url: &str) -> Result<Arc<dyn CheckpointStore>, Error> {
     let identity = Identity::Emulator { token: Secret::new("any") };
     let credential = credential::connect(&identity).expect("no I/O");
-    open(&Configured::Blob(settings(url)), &credential).await
+    open(&Configured::Blob(settings(url)), &credential).await.map(|opened| opened.store)
 }
 
 async fn store(url: &str) -> Arc<dyn CheckpointStore> {

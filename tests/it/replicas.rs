@@ -15,7 +15,7 @@ use devkit::{
     stack::Options,
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
@@ -289,7 +289,7 @@ async fn each_replica_shows_whose_the_partitions_are() {
     let world = world().await;
     let (one, other) = (replica(&world, SHORT), replica(&world, SHORT));
     let (first, second) = (start(&one).await, start(&other).await);
-    let shared = |found: &serde_json::Value| {
+    let shared = |found: &Value| {
         let partitions = found["partitions"].as_array().expect("a list");
         let owners = |ours: bool| {
             let some = partitions.iter().filter(move |partition| partition["ours"] == ours);
@@ -302,9 +302,68 @@ async fn each_replica_shows_whose_the_partitions_are() {
     crate::status::until(&first, "two partitions each", shared).await;
     crate::status::until(&second, "two partitions each", shared).await;
     first.stop().await.expect("exit code 0");
-    let all = |found: &serde_json::Value| {
+    let all = |found: &Value| {
         found["partitions"].as_array().expect("a list").iter().all(|partition| partition["ours"] == true)
     };
     crate::status::until(&second, "all are the other's", all).await;
     second.stop().await.expect("exit code 0");
+}
+
+/// Sends a signal that the daemon cannot refuse.
+fn tell(daemon: &Daemon, signal: &str) {
+    let id = daemon.id().expect("it runs").to_string();
+    let sent = std::process::Command::new("kill").args([signal, &id]).status().expect("kill runs");
+    assert!(sent.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lag_of_what_another_replica_owns_is_told_from_its_checkpoints() {
+    let world = world().await;
+    // So long that whoever stands still keeps its partitions.
+    let long = "[lease]\nduration = \"10m\"\nrenew_interval = \"2s\"\n";
+    let (first, second) = (replica(&world, long), replica(&world, long));
+    let (mut a, mut b) = (start(&first).await, start(&second).await);
+    owns(&mut a, PARTITIONS / 2).await;
+    owns(&mut b, PARTITIONS / 2).await;
+    for number in 0..40 {
+        world.apply(create(&format!("pump-{number}")));
+        world.apply(report(&format!("pump-{number}"), json!({"step": 0})));
+    }
+    world.equal().await;
+    let theirs = |found: &Value| {
+        let partitions = found["partitions"].as_array().expect("a list").iter();
+        let theirs: Vec<_> = partitions.filter(|found| found["ours"] == false).cloned().collect();
+        assert_eq!(theirs.len() as u64, PARTITIONS / 2, "{theirs:#?}");
+        theirs
+    };
+    let sum = |theirs: &[Value]| theirs.iter().filter_map(|found| found["lagEvents"].as_u64()).sum::<u64>();
+    // Its checkpoints are read: without any, everything that the partitions hold would wait.
+    crate::status::until(&a, "nothing waits at the other one", |found| {
+        theirs(found).iter().all(|found| found["lagEvents"] == 0)
+    })
+    .await;
+    // It keeps its leases for a while, and does nothing.
+    tell(&b, "-STOP");
+    for number in 0..40 {
+        world.apply(report(&format!("pump-{number}"), json!({"step": 1})));
+    }
+    let found = crate::status::until(&a, "what waits at the other one is told", |found| {
+        theirs(found).iter().all(|found| found["lagEvents"].is_u64()) && sum(&theirs(found)) > 0
+    })
+    .await;
+    for partition in theirs(&found) {
+        assert_eq!((&partition["basis"], &partition["state"]), (&json!("checkpoint"), &json!("elsewhere")));
+        assert!(partition["lagMeasured"].is_string() && partition["reason"].is_null(), "{partition:#}");
+        if partition["lagEvents"].as_u64() > Some(0) {
+            assert!(partition["retentionUsed"].as_f64().is_some_and(|used| used > 0.0), "{partition:#}");
+            assert!(partition["lagSeconds"].as_f64().is_some_and(|least| least < 60.0), "{partition:#}");
+            assert!(partition["checkpointAgeSeconds"].is_f64(), "{partition:#}");
+        }
+    }
+    assert!(found["flow"]["lagEvents"] == 0, "its own are worked off: {:#}", found["flow"]);
+    tell(&b, "-CONT");
+    world.equal().await;
+    for daemon in [a, b] {
+        daemon.stop().await.expect("exit code 0");
+    }
 }

@@ -23,7 +23,11 @@ use azure_storage_blob::models::{BlobContainerClientListBlobsOptions, BlobItem, 
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::Error;
-use crate::adapters::blob::{self, Container, LIST_LIMIT, REQUEST_LIMIT};
+use crate::{
+    adapters::blob::{self, Container, LIST_LIMIT, REQUEST_LIMIT},
+    domain::{id::SequenceNumber, ticks::Ticks},
+    ports::{SharedCheckpoint, SharedCheckpoints},
+};
 
 /// Names of a checkpoint's metadata.
 const OFFSET: &str = "offset";
@@ -202,6 +206,30 @@ impl CheckpointStore for BlobStore {
         let request = Box::pin(self.inner.update_checkpoint(checkpoint));
         let written = self.container.call("write a checkpoint", REQUEST_LIMIT, request).await;
         Ok(written.map_err(Error::from)?)
+    }
+}
+
+#[async_trait]
+impl SharedCheckpoints for BlobStore {
+    async fn written(
+        &self,
+        namespace: &str,
+        hub: &str,
+        consumer_group: &str,
+    ) -> Result<Vec<SharedCheckpoint>, String> {
+        let [namespace, hub, group] = [namespace, hub, consumer_group].map(str::to_lowercase);
+        let prefix = Checkpoint::get_checkpoint_blob_prefix_name(&namespace, &hub, &group);
+        let prefix = prefix.map_err(|error| error.to_string())?;
+        let blobs = self.list("list checkpoints", &prefix).await.map_err(|error| error.to_string())?;
+        let checkpoints = blobs.into_iter().map(|(partition, blob)| {
+            let written = blob.properties.as_ref().and_then(|properties| properties.last_modified);
+            let written = written.and_then(|at| Ticks::from_unix_milliseconds(at.unix_timestamp() * 1000));
+            let metadata = metadata(blob);
+            let has_offset = metadata.get(OFFSET).is_some_and(|offset| is_position(offset));
+            let number = metadata.get(SEQUENCE_NUMBER).and_then(|number| sequence_number(number, has_offset));
+            SharedCheckpoint { partition, number: number.map(SequenceNumber), written }
+        });
+        Ok(checkpoints.collect())
     }
 }
 

@@ -138,16 +138,19 @@ function dependency(found, now) {
 
 function partition(found, now) {
   const row = element("tr");
-  const levels = { receiving: "good", connecting: "attention", waiting: "bad", throttled: "attention", elsewhere: "unknown" };
-  const cell = state(found.state === "elsewhere" ? "another replica's" : found.state, levels[found.state] ?? "unknown");
-  const why = [found.reason ?? "", until(found.nextTry, now)].filter((text) => text !== "").join("; ");
+  const levels = { receiving: "good", connecting: "attention", waiting: "bad", throttled: "attention", elsewhere: "unknown", unread: "bad" };
+  const words = { elsewhere: "another replica's", unread: "nobody reads it" };
+  const cell = state(words[found.state] ?? found.state, levels[found.state] ?? "unknown");
+  const shared = found.basis === "checkpoint";
+  const asked = shared && found.lagMeasured ? `from its checkpoint, as of ${time(found.lagMeasured)}` : shared && !found.reason ? "being asked" : "";
+  const why = [found.reason ?? "", asked, until(found.nextTry, now)].filter((text) => text !== "").join("; ");
   if (why !== "") cell.append(element("div", why, { class: "quiet" }));
   const oldest = found.oldestIncomplete === null ? "–" : `${number(found.oldestIncomplete)}, ${duration(found.oldestIncompleteSeconds)}`;
   const right = { class: "number" };
   row.append(
     element("th", `${found.stream}/${found.partition}`, { scope: "row" }),
     cell,
-    element("td", duration(found.lagSeconds), right),
+    element("td", `${shared && found.lagSeconds > 0 ? "at least " : ""}${duration(found.lagSeconds)}`, right),
     element("td", number(found.lagEvents), right),
     element("td", share(found.retentionUsed), right),
     element("td", oldest, right),
@@ -161,7 +164,9 @@ function logged(entry) {
   const row = element("tr");
   const line = element("td", entry.message, { class: "text" });
   if (entry.code) {
-    line.append(" ", element("a", entry.code, { href: `/errors/${encodeURIComponent(entry.code)}` }));
+    const hint = element("div", entry.hint ? `${entry.hint} ` : "", { class: "quiet" });
+    hint.append(element("a", entry.code, { href: `/errors/${encodeURIComponent(entry.code)}` }));
+    line.append(hint);
   }
   row.append(
     element("td", time(entry.last)),

@@ -37,7 +37,12 @@ impl EventSource for Scripted {
     }
 
     async fn extent(&self, _: &str) -> Result<Extent, SourceError> {
-        Ok(Extent { first: SequenceNumber(0), last: SequenceNumber(self.last), is_empty: false })
+        Ok(Extent {
+            first: SequenceNumber(0),
+            last: SequenceNumber(self.last),
+            is_empty: false,
+            newest: None,
+        })
     }
 
     async fn open(&self, _: &str, start: Start) -> Result<Box<dyn Receiver>, SourceError> {
@@ -414,7 +419,7 @@ impl EventSource for Standing {
     }
 
     async fn extent(&self, _: &str) -> Result<Extent, SourceError> {
-        Ok(Extent { first: SequenceNumber(0), last: SequenceNumber(4), is_empty: false })
+        Ok(Extent { first: SequenceNumber(0), last: SequenceNumber(4), is_empty: false, newest: None })
     }
 
     async fn open(&self, _: &str, _: Start) -> Result<Box<dyn Receiver>, SourceError> {

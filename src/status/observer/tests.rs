@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    domain::{headline::Level, id::SequenceNumber, progress::Extent},
+    domain::{elsewhere::Behind, headline::Level, id::SequenceNumber, progress::Extent},
     telemetry::{Decision, Latency, PartitionMetrics, Purpose, ReadOutcome},
 };
 
@@ -28,7 +28,11 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let (board, metrics) = (Board::new(), Metrics::new().expect("valid"));
+        Self::with(Board::new())
+    }
+
+    fn with(board: Board) -> Self {
+        let metrics = Metrics::new().expect("valid");
         let about = About {
             replica: "replica-a".into(),
             retention: Duration::from_secs(86_400),
@@ -46,7 +50,8 @@ impl Bench {
     fn receives(&self, name: &str, durable: i64, oldest: Option<Duration>) -> Arc<Watching> {
         self.board.set_partition(&partition(name), PartitionState::Receiving);
         let watching = Arc::new(Watching(PartitionMetrics::default(), oldest));
-        let extent = Extent { first: SequenceNumber(100), last: SequenceNumber(199), is_empty: false };
+        let extent =
+            Extent { first: SequenceNumber(100), last: SequenceNumber(199), is_empty: false, newest: None };
         watching.0.measured(extent, Some(SequenceNumber(durable)));
         let watched: Arc<dyn Watched> = Arc::clone(&watching) as _;
         self.board.watch_partition(&partition(name), Arc::downgrade(&watched));
@@ -115,7 +120,8 @@ fn the_first_event_after_a_long_rest_is_not_as_old_as_the_rest() {
     let bench = Bench::new();
     let watching = bench.receives("0", 199, None);
     watching.0.received(SystemClock.now().before(Duration::from_secs(90_000)));
-    let extent = Extent { first: SequenceNumber(100), last: SequenceNumber(200), is_empty: false };
+    let extent =
+        Extent { first: SequenceNumber(100), last: SequenceNumber(200), is_empty: false, newest: None };
     watching.0.measured(extent, Some(SequenceNumber(199)));
     let status = bench.observer.status();
     let found = &status.partitions[0];
@@ -160,7 +166,7 @@ fn partitions_of_others_are_shown_as_theirs_and_stand_by_is_no_trouble() {
     let status = bench.observer.status();
     assert_eq!(status.headline.text, "Standing by: other replicas own all partitions");
     let found: Vec<_> = status.partitions.iter().map(|found| (found.ours, found.owner.as_deref())).collect();
-    assert_eq!(found, [(false, Some("replica-b")), (false, None)]);
+    assert_eq!(found, [(false, None), (false, Some("replica-b"))], "what nobody reads comes first");
     assert_eq!(status.loss, None, "theirs to know");
     bench.board.set_owners("twins", owners.into_iter().take(1));
     assert_eq!(bench.observer.status().partitions.len(), 1, "the others are gone");
@@ -229,4 +235,44 @@ async fn samples_are_taken_until_the_end() {
     stop.cancel();
     task.await.expect("ends");
     assert_eq!(bench.observer.0.history.lock().expect("not poisoned").curves().lag_events.len(), 3);
+}
+
+#[test]
+fn what_nobody_reads_for_too_long_is_the_headline_with_the_events_that_wait() {
+    let bench = Bench::with(Board::with_limits(Duration::ZERO, Duration::from_secs(86_400)));
+    let _all_done = bench.receives("0", 199, None);
+    let owners = [("0", Some("replica-a")), ("1", None), ("2", Some("replica-b"))]
+        .map(|(id, owner)| (id.to_owned(), owner.map(str::to_owned)));
+    bench.board.set_owners("twins", owners.clone());
+    let status = bench.observer.status();
+    assert_eq!(status.headline.level, Level::Bad);
+    let text = status.headline.text;
+    assert!(text.starts_with("Nobody reads twins/1 since ") && text.ends_with("not known"), "{text}");
+    assert_eq!(status.partitions[0].state, "unread");
+    let found = Elsewhere::from([
+        (
+            partition("1"),
+            Ok(Behind {
+                events: 1234,
+                at_least: Some(Duration::from_secs(80_000)),
+                retention_used: 0.5,
+                checkpoint_age: Some(Duration::from_secs(90)),
+            }),
+        ),
+        (partition("2"), Err("refused (EVENTHUBS_REFUSED)".to_owned())),
+    ]);
+    bench.observer.0.elsewhere.answered(Ok(found));
+    let status = bench.observer.status();
+    assert!(status.headline.text.ends_with(" UTC: 1,234 events wait"), "{:?}", status.headline);
+    let [unread, own, theirs] = &status.partitions[..] else { panic!("{:#?}", status.partitions) };
+    assert_eq!(
+        (unread.lag_events, unread.lag_seconds, unread.retention_used),
+        (Some(1234), Some(80_000.0), Some(0.5))
+    );
+    assert_eq!((unread.basis.as_deref(), own.basis.as_deref()), (Some("checkpoint"), Some("own")));
+    assert_eq!((theirs.lag_events, theirs.reason.as_deref()), (None, Some("refused (EVENTHUBS_REFUSED)")));
+    let loss = status.loss.expect("known");
+    assert_eq!((loss.partition.as_str(), loss.seconds), ("1", 6_400.0), "it is lost to everybody");
+    bench.board.set_owners("twins", owners.map(|(id, owner)| (id, owner.or(Some("replica-b".to_owned())))));
+    assert_ne!(bench.observer.status().headline.level, Level::Bad, "somebody reads it");
 }

@@ -36,6 +36,7 @@ fn full() -> Status {
             stream: String::new(),
             partition: String::new(),
             ours: true,
+            basis: None,
             owner: None,
             state: String::new(),
             reason: None,
@@ -113,6 +114,7 @@ fn full() -> Status {
         log: vec![Logged {
             level: String::new(),
             code: None,
+            hint: None,
             message: String::new(),
             count: 0,
             first: at,

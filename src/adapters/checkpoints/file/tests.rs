@@ -215,10 +215,10 @@ async fn the_configured_store_is_opened() {
     let identity = crate::config::Identity::Managed { client_id: None };
     let credential = crate::adapters::credential::connect(&identity).unwrap();
     let memory = super::super::open(&crate::config::CheckpointStore::Memory, &credential).await.unwrap();
-    memory.update_checkpoint(checkpoint("0", 1)).await.unwrap();
+    memory.store.update_checkpoint(checkpoint("0", 1)).await.unwrap();
     let file = super::super::open(&crate::config::CheckpointStore::File { path: path.clone() }, &credential)
         .await
         .unwrap();
-    file.update_checkpoint(checkpoint("0", 1)).await.unwrap();
+    file.store.update_checkpoint(checkpoint("0", 1)).await.unwrap();
     assert!(path.join(NAMESPACE).is_dir());
 }

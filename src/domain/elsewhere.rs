@@ -1,0 +1,114 @@
+//! How far behind a partition is that another replica reads, or nobody: from the checkpoint that all replicas share, and from
+//! what the partition holds.
+//!
+//! A checkpoint has a number and no time of its event. So how old the oldest event is that waits is known from below only: it is
+//! at least as old as the newest one, and at least as old as the first look that found it there.
+
+use std::{collections::VecDeque, time::Duration};
+
+use super::{id::SequenceNumber, progress::Extent, ticks::Ticks};
+
+/// Looks that are remembered of a partition: two hours, where somebody looks all the time.
+const MOST_LOOKS: usize = 240;
+
+/// What a look at one partition has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// What it holds.
+    pub extent: Extent,
+    /// The event up to which the checkpoint says that all are completed; `None`: there is no checkpoint.
+    pub checkpoint: Option<SequenceNumber>,
+    /// When the checkpoint was written.
+    pub written: Option<Ticks>,
+}
+
+/// What follows from it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Behind {
+    /// Events that are not completed, as far as the checkpoint tells.
+    pub events: u64,
+    /// At least for so long the oldest of them has been there; `None`: not known.
+    pub at_least: Option<Duration>,
+    /// The part of what the partition holds that is not completed.
+    pub retention_used: f64,
+    /// For how long the checkpoint has been as it is, where events wait.
+    pub checkpoint_age: Option<Duration>,
+}
+
+/// The newest event of one partition at each look.
+#[derive(Debug, Clone, Default)]
+pub struct Ends(VecDeque<(Ticks, SequenceNumber)>);
+
+impl Ends {
+    /// Judges what was found `now`, and remembers it.
+    pub fn judge(&mut self, found: &Found, now: Ticks) -> Behind {
+        let Found { extent, checkpoint, written } = *found;
+        if self.0.back().is_some_and(|(_, last)| *last > extent.last) {
+            self.0.clear(); // it was re-created, and begins again
+        }
+        if self.0.len() >= MOST_LOOKS {
+            self.0.pop_front();
+        }
+        self.0.push_back((now, extent.last));
+        let events = extent.lag(checkpoint);
+        let since = |at: Ticks| Duration::try_from_secs_f64(now.seconds_since(at)).unwrap_or_default();
+        let first =
+            SequenceNumber(extent.last.0.saturating_sub(i64::try_from(events).unwrap_or(i64::MAX)) + 1);
+        let seen = self.0.iter().find(|(_, last)| *last >= first).map(|(at, _)| since(*at));
+        let held = extent.last.0.saturating_sub(extent.first.0).saturating_add(1).max(1);
+        Behind {
+            events,
+            at_least: match events {
+                0 => Some(Duration::ZERO),
+                _ => seen.max(extent.newest.map(since)),
+            },
+            retention_used: (events as f64 / held as f64).clamp(0.0, 1.0),
+            checkpoint_age: match events {
+                0 => Some(Duration::ZERO),
+                _ => written.map(since),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: u64) -> Ticks {
+        Ticks::new(0).after(Duration::from_secs(second))
+    }
+
+    fn found(checkpoint: Option<i64>, last: i64, newest: u64) -> Found {
+        let (first, last) = (SequenceNumber(100), SequenceNumber(last));
+        Found {
+            extent: Extent { first, last, is_empty: false, newest: Some(at(newest)) },
+            checkpoint: checkpoint.map(SequenceNumber),
+            written: Some(at(500)),
+        }
+    }
+
+    #[test]
+    fn what_waits_is_at_least_as_old_as_the_newest_event_and_as_the_first_look_that_found_it() {
+        let s = Duration::from_secs;
+        let mut ends = Ends::default();
+        let behind = ends.judge(&found(Some(199), 199, 900), at(1000));
+        assert_eq!((behind.events, behind.at_least, behind.checkpoint_age), (0, Some(s(0)), Some(s(0))));
+        let behind = ends.judge(&found(Some(199), 299, 1025), at(1030));
+        assert_eq!((behind.events, behind.at_least, behind.retention_used), (100, Some(s(5)), 0.5));
+        assert_eq!(behind.checkpoint_age, Some(s(530)));
+        let behind = ends.judge(&found(Some(199), 399, 1059), at(1060));
+        assert_eq!(behind.at_least, Some(s(30)), "event 200 was there at 1030");
+        let behind = ends.judge(&found(Some(299), 399, 1059), at(1090));
+        assert_eq!(behind.at_least, Some(s(31)), "event 300 was there at 1060, the newest came at 1059");
+        let behind = ends.judge(&found(None, 399, 1059), at(1090));
+        assert_eq!((behind.events, behind.retention_used), (300, 1.0), "no checkpoint: all of it waits");
+        assert_eq!(behind.at_least, Some(s(90)));
+        let behind = ends.judge(&found(Some(99), 109, 1119), at(1120));
+        assert_eq!((behind.events, behind.at_least), (10, Some(s(1))), "another one has its name");
+        for second in 2000..3000 {
+            ends.judge(&found(Some(99), 109, 1119), at(second));
+        }
+        assert_eq!(ends.0.len(), MOST_LOOKS);
+    }
+}

@@ -1,0 +1,96 @@
+//! Looks at the partitions that are not this replica's: those of others, and those that nobody reads.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use crate::{
+    domain::{
+        elsewhere::{Behind, Ends, Found},
+        id::PartitionId,
+    },
+    ports::{Clock, EventSource, SharedCheckpoint, SharedCheckpoints, SystemClock},
+};
+
+/// What was found of each partition, or why nothing.
+pub(super) type Elsewhere = BTreeMap<PartitionId, Result<Behind, String>>;
+
+/// An Event Hub whose partitions are shared among replicas.
+pub struct SharedHub {
+    /// Asked over a connection of its own, so that nothing else waits for it. It is closed after each look.
+    pub source: Arc<dyn EventSource>,
+    /// Where all replicas keep their checkpoints.
+    pub checkpoints: Arc<dyn SharedCheckpoints>,
+    /// The namespace, as checkpoints name it.
+    pub namespace: String,
+    /// The consumer group, as checkpoints name it.
+    pub consumer_group: String,
+}
+
+/// Looks at the hubs again and again.
+pub(super) struct Looks {
+    hubs: Vec<SharedHub>,
+    ends: Mutex<BTreeMap<PartitionId, Ends>>,
+}
+
+impl Looks {
+    pub(super) fn new(hubs: Vec<SharedHub>) -> Self {
+        Self { hubs, ends: Mutex::default() }
+    }
+
+    /// One listing per Event Hub with one of these partitions, and one question for each of them, one after the other.
+    pub(super) async fn look(&self, partitions: Vec<PartitionId>) -> Elsewhere {
+        let mut found = Elsewhere::new();
+        for hub in &self.hubs {
+            let of_hub = |id: &&PartitionId| id.stream == hub.source.name();
+            let wanted: Vec<_> = partitions.iter().filter(of_hub).cloned().collect();
+            if wanted.is_empty() {
+                continue;
+            }
+            let listed =
+                hub.checkpoints.written(&hub.namespace, hub.source.name(), &hub.consumer_group).await;
+            match listed {
+                Ok(checkpoints) => self.ask(hub, wanted, checkpoints, &mut found).await,
+                Err(reason) => found.extend(wanted.into_iter().map(|id| (id, Err(reason.clone())))),
+            }
+        }
+        found
+    }
+
+    async fn ask(
+        &self,
+        hub: &SharedHub,
+        wanted: Vec<PartitionId>,
+        checkpoints: Vec<SharedCheckpoint>,
+        found: &mut Elsewhere,
+    ) {
+        let mut failed: Option<String> = None;
+        for id in wanted {
+            if let Some(reason) = &failed {
+                found.insert(id, Err(reason.clone())); // the others would fail alike
+                continue;
+            }
+            let checkpoint = checkpoints.iter().find(|checkpoint| checkpoint.partition == id.partition);
+            match hub.source.extent(&id.partition).await {
+                Ok(extent) => {
+                    let number = checkpoint.and_then(|checkpoint| checkpoint.number);
+                    let written = checkpoint.and_then(|checkpoint| checkpoint.written);
+                    let behind = self.judge(&id, &Found { extent, checkpoint: number, written });
+                    found.insert(id, Ok(behind));
+                }
+                Err(error) => {
+                    let reason = format!("{error} ({})", error.code());
+                    found.insert(id, Err(reason.clone()));
+                    failed = Some(reason);
+                }
+            }
+        }
+        hub.source.close().await;
+    }
+
+    fn judge(&self, id: &PartitionId, found: &Found) -> Behind {
+        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        ends.entry(id.clone()).or_default().judge(found, SystemClock.now())
+    }
+}
