@@ -58,7 +58,7 @@ use crate::{
         twins::{self, Twins},
     },
     status::{About, Observer, SharedHub},
-    telemetry::{self, Board, Journal, Metrics},
+    telemetry::{self, Board, Journal, Metrics, Scope},
 };
 
 /// Batches on their way from the partitions to the router.
@@ -176,7 +176,20 @@ pub struct Outside {
 impl Outside {
     /// Connects to everything that `settings` name, and waits for what is not there yet.
     async fn connect(settings: &Settings, reach: &Reach<'_>, board: &Board) -> Result<Self, Error> {
-        let credential = credential::connect(&settings.credential.identity)?;
+        let credential = credential::connect_noting(&settings.credential.identity, board.tokens())?;
+        let signed = [
+            match &settings.checkpoint.store {
+                config::CheckpointStore::Blob(blob) => Some(blob),
+                config::CheckpointStore::Memory | config::CheckpointStore::File { .. } => None,
+            },
+            match &settings.dead_letters {
+                config::DeadLetters::Blob(blob) => Some(blob),
+                config::DeadLetters::File { .. } => None,
+            },
+        ];
+        if let Some(end) = signed.into_iter().flatten().find_map(config::Blob::signature_ends) {
+            board.tokens().configured(Scope::Signature, end);
+        }
         let registries = registry::registries(settings, &credential, reach.metrics, board)?;
         // On its own, so that nothing else is blamed where there is no token.
         let token = || async { Ok(credential::probe(&credential).await?) };

@@ -35,6 +35,7 @@ pub mod standing;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod ticks;
+pub mod token;
 pub mod upsert;
 pub mod wait;
 pub mod walk;

@@ -27,6 +27,7 @@ mod process;
 pub mod reason;
 mod replica;
 mod text;
+mod tokens;
 mod walks;
 
 #[cfg(test)]
@@ -50,6 +51,7 @@ pub use self::{
     metrics::{Latency, Metrics, StreamMetrics},
     partition::{PartitionMetrics, Watched, behind},
     replica::replica,
+    tokens::{Given, Scope, Tokens},
     walks::{Audited, Backfilled, HubWalks, Walk, Walking, Walks},
 };
 use crate::config::{self, LogFormat};

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 
 use self::no_token::Named;
 pub use self::no_token::NoToken;
-use crate::config::Identity;
+use crate::{config::Identity, telemetry::Tokens};
 
 /// A credential could not be made; the configuration or the environment is incomplete.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +44,14 @@ impl Error {
 /// # Errors
 /// The identity is incomplete or cannot work in this environment.
 pub fn connect(identity: &Identity) -> Result<Arc<dyn TokenCredential>, Error> {
+    connect_noting(identity, &Tokens::default())
+}
+
+/// The same, where `tokens` is told which tokens were given.
+///
+/// # Errors
+/// As there.
+pub fn connect_noting(identity: &Identity, tokens: &Tokens) -> Result<Arc<dyn TokenCredential>, Error> {
     let (kind, credential) = match identity {
         Identity::Workload { tenant_id, client_id, token_file } => {
             let options = WorkloadIdentityCredentialOptions {
@@ -76,7 +84,7 @@ pub fn connect(identity: &Identity) -> Result<Arc<dyn TokenCredential>, Error> {
         }
     };
     let inner = credential.map_err(|error| Error { kind, reason: one_line(&error) })?;
-    Ok(Arc::new(Named { kind, inner }))
+    Ok(Arc::new(Named { kind, inner, tokens: tokens.clone() }))
 }
 
 /// What a token for Event Hubs must be for; the SDK's name for it is the same in all clouds.

@@ -19,7 +19,7 @@ use crate::{
         ticks::Ticks,
     },
     http,
-    status::schema::{DeadLetters, Dependency, Hub, Logged, Partition, SCHEMA, Status, Walk},
+    status::schema::{DeadLetters, Dependency, Hub, Logged, Partition, SCHEMA, Status, Token, Walk},
 };
 
 /// How long an answer may take.
@@ -199,6 +199,12 @@ fn show(status: &Status) -> Result<(), Error> {
     let mut rows = vec![heads.map(str::to_owned)];
     rows.extend(status.dependencies.iter().map(|found| dependency(found, status.at)));
     line(table(&rows).trim_end())?;
+    if !status.tokens.is_empty() {
+        line("")?;
+        let mut rows = vec![["TOKEN", "GIVEN", "GOOD FOR", "NOT RENEWED"].map(str::to_owned)];
+        rows.extend(status.tokens.iter().map(|found| token(found, status.at)));
+        line(table(&rows).trim_end())?;
+    }
     if !status.hubs.is_empty() {
         line("")?;
         let heads = ["IOT HUB", "NOW", "LAST AUDIT", "LAST CLEAN AUDIT", "NEXT AUDIT", "DONE BY"];
@@ -304,6 +310,20 @@ fn dependency(dependency: &Dependency, now: Ticks) -> [String; 6] {
         dependency.asked.map_or("not yet".to_owned(), |at| ago(at, now)),
         dependency.next_try.map(|at| format!("in {}", duration(at.seconds_since(now)))).unwrap_or_default(),
         printable(dependency.reason.as_deref().unwrap_or_default(), false),
+    ]
+}
+
+fn token(token: &Token, now: Ticks) -> [String; 4] {
+    let reason = token.reason.as_deref().unwrap_or_default();
+    [
+        token.scope.clone(),
+        token.obtained.map_or("–".to_owned(), |at| ago(at, now)),
+        match token.expires.map(|at| at.seconds_since(now)) {
+            None => "–".to_owned(),
+            Some(left) if left <= 0.0 => "expired".to_owned(),
+            Some(left) => duration(left),
+        },
+        token.failed.map(|at| printable(&format!("{}: {reason}", ago(at, now)), false)).unwrap_or_default(),
     ]
 }
 

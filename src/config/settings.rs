@@ -8,6 +8,7 @@ use super::{Effective, secret::Secret};
 use crate::domain::{
     id::{DocumentIdScheme, HubName},
     quota::Tier,
+    ticks::Ticks,
 };
 
 /// Everything the daemon needs to know before it starts. Made by [`Settings::load`] only.
@@ -246,6 +247,19 @@ pub struct Blob {
     pub container_url: Secret,
     /// Version of the service's API; `None`: the SDK's.
     pub api_version: Option<String>,
+}
+
+impl Blob {
+    /// When the signature in the URL ends; `None`: there is none, or a stored access policy says when.
+    pub fn signature_ends(&self) -> Option<Ticks> {
+        let (_, query) = self.container_url.expose().split_once('?')?;
+        let end = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "se")?.1;
+        // A date is midnight.
+        Ticks::parse(&end).or_else(|| Ticks::parse(&format!("{end}T00:00:00Z"))).or_else(|| {
+            let minutes = end.strip_suffix('Z')?;
+            Ticks::parse(&format!("{minutes}:00Z"))
+        })
+    }
 }
 
 /// How replicas share the partitions.

@@ -614,3 +614,19 @@ fn where_a_daemon_listens_is_found_without_the_rest_of_its_configuration() {
     let missing = [PathBuf::from("/nowhere/twinsync.toml")];
     assert!(listen_address(&missing, std::iter::empty()).unwrap_err().to_string().contains("/nowhere"));
 }
+
+#[test]
+fn the_end_of_a_signature_is_read_from_the_url() {
+    use crate::domain::ticks::Ticks;
+    let ends = |query: &str| {
+        let url = format!("https://a.blob.core.windows.net/twins{query}");
+        Blob { container_url: Secret::new(&url), api_version: None }.signature_ends()
+    };
+    let end = Ticks::parse("2031-05-04T10:00:00Z");
+    assert_eq!(ends("?sp=rwdlc&se=2031-05-04T10%3A00%3A00Z&sig=x"), end);
+    assert_eq!(ends("?se=2031-05-04T10:00Z&sig=x"), end);
+    assert_eq!(ends("?se=2031-05-04&sig=x"), Ticks::parse("2031-05-04T00:00:00Z"));
+    assert_eq!(ends("?si=policy&sig=x"), None);
+    assert_eq!(ends("?se=soon&sig=x"), None);
+    assert_eq!(ends(""), None);
+}

@@ -11,6 +11,7 @@ use std::{
 
 use super::{
     id::{PartitionId, SequenceNumber},
+    token::{Token, worry},
     wait::{self, Wait},
 };
 
@@ -168,6 +169,8 @@ pub struct Facts {
     pub store_next_try: Option<Duration>,
     /// The partitions whose progress waits for a dead letter that could not be stored.
     pub waits_for_letters: BTreeSet<PartitionId>,
+    /// What shows services who we are.
+    pub tokens: Vec<Token>,
     /// The loops by name.
     pub loops: BTreeMap<String, Pulse>,
     /// What has been asked of the other dependencies, and whether it is out of order.
@@ -274,7 +277,11 @@ fn warnings(facts: &Facts) -> Vec<String> {
         | PartitionState::Receiving
         | PartitionState::Waiting { .. } => None,
     });
-    outages.chain(throttled).collect()
+    let tokens = facts.tokens.iter().filter_map(worry).map(|worry| match worry.reason {
+        Some(reason) => format!("{}: {reason}", worry.what),
+        None => worry.what,
+    });
+    outages.chain(throttled).chain(tokens).collect()
 }
 
 /// Repair and audits are in the background: the copy follows the streams without them. Who throttles will answer, and only
@@ -365,6 +372,7 @@ mod tests {
             store_lasts: Duration::ZERO,
             store_next_try: None,
             waits_for_letters: BTreeSet::new(),
+            tokens: Vec::new(),
             loops: BTreeMap::from([("lanes".to_owned(), pulse)]),
             dependencies: BTreeMap::from([(Dependency::DeadLetters, None)]),
             incomplete: BTreeMap::new(),

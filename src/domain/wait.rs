@@ -13,6 +13,7 @@ use super::{
     health::{Dependency, Facts, Failure, Outage, PartitionState, StoreState, is_obstacle},
     id::PartitionId,
     ticks::Ticks,
+    token::worry,
 };
 
 /// Moments at which something is tried again that are kept; more of them would not make the nearest one nearer.
@@ -125,7 +126,7 @@ pub fn worries(facts: &Facts) -> Vec<Wait> {
         | PartitionState::Receiving
         | PartitionState::Waiting { .. } => None,
     });
-    dependencies(facts, false).chain(throttled).collect()
+    dependencies(facts, false).chain(throttled).chain(facts.tokens.iter().filter_map(worry)).collect()
 }
 
 fn store(facts: &Facts) -> Option<Wait> {
@@ -230,6 +231,7 @@ mod tests {
             store_lasts: s(90),
             store_next_try: None,
             waits_for_letters: BTreeSet::new(),
+            tokens: Vec::new(),
             loops: BTreeMap::new(),
             dependencies: BTreeMap::new(),
             incomplete: BTreeMap::new(),

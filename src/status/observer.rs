@@ -29,7 +29,7 @@ use crate::{
         ticks::Ticks,
     },
     ports::{Clock, DeadLetterArchive, SystemClock},
-    telemetry::{self, Board, Journal, Metrics, View, Watched, name},
+    telemetry::{self, Board, Given, Journal, Metrics, Scope, View, Watched, name},
 };
 
 /// The command that shows stored dead letters.
@@ -202,6 +202,7 @@ impl Observer {
             loss,
             partitions,
             dependencies: self.dependencies(&view, at),
+            tokens: self.tokens(),
             flow,
             store: store(&metrics, between),
             decisions: whole(metrics.by(name::EVENTS, "decision")),
@@ -336,6 +337,15 @@ impl Observer {
             }
         }
         hubs.into_values().collect()
+    }
+
+    fn tokens(&self) -> Vec<schema::Token> {
+        let token = |(scope, given): (Scope, Given)| {
+            let (failed, reason) = given.failed.unzip();
+            let (obtained, expires) = (given.obtained, given.expires);
+            schema::Token { scope: scope.label().to_owned(), obtained, expires, failed, reason }
+        };
+        self.0.board.tokens().all().into_iter().map(token).collect()
     }
 
     fn logged(&self) -> Vec<schema::Logged> {

@@ -40,6 +40,9 @@ pub struct Status {
     pub partitions: Vec<Partition>,
     /// What it needs to do its work.
     pub dependencies: Vec<Dependency>,
+    /// Tokens and signatures that show services who it is.
+    #[serde(default)]
+    pub tokens: Vec<Token>,
     /// What flows.
     pub flow: Flow,
     /// What Cosmos DB is asked for.
@@ -170,6 +173,22 @@ pub struct Dependency {
     pub next_try: Option<Ticks>,
     /// Whether the copy stands still without it. Repair and audits wait for the others.
     pub needed: bool,
+}
+
+/// What shows a service who we are. Never the token itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Token {
+    /// `eventhubs`, `cosmos`, `storage`, `iothub`, `other`, or `storage_sas` for the signature in `blob.container_url`.
+    pub scope: String,
+    /// When the present one was given; `null`: there was none yet, or it comes from the configuration.
+    pub obtained: Option<Ticks>,
+    /// When it ends. A new one is asked for with the first request in the last minutes before.
+    pub expires: Option<Ticks>,
+    /// When there was none last, unless one was given since.
+    pub failed: Option<Ticks>,
+    /// Why.
+    pub reason: Option<String>,
 }
 
 /// What flows, over the last minute.

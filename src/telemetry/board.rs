@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{gauges::render, partition::Watched, walks::Walks};
+use super::{gauges::render, partition::Watched, tokens::Tokens, walks::Walks};
 use crate::domain::{
     health::{
         self, Dependency, Facts, Failure, Incomplete, Outage, PartitionState, Phase, Pulse, Report, Standing,
@@ -44,6 +44,7 @@ struct Inner {
     blocked_after: Duration,
     retention: Duration,
     walks: Walks,
+    tokens: Tokens,
 }
 
 struct Posted {
@@ -155,6 +156,7 @@ impl Board {
         Self(Arc::new(Inner {
             blocked_after,
             walks: Walks::default(),
+            tokens: Tokens::default(),
             retention,
             began: Instant::now(),
             posted: Mutex::new(Posted {
@@ -180,6 +182,11 @@ impl Board {
     /// Where walks over the twins of a hub show how far they are.
     pub fn walks(&self) -> &Walks {
         &self.0.walks
+    }
+
+    /// Where the credential notes which tokens it was given.
+    pub fn tokens(&self) -> &Tokens {
+        &self.0.tokens
     }
 
     /// Posts where the process is in its life.
@@ -382,6 +389,7 @@ impl Board {
             store_lasts: posted.store_since.elapsed(),
             store_next_try: posted.store_tries.next(elapsed),
             waits_for_letters: posted.waits_for_letters.clone(),
+            tokens: self.0.tokens.facts(),
             loops: posted
                 .loops
                 .iter()
@@ -425,7 +433,7 @@ impl Board {
 
     /// Gauges of what is on the board, as of now, in Prometheus' text format.
     pub fn render(&self) -> String {
-        render(&self.facts(), &self.watched(), self.0.retention)
+        render(&self.facts(), &self.watched(), self.0.retention, &self.0.tokens.all())
     }
 
     fn post<T>(&self, change: impl FnOnce(&mut Posted) -> T) -> T {

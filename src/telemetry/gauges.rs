@@ -1,6 +1,7 @@
 //! Gauges that are computed when they are asked for, from what is on the board.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -9,6 +10,7 @@ use super::{
     name,
     partition::{Watched, behind},
     text::{Page, labels},
+    tokens::{Given, Scope},
 };
 use crate::domain::{
     health::{self, Dependency, Facts, Failure, Outage, PartitionState, StoreState},
@@ -21,6 +23,7 @@ pub(super) fn render(
     facts: &Facts,
     watched: &[(PartitionId, Arc<dyn Watched>)],
     retention: Duration,
+    tokens: &BTreeMap<Scope, Given>,
 ) -> String {
     let mut page = Page::default();
     let report = health::assess(facts);
@@ -44,6 +47,11 @@ pub(super) fn render(
         Dependency::Registry(hub) => Some((labels(&[("hub", hub)]), bit(answers(outage)))),
         _ => None,
     });
+    let ends = tokens.iter().filter_map(|(scope, given)| {
+        let end = given.expires?.seconds_since(Ticks::new(0));
+        Some((labels(&[("scope", scope.label())]), end))
+    });
+    page.samples(name::TOKEN_EXPIRY, ends);
     page.samples(name::REGISTRY_UP, registries);
     let eventhubs = facts.dependencies.iter().filter_map(|(dependency, outage)| match dependency {
         Dependency::EventHub(stream) => Some((labels(&[("stream", stream)]), bit(answers(outage)))),

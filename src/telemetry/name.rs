@@ -37,6 +37,8 @@ pub const STORE_UP: &str = "twinsync_store_up";
 pub const DEAD_LETTER_STORE_UP: &str = "twinsync_dead_letter_store_up";
 /// Whether the store for checkpoints answers; absent until it was asked.
 pub const CHECKPOINT_STORE_UP: &str = "twinsync_checkpoint_store_up";
+/// When what shows a service who we are ends, in seconds since the Unix epoch. Label: `scope`.
+pub const TOKEN_EXPIRY: &str = "twinsync_token_expiry_timestamp_seconds";
 /// Whether the registry of an IoT hub answers; absent until it was asked. Label: `hub`.
 pub const REGISTRY_UP: &str = "twinsync_registry_up";
 /// Whether an Event Hub answers how much waits in its partitions; absent until it was asked. Label: `stream`.

@@ -65,6 +65,7 @@ fn served() -> BTreeMap<String, Shape> {
     board.watch_partition(&partition, Arc::downgrade(&watched));
     board.set_partition(&partition, PartitionState::Receiving);
     board.set_store(StoreState::Reachable);
+    board.tokens().given(Scope::Cosmos, Some(Ticks::new(1)));
     for dependency in [
         Dependency::Checkpoints,
         Dependency::DeadLetters,

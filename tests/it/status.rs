@@ -63,6 +63,11 @@ async fn page_command_and_probe_agree_before_during_and_after_an_outage() {
     .await;
     assert!(found["decisions"]["applied"].as_u64().is_some_and(|applied| applied >= 20), "{found:#}");
     assert_eq!(found["loss"]["seconds"], 86_400.0, "nothing waits: all of the retention is left");
+    let token = &found["tokens"][0];
+    assert!(
+        token["scope"] == "eventhubs" && token["expires"].is_string() && token["failed"].is_null(),
+        "{found:#}"
+    );
     let shown = ask(&daemon, &["status"]);
     assert!(shown.status.success() && text(&shown).starts_with("GOOD  In step"), "{}", text(&shown));
     let printed = ask(&daemon, &["status", "--json"]);

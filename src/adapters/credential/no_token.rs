@@ -9,6 +9,10 @@ use azure_core::{
 };
 
 use super::one_line;
+use crate::{
+    domain::ticks::Ticks,
+    telemetry::{Scope, Tokens},
+};
 
 /// Limit of one token. The SDK asks a silent metadata service for more than a minute.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -80,6 +84,8 @@ fn is_local(kind: &str) -> bool {
 pub(super) struct Named {
     pub(super) kind: &'static str,
     pub(super) inner: Arc<dyn TokenCredential>,
+    /// Where it is noted which tokens were given.
+    pub(super) tokens: Tokens,
 }
 
 #[async_trait::async_trait]
@@ -89,8 +95,13 @@ impl TokenCredential for Named {
         scopes: &[&str],
         options: Option<TokenRequestOptions<'_>>,
     ) -> azure_core::Result<AccessToken> {
+        let scope = Scope::of(scopes);
         let no_token = match tokio::time::timeout(LIMIT, self.inner.get_token(scopes, options)).await {
-            Ok(Ok(token)) => return Ok(token),
+            Ok(Ok(token)) => {
+                let expires = token.expires_on.unix_timestamp().checked_mul(1000);
+                self.tokens.given(scope, expires.and_then(Ticks::from_unix_milliseconds));
+                return Ok(token);
+            }
             Ok(Err(error)) => NoToken::of(self.kind, &error),
             Err(_) => NoToken {
                 kind: self.kind,
@@ -98,6 +109,7 @@ impl TokenCredential for Named {
                 refused: is_local(self.kind),
             },
         };
+        self.tokens.refused(scope, no_token.to_string());
         Err(azure_core::Error::new(ErrorKind::Credential, no_token))
     }
 }
@@ -146,5 +158,37 @@ mod tests {
         let page = format!("{}/docs/errors/{}.md", env!("CARGO_MANIFEST_DIR"), NoToken::CODE);
         assert!(std::fs::read_to_string(&page).is_ok_and(|text| text.contains(NoToken::CODE)), "{page}");
         assert!(inner.to_string().contains(NoToken::CODE) && !inner.to_string().contains('\n'));
+    }
+
+    #[derive(Debug)]
+    struct Scripted(std::sync::Mutex<Vec<azure_core::Result<AccessToken>>>);
+
+    #[async_trait::async_trait]
+    impl TokenCredential for Scripted {
+        async fn get_token(
+            &self,
+            _: &[&str],
+            _: Option<TokenRequestOptions<'_>>,
+        ) -> azure_core::Result<AccessToken> {
+            self.0.lock().expect("not poisoned").pop().expect("no more calls than scripted")
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_given_and_what_was_not_is_noted_with_its_end_and_its_reason() {
+        let end = azure_core::time::OffsetDateTime::from_unix_timestamp(1_900_000_000).expect("a time");
+        let script = vec![Err(status(StatusCode::Unauthorized)), Ok(AccessToken::new("hunter2", end))];
+        let tokens = Tokens::default();
+        let inner = Arc::new(Scripted(std::sync::Mutex::new(script)));
+        let named = Named { kind: "workload", inner, tokens: tokens.clone() };
+        let scopes = ["https://storage.azure.com/.default"];
+        named.get_token(&scopes, None).await.expect("given");
+        let given = tokens.all()[&Scope::Storage].clone();
+        assert_eq!(given.expires, Ticks::from_unix_milliseconds(1_900_000_000_000));
+        assert!(given.obtained.is_some() && given.failed.is_none(), "{given:?}");
+        named.get_token(&scopes, None).await.expect_err("refused");
+        let (_, reason) = tokens.all()[&Scope::Storage].failed.clone().expect("noted");
+        assert!(reason.contains("workload") && reason.contains("AADSTS7000215"), "{reason}");
+        assert!(!format!("{tokens:?}").contains("hunter2"));
     }
 }

@@ -211,6 +211,15 @@ function hub(found, now) {
   return part;
 }
 
+function token(found, now) {
+  const names = { eventhubs: "Event Hubs", cosmos: "Cosmos DB", storage: "Azure Storage", iothub: "IoT Hub", other: "another service", storage_sas: "SAS in blob.container_url" };
+  const left = (new Date(found.expires) - new Date(now)) / 1000;
+  const ends = !found.expires ? "none was given yet" : left > 0 ? `good for ${duration(left)}, until ${moment(found.expires, now)}` : `expired ${moment(found.expires, now)}`;
+  const since = found.obtained ? `, given ${moment(found.obtained, now)}` : "";
+  const failed = found.failed ? `; not renewed ${moment(found.failed, now)}: ${found.reason}` : "";
+  return element("li", `${names[found.scope] ?? found.scope}: ${ends}${since}${failed}`, found.failed || left <= 0 ? { "data-state": "attention" } : {});
+}
+
 function letters({ sinceStart, stored, command }, now) {
   const known = stored?.count !== null && stored?.count !== undefined;
   const entries = [["stored", known ? `${stored.more ? "more than " : ""}${number(stored.count)}` : "not known"]];
@@ -253,6 +262,7 @@ function show(status) {
   curve("units-curve", history.requestUnitsPerSecond, history.intervalSeconds, "Request units", rate);
 
   rows("dependencies", status.dependencies.map((found) => dependency(found, status.at)), 4, "nothing");
+  at("tokens").replaceChildren(...(status.tokens ?? []).map((found) => token(found, status.at)));
   rows("partitions", status.partitions.map((found) => partition(found, status.at)), 8, "none is known");
   rows("log", status.log.map(logged), 4, "none since the start");
   list("decisions", Object.entries(status.decisions).map(([name, count]) => [name.replaceAll("_", " "), number(count)]));

@@ -276,3 +276,33 @@ fn what_nobody_reads_for_too_long_is_the_headline_with_the_events_that_wait() {
     bench.board.set_owners("twins", owners.map(|(id, owner)| (id, owner.or(Some("replica-b".to_owned())))));
     assert_ne!(bench.observer.status().headline.level, Level::Bad, "somebody reads it");
 }
+
+#[test]
+fn a_token_that_ends_and_is_not_renewed_is_a_worry_and_no_outage() {
+    let bench = Bench::new();
+    let _all_done = bench.receives("0", 199, None);
+    let (tokens, now) = (bench.board.tokens(), SystemClock.now());
+    tokens.given(Scope::Cosmos, Some(now.after(Duration::from_secs(3590))));
+    tokens.configured(Scope::Signature, now.after(Duration::from_secs(400 * 86_400)));
+    let status = bench.observer.status();
+    assert_eq!(status.headline.level, Level::Good, "{:?}", status.headline);
+    let scopes: Vec<_> = status.tokens.iter().map(|token| token.scope.as_str()).collect();
+    assert_eq!(scopes, ["cosmos", "storage_sas"]);
+    assert!(status.tokens[0].obtained.is_some() && status.tokens[1].obtained.is_none());
+    tokens.given(Scope::Cosmos, Some(now.after(Duration::from_secs(250))));
+    tokens.refused(Scope::Cosmos, "the credential \"managed\" gives no token: 503".into());
+    let status = bench.observer.status();
+    assert!(status.ready, "what is there is good for a while");
+    assert_eq!(
+        status.headline.text,
+        "In step, but the token for Cosmos DB expires in 4 min and is not renewed: the credential \"managed\" gives no \
+         token: 503"
+    );
+    assert_eq!(status.headline.level, Level::Attention);
+    assert_eq!(status.warnings.len(), 1, "{:?}", status.warnings);
+    assert!(status.tokens[0].failed.is_some() && status.tokens[0].reason.is_some());
+    tokens.given(Scope::Cosmos, Some(now.after(Duration::from_secs(3600))));
+    tokens.configured(Scope::Signature, now.after(Duration::from_secs(86_400)));
+    let text = bench.observer.status().headline.text;
+    assert_eq!(text, "In step, but the SAS in blob.container_url expires in 24 h: make a new one");
+}

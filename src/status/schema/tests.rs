@@ -58,6 +58,13 @@ fn full() -> Status {
             next_try: None,
             needed: true,
         }],
+        tokens: vec![Token {
+            scope: String::new(),
+            obtained: None,
+            expires: None,
+            failed: None,
+            reason: None,
+        }],
         flow: Flow {
             completed_per_second: None,
             arrived_per_second: None,

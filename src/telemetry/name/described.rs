@@ -87,6 +87,11 @@ pub const DESCRIPTIONS: &[Description] = &[
         &[],
         "Whether the store for checkpoints and leases answers; absent until it was asked",
     ),
+    gauge(
+        TOKEN_EXPIRY,
+        &["scope"],
+        "When the token for a service ends, or the SAS of the storage account (`storage_sas`), in seconds since the Unix epoch",
+    ),
     gauge(REGISTRY_UP, &["hub"], "Whether the registry of an IoT hub answers; absent until it was asked"),
     gauge(
         EVENTHUB_UP,
