@@ -1,36 +1,82 @@
-//! The status again and again, as server-sent events: what the page listens to.
+//! The status again and again, as server-sent events: what the page listens to where they get through.
+//!
+//! There are few of them at a time. A browser opens six connections to one server at most, whatever the number of its tabs; with
+//! streams on all of them, nothing else would get through. And the server has room for a few connections only. Whoever finds no
+//! room is told so, and asks for `/api/status` instead, which the page does by itself.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use axum::response::sse::{Event, Sse};
+use axum::{
+    Json,
+    http::{StatusCode, header},
+    response::{
+        IntoResponse, Response,
+        sse::{Event, Sse},
+    },
+};
 use futures::{Stream, stream};
-use tokio::time::{Instant, sleep_until};
+use serde_json::json;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::State;
 
 /// Time between two events.
 const INTERVAL: Duration = Duration::from_secs(2);
+/// Streams at the same time: fewer than the connections of one browser.
+pub(super) const MOST_STREAMS: usize = 4;
+/// When to try again where there is no room, in seconds.
+const RETRY_AFTER: &str = "60";
+
+/// Room for streams.
+#[derive(Debug, Clone)]
+pub(super) struct Streams(Arc<Semaphore>);
+
+impl Default for Streams {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MOST_STREAMS)))
+    }
+}
 
 /// Events named `status`, each with the whole answer of `/api/status`, until the client goes or the server stops. A client
-/// that does not read is not sent to: nothing is kept for it.
-pub(super) fn events(
+/// that does not read is not sent to: nothing is kept for it. 503 where there is no room.
+pub(super) fn events(state: State, streams: &Streams, shutdown: CancellationToken) -> Response {
+    match Arc::clone(&streams.0).try_acquire_owned() {
+        Ok(room) => open(state, room, shutdown).into_response(),
+        Err(_) => {
+            let error = format!(
+                "{MOST_STREAMS} streams are open, which is all there is room for: ask for /api/status"
+            );
+            let headers = [(header::RETRY_AFTER, RETRY_AFTER)];
+            (StatusCode::SERVICE_UNAVAILABLE, headers, Json(json!({ "error": error }))).into_response()
+        }
+    }
+}
+
+fn open(
     state: State,
+    room: OwnedSemaphorePermit,
     shutdown: CancellationToken,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    Sse::new(stream::unfold((state, shutdown, Instant::now()), |(state, shutdown, next)| async move {
-        tokio::select! {
-            biased;
-            () = shutdown.cancelled() => return None,
-            () = sleep_until(next) => {}
-        }
-        let event = Event::default().event("status").retry(INTERVAL).json_data(state.observer.status());
-        match event {
-            Ok(event) => Some((Ok(event), (state, shutdown, Instant::now() + INTERVAL))),
-            Err(error) => {
-                tracing::warn!(%error, code = "INTERNAL", "the status cannot be told as JSON");
-                None
+    Sse::new(stream::unfold(
+        (state, room, shutdown, Instant::now()),
+        |(state, room, shutdown, next)| async move {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return None,
+                () = sleep_until(next) => {}
             }
-        }
-    }))
+            let event = Event::default().event("status").retry(INTERVAL).json_data(state.observer.status());
+            match event {
+                Ok(event) => Some((Ok(event), (state, room, shutdown, Instant::now() + INTERVAL))),
+                Err(error) => {
+                    tracing::warn!(%error, code = "INTERNAL", "the status cannot be told as JSON");
+                    None
+                }
+            }
+        },
+    ))
 }

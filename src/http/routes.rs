@@ -28,13 +28,17 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
 
 /// All routes. `only_local_names`: requests to names other than `localhost` are refused. Streams end with `shutdown`.
 pub fn router(state: State, only_local_names: bool, shutdown: CancellationToken) -> Router {
+    let streams = events::Streams::default();
     let routes = Router::new()
         .route("/", get(page::page))
         .route("/page.css", get(page::style))
         .route("/page.js", get(page::script))
         .route("/errors/{code}", get(page::error))
         .route("/api/status", get(status))
-        .route("/api/events", get(async |extract::State(state)| events::events(state, shutdown)))
+        .route(
+            "/api/events",
+            get(async move |extract::State(state)| events::events(state, &streams, shutdown)),
+        )
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))

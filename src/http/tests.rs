@@ -271,3 +271,44 @@ async fn asking_whether_an_address_is_free_keeps_nobody_from_it() {
     asking.bind(address).expect("bound, as the question does it");
     bind(address).await.expect("nobody is kept from it");
 }
+
+#[tokio::test]
+async fn there_are_few_streams_and_whoever_finds_no_room_is_told_so() {
+    let server = Server::start().await;
+    let url = format!("{}/api/events", server.base);
+    let mut open = Vec::new();
+    for _ in 0..events::MOST_STREAMS {
+        let mut response = reqwest::get(&url).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        assert!(response.chunk().await.unwrap().is_some());
+        open.push(response);
+    }
+    let refused = reqwest::get(&url).await.unwrap();
+    assert_eq!(
+        (refused.status(), &refused.headers()["retry-after"]),
+        (StatusCode::SERVICE_UNAVAILABLE, &"60".parse().unwrap())
+    );
+    assert!(refused.json::<Value>().await.unwrap()["error"].as_str().unwrap().contains("/api/status"));
+    // Probes and scrapers get through, however many come, and kick out no stream.
+    for _ in 0..MOST_CONNECTIONS * 2 {
+        assert_eq!(server.get("/livez").await.0, StatusCode::OK);
+        let client = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
+        assert_eq!(
+            client.get(format!("{}/api/status", server.base)).send().await.unwrap().status(),
+            StatusCode::OK
+        );
+    }
+    for stream in &mut open {
+        assert!(stream.chunk().await.unwrap().is_some(), "it goes on");
+    }
+    // Who goes makes room.
+    open.pop();
+    let room = async {
+        while reqwest::get(&url).await.unwrap().status() != StatusCode::OK {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), room).await.expect("there is room again");
+    drop(open);
+    server.stop().await;
+}

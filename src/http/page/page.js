@@ -4,8 +4,12 @@
 const EVENTS = "/api/events";
 const POLL = "/api/status";
 const POLL_MILLISECONDS = 5000;
-/** The stream sends every two seconds; silence for longer is told. */
+/** The stream sends every two seconds. What is later than this is asked for. */
+const LATE_MILLISECONDS = 2800;
+/** Silence for longer is told. */
 const SILENT_MILLISECONDS = 8000;
+/** A stream that carried nothing, or was refused, is tried again after this. */
+const STREAM_PAUSE_MILLISECONDS = 60000;
 const WORDS = { good: "Good", attention: "Attention", bad: "Bad", unknown: "Unknown" };
 
 const at = (id) => document.getElementById(id);
@@ -280,15 +284,34 @@ function show(status) {
   at("hubs").replaceChildren(...(status.hubs.length > 0 ? status.hubs.map((found) => hub(found, status.at)) : [element("p", "No IoT hub is configured to be asked.", { class: "quiet" })]));
 }
 
+/** The stream, while it is open; it carries nothing where a proxy keeps it. */
 let source = null;
+/** When the stream was opened, closed, or heard of last. */
+let streamed = 0;
 let asking = false;
+/** When an answer came last that was newer than the one before. */
 let heard = Date.now();
+let last = null;
 
+/** Shows an answer, unless a newer one of the same process was shown: what a proxy has kept back comes late. */
 function received(text) {
-  heard = Date.now();
   const status = JSON.parse(text);
+  const { replica } = status;
+  if (last !== null && last.replica.name === replica.name && last.replica.started === replica.started && status.at <= last.at) return;
+  if (last !== null && (last.replica.version !== replica.version || last.replica.revision !== replica.revision) && reload()) return;
+  last = status;
+  heard = Date.now();
   say("connection", `As of ${time(status.at)}.`);
   show(status);
+}
+
+/** Another release has another page. Where old and new ones answer in turn, once a minute is enough. */
+function reload() {
+  const before = Number(sessionStorage.getItem("reloaded") ?? 0);
+  if (Date.now() - before < 60000) return false;
+  sessionStorage.setItem("reloaded", String(Date.now()));
+  location.reload();
+  return true;
 }
 
 function silent() {
@@ -304,40 +327,52 @@ async function poll() {
     if (!answer.ok) throw new Error(answer.statusText);
     received(await answer.text());
   } catch {
-    silent();
+    // One answer that is missing says nothing: a busy server closes connections.
+    if (!document.hidden && Date.now() - heard > SILENT_MILLISECONDS) silent();
   } finally {
     asking = false;
   }
 }
 
 function listen() {
-  if (source !== null) return;
   source = new EventSource(EVENTS);
-  source.addEventListener("status", (event) => received(event.data));
+  streamed = Date.now();
+  source.addEventListener("status", (event) => {
+    streamed = Date.now();
+    received(event.data);
+  });
+  // Refused, as it is where others listen already: asking does as well. A stream that broke off is opened again by the browser.
+  source.addEventListener("error", () => source?.readyState === EventSource.CLOSED && rest());
 }
 
 function rest() {
   source?.close();
   source = null;
+  streamed = Date.now();
 }
 
-/** Events where they get through; asking where they do not. Nothing while nobody looks. */
+/** The stream where it gets through; asking where it does not. Nothing while nobody looks. */
 function watch() {
   if (document.hidden) {
-    rest();
+    if (source !== null) rest();
     return;
   }
-  if (Date.now() - heard <= SILENT_MILLISECONDS) {
-    listen();
-  } else if (!asking) {
-    rest();
-    poll().then(listen);
-  }
+  const now = Date.now();
+  if (source !== null && now - streamed > SILENT_MILLISECONDS) rest();
+  if (source === null && now - streamed > STREAM_PAUSE_MILLISECONDS) listen();
+  if (!asking && now - heard > LATE_MILLISECONDS) poll();
 }
 
 document.addEventListener("visibilitychange", () => {
-  if (!document.hidden) heard = Date.now();
+  if (!document.hidden) {
+    // What is shown is from before, when nobody was asked any more.
+    heard = Date.now();
+    say("connection", "Asking again.");
+    if (!asking) poll();
+    if (source === null) listen();
+  }
   watch();
 });
-setInterval(watch, 2000);
-watch();
+setInterval(watch, 500);
+poll();
+listen();
