@@ -294,7 +294,12 @@ mod tests {
     }
 
     fn extent(first: i64, last: i64) -> Extent {
-        Extent { first: SequenceNumber(first), last: SequenceNumber(last), is_empty: first > last }
+        Extent {
+            first: SequenceNumber(first),
+            last: SequenceNumber(last),
+            is_empty: first > last,
+            newest: None,
+        }
     }
 
     fn at(number: i64) -> Found {
