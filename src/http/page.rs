@@ -22,6 +22,19 @@ pub(super) async fn script() -> Response {
     typed("text/javascript; charset=utf-8", include_str!("page/page.js"))
 }
 
+/// The page about one twin. It holds none: the script asks for the token, and with it for the twin.
+pub(super) async fn twin() -> Html<&'static str> {
+    Html(include_str!("page/twin.html"))
+}
+
+pub(super) async fn twin_style() -> Response {
+    typed("text/css; charset=utf-8", include_str!("page/twin.css"))
+}
+
+pub(super) async fn twin_script() -> Response {
+    typed("text/javascript; charset=utf-8", include_str!("page/twin.js"))
+}
+
 pub(super) async fn error(Path(code): Path<String>) -> Response {
     match codes::page(&code) {
         Some(text) => typed("text/plain; charset=utf-8", text),

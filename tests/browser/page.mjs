@@ -9,6 +9,12 @@
 //   {"overflow": true}                             by how many pixels the page is wider than the window
 //   {"screenshot": "page.png"}                     writes a picture
 //   {"console": true}                              errors that the page has logged, and requests that failed, since it was opened
+//   {"type": "pump"}, {"press": "Enter"}           uses the keyboard, on what has the focus
+//   {"click": "#again"}, {"back": true}            uses the mouse; goes back
+//   {"fill": "#device", "with": "pump"}            puts a text into a field, and the focus
+//   {"focus": true}                                what has the focus
+//   {"count": "script"}, {"title": true}           how many elements there are; the title
+//   {"kept": true}                                 what the browser keeps for the page: storage, cookies, the address
 //
 // Usage: node page.mjs CHROMIUM
 
@@ -65,7 +71,7 @@ async function tab({ tab: times }) {
     focused.push(await page.evaluate(() => {
       const element = document.activeElement;
       const outline = getComputedStyle(element).outlineStyle;
-      return { name: element.getAttribute("href") ?? element.getAttribute("aria-label") ?? element.tagName, visible: outline !== "none" };
+      return { name: element.getAttribute("href") ?? element.getAttribute("aria-label") ?? (element.id || element.tagName), visible: outline !== "none" };
     }));
   }
   return { focused };
@@ -74,7 +80,21 @@ async function tab({ tab: times }) {
 const overflow = async () => ({ pixels: await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth) });
 const screenshot = async ({ screenshot: path }) => (await page.screenshot({ path, fullPage: true }), {});
 
-const commands = { open, text, changes, axe: look, tab, overflow, screenshot, console: async () => ({ errors }) };
+const type = async ({ type: text }) => (await page.keyboard.type(text), {});
+const press = async ({ press: key }) => (await page.keyboard.press(key), {});
+const click = async ({ click: selector }) => (await page.locator(selector).click({ timeout: LIMIT }), {});
+const back = async () => (await page.goBack(), {});
+const fill = async ({ fill: selector, with: text }) => (await page.locator(selector).fill(text), {});
+const focus = async () => ({ name: await page.evaluate(() => document.activeElement.id || document.activeElement.tagName) });
+const count = async ({ count: selector }) => ({ elements: await page.locator(selector).count() });
+const title = async () => ({ title: await page.title() });
+
+async function kept() {
+  const [session, local] = await page.evaluate(() => [{ ...sessionStorage }, { ...localStorage }]);
+  return { session, local, cookies: await context.cookies(), url: page.url() };
+}
+
+const commands = { type, press, click, back, fill, focus, count, title, kept, open, text, changes, axe: look, tab, overflow, screenshot, console: async () => ({ errors }) };
 
 for await (const line of createInterface({ input: process.stdin })) {
   let answer;

@@ -5,6 +5,8 @@
 //! `cargo test -p twinsync --test it -- --ignored browser::`. `TWINSYNC_CHROMIUM` names another program, and
 //! `TWINSYNC_SCREENSHOTS` a directory where the pictures are kept: `docs/images` for those in the documentation.
 
+mod twin;
+
 use std::{
     path::{Path, PathBuf},
     process::Stdio,

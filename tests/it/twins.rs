@@ -42,7 +42,7 @@ async fn ask(daemon: &Daemon, path: &str) -> (u16, Value) {
 }
 
 /// The document, where it is there.
-async fn found(daemon: &Daemon, path: &str) -> Value {
+pub(crate) async fn found(daemon: &Daemon, path: &str) -> Value {
     let (status, body) = ask(daemon, path).await;
     assert_eq!(status, 200, "{path}: {body:#}");
     body

@@ -328,3 +328,43 @@ async fn the_end_of_the_process_answers_those_who_wait() {
     }
     server.stop().await;
 }
+
+#[tokio::test]
+async fn the_page_about_a_twin_is_the_same_for_all_and_holds_none() {
+    let server = Server::start().await;
+    server.write(document(7));
+    let mut pages = Vec::new();
+    for path in ["/twins", "/twins/d", "/twins/d/modules/m", "/twins/%3Cscript%3E", "/twins?device=%2E%2E"] {
+        let response = server.request(Method::GET, path).send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        let policy = response.headers()["content-security-policy"].to_str().unwrap();
+        assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+        assert!(!response.headers().contains_key("set-cookie"));
+        pages.push(response.text().await.unwrap());
+    }
+    assert!(pages.windows(2).all(|pair| pair[0] == pair[1]), "no twin, no id");
+    for (path, kind) in
+        [("/twin.css", "text/css"), ("/twin.js", "text/javascript"), ("/page.css", "text/css")]
+    {
+        assert!(pages[0].contains(path), "{path}");
+        let response = server.request(Method::GET, path).send().await.unwrap();
+        assert!(response.headers()["content-type"].to_str().unwrap().starts_with(kind), "{path}");
+    }
+    for elsewhere in ["http://", "https://", "style=", "onclick"] {
+        assert!(!pages[0].contains(elsewhere), "{elsewhere}");
+    }
+    let script = server.request(Method::GET, "/twin.js").send().await.unwrap().text().await.unwrap();
+    for unsafe_way in [
+        "innerHTML",
+        "outerHTML",
+        "insertAdjacentHTML",
+        "document.write",
+        "localStorage.",
+        "document.cookie",
+        "eval(",
+    ] {
+        assert!(!script.contains(unsafe_way), "{unsafe_way}");
+    }
+    assert!(server.shows("twinsync_twin_reads_unauthorized_total{reason=\"no_token\"} 0"));
+    server.stop().await;
+}
