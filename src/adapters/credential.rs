@@ -52,7 +52,8 @@ pub fn connect(identity: &Identity) -> Result<Arc<dyn TokenCredential>, Error> {
 /// # Errors
 /// As there.
 pub fn connect_noting(identity: &Identity, tokens: &Tokens) -> Result<Arc<dyn TokenCredential>, Error> {
-    let (kind, credential) = match identity {
+    let kind = identity.kind();
+    let credential = match identity {
         Identity::Workload { tenant_id, client_id, token_file } => {
             let options = WorkloadIdentityCredentialOptions {
                 tenant_id: Some(tenant_id.clone()),
@@ -60,27 +61,27 @@ pub fn connect_noting(identity: &Identity, tokens: &Tokens) -> Result<Arc<dyn To
                 token_file_path: Some(token_file.clone()),
                 ..Default::default()
             };
-            ("workload", WorkloadIdentityCredential::new(Some(options)).map(erase))
+            WorkloadIdentityCredential::new(Some(options)).map(erase)
         }
         Identity::Managed { client_id } => {
             let options = ManagedIdentityCredentialOptions {
                 user_assigned_id: client_id.clone().map(UserAssignedId::ClientId),
                 ..Default::default()
             };
-            ("managed", ManagedIdentityCredential::new(Some(options)).map(erase))
+            ManagedIdentityCredential::new(Some(options)).map(erase)
         }
         Identity::ClientSecret { tenant_id, client_id, client_secret } => {
             let secret = Secret::new(client_secret.expose().to_owned());
             let credential = ClientSecretCredential::new(tenant_id, client_id.clone(), secret, None);
-            ("client_secret", credential.map(erase))
+            credential.map(erase)
         }
         Identity::Cli { tenant_id } => {
             let options = AzureCliCredentialOptions { tenant_id: tenant_id.clone(), ..Default::default() };
-            ("cli", AzureCliCredential::new(Some(options)).map(erase))
+            AzureCliCredential::new(Some(options)).map(erase)
         }
         Identity::Emulator { token } => {
             let credential: Arc<dyn TokenCredential> = Arc::new(EmulatorCredential(token.clone()));
-            ("emulator", Ok(credential))
+            Ok(credential)
         }
     };
     let inner = credential.map_err(|error| Error { kind, reason: one_line(&error) })?;

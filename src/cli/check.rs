@@ -1,7 +1,7 @@
 //! `twinsync check`: says what is not in order, and what mends it, before a start or beside a running daemon.
 //!
 //! Exit codes: 0 nothing to mend; 1 warnings only; 2 at least one failure, as for a configuration that cannot be used by any
-//! command; 130 stopped before the end. `docs/check.md` describes the lines and the JSON.
+//! command, and where the report itself cannot be printed; 130 stopped before the end. `docs/check.md` describes the lines and the JSON.
 
 mod text;
 
@@ -41,7 +41,11 @@ pub struct Arguments {
 pub async fn run(arguments: &Arguments) -> ExitCode {
     match check(arguments).await {
         Ok(code) => ExitCode::from(code),
-        Err(error) => super::ended(Err(error), config::LogFormat::Text),
+        Err(error) => {
+            super::ended(Err(error), config::LogFormat::Text);
+            // Whatever other commands end with then: 1 would mean that there are warnings only.
+            ExitCode::from(Verdict::Fail.exit_code())
+        }
     }
 }
 

@@ -152,6 +152,19 @@ pub enum Identity {
     },
 }
 
+impl Identity {
+    /// Its name, as `credential.kind` has it.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Workload { .. } => "workload",
+            Self::Managed { .. } => "managed",
+            Self::ClientSecret { .. } => "client_secret",
+            Self::Cli { .. } => "cli",
+            Self::Emulator { .. } => "emulator",
+        }
+    }
+}
+
 /// The Cosmos DB container.
 #[derive(Debug, Clone)]
 pub struct Cosmos {

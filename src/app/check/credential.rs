@@ -161,6 +161,7 @@ impl Look<'_> {
             Some(client_id) => format!("managed identity with client id {client_id}"),
             None => "managed identity of this machine".to_owned(),
         };
+        let kind = credential.identity.kind();
         let words = match &credential.identity {
             Identity::Workload { tenant_id, client_id, .. } => {
                 format!("workload identity with client id {client_id} of tenant {tenant_id}")
@@ -175,7 +176,8 @@ impl Look<'_> {
             }
             Identity::Emulator { .. } => "a fixed text, for emulators".to_owned(),
         };
-        if credential.chosen_automatically { format!("{words}, chosen by \"auto\"") } else { words }
+        let auto = if credential.chosen_automatically { ", chosen by \"auto\"" } else { "" };
+        format!("\"{kind}\"{auto}: {words}")
     }
 
     async fn clock(&self) -> Finding {

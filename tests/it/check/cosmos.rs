@@ -1,6 +1,11 @@
 //! Each thing that can be wrong with Cosmos DB.
 
-use devkit::cosmos::{Consistency, Disguise, Fault, Faults, Operations};
+use std::time::{Duration, Instant};
+
+use devkit::{
+    cosmos::{Consistency, Disguise, Fault, Faults, Operations},
+    stack::Options,
+};
 use serde_json::json;
 
 use super::{check, right};
@@ -128,4 +133,27 @@ async fn a_write_whose_answer_is_lost_leaves_nothing_behind() {
     assert!(statuses(&bench, "create") > 1, "it was sent twice");
     pretend(&bench, Faults::default());
     assert_eq!(bench.report().await.documents, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_hangs_fails_in_seconds() {
+    let bench = Bench::over(Options { cosmos_proxy: true, ..Options::default() }, "", "").await;
+    bench.world.stack.cosmos_proxy().expect("asked for").freeze();
+    let started = Instant::now();
+    let report = check(&bench, &["--connect"]).await;
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+    report.says("cosmos.account", "fail", "COSMOS_UNAVAILABLE", "no answer within 5 s");
+    report.says("cosmos.write", "skipped", "", "cosmos.account");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_hangs_midway_ends_too_and_what_may_be_left_is_told() {
+    let bench = right().await;
+    pretend(&bench, Faults { latency_ms: 60_000, ..Faults::default() });
+    let quick = [("TWINSYNC__COSMOS__REQUEST_TIMEOUT", "1s")];
+    let started = Instant::now();
+    let report = super::check_with(&bench, &quick, &["--connect"]).await;
+    assert!(started.elapsed() < Duration::from_secs(25), "{:?}", started.elapsed());
+    report.says("cosmos.query", "fail", "COSMOS_UNAVAILABLE", "");
+    report.says("cosmos.write", "fail", "COSMOS_UNAVAILABLE", "could not be removed: twinsync|check|probe|");
 }

@@ -135,6 +135,7 @@ async fn an_identity_that_is_incomplete_or_gives_no_token_is_told_in_seconds() {
     let found = check_with(&bench, &cli, &["--connect"]).await;
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
     assert_eq!(found.code, 2);
+    found.says("credential.kind", "ok", "", "Azure CLI");
     found.says("credential.token", "fail", "CREDENTIAL_NO_TOKEN", "[credential]");
     found.says("eventhubs.hub", "skipped", "", "credential.token (Event Hubs)");
     found.says("cosmos.write", "ok", "", "removed again");

@@ -222,3 +222,37 @@ async fn the_configured_store_is_opened() {
     file.store.update_checkpoint(checkpoint("0", 1)).await.unwrap();
     assert!(path.join(NAMESPACE).is_dir());
 }
+
+#[tokio::test]
+async fn whoever_only_looks_sees_what_is_there_beside_its_holder_and_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let holder = open(directory.path()).await;
+    holder.update_checkpoint(checkpoint("0", 7)).await.unwrap();
+    let inner = &holder.0;
+    let place = Place::new(NAMESPACE, "twins", "$Default", "0").unwrap();
+    let half = inner.directory(&place, CHECKPOINT).join("1.json.0123456789abcdef.tmp");
+    fs::write(&half, "half").unwrap();
+    let looking = FileStore::looking(directory.path().to_owned());
+    assert_eq!(positions(&looking).await, [position("0", 7)]);
+    assert!(half.exists(), "the holder may be writing it");
+    assert_eq!(code(looking.update_checkpoint(checkpoint("0", 8)).await), "CHECKPOINT_REFUSED");
+    assert_eq!(code(looking.claim_ownership(&[claim("0", "me", None)]).await), "CHECKPOINT_REFUSED");
+    assert_eq!(positions(&holder).await, [position("0", 7)]);
+    let nowhere = FileStore::looking(directory.path().join("nowhere"));
+    assert_eq!(positions(&nowhere).await, []);
+    assert!(!directory.path().join("nowhere").exists());
+}
+
+#[tokio::test]
+async fn a_look_at_the_lock_keeps_nobody_from_starting() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(open(directory.path()).await);
+    let lock = File::open(directory.path().join(LOCK)).unwrap();
+    lock.try_lock_shared().unwrap();
+    let looked = tokio::task::spawn_blocking(move || {
+        std::thread::sleep(LOCK_PAUSE * 2); // longer than any look
+        drop(lock);
+    });
+    open(directory.path()).await;
+    looked.await.unwrap();
+}
