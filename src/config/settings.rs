@@ -6,6 +6,7 @@ use url::Url;
 
 use super::{Effective, secret::Secret};
 use crate::domain::{
+    checks::Signature,
     id::{DocumentIdScheme, HubName},
     quota::Tier,
     ticks::Ticks,
@@ -266,12 +267,7 @@ impl Blob {
     /// When the signature in the URL ends; `None`: there is none, or a stored access policy says when.
     pub fn signature_ends(&self) -> Option<Ticks> {
         let (_, query) = self.container_url.expose().split_once('?')?;
-        let end = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "se")?.1;
-        // A date is midnight.
-        Ticks::parse(&end).or_else(|| Ticks::parse(&format!("{end}T00:00:00Z"))).or_else(|| {
-            let minutes = end.strip_suffix('Z')?;
-            Ticks::parse(&format!("{minutes}:00Z"))
-        })
+        Signature::of(url::form_urlencoded::parse(query.as_bytes())).ends
     }
 }
 
