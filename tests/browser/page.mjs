@@ -8,6 +8,12 @@
 //   {"tab": 12}                                    presses Tab so often; answers with what had the focus
 //   {"overflow": true}                             by how many pixels the page is wider than the window
 //   {"screenshot": "page.png"}                     writes a picture
+//   {"events": "refuse"}                          what becomes of server-sent events in pages that are opened later: "pass",
+//                                                 "refuse", or "hold" as a proxy does that keeps everything back
+//   {"release": "9.9.9"}                           answers claim to be from this version, from now on
+//   {"hide": true}                                 the page believes that its tab is hidden, or shown
+//   {"tabs": 8, "contains": "In step"}             opens so many tabs of the page, and waits until all say so
+//   {"requests": true}                             how often each path was asked for since the page was opened, and how often it was loaded
 //   {"console": true}                              errors that the page has logged, and requests that failed, since it was opened
 //   {"type": "pump"}, {"press": "Enter"}           uses the keyboard, on what has the focus
 //   {"click": "#again"}, {"back": true}            uses the mouse; goes back
@@ -29,12 +35,26 @@ const browser = await chromium.launch({ executablePath: process.argv[2], args: [
 let context = null;
 let page = null;
 let errors = [];
+let events = "pass";
+let release = null;
+let requests = {};
+let loads = 0;
 
 async function open({ open: url, width = 1280, height = 900, scheme = "light" }) {
   await context?.close();
   context = await browser.newContext({ viewport: { width, height }, colorScheme: scheme });
   page = await context.newPage();
   errors = [];
+  requests = {};
+  loads = 0;
+  if (events === "refuse") await context.route("**/api/events", (route) => route.fulfill({ status: 503, body: "{}" }));
+  // Neither answered nor ended: so it looks where a proxy waits for the end of an answer that has none.
+  if (events === "hold") await context.route("**/api/events", () => {});
+  page.on("request", (request) => {
+    const { pathname } = new URL(request.url());
+    requests[pathname] = (requests[pathname] ?? 0) + 1;
+  });
+  page.on("load", () => (loads += 1));
   page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
   page.on("pageerror", (error) => errors.push(String(error)));
   page.on("requestfailed", (request) => errors.push(`${request.url()}: ${request.failure()?.errorText}`));
@@ -77,6 +97,47 @@ async function tab({ tab: times }) {
   return { focused };
 }
 
+/** Lets answers pass as those of another version. */
+async function other({ release: version }) {
+  release = version;
+  await context.route("**/api/status", async (route) => {
+    const answer = await route.fetch();
+    const status = await answer.json();
+    status.replica.version = release;
+    await route.fulfill({ response: answer, json: status });
+  });
+  await context.route("**/api/events", (route) => route.fulfill({ status: 503, body: "{}" }));
+  return {};
+}
+
+async function hide({ hide: hidden }) {
+  await page.evaluate((hidden) => {
+    Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
+    document.dispatchEvent(new Event("visibilitychange"));
+  }, hidden);
+  return {};
+}
+
+async function tabs({ tabs: count, contains }) {
+  const began = performance.now();
+  const url = page.url();
+  const pages = await Promise.all(Array.from({ length: count }, async () => {
+    const tab = await context.newPage();
+    await tab.goto(url, { waitUntil: "load" });
+    await tab.locator("#headline").filter({ hasText: contains }).waitFor({ timeout: LIMIT });
+    return tab;
+  }));
+  // They go on: each shows something newer than at first.
+  await Promise.all(pages.map(async (tab) => {
+    const before = await tab.locator("#connection").innerText();
+    await tab.waitForFunction((before) => document.querySelector("#connection").innerText !== before, before, { timeout: LIMIT });
+  }));
+  const headlines = await Promise.all(pages.map((tab) => tab.locator("#headline").innerText()));
+  await Promise.all(pages.map((tab) => tab.close()));
+  return { headlines, seconds: (performance.now() - began) / 1000 };
+}
+
+const choose = async ({ events: way }) => ((events = way), {});
 const overflow = async () => ({ pixels: await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth) });
 const screenshot = async ({ screenshot: path }) => (await page.screenshot({ path, fullPage: true }), {});
 
@@ -94,7 +155,7 @@ async function kept() {
   return { session, local, cookies: await context.cookies(), url: page.url() };
 }
 
-const commands = { type, press, click, back, fill, focus, count, title, kept, open, text, changes, axe: look, tab, overflow, screenshot, console: async () => ({ errors }) };
+const commands = { type, press, click, back, fill, focus, count, title, kept, open, text, changes, axe: look, tab, tabs, hide, release: other, events: choose, requests: async () => ({ requests, loads }), overflow, screenshot, console: async () => ({ errors }) };
 
 for await (const line of createInterface({ input: process.stdin })) {
   let answer;

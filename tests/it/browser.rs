@@ -141,8 +141,85 @@ async fn the_page_tells_the_truth_and_can_be_used_by_everybody() {
     }
     assert_eq!(browser.tell(json!({"console": true})).await["errors"], json!([]));
 
+    // Any number of tabs: streams take some of the six connections of a browser, and leave the others.
+    let tabs = browser.tell(json!({"tabs": 9, "contains": "In step"})).await;
+    let headlines = tabs["headlines"].as_array().expect("a list");
+    let all_tell = headlines.iter().all(|text| text.as_str().is_some_and(|text| !text.contains("No answer")));
+    assert!(headlines.len() == 9 && all_tell, "{tabs:#}");
+    println!("nine tabs beside the page tell of a later moment after {} s", tabs["seconds"]);
+
     // A replica that is gone is told, not shown as it was.
     fleet.stop();
     daemon.stop().await.expect("exit code 0");
     browser.says("#headline", "No answer from the replica since").await;
+}
+
+impl Browser {
+    async fn requests(&mut self, path: &str) -> u64 {
+        self.tell(json!({"requests": true})).await["requests"][path].as_u64().unwrap_or_default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Chromium"]
+async fn the_page_goes_on_without_events_rests_while_nobody_looks_and_follows_an_update() {
+    let world = World::with(Default::default(), "[http]\nblocked_after = \"2s\"\n").await;
+    let daemon = world.start().await;
+    let url = format!("http://{}/", daemon.address());
+    let mut browser = Browser::start().await;
+
+    // Events that are refused, and events that a proxy keeps back.
+    for way in ["refuse", "hold"] {
+        browser.tell(json!({"events": way})).await;
+        browser.tell(json!({"open": url})).await;
+        browser.says("#headline", "In step").await;
+        for _ in 0..3 {
+            browser.tell(json!({"changes": "#connection"})).await;
+        }
+        let (polls, streams) = (browser.requests("/api/status").await, browser.requests("/api/events").await);
+        assert!(polls >= 4, "{way}: it asks, {polls} times");
+        assert_eq!(streams, 1, "{way}: and does not hammer");
+        world.cosmos_is_away(true);
+        for number in 0..8 {
+            world.apply(crate::world::create(&format!("{way}-{number}")));
+        }
+        let red = browser.says("#headline", "Blocked: the document store has not answered since ").await;
+        println!("events: {way}: red after {} s", red["seconds"]);
+        world.cosmos_is_away(false);
+        let green = browser.says("#headline", "In step").await;
+        assert!(!green["text"].as_str().expect("a text").contains("No answer"), "{green}");
+    }
+
+    // While nobody looks, nothing is asked; what is shown then is fresh.
+    browser.tell(json!({"events": "pass"})).await;
+    browser.tell(json!({"open": url})).await;
+    browser.says("#headline", "In step").await;
+    browser.tell(json!({"hide": true})).await;
+    let before = browser.tell(json!({"requests": true})).await;
+    let shown = browser.says("#connection", "As of").await["text"].clone();
+    // What is awaited is that nothing happens, for longer than the page would otherwise wait.
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    assert_eq!(browser.tell(json!({"requests": true})).await, before, "nothing is asked");
+    assert_eq!(browser.says("#connection", "As of").await["text"], shown, "and nothing is claimed");
+    browser.tell(json!({"hide": false})).await;
+    let fresh = browser.tell(json!({"changes": "#connection"})).await;
+    assert!(fresh["after"].as_str().is_some_and(|text| text.starts_with("As")), "{fresh}");
+    browser.says("#connection", "As of").await;
+    assert!(
+        browser.requests("/api/status").await
+            > before["requests"]["/api/status"].as_u64().unwrap_or_default()
+    );
+
+    // Another release brings its own page, once.
+    assert_eq!(browser.tell(json!({"requests": true})).await["loads"], 1);
+    browser.tell(json!({"release": "9.9.9"})).await;
+    browser.tell(json!({"hide": true})).await;
+    browser.tell(json!({"hide": false})).await;
+    browser.says("#version", "9.9.9").await;
+    assert_eq!(browser.tell(json!({"requests": true})).await["loads"], 2, "loaded again");
+    for _ in 0..3 {
+        browser.tell(json!({"changes": "#connection"})).await;
+    }
+    assert_eq!(browser.tell(json!({"requests": true})).await["loads"], 2, "and not again and again");
+    daemon.stop().await.expect("exit code 0");
 }
