@@ -19,6 +19,9 @@ use super::{
 /// Moments at which something is tried again that are kept; more of them would not make the nearest one nearer.
 const MOST_TRIES: usize = 64;
 
+/// Characters of a reason that a sentence bears.
+const LONGEST_REASON: usize = 120;
+
 /// When something is tried again that failed, by everybody who tries it. Times are since any fixed start.
 #[derive(Debug, Default)]
 pub struct NextTries(BTreeSet<Duration>);
@@ -66,13 +69,27 @@ impl Wait {
             text += &format!(" since {}", clock(now.before(lasts), now));
         }
         if let Some(next_try) = self.next_try {
-            text += &format!(", next try in {}", about(next_try));
+            text += &match next_try < Duration::from_secs(1) {
+                true => ", next try in a moment".to_owned(),
+                false => format!(", next try in {}", about(next_try)),
+            };
         }
         if let Some(reason) = &self.reason {
-            text += &format!(": {reason}");
+            text += &format!(": {}", brief(reason));
         }
         text
     }
+}
+
+/// The beginning of a reason, and the code at its end: all of it is said beside the sentence.
+fn brief(reason: &str) -> String {
+    let Some((end, _)) = reason.char_indices().nth(LONGEST_REASON) else { return reason.to_owned() };
+    let is_code = |text: &&str| {
+        text.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
+    };
+    let code = reason.strip_suffix(')').and_then(|text| text.rsplit_once('(')).map(|(_, code)| code);
+    let code = code.filter(is_code).map(|code| format!(" ({code})")).unwrap_or_default();
+    format!("{}…{code}", reason[..end].trim_end())
 }
 
 /// The time of the day, with the date where that is not today's.
@@ -317,6 +334,29 @@ mod tests {
         assert!(first(&facts).starts_with("twins/1 and 2 more partitions wait for the dead-letter store"));
         facts.dependencies.insert(Dependency::DeadLetters, None);
         assert!(first(&facts).starts_with("partition twins/1 is blocked"), "it waits for something else");
+    }
+
+    #[test]
+    fn a_long_reason_is_cut_and_keeps_its_code() {
+        let wait = |reason: String, milliseconds| Wait {
+            what: "it has not answered".into(),
+            next_try: Some(Duration::from_millis(milliseconds)),
+            reason: Some(reason),
+            ..Wait::default()
+        };
+        let long = format!("{} (BLOB_UNAVAILABLE)", "é".repeat(200));
+        assert_eq!(
+            told(&[
+                wait(long, 999),
+                wait(format!("{}(see there)", "x".repeat(200)), 1000),
+                wait("503".into(), 1)
+            ]),
+            [
+                format!("it has not answered, next try in a moment: {}… (BLOB_UNAVAILABLE)", "é".repeat(120)),
+                format!("it has not answered, next try in 1.0 s: {}…", "x".repeat(120)),
+                "it has not answered, next try in a moment: 503".to_owned(),
+            ]
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod cosmos;
 mod dead_letters;
 mod eventhubs;
 mod iothub;
+mod timed;
 
 use std::time::{Duration, Instant};
 

@@ -306,3 +306,22 @@ fn a_token_that_ends_and_is_not_renewed_is_a_worry_and_no_outage() {
     let text = bench.observer.status().headline.text;
     assert_eq!(text, "In step, but the SAS in blob.container_url expires in 24 h: make a new one");
 }
+
+/// Each open page asks every two or three seconds, so an answer has to cost next to nothing. Printed with `--nocapture`.
+#[test]
+fn an_answer_about_32_partitions_costs_milliseconds_at_most() {
+    let bench = Bench::new();
+    let watching: Vec<_> = (0..32).map(|number| bench.receives(&number.to_string(), 150, None)).collect();
+    for number in 0..180 {
+        bench.sample(900 - number * 5);
+    }
+    let answer = || serde_json::to_string(&bench.observer.status()).expect("JSON");
+    let bytes = answer().len();
+    let (started, answers) = (Instant::now(), 50);
+    for _ in 0..answers {
+        answer();
+    }
+    let each = started.elapsed() / answers;
+    println!("{} partitions: {each:?} for each answer of {bytes} bytes", watching.len());
+    assert!(each < Duration::from_millis(100), "{each:?}, in a build without optimization");
+}
