@@ -11,7 +11,8 @@ const LONG: usize = 320;
 /// does not say what to do.
 pub fn hint(page: &str) -> Option<String> {
     let (_, rest) = page.split_once(WHAT_TO_DO)?;
-    let paragraph: Vec<&str> = rest.trim_start_matches(' ').lines().take_while(|line| !line.trim().is_empty()).collect();
+    let paragraph: Vec<&str> =
+        rest.trim_start_matches(' ').lines().take_while(|line| !line.trim().is_empty()).collect();
     let text = plain(&paragraph.join(" "));
     let mut hint = String::new();
     for sentence in sentences(&text) {

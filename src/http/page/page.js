@@ -122,7 +122,8 @@ function headline(level, text) {
 /** How long until a moment, as the replica's own clock tells it; nothing where it has passed. */
 function until(text, now) {
   const seconds = (new Date(text) - new Date(now)) / 1000;
-  return text && seconds > 0 ? `next try in ${duration(seconds)}` : "";
+  if (!text || seconds <= 0) return "";
+  return seconds < 1 ? "next try in a moment" : `next try in ${duration(seconds)}`;
 }
 
 function dependency(found, now) {
