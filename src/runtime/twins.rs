@@ -13,6 +13,7 @@
 //! entry among those who listen) is released by that; it holds nothing else.
 
 mod compare;
+mod look;
 
 use std::{
     collections::BTreeMap,
@@ -25,21 +26,23 @@ use std::{
 
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
-    time::{Instant, sleep, sleep_until, timeout_at},
+    time::{Instant, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
-use self::compare::Comparer;
 pub use self::compare::{Compared, Comparison};
+use self::{
+    compare::Comparer,
+    look::{Look, Wanted},
+};
 use crate::{
     domain::{
         awaited::Awaited,
         document::Document,
-        id::{HubName, TwinKey},
-        quota::Purpose,
+        id::HubName,
         retry::{Backoff, Budget},
     },
-    ports::{Charged, Read, Trouble, TroubleKind},
+    ports::Trouble,
     runtime::{
         documents::{DocumentCache, Expected, Stored},
         metered::Metered,
@@ -274,51 +277,6 @@ impl Drop for Place<'_> {
     }
 }
 
-/// What one look has shown.
-enum Look {
-    Document(Stored),
-    Nothing(Option<String>),
-    Trouble(Trouble),
-    WhichHub(Vec<HubName>),
-    Refused(String),
-}
-
-impl Look {
-    fn document(&self) -> Option<&Document> {
-        match self {
-            Self::Document((document, _)) => Some(document),
-            Self::Nothing(_) | Self::Trouble(_) | Self::WhichHub(_) | Self::Refused(_) => None,
-        }
-    }
-
-    /// As an answer to somebody who waits for nothing, or for what this is.
-    fn into_outcome(self) -> Outcome {
-        match self {
-            Self::Document(stored) if stored.0.twin().is_none() => Outcome::Deleted(stored),
-            Self::Document(stored) => Outcome::Found(stored),
-            Self::Nothing(reason) => Outcome::Absent(reason),
-            Self::Trouble(trouble) => Outcome::Unavailable(trouble),
-            Self::WhichHub(hubs) => Outcome::WhichHub(hubs),
-            Self::Refused(reason) => Outcome::Refused(reason),
-        }
-    }
-
-    /// As an answer to somebody who has waited in vain.
-    fn into_disappointment(self) -> Outcome {
-        match self {
-            Self::Document(stored) => Outcome::TimedOut(Some(stored)),
-            Self::Nothing(_) => Outcome::TimedOut(None),
-            Self::Trouble(_) | Self::WhichHub(_) | Self::Refused(_) => self.into_outcome(),
-        }
-    }
-}
-
-/// A twin that is looked for; its hub may have to be found out.
-struct Wanted<'a> {
-    question: &'a Question,
-    hub: Option<HubName>,
-}
-
 impl Shared {
     async fn answer(&self, question: &Question, kept: &AtomicBool) -> Answer {
         let began = Instant::now();
@@ -438,97 +396,6 @@ impl Shared {
     fn budget<T>(&self, act: impl FnOnce(&mut Budget, Duration) -> T) -> T {
         let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
         act(&mut looks, self.started.elapsed())
-    }
-}
-
-impl Wanted<'_> {
-    fn key(&self) -> Option<TwinKey> {
-        let Question { device, module, .. } = self.question;
-        self.hub.as_ref().map(|hub| TwinKey {
-            hub: hub.clone(),
-            device: device.clone(),
-            module: module.clone(),
-        })
-    }
-}
-
-impl Access {
-    async fn look(&self, wanted: &mut Wanted<'_>, limit: Instant) -> Look {
-        self.charged_look(wanted, limit).await.0
-    }
-
-    /// Reads the document once; says what that cost.
-    async fn charged_look(&self, wanted: &mut Wanted<'_>, limit: Instant) -> (Look, f64) {
-        let began = Instant::now();
-        let silent = |kind: TroubleKind, code: &'static str, what: &str| {
-            let seconds = began.elapsed().as_secs_f64();
-            let message = format!("{what} within {seconds:.1} s");
-            Look::Trouble(Trouble { kind, retry_after: None, code, message })
-        };
-        if timeout_at(limit, self.account.spending.allowed()).await.is_err() {
-            // The streams go first, and so does the cap on request units.
-            let turn = "there was no turn to read: the store throttles, or cosmos.max_request_units_per_second is used up;";
-            let look = silent(TroubleKind::Throttled, "COSMOS_THROTTLED", &format!("{turn} no read"));
-            return (look, 0.0);
-        }
-        let looked = async {
-            let (key, spent) = match wanted.key() {
-                Some(key) => (key, 0.0),
-                None => match self.find_hub(wanted.question).await {
-                    Charged { outcome: Ok(key), request_units } => (key, request_units),
-                    Charged { outcome: Err(look), request_units } => return (look, request_units, None),
-                },
-            };
-            let Charged { outcome, request_units } = self.account.read_charged(&key, Purpose::Request).await;
-            (seen(outcome), spent + request_units, Some(key.hub))
-        };
-        match timeout_at(limit, looked).await {
-            Ok((look, request_units, hub)) => {
-                wanted.hub = wanted.hub.take().or(hub);
-                (look, request_units)
-            }
-            Err(_) => {
-                let what = "the document store gave no answer";
-                (silent(TroubleKind::Unavailable, "COSMOS_UNAVAILABLE", what), 0.0)
-            }
-        }
-    }
-
-    /// Finds the hub of a twin where none is configured: events alone have said which there are.
-    async fn find_hub(&self, question: &Question) -> Charged<Result<TwinKey, Look>> {
-        let Question { device, module, .. } = question;
-        let Charged { outcome, request_units } =
-            self.account.hubs(device, module.as_deref(), Purpose::Request).await;
-        let outcome = match outcome {
-            Err(trouble) => Err(Look::Trouble(trouble)),
-            Ok(mut hubs) => match (hubs.pop(), hubs.is_empty()) {
-                (None, _) => Err(Look::Nothing(None)),
-                (Some(hub), true) => Ok(TwinKey { hub, device: device.clone(), module: module.clone() }),
-                (Some(last), false) => {
-                    hubs.push(last);
-                    Err(Look::WhichHub(hubs))
-                }
-            },
-        };
-        Charged { outcome, request_units }
-    }
-}
-
-fn seen(read: Read) -> Look {
-    match read {
-        Read::Present(document, etag) => Look::Document((document, etag)),
-        Read::Absent => Look::Nothing(None),
-        Read::Foreign(reason) => Look::Nothing(Some(reason)),
-        Read::Refused(reason) => Look::Refused(reason),
-        Read::Damaged(_, reason) => Look::Trouble(Trouble {
-            kind: TroubleKind::Unavailable,
-            retry_after: None,
-            code: "DOCUMENT_DAMAGED",
-            message: format!(
-                "what is stored under the twin's id is no document ({reason}): its next change, a repair or `twinsync resync` replaces it"
-            ),
-        }),
-        Read::Unknown(trouble) => Look::Trouble(trouble),
     }
 }
 

@@ -25,7 +25,7 @@ const OTHER: &str = "Fabrikam";
 const NO_AUDIT: &str = "[audit]\ninterval = \"off\"\n";
 
 /// Two hubs. A device's modules follow it by the daemon's own doing: their deletion is not told.
-async fn two_hubs(scheme: &str) -> Bench {
+pub(crate) async fn two_hubs(scheme: &str) -> Bench {
     let mut options = Options { more_iothubs: vec![AnotherIotHub::named(OTHER)], ..Options::default() };
     options.iothub.notify_deleted_modules = false;
     options.more_iothubs[0].iothub.notify_deleted_modules = false;

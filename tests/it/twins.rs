@@ -17,6 +17,7 @@ use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
+    hubs,
     registry::bench::{Bench, FAST},
     replicas,
     world::{LIMIT, World, create, device, report, until},
@@ -385,6 +386,27 @@ async fn where_no_hub_is_configured_it_says_so_and_what_is_asked_wrongly_is_expl
     for path in asked_wrongly {
         let (status, body) = ask(&daemon, path).await;
         assert!(status == 400 && body["error"].is_string(), "{path}: {body:#}");
+    }
+    daemon.stop().await.expect("exit code 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_several_hubs_the_one_that_is_meant_is_named() {
+    let mut bench = hubs::two_hubs("hub_device").await;
+    bench.world.setup = bench.world.setup.clone().with_variable("TWINSYNC__HTTP__TOKEN", TOKEN);
+    let daemon = bench.start().await;
+    let (status, body) = ask(&daemon, "/pump?min_version=1&wait=20s").await;
+    assert_eq!((status, &body["hubs"]), (400, &json!(["devkit-hub", "fabrikam"])), "{body:#}");
+    let hubs = bench.world.stack.iothubs();
+    for (hub, name) in hubs.iter().zip(["devkit-hub", "Fabrikam"]) {
+        let twin = Some(json!({"tags": {"of": name}}));
+        let applied = hub.service().apply(&Operation::Create { id: device("pump"), twin }).expect("valid");
+        let version = applied.version.expect("there");
+        let path = format!("/pump?hub={name}&min_version={version}&wait=20s&compare=true");
+        let body = found(&daemon, &path).await;
+        assert_eq!(body["document"]["tags"]["of"], name, "{body:#}");
+        assert_eq!(body["hub"], name.to_lowercase());
+        assert_eq!(body["comparison"]["outcome"], "equal", "of its own hub: {body:#}");
     }
     daemon.stop().await.expect("exit code 0");
 }

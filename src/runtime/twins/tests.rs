@@ -7,6 +7,7 @@ use crate::{
     domain::{
         document::{ETag, State},
         event::TwinVersion,
+        id::TwinKey,
         testing::document,
     },
     runtime::{documents::document_cache, memory_store::MemoryStore, spending::Spending},
