@@ -50,6 +50,8 @@ pub(crate) struct MemoryStore {
     pub(crate) refused: Mutex<Vec<TwinKey>>,
     /// Twins whose writes conflict with something that no read shows.
     pub(crate) contradictory: Mutex<Vec<TwinKey>>,
+    /// What each read costs beside the one request unit of a small document.
+    pub(crate) dearer: Mutex<f64>,
     /// Walks that break off at their beginning.
     pub(crate) broken_scans: Mutex<usize>,
 }
@@ -64,6 +66,36 @@ impl MemoryStore {
 
     pub(crate) fn document(&self, key: &TwinKey) -> Option<Document> {
         self.documents.lock().unwrap().get(key).map(|(document, _)| document.clone())
+    }
+
+    fn look(&self, key: &TwinKey) -> Charged<Read> {
+        *self.reads.lock().unwrap() += 1;
+        let mut behind = self.behind.lock().unwrap();
+        if *behind > 0 {
+            *behind -= 1;
+            return charged(Read::Absent);
+        }
+        drop(behind);
+        if self.refused.lock().unwrap().contains(key) {
+            return charged(Read::Refused("scripted".into()));
+        }
+        let waits_for_a_write = matches!(self.script.lock().unwrap().front(), Some(Fault::Reject));
+        let fault = if waits_for_a_write && !self.broken.lock().unwrap().contains(key) {
+            None
+        } else {
+            self.fault(key)
+        };
+        charged(match fault {
+            Some(Fault::Throttle) => Read::Unknown(trouble(TroubleKind::Throttled)),
+            Some(_) => Read::Unknown(trouble(TroubleKind::Unavailable)),
+            None => match self.documents.lock().unwrap().get(key) {
+                Some((document, etag)) => Read::Present(Arc::new(document.clone()), ETag(etag.to_string())),
+                None => match self.damaged.lock().unwrap().get(key) {
+                    Some(etag) => Read::Damaged(ETag(etag.to_string()), "scripted".into()),
+                    None => Read::Absent,
+                },
+            },
+        })
     }
 
     fn write(&self, key: &TwinKey, document: &Document, expected: Option<u64>) -> Write {
@@ -105,33 +137,8 @@ fn charged<T>(outcome: T) -> Charged<T> {
 #[async_trait]
 impl TwinStore for MemoryStore {
     async fn read(&self, key: &TwinKey) -> Charged<Read> {
-        *self.reads.lock().unwrap() += 1;
-        let mut behind = self.behind.lock().unwrap();
-        if *behind > 0 {
-            *behind -= 1;
-            return charged(Read::Absent);
-        }
-        drop(behind);
-        if self.refused.lock().unwrap().contains(key) {
-            return charged(Read::Refused("scripted".into()));
-        }
-        let waits_for_a_write = matches!(self.script.lock().unwrap().front(), Some(Fault::Reject));
-        let fault = if waits_for_a_write && !self.broken.lock().unwrap().contains(key) {
-            None
-        } else {
-            self.fault(key)
-        };
-        charged(match fault {
-            Some(Fault::Throttle) => Read::Unknown(trouble(TroubleKind::Throttled)),
-            Some(_) => Read::Unknown(trouble(TroubleKind::Unavailable)),
-            None => match self.documents.lock().unwrap().get(key) {
-                Some((document, etag)) => Read::Present(Arc::new(document.clone()), ETag(etag.to_string())),
-                None => match self.damaged.lock().unwrap().get(key) {
-                    Some(etag) => Read::Damaged(ETag(etag.to_string()), "scripted".into()),
-                    None => Read::Absent,
-                },
-            },
-        })
+        let Charged { outcome, request_units } = self.look(key);
+        Charged { outcome, request_units: request_units + *self.dearer.lock().unwrap() }
     }
 
     async fn create(&self, key: &TwinKey, document: &Document) -> Charged<Write> {

@@ -69,6 +69,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// What all waiters together may spend on looking again, per second.
 const REQUEST_UNITS_PER_SECOND: f64 = 50.0;
+/// The least that a look costs.
+const LOOK_UNITS_MIN: f64 = 1.0;
 
 /// Reads twins. Cheap to clone.
 #[derive(Clone)]
@@ -382,14 +384,21 @@ impl Shared {
     ) -> Look {
         sleep(pause).await;
         loop {
-            let wait = self.budget(|budget, now| budget.wait(now));
+            // The least that a look costs is taken at once, so that not all waiters see the same room.
+            let wait = self.budget(|budget, now| {
+                let wait = budget.wait(now);
+                if wait.is_zero() {
+                    budget.spend(LOOK_UNITS_MIN, now);
+                }
+                wait
+            });
             if wait.is_zero() {
                 break;
             }
             sleep(wait).await;
         }
         let (look, request_units) = access.charged_look(wanted, deadline).await;
-        self.budget(|budget, now| budget.spend(request_units, now));
+        self.budget(|budget, now| budget.spend((request_units - LOOK_UNITS_MIN).max(0.0), now));
         look
     }
 
