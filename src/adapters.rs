@@ -13,4 +13,5 @@ mod durable_file;
 pub mod eventhubs;
 pub mod iothub;
 pub mod mounts;
+pub mod otlp;
 pub mod process;

@@ -10,6 +10,7 @@ pub mod check;
 pub mod letters;
 mod reach;
 pub mod registry;
+mod traces;
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,7 +24,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::reach::{Needed, Reach};
+use self::{
+    reach::{Needed, Reach},
+    traces::Traces,
+};
 use crate::{
     adapters::{
         blob, bookmarks, checkpoints,
@@ -31,7 +35,7 @@ use crate::{
         credential::{self, NoToken},
         dead_letters,
         eventhubs::{self, EventHub},
-        iothub, mounts,
+        iothub, mounts, otlp,
     },
     config::{self, Settings},
     domain::{
@@ -58,7 +62,7 @@ use crate::{
         twins::{self, Twins},
     },
     status::{About, Observer, SharedHub},
-    telemetry::{self, Board, Journal, Metrics, Scope},
+    telemetry::{self, Board, Journal, Metrics, Scope, trace::Tracer},
 };
 
 /// Batches on their way from the partitions to the router.
@@ -96,6 +100,9 @@ pub enum Error {
     /// The documents cannot be looked through.
     #[error("cannot look for documents in the container: {0} (COSMOS_UNAVAILABLE)")]
     Scan(String),
+    /// Traces cannot be sent.
+    #[error(transparent)]
+    Traces(#[from] otlp::Error),
     /// Metrics cannot be set up.
     #[error("cannot set up metrics: {0}")]
     Metrics(String),
@@ -127,6 +134,7 @@ impl Error {
             Self::DeadLetters(error) => error.code(),
             Self::Http(_) => http::Error::CODE,
             Self::IotHub(error) => error.code(),
+            Self::Traces(_) => otlp::Error::CODE,
             Self::Scan(_) => "COSMOS_UNAVAILABLE",
             Self::Stream(error) => error.code(),
             Self::Panicked(_) => telemetry::PANICKED,
@@ -146,6 +154,7 @@ impl Error {
             Self::Credential(_)
             | Self::Http(_)
             | Self::IotHub(_)
+            | Self::Traces(_)
             | Self::Metrics(_)
             | Self::Signals(_)
             | Self::Panicked(_) => Nature::Final,
@@ -320,6 +329,7 @@ fn stream_options(
             }),
         },
         max_body_bytes: settings.document.max_event_size,
+        tracer: None,
         commit_interval: settings.checkpoint.interval,
         lag_interval: LAG_INTERVAL.min(settings.eventhubs.stall_timeout / 2),
         partition_look_interval: settings.eventhubs.partition_look_interval,
@@ -404,6 +414,7 @@ fn router_options(
             weight: settings.router.max_in_flight_bytes_per_twin,
         },
         give_up_after: settings.router.give_up_twin_after,
+        tracer: None,
         cache: shared.cache.clone(),
         backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(30)),
     }
@@ -460,6 +471,7 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
         None => None,
     };
     let reach = Reach { grace: settings.start.refused_grace, board: &board, metrics: &metrics };
+    let traces = Traces::start(settings, &metrics, &board)?;
     // Aborted in the end: what hangs holds nobody up.
     let mut looks = JoinSet::new();
     let outcome = tokio::select! {
@@ -472,12 +484,13 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
                 looks.spawn(observer.clone().look_at_letters(Arc::clone(&outside.archive), closing.clone()));
                 let shared = Shared::new(settings);
                 twins.open(twins_access(settings, &outside, &shared, &metrics));
-                Box::pin(consume(settings, outside, &shared, replica, &reach, stop.clone())).await
+                Box::pin(consume(settings, outside, &shared, replica, traces.tracer.clone(), &reach, stop.clone())).await
             }
             Err(error) => Err(error),
         },
     };
     stop.cancel(); // whatever the reason: nobody waits for twins any more
+    traces.end().await;
     served.cancel();
     closing.cancel();
     // Both end by themselves; whether a client got its last answer decides nothing.
@@ -495,6 +508,7 @@ async fn consume(
     outside: Outside,
     shared: &Shared,
     replica: &str,
+    tracer: Option<Tracer>,
     reach: &Reach<'_>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
@@ -517,7 +531,8 @@ async fn consume(
     let prepare = outside.sources.into_iter().enumerate().map(|(place, source)| {
         let checkpoints = Arc::clone(&outside.checkpoints);
         let leads = (place == 0).then(|| leads.clone());
-        let options = stream_options(settings, replica, leads, &audits, &replicas);
+        let mut options = stream_options(settings, replica, leads, &audits, &replicas);
+        options.tracer.clone_from(&tracer);
         let what = Needed::Dependency(Dependency::EventHub(source.name().to_owned()));
         reach.until(what, move || {
             let (source, checkpoints) = (Arc::clone(&source), Arc::clone(&checkpoints));
@@ -536,7 +551,7 @@ async fn consume(
         settings.router.max_in_flight_bytes,
     );
     let router = Router::new(
-        router_options(settings, shared, background.doubts(), audits.clone()),
+        router::Options { tracer, ..router_options(settings, shared, background.doubts(), audits.clone()) },
         outside.store,
         outside.dead_letters,
         Arc::new(SystemClock),

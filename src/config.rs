@@ -30,7 +30,7 @@ pub use secret::{REDACTED, Secret};
 pub use settings::{
     Audit, Backfill, BackfillOnStart, Blob, Cache, Checkpoint, CheckpointStore, Cosmos, Credential,
     DeadLetters, Document, EventHubs, Http, Hub, HubAccess, Identity, IotHub, Lease, LogFormat, OnInvalid,
-    Repair, Router, Settings, Shutdown, Start, Starting, Telemetry,
+    Otlp, Repair, Router, Settings, Shutdown, Start, Starting, Telemetry,
 };
 
 /// One line of the effective configuration.

@@ -31,6 +31,7 @@ pub mod progress;
 pub mod quota;
 pub mod registry;
 pub mod retry;
+pub mod sampling;
 pub mod standing;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -7,6 +7,7 @@
 //! | [`name`] | the names of all metrics |
 //! | `limit` | holds back log lines that repeat, and counts them; adds the replica's name to each line |
 //! | `last_word` | lines that depend on nothing: why the process ends, and panics |
+//! | [`trace`] | traces of sampled events |
 //! | [`Journal`] | the warnings and errors that were logged, one entry per kind |
 //! | [`Board`] | what the components say about their state, for the health endpoints |
 //!
@@ -28,6 +29,7 @@ pub mod reason;
 mod replica;
 mod text;
 mod tokens;
+pub mod trace;
 mod walks;
 
 #[cfg(test)]

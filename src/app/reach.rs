@@ -37,6 +37,8 @@ impl Needed {
             Self::Dependency(Dependency::Checkpoints | Dependency::Leases) => "checkpoints",
             Self::Dependency(Dependency::DeadLetters) => "dead_letters",
             Self::Dependency(Dependency::Registry(_)) => "registry",
+            // Nothing waits for it.
+            Self::Dependency(Dependency::Traces) => "traces",
         }
     }
 }

@@ -22,13 +22,27 @@ pub(super) const DEFAULTS: &str = include_str!("../../config/default.toml");
 const PREFIX: &str = "TWINSYNC__";
 
 /// Environment variables of others that bear on the meaning of ours, by name.
-const FOREIGN: [&str; 6] = [
+const FOREIGN: [&str; 12] = [
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_EXPORTER_OTLP_PROTOCOL",
+    "OTEL_RESOURCE_ATTRIBUTES",
+    "OTEL_SDK_DISABLED",
+    "OTEL_SERVICE_NAME",
     "PORT",
     "AZURE_CLIENT_ID",
     "AZURE_CLIENT_SECRET",
     "AZURE_COSMOS_EMULATOR_HOST",
     "AZURE_FEDERATED_TOKEN_FILE",
     "AZURE_TENANT_ID",
+];
+
+/// OpenTelemetry's own variables, and the keys whose value they are where nobody else gives one.
+const OTEL: [(&str, &str); 4] = [
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "otlp.endpoint"),
+    ("OTEL_EXPORTER_OTLP_HEADERS", "otlp.headers"),
+    ("OTEL_RESOURCE_ATTRIBUTES", "otlp.resource_attributes"),
+    ("OTEL_SERVICE_NAME", "otlp.service_name"),
 ];
 
 /// The text of a value and where it came from.
@@ -67,6 +81,7 @@ impl Layers {
         }
         layers.add_environment(environment);
         layers.apply_port();
+        layers.apply_otel();
         layers
     }
 
@@ -182,6 +197,27 @@ impl Layers {
                 let message = format!("{port:?} is not a port: give a number from 0 to 65535, or unset it");
                 self.problem(Some("http.listen"), &origin, message);
             }
+        }
+    }
+}
+
+impl Layers {
+    /// Takes over what OpenTelemetry's variables say where our own keys are not set. An address for another protocol than
+    /// ours is none for us: platforms set it for all their programs.
+    fn apply_otel(&mut self) {
+        let is = |name: &str, other: fn(&str) -> bool| {
+            self.foreign.get(name).is_some_and(|text| other(text.trim()))
+        };
+        let unusable = is("OTEL_EXPORTER_OTLP_PROTOCOL", |protocol| protocol != "http/protobuf")
+            || is("OTEL_SDK_DISABLED", |disabled| disabled.eq_ignore_ascii_case("true"));
+        for (variable, key) in OTEL {
+            let Some(text) = self.foreign.get(variable) else { continue };
+            let Some(value) = self.values.get_mut(key) else { continue };
+            if value.origin != Origin::Default || (key == "otlp.endpoint" && unusable) {
+                continue;
+            }
+            let (text, origin) = (text.trim().to_owned(), Origin::Environment(variable.to_owned()));
+            *value = Sourced { text, origin };
         }
     }
 }

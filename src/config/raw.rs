@@ -30,6 +30,7 @@ pub struct Raw {
     pub audit: Audit,
     pub http: Http,
     pub telemetry: Telemetry,
+    pub otlp: Otlp,
     pub shutdown: Shutdown,
 }
 
@@ -229,6 +230,22 @@ pub struct Telemetry {
     pub log_filter: String,
 }
 
+/// `[otlp]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents every key, in one place")]
+pub struct Otlp {
+    pub endpoint: String,
+    pub headers: Secret,
+    pub sample_ratio: String,
+    pub slow_after: String,
+    pub service_name: String,
+    pub resource_attributes: String,
+    pub device_ids: String,
+    pub timeout: String,
+    pub max_queued_spans: String,
+}
+
 /// `[shutdown]`
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -241,13 +258,14 @@ pub struct Shutdown {
 pub(super) const CONTAINER_URL: &str = "blob.container_url";
 
 /// Keys whose values are never shown. A test holds this list and the `Secret` fields above together.
-pub(super) const SECRETS: [&str; 6] = [
+pub(super) const SECRETS: [&str; 7] = [
     CONTAINER_URL,
     "credential.client_secret",
     "credential.token",
     "cosmos.key",
     "http.token",
     "iothub.connection_strings",
+    "otlp.headers",
 ];
 
 /// Keys whose values are taken as they are written: white space around a token that somebody has to repeat exactly is a slip

@@ -9,6 +9,7 @@ use crate::domain::{
     checks::Signature,
     id::{DocumentIdScheme, HubName},
     quota::Tier,
+    sampling::Ratio,
     ticks::Ticks,
 };
 
@@ -47,6 +48,8 @@ pub struct Settings {
     pub http: Http,
     /// Logs.
     pub telemetry: Telemetry,
+    /// Traces; `None`: off.
+    pub otlp: Option<Otlp>,
     /// How to stop.
     pub shutdown: Shutdown,
     pub(super) effective: Vec<Effective>,
@@ -419,6 +422,29 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line.
     Json,
+}
+
+/// Traces to an OpenTelemetry receiver.
+#[derive(Debug, Clone)]
+pub struct Otlp {
+    /// Where spans are posted, as protobuf.
+    pub endpoint: Url,
+    /// Sent with each request.
+    pub headers: Vec<(String, Secret)>,
+    /// The part of all events that is traced whatever becomes of them.
+    pub sample_ratio: Ratio,
+    /// Events that took longer are traced, too; `None`: how long they took does not matter.
+    pub slow_after: Option<Duration>,
+    /// What traces call us.
+    pub service_name: String,
+    /// What else they say of us.
+    pub resource_attributes: Vec<(String, String)>,
+    /// Whether spans name the device.
+    pub device_ids: bool,
+    /// Limit of one request, and of the last ones at the end.
+    pub timeout: Duration,
+    /// Spans that may wait to be sent.
+    pub max_queued_spans: NonZeroU32,
 }
 
 /// How to stop.

@@ -630,3 +630,65 @@ fn the_end_of_a_signature_is_read_from_the_url() {
     assert_eq!(ends("?se=soon&sig=x"), None);
     assert_eq!(ends(""), None);
 }
+
+#[test]
+fn traces_are_off_until_an_endpoint_is_given_and_get_the_path_of_the_protocol() {
+    assert!(load_with(&[], &[]).unwrap().otlp.is_none());
+    for (written, url) in [
+        ("http://127.0.0.1:4318", "http://127.0.0.1:4318/v1/traces"),
+        ("https://otlp.example/tenant/", "https://otlp.example/tenant/v1/traces"),
+    ] {
+        let otlp = load_with(&[], &[("TWINSYNC__OTLP__ENDPOINT", written)]).unwrap().otlp.expect("on");
+        assert_eq!(otlp.endpoint.as_str(), url);
+        assert_eq!(otlp.sample_ratio.get(), 0.01);
+        assert_eq!((otlp.device_ids, otlp.slow_after), (false, Some(Duration::from_secs(10))));
+    }
+    for (key, value) in [
+        ("TWINSYNC__OTLP__ENDPOINT", "127.0.0.1:4318"),
+        ("TWINSYNC__OTLP__ENDPOINT", "grpc://collector:4317"),
+        ("TWINSYNC__OTLP__ENDPOINT", "https://me:hush@otlp.example"),
+        ("TWINSYNC__OTLP__SAMPLE_RATIO", "1.5"),
+        ("TWINSYNC__OTLP__SAMPLE_RATIO", "10%"),
+        ("TWINSYNC__OTLP__HEADERS", "Authorization"),
+        ("TWINSYNC__OTLP__HEADERS", "a b=hush"),
+        ("TWINSYNC__OTLP__HEADERS", "a=hush%0Ax"),
+        ("TWINSYNC__OTLP__MAX_QUEUED_SPANS", "0"),
+        ("TWINSYNC__OTLP__SERVICE_NAME", ""),
+    ] {
+        let error = load_with(&[], &[(key, value)]).expect_err(value).to_string();
+        assert!(error.contains("otlp.") && !error.contains("hush"), "{error}");
+    }
+}
+
+#[test]
+fn the_variables_of_opentelemetry_count_where_ours_are_not_set() {
+    let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://agent:4318");
+    let others = [
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x-token=a%2Cb, x-tenant=7"),
+        ("OTEL_SERVICE_NAME", "copy"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=prod"),
+    ];
+    let given: Vec<_> = others.into_iter().chain([endpoint]).collect();
+    let settings = load_with(&[], &given).unwrap();
+    let otlp = settings.otlp.as_ref().expect("on");
+    assert_eq!(otlp.endpoint.as_str(), "http://agent:4318/v1/traces");
+    assert_eq!(otlp.service_name, "copy");
+    let headers: Vec<_> = otlp.headers.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
+    assert_eq!(headers, [("x-token", "a,b"), ("x-tenant", "7")]);
+    let shown = |key: &str| settings.effective().iter().find(|line| line.key == key).expect("a key").clone();
+    assert!(shown("otlp.endpoint").origin.to_string().contains("OTEL_EXPORTER_OTLP_ENDPOINT"));
+    assert_eq!(shown("otlp.headers").value, REDACTED);
+
+    let ours = [endpoint, ("TWINSYNC__OTLP__ENDPOINT", "http://own:4318")];
+    assert_eq!(load_with(&[], &ours).unwrap().otlp.expect("on").endpoint.host_str(), Some("own"));
+    for other in [("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"), ("OTEL_SDK_DISABLED", "true")] {
+        assert!(load_with(&[], &[endpoint, other]).unwrap().otlp.is_none(), "{other:?}");
+        assert!(
+            load_with(&[], &[ours[1], other]).unwrap().otlp.is_some(),
+            "what is ours counts all the same"
+        );
+    }
+    assert!(
+        load_with(&[], &[endpoint, ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")]).unwrap().otlp.is_some()
+    );
+}

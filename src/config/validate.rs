@@ -4,6 +4,7 @@
 //! problems. Rules that span several keys stand at the end of the section that they restrict.
 
 mod http;
+mod otlp;
 mod registry;
 
 use std::{
@@ -61,6 +62,7 @@ pub(super) fn settings(raw: &Raw, layers: &Layers) -> (Option<Settings>, Vec<Pro
     let audit = check.audit(&raw.audit);
     let http = check.http(&raw.http);
     let telemetry = check.telemetry(&raw.telemetry);
+    let otlp = check.otlp(&raw.otlp);
     let drain = check.parse("shutdown.drain_timeout", &raw.shutdown.drain_timeout, bounded_duration);
     let problems = check.problems;
     let settings = (|| {
@@ -81,6 +83,7 @@ pub(super) fn settings(raw: &Raw, layers: &Layers) -> (Option<Settings>, Vec<Pro
             audit: audit?,
             http: http?,
             telemetry: telemetry?,
+            otlp: otlp?,
             shutdown: Shutdown { drain_timeout: drain? },
             effective: Vec::new(),
         })

@@ -87,6 +87,8 @@ pub enum Dependency {
     Leases,
     /// The registry of this IoT hub.
     Registry(String),
+    /// Who takes our traces.
+    Traces,
 }
 
 impl std::fmt::Display for Dependency {
@@ -98,6 +100,7 @@ impl std::fmt::Display for Dependency {
             Self::Checkpoints => f.write_str("the checkpoint store"),
             Self::Leases => f.write_str("the checkpoint store, asked for leases,"),
             Self::Registry(hub) => write!(f, "the registry of the IoT hub {hub}"),
+            Self::Traces => f.write_str("the receiver of traces"),
         }
     }
 }
@@ -107,7 +110,12 @@ impl Dependency {
     /// size always fails somebody.
     pub const fn patience(&self) -> u32 {
         match self {
-            Self::Credential | Self::DeadLetters | Self::Checkpoints | Self::Leases | Self::EventHub(_) => 2,
+            Self::Credential
+            | Self::DeadLetters
+            | Self::Checkpoints
+            | Self::Leases
+            | Self::EventHub(_)
+            | Self::Traces => 2,
             // Whoever asks it counts them: several tasks do, for several reasons.
             Self::Registry(_) => 1,
         }
@@ -288,7 +296,7 @@ fn warnings(facts: &Facts) -> Vec<String> {
 /// where that takes long is our work in danger.
 pub(super) fn is_obstacle(facts: &Facts, dependency: &Dependency, outage: &Outage) -> bool {
     match (dependency, outage.failure) {
-        (Dependency::Registry(_), _) => false,
+        (Dependency::Registry(_) | Dependency::Traces, _) => false,
         (_, Failure::Silent) => true,
         (_, Failure::Throttled) => outage.lasts > facts.blocked_after,
     }

@@ -28,12 +28,14 @@ use crate::{
         patience::{Patience, Verdict},
         progress::{self, Arrival, Invalid, Ticket},
         retry::Backoff,
+        sampling::Sampler,
     },
     ports::{EventSource, Receiver, SourceError, Start},
     telemetry::{
         Board, Metrics, PartitionMetrics, StreamMetrics, Watched,
         event::{EventIgnored, MessageUndecodable, PartitionDelayed, PartitionRebuilt, PartitionReceives},
         reason::{RECREATED, STALLED, UNDECODABLE_AMQP, WENT_BACK},
+        trace::Tracer,
     },
 };
 
@@ -172,6 +174,8 @@ pub struct Partition {
     pub board: Board,
     /// Counts what happens.
     pub metrics: Metrics,
+    /// Which events are traced.
+    pub sampler: Option<Sampler>,
 }
 
 /// Since when nothing is received, where that was told.
@@ -444,7 +448,15 @@ impl Partition {
             reason,
             detail,
             twin: None,
-            origin: Origin { progress, ticket, message, hold, received: Instant::now(), watcher: None },
+            origin: Origin {
+                progress,
+                ticket,
+                message,
+                hold,
+                received: Instant::now(),
+                trace: None,
+                watcher: None,
+            },
         });
         batch.hand_over(&self.intake).await
     }
@@ -497,8 +509,9 @@ impl Partition {
                 continue; // it would have been a repeat above
             };
             let sequence_number = message.position.sequence_number;
+            let trace = Tracer::begin(self.sampler.as_ref(), sequence_number, message.enqueued);
             let origin =
-                |ticket, progress| Origin { progress, ticket, message, hold, received, watcher: None };
+                |ticket, progress| Origin { progress, ticket, message, hold, received, trace, watcher: None };
             match decoded {
                 Decoded::Event(event) => {
                     batch.push(ticket, |ticket, progress| Intake::Event(event, origin(ticket, progress)));

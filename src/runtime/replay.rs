@@ -144,8 +144,15 @@ impl Replay {
         let progress = Progress::new(partition, None, &self.metrics);
         let ticket = progress.begin(message.position.clone()).map_err(|_| Panicked)?;
         let (watcher, outcome) = Watcher::new();
-        let origin =
-            Origin { progress, ticket, message, hold, received: Instant::now(), watcher: Some(watcher) };
+        let origin = Origin {
+            progress,
+            ticket,
+            message,
+            hold,
+            received: Instant::now(),
+            trace: None,
+            watcher: Some(watcher),
+        };
         self.intake.send(vec![Intake::Event(event, origin)]).await.map_err(|_| Panicked)?;
         Ok(Submitted::Routed(outcome))
     }

@@ -44,7 +44,7 @@ use crate::{
         upsert::Upsert,
     },
     ports::{Clock, DeadLetters, TwinStore},
-    telemetry::{Board, Heartbeat, Metrics},
+    telemetry::{Board, Heartbeat, Metrics, trace::Tracer},
 };
 
 pub use self::intake::{Intake, Origin, Outcome, Watcher};
@@ -78,6 +78,8 @@ pub struct Options {
     /// For how long the store may answer others and give no answer about a twin before the twin's events become dead
     /// letters; `None`: for ever.
     pub give_up_after: Option<Duration>,
+    /// Makes traces.
+    pub tracer: Option<Tracer>,
     /// Documents kept for the next write of their twin.
     pub cache: DocumentCache,
     /// How trouble with the store, or with dead letters, is waited out.
@@ -222,7 +224,10 @@ impl Router {
         let now = self.now();
         for intake in batch {
             match intake {
-                Intake::Event(event, origin) => {
+                Intake::Event(event, mut origin) => {
+                    if let Some(trace) = &mut origin.trace {
+                        trace.handed_over(&event);
+                    }
                     let (key, at, weight) = (event.key.clone(), event.at, origin.hold.bytes());
                     self.lanes.push(&key, (event, Item::FromStream(Box::new(origin), at)), weight, now);
                 }
@@ -264,7 +269,9 @@ impl Router {
     }
 
     fn work(&self, key: TwinKey, batch: Vec<(TwinEvent, Item)>) -> Box<Work<Item>> {
-        let (events, items) = batch.into_iter().unzip();
+        let (events, items): (Vec<_>, Vec<Item>) = batch.into_iter().unzip();
+        let sampled = self.options.tracer.is_some() && items.iter().any(Item::is_sampled);
+        let trace = sampled.then(|| Tracer::write(items.len()));
         // Taken out for as long as its lane is busy: it can then be changed in place.
         let cached = self.cache.remove(&key);
         Box::new(Work {
@@ -274,6 +281,7 @@ impl Router {
             backoff: self.options.backoff.clone(),
             request_units: 0.0,
             asked: false,
+            trace,
         })
     }
 }

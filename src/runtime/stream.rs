@@ -46,6 +46,7 @@ use crate::{
     telemetry::{
         Board, Metrics,
         event::{DependencyChanged, Fault, PartitionDelayed},
+        trace::Tracer,
     },
 };
 
@@ -72,6 +73,8 @@ pub struct Options {
     pub start: start::Options,
     /// Whose they are.
     pub sharing: Sharing,
+    /// Makes traces.
+    pub tracer: Option<Tracer>,
     /// Largest body that is decoded.
     pub max_body_bytes: usize,
     /// How often checkpoints are written.
@@ -578,6 +581,7 @@ async fn consume(
     // Set once: each ownership term has an `Owned` of its own.
     let progress = Arc::clone(known.get_or_init(|| prepared.progress));
     progress.show(&shared.board);
+    let sampler = shared.options.tracer.as_ref().map(|tracer| tracer.sampler(progress.id()));
     let partition = Partition {
         source: shared.source,
         progress,
@@ -589,6 +593,7 @@ async fn consume(
         intake,
         board: shared.board,
         metrics: shared.metrics,
+        sampler,
     };
     partition.run(stop).await
 }

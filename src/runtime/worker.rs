@@ -3,7 +3,7 @@
 //! A worker never waits: when the store gives no answer, the work comes back as [`Worked::Troubled`], exactly
 //! where it stood, and the router decides when it goes on. So a failing twin holds no slot.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use crate::{
     domain::{
@@ -18,6 +18,7 @@ use crate::{
     telemetry::{
         Metrics, Purpose, ReadOutcome, WriteKind, WriteOutcome,
         event::{ModulesQueried, ReadFinished, WriteFinished},
+        trace::WriteTrace,
     },
 };
 
@@ -52,6 +53,28 @@ pub struct Work<T> {
     pub request_units: f64,
     /// Whether the store was asked since the router last looked; what is served from memory says nothing about it.
     pub asked: bool,
+    /// What is recorded of it, where one of its events is sampled.
+    pub trace: Option<Box<WriteTrace>>,
+}
+
+impl<T> Work<T> {
+    /// When a request begins, where that is recorded.
+    fn begins(&self) -> Option<Instant> {
+        self.trace.is_some().then(Instant::now)
+    }
+
+    /// Records the end of a request that began then.
+    fn ended(
+        &mut self,
+        operation: &'static str,
+        began: Option<Instant>,
+        outcome: (&'static str, bool),
+        request_units: f64,
+    ) {
+        if let (Some(trace), Some(began)) = (&mut self.trace, began) {
+            trace.attempted(operation, began, outcome.0, outcome.1, request_units);
+        }
+    }
 }
 
 /// How a worker came back.
@@ -132,6 +155,7 @@ pub async fn probe(tools: Arc<Tools>, document: Document) -> Charged<Result<(), 
 async fn bring_in<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<(), Trouble> {
     let mut conflicts = 0;
     loop {
+        let began;
         let (kind, charged) = match work.upsert.action(tools.clock.now()) {
             Action::Done => return Ok(()),
             Action::Read => {
@@ -146,8 +170,12 @@ async fn bring_in<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<(), Trou
                 }
                 continue;
             }
-            Action::Create(document) => (WriteKind::Create, tools.store.create(&work.key, &document).await),
+            Action::Create(document) => {
+                began = work.begins();
+                (WriteKind::Create, tools.store.create(&work.key, &document).await)
+            }
             Action::Replace(document, etag) => {
+                began = work.begins();
                 (WriteKind::Replace, tools.store.replace(&work.key, &document, &etag).await)
             }
         };
@@ -169,6 +197,9 @@ async fn bring_in<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<(), Trou
             message,
         }
         .emit(&tools.metrics);
+        let operation = if kind == WriteKind::Create { "create_item" } else { "replace_item" };
+        let label = WriteOutcome::from(&outcome);
+        work.ended(operation, began, (label.label(), label != WriteOutcome::Written), request_units);
         match outcome {
             Write::Written(etag) => {
                 work.backoff.reset();
@@ -211,7 +242,11 @@ async fn sweep<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<Vec<TwinEve
     let Some(sweep) = work.upsert.sweep() else {
         return Ok(Vec::new());
     };
+    let began = work.begins();
     let Charged { outcome, request_units } = tools.store.modules(&work.key).await;
+    let label =
+        outcome.as_ref().map_or_else(|trouble| ReadOutcome::from(trouble.kind), |_| ReadOutcome::Present);
+    work.ended("query_items", began, (label.label(), outcome.is_err()), request_units);
     work.request_units += request_units;
     work.asked = true;
     let modules = outcome.as_ref().map(Vec::len);
@@ -234,7 +269,11 @@ async fn read<T: Send>(
 }
 
 async fn read_raw<T: Send>(tools: &Tools, work: &mut Work<T>, key: &TwinKey) -> Read {
+    let began = work.begins();
     let Charged { outcome, request_units } = tools.store.read(key).await;
+    let label = ReadOutcome::from(&outcome);
+    let failed = !matches!(outcome, Read::Present(..) | Read::Absent);
+    work.ended("read_item", began, (label.label(), failed), request_units);
     work.request_units += request_units;
     work.asked = true;
     let message = match &outcome {

@@ -13,8 +13,8 @@ use std::time::Duration;
 pub use self::twins::TwinReadRefused;
 pub use self::{
     dependencies::{
-        DependencyChanged, Fault, RegistryAsked, RegistryChanged, StartDelayed, StorageEphemeral,
-        StoreChanged,
+        DependencyChanged, Fault, RegistryAsked, RegistryChanged, SpansLeft, SpansRefused, StartDelayed,
+        StorageEphemeral, StoreChanged,
     },
     documents::{DoubtRefused, ModulesQueried, ReadFinished, TwinTroubled, WriteFinished},
     partitions::{

@@ -77,6 +77,11 @@ impl std::fmt::Debug for Metrics {
     }
 }
 
+/// Outcomes of spans.
+const EXPORTED: &str = "exported";
+const DROPPED: &str = "dropped";
+const REFUSED: &str = "refused";
+
 /// The parts of the way of an event, in seconds. What is not known is `None` and not recorded.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Latency {
@@ -137,6 +142,10 @@ impl Metrics {
             name::TWINS_WENT_BACK,
         ] {
             counter(name, &[]).increment(0);
+        }
+        counter(name::OTLP_EXPORT_FAILURES, &[]).increment(0);
+        for outcome in [EXPORTED, DROPPED, REFUSED] {
+            counter(name::OTLP_SPANS, &[("outcome", outcome)]).increment(0);
         }
         for reason in reason::FAILURES {
             counter(name::DEAD_LETTER_FAILURES, &[("reason", reason)]).increment(0);
@@ -245,6 +254,31 @@ impl Metrics {
     /// Counts a dead letter that does not tell which twin it is about.
     pub fn letter_without_twin(&self) {
         self.count(name::DEAD_LETTERS_WITHOUT_TWIN, &[]);
+    }
+
+    /// Counts spans that the receiver has taken.
+    pub fn spans_exported(&self, spans: usize) {
+        self.spans(EXPORTED, spans);
+    }
+
+    /// Counts spans for which there was no room, or no time in the end.
+    pub fn spans_dropped(&self, spans: usize) {
+        self.spans(DROPPED, spans);
+    }
+
+    /// Counts spans that the receiver does not take.
+    pub fn spans_refused(&self, spans: usize) {
+        self.spans(REFUSED, spans);
+    }
+
+    fn spans(&self, outcome: &'static str, spans: usize) {
+        let key = key(name::OTLP_SPANS, &[("outcome", outcome)]);
+        self.0.recorder.register_counter(&key, &METADATA).increment(spans as u64);
+    }
+
+    /// Counts a request to the receiver of traces that failed.
+    pub fn span_export_failed(&self) {
+        self.count(name::OTLP_EXPORT_FAILURES, &[]);
     }
 
     /// Counts a document in doubt that the store refuses.

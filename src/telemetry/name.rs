@@ -129,6 +129,10 @@ pub const TWIN_READS: &str = "twinsync_twin_reads_total";
 pub const TWIN_WAITERS: &str = "twinsync_twin_waiters";
 /// Requests for twins that show no right to them. Label: `reason`.
 pub const TWIN_READS_UNAUTHORIZED: &str = "twinsync_twin_reads_unauthorized_total";
+/// Spans of traces by what became of them. Labels: `outcome`.
+pub const OTLP_SPANS: &str = "twinsync_otlp_spans_total";
+/// Requests to the receiver of traces that failed.
+pub const OTLP_EXPORT_FAILURES: &str = "twinsync_otlp_export_failures_total";
 /// Always 1. Labels: `version`, `revision`.
 pub const BUILD_INFO: &str = "twinsync_build_info";
 /// For how long the Event Hubs keep an event, as eventhubs.retention says.

@@ -27,6 +27,7 @@ mod main_job;
 mod monitoring;
 mod network;
 mod one_twin;
+mod otlp;
 mod outage;
 mod partitions;
 mod poison;

@@ -143,6 +143,7 @@ async fn a_token_that_nobody_could_renew_costs_a_new_client_at_its_expiry_and_no
         intake,
         board: Board::new(),
         metrics: metrics.clone(),
+        sampler: None,
     };
     let (stop, end_of_load) = (CancellationToken::new(), CancellationToken::new());
     let loading = tokio::spawn(load(broker.clone(), end_of_load.clone()));

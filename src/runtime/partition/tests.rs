@@ -173,6 +173,7 @@ fn partition(source: Arc<Scripted>, metrics: &Metrics, intake: mpsc::Sender<Vec<
         intake,
         board: Board::new(),
         metrics: metrics.clone(),
+        sampler: None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! From a finished write to completed events: what follows from them has to be durable first.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     Router,
@@ -13,6 +13,7 @@ use crate::{
         Latency,
         event::EventDecided,
         reason::{FOREIGN_DOCUMENT, REJECTED_BY_STORE},
+        trace::{Ended, Present, WriteTrace},
     },
 };
 
@@ -21,7 +22,9 @@ const FOLLOW_WEIGHT: usize = 128;
 
 impl Router {
     pub(super) fn finished(&mut self, work: Work<Item>, follow: Vec<TwinEvent>, now: Duration) {
-        let Work { key, upsert, items, .. } = work;
+        let Work { key, upsert, items, trace, .. } = work;
+        let write: Option<Arc<WriteTrace>> = trace.map(Arc::from);
+        let mut traced = Vec::new();
         let (fates, stored) = upsert.finish();
         // Behind the items' own: the deletion that a worker added to a module of a deleted device.
         for fate in fates.iter().skip(items.len()) {
@@ -40,14 +43,17 @@ impl Router {
         }
         self.lanes.done(&key, now);
         let present = self.tools.clock.now();
+        let moment = Present::new(present);
         let mut decided = Vec::with_capacity(items.len());
         for (item, fate) in items.into_iter().zip(fates) {
             match (item, fate) {
-                (Item::FromStream(origin, at), Fate::Rejected(reason)) => {
+                (Item::FromStream(mut origin, at), Fate::Rejected(reason)) => {
+                    origin.was_in(write.as_ref());
                     let twin = Some((key.clone(), Some(at)));
                     self.dead_letter(REJECTED_BY_STORE, reason, twin, origin);
                 }
-                (Item::FromStream(origin, at), Fate::Foreign(reason)) => {
+                (Item::FromStream(mut origin, at), Fate::Foreign(reason)) => {
+                    origin.was_in(write.as_ref());
                     let twin = Some((key.clone(), Some(at)));
                     self.dead_letter(FOREIGN_DOCUMENT, reason, twin, origin);
                 }
@@ -71,6 +77,15 @@ impl Router {
                     if !matches!(decision, Decision::Duplicate | Decision::Stale) {
                         self.tools.metrics.event_durable(latency(&origin, at, present));
                     }
+                    if let Some(tracer) = &self.options.tracer {
+                        traced.extend(tracer.ended(&Ended {
+                            twin: Some(&key),
+                            operation: Some(at),
+                            write: write.as_deref(),
+                            decision: decision.into(),
+                            ..origin.ended(moment)
+                        }));
+                    }
                     decided.push(Item::FromStream(origin, at));
                 }
                 (item @ Item::Follow(_), Fate::Decided(_)) => decided.push(item),
@@ -80,6 +95,9 @@ impl Router {
                     decided.push(item);
                 }
             }
+        }
+        if let (Some(tracer), Some(write)) = (&self.options.tracer, &write) {
+            tracer.shared_write(write, traced, moment);
         }
         if follow.is_empty() {
             self.complete_all(decided);

@@ -9,6 +9,10 @@ use crate::{
         decide::Decision, event::TwinEvent, id::TwinKey, message::Message, progress::Ticket, ticks::Ticks,
     },
     runtime::{in_flight::Hold, partition::Progress},
+    telemetry::{
+        self,
+        trace::{Ended, EventTrace, Present, WriteTrace},
+    },
 };
 
 /// What partitions hand over.
@@ -41,6 +45,8 @@ pub struct Origin {
     pub hold: Hold,
     /// When it was received.
     pub received: Instant,
+    /// What is recorded of it, where it is sampled.
+    pub trace: Option<Box<EventTrace>>,
     /// Who waits to hear what became of it; streams do not ask.
     pub watcher: Option<Box<Watcher>>,
 }
@@ -75,10 +81,40 @@ impl Watcher {
 }
 
 impl Origin {
+    /// The write that it was in has come to nothing for it.
+    pub(super) fn was_in(&mut self, write: Option<&Arc<WriteTrace>>) {
+        if let (Some(trace), Some(write)) = (&mut self.trace, write) {
+            trace.was_in(write);
+        }
+    }
+
+    /// Its end as a dead letter at this time, for a trace; what is known better is put in.
+    pub(super) fn ended(&self, present: Present) -> Ended<'_> {
+        Ended {
+            partition: self.progress.id(),
+            message: &self.message,
+            twin: None,
+            operation: None,
+            received: self.received,
+            trace: self.trace.as_deref(),
+            write: None,
+            decision: telemetry::Decision::DeadLettered,
+            reason: None,
+            present,
+        }
+    }
+
     pub(super) fn note(&mut self, outcome: impl FnOnce() -> Outcome) {
         if let Some(watcher) = &mut self.watcher {
             watcher.outcome = Some(outcome());
         }
+    }
+}
+
+impl Item {
+    /// Whether it is an event that is sampled.
+    pub(super) fn is_sampled(&self) -> bool {
+        matches!(self, Self::FromStream(origin, _) if origin.trace.is_some())
     }
 }
 

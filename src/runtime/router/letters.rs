@@ -19,6 +19,7 @@ use crate::{
         event::{
             DeadLetterDelayed, DependencyChanged, DoubtRefused, EventDeadLettered, Fault, LetterWithoutTwin,
         },
+        trace::{Ended, Present},
     },
 };
 
@@ -31,6 +32,12 @@ impl Router {
     /// before the event counts as completed.
     pub(super) fn lettered(&mut self, lettered: Lettered) {
         let Lettered { origin, twin, reason } = lettered;
+        if let Some(tracer) = &self.options.tracer {
+            let (key, operation) =
+                twin.as_ref().map_or((None, None), |(key, operation)| (Some(key), *operation));
+            let present = Present::new(self.tools.clock.now());
+            tracer.ended(&Ended { twin: key, operation, reason: Some(reason), ..origin.ended(present) });
+        }
         match twin {
             Some((key, at)) => {
                 // Without any time, it may have happened until now.

@@ -89,6 +89,7 @@ impl Bench {
             doubts: Doubts::nobodys(),
             audits: AuditRequests::nobodys(),
             linger: Duration::ZERO,
+            tracer: None,
             max_batch: 100,
             bound: Bound { items: 5_000, weight: 32 << 20 },
             give_up_after: None,
@@ -136,7 +137,7 @@ impl Bench {
         let hold = self.limits.acquire(message.weight()).await;
         let ticket = self.progress.begin(position).expect("ascending");
         let (progress, received) = (Arc::clone(&self.progress), Instant::now());
-        Origin { progress, ticket, message, hold, received, watcher: None }
+        Origin { progress, ticket, message, hold, received, trace: None, watcher: None }
     }
 
     async fn send(&mut self, events: Vec<TwinEvent>) {

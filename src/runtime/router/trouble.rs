@@ -85,14 +85,16 @@ impl Router {
         if waiting.is_empty() && !work.items.iter().any(from_stream) {
             return Some(work);
         }
-        let Work { key, upsert, items, backoff, .. } = *work;
+        let Work { key, upsert, items, backoff, trace, .. } = *work;
+        let trace = trace.map(Arc::from);
         // It is open what became of the last write.
         self.cache.invalidate(&key);
         let (mut given_up, mut kept) = (Vec::new(), Vec::new());
         let mut part = Bound { items: 0, weight: 0 };
         for (event, item) in upsert.give_up().into_iter().zip(items) {
             match item {
-                Item::FromStream(origin, at) => {
+                Item::FromStream(mut origin, at) => {
+                    origin.was_in(trace.as_ref());
                     part = Bound { items: part.items + 1, weight: part.weight + origin.hold.bytes() };
                     given_up.push((origin, at));
                 }

@@ -34,7 +34,8 @@ fn stream(dependency: &Dependency) -> Option<tracing::field::DisplayValue<&Strin
         | Dependency::DeadLetters
         | Dependency::Checkpoints
         | Dependency::Leases
-        | Dependency::Registry(_) => None,
+        | Dependency::Registry(_)
+        | Dependency::Traces => None,
     }
 }
 
@@ -46,7 +47,8 @@ fn hub(dependency: &Dependency) -> Option<tracing::field::DisplayValue<&String>>
         | Dependency::DeadLetters
         | Dependency::Checkpoints
         | Dependency::Leases
-        | Dependency::EventHub(_) => None,
+        | Dependency::EventHub(_)
+        | Dependency::Traces => None,
     }
 }
 
@@ -115,6 +117,10 @@ impl DependencyChanged<'_> {
                     }
                     Dependency::Registry(_) => {
                         "asked again until it answers; replication goes on, repair, backfill and audit of its twins wait"
+                    }
+                    Dependency::Traces => {
+                        "traces are kept while there is room and sent when it answers, those beyond are dropped and counted; \
+                         replication goes on"
                     }
                 };
                 match failure {
@@ -292,6 +298,49 @@ impl StorageEphemeral<'_> {
         tracing::warn!(
             code = "STORAGE_EPHEMERAL", what = %section, directory = %path.display(), lies_on = kind.describe(),
             "what is kept here will be lost: mount a volume on the directory, or set {section}.store = \"blob\""
+        );
+    }
+}
+
+/// Spans could not be sent before the end.
+#[derive(Debug, Clone, Copy)]
+pub struct SpansLeft<'a> {
+    /// How many, of those that were taken in.
+    pub spans: usize,
+    /// Stable code.
+    pub code: &'static str,
+    /// Why not, in one line.
+    pub reason: &'a str,
+}
+
+impl SpansLeft<'_> {
+    /// WARN.
+    pub fn emit(&self) {
+        let Self { spans, code, reason } = *self;
+        tracing::warn!(spans, code, reason, "traces could not be sent before the end: they are dropped");
+    }
+}
+
+/// A receiver has taken a request, and not all spans of it.
+#[derive(Debug, Clone, Copy)]
+pub struct SpansRefused<'a> {
+    /// How many it did not take.
+    pub spans: usize,
+    /// Stable code.
+    pub code: &'static str,
+    /// What it said, in one line.
+    pub reason: &'a str,
+}
+
+impl SpansRefused<'_> {
+    /// WARN.
+    pub fn emit(&self) {
+        let Self { spans, code, reason } = *self;
+        tracing::warn!(
+            spans,
+            code,
+            reason,
+            "the receiver of traces refuses a part of them: they are dropped"
         );
     }
 }

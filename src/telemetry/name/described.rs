@@ -213,6 +213,12 @@ pub const DESCRIPTIONS: &[Description] = &[
         &["reason"],
         "Requests for twins that were refused: no_token, or wrong_token, where somebody guesses or has an old one",
     ),
+    counter(
+        OTLP_SPANS,
+        &["outcome"],
+        "Spans of traces: exported, dropped for want of room or time, refused by the receiver",
+    ),
+    counter(OTLP_EXPORT_FAILURES, &[], "Requests to the receiver of traces that failed"),
     gauge(BUILD_INFO, &["version", "revision"], "Always 1; the labels tell which build runs"),
     gauge(RETENTION, &[], "For how long the Event Hubs keep an event, as eventhubs.retention says"),
     gauge(

@@ -1,0 +1,63 @@
+//! Traces, where they are configured: the tracer that the streams and the router use, and the task that sends its spans.
+
+use std::time::Duration;
+
+use tokio::{task::JoinHandle, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    adapters::otlp::{self, Exporter},
+    config::Settings,
+    telemetry::{
+        Board, Metrics,
+        trace::{Options, Tracer},
+    },
+};
+
+/// For how long the end is held up in the worst case; the exporter itself ends before.
+const END_LIMIT: Duration = Duration::from_secs(7);
+
+/// What makes traces, and what sends them.
+pub(super) struct Traces {
+    /// `None`: off.
+    pub(super) tracer: Option<Tracer>,
+    exporter: Option<(JoinHandle<()>, CancellationToken)>,
+}
+
+impl Traces {
+    /// Starts to send, where that is configured.
+    ///
+    /// # Errors
+    /// No client can be made on this machine.
+    pub(super) fn start(settings: &Settings, metrics: &Metrics, board: &Board) -> Result<Self, otlp::Error> {
+        let Some(otlp) = &settings.otlp else {
+            return Ok(Self { tracer: None, exporter: None });
+        };
+        let exporter = Exporter::new(otlp, metrics.clone(), board.clone())?;
+        let options = Options {
+            namespace: settings.eventhubs.namespace.clone(),
+            consumer_group: settings.eventhubs.consumer_group.clone(),
+            database: settings.cosmos.database.clone(),
+            container: settings.cosmos.container.clone(),
+            account: settings.cosmos.endpoint.host_str().unwrap_or_default().to_owned(),
+            ratio: otlp.sample_ratio,
+            slow_after: otlp.slow_after,
+            device_ids: otlp.device_ids,
+        };
+        let most_waiting = otlp.max_queued_spans.get() as usize;
+        let (tracer, spans) = Tracer::new(options, metrics.clone(), most_waiting);
+        let ended = CancellationToken::new();
+        let task = tokio::spawn(exporter.run(spans, ended.clone()));
+        Ok(Self { tracer: Some(tracer), exporter: Some((task, ended)) })
+    }
+
+    /// Sends what is left, within a limit.
+    pub(super) async fn end(self) {
+        if let Some((mut task, ended)) = self.exporter {
+            ended.cancel();
+            if timeout(END_LIMIT, &mut task).await.is_err() {
+                task.abort();
+            }
+        }
+    }
+}
