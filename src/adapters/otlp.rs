@@ -135,7 +135,7 @@ impl Exporter {
         })
     }
 
-    /// Sends what comes until `ended`, and then what is left, within [`FLUSH_LIMIT`].
+    /// Sends what comes until `ended`, and then what is left, within a limit.
     pub async fn run(self, mut spans: mpsc::Receiver<SpanData>, ended: CancellationToken) {
         let mut batch = Vec::with_capacity(BATCH);
         let mut unsent = None;

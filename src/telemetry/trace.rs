@@ -1,6 +1,6 @@
 //! Traces: what is recorded of an event on its way, and the spans that are made of it at its end.
 //!
-//! Whether an event is sampled is decided when it is received ([`Sampler`](crate::domain::sampling::Sampler)). One that is not
+//! Whether an event is sampled is decided when it is received ([`Sampler`]). One that is not
 //! carries an empty `Option` and costs nothing else. One that is notes moments; spans are built of them when the event is
 //! through, and handed to a bounded queue. Nothing here waits.
 //!
