@@ -72,17 +72,26 @@ async fn check(arguments: &Arguments) -> Result<u8, Error> {
 fn problems(error: &config::Error) -> impl Iterator<Item = Checked> {
     error.problems.iter().map(|problem| {
         let subject = problem.key.clone().unwrap_or_default();
-        let place = match &problem.origin {
-            config::Origin::Default => "config/default.toml".to_owned(),
-            origin => origin.to_string(),
-        };
         let (text, remedy) = match problem.message.rsplit_once(": ") {
             Some((text, remedy)) => (text, remedy.to_owned()),
-            None => (problem.message.as_str(), format!("mend it in {place}")),
+            None => (problem.message.as_str(), place(problem)),
         };
         let text = format!("{text} ({})", problem.origin);
         Checked::about(Kind::Configuration, subject, Finding::fail(config::Error::CODE, text, remedy))
     })
+}
+
+/// Where a problem is mended whose message does not say how.
+fn place(problem: &config::Problem) -> String {
+    match (&problem.origin, &problem.key) {
+        (config::Origin::Default, Some(key)) => {
+            let variable = key.to_uppercase().replace('.', "__");
+            format!("set {key} in a file for --config, or the variable TWINSYNC__{variable}")
+        }
+        (config::Origin::Default, None) => "set it in a file for --config".to_owned(),
+        (config::Origin::File(path), _) => format!("mend it in {}", path.display()),
+        (config::Origin::Environment(name), _) => format!("mend or unset {name}"),
+    }
 }
 
 fn words(settings: &Settings) -> String {

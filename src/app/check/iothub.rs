@@ -79,12 +79,14 @@ impl Look<'_> {
         for (hub, (_, query)) in settings.hubs.iter().zip(&asked) {
             lines.push(Checked::about(Kind::IotHubQuery, hub.name.as_str(), query.clone()));
         }
-        let seen: Seen = Seen {
-            events: Shared::told(&shared.events).await.hub_names,
-            documents: Shared::told::<BTreeSet<String>>(&shared.documents).await,
-        };
+        let events = Shared::told(&shared.events).await;
+        let documents = Shared::told::<BTreeSet<String>>(&shared.documents).await;
+        let nothing = events.partitions.is_none() && documents.is_empty();
+        let seen = Seen { events: events.hub_names, documents };
         let configured: Vec<_> = settings.hubs.iter().map(|hub| hub.name.clone()).collect();
-        lines.push(Checked::new(Kind::IotHubNames, hub_names(&configured, &seen)));
+        let names =
+            if nothing { Finding::needs(Kind::EventHubsHub, "") } else { hub_names(&configured, &seen) };
+        lines.push(Checked::new(Kind::IotHubNames, names));
         lines
     }
 
