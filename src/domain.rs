@@ -26,6 +26,7 @@ pub mod merge;
 pub mod message;
 pub mod mounts;
 pub mod outage;
+pub mod patch;
 pub mod patience;
 pub mod progress;
 pub mod quota;

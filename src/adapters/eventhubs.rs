@@ -369,7 +369,7 @@ fn translate(event: &ReceivedEventData) -> Result<Message, SourceError> {
     Ok(Message {
         position: Position { sequence_number: SequenceNumber(number), offset: offset.clone() },
         enqueued: event.enqueued_time().and_then(|time| ticks(&AmqpTimestamp(Some(time)))),
-        body,
+        body: body.into(),
         application_properties: application_properties.unwrap_or_default(),
         annotations: annotations.unwrap_or_default(),
     })

@@ -36,7 +36,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{
     document::{BaseNotes, Document, Flag, State, Sweep, Twin},
@@ -49,9 +49,6 @@ use super::{
 
 /// The least time between two moments.
 const TICK: Duration = Duration::from_nanos(100);
-
-/// The counter of a section's writes.
-const SECTION_VERSION: &str = "$version";
 
 /// What was decided for one event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -492,13 +489,14 @@ impl Context<'_> {
     /// counts up the `$version` of the sections that it writes by one (seen in all captures).
     fn sections_follow(&self, document: &Document) -> bool {
         // A replacement brings whole sections: what was in them before does not matter.
-        let Change::Updated { patch: body, .. } = &self.event.change else {
+        let Change::Updated { patch, .. } = &self.event.change else {
             return true;
         };
         let Some(twin) = document.twin() else { return true };
-        let counted = |section: &merge::Section| section.get(SECTION_VERSION).and_then(Value::as_i64);
-        [(&twin.desired, &body.desired), (&twin.reported, &body.reported)].into_iter().all(
-            |(stored, written)| match (counted(stored), written.as_ref().and_then(counted)) {
+        let counted = |section: &merge::Section| section.get(merge::VERSION).and_then(Value::as_i64);
+        let written = patch.counted();
+        [(&twin.desired, written.desired), (&twin.reported, written.reported)].into_iter().all(
+            |(stored, written)| match (counted(stored), written) {
                 (Some(stored), Some(written)) => written == stored.saturating_add(1),
                 (Some(_) | None, _) => true,
             },
@@ -631,19 +629,10 @@ impl Context<'_> {
         match &self.event.change {
             Change::Updated { version, patch } => {
                 if let Some(base) = base {
-                    note(base, twin, patch);
+                    note(base, twin, &patch.sections());
                 }
                 twin.version = *version;
-                renew_root(twin, patch);
-                for (section, patch) in [
-                    (&mut twin.tags, &patch.tags),
-                    (&mut twin.desired, &patch.desired),
-                    (&mut twin.reported, &patch.reported),
-                ] {
-                    if let Some(patch) = patch {
-                        merge::patch(section, patch);
-                    }
-                }
+                patch.apply(twin);
             }
             Change::Replaced { version, twin: body } => {
                 twin.version = *version;
@@ -681,10 +670,15 @@ impl Context<'_> {
 
 /// Root fields are kept unless an event brings them; an etag is of one write, so that of an earlier one is dropped.
 fn renew_root(twin: &mut Twin, body: &Sections) {
-    for name in ETAGS {
-        twin.root.remove(name);
-    }
+    renewed(&mut twin.root);
     twin.root.extend(body.root.clone());
+}
+
+/// Drops from the root what does not outlive a write.
+pub(super) fn renewed(root: &mut Map<String, Value>) {
+    for name in ETAGS {
+        root.remove(name);
+    }
 }
 
 fn live(born: Option<Ticks>, version: TwinVersion, body: &Sections) -> State {

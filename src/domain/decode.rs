@@ -11,6 +11,7 @@ use super::{
     event::{Change, Sections, TwinEvent, TwinVersion},
     id::{HubName, TwinKey},
     message::{Message, Property},
+    patch::{Checked, Patch},
     ticks::Ticks,
 };
 
@@ -214,6 +215,9 @@ fn operation(message: &Message) -> Result<Operation, Ignored> {
 }
 
 fn event(message: &Message, operation: Operation, max_body_bytes: usize) -> Result<TwinEvent, Undeliverable> {
+    if operation == Operation::Update {
+        return update(message, max_body_bytes);
+    }
     // A delete is told by its operation and ids alone: its body may be a twin, a part of one, or empty.
     let mut body = match parse(&message.body, max_body_bytes) {
         Ok(body) => body,
@@ -232,17 +236,29 @@ fn event(message: &Message, operation: Operation, max_body_bytes: usize) -> Resu
             // An older documented create body has no version. A wrong guess shows up as a flagged gap.
             Change::Created { version: version.unwrap_or(TwinVersion::INITIAL), twin: sections }
         }
-        Operation::Update => {
-            Change::Updated { version: version.ok_or(Undeliverable::NoVersion)?, patch: sections }
-        }
-        Operation::Replace | Operation::Delete => {
+        Operation::Replace | Operation::Update | Operation::Delete => {
             Change::Replaced { version: version.ok_or(Undeliverable::NoVersion)?, twin: sections }
         }
     };
     Ok(TwinEvent { key, at, change })
 }
 
-fn parse(body: &[u8], max_body_bytes: usize) -> Result<Map<String, Value>, Undeliverable> {
+/// A change: by far the most frequent event, so nothing is made of its body before it is applied.
+fn update(message: &Message, max_body_bytes: usize) -> Result<TwinEvent, Undeliverable> {
+    let text = text_of(&message.body, max_body_bytes)?;
+    let Checked { patch, version, ids, wrong_section } =
+        Patch::check(message.body.slice_ref(text.as_bytes()))?;
+    let key = key(message, &ids)?;
+    let at = time(message).ok_or(Undeliverable::NoTime)?;
+    if wrong_section {
+        return Err(Undeliverable::SectionNotObject);
+    }
+    let version = version.ok_or(Undeliverable::NoVersion)?;
+    Ok(TwinEvent { key, at, change: Change::Updated { version, patch } })
+}
+
+/// The text of a body that may be parsed.
+fn text_of(body: &[u8], max_body_bytes: usize) -> Result<&str, Undeliverable> {
     if body.len() > max_body_bytes {
         return Err(Undeliverable::TooLarge);
     }
@@ -250,7 +266,16 @@ fn parse(body: &[u8], max_body_bytes: usize) -> Result<Map<String, Value>, Undel
     if depth(text) > MAX_DEPTH {
         return Err(Undeliverable::TooDeep);
     }
-    let mut deserializer = serde_json::Deserializer::from_str(text.trim_start_matches('\u{feff}'));
+    Ok(text.trim_start_matches('\u{feff}'))
+}
+
+fn parse(body: &[u8], max_body_bytes: usize) -> Result<Map<String, Value>, Undeliverable> {
+    tree(text_of(body, max_body_bytes)?.as_bytes())
+}
+
+/// The JSON object of a text whose depth has been looked at.
+pub(super) fn tree(text: &[u8]) -> Result<Map<String, Value>, Undeliverable> {
+    let mut deserializer = serde_json::Deserializer::from_slice(text);
     // Its own limit stops one level short of Cosmos DB's; the check above has bounded the recursion.
     deserializer.disable_recursion_limit();
     let value = <Value as serde::Deserialize>::deserialize(&mut deserializer)

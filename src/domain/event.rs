@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{id::TwinKey, ticks::Ticks};
+use super::{id::TwinKey, patch::Patch, ticks::Ticks};
 
 /// The version of a twin: starts anew with each incarnation and grows by one with each accepted write.
 #[derive(
@@ -48,8 +48,8 @@ pub enum Change {
     Updated {
         /// Version after the patch.
         version: TwinVersion,
-        /// The patch; a section that it does not touch is absent.
-        patch: Sections,
+        /// The patch.
+        patch: Patch,
     },
     /// Tags and desired properties were replaced whole.
     Replaced {

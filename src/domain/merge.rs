@@ -15,7 +15,9 @@ use serde_json::{Map, Value};
 /// A section of a twin.
 pub type Section = Map<String, Value>;
 
-const METADATA: &str = "$metadata";
+pub(super) const METADATA: &str = "$metadata";
+/// The counter of a section's writes.
+pub(super) const VERSION: &str = "$version";
 
 /// Applies a merge patch to a section and drops `$metadata` of properties that no longer exist.
 pub fn patch(section: &mut Section, patch: &Section) {
@@ -58,7 +60,7 @@ pub(super) fn same_value(left: &Value, right: &Value) -> bool {
 ///
 /// The service's own pruning is known to be unreliable, and a patch that deletes or replaces an object says
 /// nothing about the metadata below it.
-fn prune_metadata(section: &mut Section) {
+pub(super) fn prune_metadata(section: &mut Section) {
     let Some(Value::Object(mut metadata)) = section.remove(METADATA) else {
         return;
     };

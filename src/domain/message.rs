@@ -2,6 +2,8 @@
 
 mod properties;
 
+use bytes::Bytes;
+
 use super::{id::Position, ticks::Ticks};
 
 pub use self::properties::{Name, Properties, name};
@@ -14,7 +16,7 @@ pub struct Message {
     /// When Event Hubs stored it (`x-opt-enqueued-time`).
     pub enqueued: Option<Ticks>,
     /// The bytes of the body. Several data sections are joined; a body of another kind is empty.
-    pub body: Vec<u8>,
+    pub body: Bytes,
     /// AMQP application properties: IoT Hub writes `hubName`, `deviceId`, `opType`, … here.
     pub application_properties: Properties,
     /// AMQP message annotations: `iothub-*`.

@@ -247,8 +247,9 @@ mod tests {
             document.expect("stored")
         };
         let created = |at| (at, Change::Created { version: TwinVersion(2), twin: twin(early, early) });
-        let update =
-            |at, version| (at, Change::Updated { version: TwinVersion(version), patch: Sections::default() });
+        let update = |at, version| {
+            (at, Change::Updated { version: TwinVersion(version), patch: Sections::default().into() })
+        };
         let live = document(&[created(1), update(2, 3), update(60, 4)]);
         let deleted = document(&[created(1), (60, Change::Deleted)]);
         let again = document(&[created(1), (60, Change::Deleted), update(90, 3)]);

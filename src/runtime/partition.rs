@@ -434,7 +434,7 @@ impl Partition {
         let message = Message {
             position: Position { sequence_number, offset: String::new() },
             enqueued: None,
-            body: Vec::new(),
+            body: Default::default(),
             application_properties: Properties::default(),
             annotations: Properties::default(),
         };

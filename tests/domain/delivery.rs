@@ -121,7 +121,9 @@ pub(crate) fn coalesced(random: &mut Random, events: Vec<TwinEvent>) -> Vec<Twin
             && random.chance(40)
         {
             *earlier = *version;
-            compose(sum, patch);
+            let mut both = sum.sections();
+            compose(&mut both, &patch.sections());
+            *sum = both.into();
             packed[last].at = event.at;
             continue;
         }

@@ -306,7 +306,7 @@ impl Hub {
             write(&mut twin.tags, &change, &Stamp { at: String::new(), version: None, by: None });
             patch.tags = Some(change);
         }
-        self.tell(&key, at, Change::Updated { version: TwinVersion(twin.version), patch });
+        self.tell(&key, at, Change::Updated { version: TwinVersion(twin.version), patch: patch.into() });
         self.twins.insert(key, twin);
     }
 

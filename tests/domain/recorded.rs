@@ -67,19 +67,19 @@ fn message(recording: &Value) -> Message {
         position: Position { sequence_number: SequenceNumber(1), offset: "1".into() },
         enqueued: Ticks::from_unix_milliseconds(1_930_803_704_911),
         body: match &recording["body"] {
-            Value::Null => Vec::new(),
-            body => serde_json::to_vec(body).expect("serialises"),
+            Value::Null => Default::default(),
+            body => serde_json::to_vec(body).expect("serialises").into(),
         },
         application_properties: properties(recording, "applicationProperties"),
         annotations: properties(recording, "annotations"),
     }
 }
 
-fn sections(event: &TwinEvent) -> Option<(&'static str, Option<i64>, &Sections)> {
+fn sections(event: &TwinEvent) -> Option<(&'static str, Option<i64>, Sections)> {
     match &event.change {
-        Change::Created { version, twin } => Some(("created", Some(version.0), twin)),
-        Change::Updated { version, patch } => Some(("updated", Some(version.0), patch)),
-        Change::Replaced { version, twin } => Some(("replaced", Some(version.0), twin)),
+        Change::Created { version, twin } => Some(("created", Some(version.0), twin.clone())),
+        Change::Updated { version, patch } => Some(("updated", Some(version.0), patch.sections())),
+        Change::Replaced { version, twin } => Some(("replaced", Some(version.0), twin.clone())),
         Change::Deleted
         | Change::Snapshot { .. }
         | Change::Gone

@@ -32,7 +32,7 @@ fn created(at: i64) -> TwinEvent {
 }
 
 fn updated(at: i64, version: i64) -> TwinEvent {
-    event(at, Change::Updated { version: TwinVersion(version), patch: tags(json!({ "a": version })) })
+    event(at, Change::Updated { version: TwinVersion(version), patch: tags(json!({ "a": version })).into() })
 }
 
 fn decisions(outcome: &Outcome) -> Vec<Decision> {
@@ -108,7 +108,7 @@ fn a_lost_reply_is_recognised_as_our_own_write_and_keeps_the_decisions() {
 fn a_store_that_spells_numbers_in_another_way_does_not_hide_our_own_write() {
     let mut store = store_with([Fault::ApplyThenFail]);
     let patch = tags(json!({"a": 1.0, "b": {"c": [1.0, 2]}}));
-    let update = Change::Updated { version: TwinVersion(3), patch };
+    let update = Change::Updated { version: TwinVersion(3), patch: patch.into() };
     let outcome = store.bring(vec![event(11, update)], None);
     assert_eq!(decisions(&outcome), [Decision::Applied]);
     assert_eq!(store.writes, 1);
@@ -185,7 +185,7 @@ fn one_rejected_event_costs_its_neighbours_nothing() {
     let mut store = store_with([]);
     store.poison = Some("POISON");
     let poison =
-        event(13, Change::Updated { version: TwinVersion(5), patch: tags(json!({"big": "POISON"})) });
+        event(13, Change::Updated { version: TwinVersion(5), patch: tags(json!({"big": "POISON"})).into() });
     let outcome = store.bring(vec![updated(11, 3), updated(12, 4), poison, updated(14, 6)], None);
     let decided = Fate::Decided;
     assert_eq!(

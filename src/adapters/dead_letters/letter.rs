@@ -154,8 +154,8 @@ impl LetterFile {
                 },
                 enqueued: self.enqueued.map(Moment::ticks),
                 body: match self.body {
-                    Bytes::Text(text) => text.into_bytes(),
-                    Bytes::Base64(text) => decode(&text)?,
+                    Bytes::Text(text) => text.into_bytes().into(),
+                    Bytes::Base64(text) => decode(&text)?.into(),
                 },
                 application_properties: properties(self.application_properties)?,
                 annotations: properties(self.annotations)?,
@@ -244,7 +244,7 @@ mod tests {
             |((number, offset, enqueued), body, application_properties, annotations)| Message {
                 position: Position { sequence_number: SequenceNumber(number), offset },
                 enqueued: enqueued.map(Ticks::new),
-                body,
+                body: body.into(),
                 application_properties,
                 annotations,
             },

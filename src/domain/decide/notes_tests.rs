@@ -24,7 +24,7 @@ fn event(at: i64, change: Change) -> TwinEvent {
 }
 
 fn updated(at: i64, version: i64, body: Value) -> TwinEvent {
-    event(at, Change::Updated { version: TwinVersion(version), patch: tags(body) })
+    event(at, Change::Updated { version: TwinVersion(version), patch: tags(body).into() })
 }
 
 fn created(at: i64, body: Value) -> TwinEvent {

@@ -37,7 +37,7 @@ fn created(at: i64, version: i64, tags: Value) -> TwinEvent {
 }
 
 fn updated(at: i64, version: i64, tags: Value) -> TwinEvent {
-    event(at, Change::Updated { version: TwinVersion(version), patch: sections(tags) })
+    event(at, Change::Updated { version: TwinVersion(version), patch: sections(tags).into() })
 }
 
 fn replaced(at: i64, version: i64, tags: Value) -> TwinEvent {
@@ -774,7 +774,7 @@ fn a_section_that_skips_a_version_is_a_gap_although_the_twin_does_not() {
             reported: reported.and_then(section),
             ..Sections::default()
         };
-        event(at, Change::Updated { version: TwinVersion(version), patch })
+        event(at, Change::Updated { version: TwinVersion(version), patch: patch.into() })
     };
     for (desired, reported, expected) in [
         (Some(2), None, Decision::Applied),

@@ -71,7 +71,7 @@ fn message(number: i64) -> Message {
     Message {
         position: Position { sequence_number: SequenceNumber(number), offset: format!("o{number}") },
         enqueued: None,
-        body: b"{".to_vec(), // undeliverable, so that it comes out as it went in
+        body: b"{".as_slice().into(), // undeliverable, so that it comes out as it went in
         application_properties: Properties::from([
             ("opType".to_owned(), crate::domain::message::Property::Text("updateTwin".into())),
             (
@@ -87,7 +87,8 @@ fn message(number: i64) -> Message {
 fn change(number: i64, device: &str) -> Message {
     use crate::domain::message::Property::Text;
     let text = |name: &str, value: &str| (name.to_owned(), Text(value.into()));
-    let mut message = Message { body: format!("{{\"version\":{number}}}").into_bytes(), ..message(number) };
+    let mut message =
+        Message { body: format!("{{\"version\":{number}}}").into_bytes().into(), ..message(number) };
     message.application_properties.extend([
         text("hubName", "h"),
         text("deviceId", device),

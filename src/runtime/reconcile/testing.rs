@@ -343,6 +343,6 @@ pub(super) fn updated(version: i64, tags: Value) -> Change {
     let map = tags.as_object().expect("an object").clone();
     Change::Updated {
         version: TwinVersion(version),
-        patch: Sections { tags: Some(map), ..Sections::default() },
+        patch: Sections { tags: Some(map), ..Sections::default() }.into(),
     }
 }

@@ -130,7 +130,7 @@ impl Bench {
         let message = Message {
             position: position.clone(),
             enqueued: None,
-            body: Vec::new(),
+            body: Default::default(),
             application_properties: Properties::default(),
             annotations: Properties::default(),
         };
@@ -190,7 +190,7 @@ fn created(key: &TwinKey, at: i64) -> TwinEvent {
 }
 
 fn updated(key: &TwinKey, at: i64, version: i64) -> TwinEvent {
-    event(key, at, Change::Updated { version: TwinVersion(version), patch: body(version) })
+    event(key, at, Change::Updated { version: TwinVersion(version), patch: body(version).into() })
 }
 
 fn device(name: &str) -> TwinKey {

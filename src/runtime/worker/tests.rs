@@ -32,7 +32,7 @@ fn work(version: i64) -> Box<Work<()>> {
         version,
         match version {
             1 => Change::Created { version: TwinVersion(1), twin: Sections::default() },
-            version => Change::Updated { version: TwinVersion(version), patch: Sections::default() },
+            version => Change::Updated { version: TwinVersion(version), patch: Sections::default().into() },
         },
     )
 }

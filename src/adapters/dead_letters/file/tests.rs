@@ -12,7 +12,7 @@ fn message(number: i64, body: &[u8]) -> Message {
     Message {
         position: Position { sequence_number: SequenceNumber(number), offset: format!("o{number}") },
         enqueued: Some(Ticks::new(17)),
-        body: body.to_vec(),
+        body: body.to_vec().into(),
         application_properties: Properties::from([(
             "opType".to_owned(),
             Property::Text("updateTwin".into()),
@@ -195,7 +195,7 @@ async fn a_letter_that_was_replaced_since_it_was_read_is_not_removed() {
     letters.remove(&name, &version).await.unwrap();
     store(&letters, &place, &message(7, b"y")).await.unwrap();
     assert_eq!(letters.remove(&name, &version).await.unwrap(), Removed::Changed);
-    assert_eq!(read(&letters, &name).await.0.message.body, b"y");
+    assert_eq!(read(&letters, &name).await.0.message.body.as_ref(), b"y");
 }
 
 #[tokio::test]

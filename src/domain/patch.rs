@@ -1,0 +1,119 @@
+//! A merge patch as the hub sent it: kept as text until it is applied, and applied without a tree of its own.
+//!
+//! Parsed, a patch takes ten times the memory of its text, for as long as it waits in its lane, and most of what parsing makes is
+//! thrown away again. So a patch is checked once, when it arrives, and merged into the document while it is read for the second
+//! time: what is allocated is what the document did not have.
+
+mod check;
+mod onto;
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::de::DeserializeSeed;
+use serde_json::{Map, Value};
+
+use super::{
+    decode::{self, Undeliverable},
+    document::Twin,
+    event::{Sections, TwinVersion},
+    merge,
+};
+
+/// A merge patch of a twin: the body of a change event that has been checked to be one.
+#[derive(Clone)]
+pub struct Patch {
+    text: Bytes,
+    counted: Counted,
+}
+
+/// `$version` of the sections that count their writes, where a patch tells it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Counted {
+    pub(super) desired: Option<i64>,
+    pub(super) reported: Option<i64>,
+}
+
+/// What a look at the body of a change has found.
+#[derive(Debug)]
+pub(super) struct Checked {
+    pub(super) patch: Patch,
+    /// The version that the patch leads to, where the body tells it.
+    pub(super) version: Option<TwinVersion>,
+    /// `deviceId` and `moduleId`, where the body names them.
+    pub(super) ids: Map<String, Value>,
+    /// Whether a section is neither an object nor null.
+    pub(super) wrong_section: bool,
+}
+
+impl Patch {
+    /// Checks the body of a change, which does not nest deeper than a document may.
+    ///
+    /// # Errors
+    /// It is no JSON, or no object.
+    pub(super) fn check(text: Bytes) -> Result<Checked, Undeliverable> {
+        let mut deserializer = serde_json::Deserializer::from_slice(&text);
+        // The depth has been looked at before.
+        deserializer.disable_recursion_limit();
+        let found = check::Body
+            .deserialize(&mut deserializer)
+            .and_then(|found| deserializer.end().map(|()| found))
+            .map_err(|_| Undeliverable::NotJson)?;
+        let check::Found { is_object, wrong_section, version, ids, counted } = found;
+        match is_object {
+            true => Ok(Checked { patch: Self { text, counted }, version, ids, wrong_section }),
+            false => Err(Undeliverable::NotObject),
+        }
+    }
+
+    /// What it says, as a tree: for whatever is not the usual way.
+    pub fn sections(&self) -> Sections {
+        // It was checked; what could not be parsed all the same would say nothing.
+        decode::tree(&self.text).and_then(decode::sections).unwrap_or_default()
+    }
+
+    /// `$version` of the sections, where it tells them.
+    pub(super) fn counted(&self) -> Counted {
+        self.counted
+    }
+
+    /// Applies it to the content of a twin, but for the version.
+    pub(super) fn apply(&self, twin: &mut Twin) {
+        let mut deserializer = serde_json::Deserializer::from_slice(&self.text);
+        deserializer.disable_recursion_limit();
+        let applied = onto::Body(twin).deserialize(&mut deserializer);
+        debug_assert!(applied.is_ok(), "it was checked: {applied:?}");
+    }
+}
+
+impl fmt::Debug for Patch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Patch").field(&self.sections()).finish()
+    }
+}
+
+impl PartialEq for Patch {
+    fn eq(&self, other: &Self) -> bool {
+        self.sections() == other.sections()
+    }
+}
+
+impl From<Sections> for Patch {
+    fn from(sections: Sections) -> Self {
+        let Sections { root: mut body, tags, desired, reported } = sections;
+        let version = |section: &Option<merge::Section>| section.as_ref()?.get(merge::VERSION)?.as_i64();
+        let counted = Counted { desired: version(&desired), reported: version(&reported) };
+        let mut properties = Map::new();
+        for (name, section) in [("desired", desired), ("reported", reported)] {
+            properties.extend(section.map(|section| (name.to_owned(), Value::Object(section))));
+        }
+        body.extend(tags.map(|tags| ("tags".to_owned(), Value::Object(tags))));
+        if !properties.is_empty() {
+            body.insert("properties".to_owned(), Value::Object(properties));
+        }
+        Self { text: Value::Object(body).to_string().into(), counted }
+    }
+}
+
+#[cfg(test)]
+mod tests;
