@@ -81,7 +81,7 @@ fn one_trace(tracer: &Tracer) {
     let message = Message {
         position: Position { sequence_number: SequenceNumber(1), offset: String::new() },
         enqueued: Some(Ticks::new(1)),
-        body: Vec::new(),
+        body: Default::default(),
         application_properties: Default::default(),
         annotations: Default::default(),
     };

@@ -41,7 +41,7 @@ fn message(properties: &[(&str, &str)]) -> Message {
     Message {
         position: Position { sequence_number: SequenceNumber(7), offset: String::new() },
         enqueued: Some(Ticks::new(19_999_999_999_000_000)),
-        body: b"{\"secret\":1}".to_vec(),
+        body: b"{\"secret\":1}".as_slice().into(),
         application_properties: properties.collect(),
         annotations: Properties::default(),
     }
@@ -78,7 +78,7 @@ fn attribute(span: &SpanData, name: &str) -> Option<Value> {
 }
 
 fn updated() -> TwinEvent {
-    let change = Change::Updated { version: TwinVersion(9), patch: Sections::default() };
+    let change = Change::Updated { version: TwinVersion(9), patch: Sections::default().into() };
     TwinEvent { key: TwinKey::device("hub", "pump"), at: Ticks::new(0), change }
 }
 
