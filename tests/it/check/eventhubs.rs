@@ -52,6 +52,7 @@ async fn a_namespace_that_is_away_refuses_throttles_or_hangs_fails_in_seconds() 
     broker.go_down().await;
     let found = check(&bench, &["--connect"]).await;
     found.says("eventhubs.hub", "fail", "EVENTHUBS_UNAVAILABLE", "port 5671");
+    found.says("iothub.names", "skipped", "", "eventhubs.hub");
     found.says("cosmos.write", "ok", "", "removed again");
 }
 

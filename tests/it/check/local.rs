@@ -20,6 +20,7 @@ async fn all_problems_of_a_configuration_are_told_and_the_rest_is_skipped() {
         ("TWINSYNC__COSMOS__ENDPOINT", "ftp://example"),
         ("TWINSYNC__COSMOS__KEY", "a secret that is no base64"),
         ("TWINSYNC__ROUTER__LINGR", "1s"),
+        ("TWINSYNC__EVENTHUBS__LIFECYCLE__HUB", ""),
     ];
     for arguments in [&[][..], &["--connect"]] {
         let found = check_with(&bench, &wrong, arguments).await;
@@ -30,10 +31,22 @@ async fn all_problems_of_a_configuration_are_told_and_the_rest_is_skipped() {
             assert!(subjects.contains(&key), "{key}: {subjects:?}");
         }
         found.says("configuration", "fail", "CONFIG_INVALID", "did you mean router.linger");
+        found.says(
+            "configuration",
+            "fail",
+            "CONFIG_INVALID",
+            "mend or unset TWINSYNC__EVENTHUBS__LIFECYCLE__HUB",
+        );
         found.says("process.shutdown", "skipped", "", "configuration");
         assert_eq!(found.about("cosmos.write").len(), arguments.len());
         assert!(!format!("{:?}", found.json).contains("a secret"), "no secret");
     }
+    let nothing =
+        tokio::process::Command::new(PROGRAM).args(["check", "--json"]).output().await.expect("runs");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    let code = nothing.status.code().expect("it exited");
+    let found = Report::of(&Ended { code, out: text(nothing.stdout), errors: text(nothing.stderr) });
+    found.says("configuration", "fail", "CONFIG_INVALID", "the variable TWINSYNC__EVENTHUBS__LIFECYCLE__HUB");
 }
 
 #[tokio::test(flavor = "multi_thread")]
