@@ -247,12 +247,12 @@ fn routing(criterion: &mut Criterion) {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 let bound = Bound { items: 100_000, weight: usize::MAX };
-                let mut lanes = Lanes::new(Duration::ZERO, 256, bound);
+                let mut lanes = Lanes::new(256, bound);
                 for number in 0..EVENTS as usize {
-                    lanes.push(&keys[number % twins], number, 500, Duration::ZERO);
+                    lanes.push(&keys[number % twins], number, 500, Duration::ZERO, Duration::ZERO);
                 }
                 let mut taken = 0;
-                while let Some((key, batch)) = lanes.next(Duration::ZERO) {
+                while let Some((key, batch)) = lanes.next(Duration::ZERO, false) {
                     taken += batch.len();
                     lanes.done(&key, Duration::ZERO);
                 }

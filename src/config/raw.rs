@@ -124,6 +124,7 @@ pub struct Router {
     pub max_in_flight_events: String,
     pub max_in_flight_bytes: String,
     pub linger: String,
+    pub linger_behind: String,
     pub max_events_per_write: String,
     pub max_in_flight_events_per_twin: String,
     pub max_in_flight_bytes_per_twin: String,

@@ -8,6 +8,7 @@ use super::{Effective, secret::Secret};
 use crate::domain::{
     checks::Signature,
     id::{DocumentIdScheme, HubName},
+    lane::Linger,
     quota::Tier,
     sampling::Ratio,
     ticks::Ticks,
@@ -212,8 +213,8 @@ pub struct Router {
     pub max_in_flight_events: NonZeroU32,
     /// Bytes; at least one event of the largest size fits.
     pub max_in_flight_bytes: usize,
-    /// How long an event may wait for company; zero: not at all.
-    pub linger: Duration,
+    /// How long an event waits for more of its twin.
+    pub linger: Linger,
     /// Events per write.
     pub max_events_per_write: NonZeroU32,
     /// Events of one twin.

@@ -5,7 +5,7 @@ use std::{io::Write as _, time::Duration};
 use tempfile::NamedTempFile;
 
 use super::*;
-use crate::domain::quota::Tier;
+use crate::domain::{lane::Linger, quota::Tier};
 
 /// The least that makes a configuration for Azure complete.
 const COMPLETE: [(&str, &str); 4] = [
@@ -67,7 +67,8 @@ fn a_minimal_configuration_has_the_documented_defaults() {
     assert!(settings.cosmos.binary_encoding);
     assert_eq!(settings.cosmos.request_timeout, Duration::from_secs(5));
     assert_eq!(settings.document.tombstone_ttl, Duration::from_secs(8 * 86_400));
-    assert_eq!(settings.router.linger, Duration::ZERO);
+    let linger = Linger { always: Duration::ZERO, behind: Duration::from_millis(250) };
+    assert_eq!(settings.router.linger, linger);
     assert_eq!(settings.router.max_in_flight_bytes, 128 << 20);
     assert_eq!(settings.checkpoint.on_invalid, OnInvalid::Stop);
     assert_eq!(settings.lease.duration, Duration::from_secs(30));

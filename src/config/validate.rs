@@ -27,7 +27,7 @@ use super::{
         Telemetry,
     },
 };
-use crate::domain::id::DocumentIdScheme;
+use crate::domain::{id::DocumentIdScheme, lane::Linger};
 
 /// The most the SDK takes as link credit without the broker refusing it.
 const PREFETCH_MAX: u32 = 50_000;
@@ -315,6 +315,7 @@ impl Check<'_> {
         let events = self.parse("router.max_in_flight_events", &raw.max_in_flight_events, unbounded);
         let bytes = self.parse("router.max_in_flight_bytes", &raw.max_in_flight_bytes, positive_size);
         let linger = self.parse("router.linger", &raw.linger, human::parse_duration);
+        let behind = self.parse("router.linger_behind", &raw.linger_behind, human::parse_duration);
         let per_write = self.parse("router.max_events_per_write", &raw.max_events_per_write, unbounded);
         let (key, text) = ("router.max_in_flight_events_per_twin", &raw.max_in_flight_events_per_twin);
         let events_per_twin = self.parse(key, text, unbounded);
@@ -335,7 +336,7 @@ impl Check<'_> {
         Some(Router {
             max_in_flight_events: events?,
             max_in_flight_bytes: bytes?,
-            linger: linger?,
+            linger: Linger { always: linger?, behind: behind? },
             max_events_per_write: per_write?,
             max_in_flight_events_per_twin: events_per_twin?,
             max_in_flight_bytes_per_twin: bytes_per_twin?,

@@ -6,20 +6,45 @@
 //!
 //! A lane's batch is taken when it may run, not when it becomes ready: the longer the store takes, the more
 //! events share one write.
+//!
+//! A lane is ready when the first of its items has waited for long enough, or there is a whole batch. What is late
+//! already may wait a little longer, see [`Linger`]: in a backlog, that is what makes writes few.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    cmp::{Ordering, Reverse},
+    collections::{BinaryHeap, HashMap, HashSet, VecDeque},
     hash::Hash,
     time::Duration,
 };
+
+/// An event waits for more of its twin for at most this part of its age.
+const PART_OF_AGE: u32 = 20;
+
+/// How long an event waits for more of its twin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Linger {
+    /// In any case.
+    pub always: Duration,
+    /// At most, where it is late already: a twentieth of its age, which nobody notices.
+    pub behind: Duration,
+}
+
+impl Linger {
+    /// Of an event whose operation is so old.
+    pub fn of(self, age: Duration) -> Duration {
+        (age / PART_OF_AGE).min(self.behind).max(self.always)
+    }
+}
 
 /// Lanes of items of type `T`, named by `K`.
 #[derive(Debug)]
 pub struct Lanes<K, T> {
     lanes: HashMap<K, Lane<T>>,
-    /// Lanes that may run, in the order in which they became ready, with the time from which they may.
-    ready: VecDeque<(K, Duration)>,
-    linger: Duration,
+    /// Lanes that may run, those first that may at the earliest time. What a lane says of itself counts: an entry of another
+    /// time is left over.
+    ready: BinaryHeap<Reverse<Ready<K>>>,
+    /// How many entries there were, so that lanes of one time keep their order.
+    entries: u64,
     max_batch: usize,
     bound: Bound,
     /// Lanes that have reached their bound and have not been worked off since.
@@ -36,10 +61,54 @@ pub struct Bound {
     pub weight: usize,
 }
 
+/// From when on a lane may run.
+#[derive(Debug)]
+struct Ready<K> {
+    due: Duration,
+    entry: u64,
+    key: K,
+}
+
+impl<K> Ready<K> {
+    fn order(&self) -> (Duration, u64) {
+        (self.due, self.entry)
+    }
+}
+
+impl<K> PartialEq for Ready<K> {
+    fn eq(&self, other: &Self) -> bool {
+        self.order() == other.order()
+    }
+}
+
+impl<K> Eq for Ready<K> {}
+
+impl<K> PartialOrd for Ready<K> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<K> Ord for Ready<K> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.order().cmp(&other.order())
+    }
+}
+
+#[derive(Debug)]
+struct Waiting<T> {
+    item: T,
+    weight: usize,
+    /// Until when it waits for others.
+    due: Duration,
+}
+
 #[derive(Debug)]
 struct Lane<T> {
-    queue: VecDeque<(T, usize)>,
+    queue: VecDeque<Waiting<T>>,
     state: State,
+    /// From when on it may run, where it is ready.
+    due: Duration,
     /// What waits and what is busy.
     held: Bound,
     busy: Bound,
@@ -66,13 +135,12 @@ impl Bound {
 }
 
 impl<K: Hash + Eq + Clone, T> Lanes<K, T> {
-    /// No lanes. A lane waits `linger` before it may run, to collect more; a batch has `max_batch` items at
-    /// most; a lane is full at `bound`.
-    pub fn new(linger: Duration, max_batch: usize, bound: Bound) -> Self {
+    /// No lanes. A batch has `max_batch` items at most; a lane is full at `bound`.
+    pub fn new(max_batch: usize, bound: Bound) -> Self {
         Self {
             lanes: HashMap::new(),
-            ready: VecDeque::new(),
-            linger,
+            ready: BinaryHeap::new(),
+            entries: 0,
             max_batch: max_batch.max(1),
             bound,
             full: HashSet::new(),
@@ -80,36 +148,57 @@ impl<K: Hash + Eq + Clone, T> Lanes<K, T> {
         }
     }
 
-    /// Adds an item of this weight at the end of its lane. `now` is time since any fixed start.
-    pub fn push(&mut self, key: &K, item: T, weight: usize, now: Duration) {
+    /// Adds an item of this weight at the end of its lane, where it waits for others for as long as `linger`. `now` is time
+    /// since any fixed start.
+    pub fn push(&mut self, key: &K, item: T, weight: usize, now: Duration, linger: Duration) {
         self.items += 1;
+        let due = now + linger;
+        let waiting = Waiting { item, weight, due };
+        let mut sooner = None;
         if let Some(lane) = self.lanes.get_mut(key) {
-            lane.queue.push_back((item, weight));
+            lane.queue.push_back(waiting);
             lane.held.add(weight);
+            if lane.state == State::Ready {
+                let due = if lane.queue.len() >= self.max_batch { now } else { due };
+                sooner = (due < lane.due).then_some(due);
+            }
         } else {
             let lane = Lane {
-                queue: VecDeque::from([(item, weight)]),
+                queue: VecDeque::from([waiting]),
                 state: State::Ready,
+                due: Duration::MAX,
                 held: Bound { items: 1, weight },
                 busy: Bound::NONE,
             };
             self.lanes.insert(key.clone(), lane);
-            self.ready.push_back((key.clone(), now + self.linger));
+            sooner = Some(if self.max_batch == 1 { now } else { due });
+        }
+        if let Some(due) = sooner {
+            self.ready_at(key, due);
         }
         self.weigh(key);
     }
 
-    /// Takes the next batch that may run at `now`; its lane is busy until [`Lanes::done`].
-    pub fn next(&mut self, now: Duration) -> Option<(K, Vec<T>)> {
-        if self.ready.front()?.1 > now {
+    fn ready_at(&mut self, key: &K, due: Duration) {
+        if let Some(lane) = self.lanes.get_mut(key) {
+            (lane.state, lane.due) = (State::Ready, due);
+            self.entries += 1;
+            self.ready.push(Reverse(Ready { due, entry: self.entries, key: key.clone() }));
+        }
+    }
+
+    /// Takes the next batch that may run at `now`; its lane is busy until [`Lanes::done`]. `at_once`: nobody waits for
+    /// others any more.
+    pub fn next(&mut self, now: Duration, at_once: bool) -> Option<(K, Vec<T>)> {
+        if self.next_due()? > now && !at_once {
             return None;
         }
-        let (key, _) = self.ready.pop_front()?;
+        let Reverse(Ready { key, .. }) = self.ready.pop()?;
         let lane = self.lanes.get_mut(&key)?;
         lane.state = State::Busy;
         let count = lane.queue.len().min(self.max_batch);
         let mut batch = Vec::with_capacity(count);
-        for (item, weight) in lane.queue.drain(..count) {
+        for Waiting { item, weight, .. } in lane.queue.drain(..count) {
             lane.busy.add(weight);
             batch.push(item);
         }
@@ -117,11 +206,17 @@ impl<K: Hash + Eq + Clone, T> Lanes<K, T> {
     }
 
     /// When the next lane may run, where one is ready.
-    pub fn next_due(&self) -> Option<Duration> {
-        self.ready.front().map(|(_, due)| *due)
+    pub fn next_due(&mut self) -> Option<Duration> {
+        loop {
+            let Reverse(Ready { due, key, .. }) = self.ready.peek()?;
+            match self.lanes.get(key) {
+                Some(lane) if lane.state == State::Ready && lane.due == *due => return Some(*due),
+                Some(_) | None => drop(self.ready.pop()),
+            }
+        }
     }
 
-    /// The batch of a busy lane is done; the lane may run again at once with what arrived.
+    /// The batch of a busy lane is done; the lane may run again with what arrived, once that has waited for long enough.
     pub fn done(&mut self, key: &K, now: Duration) {
         let Some(lane) = self.lanes.get_mut(key) else {
             return;
@@ -130,11 +225,13 @@ impl<K: Hash + Eq + Clone, T> Lanes<K, T> {
         self.items -= lane.busy.items;
         lane.held.subtract(lane.busy);
         lane.busy = Bound::NONE;
-        if lane.queue.is_empty() {
-            self.lanes.remove(key);
-        } else {
-            lane.state = State::Ready;
-            self.ready.push_back((key.clone(), now));
+        match lane.queue.front() {
+            None => drop(self.lanes.remove(key)),
+            Some(_) if lane.queue.len() >= self.max_batch => self.ready_at(key, now),
+            Some(first) => {
+                let due = first.due.max(now);
+                self.ready_at(key, due);
+            }
         }
         self.weigh(key);
     }
@@ -154,12 +251,12 @@ impl<K: Hash + Eq + Clone, T> Lanes<K, T> {
         let mut withdrawn = Vec::new();
         if let Some(lane) = self.lanes.get_mut(key) {
             debug_assert_eq!(lane.state, State::Busy, "a ready lane has something to run");
-            for (item, weight) in std::mem::take(&mut lane.queue) {
-                if wanted(&item) {
-                    lane.held.subtract(Bound { items: 1, weight });
-                    withdrawn.push(item);
+            for waiting in std::mem::take(&mut lane.queue) {
+                if wanted(&waiting.item) {
+                    lane.held.subtract(Bound { items: 1, weight: waiting.weight });
+                    withdrawn.push(waiting.item);
                 } else {
-                    lane.queue.push_back((item, weight));
+                    lane.queue.push_back(waiting);
                 }
             }
             self.items -= withdrawn.len();
@@ -170,7 +267,10 @@ impl<K: Hash + Eq + Clone, T> Lanes<K, T> {
 
     /// What waits in a lane and is not under way, in its order.
     pub fn waiting_mut(&mut self, key: &K) -> impl Iterator<Item = &mut T> {
-        self.lanes.get_mut(key).into_iter().flat_map(|lane| lane.queue.iter_mut().map(|(item, _)| item))
+        self.lanes
+            .get_mut(key)
+            .into_iter()
+            .flat_map(|lane| lane.queue.iter_mut().map(|waiting| &mut waiting.item))
     }
 
     /// Items pushed and not done.
@@ -212,16 +312,16 @@ mod tests {
 
     #[test]
     fn a_twin_has_one_batch_in_flight_and_what_arrives_meanwhile_is_the_next() {
-        let mut lanes = Lanes::new(Duration::ZERO, 100, BOUND);
-        lanes.push(&"a", 1, 1, NOW);
-        assert_eq!(lanes.next(NOW), Some(("a", vec![1])));
-        lanes.push(&"a", 2, 1, NOW);
-        lanes.push(&"a", 3, 1, NOW);
-        lanes.push(&"b", 9, 1, NOW);
-        assert_eq!(lanes.next(NOW), Some(("b", vec![9])), "only `b` may run");
-        assert_eq!(lanes.next(NOW), None);
+        let mut lanes = Lanes::new(100, BOUND);
+        lanes.push(&"a", 1, 1, NOW, Duration::ZERO);
+        assert_eq!(lanes.next(NOW, false), Some(("a", vec![1])));
+        lanes.push(&"a", 2, 1, NOW, Duration::ZERO);
+        lanes.push(&"a", 3, 1, NOW, Duration::ZERO);
+        lanes.push(&"b", 9, 1, NOW, Duration::ZERO);
+        assert_eq!(lanes.next(NOW, false), Some(("b", vec![9])), "only `b` may run");
+        assert_eq!(lanes.next(NOW, false), None);
         lanes.done(&"a", NOW);
-        assert_eq!(lanes.next(NOW), Some(("a", vec![2, 3])));
+        assert_eq!(lanes.next(NOW, false), Some(("a", vec![2, 3])));
         lanes.done(&"a", NOW);
         lanes.done(&"b", NOW);
         assert!(lanes.is_empty());
@@ -230,65 +330,113 @@ mod tests {
 
     #[test]
     fn a_batch_is_taken_when_it_runs_and_is_bounded() {
-        let mut lanes = Lanes::new(Duration::ZERO, 2, BOUND);
+        let mut lanes = Lanes::new(2, BOUND);
         for item in 0..5 {
-            lanes.push(&"a", item, 1, NOW);
+            lanes.push(&"a", item, 1, NOW, Duration::ZERO);
         }
-        assert_eq!(lanes.next(NOW), Some(("a", vec![0, 1])));
+        assert_eq!(lanes.next(NOW, false), Some(("a", vec![0, 1])));
         lanes.done(&"a", NOW);
-        assert_eq!(lanes.next(NOW), Some(("a", vec![2, 3])));
+        assert_eq!(lanes.next(NOW, false), Some(("a", vec![2, 3])));
         lanes.done(&"a", NOW);
-        assert_eq!(lanes.next(NOW), Some(("a", vec![4])));
+        assert_eq!(lanes.next(NOW, false), Some(("a", vec![4])));
+    }
+
+    const LINGER: Duration = Duration::from_millis(50);
+
+    #[test]
+    fn who_is_fresh_waits_for_nobody_and_who_is_late_for_a_part_of_that() {
+        let linger = Linger { always: Duration::from_millis(1), behind: Duration::from_millis(250) };
+        for (age, expected) in [(0, 1), (20, 1), (100, 5), (1_000, 50), (5_000, 250), (86_400_000, 250)] {
+            assert_eq!(linger.of(Duration::from_millis(age)), Duration::from_millis(expected), "{age} ms");
+        }
+        let longer = Linger { always: Duration::from_secs(1), ..linger };
+        assert_eq!(longer.of(Duration::from_secs(60)), Duration::from_secs(1));
     }
 
     #[test]
-    fn linger_delays_the_first_batch_of_a_lane() {
-        let mut lanes = Lanes::new(Duration::from_millis(50), 10, BOUND);
-        lanes.push(&"a", 1, 1, NOW);
-        assert_eq!(lanes.next(NOW), None);
+    fn a_lane_waits_as_long_as_its_first_item_and_no_lane_waits_behind_it() {
+        let mut lanes = Lanes::new(10, BOUND);
+        lanes.push(&"a", 1, 1, NOW, LINGER);
+        assert_eq!(lanes.next(NOW, false), None);
+        lanes.push(&"b", 9, 1, NOW, Duration::ZERO);
+        assert_eq!(lanes.next(NOW, false), Some(("b", vec![9])));
         let due = lanes.next_due().expect("ready");
-        assert_eq!(due, NOW + Duration::from_millis(50));
-        lanes.push(&"a", 2, 1, NOW);
-        assert_eq!(lanes.next(due), Some(("a", vec![1, 2])));
+        assert_eq!(due, NOW + LINGER);
+        lanes.push(&"a", 2, 1, NOW, LINGER * 9);
+        assert_eq!(lanes.next(due, false), Some(("a", vec![1, 2])));
+        // What arrives meanwhile has its own time, of which a part may be over.
+        lanes.push(&"a", 3, 1, due, LINGER);
+        lanes.done(&"a", due + LINGER / 2);
+        assert_eq!(lanes.next(due + LINGER / 2, false), None);
+        assert_eq!(lanes.next(due + LINGER, false), Some(("a", vec![3])));
+        lanes.push(&"a", 4, 1, due, LINGER);
+        lanes.done(&"a", due + LINGER * 3);
+        assert_eq!(lanes.next_due(), Some(due + LINGER * 3));
+    }
+
+    #[test]
+    fn an_item_that_waits_for_less_and_a_whole_batch_bring_the_lane_forward() {
+        let mut lanes = Lanes::new(3, BOUND);
+        lanes.push(&"a", 1, 1, NOW, LINGER);
+        lanes.push(&"a", 2, 1, NOW, LINGER / 2);
+        assert_eq!(lanes.next_due(), Some(NOW + LINGER / 2));
+        lanes.push(&"a", 3, 1, NOW, LINGER);
+        assert_eq!(lanes.next(NOW, false), Some(("a", vec![1, 2, 3])));
+        assert_eq!(lanes.next_due(), None, "what is left over of it counts for nothing");
+        for item in 4..=6 {
+            lanes.push(&"a", item, 1, NOW, LINGER);
+        }
+        lanes.done(&"a", NOW);
+        assert_eq!(lanes.next(NOW, false), Some(("a", vec![4, 5, 6])));
+    }
+
+    #[test]
+    fn nobody_waits_where_everything_is_wanted_at_once() {
+        let mut lanes = Lanes::new(10, BOUND);
+        lanes.push(&"a", 1, 1, NOW, LINGER);
+        lanes.push(&"b", 2, 1, NOW, LINGER / 2);
+        assert_eq!(lanes.next(NOW, true), Some(("b", vec![2])));
+        assert_eq!(lanes.next(NOW, true), Some(("a", vec![1])));
+        assert_eq!(lanes.next(NOW, true), None);
     }
 
     #[test]
     fn a_lane_is_full_by_items_or_weight_until_it_is_worked_off_by_half() {
-        let mut lanes = Lanes::new(Duration::ZERO, 2, Bound { items: 4, weight: 100 });
+        let mut lanes = Lanes::new(2, Bound { items: 4, weight: 100 });
         let is_full = |lanes: &Lanes<&str, i32>, key: &'static str| lanes.full().contains(key);
         for item in 0..4 {
             assert!(!is_full(&lanes, "a"));
-            lanes.push(&"a", item, 1, NOW);
+            lanes.push(&"a", item, 1, NOW, Duration::ZERO);
         }
-        lanes.push(&"b", 0, 1, NOW);
+        lanes.push(&"b", 0, 1, NOW, Duration::ZERO);
         assert!(is_full(&lanes, "a") && !is_full(&lanes, "b"), "each for itself");
-        lanes.next(NOW);
+        lanes.next(NOW, false);
         assert!(is_full(&lanes, "a"), "what is under way counts");
         lanes.done(&"a", NOW);
         assert!(!is_full(&lanes, "a"));
-        lanes.push(&"b", 1, 99, NOW);
+        lanes.push(&"b", 1, 99, NOW, Duration::ZERO);
         assert!(is_full(&lanes, "b"), "by weight");
-        lanes.next(NOW);
+        lanes.next(NOW, false);
         lanes.partly_done(&"b", Bound { items: 1, weight: 99 });
         assert!(!is_full(&lanes, "b"));
         lanes.done(&"b", NOW);
-        lanes.next(NOW);
+        lanes.next(NOW, false);
         lanes.done(&"a", NOW);
         assert_eq!((lanes.is_empty(), lanes.items()), (true, 0));
     }
 
     #[test]
     fn what_waits_behind_a_busy_batch_can_be_taken_out_or_changed() {
-        let mut lanes = Lanes::new(Duration::ZERO, 1, Bound { items: 3, weight: 1000 });
+        let mut lanes = Lanes::new(1, Bound { items: 3, weight: 1000 });
         for item in 0..5 {
-            lanes.push(&"a", item, 1, NOW);
+            lanes.push(&"a", item, 1, NOW, Duration::ZERO);
         }
-        assert_eq!(lanes.next(NOW), Some(("a", vec![0])));
+        assert_eq!(lanes.next(NOW, false), Some(("a", vec![0])));
         assert_eq!(lanes.withdraw(&"a", |item| item % 2 == 1), [1, 3]);
         assert_eq!((lanes.full().len(), lanes.items()), (1, 3));
         lanes.waiting_mut(&"a").for_each(|item| *item *= 10);
         lanes.done(&"a", NOW);
-        assert_eq!(lanes.next(NOW), Some(("a", vec![20])));
+        assert_eq!(lanes.next(NOW, false), Some(("a", vec![20])));
         assert_eq!(lanes.withdraw(&"a", |_| true), [40]);
         assert_eq!(lanes.full().len(), 0);
         lanes.done(&"a", NOW);
@@ -298,20 +446,20 @@ mod tests {
     proptest::proptest! {
         /// Whatever the schedule: per twin, items come out in the order in which they went in, exactly once.
         #[test]
-        fn order_within_a_twin_is_kept(script in proptest::collection::vec((0_u8..4, 0_u8..3), 1..200), max_batch in 1_usize..4) {
-            let mut lanes = Lanes::new(Duration::ZERO, max_batch, BOUND);
+        fn order_within_a_twin_is_kept(script in proptest::collection::vec((0_u8..4, 0_u8..3, 0_u32..3), 1..200), max_batch in 1_usize..4) {
+            let mut lanes = Lanes::new(max_batch, BOUND);
             let (mut pushed, mut seen) = (HashMap::<u8, Vec<usize>>::new(), HashMap::<u8, Vec<usize>>::new());
             let mut busy = Vec::new();
             let run = |lanes: &mut Lanes<u8, usize>, busy: &mut Vec<(u8, usize)>, seen: &mut HashMap<u8, Vec<usize>>| {
-                if let Some((key, batch)) = lanes.next(NOW) {
+                if let Some((key, batch)) = lanes.next(NOW, true) {
                     assert!(busy.iter().all(|(other, _)| *other != key), "single flight");
                     busy.push((key, batch.len()));
                     seen.entry(key).or_default().extend(batch);
                 }
             };
-            for (number, (key, action)) in script.into_iter().enumerate() {
+            for (number, (key, action, linger)) in script.into_iter().enumerate() {
                 match action {
-                    0 => { lanes.push(&key, number, 1, NOW); pushed.entry(key).or_default().push(number); }
+                    0 => { lanes.push(&key, number, 1, NOW, LINGER * linger); pushed.entry(key).or_default().push(number); }
                     1 => run(&mut lanes, &mut busy, &mut seen),
                     _ => if let Some((key, _)) = busy.pop() { lanes.done(&key, NOW); },
                 }

@@ -63,6 +63,12 @@ impl Ticks {
         Self(self.0.saturating_add(ticks(duration)))
     }
 
+    /// How long after `earlier` this is; zero where it is before.
+    pub fn duration_since(self, earlier: Self) -> Duration {
+        let ticks = u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0);
+        Duration::from_nanos(ticks.saturating_mul(100))
+    }
+
     /// How long after `earlier` this is, in seconds; negative where it is before.
     pub fn seconds_since(self, earlier: Self) -> f64 {
         self.0.saturating_sub(earlier.0) as f64 / PER_SECOND as f64

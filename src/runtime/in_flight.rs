@@ -119,6 +119,12 @@ impl InFlight {
         self.events.available_permits() == 0 || self.bytes.available_permits() == 0
     }
 
+    /// Whether less than half of the room is left, by number or by bytes.
+    pub fn is_half_used(&self) -> bool {
+        let (events, bytes) = self.used();
+        events > self.most_events as usize / 2 || bytes > self.most_bytes as usize / 2
+    }
+
     /// Events and bytes in flight.
     pub fn used(&self) -> (usize, usize) {
         (

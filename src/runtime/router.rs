@@ -38,7 +38,7 @@ use crate::{
         decide::Rules,
         event::TwinEvent,
         id::TwinKey,
-        lane::{Bound, Lanes},
+        lane::{Bound, Lanes, Linger},
         outage::Outage,
         retry::{Backoff, Concurrency},
         upsert::Upsert,
@@ -69,8 +69,8 @@ pub struct Options {
     pub doubts: Doubts,
     /// Asked for an audit where an event was set aside and nobody can say which twin it was about.
     pub audits: AuditRequests,
-    /// How long a lane waits to collect more before it is written.
-    pub linger: Duration,
+    /// How long an event waits for more of its twin before it is written.
+    pub linger: Linger,
     /// Most events in one write.
     pub max_batch: usize,
     /// How much of one twin may wait before its partitions have to.
@@ -99,6 +99,8 @@ pub struct Router {
     limits: Arc<InFlight>,
     started: Instant,
     lanes: Lanes<TwinKey, (TwinEvent, Item)>,
+    /// Whether nothing more is handed over.
+    draining: bool,
     cache: DocumentCache,
     workers: JoinSet<Worked<Item>>,
     letters: JoinSet<Lettered>,
@@ -128,7 +130,8 @@ impl Router {
         metrics: Metrics,
     ) -> Self {
         Self {
-            lanes: Lanes::new(options.linger, options.max_batch, options.bound),
+            lanes: Lanes::new(options.max_batch, options.bound),
+            draining: false,
             concurrency: Concurrency::new(options.most_concurrency),
             tools: Arc::new(Tools { store, clock, metrics }),
             dead_letters,
@@ -162,6 +165,7 @@ impl Router {
             while open && let Some(batch) = take_ready(&mut intake, &mut open) {
                 self.take_in(batch);
             }
+            self.draining = !open;
             self.publish_full();
             let pause = self.start_lanes();
             if self.is_idle() {
@@ -221,7 +225,7 @@ impl Router {
     }
 
     fn take_in(&mut self, batch: Vec<Intake>) {
-        let now = self.now();
+        let (now, present) = (self.now(), self.tools.clock.now());
         for intake in batch {
             match intake {
                 Intake::Event(event, mut origin) => {
@@ -229,7 +233,9 @@ impl Router {
                         trace.handed_over(&event);
                     }
                     let (key, at, weight) = (event.key.clone(), event.at, origin.hold.bytes());
-                    self.lanes.push(&key, (event, Item::FromStream(Box::new(origin), at)), weight, now);
+                    let linger = self.options.linger.of(present.duration_since(at));
+                    let item = (event, Item::FromStream(Box::new(origin), at));
+                    self.lanes.push(&key, item, weight, now, linger);
                 }
                 Intake::Letter { reason, detail, twin, origin } => {
                     self.dead_letter(reason, detail, twin, Box::new(origin))
@@ -251,6 +257,8 @@ impl Router {
     /// Starts what may run; says how long to wait where only time stands in the way.
     fn start_lanes(&mut self) -> Option<Duration> {
         let now = self.now();
+        // Nothing more comes to share a write: at the end, and where what waits keeps others from being received.
+        let at_once = self.draining || self.limits.is_half_used();
         while self.workers.len() < self.concurrency.limit() {
             let wait = self.options.spending.wait();
             if !wait.is_zero() {
@@ -258,7 +266,7 @@ impl Router {
             }
             let work = match self.resumed.pop() {
                 Some(work) => work,
-                None => match self.lanes.next(now) {
+                None => match self.lanes.next(now, at_once) {
                     Some((key, batch)) => self.work(key, batch),
                     None => return self.lanes.next_due().map(|due| due.saturating_sub(now)),
                 },

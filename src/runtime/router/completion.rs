@@ -108,7 +108,7 @@ impl Router {
         self.groups.insert(group, Group { open: follow.len(), items: decided });
         for event in follow {
             let key = event.key.clone();
-            self.lanes.push(&key, (event, Item::Follow(group)), FOLLOW_WEIGHT, now);
+            self.lanes.push(&key, (event, Item::Follow(group)), FOLLOW_WEIGHT, now, Duration::ZERO);
         }
     }
 

@@ -73,7 +73,7 @@ impl Router {
         }
         let (now, weight) = (self.now(), origin.hold.bytes());
         let event = TwinEvent { key: key.clone(), at, change: Change::Unapplied };
-        self.lanes.push(&key, (event, Item::OfLetter(origin)), weight, now);
+        self.lanes.push(&key, (event, Item::OfLetter(origin)), weight, now, Duration::ZERO);
     }
 
     /// The store refuses to hold that a twin is in doubt, or that a module ended. The hub is asked, where it may be; in any

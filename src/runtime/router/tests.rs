@@ -88,7 +88,7 @@ impl Bench {
             spending: Spending::new(None),
             doubts: Doubts::nobodys(),
             audits: AuditRequests::nobodys(),
-            linger: Duration::ZERO,
+            linger: Linger { always: Duration::ZERO, behind: Duration::ZERO },
             tracer: None,
             max_batch: 100,
             bound: Bound { items: 5_000, weight: 32 << 20 },
