@@ -81,8 +81,23 @@ impl Patch {
     pub(super) fn apply(&self, twin: &mut Twin) {
         let mut deserializer = serde_json::Deserializer::from_slice(&self.text);
         deserializer.disable_recursion_limit();
-        let applied = onto::Body(twin).deserialize(&mut deserializer);
-        debug_assert!(applied.is_ok(), "it was checked: {applied:?}");
+        if onto::Body(twin).deserialize(&mut deserializer).is_err() {
+            // A name that stands twice, first with what is no section: only a tree knows which one counts. A merge patch may be
+            // laid over what it has changed in part already.
+            self.apply_tree(twin);
+        }
+    }
+
+    fn apply_tree(&self, twin: &mut Twin) {
+        let Sections { root, tags, desired, reported } = self.sections();
+        twin.root.extend(root);
+        for (section, patch) in
+            [(&mut twin.tags, tags), (&mut twin.desired, desired), (&mut twin.reported, reported)]
+        {
+            if let Some(patch) = patch {
+                merge::patch(section, &patch);
+            }
+        }
     }
 }
 

@@ -176,6 +176,24 @@ fn what_is_no_patch_is_refused_as_a_tree_would_be() {
 }
 
 #[test]
+fn a_section_that_stands_twice_is_applied_whatever_the_first_one_is() {
+    for body in [
+        r#"{"version": 3, "tags": 1, "tags": {"a": 2}, "properties": {"reported": {"b": 1}}}"#,
+        r#"{"properties": [], "properties": {"reported": {"b": 1}}, "tags": {"a": 2}, "version": 3}"#,
+        r#"{"properties": {"reported": "x", "reported": {"b": 1}}, "tags": {"a": 2}, "version": 3}"#,
+    ] {
+        let checked = check(body).expect("JSON");
+        assert!(!checked.wrong_section, "{body}");
+        let mut twin = Twin { tags: object(json!({"z": 0})), ..Twin::default() };
+        checked.patch.apply(&mut twin);
+        assert_eq!(
+            (Value::Object(twin.tags), Value::Object(twin.reported)),
+            (json!({"a": 2, "z": 0}), json!({"b": 1}))
+        );
+    }
+}
+
+#[test]
 fn versions_are_whole_numbers_or_their_text() {
     for (body, version) in [
         (r#"{"version": 5}"#, Some(5)),

@@ -217,6 +217,53 @@ async fn events_of_a_busy_twin_share_writes_and_arrive_in_order() {
     assert!(*store.reads.lock().unwrap() <= 1, "the cache serves what was just written");
 }
 
+const AN_HOUR: Duration = Duration::from_secs(3600);
+
+#[tokio::test]
+async fn what_lingers_shares_a_write_and_is_written_at_once_at_the_end() {
+    let mut bench = Bench::with(|options| options.linger.always = AN_HOUR);
+    let key = device("d");
+    bench.send(vec![created(&key, 1)]).await;
+    for version in 3..20 {
+        bench.send(vec![updated(&key, version, version)]).await;
+    }
+    assert_eq!(*bench.store.writes.lock().unwrap(), 0);
+    let (store, _, durable, used) = bench.finish().await;
+    assert_eq!((value(&store.document(&key).expect("stored")), durable, used), (19, 17, (0, 0)));
+    assert_eq!(*store.writes.lock().unwrap(), 1);
+}
+
+#[tokio::test]
+async fn only_what_is_late_already_lingers_for_being_behind() {
+    let linger = Linger { always: Duration::ZERO, behind: AN_HOUR };
+    let mut bench = Bench::with(|options| options.linger = linger);
+    let (late, fresh) = (device("late"), device("fresh"));
+    let now = SystemClock.now().get();
+    bench.send(vec![created(&late, 1), created(&fresh, now)]).await;
+    bench.until("the fresh one is written", |bench| bench.store.document(&fresh).is_some()).await;
+    assert_eq!(bench.store.document(&late), None);
+    let (store, ..) = bench.finish().await;
+    assert!(store.document(&late).is_some());
+}
+
+#[tokio::test]
+async fn nothing_lingers_where_room_runs_short() {
+    let mut bench = Bench::with(|options| {
+        options.linger.always = AN_HOUR;
+        options.max_batch = 100_000;
+    });
+    let key = device("d");
+    let half = 5_000; // of what the bench has room for
+    bench.send(vec![created(&key, 1)]).await;
+    bench.send((3..=half).map(|version| updated(&key, version, version)).collect()).await;
+    bench.send(vec![updated(&key, half + 1, half + 1)]).await;
+    assert_eq!(*bench.store.writes.lock().unwrap(), 0, "there is room");
+    bench.send(vec![updated(&key, half + 2, half + 2)]).await;
+    // The last one may come when there is room again, and then lingers itself.
+    bench.until("the others are written", |bench| bench.durable() >= half - 1).await;
+    bench.finish().await;
+}
+
 #[tokio::test]
 async fn duplicates_cost_no_write() {
     let mut bench = Bench::new(4);
