@@ -7,6 +7,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -272,8 +273,26 @@ fn tail(file: &Path) -> String {
     lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
 }
 
-fn free_port() -> io::Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+/// A port below those that systems hand out by themselves: between this look and the daemon's own `bind`, neither a
+/// connection nor a listener on port 0 can take it. Callers in one process never get the same one twice.
+///
+/// # Errors
+/// None is free.
+pub fn free_port() -> io::Result<u16> {
+    const PORTS: std::ops::Range<u32> = 10_240..32_768;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Processes begin far from each other, also where their ids follow each other.
+    let first = std::process::id().wrapping_mul(7_919);
+    let mut refused = None;
+    for _ in 0..PORTS.len() {
+        let number = first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = (PORTS.start + number % (PORTS.end - PORTS.start)) as u16;
+        match std::net::TcpListener::bind(("127.0.0.1", port)) {
+            Ok(_) => return Ok(port),
+            Err(error) => refused = Some(error),
+        }
+    }
+    Err(refused.unwrap_or_else(|| io::ErrorKind::AddrInUse.into()))
 }
 
 fn configuration(endpoints: &Endpoints, directory: &Path, port: u16) -> String {

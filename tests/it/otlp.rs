@@ -39,8 +39,7 @@ struct Collector {
 }
 
 fn free_port() -> u16 {
-    let listener = StdListener::bind(("127.0.0.1", 0)).expect("a port");
-    listener.local_addr().expect("bound").port()
+    devkit::daemon::free_port().expect("a port")
 }
 
 /// Installs the collector once per build directory.

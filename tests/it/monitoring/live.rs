@@ -63,8 +63,7 @@ impl Prometheus {
         });
         let file = directory.path().join("prometheus.yml");
         std::fs::write(&file, configuration.to_string()).expect("written");
-        let port =
-            std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("a port").port();
+        let port = devkit::daemon::free_port().expect("a port");
         let address = format!("127.0.0.1:{port}");
         let program = std::env::var("TWINSYNC_PROMETHEUS").unwrap_or_else(|_| "prometheus".to_owned());
         let log = std::fs::File::create(directory.path().join("log")).expect("written");
