@@ -77,6 +77,10 @@ pub(crate) struct Up {
     /// Units of the tier.
     #[arg(long, default_value_t = 1, requires = "iothub_tier")]
     iothub_units: u32,
+    /// Changes that each IoT hub remembers, for failovers and stale queries; 0 remembers nothing. Stale queries switch it on
+    /// by themselves.
+    #[arg(long, value_name = "CHANGES", default_value_t = 0)]
+    history: usize,
     /// Provisioned request units per second, at least 400; without it nothing is throttled.
     #[arg(long)]
     throughput: Option<u64>,
@@ -171,7 +175,11 @@ impl Up {
         let mut interrupt = unix::signal(unix::SignalKind::interrupt()).context("cannot wait for SIGINT")?;
         let at = |port| SocketAddr::new(self.address, port);
         let quota = self.iothub_tier.map(|tier| Quota { tier, units: self.iothub_units });
-        let another = |name| AnotherIotHub { service: at(0), quota, ..AnotherIotHub::named(name) };
+        let another = |name| {
+            let hub = AnotherIotHub::named(name);
+            let iothub = devkit::iothub::Options { history: self.history, ..hub.iothub };
+            AnotherIotHub { iothub, service: at(0), quota, ..hub }
+        };
         let defaults = stack::Options::default();
         let stack = Stack::start(stack::Options {
             eventhubs: at(self.eventhubs_port),
@@ -180,7 +188,11 @@ impl Up {
             partitions: self.partitions,
             hubs: HubNames { lifecycle: self.lifecycle_hub, twin_changes: self.twin_changes_hub },
             consumer_groups: self.consumer_groups,
-            iothub: devkit::iothub::Options { name: self.iothub_name, ..defaults.iothub },
+            iothub: devkit::iothub::Options {
+                name: self.iothub_name,
+                history: self.history,
+                ..defaults.iothub
+            },
             iothub_service: at(self.iothub_port),
             iothub_quota: quota,
             more_iothubs: self.more_iothubs.into_iter().map(another).collect(),

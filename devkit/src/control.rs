@@ -11,8 +11,8 @@
 //! | `POST`, `GET`, `DELETE /fleet`; `POST /fleet/next` | starts, shows, stops a fleet; starts its next phase |
 //! | `POST /rounds` | starts an even load, which is shown and stopped as a fleet: `{"devices": 100, "register": true, "rounds": 20, "bytes": 2000, "rate": 500}` |
 //! | `POST /import` | brings in devices without any event: `{"devices": 10000, "modules": 0.1, "seed": 1, "prefix": "old-"}` |
-//! | `POST /failover` | the hub goes back: `{"ms": 60000}` or `{"operations": 100}` |
-//! | `PUT /history` | how many changes the hub remembers: `{"changes": 50000}` |
+//! | `POST /failover` | the hub goes back: `{"ms": 60000}` or `{"operations": 100}`; refused while its history is off |
+//! | `GET`, `PUT /history` | how many changes the hub remembers: `{"changes": 50000}`; 0, the default, is off. `staleByMs` of `/faults/iothub` switches it on |
 //! | `GET /counters`; `POST /counters/cosmos/reset`, `/counters/iothub/reset` | what was delivered, asked and charged |
 //! | `GET`, `PUT /faults/delivery`, `/faults/cosmos` and `/faults/iothub` | fault switches |
 //! | `GET`, `PUT /quota/iothub` | limits of the service API: `{"tier": "S1", "units": 1}`, or `null` |
@@ -87,7 +87,7 @@ fn router(parts: Arc<Parts>) -> Router {
         .route("/rounds", post(fleet::start_rounds))
         .route("/import", post(iothub::bring_in))
         .route("/failover", post(iothub::failover))
-        .route("/history", put(iothub::keep_history))
+        .route("/history", get(iothub::history).put(iothub::keep_history))
         .route("/counters", get(faults::counters))
         .route("/counters/cosmos/reset", post(faults::reset_cosmos_counters))
         .route("/counters/iothub/reset", post(iothub::reset_counters))

@@ -5,7 +5,7 @@
 //! | [`Hub`] | the registry and its twins: plain, deterministic state; each operation returns what it notifies |
 //! | [`Notification`] | one lifecycle or twin-change event, with body, application properties and annotations |
 //! | [`Routes`] | which Event Hub a notification goes to, with delivery faults that can be switched on |
-//! | [`Service`] | a hub with its routes and its past behind one lock, on the wall clock: what the fleet and the control port drive |
+//! | [`Service`] | a hub with its routes and, where it is switched on, its past behind one lock, on the wall clock: what the fleet and the control port drive |
 //! | [`api`] | the service REST API over HTTP, with authorization, limits and faults |
 //!
 //! [`Hub`] and [`Routes`] perform no I/O and read no clock of their own ([`Service`] passes the time in), so that a
@@ -32,5 +32,5 @@ pub use hub::{DeleteBody, Hub, Operation, Options};
 pub use identity::TwinId;
 pub use notification::{Change, Notification, Source};
 pub use routes::{DeliveryCounts, DeliveryFaults, HubNames, Route, RouteError, Routes, Skew};
-pub use service::{Applied, Loss, Page, Reading, Service, ServiceError, View};
+pub use service::{Applied, FailoverError, Loss, Page, Reading, Service, ServiceError, USUAL_HISTORY, View};
 pub use standing::{ConnectionState, IdentityChange, Status};

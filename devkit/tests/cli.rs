@@ -12,6 +12,7 @@ use devkit::{
     stack::Endpoints,
     verify::Report,
 };
+use serde_json::{Value, json};
 
 struct Devkit(Child);
 
@@ -35,9 +36,15 @@ fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
+fn get(url: &str) -> Value {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async { reqwest::get(url).await.unwrap().json().await.unwrap() })
+}
+
 #[test]
 fn the_command_line_starts_drives_judges_and_stops() {
-    let mut up = Devkit(devkit(&["up", "--partitions", "2", "--another-iothub", "second"]).spawn().unwrap());
+    let up = ["up", "--partitions", "2", "--another-iothub", "second", "--history", "25"];
+    let mut up = Devkit(devkit(&up).spawn().unwrap());
     let mut line = String::new();
     BufReader::new(up.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     let endpoints: Endpoints = serde_json::from_str(&line).unwrap();
@@ -85,6 +92,10 @@ fn the_command_line_starts_drives_judges_and_stops() {
     let (code, _, err) = run(&[&fleet[..], &["--hub", "third"]].concat());
     assert!(code == Some(2) && err.contains("there are: devkit-hub, second"), "{err}");
 
+    for hub in ["devkit-hub", "second"] {
+        assert_eq!(get(&format!("{control}/history?hub={hub}")), json!({"changes": 25}), "{hub}");
+    }
+
     // A second devkit on a port of the first.
     let port = endpoints.iothub.rsplit(':').next().unwrap();
     let (code, _, err) = run(&["up", "--iothub-port", port]);
@@ -110,6 +121,7 @@ fn bad_arguments_are_told_in_one_line() {
         &["up", "--azurite-port", "10000"],
         &["up", "--iothub-tier", "B1"],
         &["up", "--iothub-units", "2"],
+        &["up", "--history", "-1"],
         &["up", "--iothub-tier", "S3", "--iothub-units", "11"],
         &["sideways"],
         &["verify"],

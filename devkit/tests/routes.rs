@@ -148,6 +148,7 @@ fn loss_takes_events_of_every_kind_of_twin_and_change() {
 #[test]
 fn a_failover_does_not_mix_updates_from_before_and_after() {
     let (service, log) = service(HubNames::default());
+    service.keep_history(10);
     service.set_delivery_faults(DeliveryFaults { coalesce: 1.0, ..DeliveryFaults::default() });
     run(&service, 1, 2);
     assert_eq!(service.failover(Loss::Operations(1)).unwrap(), 1);

@@ -16,7 +16,7 @@ use azure_messaging_eventhubs::{ConsumerClient, OpenReceiverOptions, StartLocati
 use devkit::{
     cosmos::Fault,
     fleet::{Pace, Plan, Progress, State},
-    iothub::{HubNames, Operation, TwinId},
+    iothub::{self, HubNames, Operation, TwinId, USUAL_HISTORY},
     stack::{AnotherIotHub, Endpoints, Options, Stack},
     verify::{self, Report, verify},
 };
@@ -143,6 +143,8 @@ async fn the_control_port_says_in_json_what_is_wrong() {
         (Method::POST, "/import", Some(json!({"modules": 2})), 400, "invalid_plan"),
         (Method::POST, "/import", Some(json!({"prefix": "a b"})), 400, "invalid_id"),
         (Method::POST, "/failover", Some(json!({"days": 1})), 400, "bad_request"),
+        (Method::POST, "/failover", Some(json!({"operations": 1})), 409, "history_off"),
+        (Method::PUT, "/history", Some(json!({"changes": -1})), 400, "bad_request"),
     ] {
         let (seen, answer) = call(&stack, method.clone(), path, body).await;
         assert_eq!(
@@ -288,6 +290,10 @@ async fn the_hubs_past_and_its_service_api_are_driven_over_the_control_port() {
     let device = "old-device-000000";
     let twin = format!("/twins/{device}");
     let before = registry(&stack, &twin).await.1;
+    assert_eq!(call(&stack, Method::GET, "/history", None).await.1, json!({"changes": 0}));
+    let history = json!({"changes": 1000});
+    assert_eq!(call(&stack, Method::PUT, "/history", Some(history.clone())).await.1, history);
+    assert_eq!(call(&stack, Method::GET, "/history", None).await.1, history);
     call(&stack, Method::PATCH, &format!("{twin}/reported"), Some(json!({"a": 1}))).await;
     let (status, changed) = call(&stack, Method::POST, "/failover", Some(json!({"operations": 1}))).await;
     assert_eq!((status, changed), (StatusCode::OK, json!({"changed": 1})));
@@ -318,9 +324,11 @@ async fn the_hubs_past_and_its_service_api_are_driven_over_the_control_port() {
     assert_eq!(call(&stack, Method::GET, "/counters", None).await.1["iothub"], json!({}));
 
     assert_eq!(call(&stack, Method::PUT, "/history", Some(json!({"changes": 0}))).await.0, StatusCode::OK);
-    call(&stack, Method::PATCH, &format!("{twin}/reported"), Some(json!({"a": 2}))).await;
-    let (_, changed) = call(&stack, Method::POST, "/failover", Some(json!({"ms": 60000}))).await;
-    assert_eq!(changed, json!({"changed": 0}), "nothing is remembered");
+    let (status, refused) = call(&stack, Method::POST, "/failover", Some(json!({"ms": 60000}))).await;
+    assert_eq!((status, &refused["error"]["code"]), (StatusCode::CONFLICT, &json!("history_off")));
+    call(&stack, Method::PUT, "/faults/iothub", Some(json!({"staleByMs": 1}))).await;
+    let remembered = call(&stack, Method::GET, "/history", None).await.1;
+    assert_eq!(remembered, json!({"changes": USUAL_HISTORY}), "stale queries switch it on");
     stack.stop().await;
 }
 
@@ -405,7 +413,8 @@ async fn a_late_stream_goes_out_by_itself_when_its_time_has_come() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_judge_looks_past_what_no_event_tells() {
-    let stack = start().await;
+    let hub = iothub::Options { history: 10, ..iothub::Options::default() };
+    let stack = Stack::start(Options { iothub: hub, ..Options::default() }).await.unwrap();
     call(&stack, Method::PUT, "/devices/d", None).await;
     mirror(&stack).await;
     let change = json!({"status": "disabled", "statusReason": "x", "connectionState": "Connected"});

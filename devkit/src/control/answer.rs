@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::{
     broker, cosmos,
     fleet::{ImportError, RunnerError},
-    iothub::{self, RouteError, ServiceError},
+    iothub::{self, FailoverError, RouteError, ServiceError},
 };
 
 /// An error answer.
@@ -71,6 +71,15 @@ impl From<ServiceError> for Problem {
         match error {
             ServiceError::Refused(error) => error.into(),
             ServiceError::NotDelivered(error) => error.into(),
+        }
+    }
+}
+
+impl From<FailoverError> for Problem {
+    fn from(error: FailoverError) -> Self {
+        match error {
+            FailoverError::NoHistory => Self::new(StatusCode::CONFLICT, "history_off", error.to_string()),
+            FailoverError::NotDelivered(error) => error.into(),
         }
     }
 }

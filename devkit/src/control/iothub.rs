@@ -1,7 +1,7 @@
 //! The hub's hidden sides over the control port: what changes without events, its past, and its service API.
 
 use axum::{Json, body::Bytes};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
@@ -39,16 +39,20 @@ pub(super) async fn failover(Which(hub): Which, body: Bytes) -> Result<Json<Valu
     Ok(Json(json!({ "changed": hub.service().failover(loss)? })))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct Remembered {
+pub(super) struct Remembered {
     changes: usize,
 }
 
-pub(super) async fn keep_history(Which(hub): Which, body: Bytes) -> Result<Json<Value>, Problem> {
+pub(super) async fn history(Which(hub): Which) -> Json<Remembered> {
+    Json(Remembered { changes: hub.service().history() })
+}
+
+pub(super) async fn keep_history(Which(hub): Which, body: Bytes) -> Result<Json<Remembered>, Problem> {
     let Remembered { changes } = read_body(&body)?;
     hub.service().keep_history(changes);
-    Ok(Json(json!({ "status": "ok" })))
+    Ok(Json(Remembered { changes: hub.service().history() }))
 }
 
 pub(super) async fn quota(Which(hub): Which) -> Json<Option<Quota>> {

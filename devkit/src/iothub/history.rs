@@ -41,6 +41,11 @@ impl History {
         self.trim();
     }
 
+    /// How many changes are kept at most.
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// Whether nothing is kept.
     pub(super) fn is_off(&self) -> bool {
         self.limit == 0

@@ -34,6 +34,9 @@ pub struct Options {
     pub replace_includes_reported: bool,
     /// Whether each module of a deleted device gets a delete notification of its own, before the device's.
     pub notify_deleted_modules: bool,
+    /// Changes that a [`Service`](super::Service) remembers from its start, for stale queries and failovers; 0, the default,
+    /// remembers nothing. See [`Service::keep_history`](super::Service::keep_history).
+    pub history: usize,
 }
 
 impl Default for Options {
@@ -43,6 +46,7 @@ impl Default for Options {
             delete_body: DeleteBody::default(),
             replace_includes_reported: true,
             notify_deleted_modules: true,
+            history: 0,
         }
     }
 }

@@ -14,12 +14,7 @@ use super::{
 
 mod past;
 
-pub use past::{Loss, Reading, View};
-
-/// Changes that the hub remembers unless told otherwise: enough for tests of failover and stale queries. It is dear: with
-/// a backlog of 100,000 events, more than a gigabyte, and less than half the hub's rate without it. Load runs that measure
-/// anything but the hub switch it off with [`Service::keep_history`].
-const HISTORY: usize = 50_000;
+pub use past::{FailoverError, Loss, Reading, USUAL_HISTORY, View};
 
 /// Why an operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +62,7 @@ impl State {
     /// Performs an operation at the wall clock's time, and remembers what was there before.
     fn perform(&mut self, operation: &Operation) -> Result<Vec<Notification>, Error> {
         self.hub.advance_to(SystemTime::now().into());
-        // A twin that somebody else holds is copied when it is written to, so nothing is held for no reason.
+        // A twin that somebody else holds is copied when it is written to, so nothing is held while the history is off.
         let before = if self.history.is_off() { Vec::new() } else { self.hub.touched(operation) };
         let notifications = self.hub.apply(operation)?;
         for (id, state) in before {
@@ -80,8 +75,9 @@ impl State {
 impl Service {
     /// A hub without devices whose notifications go to `route`.
     pub fn new(options: Options, names: HubNames, route: Arc<dyn Route>) -> Self {
+        let history = History::new(options.history);
         let hub = Hub::new(options, SystemTime::now().into());
-        let state = State { hub, routes: Routes::new(names), history: History::new(HISTORY) };
+        let state = State { hub, routes: Routes::new(names), history };
         Self { state: Mutex::new(state), route }
     }
 
@@ -134,10 +130,12 @@ impl Service {
     pub fn change_identity(&self, id: &TwinId, change: &IdentityChange) -> Result<(), Error> {
         let mut state = self.lock();
         state.hub.advance_to(SystemTime::now().into());
-        let before = state.hub.state(id);
+        let before = (!state.history.is_off()).then(|| state.hub.state(id));
         state.hub.change_identity(id, change)?;
-        let now = state.hub.now();
-        state.history.note(now, id.clone(), before);
+        if let Some(before) = before {
+            let now = state.hub.now();
+            state.history.note(now, id.clone(), before);
+        }
         Ok(())
     }
 

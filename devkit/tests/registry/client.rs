@@ -44,8 +44,17 @@ impl World {
     }
 
     pub(crate) async fn with(token: Option<&str>) -> Self {
+        Self::over(Options::default(), token).await
+    }
+
+    /// A hub that remembers so many changes.
+    pub(crate) async fn with_history(history: usize) -> Self {
+        Self::over(Options { history, ..Options::default() }, None).await
+    }
+
+    async fn over(options: Options, token: Option<&str>) -> Self {
         let log = Arc::new(Log::default());
-        let hub = Arc::new(Service::new(Options::default(), HubNames::default(), log.clone()));
+        let hub = Arc::new(Service::new(options, HubNames::default(), log.clone()));
         let options = api::Options {
             listen: ([127, 0, 0, 1], 0).into(),
             host_name: HOST.to_owned(),

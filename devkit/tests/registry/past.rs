@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use devkit::{
     fleet::{Import, ImportError, import},
-    iothub::{Loss, Operation, TwinId, api::Faults},
+    iothub::{FailoverError, Loss, Operation, TwinId, USUAL_HISTORY, api::Faults},
 };
 use serde_json::{Value, json};
 
@@ -34,8 +34,10 @@ async fn version(world: &World, device: &str) -> Option<u64> {
 async fn a_stale_query_shows_what_was_and_a_read_by_id_what_is() {
     let world = stale_world().await;
     tokio::time::sleep(STALE + Duration::from_millis(50)).await;
+    assert_eq!(world.hub.history(), 0, "off until something needs it");
     let faults = Faults { stale_by_ms: STALE.as_millis() as u64, ..Faults::default() };
     world.server.set_faults(faults).unwrap();
+    assert_eq!(world.hub.history(), USUAL_HISTORY, "switched on by the fault that needs it");
     world.create("new", json!({}));
     world.delete("gone");
     world.report("written", json!({"a": 1}));
@@ -65,6 +67,7 @@ async fn a_stale_query_shows_what_was_and_a_read_by_id_what_is() {
 #[tokio::test]
 async fn a_failover_takes_the_last_operations_back_without_a_word_and_the_hub_goes_on() {
     let world = stale_world().await;
+    world.hub.keep_history(10);
     let before = world.hub.page(None, 10).twins;
     world.create("new", json!({}));
     world.delete("gone");
@@ -90,8 +93,46 @@ async fn a_failover_takes_the_last_operations_back_without_a_word_and_the_hub_go
 }
 
 #[tokio::test]
+async fn a_hub_without_history_does_not_go_back_and_says_what_to_do() {
+    let world = stale_world().await;
+    world.report("written", json!({"a": 1}));
+    let before = world.hub.page(None, 10).twins;
+    let error = world.hub.failover(Loss::Operations(1)).unwrap_err();
+    assert!(matches!(error, FailoverError::NoHistory), "{error}");
+    let words = error.to_string();
+    for way in ["--history", "PUT /history", "option `history`"] {
+        assert!(words.contains(way), "{words}");
+    }
+    assert_eq!(world.hub.page(None, 10).twins, before, "nothing has changed");
+    // Whoever switches it on can lose what happens from then on, and nothing earlier.
+    world.hub.keep_history(10);
+    world.report("written", json!({"a": 2}));
+    assert_eq!(world.hub.failover(Loss::Operations(2)).unwrap(), 1);
+    assert_eq!(world.hub.page(None, 10).twins, before);
+    world.hub.keep_history(0);
+    assert!(matches!(world.hub.failover(Loss::Ms(1)), Err(FailoverError::NoHistory)), "off again");
+    world.server.stop().await;
+}
+
+#[tokio::test]
+async fn stale_queries_leave_a_history_that_is_on_as_it_is() {
+    let world = World::with_history(7).await;
+    assert_eq!(world.hub.history(), 7, "an option of the hub");
+    let stale = Faults { stale_by_ms: 1, ..Faults::default() };
+    world.server.set_faults(stale).unwrap();
+    assert_eq!(world.hub.history(), 7);
+    // What a fault switched on stays on when it ends: a failover may still need it.
+    world.hub.keep_history(0);
+    world.server.set_faults(Faults { stale_by_ms: 1, ..Faults::default() }).unwrap();
+    world.server.set_faults(Faults::default()).unwrap();
+    assert_eq!(world.hub.history(), USUAL_HISTORY);
+    world.server.stop().await;
+}
+
+#[tokio::test]
 async fn a_failover_by_time_loses_what_is_younger_and_no_more_than_is_remembered() {
     let world = World::start().await;
+    world.hub.keep_history(USUAL_HISTORY);
     world.create("old", json!({}));
     tokio::time::sleep(Duration::from_millis(300)).await;
     world.create("young", json!({}));
@@ -111,7 +152,7 @@ async fn a_failover_by_time_loses_what_is_younger_and_no_more_than_is_remembered
 
 #[tokio::test]
 async fn imported_devices_have_always_been_there_and_nobody_was_told() {
-    let world = World::start().await;
+    let world = World::with_history(USUAL_HISTORY).await;
     let plan = Import { devices: 500, modules: 0.3, ..Import::default() };
     let imported = import(&world.hub, &plan).unwrap();
     assert_eq!((imported.devices, imported.devices + imported.modules), (500, world.hub.len()));

@@ -6,7 +6,7 @@ use devkit::{
     daemon::Signal,
     fleet::Pace,
     iothub::{
-        Loss, Operation,
+        Loss, Operation, USUAL_HISTORY,
         api::{Fault, Faults, Operations},
     },
     metrics::Sample,
@@ -73,6 +73,7 @@ async fn what_a_hand_has_done_to_documents_is_found_by_class_and_put_right() {
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_failover_the_copy_goes_back_with_the_hub() {
     let bench = Bench::new(FAST, NO_AUDIT).await;
+    bench.world.stack.hub().keep_history(USUAL_HISTORY);
     let mut daemon = bench.start().await;
     bench.world.replays(5);
     bench.fleet(plan(60, 2_000, 5), Pace::Backlog, &mut daemon).await;
@@ -96,6 +97,7 @@ async fn after_a_failover_the_copy_goes_back_with_the_hub() {
 async fn after_a_failover_one_device_that_reports_brings_all_of_them_back() {
     let on_request = "[audit]\ninterval = \"off\"\ntolerance = \"0s\"\n";
     let bench = Bench::new(FAST, on_request).await;
+    bench.world.stack.hub().keep_history(USUAL_HISTORY);
     let mut daemon = bench.start().await;
     for round in 0..4 {
         for number in 0..20 {
@@ -124,6 +126,7 @@ async fn after_a_failover_one_device_that_reports_brings_all_of_them_back() {
 async fn a_query_that_is_behind_changes_nothing() {
     let bench = settled(30).await;
     // Queries show the hub before anything of the following happened.
+    bench.world.stack.hub().keep_history(USUAL_HISTORY);
     let daemon = bench.start().await;
     bench.world.apply(create("new"));
     bench.world.apply(Operation::Delete { id: device("pump-3") });
@@ -143,6 +146,7 @@ async fn a_query_that_is_behind_changes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_twin_that_never_rests_is_judged_all_the_same() {
     let bench = settled(3).await;
+    bench.world.stack.hub().keep_history(USUAL_HISTORY);
     let mut daemon = bench.start().await;
     bench.alter("pump-1", |document| document["tags"]["site"] = json!("elsewhere")).await;
     let run = CancellationToken::new();

@@ -125,8 +125,8 @@ pub struct Faults {
     pub seed: u64,
     /// Looked through in order: delays add up, and the first other fault that strikes ends it.
     pub faults: Vec<Fault>,
-    /// Queries show the hub as it was so many milliseconds ago, as far back as the hub's history goes. Reads by id
-    /// never do.
+    /// Queries show the hub as it was so many milliseconds ago, as far back as the hub's history goes: if that is off, this
+    /// switches it on, and it begins now. Reads by id never do.
     pub stale_by_ms: u64,
     /// The most twins of a page, whatever the client asks for; absent: as many as the service allows.
     #[serde(skip_serializing_if = "Option::is_none")]

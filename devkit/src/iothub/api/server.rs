@@ -147,12 +147,16 @@ impl Server {
         self.registry.injector.get()
     }
 
-    /// Replaces all faults; the default switches them off. Requests that hang already stay so.
+    /// Replaces all faults; the default switches them off. Requests that hang already stay so. Stale queries need the hub's
+    /// history: they switch it on if it is off, and it stays on.
     ///
     /// # Errors
     /// A setting that makes no sense; nothing changes then.
     pub fn set_faults(&self, faults: Faults) -> Result<(), Error> {
         faults.validate()?;
+        if faults.stale_by_ms > 0 {
+            self.registry.hub.need_history();
+        }
         self.registry.injector.set(faults, Instant::now());
         Ok(())
     }

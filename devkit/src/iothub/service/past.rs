@@ -28,6 +28,25 @@ pub struct View {
     pub next: Option<TwinId>,
 }
 
+/// What is enough for a test of failovers or stale queries: the number of changes that the hub remembers once something
+/// needs its past and nobody has said how many.
+pub const USUAL_HISTORY: usize = 50_000;
+
+/// Why a hub did not go back.
+#[derive(Debug, thiserror::Error)]
+pub enum FailoverError {
+    /// Its history is off, so it does not know what it was.
+    #[error(
+        "the hub remembers no past to go back to: switch its history on before the operations that are to be lost, with \
+         `devkit up --history {USUAL_HISTORY}`, `PUT /history {{\"changes\": {USUAL_HISTORY}}}` on the control port, or the \
+         option `history` of the hub"
+    )]
+    NoHistory,
+    /// What waited to be coalesced could not be sent.
+    #[error("what waited before the failover could not be delivered")]
+    NotDelivered(#[from] RouteError),
+}
+
 /// What a failover loses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -55,7 +74,7 @@ impl Service {
     }
 
     /// Looks at up to `limit` twins after `after`, as the hub was `stale_by` ago, and shows those that are `wanted`.
-    /// Further back than the history goes, it shows the earliest state known.
+    /// Further back than the history goes, it shows the earliest state known; without a history, that is the present one.
     pub fn look(
         &self,
         after: Option<&TwinId>,
@@ -106,9 +125,12 @@ impl Service {
     /// cannot go further back than the history.
     ///
     /// # Errors
-    /// The route refused an event; the hub is as it was.
-    pub fn failover(&self, loss: Loss) -> Result<usize, RouteError> {
+    /// The history is off, or the route refused an event; the hub is as it was.
+    pub fn failover(&self, loss: Loss) -> Result<usize, FailoverError> {
         let mut state = self.lock();
+        if state.history.is_off() {
+            return Err(FailoverError::NoHistory);
+        }
         state.routes.flush_updates(&*self.route)?;
         state.hub.advance_to(SystemTime::now().into());
         let at = match loss {
@@ -121,9 +143,24 @@ impl Service {
         Ok(changed)
     }
 
-    /// Remembers this many changes from here on, for stale reads and failovers; 0 remembers nothing.
+    /// Remembers this many changes from here on, for stale queries and failovers; 0 forgets everything and remembers nothing
+    /// more. It is dear, since each change then copies its twin: with a backlog of 100,000 events, more than a gigabyte, and
+    /// less than half the hub's rate without it.
     pub fn keep_history(&self, changes: usize) {
         self.lock().history.set_limit(changes);
+    }
+
+    /// How many changes the hub remembers at most; 0: its history is off.
+    pub fn history(&self) -> usize {
+        self.lock().history.limit()
+    }
+
+    /// Switches the history on, with [`USUAL_HISTORY`], unless it is on.
+    pub(in super::super) fn need_history(&self) {
+        let mut state = self.lock();
+        if state.history.is_off() {
+            state.history.set_limit(USUAL_HISTORY);
+        }
     }
 }
 
