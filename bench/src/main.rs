@@ -6,9 +6,11 @@
 mod azure;
 mod bare;
 mod daemon;
+mod linger;
 mod process;
 mod report;
 mod statistics;
+mod units;
 mod usual;
 mod workload;
 
@@ -57,6 +59,10 @@ struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Role {
+    /// What documents and walks cost in request units, by size and indexing policy.
+    Units(units::Arguments),
+    /// What `router.linger` and `router.linger_behind` save, and what they cost in freshness.
+    Linger(linger::Arguments),
     /// Runs one bare loop; for this program's own use.
     #[command(hide = true)]
     Bare {
@@ -70,6 +76,10 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match &arguments.role {
         Some(Role::Bare { what }) => Box::pin(bare(what)).await,
+        Some(Role::Units(arguments)) => {
+            Box::pin(units::measure(arguments)).await.map(|text| print(text.trim_end()))
+        }
+        Some(Role::Linger(linger)) => Box::pin(measure_linger(&arguments, linger)).await,
         None => Box::pin(measure(&arguments)).await,
     };
     match outcome {
@@ -87,11 +97,14 @@ async fn bare(what: &str) -> Result<()> {
     Ok(())
 }
 
+async fn measure_linger(arguments: &Arguments, linger: &linger::Arguments) -> Result<()> {
+    let programs = programs(arguments).await?;
+    print(linger::measure(&programs, linger, &tell).await?.trim_end());
+    Ok(())
+}
+
 async fn measure(arguments: &Arguments) -> Result<()> {
-    let programs = match &arguments.binaries {
-        Some(directory) => programs_in(directory)?,
-        None => build().await?,
-    };
+    let programs = programs(arguments).await?;
     let wanted = match arguments.only.as_slice() {
         [] => Workload::value_variants(),
         only => only,
@@ -114,6 +127,13 @@ async fn measure(arguments: &Arguments) -> Result<()> {
         print(Table(&rows).to_string().trim_end());
     }
     Ok(())
+}
+
+async fn programs(arguments: &Arguments) -> Result<Programs> {
+    match &arguments.binaries {
+        Some(directory) => programs_in(directory),
+        None => build().await,
+    }
 }
 
 /// Builds what is shipped, beside this program.

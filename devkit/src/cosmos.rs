@@ -6,6 +6,7 @@
 //! | `bridge` | HTTP request → emulator → HTTP answer |
 //! | `authorization` | the master-key signature, checked as the service does |
 //! | [`Faults`] | wrong answers, before or after the work is done; latency; outage; another consistency, a second write region |
+//! | [`price`] | what requests cost: a model from published figures |
 //! | `behind` | reads that do not see the newest writes yet |
 //! | [`Counters`] | requests and request units by operation and status |
 //!
@@ -17,11 +18,12 @@ mod behind;
 mod bridge;
 mod counters;
 mod faults;
+pub mod price;
 mod server;
 
 pub use counters::{Counters, OperationCount};
 pub use faults::{Consistency, Disguise, Fault, FaultError, Faults, Moment, Operations};
-pub use server::{Error, Options, Server};
+pub use server::{Error, Options, RECOMMENDED_POLICY, Server, service_default_policy};
 
 /// The name of the second write region that a fault makes up.
 pub const ELSEWHERE: &str = "Elsewhere";

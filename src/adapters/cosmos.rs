@@ -19,6 +19,7 @@ mod answer;
 mod connection;
 mod inspection;
 mod probe;
+mod queries;
 
 use std::{collections::BTreeSet, num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -251,7 +252,8 @@ impl CosmosStore {
             Walk::Begin => {
                 let options = QueryOptions::default().with_max_item_count(MaxItemCountHint::Limit(SCAN_PAGE));
                 let everywhere = FeedScope::full_container();
-                let query = self.container.query_items(walk_query(which), everywhere, Some(options));
+                let query =
+                    self.container.query_items(Query::from(queries::walk(which)), everywhere, Some(options));
                 match self.limited("query_items", Box::pin(query)).await {
                     Ok(feed) => Box::new(feed.into_pages()),
                     Err(failure) => return Some((failed(&failure), Walk::End)),
@@ -276,7 +278,7 @@ impl CosmosStore {
     ///
     /// Costs a query within one partition, and only where there is no document under the twin's id.
     async fn read_elsewhere(&self, key: &TwinKey, spent: f64) -> Charged<Read> {
-        let found = match twin_query("*", key.module.as_deref()) {
+        let found = match queries::twin("*", key.module.as_deref()) {
             Ok(query) => self.within(&key.device, query).await,
             Err(error) => Err(Failure::Answered("query_items", error)),
         };
@@ -429,28 +431,6 @@ impl From<ScannedRow> for Scanned {
     }
 }
 
-/// What a device's partition holds of the device itself, or of one of its modules, whatever the hub.
-fn twin_query(fields: &str, module: Option<&str>) -> azure_data_cosmos::Result<Query> {
-    match module {
-        None => Ok(Query::from(format!("SELECT {fields} FROM c WHERE NOT IS_DEFINED(c.moduleId)"))),
-        Some(module) => Query::from(format!("SELECT {fields} FROM c WHERE c.moduleId = @module"))
-            .with_parameter("@module", module),
-    }
-}
-
-fn walk_query(which: Which) -> Query {
-    let condition = match which {
-        Which::Present => "c.sync.state IN ('live', 'partial')",
-        // Empty flags are not stored. A pending sweep after anything but a repair is the streams' business.
-        Which::Doubtful => {
-            "IS_DEFINED(c.sync.flags) OR c.sync.state = 'partial' OR (IS_DEFINED(c.sync.sweep) AND c.sync.op = 'snapshot')"
-        }
-    };
-    Query::from(format!(
-        "SELECT c.id, c.hubName, c.deviceId, c.moduleId, c.sync.appliedAt AS appliedAt FROM c WHERE {condition}"
-    ))
-}
-
 /// Where a walk stands.
 enum Walk {
     Begin,
@@ -516,10 +496,8 @@ impl TwinStore for CosmosStore {
             hub_name: String,
             module_id: String,
         }
-        // The partition key narrows it to the devices of this id; hubs may share a container, and old documents may spell theirs
-        // otherwise.
-        let query = Query::from("SELECT c.hubName, c.moduleId FROM c WHERE IS_DEFINED(c.moduleId)");
-        match self.within(&device.device, query).await {
+        // The partition key narrows it to the devices of this id.
+        match self.within(&device.device, Query::from(queries::MODULES)).await {
             Ok((rows, request_units)) => {
                 let rows = rows.into_iter().filter_map(|row| serde_json::from_value::<Row>(row).ok());
                 let keys = rows.map(|row| TwinKey::module(row.hub_name, &*device.device, row.module_id));
@@ -531,7 +509,8 @@ impl TwinStore for CosmosStore {
     }
 
     async fn hubs(&self, device: &str, module: Option<&str>) -> Charged<Result<Vec<HubName>, Trouble>> {
-        let query = twin_query("c.hubName", module).map_err(|error| Failure::Answered("query_items", error));
+        let query =
+            queries::twin("c.hubName", module).map_err(|error| Failure::Answered("query_items", error));
         let found = match query {
             Ok(query) => self.within(device, query).await,
             Err(failure) => Err(failure),

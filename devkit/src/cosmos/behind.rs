@@ -34,9 +34,9 @@ struct Before {
 
 /// A place in the order of writes of one physical partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
+pub(super) struct Place {
     partition: u64,
-    number: u64,
+    pub(super) number: u64,
 }
 
 impl Behind {
@@ -81,7 +81,7 @@ impl Place {
 }
 
 /// The places that a session token names: `partition:version#number#…`, several of them separated by commas.
-fn places(headers: &HeaderMap) -> Vec<Place> {
+pub(super) fn places(headers: &HeaderMap) -> Vec<Place> {
     let token = headers.get(TOKEN).and_then(|token| token.to_str().ok()).unwrap_or_default();
     let place = |text: &str| {
         let (partition, progress) = text.split_once(':')?;
@@ -109,6 +109,7 @@ mod tests {
             headers,
             body: Bytes::from_static(body.as_bytes()),
             request_units: 1.0,
+            is_scan: false,
         }
     }
 

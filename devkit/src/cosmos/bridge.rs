@@ -19,6 +19,7 @@ use super::{
     behind::{Behind, STRATEGY},
     counters::{Counting, Marks},
     faults::{Answer, Disguise, Injector, Moment, Operation, Pretence},
+    price::{Asked, Ledger, Throughput},
 };
 
 /// Far over the service's limit of 2 MiB per document, which the emulator checks itself.
@@ -27,7 +28,8 @@ const LARGEST_BODY_BYTES: usize = 16 * 1024 * 1024;
 /// The host name that the second write region goes by.
 const ELSEWHERE_HOST: &str = "localhost";
 
-const PARTITION_KEY: &str = "x-ms-documentdb-partitionkey";
+pub(super) const PARTITION_KEY: &str = "x-ms-documentdb-partitionkey";
+const REQUEST_CHARGE: &str = "x-ms-request-charge";
 
 /// What the handler of requests works with.
 pub(super) struct Account {
@@ -39,6 +41,12 @@ pub(super) struct Account {
     pub(super) counting: Counting,
     pub(super) injector: Injector,
     pub(super) behind: Behind,
+    /// Prices what is asked.
+    pub(super) ledger: Ledger,
+    /// Absent: nothing is throttled.
+    pub(super) throughput: Option<Throughput>,
+    /// What the container says of its index.
+    pub(super) indexing_policy: Value,
 }
 
 /// An answer, before it is sent.
@@ -48,6 +56,8 @@ pub(super) struct Reply {
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
     pub(super) request_units: f64,
+    /// Whether a query had to load every document that it might find.
+    pub(super) is_scan: bool,
 }
 
 impl IntoResponse for Reply {
@@ -64,11 +74,13 @@ pub(super) async fn handle(State(account): State<Arc<Account>>, request: Request
     // HTTP/2 has it in the target instead.
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     let host = host.or_else(|| request.uri().host());
-    let marks = Marks {
+    let mut marks = Marks {
         session: request.headers().get(STRATEGY).is_some_and(|strategy| strategy == "Session"),
         elsewhere: host.is_some_and(|host| host.starts_with(ELSEWHERE_HOST)),
+        scan: false,
     };
     let mut reply = account.answer(operation, request).await;
+    marks.scan = reply.is_scan;
     // Refusals have a date as well.
     let ahead_seconds = account.injector.date_ahead_seconds();
     if ahead_seconds != 0 {
@@ -79,7 +91,7 @@ pub(super) async fn handle(State(account): State<Arc<Account>>, request: Request
 }
 
 impl Account {
-    /// The answer, with the request units that the emulator charged for it.
+    /// The answer, with the request units that are charged for it.
     async fn answer(&self, operation: Operation, request: Request) -> Reply {
         let (parts, body) = request.into_parts();
         if let Some(key) = &self.key
@@ -117,11 +129,16 @@ impl Account {
             None => None,
         };
         let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-        let request = match self.translate(&parts.method, target, &parts.headers, body) {
+        let request = match self.translate(&parts.method, target, &parts.headers, body.clone()) {
             Ok(request) => request,
             Err(reason) => return problem(StatusCode::BAD_REQUEST, "BadRequest", &reason),
         };
+        let asked = Asked { operation, path, headers: &parts.headers, body: &body };
+        if let Some(refusal) = self.throttle(asked) {
+            return refusal;
+        }
         let mut reply = self.dispatch(&request).await;
+        self.price(asked, &mut reply);
         if let (Some(path), Some(before), true) = (written, before, reply.status.is_success()) {
             self.behind.wrote(&path, before, &reply, pretence.stale_reads);
         }
@@ -129,7 +146,7 @@ impl Account {
             match path.trim_matches('/').split('/').collect::<Vec<_>>().as_slice() {
                 [""] => self.disguise(&pretence, &mut reply),
                 ["dbs", _, "colls", _] if parts.method == Method::GET => {
-                    disguise_container(&pretence.container, &mut reply);
+                    self.disguise_container(&pretence.container, &mut reply);
                 }
                 _ => {}
             }
@@ -137,9 +154,39 @@ impl Account {
         match verdict.answer {
             // A failure is told as it is: there is no success to hide.
             Some(answer) if reply.status.is_success() => {
-                Reply { request_units: reply.request_units, ..faulty(answer) }
+                Reply { request_units: reply.request_units, is_scan: reply.is_scan, ..faulty(answer) }
             }
             Some(_) | None => reply,
+        }
+    }
+
+    /// The refusal of a request for which no throughput is left.
+    fn throttle(&self, asked: Asked<'_>) -> Option<Reply> {
+        if asked.operation == Operation::Metadata {
+            return None;
+        }
+        let wait = self.throughput.as_ref()?.admit(&Ledger::place(asked.headers)).err()?;
+        let retry_after_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        Some(faulty(Answer {
+            status: 429,
+            substatus: None,
+            gateway: false,
+            when: Moment::Before,
+            retry_after_ms,
+        }))
+    }
+
+    /// Charges what a request costs, where that is known better than the emulator does.
+    fn price(&self, asked: Asked<'_>, reply: &mut Reply) {
+        if let Some(charge) = self.ledger.charge(asked, reply) {
+            (reply.request_units, reply.is_scan) = (charge.request_units, charge.is_scan);
+            if let Ok(value) = HeaderValue::from_str(&format!("{:.2}", charge.request_units)) {
+                reply.headers.insert(REQUEST_CHARGE, value);
+            }
+        }
+        if let Some(throughput) = self.throughput.as_ref().filter(|_| asked.operation != Operation::Metadata)
+        {
+            throughput.spend(&Ledger::place(asked.headers), reply.request_units);
         }
     }
 
@@ -179,6 +226,24 @@ impl Account {
             }
         }
         reply.body = account.to_string().into();
+    }
+
+    /// Makes the container say of itself what the faults want it to say. The emulator knows neither a time to live nor an index.
+    fn disguise_container(&self, disguise: &Disguise, reply: &mut Reply) {
+        let Ok(mut container) = serde_json::from_slice::<Value>(&reply.body) else {
+            return;
+        };
+        match disguise.default_ttl {
+            Some(0) => {}
+            Some(seconds) => container["defaultTtl"] = json!(seconds),
+            None => container["defaultTtl"] = json!(-1),
+        }
+        container["indexingPolicy"] =
+            disguise.indexing_policy.as_ref().unwrap_or(&self.indexing_policy).clone();
+        if let Some(path) = &disguise.partition_key {
+            container["partitionKey"]["paths"] = json!([path]);
+        }
+        reply.body = container.to_string().into();
     }
 
     fn translate(
@@ -222,9 +287,10 @@ impl Account {
             headers: HeaderMap::new(),
             body: Bytes::from(body),
             request_units: 0.0,
+            is_scan: false,
         };
         for (name, value) in headers {
-            if name.as_str() == "x-ms-request-charge" {
+            if name.as_str() == REQUEST_CHARGE {
                 reply.request_units = value.as_str().parse().unwrap_or(0.0);
             }
             // The body's length is the server's business here; the rest goes out as the emulator says.
@@ -238,25 +304,6 @@ impl Account {
         }
         reply
     }
-}
-
-/// Makes the container say of itself what the faults want it to say. The emulator knows no time to live.
-fn disguise_container(disguise: &Disguise, reply: &mut Reply) {
-    let Ok(mut container) = serde_json::from_slice::<Value>(&reply.body) else {
-        return;
-    };
-    match disguise.default_ttl {
-        Some(0) => {}
-        Some(seconds) => container["defaultTtl"] = json!(seconds),
-        None => container["defaultTtl"] = json!(-1),
-    }
-    if let Some(policy) = &disguise.indexing_policy {
-        container["indexingPolicy"] = policy.clone();
-    }
-    if let Some(path) = &disguise.partition_key {
-        container["partitionKey"]["paths"] = json!([path]);
-    }
-    reply.body = container.to_string().into();
 }
 
 /// Dates an answer.
@@ -292,7 +339,7 @@ fn escaped(byte: u8) -> String {
 fn problem(status: StatusCode, code: &str, message: &str) -> Reply {
     let headers = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
     let body = json!({ "code": code, "message": message }).to_string().into();
-    Reply { status, headers: headers.into_iter().collect(), body, request_units: 0.0 }
+    Reply { status, headers: headers.into_iter().collect(), body, request_units: 0.0, is_scan: false }
 }
 
 fn faulty(answer: Answer) -> Reply {
@@ -313,7 +360,13 @@ fn faulty(answer: Answer) -> Reply {
     if answer.gateway {
         let headers = [(header::CONTENT_TYPE, HeaderValue::from_static("text/html"))];
         let body = "<h1>injected fault</h1>".into();
-        return Reply { status, headers: headers.into_iter().collect(), body, request_units: 0.0 };
+        return Reply {
+            status,
+            headers: headers.into_iter().collect(),
+            body,
+            request_units: 0.0,
+            is_scan: false,
+        };
     }
     let mut reply = problem(status, code, "injected fault");
     if let Some(substatus) = substatus {
@@ -322,6 +375,6 @@ fn faulty(answer: Answer) -> Reply {
     if matches!(answer.status, 429 | 449) {
         reply.headers.insert("x-ms-retry-after-ms", HeaderValue::from(answer.retry_after_ms));
     }
-    reply.headers.insert("x-ms-request-charge", HeaderValue::from_static("0"));
+    reply.headers.insert(REQUEST_CHARGE, HeaderValue::from_static("0"));
     reply
 }

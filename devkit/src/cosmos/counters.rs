@@ -15,8 +15,11 @@ use super::faults::Operation;
 pub struct OperationCount {
     /// Requests, whatever the answer.
     pub requests: u64,
-    /// Request units charged, over all answers that the emulator gave.
+    /// Request units charged, over all answers.
     pub request_units: f64,
+    /// Queries that had to load every document they might find, since the index does not have what they look at.
+    #[serde(default)]
+    pub scans: u64,
     /// Requests by the status that the client was told.
     pub statuses: BTreeMap<u16, u64>,
     /// Requests that asked for Session consistency by themselves.
@@ -30,6 +33,7 @@ pub struct OperationCount {
 pub(super) struct Marks {
     pub(super) session: bool,
     pub(super) elsewhere: bool,
+    pub(super) scan: bool,
 }
 
 /// Requests by operation: `read`, `create`, `replace`, `upsert`, `delete`, `patch`, `query`, `batch`, `feed`
@@ -49,6 +53,7 @@ impl Counting {
         count.requests += 1;
         count.session += u64::from(marks.session);
         count.elsewhere += u64::from(marks.elsewhere);
+        count.scans += u64::from(marks.scan);
         count.request_units += request_units;
         *count.statuses.entry(status).or_default() += 1;
     }

@@ -10,7 +10,7 @@ use axum::{Router, serve::ListenerExt};
 use azure_data_cosmos_driver::in_memory_emulator::{
     ConsistencyLevel, ContainerConfig, InMemoryEmulatorHttpClient, VirtualAccountConfig, VirtualRegion,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -22,7 +22,19 @@ use super::{
     bridge::{self, Account},
     counters::Counting,
     faults::Injector,
+    price::{Ledger, Policy, Throughput},
 };
+
+/// The indexing policy that twinsync's documentation recommends.
+pub const RECOMMENDED_POLICY: &str = include_str!("../../../deploy/cosmos/indexing-policy.json");
+
+/// The indexing policy of containers that are created without one: everything.
+pub fn service_default_policy() -> Value {
+    json!({
+        "indexingMode": "consistent", "automatic": true,
+        "includedPaths": [{"path": "/*"}], "excludedPaths": [{"path": "/\"_etag\"/?"}],
+    })
+}
 
 /// How long requests under way may take at a stop.
 const STOP_GRACE: Duration = Duration::from_secs(1);
@@ -42,10 +54,13 @@ pub struct Options {
     pub container: String,
     /// The account's key in base64. Given: requests must be signed with it. Absent: requests are not checked.
     pub key: Option<String>,
-    /// Provisioned throughput in request units per second, at least 400. Given: writes over it are answered with 429.
+    /// Provisioned throughput in request units per second, at least 400, in equal parts for the partitions. Given: what is asked
+    /// beyond it is answered with 429.
     pub throughput: Option<u64>,
     /// Physical partitions of the container.
     pub partitions: u32,
+    /// Indexing policy of the container, as the service's REST API has it; absent: [`RECOMMENDED_POLICY`]. Prices depend on it.
+    pub indexing_policy: Option<Value>,
 }
 
 impl Default for Options {
@@ -60,6 +75,7 @@ impl Default for Options {
             // The emulator copies a whole physical partition for each page of a query, so several small ones make
             // reading a large container much faster than one.
             partitions: 16,
+            indexing_policy: None,
         }
     }
 }
@@ -110,6 +126,13 @@ impl Server {
         let url =
             Url::parse(&format!("http://{advertised}/")).map_err(|error| Error::Setup(error.to_string()))?;
         let emulator = emulator(&options, &url)?;
+        let indexing_policy = match options.indexing_policy {
+            Some(policy) => policy,
+            None => {
+                serde_json::from_str(RECOMMENDED_POLICY).map_err(|error| Error::Setup(error.to_string()))?
+            }
+        };
+        let policy = Policy::read(&indexing_policy).map_err(Error::Setup)?;
         let account = Arc::new(Account {
             emulator,
             url,
@@ -117,6 +140,9 @@ impl Server {
             counting: Counting::default(),
             injector: Injector::new(),
             behind: Behind::default(),
+            ledger: Ledger::new(policy, options.partitions),
+            throughput: options.throughput.map(|most| Throughput::new(most, options.partitions)),
+            indexing_policy,
         });
         let router = Router::new().fallback(bridge::handle).with_state(Arc::clone(&account));
         let stop = CancellationToken::new();
@@ -185,8 +211,7 @@ fn emulator(options: &Options, url: &Url) -> Result<InMemoryEmulatorHttpClient, 
     let setup = |error: &dyn std::fmt::Display| Error::Setup(error.to_string());
     let config = VirtualAccountConfig::new(vec![VirtualRegion::new("Local", url.clone())])
         .map_err(|error| setup(&error))?
-        .with_consistency(ConsistencyLevel::Session)
-        .with_throttling_enabled(options.throughput.is_some());
+        .with_consistency(ConsistencyLevel::Session);
     let emulator = InMemoryEmulatorHttpClient::try_new(config).map_err(|error| setup(&error))?;
     let mut container = ContainerConfig::new().with_partition_count(options.partitions);
     if let Some(throughput) = options.throughput {

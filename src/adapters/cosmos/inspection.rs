@@ -13,7 +13,7 @@ use futures::TryStreamExt;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Access, Account, ConnectError, CosmosStore, Failure, Options, connection, walk_query};
+use super::{Access, Account, ConnectError, CosmosStore, Failure, Options, connection, queries};
 use crate::{
     domain::checks::{Container, DefaultTtl, Indexing},
     ports::{TroubleKind, Which},
@@ -116,7 +116,7 @@ impl Inspected {
     /// # Errors
     /// It is not answered.
     pub async fn query(&self) -> Result<(), Failed> {
-        self.first_page(walk_query(Which::Doubtful), NonZeroU32::MIN).await.map(drop)
+        self.first_page(queries::walk(Which::Doubtful).into(), NonZeroU32::MIN).await.map(drop)
     }
 
     /// Spellings of hubs in some documents.
@@ -130,7 +130,7 @@ impl Inspected {
             hub_name: String,
         }
         const SOME: NonZeroU32 = NonZeroU32::new(100).expect("100 is not 0");
-        let query = Query::from("SELECT c.hubName FROM c WHERE IS_DEFINED(c.hubName)");
+        let query = Query::from(queries::HUB_NAMES);
         let rows = self.first_page(query, SOME).await?;
         let rows = rows.into_iter().filter_map(|row| serde_json::from_value::<Row>(row).ok());
         Ok(rows.map(|row| row.hub_name).collect())

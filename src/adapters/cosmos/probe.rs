@@ -14,7 +14,7 @@ use super::{
     Inspected,
     answer::Meaning,
     inspection::Failed,
-    {Failure, Writes, finish_write},
+    queries, {Failure, Writes, finish_write},
 };
 use crate::ports::Write;
 
@@ -129,7 +129,7 @@ impl Probe<'_> {
                 return Err(Failed { code: trouble.code, message: trouble.message });
             }
         }
-        let query = "SELECT c.hubName, c.moduleId FROM c WHERE IS_DEFINED(c.moduleId)".into();
+        let query = queries::MODULES.into();
         self.inspected.store.within(&self.id, query).await.map(drop).map_err(|failure| Failed::from(&failure))
     }
 

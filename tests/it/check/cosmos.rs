@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use devkit::{
-    cosmos::{Consistency, Disguise, Fault, Faults, Operations},
+    cosmos::{Consistency, Disguise, Fault, Faults, Operations, service_default_policy},
     stack::Options,
 };
 use serde_json::json;
@@ -62,6 +62,13 @@ async fn what_the_account_and_the_container_say_of_themselves_is_judged() {
             "warn",
             "COSMOS_INDEXING",
             "/sync/state",
+        ),
+        (
+            Disguise { indexing_policy: Some(service_default_policy()), ..Disguise::default() },
+            "cosmos.indexing",
+            "warn",
+            "COSMOS_INDEXING",
+            "$metadata",
         ),
         (
             Disguise { partition_key: Some("/id".into()), ..Disguise::default() },

@@ -1,0 +1,84 @@
+//! Every query of documents, so that an indexing policy can be held to them.
+
+use azure_data_cosmos::Query;
+
+use crate::ports::Which;
+
+/// The modules in a device's partition, of whatever hub. Hubs may share a container, and old documents may spell theirs otherwise.
+pub(super) const MODULES: &str = "SELECT c.hubName, c.moduleId FROM c WHERE IS_DEFINED(c.moduleId)";
+
+/// Spellings of hubs; only a check asks, for one page.
+pub(super) const HUB_NAMES: &str = "SELECT c.hubName FROM c WHERE IS_DEFINED(c.hubName)";
+
+/// What a device's partition holds of the device itself, or of one of its modules, whatever the hub.
+pub(super) fn twin(fields: &str, module: Option<&str>) -> azure_data_cosmos::Result<Query> {
+    let query = Query::from(twin_text(fields, module.is_some()));
+    match module {
+        None => Ok(query),
+        Some(module) => query.with_parameter("@module", module),
+    }
+}
+
+fn twin_text(fields: &str, is_module: bool) -> String {
+    let condition = if is_module { "c.moduleId = @module" } else { "NOT IS_DEFINED(c.moduleId)" };
+    format!("SELECT {fields} FROM c WHERE {condition}")
+}
+
+/// The documents of a walk.
+pub(super) fn walk(which: Which) -> String {
+    let condition = match which {
+        Which::Present => "c.sync.state IN ('live', 'partial')",
+        // Empty flags are not stored. A pending sweep after anything but a repair is the streams' business.
+        Which::Doubtful => {
+            "IS_DEFINED(c.sync.flags) OR c.sync.state = 'partial' OR (IS_DEFINED(c.sync.sweep) AND c.sync.op = 'snapshot')"
+        }
+    };
+    format!(
+        "SELECT c.id, c.hubName, c.deviceId, c.moduleId, c.sync.appliedAt AS appliedAt FROM c WHERE {condition}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::domain::checks::QUERIED;
+
+    /// What a query filters and sorts by, as a path of an indexing policy.
+    fn looks_at(query: &str) -> BTreeSet<String> {
+        let (_, condition) = query.split_once(" WHERE ").expect("has a condition");
+        let names = condition.split(|c: char| !c.is_alphanumeric() && c != '.' && c != '_');
+        names
+            .filter_map(|name| name.strip_prefix("c."))
+            .map(|path| format!("/{}", path.replace('.', "/")))
+            .collect()
+    }
+
+    #[test]
+    fn the_index_that_a_check_asks_for_serves_every_query_of_the_daemon() {
+        let all = [
+            MODULES.to_owned(),
+            twin_text("*", false),
+            twin_text("*", true),
+            walk(Which::Present),
+            walk(Which::Doubtful),
+        ];
+        let looked_at: BTreeSet<_> = all.iter().flat_map(|query| looks_at(query)).collect();
+        let indexed: BTreeSet<_> =
+            QUERIED.iter().map(|path| path.trim_end_matches("/[]").to_owned()).collect();
+        assert_eq!(looked_at, indexed);
+        assert_eq!(looks_at(HUB_NAMES), BTreeSet::from(["/hubName".to_owned()]));
+    }
+
+    #[test]
+    fn there_are_no_other_queries() {
+        for (file, source) in [
+            ("cosmos.rs", include_str!("../cosmos.rs")),
+            ("inspection.rs", include_str!("inspection.rs")),
+            ("probe.rs", include_str!("probe.rs")),
+        ] {
+            assert!(!source.contains("FROM c"), "{file} has a query of its own");
+        }
+    }
+}
