@@ -11,6 +11,7 @@
 //! | `authorization` | until when a connection's tokens are good |
 //! | `services` | `$cbs` and `$management` |
 //! | `delivery`, `intake` | links to readers, links from producers |
+//! | `envelope`, `stream` | deliveries as they lie in the log, and small writes together |
 //! | `faults` | switches for tests, and counters |
 //!
 //! Invariants: an event is accepted after it is in its log; the order in a partition is the order of appends;
@@ -24,6 +25,7 @@ mod address;
 mod authorization;
 mod connection;
 mod delivery;
+mod envelope;
 mod event;
 mod faults;
 mod hash;

@@ -7,13 +7,13 @@ use std::{
 
 use fe2o3_amqp::{
     Sender,
-    link::{DetachError, SendError, delivery::Sendable},
+    link::{DetachError, SendError},
 };
 use fe2o3_amqp_types::definitions::{self, AmqpError};
 
 use super::{
     authorization::Authorization,
-    link,
+    envelope, link,
     log::Entry,
     namespace::{Hub, Namespace},
     readers::{Closure, Registration},
@@ -112,10 +112,7 @@ impl Delivery {
 /// Sends one event.
 async fn send(sender: &mut Sender, entry: &Entry) -> Result<(), SendError> {
     match &entry.payload {
-        Payload::Encoded(bytes) => {
-            let message = wire::decode(bytes)?;
-            link::send(sender, &Sendable { message, message_format: 0, settled: None }).await
-        }
+        Payload::Encoded(bytes) => link::send(sender, &envelope::seal(bytes)).await,
         Payload::Undecodable => link::send(sender, &wire::undecodable()).await,
     }
 }

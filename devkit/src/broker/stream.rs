@@ -1,12 +1,18 @@
-//! A TCP stream that can be cut from outside.
+//! A TCP stream that can be cut from outside, that sends small writes together, and that opens envelopes.
 //!
 //! fe2o3-amqp runs a connection in a task of its own that ends with its stream. Cutting the stream is therefore
 //! the one way to end it without the AMQP close that a broken network would not have sent.
+//!
+//! That task flushes each frame by itself, which costs a system call and a TCP segment per event. So what it writes waits
+//! here until the task has nothing more to write, which it shows by reading: it always reads when it waits. Meanwhile its
+//! frames lose their [`envelope`]s. Invariants: bytes leave in the order in which they were written, in whole frames; none
+//! waits longer than one turn of the other tasks without a new one; when more than [`LARGEST_WAIT_BYTES`] wait, the next
+//! write waits until the peer has taken them; a shutdown sends what waits.
 
 use std::{
     fmt, io,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use tokio::{
@@ -15,21 +21,66 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use super::envelope;
+
+/// From how many waiting bytes on they are sent without waiting for more. A loopback segment carries as much.
+const LARGEST_WAIT_BYTES: usize = 32 * 1024;
+
 /// Reads and writes until its token is cancelled; then every operation fails.
 pub(super) struct CutStream {
     stream: TcpStream,
     token: CancellationToken,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Written, and not sent yet.
+    waiting: Vec<u8>,
+    /// Where its last whole frame ends.
+    whole: usize,
+    /// How many of its bytes are sent already.
+    sent: usize,
+    /// Whether something was written since the last look.
+    grown: bool,
 }
 
 impl CutStream {
     pub(super) fn new(stream: TcpStream, token: CancellationToken) -> Self {
         let cut = Box::pin(token.clone().cancelled_owned());
-        Self { stream, token, cut }
+        Self { stream, token, cut, waiting: Vec::new(), whole: 0, sent: 0, grown: false }
     }
 
     fn check(&self) -> io::Result<()> {
         if self.token.is_cancelled() { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
+    }
+
+    /// Sends every whole frame that waits.
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(rest) = self.waiting.get(self.sent..self.whole)
+            && !rest.is_empty()
+        {
+            match ready!(Pin::new(&mut self.stream).poll_write(context, rest))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                sent => self.sent += sent,
+            }
+        }
+        self.waiting.drain(..self.whole);
+        (self.whole, self.sent) = (0, 0);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends what waits, unless it has grown since the last look: then the other tasks get a turn first, since they
+    /// have more of it as a rule.
+    fn poll_look(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        if self.whole == 0 {
+            return Ok(());
+        }
+        if std::mem::take(&mut self.grown) {
+            context.waker().wake_by_ref();
+            return Ok(());
+        }
+        match self.poll_send(context) {
+            Poll::Ready(outcome) => outcome,
+            // The socket wakes the task, which then looks again.
+            Poll::Pending => Ok(()),
+        }
     }
 }
 
@@ -49,6 +100,7 @@ impl AsyncRead for CutStream {
         if self.cut.as_mut().poll(context).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
+        self.poll_look(context)?;
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
@@ -60,16 +112,144 @@ impl AsyncWrite for CutStream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.check()?;
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        if self.whole >= LARGEST_WAIT_BYTES {
+            ready!(self.poll_send(context))?;
+        }
+        let this = &mut *self;
+        this.waiting.extend_from_slice(bytes);
+        this.whole = envelope::open(&mut this.waiting, this.whole);
+        self.grown = true;
+        Poll::Ready(Ok(bytes.len()))
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check()?;
-        Pin::new(&mut self.stream).poll_flush(context)
+    /// What was written is sent with the next look, see the head of this module.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.check())
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check()?;
+        ready!(self.poll_send(context))?;
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::poll_fn,
+        pin::Pin,
+        task::{Context, Poll, Waker},
+    };
+
+    use tokio::{
+        io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+        net::{TcpListener, TcpStream},
+    };
+    use tokio_util::sync::CancellationToken;
+
+    use super::{CutStream, LARGEST_WAIT_BYTES};
+
+    /// A frame that is no transfer.
+    fn frame(content: &[u8]) -> Vec<u8> {
+        let size = u32::try_from(8 + content.len()).unwrap();
+        [&size.to_be_bytes()[..], &[2, 1, 0, 0], content].concat()
+    }
+
+    async fn pair() -> (CutStream, TcpStream, CancellationToken) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (peer, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let token = CancellationToken::new();
+        (CutStream::new(accepted.unwrap().0, token.clone()), peer.unwrap(), token)
+    }
+
+    /// Looks for something to read, as the connection's task does whenever it has nothing else to do.
+    async fn look(stream: &mut CutStream) -> std::io::Result<()> {
+        poll_fn(|context| {
+            let mut space = [0; 8];
+            match Pin::new(&mut *stream).poll_read(context, &mut ReadBuf::new(&mut space)) {
+                Poll::Ready(outcome) => Poll::Ready(outcome),
+                Poll::Pending => Poll::Ready(Ok(())),
+            }
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn what_was_flushed_piece_by_piece_leaves_together_when_the_writer_waits() {
+        let (mut stream, mut peer, _token) = pair().await;
+        let frames = ["one", "two", "three"].map(|content| frame(content.as_bytes()));
+        for frame in &frames {
+            stream.write_all(frame).await.unwrap();
+            stream.flush().await.unwrap();
+        }
+        look(&mut stream).await.unwrap();
+        let mut space = [0; 64];
+        let early = peer.try_read(&mut space).unwrap_err();
+        assert_eq!(early.kind(), std::io::ErrorKind::WouldBlock, "others get a turn first");
+        look(&mut stream).await.unwrap();
+        let read = peer.read(&mut space).await.unwrap();
+        assert_eq!(&space[..read], frames.concat());
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_waits_sends_what_it_has_written_by_itself() {
+        let (mut stream, mut peer, _token) = pair().await;
+        stream.write_all(&frame(b"question")).await.unwrap();
+        stream.flush().await.unwrap();
+        let answer = async {
+            let mut space = [0; 16];
+            peer.read_exact(&mut space).await.unwrap();
+            peer.write_all(b"answered").await.unwrap();
+            space
+        };
+        let mut space = [0; 8];
+        let (read, asked) = tokio::join!(stream.read_exact(&mut space), answer);
+        assert_eq!((read.unwrap(), &space, &asked[..]), (8, b"answered", &frame(b"question")[..]));
+    }
+
+    #[tokio::test]
+    async fn a_shutdown_sends_what_waits_first() {
+        let (mut stream, mut peer, _token) = pair().await;
+        stream.write_all(&frame(b"the last words")).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut all = Vec::new();
+        peer.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all, frame(b"the last words"));
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_does_not_read_holds_the_writer_up_and_loses_nothing() {
+        let (mut stream, mut peer, _token) = pair().await;
+        let piece = frame(&(0..=255).cycle().take(3_000).collect::<Vec<u8>>());
+        let mut written = Vec::new();
+        let mut context = Context::from_waker(Waker::noop());
+        while let Poll::Ready(outcome) = Pin::new(&mut stream).poll_write(&mut context, &piece) {
+            written.extend_from_slice(&piece[..outcome.unwrap()]);
+            assert!(stream.waiting.len() < LARGEST_WAIT_BYTES + piece.len());
+            assert!(written.len() < 64 << 20, "the writer is never held up");
+        }
+        let read = async {
+            let mut all = Vec::new();
+            peer.read_to_end(&mut all).await.unwrap();
+            all
+        };
+        let (closed, read) = tokio::join!(stream.shutdown(), read);
+        closed.unwrap();
+        assert!(read == written, "{} of {} bytes arrived", read.len(), written.len());
+    }
+
+    #[tokio::test]
+    async fn a_cut_stream_fails_and_sends_nothing_more() {
+        let (mut stream, mut peer, token) = pair().await;
+        stream.write_all(&frame(b"never sent")).await.unwrap();
+        token.cancel();
+        assert!(look(&mut stream).await.is_err());
+        assert!(stream.write_all(b"x").await.is_err() && stream.flush().await.is_err());
+        drop(stream);
+        let mut all = Vec::new();
+        peer.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all, b"");
     }
 }

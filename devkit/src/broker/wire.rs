@@ -1,8 +1,7 @@
 //! Messages as bytes: encoding, decoding, batches, and the annotations that the broker stamps.
 //!
 //! The log holds encoded messages: an event of IoT Hub takes about 0.7 KB this way and three to four times as
-//! much as a tree of AMQP values. fe2o3-amqp's sender takes no encoded payload, so a delivery decodes the
-//! message again.
+//! much as a tree of AMQP values. It leaves as it lies there, see `envelope`.
 
 use std::sync::Arc;
 
