@@ -84,8 +84,10 @@ impl Place {
 /// # Errors
 /// It ends, gets stuck, or sets events aside.
 pub(crate) async fn work_off(azure: &Azure, setup: &Setup, events: u64) -> Result<Done> {
+    // From before the start: what is on its way to the daemon when it is first looked at has cost devkit its work already.
+    let azure_cpu = azure.cpu()?;
     let mut daemon = setup.spawn()?;
-    let first = first_event(&mut daemon).await?;
+    let first = first_event(&mut daemon, azure_cpu).await?;
     let done = until(&mut daemon, azure, first, events).await?;
     daemon.stop().await?;
     Ok(done)
@@ -96,7 +98,7 @@ pub(crate) struct Mark {
     at: Instant,
     sample: Sample,
     cpu: Duration,
-    azure_cpu: Option<Duration>,
+    azure_cpu: Duration,
 }
 
 impl Mark {
@@ -106,17 +108,17 @@ impl Mark {
     /// One of the processes has ended.
     pub(crate) async fn now(daemon: &mut Daemon, azure: &Azure) -> Result<Self> {
         let sample = daemon.sample().await?;
-        Ok(Self { at: Instant::now(), sample, cpu: cpu(daemon)?, azure_cpu: Some(azure.cpu()?) })
+        Ok(Self { at: Instant::now(), sample, cpu: cpu(daemon)?, azure_cpu: azure.cpu()? })
     }
 }
 
-async fn first_event(daemon: &mut Daemon) -> Result<Mark> {
+async fn first_event(daemon: &mut Daemon, azure_cpu: Duration) -> Result<Mark> {
     daemon.ready().await?;
     let started = Instant::now();
     loop {
         let sample = daemon.sample().await?;
         if handled(&sample) > 0 {
-            return Ok(Mark { at: Instant::now(), sample, cpu: cpu(daemon)?, azure_cpu: None });
+            return Ok(Mark { at: Instant::now(), sample, cpu: cpu(daemon)?, azure_cpu });
         }
         ensure!(started.elapsed() < STUCK, "the daemon receives nothing:\n{}", daemon.log());
         tokio::time::sleep(FIRST_LOOK).await;
@@ -128,16 +130,12 @@ async fn first_event(daemon: &mut Daemon) -> Result<Mark> {
 /// # Errors
 /// It ends or gets stuck.
 pub(crate) async fn until(daemon: &mut Daemon, azure: &Azure, mark: Mark, events: u64) -> Result<Done> {
-    let azure_before = match mark.azure_cpu {
-        Some(cpu) => cpu,
-        None => azure.cpu()?,
-    };
     let (mut seen, mut moved) = (0, Instant::now());
     loop {
         let sample = daemon.sample().await?;
         let (at, now) = (Instant::now(), handled(&sample));
         if now >= events && sample.count(name::IN_FLIGHT_EVENTS, "") == 0 {
-            return done(daemon, azure, azure_before, mark, at, &sample);
+            return done(daemon, azure, mark, at, &sample);
         }
         if now != seen {
             (seen, moved) = (now, at);
@@ -147,14 +145,7 @@ pub(crate) async fn until(daemon: &mut Daemon, azure: &Azure, mark: Mark, events
     }
 }
 
-fn done(
-    daemon: &Daemon,
-    azure: &Azure,
-    azure_before: Duration,
-    mark: Mark,
-    at: Instant,
-    sample: &Sample,
-) -> Result<Done> {
+fn done(daemon: &Daemon, azure: &Azure, mark: Mark, at: Instant, sample: &Sample) -> Result<Done> {
     let more = |metric, label| sample.count(metric, label) - mark.sample.count(metric, label);
     let set_aside = sample.count(name::DEAD_LETTERS, "");
     ensure!(set_aside == 0, "{set_aside} events were set aside:\n{}", daemon.log());
@@ -164,7 +155,7 @@ fn done(
         events: handled(sample) - handled(&mark.sample),
         seconds: at.duration_since(mark.at).as_secs_f64(),
         cpu_seconds: cpu(daemon)?.saturating_sub(mark.cpu).as_secs_f64(),
-        azure_cpu_seconds: azure.cpu()?.saturating_sub(azure_before).as_secs_f64(),
+        azure_cpu_seconds: azure.cpu()?.saturating_sub(mark.azure_cpu).as_secs_f64(),
         peak_memory: process::peak_memory(daemon.id().context("the daemon has ended")?)?,
         writes: more(name::WRITES, "outcome=\"written\""),
         reads: more(name::READS, ""),

@@ -84,6 +84,10 @@ pub(crate) struct Up {
     /// Provisioned request units per second, at least 400; without it nothing is throttled.
     #[arg(long)]
     throughput: Option<u64>,
+    /// Physical partitions of the Cosmos DB container, at most 100: as many as the SDK sends a query to. With many documents,
+    /// more of them make requests cheaper for this process.
+    #[arg(long, value_name = "PARTITIONS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=100))]
+    cosmos_partitions: u32,
     /// The only token that the broker and the IoT hub accept; without it any token will do.
     #[arg(long)]
     token: Option<String>,
@@ -197,6 +201,7 @@ impl Up {
             iothub_quota: quota,
             more_iothubs: self.more_iothubs.into_iter().map(another).collect(),
             throughput: self.throughput,
+            cosmos_partitions: self.cosmos_partitions,
             token: self.token,
             azurite: self.azurite,
             blobs: at(self.azurite_port),

@@ -66,6 +66,8 @@ pub struct Options {
     pub verify_cosmos_key: bool,
     /// Provisioned throughput of the container, in request units per second; absent: no throttling.
     pub throughput: Option<u64>,
+    /// Physical partitions of the container. See [`cosmos::Options::partitions`].
+    pub cosmos_partitions: u32,
     /// Whether there is blob storage: Azurite, which needs Node.js and npm.
     pub azurite: bool,
     /// The address of blob storage.
@@ -93,6 +95,7 @@ impl Default for Options {
             container: cosmos.container,
             verify_cosmos_key: true,
             throughput: None,
+            cosmos_partitions: cosmos.partitions,
             azurite: false,
             blobs: free,
         }
@@ -270,6 +273,7 @@ impl Stack {
             container: options.container.clone(),
             key: options.verify_cosmos_key.then(|| cosmos_key.clone()),
             throughput: options.throughput,
+            partitions: options.cosmos_partitions,
             ..cosmos::Options::default()
         })
         .await

@@ -122,6 +122,8 @@ fn bad_arguments_are_told_in_one_line() {
         &["up", "--iothub-tier", "B1"],
         &["up", "--iothub-units", "2"],
         &["up", "--history", "-1"],
+        &["up", "--cosmos-partitions", "0"],
+        &["up", "--cosmos-partitions", "101"],
         &["up", "--iothub-tier", "S3", "--iothub-units", "11"],
         &["sideways"],
         &["verify"],

@@ -57,7 +57,10 @@ pub struct Options {
     /// Provisioned throughput in request units per second, at least 400, in equal parts for the partitions. Given: what is asked
     /// beyond it is answered with 429.
     pub throughput: Option<u64>,
-    /// Physical partitions of the container.
+    /// Physical partitions of the container, which share its throughput evenly. The more there are, the less a request costs
+    /// where there are many documents: for the headers of every answer to a read or a write, the emulator counts the
+    /// documents of the physical partition one by one, and for each page of a query it copies all of them. The SDK refuses
+    /// to send a query to more than 100 unless its options say otherwise.
     pub partitions: u32,
     /// Indexing policy of the container, as the service's REST API has it; absent: [`RECOMMENDED_POLICY`]. Prices depend on it.
     pub indexing_policy: Option<Value>,
@@ -72,8 +75,7 @@ impl Default for Options {
             container: "twins".to_owned(),
             key: None,
             throughput: None,
-            // The emulator copies a whole physical partition for each page of a query, so several small ones make
-            // reading a large container much faster than one.
+            // Enough for some thousand documents, and few enough that a scan of a small container is a few requests.
             partitions: 16,
             indexing_policy: None,
         }
