@@ -47,6 +47,30 @@ async fn an_event_keeps_its_properties_and_annotations_and_gains_its_position() 
     assert_eq!(raw.user_id, Some(vec![0xff, 0x00]));
 }
 
+/// Frames hold 64 KiB, so larger events go over several. Their bodies look like messages with a binary value, wherever a
+/// frame begins.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_of_any_size_and_content_arrives_byte_by_byte() {
+    let broker = broker().await;
+    let value = [0x00, 0x53, 0x77, 0xa0, 0x04];
+    let bodies: Vec<Vec<u8>> = [0, 1, 255, 256, 60_000, 65_000, 65_536, 200_000, 1_000_000]
+        .into_iter()
+        .flat_map(|size| (0..value.len()).map(move |start| (size, start)))
+        .map(|(size, start)| value.into_iter().cycle().skip(start).take(size).collect())
+        .collect();
+    for body in &bodies {
+        broker.append(SINGLE, "device-1", Event { body: body.clone(), ..event("") }).expect("an append");
+    }
+    let consumer = consumer(&broker, SINGLE).await;
+    let receiver = receiver(&consumer, "0", StartLocation::Earliest, false).await;
+    let mut stream = Box::pin(receiver.stream_events());
+    for (number, body) in bodies.iter().enumerate() {
+        let seen = next(&mut stream).await.expect("an event");
+        let seen = seen.event_data().body().expect("a body");
+        assert!(seen == body, "event {number} of {} bytes arrives with {}", body.len(), seen.len());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_type_of_value_arrives_as_that_type() {
     let broker = broker().await;
