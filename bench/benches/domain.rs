@@ -6,6 +6,7 @@
 
 use std::{hint::black_box, sync::Arc, time::Duration};
 
+use bench_sync::pure::Load;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::{Map, Value, json};
 use twinsync::domain::{
@@ -209,6 +210,27 @@ fn writing(criterion: &mut Criterion) {
     }
 }
 
+/// All that is the product's own in an event of the workload hot: decode, decide, and the document serialised once per write. What is
+/// reported is the time per event.
+fn whole(criterion: &mut Criterion) {
+    const TWINS: usize = 100;
+    const ROUNDS: usize = 64;
+    let mut group = criterion.benchmark_group("whole");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let load = runtime.block_on(Load::new(TWINS, ROUNDS, 1 << 10)).expect("a load");
+    group.throughput(Throughput::Elements((TWINS * ROUNDS) as u64));
+    for batch in [1, 4, 16, 64] {
+        group.bench_function(format!("{batch} events per write"), |bencher| {
+            bencher.iter_batched_ref(
+                || load.clone(),
+                |load| load.apply(batch).expect("applied"),
+                BatchSize::PerIteration,
+            );
+        });
+    }
+    group.finish();
+}
+
 fn progressing(criterion: &mut Criterion) {
     const EVENTS: u64 = 2_000;
     let mut group = criterion.benchmark_group("progress");
@@ -266,6 +288,6 @@ fn routing(criterion: &mut Criterion) {
 criterion_group! {
     name = domain;
     config = Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
-    targets = decoding, deciding, writing, progressing, routing
+    targets = decoding, deciding, writing, whole, progressing, routing
 }
 criterion_main!(domain);

@@ -26,10 +26,21 @@ use crate::process;
 const COSMOS_PARTITIONS: &str = "100";
 /// How long devkit may take to start.
 const START_LIMIT: Duration = Duration::from_secs(30);
+/// How long it may take where it installs packages first.
+const INSTALL_LIMIT: Duration = Duration::from_secs(300);
 /// How long a load may take to be emitted.
 const LOAD_LIMIT: Duration = Duration::from_secs(600);
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// What is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Options {
+    /// Of each Event Hub.
+    pub(crate) partitions: u16,
+    /// Blob storage as well, for checkpoints and leases. Needs Node.js.
+    pub(crate) azurite: bool,
+}
 
 /// A running devkit. Dropping it kills the process.
 pub(crate) struct Azure {
@@ -60,12 +71,22 @@ impl Azure {
     /// # Errors
     /// It cannot be started, or says nothing.
     pub(crate) async fn start(program: &Path, partitions: u16) -> Result<Self> {
-        let mut process = Command::new(program)
-            .arg("up")
-            .arg("--partitions")
-            .arg(partitions.to_string())
-            // With few, the emulator's bookkeeping grows with the documents, and the wide workload would measure that.
-            .args(["--cosmos-partitions", COSMOS_PARTITIONS])
+        Self::with(program, Options { partitions, azurite: false }).await
+    }
+
+    /// The same with these options.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) async fn with(program: &Path, options: Options) -> Result<Self> {
+        let mut command = Command::new(program);
+        command.arg("up").arg("--partitions").arg(options.partitions.to_string());
+        // With few, the emulator's bookkeeping grows with the documents, and the wide workload would measure that.
+        command.args(["--cosmos-partitions", COSMOS_PARTITIONS]);
+        if options.azurite {
+            command.arg("--azurite");
+        }
+        let mut process = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -73,7 +94,8 @@ impl Azure {
             .with_context(|| format!("cannot start {}", program.display()))?;
         let out = process.stdout.take().context("its output is not ours")?;
         let mut lines = BufReader::new(out).lines();
-        let line = tokio::time::timeout(START_LIMIT, lines.next_line()).await;
+        let limit = if options.azurite { INSTALL_LIMIT } else { START_LIMIT };
+        let line = tokio::time::timeout(limit, lines.next_line()).await;
         let line = line.context("devkit does not start")??.context("devkit ended at once")?;
         let endpoints =
             serde_json::from_str(&line).context("devkit says something else than its endpoints")?;
@@ -113,6 +135,28 @@ impl Azure {
                 state => bail!("the load is {state:?}: {}", progress.error.unwrap_or_default()),
             }
         }
+    }
+
+    /// The first so many devices, in the order of their ids.
+    ///
+    /// # Errors
+    /// devkit does not answer.
+    pub(crate) async fn devices(&self, most: usize) -> Result<Vec<String>> {
+        let page: Value = self.get(&format!("/twins?limit={most}")).await?;
+        let twins = page["twins"].as_array().context("a page without twins")?;
+        let device = |twin: &Value| twin["deviceId"].as_str().map(str::to_owned);
+        twins.iter().map(|twin| device(twin).context("a twin without an id")).collect()
+    }
+
+    /// A device reports properties.
+    ///
+    /// # Errors
+    /// The hub refuses them.
+    pub(crate) async fn report(&self, device: &str, patch: &Value) -> Result<()> {
+        let mut url: reqwest::Url = self.endpoints.control.parse().context("devkit has no URL")?;
+        let path = ["twins", device, "reported"];
+        url.path_segments_mut().ok().context("devkit's URL takes no path")?.extend(path);
+        self.send(self.http.patch(url), patch).await
     }
 
     /// How far the partitions reach.

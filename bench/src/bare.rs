@@ -2,6 +2,7 @@
 //! JSON.
 
 mod receive;
+mod registry;
 mod replace;
 
 use std::{
@@ -15,7 +16,8 @@ use tokio::process::Command;
 
 pub(crate) use self::{
     receive::Receive,
-    replace::{Pace, Replace},
+    registry::{Fill, Look},
+    replace::{Pace, Replace, document_bytes},
 };
 use crate::process;
 
@@ -30,13 +32,17 @@ pub(crate) enum Loop {
     Receive(Receive),
     /// Reads documents and replaces them.
     Replace(Replace),
+    /// Reads twins from the hub and creates their documents.
+    Fill(Fill),
+    /// Reads twins from the hub by the page, and their documents.
+    Look(Look),
 }
 
 /// What it took.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Took {
-    /// Events received, or documents replaced.
+    /// Events received, or documents replaced, created or read.
     pub(crate) items: u64,
     /// From the first item to the last.
     pub(crate) seconds: f64,
@@ -88,6 +94,8 @@ impl Loop {
         match self {
             Self::Receive(receive) => receive.perform().await,
             Self::Replace(replace) => replace.perform().await,
+            Self::Fill(fill) => fill.perform().await,
+            Self::Look(look) => look.perform().await,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The daemon under measurement: the shipped binary, as an operator runs it.
 
 use std::{
+    fs::File,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -11,6 +12,7 @@ use devkit::{
     metrics::Sample,
 };
 use tempfile::TempDir;
+use tokio::process::Command;
 use twinsync::telemetry::name;
 
 use crate::{azure::Azure, process};
@@ -76,6 +78,23 @@ impl Place {
     /// The configuration cannot be written.
     pub(crate) fn setup(&self, azure: &Azure, more: &str) -> Result<Setup> {
         Ok(Setup::new(&self.program, self.directory.path(), &azure.endpoints, more)?.in_a_group_of_its_own())
+    }
+
+    /// Another command than `run` with the same configuration, and the file where everything goes that it says.
+    ///
+    /// # Errors
+    /// The configuration cannot be written.
+    pub(crate) fn command(
+        &self,
+        azure: &Azure,
+        arguments: &[&str],
+        more: &str,
+    ) -> Result<(Command, PathBuf)> {
+        let mut command = self.setup(azure, more)?.command_for(arguments);
+        let log = self.directory.path().join("said");
+        let file = File::create(&log).context("its output has no place")?;
+        command.stdout(file.try_clone()?).stderr(file);
+        Ok((command, log))
     }
 }
 
@@ -145,6 +164,95 @@ pub(crate) async fn until(daemon: &mut Daemon, azure: &Azure, mark: Mark, events
     }
 }
 
+/// The marks of several daemons, now.
+///
+/// # Errors
+/// One of the processes has ended.
+pub(crate) async fn marks(daemons: &mut [Daemon], azure: &Azure) -> Result<Vec<Mark>> {
+    let mut marks = Vec::with_capacity(daemons.len());
+    for daemon in daemons {
+        marks.push(Mark::now(daemon, azure).await?);
+    }
+    Ok(marks)
+}
+
+/// Waits until daemons have shared so many partitions evenly.
+///
+/// # Errors
+/// One ends, or they do not.
+pub(crate) async fn share(daemons: &mut [Daemon], partitions: usize) -> Result<()> {
+    let count = daemons.len().max(1);
+    let even = partitions / count..=partitions.div_ceil(count);
+    let started = Instant::now();
+    loop {
+        let mut owned = Vec::with_capacity(count);
+        for daemon in daemons.iter_mut() {
+            let sample = daemon.sample().await?;
+            owned.push(usize::try_from(sample.count(name::PARTITIONS_OWNED, ""))?);
+        }
+        if owned.iter().all(|owned| even.contains(owned)) && owned.iter().sum::<usize>() == partitions {
+            return Ok(());
+        }
+        ensure!(started.elapsed() < STUCK, "replicas own {owned:?} of {partitions} partitions");
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Waits until several daemons together have completed so many events since their marks. CPU time, writes and charges are those of
+/// all, memory and freshness those of the worst.
+///
+/// # Errors
+/// One ends, or they get stuck.
+pub(crate) async fn until_all(
+    daemons: &mut [Daemon],
+    azure: &Azure,
+    marks: Vec<Mark>,
+    events: u64,
+) -> Result<Done> {
+    let (mut seen, mut moved) = (0, Instant::now());
+    loop {
+        let (mut samples, mut in_flight) = (Vec::with_capacity(daemons.len()), 0);
+        for daemon in daemons.iter_mut() {
+            let sample = daemon.sample().await?;
+            in_flight += sample.count(name::IN_FLIGHT_EVENTS, "");
+            samples.push(sample);
+        }
+        let at = Instant::now();
+        let now =
+            samples.iter().zip(&marks).map(|(sample, mark)| handled(sample) - handled(&mark.sample)).sum();
+        if now >= events && in_flight == 0 {
+            let each = daemons.iter().zip(marks).zip(&samples);
+            let each = each.map(|((daemon, mark), sample)| done(daemon, azure, mark, at, sample));
+            return Ok(Done::of_all(&each.collect::<Result<Vec<_>>>()?));
+        }
+        if now != seen {
+            (seen, moved) = (now, at);
+        }
+        ensure!(moved.elapsed() < STUCK, "stuck at {seen} of {events} events");
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+impl Done {
+    /// What several daemons did in the same time.
+    fn of_all(each: &[Self]) -> Self {
+        let most = |figure: &dyn Fn(&Self) -> Option<f64>| each.iter().filter_map(figure).reduce(f64::max);
+        Self {
+            events: each.iter().map(|done| done.events).sum(),
+            seconds: most(&|done| Some(done.seconds)).unwrap_or_default(),
+            cpu_seconds: each.iter().map(|done| done.cpu_seconds).sum(),
+            // There is one local Azure for all of them.
+            azure_cpu_seconds: most(&|done| Some(done.azure_cpu_seconds)).unwrap_or_default(),
+            peak_memory: each.iter().map(|done| done.peak_memory).max().unwrap_or_default(),
+            writes: each.iter().map(|done| done.writes).sum(),
+            reads: each.iter().map(|done| done.reads).sum(),
+            request_units: each.iter().map(|done| done.request_units).sum(),
+            freshness_p50: most(&|done| done.freshness_p50),
+            freshness_p99: most(&|done| done.freshness_p99),
+        }
+    }
+}
+
 fn done(daemon: &Daemon, azure: &Azure, mark: Mark, at: Instant, sample: &Sample) -> Result<Done> {
     let more = |metric, label| sample.count(metric, label) - mark.sample.count(metric, label);
     let set_aside = sample.count(name::DEAD_LETTERS, "");
@@ -172,4 +280,29 @@ fn cpu(daemon: &Daemon) -> Result<Duration> {
 /// Events that were decided on since the start.
 fn handled(sample: &Sample) -> u64 {
     sample.count(name::EVENTS, "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_several_did_adds_up_and_the_worst_memory_counts() {
+        let one = |events, seconds, peak_memory| Done {
+            events,
+            seconds,
+            cpu_seconds: 2.0,
+            azure_cpu_seconds: 5.0,
+            peak_memory,
+            writes: 3,
+            reads: 1,
+            request_units: 10.0,
+            freshness_p50: None,
+            freshness_p99: Some(seconds),
+        };
+        let all = Done::of_all(&[one(10, 1.0, 50), one(20, 1.5, 40)]);
+        let expected =
+            Done { cpu_seconds: 4.0, writes: 6, reads: 2, request_units: 20.0, ..one(30, 1.5, 50) };
+        assert_eq!(all, expected);
+    }
 }

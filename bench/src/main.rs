@@ -5,11 +5,19 @@
 
 mod azure;
 mod bare;
+mod command;
 mod daemon;
+mod growth;
 mod linger;
+mod namespace;
+mod page;
+mod plots;
 mod process;
+mod registry;
 mod report;
+mod run;
 mod statistics;
+mod subject;
 mod units;
 mod usual;
 mod workload;
@@ -17,27 +25,29 @@ mod workload;
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Instant,
 };
 
 use anyhow::{Context, Result, ensure};
-use clap::{Parser, ValueEnum as _};
-use serde_json::json;
+use clap::Parser;
 use tokio::process::Command;
 
 use self::{
     bare::Loop,
-    report::{Row, Table},
+    report::Row,
+    run::Run,
+    subject::{Asked, Subject},
     usual::Handler,
-    workload::{Programs, Workload},
+    workload::Programs,
 };
 
 /// Measures twinsync beside bare loops of the same SDKs, against a local Azure in a process of its own.
 #[derive(Debug, Parser)]
 #[command(name = "cargo bench-sync", bin_name = "cargo bench-sync")]
 struct Arguments {
-    /// Only these workloads, separated by commas; not given: all.
+    /// Only these workloads and series, separated by commas; `growth` stands for all series. Not given: everything.
     #[arg(long, value_delimiter = ',')]
-    only: Vec<Workload>,
+    only: Vec<Asked>,
     /// A tenth of the work, and fewer pairs: to see whether it runs.
     #[arg(long)]
     quick: bool,
@@ -50,6 +60,9 @@ struct Arguments {
     /// Prints one JSON object instead of the table.
     #[arg(long)]
     json: bool,
+    /// Writes plots there, as SVG.
+    #[arg(long, value_name = "DIRECTORY")]
+    plots: Option<PathBuf>,
     /// Directory of the binaries under measurement; not given: they are built.
     #[arg(long, value_name = "DIRECTORY")]
     binaries: Option<PathBuf>,
@@ -59,6 +72,14 @@ struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Role {
+    /// Fills in the tables and plots of a page from the file of a run.
+    Document {
+        /// What `cargo bench-sync --json` printed.
+        run: PathBuf,
+        /// The page.
+        #[arg(long, value_name = "FILE", default_value = "docs/performance.md")]
+        page: PathBuf,
+    },
     /// What documents and walks cost in request units, by size and indexing policy.
     Units(units::Arguments),
     /// What `router.linger` and `router.linger_behind` save, and what they cost in freshness.
@@ -76,6 +97,7 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match &arguments.role {
         Some(Role::Bare { what }) => Box::pin(bare(what)).await,
+        Some(Role::Document { run, page }) => page::document(run, page),
         Some(Role::Units(arguments)) => {
             Box::pin(units::measure(arguments)).await.map(|text| print(text.trim_end()))
         }
@@ -105,26 +127,43 @@ async fn measure_linger(arguments: &Arguments, linger: &linger::Arguments) -> Re
 
 async fn measure(arguments: &Arguments) -> Result<()> {
     let programs = programs(arguments).await?;
-    let wanted = match arguments.only.as_slice() {
-        [] => Workload::value_variants(),
-        only => only,
+    let wanted = Subject::wanted(&arguments.only);
+    let usual = wanted.iter().any(|subject| subject.has_usual()) && !arguments.without_usual;
+    let handler = match usual {
+        true => Some(Handler::install(&programs.directory).await?),
+        false => None,
     };
-    let handler = match arguments.without_usual {
-        true => None,
-        false => Some(Handler::install(&programs.directory).await?),
-    };
-    let mut rows = Vec::new();
-    for workload in wanted {
-        let size = workload.size(arguments.quick);
-        let pairs = arguments.pairs.map_or_else(|| workload.pairs(arguments.quick), usize::from);
-        let measured = Box::pin(workload.run(&programs, size, pairs, handler.as_ref(), &tell)).await;
-        let measured = measured.with_context(|| format!("the workload {}", workload.name()))?;
-        rows.push(Row::new(*workload, size.devices, &measured));
+    let (mut rows, mut points) = (Vec::new(), Vec::new());
+    let began = Instant::now();
+    for subject in wanted {
+        let started = Instant::now();
+        match subject {
+            Subject::Workload(workload) => {
+                let size = workload.size(arguments.quick);
+                let pairs = arguments.pairs.map_or_else(|| workload.pairs(arguments.quick), usize::from);
+                let measured = Box::pin(workload.run(&programs, size, pairs, handler.as_ref(), &tell)).await;
+                let measured = measured.with_context(|| format!("the workload {}", workload.name()))?;
+                let row = Row::new(workload, size.devices, &measured);
+                rows.push(row.with_pure().await.context("the pure core alone")?);
+            }
+            Subject::Series(series) => {
+                let measured = Box::pin(series.run(&programs, arguments.quick, &tell)).await;
+                points.extend(measured.with_context(|| format!("the series {}", series.name()))?);
+            }
+        }
+        let (took, all) = (started.elapsed().as_secs(), began.elapsed().as_secs());
+        tell(&format!("{}: took {took} s; {all} s so far", subject.name()));
+    }
+    let run = Run::new(arguments.quick, rows, points)?;
+    if let Some(directory) = &arguments.plots {
+        for file in plots::write(&run, directory)? {
+            tell(&format!("wrote {}", directory.join(file).display()));
+        }
     }
     if arguments.json {
-        print(&serde_json::to_string(&json!({ "quick": arguments.quick, "workloads": rows }))?);
+        print(&serde_json::to_string(&run)?);
     } else {
-        print(Table(&rows).to_string().trim_end());
+        print(page::shown(&run).trim_end());
     }
     Ok(())
 }

@@ -3,16 +3,14 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use procfs::process::Process;
+use procfs::process::{Process, Stat};
 
 /// CPU time that a process has used, in user and kernel mode, its threads included; exact to a clock tick, 10 ms as a rule.
 ///
 /// # Errors
 /// There is no such process, or no /proc.
 pub(crate) fn cpu(process: u32) -> Result<Duration> {
-    let stat = open(process)?.stat().context("its CPU time cannot be read")?;
-    let ticks = (stat.utime + stat.stime) as f64;
-    Ok(Duration::from_secs_f64(ticks / procfs::ticks_per_second() as f64))
+    Ok(cpu_of(&open(process)?.stat().context("its CPU time cannot be read")?))
 }
 
 /// The most memory that a process has had resident so far, in bytes.
@@ -23,6 +21,30 @@ pub(crate) fn peak_memory(process: u32) -> Result<u64> {
     let status = open(process)?.status().context("its memory cannot be read")?;
     let kib = status.vmhwm.context("the kernel does not tell the peak of its memory")?;
     Ok(kib * 1024)
+}
+
+/// What a process that is a child of this one has used so far. Where it has ended and was not waited for, that is all of its
+/// CPU time; its memory is 0 then.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Usage {
+    pub(crate) cpu: Duration,
+    pub(crate) peak_memory: u64,
+    pub(crate) ended: bool,
+}
+
+/// # Errors
+/// There is no such process, or no /proc.
+pub(crate) fn usage(process: u32) -> Result<Usage> {
+    let stat = open(process)?.stat().context("its state cannot be read")?;
+    let ended = stat.state == 'Z';
+    // It may end between these two looks, and has no memory then.
+    let peak_memory = if ended { 0 } else { peak_memory(process).unwrap_or(0) };
+    Ok(Usage { cpu: cpu_of(&stat), peak_memory, ended })
+}
+
+fn cpu_of(stat: &Stat) -> Duration {
+    let ticks = (stat.utime + stat.stime) as f64;
+    Duration::from_secs_f64(ticks / procfs::ticks_per_second() as f64)
 }
 
 fn open(process: u32) -> Result<Process> {

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use anyhow::Result;
+use bench_sync::pure;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     bare::Took,
@@ -11,30 +13,34 @@ use crate::{
 };
 
 /// The figures of one workload, over all its pairs. Rates are per second, times in seconds, memory in bytes.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Row {
-    workload: Workload,
+    pub(crate) workload: Workload,
     pairs: usize,
     twins: usize,
     events: u64,
-    events_per_second: Option<Spread>,
+    pub(crate) events_per_second: Option<Spread>,
     /// What the bare loop does.
-    beside: &'static str,
+    beside: String,
     bare_per_second: Option<Spread>,
     /// Daemon to bare loop, pair by pair: rates; of steady loads CPU time per event.
-    ratio: Option<Spread>,
+    pub(crate) ratio: Option<Spread>,
     usual_per_second: Option<Spread>,
     usual_coalesced_per_second: Option<Spread>,
     /// Daemon to usual way, pair by pair.
     ratio_to_usual: Option<Spread>,
     ratio_to_usual_coalesced: Option<Spread>,
-    cpu_seconds_per_event: Option<Spread>,
+    pub(crate) cpu_seconds_per_event: Option<Spread>,
+    /// Of it, decode, decide and serialise, measured alone, with as many events per write.
+    pub(crate) pure_seconds_per_event: Option<f64>,
+    /// Bytes of an event in memory, properties included.
+    pub(crate) bytes_per_event: Option<f64>,
     bare_cpu_seconds_per_item: Option<Spread>,
     devkit_cpu_seconds_per_event: Option<Spread>,
     writes_per_event: Option<Spread>,
     reads_per_event: Option<Spread>,
-    request_units_per_event: Option<Spread>,
+    pub(crate) request_units_per_event: Option<Spread>,
     peak_memory: Option<Spread>,
     freshness_p50: Option<Spread>,
     freshness_p99: Option<Spread>,
@@ -58,7 +64,7 @@ impl Row {
             twins,
             events: pairs.first().map_or(0, |pair| pair.daemon.events),
             events_per_second: counts.then(|| each(&|pair| Some(rate(pair)))).flatten(),
-            beside: workload.beside(),
+            beside: workload.beside().to_owned(),
             bare_per_second: each(&|pair| pair.bare.as_ref().map(Took::rate)),
             ratio: each(&|pair| {
                 let bare = pair.bare.as_ref()?;
@@ -72,6 +78,8 @@ impl Row {
             ratio_to_usual: each(&|pair| Some(rate(pair) / pair.usual.as_ref()?.rate())),
             ratio_to_usual_coalesced: each(&|pair| Some(rate(pair) / pair.usual_coalesced.as_ref()?.rate())),
             cpu_seconds_per_event: counts.then(|| each(&|pair| Some(cpu(pair)))).flatten(),
+            pure_seconds_per_event: None,
+            bytes_per_event: None,
             bare_cpu_seconds_per_item: each(&|pair| pair.bare.as_ref().map(Took::cpu_per_item)),
             devkit_cpu_seconds_per_event: counts
                 .then(|| per_event(&|pair| pair.daemon.azure_cpu_seconds))
@@ -84,6 +92,34 @@ impl Row {
             freshness_p99: workload.compares_cpu().then(|| each(&|pair| pair.daemon.freshness_p99)).flatten(),
             start_seconds: each(&|pair| pair.start_seconds),
         }
+    }
+}
+
+/// Changes of each twin in the load of which the pure cost is measured, and how often.
+const PURE: (usize, usize) = (256, 5);
+/// Twins of it, and bytes of their registration.
+const PURE_TWINS: (usize, usize) = (100, 1 << 10);
+
+impl Row {
+    /// The same with the cost of the pure core, where the workload is one of changes that are written.
+    ///
+    /// # Errors
+    /// The load does not go through.
+    pub(crate) async fn with_pure(self) -> Result<Self> {
+        let Some(writes) = self.writes_per_event.filter(|writes| writes.median > 0.0) else {
+            return Ok(self);
+        };
+        if self.workload.is_command() {
+            return Ok(self);
+        }
+        let batch = (1.0 / writes.median).round().clamp(1.0, PURE.0 as f64) as usize;
+        let load = pure::Load::new(PURE_TWINS.0, PURE.0, PURE_TWINS.1).await?;
+        let seconds = pure::seconds_per_event(&load, batch, PURE.1)?;
+        Ok(Self {
+            pure_seconds_per_event: Some(seconds),
+            bytes_per_event: Some(load.bytes_per_event()),
+            ..self
+        })
     }
 }
 
@@ -111,7 +147,7 @@ impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "| workload | twins · events · pairs | events/s | bare loop, per s | ratio | usual way, per s: one by one · coalesced | ratio | CPU µs/event: daemon · bare · devkit | writes · reads · RU per event | peak MiB | p50 · p99 ms |"
+            "| workload | twins · events · pairs | events/s (backfill, audit: twins/s) | bare loop, per s | ratio | usual way, per s: one by one · coalesced | ratio | CPU µs/event: daemon · ours, pure · bare · devkit | writes · reads · RU per event | peak MiB | p50 · p99 ms |"
         )?;
         writeln!(f, "|---|---|---|---|---|---|---|---|---|---|---|")?;
         for row in self.0 {
@@ -119,7 +155,7 @@ impl fmt::Display for Table<'_> {
                 Some(_) => format!(", {} s to the first write", Shown(row.start_seconds, 1.0, 2)),
                 None => String::new(),
             };
-            let beside = match row.beside {
+            let beside = match row.beside.as_str() {
                 "" => "–".to_owned(),
                 beside => format!("{beside}: {}", Shown(row.bare_per_second, 1.0, 0)),
             };
@@ -129,7 +165,7 @@ impl fmt::Display for Table<'_> {
             };
             writeln!(
                 f,
-                "| {}{start} | {} · {} · {} | {} | {beside} | {ratio} | {} · {} | {} · {} | {} · {} · {} | {} · {} · {} | {} | {} · {} |",
+                "| {}{start} | {} · {} · {} | {} | {beside} | {ratio} | {} · {} | {} · {} | {} · {} · {} · {} | {} · {} · {} | {} | {} · {} |",
                 row.workload.name(),
                 row.twins,
                 row.events,
@@ -140,6 +176,7 @@ impl fmt::Display for Table<'_> {
                 Shown(row.ratio_to_usual, 1.0, 1),
                 Shown(row.ratio_to_usual_coalesced, 1.0, 1),
                 Shown(row.cpu_seconds_per_event, 1e6, 0),
+                Shown(row.pure_seconds_per_event.and_then(|seconds| Spread::of([seconds])), 1e6, 1),
                 Shown(row.bare_cpu_seconds_per_item, 1e6, 0),
                 Shown(row.devkit_cpu_seconds_per_event, 1e6, 0),
                 Shown(row.writes_per_event, 1.0, 3),
@@ -187,7 +224,7 @@ mod tests {
         let text = Table(&[row]).to_string();
         assert!(
             text.contains(
-                "| 0.75 (0.50–1.00) | – · – | – · – | 100 · 50 · 200 | 0.200 · 0.100 · 2.00 | 50 | – · – |"
+                "| 0.75 (0.50–1.00) | – · – | – · – | 100 · – · 50 · 200 | 0.200 · 0.100 · 2.00 | 50 | – · – |"
             ),
             "{text}"
         );

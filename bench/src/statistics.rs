@@ -1,9 +1,9 @@
 //! Medians and spreads of few values.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Of several runs.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
     pub(crate) least: f64,

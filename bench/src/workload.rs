@@ -2,29 +2,30 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
 use devkit::fleet::Rounds;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     azure::{self, Azure},
     bare::{Loop, Pace, Receive, Replace, Took},
     daemon::{self, Done, Mark, Place},
+    registry,
     usual::{Handler, Task},
 };
 
 /// As the daemon's default for `cosmos.concurrency_max`.
 const CONCURRENCY: usize = 64;
 /// Bytes of tags and desired properties that every twin has from the beginning.
-const TWIN_BYTES: usize = 1 << 10;
+pub(crate) const TWIN_BYTES: usize = 1 << 10;
 /// Events for the usual way, one by one and coalesced: as many as the daemon's would take it many times as long.
 const USUAL_EVENTS: [usize; 2] = [4_000, 20_000];
 /// Partitions of each Event Hub.
-const PARTITIONS: u16 = 4;
+pub(crate) const PARTITIONS: u16 = 4;
 
 /// A kind of load.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
 pub(crate) enum Workload {
@@ -44,6 +45,10 @@ pub(crate) enum Workload {
     Start,
     /// A backlog of a million changes.
     Backlog,
+    /// `twinsync backfill` over a fleet that was there before, into an empty container.
+    Backfill,
+    /// `twinsync audit --repair` over documents that are all there; one in a hundred differs.
+    Audit,
 }
 
 /// How large it is.
@@ -90,12 +95,19 @@ impl Workload {
             Self::Wide => "read + replace",
             Self::Steady500 | Self::Steady2000 => "replace at the same rate",
             Self::Start => "",
+            Self::Backfill => "GET + create",
+            Self::Audit => "query + read",
         }
     }
 
     /// Whether the usual way does the same.
-    fn has_usual(self) -> bool {
+    pub(crate) fn has_usual(self) -> bool {
         matches!(self, Self::Hot | Self::Warm | Self::Wide)
+    }
+
+    /// Whether it is a command, and no daemon that receives events.
+    pub(crate) fn is_command(self) -> bool {
+        matches!(self, Self::Backfill | Self::Audit)
     }
 
     /// Whether CPU time is compared instead of rates.
@@ -118,6 +130,8 @@ impl Workload {
             (Self::Start, _) => size(100, 1, 0.0),
             (Self::Backlog, false) => size(10_000, 100, 0.0),
             (Self::Backlog, true) => size(10_000, 10, 0.0),
+            (Self::Backfill | Self::Audit, false) => size(100_000, 0, 0.0),
+            (Self::Backfill | Self::Audit, true) => size(10_000, 0, 0.0),
         }
     }
 
@@ -125,6 +139,8 @@ impl Workload {
     pub(crate) fn pairs(self, quick: bool) -> usize {
         match (self, quick) {
             (Self::Backlog, _) => 1,
+            // A minute and more for each half of a pair.
+            (Self::Backfill | Self::Audit, false) => 2,
             (_, true) => 2,
             (_, false) => 5,
         }
@@ -142,6 +158,9 @@ impl Workload {
         handler: Option<&Handler>,
         told: &dyn Fn(&str),
     ) -> Result<Vec<Pair>> {
+        if self.is_command() {
+            return Box::pin(registry::run(programs, self, size, pairs, told)).await;
+        }
         let azure = Azure::start(&programs.devkit, PARTITIONS).await?;
         let place = Place::new(&programs.twinsync)?;
         let bench = Bench { azure, place, workload: self, size };
@@ -201,6 +220,7 @@ impl Bench {
             Workload::Steady500 => self.steady(number, 500.0).await,
             Workload::Steady2000 => self.steady(number, 2_000.0).await,
             Workload::Start => self.start(number).await,
+            Workload::Backfill | Workload::Audit => bail!("a command, and no daemon"),
         }
     }
 

@@ -97,9 +97,14 @@ impl Setup {
 
     /// The command that runs the daemon, for tests that expect it to end by itself.
     pub fn command(&self) -> Command {
+        self.command_for(&["run"])
+    }
+
+    /// The same for another command with these arguments.
+    pub fn command_for(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command
-            .arg("run")
+            .args(arguments)
             .arg("--config")
             .arg(self.directory.join("twinsync.toml"))
             .arg("--config")

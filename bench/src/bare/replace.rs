@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use azure_core::credentials::Secret;
 use azure_data_cosmos::{
     AccountEndpoint, AccountReference, ContainerClient, CosmosClient, FeedScope, Query, RoutingStrategy,
@@ -23,6 +23,8 @@ use super::{Took, Watch};
 
 /// Documents per page while they are looked for, before anything is measured.
 const PAGE: NonZeroU32 = NonZeroU32::new(5_000).expect("5,000 is not 0");
+/// Documents of which the size is looked at.
+const WEIGHED: NonZeroU32 = NonZeroU32::new(100).expect("100 is not 0");
 /// How often a loop at a rate wakes up.
 const TICK: Duration = Duration::from_millis(5);
 
@@ -135,6 +137,30 @@ async fn replace(container: &ContainerClient, row: &Row, item: &Value, etag: &st
     Ok(answer.headers().etag().context("a document without an ETag")?.to_string())
 }
 
+/// Bytes of a document as it is written, the mean of some.
+///
+/// # Errors
+/// Cosmos DB does not answer.
+pub(crate) async fn document_bytes(endpoints: &Endpoints) -> Result<f64> {
+    /// What the account adds, none of which is written.
+    const ADDED: [&str; 6] = ["_rid", "_self", "_etag", "_attachments", "_ts", "_lsn"];
+    let container = connect(endpoints).await?;
+    let options = QueryOptions::default().with_max_item_count(MaxItemCountHint::Limit(WEIGHED));
+    let query = Query::from("SELECT * FROM c");
+    let mut pages =
+        container.query_items::<Value>(query, FeedScope::full_container(), Some(options)).await?.into_pages();
+    let (mut bytes, mut documents) = (0, 0_usize);
+    let page = pages.try_next().await?.context("there is no page of documents")?;
+    for mut document in page.into_items() {
+        let fields = document.as_object_mut().context("a document that is no object")?;
+        fields.retain(|name, _| !ADDED.contains(&name.as_str()));
+        bytes += serde_json::to_vec(&document)?.len();
+        documents += 1;
+    }
+    ensure!(documents > 0, "there are no documents");
+    Ok(bytes as f64 / documents as f64)
+}
+
 async fn rows(container: &ContainerClient) -> Result<Vec<Row>> {
     let options = QueryOptions::default().with_max_item_count(MaxItemCountHint::Limit(PAGE));
     let query = Query::from("SELECT c.id, c.deviceId FROM c");
@@ -148,7 +174,7 @@ async fn rows(container: &ContainerClient) -> Result<Vec<Row>> {
 }
 
 /// With the options that the daemon has for an emulator.
-async fn connect(endpoints: &Endpoints) -> Result<ContainerClient> {
+pub(super) async fn connect(endpoints: &Endpoints) -> Result<ContainerClient> {
     let endpoint: AccountEndpoint = endpoints.cosmos.parse()?;
     let account =
         AccountReference::with_authentication_key(endpoint, Secret::new(endpoints.cosmos_key.clone()));

@@ -1,0 +1,133 @@
+//! The commands that ask the hub, beside loops that do the same with the clients alone.
+//!
+//! A backfill goes over a fleet that nobody has copied yet, so each run has a local Azure of its own. An audit goes over documents
+//! that are all there, of which some are behind because nobody consumes the events.
+
+use anyhow::{Result, ensure};
+use devkit::{fleet::Rounds, verify::Report};
+
+use crate::{
+    azure::Azure,
+    bare::{Fill, Look, Loop, Took},
+    command,
+    daemon::{Done, Place},
+    workload::{PARTITIONS, Pair, Programs, Size, TWIN_BYTES, Workload},
+};
+
+/// As many twins under way at the same time as by default, and for the bare loop as well.
+const CONCURRENCY: usize = 16;
+/// One twin in so many differs at an audit.
+const DIFFERS: usize = 100;
+
+/// Runs all pairs.
+///
+/// # Errors
+/// Anything that does not work, and any difference between documents and twins at the end.
+pub(crate) async fn run(
+    programs: &Programs,
+    workload: Workload,
+    size: Size,
+    pairs: usize,
+    told: &dyn Fn(&str),
+) -> Result<Vec<Pair>> {
+    let bench = Bench { programs, devices: size.devices };
+    let audited = match workload {
+        Workload::Audit => Some(Box::pin(bench.filled(told)).await?),
+        _ => None,
+    };
+    let mut all = Vec::new();
+    for number in 0..pairs {
+        let product = async || match &audited {
+            Some(audited) => Box::pin(bench.audit(audited, number)).await,
+            None => Box::pin(bench.backfill()).await,
+        };
+        let bare = async || match &audited {
+            Some((azure, _)) => Box::pin(bench.bare_audit(azure)).await,
+            None => Box::pin(bench.bare_backfill()).await,
+        };
+        let ((daemon, report), bare) = match number.is_multiple_of(2) {
+            true => {
+                let bare = bare().await?;
+                (product().await?, bare)
+            }
+            false => (product().await?, bare().await?),
+        };
+        told(&format!("{}: pair {} of {pairs}: {report}", workload.name(), number + 1));
+        all.push(Pair { daemon, bare: Some(bare), usual: None, usual_coalesced: None, start_seconds: None });
+    }
+    Ok(all)
+}
+
+struct Bench<'a> {
+    programs: &'a Programs,
+    devices: usize,
+}
+
+impl Bench<'_> {
+    /// A hub with a fleet, and an empty container.
+    async fn fleet(&self) -> Result<Azure> {
+        let azure = Azure::start(&self.programs.devkit, PARTITIONS).await?;
+        let rounds = Rounds { register: true, rounds: 0, bytes: TWIN_BYTES, ..self.rounds(0) };
+        azure.load(&rounds).await?;
+        Ok(azure)
+    }
+
+    fn rounds(&self, seed: u64) -> Rounds {
+        Rounds { devices: self.devices, prefix: String::new(), register: false, rounds: 1, bytes: 0, seed }
+    }
+
+    async fn backfill(&self) -> Result<(Done, Report)> {
+        let azure = self.fleet().await?;
+        let done = self.fill(&azure, &Place::new(&self.programs.twinsync)?).await?;
+        Ok((done, azure.verify().await?))
+    }
+
+    async fn fill(&self, azure: &Azure, place: &Place) -> Result<Done> {
+        let (more, twins) = (configuration(azure), self.devices as u64);
+        let done = Box::pin(command::run(azure, place, &["backfill", "--json"], &more, twins)).await?;
+        let missing = (self.devices as u64).saturating_sub(done.writes);
+        ensure!(missing == 0, "{missing} documents were not written");
+        Ok(done)
+    }
+
+    async fn bare_backfill(&self) -> Result<Took> {
+        let azure = self.fleet().await?;
+        let endpoints = azure.endpoints.clone();
+        Loop::Fill(Fill { endpoints, concurrency: CONCURRENCY }).run().await
+    }
+
+    async fn filled(&self, told: &dyn Fn(&str)) -> Result<(Azure, Place)> {
+        told(&format!("{}: {} twins come into being", Workload::Audit.name(), self.devices));
+        let (azure, place) = (self.fleet().await?, Place::new(&self.programs.twinsync)?);
+        self.fill(&azure, &place).await?;
+        Ok((azure, place))
+    }
+
+    async fn audit(&self, (azure, place): &(Azure, Place), number: usize) -> Result<(Done, Report)> {
+        let differ = self.devices.div_ceil(DIFFERS);
+        azure.load(&Rounds { devices: differ, ..self.rounds(number as u64 + 1) }).await?;
+        // Everything is judged, however lately it changed.
+        let arguments = ["audit", "--json", "--repair", "--tolerance", "0s"];
+        let (more, twins) = (configuration(azure), self.devices as u64);
+        let done = Box::pin(command::run(azure, place, &arguments, &more, twins)).await?;
+        ensure!(done.writes == differ as u64, "{differ} twins differed, {} were written", done.writes);
+        Ok((done, azure.verify().await?))
+    }
+
+    async fn bare_audit(&self, azure: &Azure) -> Result<Took> {
+        let endpoints = azure.endpoints.clone();
+        Loop::Look(Look { endpoints, concurrency: CONCURRENCY }).run().await
+    }
+}
+
+/// With all of the quota of the largest hub there is, 100,000 point reads per second: it must not be what is measured.
+fn configuration(azure: &Azure) -> String {
+    let quoted = |text: &str| serde_json::Value::from(text).to_string(); // JSON strings are TOML strings
+    let endpoints = &azure.endpoints;
+    format!(
+        "[iothub]\nhosts = {}\nendpoint = {}\ntier = \"s3\"\nunits = 200\nshare = \"1\"\n\
+         [backfill]\nconcurrency = {CONCURRENCY}\n",
+        quoted(&endpoints.iothub_host_name),
+        quoted(&endpoints.iothub),
+    )
+}
