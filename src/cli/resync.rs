@@ -19,7 +19,7 @@ use crate::{
     runtime::{
         metered::Metered,
         reconcile::{
-            backfill::{Patience, patiently},
+            backfill::{Expected, Patience, patiently},
             judge::{Mode, Task, Unless, Verdict},
             nominate::{Ended, Nominations},
         },
@@ -160,7 +160,9 @@ impl Resync<'_> {
             .into_iter()
             .map(|key| {
                 Box::pin(async move {
-                    let verdict = patiently(&session.reconciler.judge, &key, task, &session.stop).await;
+                    let verdict =
+                        patiently(&session.reconciler.judge, &key, task, Expected::Anything, &session.stop)
+                            .await;
                     (key, verdict)
                 })
             })

@@ -2,12 +2,14 @@
 //!
 //! Pages of a query nominate, every twin is read from the hub itself, and written only over what was read before: so a
 //! document that streams bring in meanwhile is never set back, and what is there already costs one read. That is also
-//! what makes a backfill resumable: a bookmark saves the walk, but nothing depends on it.
+//! what makes a backfill resumable: a bookmark saves the walk, but nothing depends on it. Where many twins in a row had no
+//! document, as in an empty container, the next ones are created without the read. The next page is asked for while the twins of one
+//! are dealt with.
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -42,6 +44,9 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::fro
 
 /// Tries of one twin after which it is asked whether the trouble is its own.
 const PATIENCE: u32 = 8;
+
+/// After so many twins in a row without a document, the next one is expected to have none either. A wrong guess costs a call to the hub.
+const MISSING_IN_A_ROW: u32 = 16;
 
 /// How far the backfill of one hub has come; what is kept over restarts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +95,8 @@ pub struct Progress {
     /// Whether the devices are done, and their modules are next.
     pub modules: AtomicBool,
     counts: [AtomicU64; 7],
+    /// Twins in a row, up to now, that had no document.
+    missing: AtomicU32,
 }
 
 impl Counts {
@@ -195,7 +202,9 @@ pub async fn run(
         };
         progress.modules.store(kind != Kind::Devices, Ordering::Relaxed);
         let mut pages = Nominations::new(Arc::clone(registry), kind.query(), Purpose::Backfill, from);
-        while let Some(page) = pages.next(stop).await? {
+        let mut next = pages.next(stop).await;
+        while let Some(page) = next? {
+            let behind = pages.position().map(|position| position.0.clone());
             for _ in 0..page.odd {
                 progress.add(0);
                 progress.add(6);
@@ -203,15 +212,16 @@ pub async fn run(
             let twins = futures::stream::iter(page.rows)
                 .map(|row| Box::pin(twin(judge, row, progress, stop)))
                 .buffer_unordered(concurrency.max(1));
-            let all = twins.all(std::future::ready).await;
+            let (all, then) = tokio::join!(twins.all(std::future::ready), Box::pin(pages.next(stop)));
             if !all {
                 return Err(Ended::Stopped.into());
             }
             bookmark.kind = kind;
-            bookmark.continuation = pages.position().map(|position| position.0.clone());
+            bookmark.continuation = behind;
             bookmark.counts = progress.counts();
             bookmark.counts.show(hub, &judge.account().metrics);
             keep(bookmarks, hub, &bookmark).await;
+            next = then;
         }
     }
     bookmark.finished_at = Some(judge.now());
@@ -248,7 +258,11 @@ async fn twin(judge: &Judge, row: Row, progress: &Progress, stop: &CancellationT
         mode: Mode::Settle,
         unless: Unless::Holds(row.version),
     };
-    let verdict = match patiently(judge, &row.key, &task, stop).await {
+    let expected = match progress.missing.load(Ordering::Relaxed) >= MISSING_IN_A_ROW {
+        true => Expected::Missing,
+        false => Expected::Anything,
+    };
+    let verdict = match patiently(judge, &row.key, &task, expected, stop).await {
         Patience::Judged(verdict) => verdict,
         Patience::Exhausted(_) => {
             progress.add(0);
@@ -256,6 +270,10 @@ async fn twin(judge: &Judge, row: Row, progress: &Progress, stop: &CancellationT
             return true;
         }
         Patience::Stopped => return false,
+    };
+    match verdict {
+        Verdict::Settled(Drift::Missing) => progress.missing.fetch_add(1, Ordering::Relaxed),
+        _ => progress.missing.swap(0, Ordering::Relaxed),
     };
     progress.add(0);
     progress.add(match verdict {
@@ -278,13 +296,32 @@ pub enum Patience {
     Stopped,
 }
 
+/// What is expected of a twin's document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expected {
+    /// That there is none.
+    Missing,
+    /// Nothing.
+    Anything,
+}
+
 /// Judges a twin, waiting out whatever passes. An outage is waited out for as long as it lasts; one twin without an answer
 /// holds up the others only for a while.
-pub async fn patiently(judge: &Judge, key: &TwinKey, task: &Task, stop: &CancellationToken) -> Patience {
+pub async fn patiently(
+    judge: &Judge,
+    key: &TwinKey,
+    task: &Task,
+    expected: Expected,
+    stop: &CancellationToken,
+) -> Patience {
     let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
     loop {
         let turn = async {
-            match Box::pin(judge.judge(key, task)).await {
+            let judged = match expected {
+                Expected::Missing => Box::pin(judge.bring_in(key, task)).await,
+                Expected::Anything => Box::pin(judge.judge(key, task)).await,
+            };
+            match judged {
                 Ok(verdict) => Ok(verdict),
                 Err(trouble) => {
                     let alone = backoff.attempts() >= PATIENCE && judge.answers(&key.hub, task.purpose).await;

@@ -194,6 +194,32 @@ impl Judge {
         Ok(verdict)
     }
 
+    /// The same for a twin that most likely has no document: asks the hub at once and creates the document, without the read. Where
+    /// one is there all the same, that costs a call to the hub and a refused write more than [`Judge::judge`].
+    ///
+    /// SUBTLE: the proof holds without the read. A document that is still absent when it is created knew nothing while the hub was
+    /// asked; where it came into being meanwhile, the creation is refused, and the twin is judged.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn bring_in(&self, key: &TwinKey, task: &Task) -> Result<Verdict, Trouble> {
+        let registry = self.registry(&key.hub).filter(|_| task.mode == Mode::Settle);
+        if let Some(registry) = registry {
+            match registry.get(key, task.purpose).await {
+                Got::Present(twin) => {
+                    let nothing = Stored { document: None, etag: None, foreign: None };
+                    if let Some(done) = self.there(key, nothing, *twin, task).await? {
+                        return Ok(done.verdict);
+                    }
+                }
+                // What its document says then, only a read can tell.
+                Got::Absent(_) => {}
+                Got::Unknown(trouble) => return Err(trouble),
+            }
+        }
+        self.judge(key, task).await
+    }
+
     /// The document and the twin as they are, read in this order; writes nothing.
     ///
     /// # Errors

@@ -40,6 +40,27 @@ async fn devices_and_modules_are_brought_in_and_a_second_run_asks_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_empty_container_is_filled_without_reading_it() {
+    let bench = bench(60);
+    assert_eq!(fill(&bench).await.created, 61);
+    let reads = *bench.store.reads.lock().unwrap();
+    // Two are under way at the same time, so the last of the first ones begins before the one before it is counted.
+    assert!((16..=18).contains(&reads), "{reads} reads");
+    assert_eq!((bench.writes(), bench.registry.asked().len()), (61, 61));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_document_among_many_that_are_missing_is_met_and_left_as_it_is() {
+    let bench = bench(60);
+    bench.event(&device("d40"), created(3, json!({"n": 40})));
+    let counts = fill(&bench).await;
+    assert_eq!((counts.created, counts.present), (60, 1));
+    assert_eq!(bench.says(&device("d40")), Some((3, json!({"n": 40}))));
+    let reads = *bench.store.reads.lock().unwrap();
+    assert!((33..=36).contains(&reads), "the next ones are read before the hub is asked: {reads} reads");
+}
+
+#[tokio::test(start_paused = true)]
 async fn it_goes_on_at_its_bookmark_and_asks_for_nothing_twice() {
     let bench = bench(12);
     // Stopped in the second page.

@@ -117,6 +117,54 @@ async fn what_a_stream_writes_in_between_is_never_set_back() {
 }
 
 #[tokio::test]
+async fn a_twin_that_is_expected_to_have_no_document_costs_one_write() {
+    let bench = Bench::new();
+    let key = device("d");
+    bench.registry.set(&key, 5, json!({"a": 5}));
+    let verdict = bench.judge.bring_in(&key, &SETTLE).await.expect("judged");
+    assert_eq!(verdict, Verdict::Settled(Drift::Missing));
+    assert_eq!(bench.says(&key), Some((5, json!({"a": 5}))));
+    assert_eq!((*bench.store.reads.lock().unwrap(), bench.writes()), (0, 1));
+}
+
+#[tokio::test]
+async fn a_document_that_comes_into_being_where_none_was_expected_is_never_set_back() {
+    let bench = Bench::new();
+    let key = device("d");
+    bench.registry.set(&key, 5, json!({"a": 5}));
+    let (store, clock, registry) =
+        (Arc::clone(&bench.store), Arc::clone(&bench.clock), Arc::clone(&bench.registry));
+    let mut first = true;
+    bench.registry.on_get(move |key| {
+        if std::mem::take(&mut first) {
+            clock.pass(Duration::from_secs(1));
+            registry.set(key, 6, json!({"a": 6}));
+            stream(&store, key, clock.now(), updated(6, json!({"a": 6})));
+        }
+    });
+    bench.judge.bring_in(&key, &SETTLE).await.expect("judged");
+    assert_eq!(bench.says(&key), Some((6, json!({"a": 6}))));
+    assert!(!bench.document(&key).expect("a document").in_doubt());
+    assert_eq!(bench.registry.asked().len(), 2, "the answer from before that document is worth nothing");
+}
+
+#[tokio::test]
+async fn a_twin_that_is_gone_gets_its_tombstone_also_where_no_document_was_expected() {
+    let bench = Bench::new();
+    let key = device("d");
+    assert_eq!(bench.judge.bring_in(&key, &SETTLE).await.expect("judged"), Verdict::Absent);
+    bench.event(&key, created(2, json!({})));
+    let verdict = bench.judge.bring_in(&key, &SETTLE).await.expect("judged");
+    assert_eq!(verdict, Verdict::Settled(Drift::Extra));
+    assert_eq!(bench.says(&key), None);
+    bench.registry.set(&key, 3, json!({}));
+    let look = Task { mode: Mode::Look, ..SETTLE };
+    let verdict = bench.judge.bring_in(&device("e"), &look).await.expect("judged");
+    assert_eq!(verdict, Verdict::Absent, "who only looks creates nothing");
+    assert_eq!(bench.document(&device("e")), None);
+}
+
+#[tokio::test]
 async fn a_document_that_never_stands_still_is_left_for_later() {
     let bench = Bench::new();
     let key = device("d");
