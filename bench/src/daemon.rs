@@ -182,7 +182,7 @@ pub(crate) async fn marks(daemons: &mut [Daemon], azure: &Azure) -> Result<Vec<M
 /// One ends, or they do not.
 pub(crate) async fn share(daemons: &mut [Daemon], partitions: usize) -> Result<()> {
     let count = daemons.len().max(1);
-    let even = partitions / count..=partitions.div_ceil(count);
+    ensure!(partitions.is_multiple_of(count), "{count} replicas cannot share {partitions} partitions evenly");
     let started = Instant::now();
     loop {
         let mut owned = Vec::with_capacity(count);
@@ -190,7 +190,7 @@ pub(crate) async fn share(daemons: &mut [Daemon], partitions: usize) -> Result<(
             let sample = daemon.sample().await?;
             owned.push(usize::try_from(sample.count(name::PARTITIONS_OWNED, ""))?);
         }
-        if owned.iter().all(|owned| even.contains(owned)) && owned.iter().sum::<usize>() == partitions {
+        if owned.iter().all(|owned| owned * count == partitions) {
             return Ok(());
         }
         ensure!(started.elapsed() < STUCK, "replicas own {owned:?} of {partitions} partitions");

@@ -21,6 +21,10 @@ const EVENTS: usize = 100_000;
 const EVENTS_OF_LARGE: usize = 20_000;
 /// Twins where they are not what grows.
 const TWINS: usize = 2_000;
+/// Partitions of each Event Hub where replicas share them: three replicas have equal parts.
+const SHARED_PARTITIONS: u16 = 12;
+/// Event Hubs, each with partitions of its own to share.
+const HUBS: usize = 2;
 /// A quick run does one of so many.
 const QUICK: usize = 10;
 /// Bytes of one property of reported ballast, its name included.
@@ -93,13 +97,16 @@ impl Series {
                 .map(|twins| Size { twins: twins / part, ..usual })
                 .into_iter()
                 .collect(),
-            // Documents of about 1, 8, 32 and 72 KB: metadata more than double what is desired or reported. How large they are is
+            // Documents of about 2, 8, 32 and 72 KB: metadata more than double what is desired or reported. How large they are is
             // measured.
-            Self::Documents => [[0, 0], [7_000, 0], [16_500, 0], [30_000, 9_000]]
+            Self::Documents => [[0, 0], [6_200, 0], [17_000, 0], [30_000, 5_200]]
                 .map(|bytes| Size { bytes, twins: 1_000 / part, events: EVENTS_OF_LARGE / part, ..usual })
                 .into_iter()
                 .collect(),
-            Self::Replicas => [1, 3].map(|replicas| Size { replicas, ..usual }).into_iter().collect(),
+            Self::Replicas => [1, 3]
+                .map(|replicas| Size { replicas, partitions: SHARED_PARTITIONS, ..usual })
+                .into_iter()
+                .collect(),
         }
     }
 
@@ -202,7 +209,7 @@ async fn together(azure: &Azure, places: &[Place], load: &Rounds) -> Result<Done
     for place in places {
         daemons.push(place.setup(azure, "")?.start().await?);
     }
-    daemon::share(&mut daemons, 2 * usize::from(PARTITIONS)).await?;
+    daemon::share(&mut daemons, HUBS * usize::from(SHARED_PARTITIONS)).await?;
     let marks = daemon::marks(&mut daemons, azure).await?;
     azure.begin(load, None).await?;
     let events = (load.devices * load.rounds) as u64;
