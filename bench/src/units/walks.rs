@@ -16,6 +16,8 @@ use super::{Fleet, Policy, start, written};
 const COUNTS: [usize; 2] = [1_000, 10_000];
 /// For which it is told what that would come to.
 const LARGE: f64 = 1_000_000.0;
+/// Documents in a page of a walk, at most; fewer where a page is full of bytes.
+const PAGE: f64 = 1_000.0;
 /// Bytes of each document.
 const BYTES: usize = 2 << 10;
 /// One of so many documents is in doubt.
@@ -96,34 +98,58 @@ impl Walks {
     }
 }
 
-/// What a walk costs: so much at any size, and so much for each document.
-fn line(small: &Walk, large: &Walk) -> (f64, f64) {
-    let (from, to) = (small.documents as f64, large.documents as f64);
-    let each = (large.request_units - small.request_units) / (to - from);
-    (small.request_units - each * from, each)
+/// What a walk costs: so much per page, and so much for each document that it finds. Both walks took as many pages: one per
+/// physical partition.
+fn prices(small: &Walk, large: &Walk) -> (f64, f64) {
+    let each = (large.request_units - small.request_units) / (large.found - small.found).max(1) as f64;
+    ((large.request_units - each * large.found as f64) / large.pages.max(1) as f64, each)
+}
+
+/// What a walk over many documents comes to, of which as many are found as of those of `large`.
+fn beyond(small: &Walk, large: &Walk) -> String {
+    let (page, each) = prices(small, large);
+    let found = (LARGE * large.found as f64 / large.documents as f64).round();
+    let pages = (found / PAGE).ceil().max(large.pages as f64);
+    format!("{page:.2} × {pages:.0} + {each:.4} × {found:.0} = {:.0}", page * pages + each * found)
 }
 
 /// All of them, and what they come to over a large container.
 pub(super) fn table(f: &mut fmt::Formatter<'_>, walks: &[Walk]) -> fmt::Result {
     writeln!(
         f,
-        "| walk | indexing policy | documents | found | RU | at most, as point reads, RU | over {LARGE:.0} documents, RU |"
+        "| walk | indexing policy | documents | found | pages | RU | as point reads, RU | over {LARGE:.0} documents: per page × pages + each × found, RU |"
     )?;
-    writeln!(f, "|---|---|---|---|---|---|---|")?;
+    writeln!(f, "|---|---|---|---|---|---|---|---|")?;
     for large in walks {
         let is_pair = |other: &&Walk| {
             (other.name, other.policy) == (large.name, large.policy) && other.documents < large.documents
         };
-        let beyond = walks.iter().find(is_pair).map_or_else(String::new, |small| {
-            let (fixed, each) = line(small, large);
-            format!("{fixed:.0} + {each:.5} × {LARGE:.0} = {:.0}", fixed + each * LARGE)
-        });
-        let Walk { policy, name, documents, found, request_units, as_reads, .. } = large;
+        let beyond = walks.iter().find(is_pair).map_or_else(String::new, |small| beyond(small, large));
+        let Walk { policy, name, documents, found, pages, request_units, as_reads, .. } = large;
         let policy = policy.name();
         writeln!(
             f,
-            "| {name} | {policy} | {documents} | {found} | {request_units:.1} | {as_reads:.0} | {beyond} |"
+            "| {name} | {policy} | {documents} | {found} | {pages} | {request_units:.1} | {as_reads:.0} | {beyond} |"
         )?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn walk(documents: usize, found: usize, request_units: f64) -> Walk {
+        let (policy, name, pages, as_reads, scans) = (Policy::Recommended, "x", 16, 0.0, 0);
+        Walk { policy, name, documents, found, pages, request_units, as_reads, scans }
+    }
+
+    #[test]
+    fn many_documents_need_many_pages() {
+        let (small, large) =
+            (walk(1_000, 1_000, 16.0 * 3.0 + 20.0), walk(10_000, 10_000, 16.0 * 3.0 + 200.0));
+        assert_eq!(beyond(&small, &large), "3.00 × 1000 + 0.0200 × 1000000 = 23000");
+        let (small, large) = (walk(1_000, 10, 16.0 * 3.0 + 0.2), walk(10_000, 100, 16.0 * 3.0 + 2.0));
+        assert_eq!(beyond(&small, &large), "3.00 × 16 + 0.0200 × 10000 = 248");
+    }
 }
