@@ -5,6 +5,10 @@ use std::{process::ExitCode, time::Duration};
 use clap::Parser;
 use twinsync::cli;
 
+/// Most of the daemon's work makes and frees small things, in many threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How long what is still under way in the background may take at the end.
 const END_LIMIT: Duration = Duration::from_secs(1);
 

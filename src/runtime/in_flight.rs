@@ -12,6 +12,9 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::domain::id::TwinKey;
 
+/// The part of the room that may be left where it is nearly full. A single message is smaller than that.
+const ROOM_LEFT: usize = 16;
+
 /// Shared by partition loops, which acquire, and whoever holds an event until it is completed.
 #[derive(Debug)]
 pub struct InFlight {
@@ -119,10 +122,11 @@ impl InFlight {
         self.events.available_permits() == 0 || self.bytes.available_permits() == 0
     }
 
-    /// Whether less than half of the room is left, by number or by bytes.
-    pub fn is_half_used(&self) -> bool {
+    /// Whether so little room is left that intake may have to wait with the next event, by number or by bytes.
+    pub fn is_nearly_full(&self) -> bool {
         let (events, bytes) = self.used();
-        events > self.most_events as usize / 2 || bytes > self.most_bytes as usize / 2
+        let nearly = |used: usize, most: u32| used >= most as usize - most as usize / ROOM_LEFT;
+        nearly(events, self.most_events) || nearly(bytes, self.most_bytes)
     }
 
     /// Events and bytes in flight.
@@ -151,6 +155,22 @@ mod tests {
         drop(small);
         drop(second);
         assert_eq!(limits.used(), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn nearly_full_is_told_before_intake_waits_in_events_and_in_bytes() {
+        let limits = InFlight::new(32, 3_200);
+        let mut small: Vec<_> = (0..29).map(|_| limits.try_acquire(1).expect("room")).collect();
+        assert!(!limits.is_nearly_full());
+        small.push(limits.try_acquire(1).expect("room"));
+        assert!(limits.is_nearly_full() && !limits.is_full());
+        drop(small);
+        let large = limits.try_acquire(2_999).expect("room");
+        assert!(!limits.is_nearly_full());
+        let more = limits.try_acquire(1).expect("room");
+        assert!(limits.is_nearly_full() && !limits.is_full());
+        drop((large, more));
+        assert!(!limits.is_nearly_full());
     }
 
     #[tokio::test]

@@ -258,7 +258,7 @@ impl Router {
     fn start_lanes(&mut self) -> Option<Duration> {
         let now = self.now();
         // Nothing more comes to share a write: at the end, and where what waits keeps others from being received.
-        let at_once = self.draining || self.limits.is_half_used();
+        let at_once = self.draining || self.limits.is_nearly_full();
         while self.workers.len() < self.concurrency.limit() {
             let wait = self.options.spending.wait();
             if !wait.is_zero() {
