@@ -37,7 +37,7 @@ const BATCH: u64 = 16;
 const PROPERTIES: [usize; 2] = [20, 400];
 
 fn message(operation: &str, number: u64, body: &Value) -> Message {
-    let text = |text: &str| Property::Text(text.to_owned());
+    let text = |text: &str| Property::Text(text.to_owned().into());
     Message {
         position: Position {
             sequence_number: SequenceNumber(number as i64),
@@ -60,7 +60,10 @@ fn message(operation: &str, number: u64, body: &Value) -> Message {
         ]
         .map(|(name, value)| (name, text(value)))
         .into_iter()
-        .chain([("operationTimestamp", Property::Text(NOW.after(Duration::from_millis(number)).to_string()))])
+        .chain([(
+            "operationTimestamp",
+            Property::Text(NOW.after(Duration::from_millis(number)).to_string().into()),
+        )])
         .collect(),
         annotations: [
             ("iothub-connection-device-id", "pump-000017"),

@@ -39,7 +39,7 @@ use super::credential::EventHubsCredential;
 use crate::{
     domain::{
         id::{Position, SequenceNumber},
-        message::{self, Message, Property},
+        message::{Message, Property},
         progress::Extent,
         ticks::Ticks,
     },
@@ -211,7 +211,7 @@ impl EventSource for EventHub {
     async fn open(&self, partition: &str, start: Start) -> Result<Box<dyn Receiver>, SourceError> {
         let (location, inclusive) = match start {
             Start::Earliest => (StartLocation::Earliest, false),
-            Start::At(position) => (StartLocation::Offset(position.offset), true),
+            Start::At(position) => (StartLocation::Offset(position.offset.into()), true),
             Start::After(number) => (StartLocation::SequenceNumber(number.0), false),
         };
         let (client, credential) = self.connect().await?;
@@ -355,19 +355,19 @@ fn translate(event: &ReceivedEventData) -> Result<Message, SourceError> {
         AmqpMessageBody::Value(_) | AmqpMessageBody::Sequence(_) | AmqpMessageBody::Empty => Vec::new(),
     };
     let application_properties = raw.application_properties.as_ref().map(|properties| {
-        properties.0.iter().map(|(name, value)| (message::name(name), simple_property(value))).collect()
+        properties.0.iter().map(|(name, value)| (name.as_str(), simple_property(value))).collect()
     });
     let annotations = raw.message_annotations.as_ref().map(|annotations| {
         let ours = annotations.0.iter().filter_map(|(key, value)| match key {
             AmqpAnnotationKey::Symbol(name) if !name.0.starts_with("x-opt-") => {
-                Some((message::name(&name.0), property(value)))
+                Some((name.0.as_str(), property(value)))
             }
             AmqpAnnotationKey::Symbol(_) | AmqpAnnotationKey::Ulong(_) => None,
         });
         ours.collect()
     });
     Ok(Message {
-        position: Position { sequence_number: SequenceNumber(number), offset: offset.clone() },
+        position: Position { sequence_number: SequenceNumber(number), offset: offset.into() },
         enqueued: event.enqueued_time().and_then(|time| ticks(&AmqpTimestamp(Some(time)))),
         body: body.into(),
         application_properties: application_properties.unwrap_or_default(),
@@ -379,17 +379,16 @@ fn translate(event: &ReceivedEventData) -> Result<Message, SourceError> {
 macro_rules! scalar_property {
     ($value:expr, $kind:ident) => {
         match $value {
-            $kind::String(text) => Property::Text(text.clone()),
-            $kind::Symbol(symbol) => Property::Text(symbol.0.clone()),
-            $kind::Uuid(id) => Property::Text(id.to_string()),
-            $kind::Char(character) => Property::Text(character.to_string()),
+            $kind::String(text) => Property::Text(text.into()),
+            $kind::Symbol(symbol) => Property::Text(symbol.0.as_str().into()),
+            $kind::Uuid(id) => Property::Text(id.to_string().into()),
+            $kind::Char(character) => Property::Text(character.to_string().into()),
             $kind::Boolean(value) => Property::Boolean(*value),
             $kind::UByte(number) => Property::Integer((*number).into()),
             $kind::UShort(number) => Property::Integer((*number).into()),
             $kind::UInt(number) => Property::Integer((*number).into()),
-            $kind::ULong(number) => {
-                i64::try_from(*number).map_or_else(|_| Property::Other(number.to_string()), Property::Integer)
-            }
+            $kind::ULong(number) => i64::try_from(*number)
+                .map_or_else(|_| Property::Other(number.to_string().into()), Property::Integer),
             $kind::Byte(number) => Property::Integer((*number).into()),
             $kind::Short(number) => Property::Integer((*number).into()),
             $kind::Int(number) => Property::Integer((*number).into()),
@@ -399,18 +398,18 @@ macro_rules! scalar_property {
             $kind::TimeStamp(time) => {
                 ticks(time).map_or_else(|| Property::Other("timestamp out of range".into()), Property::Time)
             }
-            $kind::Binary(bytes) => Property::Binary(bytes.clone()),
+            $kind::Binary(bytes) => Property::Binary(bytes.as_slice().into()),
             // What twin events never use; the SDK's own Debug shows no content.
-            other => Property::Other(format!("{other:?}")),
+            other => Property::Other(format!("{other:?}").into()),
         }
     };
 }
 
-fn property(value: &AmqpValue) -> Property {
+fn property(value: &AmqpValue) -> Property<'_> {
     scalar_property!(value, AmqpValue)
 }
 
-fn simple_property(value: &AmqpSimpleValue) -> Property {
+fn simple_property(value: &AmqpSimpleValue) -> Property<'_> {
     scalar_property!(value, AmqpSimpleValue)
 }
 

@@ -325,7 +325,7 @@ fn key(message: &Message, body: &Map<String, Value>) -> Result<TwinKey, Undelive
 
 /// Whether operation or source name modules. Documentation also shows modules' events under the names of devices'.
 fn is_about_a_module(message: &Message) -> bool {
-    let names = |property: Option<&Property>, which: &[&str]| {
+    let names = |property: Option<Property<'_>>, which: &[&str]| {
         property.and_then(Property::as_text).is_some_and(|text| which.contains(&text.as_ref()))
     };
     let property = |name| message.application_properties.get(name);
@@ -358,7 +358,7 @@ fn named(message: &Message, body: &Map<String, Value>) -> (Option<String>, Optio
     (find("deviceId", "iothub-connection-device-id"), find("moduleId", "iothub-connection-module-id"))
 }
 
-fn text(property: Option<&Property>) -> Option<String> {
+fn text(property: Option<Property<'_>>) -> Option<String> {
     property.and_then(Property::as_text).filter(|text| !text.is_empty()).map(|text| text.into_owned())
 }
 

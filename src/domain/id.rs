@@ -7,6 +7,7 @@
 use std::{cell::RefCell, fmt, ops::Deref, sync::Arc};
 
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 /// The name of an IoT hub, without its domain, in its one spelling: lower case. It is the first label of a host name,
 /// and DNS tells those apart without case (RFC 4343); events, configuration and old documents may spell it otherwise.
@@ -211,7 +212,7 @@ pub struct Position {
     /// Its sequence number.
     pub sequence_number: SequenceNumber,
     /// Its offset: opaque text (geo-replicated namespaces do not use numbers), never parsed. Empty where it is not known.
-    pub offset: String,
+    pub offset: SmolStr,
 }
 
 impl Position {

@@ -2,11 +2,17 @@
 
 mod properties;
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use super::{id::Position, ticks::Ticks};
 
-pub use self::properties::{Name, Properties, name};
+pub use self::properties::Properties;
+
+/// Bytes that a message in flight takes beside body and properties, roughly: its place, the event that was decoded of it, and
+/// what its completion releases.
+const BESIDES: usize = 512;
 
 /// One received message with everything that decode, or a person reading a dead letter, may need.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,18 +32,15 @@ pub struct Message {
 impl Message {
     /// Bytes this message holds in memory, roughly: what in-flight limits count.
     pub fn weight(&self) -> usize {
-        let properties = |properties: &Properties| {
-            properties.iter().map(|(name, value)| name.len() + value.weight()).sum::<usize>()
-        };
-        self.body.len() + properties(&self.application_properties) + properties(&self.annotations) + 128
+        self.body.len() + self.application_properties.weight() + self.annotations.weight() + BESIDES
     }
 }
 
 /// The value of a property or annotation. What twin events never use is kept as its printed form.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Property {
+pub enum Property<'a> {
     /// A string or symbol.
-    Text(String),
+    Text(Cow<'a, str>),
     /// A whole number of any width.
     Integer(i64),
     /// A floating-point number.
@@ -47,30 +50,44 @@ pub enum Property {
     /// A point in time.
     Time(Ticks),
     /// Bytes that need not be text: `user-id` has been seen with trailing garbage.
-    Binary(Vec<u8>),
+    Binary(Cow<'a, [u8]>),
     /// Any other AMQP type, printed.
-    Other(String),
+    Other(Cow<'a, str>),
 }
 
-impl Property {
+impl<'a> Property<'a> {
     /// The value as text. Some clients deliver text as bytes or numbers as strings; both are tolerated.
-    pub fn as_text(&self) -> Option<std::borrow::Cow<'_, str>> {
+    pub fn as_text(self) -> Option<Cow<'a, str>> {
         match self {
-            Self::Text(text) => Some(text.as_str().into()),
-            Self::Binary(bytes) => std::str::from_utf8(bytes).ok().map(Into::into),
+            Self::Text(text) => Some(text),
+            Self::Binary(Cow::Borrowed(bytes)) => std::str::from_utf8(bytes).ok().map(Into::into),
+            Self::Binary(Cow::Owned(bytes)) => String::from_utf8(bytes).ok().map(Into::into),
             Self::Integer(number) => Some(number.to_string().into()),
             Self::Number(_) | Self::Boolean(_) | Self::Time(_) | Self::Other(_) => None,
         }
     }
 
     /// The value as a point in time: an AMQP timestamp, Unix milliseconds, or ISO 8601 text.
-    pub fn as_time(&self) -> Option<Ticks> {
+    pub fn as_time(self) -> Option<Ticks> {
         match self {
-            Self::Time(time) => Some(*time),
-            Self::Integer(milliseconds) => Ticks::from_unix_milliseconds(*milliseconds),
-            Self::Text(text) => time_of(text),
-            Self::Binary(bytes) => std::str::from_utf8(bytes).ok().and_then(time_of),
+            Self::Time(time) => Some(time),
+            Self::Integer(milliseconds) => Ticks::from_unix_milliseconds(milliseconds),
+            Self::Text(text) => time_of(&text),
+            Self::Binary(bytes) => std::str::from_utf8(&bytes).ok().and_then(time_of),
             Self::Number(_) | Self::Boolean(_) | Self::Other(_) => None,
+        }
+    }
+
+    /// The same value, borrowed from nowhere.
+    pub fn into_owned(self) -> Property<'static> {
+        match self {
+            Self::Text(text) => Property::Text(text.into_owned().into()),
+            Self::Integer(number) => Property::Integer(number),
+            Self::Number(number) => Property::Number(number),
+            Self::Boolean(value) => Property::Boolean(value),
+            Self::Time(time) => Property::Time(time),
+            Self::Binary(bytes) => Property::Binary(bytes.into_owned().into()),
+            Self::Other(text) => Property::Other(text.into_owned().into()),
         }
     }
 

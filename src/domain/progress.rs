@@ -313,7 +313,7 @@ mod tests {
     use super::*;
 
     fn position(number: i64) -> Position {
-        Position { sequence_number: SequenceNumber(number), offset: format!("o{number}") }
+        Position { sequence_number: SequenceNumber(number), offset: format!("o{number}").into() }
     }
 
     fn now(number: i64) -> Duration {

@@ -109,7 +109,7 @@ impl Committer {
             event_hub_name: id.stream.to_lowercase(),
             consumer_group: self.consumer_group.clone(),
             partition_id: id.partition.clone(),
-            offset: Some(position.offset).filter(|offset| !offset.is_empty()),
+            offset: Some(position.offset.into()).filter(|offset: &String| !offset.is_empty()),
             sequence_number: Some(position.sequence_number.0),
         };
         match timeout(WRITE_LIMIT, self.store.update_checkpoint(checkpoint)).await {

@@ -11,6 +11,7 @@ use std::{
 };
 
 use futures::FutureExt;
+use smol_str::SmolStr;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -432,7 +433,7 @@ impl Partition {
         MessageUndecodable { partition, after, error: reason }.emit(&self.metrics);
         let sequence_number = after.map_or(self.first, |newest| SequenceNumber(newest.0 + 1));
         let message = Message {
-            position: Position { sequence_number, offset: String::new() },
+            position: Position { sequence_number, offset: SmolStr::default() },
             enqueued: None,
             body: Default::default(),
             application_properties: Properties::default(),

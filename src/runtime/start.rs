@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use smol_str::SmolStr;
+
 use super::reconcile::requests::AuditRequests;
 use crate::{
     domain::{
@@ -197,7 +199,7 @@ pub async fn stored_positions(
         .await
         .map_err(|error| StartError::Checkpoints { hub: hub.to_owned(), trouble: (options.judge)(&error) })?;
     let stored = list.into_iter().map(|checkpoint| {
-        let offset = checkpoint.offset.unwrap_or_default();
+        let offset = checkpoint.offset.unwrap_or_default().into();
         let stored = match checkpoint.sequence_number {
             Some(number) => Stored::At(Position { sequence_number: SequenceNumber(number), offset }),
             None => Stored::WithoutNumber,
@@ -238,7 +240,7 @@ pub fn begin(
                 Fresh::Latest => {
                     // Resolved once and kept as a number, −1 where nothing has ever arrived: "latest" would skip what
                     // arrives while we are away.
-                    let position = Position { sequence_number: extent.last, offset: String::new() };
+                    let position = Position { sequence_number: extent.last, offset: SmolStr::default() };
                     (Some(position.clone()), Start::behind(position))
                 }
                 Fresh::Earliest => (None, Start::Earliest),
@@ -278,7 +280,7 @@ mod tests {
 
     fn begun(stored: Option<i64>, extent: &Extent, fresh: Fresh) -> Result<(Option<i64>, Start), StartError> {
         let id = PartitionId { stream: "twins".into(), partition: "0".into() };
-        let at = |number| Position { sequence_number: SequenceNumber(number), offset: String::new() };
+        let at = |number| Position { sequence_number: SequenceNumber(number), offset: SmolStr::default() };
         let stored = stored.map(|number| Stored::At(at(number)));
         let (durable, start) = begin(&id, stored, extent, &options(fresh))?;
         Ok((durable.map(|position| position.sequence_number.0), start))

@@ -42,9 +42,9 @@ fn properties(recording: &Value, section: &str) -> Properties {
     section.iter().map(|(name, value)| (name.clone(), property(value))).collect()
 }
 
-fn property(value: &Value) -> Property {
+fn property(value: &Value) -> Property<'_> {
     match value {
-        Value::String(text) => Property::Text(text.clone()),
+        Value::String(text) => Property::Text(text.into()),
         Value::Number(number) => number
             .as_i64()
             .map_or_else(|| Property::Number(number.as_f64().expect("a number")), Property::Integer),
@@ -58,7 +58,7 @@ fn property(value: &Value) -> Property {
                     .collect(),
             )
         }
-        Value::Null | Value::Array(_) | Value::Object(_) => Property::Other(value.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => Property::Other(value.to_string().into()),
     }
 }
 

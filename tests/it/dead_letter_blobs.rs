@@ -43,14 +43,17 @@ fn partition() -> PartitionId {
 
 fn message(number: i64, body: &[u8]) -> Message {
     Message {
-        position: Position { sequence_number: SequenceNumber(number), offset: format!("o{number}") },
+        position: Position { sequence_number: SequenceNumber(number), offset: format!("o{number}").into() },
         enqueued: None,
         body: body.to_vec().into(),
         application_properties: Properties::from([(
             "opType".to_owned(),
             Property::Text("updateTwin".into()),
         )]),
-        annotations: Properties::from([("user-id".to_owned(), Property::Binary(vec![0xff, 0]))]),
+        annotations: Properties::from([(
+            "user-id".to_owned(),
+            Property::Binary([0xff, 0].as_slice().into()),
+        )]),
     }
 }
 

@@ -124,7 +124,7 @@ impl From<&StoredLetter> for LetterFile {
             stream: letter.partition.stream.clone(),
             partition: letter.partition.partition.clone(),
             sequence_number: message.position.sequence_number.0,
-            offset: message.position.offset.clone(),
+            offset: message.position.offset.to_string(),
             enqueued: message.enqueued.map(Moment::from),
             application_properties: stored(&message.application_properties),
             annotations: stored(&message.annotations),
@@ -150,7 +150,7 @@ impl LetterFile {
             message: Message {
                 position: Position {
                     sequence_number: SequenceNumber(self.sequence_number),
-                    offset: self.offset,
+                    offset: self.offset.into(),
                 },
                 enqueued: self.enqueued.map(Moment::ticks),
                 body: match self.body {
@@ -186,32 +186,32 @@ impl Moment {
     }
 }
 
-impl From<&Property> for StoredProperty {
-    fn from(property: &Property) -> Self {
+impl From<Property<'_>> for StoredProperty {
+    fn from(property: Property<'_>) -> Self {
         match property {
-            Property::Text(text) => Self::Text(text.clone()),
-            Property::Integer(number) => Self::Integer(*number),
-            Property::Number(number) if number.is_finite() => Self::Number(*number),
+            Property::Text(text) => Self::Text(text.into_owned()),
+            Property::Integer(number) => Self::Integer(number),
+            Property::Number(number) if number.is_finite() => Self::Number(number),
             Property::Number(number) => Self::NumberBits(number.to_bits()),
-            Property::Boolean(value) => Self::Boolean(*value),
-            Property::Time(ticks) => Self::Time(Moment::from(*ticks)),
+            Property::Boolean(value) => Self::Boolean(value),
+            Property::Time(ticks) => Self::Time(Moment::from(ticks)),
             Property::Binary(bytes) => Self::Binary(STANDARD.encode(bytes)),
-            Property::Other(text) => Self::Other(text.clone()),
+            Property::Other(text) => Self::Other(text.into_owned()),
         }
     }
 }
 
 impl StoredProperty {
-    fn property(self) -> Result<Property, String> {
+    fn property(self) -> Result<Property<'static>, String> {
         Ok(match self {
-            Self::Text(text) => Property::Text(text),
+            Self::Text(text) => Property::Text(text.into()),
             Self::Integer(number) => Property::Integer(number),
             Self::Number(number) => Property::Number(number),
             Self::NumberBits(bits) => Property::Number(f64::from_bits(bits)),
             Self::Boolean(value) => Property::Boolean(value),
             Self::Time(moment) => Property::Time(moment.ticks()),
-            Self::Binary(text) => Property::Binary(decode(&text)?),
-            Self::Other(text) => Property::Other(text),
+            Self::Binary(text) => Property::Binary(decode(&text)?.into()),
+            Self::Other(text) => Property::Other(text.into()),
         })
     }
 }
@@ -222,15 +222,15 @@ mod tests {
 
     use super::*;
 
-    fn property() -> impl Strategy<Value = Property> {
+    fn property() -> impl Strategy<Value = Property<'static>> {
         prop_oneof![
-            any::<String>().prop_map(Property::Text),
+            any::<String>().prop_map(|text| Property::Text(text.into())),
             any::<i64>().prop_map(Property::Integer),
             any::<f64>().prop_map(Property::Number),
             any::<bool>().prop_map(Property::Boolean),
             any::<i64>().prop_map(|ticks| Property::Time(Ticks::new(ticks))),
-            any::<Vec<u8>>().prop_map(Property::Binary),
-            any::<String>().prop_map(Property::Other),
+            any::<Vec<u8>>().prop_map(|bytes| Property::Binary(bytes.into())),
+            any::<String>().prop_map(|text| Property::Other(text.into())),
         ]
     }
 
@@ -242,7 +242,7 @@ mod tests {
         let body = prop_oneof![any::<Vec<u8>>(), any::<String>().prop_map(String::into_bytes)];
         let message = (any::<(i64, String, Option<i64>)>(), body, properties(), properties()).prop_map(
             |((number, offset, enqueued), body, application_properties, annotations)| Message {
-                position: Position { sequence_number: SequenceNumber(number), offset },
+                position: Position { sequence_number: SequenceNumber(number), offset: offset.into() },
                 enqueued: enqueued.map(Ticks::new),
                 body: body.into(),
                 application_properties,

@@ -79,7 +79,7 @@ fn settings(endpoint: url::Url) -> config::Otlp {
 fn one_trace(tracer: &Tracer) {
     let partition = PartitionId { stream: "twins".into(), partition: "0".into() };
     let message = Message {
-        position: Position { sequence_number: SequenceNumber(1), offset: String::new() },
+        position: Position { sequence_number: SequenceNumber(1), offset: Default::default() },
         enqueued: Some(Ticks::new(1)),
         body: Default::default(),
         application_properties: Default::default(),

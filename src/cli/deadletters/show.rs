@@ -76,7 +76,7 @@ fn text(found: &Found, stored: &Value) -> String {
         ("stream", row.stream.clone()),
         ("partition", row.partition.clone()),
         ("sequence number", position.sequence_number.to_string()),
-        ("offset", position.offset.clone()),
+        ("offset", position.offset.to_string()),
         ("enqueued", or_dash(row.enqueued)),
         ("twin", row.twin()),
     ];

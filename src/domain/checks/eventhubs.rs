@@ -303,7 +303,7 @@ mod tests {
     }
 
     fn at(number: i64) -> Found {
-        Found::At(Position { sequence_number: SequenceNumber(number), offset: String::new() })
+        Found::At(Position { sequence_number: SequenceNumber(number), offset: Default::default() })
     }
 
     #[test]

@@ -1,11 +1,20 @@
 //! Properties by name, made for many messages with the same few names.
+//!
+//! Many messages wait in memory at once, and each has a dozen properties that nobody looks at twice. So they lie packed in
+//! one piece of memory, one after the other in the order of their names:
+//!
+//! ```text
+//! name                             value
+//! place in KNOWN, one byte         kind, one byte, then: nothing · 8 bytes · length, bytes
+//! or UNKNOWN, length, bytes
+//! ```
+//!
+//! Lengths have seven bits in each byte, the low ones first; the highest bit says that more follow.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use super::Property;
-
-/// A name. Those that IoT Hub gives take no memory of their own.
-pub type Name = Cow<'static, str>;
+use crate::domain::ticks::Ticks;
 
 /// The names that IoT Hub gives to properties and annotations of twin events.
 const KNOWN: [&str; 18] = [
@@ -29,85 +38,238 @@ const KNOWN: [&str; 18] = [
     "user-id",
 ];
 
+/// Stands before a name that is none of [`KNOWN`].
+const UNKNOWN: u8 = u8::MAX;
+
+/// What stands before a value.
+mod kind {
+    pub(super) const TEXT: u8 = 0;
+    pub(super) const INTEGER: u8 = 1;
+    pub(super) const NUMBER: u8 = 2;
+    pub(super) const NO: u8 = 3;
+    pub(super) const YES: u8 = 4;
+    pub(super) const TIME: u8 = 5;
+    pub(super) const BINARY: u8 = 6;
+    pub(super) const OTHER: u8 = 7;
+}
+
 /// Named values, each name once, in the order of names.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Properties(Vec<(Name, Property)>);
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Properties(Box<[u8]>);
 
 impl Properties {
     /// The value of this name.
-    pub fn get(&self, name: &str) -> Option<&Property> {
-        self.place(name).ok().and_then(|place| self.0.get(place)).map(|(_, value)| value)
-    }
-
-    /// Sets the value of a name; returns the one that it had.
-    pub fn insert(&mut self, name: impl Into<Name>, value: Property) -> Option<Property> {
-        let name = known(name.into());
-        match self.0.binary_search_by(|(other, _)| other.cmp(&name)) {
-            Ok(place) => self.0.get_mut(place).map(|(_, old)| std::mem::replace(old, value)),
-            Err(place) => {
-                self.0.insert(place, (name, value));
-                None
+    pub fn get(&self, name: &str) -> Option<Property<'_>> {
+        let mut entries = Entries(&self.0);
+        let known = KNOWN.binary_search(&name).ok().and_then(|place| u8::try_from(place).ok());
+        while let Some(found) = entries.name() {
+            let is_it = match (found, known) {
+                (Name::Known(place), Some(wanted)) => place == wanted,
+                (Name::Other(found), None) => found == name,
+                (Name::Known(_), None) | (Name::Other(_), Some(_)) => false,
+            };
+            if is_it {
+                return entries.value();
             }
+            entries.skip_value()?;
         }
+        None
     }
 
-    /// Takes a name out, with its value.
-    pub fn remove(&mut self, name: &str) -> Option<Property> {
-        self.place(name).ok().map(|place| self.0.remove(place).1)
+    /// Sets the value of a name; returns the one that it had. Packs all of them anew.
+    pub fn insert(&mut self, name: impl Into<String>, value: Property<'_>) -> Option<Property<'static>> {
+        let name = name.into();
+        let before = self.get(&name).map(Property::into_owned);
+        *self = self.iter().chain([(name.as_str(), value)]).collect();
+        before
+    }
+
+    /// Takes a name out, with its value. Packs all others anew.
+    pub fn remove(&mut self, name: &str) -> Option<Property<'static>> {
+        let value = self.get(name)?.into_owned();
+        *self = self.iter().filter(|(other, _)| *other != name).collect();
+        Some(value)
     }
 
     /// Takes all of them out.
     pub fn clear(&mut self) {
-        self.0.clear();
+        *self = Self::default();
     }
 
     /// Names and values, in the order of names.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Property)> {
-        self.0.iter().map(|(name, value)| (name.as_ref(), value))
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Property<'_>)> {
+        let mut entries = Entries(&self.0);
+        std::iter::from_fn(move || {
+            let name = match entries.name()? {
+                Name::Known(place) => KNOWN.get(usize::from(place)).copied()?,
+                Name::Other(name) => name,
+            };
+            Some((name, entries.value()?))
+        })
     }
 
-    fn place(&self, name: &str) -> Result<usize, usize> {
-        self.0.binary_search_by(|(other, _)| other.as_ref().cmp(name))
-    }
-}
-
-/// A name as text of the program, where it is one that IoT Hub gives.
-fn known(name: Name) -> Name {
-    match name {
-        Cow::Borrowed(_) => name,
-        Cow::Owned(text) => name_of(&text).unwrap_or(Cow::Owned(text)),
-    }
-}
-
-fn name_of(text: &str) -> Option<Name> {
-    KNOWN.binary_search(&text).ok().and_then(|place| KNOWN.get(place)).map(|name| Cow::Borrowed(*name))
-}
-
-/// The name `text`, without a copy where it is one that IoT Hub gives.
-pub fn name(text: &str) -> Name {
-    name_of(text).unwrap_or_else(|| Cow::Owned(text.to_owned()))
-}
-
-impl<N: Into<Name>> FromIterator<(N, Property)> for Properties {
-    fn from_iter<I: IntoIterator<Item = (N, Property)>>(iterator: I) -> Self {
-        let iterator = iterator.into_iter();
-        let mut properties = Self(Vec::with_capacity(iterator.size_hint().1.unwrap_or(0).min(64)));
-        properties.extend(iterator);
-        properties
+    /// Bytes that they take.
+    pub fn weight(&self) -> usize {
+        self.0.len()
     }
 }
 
-impl<N: Into<Name>> Extend<(N, Property)> for Properties {
-    fn extend<I: IntoIterator<Item = (N, Property)>>(&mut self, iterator: I) {
-        for (name, value) in iterator {
-            self.insert(name, value);
+impl fmt::Debug for Properties {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_map().entries(self.iter()).finish()
+    }
+}
+
+/// Where a name comes more than once, the last one counts.
+impl<'a, N: AsRef<str>> FromIterator<(N, Property<'a>)> for Properties {
+    fn from_iter<I: IntoIterator<Item = (N, Property<'a>)>>(iterator: I) -> Self {
+        let mut entries: Vec<_> = iterator.into_iter().collect();
+        entries.sort_by(|(one, _), (other, _)| one.as_ref().cmp(other.as_ref())); // stable: the last stays last
+        let mut packed =
+            Vec::with_capacity(entries.iter().map(|(name, value)| size(name.as_ref(), value)).sum());
+        let mut entries = entries.iter().peekable();
+        while let Some((name, value)) = entries.next() {
+            if entries.peek().is_none_or(|(next, _)| next.as_ref() != name.as_ref()) {
+                pack_name(&mut packed, name.as_ref());
+                pack_value(&mut packed, value);
+            }
+        }
+        Self(packed.into_boxed_slice())
+    }
+}
+
+impl<'a, N: AsRef<str>, const COUNT: usize> From<[(N, Property<'a>); COUNT]> for Properties {
+    fn from(properties: [(N, Property<'a>); COUNT]) -> Self {
+        properties.into_iter().collect()
+    }
+}
+
+/// Bytes that an entry takes at most.
+fn size(name: &str, value: &Property<'_>) -> usize {
+    const LENGTHS_AND_KINDS: usize = 8;
+    let name = if KNOWN.binary_search(&name).is_ok() { 0 } else { name.len() };
+    name + value.weight() + LENGTHS_AND_KINDS
+}
+
+fn pack_name(packed: &mut Vec<u8>, name: &str) {
+    match KNOWN.binary_search(&name).ok().and_then(|place| u8::try_from(place).ok()) {
+        Some(place) => packed.push(place),
+        None => {
+            packed.push(UNKNOWN);
+            pack_bytes(packed, name.as_bytes());
         }
     }
 }
 
-impl<N: Into<Name>, const COUNT: usize> From<[(N, Property); COUNT]> for Properties {
-    fn from(properties: [(N, Property); COUNT]) -> Self {
-        properties.into_iter().collect()
+fn pack_value(packed: &mut Vec<u8>, value: &Property<'_>) {
+    match value {
+        Property::Text(text) => {
+            packed.push(kind::TEXT);
+            pack_bytes(packed, text.as_bytes());
+        }
+        Property::Integer(number) => {
+            packed.push(kind::INTEGER);
+            packed.extend_from_slice(&number.to_le_bytes());
+        }
+        Property::Number(number) => {
+            packed.push(kind::NUMBER);
+            packed.extend_from_slice(&number.to_le_bytes());
+        }
+        Property::Boolean(false) => packed.push(kind::NO),
+        Property::Boolean(true) => packed.push(kind::YES),
+        Property::Time(time) => {
+            packed.push(kind::TIME);
+            packed.extend_from_slice(&time.get().to_le_bytes());
+        }
+        Property::Binary(bytes) => {
+            packed.push(kind::BINARY);
+            pack_bytes(packed, bytes);
+        }
+        Property::Other(text) => {
+            packed.push(kind::OTHER);
+            pack_bytes(packed, text.as_bytes());
+        }
+    }
+}
+
+fn pack_bytes(packed: &mut Vec<u8>, bytes: &[u8]) {
+    let mut length = bytes.len();
+    while length >= 0x80 {
+        packed.push((length & 0x7f) as u8 | 0x80);
+        length >>= 7;
+    }
+    packed.push(length as u8);
+    packed.extend_from_slice(bytes);
+}
+
+enum Name<'a> {
+    Known(u8),
+    Other(&'a str),
+}
+
+/// What is left of packed entries. Nothing is ever missing there, as only this module packs; where it were, reading ends.
+struct Entries<'a>(&'a [u8]);
+
+impl<'a> Entries<'a> {
+    fn name(&mut self) -> Option<Name<'a>> {
+        match self.byte()? {
+            UNKNOWN => self.text().map(Name::Other),
+            place => Some(Name::Known(place)),
+        }
+    }
+
+    fn value(&mut self) -> Option<Property<'a>> {
+        Some(match self.byte()? {
+            kind::TEXT => Property::Text(self.text()?.into()),
+            kind::INTEGER => Property::Integer(i64::from_le_bytes(self.eight()?)),
+            kind::NUMBER => Property::Number(f64::from_le_bytes(self.eight()?)),
+            kind::NO => Property::Boolean(false),
+            kind::YES => Property::Boolean(true),
+            kind::TIME => Property::Time(Ticks::new(i64::from_le_bytes(self.eight()?))),
+            kind::BINARY => Property::Binary(self.bytes()?.into()),
+            kind::OTHER => Property::Other(Cow::Borrowed(self.text()?)),
+            _ => return None,
+        })
+    }
+
+    fn skip_value(&mut self) -> Option<()> {
+        match self.byte()? {
+            kind::NO | kind::YES => {}
+            kind::INTEGER | kind::NUMBER | kind::TIME => drop(self.eight()?),
+            _ => drop(self.bytes()?),
+        }
+        Some(())
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        let (first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    fn eight(&mut self) -> Option<[u8; 8]> {
+        let (eight, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*eight)
+    }
+
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        let (mut length, mut shift) = (0, 0);
+        loop {
+            let byte = self.byte()?;
+            length |= usize::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                break;
+            }
+            shift += 7;
+        }
+        let (bytes, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(bytes)
+    }
+
+    fn text(&mut self) -> Option<&'a str> {
+        std::str::from_utf8(self.bytes()?).ok()
     }
 }
 
@@ -120,34 +282,60 @@ mod tests {
     use super::*;
 
     #[test]
-    fn known_names_are_in_order_and_take_no_memory() {
+    fn known_names_are_in_order_and_take_one_byte() {
         assert!(KNOWN.is_sorted());
         for known in KNOWN {
-            assert!(matches!(name(known), Cow::Borrowed(text) if text == known));
-            let properties = Properties::from([(known.to_owned(), Property::Integer(1))]);
-            assert!(matches!(properties.0.as_slice(), [(Cow::Borrowed(_), _)]), "{known}");
+            let properties = Properties::from([(known, Property::Boolean(true))]);
+            assert_eq!(properties.weight(), 2, "{known}");
+            assert_eq!(properties.get(known), Some(Property::Boolean(true)), "{known}");
         }
-        assert!(matches!(name("other"), Cow::Owned(text) if text == "other"));
+    }
+
+    #[test]
+    fn what_waits_in_memory_takes_little_more_than_its_texts() {
+        let text = "x".repeat(30);
+        let properties: Properties =
+            KNOWN.iter().map(|name| (*name, Property::Text(text.as_str().into()))).collect();
+        assert_eq!(properties.weight(), KNOWN.len() * (30 + 3));
+    }
+
+    fn value() -> impl Strategy<Value = Property<'static>> {
+        prop_oneof![
+            ".{0,300}".prop_map(|text| Property::Text(text.into())),
+            any::<i64>().prop_map(Property::Integer),
+            any::<f64>().prop_map(Property::Number),
+            any::<bool>().prop_map(Property::Boolean),
+            any::<i64>().prop_map(|time| Property::Time(Ticks::new(time))),
+            prop::collection::vec(any::<u8>(), 0..20_000).prop_map(|bytes| Property::Binary(bytes.into())),
+            ".{0,9}".prop_map(|text| Property::Other(text.into())),
+        ]
     }
 
     proptest! {
         #[test]
-        fn it_behaves_as_a_map_does(script in prop::collection::vec(("[a-e]{1,2}|deviceId|opType", 0_i64..9, any::<bool>()), 0..40)) {
+        fn it_behaves_as_a_map_does(script in prop::collection::vec(("[a-e]{1,2}|deviceId|opType", value(), any::<bool>()), 0..40)) {
             let (mut properties, mut map) = (Properties::default(), BTreeMap::new());
             for (name, value, keep) in script {
                 if keep {
-                    properties.insert(name.clone(), Property::Integer(value));
-                    map.insert(name, Property::Integer(value));
+                    prop_assert_eq!(properties.insert(name.clone(), value.clone()), map.insert(name, value));
                 } else {
                     prop_assert_eq!(properties.remove(&name), map.remove(&name));
                 }
             }
             let all: Vec<_> = properties.iter().collect();
-            prop_assert_eq!(all, map.iter().map(|(name, value)| (name.as_str(), value)).collect::<Vec<_>>());
+            prop_assert_eq!(&all, &map.iter().map(|(name, value)| (name.as_str(), value.clone())).collect::<Vec<_>>());
             for (name, value) in &map {
-                prop_assert_eq!(properties.get(name), Some(value));
+                prop_assert_eq!(properties.get(name), Some(value.clone()));
             }
             prop_assert_eq!(properties.get("nobody"), None);
+            prop_assert_eq!(&properties, &all.into_iter().rev().collect(), "in whatever order they come");
+        }
+
+        #[test]
+        fn the_last_of_one_name_counts(values in prop::collection::vec(any::<i64>(), 1..5)) {
+            let properties: Properties = values.iter().map(|value| ("opType", Property::Integer(*value))).collect();
+            prop_assert_eq!(properties.get("opType"), values.last().map(|value| Property::Integer(*value)));
+            prop_assert_eq!(properties.iter().count(), 1);
         }
     }
 }

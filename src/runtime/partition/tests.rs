@@ -69,7 +69,7 @@ impl Receiver for Link {
 
 fn message(number: i64) -> Message {
     Message {
-        position: Position { sequence_number: SequenceNumber(number), offset: format!("o{number}") },
+        position: Position { sequence_number: SequenceNumber(number), offset: format!("o{number}").into() },
         enqueued: None,
         body: b"{".as_slice().into(), // undeliverable, so that it comes out as it went in
         application_properties: Properties::from([
@@ -86,14 +86,13 @@ fn message(number: i64) -> Message {
 /// A change of a twin.
 fn change(number: i64, device: &str) -> Message {
     use crate::domain::message::Property::Text;
-    let text = |name: &str, value: &str| (name.to_owned(), Text(value.into()));
     let mut message =
         Message { body: format!("{{\"version\":{number}}}").into_bytes().into(), ..message(number) };
-    message.application_properties.extend([
-        text("hubName", "h"),
-        text("deviceId", device),
-        text("operationTimestamp", "2031-05-04T10:00:00Z"),
-    ]);
+    for (name, value) in
+        [("hubName", "h"), ("deviceId", device), ("operationTimestamp", "2031-05-04T10:00:00Z")]
+    {
+        message.application_properties.insert(name, Text(value.into()));
+    }
     message
 }
 
@@ -179,7 +178,7 @@ fn partition(source: Arc<Scripted>, metrics: &Metrics, intake: mpsc::Sender<Vec<
 }
 
 fn at(number: i64) -> Start {
-    Start::At(Position { sequence_number: SequenceNumber(number), offset: format!("o{number}") })
+    Start::At(Position { sequence_number: SequenceNumber(number), offset: format!("o{number}").into() })
 }
 
 fn number_of_newest(progress: &Progress) -> i64 {

@@ -125,7 +125,8 @@ impl Bench {
     }
 
     async fn origin(&mut self) -> Origin {
-        let position = Position { sequence_number: SequenceNumber(self.next), offset: self.next.to_string() };
+        let position =
+            Position { sequence_number: SequenceNumber(self.next), offset: self.next.to_string().into() };
         self.next += 1;
         let message = Message {
             position: position.clone(),

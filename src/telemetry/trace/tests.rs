@@ -39,7 +39,7 @@ fn message(properties: &[(&str, &str)]) -> Message {
     let properties =
         properties.iter().map(|(name, value)| (name.to_string(), Property::Text((*value).into())));
     Message {
-        position: Position { sequence_number: SequenceNumber(7), offset: String::new() },
+        position: Position { sequence_number: SequenceNumber(7), offset: Default::default() },
         enqueued: Some(Ticks::new(19_999_999_999_000_000)),
         body: b"{\"secret\":1}".as_slice().into(),
         application_properties: properties.collect(),
