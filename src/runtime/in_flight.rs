@@ -28,12 +28,13 @@ pub struct InFlight {
     any_full: AtomicBool,
 }
 
-/// What one event holds of the limits. Dropping it gives that back, wherever it is dropped: with a completed event, with
+/// What an event, or several, hold of the limits. Dropping it gives that back, wherever it is dropped: with a completed event, with
 /// a batch whose hand-over was cancelled, with a router that was aborted.
 #[derive(Debug)]
 #[must_use = "the room is free again as soon as this is dropped"]
 pub struct Hold {
     limits: Arc<InFlight>,
+    events: u32,
     bytes: u32,
 }
 
@@ -42,12 +43,25 @@ impl Hold {
     pub fn bytes(&self) -> usize {
         self.bytes as usize
     }
+
+    /// Takes over what `other` holds, to give it back together: that is one turn at the limits for many events.
+    pub fn join(&mut self, mut other: Self) {
+        if Arc::ptr_eq(&self.limits, &other.limits)
+            && let Some(events) = self.events.checked_add(other.events)
+            && let Some(bytes) = self.bytes.checked_add(other.bytes)
+        {
+            (self.events, self.bytes) = (events, bytes);
+            (other.events, other.bytes) = (0, 0);
+        }
+    }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.limits.events.add_permits(1);
-        self.limits.bytes.add_permits(self.bytes as usize);
+        if self.events > 0 {
+            self.limits.events.add_permits(self.events as usize);
+            self.limits.bytes.add_permits(self.bytes as usize);
+        }
     }
 }
 
@@ -100,7 +114,7 @@ impl InFlight {
             permit.forget();
             more.forget();
         }
-        Hold { limits: Arc::clone(self), bytes }
+        Hold { limits: Arc::clone(self), events: 1, bytes }
     }
 
     /// Room for one event of `weight` bytes, where there is some at once.
@@ -110,7 +124,7 @@ impl InFlight {
         let more = self.bytes.try_acquire_many(bytes).ok()?;
         permit.forget();
         more.forget();
-        Some(Hold { limits: Arc::clone(self), bytes })
+        Some(Hold { limits: Arc::clone(self), events: 1, bytes })
     }
 
     fn bytes_of(&self, weight: usize) -> u32 {
@@ -154,6 +168,19 @@ mod tests {
         assert_eq!(limits.used(), (2, 30));
         drop(small);
         drop(second);
+        assert_eq!(limits.used(), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn what_is_joined_is_given_back_once() {
+        let (limits, others) = (InFlight::new(10, 100), InFlight::new(10, 100));
+        let mut joined = limits.acquire(10).await;
+        for bytes in [20, 30] {
+            joined.join(limits.acquire(bytes).await);
+        }
+        joined.join(others.acquire(50).await);
+        assert_eq!((limits.used(), others.used()), ((3, 60), (0, 0)), "other limits get theirs back at once");
+        drop(joined);
         assert_eq!(limits.used(), (0, 0));
     }
 

@@ -95,6 +95,14 @@ impl Progress {
         self.lock().complete(ticket);
     }
 
+    /// Completes several events.
+    pub fn complete_all(&self, tickets: impl IntoIterator<Item = Ticket>) {
+        let mut progress = self.lock();
+        for ticket in tickets {
+            progress.complete(ticket);
+        }
+    }
+
     /// The end of the contiguous prefix of completed events.
     pub fn durable(&self) -> Option<Position> {
         self.lock().durable().cloned()

@@ -7,8 +7,8 @@ use super::{
     intake::{Group, GroupId, Item, Origin, Outcome, Watcher},
 };
 use crate::{
-    domain::{decide::Decision, event::TwinEvent, ticks::Ticks, upsert::Fate},
-    runtime::worker::Work,
+    domain::{decide::Decision, event::TwinEvent, progress::Ticket, ticks::Ticks, upsert::Fate},
+    runtime::{in_flight::Hold, partition::Progress, worker::Work},
     telemetry::{
         Latency,
         event::EventDecided,
@@ -113,11 +113,12 @@ impl Router {
     }
 
     pub(super) fn complete_all(&mut self, items: Vec<Item>) {
+        let mut together = Together::default();
         // A loop instead of recursion: a group may complete the last member of another.
         let mut left = items;
         while let Some(item) = left.pop() {
             match item {
-                Item::FromStream(origin, _) | Item::OfLetter(origin) => self.complete(*origin),
+                Item::FromStream(origin, _) | Item::OfLetter(origin) => together.add(*origin),
                 Item::Follow(id) => {
                     let Some(group) = self.groups.get_mut(&id) else {
                         continue;
@@ -134,10 +135,51 @@ impl Router {
     }
 
     pub(super) fn complete(&self, origin: Origin) {
-        origin.progress.complete(origin.ticket);
-        drop(origin.hold);
-        if let Some(Watcher { outcome: Some(outcome), tell }) = origin.watcher.map(|watcher| *watcher) {
-            let _ = tell.send(outcome); // whoever asked may have gone
+        Together::default().add(origin);
+    }
+}
+
+/// Events that are completed when this is dropped: those of one partition in one turn, as the events of a batch mostly are.
+#[derive(Default)]
+struct Together {
+    partition: Option<(Arc<Progress>, Vec<Ticket>)>,
+    hold: Option<Hold>,
+    watchers: Vec<Box<Watcher>>,
+}
+
+impl Together {
+    fn add(&mut self, origin: Origin) {
+        let Origin { progress, ticket, hold, watcher, .. } = origin;
+        match &mut self.partition {
+            Some((partition, tickets)) if Arc::ptr_eq(partition, &progress) => tickets.push(ticket),
+            Some(_) | None => {
+                self.complete();
+                self.partition = Some((progress, vec![ticket]));
+            }
+        }
+        match &mut self.hold {
+            Some(held) => held.join(hold),
+            None => self.hold = Some(hold),
+        }
+        self.watchers.extend(watcher);
+    }
+
+    fn complete(&mut self) {
+        if let Some((progress, mut tickets)) = self.partition.take() {
+            tickets.sort_unstable(); // so that few are remembered behind an open one
+            progress.complete_all(tickets);
+        }
+    }
+}
+
+impl Drop for Together {
+    fn drop(&mut self) {
+        self.complete();
+        self.hold = None;
+        for watcher in self.watchers.drain(..) {
+            if let Watcher { outcome: Some(outcome), tell } = *watcher {
+                let _ = tell.send(outcome); // whoever asked may have gone
+            }
         }
     }
 }
