@@ -41,7 +41,7 @@ fn message(operation: &str, number: u64, body: &Value) -> Message {
     Message {
         position: Position {
             sequence_number: SequenceNumber(number as i64),
-            offset: (number * 512).to_string(),
+            offset: (number * 512).to_string().into(),
         },
         enqueued: Some(NOW),
         body: body.to_string().into_bytes().into(),
@@ -240,7 +240,7 @@ fn progressing(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(EVENTS));
     let position = |number: u64| Position {
         sequence_number: SequenceNumber(number as i64),
-        offset: (number * 512).to_string(),
+        offset: (number * 512).to_string().into(),
     };
     for (name, stride) in [("in order", 1), ("out of order", 7)] {
         group.bench_function(name, |bencher| {

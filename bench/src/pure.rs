@@ -19,7 +19,7 @@ use twinsync::domain::{
     document::{Document, ETag},
     event::TwinEvent,
     id::{DocumentIdScheme, Position, SequenceNumber},
-    message::{Message, Property, name},
+    message::{Message, Property},
     ticks::Ticks,
     upsert::{Action, Upsert},
 };
@@ -198,17 +198,17 @@ impl Route for Recorder {
 /// As the adapter makes it of what the broker delivers.
 fn message(notification: &Notification) -> Message {
     let text = |entries: Vec<(&'static str, String)>| -> Vec<_> {
-        entries.into_iter().map(|(key, value)| (name(key), Property::Text(value))).collect()
+        entries.into_iter().map(|(key, value)| (key, Property::Text(value.into()))).collect()
     };
     let enqueued = Ticks::from_unix_milliseconds(notification.enqueued_time());
     let mut annotations = text(notification.text_annotations());
-    annotations.extend(enqueued.map(|time| (name("iothub-enqueuedtime"), Property::Time(time))));
-    annotations.push((name("user-id"), Property::Binary(notification.user_id())));
-    annotations.push((name("correlation-id"), Property::Text(notification.correlation_id())));
+    annotations.extend(enqueued.map(|time| ("iothub-enqueuedtime", Property::Time(time))));
+    annotations.push(("user-id", Property::Binary(notification.user_id().into())));
+    annotations.push(("correlation-id", Property::Text(notification.correlation_id().into())));
     Message {
         position: Position {
             sequence_number: SequenceNumber(i64::try_from(notification.number).unwrap_or(i64::MAX)),
-            offset: (notification.number * 512).to_string(),
+            offset: (notification.number * 512).to_string().into(),
         },
         enqueued,
         body: notification.body_bytes().into(),
