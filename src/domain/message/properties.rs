@@ -254,10 +254,10 @@ impl<'a> Entries<'a> {
     }
 
     fn bytes(&mut self) -> Option<&'a [u8]> {
-        let (mut length, mut shift) = (0, 0);
+        let (mut length, mut shift) = (0_usize, 0);
         loop {
             let byte = self.byte()?;
-            length |= usize::from(byte & 0x7f) << shift;
+            length |= usize::from(byte & 0x7f).checked_shl(shift)?;
             if byte < 0x80 {
                 break;
             }

@@ -144,7 +144,7 @@ impl Router {
 struct Together {
     partition: Option<(Arc<Progress>, Vec<Ticket>)>,
     hold: Option<Hold>,
-    watchers: Vec<Box<Watcher>>,
+    watchers: Vec<Watcher>,
 }
 
 impl Together {
@@ -161,7 +161,7 @@ impl Together {
             Some(held) => held.join(hold),
             None => self.hold = Some(hold),
         }
-        self.watchers.extend(watcher);
+        self.watchers.extend(watcher.map(|watcher| *watcher));
     }
 
     fn complete(&mut self) {
@@ -177,7 +177,7 @@ impl Drop for Together {
         self.complete();
         self.hold = None;
         for watcher in self.watchers.drain(..) {
-            if let Watcher { outcome: Some(outcome), tell } = *watcher {
+            if let Watcher { outcome: Some(outcome), tell } = watcher {
                 let _ = tell.send(outcome); // whoever asked may have gone
             }
         }
