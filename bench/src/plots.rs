@@ -6,6 +6,7 @@ use std::{fmt::Write as _, path::Path};
 
 use anyhow::{Context, Result};
 use clap::ValueEnum as _;
+use twinsync::domain::headline::grouped;
 
 use crate::{
     growth::{Point, Series},
@@ -215,15 +216,7 @@ fn number_of(value: f64) -> String {
     if value != 0.0 && value < 10.0 && value.fract().abs() > 1e-9 {
         return format!("{value:.2}").trim_end_matches('0').trim_end_matches('.').to_owned();
     }
-    let digits = format!("{value:.0}");
-    let mut text = String::with_capacity(digits.len() + 2);
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    grouped(value.round() as u64)
 }
 
 #[cfg(test)]

@@ -447,7 +447,7 @@ impl TwinStore for CosmosStore {
             Ok(response) => response,
             Err(failure) => {
                 let outcome = match failure.meaning() {
-                    Meaning::Missing if self.id_scheme == DocumentIdScheme::HubDevice => {
+                    Meaning::Missing if self.id_scheme.may_lie_elsewhere() => {
                         return self.read_elsewhere(key, failure.charge()).await;
                     }
                     Meaning::Missing => Read::Absent,

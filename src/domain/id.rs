@@ -141,6 +141,12 @@ pub enum DocumentIdScheme {
 const SEPARATOR: char = '|';
 
 impl DocumentIdScheme {
+    /// Whether a twin's document may lie under another id than the one of this scheme: it keeps the id that it was created with,
+    /// and that may be the device's alone, or have the hub in another spelling.
+    pub fn may_lie_elsewhere(self) -> bool {
+        self == Self::HubDevice
+    }
+
     /// Encodes `key` as a document id.
     ///
     /// Injective and case-preserving. `/ \ ? #` are what Cosmos DB or its SDKs refuse in an id, `%` is the

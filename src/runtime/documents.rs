@@ -32,6 +32,7 @@ const ENTRY_BYTES: usize = 256;
 /// microseconds, where to read the document from the store costs a round trip and request units.
 #[derive(Clone)]
 pub struct DocumentCache {
+    /// Held for every change of `texts` too, so that no twin is in both.
     at_hand: Arc<Mutex<AtHand>>,
     texts: moka::sync::Cache<TwinKey, Text>,
     arrivals: Arc<Arrivals>,
@@ -68,24 +69,36 @@ fn key_bytes(key: &TwinKey) -> usize {
 impl DocumentCache {
     /// The document of a twin, where it is kept.
     pub fn get(&self, key: &TwinKey) -> Option<Stored> {
-        let at_hand = lock(&self.at_hand).documents.peek(key).map(|(stored, _)| stored.clone());
-        at_hand.or_else(|| self.texts.get(key).and_then(|text| text.read()))
+        let text = {
+            let at_hand = lock(&self.at_hand);
+            if let Some((stored, _)) = at_hand.documents.peek(key) {
+                return Some(stored.clone());
+            }
+            self.texts.get(key)
+        };
+        text?.read()
     }
 
     /// Takes the document of a twin out, so that nobody else holds it.
     pub fn remove(&self, key: &TwinKey) -> Option<Stored> {
-        let at_hand = lock(&self.at_hand).remove(key);
-        at_hand.or_else(|| self.texts.remove(key).and_then(|text| text.read()))
+        let text = {
+            let mut at_hand = lock(&self.at_hand);
+            if let Some(stored) = at_hand.remove(key) {
+                return Some(stored);
+            }
+            self.texts.remove(key)
+        };
+        text?.read()
     }
 
     /// Keeps a document that is in the store, and tells it to whoever expects it.
     pub fn insert(&self, key: TwinKey, stored: Stored) {
         self.arrivals.tell(&key, &stored);
+        let mut at_hand = lock(&self.at_hand);
         if self.texts.contains_key(&key) {
             self.texts.invalidate(&key);
         }
-        let left = lock(&self.at_hand).insert(key, stored);
-        for (key, stored) in left {
+        for (key, stored) in at_hand.insert(key, stored) {
             if let Some(text) = Text::of(&stored) {
                 self.texts.insert(key, text);
             }
@@ -94,7 +107,8 @@ impl DocumentCache {
 
     /// Forgets the document of a twin.
     pub fn invalidate(&self, key: &TwinKey) {
-        lock(&self.at_hand).remove(key);
+        let mut at_hand = lock(&self.at_hand);
+        at_hand.remove(key);
         self.texts.invalidate(key);
     }
 

@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::domain::id::TwinKey;
 
-/// The part of the room that may be left where it is nearly full. A single message is smaller than that.
+/// The part of the room that may be left where it is nearly full. With the limits as shipped, a single message is smaller than that.
 const ROOM_LEFT: usize = 16;
 
 /// Shared by partition loops, which acquire, and whoever holds an event until it is completed.

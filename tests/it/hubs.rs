@@ -458,3 +458,33 @@ async fn a_twin_has_one_document_however_the_hub_is_spelt_in_its_id() {
 async fn a_twin_has_one_document_however_the_hub_is_spelt_beside_its_id() {
     Box::pin(spelt_otherwise("device")).await;
 }
+
+/// In a container where nearly nothing is, a backfill expects of each further twin that it has no document.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backfill_makes_no_second_document_for_a_twin_that_lies_under_another_id() {
+    const TWINS: usize = 80;
+    let mut world = World::with(Options::default(), "").await;
+    let toml = of_both(&world, "hub_device");
+    world.configure(&toml);
+    let bench = Bench { world };
+    let devices: Vec<String> = (0..TWINS).map(|number| format!("pump-{number:02}")).collect();
+    bench.were_there(&devices.iter().map(|id| create(id)).collect::<Vec<_>>());
+    assert_eq!(bench.run(&["backfill"]).await.code, 0);
+    // One in four keeps its document, under the id that it had before hubs shared the container. All others have none.
+    for (number, mut document) in documents(&bench).await.into_iter().enumerate() {
+        remove(&bench, &document).await;
+        if number % 4 == 3 && number >= TWINS / 2 {
+            document["id"] = document["deviceId"].clone();
+            put(&bench, document).await;
+        }
+    }
+    let before = documents(&bench).await.len();
+    let filled = bench.run(&["backfill", "--json", "--restart"]).await;
+    assert_eq!(filled.code, 0, "{}", filled.errors);
+    let mut found: Vec<_> =
+        documents(&bench).await.iter().map(|document| text(document, "deviceId")).collect();
+    found.sort();
+    assert_eq!(found, devices, "each twin has one document");
+    assert_eq!(filled.json()["created"], TWINS - before);
+    bench.world.equal().await;
+}

@@ -144,7 +144,7 @@ impl<'a, N: AsRef<str>, const COUNT: usize> From<[(N, Property<'a>); COUNT]> for
     }
 }
 
-/// Bytes that an entry takes at most.
+/// Bytes that an entry takes, roughly: what is reserved for it.
 fn size(name: &str, value: &Property<'_>) -> usize {
     const LENGTHS_AND_KINDS: usize = 8;
     let name = if KNOWN.binary_search(&name).is_ok() { 0 } else { name.len() };

@@ -195,7 +195,8 @@ impl Judge {
     }
 
     /// The same for a twin that most likely has no document: asks the hub at once and creates the document, without the read. Where
-    /// one is there all the same, that costs a call to the hub and a refused write more than [`Judge::judge`].
+    /// one is there all the same, that costs a call to the hub and a refused write more than [`Judge::judge`]. Where a document may
+    /// lie under another id, nothing would refuse a second one: then the twin is judged.
     ///
     /// SUBTLE: the proof holds without the read. A document that is still absent when it is created knew nothing while the hub was
     /// asked; where it came into being meanwhile, the creation is refused, and the twin is judged.
@@ -203,8 +204,8 @@ impl Judge {
     /// # Errors
     /// As there.
     pub async fn bring_in(&self, key: &TwinKey, task: &Task) -> Result<Verdict, Trouble> {
-        let registry = self.registry(&key.hub).filter(|_| task.mode == Mode::Settle);
-        if let Some(registry) = registry {
+        let may_create = task.mode == Mode::Settle && !self.rules.id_scheme.may_lie_elsewhere();
+        if let Some(registry) = self.registry(&key.hub).filter(|_| may_create) {
             match registry.get(key, task.purpose).await {
                 Got::Present(twin) => {
                     let nothing = Stored { document: None, etag: None, foreign: None };
