@@ -235,6 +235,27 @@ async fn what_lingers_shares_a_write_and_is_written_at_once_at_the_end() {
 }
 
 #[tokio::test]
+async fn a_write_with_events_of_two_partitions_completes_those_of_both() {
+    let mut bench = Bench::with(|options| options.linger.always = AN_HOUR);
+    let key = device("d");
+    let id = PartitionId { stream: "s".into(), partition: "1".into() };
+    let first = Arc::clone(&bench.progress);
+    let second = Progress::new(id, None, &bench.metrics);
+    let mut batch = vec![Intake::Event(created(&key, 1), bench.origin().await)];
+    for version in 3..20 {
+        bench.progress = Arc::clone(if version % 2 == 0 { &first } else { &second });
+        batch.push(Intake::Event(updated(&key, version, version), bench.origin().await));
+    }
+    bench.intake.send(batch).await.expect("the router runs");
+    bench.progress = Arc::clone(&first);
+    let (store, _, durable, used) = bench.finish().await;
+    let of_second = second.durable().expect("durable").sequence_number.0;
+    assert_eq!((durable, of_second, used), (16, 17, (0, 0)));
+    assert_eq!((first.open(), second.open()), (0, 0));
+    assert_eq!(*store.writes.lock().unwrap(), 1);
+}
+
+#[tokio::test]
 async fn only_what_is_late_already_lingers_for_being_behind() {
     let linger = Linger { always: Duration::ZERO, behind: AN_HOUR };
     let mut bench = Bench::with(|options| options.linger = linger);
