@@ -267,7 +267,10 @@ impl Context<'_> {
             }
             State::Partial { since, twin, base } if at <= *since => {
                 let gap = base.is_given_up() || base.first.is_none_or(|first| !first.follows(version));
-                let twin = under(base, std::mem::take(twin), body);
+                if twin.version == TwinVersion::default() {
+                    document.last = at; // no change was applied yet: there is only a doubt, and it keeps its own time
+                }
+                let twin = under(base, std::mem::take(twin), version, body);
                 document.state = State::Live { born: Some(at), twin };
                 if gap {
                     document.flags.insert(Flag::Gap);
@@ -707,13 +710,14 @@ fn note(base: &mut BaseNotes, twin: &Twin, patch: &Sections) {
     }
 }
 
-/// The twin of a create event with the changes of a partial document laid over it.
-fn under(base: &BaseNotes, twin: Twin, body: &Sections) -> Twin {
+/// The twin of a create event with the changes of a partial document laid over it. Where no change was applied yet, the
+/// partial document has no version of its own.
+fn under(base: &BaseNotes, twin: Twin, version: TwinVersion, body: &Sections) -> Twin {
     let nothing = merge::Section::new();
     let mut root = body.root.clone();
     root.extend(twin.root);
     Twin {
-        version: twin.version,
+        version: twin.version.max(version),
         root,
         tags: base.tags.put_under(body.tags.as_ref().unwrap_or(&nothing), twin.tags),
         desired: base.desired.put_under(body.desired.as_ref().unwrap_or(&nothing), twin.desired),

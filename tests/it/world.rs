@@ -123,7 +123,7 @@ impl World {
             if condition(&report) {
                 return report;
             }
-            assert!(started.elapsed() < LIMIT, "{report}");
+            assert!(started.elapsed() < LIMIT, "{report}\n{}", self.log());
             tokio::time::sleep(LOOK).await;
         }
     }

@@ -740,8 +740,16 @@ fn an_event_that_could_not_be_applied_is_all_that_is_known_of_a_twin_without_a_d
         assert_eq!(version(&unknown), 0);
         unchanged(&unknown, &unapplied(30), Decision::Suspect);
         // The event itself, once it has been mended, and whatever follows it.
-        let (decision, stored) = after(&unknown, &created(30, 2, json!({"a": 1})));
-        assert_eq!((decision, tags(&stored)), (Decision::Gap, json!({"a": 1})));
+        for at in [25, 30] {
+            // A doubt may overtake the create event that it is about.
+            let (decision, stored) = after(&unknown, &created(at, 2, json!({"a": 1})));
+            assert_eq!((decision, tags(&stored), version(&stored)), (Decision::Gap, json!({"a": 1}), 2));
+            assert!(stored.in_doubt());
+            // What lies between the two is newer than the create event.
+            let (decision, stored) = after(&stored, &updated(at + 1, 3, json!({"b": 2})));
+            assert_eq!((decision, tags(&stored)), (Decision::Applied, json!({"a": 1, "b": 2})));
+            assert_eq!((stored.in_doubt(), stored.refused), (true, Some(t(30))));
+        }
         let (decision, stored) = after(&unknown, &updated(30, 3, json!({"a": 1})));
         assert_eq!((decision, tags(&stored)), (Decision::Gap, json!({"a": 1})));
         assert!(stored.flags.contains(&Flag::Suspect), "what came before it is still missing");
