@@ -53,6 +53,7 @@ use crate::{
         in_flight::InFlight,
         lease,
         metered::Metered,
+        receive_threads::ReceiveThreads,
         reconcile::{account::Account, doubts::Doubts, requests::AuditRequests},
         replicas::{Budgets, Replicas},
         router::{self, Panicked, Router},
@@ -109,6 +110,9 @@ pub enum Error {
     /// A stream cannot be consumed.
     #[error(transparent)]
     Stream(#[from] StartError),
+    /// The threads that receive cannot be started.
+    #[error("cannot start the threads that receive events: {0}")]
+    Threads(std::io::Error),
     /// Signals cannot be received.
     #[error("cannot listen for signals: {0}")]
     Signals(std::io::Error),
@@ -138,7 +142,7 @@ impl Error {
             Self::Scan(_) => "COSMOS_UNAVAILABLE",
             Self::Stream(error) => error.code(),
             Self::Panicked(_) => telemetry::PANICKED,
-            Self::Metrics(_) | Self::Signals(_) => telemetry::INTERNAL,
+            Self::Metrics(_) | Self::Threads(_) | Self::Signals(_) => telemetry::INTERNAL,
         }
     }
 
@@ -156,6 +160,7 @@ impl Error {
             | Self::IotHub(_)
             | Self::Traces(_)
             | Self::Metrics(_)
+            | Self::Threads(_)
             | Self::Signals(_)
             | Self::Panicked(_) => Nature::Final,
         }
@@ -561,11 +566,16 @@ async fn consume(
     );
     let (intake, batches) = mpsc::channel(INTAKE);
     let mut router = tokio::spawn(router.run(batches));
+    let threads = Arc::new(ReceiveThreads::start().map_err(Error::Threads)?);
+    for thread in threads.handles() {
+        metrics.receives_on(thread.metrics());
+    }
     let mut consumers = JoinSet::new();
     let (intake_stop, drained) = (stop.child_token(), CancellationToken::new());
     let mut background = background.spawn(&led, &audit_asked, &intake_stop, board.walks());
     for stream in streams {
-        let run = stream.run(Arc::clone(&limits), intake.clone(), intake_stop.clone(), drained.clone());
+        let (limits, threads) = (Arc::clone(&limits), Arc::clone(&threads));
+        let run = stream.run(limits, intake.clone(), threads, intake_stop.clone(), drained.clone());
         consumers.spawn(Box::pin(run));
     }
     drop(intake);

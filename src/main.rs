@@ -5,7 +5,8 @@ use std::{process::ExitCode, time::Duration};
 use clap::Parser;
 use twinsync::cli;
 
-/// Most of the daemon's work makes and frees small things, in many threads.
+/// Most of the daemon's work makes and frees small things, in many threads. Without huge pages: with them, a third of what is
+/// resident at a steady load is memory that nobody uses.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -6,6 +6,7 @@
 //!   │  ├─ partitions: which there are
 //!   │  └─ lag                              progress ◄─────────┘
 //!   └─ committer ─► checkpoints ◄─────────────┘
+//! receive_threads: where the partition loops run, with their connections
 //! replay: dead letters ─► intake, on request
 //! twins ─► store, on request; waits for what the router writes
 //! metered ─► registry of a hub, at the pace of quota
@@ -25,6 +26,7 @@ pub mod metered;
 pub mod partition;
 pub mod partitions;
 pub mod quota;
+pub mod receive_threads;
 pub mod reconcile;
 pub mod replay;
 pub mod replicas;

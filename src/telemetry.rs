@@ -69,7 +69,7 @@ pub const REVISION: &str = match option_env!("TWINSYNC_REVISION") {
 
 /// What `/metrics` answers: everything that was counted, what is on the board, and the process itself.
 pub fn exposition(metrics: &Metrics, board: &Board) -> String {
-    metrics.render() + &board.render() + &process::render()
+    metrics.render() + &board.render() + &process::render(&metrics.receiving())
 }
 
 /// Code of what should not happen: a fault of the program, or of the machine.

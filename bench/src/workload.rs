@@ -1,6 +1,6 @@
 //! What is measured, and beside what.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
@@ -275,6 +275,8 @@ impl Bench {
         let mut daemon = self.place.setup(&self.azure, "")?.start().await?;
         let mark = Mark::now(&mut daemon, &self.azure).await?;
         self.azure.begin(&load, Some(rate)).await?;
+        // Nobody looks meanwhile: a look costs as much CPU time as several events.
+        tokio::time::sleep(Duration::from_secs_f64(self.size.seconds)).await;
         let done = daemon::until(&mut daemon, &self.azure, mark, events).await?;
         daemon.stop().await?;
         let bare = Loop::Replace(Replace {
@@ -304,7 +306,7 @@ impl Bench {
         let mut daemon = setup.spawn()?;
         while writes().await? == before {
             ensure!(began.elapsed().as_secs() < 60, "the daemon writes nothing:\n{}", daemon.log());
-            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
         let start_seconds = Some(began.elapsed().as_secs_f64());
         daemon.ready().await?;

@@ -31,6 +31,7 @@ use super::{
     lease::{self, Leases},
     partition::{Partition, Progress},
     partitions::Partitions,
+    receive_threads::ReceiveThreads,
     replicas::Replicas,
     router::{Intake, Panicked},
     start::{self, Fresh, StartError, begin, stored_positions},
@@ -180,6 +181,7 @@ impl Stream {
         self,
         limits: Arc<InFlight>,
         intake: mpsc::Sender<Vec<Intake>>,
+        threads: Arc<ReceiveThreads>,
         stop: CancellationToken,
         drained: CancellationToken,
     ) -> Result<(), Error> {
@@ -213,6 +215,7 @@ impl Stream {
             leases,
             limits,
             intake: Some(intake),
+            threads,
             owned: BTreeMap::new(),
             tasks: JoinSet::new(),
             terms: 0,
@@ -279,6 +282,7 @@ struct Running {
     partitions: Partitions,
     limits: Arc<InFlight>,
     intake: Option<mpsc::Sender<Vec<Intake>>>,
+    threads: Arc<ReceiveThreads>,
     owned: BTreeMap<String, Owned>,
     tasks: JoinSet<Ended>,
     terms: u64,
@@ -521,7 +525,7 @@ impl Running {
         self.owned.insert(partition.clone(), owned);
         self.show_owned();
         self.tell_who_leads();
-        self.tasks.spawn(async move {
+        self.spawn(async move {
             let result = consume(shared, prepared, known, limits, intake, stop).await;
             (partition, term, result)
         });
@@ -539,7 +543,7 @@ impl Running {
         self.owned.insert(partition.clone(), owned);
         self.show_owned();
         self.tell_who_leads();
-        self.tasks.spawn(async move {
+        self.spawn(async move {
             let prepared = tokio::select! {
                 biased;
                 () = stop.cancelled() => return (partition, term, Ok(())),
@@ -551,6 +555,14 @@ impl Running {
             };
             (partition, term, result)
         });
+    }
+
+    /// Receives on a thread of its own, with its connection.
+    fn spawn(&mut self, consuming: impl Future<Output = Ended> + Send + 'static) {
+        match self.threads.least_used() {
+            Some(thread) => self.tasks.spawn_on(consuming, thread),
+            None => self.tasks.spawn(consuming),
+        };
     }
 
     fn own(&mut self, partition: &str) -> (Owned, Shared, Arc<InFlight>) {

@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, OnceLock, PoisonError, RwLock,
+        Arc, Mutex, OnceLock, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -17,6 +17,7 @@ use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
+use tokio::runtime::RuntimeMetrics;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -54,6 +55,8 @@ struct Inner {
     reads: Vec<Counter>,
     /// By call, outcome and purpose. Most of them never occur, and few daemons have a hub to ask.
     registry_calls: Vec<OnceLock<Counter>>,
+    /// Of the threads that receive, beside the runtime of everything else.
+    receiving: Mutex<Vec<RuntimeMetrics>>,
     /// `f64` bits by purpose: the recorder's counters know whole numbers only, and request units have fractions.
     request_units: Vec<AtomicU64>,
     freshness: Histogram,
@@ -168,6 +171,7 @@ impl Metrics {
                 let places = RegistryCall::ALL.len() * RegistryOutcome::ALL.len() * Purpose::ALL.len();
                 (0..places).map(|_| OnceLock::new()).collect()
             },
+            receiving: Mutex::default(),
             request_units: Purpose::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
             freshness: histogram(name::FRESHNESS),
             hub_to_eventhub: histogram(name::HUB_TO_EVENTHUB),
@@ -524,6 +528,16 @@ impl Metrics {
         self.0.twins_full.set(twins as f64);
     }
 
+    /// One more thread receives events.
+    pub fn receives_on(&self, thread: RuntimeMetrics) {
+        self.0.receiving.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+    }
+
+    /// The threads that receive events.
+    pub(super) fn receiving(&self) -> Vec<RuntimeMetrics> {
+        self.0.receiving.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// All metrics in Prometheus' text format.
     pub fn render(&self) -> String {
         let mut page = Page::default();
@@ -733,7 +747,7 @@ mod tests {
         let text = metrics.render();
         for &Description { name, kind, .. } in name::DESCRIPTIONS {
             // The process and its runtime are not at zero, and not kept here.
-            if [name::PROCESS_CPU, name::RUNTIME_BUSY].contains(&name) {
+            if [name::PROCESS_CPU, name::RUNTIME_BUSY, name::RECEIVE_BUSY].contains(&name) {
                 continue;
             }
             let sample =

@@ -151,6 +151,8 @@ pub const RUNTIME_TASKS: &str = "twinsync_runtime_tasks";
 pub const RUNTIME_QUEUED: &str = "twinsync_runtime_queued_tasks";
 /// Time for which the threads ran tasks, over all of them.
 pub const RUNTIME_BUSY: &str = "twinsync_runtime_busy_seconds_total";
+/// Time for which a thread that receives events ran tasks; close to one second per second, it is the limit. Labels: `thread`.
+pub const RECEIVE_BUSY: &str = "twinsync_receive_thread_busy_seconds_total";
 /// Processor time of the process, user and system.
 pub const PROCESS_CPU: &str = "process_cpu_seconds_total";
 /// Memory of the process that is in use.

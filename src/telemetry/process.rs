@@ -4,27 +4,38 @@
 
 use tokio::runtime::{Handle, RuntimeMetrics};
 
-use super::{name, text::Page};
+use super::{
+    name,
+    text::{Page, labels},
+};
 
-/// Prometheus' text format of all that can be told.
-pub(super) fn render() -> String {
+/// Prometheus' text format of all that can be told. `receiving` are threads with a runtime each.
+pub(super) fn render(receiving: &[RuntimeMetrics]) -> String {
     let mut page = Page::default();
     machine(&mut page);
     if let Ok(handle) = Handle::try_current() {
-        runtime(&mut page, &handle.metrics());
+        runtimes(&mut page, &handle.metrics(), receiving);
     }
     page.text()
 }
 
-fn runtime(page: &mut Page, metrics: &RuntimeMetrics) {
-    let workers = metrics.num_workers();
-    page.sample(name::RUNTIME_WORKERS, Some(workers as f64));
-    page.sample(name::RUNTIME_TASKS, Some(metrics.num_alive_tasks() as f64));
-    page.sample(name::RUNTIME_QUEUED, Some(metrics.global_queue_depth() as f64));
+fn runtimes(page: &mut Page, main: &RuntimeMetrics, receiving: &[RuntimeMetrics]) {
+    let all = || std::iter::once(main).chain(receiving);
+    let sum = |figure: &dyn Fn(&RuntimeMetrics) -> usize| Some(all().map(figure).sum::<usize>() as f64);
+    page.sample(name::RUNTIME_WORKERS, sum(&RuntimeMetrics::num_workers));
+    page.sample(name::RUNTIME_TASKS, sum(&RuntimeMetrics::num_alive_tasks));
+    page.sample(name::RUNTIME_QUEUED, sum(&RuntimeMetrics::global_queue_depth));
     #[cfg(target_has_atomic = "64")]
     {
-        let busy = (0..workers).map(|worker| metrics.worker_total_busy_duration(worker).as_secs_f64());
-        page.sample(name::RUNTIME_BUSY, Some(busy.sum()));
+        let busy = |metrics: &RuntimeMetrics| {
+            let workers = 0..metrics.num_workers();
+            workers.map(|worker| metrics.worker_total_busy_duration(worker).as_secs_f64()).sum::<f64>()
+        };
+        page.sample(name::RUNTIME_BUSY, Some(all().map(busy).sum()));
+        let threads = receiving.iter().enumerate();
+        let threads =
+            threads.map(|(thread, metrics)| (labels(&[("thread", &thread.to_string())]), busy(metrics)));
+        page.samples(name::RECEIVE_BUSY, threads);
     }
 }
 
@@ -115,7 +126,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn the_process_and_its_runtime_are_told_as_they_are() {
-        let text = render();
+        let text = render(&[]);
         let told = |name| value(&text, name).unwrap_or_else(|| panic!("{name} in\n{text}"));
         let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
         let field = |name: &str| -> f64 {
@@ -133,15 +144,22 @@ mod tests {
         assert!((1.0..told(name::PROCESS_MAX_FDS)).contains(&told(name::PROCESS_OPEN_FDS)));
         let before = told(name::PROCESS_CPU);
         let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
-        while value(&render(), name::PROCESS_CPU).expect("told") <= before {
+        while value(&render(&[]), name::PROCESS_CPU).expect("told") <= before {
             assert!(std::time::Instant::now() < until, "this loop takes time");
         }
         assert_eq!(told(name::RUNTIME_WORKERS), 1.0);
         assert!(told(name::RUNTIME_BUSY) >= 0.0 && told(name::RUNTIME_QUEUED) >= 0.0);
-        let alive = value(&render(), name::RUNTIME_TASKS).expect("told");
+        let alive = value(&render(&[]), name::RUNTIME_TASKS).expect("told");
         let task = tokio::spawn(std::future::pending::<()>());
-        assert_eq!(value(&render(), name::RUNTIME_TASKS), Some(alive + 1.0));
+        assert_eq!(value(&render(&[]), name::RUNTIME_TASKS), Some(alive + 1.0));
         task.abort();
+        // A thread beside it counts as well, and by itself.
+        let receiving = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let text = render(&[receiving.metrics()]);
+        assert_eq!(value(&text, name::RUNTIME_WORKERS), Some(2.0));
+        let alone = format!("{}{{thread=\"0\"}}", name::RECEIVE_BUSY);
+        assert!(value(&text, &alone).is_some_and(|busy| busy >= 0.0), "{text}");
+        receiving.shutdown_background();
     }
 
     #[cfg(target_os = "linux")]
@@ -163,7 +181,7 @@ mod tests {
 
     #[test]
     fn without_a_runtime_there_is_nothing_about_it() {
-        assert_eq!(value(&render(), name::RUNTIME_WORKERS), None);
+        assert_eq!(value(&render(&[]), name::RUNTIME_WORKERS), None);
     }
 
     #[cfg(target_os = "linux")]

@@ -37,6 +37,7 @@ fn served() -> BTreeMap<String, Shape> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let _entered = runtime.enter();
     let metrics = Metrics::new().unwrap();
+    metrics.receives_on(runtime.metrics());
     let _ = metrics.stream("s");
     metrics.registry("h");
     let second = Some(1.0);

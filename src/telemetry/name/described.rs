@@ -244,6 +244,11 @@ pub const DESCRIPTIONS: &[Description] = &[
         "Tasks that are ready and wait for a thread, in the queue that all threads share",
     ),
     counter(RUNTIME_BUSY, &[], "Time for which the threads ran tasks, over all of them"),
+    counter(
+        RECEIVE_BUSY,
+        &["thread"],
+        "Time for which a thread that receives events ran tasks; close to one second per second, it is the limit",
+    ),
     counter(PROCESS_CPU, &[], "Processor time of the process, user and system"),
     gauge(PROCESS_RESIDENT_MEMORY, &[], "Memory of the process that is in use"),
     gauge(PROCESS_VIRTUAL_MEMORY, &[], "Address space of the process"),

@@ -1,0 +1,91 @@
+//! Threads of their own for what receives events.
+//!
+//! From the connection over the session and the link to the decoded batch, an event wakes one task after the other. Among the
+//! workers of one runtime, each of these wakes another thread as well, to see whether there is something for it: at a steady rate
+//! that costs more than the events do. A partition therefore stays on one thread, with its connection, and only what it hands
+//! over is anybody's.
+
+use std::{io, num::NonZeroUsize, thread};
+
+use tokio::runtime::{Builder, Handle};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// One thread receives and decodes more than 70,000 events of 1 KiB per second (docs/performance.md): so many serve any Event
+/// Hub.
+const MOST: usize = 8;
+
+/// Threads that end when this is dropped, and with them whatever still runs there.
+pub struct ReceiveThreads {
+    threads: Vec<Handle>,
+    _end: DropGuard,
+}
+
+impl ReceiveThreads {
+    /// Starts one for each processor that this process may use.
+    ///
+    /// # Errors
+    /// The operating system refuses.
+    pub fn start() -> io::Result<Self> {
+        let count = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MOST);
+        let end = CancellationToken::new();
+        let mut threads = Vec::with_capacity(count);
+        for number in 0..count {
+            let runtime = Builder::new_current_thread().enable_all().build()?;
+            threads.push(runtime.handle().clone());
+            let end = end.clone();
+            thread::Builder::new().name(format!("receive-{number}")).spawn(move || {
+                runtime.block_on(end.cancelled());
+                // A name that is still being looked up must not hold anybody up.
+                runtime.shutdown_background();
+            })?;
+        }
+        Ok(Self { threads, _end: end.drop_guard() })
+    }
+
+    /// The one with the fewest tasks.
+    pub fn least_used(&self) -> Option<&Handle> {
+        self.threads.iter().min_by_key(|thread| thread.metrics().num_alive_tasks())
+    }
+
+    /// All of them.
+    pub fn handles(&self) -> &[Handle] {
+        &self.threads
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, future::pending};
+
+    use tokio::{sync::oneshot, task::JoinSet};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn tasks_are_spread_and_each_stays_with_what_it_spawns() {
+        let threads = ReceiveThreads::start().expect("threads");
+        let count = threads.handles().len();
+        let mut tasks = JoinSet::new();
+        for _ in 0..2 * count {
+            let here = || thread::current().name().map(ToOwned::to_owned);
+            let (sender, receiver) = oneshot::channel();
+            let task = async move {
+                let of_child = tokio::spawn(async move { here() }).await.expect("no panic");
+                sender.send((here(), of_child)).expect("somebody listens");
+                pending::<()>().await;
+            };
+            tasks.spawn_on(task, threads.least_used().expect("there is one"));
+            let (one, other) = receiver.await.expect("it runs");
+            assert_eq!(one, other);
+            assert!(one.is_some_and(|name| name.starts_with("receive-")));
+        }
+        let alive: BTreeSet<_> =
+            threads.handles().iter().map(|thread| thread.metrics().num_alive_tasks()).collect();
+        assert_eq!(alive, BTreeSet::from([2]));
+        drop(threads);
+        // Nobody waits for ever for what ran there.
+        while let Some(ended) = tasks.join_next().await {
+            assert!(ended.expect_err("it was cut off").is_cancelled());
+        }
+    }
+}
