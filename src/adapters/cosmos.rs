@@ -114,7 +114,7 @@ pub enum ConnectError {
     },
     /// Database or container are missing.
     #[error(
-        "the container `{container}` of database `{database}` does not exist in {endpoint}; create it with partition key /deviceId and a default time to live of -1, e.g. `az cosmosdb sql container create -a ACCOUNT -g GROUP -d {database} -n {container} -p /deviceId --ttl -1` ({})", self.code()
+        "the container `{container}` of database `{database}` does not exist in {endpoint}; create it with partition key /deviceId and a default time to live of -1, e.g. `az cosmosdb sql container create -a ACCOUNT -g GROUP -d {database} -n {container} -p /deviceId --ttl -1 --idx @deploy/cosmos/indexing-policy.json` ({})", self.code()
     )]
     Missing {
         /// The account.
