@@ -551,6 +551,10 @@ async fn consume(
         () = stop.cancelled() => return Ok(()),
         prepared = try_join_all(prepare) => prepared?,
     };
+    let threads = Arc::new(ReceiveThreads::start().map_err(Error::Threads)?);
+    for thread in threads.handles() {
+        metrics.receives_on(thread.metrics());
+    }
     let limits = InFlight::new(
         settings.router.max_in_flight_events.get() as usize,
         settings.router.max_in_flight_bytes,
@@ -566,10 +570,6 @@ async fn consume(
     );
     let (intake, batches) = mpsc::channel(INTAKE);
     let mut router = tokio::spawn(router.run(batches));
-    let threads = Arc::new(ReceiveThreads::start().map_err(Error::Threads)?);
-    for thread in threads.handles() {
-        metrics.receives_on(thread.metrics());
-    }
     let mut consumers = JoinSet::new();
     let (intake_stop, drained) = (stop.child_token(), CancellationToken::new());
     let mut background = background.spawn(&led, &audit_asked, &intake_stop, board.walks());
