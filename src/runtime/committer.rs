@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use azure_core::http::StatusCode;
 use azure_messaging_eventhubs::{CheckpointStore, models::Checkpoint};
 use futures::future::join_all;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{partition::Progress, start::StoreTrouble};
 use crate::{
@@ -23,6 +23,12 @@ use crate::{
 /// Limit of one checkpoint's write, and, since all are written at once, of a commit: leases wait for it.
 const WRITE_LIMIT: Duration = Duration::from_secs(5);
 
+/// A write without an answer is performed within this time, or never. One that is performed late sets the checkpoint back, which
+/// would cost no more than repeats, were it not for a partition at rest: what lies behind the checkpoint expires in the end, and the next
+/// start would take that for a loss. So the checkpoint is written once more then, and so is that of a partition that was taken
+/// over, of whose earlier owner nothing is known.
+const LATE: Duration = Duration::from_secs(60);
+
 /// Commits the progress of partitions.
 pub struct Committer {
     store: Arc<dyn CheckpointStore>,
@@ -32,6 +38,8 @@ pub struct Committer {
     board: Board,
     judge: fn(&azure_core::Error) -> StoreTrouble,
     committed: BTreeMap<PartitionId, SequenceNumber>,
+    /// When a checkpoint is written once more, although it has not moved; `None`: not any more.
+    again: BTreeMap<PartitionId, Option<Instant>>,
 }
 
 impl Committer {
@@ -53,18 +61,22 @@ impl Committer {
             board,
             judge,
             committed: BTreeMap::new(),
+            again: BTreeMap::new(),
         }
     }
 
     /// Writes what has moved, all partitions at once; says how many could not be written.
     pub async fn commit(&mut self, partitions: &[Arc<Progress>]) -> usize {
-        let mut moved = Vec::new();
+        let (mut moved, now) = (Vec::new(), Instant::now());
         for progress in partitions {
+            let id = progress.id();
             match progress.durable() {
-                Some(position) if self.committed.get(progress.id()) != Some(&position.sequence_number) => {
+                Some(position) if self.committed.get(id) != Some(&position.sequence_number) => {
+                    self.again.entry(id.clone()).or_insert(Some(now + LATE));
                     progress.metrics.checkpoint_is_behind();
                     moved.push((progress, position));
                 }
+                Some(position) if self.is_written_again(id, now) => moved.push((progress, position)),
                 Some(_) | None => progress.metrics.checkpoint_is_written(),
             }
         }
@@ -77,11 +89,15 @@ impl Committer {
             match answer {
                 Ok(()) => {
                     self.committed.insert(id.clone(), sequence_number);
+                    if self.is_written_again(id, now) {
+                        self.again.insert(id.clone(), None);
+                    }
                     progress.metrics.checkpoint_is_written();
                     CheckpointWritten { partition: id, sequence_number }.emit();
                 }
                 Err((kind, StoreTrouble { reason, code, .. })) => {
                     failed += 1;
+                    self.again.insert(id.clone(), Some(Instant::now() + LATE));
                     CheckpointDelayed { partition: id, code, failure: kind, error: &reason }
                         .emit(&self.metrics);
                     failure.get_or_insert((kind, code, reason));
@@ -100,6 +116,12 @@ impl Committer {
     /// Forgets a partition that is not ours any more: whoever owns it may have moved its checkpoint since.
     pub fn forget(&mut self, partition: &PartitionId) {
         self.committed.remove(partition);
+        self.again.remove(partition);
+    }
+
+    /// Whether the time has come to write the checkpoint of a partition once more.
+    fn is_written_again(&self, partition: &PartitionId, now: Instant) -> bool {
+        self.again.get(partition).is_some_and(|again| again.is_some_and(|at| at <= now))
     }
 
     async fn write(&self, id: &PartitionId, position: Position) -> Result<(), (Failure, StoreTrouble)> {
@@ -133,3 +155,6 @@ pub(super) fn failure_of(error: &azure_core::Error) -> Failure {
         Some(_) | None => Failure::Silent,
     }
 }
+
+#[cfg(test)]
+mod tests;
