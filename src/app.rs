@@ -47,7 +47,7 @@ use crate::{
         retry::Backoff,
     },
     http,
-    ports::{Bookmarks, DeadLetterArchive, DeadLetters, EventSource, SystemClock, TwinStore},
+    ports::{BookmarkError, Bookmarks, DeadLetterArchive, DeadLetters, EventSource, SystemClock, TwinStore},
     runtime::{
         documents::{DocumentCache, document_cache},
         in_flight::InFlight,
@@ -98,6 +98,9 @@ pub enum Error {
     /// An IoT hub cannot be asked.
     #[error(transparent)]
     IotHub(#[from] iothub::Error),
+    /// It cannot be noted that a backfill is to be done.
+    #[error("{0} (NOTE_NOT_KEPT)")]
+    Note(#[from] BookmarkError),
     /// The documents cannot be looked through.
     #[error("cannot look for documents in the container: {0} (COSMOS_UNAVAILABLE)")]
     Scan(String),
@@ -139,6 +142,7 @@ impl Error {
             Self::Http(_) => http::Error::CODE,
             Self::IotHub(error) => error.code(),
             Self::Traces(_) => otlp::Error::CODE,
+            Self::Note(_) => "NOTE_NOT_KEPT",
             Self::Scan(_) => "COSMOS_UNAVAILABLE",
             Self::Stream(error) => error.code(),
             Self::Panicked(_) => telemetry::PANICKED,
@@ -150,7 +154,7 @@ impl Error {
     fn nature(&self) -> Nature {
         match self {
             Self::NoToken(error) if error.refused => Nature::Refused,
-            Self::NoToken(_) | Self::Scan(_) => Nature::Passing,
+            Self::NoToken(_) | Self::Note(_) | Self::Scan(_) => Nature::Passing,
             Self::Cosmos(error) => error.nature(),
             Self::Checkpoints(error) => error.nature(),
             Self::DeadLetters(error) => error.nature(),

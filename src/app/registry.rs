@@ -11,14 +11,14 @@ use super::{Error, Needed, Outside, Reach, Shared, connect_store, rules};
 use crate::{
     adapters::{bookmarks, credential, iothub},
     config::{BackfillOnStart, Settings},
-    domain::{drift::Strictness, quota::Purpose, ticks::Ticks},
+    domain::{drift::Strictness, health::Dependency, quota::Purpose, ticks::Ticks},
     ports::{Bookmarks, SystemClock, Trouble, TwinStore, Which},
     runtime::{
         metered::Metered,
         quota::Meter,
         reconcile::{
             account::Account,
-            audit,
+            audit, backfill,
             doubts::{self, Doubts},
             judge::{Judge, Mode},
             requests::{self, AuditRequests},
@@ -89,6 +89,10 @@ pub(super) async fn prepare(
         BackfillOnStart::Never => false,
         BackfillOnStart::IfEmpty => reach.until(Needed::Store, || is_empty(&judge)).await?,
     };
+    if backfill {
+        let plan = || plan_backfill(&judge, outside.bookmarks.as_ref());
+        reach.until(Needed::Dependency(Dependency::Checkpoints), plan).await?;
+    }
     Ok(Background {
         doubts: Doubts::about(outside.registries.iter().map(|registry| registry.hub())),
         judge: Arc::new(judge),
@@ -104,6 +108,14 @@ pub(super) async fn prepare(
         },
         bookmarks: Arc::clone(&outside.bookmarks),
     })
+}
+
+/// Notes for every hub that its twins are to be filled in.
+async fn plan_backfill(judge: &Judge, bookmarks: &dyn Bookmarks) -> Result<(), Error> {
+    for registry in judge.registries() {
+        backfill::plan(judge, bookmarks, registry.hub()).await?;
+    }
+    Ok(())
 }
 
 /// Whether the container holds no twin.

@@ -167,6 +167,31 @@ pub async fn bookmark(bookmarks: &dyn Bookmarks, hub: &HubName) -> Result<Option
     Ok(note.and_then(|note| serde_json::from_slice(&note).ok()))
 }
 
+impl Bookmark {
+    /// Nothing is done yet.
+    fn at_the_beginning(judge: &Judge) -> Self {
+        Self {
+            started_at: judge.now(),
+            finished_at: None,
+            kind: Kind::Devices,
+            continuation: None,
+            counts: Counts::default(),
+        }
+    }
+}
+
+/// Notes that a backfill of this hub is to be done. Whoever does it may begin much later, or be another process, and by then the
+/// container holds what the streams have brought: nothing but the note tells that twins are missing.
+///
+/// # Errors
+/// The notes cannot be read or written.
+pub async fn plan(judge: &Judge, bookmarks: &dyn Bookmarks, hub: &HubName) -> Result<(), BookmarkError> {
+    match bookmark(bookmarks, hub).await? {
+        Some(begun) if begun.finished_at.is_none() => Ok(()),
+        Some(_) | None => save(bookmarks, hub, &Bookmark::at_the_beginning(judge)).await,
+    }
+}
+
 /// Fills in the twins of one hub: goes on where an unfinished backfill stopped, else begins.
 ///
 /// # Errors
@@ -182,13 +207,7 @@ pub async fn run(
     let hub = registry.hub();
     let begun = bookmark(bookmarks, hub).await?.filter(|begun| begun.finished_at.is_none());
     let resumed = begun.is_some();
-    let mut bookmark = begun.unwrap_or_else(|| Bookmark {
-        started_at: judge.now(),
-        finished_at: None,
-        kind: Kind::Devices,
-        continuation: None,
-        counts: Counts::default(),
-    });
+    let mut bookmark = begun.unwrap_or_else(|| Bookmark::at_the_beginning(judge));
     progress.resume(bookmark.counts);
     if let Ok(devices) = registry.device_count(Purpose::Backfill).await {
         progress.devices.store(devices, Ordering::Relaxed);

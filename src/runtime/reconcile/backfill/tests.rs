@@ -61,6 +61,24 @@ async fn a_document_among_many_that_are_missing_is_met_and_left_as_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_planned_is_noted_once_and_leaves_a_walk_that_has_begun_where_it_is() {
+    let bench = bench(12);
+    let (hub, notes) = (HubName::from("H"), bench.bookmarks.as_ref());
+    let noted = async || bookmark(notes, &hub).await.expect("readable").expect("noted");
+    plan(&bench.judge, notes, &hub).await.expect("noted");
+    assert_eq!((noted().await.finished_at, noted().await.continuation), (None, None));
+    let begun = Bookmark { continuation: Some("4".into()), ..noted().await };
+    save(notes, &hub, &begun).await.expect("saved");
+    plan(&bench.judge, notes, &hub).await.expect("noted");
+    assert_eq!(noted().await, begun);
+    // A container that was emptied after an earlier backfill is filled again.
+    let finished_at = Some(bench.judge.now());
+    save(notes, &hub, &Bookmark { finished_at, ..begun }).await.expect("saved");
+    plan(&bench.judge, notes, &hub).await.expect("noted");
+    assert_eq!((noted().await.finished_at, noted().await.continuation), (None, None));
+}
+
+#[tokio::test(start_paused = true)]
 async fn it_goes_on_at_its_bookmark_and_asks_for_nothing_twice() {
     let bench = bench(12);
     // Stopped in the second page.
