@@ -298,7 +298,7 @@ impl Upsert {
         self.take = self.take.max(1);
     }
 
-    /// The modules are about to follow; what is kept in memory says so, and the next write stores it.
+    /// There are no modules that have to follow; what is kept in memory says so, and the next write stores it.
     pub fn swept(&mut self) {
         if let Stored::Present(document, _) = &mut self.stored {
             Arc::make_mut(document).sweep = None;

@@ -252,7 +252,12 @@ async fn sweep<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<Vec<TwinEve
     let modules = outcome.as_ref().map(Vec::len);
     ModulesQueried { purpose: Purpose::Live, twin: &work.key, modules, request_units }.emit(&tools.metrics);
     let modules = outcome?;
-    work.upsert.swept();
+    if modules.is_empty() {
+        work.upsert.swept();
+    }
+    // SUBTLE: else the note stays until they have followed, also in memory: the next write of the device would store that it is
+    // done with, and a crash before the modules are durable would forget them. The deletion comes again then, and finds
+    // itself done with.
     Ok(modules.into_iter().map(|module| follow(module, sweep)).collect())
 }
 

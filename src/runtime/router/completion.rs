@@ -7,7 +7,10 @@ use super::{
     intake::{Group, GroupId, Item, Origin, Outcome, Watcher},
 };
 use crate::{
-    domain::{decide::Decision, event::TwinEvent, progress::Ticket, ticks::Ticks, upsert::Fate},
+    domain::{
+        decide::Decision, document::Sweep, event::TwinEvent, id::TwinKey, progress::Ticket, ticks::Ticks,
+        upsert::Fate,
+    },
     runtime::{in_flight::Hold, partition::Progress, worker::Work},
     telemetry::{
         Latency,
@@ -32,6 +35,7 @@ impl Router {
                 self.doubt_refused(&key, reason);
             }
         }
+        let sweep = stored.as_ref().and_then(|(document, _)| document.sweep);
         match stored {
             Some(stored) => {
                 if stored.0.in_doubt() {
@@ -105,7 +109,7 @@ impl Router {
         }
         let group = GroupId(self.next_group);
         self.next_group += 1;
-        self.groups.insert(group, Group { open: follow.len(), items: decided });
+        self.groups.insert(group, Group { open: follow.len(), items: decided, device: key, sweep });
         for event in follow {
             let key = event.key.clone();
             self.lanes.push(&key, (event, Item::Follow(group)), FOLLOW_WEIGHT, now, Duration::ZERO);
@@ -127,10 +131,22 @@ impl Router {
                     if group.open == 0
                         && let Some(group) = self.groups.remove(&id)
                     {
+                        self.swept(&group.device, group.sweep);
                         left.extend(group.items);
                     }
                 }
             }
+        }
+    }
+
+    /// The modules of a device have followed it: what is kept of it in memory says so, and its next write stores it. Where the device
+    /// is being written at this moment, or is kept no more, they are looked for once more, which changes nothing.
+    fn swept(&self, device: &TwinKey, sweep: Option<Sweep>) {
+        if let Some((mut document, etag)) = self.cache.remove(device) {
+            if document.sweep == sweep {
+                Arc::make_mut(&mut document).sweep = None;
+            }
+            self.cache.insert(device.clone(), (document, etag));
         }
     }
 

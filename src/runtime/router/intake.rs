@@ -6,7 +6,8 @@ use tokio::sync::oneshot;
 
 use crate::{
     domain::{
-        decide::Decision, event::TwinEvent, id::TwinKey, message::Message, progress::Ticket, ticks::Ticks,
+        decide::Decision, document::Sweep, event::TwinEvent, id::TwinKey, message::Message, progress::Ticket,
+        ticks::Ticks,
     },
     runtime::{in_flight::Hold, partition::Progress},
     telemetry::{
@@ -141,4 +142,7 @@ pub(super) struct Lettered {
 pub(super) struct Group {
     pub(super) open: usize,
     pub(super) items: Vec<Item>,
+    /// The device, and the note in its document that is done with when they are durable.
+    pub(super) device: TwinKey,
+    pub(super) sweep: Option<Sweep>,
 }

@@ -558,6 +558,32 @@ async fn a_sweep_cut_short_by_a_crash_is_done_when_the_device_is_touched_again()
 }
 
 #[tokio::test]
+async fn the_note_about_modules_stays_in_whatever_is_written_of_the_device_until_they_have_followed() {
+    let mut bench = Bench::new(4);
+    let (key, module) = (device("d"), TwinKey::module("h", "d", "m"));
+    bench.send(vec![created(&key, 1), created(&module, 2)]).await;
+    bench.until("created", |bench| bench.durable() == 1).await;
+    bench.store.broken.lock().unwrap().push(module.clone());
+    bench.send(vec![event(&key, 9, Change::Deleted)]).await;
+    let sweep = |bench: &Bench| bench.store.document(&key).and_then(|document| document.sweep);
+    bench.until("deleted", |bench| sweep(bench).is_some()).await;
+    bench.send(vec![created(&key, 20)]).await;
+    let lives = |bench: &Bench| {
+        bench.store.document(&key).is_some_and(|document| matches!(document.state, State::Live { .. }))
+    };
+    bench.until("created anew", lives).await;
+    assert!(sweep(&bench).is_some(), "a crash here would forget the module");
+    assert_eq!(bench.durable(), 1, "the deletion is not done");
+    bench.store.broken.lock().unwrap().clear();
+    bench.until("the module has followed", |bench| bench.durable() == 3).await;
+    assert_eq!(bench.store.document(&module).expect("kept").state, State::Deleted);
+    bench.send(vec![updated(&key, 21, 3)]).await;
+    bench.until("updated", |bench| bench.durable() == 4).await;
+    assert_eq!(sweep(&bench), None, "and the next write says so");
+    bench.finish().await;
+}
+
+#[tokio::test]
 async fn a_module_that_shows_up_after_its_device_was_deleted_does_not_live() {
     let mut bench = Bench::new(4);
     let (key, module) = (device("d"), TwinKey::module("h", "d", "m"));
