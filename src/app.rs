@@ -17,12 +17,8 @@ use std::{sync::Arc, time::Duration};
 use azure_core::credentials::TokenCredential;
 use azure_messaging_eventhubs::CheckpointStore;
 use futures::future::try_join_all;
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinSet,
-    time::timeout,
-};
-use tokio_util::sync::CancellationToken;
+use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use self::{
     reach::{Needed, Reach},
@@ -47,7 +43,9 @@ use crate::{
         retry::Backoff,
     },
     http,
-    ports::{BookmarkError, Bookmarks, DeadLetterArchive, DeadLetters, EventSource, SystemClock, TwinStore},
+    ports::{
+        BookmarkError, Bookmarks, Clock, DeadLetterArchive, DeadLetters, EventSource, SystemClock, TwinStore,
+    },
     runtime::{
         documents::{DocumentCache, document_cache},
         in_flight::InFlight,
@@ -61,6 +59,7 @@ use crate::{
         start::{self, StartError},
         stream::{self, Stream},
         twins::{self, Twins},
+        watch,
     },
     status::{About, Observer, SharedHub},
     telemetry::{self, Board, Journal, Metrics, Scope, trace::Tracer},
@@ -189,6 +188,22 @@ pub struct Outside {
     pub registries: Vec<Arc<Metered>>,
     /// Where long walks keep their notes.
     pub bookmarks: Arc<dyn Bookmarks>,
+}
+
+/// What a daemon takes from the process that it runs in.
+pub struct Process {
+    /// Names it among the replicas; unique.
+    pub replica: String,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+    /// Where partitions are received; `None`: among everything else.
+    pub threads: Option<Arc<ReceiveThreads>>,
+    /// Makes traces.
+    pub tracer: Option<Tracer>,
+    /// What readiness and the status page are computed from.
+    pub board: Board,
+    /// Counts what happens.
+    pub metrics: Metrics,
 }
 
 impl Outside {
@@ -481,6 +496,18 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
     };
     let reach = Reach { grace: settings.start.refused_grace, board: &board, metrics: &metrics };
     let traces = Traces::start(settings, &metrics, &board)?;
+    let threads = ReceiveThreads::start().map_err(Error::Threads)?;
+    for thread in threads.handles() {
+        metrics.receives_on(thread.metrics());
+    }
+    let process = Process {
+        replica: replica.to_owned(),
+        clock: Arc::new(SystemClock),
+        threads: Some(Arc::new(threads)),
+        tracer: traces.tracer.clone(),
+        board: board.clone(),
+        metrics: metrics.clone(),
+    };
     // Aborted in the end: what hangs holds nobody up.
     let mut looks = JoinSet::new();
     let outcome = tokio::select! {
@@ -493,7 +520,7 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
                 looks.spawn(observer.clone().look_at_letters(Arc::clone(&outside.archive), closing.clone()));
                 let shared = Shared::new(settings);
                 twins.open(twins_access(settings, &outside, &shared, &metrics));
-                Box::pin(consume(settings, outside, &shared, replica, traces.tracer.clone(), &reach, stop.clone())).await
+                Box::pin(consume(settings, outside, &shared, process, stop.clone())).await
             }
             Err(error) => Err(error),
         },
@@ -511,25 +538,39 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
     outcome
 }
 
+/// Runs a daemon over an outside world that is there already, until `stop`; then it drains and commits. Health and metrics are
+/// not served.
+///
+/// # Errors
+/// It cannot start, a person has to decide something, or one of its tasks panicked.
+pub async fn run_over(
+    settings: &Settings,
+    outside: Outside,
+    process: Process,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    consume(settings, outside, &Shared::new(settings), process, stop).await
+}
+
 /// Consumes the streams of `outside` until `stop`, then drains and commits.
 async fn consume(
     settings: &Settings,
     outside: Outside,
     shared: &Shared,
-    replica: &str,
-    tracer: Option<Tracer>,
-    reach: &Reach<'_>,
+    process: Process,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let (board, metrics) = (reach.board, reach.metrics);
+    let Process { replica, clock, threads, tracer, board, metrics } = process;
+    let (board, metrics) = (&board, &metrics);
+    let reach = Reach { grace: settings.start.refused_grace, board, metrics };
     let (leads, led) = watch::channel(false);
-    let (requests, audit_asked) = AuditRequests::channel(Arc::new(SystemClock));
+    let (requests, audit_asked) = AuditRequests::channel(Arc::clone(&clock));
     let audits = if outside.registries.is_empty() { AuditRequests::nobodys() } else { requests };
     // Before the streams, which would fill an empty container.
     let background = tokio::select! {
         biased;
         () = stop.cancelled() => return Ok(()),
-        background = Box::pin(registry::prepare(settings, &outside, shared, audits.clone(), reach)) => background?,
+        background = Box::pin(registry::prepare(settings, &outside, shared, &clock, audits.clone(), &reach)) => background?,
     };
     let replicas = Arc::new(Replicas::new(
         budgets(settings),
@@ -540,7 +581,7 @@ async fn consume(
     let prepare = outside.sources.into_iter().enumerate().map(|(place, source)| {
         let checkpoints = Arc::clone(&outside.checkpoints);
         let leads = (place == 0).then(|| leads.clone());
-        let mut options = stream_options(settings, replica, leads, &audits, &replicas);
+        let mut options = stream_options(settings, &replica, leads, &audits, &replicas);
         options.tracer.clone_from(&tracer);
         let what = Needed::Dependency(Dependency::EventHub(source.name().to_owned()));
         reach.until(what, move || {
@@ -555,10 +596,6 @@ async fn consume(
         () = stop.cancelled() => return Ok(()),
         prepared = try_join_all(prepare) => prepared?,
     };
-    let threads = Arc::new(ReceiveThreads::start().map_err(Error::Threads)?);
-    for thread in threads.handles() {
-        metrics.receives_on(thread.metrics());
-    }
     let limits = InFlight::new(
         settings.router.max_in_flight_events.get() as usize,
         settings.router.max_in_flight_bytes,
@@ -567,18 +604,19 @@ async fn consume(
         router::Options { tracer, ..router_options(settings, shared, background.doubts(), audits.clone()) },
         outside.store,
         outside.dead_letters,
-        Arc::new(SystemClock),
+        clock,
         Arc::clone(&limits),
         board.clone(),
         metrics.clone(),
     );
     let (intake, batches) = mpsc::channel(INTAKE);
-    let mut router = tokio::spawn(router.run(batches));
+    // Ends with this function, however that ends.
+    let mut router = AbortOnDropHandle::new(tokio::spawn(router.run(batches)));
     let mut consumers = JoinSet::new();
     let (intake_stop, drained) = (stop.child_token(), CancellationToken::new());
     let mut background = background.spawn(&led, &audit_asked, &intake_stop, board.walks());
     for stream in streams {
-        let (limits, threads) = (Arc::clone(&limits), Arc::clone(&threads));
+        let (limits, threads) = (Arc::clone(&limits), threads.clone());
         let run = stream.run(limits, intake.clone(), threads, intake_stop.clone(), drained.clone());
         consumers.spawn(Box::pin(run));
     }

@@ -31,6 +31,13 @@
 //! write, or durably dead-lettered; a checkpoint never passes an event that is not completed; nothing is
 //! written without a condition; what cannot be decided is flagged in the document, never guessed.
 
+#[cfg(not(feature = "planted-defects"))]
+#[macro_use]
+mod planted;
+#[cfg(feature = "planted-defects")]
+#[macro_use]
+pub mod planted;
+
 pub mod adapters;
 pub mod app;
 pub mod cli;

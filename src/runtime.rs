@@ -18,6 +18,7 @@
 pub mod committer;
 pub mod documents;
 pub mod in_flight;
+pub mod jitter;
 pub mod lag;
 pub mod lease;
 #[cfg(test)]
@@ -35,4 +36,5 @@ pub mod spending;
 pub mod start;
 pub mod stream;
 pub mod twins;
+pub mod watch;
 pub mod worker;

@@ -53,6 +53,15 @@ pub use self::{
     log::PartitionState,
 };
 
+/// For fuzz targets only.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    /// Takes the envelopes off the whole frames from `start` on; returns where they end.
+    pub fn open(stream: &mut Vec<u8>, start: usize) -> usize {
+        super::envelope::open(stream, start)
+    }
+}
+
 /// What a broker serves.
 #[derive(Debug, Clone)]
 pub struct Options {

@@ -164,6 +164,16 @@ impl From<Error> for azure_core::Error {
     }
 }
 
+/// For fuzz targets only.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    /// The position that the metadata of a checkpoint tell: sequence number and offset, as far as they are ones.
+    pub fn position(number: &str, offset: &str) -> (Option<i64>, Option<String>) {
+        let offset = super::blob::is_position(offset).then(|| offset.to_owned());
+        (super::blob::sequence_number(number, offset.is_some()), offset)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,7 +3,9 @@
 //! Whatever is waited for shows on `/readyz` and in `twinsync_start_delays_total`, and a restart would not help: the process
 //! stays live. `docs/errors` has a page for every code.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::Error;
 use crate::{
@@ -12,6 +14,7 @@ use crate::{
         patience::{Patience, Verdict},
         retry::Backoff,
     },
+    runtime::jitter::jitter,
     telemetry::{Board, Metrics, event::StartDelayed},
 };
 
@@ -84,7 +87,7 @@ impl Reach<'_> {
             let Verdict::Wait(gives_up_in) = patience.failed(began.elapsed(), error.nature()) else {
                 return Err(error);
             };
-            let (retry_in, reason) = (backoff.next(rand::random(), None), error.to_string());
+            let (retry_in, reason) = (backoff.next(jitter(), None), error.to_string());
             let code = error.code();
             StartDelayed::Waiting {
                 what: &what,

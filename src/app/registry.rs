@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use azure_core::credentials::TokenCredential;
 use futures::StreamExt;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{Error, Needed, Outside, Reach, Shared, connect_store, rules};
@@ -12,7 +12,7 @@ use crate::{
     adapters::{bookmarks, credential, iothub},
     config::{BackfillOnStart, Settings},
     domain::{drift::Strictness, health::Dependency, quota::Purpose, ticks::Ticks},
-    ports::{Bookmarks, SystemClock, Trouble, TwinStore, Which},
+    ports::{Bookmarks, Clock, SystemClock, Trouble, TwinStore, Which},
     runtime::{
         metered::Metered,
         quota::Meter,
@@ -24,6 +24,7 @@ use crate::{
             requests::{self, AuditRequests},
             schedule::{self, Schedule},
         },
+        watch,
     },
     telemetry::{Board, Metrics, Walks},
 };
@@ -48,10 +49,11 @@ fn judge(
     registries: &[Arc<Metered>],
     store: Arc<dyn TwinStore>,
     shared: &Shared,
+    clock: &Arc<dyn Clock>,
     metrics: &Metrics,
 ) -> Judge {
     let account = Account { store, spending: shared.spending.clone(), metrics: metrics.clone() };
-    Judge::new(account, registries, shared.cache.clone(), Arc::new(SystemClock), rules(settings))
+    Judge::new(account, registries, shared.cache.clone(), Arc::clone(clock), rules(settings))
 }
 
 /// How audits are done unless a person asks for something else.
@@ -80,11 +82,13 @@ pub(super) async fn prepare(
     settings: &Settings,
     outside: &Outside,
     shared: &Shared,
+    clock: &Arc<dyn Clock>,
     audits: AuditRequests,
     reach: &Reach<'_>,
 ) -> Result<Background, Error> {
-    let judge = judge(settings, &outside.registries, Arc::clone(&outside.store), shared, reach.metrics)
-        .asking(audits);
+    let judge =
+        judge(settings, &outside.registries, Arc::clone(&outside.store), shared, clock, reach.metrics)
+            .asking(audits);
     let backfill = match settings.backfill.on_start {
         BackfillOnStart::Never => false,
         BackfillOnStart::IfEmpty => reach.until(Needed::Store, || is_empty(&judge)).await?,
@@ -191,8 +195,9 @@ pub async fn reconciler(settings: &Settings, metrics: &Metrics) -> Result<Reconc
     let registries = registries(settings, &credential, metrics, &Board::new())?;
     let bookmarks = bookmarks::open(&settings.checkpoint.store, &credential).await?;
     let store: Arc<dyn TwinStore> = Arc::new(connect_store(settings, credential).await?);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     Ok(Reconciler {
-        judge: judge(settings, &registries, store, &Shared::new(settings), metrics),
+        judge: judge(settings, &registries, store, &Shared::new(settings), &clock, metrics),
         registries,
         bookmarks,
         audit: audit_options(settings),

@@ -136,6 +136,7 @@ impl Context<'_> {
         let (state, decision) = match &self.event.change {
             Change::Created { version, twin } => (live(Some(at), *version, twin), Decision::Applied),
             Change::Updated { .. } | Change::Replaced { .. } => (self.partial(), Decision::Partial),
+            Change::Deleted if planted!(TombstoneSkipped) => return Decision::Duplicate,
             Change::Deleted => (State::Deleted, Decision::Applied),
             Change::Snapshot { version, twin } => {
                 let mut begun = self.begin(live(None, *version, twin));
@@ -270,6 +271,9 @@ impl Context<'_> {
                 if twin.version == TwinVersion::default() {
                     document.last = at; // no change was applied yet: there is only a doubt, and it keeps its own time
                 }
+                if planted!(CreationWins) {
+                    *twin = Twin { version: twin.version, ..Twin::default() };
+                }
                 let twin = under(base, std::mem::take(twin), version, body);
                 document.state = State::Live { born: Some(at), twin };
                 if gap {
@@ -350,6 +354,7 @@ impl Context<'_> {
         let gap = !version.follows(stored)
             || !self.sections_follow(document)
             || self.leaves_unsaid(Some(&document.state));
+        let gap = gap && !planted!(GapNotFlagged);
         if gap {
             document.flags.insert(Flag::Gap);
         }
@@ -647,6 +652,10 @@ impl Context<'_> {
                     [(&mut twin.desired, &body.desired), (&mut twin.reported, &body.reported)]
                 {
                     if let Some(body) = body {
+                        if planted!(ReplacementMerged) {
+                            merge::patch(section, body);
+                            continue;
+                        }
                         *section = merge::whole(body);
                     }
                 }

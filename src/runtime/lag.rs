@@ -1,12 +1,11 @@
 //! How far partitions lag, measured beside the work and never in its way; and whether one is silent although events wait.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use tokio::task::{JoinError, JoinSet};
+use tokio::{
+    task::{JoinError, JoinSet},
+    time::Instant,
+};
 
 use super::{in_flight::InFlight, partition::Progress};
 use crate::{

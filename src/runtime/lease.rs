@@ -13,7 +13,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use azure_core::http::StatusCode;
@@ -21,7 +21,7 @@ use azure_messaging_eventhubs::{CheckpointStore, models::Ownership};
 use futures::future::join_all;
 use tokio::{
     sync::watch,
-    time::{sleep_until, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -32,6 +32,7 @@ use crate::{
         id::PartitionId,
         lease::{Holder, others, plan},
     },
+    runtime::jitter::jitter,
     telemetry::event::Fault,
 };
 
@@ -127,7 +128,7 @@ async fn fall(
             renewed = confirmed.changed() => if renewed.is_err() {
                 return; // nobody holds the lease any more
             },
-            () = sleep_until((since + limit).into()) => {
+            () = sleep_until(since + limit), if !planted!(LeaseWithoutFence) => {
                 fallen.cancel();
                 let age_ms = since.elapsed().as_millis() as u64;
                 tracing::warn!(
@@ -177,7 +178,7 @@ impl Leases {
             stream: hub.to_owned(),
             consumer_group: consumer_group.to_lowercase(),
             partitions,
-            luck: rand::random(),
+            luck: jitter(),
             seen: BTreeMap::new(),
             held: BTreeMap::new(),
         }

@@ -7,12 +7,15 @@
 use std::{
     convert::Infallible,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures::FutureExt;
 use smol_str::SmolStr;
-use tokio::sync::{Notify, mpsc};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -32,6 +35,7 @@ use crate::{
         sampling::Sampler,
     },
     ports::{EventSource, Receiver, SourceError, Start},
+    runtime::jitter::jitter,
     telemetry::{
         Board, Metrics, PartitionMetrics, StreamMetrics, Watched,
         event::{EventIgnored, MessageUndecodable, PartitionDelayed, PartitionRebuilt, PartitionReceives},
@@ -105,6 +109,9 @@ impl Progress {
 
     /// The end of the contiguous prefix of completed events.
     pub fn durable(&self) -> Option<Position> {
+        if planted!(CheckpointTooEarly) {
+            return self.newest();
+        }
         self.lock().durable().cloned()
     }
 
@@ -188,7 +195,7 @@ pub struct Partition {
 }
 
 /// Since when nothing is received, where that was told.
-type Outage = Mutex<Option<tokio::time::Instant>>;
+type Outage = Mutex<Option<Instant>>;
 
 /// Why a link was given up.
 enum Broken {
@@ -216,7 +223,7 @@ impl Partition {
     /// there is nothing to read, for longer than that is endured.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), StartError> {
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
-        let (mut patience, began) = (Patience::new(self.options.refused_grace), tokio::time::Instant::now());
+        let (mut patience, began) = (Patience::new(self.options.refused_grace), Instant::now());
         let mut settles = Duration::ZERO;
         let outage = Mutex::new(None);
         loop {
@@ -231,7 +238,7 @@ impl Partition {
                 () = stop.cancelled() => return Ok(()),
                 opened = self.source.open(&self.progress.id().partition, start) => match opened {
                     Ok(mut receiver) => {
-                        let opened = tokio::time::Instant::now();
+                        let opened = Instant::now();
                         // The SDK attaches with the first receive, and an idle partition never delivers: what
                         // is wrong with the link shows as an error soon enough.
                         let broken = tokio::select! {
@@ -283,13 +290,10 @@ impl Partition {
                     None,
                 ),
             };
-            outage
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .get_or_insert_with(tokio::time::Instant::now);
+            outage.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
             settles = if refused.is_some() || throttled { SETTLES } else { Duration::ZERO };
             let hint = throttled.then_some(THROTTLED_PAUSE);
-            let (partition, delay) = (self.progress.id(), backoff.next(rand::random(), hint));
+            let (partition, delay) = (self.progress.id(), backoff.next(jitter(), hint));
             // A single refusal is what the end of a token looks like; the next connection shows a new one.
             match refused.take_if(|(_, left)| *left < self.options.refused_grace) {
                 Some((error, left)) => {
@@ -375,6 +379,9 @@ impl Partition {
     }
 
     fn position(&self) -> Start {
+        if let Some(newest) = self.progress.newest().filter(|_| planted!(ReopenedTooFar)) {
+            return Start::After(SequenceNumber(newest.sequence_number.0 + 1));
+        }
         self.progress.newest().map_or_else(|| self.start.clone(), Start::behind)
     }
 

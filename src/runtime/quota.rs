@@ -23,6 +23,7 @@ use crate::{
         retry::Backoff,
     },
     ports::Call,
+    runtime::jitter::jitter,
 };
 
 /// The first pause after the hub throttled without saying for how long.
@@ -68,8 +69,8 @@ impl Meter {
 
     /// The hub throttled a call, and asked to wait for `retry_after` if it said so.
     pub fn throttled(&self, call: Call, retry_after: Option<Duration>) {
-        let jitter = rand::random();
-        self.gate(call).with(|state, now| state.throttled(retry_after, jitter, now));
+        let fraction = jitter();
+        self.gate(call).with(|state, now| state.throttled(retry_after, fraction, now));
     }
 
     /// The hub answered a call.
@@ -137,6 +138,7 @@ impl Gate {
             match taken {
                 Ok(()) => break,
                 Err(wait) => tokio::select! {
+                    biased;
                     () = tokio::time::sleep(wait) => {}
                     () = rate_changed => {}
                 },

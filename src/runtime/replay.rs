@@ -4,15 +4,12 @@
 //!
 //! A letter is not removed here: whoever submits it hears the verdict when it is durable, and removes it then.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
+    time::Instant,
 };
 
 use super::{
@@ -31,6 +28,7 @@ use crate::{
         retry::Backoff,
     },
     ports::{Clock, Read, StoredLetter, TwinStore},
+    runtime::jitter::jitter,
     telemetry::Metrics,
 };
 
@@ -222,7 +220,7 @@ impl Preview {
                 Read::Absent | Read::Damaged(..) => return Ok(None),
                 Read::Foreign(reason) | Read::Refused(reason) => return Err(reason),
                 Read::Unknown(trouble) => {
-                    let wait = backoff.next(rand::random(), trouble.retry_after);
+                    let wait = backoff.next(jitter(), trouble.retry_after);
                     if backoff.attempts() >= READS {
                         return Err(trouble.message);
                     }

@@ -9,16 +9,13 @@ mod intake;
 mod letters;
 mod trouble;
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use tokio::{
     sync::mpsc::{self, error::TryRecvError},
     task::JoinSet,
+    time::Instant,
 };
 use tokio_util::time::DelayQueue;
 

@@ -13,14 +13,14 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, OnceLock},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use azure_messaging_eventhubs::CheckpointStore;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::mpsc,
     task::JoinSet,
-    time::{MissedTickBehavior, interval, interval_at},
+    time::{Instant, MissedTickBehavior, interval, interval_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +35,7 @@ use super::{
     replicas::Replicas,
     router::{Intake, Panicked},
     start::{self, Fresh, StartError, begin, stored_positions},
+    watch,
 };
 use crate::{
     domain::{
@@ -44,6 +45,7 @@ use crate::{
         retry::Backoff,
     },
     ports::{EventSource, SourceError, Start},
+    runtime::jitter::jitter,
     telemetry::{
         Board, Metrics,
         event::{DependencyChanged, Fault, PartitionDelayed},
@@ -181,7 +183,7 @@ impl Stream {
         self,
         limits: Arc<InFlight>,
         intake: mpsc::Sender<Vec<Intake>>,
-        threads: Arc<ReceiveThreads>,
+        threads: Option<Arc<ReceiveThreads>>,
         stop: CancellationToken,
         drained: CancellationToken,
     ) -> Result<(), Error> {
@@ -261,7 +263,7 @@ impl Shared {
                 Verdict::Wait(left) => left,
                 Verdict::GiveUp => return Err(error),
             };
-            let (retry_in, reason) = (backoff.next(rand::random(), None), error.to_string());
+            let (retry_in, reason) = (backoff.next(jitter(), None), error.to_string());
             PartitionDelayed { partition: &id, code: error.code(), error: &reason, retry_in, gives_up_in }
                 .emit();
             self.board.set_partition(&id, PartitionState::Waiting { reason });
@@ -282,7 +284,7 @@ struct Running {
     partitions: Partitions,
     limits: Arc<InFlight>,
     intake: Option<mpsc::Sender<Vec<Intake>>>,
-    threads: Arc<ReceiveThreads>,
+    threads: Option<Arc<ReceiveThreads>>,
     owned: BTreeMap<String, Owned>,
     tasks: JoinSet<Ended>,
     terms: u64,
@@ -306,7 +308,7 @@ impl Running {
             (every(self.shared.options.commit_interval), every(self.shared.options.lag_interval));
         // They were listed a moment ago.
         let period = self.shared.options.partition_look_interval;
-        let mut list = interval_at(tokio::time::Instant::now() + period, period);
+        let mut list = interval_at(Instant::now() + period, period);
         list.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut outcome = Ok(());
         loop {
@@ -557,9 +559,9 @@ impl Running {
         });
     }
 
-    /// Receives on a thread of its own, with its connection.
+    /// Receives on one of the threads for that, where there are some, together with its connection.
     fn spawn(&mut self, consuming: impl Future<Output = Ended> + Send + 'static) {
-        match self.threads.least_used() {
+        match self.threads.as_ref().and_then(|threads| threads.least_used()) {
             Some(thread) => self.tasks.spawn_on(consuming, thread),
             None => self.tasks.spawn(consuming),
         };

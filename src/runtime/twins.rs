@@ -45,6 +45,7 @@ use crate::{
     ports::Trouble,
     runtime::{
         documents::{DocumentCache, Expected, Stored},
+        jitter::jitter,
         metered::Metered,
         reconcile::account::Account,
     },
@@ -354,7 +355,7 @@ impl Shared {
                 Look::Document(_) | Look::Nothing(_) | Look::WhichHub(_) | Look::Refused(_) => None,
             };
             // Not all waiters at the same moment, and none at once.
-            let pause = pauses.next(0.5 + 0.5 * rand::random::<f64>(), hint);
+            let pause = pauses.next(0.5 + 0.5 * jitter(), hint);
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Outcome::Stopping,

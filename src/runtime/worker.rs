@@ -3,7 +3,9 @@
 //! A worker never waits: when the store gives no answer, the work comes back as [`Worked::Troubled`], exactly
 //! where it stood, and the router decides when it goes on. So a failing twin holds no slot.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
+
+use tokio::time::Instant;
 
 use crate::{
     domain::{
@@ -113,7 +115,7 @@ async fn perform<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<Vec<TwinE
         // and then looks for modules; the module writes and then looks at its device. Whatever the
         // interleaving, at least one of the two sees the other: each asks for Session, so its look covers its own write,
         // and with it whatever was written before it in their common partition.
-        if work.upsert.began_incarnation().is_none() {
+        if work.upsert.began_incarnation().is_none() || planted!(DeviceNotLookedAt) {
             return Ok(Vec::new());
         }
         let device = read(tools, work, &work.key.parent()).await?;
@@ -206,14 +208,22 @@ async fn bring_in<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<(), Trou
                 conflicts = 0;
                 work.upsert.written(etag);
             }
+            Write::Conflict if planted!(ConflictIsWritten) => work.upsert.written(ETag(NOBODYS_ETAG.into())),
             Write::Conflict => {
-                work.upsert.unsure();
+                if !planted!(ConflictKeepsCache) {
+                    work.upsert.unsure();
+                }
                 conflicts += 1;
                 if conflicts >= CONFLICTS_IN_A_ROW {
                     return Err(quarrel(kind, conflicts));
                 }
             }
             Write::Rejected(reason) => work.upsert.rejected(reason),
+            Write::Unknown(trouble)
+                if trouble.kind == TroubleKind::Unavailable && planted!(SilenceIsWritten) =>
+            {
+                work.upsert.written(ETag(NOBODYS_ETAG.into()));
+            }
             Write::Unknown(trouble) => {
                 // A throttled write was not applied; reading it back would only add load.
                 if trouble.kind == TroubleKind::Unavailable {
@@ -239,7 +249,7 @@ fn quarrel(kind: WriteKind, conflicts: u32) -> Trouble {
 
 /// Finds the modules that have to follow a deleted or re-created device.
 async fn sweep<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<Vec<TwinEvent>, Trouble> {
-    let Some(sweep) = work.upsert.sweep() else {
+    let Some(sweep) = work.upsert.sweep().filter(|_| !planted!(SweepOmitted)) else {
         return Ok(Vec::new());
     };
     let began = work.begins();

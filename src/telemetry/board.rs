@@ -8,8 +8,10 @@ use std::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 use super::{gauges::render, partition::Watched, tokens::Tokens, walks::Walks};
 use crate::domain::{

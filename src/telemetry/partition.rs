@@ -5,8 +5,10 @@
 
 use std::{
     sync::{Mutex, PoisonError},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
+
+use tokio::time::Instant;
 
 use crate::domain::{behind::Known, id::SequenceNumber, progress::Extent, ticks::Ticks};
 

@@ -25,11 +25,11 @@ mod tests;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use opentelemetry_sdk::trace::SpanData;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use self::spans::{Names, SpanOf};
 use super::{label::Decision, metrics::Metrics};

@@ -4,7 +4,10 @@
 //! seed, and `TWINSYNC_SEED` starts there. `TWINSYNC_CAPTURED_EVENTS` names a folder of recorded events to replay.
 
 mod convergence;
+#[path = "../model/delivery.rs"]
 mod delivery;
+#[path = "../model/hub.rs"]
+#[allow(dead_code, reason = "tests/sim uses the rest")]
 mod hub;
 mod recorded;
 mod registry;

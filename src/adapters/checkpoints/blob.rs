@@ -241,14 +241,14 @@ fn metadata(blob: BlobItem) -> HashMap<String, String> {
 
 /// The number, where it is one. Event Hubs counts from 0, and −1 without an offset is ours: before the first event. Other SDKs
 /// write the least of all numbers for "unknown".
-fn sequence_number(text: &str, has_offset: bool) -> Option<i64> {
+pub(super) fn sequence_number(text: &str, has_offset: bool) -> Option<i64> {
     let least = if has_offset { 0 } else { -1 };
     text.trim().parse().ok().filter(|number| *number >= least)
 }
 
 /// Whether this is the offset of an event. Offsets are opaque, but the words that stand for the ends of a partition are
 /// known, and other SDKs write text with blanks for "none".
-fn is_position(offset: &str) -> bool {
+pub(super) fn is_position(offset: &str) -> bool {
     !offset.is_empty() && offset != "-1" && !offset.starts_with('@') && !offset.contains(char::is_whitespace)
 }
 

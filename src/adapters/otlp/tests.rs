@@ -91,7 +91,7 @@ fn one_trace(tracer: &Tracer) {
         message: &message,
         twin: None,
         operation: None,
-        received: std::time::Instant::now(),
+        received: Instant::now(),
         trace: trace.as_deref(),
         write: None,
         decision: Decision::Applied,

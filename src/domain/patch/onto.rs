@@ -141,7 +141,7 @@ fn merge_entry<'de, A: MapAccess<'de>>(
     leftovers: &mut bool,
 ) -> Result<(), A::Error> {
     if let Some(slot) = level.get_mut(name.as_ref()) {
-        if !entries.next_value_seed(Slot { slot, place, leftovers })? {
+        if !entries.next_value_seed(Slot { slot, place, leftovers })? && !planted!(NullIgnored) {
             level.remove(name.as_ref());
             *leftovers |= !place.is_metadata;
         }

@@ -367,7 +367,7 @@ fn ends_with(errors: impl IntoIterator<Item = SourceError>) -> Vec<Script> {
 #[tokio::test(start_paused = true)]
 async fn what_is_refused_is_endured_for_the_grace_and_then_ends_the_partition_with_its_code() {
     let refused = ends_with((0..10_000).map(|_| refusal()));
-    let began = tokio::time::Instant::now();
+    let began = Instant::now();
     let ended = run_for(Duration::from_secs(3600), refused).await;
     let error = ended.expect("it ends by itself").expect_err("with a code");
     assert_eq!(error.code(), "EVENTHUBS_NOT_FOUND");

@@ -44,7 +44,7 @@ use crate::{
         retry::Backoff,
     },
     ports::{Scanned, Which},
-    runtime::metered::Metered,
+    runtime::{jitter::jitter, metered::Metered},
     telemetry::event::{AuditFinished, StillDifferent},
 };
 
@@ -208,7 +208,7 @@ impl Audit<'_> {
                 let page = match page {
                     Ok(page) => page,
                     Err(trouble) if backoff.attempts() < ATTEMPTS => {
-                        if !self.look.pause(backoff.next(rand::random(), trouble.retry_after)).await {
+                        if !self.look.pause(backoff.next(jitter(), trouble.retry_after)).await {
                             return Err(Ended::Stopped);
                         }
                         continue 'walk; // from the beginning: what was looked at is not looked at again

@@ -32,7 +32,7 @@ use crate::{
         ticks::Ticks,
     },
     ports::{BookmarkError, Bookmarks, Continuation},
-    runtime::metered::Metered,
+    runtime::{jitter::jitter, metered::Metered},
     telemetry::{
         Metrics,
         event::{BackfillFinished, BackfillStarted, NoteNotKept, TwinDelayed, TwinUnknown},
@@ -361,7 +361,7 @@ pub async fn patiently(
             }
             Err((trouble, false)) => trouble,
         };
-        let retry_in = backoff.next(rand::random(), trouble.retry_after);
+        let retry_in = backoff.next(jitter(), trouble.retry_after);
         TwinDelayed { twin: key, message: &trouble.message, retry_in }.emit();
         if let Some(registry) = judge.registry(&key.hub) {
             registry.asks_again(retry_in);

@@ -23,6 +23,7 @@ use crate::{
         retry::Backoff,
     },
     ports::{Trouble, TroubleKind, Which},
+    runtime::{jitter::jitter, watch},
     telemetry::event::{RepairDelayed, RepairGivenUp, RepairScan},
 };
 
@@ -167,7 +168,7 @@ impl State {
         let Some(doubt) = self.twins.get_mut(key) else { return Duration::ZERO };
         doubt.running = false;
         let mut backoff = Backoff::resumed(BACKOFF.0, BACKOFF.1, doubt.attempts);
-        let delay = backoff.next(rand::random(), hint);
+        let delay = backoff.next(jitter(), hint);
         doubt.attempts = backoff.attempts();
         self.wait(key.clone(), Instant::now() + delay);
         delay
@@ -191,7 +192,7 @@ pub async fn run(
     judge: Arc<Judge>,
     doubts: Doubts,
     options: Options,
-    walks: tokio::sync::watch::Receiver<bool>,
+    walks: watch::Receiver<bool>,
     stop: CancellationToken,
 ) {
     let Some(shared) = doubts.0.clone() else {
@@ -292,7 +293,7 @@ async fn walk(
     doubts: Doubts,
     shared: Arc<Shared>,
     options: Options,
-    mut walks: tokio::sync::watch::Receiver<bool>,
+    mut walks: watch::Receiver<bool>,
 ) {
     let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
     loop {
@@ -308,7 +309,7 @@ async fn walk(
             }
             Err(trouble) => {
                 RepairScan { found: Err(&trouble) }.emit();
-                backoff.next(rand::random(), trouble.retry_after)
+                backoff.next(jitter(), trouble.retry_after)
             }
         };
         let again = Instant::now() + pause;

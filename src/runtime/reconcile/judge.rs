@@ -273,6 +273,9 @@ impl Judge {
             let done = match registry.get(key, task.purpose).await {
                 Got::Present(twin) => self.there(key, stored, *twin, task).await?,
                 Got::Absent(at) => self.gone(key, stored, at, task).await?,
+                Got::Unknown(_) if planted!(SilenceIsAbsence) => {
+                    self.gone(key, stored, self.clock.now(), task).await?
+                }
                 Got::Unknown(trouble) => return Err(trouble),
             };
             if let Some(done) = done {
@@ -332,7 +335,7 @@ impl Judge {
         let Some(found) = found else {
             return Ok(Some(Done::new(Verdict::Equal, stored)));
         };
-        if task.mode == Mode::Look {
+        if task.mode == Mode::Look || (task.purpose == Purpose::Audit && planted!(AuditOnlyLooks)) {
             return Ok(Some(Done { verdict: Verdict::Differs(found), left: None }));
         }
         let mut document = stored.document.as_deref().cloned();

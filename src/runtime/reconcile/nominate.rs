@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     domain::{quota::Purpose, retry::Backoff},
     ports::{Continuation, Page, QueryError},
-    runtime::metered::Metered,
+    runtime::{jitter::jitter, metered::Metered},
     telemetry::event::{QueryDelayed, RowsUnreadable},
 };
 
@@ -107,7 +107,7 @@ impl Nominations {
         }
         self.from = None;
         self.restarts += 1;
-        let retry_in = backoff.next(rand::random(), None);
+        let retry_in = backoff.next(jitter(), None);
         QueryDelayed { hub: self.registry.hub(), message: &error.to_string(), retry_in }.emit();
         Ok(retry_in)
     }
@@ -145,8 +145,9 @@ impl Nominations {
                     return Err(Ended::Refused { hub: self.registry.hub().to_string(), reason });
                 }
                 Err(error @ QueryError::Expired) => self.begin_again(&error, &mut backoff)?,
+                Err(QueryError::Trouble(_)) if planted!(BackfillEndsEarly) => return Ok(None),
                 Err(error @ QueryError::Trouble(_)) => {
-                    let retry_in = backoff.next(rand::random(), error.retry_after());
+                    let retry_in = backoff.next(jitter(), error.retry_after());
                     QueryDelayed { hub: self.registry.hub(), message: &error.to_string(), retry_in }.emit();
                     retry_in
                 }

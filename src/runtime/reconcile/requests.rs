@@ -6,12 +6,12 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     domain::{retry::Backoff, ticks::Ticks},
     ports::{BookmarkError, Bookmarks, Clock},
+    runtime::{jitter::jitter, watch},
     telemetry::event::NoteNotKept,
 };
 
@@ -99,7 +99,7 @@ pub async fn keep(
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(backoff.next(rand::random(), None)) => {}
+                () = tokio::time::sleep(backoff.next(jitter(), None)) => {}
             }
         }
         backoff.reset();

@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -20,7 +20,7 @@ use super::{
 use crate::{
     domain::{audit::Met, retry::Backoff, ticks::Ticks},
     ports::Bookmarks,
-    runtime::metered::Metered,
+    runtime::{jitter::jitter, metered::Metered, watch},
     telemetry::{
         Audited, Backfilled, HubWalks, Walk, Walks,
         event::{NoteNotKept, WalkFailed},
@@ -244,7 +244,7 @@ impl Schedule {
 
     /// Tells why, and waits before the next try.
     async fn failed(&self, what: &'static str, error: &str, backoff: &mut Backoff, stop: &CancellationToken) {
-        let retry_in = backoff.next(rand::random(), None);
+        let retry_in = backoff.next(jitter(), None);
         WalkFailed { what, hub: self.registry.hub(), error, retry_in }.emit();
         self.registry.asks_again(retry_in);
         tokio::select! {
@@ -390,7 +390,7 @@ async fn newest(
     asked: &mut Option<Ticks>,
     met: &Met,
 ) -> Option<Ticks> {
-    if own.has_changed().unwrap_or(false) {
+    if own.has_changed() {
         *asked = *own.borrow_and_update();
     }
     let noted = last_request(bookmarks).await.unwrap_or_else(|error| {

@@ -109,6 +109,9 @@ impl Router {
         }
         let group = GroupId(self.next_group);
         self.next_group += 1;
+        if planted!(ModulesNotAwaited) {
+            self.complete_all(std::mem::take(&mut decided));
+        }
         self.groups.insert(group, Group { open: follow.len(), items: decided, device: key, sweep });
         for event in follow {
             let key = event.key.clone();

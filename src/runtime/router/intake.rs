@@ -1,8 +1,8 @@
 //! What comes into the router, and what it knows of each event until that is completed.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     domain::{

@@ -14,6 +14,7 @@ use crate::{
         ticks::Ticks,
     },
     ports::DeadLetter,
+    runtime::jitter::jitter,
     telemetry::{
         Board, Metrics,
         event::{
@@ -39,6 +40,7 @@ impl Router {
             tracer.ended(&Ended { twin: key, operation, reason: Some(reason), ..origin.ended(present) });
         }
         match twin {
+            Some(_) if planted!(LetterWithoutDoubt) => self.complete(*origin),
             Some((key, at)) => {
                 // Without any time, it may have happened until now.
                 let at = at.unwrap_or_else(|| self.tools.clock.now());
@@ -92,6 +94,10 @@ impl Router {
         mut origin: Box<Origin>,
     ) {
         origin.note(|| Outcome::DeadLettered { reason, detail: detail.clone() });
+        if planted!(LetterNotAwaited) {
+            self.complete(*origin);
+            return;
+        }
         let dead_letters = Arc::clone(&self.dead_letters);
         let mut backoff = self.options.backoff.clone();
         let (metrics, board) = (self.tools.metrics.clone(), self.board.clone());
@@ -122,7 +128,7 @@ impl Router {
                         break;
                     }
                     Err(error) => {
-                        let retry_in = backoff.next(rand::random(), None);
+                        let retry_in = backoff.next(jitter(), None);
                         let text = format!("{error}: {}", error.source);
                         let fault = Fault { failure: error.failure(), code: error.code, reason: &text };
                         delayed(&origin, fault, Some(retry_in), &board, &metrics);

@@ -14,7 +14,10 @@ use crate::{
         outage::Cause,
     },
     ports::{Charged, Trouble, TroubleKind},
-    runtime::worker::{self, Work, Worked},
+    runtime::{
+        jitter::jitter,
+        worker::{self, Work, Worked},
+    },
     telemetry::{
         event::{StoreChanged, TwinTroubled},
         reason::STORE_SILENT,
@@ -44,7 +47,7 @@ impl Router {
             }
             Worked::Troubled { mut work, trouble } => {
                 self.account(&mut work);
-                let delay = work.backoff.next(rand::random(), trouble.retry_after);
+                let delay = work.backoff.next(jitter(), trouble.retry_after);
                 match trouble.kind {
                     TroubleKind::Throttled => {
                         self.concurrency.throttled(now);

@@ -19,6 +19,7 @@ use crate::{
         ticks::Ticks,
     },
     ports::{Read, Scanned, TWIN_UNANSWERED, Trouble, TroubleKind},
+    runtime::jitter::jitter,
 };
 
 /// How often one twin is tried before the audit goes on without it.
@@ -194,7 +195,7 @@ impl Look<'_> {
             };
             match turn {
                 Err(trouble) if backoff.attempts() + 1 < ATTEMPTS => {
-                    let wait = backoff.next(rand::random(), trouble.retry_after);
+                    let wait = backoff.next(jitter(), trouble.retry_after);
                     if !self.pause(wait).await {
                         return Err(trouble);
                     }

@@ -1,7 +1,7 @@
 //! Doubts heal by themselves, are settled once, survive trouble, and are found again.
 
+use crate::runtime::watch;
 use serde_json::json;
-use tokio::sync::watch;
 
 use super::{
     super::testing::{Bench, created, device, updated},

@@ -23,7 +23,7 @@ pub(crate) const SECOND: i64 = 10_000_000;
 pub(crate) const MILLISECOND: i64 = SECOND / 1_000;
 
 /// Midnight of 1 January 2031.
-const START: i64 = 1_924_992_000 * SECOND;
+pub(crate) const START: i64 = 1_924_992_000 * SECOND;
 
 /// How clients and clocks of a hub behave.
 #[derive(Debug, Clone, Copy)]
@@ -110,6 +110,7 @@ pub(crate) struct Truth {
 /// The hub: its twins, its clock, and what it told so far.
 pub(crate) struct Hub {
     random: Random,
+    device: TwinKey,
     nature: Nature,
     pub(crate) now: i64,
     /// How far ahead the clock of each machine is that performs operations.
@@ -130,6 +131,11 @@ const KEYS: [&str; 5] = ["a", "b", "c", "d/e", "~f"];
 
 impl Hub {
     pub(crate) fn new(seed: u64, nature: Nature) -> Self {
+        Self::of(key(), seed, nature)
+    }
+
+    /// The hub as far as it is about this device.
+    pub(crate) fn of(device: TwinKey, seed: u64, nature: Nature) -> Self {
         let mut random = Random::new(seed);
         let mut ahead = || if nature.skew == 0 { 0 } else { random.between(0, nature.skew) };
         let machines = [ahead(), ahead(), ahead()];
@@ -140,6 +146,7 @@ impl Hub {
             tells_of_modules: random.chance(50),
             created: 0,
             random,
+            device,
             twins: BTreeMap::new(),
             earlier: Vec::new(),
             events: Vec::new(),
@@ -149,15 +156,15 @@ impl Hub {
     /// The device and its modules, there or not.
     pub(crate) fn keys(&self) -> Vec<TwinKey> {
         let modules = (1..=self.nature.modules).map(|number| {
-            let TwinKey { hub, device, .. } = key();
+            let TwinKey { hub, device, .. } = self.device.clone();
             TwinKey::module(hub, device, format!("m{number}"))
         });
-        std::iter::once(key()).chain(modules).collect()
+        std::iter::once(self.device.clone()).chain(modules).collect()
     }
 
     /// The device's twin.
     pub(crate) fn device(&self) -> Option<&Truth> {
-        self.twins.get(&key())
+        self.twins.get(&self.device)
     }
 
     /// Lets `operations` happen.
@@ -170,7 +177,7 @@ impl Hub {
             let hurries = pace != self.nature.pace;
             self.now += self.random.between(pace.0, pace.1);
             self.earlier.push(self.twins.clone());
-            let mut key = key();
+            let mut key = self.device.clone();
             if self.nature.modules > 0 && self.device().is_some() && self.random.chance(60) {
                 key = self.keys()[self.random.between(1, self.nature.modules as i64) as usize].clone();
             }
@@ -188,6 +195,11 @@ impl Hub {
             let goes_on = !(self.nature.hasty && self.events.last().is_some_and(ends_a_device));
             self.now += i64::from(identity && goes_on) * around;
         }
+    }
+
+    /// It is at least so late.
+    pub(crate) fn advance_to(&mut self, now: i64) {
+        self.now = self.now.max(now);
     }
 
     /// Lets nothing happen for a while.
@@ -209,7 +221,7 @@ impl Hub {
 
     /// What a point read of the device answers now.
     pub(crate) fn get(&mut self) -> TwinEvent {
-        self.get_twin(&key())
+        self.get_twin(&self.device.clone())
     }
 
     /// What a point read answers now. HTTP tells whole seconds, by a clock of its own; all clocks differ by less than the
@@ -390,7 +402,26 @@ impl Truth {
             && same(&stored.reported, &self.reported)
     }
 
-    fn whole(&self) -> Sections {
+    /// The same, but for what stands in `$metadata`: an audit looks no closer.
+    pub(crate) fn has_the_content_of(&self, stored: &Twin) -> bool {
+        let without_metadata = |section: &Object| {
+            let mut section = section.clone();
+            section.remove("$metadata");
+            section
+        };
+        let same =
+            |stored: &Object, truth: &Section| without_metadata(stored) == without_metadata(&truth.render());
+        stored.version.0 == self.version
+            && stored.tags == render(&self.tags)
+            && same(&stored.desired, &self.desired)
+            && same(&stored.reported, &self.reported)
+    }
+
+    pub(crate) fn version(&self) -> TwinVersion {
+        TwinVersion(self.version)
+    }
+
+    pub(crate) fn whole(&self) -> Sections {
         Sections {
             root: Object::new(),
             tags: Some(render(&self.tags)),

@@ -4,7 +4,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use serde_json::{Map, Value};
-use twinsync::domain::event::{Change, Sections, TwinEvent};
+use twinsync::domain::{
+    event::{Change, Sections, TwinEvent},
+    patch::Patch,
+};
 
 /// A small generator of reproducible randomness (SplitMix64).
 #[derive(Clone)]
@@ -120,16 +123,21 @@ pub(crate) fn coalesced(random: &mut Random, events: Vec<TwinEvent>) -> Vec<Twin
             && let Change::Updated { version: earlier, patch: sum } = &mut packed[last].change
             && random.chance(40)
         {
+            *sum = one_after_the_other(sum, patch);
             *earlier = *version;
-            let mut both = sum.sections();
-            compose(&mut both, &patch.sections());
-            *sum = both.into();
             packed[last].at = event.at;
             continue;
         }
         packed.push(event);
     }
     packed
+}
+
+/// The patch that does what both do.
+pub(crate) fn one_after_the_other(earlier: &Patch, later: &Patch) -> Patch {
+    let mut both = earlier.sections();
+    compose(&mut both, &later.sections());
+    both.into()
 }
 
 fn compose(sum: &mut Sections, patch: &Sections) {

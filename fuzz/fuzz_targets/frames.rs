@@ -1,0 +1,20 @@
+//! Bytes that the local broker sends: taking envelopes off never panics, never makes bytes, and comes to the same however the
+//! stream is cut.
+#![no_main]
+
+use devkit::broker::fuzzing::open;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let [cut, data @ ..] = data else { return };
+    let mut whole = data.to_vec();
+    let end = open(&mut whole, 0);
+    assert!(end <= whole.len() && whole.len() <= data.len());
+
+    let cut = usize::from(*cut).min(data.len());
+    let mut stream = data[..cut].to_vec();
+    let between = open(&mut stream, 0);
+    stream.extend_from_slice(&data[cut..]);
+    let again = open(&mut stream, between);
+    assert_eq!((again, stream), (end, whole));
+});

@@ -1,0 +1,272 @@
+//! What one simulation is made of: everything follows from a seed, and can be made smaller.
+
+use std::{collections::BTreeSet, fmt, str::FromStr};
+
+use crate::delivery::Random;
+
+/// What may go wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Fault {
+    /// A request to the document store is not performed, and has no answer.
+    StoreRefuses,
+    /// It is performed, and its answer is lost.
+    StoreLosesAnswers,
+    /// It has no answer in time, and is performed afterwards.
+    StoreIsLate,
+    /// The store asks for less.
+    StoreThrottles,
+    /// A read shows an older version, as far as the session allows.
+    StoreIsBehind,
+    /// A connection cannot be opened, or the Event Hub gives no answer about itself.
+    HubRefuses,
+    /// A connection breaks, with what had been delivered into it.
+    LinkBreaks,
+    /// A connection goes silent.
+    LinkHangs,
+    /// A connection delivers once more what it has delivered.
+    LinkGoesBack,
+    /// The checkpoint store does not perform a request.
+    CheckpointsRefuse,
+    /// It performs a request, and the answer is lost.
+    CheckpointsLoseAnswers,
+    /// It gives no answer for long, and performs the request afterwards.
+    CheckpointsHang,
+    /// Dead letters cannot be stored, or their store loses the answer.
+    LettersFail,
+    /// Notes cannot be read or written.
+    NotesFail,
+    /// The IoT hub gives no answer.
+    RegistryFails,
+    /// The IoT hub asks for less.
+    RegistryThrottles,
+    /// A process dies at a request, before or after it is performed.
+    Crash,
+    /// A service is away for a while: for everybody, or for one process.
+    Outage,
+    /// A process is asked to stop, and comes again.
+    Restart,
+    /// The clocks of the processes differ.
+    Skew,
+    /// A route delivers again what it has delivered.
+    Duplicates,
+    /// A route falls behind the other one.
+    Delays,
+    /// The hub packs changes into one event.
+    Packs,
+    /// A route loses events.
+    Losses,
+    /// The hub forgets its last operations.
+    Failover,
+    /// An event that can never be applied.
+    Poison,
+}
+
+impl Fault {
+    pub(crate) const ALL: [Self; 26] = [
+        Self::StoreRefuses,
+        Self::StoreLosesAnswers,
+        Self::StoreIsLate,
+        Self::StoreThrottles,
+        Self::StoreIsBehind,
+        Self::HubRefuses,
+        Self::LinkBreaks,
+        Self::LinkHangs,
+        Self::LinkGoesBack,
+        Self::CheckpointsRefuse,
+        Self::CheckpointsLoseAnswers,
+        Self::CheckpointsHang,
+        Self::LettersFail,
+        Self::NotesFail,
+        Self::RegistryFails,
+        Self::RegistryThrottles,
+        Self::Crash,
+        Self::Outage,
+        Self::Restart,
+        Self::Skew,
+        Self::Duplicates,
+        Self::Delays,
+        Self::Packs,
+        Self::Losses,
+        Self::Failover,
+        Self::Poison,
+    ];
+
+    /// Its name in commands and tables.
+    pub(crate) fn name(self) -> String {
+        format!("{self:?}")
+    }
+
+    /// Whether only the hub itself can put it right.
+    const fn needs_registry(self) -> bool {
+        matches!(self, Self::Failover | Self::RegistryFails | Self::RegistryThrottles)
+    }
+}
+
+/// One simulation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) replicas: u64,
+    /// Event Hubs: both routes to one, or each to its own.
+    pub(crate) hubs: u64,
+    pub(crate) partitions: u64,
+    pub(crate) devices: u64,
+    pub(crate) modules: u64,
+    pub(crate) operations: u64,
+    /// Whether the IoT hub may be asked.
+    pub(crate) registry: bool,
+    /// Operations that nobody was told of, before everything began; a backfill finds them.
+    pub(crate) past: u64,
+    /// Of a thousand requests, so many meet each kind of fault that may happen to them.
+    pub(crate) per_thousand: u64,
+    /// Whether documents are kept in memory for the next write.
+    pub(crate) cache: bool,
+    pub(crate) faults: BTreeSet<Fault>,
+}
+
+impl Plan {
+    /// The plan of a seed.
+    pub(crate) fn of(seed: u64) -> Self {
+        let mut random = Random::new(seed ^ 0x0051_B000);
+        let registry = random.chance(50);
+        let mut faults = BTreeSet::new();
+        // Some have a single kind of fault, most have several, one in ten has none.
+        let share = [0, 8, 20, 40, 40, 60, 60, 80, 80, 100][random.below(10) as usize];
+        for fault in Fault::ALL {
+            // Always drawn, so that the plans of neighbouring kinds do not depend on each other.
+            let drawn = random.chance(share);
+            if drawn && (registry || !fault.needs_registry()) {
+                faults.insert(fault);
+            }
+        }
+        Self {
+            seed,
+            replicas: [1, 1, 2, 2, 3][random.below(5) as usize],
+            hubs: 1 + random.below(2),
+            partitions: [1, 2, 2, 4][random.below(4) as usize],
+            devices: 1 + random.below(4),
+            modules: random.below(3),
+            operations: [6, 12, 24, 40][random.below(4) as usize],
+            registry,
+            past: if registry && random.chance(50) { 1 + random.below(10) } else { 0 },
+            per_thousand: [5, 20, 60, 150][random.below(4) as usize],
+            cache: random.chance(60),
+            faults,
+        }
+    }
+
+    /// Whether something may happen that only an audit finds.
+    pub(crate) fn needs_audits(&self) -> bool {
+        self.registry && (self.may(Fault::Losses) || self.may(Fault::Failover))
+    }
+
+    pub(crate) fn may(&self, fault: Fault) -> bool {
+        self.faults.contains(&fault)
+    }
+
+    /// Plans that are a little smaller, the boldest first.
+    pub(crate) fn smaller(&self) -> Vec<Self> {
+        let mut smaller = Vec::new();
+        let mut add = |change: &dyn Fn(&mut Self)| {
+            let mut plan = self.clone();
+            change(&mut plan);
+            if plan != *self {
+                smaller.push(plan);
+            }
+        };
+        add(&|plan| plan.operations /= 2);
+        add(&|plan| plan.devices = 1);
+        add(&|plan| plan.modules = 0);
+        add(&|plan| plan.replicas = 1);
+        add(&|plan| plan.partitions = 1);
+        add(&|plan| plan.past = 0);
+        for fault in &self.faults {
+            add(&|plan| {
+                plan.faults.remove(fault);
+            });
+        }
+        add(&|plan| plan.hubs = 1);
+        add(&|plan| plan.cache = true);
+        add(&|plan| plan.operations = plan.operations.saturating_sub(1).max(1));
+        smaller.retain(|plan| plan.operations > 0);
+        smaller
+    }
+}
+
+/// All of it, so that it means the same when plans of seeds are made in another way.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "seed={}", self.seed)?;
+        for (name, value) in [
+            ("replicas", self.replicas),
+            ("hubs", self.hubs),
+            ("partitions", self.partitions),
+            ("devices", self.devices),
+            ("modules", self.modules),
+            ("operations", self.operations),
+            ("registry", u64::from(self.registry)),
+            ("past", self.past),
+            ("rate", self.per_thousand),
+            ("cache", u64::from(self.cache)),
+        ] {
+            write!(f, ",{name}={value}")?;
+        }
+        let faults: Vec<_> = self.faults.iter().map(|fault| fault.name()).collect();
+        write!(f, ",faults={}", faults.join("+"))
+    }
+}
+
+/// What [`Plan`]'s `Display` writes; what is left out is as the seed has it.
+impl FromStr for Plan {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut plan = None;
+        for part in text.split(',') {
+            let (name, value) = part.split_once('=').ok_or_else(|| format!("`{part}` is no name=value"))?;
+            let number = || value.trim().parse::<u64>().map_err(|_| format!("`{value}` is no number"));
+            match (name.trim(), &mut plan) {
+                ("seed", plan) => *plan = Some(Self::of(number()?)),
+                (_, None) => return Err("the seed comes first".to_owned()),
+                ("replicas", Some(plan)) => plan.replicas = number()?,
+                ("hubs", Some(plan)) => plan.hubs = number()?,
+                ("partitions", Some(plan)) => plan.partitions = number()?,
+                ("devices", Some(plan)) => plan.devices = number()?,
+                ("modules", Some(plan)) => plan.modules = number()?,
+                ("operations", Some(plan)) => plan.operations = number()?,
+                ("registry", Some(plan)) => plan.registry = number()? > 0,
+                ("past", Some(plan)) => plan.past = number()?,
+                ("rate", Some(plan)) => plan.per_thousand = number()?,
+                ("cache", Some(plan)) => plan.cache = number()? > 0,
+                ("faults", Some(plan)) => {
+                    let names = value.split('+').map(str::trim).filter(|name| !name.is_empty());
+                    plan.faults = names.map(fault).collect::<Result<_, _>>()?;
+                }
+                ("without", Some(plan)) => {
+                    plan.faults.remove(&fault(value)?);
+                }
+                (name, _) => return Err(format!("there is no `{name}`")),
+            }
+        }
+        plan.ok_or_else(|| "the seed comes first".to_owned())
+    }
+}
+
+fn fault(name: &str) -> Result<Fault, String> {
+    let fault = Fault::ALL.into_iter().find(|fault| fault.name() == name);
+    fault.ok_or_else(|| format!("there is no fault `{name}`"))
+}
+
+#[test]
+fn a_plan_is_read_as_it_is_written() {
+    for seed in 0..200 {
+        let plan = Plan::of(seed);
+        assert_eq!(format!("seed={seed}").parse(), Ok(plan.clone()));
+        assert_eq!(plan.to_string().parse(), Ok(plan.clone()));
+        for smaller in plan.smaller() {
+            assert_eq!(smaller.to_string().parse(), Ok(smaller.clone()), "{smaller}");
+        }
+    }
+    assert!("seed=1,devices=x".parse::<Plan>().is_err());
+    assert!("devices=1".parse::<Plan>().is_err());
+}

@@ -1,0 +1,237 @@
+//! The document store: one order of writes, conditions, and sessions whose reads may be behind.
+
+use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use twinsync::{
+    domain::{
+        document::{Document, ETag, Item, State},
+        event::Operation,
+        id::{HubName, TwinKey},
+    },
+    ports::{Charged, Read, Scanned, Trouble, TroubleKind, TwinStore, Which, Write},
+};
+
+use crate::{
+    link::Link,
+    plan::Fault,
+    world::{Inner, Service, Version, World},
+};
+
+/// After this, a request has no answer.
+const LIMIT: Duration = Duration::from_secs(5);
+
+pub(crate) struct Documents(pub(crate) Arc<Link>);
+
+/// What is written.
+#[derive(Clone)]
+struct Put {
+    key: TwinKey,
+    json: Arc<str>,
+    /// The version that must be there; `None`: nothing may be there.
+    over: Option<String>,
+}
+
+fn trouble(kind: TroubleKind, message: &str) -> Trouble {
+    let code = match kind {
+        TroubleKind::Throttled => "COSMOS_THROTTLED",
+        TroubleKind::Unavailable | TroubleKind::Contradictory | TroubleKind::Newer => "COSMOS_UNAVAILABLE",
+    };
+    Trouble { kind, code, retry_after: None, message: message.to_owned() }
+}
+
+fn charged<T>(outcome: T) -> Charged<T> {
+    Charged { outcome, request_units: 1.0 }
+}
+
+fn etag(number: u64) -> String {
+    format!("\"{number}\"")
+}
+
+/// Writes, if the condition holds; says where the store is afterwards.
+fn put(inner: &mut Inner, put: &Put) -> (u64, Result<u64, ()>) {
+    let present =
+        inner.documents.get(&put.key).and_then(|versions| versions.last()).map(|newest| newest.number);
+    if present.map(etag) != put.over {
+        return (inner.writes, Err(()));
+    }
+    inner.writes += 1;
+    let number = inner.writes;
+    inner.documents.entry(put.key.clone()).or_default().push(Version { number, json: Arc::clone(&put.json) });
+    (number, Ok(number))
+}
+
+impl Documents {
+    /// Trouble that a request meets before it is performed.
+    async fn meets_trouble(&self) -> Option<Trouble> {
+        let world = &self.0.world;
+        if world.draws(Fault::StoreThrottles) {
+            let mut throttled = trouble(TroubleKind::Throttled, "429");
+            throttled.retry_after = (world.below(2) == 0).then(|| Duration::from_millis(world.below(500)));
+            return Some(throttled);
+        }
+        if world.is_away(Service::Documents, &self.0.name) || world.draws(Fault::StoreRefuses) {
+            if world.below(4) == 0 {
+                tokio::time::sleep(LIMIT).await;
+            }
+            return Some(trouble(TroubleKind::Unavailable, "503"));
+        }
+        None
+    }
+
+    async fn write(
+        &self,
+        what: &str,
+        key: &TwinKey,
+        document: &Document,
+        over: Option<&ETag>,
+    ) -> Charged<Write> {
+        let link = &self.0;
+        let json: Arc<str> = serde_json::to_string(document).expect("a document").into();
+        let step = link.begin(&format!("{what} {key} {json}")).await;
+        if let Some(trouble) = self.meets_trouble().await {
+            link.end(step).await;
+            return charged(Write::Unknown(trouble));
+        }
+        let write = Put { key: key.clone(), json, over: over.map(|over| over.0.clone()) };
+        if link.world.draws(Fault::StoreIsLate) {
+            let after = LIMIT + link.world.span(Duration::ZERO, Duration::from_secs(20));
+            link.later(after, move |world: &World| {
+                let outcome = put(&mut world.lock(), &write);
+                world.tell(format!("late write of {}: {outcome:?}", write.key));
+            });
+            tokio::time::sleep(LIMIT).await;
+            link.end(step).await;
+            return charged(Write::Unknown(trouble(TroubleKind::Unavailable, "timeout")));
+        }
+        let (at, outcome) = put(&mut link.world.lock(), &write);
+        link.world.tell(format!("{what} {key}: {outcome:?}"));
+        let loses = link.world.draws(Fault::StoreLosesAnswers);
+        link.end(step).await;
+        if loses {
+            return charged(Write::Unknown(trouble(TroubleKind::Unavailable, "the connection broke")));
+        }
+        link.has_seen(at);
+        charged(match outcome {
+            Ok(number) => Write::Written(ETag(etag(number))),
+            Err(()) => Write::Conflict,
+        })
+    }
+
+    /// The place in the order of writes that a read shows.
+    fn view(&self) -> u64 {
+        let link = &self.0;
+        let newest = link.world.lock().writes;
+        let seen = link.session.load(Ordering::Relaxed).min(newest);
+        let behind = seen < newest && link.world.draws(Fault::StoreIsBehind);
+        let at = if behind { seen + link.world.below(newest - seen) } else { newest };
+        link.has_seen(at);
+        at
+    }
+}
+
+/// The version of an item that was the newest one at that place.
+fn at(versions: &[Version], view: u64) -> Option<&Version> {
+    versions.iter().rev().find(|version| version.number <= view)
+}
+
+#[async_trait]
+impl TwinStore for Documents {
+    async fn read(&self, key: &TwinKey) -> Charged<Read> {
+        let link = &self.0;
+        let step = link.begin(&format!("read {key}")).await;
+        if let Some(trouble) = self.meets_trouble().await {
+            link.end(step).await;
+            return charged(Read::Unknown(trouble));
+        }
+        let view = self.view();
+        let found = {
+            let inner = link.world.lock();
+            inner.documents.get(key).and_then(|versions| at(versions, view)).cloned()
+        };
+        link.world.tell(format!("read {key}: {:?}", found.as_ref().map(|version| version.number)));
+        link.end(step).await;
+        charged(match found {
+            None => Read::Absent,
+            Some(Version { number, json }) => {
+                let item = serde_json::from_str(&json).expect("what was written is JSON");
+                match Item::of(item, key) {
+                    Item::Document(document) => Read::Present(Arc::from(document), ETag(etag(number))),
+                    other => panic!("what was written reads as {other:?}"),
+                }
+            }
+        })
+    }
+
+    async fn create(&self, key: &TwinKey, document: &Document) -> Charged<Write> {
+        self.write("create", key, document, None).await
+    }
+
+    async fn replace(&self, key: &TwinKey, document: &Document, etag: &ETag) -> Charged<Write> {
+        self.write("replace", key, document, Some(etag)).await
+    }
+
+    async fn modules(&self, device: &TwinKey) -> Charged<Result<Vec<TwinKey>, Trouble>> {
+        let link = &self.0;
+        let step = link.begin(&format!("modules of {device}")).await;
+        if let Some(trouble) = self.meets_trouble().await {
+            link.end(step).await;
+            return charged(Err(trouble));
+        }
+        let view = self.view();
+        let modules: Vec<_> = {
+            let inner = link.world.lock();
+            let is_module = |key: &TwinKey| key.is_module() && key.parent() == *device;
+            let there = inner
+                .documents
+                .iter()
+                .filter(|(key, versions)| is_module(key) && at(versions, view).is_some());
+            there.map(|(key, _)| key.clone()).collect()
+        };
+        link.world.tell(format!("modules of {device}: {}", modules.len()));
+        link.end(step).await;
+        charged(Ok(modules))
+    }
+
+    async fn hubs(&self, _device: &str, _module: Option<&str>) -> Charged<Result<Vec<HubName>, Trouble>> {
+        charged(Ok(vec!["hub".into()]))
+    }
+
+    fn scan(&self, which: Which) -> BoxStream<'_, Charged<Result<Vec<Scanned>, Trouble>>> {
+        let page = async move {
+            let link = &self.0;
+            let step = link.begin(&format!("scan {which:?}")).await;
+            if let Some(trouble) = self.meets_trouble().await {
+                link.end(step).await;
+                return charged(Err(trouble));
+            }
+            let view = self.view();
+            let scanned: Vec<Scanned> = {
+                let inner = link.world.lock();
+                let documents = inner.documents.iter().filter_map(|(key, versions)| {
+                    let version = at(versions, view)?;
+                    let document: Document = serde_json::from_str(&version.json).expect("a document");
+                    Some((key, document))
+                });
+                let wanted = documents.filter(|(_, document)| match which {
+                    Which::Present => !matches!(document.state, State::Deleted),
+                    Which::Doubtful => {
+                        document.in_doubt()
+                            || (document.sweep.is_some() && document.operation == Operation::Snapshot)
+                    }
+                });
+                let scanned = wanted.map(|(key, document)| Scanned {
+                    id: document.id.clone(),
+                    key: key.clone(),
+                    applied_at: document.applied_at,
+                });
+                scanned.collect()
+            };
+            link.world.tell(format!("scan {which:?}: {}", scanned.len()));
+            link.end(step).await;
+            charged(Ok(scanned))
+        };
+        Box::pin(futures::stream::once(page))
+    }
+}

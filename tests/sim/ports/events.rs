@@ -1,0 +1,143 @@
+//! Event Hubs: partitions that only grow, and connections that break, hang and go back.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use twinsync::{
+    domain::{id::SequenceNumber, message::Message, progress::Extent},
+    ports::{EventSource, Receiver, SourceError, Start},
+};
+
+use crate::{
+    link::Link,
+    plan::Fault,
+    world::{Place, Service},
+};
+
+/// One Event Hub.
+pub(crate) struct Hub {
+    pub(crate) link: Arc<Link>,
+    pub(crate) name: String,
+}
+
+fn lost(operation: &'static str) -> SourceError {
+    SourceError::Lost { operation, reason: "the connection broke".to_owned() }
+}
+
+impl Hub {
+    fn place(&self, partition: &str) -> Place {
+        (self.name.clone(), partition.to_owned())
+    }
+
+    /// Asks something, which may fail.
+    async fn ask(&self, what: &str) -> Result<(), SourceError> {
+        let step = self.link.begin(what).await;
+        let away = self.link.world.is_away(Service::EventHubs, &self.link.name);
+        let refuses = away || self.link.world.draws(Fault::HubRefuses);
+        let throttles = refuses && !away && self.link.world.below(3) == 0;
+        self.link.end(step).await;
+        match (refuses, throttles) {
+            (false, _) => Ok(()),
+            (true, false) => Err(lost("asking")),
+            (true, true) => Err(SourceError::Throttled { operation: "asking", reason: "50008".to_owned() }),
+        }
+    }
+}
+
+#[async_trait]
+impl EventSource for Hub {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn partitions(&self) -> Result<Vec<String>, SourceError> {
+        self.ask(&format!("partitions of {}", self.name)).await?;
+        let inner = self.link.world.lock();
+        Ok(inner
+            .partitions
+            .keys()
+            .filter(|(hub, _)| *hub == self.name)
+            .map(|(_, name)| name.clone())
+            .collect())
+    }
+
+    async fn extent(&self, partition: &str) -> Result<Extent, SourceError> {
+        self.ask(&format!("extent of {}/{partition}", self.name)).await?;
+        let inner = self.link.world.lock();
+        let log = inner.partitions.get(&self.place(partition)).map_or(&[][..], Vec::as_slice);
+        Ok(Extent {
+            first: SequenceNumber(0),
+            last: SequenceNumber(log.len() as i64 - 1),
+            is_empty: log.is_empty(),
+            newest: log.last().and_then(|newest| newest.message.enqueued),
+        })
+    }
+
+    async fn open(&self, partition: &str, start: Start) -> Result<Box<dyn Receiver>, SourceError> {
+        self.ask(&format!("open {}/{partition} {start:?}", self.name)).await?;
+        let next = match start {
+            Start::Earliest => 0,
+            Start::After(number) => number.0 + 1,
+            Start::At(position) => position.offset.parse().expect("an offset that was told"),
+        };
+        Ok(Box::new(Connection {
+            link: Arc::clone(&self.link),
+            place: self.place(partition),
+            next: next.max(0) as usize,
+        }))
+    }
+
+    async fn close(&self) {}
+}
+
+struct Connection {
+    link: Arc<Link>,
+    place: Place,
+    next: usize,
+}
+
+impl Connection {
+    fn there(&self) -> Vec<Message> {
+        let most = 1 + self.link.world.below(40) as usize;
+        let inner = self.link.world.lock();
+        let log = inner.partitions.get(&self.place).map_or(&[][..], Vec::as_slice);
+        log.iter().skip(self.next).take(most).map(|routed| routed.message.clone()).collect()
+    }
+}
+
+#[async_trait]
+impl Receiver for Connection {
+    async fn receive(&mut self) -> Result<Vec<Message>, SourceError> {
+        loop {
+            if self.link.is_dead() {
+                std::future::pending::<()>().await;
+            }
+            let link = Arc::clone(&self.link);
+            let arrives = link.world.arrivals.notified();
+            let messages = self.there();
+            if messages.is_empty() {
+                arrives.await;
+                continue;
+            }
+            let (hub, partition) = self.place.clone();
+            let step = link.begin(&format!("receive {hub}/{partition} from {}", self.next)).await;
+            if link.world.draws_rarely(Fault::LinkHangs) {
+                link.world.tell(format!("{hub}/{partition} goes silent"));
+                std::future::pending::<()>().await;
+            }
+            let away = link.world.is_away(Service::EventHubs, &link.name);
+            let breaks = away || link.world.draws(Fault::LinkBreaks);
+            if link.world.draws(Fault::LinkGoesBack) {
+                self.next = self.next.saturating_sub(1 + link.world.below(4) as usize);
+            } else {
+                self.next += messages.len();
+            }
+            link.end(step).await;
+            return if breaks { Err(lost("receiving")) } else { Ok(messages) };
+        }
+    }
+
+    async fn close(self: Box<Self>) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}

@@ -1,0 +1,384 @@
+//! From the hub's operations to messages in partitions, and what a route may do to them on the way.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+use smol_str::SmolStr;
+use twinsync::domain::{
+    event::{Change, Sections, TwinEvent},
+    id::{Position, SequenceNumber, TwinKey},
+    message::{Message, Properties, Property},
+    ticks::Ticks,
+};
+
+use crate::{
+    delivery::{is_lifecycle, one_after_the_other},
+    hub::{Hub, MILLISECOND, Nature, SECOND, iso},
+    plan::Fault,
+    world::{Place, Routed, World},
+};
+
+/// The routes of the IoT hub. Each keeps the order of a device, and knows nothing of the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Route {
+    Lifecycle,
+    Changes,
+}
+
+/// What is on its way into one partition.
+#[derive(Default)]
+pub(crate) struct Queue {
+    waiting: VecDeque<Waiting>,
+    /// When the last one arrives.
+    newest: i64,
+    /// What was delivered last, the newest at the end.
+    delivered: VecDeque<What>,
+}
+
+#[derive(Clone)]
+enum What {
+    Told(TwinEvent),
+    Poison { key: TwinKey, at: i64 },
+}
+
+struct Waiting {
+    due: i64,
+    what: What,
+}
+
+/// The names of the Event Hubs, by how many there are.
+pub(crate) fn event_hub(route: Route, hubs: u64) -> &'static str {
+    match (route, hubs) {
+        (Route::Lifecycle, 2) => "lifecycle",
+        _ => "twins",
+    }
+}
+
+/// The Event Hubs, and devices that nothing has happened to.
+pub(crate) fn prepare(world: &World) {
+    let plan = &world.plan;
+    let mut inner = world.lock();
+    for route in [Route::Lifecycle, Route::Changes] {
+        for partition in 0..plan.partitions {
+            let place = (event_hub(route, plan.hubs).to_owned(), partition.to_string());
+            inner.partitions.entry(place).or_default();
+        }
+    }
+    for number in 0..plan.devices {
+        let apart = inner.random.chance(70);
+        let skew = [0, 20, 400][inner.random.below(3) as usize] * MILLISECOND;
+        // What happens within the tolerance of clocks that differ cannot be told apart; see tests/domain/silence.
+        let nature = Nature {
+            modules: plan.modules,
+            pace: (1, 2),
+            skew: if apart { skew } else { 0 },
+            apart,
+            ..Nature::PLAIN
+        };
+        let device = TwinKey::device("hub", format!("pump/{number}"));
+        let hub = Hub::of(device, plan.seed.wrapping_mul(31).wrapping_add(number), nature);
+        inner.hubs.push(hub);
+    }
+}
+
+/// Something happens at the hub. What is told of it is on its way, unless nobody listened yet.
+pub(crate) fn operate(world: &World, device: usize, listening: bool) {
+    let now = world.now();
+    let mut inner = world.lock();
+    let hub = &mut inner.hubs[device];
+    hub.advance_to(now);
+    let from = hub.events.len();
+    hub.live(1);
+    let told = hub.events[from..].to_vec();
+    drop(inner);
+    for event in told {
+        world.tell(format!("hub {} {} at {}", event.change.operation_name(), event.key, event.at));
+        if is_lifecycle(&event) {
+            world.lock().turns.insert(event.key.clone(), event.at);
+        }
+        if listening {
+            send(world, event);
+        }
+    }
+}
+
+/// What an operation is called in the trace.
+trait Named {
+    fn operation_name(&self) -> &'static str;
+}
+
+impl Named for Change {
+    fn operation_name(&self) -> &'static str {
+        match self {
+            Self::Created { .. } => "creates",
+            Self::Deleted => "deletes",
+            Self::Updated { .. } => "updates",
+            Self::Replaced { .. } => "replaces",
+            Self::Snapshot { .. } | Self::Gone | Self::Unapplied | Self::ParentReborn => "answers",
+        }
+    }
+}
+
+/// The hub forgets its last operations with a device.
+pub(crate) fn fail_over(world: &World, device: usize) {
+    let mut inner = world.lock();
+    inner.hubs[device].fail_over();
+    drop(inner);
+    world.tell(format!("hub fails over: device {device}"));
+}
+
+fn send(world: &World, event: TwinEvent) {
+    // Without the hub to ask, only changes: that nothing tells of a beginning or an end would show nowhere.
+    let may_be_lost = world.plan.registry || matches!(event.change, Change::Updated { .. });
+    if may_be_lost && world.draws(Fault::Losses) {
+        world.tell(format!("route loses {}", event.key));
+        world.lock().owed.insert(event.key);
+        return;
+    }
+    let route = if is_lifecycle(&event) { Route::Lifecycle } else { Route::Changes };
+    if matches!(event.change, Change::Updated { .. }) && world.draws(Fault::Poison) {
+        world.tell(format!("route spoils {}", event.key));
+        queue(world, route, What::Poison { key: event.key, at: event.at.get() });
+        return;
+    }
+    world.lock().owed.remove(&event.key);
+    queue(world, route, What::Told(event));
+}
+
+impl What {
+    fn key(&self) -> &TwinKey {
+        match self {
+            Self::Told(event) => &event.key,
+            Self::Poison { key, .. } => key,
+        }
+    }
+}
+
+fn partition_of(world: &World, key: &TwinKey) -> String {
+    let number: u64 =
+        key.device.rsplit('/').next().and_then(|number| number.parse().ok()).unwrap_or_default();
+    (number % world.plan.partitions).to_string()
+}
+
+fn queue(world: &World, route: Route, what: What) {
+    let partition = partition_of(world, what.key());
+    let mut delay = world.span(Duration::from_millis(1), Duration::from_millis(300)).as_micros() as i64 * 10;
+    if world.draws(Fault::Delays) {
+        delay += world.span(Duration::from_secs(1), Duration::from_secs(60)).as_micros() as i64 * 10;
+    }
+    let again = if world.draws(Fault::Duplicates) { 1 + world.below(3) as usize } else { 0 };
+    let packs = world.draws(Fault::Packs) || (world.plan.may(Fault::Packs) && world.below(4) == 0);
+    let now = world.now();
+    let mut inner = world.lock();
+    let turn = inner.turns.get(what.key()).copied();
+    let queue = inner.routes.entry((route, partition)).or_default();
+    if packs
+        && let Some(Waiting { what: last, .. }) = queue.waiting.back_mut()
+        && last.pack(&what, turn)
+    {
+        return;
+    }
+    queue.newest = queue.newest.max(now + delay);
+    let due = queue.newest;
+    queue.waiting.push_back(Waiting { due, what });
+    // The same ones once more, in their order, before anything newer.
+    let from = queue.waiting.len().saturating_sub(again);
+    let repeated: Vec<_> = queue.waiting.range(from..).map(|waiting| waiting.what.clone()).collect();
+    if again > 0 {
+        let earlier: Vec<_> =
+            queue.delivered.iter().rev().take(again - repeated.len().min(again)).cloned().collect();
+        for what in earlier.into_iter().rev().chain(repeated) {
+            queue.waiting.push_back(Waiting { due, what });
+        }
+    }
+    drop(inner);
+    world.routed.notify_waiters();
+}
+
+impl What {
+    /// Adds a change of the same twin that follows, if that can be told with one event: never past the twin's end or beginning.
+    fn pack(&mut self, later: &Self, turn: Option<Ticks>) -> bool {
+        let (Self::Told(event), Self::Told(later)) = (self, later) else { return false };
+        let Change::Updated { version, patch } = &mut event.change else { return false };
+        if turn >= Some(event.at) {
+            return false;
+        }
+        match &later.change {
+            Change::Updated { version: later_version, patch: more } if later.key == event.key => {
+                *patch = one_after_the_other(patch, more);
+                (*version, event.at) = (*later_version, later.at);
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Delivers what is on its way, for ever.
+pub(crate) async fn deliver(world: Arc<World>) {
+    loop {
+        let changed = world.routed.notified();
+        let next = deliver_due(&world);
+        tokio::select! {
+            biased;
+            () = changed => {}
+            () = wait_until(&world, next) => {}
+        }
+    }
+}
+
+async fn wait_until(world: &World, due: Option<i64>) {
+    match due {
+        None => std::future::pending().await,
+        Some(due) => {
+            let ticks = (due - world.now()).max(0) as u64;
+            tokio::time::sleep(Duration::from_nanos(ticks * 100) + Duration::from_millis(1)).await;
+        }
+    }
+}
+
+/// Whether anything is on its way.
+pub(crate) fn is_quiet(world: &World) -> bool {
+    world.lock().routes.values().all(|queue| queue.waiting.is_empty())
+}
+
+/// Says when the next one is due.
+fn deliver_due(world: &World) -> Option<i64> {
+    let now = world.now();
+    let mut arrived = Vec::new();
+    let mut inner = world.lock();
+    for ((route, partition), queue) in &mut inner.routes {
+        while queue.waiting.front().is_some_and(|waiting| waiting.due <= now) {
+            let Some(Waiting { what, .. }) = queue.waiting.pop_front() else { break };
+            queue.delivered.push_back(what.clone());
+            if queue.delivered.len() > 4 {
+                queue.delivered.pop_front();
+            }
+            arrived.push(((event_hub(*route, world.plan.hubs).to_owned(), partition.clone()), what));
+        }
+    }
+    let next = inner.routes.values().filter_map(|queue| Some(queue.waiting.front()?.due)).min();
+    drop(inner);
+    let any = !arrived.is_empty();
+    for (place, what) in arrived {
+        arrive(world, place, &what, now);
+    }
+    if any {
+        world.arrivals.notify_waiters();
+    }
+    next
+}
+
+fn arrive(world: &World, place: Place, what: &What, now: i64) {
+    let mut inner = world.lock();
+    let Some(log) = inner.partitions.get_mut(&place) else { return };
+    let number = log.len() as i64;
+    let position =
+        Position { sequence_number: SequenceNumber(number), offset: SmolStr::from(number.to_string()) };
+    let line = format!("arrives {}/{}@{number} {}", place.0, place.1, what.key());
+    let routed = match what {
+        What::Told(event) => Routed {
+            message: message(event, position, now),
+            about: Some((event.key.clone(), event.at)),
+            ends_device: event.change == Change::Deleted && !event.key.is_module(),
+        },
+        What::Poison { key, at } => Routed {
+            message: Message {
+                position,
+                enqueued: Some(Ticks::new(now)),
+                body: Bytes::from_static(b"{\"version\": 3, \"tags\": {"),
+                application_properties: properties(key, "updateTwin", *at),
+                annotations: source("twinChangeEvents"),
+            },
+            about: None,
+            ends_device: false,
+        },
+    };
+    log.push(routed);
+    drop(inner);
+    world.tell(line);
+}
+
+fn source(name: &str) -> Properties {
+    let mut annotations = Properties::default();
+    annotations.insert("iothub-message-source", Property::Text(name.into()));
+    annotations
+}
+
+fn properties(key: &TwinKey, operation: &str, at: i64) -> Properties {
+    let mut properties = Properties::default();
+    properties.insert("hubName", Property::Text(key.hub.as_str().into()));
+    properties.insert("deviceId", Property::Text(key.device.as_str().into()));
+    if let Some(module) = &key.module {
+        properties.insert("moduleId", Property::Text(module.as_str().into()));
+    }
+    properties.insert("opType", Property::Text(operation.into()));
+    properties.insert("operationTimestamp", Property::Text(iso(at).into()));
+    properties
+}
+
+/// As the hub writes it.
+fn message(event: &TwinEvent, position: Position, now: i64) -> Message {
+    let what = if event.key.is_module() { "Module" } else { "Device" };
+    let (from, operation, body) = match &event.change {
+        Change::Created { version, twin } => (
+            "deviceLifecycleEvents",
+            format!("create{what}Identity"),
+            body(Some(&event.key), version.0, twin),
+        ),
+        Change::Deleted => {
+            ("deviceLifecycleEvents", format!("delete{what}Identity"), json!({"deviceId": event.key.device}))
+        }
+        Change::Updated { version, patch } => {
+            ("twinChangeEvents", "updateTwin".to_owned(), body(None, version.0, &patch.sections()))
+        }
+        Change::Replaced { version, twin } => {
+            ("twinChangeEvents", "replaceTwin".to_owned(), body(Some(&event.key), version.0, twin))
+        }
+        Change::Snapshot { .. } | Change::Gone | Change::Unapplied | Change::ParentReborn => {
+            unreachable!("no route tells this")
+        }
+    };
+    Message {
+        position,
+        enqueued: Some(Ticks::new(now)),
+        body: Bytes::from(body.to_string()),
+        application_properties: properties(&event.key, &operation, event.at.get()),
+        annotations: source(from),
+    }
+}
+
+fn body(key: Option<&TwinKey>, version: i64, twin: &Sections) -> Value {
+    let mut body = Map::new();
+    if let Some(key) = key {
+        body.insert("deviceId".into(), key.device.clone().into());
+        if let Some(module) = &key.module {
+            body.insert("moduleId".into(), module.clone().into());
+        }
+    }
+    body.insert("version".into(), version.into());
+    body.extend(twin.root.clone());
+    let mut properties = Map::new();
+    for (name, section) in [("desired", &twin.desired), ("reported", &twin.reported)] {
+        if let Some(section) = section {
+            properties.insert(name.into(), section.clone().into());
+        }
+    }
+    if let Some(tags) = &twin.tags {
+        body.insert("tags".into(), tags.clone().into());
+    }
+    body.insert("properties".into(), properties.into());
+    body.into()
+}
+
+/// How long it takes until something happens again at the hub.
+pub(crate) fn pause(world: &World) -> Duration {
+    match world.below(10) {
+        0..4 => world.span(Duration::from_millis(1), Duration::from_millis(200)),
+        4..8 => world.span(Duration::from_millis(200), Duration::from_secs(5)),
+        _ => world.span(Duration::from_secs(5), Duration::from_secs(20)),
+    }
+}
+
+const _: () = assert!(MILLISECOND * 1000 == SECOND);

@@ -1,0 +1,400 @@
+//! Runs one plan: daemons over the world, faults for a while, then peace, and what must hold then.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::{runtime, task::JoinHandle, time::timeout};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use twinsync::{
+    app::{Error, Outside, Process, run_over},
+    config::Settings,
+    domain::quota::Tier,
+    ports::{EventSource, TwinRegistry},
+    runtime::{jitter, metered::Metered, quota::Meter},
+    telemetry::{Board, Metrics},
+};
+
+use crate::{
+    link::Link,
+    plan::{Fault, Plan},
+    ports::{Checkpoints, Documents, Hub, Letters, Notes, Registry},
+    routes,
+    world::{Clock, Difference, Invariant, Service, Violation, World},
+};
+
+/// How long it may take, after the last fault, until everything is finished: what backs off has waited for half a minute at
+/// most, a twin is given up after ten minutes of silence, and notes of what is in doubt are read every minute.
+const PEACE: Duration = Duration::from_secs(20 * 60);
+/// How often it is looked.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What one simulation came to.
+pub(crate) struct Outcome {
+    pub(crate) violation: Option<Violation>,
+    /// Of everything that happened.
+    pub(crate) trace: u64,
+    pub(crate) lines: u64,
+    /// The last lines of it.
+    pub(crate) story: String,
+    pub(crate) whole: Vec<String>,
+    pub(crate) met: BTreeMap<Fault, u64>,
+    /// How long it would have taken.
+    pub(crate) took: Duration,
+}
+
+/// Runs a plan; the same one always comes to the same.
+pub(crate) fn run(plan: &Plan, whole_trace: bool) -> Outcome {
+    let runtime = runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime = runtime.expect("a runtime");
+    let _seeded = jitter::seeded(plan.seed);
+    runtime.block_on(async {
+        let began = tokio::time::Instant::now();
+        let world = World::new(plan.clone(), whole_trace);
+        Box::pin(simulate(&world)).await;
+        let (violation, met, lines) = {
+            let inner = world.lock();
+            (inner.violation.clone(), inner.met.clone(), inner.trace.lines)
+        };
+        Outcome {
+            violation,
+            trace: world.trace_hash(),
+            lines,
+            story: world.story(),
+            whole: world.whole_trace(),
+            met,
+            took: began.elapsed(),
+        }
+    })
+}
+
+async fn simulate(world: &Arc<World>) {
+    routes::prepare(world);
+    for _ in 0..world.plan.past {
+        tokio::time::sleep(routes::pause(world)).await;
+        let device = world.below(world.plan.devices) as usize;
+        routes::operate(world, device, false);
+    }
+    let settings = Arc::new(settings(&world.plan));
+    let alive = || runtime::Handle::current().metrics().num_alive_tasks();
+    let before = alive();
+    let routes = AbortOnDropHandle::new(tokio::spawn(routes::deliver(Arc::clone(world))));
+    let mut fleet = Fleet::start(world, &settings);
+    tokio::select! {
+        biased;
+        () = world.violated.notified() => return,
+        () = live(world, &mut fleet) => {}
+    }
+    world.lock().faulty = false;
+    world.tell("peace");
+    if !until(world, || is_settled(world)).await {
+        let (invariant, detail) = what_is_open(world);
+        world.violate(invariant, detail);
+        return;
+    }
+    // Something new of everybody.
+    for device in 0..world.plan.devices as usize {
+        routes::operate(world, device, true);
+    }
+    if !until(world, || is_settled(world)).await {
+        let (invariant, detail) = what_is_open(world);
+        world.violate(Invariant::WhatIsNewFlows, format!("{invariant:?}: {detail}"));
+        return;
+    }
+    // What waits for its next try waits for half a minute at most, also for a partition that is another's by now.
+    if timeout(Duration::from_secs(120), until(world, || fleet.held() == 0)).await.is_err() {
+        world.violate(Invariant::NothingLeaks, format!("{} events are held at rest", fleet.held()));
+        return;
+    }
+    fleet.stop().await;
+    drop(routes);
+    // What was aborted ends with its next turn.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    // Late requests of processes that died.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let after = alive();
+    if after > before {
+        world.violate(Invariant::NothingLeaks, format!("{} tasks are left", after - before));
+    }
+    let lost = world.lost_letters();
+    if !lost.is_empty() {
+        world.violate(Invariant::NoLetterIsLost, format!("{lost:?}"));
+    }
+}
+
+/// Operations, one after the other, and what goes wrong on the way.
+async fn live(world: &Arc<World>, fleet: &mut Fleet) {
+    for _ in 0..world.plan.operations {
+        tokio::time::sleep(routes::pause(world)).await;
+        let device = world.below(world.plan.devices) as usize;
+        routes::operate(world, device, true);
+        if world.draws_rarely(Fault::Failover) {
+            routes::fail_over(world, device);
+        }
+        if world.draws(Fault::Outage) {
+            let service = Service::ALL[world.below(Service::ALL.len() as u64) as usize];
+            let process =
+                (world.below(2) == 0).then(|| fleet.name(world.below(world.plan.replicas) as usize));
+            let time = world.span(Duration::from_secs(2), Duration::from_secs(90));
+            world.takes_away(service, process.flatten(), time);
+        }
+        if world.draws(Fault::Restart) {
+            let which = world.below(world.plan.replicas) as usize;
+            fleet.restart(which);
+        }
+    }
+    // Without the hub to ask, a lost change shows with the next one.
+    if !world.plan.registry {
+        world.lock().faulty = false;
+        for _ in 0..1_000 {
+            let Some(key) = world.lock().owed.first().cloned() else { break };
+            let device = world.lock().hubs.iter().position(|hub| hub.keys().contains(&key));
+            tokio::time::sleep(routes::pause(world)).await;
+            routes::operate(world, device.unwrap_or_default(), true);
+        }
+        world.lock().faulty = true;
+    }
+    // Some come to rest before peace, others are still busy.
+    let rest = world.span(Duration::ZERO, Duration::from_secs(30));
+    tokio::time::sleep(rest).await;
+}
+
+/// Waits until it holds; `false`: it does not in time, or something else is wrong.
+async fn until(world: &World, holds: impl Fn() -> bool) -> bool {
+    let looks = async {
+        while !holds() {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = world.violated.notified() => false,
+        done = timeout(PEACE, looks) => done.is_ok() && world.lock().violation.is_none(),
+    }
+}
+
+fn is_settled(world: &World) -> bool {
+    if !routes::is_quiet(world) || !world.unfinished().is_empty() {
+        return false;
+    }
+    let differences = world.differences();
+    match world.plan.registry {
+        true => differences.is_empty(),
+        false => differences.iter().all(|(_, difference)| !matches!(difference, Difference::Silent(_))),
+    }
+}
+
+/// It is not settled: says why.
+fn what_is_open(world: &World) -> (Invariant, String) {
+    let unfinished = world.unfinished();
+    if !unfinished.is_empty() || !routes::is_quiet(world) {
+        return (Invariant::EverythingIsFinished, format!("{unfinished:?}"));
+    }
+    let differences = world.differences();
+    let silent = differences.iter().find(|(_, difference)| matches!(difference, Difference::Silent(_)));
+    match silent {
+        Some((key, difference)) => {
+            let truth = world.lock().hubs.iter().find_map(|hub| hub.twins.get(key).cloned());
+            let detail = format!("{key}: {difference:?}, and the hub has {truth:?}");
+            (Invariant::NothingIsSilentlyWrong, detail)
+        }
+        None => (Invariant::EverythingConverges, format!("{differences:?}")),
+    }
+}
+
+/// The daemons.
+struct Fleet {
+    replicas: Vec<Arc<Replica>>,
+    supervisors: Vec<AbortOnDropHandle<()>>,
+}
+
+/// One daemon, run after run.
+struct Replica {
+    number: usize,
+    world: Arc<World>,
+    settings: Arc<Settings>,
+    /// The present run.
+    present: std::sync::Mutex<Option<Present>>,
+    /// Whether it is not started again.
+    ends: CancellationToken,
+}
+
+struct Present {
+    link: Arc<Link>,
+    stop: CancellationToken,
+    metrics: Metrics,
+}
+
+impl Fleet {
+    fn start(world: &Arc<World>, settings: &Arc<Settings>) -> Self {
+        let replica = |number| {
+            Arc::new(Replica {
+                number: number as usize,
+                world: Arc::clone(world),
+                settings: Arc::clone(settings),
+                present: std::sync::Mutex::default(),
+                ends: CancellationToken::new(),
+            })
+        };
+        let replicas: Vec<_> = (0..world.plan.replicas).map(replica).collect();
+        let supervise = |replica: &Arc<Replica>| {
+            AbortOnDropHandle::new(tokio::spawn(Box::pin(Arc::clone(replica).supervise())))
+        };
+        Self { supervisors: replicas.iter().map(supervise).collect(), replicas }
+    }
+
+    fn restart(&self, which: usize) {
+        if let Some(present) = &*self.replicas[which].present.lock().expect("no panic") {
+            self.replicas[which].world.tell(format!("{} is asked to stop", present.link.name));
+            present.stop.cancel();
+        }
+    }
+
+    /// The present name of a replica, while it runs.
+    fn name(&self, which: usize) -> Option<String> {
+        let present = self.replicas[which].present.lock().expect("no panic");
+        present.as_ref().map(|present| present.link.name.clone())
+    }
+
+    /// Events that are held at present.
+    fn held(&self) -> u64 {
+        let held = |replica: &Arc<Replica>| {
+            let present = replica.present.lock().expect("no panic");
+            present.as_ref().map_or(0, |present| in_flight(&present.metrics))
+        };
+        self.replicas.iter().map(held).sum()
+    }
+
+    async fn stop(&mut self) {
+        for replica in &self.replicas {
+            replica.ends.cancel();
+            if let Some(present) = &*replica.present.lock().expect("no panic") {
+                present.stop.cancel();
+            }
+        }
+        for supervisor in self.supervisors.drain(..) {
+            let ended = timeout(Duration::from_secs(60), supervisor).await;
+            if ended.is_err()
+                && let Some(replica) = self.replicas.first()
+            {
+                replica.world.violate(Invariant::NothingLeaks, "a daemon does not stop within a minute");
+            }
+        }
+    }
+}
+
+/// What the daemon's own gauge says.
+fn in_flight(metrics: &Metrics) -> u64 {
+    let page = metrics.render();
+    let line = page.lines().find_map(|line| line.strip_prefix("twinsync_in_flight_events "));
+    line.and_then(|value| value.trim().parse::<f64>().ok()).map_or(0, |value| value as u64)
+}
+
+impl Replica {
+    /// Starts it again and again, as an orchestrator does.
+    async fn supervise(self: Arc<Self>) {
+        for run in 0.. {
+            if self.ends.is_cancelled() {
+                return;
+            }
+            let link = Link::new(&self.world, format!("r{}.{run}", self.number));
+            self.world.tell(format!("{} starts", link.name));
+            let stop = CancellationToken::new();
+            let metrics = Metrics::new().expect("buckets");
+            let task = self.spawn(&link, &stop, &metrics);
+            link.runs_as(task.abort_handle());
+            let present = Present { link: Arc::clone(&link), stop: stop.clone(), metrics };
+            *self.present.lock().expect("no panic") = Some(present);
+            let ended = task.await;
+            self.present.lock().expect("no panic").take();
+            match ended {
+                Ok(Ok(())) if stop.is_cancelled() => self.world.tell(format!("{} stopped", link.name)),
+                Ok(Ok(())) => {
+                    let detail = format!("{} ended", link.name);
+                    self.world.violate(Invariant::NothingEndsByItself, detail);
+                }
+                Ok(Err(error)) => {
+                    let detail = format!("{} ended: {error}", link.name);
+                    self.world.violate(Invariant::NothingEndsByItself, detail);
+                }
+                Err(error) if error.is_cancelled() && link.is_dead() => {}
+                Err(error) => {
+                    self.world.violate(Invariant::NothingEndsByItself, format!("{}: {error}", link.name));
+                }
+            }
+            link.kill();
+            let pause = self.world.span(Duration::from_millis(50), Duration::from_secs(25));
+            tokio::select! {
+                biased;
+                () = self.ends.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    fn spawn(
+        &self,
+        link: &Arc<Link>,
+        stop: &CancellationToken,
+        metrics: &Metrics,
+    ) -> JoinHandle<Result<(), Error>> {
+        let plan = &self.world.plan;
+        let source = |name: &str| -> Arc<dyn EventSource> {
+            Arc::new(Hub { link: Arc::clone(link), name: name.to_owned() })
+        };
+        let board = Board::new();
+        let registry: Arc<dyn TwinRegistry> =
+            Arc::new(Registry { link: Arc::clone(link), hub: "hub".into() });
+        let metered = || {
+            let meter = Meter::new(Tier::S1, 1, 0.5);
+            Arc::new(Metered::new(Arc::clone(&registry), meter, metrics.clone()).shown_on(&board))
+        };
+        let outside = Outside {
+            sources: self.settings.eventhubs.hubs().into_iter().map(source).collect(),
+            store: Arc::new(Documents(Arc::clone(link))),
+            checkpoints: Arc::new(Checkpoints { link: Arc::clone(link), shared: plan.replicas > 1 }),
+            shared_hubs: Vec::new(),
+            dead_letters: Arc::new(Letters(Arc::clone(link))),
+            archive: Arc::new(Letters(Arc::clone(link))),
+            registries: if plan.registry { vec![metered()] } else { Vec::new() },
+            bookmarks: Arc::new(Notes(Arc::clone(link))),
+        };
+        let process = Process {
+            replica: link.name.clone(),
+            clock: Arc::new(Clock::new(&self.world)),
+            threads: None,
+            tracer: None,
+            board,
+            metrics: metrics.clone(),
+        };
+        let (settings, stop) = (Arc::clone(&self.settings), stop.clone());
+        tokio::spawn(async move { Box::pin(run_over(&settings, outside, process, stop)).await })
+    }
+}
+
+/// The settings of every daemon.
+fn settings(plan: &Plan) -> Settings {
+    let registry = if plan.registry {
+        "HostName=hub.azure-devices.net;SharedAccessKeyName=service;SharedAccessKey=c2ltdWxhdGlvbg=="
+    } else {
+        ""
+    };
+    // Only an audit finds what nothing tells of.
+    let environment = [
+        ("EVENTHUBS__NAMESPACE", "simulation.servicebus.windows.net"),
+        ("EVENTHUBS__LIFECYCLE__HUB", routes::event_hub(routes::Route::Lifecycle, plan.hubs)),
+        ("EVENTHUBS__TWIN_CHANGES__HUB", routes::event_hub(routes::Route::Changes, plan.hubs)),
+        ("COSMOS__ENDPOINT", "https://simulation.documents.azure.com"),
+        ("CHECKPOINT__STORE", if plan.replicas > 1 { "blob" } else { "file" }),
+        ("BLOB__CONTAINER_URL", "https://simulation.blob.core.windows.net/twinsync"),
+        ("CACHE__MAX_BYTES", if plan.cache { "64MiB" } else { "0B" }),
+        ("IOTHUB__CONNECTION_STRINGS", registry),
+        ("REPAIR__SCAN_INTERVAL", "1m"),
+        ("AUDIT__INTERVAL", if plan.needs_audits() { "1m" } else { "off" }),
+        ("AUDIT__TOLERANCE", "30s"),
+        ("BACKFILL__ON_START", if plan.past > 0 && plan.registry { "if_empty" } else { "never" }),
+    ];
+    let environment = environment.into_iter().filter(|(_, value)| !value.is_empty());
+    let environment = environment.map(|(name, value)| (format!("TWINSYNC__{name}"), value.to_owned()));
+    Settings::load(&[], environment).unwrap_or_else(|error| panic!("{error}"))
+}

@@ -1,0 +1,447 @@
+//! Everything outside the daemons: two routes into Event Hubs, the document store, checkpoints and leases, dead letters, notes, and
+//! the IoT hub itself. One lock, one source of randomness, one trace.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::Instant};
+use twinsync::domain::{
+    document::{Document, State},
+    id::TwinKey,
+    message::Message,
+    ticks::Ticks,
+};
+
+use crate::{
+    delivery::Random,
+    hub::{Hub, MILLISECOND, SECOND, START},
+    plan::{Fault, Plan},
+    routes::{Queue, Route},
+};
+
+/// When a simulation begins, in ticks.
+const BEGINNING: i64 = START + 1_000 * SECOND;
+
+/// How many lines of a trace are kept for people.
+const STORY: usize = 400;
+
+/// What a daemon works with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Service {
+    Documents,
+    EventHubs,
+    /// Checkpoints, leases and notes.
+    Storage,
+    Letters,
+    Registry,
+}
+
+impl Service {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Documents, Self::EventHubs, Self::Storage, Self::Letters, Self::Registry];
+}
+
+/// What must hold. Each has a name for reports, and is asked after every step to which it applies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Invariant {
+    /// A checkpoint never passes an event that is not durable, decided as needing no write, or dead-lettered.
+    CheckpointPassesNothingUnfinished,
+    /// A checkpoint of a partition is sent by nobody whose lease has run out or was given back. A newcomer may take a lease that
+    /// lasts; its owner hears of that with its next look.
+    CheckpointIsOfItsOwner,
+    /// What differs from the hub's twin says that it is in doubt.
+    NothingIsSilentlyWrong,
+    /// With the hub to ask, nothing differs and nothing is in doubt, some time after the last fault.
+    EverythingConverges,
+    /// Some time after the last fault, every event is completed and its checkpoint written.
+    EverythingIsFinished,
+    /// An event that comes after the last fault is in its document soon.
+    WhatIsNewFlows,
+    /// At rest nothing is held, and after a stop nothing runs.
+    NothingLeaks,
+    /// An event that can never be applied is among the dead letters.
+    NoLetterIsLost,
+    /// No task panics, and no daemon ends by itself.
+    NothingEndsByItself,
+}
+
+/// An invariant that did not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Violation {
+    pub(crate) invariant: Invariant,
+    pub(crate) detail: String,
+}
+
+/// A message in a partition, and what it is about.
+#[derive(Debug, Clone)]
+pub(crate) struct Routed {
+    pub(crate) message: Message,
+    /// The twin, and when its operation was performed; `None`: it can never be applied.
+    pub(crate) about: Option<(TwinKey, Ticks)>,
+    /// Whether a device ended, with its modules.
+    pub(crate) ends_device: bool,
+}
+
+/// One version of an item in the document store.
+#[derive(Debug, Clone)]
+pub(crate) struct Version {
+    /// Its place in the order of all writes.
+    pub(crate) number: u64,
+    pub(crate) json: Arc<str>,
+}
+
+/// What happened, as a running hash, with its last lines.
+#[derive(Debug, Default)]
+pub(crate) struct Trace {
+    hash: u64,
+    pub(crate) lines: u64,
+    story: std::collections::VecDeque<String>,
+    whole: Option<Vec<String>>,
+}
+
+impl Trace {
+    fn line(&mut self, line: String) {
+        // FNV-1a: not against malice, and the same on every machine.
+        for byte in line.bytes().chain([b'\n']) {
+            self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
+        }
+        self.lines += 1;
+        if let Some(whole) = &mut self.whole {
+            whole.push(line.clone());
+        }
+        if self.story.len() == STORY {
+            self.story.pop_front();
+        }
+        self.story.push_back(line);
+    }
+}
+
+/// A lease as it is stored.
+#[derive(Debug, Clone)]
+pub(crate) struct Lease {
+    pub(crate) owner: String,
+    pub(crate) etag: u64,
+}
+
+/// A partition of an Event Hub.
+pub(crate) type Place = (String, String);
+
+/// What is behind the lock.
+pub(crate) struct Inner {
+    pub(crate) random: Random,
+    /// Whether anything goes wrong at present.
+    pub(crate) faulty: bool,
+    pub(crate) trace: Trace,
+    pub(crate) partitions: BTreeMap<Place, Vec<Routed>>,
+    /// Documents by twin, each version that ever was.
+    pub(crate) documents: BTreeMap<TwinKey, Vec<Version>>,
+    /// How many writes there were.
+    pub(crate) writes: u64,
+    pub(crate) leases: BTreeMap<Place, Lease>,
+    /// When each owner was given a lease last, until it gives it back.
+    pub(crate) claims: BTreeMap<(Place, String), i64>,
+    pub(crate) checkpoints: BTreeMap<Place, i64>,
+    pub(crate) etags: u64,
+    pub(crate) notes: BTreeMap<String, Vec<u8>>,
+    pub(crate) letters: BTreeSet<(Place, i64)>,
+    pub(crate) hubs: Vec<Hub>,
+    /// Twins whose newest change was lost, and nothing tells of that yet.
+    pub(crate) owed: BTreeSet<TwinKey>,
+    /// Until when a service is away: for everybody, or for one process.
+    pub(crate) away: BTreeMap<(Service, Option<String>), i64>,
+    /// When each twin came into being or ended last.
+    pub(crate) turns: BTreeMap<TwinKey, Ticks>,
+    /// What is on its way into the partitions.
+    pub(crate) routes: BTreeMap<(Route, String), Queue>,
+    /// How far each partition's checkpoint has been looked at.
+    looked_at: BTreeMap<Place, i64>,
+    pub(crate) violation: Option<Violation>,
+    /// How often each fault happened.
+    pub(crate) met: BTreeMap<Fault, u64>,
+}
+
+/// The world.
+pub(crate) struct World {
+    pub(crate) plan: Plan,
+    began: Instant,
+    inner: Mutex<Inner>,
+    /// Something has arrived in a partition.
+    pub(crate) arrivals: Notify,
+    /// Something is on its way into a partition.
+    pub(crate) routed: Notify,
+    /// An invariant did not hold.
+    pub(crate) violated: Notify,
+}
+
+impl World {
+    pub(crate) fn new(plan: Plan, whole_trace: bool) -> Arc<Self> {
+        let inner = Inner {
+            random: Random::new(plan.seed ^ 0x0F0F),
+            faulty: true,
+            trace: Trace { whole: whole_trace.then(Vec::new), ..Trace::default() },
+            partitions: BTreeMap::new(),
+            documents: BTreeMap::new(),
+            writes: 0,
+            leases: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            checkpoints: BTreeMap::new(),
+            etags: 0,
+            notes: BTreeMap::new(),
+            letters: BTreeSet::new(),
+            hubs: Vec::new(),
+            owed: BTreeSet::new(),
+            away: BTreeMap::new(),
+            turns: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            looked_at: BTreeMap::new(),
+            violation: None,
+            met: BTreeMap::new(),
+        };
+        Arc::new(Self {
+            plan,
+            began: Instant::now(),
+            inner: Mutex::new(inner),
+            arrivals: Notify::new(),
+            routed: Notify::new(),
+            violated: Notify::new(),
+        })
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The present, by a clock that nobody disputes, in ticks.
+    pub(crate) fn now(&self) -> i64 {
+        BEGINNING + (self.began.elapsed().as_nanos() / 100) as i64
+    }
+
+    /// Adds a line to the trace.
+    pub(crate) fn tell(&self, line: impl AsRef<str>) {
+        let at = self.began.elapsed().as_micros();
+        self.lock().trace.line(format!("{at} {}", line.as_ref()));
+    }
+
+    pub(crate) fn trace_hash(&self) -> u64 {
+        self.lock().trace.hash
+    }
+
+    /// The last lines of the trace.
+    pub(crate) fn story(&self) -> String {
+        self.lock().trace.story.iter().fold(String::new(), |mut story, line| {
+            let _ = writeln!(story, "{line}");
+            story
+        })
+    }
+
+    /// The whole trace, where it was kept.
+    pub(crate) fn whole_trace(&self) -> Vec<String> {
+        self.lock().trace.whole.clone().unwrap_or_default()
+    }
+
+    /// Whether this fault happens now.
+    pub(crate) fn draws(&self, fault: Fault) -> bool {
+        let mut inner = self.lock();
+        self.draws_in(&mut inner, fault, self.plan.per_thousand)
+    }
+
+    fn draws_in(&self, inner: &mut Inner, fault: Fault, per_thousand: u64) -> bool {
+        let happens = inner.faulty && self.plan.may(fault) && inner.random.below(1000) < per_thousand;
+        if happens {
+            *inner.met.entry(fault).or_default() += 1;
+        }
+        happens
+    }
+
+    /// The same for a fault that is rarer than others.
+    pub(crate) fn draws_rarely(&self, fault: Fault) -> bool {
+        let mut inner = self.lock();
+        let rare = self.plan.per_thousand.div_ceil(15);
+        self.draws_in(&mut inner, fault, rare)
+    }
+
+    pub(crate) fn below(&self, end: u64) -> u64 {
+        self.lock().random.below(end)
+    }
+
+    /// A span between these.
+    pub(crate) fn span(&self, least: Duration, most: Duration) -> Duration {
+        let (least, most) = (least.as_micros() as i64, most.as_micros() as i64);
+        Duration::from_micros(self.lock().random.between(least, most) as u64)
+    }
+
+    /// Whether a service is away for this process.
+    pub(crate) fn is_away(&self, service: Service, process: &str) -> bool {
+        let (now, inner) = (self.now(), self.lock());
+        let until = |process: Option<String>| inner.away.get(&(service, process)).copied();
+        let until = until(None).max(until(Some(process.to_owned())));
+        inner.faulty && until.is_some_and(|until| now < until)
+    }
+
+    /// A service goes away for a while.
+    pub(crate) fn takes_away(&self, service: Service, process: Option<String>, time: Duration) {
+        self.tell(format!("{service:?} is away for {process:?}, for {time:?}"));
+        let until = self.now() + (time.as_nanos() / 100) as i64;
+        self.lock().away.insert((service, process), until);
+    }
+
+    /// Says that an invariant does not hold. The first one counts.
+    pub(crate) fn violate(&self, invariant: Invariant, detail: impl Into<String>) {
+        let detail = detail.into();
+        self.tell(format!("VIOLATED {invariant:?}: {detail}"));
+        self.lock().violation.get_or_insert(Violation { invariant, detail });
+        self.violated.notify_waiters();
+    }
+
+    /// Looks at every event that a checkpoint has passed.
+    pub(crate) fn look_at_checkpoint(&self, place: &Place, number: i64) {
+        let mut inner = self.lock();
+        let from = inner.looked_at.get(place).copied().unwrap_or(-1);
+        if number <= from {
+            return;
+        }
+        let unfinished = (from + 1..=number).find_map(|at| {
+            let routed = inner.partitions.get(place)?.get(at as usize)?;
+            let reason = inner.unfinished(place, at, routed)?;
+            Some(format!("{}/{} is at {number}, and {at} is not finished: {reason}", place.0, place.1))
+        });
+        inner.looked_at.insert(place.clone(), number);
+        drop(inner);
+        if let Some(unfinished) = unfinished {
+            self.violate(Invariant::CheckpointPassesNothingUnfinished, unfinished);
+        }
+    }
+
+    /// Every document that differs, with what it says of that: in doubt or not.
+    pub(crate) fn differences(&self) -> Vec<(TwinKey, Difference)> {
+        let inner = self.lock();
+        let mut keys: BTreeSet<TwinKey> = inner.documents.keys().cloned().collect();
+        keys.extend(inner.hubs.iter().flat_map(|hub| hub.twins.keys().cloned()));
+        let by_audit = self.plan.needs_audits();
+        let differs = |key: TwinKey| {
+            let truth = inner.hubs.iter().find_map(|hub| hub.twins.get(&key));
+            let document = inner.document(&key);
+            let doubtful = document.as_ref().is_some_and(Document::in_doubt);
+            let equal = match (&document, truth) {
+                (None, None) => true,
+                (None, Some(_)) => false,
+                (Some(document), None) => matches!(document.state, State::Deleted),
+                (Some(document), Some(truth)) => match &document.state {
+                    // Where the end of one incarnation and the beginning of the next are lost, and both hold the same, only
+                    // metadata tell them apart, and audits do not compare those.
+                    State::Live { twin, .. } if by_audit => truth.has_the_content_of(twin),
+                    State::Live { twin, .. } => truth.is_told_by(twin),
+                    State::Partial { .. } | State::Deleted => false,
+                },
+            };
+            let difference = match (equal, doubtful) {
+                (true, false) => return None,
+                (true, true) => Difference::OnlyDoubt,
+                (false, true) => Difference::Doubtful,
+                (false, false) => Difference::Silent(match &document {
+                    None => "there is no document".to_owned(),
+                    Some(document) => serde_json::to_string(document).expect("a document"),
+                }),
+            };
+            Some((key, difference))
+        };
+        keys.into_iter().filter_map(differs).collect()
+    }
+
+    /// Partitions whose checkpoint is not that of their newest event.
+    pub(crate) fn unfinished(&self) -> Vec<(Place, i64, i64)> {
+        let inner = self.lock();
+        let unfinished = inner.partitions.iter().filter_map(|(place, log)| {
+            let (newest, done) = (log.len() as i64 - 1, inner.checkpoints.get(place).copied().unwrap_or(-1));
+            (done < newest).then(|| (place.clone(), done, newest))
+        });
+        unfinished.collect()
+    }
+
+    /// Events that can never be applied, and are not among the dead letters.
+    pub(crate) fn lost_letters(&self) -> Vec<(Place, i64)> {
+        let inner = self.lock();
+        let mut lost = Vec::new();
+        for (place, log) in &inner.partitions {
+            for (number, routed) in log.iter().enumerate() {
+                let letter = (place.clone(), number as i64);
+                if routed.about.is_none() && !inner.letters.contains(&letter) {
+                    lost.push(letter);
+                }
+            }
+        }
+        lost
+    }
+}
+
+/// How a document differs from its twin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Difference {
+    /// It says the same, and that it is in doubt.
+    OnlyDoubt,
+    /// It differs, and says that it is in doubt.
+    Doubtful,
+    /// It differs, and does not say so.
+    Silent(String),
+}
+
+impl Inner {
+    /// The newest document of a twin.
+    pub(crate) fn document(&self, key: &TwinKey) -> Option<Document> {
+        let newest = self.documents.get(key)?.last()?;
+        Some(serde_json::from_str(&newest.json).expect("what was written is a document"))
+    }
+
+    /// Why this event is not finished, if it is not.
+    fn unfinished(&self, place: &Place, number: i64, routed: &Routed) -> Option<String> {
+        if self.letters.contains(&(place.clone(), number)) {
+            return None;
+        }
+        let Some((key, at)) = &routed.about else {
+            return Some("it can never be applied, and is no dead letter".to_owned());
+        };
+        let document = self.document(key);
+        if !document.as_ref().is_some_and(|document| takes_account_of(document, *at)) {
+            return Some(format!("{key} takes no account of what happened at {at}: {document:?}"));
+        }
+        let modules = self.documents.keys().filter(|module| module.is_module() && module.parent() == *key);
+        let late = modules.filter(|_| routed.ends_device).find(|module| {
+            let document = self.document(module);
+            document.is_some_and(|document| {
+                !takes_account_of(&document, *at) && !matches!(document.state, State::Deleted)
+            })
+        })?;
+        Some(format!("the module {late} takes no account of the end of its device at {at}"))
+    }
+}
+
+/// Whether a document holds what an operation at this moment did, or something newer, or says that it may not.
+fn takes_account_of(document: &Document, at: Ticks) -> bool {
+    document.in_doubt() || document.last >= at || document.settled >= Some(at)
+}
+
+/// A time of day, a little off.
+pub(crate) struct Clock {
+    pub(crate) world: Arc<World>,
+    pub(crate) ahead: i64,
+}
+
+impl twinsync::ports::Clock for Clock {
+    fn now(&self) -> Ticks {
+        Ticks::new(self.world.now() + self.ahead)
+    }
+}
+
+impl Clock {
+    pub(crate) fn new(world: &Arc<World>) -> Self {
+        let ahead = match world.plan.may(Fault::Skew) {
+            true => world.lock().random.between(-2_000, 2_000) * MILLISECOND,
+            false => 0,
+        };
+        Self { world: Arc::clone(world), ahead }
+    }
+}
