@@ -22,6 +22,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::{
     config::{self, LogFormat, Settings},
+    runtime::receive_threads,
     telemetry,
 };
 
@@ -56,6 +57,18 @@ enum Command {
     /// Runs everything on an embedded local Azure and compares every document with the hub's twin.
     #[cfg(feature = "demo")]
     Demo(demo::Arguments),
+}
+
+/// What sets the number of workers of any program that runs on tokio.
+const WORKERS: &str = "TOKIO_WORKER_THREADS";
+
+impl Cli {
+    /// How many workers the runtime of this command has, where that is not one for each processor: the daemon leaves one to the
+    /// threads that receive. Where `TOKIO_WORKER_THREADS` is set, that is what counts.
+    pub fn workers(&self) -> Option<usize> {
+        let receives = matches!(self.command, Command::Run(_));
+        (receives && std::env::var_os(WORKERS).is_none()).then(receive_threads::workers_beside)
+    }
 }
 
 /// Where configuration comes from.

@@ -20,8 +20,11 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return cli::refused(&error, &arguments().collect::<Vec<_>>()),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    match runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Some(workers) = cli.workers() {
+        builder.worker_threads(workers);
+    }
+    match builder.enable_all().build() {
         Ok(runtime) => {
             let code = runtime.block_on(cli::main(cli));
             // A disk that hangs must not keep the process.

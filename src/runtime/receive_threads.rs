@@ -14,6 +14,16 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 /// throughput units give.
 const MOST: usize = 8;
 
+/// Workers of a runtime beside these threads: one for each processor but one, and one at least. Workers wake each other whenever there
+/// may be something to do, so that each one more costs CPU time at a steady rate (ADR 8).
+pub fn workers_beside() -> usize {
+    (processors() - 1).max(1)
+}
+
+fn processors() -> usize {
+    thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
 /// Threads that end when this is dropped, and with them whatever still runs there.
 pub struct ReceiveThreads {
     threads: Vec<Handle>,
@@ -26,7 +36,7 @@ impl ReceiveThreads {
     /// # Errors
     /// The operating system refuses.
     pub fn start() -> io::Result<Self> {
-        let count = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MOST);
+        let count = processors().min(MOST);
         let end = CancellationToken::new();
         let mut threads = Vec::with_capacity(count);
         for number in 0..count {
