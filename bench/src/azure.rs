@@ -159,6 +159,15 @@ impl Azure {
         self.send(self.http.patch(url), patch).await
     }
 
+    /// From here on, Cosmos DB answers each request on documents so much later.
+    ///
+    /// # Errors
+    /// devkit does not answer.
+    pub(crate) async fn delay_cosmos(&self, milliseconds: u64) -> Result<()> {
+        let faults = serde_json::json!({ "latencyMs": milliseconds });
+        self.send(self.http.put(self.url("/faults/cosmos")), &faults).await
+    }
+
     /// How far the partitions reach.
     ///
     /// # Errors

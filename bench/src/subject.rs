@@ -53,10 +53,11 @@ impl Subject {
 
 impl ValueEnum for Asked {
     fn value_variants<'a>() -> &'a [Self] {
-        const WORKLOADS: [Workload; 10] = [
+        const WORKLOADS: [Workload; 11] = [
             Workload::Hot,
             Workload::Warm,
             Workload::Wide,
+            Workload::Distant,
             Workload::Duplicates,
             Workload::Steady500,
             Workload::Steady2000,

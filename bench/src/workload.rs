@@ -21,6 +21,8 @@ const CONCURRENCY: usize = 64;
 pub(crate) const TWIN_BYTES: usize = 1 << 10;
 /// Events for the usual way, one by one and coalesced: as many as the daemon's would take it many times as long.
 const USUAL_EVENTS: [usize; 2] = [4_000, 20_000];
+/// Milliseconds that a request takes longer in [`Workload::Distant`]: what a request within an Azure region may take.
+const DISTANCE: u64 = 5;
 /// Partitions of each Event Hub.
 pub(crate) const PARTITIONS: u16 = 4;
 
@@ -35,6 +37,8 @@ pub(crate) enum Workload {
     Warm,
     /// A backlog of one change of each of very many twins, with a cold cache.
     Wide,
+    /// The same with Cosmos DB at a distance: each request takes [`DISTANCE`] longer.
+    Distant,
     /// A backlog that was applied before.
     Duplicates,
     /// A steady rate of 500 events per second.
@@ -92,7 +96,7 @@ impl Workload {
     pub(crate) fn beside(self) -> &'static str {
         match self {
             Self::Hot | Self::Warm | Self::Duplicates | Self::Backlog => "receive + parse",
-            Self::Wide => "read + replace",
+            Self::Wide | Self::Distant => "read + replace",
             Self::Steady500 | Self::Steady2000 => "replace at the same rate",
             Self::Start => "",
             Self::Backfill => "GET + create",
@@ -102,7 +106,7 @@ impl Workload {
 
     /// Whether the usual way does the same.
     pub(crate) fn has_usual(self) -> bool {
-        matches!(self, Self::Hot | Self::Warm | Self::Wide)
+        matches!(self, Self::Hot | Self::Warm | Self::Wide | Self::Distant)
     }
 
     /// Whether it is a command, and no daemon that receives events.
@@ -125,6 +129,8 @@ impl Workload {
             (Self::Warm, true) => size(1_000, 20, 0.0),
             (Self::Wide, false) => size(100_000, 1, 0.0),
             (Self::Wide, true) => size(10_000, 1, 0.0),
+            (Self::Distant, false) => size(20_000, 1, 0.0),
+            (Self::Distant, true) => size(4_000, 1, 0.0),
             (Self::Steady500 | Self::Steady2000, false) => size(1_000, 0, 30.0),
             (Self::Steady500 | Self::Steady2000, true) => size(1_000, 0, 5.0),
             (Self::Start, _) => size(100, 1, 0.0),
@@ -209,13 +215,18 @@ impl Bench {
         let rounds = Rounds { register: true, rounds: 0, bytes: TWIN_BYTES, ..self.rounds(0) };
         let events = self.azure.load(&rounds).await?;
         daemon::work_off(&self.azure, &self.place.setup(&self.azure, "")?, events).await?;
+        if self.workload == Workload::Distant {
+            self.azure.delay_cosmos(DISTANCE).await?;
+        }
         Ok(())
     }
 
     /// The order changes with every pair, so that none has the warmer machine each time.
     async fn pair(&self, number: usize) -> Result<Pair> {
         match self.workload {
-            Workload::Hot | Workload::Warm | Workload::Wide | Workload::Backlog => self.backlog(number).await,
+            Workload::Hot | Workload::Warm | Workload::Wide | Workload::Distant | Workload::Backlog => {
+                self.backlog(number).await
+            }
             Workload::Duplicates => self.duplicates(number).await,
             Workload::Steady500 => self.steady(number, 500.0).await,
             Workload::Steady2000 => self.steady(number, 2_000.0).await,
@@ -231,7 +242,7 @@ impl Bench {
         ensure!(azure::events_between(&after, &until) == events, "the hub delivers other than it says");
         let endpoints = self.azure.endpoints.clone();
         let bare = match self.workload {
-            Workload::Wide => {
+            Workload::Wide | Workload::Distant => {
                 Loop::Replace(Replace { endpoints, pace: Pace::Concurrent(CONCURRENCY), seed: number as u64 })
             }
             _ => Loop::Receive(Receive { endpoints, after, until }),

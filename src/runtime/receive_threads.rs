@@ -71,6 +71,12 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn a_processor_is_left_to_them_where_there_is_more_than_one() {
+        let processors = thread::available_parallelism().expect("known").get();
+        assert_eq!(workers_beside(), if processors == 1 { 1 } else { processors - 1 });
+    }
+
     #[tokio::test]
     async fn tasks_are_spread_and_each_stays_with_what_it_spawns() {
         let threads = ReceiveThreads::start().expect("threads");
