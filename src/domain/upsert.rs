@@ -311,14 +311,18 @@ impl Upsert {
     /// left it is completed only with its modules, and else comes again: so changes that come too late ask for nothing.
     pub fn sweep(&self) -> Option<Sweep> {
         match &self.stored {
-            Stored::Present(document, _) if is_owed_by_its_deletion(document) && self.is_late() => None,
+            Stored::Present(document, _)
+                if is_owed_by_its_deletion(document) && self.holds_changes_only() =>
+            {
+                None
+            }
             Stored::Present(document, _) => document.sweep,
             Stored::Unknown | Stored::Absent | Stored::Damaged(_) => None,
         }
     }
 
     /// Whether these events are changes only. A doubt may stand for a deletion that could not be applied.
-    fn is_late(&self) -> bool {
+    pub fn holds_changes_only(&self) -> bool {
         let is_change =
             |event: &TwinEvent| matches!(event.change, Change::Updated { .. } | Change::Replaced { .. });
         self.events.iter().all(is_change)

@@ -33,6 +33,7 @@ use super::{
 use crate::{
     domain::{
         decide::Rules,
+        document::Sweep,
         event::TwinEvent,
         id::TwinKey,
         lane::{Bound, Lanes, Linger},
@@ -104,6 +105,8 @@ pub struct Router {
     parked: DelayQueue<Box<Work<Item>>>,
     groups: HashMap<GroupId, Group>,
     next_group: u64,
+    /// Ends of devices that their modules are following.
+    followed: HashMap<TwinKey, Sweep>,
     concurrency: Concurrency,
     outage: Outage<TwinKey>,
     /// Whether partitions were told to wait for a twin.
@@ -140,6 +143,7 @@ impl Router {
             parked: DelayQueue::new(),
             groups: HashMap::new(),
             next_group: 0,
+            followed: HashMap::new(),
             outage: Outage::default(),
             shows_full: false,
             probes: JoinSet::new(),
@@ -279,6 +283,7 @@ impl Router {
         let trace = sampled.then(|| Tracer::write(items.len()));
         // Taken out for as long as its lane is busy: it can then be changed in place.
         let cached = self.cache.remove(&key);
+        let followed = self.followed.get(&key).copied();
         Box::new(Work {
             upsert: Upsert::new(events, cached, self.options.rules),
             key,
@@ -286,6 +291,7 @@ impl Router {
             backoff: self.options.backoff.clone(),
             request_units: 0.0,
             asked: false,
+            followed,
             trace,
         })
     }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::{
     domain::{
         decide::follow,
-        document::{Document, ETag},
+        document::{Document, ETag, Sweep},
         event::TwinEvent,
         id::TwinKey,
         retry::Backoff,
@@ -55,6 +55,8 @@ pub struct Work<T> {
     pub request_units: f64,
     /// Whether the store was asked since the router last looked; what is served from memory says nothing about it.
     pub asked: bool,
+    /// The end of a device that its modules are following already.
+    pub followed: Option<Sweep>,
     /// What is recorded of it, where one of its events is sampled.
     pub trace: Option<Box<WriteTrace>>,
 }
@@ -249,7 +251,11 @@ fn quarrel(kind: WriteKind, conflicts: u32) -> Trouble {
 
 /// Finds the modules that have to follow a deleted or re-created device.
 async fn sweep<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<Vec<TwinEvent>, Trouble> {
-    let Some(sweep) = work.upsert.sweep().filter(|_| !planted!(SweepOmitted)) else {
+    // Under way already: a change need not wait for that. What brings an end or a beginning does: it may be here for the second
+    // time, for a checkpoint that knows nothing of the first.
+    let waits = |sweep: &Sweep| work.followed != Some(*sweep) || !work.upsert.holds_changes_only();
+    let owed = work.upsert.sweep().filter(waits);
+    let Some(sweep) = owed.filter(|_| !planted!(SweepOmitted)) else {
         return Ok(Vec::new());
     };
     let began = work.begins();

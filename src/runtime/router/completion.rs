@@ -107,6 +107,7 @@ impl Router {
             self.complete_all(decided);
             return;
         }
+        self.followed.extend(sweep.map(|sweep| (key.clone(), sweep)));
         let group = GroupId(self.next_group);
         self.next_group += 1;
         if planted!(ModulesNotAwaited) {
@@ -144,7 +145,10 @@ impl Router {
 
     /// The modules of a device have followed it: what is kept of it in memory says so, and its next write stores it. Where the device
     /// is being written at this moment, or is kept no more, they are looked for once more, which changes nothing.
-    fn swept(&self, device: &TwinKey, sweep: Option<Sweep>) {
+    fn swept(&mut self, device: &TwinKey, sweep: Option<Sweep>) {
+        if self.followed.get(device).copied() == sweep {
+            self.followed.remove(device);
+        }
         if let Some((mut document, etag)) = self.cache.remove(device) {
             if document.sweep == sweep {
                 Arc::make_mut(&mut document).sweep = None;

@@ -48,6 +48,7 @@ fn work_on(at: i64, change: Change) -> Box<Work<()>> {
         backoff: Backoff::new(Duration::from_millis(1), Duration::from_secs(1)),
         request_units: 0.0,
         asked: false,
+        followed: None,
         trace: None,
     })
 }

@@ -99,7 +99,7 @@ fn calls() -> Vec<Call> {
 fn codes() -> BTreeSet<String> {
     let is_code = |text: &str| {
         let upper = text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
-        let others = ["AZURE_", "CARGO_", "NO_COLOR", "OTEL_", "TWINSYNC_"];
+        let others = ["AZURE_", "CARGO_", "NO_COLOR", "OTEL_", "TOKIO_", "TWINSYNC_"];
         let named = text.contains('_') && !others.iter().any(|prefix| text.starts_with(prefix));
         upper && (named && text.len() > 5 || ["INTERNAL", "PANICKED"].contains(&text))
     };
