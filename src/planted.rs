@@ -1,6 +1,6 @@
 //! Defects on purpose, for tests that have to notice them: the simulation is only worth what it would find.
 //!
-//! One at a time, on one thread, and only with the feature `planted-defects`. Without it [`planted!`] is `false`, and nothing of this is
+//! One at a time, on one thread, and only with the feature `planted-defects`. Without it `planted!` is `false`, and nothing of this is
 //! in the binary.
 
 #[cfg(feature = "planted-defects")]
