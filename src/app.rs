@@ -463,6 +463,11 @@ fn twins_access(settings: &Settings, outside: &Outside, shared: &Shared, metrics
 pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
     let stop = stop_on_signals()?;
     let metrics = Metrics::new().map_err(|error| Error::Metrics(error.to_string()))?;
+    // Before anything that would have to be ended.
+    let threads = ReceiveThreads::start().map_err(Error::Threads)?;
+    for thread in threads.handles() {
+        metrics.receives_on(thread.metrics());
+    }
     let board = Board::with_limits(settings.http.blocked_after, settings.eventhubs.retention);
     for hub in settings.eventhubs.hubs() {
         metrics.stream(hub); // at zero from the first scrape on
@@ -496,10 +501,6 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
     };
     let reach = Reach { grace: settings.start.refused_grace, board: &board, metrics: &metrics };
     let traces = Traces::start(settings, &metrics, &board)?;
-    let threads = ReceiveThreads::start().map_err(Error::Threads)?;
-    for thread in threads.handles() {
-        metrics.receives_on(thread.metrics());
-    }
     let process = Process {
         replica: replica.to_owned(),
         clock: Arc::new(SystemClock),

@@ -14,7 +14,7 @@ use twinsync::domain::{
 
 use crate::{
     delivery::{is_lifecycle, one_after_the_other},
-    hub::{Hub, MILLISECOND, Nature, SECOND, iso},
+    hub::{Hub, MILLISECOND, Nature, iso},
     plan::Fault,
     world::{Place, Routed, World},
 };
@@ -93,7 +93,7 @@ pub(crate) fn operate(world: &World, device: usize, listening: bool) {
     let told = hub.events[from..].to_vec();
     drop(inner);
     for event in told {
-        world.tell(format!("hub {} {} at {}", event.change.operation_name(), event.key, event.at));
+        world.tell(format!("hub {} {} at {}", verb(&event.change), event.key, event.at));
         if is_lifecycle(&event) {
             world.lock().turns.insert(event.key.clone(), event.at);
         }
@@ -104,19 +104,13 @@ pub(crate) fn operate(world: &World, device: usize, listening: bool) {
 }
 
 /// What an operation is called in the trace.
-trait Named {
-    fn operation_name(&self) -> &'static str;
-}
-
-impl Named for Change {
-    fn operation_name(&self) -> &'static str {
-        match self {
-            Self::Created { .. } => "creates",
-            Self::Deleted => "deletes",
-            Self::Updated { .. } => "updates",
-            Self::Replaced { .. } => "replaces",
-            Self::Snapshot { .. } | Self::Gone | Self::Unapplied | Self::ParentReborn => "answers",
-        }
+fn verb(change: &Change) -> &'static str {
+    match change {
+        Change::Created { .. } => "creates",
+        Change::Deleted => "deletes",
+        Change::Updated { .. } => "updates",
+        Change::Replaced { .. } => "replaces",
+        Change::Snapshot { .. } | Change::Gone | Change::Unapplied | Change::ParentReborn => "answers",
     }
 }
 
@@ -380,5 +374,3 @@ pub(crate) fn pause(world: &World) -> Duration {
         _ => world.span(Duration::from_secs(5), Duration::from_secs(20)),
     }
 }
-
-const _: () = assert!(MILLISECOND * 1000 == SECOND);

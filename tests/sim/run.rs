@@ -24,6 +24,8 @@ use crate::{
 /// How long it may take, after the last fault, until everything is finished: what backs off has waited for half a minute at
 /// most, a twin is given up after ten minutes of silence, and notes of what is in doubt are read every minute.
 const PEACE: Duration = Duration::from_secs(20 * 60);
+/// How long it may take, at peace, until something new is in its document, finished, and in its checkpoint.
+const SOON: Duration = Duration::from_secs(3 * 60);
 /// How often it is looked.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -85,7 +87,7 @@ async fn simulate(world: &Arc<World>) {
     }
     world.lock().faulty = false;
     world.tell("peace");
-    if !until(world, || is_settled(world)).await {
+    if !until(world, PEACE, || is_settled(world)).await {
         let (invariant, detail) = what_is_open(world);
         world.violate(invariant, detail);
         return;
@@ -94,13 +96,13 @@ async fn simulate(world: &Arc<World>) {
     for device in 0..world.plan.devices as usize {
         routes::operate(world, device, true);
     }
-    if !until(world, || is_settled(world)).await {
+    if !until(world, SOON, || is_settled(world)).await {
         let (invariant, detail) = what_is_open(world);
         world.violate(Invariant::WhatIsNewFlows, format!("{invariant:?}: {detail}"));
         return;
     }
     // What waits for its next try waits for half a minute at most, also for a partition that is another's by now.
-    if timeout(Duration::from_secs(120), until(world, || fleet.held() == 0)).await.is_err() {
+    if !until(world, SOON, || fleet.held() == 0).await {
         world.violate(Invariant::NothingLeaks, format!("{} events are held at rest", fleet.held()));
         return;
     }
@@ -159,8 +161,8 @@ async fn live(world: &Arc<World>, fleet: &mut Fleet) {
     tokio::time::sleep(rest).await;
 }
 
-/// Waits until it holds; `false`: it does not in time, or something else is wrong.
-async fn until(world: &World, holds: impl Fn() -> bool) -> bool {
+/// Waits until it holds; `false`: it does not in that time, or something else is wrong.
+async fn until(world: &World, limit: Duration, holds: impl Fn() -> bool) -> bool {
     let looks = async {
         while !holds() {
             tokio::time::sleep(LOOK).await;
@@ -169,7 +171,7 @@ async fn until(world: &World, holds: impl Fn() -> bool) -> bool {
     tokio::select! {
         biased;
         () = world.violated.notified() => false,
-        done = timeout(PEACE, looks) => done.is_ok() && world.lock().violation.is_none(),
+        done = timeout(limit, looks) => done.is_ok() && world.lock().violation.is_none(),
     }
 }
 
