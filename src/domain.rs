@@ -18,6 +18,7 @@ pub mod headline;
 pub mod health;
 pub mod hint;
 pub mod id;
+pub mod invariant;
 pub mod lane;
 pub mod lease;
 pub mod letters;

@@ -12,11 +12,12 @@ use crate::{
     domain::{
         health::{Dependency, Failure},
         id::{PartitionId, Position, SequenceNumber},
+        invariant::Invariant,
         patience::Nature,
     },
     telemetry::{
         Board, Metrics,
-        event::{CheckpointDelayed, CheckpointWritten, DependencyChanged, Fault},
+        event::{CheckpointDelayed, CheckpointWritten, DependencyChanged, Fault, InvariantBroken},
     },
 };
 
@@ -70,7 +71,18 @@ impl Committer {
         let (mut moved, now) = (Vec::new(), Instant::now());
         for progress in partitions {
             let id = progress.id();
-            match progress.durable() {
+            let (durable, oldest) = progress.checkpoint();
+            match durable {
+                Some(position) if passes(&position, oldest.as_ref()) => {
+                    let detail = format!(
+                        "{id}: the checkpoint would be {}, and {} is not completed",
+                        position.sequence_number,
+                        oldest.map_or_else(String::new, |oldest| oldest.sequence_number.to_string())
+                    );
+                    let invariant = Invariant::CheckpointPassesNothingUnfinished;
+                    InvariantBroken { invariant, detail: &detail }.emit(&self.metrics);
+                    progress.metrics.checkpoint_is_behind();
+                }
                 Some(position) if self.committed.get(id) != Some(&position.sequence_number) => {
                     self.again.entry(id.clone()).or_insert(Some(now + LATE));
                     progress.metrics.checkpoint_is_behind();
@@ -146,6 +158,11 @@ impl Committer {
             )),
         }
     }
+}
+
+/// Whether a restart after `checkpoint` would skip an event that is not completed.
+fn passes(checkpoint: &Position, oldest: Option<&Position>) -> bool {
+    oldest.is_some_and(|oldest| oldest.sequence_number <= checkpoint.sequence_number)
 }
 
 /// How a store of checkpoints fails: the contract of [`CheckpointStore`] has no kind of its own for one that asks for less.

@@ -26,7 +26,9 @@ pub(crate) enum Fault {
     Fail,
     /// It happened, and the answer is lost.
     ApplyThenFail,
-    /// The store will never take this write. Reads leave it for the next one.
+    /// There is no answer, and it happens when [`MemoryStore::perform_late`] says so, under the same condition.
+    ApplyLater,
+    /// The store will never take this write. As the one above, reads leave it for the next write.
     Reject,
 }
 
@@ -54,6 +56,8 @@ pub(crate) struct MemoryStore {
     pub(crate) dearer: Mutex<f64>,
     /// Walks that break off at their beginning.
     pub(crate) broken_scans: Mutex<usize>,
+    /// Writes without an answer that have not happened yet.
+    late: Mutex<Vec<(TwinKey, Document, Option<u64>)>>,
 }
 
 impl MemoryStore {
@@ -68,6 +72,12 @@ impl MemoryStore {
         self.documents.lock().unwrap().get(key).map(|(document, _)| document.clone())
     }
 
+    /// Performs the writes that are late.
+    pub(crate) fn perform_late(&self) -> Vec<Write> {
+        let late = std::mem::take(&mut *self.late.lock().unwrap());
+        late.iter().map(|(key, document, expected)| self.perform(key, document, *expected)).collect()
+    }
+
     fn look(&self, key: &TwinKey) -> Charged<Read> {
         *self.reads.lock().unwrap() += 1;
         let mut behind = self.behind.lock().unwrap();
@@ -79,7 +89,8 @@ impl MemoryStore {
         if self.refused.lock().unwrap().contains(key) {
             return charged(Read::Refused("scripted".into()));
         }
-        let waits_for_a_write = matches!(self.script.lock().unwrap().front(), Some(Fault::Reject));
+        let waits_for_a_write =
+            matches!(self.script.lock().unwrap().front(), Some(Fault::Reject | Fault::ApplyLater));
         let fault = if waits_for_a_write && !self.broken.lock().unwrap().contains(key) {
             None
         } else {
@@ -108,8 +119,21 @@ impl MemoryStore {
             Some(Fault::Throttle) => return Write::Unknown(trouble(TroubleKind::Throttled)),
             Some(Fault::Fail) => return Write::Unknown(trouble(TroubleKind::Unavailable)),
             Some(Fault::Reject) => return Write::Rejected("too large".into()),
+            Some(Fault::ApplyLater) => {
+                self.late.lock().unwrap().push((key.clone(), document.clone(), expected));
+                return Write::Unknown(trouble(TroubleKind::Unavailable));
+            }
             Some(Fault::ApplyThenFail) | None => {}
         }
+        match (fault, self.perform(key, document, expected)) {
+            (Some(Fault::ApplyThenFail), Write::Written(_)) => {
+                Write::Unknown(trouble(TroubleKind::Unavailable))
+            }
+            (_, outcome) => outcome,
+        }
+    }
+
+    fn perform(&self, key: &TwinKey, document: &Document, expected: Option<u64>) -> Write {
         let mut documents = self.documents.lock().unwrap();
         let damaged = self.damaged.lock().unwrap().get(key).copied();
         let stored = documents.get(key).map(|(_, etag)| *etag).or(damaged);
@@ -119,10 +143,7 @@ impl MemoryStore {
         let etag = stored.unwrap_or(0) + 1;
         documents.insert(key.clone(), (document.clone(), etag));
         self.damaged.lock().unwrap().remove(key);
-        match fault {
-            Some(Fault::ApplyThenFail) => Write::Unknown(trouble(TroubleKind::Unavailable)),
-            _ => Write::Written(ETag(etag.to_string())),
-        }
+        Write::Written(ETag(etag.to_string()))
     }
 }
 

@@ -109,10 +109,15 @@ impl Progress {
 
     /// The end of the contiguous prefix of completed events.
     pub fn durable(&self) -> Option<Position> {
-        if planted!(CheckpointTooEarly) {
-            return self.newest();
-        }
-        self.lock().durable().cloned()
+        let (durable, _) = self.checkpoint();
+        durable
+    }
+
+    /// The same, and the oldest event that is not completed, both of one moment.
+    pub fn checkpoint(&self) -> (Option<Position>, Option<Position>) {
+        let progress = self.lock();
+        let durable = if planted!(CheckpointTooEarly) { progress.newest() } else { progress.durable() };
+        (durable.cloned(), progress.oldest().map(|oldest| oldest.position))
     }
 
     /// The newest event begun.

@@ -36,13 +36,14 @@ use crate::{
         document::Sweep,
         event::TwinEvent,
         id::TwinKey,
+        invariant::Invariant,
         lane::{Bound, Lanes, Linger},
         outage::Outage,
         retry::{Backoff, Concurrency},
         upsert::Upsert,
     },
     ports::{Clock, DeadLetters, TwinStore},
-    telemetry::{Board, Heartbeat, Metrics, trace::Tracer},
+    telemetry::{Board, Heartbeat, Metrics, event::InvariantBroken, trace::Tracer},
 };
 
 pub use self::intake::{Intake, Origin, Outcome, Watcher};
@@ -51,6 +52,8 @@ pub use self::intake::{Intake, Origin, Outcome, Watcher};
 const TURN: usize = 1024;
 /// How often the router shows that it lives, also when idle.
 const PULSE: Duration = Duration::from_secs(1);
+/// What is on its way from a partition to here counts as under way, for moments; after so many pulses in a row it was forgotten.
+const HELD_PULSES: u32 = 60;
 /// How long it may be silent before the process counts as stuck.
 const PULSE_LIMIT: Duration = Duration::from_secs(30);
 
@@ -116,6 +119,8 @@ pub struct Router {
     resumed: Vec<Box<Work<Item>>>,
     board: Board,
     heartbeat: Heartbeat,
+    /// Pulses in a row at which nothing was under way here, and something counted as such.
+    held_at_rest: u32,
 }
 
 impl Router {
@@ -151,6 +156,7 @@ impl Router {
             heartbeat: board.heartbeat("router", PULSE_LIMIT),
             board,
             options,
+            held_at_rest: 0,
         }
     }
 
@@ -170,7 +176,7 @@ impl Router {
             self.publish_full();
             let pause = self.start_lanes();
             if self.is_idle() {
-                self.pulse(); // so that what is shown is right when nothing moves
+                self.show(); // so that what is shown is right when nothing moves
                 if !open {
                     return Ok(());
                 }
@@ -209,8 +215,25 @@ impl Router {
         }
     }
 
-    fn pulse(&self) {
+    /// What holds at every moment does not.
+    fn broken(&self, invariant: Invariant, detail: &str) {
+        InvariantBroken { invariant, detail }.emit(&self.tools.metrics);
+    }
+
+    fn pulse(&mut self) {
         self.heartbeat.beat();
+        let (events, bytes) = self.limits.used();
+        let held = events > 0 && self.is_idle();
+        self.held_at_rest = if held { self.held_at_rest + 1 } else { 0 };
+        if self.held_at_rest == HELD_PULSES {
+            let detail = format!("{events} events of {bytes} bytes are counted as under way, and none is");
+            self.broken(Invariant::NothingIsHeldAtRest, &detail);
+        }
+        self.show();
+    }
+
+    /// Sets the figures of the moment.
+    fn show(&self) {
         let (events, bytes) = self.limits.used();
         self.tools.metrics.set_in_flight(events, bytes);
         self.tools.metrics.set_store_concurrency_limit(self.concurrency.limit());

@@ -13,13 +13,14 @@ use crate::{
         document::{Document, ETag, Sweep},
         event::TwinEvent,
         id::TwinKey,
+        invariant::Invariant,
         retry::Backoff,
         upsert::{Action, Upsert},
     },
     ports::{Charged, Clock, Read, TWIN_UNANSWERED, Trouble, TroubleKind, TwinStore, Write},
     telemetry::{
         Metrics, Purpose, ReadOutcome, WriteKind, WriteOutcome,
-        event::{ModulesQueried, ReadFinished, WriteFinished},
+        event::{InvariantBroken, ModulesQueried, ReadFinished, WriteFinished},
         trace::WriteTrace,
     },
 };
@@ -172,6 +173,14 @@ async fn bring_in<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<(), Trou
                     Read::Refused(reason) => work.upsert.refused(&reason),
                     Read::Unknown(trouble) => return Err(trouble),
                 }
+                continue;
+            }
+            Action::Create(document) | Action::Replace(document, _) if document.key != work.key => {
+                let detail =
+                    format!("a document of {} was to be written as that of {}", document.key, work.key);
+                InvariantBroken { invariant: Invariant::DocumentIsOfItsTwin, detail: &detail }
+                    .emit(&tools.metrics);
+                work.upsert.rejected(detail);
                 continue;
             }
             Action::Create(document) => {

@@ -33,12 +33,38 @@ use super::{
     label::Decision,
     metrics::{Metrics, StreamMetrics},
 };
-use crate::domain::id::{PartitionId, SequenceNumber, TwinKey};
+use crate::domain::{
+    id::{PartitionId, SequenceNumber, TwinKey},
+    invariant::Invariant,
+};
 
 /// The value of the field `outage` where something that is needed has gone.
 pub(super) const BEGAN: &str = "began";
 /// The value of the field `outage` where it is there again. The limiter does not hold back the first line of what begins then.
 pub(super) const OVER: &str = "over";
+
+/// What holds at every moment does not: a bug of twinsync's.
+#[derive(Debug, Clone, Copy)]
+pub struct InvariantBroken<'a> {
+    /// What does not hold.
+    pub invariant: Invariant,
+    /// Where, and what was found instead; without payload.
+    pub detail: &'a str,
+}
+
+impl InvariantBroken<'_> {
+    /// ERROR: it should be reported.
+    pub fn emit(&self, metrics: &Metrics) {
+        metrics.invariant_broken(self.invariant);
+        tracing::error!(
+            invariant = self.invariant.id(),
+            detail = self.detail,
+            consequence = self.invariant.consequence(),
+            code = "INVARIANT_BROKEN",
+            "something that always holds does not: this is a bug of twinsync, please report it"
+        );
+    }
+}
 
 /// An event was decided about.
 #[derive(Debug, Clone, Copy)]

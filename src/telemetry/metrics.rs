@@ -33,6 +33,7 @@ use crate::domain::{
     decode::{Ignored, Undeliverable},
     drift::{Drift, ORPHAN},
     health::Failure,
+    invariant::Invariant,
     ticks::Ticks,
 };
 
@@ -155,6 +156,9 @@ impl Metrics {
         }
         for outcome in ReadOutcome::ALL {
             counter(name::MODULE_QUERIES, &[("outcome", outcome.label())]).increment(0);
+        }
+        for invariant in Invariant::ALL {
+            counter(name::INVARIANT_VIOLATIONS, &[("invariant", invariant.id())]).increment(0);
         }
         for dependency in reason::NEEDED {
             counter(name::START_DELAYS, &[("dependency", dependency)]).increment(0);
@@ -385,6 +389,11 @@ impl Metrics {
     /// Counts a twin that the store refuses.
     pub fn twin_rejected(&self) {
         self.count(name::TWINS_REJECTED, &[]);
+    }
+
+    /// Counts what holds at every moment, and did not.
+    pub fn invariant_broken(&self, invariant: Invariant) {
+        self.count(name::INVARIANT_VIOLATIONS, &[("invariant", invariant.id())]);
     }
 
     /// Counts a twin that differed again right after its repair.

@@ -119,6 +119,8 @@ pub const AUDIT_UNJUDGED: &str = "twinsync_audit_unjudged_twins";
 pub const AUDIT_COMPLETED: &str = "twinsync_audit_completed_timestamp_seconds";
 /// Twins that the present backfill, or the last one, has dealt with. Labels: `hub`, `outcome`.
 pub const BACKFILL_TWINS: &str = "twinsync_backfill_twins";
+/// What holds at every moment, and did not. Label: `invariant`.
+pub const INVARIANT_VIOLATIONS: &str = "twinsync_invariant_violations_total";
 /// Twins that were repaired and differed again at once.
 pub const TWINS_STILL_DIFFERENT: &str = "twinsync_twins_still_different_total";
 /// Calls to the registries of IoT hubs. Labels: `call`, `outcome`, `purpose`.

@@ -10,7 +10,7 @@ use twinsync::{
     domain::quota::Tier,
     ports::{EventSource, TwinRegistry},
     runtime::{jitter, metered::Metered, quota::Meter},
-    telemetry::{Board, Metrics},
+    telemetry::{Board, Metrics, name},
 };
 
 use crate::{
@@ -292,6 +292,14 @@ fn in_flight(metrics: &Metrics) -> u64 {
     line.and_then(|value| value.trim().parse::<f64>().ok()).map_or(0, |value| value as u64)
 }
 
+/// An invariant that the daemon itself has found broken.
+fn broken(metrics: &Metrics) -> Option<String> {
+    let page = metrics.render();
+    let mut lines =
+        page.lines().filter_map(|line| line.strip_prefix(name::INVARIANT_VIOLATIONS)?.rsplit_once(' '));
+    lines.find(|(_, count)| *count != "0").map(|(labels, count)| format!("{labels} {count}"))
+}
+
 impl Replica {
     /// Starts it again and again, as an orchestrator does.
     async fn supervise(self: Arc<Self>) {
@@ -308,7 +316,10 @@ impl Replica {
             let present = Present { link: Arc::clone(&link), stop: stop.clone(), metrics };
             *self.present.lock().expect("no panic") = Some(present);
             let ended = task.await;
-            self.present.lock().expect("no panic").take();
+            let present = self.present.lock().expect("no panic").take();
+            if let Some(broken) = present.and_then(|present| broken(&present.metrics)) {
+                self.world.violate(Invariant::WhatTheDaemonChecks, format!("{}: {broken}", link.name));
+            }
             match ended {
                 Ok(Ok(())) if stop.is_cancelled() => self.world.tell(format!("{} stopped", link.name)),
                 Ok(Ok(())) => {

@@ -67,6 +67,8 @@ pub(crate) enum Invariant {
     NoLetterIsLost,
     /// No task panics, and no daemon ends by itself.
     NothingEndsByItself,
+    /// What the daemon checks itself, in production too ([`twinsync::domain::invariant`]).
+    WhatTheDaemonChecks,
 }
 
 /// An invariant that did not hold.

@@ -101,3 +101,12 @@ async fn what_a_write_without_an_answer_may_have_set_back_is_written_once_more()
     assert_eq!(bench.commit_for(60).await, [9]);
     assert_eq!(bench.commit_for(600).await, NONE);
 }
+
+#[test]
+fn a_checkpoint_passes_what_is_open_at_it_or_before_it() {
+    let at = |number| Position { sequence_number: SequenceNumber(number), offset: Default::default() };
+    assert!(!passes(&at(7), None), "nothing is open");
+    assert!(!passes(&at(7), Some(&at(8))));
+    assert!(passes(&at(7), Some(&at(7))));
+    assert!(passes(&at(7), Some(&at(3))));
+}

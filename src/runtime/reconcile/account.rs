@@ -8,13 +8,14 @@ use crate::{
     domain::{
         document::{Document, ETag},
         id::{HubName, TwinKey},
+        invariant::Invariant,
         quota::Purpose,
     },
     ports::{Charged, Read, Scanned, Trouble, TwinStore, Which, Write},
     runtime::spending::Spending,
     telemetry::{
         Metrics, ReadOutcome, WriteKind, WriteOutcome,
-        event::{ModulesQueried, ReadFinished, WriteFinished},
+        event::{InvariantBroken, ModulesQueried, ReadFinished, WriteFinished},
     },
 };
 
@@ -78,6 +79,12 @@ impl Account {
         etag: Option<&ETag>,
         purpose: Purpose,
     ) -> Write {
+        if document.key != *key {
+            let detail = format!("a document of {} was to be written as that of {key}", document.key);
+            InvariantBroken { invariant: Invariant::DocumentIsOfItsTwin, detail: &detail }
+                .emit(&self.metrics);
+            return Write::Rejected(detail);
+        }
         self.spending.allowed().await;
         let (kind, charged) = match etag {
             None => (WriteKind::Create, self.store.create(key, document).await),

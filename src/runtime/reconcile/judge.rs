@@ -11,10 +11,14 @@
 //! a failover may have set back. That the document is still the same is the write's condition.
 //!
 //! Only the hub's own "not found" makes a tombstone. No answer is no answer.
+//!
+//! SUBTLE: a write without an answer may still be performed, later. It is made impossible by another write under the same
+//! condition, and by nothing else. So where the next cycle finds the document as it was then, it writes even if there is nothing
+//! to say: the same content once more, or a tombstone where there is neither a document nor a twin.
 
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -103,6 +107,38 @@ pub struct Judge {
     audits: AuditRequests,
     /// When it was last told that a hub went back.
     told: Mutex<Option<Ticks>>,
+    unanswered: Unanswered,
+}
+
+/// The last write of a twin that had no answer, by its condition: the ETag that was to be replaced, `None` for a creation. As many as
+/// are being tried at the same time, and those that were given up.
+#[derive(Default)]
+struct Unanswered(Mutex<HashMap<TwinKey, Option<ETag>>>);
+
+impl Unanswered {
+    fn lock(&self) -> MutexGuard<'_, HashMap<TwinKey, Option<ETag>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, key: &TwinKey, condition: Option<&ETag>) {
+        self.lock().insert(key.clone(), condition.cloned());
+    }
+
+    /// Whether a write may still be performed over the document with this ETag, or where there is none.
+    fn may_come(&self, key: &TwinKey, etag: Option<&ETag>) -> bool {
+        let mut unanswered = self.lock();
+        let Some(condition) = unanswered.get(key) else { return false };
+        let same = condition.as_ref() == etag;
+        if !same {
+            // A later document, or the first one: the condition never holds again.
+            unanswered.remove(key);
+        }
+        same
+    }
+
+    fn forget(&self, key: &TwinKey) {
+        self.lock().remove(key);
+    }
 }
 
 /// What is stored under a twin's id.
@@ -143,8 +179,8 @@ impl Judge {
     ) -> Self {
         let registries =
             registries.iter().map(|registry| (registry.hub().clone(), Arc::clone(registry))).collect();
-        let (audits, told) = (AuditRequests::nobodys(), Mutex::default());
-        Self { account, registries, cache, clock, rules, audits, told }
+        let (audits, told, unanswered) = (AuditRequests::nobodys(), Mutex::default(), Unanswered::default());
+        Self { account, registries, cache, clock, rules, audits, told, unanswered }
     }
 
     /// The same, which asks for an audit where a repair finds that a hub went back: nothing tells of the twins that have not
@@ -267,7 +303,9 @@ impl Judge {
                 DocumentRejected { twin: key, reason: &reason }.emit(&self.account.metrics);
                 return Ok(Done { verdict: Verdict::Rejected(Drift::Missing, reason), left: None });
             }
-            if spared(stored.document.as_deref(), task.unless) {
+            if spared(stored.document.as_deref(), task.unless)
+                && !self.unanswered.may_come(key, stored.etag.as_ref())
+            {
                 return Ok(Done::new(Verdict::Spared, stored));
             }
             let done = match registry.get(key, task.purpose).await {
@@ -312,8 +350,9 @@ impl Judge {
         at: Ticks,
         task: &Task,
     ) -> Result<Option<Done>, Trouble> {
-        let (found, change) = match stored.is_damaged() {
-            // What cannot be read gets a tombstone over it.
+        let comes = stored.document.is_none() && self.unanswered.may_come(key, stored.etag.as_ref());
+        let (found, change) = match stored.is_damaged() || comes {
+            // What cannot be read, or may still come, gets a tombstone over or before it.
             true => (Some(Drift::Extra), Change::Deleted),
             false => (drift(stored.document.as_deref(), None, task.strictness), Change::Gone),
         };
@@ -332,36 +371,47 @@ impl Judge {
         event: TwinEvent,
         task: &Task,
     ) -> Result<Option<Done>, Trouble> {
-        let Some(found) = found else {
-            return Ok(Some(Done::new(Verdict::Equal, stored)));
-        };
-        if task.mode == Mode::Look || (task.purpose == Purpose::Audit && planted!(AuditOnlyLooks)) {
-            return Ok(Some(Done { verdict: Verdict::Differs(found), left: None }));
+        let only_looks =
+            task.mode == Mode::Look || (task.purpose == Purpose::Audit && planted!(AuditOnlyLooks));
+        let comes = !only_looks && self.unanswered.may_come(key, stored.etag.as_ref());
+        match found {
+            None if !comes => return Ok(Some(Done::new(Verdict::Equal, stored))),
+            Some(found) if only_looks => {
+                return Ok(Some(Done { verdict: Verdict::Differs(found), left: None }));
+            }
+            Some(_) | None => {}
         }
         let mut document = stored.document.as_deref().cloned();
         decide(&mut document, &event, self.clock.now(), &self.rules);
-        if stored.is_damaged()
+        if stored.document.is_none()
+            && matches!(event.change, Change::Deleted)
             && let Some(document) = &mut document
         {
-            // Whatever was there, this is a repair: its modules are looked after like those of any.
+            // Whatever was there, or comes, this is a repair: its modules are looked after like those of any.
             document.operation = Operation::Snapshot;
         }
-        let Some(document) = document.filter(|document| Some(document) != stored.document.as_deref()) else {
+        let Some(document) =
+            document.filter(|document| comes || Some(document) != stored.document.as_deref())
+        else {
             return Ok(Some(Done::new(Verdict::Equal, stored)));
         };
         let went_back = self.went_back(stored.document.as_deref(), &event);
         match self.account.write(key, &document, stored.etag.as_ref(), task.purpose).await {
             Write::Written(etag) => {
+                self.unanswered.forget(key);
                 let document = Arc::new(document);
                 self.cache.insert(key.clone(), (Arc::clone(&document), etag.clone()));
-                TwinSettled { twin: key, purpose: task.purpose.into(), drift: found }
-                    .emit(&self.account.metrics);
+                let verdict = found.map_or(Verdict::Equal, Verdict::Settled);
+                if let Some(drift) = found {
+                    TwinSettled { twin: key, purpose: task.purpose.into(), drift }
+                        .emit(&self.account.metrics);
+                }
                 // An audit asks about every twin by itself.
                 if went_back && task.purpose == Purpose::Repair {
                     self.tell_that_it_went_back(key);
                 }
                 let left = Stored { document: Some(document), etag: Some(etag), foreign: None };
-                Ok(Some(Done::new(Verdict::Settled(found), left)))
+                Ok(Some(Done::new(verdict, left)))
             }
             Write::Conflict => {
                 self.cache.invalidate(key);
@@ -369,9 +419,11 @@ impl Judge {
             }
             Write::Rejected(reason) => {
                 DocumentRejected { twin: key, reason: &reason }.emit(&self.account.metrics);
-                Ok(Some(Done { verdict: Verdict::Rejected(found, reason), left: None }))
+                let verdict = found.map_or(Verdict::Equal, |found| Verdict::Rejected(found, reason));
+                Ok(Some(Done { verdict, left: None }))
             }
             Write::Unknown(trouble) => {
+                self.unanswered.note(key, stored.etag.as_ref());
                 self.cache.invalidate(key);
                 Err(trouble)
             }

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     domain::{
-        decide::Decision, document::Sweep, event::TwinEvent, id::TwinKey, progress::Ticket, ticks::Ticks,
-        upsert::Fate,
+        decide::Decision, document::Sweep, event::TwinEvent, id::TwinKey, invariant::Invariant,
+        progress::Ticket, ticks::Ticks, upsert::Fate,
     },
     runtime::{in_flight::Hold, partition::Progress, worker::Work},
     telemetry::{
@@ -29,6 +29,10 @@ impl Router {
         let write: Option<Arc<WriteTrace>> = trace.map(Arc::from);
         let mut traced = Vec::new();
         let (fates, stored) = upsert.finish();
+        if fates.len() < items.len() {
+            let detail = format!("{key}: {} of {} events were decided about", fates.len(), items.len());
+            self.broken(Invariant::EveryEventIsDecided, &detail);
+        }
         // Behind the items' own: the deletion that a worker added to a module of a deleted device.
         for fate in fates.iter().skip(items.len()) {
             if let Fate::Rejected(reason) = fate {
@@ -129,6 +133,10 @@ impl Router {
                 Item::FromStream(origin, _) | Item::OfLetter(origin) => together.add(*origin),
                 Item::Follow(id) => {
                     let Some(group) = self.groups.get_mut(&id) else {
+                        self.broken(
+                            Invariant::EveryFollowerCompletes,
+                            "nothing waits for an event that followed another",
+                        );
                         continue;
                     };
                     group.open -= 1;

@@ -754,3 +754,27 @@ async fn an_outage_sets_nothing_aside_however_long_it_lasts() {
     assert!(letters.stored.lock().unwrap().is_empty());
     assert_eq!((durable, used), (1, (0, 0)));
 }
+
+/// What no event of the router's holds, and nobody gives back.
+#[tokio::test(start_paused = true)]
+async fn what_is_held_for_a_minute_while_nothing_is_under_way_is_told_once() {
+    let bench = Bench::new(4);
+    let broken = |bench: &Bench| {
+        let line = "twinsync_invariant_violations_total{invariant=\"nothing_is_held_at_rest\"}";
+        let page = bench.metrics.render();
+        let count =
+            page.lines().find_map(|found| found.strip_prefix(line)).map(|count| count.trim().to_owned());
+        count.expect("it is served")
+    };
+    let hold = bench.limits.acquire(100).await;
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    assert_eq!(broken(&bench), "0", "what comes may be on its way");
+    drop(hold);
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    let forgotten = bench.limits.acquire(100).await;
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    assert_eq!(broken(&bench), "0", "it is counted from when nothing was held");
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(broken(&bench), "1");
+    drop(forgotten);
+}

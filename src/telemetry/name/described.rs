@@ -200,6 +200,11 @@ pub const DESCRIPTIONS: &[Description] = &[
         &["hub", "outcome"],
         "Twins that the present backfill, or the last one, has dealt with",
     ),
+    counter(
+        INVARIANT_VIOLATIONS,
+        &["invariant"],
+        "Bugs of twinsync: what holds at every moment, and did not",
+    ),
     counter(TWINS_STILL_DIFFERENT, &[], "Twins that were repaired and differed again at once"),
     counter(REGISTRY_CALLS, &["call", "outcome", "purpose"], "Calls to the registries of IoT hubs"),
     counter(

@@ -262,6 +262,60 @@ async fn a_write_whose_reply_is_lost_is_found_done() {
     assert_eq!((bench.writes(), bench.says(&key)), (1, Some((3, json!({"a": 1})))));
 }
 
+/// Each case: what the hub said when the write had no answer, and what it says when it is tried again.
+#[tokio::test]
+async fn a_write_without_an_answer_cannot_be_performed_after_the_next_look() {
+    let (key, tags) = (module("d", "m"), || json!({"a": 1}));
+    for (stored, first, then) in [
+        // Created without an answer, then deleted at the hub.
+        (None, Some(3), None),
+        // Made a tombstone without an answer, then restored as it was.
+        (Some(2), None, Some(2)),
+        // Replaced without an answer, then the hub went back to what is stored.
+        (Some(2), Some(3), Some(2)),
+    ] {
+        let bench = Bench::new();
+        let says = |version: Option<i64>| match version {
+            Some(version) => bench.registry.set(&key, version, tags()),
+            None => bench.registry.remove(&key),
+        };
+        if let Some(version) = stored {
+            bench.agreed(&key, version, tags());
+            settle(&bench, &key).await;
+        }
+        bench.pass(10);
+        says(first);
+        bench.store.script.lock().unwrap().push_back(Fault::ApplyLater);
+        let case = format!("{stored:?}, {first:?}, {then:?}");
+        bench.judge.judge(&key, &SETTLE).await.expect_err(&case);
+        says(then);
+        let look = Task { mode: Mode::Look, ..SETTLE };
+        bench.judge.judge(&key, &look).await.expect("who only looks writes nothing");
+        let before = bench.writes();
+        settle(&bench, &key).await;
+        assert_eq!(bench.writes(), before + 1, "{case}: something is written");
+        assert!(matches!(bench.store.perform_late()[..], [Write::Conflict]), "{case}");
+        assert_eq!(bench.says(&key), then.map(|version| (version, tags())), "{case}");
+        let before = bench.writes();
+        settle(&bench, &key).await;
+        assert_eq!(bench.writes(), before, "{case}: once is enough");
+    }
+}
+
+#[tokio::test]
+async fn a_late_creation_that_came_first_is_found_and_gets_its_tombstone() {
+    let bench = Bench::new();
+    let key = device("d");
+    bench.registry.set(&key, 3, json!({}));
+    bench.store.script.lock().unwrap().push_back(Fault::ApplyLater);
+    bench.judge.judge(&key, &SETTLE).await.expect_err("no answer");
+    bench.registry.remove(&key);
+    let store = Arc::clone(&bench.store);
+    bench.registry.on_get(move |_| drop(store.perform_late()));
+    assert_eq!(settle(&bench, &key).await, Verdict::Settled(Drift::Extra));
+    assert_eq!(bench.document(&key).expect("a tombstone").state, State::Deleted);
+}
+
 #[tokio::test]
 async fn what_the_store_never_takes_is_told_and_changes_nothing() {
     let bench = Bench::new();
@@ -349,4 +403,17 @@ async fn events_that_an_answer_contains_raise_no_doubt_afterwards() {
     let document = bench.document(&key).expect("a document");
     assert!(!document.in_doubt());
     assert_eq!(document.twin(), settled.as_ref().and_then(Document::twin));
+}
+
+#[tokio::test]
+async fn a_document_of_another_twin_is_never_written() {
+    let bench = Bench::new();
+    let (key, other) = (device("d"), device("e"));
+    bench.event(&other, created(2, json!({})));
+    let document = bench.document(&other).expect("it was created");
+    let written = bench.judge.account().write(&key, &document, None, Purpose::Repair).await;
+    assert!(matches!(written, Write::Rejected(_)), "{written:?}");
+    assert_eq!(bench.document(&key), None);
+    let line = "twinsync_invariant_violations_total{invariant=\"document_is_of_its_twin\"} 1";
+    assert!(bench.metrics.render().contains(line));
 }
