@@ -117,6 +117,14 @@ pub async fn verify(endpoints: &Endpoints) -> Result<Report, Error> {
     Ok(judge(twins, read::documents(endpoints).await?))
 }
 
+/// All documents of a devkit's container, in no order.
+///
+/// # Errors
+/// They could not be read to their end.
+pub async fn documents(endpoints: &Endpoints) -> Result<Vec<Value>, Error> {
+    read::documents(endpoints).await
+}
+
 /// Compares twins, as a GET shows them, with documents.
 fn judge(mut twins: BTreeMap<Key, Value>, documents: Vec<Value>) -> Report {
     let mut report =

@@ -43,6 +43,8 @@ pub struct Outage<K> {
     answered: Option<Duration>,
     probed: Option<Duration>,
     state: State,
+    /// An outage ended that was more than a moment, and nobody has asked for that yet.
+    ended: bool,
 }
 
 #[derive(Debug)]
@@ -60,7 +62,14 @@ enum State {
 
 impl<K> Default for Outage<K> {
     fn default() -> Self {
-        Self { troubled: HashMap::new(), unanswered: 0, answered: None, probed: None, state: State::Unknown }
+        Self {
+            troubled: HashMap::new(),
+            unanswered: 0,
+            answered: None,
+            probed: None,
+            state: State::Unknown,
+            ended: false,
+        }
     }
 }
 
@@ -68,6 +77,8 @@ impl<K: Hash + Eq + Clone> Outage<K> {
     /// The store has answered somebody at `now`, which is the time since any fixed start.
     pub fn answered(&mut self, now: Duration) {
         self.unanswered = 0;
+        let silent = self.answered.is_none_or(|last| now.saturating_sub(last) >= PROBE_AFTER);
+        self.ended |= silent && self.state == State::Down;
         self.answered = Some(now);
         if !matches!(self.state, State::Up { .. }) {
             self.state = State::Up { since: now };
@@ -113,6 +124,13 @@ impl<K: Hash + Eq + Clone> Outage<K> {
         let key = self.troubled.keys().next()?;
         self.probed = Some(now);
         Some(key)
+    }
+
+    /// Whether an outage has ended since this was asked last, in which nobody was answered for [`PROBE_AFTER`]: then whoever waits for
+    /// its next try need not wait any longer. Where only a part of the store is out, others are answered all the time, and waiting is
+    /// right.
+    pub fn take_ended(&mut self) -> bool {
+        std::mem::take(&mut self.ended)
     }
 
     /// A probe got no answer.
@@ -198,6 +216,26 @@ mod tests {
         outage.unusable(&'b', s(70));
         assert_eq!(outage.alone_for(&'a', s(70)), s(70), "and counts towards giving it up");
         assert_eq!(outage.succeeded(&'a', s(71)), Some(s(71)), "its end is told");
+    }
+
+    #[test]
+    fn the_end_of_an_outage_is_news_once_and_only_where_nobody_was_answered_for_a_while() {
+        let mut outage = Outage::default();
+        outage.answered(s(1));
+        assert!(!outage.take_ended(), "there was none");
+        for (key, at) in [('a', 2), ('b', 2), ('c', 2)] {
+            outage.failed(&key, s(at));
+        }
+        outage.answered(s(2));
+        assert!(!outage.take_ended(), "a part of the store, for a moment");
+        for (key, at) in [('d', 3), ('e', 3), ('f', 3)] {
+            outage.failed(&key, s(at));
+        }
+        assert!(!outage.take_ended(), "it lasts");
+        outage.succeeded(&'d', s(9));
+        outage.succeeded(&'e', s(9));
+        assert!(outage.take_ended());
+        assert!(!outage.take_ended(), "once");
     }
 
     #[test]

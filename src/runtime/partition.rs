@@ -22,6 +22,7 @@ use super::{
     in_flight::InFlight,
     router::{Intake, Origin},
     start::{self, StartError},
+    watch,
 };
 use crate::{
     domain::{
@@ -197,6 +198,8 @@ pub struct Partition {
     pub metrics: Metrics,
     /// Which events are traced.
     pub sampler: Option<Sampler>,
+    /// Changes when the Event Hub answers again: whoever waits for its next try need not wait any longer.
+    pub answers: watch::Receiver<u64>,
 }
 
 /// Since when nothing is received, where that was told.
@@ -236,6 +239,8 @@ impl Partition {
             if settles.is_zero() {
                 self.post(PartitionState::Connecting);
             }
+            // What is told from here on is news to whoever waits after this try.
+            drop(self.answers.borrow_and_update());
             let start = self.position();
             let reopened = matches!(start, Start::At(_));
             let broken = tokio::select! {
@@ -320,6 +325,7 @@ impl Partition {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
+                Ok(()) = self.answers.changed() => {}
                 () = tokio::time::sleep(delay) => {}
             }
             if name == RECREATED || self.progress.recreated.notified().now_or_never().is_some() {

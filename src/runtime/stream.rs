@@ -113,6 +113,8 @@ struct Shared {
     options: Options,
     board: Board,
     metrics: Metrics,
+    /// Changes when the Event Hub answers again.
+    answers: Arc<watch::Sender<u64>>,
 }
 
 /// One Event Hub, ready to be consumed.
@@ -160,7 +162,8 @@ impl Stream {
         board: Board,
         metrics: Metrics,
     ) -> Result<Self, StartError> {
-        let mut shared = Shared { source, checkpoints, options, board, metrics };
+        let answers = Arc::new(watch::Sender::new(0));
+        let mut shared = Shared { source, checkpoints, options, board, metrics, answers };
         let hub = shared.source.name();
         // Read in any case: a store that cannot be read is better known now.
         let stored = stored_positions(shared.checkpoints.as_ref(), &shared.options.start, hub).await?;
@@ -212,6 +215,7 @@ impl Stream {
                 shared.options.start.judge,
             ),
             lag: Lag::new(shared.options.stall_limit),
+            silent: false,
             partitions: known,
             shared,
             leases,
@@ -254,7 +258,9 @@ impl Shared {
         let id = PartitionId { stream: self.source.name().to_owned(), partition: partition.to_owned() };
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         let (mut patience, began) = (Patience::new(self.options.start.refused_grace), Instant::now());
+        let mut answers = self.answers.subscribe();
         loop {
+            drop(answers.borrow_and_update());
             let error = match self.resume(partition, fresh).await {
                 Ok(prepared) => return Ok(prepared),
                 Err(error) => error,
@@ -268,7 +274,11 @@ impl Shared {
                 .emit();
             self.board.set_partition(&id, PartitionState::Waiting { reason });
             self.board.tries_partition_again(&id, retry_in);
-            tokio::time::sleep(retry_in).await;
+            tokio::select! {
+                biased;
+                Ok(()) = answers.changed() => {}
+                () = tokio::time::sleep(retry_in) => {}
+            }
         }
     }
 }
@@ -281,6 +291,8 @@ struct Running {
     leases: Option<Leases>,
     committer: Committer,
     lag: Lag,
+    /// Whether the Event Hub gave no answer when it was asked last how much waits.
+    silent: bool,
     partitions: Partitions,
     limits: Arc<InFlight>,
     intake: Option<mpsc::Sender<Vec<Intake>>>,
@@ -398,6 +410,14 @@ impl Running {
     fn note_lag(&mut self, answer: Result<lag::Answer, tokio::task::JoinError>) {
         if let Some(answered) = self.lag.note(answer, &self.limits) {
             let failed = answered.as_ref().err();
+            let was_silent = std::mem::replace(&mut self.silent, failed.is_some());
+            if was_silent && !self.silent {
+                // Each partition waits for up to half a minute by now.
+                self.shared.answers.send_if_modified(|times| {
+                    *times += 1;
+                    true
+                });
+            }
             let failed = failed.map(|error| (error.failure(), error.code(), error.to_string()));
             let failed =
                 failed.as_ref().map(|(failure, code, reason)| Fault { failure: *failure, code, reason });
@@ -608,6 +628,7 @@ async fn consume(
         board: shared.board,
         metrics: shared.metrics,
         sampler,
+        answers: shared.answers.subscribe(),
     };
     partition.run(stop).await
 }

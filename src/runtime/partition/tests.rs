@@ -174,6 +174,7 @@ fn partition(source: Arc<Scripted>, metrics: &Metrics, intake: mpsc::Sender<Vec<
         board: Board::new(),
         metrics: metrics.clone(),
         sampler: None,
+        answers: watch::channel(0).1,
     }
 }
 
@@ -381,6 +382,41 @@ async fn what_is_refused_is_endured_for_the_grace_and_then_ends_the_partition_wi
 async fn what_passes_is_waited_out_for_ever() {
     let lost = ends_with((0..10_000).map(|_| lost()));
     assert!(run_for(Duration::from_secs(86_400), lost).await.is_none());
+}
+
+/// Many tries have failed, so that the next one is many seconds away.
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_for_the_next_try_does_not_where_the_event_hub_answers_again() {
+    let source = Arc::new(Scripted {
+        links: Mutex::new(ends_with((0..12).map(|_| lost())).into()),
+        ..Scripted::default()
+    });
+    let metrics = Metrics::new().expect("buckets");
+    let (intake, _batches) = mpsc::channel(1);
+    let (tell, answers) = watch::channel(0);
+    let partition = Partition { answers, ..partition(source.clone(), &metrics, intake) };
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(partition.run(stop.clone()));
+    let opened = || source.opened.lock().unwrap().len();
+    let next_try = async || {
+        let (before, began) = (opened(), Instant::now());
+        while opened() == before {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        began.elapsed()
+    };
+    // How long is random, up to 30 s: of some in a row, one at least is long.
+    let mut longest = Duration::ZERO;
+    for _ in 0..8 {
+        longest = longest.max(next_try().await);
+    }
+    assert!(longest > Duration::from_secs(1), "{longest:?}");
+    for times in 1..3 {
+        tell.send_replace(times);
+        assert!(next_try().await < Duration::from_millis(10), "it is told, and tries at once");
+    }
+    stop.cancel();
+    task.await.expect("no panic").expect("nothing to decide");
 }
 
 #[tokio::test(start_paused = true)]

@@ -778,3 +778,22 @@ async fn what_is_held_for_a_minute_while_nothing_is_under_way_is_told_once() {
     assert_eq!(broken(&bench), "1");
     drop(forgotten);
 }
+
+/// After many tries, the next one of each twin is up to half a minute away.
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_its_next_try_where_the_store_answers_again() {
+    let mut bench = Bench::with(|options| {
+        options.backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3_600));
+    });
+    *bench.store.away.lock().unwrap() = true;
+    let events = (0..50).map(|twin| created(&device(&format!("d{twin}")), 1));
+    bench.send(events.collect()).await;
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    assert_eq!(bench.progress.open(), 50);
+    *bench.store.away.lock().unwrap() = false;
+    let began = Instant::now();
+    while bench.progress.open() > 0 {
+        assert!(began.elapsed() < Duration::from_secs(5), "{} are open", bench.progress.open());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

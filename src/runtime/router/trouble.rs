@@ -175,9 +175,15 @@ impl Router {
         }
     }
 
-    fn store_answers(&self) {
+    fn store_answers(&mut self) {
         if self.board.set_store(StoreState::Reachable) {
             StoreChanged::Reachable.emit();
+        }
+        if self.outage.take_ended() {
+            // Each waits for up to half a minute by now. All at once is no wave: as many are under way as the store takes.
+            while let Some(next) = self.parked.peek() {
+                self.resumed.push(self.parked.remove(&next).into_inner());
+            }
         }
     }
 

@@ -1,0 +1,183 @@
+//! `cargo chaos`: three replicas of the daemon under load, and everything around them breaks, one thing after the other. Each fault is measured:
+//! how long it held, after how long `/readyz` told it, and how long everything took to be in order again. In the end the copy is
+//! compared with the hubs, by devkit and by the daemon's own audit.
+
+mod cluster;
+mod disk;
+mod fault;
+mod report;
+mod run;
+mod series;
+mod strike;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use clap::{Parser, ValueEnum as _};
+use serde_json::json;
+use tokio::process::Command;
+
+use self::{cluster::Cluster, fault::Fault, run::Outcome};
+
+/// Breaks everything around three replicas of twinsync, one thing after the other, and compares the copy in the end.
+#[derive(Debug, Parser)]
+#[command(name = "cargo chaos", bin_name = "cargo chaos")]
+struct Arguments {
+    /// For how many minutes faults begin.
+    #[arg(long, default_value_t = 10.0, value_parser = positive)]
+    minutes: f64,
+    /// Only these faults, separated by commas. Not given: all.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Fault>,
+    /// Decides on the order of the faults, how long each lasts, and which replica it strikes.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Events per second meanwhile.
+    #[arg(long, default_value_t = 200.0, value_parser = positive)]
+    rate: f64,
+    /// Devices that change.
+    #[arg(long, default_value_t = 300)]
+    devices: usize,
+    /// Writes what each replica used there, every five seconds: memory, open files, tasks, freshness. As CSV.
+    #[arg(long, value_name = "FILE")]
+    series: Option<PathBuf>,
+    /// Puts the logs of the replicas there.
+    #[arg(long, value_name = "DIRECTORY")]
+    logs: Option<PathBuf>,
+    /// Prints one JSON object instead of the table.
+    #[arg(long)]
+    json: bool,
+    /// The binary under test; not given: it is built.
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
+    if number.is_finite() && number > 0.0 { Ok(number) } else { Err(format!("{text} is not more than 0")) }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match Box::pin(chaos(&Arguments::parse())).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            tell(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether everything that had to be told was told. That the copy is equal is seen to before.
+async fn chaos(arguments: &Arguments) -> Result<bool> {
+    let program = match &arguments.program {
+        Some(program) => program.clone(),
+        None => build().await?,
+    };
+    let mut cluster = Box::pin(Cluster::start(&program)).await?;
+    let mut faults = match arguments.only.is_empty() {
+        true => Fault::value_variants().to_vec(),
+        false => arguments.only.clone(),
+    };
+    if let Some(reason) = &cluster.no_disk {
+        tell(&format!("{} is left out: {reason}", Fault::DiskFull.name()));
+        faults.retain(|fault| *fault != Fault::DiskFull);
+    }
+    ensure!(!faults.is_empty(), "there is no fault to inject");
+    let options = run::Options {
+        time: Duration::from_secs_f64(arguments.minutes * 60.0),
+        faults,
+        seed: arguments.seed,
+        rate: arguments.rate,
+        devices: arguments.devices,
+    };
+    let outcome = Box::pin(run::run(&mut cluster, &options, tell)).await;
+    if let Some(directory) = &arguments.logs {
+        cluster.keep_logs(directory)?;
+    }
+    let outcome = outcome?;
+    if let Some(file) = &arguments.series {
+        let text = series::csv(&outcome.points);
+        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    print(&if arguments.json { as_json(&outcome)? } else { shown(&outcome) });
+    for replica in &mut cluster.replicas {
+        if let Some(daemon) = replica.daemon.take() {
+            daemon.stop().await.context("a replica did not stop in an orderly way")?;
+        }
+    }
+    Ok(report::untold(&outcome.strikes) == 0)
+}
+
+fn shown(outcome: &Outcome) -> String {
+    let Outcome { strikes, points, events, report, converged, audit } = outcome;
+    let mut text = report::table(&report::lines(strikes));
+    text += &format!("\n{} faults, {events} events. ", strikes.len());
+    let untold = report::untold(strikes);
+    text += &format!("Not told by /readyz although they had to be: {untold}.\n");
+    for (what, growth) in growths(points) {
+        if let Some((first, last)) = growth {
+            text += &format!("Most {what} in the first quarter: {first:.0}; in the last: {last:.0}.\n");
+        }
+    }
+    text += &format!("{report}, {:.1} s after the last event\n{audit}", converged.as_secs_f64());
+    text
+}
+
+fn growths(points: &[series::Point]) -> [(&'static str, Option<(f64, f64)>); 3] {
+    let mebibytes = |point: &series::Point| point.memory / f64::from(1 << 20);
+    [
+        ("memory of a replica, MiB,", series::growth(points, mebibytes)),
+        ("open files", series::growth(points, |point| point.files)),
+        ("tasks", series::growth(points, |point| point.tasks)),
+    ]
+}
+
+fn as_json(outcome: &Outcome) -> Result<String> {
+    let Outcome { strikes, points, events, report, converged, audit } = outcome;
+    let growth: Vec<_> = growths(points).into_iter().collect();
+    let object = json!({
+        "lines": report::lines(strikes),
+        "strikes": strikes.len(),
+        "untold": report::untold(strikes),
+        "events": events,
+        "report": report,
+        "convergedSeconds": converged.as_secs_f64(),
+        "audit": audit,
+        "growth": growth,
+    });
+    Ok(serde_json::to_string(&object)?)
+}
+
+/// Builds the daemon beside this program.
+async fn build() -> Result<PathBuf> {
+    let own = std::env::current_exe().context("cannot find this program")?;
+    let directory = own.parent().map(Path::to_owned).context("this program is nowhere")?;
+    let profile = match directory.file_name().and_then(|name| name.to_str()) {
+        Some("release") => "release",
+        _ => "dev",
+    };
+    tell(&format!("building twinsync with the profile {profile}"));
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let arguments = ["build", "--quiet", "--profile", profile, "--package", "twinsync", "--bin", "twinsync"];
+    let status = Command::new(cargo).args(arguments).status().await.context("cannot run cargo")?;
+    ensure!(status.success(), "the build failed");
+    let program = directory.join("twinsync");
+    ensure!(program.is_file(), "there is no {}", program.display());
+    Ok(program)
+}
+
+#[expect(clippy::print_stdout, reason = "the result")]
+fn print(text: &str) {
+    println!("{}", text.trim_end());
+}
+
+#[expect(clippy::print_stderr, reason = "what happens meanwhile")]
+fn tell(text: &str) {
+    eprintln!("{text}");
+}
