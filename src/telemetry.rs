@@ -38,7 +38,11 @@ mod tests;
 use std::io::IsTerminal as _;
 
 use tracing_subscriber::{
-    EnvFilter, Layer as _, filter::LevelFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+    Layer as _,
+    filter::{LevelFilter, Targets},
+    fmt,
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
 };
 
 use self::limit::{Limited, Recoveries, Shape};
@@ -92,7 +96,7 @@ pub enum Error {
 /// # Errors
 /// It was started before.
 pub fn init(settings: &config::Telemetry) -> Result<Journal, Error> {
-    let filter = EnvFilter::try_new(&settings.log_filter)?;
+    let filter = settings.log_filter.parse::<Targets>()?;
     let output = fmt::layer().with_writer(std::io::stderr);
     let lines = limit::lines();
     let recoveries = Recoveries(lines.clone()).with_filter(LevelFilter::INFO);

@@ -1,3 +1,4 @@
-//! What `cargo bench-sync` and the benchmarks of the pure core (`cargo bench -p bench-sync`) share.
+//! What `cargo bench-sync`, the benchmarks of the pure core (`cargo bench -p bench-sync`) and `cargo chaos` share.
 
 pub mod pure;
+pub mod svg;

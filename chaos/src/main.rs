@@ -5,6 +5,7 @@
 mod cluster;
 mod disk;
 mod fault;
+mod plot;
 mod report;
 mod run;
 mod series;
@@ -45,6 +46,9 @@ struct Arguments {
     /// Writes what each replica used there, every five seconds: memory, open files, tasks, freshness. As CSV.
     #[arg(long, value_name = "FILE")]
     series: Option<PathBuf>,
+    /// Writes the same there as a plot, as SVG.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
     /// Puts the logs of the replicas there.
     #[arg(long, value_name = "DIRECTORY")]
     logs: Option<PathBuf>,
@@ -101,10 +105,13 @@ async fn chaos(arguments: &Arguments) -> Result<bool> {
         cluster.keep_logs(directory)?;
     }
     let outcome = outcome?;
-    if let Some(file) = &arguments.series {
-        let text = series::csv(&outcome.points);
-        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
-    }
+    let write = |file: &Option<PathBuf>, text: String| match file {
+        Some(file) => std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display())),
+        None => Ok(()),
+    };
+    write(&arguments.series, series::csv(&outcome.points))?;
+    let title = format!("Three replicas, {} events per second, one fault after the other", arguments.rate);
+    write(&arguments.plot, plot::drawn(&title, &outcome.points))?;
     print(&if arguments.json { as_json(&outcome)? } else { shown(&outcome) });
     for replica in &mut cluster.replicas {
         if let Some(daemon) = replica.daemon.take() {

@@ -412,7 +412,7 @@ pub struct Http {
 pub struct Telemetry {
     /// Text or JSON.
     pub log_format: LogFormat,
-    /// An `EnvFilter` expression that has been parsed once.
+    /// Levels by module, in the notation of [`Targets`](tracing_subscriber::filter::Targets); it has been parsed once.
     pub log_filter: String,
 }
 

@@ -478,7 +478,7 @@ impl Check<'_> {
                     "is empty, which would hide all but errors: write e.g. \"info\", or \"off\"".to_owned()
                 );
             }
-            tracing_subscriber::EnvFilter::try_new(text)
+            text.parse::<tracing_subscriber::filter::Targets>()
                 .map(|_| text.to_owned())
                 .map_err(|error| format!("is not a log filter ({error}): write e.g. \"info,twinsync=debug\""))
         });

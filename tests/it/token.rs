@@ -30,6 +30,7 @@ use twinsync::{
         reconcile::requests::AuditRequests,
         router::Intake,
         start::{self, Fresh, OnInvalid, Policy},
+        watch,
     },
     telemetry::{Board, Metrics},
 };
@@ -144,6 +145,7 @@ async fn a_token_that_nobody_could_renew_costs_a_new_client_at_its_expiry_and_no
         board: Board::new(),
         metrics: metrics.clone(),
         sampler: None,
+        answers: watch::channel(0).1,
     };
     let (stop, end_of_load) = (CancellationToken::new(), CancellationToken::new());
     let loading = tokio::spawn(load(broker.clone(), end_of_load.clone()));
