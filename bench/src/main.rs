@@ -9,6 +9,7 @@ mod command;
 mod daemon;
 mod growth;
 mod linger;
+mod load;
 mod namespace;
 mod page;
 mod plots;
@@ -84,6 +85,8 @@ enum Role {
     Units(units::Arguments),
     /// What `router.linger` and `router.linger_behind` save, and what they cost in freshness.
     Linger(linger::Arguments),
+    /// A million events over 32 partitions and three replicas, then a tenfold burst: memory, fairness, recovery.
+    Load(load::Arguments),
     /// Runs one bare loop; for this program's own use.
     #[command(hide = true)]
     Bare {
@@ -102,6 +105,7 @@ async fn main() -> ExitCode {
             Box::pin(units::measure(arguments)).await.map(|text| print(text.trim_end()))
         }
         Some(Role::Linger(linger)) => Box::pin(measure_linger(&arguments, linger)).await,
+        Some(Role::Load(load)) => Box::pin(measure_load(&arguments, load)).await,
         None => Box::pin(measure(&arguments)).await,
     };
     match outcome {
@@ -122,6 +126,12 @@ async fn bare(what: &str) -> Result<()> {
 async fn measure_linger(arguments: &Arguments, linger: &linger::Arguments) -> Result<()> {
     let programs = programs(arguments).await?;
     print(linger::measure(&programs, linger, &tell).await?.trim_end());
+    Ok(())
+}
+
+async fn measure_load(arguments: &Arguments, load: &load::Arguments) -> Result<()> {
+    let programs = programs(arguments).await?;
+    print(load::measure(&programs, load, &tell).await?.trim_end());
     Ok(())
 }
 

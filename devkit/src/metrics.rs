@@ -27,6 +27,14 @@ impl Sample {
         series.map(|(_, value)| value).sum()
     }
 
+    /// The series of a metric: their labels, as they are written, and their values.
+    pub fn series<'a>(&'a self, metric: &'a str) -> impl Iterator<Item = (&'a str, f64)> {
+        self.series.iter().filter_map(move |(series, value)| {
+            let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+            (name == metric).then_some((labels.trim_end_matches('}'), *value))
+        })
+    }
+
     /// [`Sample::sum`] of what counts whole things.
     pub fn count(&self, metric: &str, label: &str) -> u64 {
         self.sum(metric, label) as u64
