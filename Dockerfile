@@ -10,10 +10,12 @@ WORKDIR /build
 # Dependencies first: this layer is built again only when a manifest or the lock file changes.
 COPY Cargo.toml Cargo.lock ./
 COPY bench/Cargo.toml bench/
+COPY chaos/Cargo.toml chaos/
 COPY devkit/Cargo.toml devkit/
-RUN mkdir -p src bench/benches bench/src devkit/src \
- && echo 'fn main() {}' | tee src/main.rs bench/benches/domain.rs bench/src/main.rs devkit/src/main.rs \
- && touch src/lib.rs devkit/src/lib.rs \
+RUN mkdir -p src bench/benches bench/src chaos/src devkit/src \
+ && echo 'fn main() {}' \
+    | tee src/main.rs bench/benches/domain.rs bench/src/main.rs chaos/src/main.rs devkit/src/main.rs \
+ && touch src/lib.rs bench/src/lib.rs devkit/src/lib.rs \
  && cargo build --release --locked --package twinsync --bin twinsync
 
 COPY config config

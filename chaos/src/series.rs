@@ -54,7 +54,10 @@ impl Series {
         for (number, replica) in cluster.replicas.iter_mut().enumerate() {
             let Some(sample) = replica.sample().await else { continue };
             let point = self.point(number, &sample);
-            self.points.push(point);
+            // A process that may open no file cannot read what it uses.
+            if point.memory > 0.0 {
+                self.points.push(point);
+            }
             self.before[number] = Some(sample);
         }
     }

@@ -59,10 +59,12 @@ pub(crate) enum Fault {
     Failover,
     /// An event that can never be applied.
     Poison,
+    /// Somebody else writes over a document: it says something else, or cannot be read any more.
+    Spoils,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 26] = [
+    pub(crate) const ALL: [Self; 27] = [
         Self::StoreRefuses,
         Self::StoreLosesAnswers,
         Self::StoreIsLate,
@@ -89,6 +91,7 @@ impl Fault {
         Self::Losses,
         Self::Failover,
         Self::Poison,
+        Self::Spoils,
     ];
 
     /// Its name in commands and tables.
@@ -98,7 +101,7 @@ impl Fault {
 
     /// Whether only the hub itself can put it right.
     const fn needs_registry(self) -> bool {
-        matches!(self, Self::Failover | Self::RegistryFails | Self::RegistryThrottles)
+        matches!(self, Self::Failover | Self::RegistryFails | Self::RegistryThrottles | Self::Spoils)
     }
 }
 
@@ -157,7 +160,8 @@ impl Plan {
 
     /// Whether something may happen that only an audit finds.
     pub(crate) fn needs_audits(&self) -> bool {
-        self.registry && (self.may(Fault::Losses) || self.may(Fault::Failover))
+        self.registry
+            && [Fault::Losses, Fault::Failover, Fault::Spoils].into_iter().any(|fault| self.may(fault))
     }
 
     pub(crate) fn may(&self, fault: Fault) -> bool {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use smol_str::SmolStr;
 use twinsync::domain::{
+    document::State,
     event::{Change, Sections, TwinEvent},
     id::{Position, SequenceNumber, TwinKey},
     message::{Message, Properties, Property},
@@ -16,7 +17,7 @@ use crate::{
     delivery::{is_lifecycle, one_after_the_other},
     hub::{Hub, MILLISECOND, Nature, iso},
     plan::Fault,
-    world::{Place, Routed, World},
+    world::{Place, Routed, Version, World},
 };
 
 /// The routes of the IoT hub. Each keeps the order of a device, and knows nothing of the other.
@@ -120,6 +121,37 @@ pub(crate) fn fail_over(world: &World, device: usize) {
     inner.hubs[device].fail_over();
     drop(inner);
     world.tell(format!("hub fails over: device {device}"));
+}
+
+/// Somebody else writes over a live document. It keeps what tells whose it is.
+pub(crate) fn spoil(world: &World) {
+    let mut inner = world.lock();
+    let live: Vec<_> = inner
+        .documents
+        .keys()
+        .filter(|key| {
+            inner.document(key).is_some_and(|document| matches!(document.state, State::Live { .. }))
+        })
+        .cloned()
+        .collect();
+    if live.is_empty() {
+        return;
+    }
+    let key = live[inner.random.below(live.len() as u64) as usize].clone();
+    let unreadable = inner.random.chance(50);
+    inner.writes += 1;
+    let number = inner.writes;
+    let versions = inner.documents.entry(key.clone()).or_default();
+    let newest = versions.last().map(|newest| newest.json.to_string()).unwrap_or_default();
+    let mut item: Value = serde_json::from_str(&newest).expect("what was written is JSON");
+    match unreadable {
+        true => item["version"] = json!("spoilt"),
+        false => item["tags"] = json!({ "spoilt": number }),
+    }
+    versions.push(Version { number, json: item.to_string().into() });
+    drop(inner);
+    world
+        .tell(format!("somebody spoils {key}: {number}, {}", if unreadable { "unreadable" } else { "tags" }));
 }
 
 fn send(world: &World, event: TwinEvent) {

@@ -133,6 +133,9 @@ async fn live(world: &Arc<World>, fleet: &mut Fleet) {
         if world.draws_rarely(Fault::Failover) {
             routes::fail_over(world, device);
         }
+        if world.draws_rarely(Fault::Spoils) {
+            routes::spoil(world);
+        }
         if world.draws(Fault::Outage) {
             let service = Service::ALL[world.below(Service::ALL.len() as u64) as usize];
             let process =

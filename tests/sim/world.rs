@@ -327,8 +327,11 @@ impl World {
         let differs = |key: TwinKey| {
             let truth = inner.hubs.iter().find_map(|hub| hub.twins.get(&key));
             let document = inner.document(&key);
+            let spoilt =
+                document.is_none() && inner.documents.get(&key).is_some_and(|versions| !versions.is_empty());
             let doubtful = document.as_ref().is_some_and(Document::in_doubt);
             let equal = match (&document, truth) {
+                (None, _) if spoilt => false,
                 (None, None) => true,
                 (None, Some(_)) => false,
                 (Some(document), None) => matches!(document.state, State::Deleted),
@@ -345,6 +348,7 @@ impl World {
                 (true, true) => Difference::OnlyDoubt,
                 (false, true) => Difference::Doubtful,
                 (false, false) => Difference::Silent(match &document {
+                    None if spoilt => "it cannot be read".to_owned(),
                     None => "there is no document".to_owned(),
                     Some(document) => serde_json::to_string(document).expect("a document"),
                 }),
@@ -392,10 +396,16 @@ pub(crate) enum Difference {
 }
 
 impl Inner {
-    /// The newest document of a twin.
+    /// The newest document of a twin, unless somebody has spoilt it.
     pub(crate) fn document(&self, key: &TwinKey) -> Option<Document> {
         let newest = self.documents.get(key)?.last()?;
-        Some(serde_json::from_str(&newest.json).expect("what was written is a document"))
+        serde_json::from_str(&newest.json).ok()
+    }
+
+    /// The newest one that could be read.
+    fn readable(&self, key: &TwinKey) -> Option<Document> {
+        let versions = self.documents.get(key)?;
+        versions.iter().rev().find_map(|version| serde_json::from_str(&version.json).ok())
     }
 
     /// Why this event is not finished, if it is not.
@@ -406,13 +416,13 @@ impl Inner {
         let Some((key, at)) = &routed.about else {
             return Some("it can never be applied, and is no dead letter".to_owned());
         };
-        let document = self.document(key);
+        let document = self.readable(key);
         if !document.as_ref().is_some_and(|document| takes_account_of(document, *at)) {
             return Some(format!("{key} takes no account of what happened at {at}: {document:?}"));
         }
         let modules = self.documents.keys().filter(|module| module.is_module() && module.parent() == *key);
         let late = modules.filter(|_| routed.ends_device).find(|module| {
-            let document = self.document(module);
+            let document = self.readable(module);
             document.is_some_and(|document| {
                 !takes_account_of(&document, *at) && !matches!(document.state, State::Deleted)
             })

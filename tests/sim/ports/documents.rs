@@ -4,10 +4,10 @@ use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use serde_json::Value;
 use twinsync::{
     domain::{
-        document::{Document, ETag, Item, State},
-        event::Operation,
+        document::{Document, ETag, Item},
         id::{HubName, TwinKey},
     },
     ports::{Charged, Read, Scanned, Trouble, TroubleKind, TwinStore, Which, Write},
@@ -136,6 +136,24 @@ fn at(versions: &[Version], view: u64) -> Option<&Version> {
     versions.iter().rev().find(|version| version.number <= view)
 }
 
+/// What a walk says of an item, if it is one of those. It does not matter whether the rest of it can be read.
+fn scanned(which: Which, key: &TwinKey, json: &str) -> Option<Scanned> {
+    let item: Value = serde_json::from_str(json).expect("what was written is JSON");
+    let sync = &item["sync"];
+    let state = sync["state"].as_str()?;
+    let wanted = match which {
+        Which::Present => matches!(state, "live" | "partial"),
+        Which::Doubtful => {
+            sync.get("flags").is_some()
+                || state == "partial"
+                || (sync.get("sweep").is_some() && sync["op"] == "snapshot")
+        }
+    };
+    let id = item["id"].as_str()?.to_owned();
+    let applied_at = serde_json::from_value(sync["appliedAt"].clone()).ok()?;
+    wanted.then(|| Scanned { id, key: key.clone(), applied_at })
+}
+
 #[async_trait]
 impl TwinStore for Documents {
     async fn read(&self, key: &TwinKey) -> Charged<Read> {
@@ -158,6 +176,7 @@ impl TwinStore for Documents {
                 let item = serde_json::from_str(&json).expect("what was written is JSON");
                 match Item::of(item, key) {
                     Item::Document(document) => Read::Present(Arc::from(document), ETag(etag(number))),
+                    Item::Damaged(reason) => Read::Damaged(ETag(etag(number)), reason),
                     other => panic!("what was written reads as {other:?}"),
                 }
             }
@@ -209,24 +228,9 @@ impl TwinStore for Documents {
             let view = self.view();
             let scanned: Vec<Scanned> = {
                 let inner = link.world.lock();
-                let documents = inner.documents.iter().filter_map(|(key, versions)| {
-                    let version = at(versions, view)?;
-                    let document: Document = serde_json::from_str(&version.json).expect("a document");
-                    Some((key, document))
-                });
-                let wanted = documents.filter(|(_, document)| match which {
-                    Which::Present => !matches!(document.state, State::Deleted),
-                    Which::Doubtful => {
-                        document.in_doubt()
-                            || (document.sweep.is_some() && document.operation == Operation::Snapshot)
-                    }
-                });
-                let scanned = wanted.map(|(key, document)| Scanned {
-                    id: document.id.clone(),
-                    key: key.clone(),
-                    applied_at: document.applied_at,
-                });
-                scanned.collect()
+                let newest =
+                    inner.documents.iter().filter_map(|(key, versions)| Some((key, at(versions, view)?)));
+                newest.filter_map(|(key, version)| scanned(which, key, &version.json)).collect()
             };
             link.world.tell(format!("scan {which:?}: {}", scanned.len()));
             link.end(step).await;
