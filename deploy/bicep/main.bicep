@@ -48,6 +48,13 @@ param iotHubSku string = 'S1'
 @maxValue(200)
 param iotHubUnits int = 1
 
+@description('Lowest version of TLS that a new hub takes. Azure enforces 1.2 in some regions only, and may refuse to create the hub in others; IoT Hub announced the end of older versions for August 2025 everywhere. It cannot be changed later. Empty: what IoT Hub takes by itself.')
+@allowed([
+  ''
+  '1.2'
+])
+param iotHubMinTlsVersion string = ''
+
 @description('Whether twinsync may ask the hub about its twins: for repair, backfill and audit. Without, it follows the events only.')
 param askIotHub bool = true
 
@@ -252,6 +259,7 @@ module newIotHub 'modules/iot-hub.bicep' = if (isNewHub) {
     hubName: hubName
     skuName: iotHubSku
     units: iotHubUnits
+    minTlsVersion: iotHubMinTlsVersion
     routingIdentityId: identities.outputs.routingId
     namespaceHost: eventHubs.outputs.namespaceHost
     eventHubName: eventHubs.outputs.hubName

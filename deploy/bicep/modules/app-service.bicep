@@ -122,10 +122,10 @@ resource app 'Microsoft.Web/sites@2024-04-01' = {
       ipSecurityRestrictionsDefaultAction: 'Deny'
       scmIpSecurityRestrictionsDefaultAction: 'Deny'
       scmIpSecurityRestrictionsUseMain: true
-      ipSecurityRestrictions: [for (range, index) in allowedAddresses: {
+      ipSecurityRestrictions: [for (addresses, index) in allowedAddresses: {
         name: 'allowed-${index}'
         action: 'Allow'
-        ipAddress: range
+        ipAddress: addresses
         priority: 100 + index
       }]
       appSettings: [for item in items(union(settings, platformSettings)): {

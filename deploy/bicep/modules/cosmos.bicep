@@ -130,11 +130,8 @@ resource contributor 'Microsoft.DocumentDB/databaseAccounts/sqlRoleAssignments@2
   properties: {
     principalId: principalId
     roleDefinitionId: '${account.id}/sqlRoleDefinitions/${roles['Cosmos DB Built-in Data Contributor']}'
-    scope: '${account.id}/dbs/${databaseName}'
+    scope: '${account.id}/dbs/${database.name}'
   }
-  dependsOn: [
-    database
-  ]
 }
 
 @description('Endpoint of the account.')

@@ -31,6 +31,13 @@ param namespaceHost string
 @description('Name of the Event Hub.')
 param eventHubName string
 
+@description('Lowest version of TLS. Empty: what IoT Hub takes by itself.')
+@allowed([
+  ''
+  '1.2'
+])
+param minTlsVersion string
+
 @description('Tags of the hub.')
 param tags object
 
@@ -51,7 +58,7 @@ resource hub 'Microsoft.Devices/IotHubs@2023-06-30' = {
     }
   }
   properties: {
-    minTlsVersion: '1.2'
+    minTlsVersion: empty(minTlsVersion) ? null : minTlsVersion
     publicNetworkAccess: 'Enabled'
     // Shared access policies of the hub are off. Devices go on with keys or certificates of their own.
     disableLocalAuth: true
