@@ -146,7 +146,10 @@ def rehearse(stack: dict, devkit: str, twinsync: str) -> list:
         quiet = subprocess.DEVNULL
 
         def run(command: list, limit: int = 120) -> int:
-            return subprocess.run(command, env=environment, timeout=limit, check=False, stdout=quiet, stderr=quiet).returncode
+            try:
+                return subprocess.run(command, env=environment, timeout=limit, check=False, stdout=quiet, stderr=quiet).returncode
+            except subprocess.TimeoutExpired:
+                return -1
 
         def start(command: list, name: str):
             log = open(f"{state}/{name}.log", "a")
@@ -181,7 +184,7 @@ def rehearse(stack: dict, devkit: str, twinsync: str) -> list:
             if not lives:
                 return [f"twinsync does not become healthy: {log('twinsync')}"]
             for tool in ("fleet", "verify"):
-                if run([devkit, *services[tool]["command"]], 300) != 0:
+                if run([devkit, *services[tool]["command"]]) != 0:
                     return [f"{tool} fails: {log('twinsync')}"]
             # A devkit that is made anew has forgotten everything, and takes twinsync's network along.
             for child in (daemon, cloud):
@@ -193,7 +196,7 @@ def rehearse(stack: dict, devkit: str, twinsync: str) -> list:
             if not (lives and again):
                 return [f"does not start again: {log('devkit')} {log('twinsync')}"]
             for tool in ("fleet", "verify"):
-                if run([devkit, *services[tool]["command"]], 300) != 0:
+                if run([devkit, *services[tool]["command"]]) != 0:
                     return [f"{tool} fails with a new devkit: {log('twinsync')}"]
             if daemon.poll() is not None:
                 return [f"twinsync has ended: {log('twinsync')}"]
