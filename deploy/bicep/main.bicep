@@ -201,7 +201,7 @@ param appServiceAllowedAddresses array = []
 @description('appService: resource id of a subnet for outgoing connections, for private endpoints. Empty: none.')
 param appServiceOutboundSubnetId string = ''
 
-@description('More settings of the daemon, as environment variables: TWINSYNC__SECTION__KEY. They win over those below. No secrets: a deployment keeps its parameters.')
+@description('More settings of the daemon, as environment variables: TWINSYNC__SECTION__KEY. They win over those of this deployment. No secrets: a deployment keeps its parameters.')
 param extraSettings object = {}
 
 var base = toLower(name)
