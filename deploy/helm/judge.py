@@ -1,0 +1,559 @@
+"""What `check` runs inside its venv: everything about the chart that can be judged without a cluster.
+
+Prints one line per set of values and per look at the chart as a whole, the findings below it, and exits with 1 if there is any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import helm_python as helm
+import kubernetes_validate
+import yaml
+
+try:
+    import tomllib
+except ModuleNotFoundError:
+    import tomli as tomllib
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+CHART = HERE / "twinsync"
+RELEASE, NAMESPACE = "twinsync", "iot"
+
+# The chart's copy of a file, and the original.
+COPIES = {
+    "files/default.toml": "config/default.toml",
+    "files/twinsync.rules.yml": "deploy/prometheus/twinsync.rules.yml",
+    "files/twinsync.json": "deploy/grafana/twinsync.json",
+}
+
+# The oldest Kubernetes that Chart.yaml allows, and the newest that the judge knows.
+KUBERNETES = ["1.29", kubernetes_validate.latest_version()]
+
+# Judged by models.js.
+MODELLED = {"keda.sh/v1alpha1", "monitoring.coreos.com/v1"}
+
+# What checkov asks for and the chart does not do, with the reason.
+CHECKOV_SKIPS = {
+    "CKV_K8S_15": "image.pullPolicy is IfNotPresent: with a digest or a tag that nobody moves, Always only adds a way to fail",
+    "CKV_K8S_43": "a digest is image.digest, which only who builds the image knows; values.yaml says to set it",
+    "CKV_K8S_35": "secrets are variables: the daemon reads settings from there, and redacts them wherever it shows them",
+}
+
+
+class Repeated(ValueError):
+    """A key that is twice in a mapping, which Kubernetes refuses and PyYAML does not."""
+
+
+class Loader(yaml.SafeLoader):
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise Repeated(f"the key {key!r} is twice in one mapping, {node.start_mark}")
+        return super().construct_mapping(node, deep)
+
+
+def merged(base: dict, over: dict) -> dict:
+    result = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+class Set:
+    """One set of values: a file whose first comment lines say what it is about and what is expected of it."""
+
+    def __init__(self, path: Path):
+        self.name, self.text = path.stem, path.read_text()
+        self.values = yaml.load(self.text, Loader) or {}
+
+    def head(self, word: str) -> list[str]:
+        return re.findall(rf"^# {word}: (.*)$", self.text, re.MULTILINE)
+
+
+def leaves(table: dict, prefix: str = "") -> dict[str, object]:
+    found = {}
+    for key, value in table.items():
+        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
+
+
+DEFAULT_TEXT = (ROOT / "config/default.toml").read_text()
+SETTINGS = leaves(tomllib.loads(DEFAULT_TEXT))
+
+
+def secret_settings() -> set[str]:
+    """Those that config/default.toml marks, but for the one that is a secret only where it holds a signature."""
+    section, marked, found = "", False, set()
+    for line in DEFAULT_TEXT.splitlines():
+        if header := re.match(r"\[([a-z_.]+)\]", line):
+            section = header[1]
+        elif line.startswith("#"):
+            marked = marked or line.startswith("# Secret.")
+        elif key := re.match(r"([a-z_]+) =", line):
+            # A mark holds for the keys until the next blank line, as in [cosmos].
+            if marked:
+                found.add(f"{section}.{key[1]}")
+        else:
+            marked = False
+    return found
+
+
+# ---- the chart as a whole ----
+
+
+def copies(write: bool) -> list[str]:
+    found = []
+    for copy, original in COPIES.items():
+        if write:
+            shutil.copyfile(ROOT / original, CHART / copy)
+        if not (CHART / copy).exists() or (CHART / copy).read_bytes() != (ROOT / original).read_bytes():
+            found.append(f"twinsync/{copy} is not identical to {original}: deploy/helm/check --write copies it")
+    stray = {path.name for path in (CHART / "files").iterdir()} - {Path(copy).name for copy in COPIES}
+    return found + [f"twinsync/files/{name} is a copy of nothing that is known here" for name in sorted(stray)]
+
+
+def settings_that_exist() -> list[str]:
+    """Every path and variable of a setting, in whatever is written here, exists in config/default.toml."""
+    found = []
+    sections = "|".join(sorted({path.split(".")[0] for path in SETTINGS}))
+    # Not part of a longer name or address, and no address itself: blob.core.windows.net.
+    path = re.compile(rf"(?<![\w./@-])(?:\$settings\.|\$written\.)?((?:{sections})\.(?!core\.|toml)[a-z_]+(?:\.[a-z_]+)*)(?![\w-]|\.[a-z])")
+    variable = re.compile(r"TWINSYNC__([A-Z][A-Z_]*[A-Z])")
+    known = set(SETTINGS) | {path.rsplit(".", 1)[0] for path in SETTINGS}
+    files = [*CHART.glob("templates/**/*"), CHART / "values.yaml", CHART / "README.md", *HERE.glob("tests/*.yaml")]
+    names = 0
+    for file in files:
+        if not file.is_file():
+            continue
+        text = file.read_text()
+        used = {match for match in path.findall(text)}
+        used |= {name.lower().replace("__", ".") for name in variable.findall(text) if name != "SECTION__KEY"}
+        names += len(used)
+        found += [f"{file.relative_to(HERE)}: {name} is no setting" for name in sorted(used - known)]
+    if names < 40:
+        found.append(f"only {names} names of settings were found, so this look has become blind")
+    listed = set(re.search(r'"twinsync.secretSettings" -}}\n(.*)\n', (CHART / "templates/_settings.tpl").read_text())[1].split())
+    if listed != secret_settings():
+        found.append(f"twinsync.secretSettings and the marks in config/default.toml differ: {sorted(listed ^ secret_settings())}")
+    return found
+
+
+def config_schema() -> dict:
+    """The schema of `config`, made of config/default.toml. Without the secrets: they have no place there."""
+    secret = secret_settings()
+
+    def table(values: dict, prefix: str) -> dict:
+        properties = {}
+        for key, value in values.items():
+            path = prefix + key
+            if isinstance(value, dict):
+                properties[key] = table(value, path + ".")
+            elif path in secret:
+                properties[key] = {"type": "string"}  # refused by the template, which can say what to do instead
+            else:
+                properties[key] = {"type": "string" if isinstance(value, str) else "integer"}
+        return {"type": "object", "additionalProperties": False, "properties": properties}
+
+    return table(tomllib.loads(DEFAULT_TEXT), "")
+
+
+def schema(write: bool) -> list[str]:
+    path = CHART / "values.schema.json"
+    written = json.loads(path.read_text())
+    if write:
+        written["properties"]["config"] = config_schema()
+        path.write_text(json.dumps(written, indent=2) + "\n")
+    found = []
+    if written["properties"]["config"] != config_schema():
+        found.append("values.schema.json does not hold the settings of config/default.toml: deploy/helm/check --write makes them")
+
+    def compare(values: dict, properties: dict, prefix: str) -> None:
+        for key in sorted(values.keys() ^ properties.keys() - {"global"}):
+            found.append(f"{prefix}{key} is in only one of values.yaml and values.schema.json")
+        for key, value in values.items():
+            inner = properties.get(key, {})
+            inner = written["definitions"][inner["$ref"].rsplit("/", 1)[1]] if "$ref" in inner else inner
+            if isinstance(value, dict) and "properties" in inner and prefix + key != "config":
+                if inner.get("additionalProperties") is not False:
+                    found.append(f"values.schema.json takes anything in {prefix}{key}")
+                compare(value, inner["properties"], f"{prefix}{key}.")
+
+    compare(yaml.load((CHART / "values.yaml").read_text(), Loader), written["properties"], "")
+    return found
+
+
+def documented_values() -> tuple[list[tuple[list[str], str]], list[str]]:
+    """The values with their comments, in groups that share one; and the findings."""
+    lines = (CHART / "values.yaml").read_text().splitlines()
+    groups: list[tuple[list[str], str]] = []
+    found: list[str] = []
+    stack: list[tuple[int, str]] = []
+    comment: list[str] = []
+    fresh = False  # whether a comment stands between this key and the one before
+    opaque = None  # the indentation of a value that is a list or free form: what is in it needs no words
+    for number, line in enumerate(lines, 1):
+        indent = len(line) - len(line.lstrip())
+        if not line.strip():
+            comment, fresh = [], True
+            continue
+        if line.lstrip().startswith("#"):
+            if not fresh:
+                comment = []
+            comment.append(line.lstrip("# "))
+            fresh = True
+            continue
+        if line.lstrip().startswith("- ") or (opaque is not None and indent > opaque):
+            continue
+        key = re.match(r"\s*([\w./-]+):(.*)$", line)
+        if not key:
+            found.append(f"values.yaml:{number}: not understood")
+            continue
+        opaque = None
+        stack = [(at, name) for at, name in stack if at < indent] + [(indent, key[1])]
+        path = ".".join(name for _, name in stack)
+        following = next((rest for rest in lines[number:] if rest.strip()), "")
+        inside = len(following) - len(following.lstrip()) > indent
+        if not key[2].strip() and inside and not following.lstrip().startswith("- "):
+            free = path in {"podSecurityContext", "containerSecurityContext", "resources.requests", "resources.limits", "dashboard.labels"}
+            if not free:
+                # A heading: what is in it has words of its own.
+                fresh = False
+                continue
+        if not key[2].strip() and inside:
+            opaque = indent
+        if fresh and comment:
+            groups.append(([path], " ".join(comment)))
+        elif not fresh and comment and groups:
+            groups[-1][0].append(path)
+        else:
+            found.append(f"values.yaml:{number}: {path} has no comment")
+        fresh = False
+    return groups, found
+
+
+def shown(value: object) -> str:
+    return f"`{json.dumps(value, ensure_ascii=False)}`"
+
+
+def readme(write: bool) -> list[str]:
+    groups, found = documented_values()
+    defaults = yaml.load((CHART / "values.yaml").read_text(), Loader)
+
+    def default(path: str) -> object:
+        value = defaults
+        for key in path.split("."):
+            value = value[key]
+        return value
+
+    rows = ["| value | default | meaning |", "|---|---|---|"]
+    for paths, comment in groups:
+        names = ", ".join(f"`{path}`" for path in paths)
+        values = [default(path) for path in paths]
+        same = len({json.dumps(value) for value in values}) == 1
+        short = "see values.yaml" if any(isinstance(value, (dict, list)) and value for value in values) else None
+        each = short or (shown(values[0]) if same else ", ".join(map(shown, values)))
+        cell = comment.replace("|", "\\|")
+        rows.append(f"| {names} | {each} | {cell} |")
+    table = "\n".join(rows)
+    path = CHART / "README.md"
+    text = path.read_text()
+    begin, end = "<!-- values: made by deploy/helm/check --write -->", "<!-- values: end -->"
+    before, rest = text.split(begin)
+    _, after = rest.split(end)
+    whole = f"{before}{begin}\n\n{table}\n\n{end}{after}"
+    if write:
+        path.write_text(whole)
+    elif whole != text:
+        found.append("the table in twinsync/README.md is not that of values.yaml: deploy/helm/check --write makes it")
+    return found
+
+
+def no_foreign_links() -> list[str]:
+    """Nothing that is shipped leads to a place that only this project's authors have."""
+    found = []
+    for file in [*HERE.rglob("*")]:
+        if file.is_file() and "__pycache__" not in file.parts and re.search(r"\.\./shared\b", file.read_text().replace('r"\\.\\./shared', "")):
+            found.append(f"{file.relative_to(HERE)} refers to ../shared")
+    return found
+
+
+# ---- rendering ----
+
+
+class Rendered:
+    """What Helm makes of a set."""
+
+    def __init__(self, chart: helm.Chart, values: dict):
+        manifests = chart.render(values, name=RELEASE, namespace=NAMESPACE, is_install=True)
+        self.notes = next(text for path, text in manifests.items() if path.endswith("NOTES.txt"))
+        self.text = "\n---\n".join(
+            f"# {path}\n{text}" for path, text in sorted(manifests.items()) if path.endswith(".yaml") and text.strip()
+        )
+        self.resources = [resource for resource in yaml.load_all(self.text, Loader) if resource]
+
+    def one(self, kind: str) -> dict:
+        return next(resource for resource in self.resources if resource["kind"] == kind)
+
+    def config(self) -> str:
+        return self.one("ConfigMap")["data"]["twinsync.toml"] if self.one("ConfigMap")["data"].get("twinsync.toml") else next(
+            resource["data"]["twinsync.toml"] for resource in self.resources
+            if resource["kind"] == "ConfigMap" and "twinsync.toml" in resource["data"]
+        )
+
+
+def message(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def lint(values: dict) -> list[str]:
+    report = helm.lint(str(CHART), values, strict=True, namespace=NAMESPACE, kube_version=f"v{KUBERNETES[-1]}.0")
+    # Severity 1 is a hint, such as that there is no icon.
+    return [f"helm lint: {entry['path']}: {entry['error']}" for entry in report["messages"] if entry["severity"] > 1]
+
+
+def install(values: dict) -> list[str]:
+    """Helm's own way to an installation, short of a cluster: the version of Kubernetes, the schema, the hooks and the notes."""
+    try:
+        with helm.Config(namespace=NAMESPACE, storage_driver="memory", kube_apiserver="http://127.0.0.1:9") as config:
+            config.install(str(CHART), RELEASE, values, dry_run="client")
+    except helm.HelmError as error:
+        return [f"helm install --dry-run: {message(error)}"]
+    return []
+
+
+def kubernetes(rendered: Rendered) -> list[str]:
+    found = []
+    for resource in rendered.resources:
+        if resource["apiVersion"] in MODELLED:
+            continue
+        for version in KUBERNETES:
+            try:
+                kubernetes_validate.validate(resource, version, strict=True)
+            except kubernetes_validate.ValidationError as error:
+                at = ".".join(map(str, error.path))
+                found.append(f"kubernetes-validate {version}: {resource['kind']} {at}: {error.message}")
+            except kubernetes_validate.SchemaNotFoundError as error:
+                found.append(f"kubernetes-validate {version}: {error.message}")
+    return found
+
+
+def modelled(rendered: Rendered, models: str | None) -> list[str]:
+    resources = [resource for resource in rendered.resources if resource["apiVersion"] in MODELLED]
+    if not models or not resources:
+        return []
+    answer = subprocess.run(
+        ["node", str(HERE / "models.js"), models], input=json.dumps(resources), capture_output=True, text=True, check=False
+    )
+    if answer.returncode:
+        return [f"models.js: {answer.stderr.strip()}"]
+    return [f"models: {finding}" for finding in json.loads(answer.stdout)]
+
+
+def coherent(rendered: Rendered) -> list[str]:
+    """What no schema sees: that the parts of the chart mean each other."""
+    found = []
+    deployment = rendered.one("Deployment")
+    pod = deployment["spec"]["template"]
+    labels = pod["metadata"]["labels"]
+
+    def selects(selector: dict, what: str) -> None:
+        if not selector.items() <= labels.items():
+            found.append(f"{what} does not select the daemon's pods")
+
+    selects(deployment["spec"]["selector"]["matchLabels"], "the Deployment")
+    for resource in rendered.resources:
+        kind, spec = resource["kind"], resource.get("spec", {})
+        if kind in {"PodDisruptionBudget", "PodMonitor"}:
+            selects(spec["selector"]["matchLabels"], kind)
+        if kind == "Service":
+            selects(spec["selector"], kind)
+        if kind == "NetworkPolicy":
+            selects(spec["podSelector"]["matchLabels"], kind)
+        if kind == "ScaledObject" and spec["scaleTargetRef"]["name"] != deployment["metadata"]["name"]:
+            found.append("the ScaledObject scales something else")
+        if kind == "Pod" and deployment["spec"]["selector"]["matchLabels"].items() <= resource["metadata"]["labels"].items():
+            found.append("the pod of helm test would belong to the Deployment")
+        if resource["metadata"].get("namespace") != NAMESPACE:
+            found.append(f"{kind} is not in the release's namespace")
+    container = pod["spec"]["containers"][0]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    listen = next(entry["value"] for entry in container["env"] if entry["name"] == "TWINSYNC__HTTP__LISTEN")
+    if not listen.endswith(f":{ports['http']}"):
+        found.append("the daemon listens on another port than the probes ask")
+    volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
+    mounts = {mount["name"] for mount in container["volumeMounts"]}
+    if volumes != mounts:
+        found.append(f"volumes and their mounts differ: {sorted(volumes ^ mounts)}")
+    return found
+
+
+def configuration(rendered: Rendered, values: dict) -> list[str]:
+    """The ConfigMap's file is TOML, says what the values say, and holds no unknown setting."""
+    try:
+        says = leaves(tomllib.loads(rendered.config()))
+    except tomllib.TOMLDecodeError as error:
+        return [f"the ConfigMap holds no TOML: {error}"]
+    found = [f"the ConfigMap holds {path}, which is no setting" for path in says.keys() - SETTINGS.keys()]
+    for path, value in leaves(values.get("config", {})).items():
+        if says.get(path) != value:
+            found.append(f"config says {path} = {value!r}, and the ConfigMap {says.get(path)!r}")
+    return found
+
+
+def binary(rendered: Rendered) -> list[str]:
+    """Whether a twinsync that is at hand reads it."""
+    file = os.environ.get("TWINSYNC_BINARY")
+    if not file:
+        return []
+    container = rendered.one("Deployment")["spec"]["template"]["spec"]["containers"][0]
+    # As in the pod: variables with values, and a word in place of what a Secret would give.
+    stand_in = {"TWINSYNC__BLOB__CONTAINER_URL": "https://contoso.blob.core.windows.net/twinsync?sig=x",
+                "TWINSYNC__HTTP__TOKEN": "0123456789abcdef0123456789abcdef",
+                "TWINSYNC__IOTHUB__CONNECTION_STRINGS": "HostName=c.azure-devices.net;SharedAccessKeyName=s;SharedAccessKey=c2VjcmV0",
+                "TWINSYNC__COSMOS__KEY": "c2VjcmV0", "TWINSYNC__OTLP__HEADERS": "key=value"}
+    variables = {entry["name"]: entry.get("value", stand_in.get(entry["name"], "x")) for entry in container["env"]}
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "twinsync.toml"
+        text = rendered.config()
+        if "token_file" in text:
+            (Path(directory) / "token").write_text("0123456789abcdef0123456789abcdef")
+            text = text.replace("/etc/token/token", f"{directory}/token")
+        path.write_text(text)
+        answer = subprocess.run(
+            [file, "print-config", "--config", str(path)], env=variables, capture_output=True, text=True, check=False
+        )
+    return [] if answer.returncode == 0 else [f"twinsync print-config: {message(RuntimeError(answer.stderr))}"]
+
+
+def expected(rendered: Rendered, values: Set) -> list[str]:
+    text = rendered.text + rendered.notes
+    found = [f"does not contain {part!r}" for part in values.head("contains") if part not in text]
+    return found + [f"contains {part!r}" for part in values.head("lacks") if part in text]
+
+
+def checkov(program: str | None, outputs: dict[str, Rendered]) -> dict[str, list[str]]:
+    """All sets at once: it takes seconds to start."""
+    if not program:
+        return {}
+    with tempfile.TemporaryDirectory() as directory:
+        for name, rendered in outputs.items():
+            (Path(directory) / f"{name}.yaml").write_text(rendered.text)
+        answer = subprocess.run(
+            [program, "--directory", directory, "--framework", "kubernetes", "--output", "json", "--quiet", "--skip-download",
+             "--skip-check", ",".join(CHECKOV_SKIPS)],
+            capture_output=True, text=True, check=False, env={**os.environ, "LOG_LEVEL": "ERROR"},
+        )
+    try:
+        report = json.loads(answer.stdout)
+        results = report["results"]["failed_checks"]
+        looked = report["summary"]["passed"]
+    except (ValueError, KeyError, TypeError):
+        return {"": [f"checkov gave no report: {(answer.stderr or answer.stdout).strip()[:500]}"]}
+    found: dict[str, list[str]] = {}
+    if looked < 50 * len(outputs):
+        found[""] = [f"checkov looked at {looked} things only, so this look has become blind"]
+    for result in results:
+        name = Path(result["file_path"]).stem
+        found.setdefault(name, []).append(f"checkov {result['check_id']}: {result['check_name']} ({result['resource']})")
+    return found
+
+
+def rolls(chart: helm.Chart, values: dict) -> list[str]:
+    """A change of a setting rolls the pods; a change of anything else does not by the checksum."""
+
+    def checksum(over: dict) -> str:
+        annotations = Rendered(chart, merged(values, over)).one("Deployment")["spec"]["template"]["metadata"]["annotations"]
+        return annotations["checksum/config"]
+
+    found = []
+    if checksum({}) == checksum({"config": {"router": {"linger": "1s"}}}):
+        found.append("a changed setting does not change checksum/config")
+    if checksum({}) != checksum({"replicas": 5}):
+        found.append("checksum/config changes without a changed setting")
+    return found
+
+
+# ---- all of it ----
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--checkov")
+    parser.add_argument("--models")
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    failures = 0
+
+    def tell(name: str, findings: list[str], words: str = "") -> None:
+        nonlocal failures
+        failures += bool(findings)
+        print(f"{'FAIL' if findings else 'ok'}  {name}{': ' + words if words else ''}")
+        for finding in findings:
+            print(f"      {finding}")
+
+    print(f"Helm {helm.helm_sdk_version()}, Kubernetes {' and '.join(KUBERNETES)}")
+    tell("copies", copies(options.write), "files/ holds what the repository holds")
+    tell("settings", settings_that_exist(), f"every setting that is named is one of the {len(SETTINGS)} in config/default.toml")
+    tell("schema", schema(options.write), "values.schema.json, values.yaml and config/default.toml name the same")
+    tell("values", readme(options.write), "each value has words, and README.md has the same")
+    tell("links", no_foreign_links())
+
+    with helm.Chart.load(str(CHART)) as chart:
+        sets = [Set(path) for path in sorted(HERE.glob("tests/*.yaml"))]
+        outputs, findings = {}, {}
+        for values in sets:
+            try:
+                rendered = outputs[values.name] = Rendered(chart, values.values)
+            except (helm.HelmError, yaml.YAMLError, Repeated) as error:
+                findings[values.name] = [f"does not render: {message(error)}"]
+                continue
+            findings[values.name] = [
+                *lint(values.values),
+                *install(values.values),
+                *kubernetes(rendered),
+                *modelled(rendered, options.models),
+                *coherent(rendered),
+                *configuration(rendered, values.values),
+                *binary(rendered),
+                *expected(rendered, values),
+            ]
+        scanned = checkov(options.checkov, outputs)
+        for values in sets:
+            resources = len(outputs[values.name].resources) if values.name in outputs else 0
+            tell(values.name, findings[values.name] + scanned.pop(values.name, []), f"{resources} resources")
+        for name, rest in scanned.items():
+            tell(name or "checkov", rest)
+
+        bases = {values.name: values.values for values in sets}
+        tell("a changed setting rolls the pods", rolls(chart, bases["minimal"]))
+
+        refused = [Set(path) for path in sorted(HERE.glob("tests/invalid/*.yaml"))]
+        for values in refused:
+            (base,), (expectation,) = values.head("over"), values.head("refused")
+            try:
+                Rendered(chart, merged(bases[base], values.values))
+                found = ["renders, and must not"]
+            except helm.HelmError as error:
+                found = [] if expectation in message(error) else [f"is refused with other words: {message(error)}"]
+            tell(f"refused: {values.name}", found)
+
+    if not os.environ.get("TWINSYNC_BINARY"):
+        print("SKIP twinsync print-config: TWINSYNC_BINARY names no binary")
+    print(f"{len(sets)} sets, {len(refused)} refused, {failures} with findings")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
