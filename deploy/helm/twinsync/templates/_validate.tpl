@@ -1,4 +1,5 @@
-{{/* What must not be installed. Each message says what to do instead. configmap.yaml includes this, so that it is looked at once. */}}
+{{/* What must not be installed. Each message says what to do instead. configmap.yaml includes this, and
+scaledobject.yaml, which Helm renders before and which would fail with less to say. */}}
 {{- define "twinsync.validate" -}}
 {{- $written := include "twinsync.written" . | fromJson -}}
 {{- $settings := include "twinsync.settings" . | fromJson -}}
