@@ -1,0 +1,343 @@
+"""What `check` runs inside its venv: everything about the chart that can be judged without a cluster.
+
+Prints one line per set of values and per look at the chart as a whole, the findings below it, and exits with 1 if there is any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import helm_python as helm
+import kubernetes_validate
+import yaml
+
+import chart as whole
+from chart import CHART, HERE, SETTINGS, Loader, Repeated, leaves, tomllib
+
+RELEASE, NAMESPACE = "twinsync", "iot"
+
+# The oldest Kubernetes that Chart.yaml allows, and the newest that the judge knows.
+KUBERNETES = [
+    re.search(r'^kubeVersion: ">=([0-9]+[.][0-9]+)', (CHART / "Chart.yaml").read_text(), re.MULTILINE)[1],
+    kubernetes_validate.latest_version(),
+]
+
+# Judged by models.mjs.
+MODELLED = {"keda.sh/v1alpha1", "monitoring.coreos.com/v1"}
+
+# What checkov asks for and the chart does not do, with the reason.
+CHECKOV_SKIPS = {
+    "CKV_K8S_15": "image.pullPolicy is IfNotPresent: with a digest or a tag that nobody moves, Always only adds a way to fail",
+    "CKV_K8S_43": "a digest is image.digest, which only who builds the image knows; values.yaml says to set it",
+    "CKV_K8S_35": "secrets are variables: the daemon reads settings from there, and redacts them wherever it shows them",
+}
+
+# The pod of `helm test` runs once and ends: a probe has nothing to ask there.
+CHECKOV_NOT_FOR_PODS = {"CKV_K8S_8": "liveness", "CKV_K8S_9": "readiness"}
+
+
+def merged(base: dict, over: dict) -> dict:
+    result = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+class Set:
+    """One set of values: a file whose first comment lines say what it is about and what is expected of it."""
+
+    def __init__(self, path: Path):
+        self.name, self.text = path.stem, path.read_text()
+        self.values = yaml.load(self.text, Loader) or {}
+
+    def head(self, word: str) -> list[str]:
+        return re.findall(rf"^# {word}: (.*)$", self.text, re.MULTILINE)
+
+
+# ---- rendering ----
+
+
+class Rendered:
+    """What Helm makes of a set."""
+
+    def __init__(self, chart: helm.Chart, values: dict):
+        manifests = chart.render(values, name=RELEASE, namespace=NAMESPACE, is_install=True)
+        self.notes = next(text for path, text in manifests.items() if path.endswith("NOTES.txt"))
+        self.text = "\n---\n".join(
+            f"# {path}\n{text}" for path, text in sorted(manifests.items()) if path.endswith(".yaml") and text.strip()
+        )
+        self.resources = [resource for resource in yaml.load_all(self.text, Loader) if resource]
+
+    def one(self, kind: str) -> dict:
+        return next(resource for resource in self.resources if resource["kind"] == kind)
+
+    def config(self) -> str:
+        maps = (resource["data"] for resource in self.resources if resource["kind"] == "ConfigMap")
+        return next(data["twinsync.toml"] for data in maps if "twinsync.toml" in data)
+
+
+def message(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def lint(values: dict) -> list[str]:
+    report = helm.lint(str(CHART), values, strict=True, namespace=NAMESPACE, kube_version=f"v{KUBERNETES[-1]}.0")
+    # Severity 1 is a hint, such as that there is no icon.
+    return [f"helm lint: {entry['path']}: {entry['error']}" for entry in report["messages"] if entry["severity"] > 1]
+
+
+def install(values: dict) -> list[str]:
+    """Helm's own way to an installation, short of a cluster: the version of Kubernetes, the schema, the hooks and the notes."""
+    try:
+        with helm.Config(namespace=NAMESPACE, storage_driver="memory", kube_apiserver="http://127.0.0.1:9") as config:
+            config.install(str(CHART), RELEASE, values, dry_run="client")
+    except helm.HelmError as error:
+        return [f"helm install --dry-run: {message(error)}"]
+    return []
+
+
+def kubernetes(rendered: Rendered) -> list[str]:
+    found = []
+    for resource in rendered.resources:
+        if resource["apiVersion"] in MODELLED:
+            continue
+        for version in KUBERNETES:
+            try:
+                kubernetes_validate.validate(resource, version, strict=True)
+            except kubernetes_validate.ValidationError as error:
+                at = ".".join(map(str, error.path))
+                found.append(f"kubernetes-validate {version}: {resource['kind']} {at}: {error.message}")
+            except kubernetes_validate.SchemaNotFoundError as error:
+                found.append(f"kubernetes-validate {version}: {error.message}")
+    return found
+
+
+def modelled(rendered: Rendered, models: str | None) -> list[str]:
+    resources = [resource for resource in rendered.resources if resource["apiVersion"] in MODELLED]
+    if not models or not resources:
+        return []
+    answer = subprocess.run(
+        ["node", str(HERE / "models.mjs"), models], input=json.dumps(resources), capture_output=True, text=True, check=False
+    )
+    if answer.returncode:
+        return [f"models.mjs: {answer.stderr.strip()}"]
+    return [f"models: {finding}" for finding in json.loads(answer.stdout)]
+
+
+def coherent(rendered: Rendered) -> list[str]:
+    """What no schema sees: that the parts of the chart mean each other."""
+    found = []
+    deployment = rendered.one("Deployment")
+    pod = deployment["spec"]["template"]
+    labels = pod["metadata"]["labels"]
+
+    def selects(selector: dict, what: str) -> None:
+        if not selector.items() <= labels.items():
+            found.append(f"{what} does not select the daemon's pods")
+
+    selects(deployment["spec"]["selector"]["matchLabels"], "the Deployment")
+    for resource in rendered.resources:
+        kind, spec = resource["kind"], resource.get("spec", {})
+        if kind in {"PodDisruptionBudget", "PodMonitor"}:
+            selects(spec["selector"]["matchLabels"], kind)
+        if kind == "Service":
+            selects(spec["selector"], kind)
+        if kind == "NetworkPolicy":
+            selects(spec["podSelector"]["matchLabels"], kind)
+        if kind == "ScaledObject" and spec["scaleTargetRef"]["name"] != deployment["metadata"]["name"]:
+            found.append("the ScaledObject scales something else")
+        if kind == "Pod" and deployment["spec"]["selector"]["matchLabels"].items() <= resource["metadata"]["labels"].items():
+            found.append("the pod of helm test would belong to the Deployment")
+        if resource["metadata"].get("namespace") != NAMESPACE:
+            found.append(f"{kind} is not in the release's namespace")
+    container = pod["spec"]["containers"][0]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    listen = next(entry["value"] for entry in container["env"] if entry["name"] == "TWINSYNC__HTTP__LISTEN")
+    if not listen.endswith(f":{ports['http']}"):
+        found.append("the daemon listens on another port than the probes ask")
+    volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
+    mounts = {mount["name"] for mount in container["volumeMounts"]}
+    if volumes != mounts:
+        found.append(f"volumes and their mounts differ: {sorted(volumes ^ mounts)}")
+    return found
+
+
+def configuration(rendered: Rendered, values: dict) -> list[str]:
+    """The ConfigMap's file is TOML, says what the values say, and holds no unknown setting."""
+    try:
+        says = leaves(tomllib.loads(rendered.config()))
+    except tomllib.TOMLDecodeError as error:
+        return [f"the ConfigMap holds no TOML: {error}"]
+    found = [f"the ConfigMap holds {path}, which is no setting" for path in says.keys() - SETTINGS.keys()]
+    for path, value in leaves(values.get("config", {})).items():
+        # 1e+06 is equal to 1000000, and no whole number to the daemon.
+        if says.get(path) != value or type(says[path]) is not type(value):
+            found.append(f"config says {path} = {value!r}, and the ConfigMap {says.get(path)!r}")
+    return found
+
+
+def binary(rendered: Rendered) -> list[str]:
+    """Whether a twinsync that is at hand reads it."""
+    file = os.environ.get("TWINSYNC_BINARY")
+    if not file:
+        return []
+    container = rendered.one("Deployment")["spec"]["template"]["spec"]["containers"][0]
+    # As in the pod: variables with values, and a word in place of what a Secret would give.
+    stand_in = {"TWINSYNC__BLOB__CONTAINER_URL": "https://contoso.blob.core.windows.net/twinsync?sig=x",
+                "TWINSYNC__HTTP__TOKEN": "0123456789abcdef0123456789abcdef",
+                "TWINSYNC__IOTHUB__CONNECTION_STRINGS": "HostName=c.azure-devices.net;SharedAccessKeyName=s;SharedAccessKey=c2VjcmV0",
+                "TWINSYNC__COSMOS__KEY": "c2VjcmV0", "TWINSYNC__OTLP__HEADERS": "key=value"}
+    variables = {entry["name"]: entry.get("value", stand_in.get(entry["name"], "x")) for entry in container["env"]}
+    if rendered.one("Deployment")["spec"]["template"]["metadata"]["labels"].get("azure.workload.identity/use") == "true":
+        # What the webhook of workload identity adds to a pod with this label.
+        variables |= {"AZURE_CLIENT_ID": "x", "AZURE_TENANT_ID": "x", "AZURE_FEDERATED_TOKEN_FILE": "/dev/null"}
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "twinsync.toml"
+        text = rendered.config()
+        if "token_file" in text:
+            (Path(directory) / "token").write_text("0123456789abcdef0123456789abcdef")
+            text = text.replace("/etc/token/token", f"{directory}/token")
+        path.write_text(text)
+        answer = subprocess.run(
+            [file, "print-config", "--config", str(path)], env=variables, capture_output=True, text=True, check=False
+        )
+    return [] if answer.returncode == 0 else [f"twinsync print-config: {message(RuntimeError(answer.stderr))}"]
+
+
+def expected(rendered: Rendered, values: Set) -> list[str]:
+    text = rendered.text + rendered.notes
+    found = [f"does not contain {part!r}" for part in values.head("contains") if part not in text]
+    return found + [f"contains {part!r}" for part in values.head("lacks") if part in text]
+
+
+def checkov(program: str | None, outputs: dict[str, Rendered]) -> dict[str, list[str]]:
+    """All sets at once: it takes seconds to start."""
+    if not program:
+        return {}
+    with tempfile.TemporaryDirectory() as directory:
+        for name, rendered in outputs.items():
+            (Path(directory) / f"{name}.yaml").write_text(rendered.text)
+        answer = subprocess.run(
+            [program, "--directory", directory, "--framework", "kubernetes", "--output", "json", "--quiet", "--skip-download",
+             "--skip-check", ",".join(CHECKOV_SKIPS)],
+            capture_output=True, text=True, check=False, env={**os.environ, "LOG_LEVEL": "ERROR"},
+        )
+    try:
+        report = json.loads(answer.stdout)
+        results = report["results"]["failed_checks"]
+        looked = report["summary"]["passed"]
+    except (ValueError, KeyError, TypeError):
+        return {"": [f"checkov gave no report: {(answer.stderr or answer.stdout).strip()[:500]}"]}
+    found: dict[str, list[str]] = {}
+    if looked < 50 * len(outputs):
+        found[""] = [f"checkov looked at {looked} things only, so this look has become blind"]
+    for result in results:
+        if result["check_id"] in CHECKOV_NOT_FOR_PODS and result["resource"].startswith("Pod."):
+            continue
+        name = Path(result["file_path"]).stem
+        found.setdefault(name, []).append(f"checkov {result['check_id']}: {result['check_name']} ({result['resource']})")
+    return found
+
+
+def rolls(chart: helm.Chart, values: dict) -> list[str]:
+    """A change of a setting rolls the pods; a change of anything else does not by the checksum."""
+
+    def checksum(over: dict) -> str:
+        annotations = Rendered(chart, merged(values, over)).one("Deployment")["spec"]["template"]["metadata"]["annotations"]
+        return annotations["checksum/config"]
+
+    found = []
+    if checksum({}) == checksum({"config": {"router": {"linger": "1s"}}}):
+        found.append("a changed setting does not change checksum/config")
+    if checksum({}) != checksum({"replicas": 5}):
+        found.append("checksum/config changes without a changed setting")
+    return found
+
+
+# ---- all of it ----
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--checkov")
+    parser.add_argument("--models")
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    failures = 0
+
+    def tell(name: str, findings: list[str], words: str = "") -> None:
+        nonlocal failures
+        failures += bool(findings)
+        print(f"{'FAIL' if findings else 'ok'}  {name}{': ' + words if words else ''}")
+        for finding in findings:
+            print(f"      {finding}")
+
+    print(f"Helm {helm.helm_sdk_version()}, Kubernetes {' and '.join(KUBERNETES)}")
+    tell("copies", whole.copies(options.write), "files/ holds what the repository holds")
+    tell("settings", whole.settings_that_exist(), f"every setting that is named is one of the {len(SETTINGS)} in config/default.toml")
+    tell("schema", whole.schema(options.write), "values.schema.json, values.yaml and config/default.toml name the same")
+    tell("values", whole.readme(options.write), "each value has words, and README.md has the same")
+    tell("links", whole.links(), "what README.md links to is in the repository")
+
+    try:
+        loaded = helm.Chart.load(str(CHART))
+    except helm.HelmError as error:
+        tell("chart", [f"Helm does not load it: {message(error)}"])
+        return 1
+    with loaded as chart:
+        sets = [Set(path) for path in sorted(HERE.glob("tests/*.yaml"))]
+        outputs, findings = {}, {}
+        for values in sets:
+            try:
+                rendered = outputs[values.name] = Rendered(chart, values.values)
+            except (helm.HelmError, yaml.YAMLError, Repeated) as error:
+                findings[values.name] = [f"does not render: {message(error)}"]
+                continue
+            findings[values.name] = [
+                *lint(values.values),
+                *install(values.values),
+                *kubernetes(rendered),
+                *modelled(rendered, options.models),
+                *coherent(rendered),
+                *configuration(rendered, values.values),
+                *binary(rendered),
+                *expected(rendered, values),
+            ]
+        scanned = checkov(options.checkov, outputs)
+        for values in sets:
+            resources = len(outputs[values.name].resources) if values.name in outputs else 0
+            tell(values.name, findings[values.name] + scanned.pop(values.name, []), f"{resources} resources")
+        for name, rest in scanned.items():
+            tell(name or "checkov", rest)
+
+        bases = {values.name: values.values for values in sets}
+        tell("a changed setting rolls the pods", rolls(chart, bases["minimal"]))
+
+        refused = [Set(path) for path in sorted(HERE.glob("tests/invalid/*.yaml"))]
+        for values in refused:
+            (base,), (expectation,) = values.head("over"), values.head("refused")
+            try:
+                Rendered(chart, merged(bases[base], values.values))
+                found = ["renders, and must not"]
+            except (yaml.YAMLError, Repeated) as error:
+                found = [f"is not refused, and makes no YAML: {message(error)}"]
+            except helm.HelmError as error:
+                found = [] if expectation in message(error) else [f"is refused with other words: {message(error)}"]
+            tell(f"refused: {values.name}", found)
+
+    if not os.environ.get("TWINSYNC_BINARY"):
+        print("SKIP twinsync print-config: TWINSYNC_BINARY names no binary")
+    print(f"{len(sets)} sets, {len(refused)} refused, {failures} with findings")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
