@@ -33,6 +33,7 @@ pub mod progress;
 pub mod quota;
 pub mod registry;
 pub mod retry;
+pub mod room;
 pub mod sampling;
 pub mod standing;
 #[cfg(test)]

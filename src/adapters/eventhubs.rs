@@ -14,7 +14,14 @@
 
 mod classify;
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use azure_core::credentials::TokenCredential;
@@ -77,6 +84,8 @@ pub struct EventHub {
     credential: Arc<dyn TokenCredential>,
     /// Kept between management calls, dropped with the first error: a broken client never recovers.
     management: Mutex<Option<Connected>>,
+    /// Partitions that it has, as far as is known; 0: nobody has asked.
+    partitions: AtomicUsize,
 }
 
 /// A client, and the credential that only this client asks.
@@ -85,10 +94,21 @@ struct Connected {
     credential: Arc<EventHubsCredential>,
 }
 
+/// Events that all links of an Event Hub together may deliver ahead: what lies in the client's buffers counts to no other limit.
+const AHEAD: usize = 16_000;
+/// Fewer for a link would let its credit travel back and forth more often than events.
+const AHEAD_LEAST: u32 = 250;
+
+/// Events that the link of a partition may deliver ahead, where the Event Hub has so many partitions.
+fn prefetch(wanted: u32, partitions: usize) -> u32 {
+    let share = u32::try_from(AHEAD / partitions.max(1)).unwrap_or(u32::MAX);
+    wanted.min(share.max(AHEAD_LEAST))
+}
+
 impl EventHub {
     /// Nothing is connected before the first call. `credential` is the process's own, not yet fit for Event Hubs.
     pub fn new(options: Options, credential: Arc<dyn TokenCredential>) -> Self {
-        Self { options, credential, management: Mutex::new(None) }
+        Self { options, credential, management: Mutex::new(None), partitions: AtomicUsize::new(0) }
     }
 
     async fn connect(&self) -> Result<(ConsumerClient, Arc<EventHubsCredential>), SourceError> {
@@ -183,6 +203,7 @@ impl EventSource for EventHub {
                 client.get_eventhub_properties().await
             })
             .await?;
+        self.partitions.store(properties.partition_ids.len(), Ordering::Relaxed); // a count on its own
         Ok(properties.partition_ids)
     }
 
@@ -216,7 +237,7 @@ impl EventSource for EventHub {
         };
         let (client, credential) = self.connect().await?;
         let options = OpenReceiverOptions {
-            prefetch: Some(self.options.prefetch),
+            prefetch: Some(prefetch(self.options.prefetch, self.partitions.load(Ordering::Relaxed))),
             start_position: Some(StartPosition { location, inclusive }),
             ..OpenReceiverOptions::default()
         };
@@ -430,4 +451,18 @@ fn ticks(time: &AmqpTimestamp) -> Option<Ticks> {
 
 fn silent(operation: &'static str, limit: Duration) -> SourceError {
     SourceError::Lost { operation, reason: format!("no answer within {} s", limit.as_secs_f32()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_deliver_less_ahead_where_there_are_many_of_them() {
+        assert_eq!(prefetch(2_000, 0), 2_000, "nobody has asked how many there are");
+        assert_eq!(prefetch(2_000, 8), 2_000);
+        assert_eq!(prefetch(2_000, 32), 500);
+        assert_eq!(prefetch(2_000, 1_000), 250);
+        assert_eq!(prefetch(100, 1_000), 100, "never more than was asked for");
+    }
 }

@@ -187,6 +187,11 @@ impl<K: Hash + Eq + Clone, T> Lanes<K, T> {
         }
     }
 
+    /// Items of a lane that wait or are busy.
+    pub fn held(&self, key: &K) -> usize {
+        self.lanes.get(key).map_or(0, |lane| lane.held.items)
+    }
+
     /// Takes the next batch that may run at `now`; its lane is busy until [`Lanes::done`]. `at_once`: nobody waits for
     /// others any more.
     pub fn next(&mut self, now: Duration, at_once: bool) -> Option<(K, Vec<T>)> {

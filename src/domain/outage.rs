@@ -161,7 +161,12 @@ impl<K: Hash + Eq + Clone> Outage<K> {
         tell.then_some(alone)
     }
 
-    /// Twins about which the store gave no answer when it was last asked.
+    /// The twins about which the store gave no answer when it was last asked.
+    pub fn troubled(&self) -> impl Iterator<Item = &K> {
+        self.troubled.keys()
+    }
+
+    /// How many those are.
     pub fn in_trouble(&self) -> usize {
         self.troubled.len()
     }

@@ -1,10 +1,11 @@
-//! The bound on events between intake and completion, by number and by bytes; and that of each twin.
+//! The bound on events between intake and completion, by number and by bytes; and that of each twin. The number may be less for a
+//! while than what memory allows ([`crate::domain::room`]).
 
 use std::{
     collections::HashSet,
     sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -23,10 +24,24 @@ pub struct InFlight {
     bytes: Semaphore,
     most_events: u32,
     most_bytes: u32,
+    withheld: Mutex<Withheld>,
+    /// Whether something is owed; usually not.
+    owes: AtomicBool,
+    /// Events that have given back what they held, since the beginning.
+    given_back: AtomicU64,
     /// Twins of which so much waits that nothing more may be handed over; usually none.
     full: watch::Sender<HashSet<TwinKey>>,
     /// Whether there are any, so that nobody else has to look.
     any_full: AtomicBool,
+}
+
+/// Events that may not be under way at present, although memory allows them.
+#[derive(Debug, Default)]
+struct Withheld {
+    /// Taken out of the limit.
+    events: u32,
+    /// To be taken out as it is given back: it is under way.
+    owed: u32,
 }
 
 /// What an event, or several, hold of the limits. Dropping it gives that back, wherever it is dropped: with a completed event, with
@@ -60,7 +75,7 @@ impl Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         if self.events > 0 && !planted!(HoldLeaks) {
-            self.limits.events.add_permits(self.events as usize);
+            self.limits.give_back(self.events);
             self.limits.bytes.add_permits(self.bytes as usize);
         }
     }
@@ -76,9 +91,53 @@ impl InFlight {
             bytes: Semaphore::new(most_bytes as usize),
             most_events,
             most_bytes,
+            withheld: Mutex::default(),
+            owes: AtomicBool::new(false),
+            given_back: AtomicU64::new(0),
             full: watch::Sender::new(HashSet::new()),
             any_full: AtomicBool::new(false),
         })
+    }
+
+    /// From here on, at most `events` are under way, of those that memory allows. Where more are, they are completed, and intake waits.
+    pub fn set_room(&self, events: u32) {
+        let wanted = self.most_events.saturating_sub(events.max(1));
+        let mut withheld = self.withheld.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(more) = wanted.checked_sub(withheld.events) {
+            let taken = u32::try_from(self.events.forget_permits(more as usize)).unwrap_or(u32::MAX);
+            withheld.events += taken;
+            withheld.owed = more.saturating_sub(taken);
+        } else {
+            let freed = withheld.events - wanted;
+            *withheld = Withheld { events: wanted, owed: 0 };
+            self.events.add_permits(freed as usize);
+        }
+        self.owes.store(withheld.owed > 0, Ordering::Release);
+    }
+
+    /// How many events may be under way at present.
+    pub fn room(&self) -> u32 {
+        let withheld = self.withheld.lock().unwrap_or_else(PoisonError::into_inner);
+        self.most_events.saturating_sub(withheld.events + withheld.owed)
+    }
+
+    /// Events that have given back what they held, since the beginning.
+    pub fn given_back(&self) -> u64 {
+        self.given_back.load(Ordering::Relaxed) // a count on its own
+    }
+
+    fn give_back(&self, events: u32) {
+        self.given_back.fetch_add(u64::from(events), Ordering::Relaxed);
+        let mut free = events;
+        if self.owes.load(Ordering::Acquire) {
+            let mut withheld = self.withheld.lock().unwrap_or_else(PoisonError::into_inner);
+            let kept = withheld.owed.min(events);
+            withheld.owed -= kept;
+            withheld.events += kept;
+            free -= kept;
+            self.owes.store(withheld.owed > 0, Ordering::Release);
+        }
+        self.events.add_permits(free as usize);
     }
 
     /// Publishes the twins of which nothing more may be handed over for now.
@@ -141,13 +200,14 @@ impl InFlight {
     pub fn is_nearly_full(&self) -> bool {
         let (events, bytes) = self.used();
         let nearly = |used: usize, most: u32| used >= most as usize - most as usize / ROOM_LEFT;
-        nearly(events, self.most_events) || nearly(bytes, self.most_bytes)
+        nearly(events, self.room()) || nearly(bytes, self.most_bytes)
     }
 
     /// Events and bytes in flight.
     pub fn used(&self) -> (usize, usize) {
+        let withheld = self.withheld.lock().unwrap_or_else(PoisonError::into_inner).events as usize;
         (
-            (self.most_events as usize).saturating_sub(self.events.available_permits()),
+            (self.most_events as usize).saturating_sub(self.events.available_permits() + withheld),
             (self.most_bytes as usize).saturating_sub(self.bytes.available_permits()),
         )
     }
@@ -199,6 +259,34 @@ mod tests {
         assert!(limits.is_nearly_full() && !limits.is_full());
         drop((large, more));
         assert!(!limits.is_nearly_full());
+    }
+
+    #[tokio::test]
+    async fn less_room_is_waited_for_until_enough_is_given_back_and_more_is_there_at_once() {
+        let limits = InFlight::new(10, 1_000);
+        let mut held: Vec<_> = (0..8).map(|_| limits.try_acquire(1).expect("room")).collect();
+        limits.set_room(4);
+        assert_eq!((limits.used().0, limits.room()), (8, 4));
+        let waiting = limits.acquire(1);
+        tokio::pin!(waiting);
+        for left in (4..8).rev() {
+            held.pop();
+            assert!(waiting.as_mut().now_or_never().is_none(), "{left} are still under way");
+            assert_eq!(limits.used().0, left);
+        }
+        held.pop();
+        held.push(waiting.as_mut().now_or_never().expect("there is room for one"));
+        assert!(limits.try_acquire(1).is_none());
+        assert!(limits.is_nearly_full() && limits.is_full());
+        limits.set_room(6);
+        let more = [limits.try_acquire(1).expect("room"), limits.try_acquire(1).expect("room")];
+        assert!(limits.try_acquire(1).is_none());
+        limits.set_room(10);
+        drop((held, more));
+        assert_eq!((limits.used(), limits.room(), limits.given_back()), ((0, 0), 10, 11));
+        assert!(
+            (0..10).map(|_| limits.try_acquire(1)).all(|hold| hold.is_some_and(|hold| hold.bytes() == 1))
+        );
     }
 
     #[tokio::test]

@@ -40,6 +40,7 @@ use crate::{
         lane::{Bound, Lanes, Linger},
         outage::Outage,
         retry::{Backoff, Concurrency},
+        room::Room,
         upsert::Upsert,
     },
     ports::{Clock, DeadLetters, TwinStore},
@@ -119,6 +120,10 @@ pub struct Router {
     resumed: Vec<Box<Work<Item>>>,
     board: Board,
     heartbeat: Heartbeat,
+    /// How many events may be under way, by how fast they are completed.
+    room: Room,
+    /// When that was decided last, and how many had been completed by then.
+    paced: (Duration, u64),
     /// Pulses in a row at which nothing was under way here, and something counted as such.
     held_at_rest: u32,
 }
@@ -134,6 +139,8 @@ impl Router {
         board: Board,
         metrics: Metrics,
     ) -> Self {
+        let room = Room::new(limits.room());
+        limits.set_room(room.events());
         Self {
             lanes: Lanes::new(options.max_batch, options.bound),
             draining: false,
@@ -156,6 +163,8 @@ impl Router {
             heartbeat: board.heartbeat("router", PULSE_LIMIT),
             board,
             options,
+            room,
+            paced: (Duration::ZERO, 0),
             held_at_rest: 0,
         }
     }
@@ -229,6 +238,13 @@ impl Router {
             let detail = format!("{events} events of {bytes} bytes are counted as under way, and none is");
             self.broken(Invariant::NothingIsHeldAtRest, &detail);
         }
+        let (now, completed) = (self.now(), self.limits.given_back());
+        let (then, before) = std::mem::replace(&mut self.paced, (now, completed));
+        let room = self.room.completed(completed - before, now.saturating_sub(then));
+        // What waits for an answer about its own twin, or to be set aside, takes nobody else's room.
+        let stuck: usize = self.outage.troubled().map(|twin| self.lanes.held(twin)).sum();
+        let stuck = u32::try_from(stuck + self.letters.len()).unwrap_or(u32::MAX);
+        self.limits.set_room(room.saturating_add(stuck));
         self.show();
     }
 

@@ -275,7 +275,8 @@ async fn nothing_lingers_where_room_runs_short() {
         options.max_batch = 100_000;
     });
     let key = device("d");
-    let nearly = 9_374; // of ten thousand: one more, and less than a sixteenth of the room is left
+    // Of the two thousand that may be under way at least: one more, and less than a sixteenth of the room is left.
+    let nearly = 1_874;
     bench.send(vec![created(&key, 1)]).await;
     bench.send((3..=nearly).map(|version| updated(&key, version, version)).collect()).await;
     bench.send(vec![updated(&key, nearly + 1, nearly + 1)]).await;
@@ -796,4 +797,38 @@ async fn nobody_waits_for_its_next_try_where_the_store_answers_again() {
         assert!(began.elapsed() < Duration::from_secs(5), "{} are open", bench.progress.open());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// The least room is that of one twin's bound: without room of their own, what waits for it would keep out everybody else.
+#[tokio::test(start_paused = true)]
+async fn a_twin_that_gets_no_answer_takes_nobody_elses_room() {
+    let mut bench = Bench::new(4);
+    let stuck = device("stuck");
+    bench.store.broken.lock().unwrap().push(stuck.clone());
+    let limits = Arc::clone(&bench.limits);
+    assert_eq!(limits.room(), crate::domain::room::LEAST, "nothing was completed yet");
+    let events: Vec<_> = (1..2_000).map(|version| updated(&stuck, version, version)).collect();
+    bench.send(events).await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(limits.used().0, 1_999);
+    assert_eq!(limits.room(), crate::domain::room::LEAST + 1_999);
+    // As many again of others, one after the other, while it waits.
+    for round in 0..4 {
+        bench.send((0..1_000).map(|twin| created(&device(&format!("d{round}-{twin}")), 1)).collect()).await;
+    }
+    bench.until("the others are done", |bench| bench.progress.open() == 1_999).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_completed_fast_gives_room_for_more() {
+    let mut bench = Bench::new(4);
+    let limits = Arc::clone(&bench.limits);
+    for round in 0..20 {
+        bench.send((0..100).map(|twin| created(&device(&format!("d{round}-{twin}")), 1)).collect()).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let room = limits.room();
+    assert!(room > 5_000, "about a thousand were completed per second, and {room} may be under way");
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(limits.room(), crate::domain::room::LEAST);
 }

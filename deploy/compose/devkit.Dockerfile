@@ -1,0 +1,27 @@
+# syntax=docker/dockerfile:1
+# The local Azure of compose.yaml. The context is the root of the repository.
+
+# ---- build: needs OpenSSL's headers (AMQP), a C compiler and cmake (aws-lc, for HTTP) ----
+FROM rust:1.95-slim-bookworm AS build
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends cmake g++ libssl-dev make pkg-config \
+ && rm -rf /var/lib/apt/lists/*
+WORKDIR /build
+# All members of the workspace: cargo reads the manifest of each, and compiles only what devkit needs.
+COPY . .
+RUN cargo build --release --locked --package devkit --bin devkit
+
+# ---- run ----
+FROM debian:bookworm-slim
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends ca-certificates libssl3 \
+ && rm -rf /var/lib/apt/lists/* \
+ && groupadd --system --gid 10002 devkit \
+ && useradd --system --uid 10002 --gid devkit --no-create-home --shell /usr/sbin/nologin devkit
+COPY --from=build /build/target/release/devkit /usr/local/bin/devkit
+USER 10002:10002
+# See devkit/README.md: with backtraces, each request to Cosmos DB costs several times as much.
+ENV RUST_LIB_BACKTRACE=0
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["/usr/local/bin/devkit"]
+CMD ["up"]

@@ -1,0 +1,219 @@
+"""Judges twinsync.service: by systemd-analyze, by what the program says of itself, and by what the program really asks the kernel for."""
+
+from __future__ import annotations
+
+import functools
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+#: Seconds that a stop takes after the drain: last checkpoints, leases, connections.
+AFTER_DRAIN = 10
+#: Of 100, where less is less exposed. What is left is the network, which it needs.
+EXPOSURE = 15
+
+
+def seconds(text: str) -> int:
+    units = {"s": 1, "min": 60, "m": 60, "h": 3600}
+    return sum(int(count) * units[unit] for count, unit in re.findall(r"(\d+)(min|[smh])", text))
+
+
+def values(unit: str, key: str) -> list:
+    return re.findall(rf"^{key}=(.*)$", unit, re.MULTILINE)
+
+
+def analyze(unit: str, token: str) -> list:
+    """systemd's own opinion, with a program in the place of ours that is there."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = pathlib.Path(directory) / "twinsync.service"
+        (pathlib.Path(directory) / "twinsync.service.d").mkdir()
+        (pathlib.Path(directory) / "twinsync.service.d/token.conf").write_text(token)
+        path.write_text(re.sub(r"^ExecStart=\S+", f"ExecStart={shutil.which('true')}", unit, flags=re.MULTILINE))
+        environment = os.environ | {"SYSTEMD_LOG_LEVEL": "warning", "SYSTEMD_COLORS": "0"}
+        run = functools.partial(subprocess.run, capture_output=True, text=True, check=False, env=environment)
+        # An unknown key is a warning to it, and no failure.
+        verdict = run(["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", path])
+        said = [line for line in (verdict.stdout + verdict.stderr).splitlines() if "twinsync.service" in line or "token.conf" in line]
+        problems = [f"systemd-analyze verify: {line}" for line in said]
+        if verdict.returncode and not said:
+            problems.append(f"systemd-analyze verify: exit code {verdict.returncode}: {verdict.stderr.strip()}")
+        verdict = run(["systemd-analyze", "security", "--no-pager", "--offline=true", f"--threshold={EXPOSURE}", path])
+        level = re.search(r"exposure level for \S+: ([\d.]+)", verdict.stdout)
+        if verdict.returncode or not level:
+            problems.append(f"systemd-analyze security: {level[0] if level else verdict.stderr.strip()}, and at most {EXPOSURE / 10} is right")
+    return problems
+
+
+def judge(unit: str, token: str) -> list:
+    problems = analyze(unit, token)
+    default = (ROOT / "config/default.toml").read_text()
+
+    def one(key: str) -> str:
+        found = values(unit, key)
+        if len(found) != 1:
+            problems.append(f"{key} is there {len(found)} times")
+        return found[0] if found else ""
+
+    drain = seconds(re.search(r'^drain_timeout = "(\w+)"', default, re.MULTILINE)[1])
+    if seconds(one("TimeoutStopSec")) < drain + AFTER_DRAIN:
+        problems.append(f"a stop may be cut off: it drains for {drain} s")
+    codes = (ROOT / "src/cli.rs").read_text()
+    for code in one("RestartPreventExitStatus").split():
+        if f"ExitCode::from({code})" not in codes:
+            problems.append(f"the program has no exit code {code}")
+    if "2" not in one("RestartPreventExitStatus").split():
+        problems.append("a configuration that makes no sense would be started again and again")
+    # It gives up only where starts fail faster than this, so that many within the interval have to be possible.
+    if int(one("StartLimitBurst")) * seconds(one("RestartSec")) >= seconds(one("StartLimitIntervalSec")):
+        problems.append("the limit of starts is never reached: it would be started for ever")
+    state = f"/var/lib/{one('StateDirectory')}/"
+    for path in re.findall(r'^path = "(.+)"', default, re.MULTILINE):
+        if not path.startswith(state):
+            problems.append(f"{path} is not below {state}")
+    limit = re.search(r"LimitNOFILE=(\d+)", (ROOT / "docs/errors/PROCESS_FILE_LIMIT.md").read_text())[1]
+    if int(one("LimitNOFILE")) < int(limit):
+        problems.append(f"docs/errors/PROCESS_FILE_LIMIT.md asks for {limit} files")
+    command = one("ExecStart").split()
+    if command[1:3] != ["run", "--config"]:
+        problems.append("ExecStart is not twinsync run --config FILE")
+    lines = [line for line in (unit + token).splitlines() if not line.startswith("#")]
+    for name in re.findall(r"TWINSYNC__(\w+)=", "\n".join(lines)):
+        section, key = name.lower().split("__", 1)
+        if not re.search(rf"^\[{section}\]$(?:(?!^\[).)*?^{key} = ", default, re.MULTILINE | re.DOTALL):
+            problems.append(f"config/default.toml has no {section}.{key}")
+    return problems
+
+
+def group(name: str, seen: set) -> set:
+    """The system calls of one of systemd's groups, and of the groups within."""
+    if name in seen:
+        return set()
+    seen.add(name)
+    said = subprocess.run(["systemd-analyze", "syscall-filter", "--no-pager", name], capture_output=True, text=True, check=True).stdout
+    words = [line.strip() for line in said.splitlines() if line.startswith(" ") and not line.strip().startswith("#")]
+    return {call for word in words for call in (group(word, seen) if word.startswith("@") else {word})}
+
+
+def allowed(unit: str) -> set:
+    calls: set = set()
+    for line in values(unit, "SystemCallFilter"):
+        without, names = line.startswith("~"), line.lstrip("~").split()
+        found = set().union(*(group(name, set()) if name.startswith("@") else {name} for name in names))
+        calls = calls - found if without else calls | found
+    # systemd allows these with any list: a program could not even begin or end otherwise.
+    return calls | group("@default", set())
+
+
+def trace(unit: str, devkit: str, twinsync: str) -> list:
+    """What a daemon at work asks the kernel for, against what the unit allows."""
+    with tempfile.TemporaryDirectory() as state:
+        environment = os.environ | {
+            "TWINSYNC__CHECKPOINT__PATH": f"{state}/checkpoints",
+            "TWINSYNC__DEAD_LETTERS__PATH": f"{state}/dead-letters",
+        }
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        ports = ["--eventhubs-port=5672", "--cosmos-port=8081", "--iothub-port=8091", "--control-port=8090"]
+        cloud = subprocess.Popen([devkit, "up", *ports], **quiet)
+        daemon = None
+        try:
+            time.sleep(1)
+            command = [twinsync, "run", "--config", str(ROOT / "config/local.toml")]
+            daemon = subprocess.Popen(
+                ["strace", "-f", "-qq", "-o", f"{state}/trace", *command], env=environment, process_group=0, **quiet
+            )
+            time.sleep(3)
+            fleet = [devkit, "fleet", "--control", "http://127.0.0.1:8090", "--devices", "20", "--events", "500"]
+            if subprocess.run(fleet, timeout=120, check=False, **quiet).returncode:
+                return ["the fleet does not come to its end"]
+            subprocess.run([twinsync, "status", "--address", "http://127.0.0.1:8080"], check=False, **quiet)
+            # To the daemon; strace passes its exit code on.
+            os.killpg(daemon.pid, signal.SIGTERM)
+            if daemon.wait(60):
+                return [f"it ends with {daemon.returncode}"]
+        finally:
+            for child in (daemon, cloud):
+                if child and child.poll() is None:
+                    child.kill()
+                    child.wait()
+        lines = [line.split(None, 1)[1] for line in pathlib.Path(f"{state}/trace").read_text(errors="replace").splitlines() if " " in line]
+    called = {call for line in lines for call in re.findall(r"^(\w+)\(", line)}
+    families = {family for line in lines for family in re.findall(r"^socket\((AF_\w+)", line)}
+    may, sockets = allowed(unit), set(" ".join(values(unit, "RestrictAddressFamilies")).split())
+    problems = [f"{call} is called, and not allowed" for call in sorted(called - may)]
+    problems += [f"a socket of {family} is made, and not allowed" for family in sorted(families - sockets)]
+    if any(re.search(r"^(?:mmap|mprotect)\(.*PROT_WRITE\|PROT_EXEC", line) for line in lines):
+        problems.append("memory is made writable and executable, which MemoryDenyWriteExecute refuses")
+    if len(called) < 30 or not sockets:
+        problems.append(f"only {len(called)} system calls were seen: did it run?")
+    if not problems:
+        print(f"strace: ok, {len(called)} system calls, all among the {len(may)} that the unit allows; sockets {', '.join(sorted(families))}")
+    return problems
+
+
+SLIPS = [
+    ("ProtectHome=yes", "ProtectHomes=yes", "Unknown key"),
+    ("ProtectSystem=strict", "ProtectSystem=stricter", "verify"),
+    ("NoNewPrivileges=yes\nCapabilityBoundingSet=\n", "", "exposure level"),
+    ("TimeoutStopSec=45s", "TimeoutStopSec=30s", "cut off"),
+    ("RestartPreventExitStatus=2", "RestartPreventExitStatus=3", "no exit code 3"),
+    ("StartLimitIntervalSec=10min", "StartLimitIntervalSec=40s", "for ever"),
+    ("StateDirectory=twinsync", "StateDirectory=twin", "is not below"),
+    ("LimitNOFILE=4096", "LimitNOFILE=1024", "asks for 4096"),
+]
+
+
+def binary(name: str) -> str | None:
+    """A build that is there; none is made for this."""
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    for candidate in [os.environ.get(f"{name.upper()}_BINARY"), target / "release" / name, target / "debug" / name]:
+        if candidate and shutil.which(candidate):
+            return str(candidate)
+    return None
+
+
+def main() -> int:
+    unit, token = (HERE / "twinsync.service").read_text(), (HERE / "token.conf").read_text()
+    if sys.argv[1:] == ["trace"]:
+        problems = trace(unit, os.environ["DEVKIT_BINARY"], os.environ["TWINSYNC_BINARY"])
+        # That it can fail: a unit that allows less than it needs.
+        if not problems and not allowed(unit.replace("SystemCallFilter=@system-service", "SystemCallFilter=@file-system")) < allowed(unit):
+            problems.append("a narrower filter is not seen as one")
+        for problem in problems:
+            print(f"strace: {problem}")
+        return 1 if problems else 0
+    problems = judge(unit, token)
+    if not problems:
+        for written, slip, expected in SLIPS:
+            found = judge(unit.replace(written, slip), token) if written in unit else []
+            if not any(expected in one for one in found):
+                problems.append(f"planted: {slip!r} is not found ({expected}); found: {found}")
+        if not any("has no http.tokenfile" in one for one in judge(unit, token.replace("TOKEN_FILE", "TOKENFILE"))):
+            problems.append("planted: a setting that is none is not found")
+    for problem in problems:
+        print(f"twinsync.service: {problem}")
+    if problems:
+        return 1
+    print(f"twinsync.service: ok by systemd-analyze verify and security (at most {EXPOSURE / 10}); {len(SLIPS) + 1} planted slips found")
+    devkit, twinsync = binary("devkit"), binary("twinsync")
+    if not devkit or not twinsync:
+        print("SKIP: system calls are traced where a devkit and a twinsync are built, or named by DEVKIT_BINARY and TWINSYNC_BINARY")
+        return 0
+    # In a network of its own, so that it meets nobody's ports.
+    alone = ["unshare", "--net", "--map-root-user", "bash", "-c", 'ip link set lo up && exec "$@"', "alone"]
+    if not shutil.which("strace") or subprocess.run([*alone, "strace", "-o", "/dev/null", "true"], capture_output=True, check=False).returncode:
+        print("SKIP: system calls are traced where there is strace, and a network namespace is given (unshare, ip)")
+        return 0
+    environment = os.environ | {"DEVKIT_BINARY": devkit, "TWINSYNC_BINARY": twinsync}
+    return subprocess.run([*alone, sys.executable, __file__, "trace"], env=environment, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
