@@ -6,6 +6,8 @@ RUN apt-get update \
  && apt-get install --yes --no-install-recommends cmake g++ libssl-dev make pkg-config \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
+# Writes the list of packages and versions into the binary, where scanners of images find it (`cargo audit bin`, Trivy, Grype).
+RUN cargo install --locked cargo-auditable@0.7.7
 
 # Dependencies first: this layer is built again only when a manifest or the lock file changes.
 COPY Cargo.toml Cargo.lock ./
@@ -16,7 +18,7 @@ RUN mkdir -p src bench/benches bench/src chaos/src devkit/src \
  && echo 'fn main() {}' \
     | tee src/main.rs bench/benches/domain.rs bench/src/main.rs chaos/src/main.rs devkit/src/main.rs \
  && touch src/lib.rs bench/src/lib.rs devkit/src/lib.rs \
- && cargo build --release --locked --package twinsync --bin twinsync
+ && cargo auditable build --release --locked --package twinsync --bin twinsync
 
 COPY config config
 COPY docs/errors docs/errors
@@ -25,7 +27,11 @@ COPY src src
 ARG TWINSYNC_REVISION=unknown
 # The copied files are older than the placeholders that cargo has seen: touch them, or it would keep those.
 RUN find src -name '*.rs' -exec touch {} + \
- && TWINSYNC_REVISION="$TWINSYNC_REVISION" cargo build --release --locked --package twinsync --bin twinsync
+ && TWINSYNC_REVISION="$TWINSYNC_REVISION" cargo auditable build --release --locked --package twinsync --bin twinsync
+
+# ---- the binary alone: docker buildx build --target binary --output out . ----
+FROM scratch AS binary
+COPY --from=build /build/target/release/twinsync /
 
 # ---- run ----
 FROM debian:bookworm-slim
