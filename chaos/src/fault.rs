@@ -85,53 +85,27 @@ impl Fault {
             | Self::ConnectionsHang
             | Self::StorageHangs
             | Self::FilesExhausted => Struck::One,
-            Self::KillAll
-            | Self::ConnectionsDrop
-            | Self::EventHubsAway
-            | Self::EventHubsThrottle
-            | Self::TokensRefused
-            | Self::CosmosAway
-            | Self::CosmosHangs
-            | Self::CosmosThrottles
-            | Self::CosmosLosesAnswers
-            | Self::CosmosSlow
-            | Self::CosmosClockAhead
-            | Self::StorageAway
-            | Self::RegistryHangs
-            | Self::DiskFull
-            | Self::Replays
-            | Self::RouteLate
-            | Self::Failover => Struck::All,
+            _ => Struck::All,
         }
     }
 
     /// Whether `/readyz` of a struck replica has to say 503, or nothing, before it is over. It need not for what costs time only.
     pub(crate) fn has_to_be_told(self) -> bool {
-        match self {
+        matches!(
+            self,
             Self::Kill
-            | Self::KillAll
-            | Self::Restart
-            | Self::Freeze
-            | Self::ConnectionsHang
-            | Self::EventHubsAway
-            | Self::TokensRefused
-            | Self::CosmosAway
-            | Self::CosmosHangs
-            | Self::StorageAway
-            | Self::StorageHangs
-            | Self::DiskFull => true,
-            Self::ConnectionsDrop
-            | Self::EventHubsThrottle
-            | Self::CosmosThrottles
-            | Self::CosmosLosesAnswers
-            | Self::CosmosSlow
-            | Self::CosmosClockAhead
-            | Self::RegistryHangs
-            | Self::FilesExhausted
-            | Self::Replays
-            | Self::RouteLate
-            | Self::Failover => false,
-        }
+                | Self::KillAll
+                | Self::Restart
+                | Self::Freeze
+                | Self::ConnectionsHang
+                | Self::EventHubsAway
+                | Self::TokensRefused
+                | Self::CosmosAway
+                | Self::CosmosHangs
+                | Self::StorageAway
+                | Self::StorageHangs
+                | Self::DiskFull
+        )
     }
 
     /// For how long it is meant to last, in milliseconds. How long it did last is measured.

@@ -67,7 +67,13 @@ fn positive(text: &str) -> Result<f64, String> {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match Box::pin(chaos(&Arguments::parse())).await {
+    let arguments = Arguments::parse();
+    let outcome = tokio::select! {
+        outcome = Box::pin(chaos(&arguments)) => outcome,
+        // Replicas are in groups of their own, and disks are mounted: both end as what they belong to is dropped.
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("stopped: the comparison was not made")),
+    };
+    match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

@@ -1,8 +1,6 @@
 //! What holds at every moment, whatever happens outside. Each is checked where it would break, at next to no cost, and what would break it
 //! is not done. One that does not hold is a bug of twinsync's, and never an outage.
 
-use std::fmt;
-
 /// Something that holds at every moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Invariant {
@@ -51,12 +49,6 @@ impl Invariant {
             Self::DocumentIsOfItsTwin => "the document is not written: its events become dead letters",
             Self::NothingIsHeldAtRest => "the daemon receives less at the same time, until it is restarted",
         }
-    }
-}
-
-impl fmt::Display for Invariant {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.id())
     }
 }
 

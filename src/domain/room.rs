@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-/// For about so long an event may wait in the router because of those before it.
+/// For about so long an event may wait in the router because of those before it, beside the time for which it waits for others of its twin.
 const WAIT: Duration = Duration::from_secs(20);
 /// So many events may be under way however slowly they are completed: what one link delivers ahead.
 pub const LEAST: u32 = 2_000;
@@ -17,14 +17,17 @@ const KEPT: f64 = 0.9;
 #[derive(Debug, Clone, Copy)]
 pub struct Room {
     most: u32,
+    /// For how long an event may wait.
+    wait: Duration,
     /// Events per second.
     pace: f64,
 }
 
 impl Room {
-    /// Nothing was completed yet; `most` is what memory allows.
-    pub const fn new(most: u32) -> Self {
-        Self { most, pace: 0.0 }
+    /// Nothing was completed yet; `most` is what memory allows, and `linger` for how long an event waits for others of its twin in any
+    /// case.
+    pub const fn new(most: u32, linger: Duration) -> Self {
+        Self { most, wait: WAIT.saturating_add(linger), pace: 0.0 }
     }
 
     /// Notes that so many events were completed within `time`. Returns how many may be under way from here on.
@@ -38,7 +41,7 @@ impl Room {
 
     /// How many may be under way.
     pub fn events(&self) -> u32 {
-        let waits = (self.pace * WAIT.as_secs_f64()).min(f64::from(u32::MAX));
+        let waits = (self.pace * self.wait.as_secs_f64()).min(f64::from(u32::MAX));
         (waits as u32).clamp(LEAST.min(self.most), self.most)
     }
 }
@@ -51,16 +54,20 @@ mod tests {
 
     #[test]
     fn what_is_under_way_is_completed_in_twenty_seconds() {
-        let mut room = Room::new(60_000);
+        let mut room = Room::new(60_000, Duration::ZERO);
         assert_eq!(room.events(), LEAST, "nothing is known yet");
         assert_eq!(room.completed(500, SECOND), 10_000);
         assert_eq!(room.completed(100_000, SECOND), 60_000, "as many as memory allows");
-        assert_eq!(Room::new(60_000).completed(1_000, 2 * SECOND), 10_000, "a pace is per second");
+        assert_eq!(
+            Room::new(60_000, Duration::ZERO).completed(1_000, 2 * SECOND),
+            10_000,
+            "a pace is per second"
+        );
     }
 
     #[test]
     fn it_grows_at_once_and_shrinks_slowly_down_to_the_least() {
-        let mut room = Room::new(60_000);
+        let mut room = Room::new(60_000, Duration::ZERO);
         room.completed(1_000, SECOND);
         assert_eq!(room.completed(0, SECOND), 18_000);
         assert_eq!(room.completed(0, 2 * SECOND), 14_580);
@@ -70,8 +77,15 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_for_others_takes_no_room_from_what_waits_for_the_store() {
+        let mut room = Room::new(60_000, 40 * SECOND);
+        assert_eq!(room.completed(500, SECOND), 30_000);
+        assert_eq!(Room::new(60_000, Duration::MAX).completed(1, SECOND), 60_000);
+    }
+
+    #[test]
     fn a_small_limit_stays_as_it_is() {
-        let mut room = Room::new(10);
+        let mut room = Room::new(10, Duration::ZERO);
         assert_eq!(room.events(), 10);
         assert_eq!(room.completed(1_000_000, SECOND), 10);
         assert_eq!(room.completed(0, 3_600 * SECOND), 10);

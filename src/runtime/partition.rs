@@ -325,7 +325,8 @@ impl Partition {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
-                Ok(()) = self.answers.changed() => {}
+                // That it answers again does not mean that it asks for more.
+                Ok(()) = self.answers.changed(), if !throttled => {}
                 () = tokio::time::sleep(delay) => {}
             }
             if name == RECREATED || self.progress.recreated.notified().now_or_never().is_some() {

@@ -139,7 +139,7 @@ impl Router {
         board: Board,
         metrics: Metrics,
     ) -> Self {
-        let room = Room::new(limits.room());
+        let room = Room::new(limits.room(), options.linger.always);
         limits.set_room(room.events());
         Self {
             lanes: Lanes::new(options.max_batch, options.bound),

@@ -420,6 +420,28 @@ async fn whoever_waits_for_the_next_try_does_not_where_the_event_hub_answers_aga
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_is_throttled_waits_as_it_was_told_whoever_answers() {
+    let throttled = || SourceError::Throttled { operation: "receiving", reason: "server-busy".into() };
+    let source = Arc::new(Scripted {
+        links: Mutex::new(ends_with((0..12).map(|_| throttled())).into()),
+        ..Scripted::default()
+    });
+    let metrics = Metrics::new().expect("buckets");
+    let (intake, _batches) = mpsc::channel(1);
+    let (tell, answers) = watch::channel(0);
+    let partition = Partition { answers, ..partition(source.clone(), &metrics, intake) };
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(partition.run(stop.clone()));
+    for times in 1..20 {
+        tokio::time::sleep(THROTTLED_PAUSE / 10).await;
+        tell.send_replace(times);
+    }
+    assert_eq!(source.opened.lock().unwrap().len(), 2, "one pause of four seconds is over, and no other");
+    stop.cancel();
+    task.await.expect("no panic").expect("nothing to decide");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refusal_now_and_then_on_links_that_stood_is_no_reason_to_end() {
     // The end of a token, for instance: the link stood, and so does the next one.
     let links = (0..10_000).map(|_| VecDeque::from([Err(refusal())])).collect();

@@ -350,7 +350,9 @@ impl Judge {
         at: Ticks,
         task: &Task,
     ) -> Result<Option<Done>, Trouble> {
-        let comes = stored.document.is_none() && self.unanswered.may_come(key, stored.etag.as_ref());
+        let comes = task.mode == Mode::Settle
+            && stored.document.is_none()
+            && self.unanswered.may_come(key, stored.etag.as_ref());
         let (found, change) = match stored.is_damaged() || comes {
             // What cannot be read, or may still come, gets a tombstone over or before it.
             true => (Some(Drift::Extra), Change::Deleted),
