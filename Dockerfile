@@ -1,7 +1,9 @@
 # syntax=docker/dockerfile:1
+# twinsync's image. deploy/image/README.md says what is in it, and how it is built without Docker.
+# Bases are pinned by digest; dependabot moves them on.
 
 # ---- build: needs OpenSSL's headers (AMQP), a C compiler and cmake (aws-lc, for HTTP) ----
-FROM rust:1.95-slim-bookworm AS build
+FROM rust:1.95-slim-bookworm@sha256:d7482085ff5b415f84dba5647ae71606650bdef00db7aeb69f4b3d170c3e4082 AS build
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends cmake g++ libssl-dev make pkg-config \
  && rm -rf /var/lib/apt/lists/*
@@ -33,24 +35,39 @@ RUN find src -name '*.rs' -exec touch {} + \
 FROM scratch AS binary
 COPY --from=build /build/target/release/twinsync /
 
-# ---- run ----
-FROM debian:bookworm-slim
+# ---- what the binary needs of Debian, and nothing else ----
+FROM debian:bookworm-slim@sha256:7b140f374b289a7c2befc338f42ebe6441b7ea838a042bbd5acbfca6ec875818 AS system
+# Upgraded, because a base by digest is as old as its digest.
 RUN apt-get update \
+ && apt-get upgrade --yes \
  && apt-get install --yes --no-install-recommends ca-certificates libssl3 \
- && rm -rf /var/lib/apt/lists/* \
- && groupadd --system --gid 10001 twinsync \
- && useradd --system --uid 10001 --gid twinsync --no-create-home --shell /usr/sbin/nologin twinsync \
- && install --directory --owner=twinsync --group=twinsync /var/lib/twinsync
-COPY --from=build /build/target/release/twinsync /usr/local/bin/twinsync
+ && rm -rf /var/lib/apt/lists/*
+COPY deploy/image/assemble /usr/local/bin/assemble
+RUN assemble /system && mkdir /state
 
-# By number, so that Kubernetes can see that it is not root. Mount a volume on /var/lib/twinsync: checkpoints and dead
-# letters live there, unless they are on blobs. No VOLUME: an anonymous one goes with the container just the same, and the
-# warning at start (STORAGE_EPHEMERAL) could not tell it from one that lasts.
+# ---- a build whose binary finds a library missing ends here ----
+FROM system AS whole
+COPY --from=build /build/target/release/twinsync /system/usr/local/bin/twinsync
+RUN chroot /system /usr/local/bin/twinsync --version
+
+# ---- run ----
+FROM scratch
+COPY --from=system /system /
+# Checkpoints and dead letters live here, unless they are on blobs: mount a volume on it. No VOLUME: an anonymous one goes with the
+# container just the same, and the warning at start (STORAGE_EPHEMERAL) could not tell it from one that lasts.
+COPY --from=system --chown=10001:10001 /state /var/lib/twinsync
+COPY --from=whole /system/usr/local/bin/twinsync /usr/local/bin/twinsync
+
+LABEL org.opencontainers.image.title="twinsync" \
+      org.opencontainers.image.description="An exact, queryable copy of Azure IoT Hub device twins in Azure Cosmos DB" \
+      org.opencontainers.image.licenses="MIT"
+# By number, so that Kubernetes can see that it is not root.
 USER 10001:10001
 WORKDIR /var/lib/twinsync
 # Probes come from outside the container. And no backtraces of errors, wherever RUST_BACKTRACE is set: the Cosmos DB client makes an
 # error with each request, for a header that is not there, and a backtrace of it would cost more than the request's own work.
-ENV TWINSYNC__HTTP__LISTEN=0.0.0.0:8080 \
+ENV PATH=/usr/local/bin \
+    TWINSYNC__HTTP__LISTEN=0.0.0.0:8080 \
     RUST_LIB_BACKTRACE=0
 EXPOSE 8080
 STOPSIGNAL SIGTERM

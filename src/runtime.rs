@@ -21,6 +21,7 @@ pub mod in_flight;
 pub mod jitter;
 pub mod lag;
 pub mod lease;
+pub mod owned_count;
 #[cfg(test)]
 pub(crate) mod memory_store;
 pub mod metered;

@@ -37,7 +37,7 @@ pub(crate) enum Workload {
     Warm,
     /// A backlog of one change of each of very many twins, with a cold cache.
     Wide,
-    /// The same with Cosmos DB at a distance: each request takes [`DISTANCE`] longer.
+    /// The same with Cosmos DB at a distance: each request takes 5 ms longer.
     Distant,
     /// A backlog that was applied before.
     Duplicates,

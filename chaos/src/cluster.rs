@@ -19,7 +19,10 @@ use tempfile::TempDir;
 use tokio::process::Command;
 use twinsync::telemetry::name;
 
-use crate::disk::Disk;
+use crate::{
+    clock::{self, Off},
+    disk::Disk,
+};
 
 /// Replicas of the daemon.
 pub(crate) const REPLICAS: usize = 3;
@@ -118,6 +121,22 @@ impl Replica {
     /// Starts its process, without waiting for it.
     pub(crate) fn spawn(&mut self) -> Result<()> {
         self.daemon = Some(self.setup.spawn()?);
+        Ok(())
+    }
+
+    /// Stops its process in an orderly way.
+    pub(crate) async fn stop(&mut self) -> Result<()> {
+        if let Some(daemon) = self.daemon.take() {
+            daemon.stop().await?;
+        }
+        Ok(())
+    }
+
+    /// Stops its process, and starts it with a clock that is off.
+    pub(crate) async fn restart_with_clock(&mut self, off: Off) -> Result<()> {
+        let library = clock::library().map_err(anyhow::Error::msg)?;
+        self.stop().await?;
+        self.daemon = Some(clock::with_clock(&self.setup, library, off).spawn()?);
         Ok(())
     }
 

@@ -17,6 +17,10 @@ pub(crate) enum Fault {
     Restart,
     /// SIGSTOP for longer than a lease lasts, then SIGCONT.
     Freeze,
+    /// One replica runs with a clock that is 45 seconds behind.
+    ClockBehind,
+    /// One replica runs with a clock that is 45 seconds ahead.
+    ClockAhead,
     /// Every connection to Event Hubs is cut.
     ConnectionsDrop,
     /// One replica's connections to Event Hubs stay open, and nothing passes.
@@ -82,6 +86,8 @@ impl Fault {
             Self::Kill
             | Self::Restart
             | Self::Freeze
+            | Self::ClockBehind
+            | Self::ClockAhead
             | Self::ConnectionsHang
             | Self::StorageHangs
             | Self::FilesExhausted => Struck::One,
@@ -119,6 +125,8 @@ impl Fault {
             Self::RegistryHangs | Self::FilesExhausted => 5_000..9_000,
             // Longer than a lease, and than what is needed to notice it.
             Self::Freeze
+            | Self::ClockBehind
+            | Self::ClockAhead
             | Self::EventHubsAway
             | Self::TokensRefused
             | Self::CosmosAway

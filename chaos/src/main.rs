@@ -2,6 +2,7 @@
 //! how long it held, after how long `/readyz` told it, and how long everything took to be in order again. In the end the copy is
 //! compared with the hubs, by devkit and by the daemon's own audit.
 
+mod clock;
 mod cluster;
 mod disk;
 mod fault;
@@ -94,9 +95,17 @@ async fn chaos(arguments: &Arguments) -> Result<bool> {
         true => Fault::value_variants().to_vec(),
         false => arguments.only.clone(),
     };
+    let mut leave_out = |left: &[Fault], reason: &str| {
+        for fault in left {
+            tell(&format!("{} is left out: {reason}", fault.name()));
+        }
+        faults.retain(|fault| !left.contains(fault));
+    };
     if let Some(reason) = &cluster.no_disk {
-        tell(&format!("{} is left out: {reason}", Fault::DiskFull.name()));
-        faults.retain(|fault| *fault != Fault::DiskFull);
+        leave_out(&[Fault::DiskFull], reason);
+    }
+    if let Err(reason) = clock::library() {
+        leave_out(&[Fault::ClockBehind, Fault::ClockAhead], &reason);
     }
     ensure!(!faults.is_empty(), "there is no fault to inject");
     let options = run::Options {
@@ -120,9 +129,7 @@ async fn chaos(arguments: &Arguments) -> Result<bool> {
     write(&arguments.plot, plot::drawn(&title, &outcome.points))?;
     print(&if arguments.json { as_json(&outcome)? } else { shown(&outcome) });
     for replica in &mut cluster.replicas {
-        if let Some(daemon) = replica.daemon.take() {
-            daemon.stop().await.context("a replica did not stop in an orderly way")?;
-        }
+        replica.stop().await.context("a replica did not stop in an orderly way")?;
     }
     Ok(report::untold(&outcome.strikes) == 0)
 }

@@ -12,6 +12,7 @@ use devkit::{
 use serde_json::json;
 
 use crate::{
+    clock::Off,
     cluster::{Cluster, Replica, SECOND_DEVICES, apply, device},
     fault::{Fault, Struck},
 };
@@ -52,11 +53,11 @@ pub(crate) async fn begin(cluster: &mut Cluster, fault: Fault, replica: usize) -
             }
         }
         Fault::Restart => {
-            if let Some(daemon) = chosen(cluster, replica)?.daemon.take() {
-                daemon.stop().await?;
-            }
+            chosen(cluster, replica)?.stop().await?;
         }
         Fault::Freeze => chosen(cluster, replica)?.signal("STOP").await?,
+        Fault::ClockBehind => chosen(cluster, replica)?.restart_with_clock(Off::Behind).await?,
+        Fault::ClockAhead => chosen(cluster, replica)?.restart_with_clock(Off::Ahead).await?,
         Fault::ConnectionsDrop => cluster.stack.broker().faults().drop_connections(),
         Fault::ConnectionsHang => chosen(cluster, replica)?.broker.freeze(),
         Fault::EventHubsAway => each(cluster, |replica| replica.broker.refuse()),
@@ -131,6 +132,11 @@ pub(crate) async fn end(cluster: &mut Cluster, under: Under) -> Result<()> {
             }
         }
         Fault::Freeze => chosen(cluster, replica)?.signal("CONT").await?,
+        Fault::ClockBehind | Fault::ClockAhead => {
+            let replica = chosen(cluster, replica)?;
+            replica.stop().await?;
+            replica.spawn()?;
+        }
         Fault::ConnectionsHang => chosen(cluster, replica)?.broker.thaw(),
         Fault::EventHubsAway => each(cluster, |replica| replica.broker.admit()),
         Fault::EventHubsThrottle => cluster.stack.broker().faults().throttle(false),

@@ -1,6 +1,6 @@
 //! `twinsync check`: says what is not in order, and what mends it, before a start or beside a running daemon.
 //!
-//! Exit codes: 0 nothing to mend; 1 warnings only; 2 at least one failure, as for a configuration that cannot be used by any
+//! Exit codes: 0 nothing to mend; 1 warnings only (0 with `--allow-warnings`); 2 at least one failure, as for a configuration that cannot be used by any
 //! command, and where the report itself cannot be printed; 130 stopped before the end. `docs/check.md` describes the lines and the JSON.
 
 mod text;
@@ -32,6 +32,9 @@ pub struct Arguments {
     /// Asks all services, too: each connection, right and quota. Writes a document and a blob to find out, and removes them.
     #[arg(long)]
     connect: bool,
+    /// Ends with 0 where there are warnings only: for init containers, pipelines and tests.
+    #[arg(long)]
+    allow_warnings: bool,
     /// Prints one JSON object, for scripts.
     #[arg(long)]
     json: bool,
@@ -51,8 +54,8 @@ pub async fn run(arguments: &Arguments) -> ExitCode {
 
 async fn check(arguments: &Arguments) -> Result<u8, Error> {
     let stop = app::stop_on_signals()?;
-    let mut report =
-        Report { connect: arguments.connect, json: arguments.json, lines: Vec::new(), failed: None };
+    let Arguments { connect, allow_warnings, json, .. } = *arguments;
+    let mut report = Report { connect, allow_warnings, json, lines: Vec::new(), failed: None };
     report.begin();
     match arguments.sources.load() {
         Err(error) => {
@@ -102,6 +105,7 @@ fn words(settings: &Settings) -> String {
 /// What is printed.
 struct Report {
     connect: bool,
+    allow_warnings: bool,
     json: bool,
     lines: Vec<Checked>,
     /// Nobody reads any more.
@@ -177,7 +181,11 @@ impl Report {
     fn end(mut self, stop: &CancellationToken) -> Result<u8, Error> {
         let complete = !stop.is_cancelled();
         let verdict: Verdict = worst(&self.lines);
-        let exit_code = if complete { verdict.exit_code() } else { STOPPED };
+        let exit_code = match verdict {
+            _ if !complete => STOPPED,
+            Verdict::Warn if self.allow_warnings => Verdict::Ok.exit_code(),
+            verdict => verdict.exit_code(),
+        };
         if self.json {
             let checks = self.lines.iter().map(Line::of).collect();
             let verdict = verdict.name();

@@ -39,6 +39,11 @@ impl Room {
         self.events()
     }
 
+    /// Whether it is as small as it gets: after a start or a pause, nothing is known of the pace.
+    pub fn is_least(&self) -> bool {
+        self.events() == LEAST.min(self.most)
+    }
+
     /// How many may be under way.
     pub fn events(&self) -> u32 {
         let waits = (self.pace * self.wait.as_secs_f64()).min(f64::from(u32::MAX));
@@ -55,8 +60,9 @@ mod tests {
     #[test]
     fn what_is_under_way_is_completed_in_twenty_seconds() {
         let mut room = Room::new(60_000, Duration::ZERO);
-        assert_eq!(room.events(), LEAST, "nothing is known yet");
+        assert_eq!((room.events(), room.is_least()), (LEAST, true), "nothing is known yet");
         assert_eq!(room.completed(500, SECOND), 10_000);
+        assert!(!room.is_least());
         assert_eq!(room.completed(100_000, SECOND), 60_000, "as many as memory allows");
         assert_eq!(
             Room::new(60_000, Duration::ZERO).completed(1_000, 2 * SECOND),

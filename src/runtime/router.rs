@@ -28,6 +28,7 @@ use super::{
     in_flight::InFlight,
     reconcile::{doubts::Doubts, requests::AuditRequests},
     spending::Spending,
+    watch,
     worker::{self, Tools, Work, Worked},
 };
 use crate::{
@@ -53,6 +54,8 @@ pub use self::intake::{Intake, Origin, Outcome, Watcher};
 const TURN: usize = 1024;
 /// How often the router shows that it lives, also when idle.
 const PULSE: Duration = Duration::from_secs(1);
+/// For how long the pace is measured first, while the room is at its least.
+const FIRST_PACE: Duration = Duration::from_millis(100);
 /// What is on its way from a partition to here counts as under way, for moments; after so many pulses in a row it was forgotten.
 const HELD_PULSES: u32 = 60;
 /// How long it may be silent before the process counts as stuck.
@@ -106,6 +109,8 @@ pub struct Router {
     cache: DocumentCache,
     workers: JoinSet<Worked<Item>>,
     letters: JoinSet<Lettered>,
+    /// Changes when a letter is stored: whoever waits for the next try need not wait any longer.
+    letter_stored: Arc<watch::Sender<u64>>,
     parked: DelayQueue<Box<Work<Item>>>,
     groups: HashMap<GroupId, Group>,
     next_group: u64,
@@ -152,6 +157,7 @@ impl Router {
             cache: options.cache.clone(),
             workers: JoinSet::new(),
             letters: JoinSet::new(),
+            letter_stored: Arc::new(watch::Sender::new(0)),
             parked: DelayQueue::new(),
             groups: HashMap::new(),
             next_group: 0,
@@ -208,6 +214,7 @@ impl Router {
                         let Some(worked) = self.workers.try_join_next() else { break };
                         self.worked(worked.map_err(|_| Panicked)?);
                     }
+                    self.grow_soon();
                 }
                 Some(lettered) = self.letters.join_next(), if !self.letters.is_empty() => {
                     self.lettered(lettered.map_err(|_| Panicked)?);
@@ -238,6 +245,20 @@ impl Router {
             let detail = format!("{events} events of {bytes} bytes are counted as under way, and none is");
             self.broken(Invariant::NothingIsHeldAtRest, &detail);
         }
+        self.pace();
+        self.show();
+    }
+
+    /// After a start or a pause, a second is long: what is completed fast fills the least room many times over.
+    fn grow_soon(&mut self) {
+        let since = self.now().saturating_sub(self.paced.0);
+        if since >= FIRST_PACE && self.room.is_least() && self.limits.is_nearly_full() {
+            self.pace();
+        }
+    }
+
+    /// Measures the pace since this was done last, and gives room by it.
+    fn pace(&mut self) {
         let (now, completed) = (self.now(), self.limits.given_back());
         let (then, before) = std::mem::replace(&mut self.paced, (now, completed));
         let room = self.room.completed(completed - before, now.saturating_sub(then));
@@ -245,7 +266,6 @@ impl Router {
         let stuck: usize = self.outage.troubled().map(|twin| self.lanes.held(twin)).sum();
         let stuck = u32::try_from(stuck + self.letters.len()).unwrap_or(u32::MAX);
         self.limits.set_room(room.saturating_add(stuck));
-        self.show();
     }
 
     /// Sets the figures of the moment.

@@ -29,6 +29,7 @@ use super::{
     in_flight::InFlight,
     lag::{self, Lag},
     lease::{self, Leases},
+    owned_count::OwnedCount,
     partition::{Partition, Progress},
     partitions::Partitions,
     receive_threads::ReceiveThreads,
@@ -115,6 +116,7 @@ struct Shared {
     metrics: Metrics,
     /// Changes when the Event Hub answers again.
     answers: Arc<watch::Sender<u64>>,
+    owned: OwnedCount,
 }
 
 /// One Event Hub, ready to be consumed.
@@ -163,7 +165,8 @@ impl Stream {
         metrics: Metrics,
     ) -> Result<Self, StartError> {
         let answers = Arc::new(watch::Sender::new(0));
-        let mut shared = Shared { source, checkpoints, options, board, metrics, answers };
+        let owned = OwnedCount::new(source.name(), metrics.clone());
+        let mut shared = Shared { source, checkpoints, options, board, metrics, answers, owned };
         let hub = shared.source.name();
         // Read in any case: a store that cannot be read is better known now.
         let stored = stored_positions(shared.checkpoints.as_ref(), &shared.options.start, hub).await?;
@@ -485,8 +488,7 @@ impl Running {
     }
 
     fn show_owned(&self) {
-        let ours = self.owned.values().filter(|owned| owned.is_ours()).count();
-        self.shared.metrics.set_partitions_owned(self.shared.source.name(), ours);
+        self.shared.owned.set(self.owned.values().map(|owned| owned.lease.clone()).collect());
     }
 
     /// Commits and releases partitions that are finished.
@@ -548,7 +550,9 @@ impl Running {
         self.show_owned();
         self.tell_who_leads();
         self.spawn(async move {
+            let owned = shared.owned.clone();
             let result = consume(shared, prepared, known, limits, intake, stop).await;
+            owned.count();
             (partition, term, result)
         });
     }
@@ -566,15 +570,18 @@ impl Running {
         self.show_owned();
         self.tell_who_leads();
         self.spawn(async move {
+            let owned = shared.owned.clone();
             let prepared = tokio::select! {
                 biased;
-                () = stop.cancelled() => return (partition, term, Ok(())),
-                prepared = shared.resume_patiently(&partition, fresh) => prepared,
+                () = stop.cancelled() => None,
+                prepared = shared.resume_patiently(&partition, fresh) => Some(prepared),
             };
             let result = match prepared {
-                Ok(prepared) => consume(shared, prepared, known, limits, intake, stop).await,
-                Err(error) => Err(error),
+                None => Ok(()),
+                Some(Ok(prepared)) => consume(shared, prepared, known, limits, intake, stop).await,
+                Some(Err(error)) => Err(error),
             };
+            owned.count();
             (partition, term, result)
         });
     }

@@ -257,6 +257,9 @@ async fn a_replica_whose_storage_hangs_has_stopped_before_another_takes_over() {
     let began = Instant::now();
     world.apply(report("pump", json!({"step": "while frozen"})));
     owns(&mut b, PARTITIONS).await;
+    // At once: nobody waits for storage to count them.
+    let sample = a.sample().await.expect("metrics");
+    assert_eq!(sample.count("twinsync_partitions_owned", ""), 0, "counted by two replicas");
     let stopped = first.said("the lease could not be renewed in time");
     let mut taken = second.said("took a partition over");
     taken.retain(|partition, time| before.get(partition) != Some(time));
@@ -266,7 +269,6 @@ async fn a_replica_whose_storage_hangs_has_stopped_before_another_takes_over() {
         // Times of one clock in one format, so they compare as text.
         assert!(*time < taken[partition], "{partition}: stopped {time}, taken {}", taken[partition]);
     }
-    owns(&mut a, 0).await;
     let handled = a.sample().await.expect("metrics").count("twinsync_events_total", "");
     for step in 0..20 {
         world.apply(report("pump", json!({"step": step})));

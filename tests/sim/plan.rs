@@ -61,10 +61,18 @@ pub(crate) enum Fault {
     Poison,
     /// Somebody else writes over a document: it says something else, or cannot be read any more.
     Spoils,
+    /// An Event Hub drops the oldest events of a partition, finished or not.
+    Retention,
+    /// An Event Hub is deleted and created again under its name: its events are gone, and numbers begin anew.
+    Recreates,
+    /// An Event Hub gets one more partition. From then on, a device's events may go to another one than before.
+    AddsPartition,
+    /// Nothing happens for longer than tombstones last.
+    TombstonesExpire,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 27] = [
+    pub(crate) const ALL: [Self; 31] = [
         Self::StoreRefuses,
         Self::StoreLosesAnswers,
         Self::StoreIsLate,
@@ -92,6 +100,10 @@ impl Fault {
         Self::Failover,
         Self::Poison,
         Self::Spoils,
+        Self::Retention,
+        Self::Recreates,
+        Self::AddsPartition,
+        Self::TombstonesExpire,
     ];
 
     /// Its name in commands and tables.
@@ -101,7 +113,8 @@ impl Fault {
 
     /// Whether only the hub itself can put it right.
     const fn needs_registry(self) -> bool {
-        matches!(self, Self::Failover | Self::RegistryFails | Self::RegistryThrottles | Self::Spoils)
+        use Fault::{Failover, Recreates, RegistryFails, RegistryThrottles, Retention, Spoils};
+        matches!(self, Failover | RegistryFails | RegistryThrottles | Spoils | Retention | Recreates)
     }
 }
 
@@ -161,7 +174,13 @@ impl Plan {
     /// Whether something may happen that only an audit finds.
     pub(crate) fn needs_audits(&self) -> bool {
         self.registry
-            && [Fault::Losses, Fault::Failover, Fault::Spoils].into_iter().any(|fault| self.may(fault))
+            && (self.loses_partitions()
+                || [Fault::Losses, Fault::Failover, Fault::Spoils].into_iter().any(|fault| self.may(fault)))
+    }
+
+    /// Whether checkpoints may come not to fit their partitions.
+    pub(crate) fn loses_partitions(&self) -> bool {
+        self.may(Fault::Retention) || self.may(Fault::Recreates)
     }
 
     pub(crate) fn may(&self, fault: Fault) -> bool {

@@ -1,6 +1,10 @@
 //! From the hub's operations to messages in partitions, and what a route may do to them on the way.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
@@ -17,8 +21,11 @@ use crate::{
     delivery::{is_lifecycle, one_after_the_other},
     hub::{Hub, MILLISECOND, Nature, iso},
     plan::Fault,
-    world::{Place, Routed, Version, World},
+    world::{Inner, Log, Place, Routed, Version, World},
 };
+
+/// How many partitions an Event Hub gets at most.
+const MOST_PARTITIONS: u64 = 6;
 
 /// The routes of the IoT hub. Each keeps the order of a device, and knows nothing of the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -125,12 +132,14 @@ pub(crate) fn fail_over(world: &World, device: usize) {
 
 /// Somebody else writes over a live document. It keeps what tells whose it is.
 pub(crate) fn spoil(world: &World) {
+    let now = world.now();
     let mut inner = world.lock();
     let live: Vec<_> = inner
         .documents
         .keys()
         .filter(|key| {
-            inner.document(key).is_some_and(|document| matches!(document.state, State::Live { .. }))
+            let document = inner.document(key, now);
+            document.is_some_and(|document| matches!(document.state, State::Live { .. }))
         })
         .cloned()
         .collect();
@@ -148,10 +157,93 @@ pub(crate) fn spoil(world: &World) {
         true => item["version"] = json!("spoilt"),
         false => item["tags"] = json!({ "spoilt": number }),
     }
-    versions.push(Version { number, json: item.to_string().into() });
+    versions.push(Version { number, json: item.to_string().into(), at: now });
     drop(inner);
     world
         .tell(format!("somebody spoils {key}: {number}, {}", if unreadable { "unreadable" } else { "tags" }));
+}
+
+/// An Event Hub drops the oldest events of one of its partitions, finished or not.
+pub(crate) fn retain(world: &World) {
+    let mut inner = world.lock();
+    let places: Vec<_> = inner.partitions.keys().cloned().collect();
+    let place = places[inner.random.below(places.len() as u64) as usize].clone();
+    let log = &inner.partitions[&place];
+    let held = log.events.len() - log.first;
+    if held == 0 {
+        return;
+    }
+    let first = log.first + 1 + inner.random.below(held as u64) as usize;
+    inner.drop_until(&place, first);
+    drop(inner);
+    world.tell(format!("{}/{} holds events from {first} on", place.0, place.1));
+}
+
+/// An Event Hub is deleted, and created again under its name.
+pub(crate) fn recreate(world: &World) {
+    let mut inner = world.lock();
+    let names: BTreeSet<_> = inner.partitions.keys().map(|(name, _)| name.clone()).collect();
+    let which = inner.random.below(names.len() as u64) as usize;
+    let Some(name) = names.into_iter().nth(which) else { return };
+    let logs: Vec<_> = inner.partitions.keys().filter(|(hub, _)| *hub == name).cloned().collect();
+    for place in logs {
+        inner.looked_at.remove(&place);
+        let era = inner.partitions.get(&place).map_or(0, |log| log.era + 1);
+        inner.partitions.insert(place, Log { era, ..Log::default() });
+    }
+    drop(inner);
+    world.tell(format!("{name} is created again"));
+    world.arrivals.notify_waiters();
+}
+
+/// An Event Hub gets one more partition, if it may have more.
+pub(crate) fn add_partition(world: &World) {
+    let mut inner = world.lock();
+    let names: BTreeSet<_> = inner.partitions.keys().map(|(name, _)| name.clone()).collect();
+    let which = inner.random.below(names.len() as u64) as usize;
+    let Some(name) = names.into_iter().nth(which) else { return };
+    let partition = inner.partitions_of(&name);
+    if partition >= MOST_PARTITIONS {
+        return;
+    }
+    inner.partitions.insert((name.clone(), partition.to_string()), Log::default());
+    drop(inner);
+    world.tell(format!("{name} gets partition {partition}"));
+}
+
+/// Nothing is told for longer than tombstones last. Event Hubs have dropped what was finished before, and routes repeat
+/// nothing of it.
+pub(crate) async fn long_silence(world: &World) {
+    world.tell("nothing is told for long");
+    tokio::time::sleep(crate::run::TOMBSTONE_TTL + Duration::from_secs(5 * 60)).await;
+    let mut inner = world.lock();
+    for queue in inner.routes.values_mut() {
+        queue.delivered.clear();
+    }
+    let places: Vec<_> = inner.partitions.keys().cloned().collect();
+    for place in places {
+        let finished = (inner.done(&place) + 1) as usize;
+        inner.drop_until(&place, finished);
+    }
+    drop(inner);
+    world.tell("after long silence");
+}
+
+impl Inner {
+    /// How many partitions an Event Hub has.
+    fn partitions_of(&self, hub: &str) -> u64 {
+        self.partitions.keys().filter(|(name, _)| name == hub).count() as u64
+    }
+
+    /// A partition holds nothing any more before this event.
+    fn drop_until(&mut self, place: &Place, first: usize) {
+        let done = self.done(place);
+        let Some(log) = self.partitions.get_mut(place) else { return };
+        let unfinished = (log.first as i64).max(done + 1)..first as i64;
+        let dropped: Vec<_> = unfinished.map(|number| (place.clone(), log.offset(number).to_string())).collect();
+        log.first = log.first.max(first);
+        self.dropped.extend(dropped);
+    }
 }
 
 fn send(world: &World, event: TwinEvent) {
@@ -181,14 +273,15 @@ impl What {
     }
 }
 
-fn partition_of(world: &World, key: &TwinKey) -> String {
+fn partition_of(world: &World, route: Route, key: &TwinKey) -> String {
     let number: u64 =
         key.device.rsplit('/').next().and_then(|number| number.parse().ok()).unwrap_or_default();
-    (number % world.plan.partitions).to_string()
+    let partitions = world.lock().partitions_of(event_hub(route, world.plan.hubs));
+    (number % partitions).to_string()
 }
 
 fn queue(world: &World, route: Route, what: What) {
-    let partition = partition_of(world, what.key());
+    let partition = partition_of(world, route, what.key());
     let mut delay = world.span(Duration::from_millis(1), Duration::from_millis(300)).as_micros() as i64 * 10;
     if world.draws(Fault::Delays) {
         delay += world.span(Duration::from_secs(1), Duration::from_secs(60)).as_micros() as i64 * 10;
@@ -299,9 +392,11 @@ fn deliver_due(world: &World) -> Option<i64> {
 fn arrive(world: &World, place: Place, what: &What, now: i64) {
     let mut inner = world.lock();
     let Some(log) = inner.partitions.get_mut(&place) else { return };
-    let number = log.len() as i64;
-    let position =
-        Position { sequence_number: SequenceNumber(number), offset: SmolStr::from(number.to_string()) };
+    let number = log.newest() + 1;
+    let position = Position {
+        sequence_number: SequenceNumber(number),
+        offset: SmolStr::from(log.offset(number).to_string()),
+    };
     let line = format!("arrives {}/{}@{number} {}", place.0, place.1, what.key());
     let routed = match what {
         What::Told(event) => Routed {
@@ -321,7 +416,7 @@ fn arrive(world: &World, place: Place, what: &What, now: i64) {
             ends_device: false,
         },
     };
-    log.push(routed);
+    log.events.push(routed);
     drop(inner);
     world.tell(line);
 }

@@ -26,6 +26,9 @@ use crate::{
 const PEACE: Duration = Duration::from_secs(20 * 60);
 /// How long it may take, at peace, until something new is in its document, finished, and in its checkpoint.
 const SOON: Duration = Duration::from_secs(3 * 60);
+/// How long a tombstone lasts: longer than anything waits here before it is delivered for the last time. The configuration
+/// wants a day at least, of which simulating each second would teach nothing more.
+pub(crate) const TOMBSTONE_TTL: Duration = Duration::from_secs(20 * 60);
 /// How often it is looked.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -126,6 +129,7 @@ async fn simulate(world: &Arc<World>) {
 
 /// Operations, one after the other, and what goes wrong on the way.
 async fn live(world: &Arc<World>, fleet: &mut Fleet) {
+    let mut is_old = false;
     for _ in 0..world.plan.operations {
         tokio::time::sleep(routes::pause(world)).await;
         let device = world.below(world.plan.devices) as usize;
@@ -135,6 +139,20 @@ async fn live(world: &Arc<World>, fleet: &mut Fleet) {
         }
         if world.draws_rarely(Fault::Spoils) {
             routes::spoil(world);
+        }
+        if world.draws_rarely(Fault::Retention) {
+            routes::retain(world);
+        }
+        if world.draws_rarely(Fault::Recreates) {
+            routes::recreate(world);
+        }
+        if world.draws_rarely(Fault::AddsPartition) {
+            routes::add_partition(world);
+        }
+        // It takes long, and does no more when it happens again.
+        if !is_old && world.draws_rarely(Fault::TombstonesExpire) {
+            is_old = true;
+            routes::long_silence(world).await;
         }
         if world.draws(Fault::Outage) {
             let service = Service::ALL[world.below(Service::ALL.len() as u64) as usize];
@@ -405,6 +423,8 @@ fn settings(plan: &Plan) -> Settings {
         ("BLOB__CONTAINER_URL", "https://simulation.blob.core.windows.net/twinsync"),
         ("CACHE__MAX_BYTES", if plan.cache { "64MiB" } else { "0B" }),
         ("IOTHUB__CONNECTION_STRINGS", registry),
+        ("EVENTHUBS__PARTITION_LOOK_INTERVAL", "30s"),
+        ("CHECKPOINT__ON_INVALID", if plan.loses_partitions() { "earliest_and_audit" } else { "stop" }),
         ("REPAIR__SCAN_INTERVAL", "1m"),
         ("AUDIT__INTERVAL", if plan.needs_audits() { "1m" } else { "off" }),
         ("AUDIT__TOLERANCE", "30s"),
@@ -412,5 +432,7 @@ fn settings(plan: &Plan) -> Settings {
     ];
     let environment = environment.into_iter().filter(|(_, value)| !value.is_empty());
     let environment = environment.map(|(name, value)| (format!("TWINSYNC__{name}"), value.to_owned()));
-    Settings::load(&[], environment).unwrap_or_else(|error| panic!("{error}"))
+    let mut settings = Settings::load(&[], environment).unwrap_or_else(|error| panic!("{error}"));
+    settings.document.tombstone_ttl = TOMBSTONE_TTL;
+    settings
 }

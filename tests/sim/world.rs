@@ -88,12 +88,57 @@ pub(crate) struct Routed {
     pub(crate) ends_device: bool,
 }
 
+/// What a partition has held, by sequence number.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    pub(crate) events: Vec<Routed>,
+    /// The oldest one that it still holds.
+    pub(crate) first: usize,
+    /// How often its Event Hub has been created again.
+    pub(crate) era: i64,
+}
+
+impl Log {
+    /// Offsets grow by more than one per event, and those of two eras are never the same.
+    const APART: i64 = 1_000;
+
+    /// The offset of an event.
+    pub(crate) fn offset(&self, number: i64) -> i64 {
+        number * Self::APART + self.era
+    }
+
+    /// The first event at or behind an offset.
+    pub(crate) fn at_offset(&self, offset: i64) -> i64 {
+        (offset - self.era + Self::APART - 1).div_euclid(Self::APART)
+    }
+
+    /// Whether an offset is of what the partition is now.
+    pub(crate) fn is_ours(&self, offset: &str) -> bool {
+        offset.parse::<i64>().is_ok_and(|offset| offset.rem_euclid(Self::APART) == self.era)
+    }
+
+    /// The number of the newest event; −1: there never was one.
+    pub(crate) fn newest(&self) -> i64 {
+        self.events.len() as i64 - 1
+    }
+}
+
 /// One version of an item in the document store.
 #[derive(Debug, Clone)]
 pub(crate) struct Version {
     /// Its place in the order of all writes.
     pub(crate) number: u64,
     pub(crate) json: Arc<str>,
+    /// When it was written, in ticks.
+    pub(crate) at: i64,
+}
+
+impl Version {
+    /// Whether its time to live is over.
+    pub(crate) fn has_expired(&self, now: i64) -> bool {
+        let item: serde_json::Value = serde_json::from_str(&self.json).expect("what was written is JSON");
+        item["ttl"].as_i64().is_some_and(|seconds| now >= self.at + seconds * SECOND)
+    }
 }
 
 /// What happened, as a running hash, with its last lines.
@@ -138,7 +183,9 @@ pub(crate) struct Inner {
     /// Whether anything goes wrong at present.
     pub(crate) faulty: bool,
     pub(crate) trace: Trace,
-    pub(crate) partitions: BTreeMap<Place, Vec<Routed>>,
+    pub(crate) partitions: BTreeMap<Place, Log>,
+    /// Events that were dropped before a checkpoint had passed them, by offset.
+    pub(crate) dropped: BTreeSet<(Place, String)>,
     /// Documents by twin, each version that ever was.
     pub(crate) documents: BTreeMap<TwinKey, Vec<Version>>,
     /// How many writes there were.
@@ -146,10 +193,12 @@ pub(crate) struct Inner {
     pub(crate) leases: BTreeMap<Place, Lease>,
     /// When each owner was given a lease last, until it gives it back.
     pub(crate) claims: BTreeMap<(Place, String), i64>,
-    pub(crate) checkpoints: BTreeMap<Place, i64>,
+    /// By number and offset.
+    pub(crate) checkpoints: BTreeMap<Place, (i64, String)>,
     pub(crate) etags: u64,
     pub(crate) notes: BTreeMap<String, Vec<u8>>,
-    pub(crate) letters: BTreeSet<(Place, i64)>,
+    /// By offset.
+    pub(crate) letters: BTreeSet<(Place, String)>,
     pub(crate) hubs: Vec<Hub>,
     /// Twins whose newest change was lost, and nothing tells of that yet.
     pub(crate) owed: BTreeSet<TwinKey>,
@@ -160,7 +209,7 @@ pub(crate) struct Inner {
     /// What is on its way into the partitions.
     pub(crate) routes: BTreeMap<(Route, String), Queue>,
     /// How far each partition's checkpoint has been looked at.
-    looked_at: BTreeMap<Place, i64>,
+    pub(crate) looked_at: BTreeMap<Place, i64>,
     pub(crate) violation: Option<Violation>,
     /// How often each fault happened.
     pub(crate) met: BTreeMap<Fault, u64>,
@@ -186,6 +235,7 @@ impl World {
             faulty: true,
             trace: Trace { whole: whole_trace.then(Vec::new), ..Trace::default() },
             partitions: BTreeMap::new(),
+            dropped: BTreeSet::new(),
             documents: BTreeMap::new(),
             writes: 0,
             leases: BTreeMap::new(),
@@ -300,15 +350,19 @@ impl World {
     }
 
     /// Looks at every event that a checkpoint has passed.
-    pub(crate) fn look_at_checkpoint(&self, place: &Place, number: i64) {
+    pub(crate) fn look_at_checkpoint(&self, place: &Place, number: i64, offset: &str) {
         let mut inner = self.lock();
+        // Of what the partition was before, it says nothing about what it holds now.
+        if !inner.partitions.get(place).is_some_and(|log| log.is_ours(offset)) {
+            return;
+        }
         let from = inner.looked_at.get(place).copied().unwrap_or(-1);
         if number <= from {
             return;
         }
         let unfinished = (from + 1..=number).find_map(|at| {
-            let routed = inner.partitions.get(place)?.get(at as usize)?;
-            let reason = inner.unfinished(place, at, routed)?;
+            let routed = inner.partitions.get(place)?.events.get(at as usize)?;
+            let reason = inner.unfinished(place, routed)?;
             Some(format!("{}/{} is at {number}, and {at} is not finished: {reason}", place.0, place.1))
         });
         inner.looked_at.insert(place.clone(), number);
@@ -320,15 +374,15 @@ impl World {
 
     /// Every document that differs, with what it says of that: in doubt or not.
     pub(crate) fn differences(&self) -> Vec<(TwinKey, Difference)> {
-        let inner = self.lock();
+        let (now, inner) = (self.now(), self.lock());
         let mut keys: BTreeSet<TwinKey> = inner.documents.keys().cloned().collect();
         keys.extend(inner.hubs.iter().flat_map(|hub| hub.twins.keys().cloned()));
         let by_audit = self.plan.needs_audits();
         let differs = |key: TwinKey| {
             let truth = inner.hubs.iter().find_map(|hub| hub.twins.get(&key));
-            let document = inner.document(&key);
-            let spoilt =
-                document.is_none() && inner.documents.get(&key).is_some_and(|versions| !versions.is_empty());
+            let document = inner.document(&key, now);
+            let newest = inner.documents.get(&key).and_then(|versions| versions.last());
+            let spoilt = document.is_none() && newest.is_some_and(|newest| !newest.has_expired(now));
             let doubtful = document.as_ref().is_some_and(Document::in_doubt);
             let equal = match (&document, truth) {
                 (None, _) if spoilt => false,
@@ -358,24 +412,26 @@ impl World {
         keys.into_iter().filter_map(differs).collect()
     }
 
-    /// Partitions whose checkpoint is not that of their newest event.
+    /// Partitions whose checkpoint is not that of their newest event, but for those that nobody can receive any more.
     pub(crate) fn unfinished(&self) -> Vec<(Place, i64, i64)> {
         let inner = self.lock();
         let unfinished = inner.partitions.iter().filter_map(|(place, log)| {
-            let (newest, done) = (log.len() as i64 - 1, inner.checkpoints.get(place).copied().unwrap_or(-1));
+            let is_dropped = |number| inner.dropped.contains(&(place.clone(), log.offset(number).to_string()));
+            let newest = (0..=log.newest()).rev().find(|number| !is_dropped(*number)).unwrap_or(-1);
+            let done = inner.done(place);
             (done < newest).then(|| (place.clone(), done, newest))
         });
         unfinished.collect()
     }
 
     /// Events that can never be applied, and are not among the dead letters.
-    pub(crate) fn lost_letters(&self) -> Vec<(Place, i64)> {
+    pub(crate) fn lost_letters(&self) -> Vec<(Place, String)> {
         let inner = self.lock();
         let mut lost = Vec::new();
         for (place, log) in &inner.partitions {
-            for (number, routed) in log.iter().enumerate() {
-                let letter = (place.clone(), number as i64);
-                if routed.about.is_none() && !inner.letters.contains(&letter) {
+            for routed in log.events.iter().filter(|routed| routed.about.is_none()) {
+                let letter = (place.clone(), routed.message.position.offset.to_string());
+                if !inner.letters.contains(&letter) && !inner.dropped.contains(&letter) {
                     lost.push(letter);
                 }
             }
@@ -396,10 +452,22 @@ pub(crate) enum Difference {
 }
 
 impl Inner {
-    /// The newest document of a twin, unless somebody has spoilt it.
-    pub(crate) fn document(&self, key: &TwinKey) -> Option<Document> {
+    /// The newest document of a twin, unless somebody has spoilt it, or its time to live is over.
+    pub(crate) fn document(&self, key: &TwinKey, now: i64) -> Option<Document> {
         let newest = self.documents.get(key)?.last()?;
+        if newest.has_expired(now) {
+            return None;
+        }
         serde_json::from_str(&newest.json).ok()
+    }
+
+    /// The newest event of a partition that its checkpoint has passed; −1: none of those that it holds now.
+    pub(crate) fn done(&self, place: &Place) -> i64 {
+        let ours = |offset: &str| self.partitions.get(place).is_some_and(|log| log.is_ours(offset));
+        match self.checkpoints.get(place) {
+            Some((number, offset)) if ours(offset) => *number,
+            Some(_) | None => -1,
+        }
     }
 
     /// The newest one that could be read.
@@ -409,8 +477,9 @@ impl Inner {
     }
 
     /// Why this event is not finished, if it is not.
-    fn unfinished(&self, place: &Place, number: i64, routed: &Routed) -> Option<String> {
-        if self.letters.contains(&(place.clone(), number)) {
+    fn unfinished(&self, place: &Place, routed: &Routed) -> Option<String> {
+        let event = (place.clone(), routed.message.position.offset.to_string());
+        if self.letters.contains(&event) || self.dropped.contains(&event) {
             return None;
         }
         let Some((key, at)) = &routed.about else {

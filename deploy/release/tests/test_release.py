@@ -164,10 +164,15 @@ class Bill(unittest.TestCase):
         self.assertEqual({dependency["ref"] for dependency in self.bill["dependencies"]}, known)
 
     def test_packages_of_the_image_are_added(self) -> None:
-        with tempfile.NamedTemporaryFile("w", suffix=".tsv") as file:
-            file.write("libssl3\t3.0.17-1~deb12u3\tamd64\nlibstdc++6\t12.2.0-14+deb12u1\tamd64\n")
-            file.flush()
-            printed = run("sbom", "--target", "x86_64-unknown-linux-gnu", "--debian", file.name)
+        with tempfile.TemporaryDirectory() as directory:
+            status = "Package: {}\nStatus: install ok installed\nArchitecture: amd64\nVersion: {}\nDescription: a library\n Version: none\n"
+            for name, version in [("libssl3", "3.0.17-1~deb12u3"), ("libstdc++6", "12.2.0-14+deb12u1")]:
+                (Path(directory) / name).write_text(status.format(name, version), encoding="utf-8")
+            printed = run("sbom", "--target", "x86_64-unknown-linux-gnu", "--debian", directory)
+            (Path(directory) / "broken").write_text("Package: broken\n", encoding="utf-8")
+            refused = run("sbom", "--target", "x86_64-unknown-linux-gnu", "--debian", directory)
+        self.assertNotEqual(refused.returncode, 0)
+        self.assertIn("is no status of a package", refused.stderr)
         bill = json.loads(printed.stdout)
         self.assertEqual(bill["metadata"]["component"]["type"], "container")
         self.assertIn("pkg:deb/debian/libstdc%2B%2B6@12.2.0-14%2Bdeb12u1?arch=amd64", [c["purl"] for c in bill["components"]])

@@ -28,6 +28,13 @@ use crate::{
 /// another one would hang as well, and hold one more thread.
 const SILENT_AFTER: Duration = Duration::from_secs(4);
 
+/// While so few letters wait, each is tried again this often: one letter holds the checkpoint of a partition.
+const FEW: usize = 50;
+const SOON: Duration = Duration::from_secs(5);
+
+/// When the store answers again, letters that wait are tried within this for each of them, so that it does not get all at once.
+const APART: Duration = Duration::from_millis(1);
+
 impl Router {
     /// A dead letter is durable. What it would have changed is missing from its twin, so that is put in doubt, durably,
     /// before the event counts as completed.
@@ -101,8 +108,12 @@ impl Router {
         let dead_letters = Arc::clone(&self.dead_letters);
         let mut backoff = self.options.backoff.clone();
         let (metrics, board) = (self.tools.metrics.clone(), self.board.clone());
+        let stored_one = Arc::clone(&self.letter_stored);
+        let waiting = self.letters.len();
         self.letters.spawn(async move {
+            let mut others = stored_one.subscribe();
             loop {
+                drop(others.borrow_and_update());
                 let letter = DeadLetter {
                     partition: origin.progress.id(),
                     message: &origin.message,
@@ -125,14 +136,26 @@ impl Router {
                 match stored {
                     Ok(()) => {
                         DependencyChanged::post(&board, &Dependency::DeadLetters, None);
+                        stored_one.send_if_modified(|times| {
+                            *times += 1;
+                            true
+                        });
                         break;
                     }
                     Err(error) => {
                         let retry_in = backoff.next(jitter(), None);
+                        let retry_in = if waiting < FEW { retry_in.min(SOON) } else { retry_in };
                         let text = format!("{error}: {}", error.source);
                         let fault = Fault { failure: error.failure(), code: error.code, reason: &text };
                         delayed(&origin, fault, Some(retry_in), &board, &metrics);
-                        tokio::time::sleep(retry_in).await;
+                        tokio::select! {
+                            biased;
+                            Ok(()) = others.changed() => {
+                                let spread = APART * u32::try_from(waiting).unwrap_or(u32::MAX);
+                                tokio::time::sleep(spread.mul_f64(jitter())).await;
+                            }
+                            () = tokio::time::sleep(retry_in) => {}
+                        }
                     }
                 }
             }

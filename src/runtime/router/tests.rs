@@ -404,6 +404,30 @@ async fn a_dead_letter_that_cannot_be_stored_holds_the_checkpoint() {
     assert_eq!((durable, used), (1, (0, 0)));
 }
 
+#[tokio::test(start_paused = true)]
+async fn letters_that_wait_are_tried_when_another_is_stored_and_a_few_are_tried_often() {
+    let _seeded = crate::runtime::jitter::seeded(1);
+    let longest = Duration::from_secs(30);
+    let mut bench = Bench::with(|options| options.backoff = Backoff::new(longest, longest));
+    *bench.letters.failures.lock().unwrap() = 3;
+    for _ in 0..3 {
+        letter(&mut bench, None).await;
+    }
+    bench.until("all have failed once", |bench| *bench.letters.failures.lock().unwrap() == 0).await;
+    let began = Instant::now();
+    // One that comes later finds room.
+    letter(&mut bench, None).await;
+    bench.until("all are stored", |bench| bench.letters.stored.lock().unwrap().len() == 4).await;
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    *bench.letters.failures.lock().unwrap() = 1;
+    let began = Instant::now();
+    letter(&mut bench, None).await;
+    bench.until("it is stored", |bench| bench.letters.stored.lock().unwrap().len() == 5).await;
+    let waited = began.elapsed();
+    assert!((Duration::from_secs(1)..Duration::from_secs(7)).contains(&waited), "{waited:?}");
+    bench.finish().await;
+}
+
 /// Has a letter stored about `twin`.
 async fn letter(bench: &mut Bench, twin: Option<(TwinKey, Option<Ticks>)>) {
     let origin = bench.origin().await;

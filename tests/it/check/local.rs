@@ -71,6 +71,10 @@ async fn settings_that_do_not_fit_the_machine_or_each_other_are_warned_of() {
     let found = check_with(&bench, &[("TWINSYNC__SHUTDOWN__DRAIN_TIMEOUT", "2m")], &[]).await;
     assert_eq!(found.code, 1);
     found.says("process.shutdown", "warn", "SHUTDOWN_GRACE", "terminationGracePeriodSeconds");
+    let long = ("TWINSYNC__SHUTDOWN__DRAIN_TIMEOUT", "2m");
+    assert_eq!(check_with(&bench, &[long], &["--allow-warnings"]).await.code, 0);
+    let wrong = ("TWINSYNC__CACHE__MAX_BYTES", "much");
+    assert_eq!(check_with(&bench, &[long, wrong], &["--allow-warnings"]).await.code, 2);
     let found = check_with(&bench, &[("TWINSYNC__IOTHUB__SHARE", "1")], &[]).await;
     found.says("iothub.quota", "warn", "IOTHUB_SHARE", "100 of 100 reads");
     // Somebody who listens and says nothing.

@@ -30,7 +30,7 @@ pub(crate) struct Checkpoints {
 #[derive(Clone)]
 enum Change {
     Claim(Ownership),
-    Checkpoint { place: Place, number: i64 },
+    Checkpoint { place: Place, number: i64, offset: String },
 }
 
 fn trouble(throttled: bool) -> Error {
@@ -102,10 +102,10 @@ fn perform(world: &World, asker: &str, change: &Change) -> Option<Ownership> {
             world.tell(format!("lease {}/{} for `{owner}`: {holds}", place.0, place.1));
             claimed
         }
-        Change::Checkpoint { place, number } => {
-            world.lock().checkpoints.insert(place.clone(), *number);
-            world.tell(format!("checkpoint {}/{} = {number}", place.0, place.1));
-            world.look_at_checkpoint(place, *number);
+        Change::Checkpoint { place, number, offset } => {
+            world.lock().checkpoints.insert(place.clone(), (*number, offset.clone()));
+            world.tell(format!("checkpoint {}/{} = {number} at {offset}", place.0, place.1));
+            world.look_at_checkpoint(place, *number, offset);
             None
         }
     }
@@ -128,10 +128,10 @@ impl CheckpointStore for Checkpoints {
         let listed = {
             let inner = self.link.world.lock();
             let of_hub = inner.checkpoints.iter().filter(|((name, _), _)| name == hub);
-            let checkpoint = |((hub, partition), number): (&Place, &i64)| Checkpoint {
+            let checkpoint = |((hub, partition), (number, offset)): (&Place, &(i64, String))| Checkpoint {
                 event_hub_name: hub.clone(),
                 partition_id: partition.clone(),
-                offset: Some(number.to_string()),
+                offset: Some(offset.clone()),
                 sequence_number: Some(*number),
                 ..Checkpoint::default()
             };
@@ -165,7 +165,7 @@ impl CheckpointStore for Checkpoints {
     async fn update_checkpoint(&self, checkpoint: Checkpoint) -> Result<()> {
         let link = &self.link;
         let place = (checkpoint.event_hub_name, checkpoint.partition_id);
-        let number = checkpoint.sequence_number.unwrap_or(-1);
+        let (number, offset) = (checkpoint.sequence_number.unwrap_or(-1), checkpoint.offset.unwrap_or_default());
         if self.shared && !link.is_dead() {
             let now = link.world.now();
             let claimed = link.world.lock().claims.get(&(place.clone(), link.name.clone())).copied();
@@ -180,6 +180,6 @@ impl CheckpointStore for Checkpoints {
             }
         }
         let step = link.begin(&format!("commit {}/{} {number}", place.0, place.1)).await;
-        self.change(step, Change::Checkpoint { place, number }).await.map(drop)
+        self.change(step, Change::Checkpoint { place, number, offset }).await.map(drop)
     }
 }

@@ -50,15 +50,15 @@ fn etag(number: u64) -> String {
 }
 
 /// Writes, if the condition holds; says where the store is afterwards.
-fn put(inner: &mut Inner, put: &Put) -> (u64, Result<u64, ()>) {
-    let present =
-        inner.documents.get(&put.key).and_then(|versions| versions.last()).map(|newest| newest.number);
+fn put(inner: &mut Inner, put: &Put, now: i64) -> (u64, Result<u64, ()>) {
+    let newest = inner.documents.get(&put.key).and_then(|versions| versions.last());
+    let present = newest.filter(|newest| !newest.has_expired(now)).map(|newest| newest.number);
     if present.map(etag) != put.over {
         return (inner.writes, Err(()));
     }
     inner.writes += 1;
     let number = inner.writes;
-    inner.documents.entry(put.key.clone()).or_default().push(Version { number, json: Arc::clone(&put.json) });
+    inner.documents.entry(put.key.clone()).or_default().push(Version { number, json: Arc::clone(&put.json), at: now });
     (number, Ok(number))
 }
 
@@ -98,14 +98,14 @@ impl Documents {
         if link.world.draws(Fault::StoreIsLate) {
             let after = LIMIT + link.world.span(Duration::ZERO, Duration::from_secs(20));
             link.later(after, move |world: &World| {
-                let outcome = put(&mut world.lock(), &write);
+                let outcome = put(&mut world.lock(), &write, world.now());
                 world.tell(format!("late write of {}: {outcome:?}", write.key));
             });
             tokio::time::sleep(LIMIT).await;
             link.end(step).await;
             return charged(Write::Unknown(trouble(TroubleKind::Unavailable, "timeout")));
         }
-        let (at, outcome) = put(&mut link.world.lock(), &write);
+        let (at, outcome) = put(&mut link.world.lock(), &write, link.world.now());
         link.world.tell(format!("{what} {key}: {outcome:?}"));
         let loses = link.world.draws(Fault::StoreLosesAnswers);
         link.end(step).await;
@@ -131,9 +131,10 @@ impl Documents {
     }
 }
 
-/// The version of an item that was the newest one at that place.
-fn at(versions: &[Version], view: u64) -> Option<&Version> {
-    versions.iter().rev().find(|version| version.number <= view)
+/// The version of an item that was the newest one at that place, unless its time to live is over.
+fn at(versions: &[Version], view: u64, now: i64) -> Option<&Version> {
+    let newest = versions.iter().rev().find(|version| version.number <= view);
+    newest.filter(|newest| !newest.has_expired(now))
 }
 
 /// What a walk says of an item, if it is one of those. It does not matter whether the rest of it can be read.
@@ -166,13 +167,13 @@ impl TwinStore for Documents {
         let view = self.view();
         let found = {
             let inner = link.world.lock();
-            inner.documents.get(key).and_then(|versions| at(versions, view)).cloned()
+            inner.documents.get(key).and_then(|versions| at(versions, view, link.world.now())).cloned()
         };
         link.world.tell(format!("read {key}: {:?}", found.as_ref().map(|version| version.number)));
         link.end(step).await;
         charged(match found {
             None => Read::Absent,
-            Some(Version { number, json }) => {
+            Some(Version { number, json, .. }) => {
                 let item = serde_json::from_str(&json).expect("what was written is JSON");
                 match Item::of(item, key) {
                     Item::Document(document) => Read::Present(Arc::from(document), ETag(etag(number))),
@@ -205,7 +206,7 @@ impl TwinStore for Documents {
             let there = inner
                 .documents
                 .iter()
-                .filter(|(key, versions)| is_module(key) && at(versions, view).is_some());
+                .filter(|(key, versions)| is_module(key) && at(versions, view, link.world.now()).is_some());
             there.map(|(key, _)| key.clone()).collect()
         };
         link.world.tell(format!("modules of {device}: {}", modules.len()));
@@ -225,11 +226,11 @@ impl TwinStore for Documents {
                 link.end(step).await;
                 return charged(Err(trouble));
             }
-            let view = self.view();
+            let (view, now) = (self.view(), link.world.now());
             let scanned: Vec<Scanned> = {
                 let inner = link.world.lock();
                 let newest =
-                    inner.documents.iter().filter_map(|(key, versions)| Some((key, at(versions, view)?)));
+                    inner.documents.iter().filter_map(|(key, versions)| Some((key, at(versions, view, now)?)));
                 newest.filter_map(|(key, version)| scanned(which, key, &version.json)).collect()
             };
             link.world.tell(format!("scan {which:?}: {}", scanned.len()));

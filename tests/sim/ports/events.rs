@@ -64,27 +64,32 @@ impl EventSource for Hub {
     async fn extent(&self, partition: &str) -> Result<Extent, SourceError> {
         self.ask(&format!("extent of {}/{partition}", self.name)).await?;
         let inner = self.link.world.lock();
-        let log = inner.partitions.get(&self.place(partition)).map_or(&[][..], Vec::as_slice);
+        let Some(log) = inner.partitions.get(&self.place(partition)) else { return Err(lost("asking")) };
         Ok(Extent {
-            first: SequenceNumber(0),
-            last: SequenceNumber(log.len() as i64 - 1),
-            is_empty: log.is_empty(),
-            newest: log.last().and_then(|newest| newest.message.enqueued),
+            first: SequenceNumber(log.first as i64),
+            last: SequenceNumber(log.newest()),
+            is_empty: log.first == log.events.len(),
+            newest: log.events.last().and_then(|newest| newest.message.enqueued),
         })
     }
 
     async fn open(&self, partition: &str, start: Start) -> Result<Box<dyn Receiver>, SourceError> {
         self.ask(&format!("open {}/{partition} {start:?}", self.name)).await?;
-        let next = match start {
-            Start::Earliest => 0,
-            Start::After(number) => number.0 + 1,
-            Start::At(position) => position.offset.parse().expect("an offset that was told"),
-        };
-        Ok(Box::new(Connection {
-            link: Arc::clone(&self.link),
-            place: self.place(partition),
-            next: next.max(0) as usize,
-        }))
+        let place = self.place(partition);
+        let inner = self.link.world.lock();
+        let Some(log) = inner.partitions.get(&place) else { return Err(lost("opening")) };
+        let (era, next) = (
+            log.era,
+            match start {
+                Start::Earliest => 0,
+                Start::After(number) => number.0 + 1,
+                Start::At(position) => {
+                    log.at_offset(position.offset.parse().expect("an offset that was told"))
+                }
+            },
+        );
+        drop(inner);
+        Ok(Box::new(Connection { link: Arc::clone(&self.link), place, era, next: next.max(0) as usize }))
     }
 
     async fn close(&self) {}
@@ -93,15 +98,20 @@ impl EventSource for Hub {
 struct Connection {
     link: Arc<Link>,
     place: Place,
+    /// Which of the partitions of this name it was opened to.
+    era: i64,
     next: usize,
 }
 
 impl Connection {
-    fn there(&self) -> Vec<Message> {
+    /// What is there to be delivered. Fails when the Event Hub is not the one any more that it was opened to.
+    fn there(&mut self) -> Result<Vec<Message>, SourceError> {
         let most = 1 + self.link.world.below(40) as usize;
         let inner = self.link.world.lock();
-        let log = inner.partitions.get(&self.place).map_or(&[][..], Vec::as_slice);
-        log.iter().skip(self.next).take(most).map(|routed| routed.message.clone()).collect()
+        let log = inner.partitions.get(&self.place).filter(|log| log.era == self.era);
+        let log = log.ok_or_else(|| lost("receiving"))?;
+        self.next = self.next.max(log.first);
+        Ok(log.events.iter().skip(self.next).take(most).map(|routed| routed.message.clone()).collect())
     }
 }
 
@@ -114,7 +124,7 @@ impl Receiver for Connection {
             }
             let link = Arc::clone(&self.link);
             let arrives = link.world.arrivals.notified();
-            let messages = self.there();
+            let messages = self.there()?;
             if messages.is_empty() {
                 arrives.await;
                 continue;

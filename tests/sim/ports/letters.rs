@@ -26,7 +26,8 @@ impl DeadLetters for Letters {
         let fails = away || link.world.draws(Fault::LettersFail);
         let is_stored = !away && link.world.below(2) == 0;
         if !fails || is_stored {
-            link.world.lock().letters.insert(((stream.to_lowercase(), partition), number.0));
+            let offset = letter.message.position.offset.to_string();
+            link.world.lock().letters.insert(((stream.to_lowercase(), partition), offset));
         }
         link.end(step).await;
         match fails {
