@@ -21,10 +21,10 @@ pub mod in_flight;
 pub mod jitter;
 pub mod lag;
 pub mod lease;
-pub mod owned_count;
 #[cfg(test)]
 pub(crate) mod memory_store;
 pub mod metered;
+pub mod owned_count;
 pub mod partition;
 pub mod partitions;
 pub mod quota;

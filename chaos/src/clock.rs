@@ -32,7 +32,8 @@ pub(crate) fn with_clock(setup: &Setup, library: PathBuf, off: Off) -> Setup {
         Off::Behind => -OFF,
         Off::Ahead => OFF,
     };
-    let setup = setup.clone().with_variable("LD_PRELOAD", library).with_variable("FAKETIME", format!("{seconds:+}s"));
+    let setup =
+        setup.clone().with_variable("LD_PRELOAD", library).with_variable("FAKETIME", format!("{seconds:+}s"));
     // Timers go by the monotonic clock, which is never off.
     setup.with_variable("FAKETIME_DONT_FAKE_MONOTONIC", "1")
 }

@@ -175,7 +175,7 @@ impl Background {
 /// What the commands work with that ask the hubs.
 pub struct Reconciler {
     /// Settles twins.
-    pub judge: Judge,
+    pub judge: Arc<Judge>,
     /// The hubs, at least one.
     pub registries: Vec<Arc<Metered>>,
     /// Where notes are kept.
@@ -197,7 +197,7 @@ pub async fn reconciler(settings: &Settings, metrics: &Metrics) -> Result<Reconc
     let store: Arc<dyn TwinStore> = Arc::new(connect_store(settings, credential).await?);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     Ok(Reconciler {
-        judge: judge(settings, &registries, store, &Shared::new(settings), &clock, metrics),
+        judge: Arc::new(judge(settings, &registries, store, &Shared::new(settings), &clock, metrics)),
         registries,
         bookmarks,
         audit: audit_options(settings),

@@ -91,7 +91,7 @@ async fn fill(
     bookmarks: &dyn Bookmarks,
     quiet: bool,
 ) -> Result<Counts, Error> {
-    let progress = Progress::default();
+    let progress = std::sync::Arc::new(Progress::default());
     let concurrency = session.reconciler.backfill_concurrency;
     let work =
         backfill::run(&session.reconciler.judge, registry, bookmarks, concurrency, &progress, &session.stop);

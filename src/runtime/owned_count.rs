@@ -35,7 +35,8 @@ impl OwnedCount {
     pub fn count(&self) {
         // Held until it is told, so that an older count never follows a newer one.
         let leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
-        let lasts = |lease: &&Option<CancellationToken>| !lease.as_ref().is_some_and(CancellationToken::is_cancelled);
+        let lasts =
+            |lease: &&Option<CancellationToken>| !lease.as_ref().is_some_and(CancellationToken::is_cancelled);
         self.metrics.set_partitions_owned(&self.stream, leases.iter().filter(lasts).count());
     }
 }

@@ -54,8 +54,6 @@ pub use self::intake::{Intake, Origin, Outcome, Watcher};
 const TURN: usize = 1024;
 /// How often the router shows that it lives, also when idle.
 const PULSE: Duration = Duration::from_secs(1);
-/// For how long the pace is measured first, while the room is at its least.
-const FIRST_PACE: Duration = Duration::from_millis(100);
 /// What is on its way from a partition to here counts as under way, for moments; after so many pulses in a row it was forgotten.
 const HELD_PULSES: u32 = 60;
 /// How long it may be silent before the process counts as stuck.
@@ -249,10 +247,10 @@ impl Router {
         self.show();
     }
 
-    /// After a start or a pause, a second is long: what is completed fast fills the least room many times over.
+    /// After a start or a pause, a second is long. As soon as the least room was given back once, the pace is known well enough.
     fn grow_soon(&mut self) {
-        let since = self.now().saturating_sub(self.paced.0);
-        if since >= FIRST_PACE && self.room.is_least() && self.limits.is_nearly_full() {
+        let completed = self.limits.given_back() - self.paced.1;
+        if self.room.is_least() && completed >= u64::from(self.room.events()) && self.now() > self.paced.0 {
             self.pace();
         }
     }

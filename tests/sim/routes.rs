@@ -240,7 +240,8 @@ impl Inner {
         let done = self.done(place);
         let Some(log) = self.partitions.get_mut(place) else { return };
         let unfinished = (log.first as i64).max(done + 1)..first as i64;
-        let dropped: Vec<_> = unfinished.map(|number| (place.clone(), log.offset(number).to_string())).collect();
+        let dropped: Vec<_> =
+            unfinished.map(|number| (place.clone(), log.offset(number).to_string())).collect();
         log.first = log.first.max(first);
         self.dropped.extend(dropped);
     }

@@ -416,7 +416,8 @@ impl World {
     pub(crate) fn unfinished(&self) -> Vec<(Place, i64, i64)> {
         let inner = self.lock();
         let unfinished = inner.partitions.iter().filter_map(|(place, log)| {
-            let is_dropped = |number| inner.dropped.contains(&(place.clone(), log.offset(number).to_string()));
+            let is_dropped =
+                |number| inner.dropped.contains(&(place.clone(), log.offset(number).to_string()));
             let newest = (0..=log.newest()).rev().find(|number| !is_dropped(*number)).unwrap_or(-1);
             let done = inner.done(place);
             (done < newest).then(|| (place.clone(), done, newest))

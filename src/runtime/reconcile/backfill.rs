@@ -14,8 +14,8 @@ use std::{
     time::Duration,
 };
 
-use futures::StreamExt;
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -197,11 +197,11 @@ pub async fn plan(judge: &Judge, bookmarks: &dyn Bookmarks, hub: &HubName) -> Re
 /// # Errors
 /// `stop`; a query that the hub refuses; notes that cannot be read.
 pub async fn run(
-    judge: &Judge,
+    judge: &Arc<Judge>,
     registry: &Arc<Metered>,
     bookmarks: &dyn Bookmarks,
     concurrency: usize,
-    progress: &Progress,
+    progress: &Arc<Progress>,
     stop: &CancellationToken,
 ) -> Result<Counts, Error> {
     let hub = registry.hub();
@@ -228,10 +228,8 @@ pub async fn run(
                 progress.add(0);
                 progress.add(6);
             }
-            let twins = futures::stream::iter(page.rows)
-                .map(|row| Box::pin(twin(judge, row, progress, stop)))
-                .buffer_unordered(concurrency.max(1));
-            let (all, then) = tokio::join!(twins.all(std::future::ready), Box::pin(pages.next(stop)));
+            let twins = deal_with(judge, page.rows, concurrency.max(1), progress, stop);
+            let (all, then) = tokio::join!(twins, Box::pin(pages.next(stop)));
             if !all {
                 return Err(Ended::Stopped.into());
             }
@@ -267,6 +265,35 @@ async fn save(bookmarks: &dyn Bookmarks, hub: &HubName, bookmark: &Bookmark) -> 
         source: error.into(),
     })?;
     bookmarks.save(&bookmark_name(hub), &note).await
+}
+
+/// Deals with the twins of a page, so many at once, each in a task of its own, so that all processors take part; `false`: stopped before
+/// all were done. What is under way ends when this is dropped.
+async fn deal_with(
+    judge: &Arc<Judge>,
+    rows: Vec<Row>,
+    concurrency: usize,
+    progress: &Arc<Progress>,
+    stop: &CancellationToken,
+) -> bool {
+    let mut tasks = JoinSet::new();
+    let mut rows = rows.into_iter();
+    loop {
+        for row in rows.by_ref().take(concurrency - tasks.len()) {
+            let (judge, progress, stop) = (Arc::clone(judge), Arc::clone(progress), stop.clone());
+            tasks.spawn(async move { Box::pin(twin(&judge, row, &progress, &stop)).await });
+        }
+        match tasks.join_next().await {
+            None => return true,
+            Some(Ok(true)) => {}
+            Some(Ok(false)) => return false,
+            Some(Err(error)) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // Nobody but a runtime that ends cancels it.
+                Err(_) => return false,
+            },
+        }
+    }
 }
 
 /// Deals with one twin, however long it takes; `false`: stopped before it was done.

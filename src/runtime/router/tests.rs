@@ -287,6 +287,21 @@ async fn nothing_lingers_where_room_runs_short() {
     bench.finish().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_was_completed_once_gives_more_room_without_waiting_for_a_second() {
+    let least = crate::domain::room::LEAST;
+    let began = Instant::now();
+    let mut bench = Bench::new(64);
+    for part in 0..4 {
+        let twins = (0..600).map(|number| created(&device(&format!("d{part}-{number}")), 1));
+        bench.send(twins.collect()).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    bench.until("there is more room", |bench| bench.limits.room() > least).await;
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    bench.finish().await;
+}
+
 #[tokio::test]
 async fn duplicates_cost_no_write() {
     let mut bench = Bench::new(4);

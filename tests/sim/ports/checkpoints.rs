@@ -165,7 +165,8 @@ impl CheckpointStore for Checkpoints {
     async fn update_checkpoint(&self, checkpoint: Checkpoint) -> Result<()> {
         let link = &self.link;
         let place = (checkpoint.event_hub_name, checkpoint.partition_id);
-        let (number, offset) = (checkpoint.sequence_number.unwrap_or(-1), checkpoint.offset.unwrap_or_default());
+        let (number, offset) =
+            (checkpoint.sequence_number.unwrap_or(-1), checkpoint.offset.unwrap_or_default());
         if self.shared && !link.is_dead() {
             let now = link.world.now();
             let claimed = link.world.lock().claims.get(&(place.clone(), link.name.clone())).copied();

@@ -58,7 +58,11 @@ fn put(inner: &mut Inner, put: &Put, now: i64) -> (u64, Result<u64, ()>) {
     }
     inner.writes += 1;
     let number = inner.writes;
-    inner.documents.entry(put.key.clone()).or_default().push(Version { number, json: Arc::clone(&put.json), at: now });
+    inner.documents.entry(put.key.clone()).or_default().push(Version {
+        number,
+        json: Arc::clone(&put.json),
+        at: now,
+    });
     (number, Ok(number))
 }
 
@@ -229,8 +233,10 @@ impl TwinStore for Documents {
             let (view, now) = (self.view(), link.world.now());
             let scanned: Vec<Scanned> = {
                 let inner = link.world.lock();
-                let newest =
-                    inner.documents.iter().filter_map(|(key, versions)| Some((key, at(versions, view, now)?)));
+                let newest = inner
+                    .documents
+                    .iter()
+                    .filter_map(|(key, versions)| Some((key, at(versions, view, now)?)));
                 newest.filter_map(|(key, version)| scanned(which, key, &version.json)).collect()
             };
             link.world.tell(format!("scan {which:?}: {}", scanned.len()));

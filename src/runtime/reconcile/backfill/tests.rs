@@ -18,7 +18,7 @@ fn bench(devices: usize) -> Bench {
 }
 
 async fn fill(bench: &Bench) -> Counts {
-    let progress = Progress::default();
+    let progress = Arc::new(Progress::default());
     let stop = CancellationToken::new();
     let filled = run(&bench.judge, &bench.metered, bench.bookmarks.as_ref(), 2, &progress, &stop).await;
     let counts = filled.expect("filled");
@@ -90,7 +90,7 @@ async fn it_goes_on_at_its_bookmark_and_asks_for_nothing_twice() {
             stopper.cancel();
         }
     });
-    let progress = Progress::default();
+    let progress = Arc::new(Progress::default());
     let stopped = run(&bench.judge, &bench.metered, bench.bookmarks.as_ref(), 1, &progress, &stop).await;
     assert!(matches!(stopped, Err(Error::Ended(Ended::Stopped))));
     let kept = bookmark(bench.bookmarks.as_ref(), &"H".into()).await.expect("readable").expect("kept");
