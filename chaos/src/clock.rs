@@ -20,7 +20,7 @@ pub(crate) enum Off {
 /// It is not there; says how it gets there.
 pub(crate) fn library() -> Result<PathBuf, String> {
     let directories = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
-    let mut candidates = directories.map(|directory| directory.path().join("faketime/libfaketime.so.1"));
+    let mut candidates = directories.map(|directory| directory.path().join("faketime/libfaketimeMT.so.1"));
     candidates
         .find(|library| library.is_file())
         .ok_or_else(|| "there is no libfaketime; on Debian: apt-get install libfaketime".to_owned())

@@ -113,8 +113,18 @@ impl Fault {
 
     /// Whether only the hub itself can put it right.
     const fn needs_registry(self) -> bool {
-        use Fault::{Failover, Recreates, RegistryFails, RegistryThrottles, Retention, Spoils};
-        matches!(self, Failover | RegistryFails | RegistryThrottles | Spoils | Retention | Recreates)
+        self.spoils_partitions()
+            || matches!(self, Self::Failover | Self::RegistryFails | Self::RegistryThrottles | Self::Spoils)
+    }
+
+    /// Whether, with the hub to ask, only an audit finds what it leaves behind.
+    const fn needs_audits(self) -> bool {
+        self.spoils_partitions() || matches!(self, Self::Losses | Self::Failover | Self::Spoils)
+    }
+
+    /// Whether checkpoints may come not to fit their partitions.
+    const fn spoils_partitions(self) -> bool {
+        matches!(self, Self::Retention | Self::Recreates)
     }
 }
 
@@ -145,13 +155,16 @@ impl Plan {
     pub(crate) fn of(seed: u64) -> Self {
         let mut random = Random::new(seed ^ 0x0051_B000);
         let registry = random.chance(50);
+        // An audit also mends what others should have: half of the plans have none.
+        let audits = random.chance(50);
         let mut faults = BTreeSet::new();
         // Some have a single kind of fault, most have several, one in ten has none.
         let share = [0, 8, 20, 40, 40, 60, 60, 80, 80, 100][random.below(10) as usize];
         for fault in Fault::ALL {
             // Always drawn, so that the plans of neighbouring kinds do not depend on each other.
             let drawn = random.chance(share);
-            if drawn && (registry || !fault.needs_registry()) {
+            let possible = if registry { audits || !fault.needs_audits() } else { !fault.needs_registry() };
+            if drawn && possible {
                 faults.insert(fault);
             }
         }
@@ -173,14 +186,12 @@ impl Plan {
 
     /// Whether something may happen that only an audit finds.
     pub(crate) fn needs_audits(&self) -> bool {
-        self.registry
-            && (self.loses_partitions()
-                || [Fault::Losses, Fault::Failover, Fault::Spoils].into_iter().any(|fault| self.may(fault)))
+        self.registry && self.faults.iter().any(|fault| fault.needs_audits())
     }
 
     /// Whether checkpoints may come not to fit their partitions.
     pub(crate) fn loses_partitions(&self) -> bool {
-        self.may(Fault::Retention) || self.may(Fault::Recreates)
+        self.faults.iter().any(|fault| fault.spoils_partitions())
     }
 
     pub(crate) fn may(&self, fault: Fault) -> bool {
