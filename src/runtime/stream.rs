@@ -528,6 +528,7 @@ impl Running {
         }
         self.shared.board.remove_partition(&self.id(partition));
         self.tell_who_leads();
+        self.show_owned();
     }
 
     fn id(&self, partition: &str) -> PartitionId {
