@@ -11,7 +11,7 @@ use super::{partition::Progress, start::StoreTrouble};
 use crate::{
     domain::{
         health::{Dependency, Failure},
-        id::{PartitionId, Position, SequenceNumber},
+        id::{PartitionId, Position},
         invariant::Invariant,
         patience::Nature,
     },
@@ -38,7 +38,8 @@ pub struct Committer {
     metrics: Metrics,
     board: Board,
     judge: fn(&azure_core::Error) -> StoreTrouble,
-    committed: BTreeMap<PartitionId, SequenceNumber>,
+    /// With their offsets: a partition that was created again has the same numbers.
+    committed: BTreeMap<PartitionId, Position>,
     /// When a checkpoint is written once more, although it has not moved; `None`: not any more.
     again: BTreeMap<PartitionId, Option<Instant>>,
 }
@@ -83,7 +84,7 @@ impl Committer {
                     InvariantBroken { invariant, detail: &detail }.emit(&self.metrics);
                     progress.metrics.checkpoint_is_behind();
                 }
-                Some(position) if self.committed.get(id) != Some(&position.sequence_number) => {
+                Some(position) if self.committed.get(id) != Some(&position) => {
                     self.again.entry(id.clone()).or_insert(Some(now + LATE));
                     progress.metrics.checkpoint_is_behind();
                     moved.push((progress, position));
@@ -100,7 +101,7 @@ impl Committer {
             let (id, sequence_number) = (progress.id(), position.sequence_number);
             match answer {
                 Ok(()) => {
-                    self.committed.insert(id.clone(), sequence_number);
+                    self.committed.insert(id.clone(), position);
                     if self.is_written_again(id, now) {
                         self.again.insert(id.clone(), None);
                     }

@@ -53,6 +53,10 @@ const REGRESSIONS: &[&str] = &[
      CheckpointsLoseAnswers+Crash+Outage+Skew+Delays",
     // A document whose creation by a repair had no answer came late, after the hub had said that its twin was gone.
     "seed=100952,replicas=2,hubs=1,partitions=2,devices=4,modules=1,operations=3,registry=1,past=8,rate=20,cache=1,faults=     StoreIsLate+StoreIsBehind+LinkBreaks+LinkHangs+LinkGoesBack+CheckpointsRefuse+CheckpointsLoseAnswers+Skew",
+    // A partition that was created again came to the number of its last checkpoint, which was then not written.
+    "seed=504921,replicas=2,hubs=1,partitions=4,devices=3,modules=0,operations=11,registry=1,past=7,rate=20,cache=1,faults=\
+     StoreRefuses+StoreLosesAnswers+StoreThrottles+LinkHangs+RegistryFails+RegistryThrottles+Outage+Duplicates+Packs+Losses+\
+     Failover+Recreates",
 ];
 
 fn number(variable: &str, default: u64) -> u64 {

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use azure_messaging_eventhubs::models::Ownership;
 
 use super::*;
+use crate::domain::id::SequenceNumber;
 
 const NONE: [i64; 0] = [];
 
@@ -57,7 +58,11 @@ impl Bench {
     }
 
     fn complete(&self, number: i64) {
-        let position = Position { sequence_number: SequenceNumber(number), offset: Default::default() };
+        self.complete_at(number, "");
+    }
+
+    fn complete_at(&self, number: i64, offset: &str) {
+        let position = Position { sequence_number: SequenceNumber(number), offset: offset.into() };
         let ticket = self.progress.begin(position).expect("ascending");
         self.progress.complete(ticket);
     }
@@ -109,4 +114,14 @@ fn a_checkpoint_passes_what_is_open_at_it_or_before_it() {
     assert!(!passes(&at(7), Some(&at(8))));
     assert!(passes(&at(7), Some(&at(7))));
     assert!(passes(&at(7), Some(&at(3))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_was_created_again_is_written_although_its_number_is_the_same() {
+    let mut bench = Bench::new();
+    bench.complete_at(3, "3000");
+    assert_eq!(bench.commit_for(2).await, [3]);
+    bench.progress = Progress::new(bench.progress.id().clone(), None, &Metrics::new().expect("buckets"));
+    bench.complete_at(3, "3001");
+    assert_eq!(bench.commit_for(2).await, [3]);
 }
