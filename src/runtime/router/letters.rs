@@ -112,6 +112,8 @@ impl Router {
         let waiting = self.letters.len();
         self.letters.spawn(async move {
             let mut others = stored_one.subscribe();
+            // Whoever failed although others are stored is not the store's trouble alone, and waits for its time.
+            let mut woken = false;
             loop {
                 drop(others.borrow_and_update());
                 let letter = DeadLetter {
@@ -150,11 +152,12 @@ impl Router {
                         delayed(&origin, fault, Some(retry_in), &board, &metrics);
                         tokio::select! {
                             biased;
-                            Ok(()) = others.changed() => {
+                            Ok(()) = others.changed(), if !woken => {
+                                woken = true;
                                 let spread = APART * u32::try_from(waiting).unwrap_or(u32::MAX);
                                 tokio::time::sleep(spread.mul_f64(jitter())).await;
                             }
-                            () = tokio::time::sleep(retry_in) => {}
+                            () = tokio::time::sleep(retry_in) => woken = false,
                         }
                     }
                 }

@@ -29,6 +29,8 @@ use crate::{
 struct Letters {
     stored: Mutex<Vec<(i64, &'static str)>>,
     failures: Mutex<usize>,
+    /// The letter that is never stored, and how often that was tried.
+    never: Mutex<Option<(i64, usize)>>,
 }
 
 #[async_trait]
@@ -36,8 +38,10 @@ impl DeadLetters for Letters {
     async fn store(&self, letter: DeadLetter<'_>) -> Result<(), DeadLetterError> {
         let number = letter.message.position.sequence_number;
         let mut failures = self.failures.lock().unwrap();
-        if *failures > 0 {
-            *failures -= 1;
+        let mut never = self.never.lock().unwrap();
+        let tries = never.as_mut().filter(|(never, _)| *never == number.0).map(|(_, tries)| *tries += 1);
+        if *failures > 0 || tries.is_some() {
+            *failures = failures.saturating_sub(1);
             return Err(DeadLetterError {
                 partition: letter.partition.clone(),
                 sequence_number: number,
@@ -440,6 +444,23 @@ async fn letters_that_wait_are_tried_when_another_is_stored_and_a_few_are_tried_
     bench.until("it is stored", |bench| bench.letters.stored.lock().unwrap().len() == 5).await;
     let waited = began.elapsed();
     assert!((Duration::from_secs(1)..Duration::from_secs(7)).contains(&waited), "{waited:?}");
+    bench.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_letter_that_fails_where_others_are_stored_is_not_tried_with_each_of_them() {
+    let _seeded = crate::runtime::jitter::seeded(1);
+    let longest = Duration::from_secs(30);
+    let mut bench = Bench::with(|options| options.backoff = Backoff::new(longest, longest));
+    *bench.letters.never.lock().unwrap() = Some((0, 0));
+    for stored in 0..200 {
+        letter(&mut bench, None).await;
+        let enough = |bench: &Bench| bench.letters.stored.lock().unwrap().len() >= stored;
+        bench.until("the others are stored", enough).await;
+    }
+    let (_, tries) = bench.letters.never.lock().unwrap().take().expect("it was tried");
+    assert!((2..10).contains(&tries), "{tries}");
+    bench.until("it is stored in the end", |bench| bench.letters.stored.lock().unwrap().len() == 200).await;
     bench.finish().await;
 }
 
