@@ -68,6 +68,13 @@ pub(crate) enum Struck {
     All,
 }
 
+/// Whether `/readyz` has to tell it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Must,
+    May,
+}
+
 impl Fault {
     /// The name on the command line and in the table.
     pub(crate) fn name(self) -> String {
@@ -82,60 +89,55 @@ impl Fault {
 
     /// Whom it strikes.
     pub(crate) fn struck(self) -> Struck {
-        match self {
-            Self::Kill
-            | Self::Restart
-            | Self::Freeze
-            | Self::ClockBehind
-            | Self::ClockAhead
-            | Self::ConnectionsHang
-            | Self::StorageHangs
-            | Self::FilesExhausted => Struck::One,
-            _ => Struck::All,
-        }
+        self.traits().0
     }
 
     /// Whether `/readyz` of a struck replica has to say 503, or nothing, before it is over. It need not for what costs time only.
     pub(crate) fn has_to_be_told(self) -> bool {
-        matches!(
-            self,
-            Self::Kill
-                | Self::KillAll
-                | Self::Restart
-                | Self::Freeze
-                | Self::ConnectionsHang
-                | Self::EventHubsAway
-                | Self::TokensRefused
-                | Self::CosmosAway
-                | Self::CosmosHangs
-                | Self::StorageAway
-                | Self::StorageHangs
-                | Self::DiskFull
-        )
+        self.traits().1 == Told::Must
     }
 
     /// For how long it is meant to last, in milliseconds. How long it did last is measured.
     pub(crate) fn lasts(self) -> Range<u64> {
+        self.traits().2
+    }
+
+    fn traits(self) -> (Struck, Told, Range<u64>) {
+        use {
+            Struck::{All, One},
+            Told::{May, Must},
+        };
+        // Over at once: what follows is recovery.
+        const AT_ONCE: Range<u64> = 1..2;
+        const SHORT: Range<u64> = 500..3_000;
+        const SOME: Range<u64> = 4_000..8_000;
+        const LONGER: Range<u64> = 5_000..9_000;
+        // Longer than a lease, and than what is needed to notice it.
+        const LONG: Range<u64> = 8_000..14_000;
+        // No error tells of it: events have to be missed first.
+        const UNTIL_MISSED: Range<u64> = 25_000..35_000;
         match self {
-            // Over at once: what follows is recovery.
-            Self::ConnectionsDrop | Self::Failover => 1..2,
-            Self::Kill | Self::KillAll | Self::Restart => 500..3_000,
-            Self::Replays | Self::RouteLate | Self::CosmosSlow | Self::CosmosClockAhead => 4_000..8_000,
-            Self::CosmosThrottles | Self::CosmosLosesAnswers | Self::EventHubsThrottle => 4_000..8_000,
-            Self::RegistryHangs | Self::FilesExhausted => 5_000..9_000,
-            // Longer than a lease, and than what is needed to notice it.
-            Self::Freeze
-            | Self::ClockBehind
-            | Self::ClockAhead
-            | Self::EventHubsAway
+            Self::Kill | Self::Restart => (One, Must, SHORT),
+            Self::KillAll => (All, Must, SHORT),
+            Self::Freeze | Self::StorageHangs => (One, Must, LONG),
+            Self::ClockBehind | Self::ClockAhead => (One, May, LONG),
+            Self::ConnectionsHang => (One, Must, UNTIL_MISSED),
+            Self::FilesExhausted => (One, May, LONGER),
+            Self::RegistryHangs => (All, May, LONGER),
+            Self::ConnectionsDrop | Self::Failover => (All, May, AT_ONCE),
+            Self::EventHubsThrottle
+            | Self::CosmosThrottles
+            | Self::CosmosLosesAnswers
+            | Self::CosmosSlow
+            | Self::CosmosClockAhead
+            | Self::Replays
+            | Self::RouteLate => (All, May, SOME),
+            Self::EventHubsAway
             | Self::TokensRefused
             | Self::CosmosAway
             | Self::CosmosHangs
             | Self::StorageAway
-            | Self::StorageHangs
-            | Self::DiskFull => 8_000..14_000,
-            // No error tells of it: events have to be missed first.
-            Self::ConnectionsHang => 25_000..35_000,
+            | Self::DiskFull => (All, Must, LONG),
         }
     }
 }

@@ -477,6 +477,20 @@ impl Inner {
         versions.iter().rev().find_map(|version| serde_json::from_str(&version.json).ok())
     }
 
+    /// Whether nothing of an ended twin shows in this document: it is a tombstone, or what the hub has now. A module that a repair
+    /// has brought in since its device was created again has no newer time than that of the answer, in whole seconds.
+    fn shows_nothing_ended(&self, key: &TwinKey, document: &Document) -> bool {
+        match &document.state {
+            State::Deleted => true,
+            State::Partial { .. } => false,
+            State::Live { twin, .. } => self
+                .hubs
+                .iter()
+                .find_map(|hub| hub.twins.get(key))
+                .is_some_and(|truth| truth.is_told_by(twin)),
+        }
+    }
+
     /// Why this event is not finished, if it is not.
     fn unfinished(&self, place: &Place, routed: &Routed) -> Option<String> {
         let event = (place.clone(), routed.message.position.offset.to_string());
@@ -494,7 +508,7 @@ impl Inner {
         let late = modules.filter(|_| routed.ends_device).find(|module| {
             let document = self.readable(module);
             document.is_some_and(|document| {
-                !takes_account_of(&document, *at) && !matches!(document.state, State::Deleted)
+                !takes_account_of(&document, *at) && !self.shows_nothing_ended(module, &document)
             })
         })?;
         Some(format!("the module {late} takes no account of the end of its device at {at}"))

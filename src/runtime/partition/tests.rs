@@ -384,19 +384,31 @@ async fn what_passes_is_waited_out_for_ever() {
     assert!(run_for(Duration::from_secs(86_400), lost).await.is_none());
 }
 
-/// Many tries have failed, so that the next one is many seconds away.
-#[tokio::test(start_paused = true)]
-async fn whoever_waits_for_the_next_try_does_not_where_the_event_hub_answers_again() {
-    let source = Arc::new(Scripted {
-        links: Mutex::new(ends_with((0..12).map(|_| lost())).into()),
-        ..Scripted::default()
-    });
+/// A partition whose tries fail.
+struct Trying {
+    source: Arc<Scripted>,
+    /// Says that the Event Hub answers.
+    tell: watch::Sender<u64>,
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<Result<(), StartError>>,
+}
+
+fn try_again_and_again(error: impl Fn() -> SourceError) -> Trying {
+    let links = Mutex::new(ends_with((0..12).map(|_| error())).into());
+    let source = Arc::new(Scripted { links, ..Scripted::default() });
     let metrics = Metrics::new().expect("buckets");
     let (intake, _batches) = mpsc::channel(1);
     let (tell, answers) = watch::channel(0);
     let partition = Partition { answers, ..partition(source.clone(), &metrics, intake) };
     let stop = CancellationToken::new();
     let task = tokio::spawn(partition.run(stop.clone()));
+    Trying { source, tell, stop, task }
+}
+
+/// Many tries have failed, so that the next one is many seconds away.
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_for_the_next_try_does_not_where_the_event_hub_answers_again() {
+    let Trying { source, tell, stop, task } = try_again_and_again(lost);
     let opened = || source.opened.lock().unwrap().len();
     let next_try = async || {
         let (before, began) = (opened(), Instant::now());
@@ -422,16 +434,7 @@ async fn whoever_waits_for_the_next_try_does_not_where_the_event_hub_answers_aga
 #[tokio::test(start_paused = true)]
 async fn whoever_is_throttled_waits_as_it_was_told_whoever_answers() {
     let throttled = || SourceError::Throttled { operation: "receiving", reason: "server-busy".into() };
-    let source = Arc::new(Scripted {
-        links: Mutex::new(ends_with((0..12).map(|_| throttled())).into()),
-        ..Scripted::default()
-    });
-    let metrics = Metrics::new().expect("buckets");
-    let (intake, _batches) = mpsc::channel(1);
-    let (tell, answers) = watch::channel(0);
-    let partition = Partition { answers, ..partition(source.clone(), &metrics, intake) };
-    let stop = CancellationToken::new();
-    let task = tokio::spawn(partition.run(stop.clone()));
+    let Trying { source, tell, stop, task } = try_again_and_again(throttled);
     for times in 1..20 {
         tokio::time::sleep(THROTTLED_PAUSE / 10).await;
         tell.send_replace(times);
