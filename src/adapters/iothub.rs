@@ -31,7 +31,7 @@ use crate::{
     config,
     domain::{
         id::{HubName, TwinKey},
-        registry::{RegistryTwin, Row},
+        registry::{Odd, RegistryTwin, Row, TwinReference},
     },
     ports::{Continuation, Got, Page, QueryError, TWIN_UNANSWERED, Trouble, TroubleKind, TwinRegistry},
 };
@@ -215,6 +215,44 @@ impl IotHub {
     }
 }
 
+impl IotHub {
+    /// Asks for a page, of whose rows `read` makes something.
+    async fn page<R>(
+        &self,
+        query: &str,
+        from: Option<&Continuation>,
+        most_rows: u32,
+        read: impl Fn(&HubName, Value) -> Result<R, Odd> + Send,
+    ) -> Result<Page<R>, QueryError> {
+        let mut request = self.client.post(self.url("/devices/query")).header(MOST_ROWS, most_rows);
+        if let Some(Continuation(from)) = from {
+            // What no header can hold was never a continuation.
+            let from = HeaderValue::from_str(from).map_err(|_| QueryError::Expired)?;
+            request = request.header(CONTINUATION, from);
+        }
+        let request = request.json(&json!({ "query": query }));
+        let answer = self.call(QUERY, request, PAGE_BYTES_MAX).await.map_err(QueryError::Trouble)?;
+        if answer.is_bad_request() {
+            // What the service says of a continuation that it does not know is not documented. The query itself was
+            // judged with its first page, so what is wrong with a later one is where it is to begin; and beginning again
+            // shows what was wrong if it was not.
+            return Err(match from {
+                Some(_) => QueryError::Expired,
+                None => QueryError::Refused(answer.reason()),
+            });
+        }
+        if !answer.is_ok() {
+            return Err(QueryError::Trouble(answer.trouble(&self.access)));
+        }
+        let at = answer.at().map_err(QueryError::Trouble)?;
+        let values: Vec<Value> = answer.json().map_err(QueryError::Trouble)?;
+        let found = values.len();
+        let rows: Vec<R> = values.into_iter().filter_map(|value| read(&self.name, value).ok()).collect();
+        let next = answer.continuation().map_err(QueryError::Trouble)?.filter(|next| !next.is_empty());
+        Ok(Page { odd: found - rows.len(), rows, next: next.map(|next| Continuation(next.to_owned())), at })
+    }
+}
+
 #[async_trait]
 impl TwinRegistry for IotHub {
     fn hub(&self) -> &HubName {
@@ -259,33 +297,16 @@ impl TwinRegistry for IotHub {
         from: Option<&Continuation>,
         most_rows: u32,
     ) -> Result<Page, QueryError> {
-        let mut request = self.client.post(self.url("/devices/query")).header(MOST_ROWS, most_rows);
-        if let Some(Continuation(from)) = from {
-            // What no header can hold was never a continuation.
-            let from = HeaderValue::from_str(from).map_err(|_| QueryError::Expired)?;
-            request = request.header(CONTINUATION, from);
-        }
-        let request = request.json(&json!({ "query": query }));
-        let answer = self.call(QUERY, request, PAGE_BYTES_MAX).await.map_err(QueryError::Trouble)?;
-        if answer.is_bad_request() {
-            // What the service says of a continuation that it does not know is not documented. The query itself was
-            // judged with its first page, so what is wrong with a later one is where it is to begin; and beginning again
-            // shows what was wrong if it was not.
-            return Err(match from {
-                Some(_) => QueryError::Expired,
-                None => QueryError::Refused(answer.reason()),
-            });
-        }
-        if !answer.is_ok() {
-            return Err(QueryError::Trouble(answer.trouble(&self.access)));
-        }
-        let at = answer.at().map_err(QueryError::Trouble)?;
-        let values: Vec<Value> = answer.json().map_err(QueryError::Trouble)?;
-        let found = values.len();
-        let rows: Vec<Row> =
-            values.into_iter().filter_map(|value| Row::read(&self.name, value).ok()).collect();
-        let next = answer.continuation().map_err(QueryError::Trouble)?.filter(|next| !next.is_empty());
-        Ok(Page { odd: found - rows.len(), rows, next: next.map(|next| Continuation(next.to_owned())), at })
+        self.page(query, from, most_rows, Row::read).await
+    }
+
+    async fn references(
+        &self,
+        query: &str,
+        from: Option<&Continuation>,
+        most_rows: u32,
+    ) -> Result<Page<TwinReference>, QueryError> {
+        self.page(query, from, most_rows, |hub, value| TwinReference::read(hub, &value)).await
     }
 
     async fn device_count(&self) -> Result<u64, QueryError> {

@@ -21,7 +21,7 @@ use crate::{
         reconcile::{
             backfill::{Expected, Patience, patiently},
             judge::{Mode, Task, Unless, Verdict},
-            nominate::{Ended, Nominations},
+            nominate::{Ended, Kind, Nominations},
         },
     },
 };
@@ -89,10 +89,9 @@ pub async fn run(arguments: &Arguments) -> Result<(), Error> {
             resync.device(registry, device).await?;
         }
         (None, condition) => {
-            let source = if arguments.modules { "devices.modules" } else { "devices" };
-            let query = format!("SELECT * FROM {source} WHERE {}", condition.as_deref().unwrap_or_default());
+            let kind = if arguments.modules { Kind::Modules } else { Kind::Devices };
             for registry in &hubs {
-                resync.matching(registry, &query).await?;
+                resync.matching(registry, kind, condition.as_deref()).await?;
             }
         }
     }
@@ -126,21 +125,27 @@ impl Resync<'_> {
                 "modules that have no document yet were not looked for: the id has a quotation mark",
             );
         }
-        let query = format!("SELECT * FROM devices.modules WHERE deviceId = '{}'", device.device);
-        let found = self.nominated(registry, &query).await?;
+        let condition = format!("deviceId = '{}'", device.device);
+        let found = self.modules(registry, &condition).await?;
         self.twins(found.into_iter().filter(|key| !keys.contains(key)).collect()).await
     }
 
-    async fn matching(&mut self, registry: &Arc<Metered>, query: &str) -> Result<(), Error> {
-        let mut pages = Nominations::new(Arc::clone(registry), query, Purpose::Repair, None);
+    async fn matching(
+        &mut self,
+        registry: &Arc<Metered>,
+        kind: Kind,
+        condition: Option<&str>,
+    ) -> Result<(), Error> {
+        let mut pages = Nominations::references(Arc::clone(registry), kind, condition, Purpose::Repair);
         while let Some(page) = pages.next(&self.session.stop).await.map_err(ended)? {
             self.twins(page.rows.into_iter().map(|row| row.key).collect()).await?;
         }
         Ok(())
     }
 
-    async fn nominated(&self, registry: &Arc<Metered>, query: &str) -> Result<Vec<TwinKey>, Error> {
-        let mut pages = Nominations::new(Arc::clone(registry), query, Purpose::Repair, None);
+    async fn modules(&self, registry: &Arc<Metered>, condition: &str) -> Result<Vec<TwinKey>, Error> {
+        let mut pages =
+            Nominations::references(Arc::clone(registry), Kind::Modules, Some(condition), Purpose::Repair);
         let mut keys = Vec::new();
         while let Some(page) = pages.next(&self.session.stop).await.map_err(ended)? {
             keys.extend(page.rows.into_iter().map(|row| row.key));

@@ -38,6 +38,15 @@ pub struct Row {
     pub twin: Sections,
 }
 
+/// A twin that a query has named, without its content: up to 30 minutes old.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TwinReference {
+    /// The twin.
+    pub key: TwinKey,
+    /// Its version.
+    pub version: TwinVersion,
+}
+
 /// Why an answer is no twin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Odd {
@@ -58,12 +67,8 @@ impl Row {
         let Value::Object(mut body) = value else {
             return Err(Odd::NoTwin);
         };
-        let id = |body: &Map<String, Value>, name| {
-            body.get(name).and_then(Value::as_str).filter(|id| !id.is_empty()).map(str::to_owned)
-        };
-        let device = id(&body, "deviceId").ok_or(Odd::NoTwin)?;
-        let key = TwinKey { hub: hub.clone(), device, module: id(&body, "moduleId") };
-        let version = body.remove("version").as_ref().and_then(decode::version).ok_or(Odd::NoTwin)?;
+        let TwinReference { key, version } = TwinReference::of(hub, &body)?;
+        body.remove("version");
         let mut twin = decode::sections(body).map_err(|_| Odd::NoTwin)?;
         // The service writes what a twin does not have as null; a document leaves it out.
         twin.root.retain(|_, value| !value.is_null());
@@ -73,6 +78,30 @@ impl Row {
     /// The newest change that the twin's metadata tell of. Tags have no metadata, so there may have been newer ones.
     pub fn last_updated(&self) -> Option<Ticks> {
         last_updated(&self.twin)
+    }
+}
+
+impl TwinReference {
+    /// Reads a row, which may hold more than the reference; `hub` is the hub that was asked.
+    ///
+    /// # Errors
+    /// It names no twin, or no version of it.
+    pub fn read(hub: &HubName, value: &Value) -> Result<Self, Odd> {
+        Self::of(hub, value.as_object().ok_or(Odd::NoTwin)?)
+    }
+
+    fn of(hub: &HubName, body: &Map<String, Value>) -> Result<Self, Odd> {
+        let id = |name| body.get(name).and_then(Value::as_str).filter(|id| !id.is_empty()).map(str::to_owned);
+        let device = id("deviceId").ok_or(Odd::NoTwin)?;
+        let key = TwinKey { hub: hub.clone(), device, module: id("moduleId") };
+        let version = body.get("version").and_then(decode::version).ok_or(Odd::NoTwin)?;
+        Ok(Self { key, version })
+    }
+}
+
+impl From<Row> for TwinReference {
+    fn from(Row { key, version, twin: _ }: Row) -> Self {
+        Self { key, version }
     }
 }
 
@@ -205,6 +234,17 @@ mod tests {
     }
 
     #[test]
+    fn a_reference_is_read_from_its_columns_and_from_a_whole_twin() {
+        let module = json!({"deviceId": "d", "moduleId": "m", "version": 7});
+        let reference = |key| TwinReference { key, version: TwinVersion(7) };
+        assert_eq!(TwinReference::read(&"h".into(), &module), Ok(reference(TwinKey::module("h", "d", "m"))));
+        let whole = json!({"deviceId": "d", "version": 7, "tags": {"a": 1}, "properties": {"desired": {}}});
+        assert_eq!(TwinReference::read(&"h".into(), &whole), Ok(reference(TwinKey::device("h", "d"))));
+        let row = Row::read(&"h".into(), whole).expect("a row");
+        assert_eq!(TwinReference::from(row), reference(TwinKey::device("h", "d")));
+    }
+
+    #[test]
     fn what_is_no_twin_or_anothers_is_refused() {
         let key = TwinKey::device("h", "D");
         for value in [
@@ -216,6 +256,9 @@ mod tests {
             json!({"deviceId": "d", "version": 2, "tags": 3}),
         ] {
             assert_eq!(Row::read(&"h".into(), value).map(|row| row.key), Err(Odd::NoTwin));
+        }
+        for value in [json!(null), json!({"deviceId": "", "version": 1}), json!({"deviceId": "d"})] {
+            assert_eq!(TwinReference::read(&"h".into(), &value), Err(Odd::NoTwin), "{value}");
         }
         assert_eq!(RegistryTwin::read(&key, answer(), Ticks::new(0)), Err(Odd::Another));
         let module = TwinKey::module("h", "d", "m");

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::Trouble;
 use crate::domain::{
     id::{HubName, TwinKey},
-    registry::{RegistryTwin, Row},
+    registry::{RegistryTwin, Row, TwinReference},
     ticks::Ticks,
 };
 
@@ -28,9 +28,9 @@ pub struct Continuation(pub String);
 
 /// A part of a query's answer.
 #[derive(Debug, Clone)]
-pub struct Page {
+pub struct Page<R = Row> {
     /// The rows of it; what is no twin is counted in `odd`.
-    pub rows: Vec<Row>,
+    pub rows: Vec<R>,
     /// Rows that are no twins.
     pub odd: usize,
     /// Where the next page begins; `None`: this is the last one.
@@ -86,6 +86,16 @@ pub trait TwinRegistry: Send + Sync + 'static {
         from: Option<&Continuation>,
         most_rows: u32,
     ) -> Result<Page, QueryError>;
+    /// Reads a page of a query that selects `deviceId`, `moduleId` and `version` at least.
+    async fn references(
+        &self,
+        query: &str,
+        from: Option<&Continuation>,
+        most_rows: u32,
+    ) -> Result<Page<TwinReference>, QueryError> {
+        let Page { rows, odd, next, at } = self.query(query, from, most_rows).await?;
+        Ok(Page { rows: rows.into_iter().map(TwinReference::from).collect(), odd, next, at })
+    }
     /// How many devices are registered; without modules, and not exact: for estimates.
     async fn device_count(&self) -> Result<u64, QueryError>;
 }

@@ -13,6 +13,7 @@ use crate::{
         health::{Dependency, Failure},
         id::{HubName, TwinKey},
         quota::Purpose,
+        registry::TwinReference,
     },
     ports::{Call, Continuation, Got, Page, QueryError, TWIN_UNANSWERED, Trouble, TroubleKind, TwinRegistry},
     telemetry::{
@@ -112,9 +113,31 @@ impl Metered {
         most_rows: u32,
         purpose: Purpose,
     ) -> Result<Page, QueryError> {
+        self.page(purpose, self.registry.query(query, from, most_rows)).await
+    }
+
+    /// As [`TwinRegistry::references`], in its turn. Waits for as long as the quota needs; may be dropped.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn references(
+        &self,
+        query: &str,
+        from: Option<&Continuation>,
+        most_rows: u32,
+        purpose: Purpose,
+    ) -> Result<Page<TwinReference>, QueryError> {
+        self.page(purpose, self.registry.references(query, from, most_rows)).await
+    }
+
+    async fn page<R>(
+        &self,
+        purpose: Purpose,
+        ask: impl Future<Output = Result<Page<R>, QueryError>> + Send,
+    ) -> Result<Page<R>, QueryError> {
         self.meter.query(purpose).await;
         let asked = Instant::now();
-        let page = self.registry.query(query, from, most_rows).await;
+        let page = ask.await;
         let took = asked.elapsed();
         let (outcome, trouble, message) = outcome_of_query(&page);
         self.feed_back(Call::Query, outcome, trouble);

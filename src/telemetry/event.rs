@@ -24,8 +24,8 @@ pub use self::{
     },
     reconcile::{
         AuditFinished, BackfillFinished, BackfillStarted, DocumentRejected, NoteNotKept, QueryDelayed,
-        RepairDelayed, RepairGivenUp, RepairScan, RowsUnreadable, StillDifferent, TwinDelayed, TwinSettled,
-        TwinUnknown, TwinWentBack, WalkFailed,
+        ReferencesRefused, RepairDelayed, RepairGivenUp, RepairScan, RowsUnreadable, StillDifferent,
+        TwinDelayed, TwinSettled, TwinUnknown, TwinWentBack, WalkFailed,
     },
 };
 

@@ -63,6 +63,13 @@ async fn conditions_choose_across_pages() {
     assert_eq!(nobody, [Vec::<String>::new()]);
     let count = world.query("SELECT COUNT() AS numberOfDevices FROM devices WHERE tags.n >= 4").send().await;
     assert_eq!(count.unwrap().json::<Value>().await.unwrap(), json!([{"numberOfDevices": 6}]));
+    let columns =
+        world.query("SELECT deviceId, tags.n AS number FROM devices WHERE tags.n >= 8").send().await.unwrap();
+    assert_eq!(columns.headers()["x-ms-item-type"], "Raw");
+    assert_eq!(
+        columns.json::<Value>().await.unwrap(),
+        json!([{"deviceId": "d8", "number": 8}, {"deviceId": "d9", "number": 9}])
+    );
     let statistics: Value = world.get("/statistics/devices").await.json().await.unwrap();
     assert_eq!(
         statistics,
@@ -77,7 +84,7 @@ async fn what_is_not_understood_is_refused_with_a_reason() {
     let (_, token) = world.page(ALL, 1, None).await;
     let token = token.unwrap();
     for (query, name, value) in [
-        ("SELECT deviceId FROM devices", "x-none", ""),
+        ("SELECT deviceId, deviceId FROM devices", "x-none", ""),
         ("SELECT * FROM devices WHERE", "x-none", ""),
         (ALL, "x-ms-max-item-count", "0"),
         (ALL, "x-ms-max-item-count", "1001"),

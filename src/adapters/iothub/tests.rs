@@ -344,6 +344,24 @@ async fn pages_of_a_query_are_asked_for_and_continued() {
 }
 
 #[tokio::test]
+async fn references_are_read_of_rows_with_columns_and_of_whole_twins() {
+    let rows = format!(
+        "[{}, {}, {}, {{\"deviceId\": \"d\"}}]",
+        twin("d"),
+        json!({"deviceId": "d", "version": 3}),
+        json!({"deviceId": "d", "moduleId": "m", "version": 2})
+    );
+    let server = Server::start([with(200, &[("x-ms-continuation", "bmV4dA==")], rows)]).await;
+    let query = "SELECT deviceId, version FROM devices";
+    let page = hub(&server).references(query, None, 100).await.unwrap();
+    let keys: Vec<_> = page.rows.iter().map(|row| row.key.clone()).collect();
+    assert_eq!(keys, [key(), key(), TwinKey::module("Contoso", "d", "m")]);
+    assert_eq!((page.rows[1].version, page.odd), (TwinVersion(3), 1));
+    assert_eq!(page.next, Some(Continuation("bmV4dA==".to_owned())));
+    assert_eq!(server.seen()[0].body, format!(r#"{{"query":"{query}"}}"#));
+}
+
+#[tokio::test]
 async fn a_query_is_refused_with_the_services_words_and_a_continuation_expires() {
     let body = r#"{"Message":"ErrorCode:ArgumentInvalid;BadRequest: near FRM","ExceptionMessage":"x"}"#;
     let ask = async |response, from: Option<&Continuation>| {

@@ -178,7 +178,7 @@ impl Audit<'_> {
 
     async fn compare_twins(&mut self) -> Result<(), Ended> {
         for kind in Kind::ALL {
-            let mut pages = Nominations::new(Arc::clone(self.registry), kind.query(), Purpose::Audit, None);
+            let mut pages = Nominations::whole_twins(Arc::clone(self.registry), kind, Purpose::Audit);
             while let Some(page) = pages.next(self.look.stop).await? {
                 self.found.report.unknown += page.odd as u64;
                 let mut rows = Vec::new();

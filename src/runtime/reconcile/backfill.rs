@@ -27,7 +27,7 @@ use crate::{
         drift::{Drift, Strictness},
         id::{HubName, TwinKey},
         quota::Purpose,
-        registry::Row,
+        registry::TwinReference,
         retry::Backoff,
         ticks::Ticks,
     },
@@ -62,6 +62,9 @@ pub struct Bookmark {
     /// Where the next page begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub continuation: Option<String>,
+    /// The query that this continues; one for whole twins where nothing is said, as before it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
     /// Twins that it has dealt with.
     pub counts: Counts,
 }
@@ -175,6 +178,7 @@ impl Bookmark {
             finished_at: None,
             kind: Kind::Devices,
             continuation: None,
+            query: None,
             counts: Counts::default(),
         }
     }
@@ -215,15 +219,16 @@ pub async fn run(
     BackfillStarted { hub, resumed, devices: progress.devices.load(Ordering::Relaxed) }.emit();
     let first = bookmark.kind;
     for kind in Kind::ALL.into_iter().filter(|kind| *kind >= first) {
-        let from = match kind == first {
-            true => bookmark.continuation.take().map(Continuation),
-            false => None,
-        };
         progress.modules.store(kind != Kind::Devices, Ordering::Relaxed);
-        let mut pages = Nominations::new(Arc::clone(registry), kind.query(), Purpose::Backfill, from);
+        let mut pages = Nominations::references(Arc::clone(registry), kind, None, Purpose::Backfill);
+        if let Some(from) = bookmark.continuation.take() {
+            let query = bookmark.query.take().unwrap_or_else(|| kind.query().to_owned());
+            pages = pages.resumed(query, Continuation(from));
+        }
         let mut next = pages.next(stop).await;
         while let Some(page) = next? {
             let behind = pages.position().map(|position| position.0.clone());
+            let query = behind.as_ref().map(|_| pages.query().to_owned());
             for _ in 0..page.odd {
                 progress.add(0);
                 progress.add(6);
@@ -234,7 +239,7 @@ pub async fn run(
                 return Err(Ended::Stopped.into());
             }
             bookmark.kind = kind;
-            bookmark.continuation = behind;
+            (bookmark.continuation, bookmark.query) = (behind, query);
             bookmark.counts = progress.counts();
             bookmark.counts.show(hub, &judge.account().metrics);
             keep(bookmarks, hub, &bookmark).await;
@@ -242,7 +247,7 @@ pub async fn run(
         }
     }
     bookmark.finished_at = Some(judge.now());
-    bookmark.continuation = None;
+    (bookmark.continuation, bookmark.query) = (None, None);
     bookmark.counts = progress.counts();
     keep(bookmarks, hub, &bookmark).await;
     let Counts { nominated: twins, created, corrected, rejected, unknown, .. } = bookmark.counts;
@@ -271,17 +276,17 @@ async fn save(bookmarks: &dyn Bookmarks, hub: &HubName, bookmark: &Bookmark) -> 
 /// all were done. What is under way ends when this is dropped.
 async fn deal_with(
     judge: &Arc<Judge>,
-    rows: Vec<Row>,
+    twins: Vec<TwinReference>,
     concurrency: usize,
     progress: &Arc<Progress>,
     stop: &CancellationToken,
 ) -> bool {
     let mut tasks = JoinSet::new();
-    let mut rows = rows.into_iter();
+    let mut twins = twins.into_iter();
     loop {
-        for row in rows.by_ref().take(concurrency - tasks.len()) {
+        for reference in twins.by_ref().take(concurrency - tasks.len()) {
             let (judge, progress, stop) = (Arc::clone(judge), Arc::clone(progress), stop.clone());
-            tasks.spawn(async move { Box::pin(twin(&judge, row, &progress, &stop)).await });
+            tasks.spawn(async move { Box::pin(twin(&judge, reference, &progress, &stop)).await });
         }
         match tasks.join_next().await {
             None => return true,
@@ -297,18 +302,23 @@ async fn deal_with(
 }
 
 /// Deals with one twin, however long it takes; `false`: stopped before it was done.
-async fn twin(judge: &Judge, row: Row, progress: &Progress, stop: &CancellationToken) -> bool {
+async fn twin(
+    judge: &Judge,
+    TwinReference { key, version }: TwinReference,
+    progress: &Progress,
+    stop: &CancellationToken,
+) -> bool {
     let task = Task {
         purpose: Purpose::Backfill,
         strictness: Strictness::Content,
         mode: Mode::Settle,
-        unless: Unless::Holds(row.version),
+        unless: Unless::Holds(version),
     };
     let expected = match progress.missing.load(Ordering::Relaxed) >= MISSING_IN_A_ROW {
         true => Expected::Missing,
         false => Expected::Anything,
     };
-    let verdict = match patiently(judge, &row.key, &task, expected, stop).await {
+    let verdict = match patiently(judge, &key, &task, expected, stop).await {
         Patience::Judged(verdict) => verdict,
         Patience::Exhausted(_) => {
             progress.add(0);

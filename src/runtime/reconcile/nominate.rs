@@ -3,16 +3,22 @@
 //! Rows are up to 30 minutes old, so they only nominate. A continuation may expire, in particular one that was kept over
 //! a restart; the walk then begins again, and whoever takes the rows must not mind to see a twin twice.
 
-use std::{sync::Arc, time::Duration};
+use std::{marker::PhantomData, sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    domain::{quota::Purpose, retry::Backoff},
+    domain::{
+        id::TwinKey,
+        quota::Purpose,
+        registry::{Row, TwinReference},
+        retry::Backoff,
+    },
     ports::{Continuation, Page, QueryError},
     runtime::{jitter::jitter, metered::Metered},
-    telemetry::event::{QueryDelayed, RowsUnreadable},
+    telemetry::event::{QueryDelayed, ReferencesRefused, RowsUnreadable},
 };
 
 /// Rows per page: the most that the service gives.
@@ -38,12 +44,66 @@ impl Kind {
     /// Both, in the order in which they are walked: a module's device first.
     pub const ALL: [Self; 2] = [Self::Devices, Self::Modules];
 
-    /// The query for all of them.
+    /// The query for all of them, whole.
     pub const fn query(self) -> &'static str {
         match self {
             Self::Devices => "SELECT * FROM devices",
             Self::Modules => "SELECT * FROM devices.modules",
         }
+    }
+
+    /// The query for references to all of them.
+    pub const fn references(self) -> &'static str {
+        match self {
+            Self::Devices => "SELECT deviceId, version FROM devices",
+            Self::Modules => "SELECT deviceId, moduleId, version FROM devices.modules",
+        }
+    }
+}
+
+/// What a page may consist of.
+#[async_trait]
+pub trait Nominated: Sized + Send {
+    /// The twin of the row.
+    fn key(&self) -> &TwinKey;
+    /// Asks for a page of it.
+    async fn page(
+        registry: &Metered,
+        query: &str,
+        from: Option<&Continuation>,
+        purpose: Purpose,
+    ) -> Result<Page<Self>, QueryError>;
+}
+
+#[async_trait]
+impl Nominated for Row {
+    fn key(&self) -> &TwinKey {
+        &self.key
+    }
+
+    async fn page(
+        registry: &Metered,
+        query: &str,
+        from: Option<&Continuation>,
+        purpose: Purpose,
+    ) -> Result<Page<Self>, QueryError> {
+        registry.query(query, from, ROWS, purpose).await
+    }
+}
+
+#[async_trait]
+impl Nominated for TwinReference {
+    fn key(&self) -> &TwinKey {
+        &self.key
+    }
+
+    async fn page(
+        registry: &Metered,
+        query: &str,
+        from: Option<&Continuation>,
+        purpose: Purpose,
+    ) -> Result<Page<Self>, QueryError> {
+        registry.references(query, from, ROWS, purpose).await
     }
 }
 
@@ -72,24 +132,69 @@ pub enum Ended {
 }
 
 /// A walk over the pages of one query.
-pub struct Nominations {
+pub struct Nominations<R> {
     registry: Arc<Metered>,
+    kind: Kind,
     query: String,
+    /// What is asked instead where the hub does not take the query.
+    otherwise: Option<String>,
+    /// Why it did not.
+    refused: Option<String>,
     purpose: Purpose,
     from: Option<Continuation>,
     ended: bool,
     restarts: u32,
+    rows: PhantomData<fn() -> R>,
 }
 
-impl Nominations {
-    /// A walk that begins at `from`, or at the beginning.
-    pub fn new(
-        registry: Arc<Metered>,
-        query: impl Into<String>,
-        purpose: Purpose,
-        from: Option<Continuation>,
-    ) -> Self {
-        Self { registry, query: query.into(), purpose, from, ended: false, restarts: 0 }
+impl Nominations<TwinReference> {
+    /// A walk over references to the twins of `kind` for which `condition` holds, if there is one.
+    ///
+    /// Only the columns of a reference are asked for: they cost less time here, and a hub counts its answers to queries as messages
+    /// of the day by their size. A hub that does not take such a query, or answers with rows that are no references, is asked
+    /// for whole twins.
+    pub fn references(registry: Arc<Metered>, kind: Kind, condition: Option<&str>, purpose: Purpose) -> Self {
+        let query = |all: &str| match condition {
+            Some(condition) => format!("{all} WHERE {condition}"),
+            None => all.to_owned(),
+        };
+        let otherwise = Some(query(kind.query()));
+        Self { otherwise, ..Self::new(registry, kind, query(kind.references()), purpose) }
+    }
+
+    /// The same, where a walk by `query` has stopped before `from`: a continuation belongs to its query.
+    #[must_use]
+    pub fn resumed(self, query: String, from: Continuation) -> Self {
+        Self { query, from: Some(from), ..self }
+    }
+}
+
+impl Nominations<Row> {
+    /// A walk over all twins of `kind`, with their content.
+    pub fn whole_twins(registry: Arc<Metered>, kind: Kind, purpose: Purpose) -> Self {
+        Self::new(registry, kind, kind.query().to_owned(), purpose)
+    }
+}
+
+impl<R: Nominated> Nominations<R> {
+    fn new(registry: Arc<Metered>, kind: Kind, query: String, purpose: Purpose) -> Self {
+        Self {
+            registry,
+            kind,
+            query,
+            otherwise: None,
+            refused: None,
+            purpose,
+            from: None,
+            ended: false,
+            restarts: 0,
+            rows: PhantomData,
+        }
+    }
+
+    /// The query whose pages these are.
+    pub fn query(&self) -> &str {
+        &self.query
     }
 
     /// Where the next page begins.
@@ -112,28 +217,47 @@ impl Nominations {
         Ok(retry_in)
     }
 
+    /// Asks by the other query from here on, from the beginning; `false`: there is none.
+    fn asks_otherwise(&mut self, reason: &str) -> bool {
+        let Some(query) = self.otherwise.take() else {
+            return false;
+        };
+        let is_another = query != self.query;
+        if is_another {
+            (self.query, self.from, self.refused) = (query, None, Some(reason.to_owned()));
+        }
+        is_another
+    }
+
     /// The next page, or `None` after the last. Waits out whatever passes.
     ///
     /// # Errors
     /// `stop`; a query that the hub refuses, or continuations of which it takes none.
-    pub async fn next(&mut self, stop: &CancellationToken) -> Result<Option<Page>, Ended> {
+    pub async fn next(&mut self, stop: &CancellationToken) -> Result<Option<Page<R>>, Ended> {
         if self.ended {
             return Ok(None);
         }
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         loop {
-            let ask = self.registry.query(&self.query, self.from.as_ref(), ROWS, self.purpose);
+            let ask = R::page(&self.registry, &self.query, self.from.as_ref(), self.purpose);
             let answer = tokio::select! {
                 biased;
                 () = stop.cancelled() => return Err(Ended::Stopped),
-                answer = Box::pin(ask) => answer,
+                answer = ask => answer.map(|page| only(self.kind, page)),
             };
             let retry_in = match answer {
                 // A page that leads to itself would be walked for ever.
                 Ok(page) if page.next.is_some() && page.next == self.from => {
                     self.begin_again(&QueryError::Expired, &mut backoff)?
                 }
+                Ok(page) if is_unreadable(&page) && self.asks_otherwise("none of its rows names a twin") => {
+                    continue;
+                }
                 Ok(page) => {
+                    self.otherwise = None;
+                    if let Some(reason) = self.refused.take() {
+                        ReferencesRefused { hub: self.registry.hub(), reason: &reason }.emit();
+                    }
                     self.from.clone_from(&page.next);
                     self.ended = page.next.is_none();
                     if page.odd > 0 {
@@ -141,6 +265,7 @@ impl Nominations {
                     }
                     return Ok(Some(page));
                 }
+                Err(QueryError::Refused(reason)) if self.asks_otherwise(&reason) => continue,
                 Err(QueryError::Refused(reason)) => {
                     return Err(Ended::Refused { hub: self.registry.hub().to_string(), reason });
                 }
@@ -160,6 +285,18 @@ impl Nominations {
             }
         }
     }
+}
+
+/// A page without what is of another kind than was asked for: a module without its name would pass for its device.
+fn only<R: Nominated>(kind: Kind, mut page: Page<R>) -> Page<R> {
+    let found = page.rows.len();
+    page.rows.retain(|row| row.key().is_module() == (kind == Kind::Modules));
+    page.odd += found - page.rows.len();
+    page
+}
+
+fn is_unreadable<R>(page: &Page<R>) -> bool {
+    page.rows.is_empty() && page.odd > 0
 }
 
 #[cfg(test)]

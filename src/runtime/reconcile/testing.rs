@@ -26,7 +26,7 @@ use crate::{
         event::{Change, Sections, TwinEvent, TwinVersion},
         id::{DocumentIdScheme, HubName, TwinKey},
         quota::{Purpose, Tier},
-        registry::{RegistryTwin, Row},
+        registry::{RegistryTwin, Row, TwinReference},
         ticks::Ticks,
     },
     ports::{Clock, Continuation, Got, Page, QueryError, Trouble, TroubleKind, TwinRegistry},
@@ -79,6 +79,18 @@ pub(super) fn away() -> Trouble {
 type Twins = BTreeMap<TwinKey, (i64, Value)>;
 type Hook = Box<dyn FnMut(&TwinKey) + Send>;
 
+/// How a hub answers where only some columns of its twins are asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum References {
+    #[default]
+    Given,
+    Refused,
+    /// Rows without a version.
+    Unreadable,
+    /// Modules without their names.
+    Nameless,
+}
+
 /// The hub.
 pub(super) struct ScriptedRegistry {
     hub: HubName,
@@ -97,6 +109,10 @@ pub(super) struct ScriptedRegistry {
     pub(super) stuck: Mutex<bool>,
     /// Rows of each page that are no twins.
     pub(super) odd: AtomicUsize,
+    /// How it answers to queries for references.
+    pub(super) references: Mutex<References>,
+    /// The queries that it was asked.
+    pub(super) asked_for: Mutex<Vec<String>>,
     /// Called within a point read: after the document was read, before it can be written.
     pub(super) hook: Mutex<Option<Hook>>,
     pub(super) asked: Mutex<Vec<TwinKey>>,
@@ -176,6 +192,7 @@ impl TwinRegistry for ScriptedRegistry {
         _most_rows: u32,
     ) -> Result<Page, QueryError> {
         self.pages.fetch_add(1, Ordering::Relaxed);
+        self.asked_for.lock().unwrap().push(query.to_owned());
         if let Some(error) = self.queries.lock().unwrap().pop_front() {
             return Err(error);
         }
@@ -192,6 +209,25 @@ impl TwinRegistry for ScriptedRegistry {
             .map(|(key, (version, tags))| Row::read(&self.hub, body(&key, version, &tags)).expect("a row"));
         let odd = self.odd.load(Ordering::Relaxed);
         Ok(Page { rows: rows.collect(), odd, next, at: self.clock.now() })
+    }
+
+    async fn references(
+        &self,
+        query: &str,
+        from: Option<&Continuation>,
+        most_rows: u32,
+    ) -> Result<Page<TwinReference>, QueryError> {
+        let Page { rows, odd, next, at } = self.query(query, from, most_rows).await?;
+        let mut page =
+            Page { rows: rows.into_iter().map(TwinReference::from).collect::<Vec<_>>(), odd, next, at };
+        match *self.references.lock().unwrap() {
+            _ if query.starts_with("SELECT *") => {}
+            References::Given => {}
+            References::Refused => return Err(QueryError::Refused("only * is selected".into())),
+            References::Unreadable => page.odd += std::mem::take(&mut page.rows).len(),
+            References::Nameless => page.rows.iter_mut().for_each(|row| row.key.module = None),
+        }
+        Ok(page)
     }
 
     async fn device_count(&self) -> Result<u64, QueryError> {
@@ -248,6 +284,8 @@ impl Bench {
             mute: Mutex::default(),
             stuck: Mutex::default(),
             odd: AtomicUsize::new(0),
+            references: Mutex::default(),
+            asked_for: Mutex::default(),
             hook: Mutex::default(),
             asked: Mutex::default(),
             pages: AtomicU64::new(0),

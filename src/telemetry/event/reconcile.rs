@@ -158,6 +158,26 @@ impl QueryDelayed<'_> {
     }
 }
 
+/// A hub does not answer a query for references to twins.
+#[derive(Debug, Clone, Copy)]
+pub struct ReferencesRefused<'a> {
+    /// The hub.
+    pub hub: &'a str,
+    /// What it said, in one line.
+    pub reason: &'a str,
+}
+
+impl ReferencesRefused<'_> {
+    /// INFO: the result is the same.
+    pub fn emit(&self) {
+        tracing::info!(
+            hub = %self.hub,
+            reason = self.reason,
+            "the IoT hub does not name twins without their content: whole twins are asked for, which counts more of its messages of the day"
+        );
+    }
+}
+
 /// A query showed rows that are no twins.
 #[derive(Debug, Clone, Copy)]
 pub struct RowsUnreadable<'a> {

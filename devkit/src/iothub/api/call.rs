@@ -231,9 +231,15 @@ async fn query(
     };
     let size = page_size(headers)?.min(injector.largest_page());
     match &query.selection {
-        Selection::Twins => {
+        selection @ (Selection::Twins | Selection::Columns(_)) => {
             let (twins, last) = matches(hub, injector, &query, after, size).await;
-            let answer = Answer::ok(Value::Array(twins)).with("x-ms-item-type", "Twin");
+            let answer = match selection {
+                Selection::Twins => Answer::ok(Value::Array(twins)).with("x-ms-item-type", "Twin"),
+                _ => {
+                    let rows = twins.iter().map(|twin| selection.row(twin)).collect();
+                    Answer::ok(Value::Array(rows)).with("x-ms-item-type", "Raw")
+                }
+            };
             Ok(match last {
                 Some(last) => answer.with("x-ms-continuation", Continuation::encode(&last, &text)),
                 None => answer,

@@ -2,21 +2,25 @@
 //!
 //! ```text
 //! SELECT * FROM devices [WHERE condition]            devices.modules for module twins
+//! SELECT path [AS name], … FROM devices [WHERE …]
 //! SELECT COUNT() AS name FROM devices [WHERE …]
 //! condition: NOT, AND, OR, parentheses; = != <> < <= > >=; IN, NIN ['a', 'b'];
 //!            IS_DEFINED(path), STARTSWITH(path, 'text'), ENDSWITH(path, 'text')
 //! ```
 //!
-//! Keywords and functions are known in any case, paths are case-sensitive. A path that a twin does not have, and a
+//! Keywords, functions and the names at the top of a twin are known in any case, names below are case-sensitive. A path that a twin does not have, and a
 //! comparison of two types, is undefined: neither it nor its negation selects the twin. Anything else is refused.
 
 use serde_json::Value;
 
 mod condition;
 mod parser;
+mod path;
+mod row;
 mod token;
 
 use condition::Condition;
+pub(super) use row::Column;
 
 /// The longest query that the service takes.
 const LONGEST: usize = 8_192;
@@ -24,14 +28,19 @@ const LONGEST: usize = 8_192;
 /// What a query asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Collection {
+    /// Twins of devices.
     Devices,
+    /// Twins of modules.
     Modules,
 }
 
 /// What a query answers with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Selection {
+    /// The twins themselves.
     Twins,
+    /// A row of these columns per twin.
+    Columns(Vec<Column>),
     /// One object with the count under this name.
     Count(String),
 }
@@ -39,7 +48,9 @@ pub(super) enum Selection {
 /// A query that was understood.
 #[derive(Debug)]
 pub(super) struct Query {
+    /// What it answers with.
     pub(super) selection: Selection,
+    /// What it asks for.
     pub(super) collection: Collection,
     condition: Option<Condition>,
 }
@@ -53,6 +64,7 @@ pub(super) struct QueryError {
 }
 
 impl Query {
+    /// Understands a query.
     pub(super) fn parse(text: &str) -> Result<Self, QueryError> {
         if text.chars().count() > LONGEST {
             return Err(QueryError {
@@ -71,6 +83,16 @@ impl Query {
     /// Whether every twin of the collection is selected.
     pub(super) fn selects_all(&self) -> bool {
         self.condition.is_none()
+    }
+}
+
+impl Selection {
+    /// What a selected twin adds to the answer, a count aside.
+    pub(super) fn row(&self, twin: &Value) -> Value {
+        match self {
+            Self::Twins | Self::Count(_) => twin.clone(),
+            Self::Columns(columns) => row::row(columns, twin),
+        }
     }
 }
 
@@ -125,7 +147,8 @@ mod tests {
         assert!(selects("tags.nobody = 1 OR tags.floor = 3"));
         assert!(!selects("NOT (tags.nobody = 1 AND tags.floor = 3)"));
         assert!(selects("NOT (tags.nobody = 1 AND tags.floor = 4)"));
-        assert!(!selects("TAGS.floor = 3"), "paths are case-sensitive");
+        assert!(!selects("tags.Floor = 3"), "names below the top are case-sensitive");
+        assert!(selects("TAGS.floor = 3"), "names at the top are not");
     }
 
     #[test]
@@ -148,12 +171,36 @@ mod tests {
     }
 
     #[test]
+    fn columns_are_shown_under_their_last_part_or_their_alias() {
+        let twin = json!({
+            "deviceId": "a", "version": 7,
+            "tags": {"site": "north", "odd": null}, "properties": {"desired": {"site": {"x": 1}}},
+        });
+        for (items, row) in [
+            ("deviceId, version", json!({"deviceId": "a", "version": 7})),
+            ("DEVICEID, devices.Version", json!({"deviceId": "a", "version": 7})),
+            ("deviceid AS Id", json!({"Id": "a"})),
+            ("tags.site, properties.desired.site as wanted", json!({"site": "north", "wanted": {"x": 1}})),
+            ("tags.odd, tags.nobody, etag", json!({"odd": null})),
+        ] {
+            let query = Query::parse(&format!("SELECT {items} FROM devices")).unwrap();
+            assert_eq!(query.selection.row(&twin), row, "{items}");
+        }
+    }
+
+    #[test]
     fn anything_else_is_refused_with_its_place() {
         let deep = format!("SELECT * FROM devices WHERE {}a = 1", "NOT ".repeat(1_000));
         let long = format!("SELECT * FROM devices WHERE a = '{}'", "x".repeat(LONGEST));
         for text in [
             "",
-            "SELECT deviceId FROM devices",
+            "SELECT deviceId, FROM devices",
+            "SELECT deviceId version FROM devices",
+            "SELECT deviceId, DEVICEID FROM devices",
+            "SELECT tags.a, properties.desired.a FROM devices",
+            "SELECT version AS etag, etag FROM devices",
+            "SELECT *, version FROM devices",
+            "SELECT version, COUNT() AS c FROM devices",
             "SELECT * FROM devices.jobs",
             "SELECT * FROM devices ORDER BY deviceId",
             "SELECT * FROM devices WHERE",

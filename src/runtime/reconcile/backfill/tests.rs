@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{
-    super::testing::{Bench, away, created, device, module, stream, updated},
+    super::testing::{Bench, References, away, created, device, module, stream, updated},
     *,
 };
 use crate::ports::{Clock, QueryError};
@@ -115,6 +115,52 @@ async fn it_goes_on_at_its_bookmark_and_asks_for_nothing_twice() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_continuation_goes_on_with_the_query_that_it_is_of() {
+    let whole = "SELECT * FROM devices";
+    let columns = "SELECT deviceId, version FROM devices";
+    // As it is kept today, for a hub that gives references and one that does not, and as it was before the query was kept.
+    for (kept, first) in [(Some(columns), columns), (Some(whole), whole), (None, whole)] {
+        let bench = bench(8);
+        let bookmark = Bookmark {
+            started_at: bench.clock.now(),
+            finished_at: None,
+            kind: Kind::Devices,
+            continuation: Some("4".to_owned()),
+            query: kept.map(str::to_owned),
+            counts: Counts::default(),
+        };
+        save(bench.bookmarks.as_ref(), &"h".into(), &bookmark).await.expect("kept");
+        assert_eq!(fill(&bench).await.created, 5, "four devices and a module, {kept:?}");
+        let queries = bench.registry.asked_for.lock().unwrap().clone();
+        assert_eq!(queries, [first, "SELECT deviceId, moduleId, version FROM devices.modules"], "{kept:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_query_that_a_hub_takes_is_kept_with_the_continuation() {
+    for (mode, expected) in [
+        (References::Given, "SELECT deviceId, version FROM devices"),
+        (References::Refused, "SELECT * FROM devices"),
+    ] {
+        let bench = bench(12);
+        *bench.registry.references.lock().unwrap() = mode;
+        let stop = CancellationToken::new();
+        let (stopper, mut calls) = (stop.clone(), 0);
+        bench.registry.on_get(move |_| {
+            calls += 1;
+            if calls == 6 {
+                stopper.cancel();
+            }
+        });
+        let progress = Arc::new(Progress::default());
+        let stopped = run(&bench.judge, &bench.metered, bench.bookmarks.as_ref(), 1, &progress, &stop).await;
+        assert!(matches!(stopped, Err(Error::Ended(Ended::Stopped))));
+        let kept = bookmark(bench.bookmarks.as_ref(), &"h".into()).await.expect("readable").expect("kept");
+        assert_eq!((kept.continuation.as_deref(), kept.query.as_deref()), (Some("4"), Some(expected)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_kept_continuation_that_the_hub_forgot_costs_a_walk_and_no_call() {
     let bench = bench(8);
     let kept = Bookmark {
@@ -122,6 +168,7 @@ async fn a_kept_continuation_that_the_hub_forgot_costs_a_walk_and_no_call() {
         finished_at: None,
         kind: Kind::Devices,
         continuation: Some("4".to_owned()),
+        query: None,
         counts: Counts::default(),
     };
     save(bench.bookmarks.as_ref(), &"h".into(), &kept).await.expect("kept");

@@ -4,9 +4,11 @@ use std::cmp::Ordering;
 
 use serde_json::{Number, Value};
 
+use super::path::Path;
+
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Operand {
-    Path(Vec<String>),
+    Path(Path),
     Literal(Value),
 }
 
@@ -33,8 +35,8 @@ pub(super) enum Condition {
     Not(Box<Condition>),
     Compare(Operand, Comparison, Operand),
     In(Operand, Vec<Value>),
-    IsDefined(Vec<String>),
-    Text(Vec<String>, TextTest, String),
+    IsDefined(Path),
+    Text(Path, TextTest, String),
 }
 
 impl Condition {
@@ -51,9 +53,9 @@ impl Condition {
                 let found = operand.value(twin)?;
                 Some(values.iter().any(|value| compare(found, Comparison::Equal, value) == Some(true)))
             }
-            Self::IsDefined(path) => Some(at(twin, path).is_some()),
+            Self::IsDefined(path) => Some(path.of(twin).is_some()),
             Self::Text(path, test, text) => {
-                let found = at(twin, path)?.as_str()?;
+                let found = path.of(twin)?.as_str()?;
                 Some(match test {
                     TextTest::StartsWith => found.starts_with(text),
                     TextTest::EndsWith => found.ends_with(text),
@@ -66,7 +68,7 @@ impl Condition {
 impl Operand {
     fn value<'a>(&'a self, twin: &'a Value) -> Option<&'a Value> {
         match self {
-            Self::Path(path) => at(twin, path),
+            Self::Path(path) => path.of(twin),
             Self::Literal(value) => Some(value),
         }
     }
@@ -83,10 +85,6 @@ fn combine(conditions: &[Condition], twin: &Value, decisive: bool) -> Option<boo
         }
     }
     whole
-}
-
-fn at<'a>(twin: &'a Value, path: &[String]) -> Option<&'a Value> {
-    path.iter().try_fold(twin, |value, key| value.as_object()?.get(key))
 }
 
 fn compare(left: &Value, comparison: Comparison, right: &Value) -> Option<bool> {

@@ -3,8 +3,9 @@
 use serde_json::Value;
 
 use super::{
-    Collection, Query, QueryError, Selection,
+    Collection, Column, Query, QueryError, Selection,
     condition::{Comparison, Condition, Operand, TextTest},
+    path::Path,
     token::{Token, error, tokens},
 };
 
@@ -35,13 +36,30 @@ impl Parser {
         if self.accept("*") {
             return Ok(Selection::Twins);
         }
-        if !self.accept_word("COUNT") {
-            return Err(self.problem("only * and COUNT() can be selected here"));
+        if !self.is_call() {
+            return self.columns();
         }
+        self.expect_word("COUNT")?;
         self.expect("(")?;
         self.expect(")")?;
         self.expect_word("AS")?;
         Ok(Selection::Count(self.word()?))
+    }
+
+    fn columns(&mut self) -> Result<Selection, QueryError> {
+        let mut columns: Vec<Column> = Vec::new();
+        loop {
+            let at = self.place();
+            let path = self.path()?;
+            let name = if self.accept_word("AS") { self.word()? } else { path.name().to_owned() };
+            if columns.iter().any(|column| column.name == name) {
+                return Err(error(at, format!("a second column would be named {name:?}")));
+            }
+            columns.push(Column { name, path });
+            if !self.accept(",") {
+                return Ok(Selection::Columns(columns));
+            }
+        }
     }
 
     fn collection(&mut self) -> Result<Collection, QueryError> {
@@ -89,8 +107,7 @@ impl Parser {
     }
 
     fn test(&mut self) -> Result<Condition, QueryError> {
-        let is_call = matches!(self.tokens.get(self.at + 1), Some((_, Token::Sign("("))));
-        if is_call {
+        if self.is_call() {
             return self.function();
         }
         let left = self.operand()?;
@@ -166,12 +183,16 @@ impl Parser {
         if is_path { self.path().map(Operand::Path) } else { self.literal().map(Operand::Literal) }
     }
 
-    fn path(&mut self) -> Result<Vec<String>, QueryError> {
-        let mut path = vec![self.word()?];
-        while self.accept(".") {
-            path.push(self.word()?);
+    fn path(&mut self) -> Result<Path, QueryError> {
+        let mut root = self.word()?;
+        if root.eq_ignore_ascii_case("devices") && self.accept(".") {
+            root = self.word()?;
         }
-        Ok(path)
+        let mut below = Vec::new();
+        while self.accept(".") {
+            below.push(self.word()?);
+        }
+        Ok(Path::new(root, below))
     }
 
     fn literal(&mut self) -> Result<Value, QueryError> {
@@ -218,12 +239,22 @@ impl Parser {
         accepted
     }
 
+    /// Whether a name and an opening parenthesis follow.
+    fn is_call(&self) -> bool {
+        matches!(self.tokens.get(self.at + 1), Some((_, Token::Sign("("))))
+    }
+
     fn peek(&self) -> Option<&Token> {
         self.tokens.get(self.at).map(|(_, token)| token)
     }
 
     fn problem(&self, reason: impl Into<String>) -> QueryError {
-        error(self.tokens.get(self.at).map_or(self.end, |(at, _)| *at), reason)
+        error(self.place(), reason)
+    }
+
+    /// Where the next token is in the text.
+    fn place(&self) -> usize {
+        self.tokens.get(self.at).map_or(self.end, |(at, _)| *at)
     }
 }
 
