@@ -21,6 +21,7 @@ mod identity;
 mod limits;
 mod notification;
 mod patch;
+pub mod query;
 mod routes;
 mod service;
 mod standing;

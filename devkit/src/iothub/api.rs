@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`Server`] | the socket, and the handle for faults, quota and counters |
 //! | `call` | which operation a request asks for, and performing it |
-//! | `query` | the query language, as far as it is understood: everything else is refused, never guessed |
+//! | `pages` | queries, and their answers page by page |
 //! | `authorization` | shared access signatures and bearer tokens |
 //! | [`Quota`] | the tier's limits as token buckets, answered with 429 beyond |
 //! | [`Faults`] | wrong answers, silence, broken connections, and queries that show the past |
@@ -24,7 +24,7 @@ mod authorization;
 mod call;
 mod counters;
 mod faults;
-mod query;
+mod pages;
 mod server;
 mod throttle;
 

@@ -70,6 +70,22 @@ async fn conditions_choose_across_pages() {
         columns.json::<Value>().await.unwrap(),
         json!([{"deviceId": "d8", "number": 8}, {"deviceId": "d9", "number": 9}])
     );
+    let mut groups = Vec::new();
+    let by_site = "SELECT tags.site, COUNT() AS devices FROM devices GROUP BY tags.site";
+    let mut from = None;
+    loop {
+        let mut request = world.query(by_site).header("x-ms-max-item-count", "1");
+        if let Some(from) = from {
+            request = request.header("x-ms-continuation", from);
+        }
+        let page = request.send().await.unwrap();
+        from = page.headers().get("x-ms-continuation").cloned();
+        groups.extend(page.json::<Vec<Value>>().await.unwrap());
+        if from.is_none() {
+            break;
+        }
+    }
+    assert_eq!(groups, [json!({"site": "north", "devices": 3}), json!({"site": "south", "devices": 7})]);
     let statistics: Value = world.get("/statistics/devices").await.json().await.unwrap();
     assert_eq!(
         statistics,

@@ -1,26 +1,15 @@
 //! Which operation a request asks for, and performing it on the hub.
 
 use axum::http::{HeaderMap, Method, StatusCode, header};
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use percent_encoding::percent_decode_str;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use url::form_urlencoded;
 
-use super::{
-    answer::Answer,
-    faults::Injector,
-    query::{Collection, Query, Selection},
-};
+use super::{answer::Answer, faults::Injector, pages};
 use crate::iothub::{Operation, Service, ServiceError, TwinId};
 
 /// The versions of the API that clients are known to use.
 const API_VERSIONS: [&str; 3] = ["2020-09-30", "2021-04-12", "2024-03-31"];
-const DEFAULT_PAGE: usize = 100;
-const LARGEST_PAGE: usize = 1_000;
-/// Twins that are looked at while the hub is locked.
-const CHUNK: usize = 250;
 
 /// Kinds of requests: what is counted, limited and made to fail apart from the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,7 +139,7 @@ impl Call {
             Target::Replace(device, module) => {
                 write(hub, device, module, headers, body, |id, twin| Operation::Replace { id, twin })
             }
-            Target::Query => query(hub, injector, headers, body).await,
+            Target::Query => pages::query(hub, injector, headers, body).await,
             Target::Statistics => Ok(statistics(hub)),
             Target::WrongMethod | Target::Unknown => Err(Answer::bad_request("there is no such operation")),
         };
@@ -158,7 +147,7 @@ impl Call {
     }
 }
 
-fn twin_id(device: String, module: Option<String>) -> Result<TwinId, Answer> {
+pub(super) fn twin_id(device: String, module: Option<String>) -> Result<TwinId, Answer> {
     let id = match module {
         None => TwinId::device(device),
         Some(module) => TwinId::module(device, module),
@@ -211,133 +200,6 @@ fn statistics(hub: &Service) -> Answer {
     }))
 }
 
-#[derive(Deserialize)]
-struct QueryBody {
-    query: String,
-}
-
-async fn query(
-    hub: &Service,
-    injector: &Injector,
-    headers: &HeaderMap,
-    body: &[u8],
-) -> Result<Answer, Answer> {
-    let QueryBody { query: text } =
-        serde_json::from_slice(body).map_err(|error| Answer::bad_request(&error.to_string()))?;
-    let query = Query::parse(&text).map_err(|error| Answer::bad_request(&error.to_string()))?;
-    let after = match header_text(headers, "x-ms-continuation")? {
-        Some(token) => Some(Continuation::decode(token, &text)?),
-        None => None,
-    };
-    let size = page_size(headers)?.min(injector.largest_page());
-    match &query.selection {
-        selection @ (Selection::Twins | Selection::Columns(_)) => {
-            let (twins, last) = matches(hub, injector, &query, after, size).await;
-            let answer = match selection {
-                Selection::Twins => Answer::ok(Value::Array(twins)).with("x-ms-item-type", "Twin"),
-                _ => {
-                    let rows = twins.iter().map(|twin| selection.row(twin)).collect();
-                    Answer::ok(Value::Array(rows)).with("x-ms-item-type", "Raw")
-                }
-            };
-            Ok(match last {
-                Some(last) => answer.with("x-ms-continuation", Continuation::encode(&last, &text)),
-                None => answer,
-            })
-        }
-        Selection::Count(name) => {
-            let (twins, _) = matches(hub, injector, &query, None, usize::MAX - 1).await;
-            Ok(Answer::ok(json!([{ name: twins.len() }])).with("x-ms-item-type", "Raw"))
-        }
-    }
-}
-
-/// Up to `size` twins after `after`, and the last of them if there are more.
-async fn matches(
-    hub: &Service,
-    injector: &Injector,
-    query: &Query,
-    mut after: Option<TwinId>,
-    size: usize,
-) -> (Vec<Value>, Option<TwinId>) {
-    let wanted = |id: &TwinId| match query.collection {
-        Collection::Devices => id.module_id().is_none(),
-        Collection::Modules => id.module_id().is_some(),
-    };
-    let mut found: Vec<Value> = Vec::new();
-    let mut last = None;
-    loop {
-        // One more than the page holds tells whether there is another page.
-        let chunk = if query.selects_all() { CHUNK.min(size + 1 - found.len()) } else { CHUNK };
-        let view = hub.look(after.as_ref(), chunk, injector.stale_by(), wanted);
-        for (id, twin) in view.twins {
-            if !query.selects(&twin) {
-                continue;
-            }
-            if found.len() == size {
-                return (found, last);
-            }
-            found.push(twin);
-            last = Some(id);
-        }
-        after = match view.next {
-            Some(next) => Some(next),
-            None => return (found, None),
-        };
-        tokio::task::yield_now().await;
-    }
-}
-
-fn page_size(headers: &HeaderMap) -> Result<usize, Answer> {
-    let Some(text) = header_text(headers, "x-ms-max-item-count")? else {
-        return Ok(DEFAULT_PAGE);
-    };
-    match text.parse() {
-        Ok(size @ 1..=LARGEST_PAGE) => Ok(size),
-        Ok(_) | Err(_) => {
-            Err(Answer::bad_request(&format!("x-ms-max-item-count is between 1 and {LARGEST_PAGE}")))
-        }
-    }
-}
-
-fn header_text<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Answer> {
-    let text = headers.get(name).map(|value| value.to_str()).transpose();
-    text.map_err(|_| Answer::bad_request(&format!("{name} is not text")))
-}
-
-/// Where a walk by id goes on. It names the query that it belongs to.
-#[derive(Serialize, Deserialize)]
-struct Continuation {
-    query: String,
-    device: String,
-    module: Option<String>,
-}
-
-impl Continuation {
-    fn encode(last: &TwinId, query: &str) -> String {
-        let continuation = Self {
-            query: fingerprint(query),
-            device: last.device_id().to_owned(),
-            module: last.module_id().map(str::to_owned),
-        };
-        URL_SAFE_NO_PAD.encode(json!(continuation).to_string())
-    }
-
-    fn decode(token: &str, query: &str) -> Result<TwinId, Answer> {
-        let continuation: Option<Self> =
-            URL_SAFE_NO_PAD.decode(token).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        match continuation {
-            Some(Self { query: of, device, module }) if of == fingerprint(query) => twin_id(device, module),
-            Some(_) => Err(Answer::bad_request("the continuation belongs to another query")),
-            None => Err(Answer::bad_request("the continuation is not one that the service gave out")),
-        }
-    }
-}
-
-fn fingerprint(query: &str) -> String {
-    URL_SAFE_NO_PAD.encode(Sha256::digest(query))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -367,14 +229,5 @@ mod tests {
         assert_eq!(status(None), Some(400));
         assert_eq!(status(Some("api-version=1999-01-01")), Some(400));
         assert_eq!(status(Some("a=b&api-version=2021-04-12")), None);
-    }
-
-    #[test]
-    fn a_continuation_goes_on_with_its_own_query_only() {
-        let id = TwinId::module("odd#1", "$edgeHub").unwrap();
-        let token = Continuation::encode(&id, "SELECT * FROM devices");
-        assert_eq!(Continuation::decode(&token, "SELECT * FROM devices").unwrap(), id);
-        assert_eq!(Continuation::decode(&token, "SELECT * FROM devices.modules").unwrap_err().status, 400);
-        assert_eq!(Continuation::decode("nonsense", "SELECT * FROM devices").unwrap_err().status, 400);
     }
 }

@@ -6,7 +6,7 @@ use super::path::Path;
 
 /// A value of the twin and the name that it is shown under.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Column {
+pub struct Column {
     pub(super) name: String,
     pub(super) path: Path,
 }

@@ -1,0 +1,42 @@
+//! The order of an answer.
+
+use std::cmp::Ordering;
+
+use serde_json::Value;
+
+use super::{path::Path, value};
+
+/// What is sorted by, and which way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Sort {
+    pub(super) path: Path,
+    pub(super) is_descending: bool,
+}
+
+/// By what the query says; twins that are equal in it by device, then by module. Without order they stay as they are.
+pub(super) fn sort_twins(twins: &mut [&Value], order: &[Sort]) {
+    if !order.is_empty() {
+        twins.sort_by(|left, right| compare(left, right, order).then_with(|| by_identity(left, right)));
+    }
+}
+
+pub(super) fn compare(left: &Value, right: &Value, order: &[Sort]) -> Ordering {
+    value::first_difference(order.iter().map(|Sort { path, is_descending }| {
+        let rising = by_path(left, right, path);
+        if *is_descending { rising.reverse() } else { rising }
+    }))
+}
+
+/// By the values of these paths, rising.
+pub(super) fn by_paths(left: &Value, right: &Value, paths: &[Path]) -> Ordering {
+    value::first_difference(paths.iter().map(|path| by_path(left, right, path)))
+}
+
+fn by_path(left: &Value, right: &Value, path: &Path) -> Ordering {
+    value::sorted_or_undefined(path.of(left), path.of(right))
+}
+
+fn by_identity(left: &Value, right: &Value) -> Ordering {
+    let names = ["deviceId", "moduleId"].into_iter();
+    value::first_difference(names.map(|name| value::sorted_or_undefined(left.get(name), right.get(name))))
+}
