@@ -7,6 +7,7 @@
 mod archive;
 mod bookmark;
 mod registry;
+mod selection;
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,6 +30,7 @@ pub use self::archive::{
 };
 pub use self::bookmark::{BookmarkError, Bookmarks};
 pub use self::registry::{Call, Continuation, Got, Page, QueryError, TwinRegistry};
+pub use self::selection::{Behind, Documents, Filter, SelectError, Selected, TwinSelection};
 pub use crate::domain::document::ETag;
 
 /// What a point read found.

@@ -9,6 +9,7 @@
 //! receive_threads: where the partition loops run, with their connections
 //! replay: dead letters ─► intake, on request
 //! twins ─► store, on request; waits for what the router writes
+//! queries ─► store, on request; IoT Hub's query language over the documents
 //! metered ─► registry of a hub, at the pace of quota
 //! ```
 //!
@@ -27,6 +28,7 @@ pub mod metered;
 pub mod owned_count;
 pub mod partition;
 pub mod partitions;
+pub mod queries;
 pub mod quota;
 pub mod receive_threads;
 pub mod reconcile;

@@ -20,6 +20,7 @@ mod connection;
 mod inspection;
 mod probe;
 mod queries;
+mod selection;
 
 use std::{collections::BTreeSet, num::NonZeroU32, sync::Arc, time::Duration};
 

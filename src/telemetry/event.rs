@@ -16,7 +16,9 @@ pub use self::{
         DependencyChanged, Fault, RegistryAsked, RegistryChanged, SpansLeft, SpansRefused, StartDelayed,
         StorageEphemeral, StoreChanged,
     },
-    documents::{DoubtRefused, ModulesQueried, ReadFinished, TwinTroubled, WriteFinished},
+    documents::{
+        DocumentsPassedOver, DoubtRefused, ModulesQueried, ReadFinished, TwinTroubled, WriteFinished,
+    },
     partitions::{
         CheckpointDelayed, CheckpointGivenUp, CheckpointWritten, EventsLost, MessageUndecodable,
         PartitionAdded, PartitionDelayed, PartitionLookFailed, PartitionMissing, PartitionRebuilt,

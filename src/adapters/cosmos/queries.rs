@@ -2,7 +2,7 @@
 
 use azure_data_cosmos::Query;
 
-use crate::ports::Which;
+use crate::ports::{Filter, Which};
 
 /// The modules in a device's partition, of whatever hub. Hubs may share a container, and old documents may spell theirs otherwise.
 pub(super) const MODULES: &str = "SELECT c.hubName, c.moduleId FROM c WHERE IS_DEFINED(c.moduleId)";
@@ -38,6 +38,28 @@ pub(super) fn walk(which: Which) -> String {
     )
 }
 
+/// Documents of twins that are there, by a condition from outside.
+pub(super) fn selection(fields: &str, filter: &Filter) -> azure_data_cosmos::Result<Query> {
+    let mut query = Query::from(selection_text(fields, filter));
+    if let Some(hub) = &filter.hub {
+        query = query.with_parameter("@hub", hub.as_str())?;
+    }
+    filter
+        .parameters
+        .iter()
+        .try_fold(query, |query, (name, value)| query.with_parameter(name.as_str(), value))
+}
+
+fn selection_text(fields: &str, filter: &Filter) -> String {
+    let kind = if filter.of_modules { "IS_DEFINED(c.moduleId)" } else { "NOT IS_DEFINED(c.moduleId)" };
+    // Old documents may spell it otherwise.
+    let hub = if filter.hub.is_some() { " AND LOWER(c.hubName) = @hub" } else { "" };
+    format!(
+        "SELECT {fields} FROM c WHERE c.sync.state IN ('live', 'partial') AND {kind}{hub} AND ({})",
+        filter.condition
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -63,6 +85,7 @@ mod tests {
             twin_text("*", true),
             walk(Which::Present),
             walk(Which::Doubtful),
+            selection_text("*", &everything()),
         ];
         let looked_at: BTreeSet<_> = all.iter().flat_map(|query| looks_at(query)).collect();
         let indexed: BTreeSet<_> =
@@ -71,12 +94,32 @@ mod tests {
         assert_eq!(looks_at(HUB_NAMES), BTreeSet::from(["/hubName".to_owned()]));
     }
 
+    fn everything() -> Filter {
+        Filter { hub: None, of_modules: false, condition: "true".to_owned(), parameters: Vec::new() }
+    }
+
+    #[test]
+    fn a_condition_from_outside_cannot_leave_its_parentheses() {
+        let filter = Filter {
+            hub: Some("h".into()),
+            of_modules: true,
+            condition: "c.tags['a'] = @q0 OR true".to_owned(),
+            parameters: vec![("@q0".to_owned(), "') OR (1 = 1".into())],
+        };
+        assert_eq!(
+            selection_text("*", &filter),
+            "SELECT * FROM c WHERE c.sync.state IN ('live', 'partial') AND IS_DEFINED(c.moduleId) AND LOWER(c.hubName) = @hub \
+             AND (c.tags['a'] = @q0 OR true)"
+        );
+    }
+
     #[test]
     fn there_are_no_other_queries() {
         for (file, source) in [
             ("cosmos.rs", include_str!("../cosmos.rs")),
             ("inspection.rs", include_str!("inspection.rs")),
             ("probe.rs", include_str!("probe.rs")),
+            ("selection.rs", include_str!("selection.rs")),
         ] {
             assert!(!source.contains("FROM c"), "{file} has a query of its own");
         }

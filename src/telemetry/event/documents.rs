@@ -94,6 +94,27 @@ impl ReadFinished<'_> {
     }
 }
 
+/// A query met documents that nobody can read.
+#[derive(Debug, Clone, Copy)]
+pub struct DocumentsPassedOver<'a> {
+    /// How many.
+    pub documents: usize,
+    /// The first of them, and what is wrong with it; no payload.
+    pub first: &'a str,
+}
+
+impl DocumentsPassedOver<'_> {
+    /// WARN: what the query shows may lack rows.
+    pub fn emit(&self) {
+        tracing::warn!(
+            documents = self.documents,
+            reason = self.first,
+            code = "DOCUMENT_DAMAGED",
+            "a query has passed over stored documents that cannot be read"
+        );
+    }
+}
+
 /// A query for the modules of a device came back.
 #[derive(Debug, Clone, Copy)]
 pub struct ModulesQueried<'a> {

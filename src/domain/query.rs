@@ -1,0 +1,268 @@
+//! The query language of IoT Hub, over stored twins.
+//!
+//! A query is parsed, then asked of twins one at a time: does it select this twin, and what row does the twin become? Groups are
+//! folded and rows are sorted here, within bounds that the caller gives. So that not every document has to be read, a query
+//! also tells what to ask Cosmos DB for: a condition that selects every twin the query selects, and maybe more.
+//!
+//! Nothing here reads, waits or looks at a clock. Twins are JSON in the form of the service's REST API (`GET /twins/{id}`).
+//!
+//! Where IoT Hub's documentation is silent, Cosmos DB's rules hold; each such rule names its source where it is decided.
+
+use std::fmt;
+
+use serde_json::Value;
+
+mod condition;
+mod error;
+mod evaluate;
+mod fold;
+mod narrow;
+mod order;
+mod parse;
+mod path;
+mod project;
+#[cfg(test)]
+mod testing;
+mod token;
+mod value;
+
+pub use condition::{Comparison, Condition, Operand, TextTest, TypeTest};
+pub use error::{LimitError, QueryError, QueryErrorKind};
+pub use fold::{Aggregate, Fold};
+pub use narrow::{Narrowed, Place};
+pub use order::Sorter;
+pub use parse::{CHARACTERS_MAX, NESTING_MAX};
+pub use path::{Path, Root};
+
+/// A query. It prints as a query that parses to the same.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Query {
+    top: Option<u64>,
+    selection: Selection,
+    collection: Collection,
+    condition: Option<Condition>,
+    groups: Vec<Path>,
+    order: Vec<Order>,
+}
+
+/// What is queried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Collection {
+    /// The twins of devices: `FROM devices`.
+    Devices,
+    /// The twins of modules: `FROM devices.modules`.
+    Modules,
+}
+
+/// What a query gives.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Selection {
+    /// Whole twins: `SELECT *`.
+    Twin,
+    /// An object of these columns; one at least.
+    Items(Vec<Item>),
+}
+
+/// A column.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Item {
+    /// What it holds.
+    pub selected: Selected,
+    /// Its name, where the query gives one.
+    pub alias: Option<String>,
+}
+
+/// What a column holds.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Selected {
+    /// What a path leads to.
+    Path(Path),
+    /// An aggregate, of what the path leads to; COUNT has no path.
+    Aggregate(Aggregate, Option<Path>),
+}
+
+/// A path to sort by. An extension: the hub has no ORDER BY.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// The path.
+    pub path: Path,
+    /// Which end comes first.
+    pub direction: Direction,
+}
+
+/// Which end comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// The smallest.
+    Ascending,
+    /// The largest.
+    Descending,
+}
+
+/// What the items of an answer are. The service tells it in the header `x-ms-item-type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ItemType {
+    /// Whole twins.
+    Twin,
+    /// Objects that the query shaped.
+    Raw,
+}
+
+impl ItemType {
+    /// Its name in the header.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Twin => "twin",
+            Self::Raw => "raw",
+        }
+    }
+}
+
+impl Query {
+    /// Parses a query.
+    ///
+    /// # Errors
+    ///
+    /// The text is no query, or asks for what a copy of twins cannot serve. The error says where, and what to do.
+    pub fn parse(text: &str) -> Result<Self, QueryError> {
+        parse::parse(text)
+    }
+
+    /// What is queried. Which twins belong to it is for the caller to know: [`Query::matches`] does not look.
+    pub fn collection(&self) -> Collection {
+        self.collection
+    }
+
+    /// How many rows are wanted, at most. [`Fold`] and [`Sorter`] keep to it; a caller that uses neither counts.
+    pub fn top(&self) -> Option<u64> {
+        self.top
+    }
+
+    /// What a row is.
+    pub fn selection(&self) -> &Selection {
+        &self.selection
+    }
+
+    /// The condition, where there is one.
+    pub fn condition(&self) -> Option<&Condition> {
+        self.condition.as_ref()
+    }
+
+    /// What the answer's items are.
+    pub fn item_type(&self) -> ItemType {
+        match self.selection {
+            Selection::Twin => ItemType::Twin,
+            Selection::Items(_) => ItemType::Raw,
+        }
+    }
+
+    /// Whether rows are made of many twins, so that they come from a [`Fold`].
+    pub fn is_grouped(&self) -> bool {
+        let is_aggregate = |item: &Item| matches!(item.selected, Selected::Aggregate(..));
+        !self.groups.is_empty() || self.items().iter().any(is_aggregate)
+    }
+
+    /// Whether the order of rows matters, so that they come from a [`Sorter`].
+    pub fn is_sorted(&self) -> bool {
+        !self.order.is_empty()
+    }
+
+    /// The name of its only column, where the query does nothing but count: then a store that counts can answer it.
+    pub fn counted_as(&self) -> Option<String> {
+        match self.items() {
+            [Item { selected: Selected::Aggregate(Aggregate::Count, _), .. }] if self.groups.is_empty() => {
+                project::columns(self.items()).pop()
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the query selects this twin: its condition is true, neither false nor undefined.
+    pub fn matches(&self, twin: &Value) -> bool {
+        self.condition.as_ref().is_none_or(|condition| condition.evaluate(twin) == Some(true))
+    }
+
+    fn items(&self) -> &[Item] {
+        match &self.selection {
+            Selection::Twin => &[],
+            Selection::Items(items) => items,
+        }
+    }
+
+    /// Calls `each` with every path in it, in the order of the text.
+    fn for_each_path<'a>(&'a self, each: &mut impl FnMut(&'a Path)) {
+        for item in self.items() {
+            match &item.selected {
+                Selected::Path(path) | Selected::Aggregate(_, Some(path)) => each(path),
+                Selected::Aggregate(_, None) => {}
+            }
+        }
+        if let Some(condition) = &self.condition {
+            condition.for_each_path(each);
+        }
+        self.groups.iter().chain(self.order.iter().map(|order| &order.path)).for_each(each);
+    }
+}
+
+impl fmt::Display for Query {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SELECT ")?;
+        if let Some(top) = self.top {
+            write!(f, "TOP {top} ")?;
+        }
+        match &self.selection {
+            Selection::Twin => f.write_str("*")?,
+            Selection::Items(items) => list(f, items)?,
+        }
+        f.write_str(match self.collection {
+            Collection::Devices => " FROM devices",
+            Collection::Modules => " FROM devices.modules",
+        })?;
+        if let Some(condition) = &self.condition {
+            write!(f, " WHERE {condition}")?;
+        }
+        if !self.groups.is_empty() {
+            f.write_str(" GROUP BY ")?;
+            list(f, &self.groups)?;
+        }
+        if !self.order.is_empty() {
+            f.write_str(" ORDER BY ")?;
+            list(f, &self.order)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.selected {
+            Selected::Path(path) => write!(f, "{path}")?,
+            Selected::Aggregate(aggregate, None) => write!(f, "{}()", aggregate.name())?,
+            Selected::Aggregate(aggregate, Some(path)) => write!(f, "{}({path})", aggregate.name())?,
+        }
+        if let Some(alias) = &self.alias {
+            f.write_str(" AS ")?;
+            path::write_name(f, alias)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.direction {
+            Direction::Ascending => write!(f, "{}", self.path),
+            Direction::Descending => write!(f, "{} DESC", self.path),
+        }
+    }
+}
+
+fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, items: &[T]) -> fmt::Result {
+    items.iter().enumerate().try_for_each(|(index, item)| {
+        f.write_str(if index == 0 { "" } else { ", " })?;
+        write!(f, "{item}")
+    })
+}
+
+#[cfg(test)]
+mod tests;

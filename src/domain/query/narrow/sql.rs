@@ -1,0 +1,167 @@
+//! Bounds in Cosmos SQL, and how they are joined and written.
+
+use serde_json::Value;
+
+use super::Narrowed;
+
+/// Levels of AND in OR in AND … that are written. The SDK's parser takes 32 parentheses in each other, and the caller's and
+/// those of single terms count as well. What lies deeper is taken for true, which is a bound of everything.
+const LEVELS_MAX: usize = 12;
+
+/// A condition in SQL that holds wherever another one does.
+#[derive(Debug, Clone)]
+pub(super) struct Bound {
+    sql: Sql,
+    /// Whether it holds nowhere else.
+    exact: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Sql {
+    Always,
+    Never,
+    /// Has no AND or OR outside of parentheses.
+    Term(Vec<Piece>),
+    /// Two at least, none of them `Always`, `Never` or `All`.
+    All(Vec<Sql>),
+    /// Two at least, none of them `Always`, `Never` or `Any`.
+    Any(Vec<Sql>),
+}
+
+/// A piece of SQL.
+#[derive(Debug, Clone)]
+pub(super) enum Piece {
+    Text(String),
+    /// Becomes a parameter.
+    Value(Value),
+}
+
+/// What holds for every document.
+pub(super) fn always(exact: bool) -> Bound {
+    Bound { sql: Sql::Always, exact }
+}
+
+/// What holds for none. As a bound, that is exact.
+pub(super) fn never() -> Bound {
+    Bound { sql: Sql::Never, exact: true }
+}
+
+/// A term, exact.
+pub(super) fn term(pieces: impl IntoIterator<Item = Piece>) -> Bound {
+    Bound { sql: Sql::Term(pieces.into_iter().collect()), exact: true }
+}
+
+/// All of them.
+pub(super) fn all(bounds: impl IntoIterator<Item = Bound>) -> Bound {
+    let mut parts = Vec::new();
+    let mut exact = true;
+    for bound in bounds.into_iter().map(Bound::shallow) {
+        exact &= bound.exact;
+        match bound.sql {
+            Sql::Never => return never(),
+            Sql::Always => {}
+            Sql::All(inner) => parts.extend(inner),
+            other => parts.push(other),
+        }
+    }
+    Bound { sql: joined(parts, Sql::All, Sql::Always), exact }
+}
+
+/// Any of them.
+pub(super) fn any(bounds: impl IntoIterator<Item = Bound>) -> Bound {
+    let mut parts = Vec::new();
+    let mut exact = true;
+    // The parts that hold everywhere: whether one of them is exact.
+    let mut everywhere = None;
+    for bound in bounds.into_iter().map(Bound::shallow) {
+        exact &= bound.exact;
+        match bound.sql {
+            Sql::Never => {}
+            Sql::Always => everywhere = Some(everywhere.unwrap_or(false) || bound.exact),
+            Sql::Any(inner) => parts.extend(inner),
+            other => parts.push(other),
+        }
+    }
+    match everywhere {
+        Some(exact) => always(exact),
+        None => Bound { sql: joined(parts, Sql::Any, Sql::Never), exact },
+    }
+}
+
+fn joined(mut parts: Vec<Sql>, join: fn(Vec<Sql>) -> Sql, of_none: Sql) -> Sql {
+    match parts.len() {
+        0 => of_none,
+        1 => parts.pop().unwrap_or(of_none),
+        _ => join(parts),
+    }
+}
+
+impl Bound {
+    /// The same as a bound of something that holds less often.
+    pub(super) fn inexact(self) -> Self {
+        match self.sql {
+            Sql::Never => self,
+            _ => Self { exact: false, ..self },
+        }
+    }
+
+    /// Itself, or what holds everywhere if it is too deep to be joined with others.
+    fn shallow(self) -> Self {
+        if self.sql.levels() < LEVELS_MAX { self } else { always(false) }
+    }
+
+    /// Writes it.
+    pub(super) fn render(self) -> Narrowed {
+        let mut narrowed = Narrowed { condition: String::new(), parameters: Vec::new(), exact: self.exact };
+        self.sql.write(&mut narrowed);
+        narrowed
+    }
+}
+
+impl Sql {
+    fn levels(&self) -> usize {
+        match self {
+            Self::Always | Self::Never | Self::Term(_) => 0,
+            Self::All(parts) | Self::Any(parts) => 1 + parts.iter().map(Self::levels).max().unwrap_or(0),
+        }
+    }
+
+    fn write(self, to: &mut Narrowed) {
+        match self {
+            Self::Always => to.condition.push_str("true"),
+            Self::Never => to.condition.push_str("false"),
+            Self::Term(pieces) => pieces.into_iter().for_each(|piece| piece.write(to)),
+            Self::All(parts) => write_joined(parts, " AND ", to),
+            Self::Any(parts) => write_joined(parts, " OR ", to),
+        }
+    }
+}
+
+fn write_joined(parts: Vec<Sql>, word: &str, to: &mut Narrowed) {
+    for (index, part) in parts.into_iter().enumerate() {
+        if index > 0 {
+            to.condition.push_str(word);
+        }
+        match part {
+            Sql::All(_) | Sql::Any(_) => {
+                to.condition.push('(');
+                part.write(to);
+                to.condition.push(')');
+            }
+            Sql::Always | Sql::Never | Sql::Term(_) => part.write(to),
+        }
+    }
+}
+
+impl Piece {
+    fn write(self, to: &mut Narrowed) {
+        match self {
+            Self::Text(text) => to.condition.push_str(&text),
+            Self::Value(value) => {
+                let name = format!("@q{}", to.parameters.len());
+                to.condition.push_str(&name);
+                to.parameters.push((name, value));
+            }
+        }
+    }
+}

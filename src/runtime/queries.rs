@@ -1,0 +1,314 @@
+//! Queries in IoT Hub's language, answered from the documents, page by page and within limits.
+//!
+//! ```text
+//! text ─► query (domain/query) ─► condition in Cosmos SQL ─► documents ─► the query once more ─► rows
+//!                                  selects those, or more                 has the last word
+//! ```
+//!
+//! What gives a row for each twin is read a page at a time. What needs all twins before its first row (groups, sorting) reads them
+//! all, and its later pages are cut from a result that is made anew: nothing is kept between two requests, so any replica answers
+//! any page.
+//!
+//! SUBTLE: a request is a future that is dropped when its client goes away. It holds nothing but memory of its own.
+
+mod position;
+
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
+
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+
+use self::position::{Fingerprint, Position};
+use crate::{
+    domain::{
+        id::HubName,
+        query::{Collection, ItemType, LimitError, Query, QueryError, Root},
+        quota::Purpose,
+        rest,
+    },
+    ports::{Behind, Charged, Documents, Filter, SelectError, Selected, Trouble, TwinSelection},
+    runtime::spending::Spending,
+    telemetry::{Metrics, event::DocumentsPassedOver},
+};
+
+/// Documents that are read at once where all are needed.
+const ALL_PAGE: NonZeroU32 = NonZeroU32::new(1_000).expect("1,000 is not 0");
+
+/// What one request may take.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limits {
+    /// Request units. The page under way when they are spent is the last one.
+    pub request_units: f64,
+    /// Time.
+    pub time: Duration,
+    /// Groups, or rows to be sorted, that are held in memory.
+    pub held: usize,
+}
+
+/// Answers queries. Cheap to clone.
+#[derive(Clone)]
+pub struct Queries {
+    /// Where documents are selected.
+    pub selection: Arc<dyn TwinSelection>,
+    /// What may be spent, together with everything else.
+    pub spending: Spending,
+    /// Where it is counted.
+    pub metrics: Metrics,
+    /// What one request may take.
+    pub limits: Limits,
+}
+
+/// A request.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// The query, as the client wrote it.
+    pub query: &'a str,
+    /// Twins of this hub only; `None`: of all that the container holds.
+    pub hub: Option<&'a HubName>,
+    /// Where the page begins: the `next` of the one before.
+    pub from: Option<&'a str>,
+    /// Rows that the page may have.
+    pub most: NonZeroU32,
+}
+
+/// A page of an answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// Its rows; there may be fewer than were asked for, or none, although there are more pages.
+    pub rows: Vec<Value>,
+    /// What the rows are.
+    pub item_type: ItemType,
+    /// Where the next page begins; `None`: this is the last one. It says nothing but that, and fits into a header.
+    pub next: Option<String>,
+    /// Documents that were passed over because nobody can read them. Rows of theirs may be missing.
+    pub passed_over: usize,
+}
+
+/// Why there is no page.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Failure {
+    /// The query is not understood, or asks for what is not here.
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    /// The continuation is not one of this query.
+    #[error("the continuation is not one of this query: begin with the first page")]
+    Continuation,
+    /// It takes more than one request may; says what to do.
+    #[error("{0}")]
+    TooExpensive(String),
+    /// The store will never answer it; says why.
+    #[error("{0}")]
+    Refused(String),
+    /// It passes with time.
+    #[error("{}", .0.message)]
+    Trouble(Trouble),
+}
+
+impl From<SelectError> for Failure {
+    fn from(error: SelectError) -> Self {
+        match error {
+            SelectError::Trouble(trouble) => Self::Trouble(trouble),
+            SelectError::Position => Self::Continuation,
+            SelectError::Refused(_) => Self::Refused(error.to_string()),
+        }
+    }
+}
+
+impl From<LimitError> for Failure {
+    fn from(error: LimitError) -> Self {
+        Self::TooExpensive(error.to_string())
+    }
+}
+
+impl Queries {
+    /// Answers a request with one page. Returns what it cost in request units too, also where there is no page.
+    pub async fn answer(&self, ask: Ask<'_>) -> Charged<Result<Answer, Failure>> {
+        let mut bill =
+            Bill { queries: self, spent: 0.0, passed_over: 0, until: Instant::now() + self.limits.time };
+        let outcome = self.page(ask, &mut bill).await;
+        Charged { outcome, request_units: bill.spent }
+    }
+
+    async fn page(&self, ask: Ask<'_>, bill: &mut Bill<'_>) -> Result<Answer, Failure> {
+        let query = Query::parse(ask.query)?;
+        let narrowed = query.narrow(Root::place)?;
+        let fingerprint = Fingerprint::of(ask.query, ask.hub);
+        let position = match ask.from {
+            Some(text) => fingerprint.position(text).ok_or(Failure::Continuation)?,
+            None => Position::default(),
+        };
+        let filter = Filter {
+            hub: ask.hub.cloned(),
+            of_modules: query.collection() == Collection::Modules,
+            condition: narrowed.condition,
+            parameters: narrowed.parameters,
+        };
+        let (rows, next) = if let Some(name) = query.counted_as().filter(|_| narrowed.exact) {
+            let count = bill.count(&filter).await?;
+            cut(
+                vec![Value::Object(Map::from_iter([(name, Value::from(count))]))],
+                &query,
+                &position,
+                ask.most,
+            )
+        } else if query.is_grouped() {
+            let mut fold = query.fold(self.limits.held);
+            bill.for_each(&filter, |twin| if query.matches(twin) { fold.add(twin) } else { Ok(()) }).await?;
+            cut(fold.rows(), &query, &position, ask.most)
+        } else if query.is_sorted() {
+            let mut sorter = query.sorter(self.limits.held);
+            bill.for_each(&filter, |twin| if query.matches(twin) { sorter.add(twin) } else { Ok(()) })
+                .await?;
+            cut(sorter.rows(), &query, &position, ask.most)
+        } else {
+            bill.walk(&filter, &query, position, ask.most).await?
+        };
+        let next = next.map(|next| fingerprint.text(&next));
+        Ok(Answer { rows, item_type: query.item_type(), next, passed_over: bill.passed_over })
+    }
+}
+
+/// The part of a whole result that a page shows.
+fn cut(
+    mut rows: Vec<Value>,
+    query: &Query,
+    position: &Position,
+    most: NonZeroU32,
+) -> (Vec<Value>, Option<Position>) {
+    if let Some(top) = query.top() {
+        rows.truncate(usize::try_from(top).unwrap_or(usize::MAX));
+    }
+    let begin = usize::try_from(position.shown).unwrap_or(usize::MAX).min(rows.len());
+    let end = begin.saturating_add(most.get() as usize).min(rows.len());
+    let next = (end < rows.len()).then_some(Position { shown: end as u64, behind: None });
+    (rows.drain(begin..end).collect(), next)
+}
+
+/// What a request has taken so far.
+struct Bill<'a> {
+    queries: &'a Queries,
+    spent: f64,
+    passed_over: usize,
+    until: Instant,
+}
+
+impl Bill<'_> {
+    /// Whether nothing more may be begun.
+    fn is_exhausted(&self) -> bool {
+        self.spent >= self.queries.limits.request_units || Instant::now() >= self.until
+    }
+
+    async fn pay<T>(&mut self, ask: impl Future<Output = Charged<T>>) -> T {
+        self.queries.spending.allowed().await;
+        let Charged { outcome, request_units } = ask.await;
+        self.queries.spending.spend(request_units);
+        self.queries.metrics.request_units_spent(Purpose::Request.into(), request_units);
+        self.spent += request_units;
+        outcome
+    }
+
+    async fn select(
+        &mut self,
+        filter: &Filter,
+        from: Option<&Behind>,
+        most: NonZeroU32,
+    ) -> Result<Selected<Documents>, SelectError> {
+        let selection = Arc::clone(&self.queries.selection);
+        let page = self.pay(selection.select(filter, from, most)).await?;
+        if let Some(first) = page.content.damaged.first() {
+            self.passed_over += page.content.damaged.len();
+            DocumentsPassedOver { documents: page.content.damaged.len(), first }.emit();
+        }
+        Ok(page)
+    }
+
+    /// Why nothing more may be begun although there is no result yet.
+    fn too_expensive(&self) -> Failure {
+        let Limits { request_units, time, .. } = self.queries.limits;
+        Failure::TooExpensive(format!(
+            "the query needs more than one request may take ({request_units:.0} request units, {} s): narrow its condition to \
+             indexed fields, or select rows and put them together yourself",
+            time.as_secs()
+        ))
+    }
+
+    async fn count(&mut self, filter: &Filter) -> Result<u64, Failure> {
+        let (mut count, mut from) = (0, None);
+        loop {
+            let selection = Arc::clone(&self.queries.selection);
+            let page = self.pay(selection.count(filter, from.as_ref())).await?;
+            count += page.content;
+            from = page.next;
+            if from.is_none() {
+                return Ok(count);
+            }
+            if self.is_exhausted() {
+                return Err(self.too_expensive());
+            }
+        }
+    }
+
+    /// Shows all twins of a filter.
+    async fn for_each(
+        &mut self,
+        filter: &Filter,
+        mut show: impl FnMut(&Value) -> Result<(), LimitError>,
+    ) -> Result<(), Failure> {
+        let mut from = None;
+        loop {
+            let page = self.select(filter, from.as_ref(), ALL_PAGE).await?;
+            page.content.readable.iter().filter_map(rest::twin).try_for_each(|twin| show(&twin))?;
+            from = page.next;
+            if from.is_none() {
+                return Ok(());
+            }
+            if self.is_exhausted() {
+                return Err(self.too_expensive());
+            }
+        }
+    }
+
+    /// The next rows of a query that gives one for each twin.
+    async fn walk(
+        &mut self,
+        filter: &Filter,
+        query: &Query,
+        position: Position,
+        most: NonZeroU32,
+    ) -> Result<(Vec<Value>, Option<Position>), Failure> {
+        let Position { mut shown, behind: mut from } = position;
+        let mut rows = Vec::new();
+        loop {
+            let left = query.top().map_or(u64::MAX, |top| top.saturating_sub(shown));
+            let room = u64::from(most.get()).saturating_sub(rows.len() as u64).min(left);
+            let Some(room) = u32::try_from(room).ok().and_then(NonZeroU32::new) else {
+                let next = from.filter(|_| left > 0);
+                return Ok((rows, next.map(|behind| Position { shown, behind: Some(behind) })));
+            };
+            // No page has more documents than there is room for rows, so none of them is read in vain.
+            let page = match self.select(filter, from.as_ref(), room).await {
+                Ok(page) => page,
+                // What is there already is of use, and the next request meets the trouble again.
+                Err(SelectError::Trouble(_)) if !rows.is_empty() => {
+                    return Ok((rows, Some(Position { shown, behind: from })));
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let twins = page.content.readable.iter().filter_map(rest::twin);
+            let found: Vec<_> =
+                twins.filter(|twin| query.matches(twin)).map(|twin| query.row(&twin)).collect();
+            shown += found.len() as u64;
+            rows.extend(found);
+            from = page.next;
+            if from.is_none() {
+                return Ok((rows, None));
+            }
+            if self.is_exhausted() {
+                return Ok((rows, Some(Position { shown, behind: from })));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
