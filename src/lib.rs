@@ -46,5 +46,6 @@ pub mod domain;
 pub mod http;
 pub mod ports;
 pub mod runtime;
+pub mod serve;
 pub mod status;
 pub mod telemetry;

@@ -47,7 +47,7 @@ async fn replica() -> World {
         world.apply(Operation::Create { id: device(&format!("d{number:03}")), twin: Some(twin) });
     }
     for number in 0..9 {
-        let id = TwinId::module(&format!("d{number:03}"), "agent").expect("a valid id");
+        let id = TwinId::module(format!("d{number:03}"), "agent").expect("a valid id");
         world.apply(Operation::Create { id, twin: Some(json!({"tags": {"n": number}})) });
     }
     // Tombstones are no twins.

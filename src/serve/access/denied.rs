@@ -1,0 +1,183 @@
+//! Why somebody may not ask: the reason for us, and the answer that does not tell it.
+
+use serde::Serialize;
+use time::{OffsetDateTime, macros::format_description};
+
+/// Why a request is not admitted. It is for logs and metrics: what the client learns is [`Denied::answer`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Denied {
+    /// There is no `Authorization`.
+    #[error("the request has no authorization header")]
+    Missing,
+    /// There are several. A proxy may have added one, and which of them counts is not ours to guess.
+    #[error("the request has several authorization headers")]
+    Several,
+    /// The header is none of the two forms, or a part of it cannot be read.
+    #[error("the authorization is no readable shared access signature and no readable bearer token")]
+    Malformed,
+    /// The header is of a form that is not configured.
+    #[error("this way of authorization is not configured")]
+    NotConfigured,
+    /// The signature names no policy that there is, or none at all, as signatures of devices do.
+    #[error("there is no such policy")]
+    UnknownPolicy,
+    /// The signature or the token's signature is not made with the key.
+    #[error("the signature does not match")]
+    WrongSignature,
+    /// The signature is for another host, or for a path that the request is not below.
+    #[error("the signature is for another resource")]
+    WrongResource,
+    /// It is too late.
+    #[error("the authorization has expired")]
+    Expired,
+    /// It is too early.
+    #[error("the authorization is not valid yet")]
+    NotYetValid,
+    /// It lasts for longer than the configuration allows.
+    #[error("the authorization lasts for longer than is allowed")]
+    TooLong,
+    /// The token is signed by an algorithm other than RS256, or by none.
+    #[error("the token's algorithm is not RS256")]
+    WrongAlgorithm,
+    /// The token is of another tenant or another issuer.
+    #[error("the token is of another issuer")]
+    WrongIssuer,
+    /// The token is for somebody else.
+    #[error("the token is for another audience")]
+    WrongAudience,
+    /// The issuer has no key of the token's key id.
+    #[error("the issuer has no such key")]
+    UnknownKey,
+    /// The token is good, and whom it names is not allowed to read.
+    #[error("neither a role nor the object id of the token is allowed")]
+    NoRole,
+    /// The issuer's keys cannot be had, so that nothing can be said about the token.
+    #[error("the issuer's keys are not available")]
+    KeysUnavailable,
+}
+
+/// What the client is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    /// The status of HTTP.
+    pub status: u16,
+    /// The value of the header `iothub-errorcode`; the body repeats it.
+    pub error_code: &'static str,
+    /// What the clients show as the error's message.
+    pub message: &'static str,
+    /// The value of the header `Retry-After`, in seconds.
+    pub retry_after_seconds: Option<u32>,
+}
+
+/// The body of an error, in the order of IoT Hub.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Body {
+    message: String,
+    exception_message: String,
+}
+
+/// One answer for whatever was wrong with an authorization, so that nobody can try policies or keys by it.
+///
+/// IoT Hub answers a policy or a key that it does not know in these words: Azure/Industrial-IoT#831 and
+/// Azure/iotedgehubdev#95 show body and status, helium/console#1039 the header. None of them shows `WWW-Authenticate`, and
+/// none of the clients reads it.
+const UNAUTHORIZED: Answer = Answer {
+    status: 401,
+    error_code: "IotHubUnauthorizedAccess",
+    message: "Unauthorized",
+    retry_after_seconds: None,
+};
+
+/// What we cannot judge is not the client's fault: to a 401 it would answer with giving up, to this with trying again.
+const UNAVAILABLE: Answer = Answer {
+    status: 503,
+    error_code: "ServiceUnavailable",
+    message: "Authorization cannot be checked for the moment",
+    retry_after_seconds: Some(10),
+};
+
+impl Denied {
+    /// The reason in logs and as a label of metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Several => "several",
+            Self::Malformed => "malformed",
+            Self::NotConfigured => "not_configured",
+            Self::UnknownPolicy => "unknown_policy",
+            Self::WrongSignature => "wrong_signature",
+            Self::WrongResource => "wrong_resource",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+            Self::TooLong => "too_long",
+            Self::WrongAlgorithm => "wrong_algorithm",
+            Self::WrongIssuer => "wrong_issuer",
+            Self::WrongAudience => "wrong_audience",
+            Self::UnknownKey => "unknown_key",
+            Self::NoRole => "no_role",
+            Self::KeysUnavailable => "keys_unavailable",
+        }
+    }
+
+    /// What the client is told.
+    pub const fn answer(self) -> Answer {
+        match self {
+            Self::KeysUnavailable => UNAVAILABLE,
+            Self::Missing
+            | Self::Several
+            | Self::Malformed
+            | Self::NotConfigured
+            | Self::UnknownPolicy
+            | Self::WrongSignature
+            | Self::WrongResource
+            | Self::Expired
+            | Self::NotYetValid
+            | Self::TooLong
+            | Self::WrongAlgorithm
+            | Self::WrongIssuer
+            | Self::WrongAudience
+            | Self::UnknownKey
+            | Self::NoRole => UNAUTHORIZED,
+        }
+    }
+}
+
+impl Answer {
+    /// The body, of type `application/json; charset=utf-8`. The Node client takes code and message out of `Message`, at the
+    /// colon and the semicolon. `tracking_id` finds the line in our log that has the reason.
+    pub fn body(&self, tracking_id: &str, now: OffsetDateTime) -> String {
+        let form = format_description!("[month]/[day]/[year] [hour]:[minute]:[second]");
+        let at = now.to_offset(time::UtcOffset::UTC).format(form).unwrap_or_default();
+        let body = Body {
+            message: format!("ErrorCode:{};{}", self.error_code, self.message),
+            exception_message: format!("Tracking ID:{tracking_id}-TimeStamp:{at}"),
+        };
+        serde_json::to_string(&body).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn whatever_was_wrong_is_answered_as_iot_hub_does() {
+        let answer = Denied::UnknownPolicy.answer();
+        assert_eq!(answer, Denied::WrongSignature.answer());
+        assert_eq!((answer.status, answer.error_code), (401, "IotHubUnauthorizedAccess"));
+        // The body of Azure/Industrial-IoT#831, with our id.
+        assert_eq!(
+            answer.body("da9f966f95d14c49a08a549552d1081c", datetime!(2020-11-03 09:18:24 +2)),
+            r#"{"Message":"ErrorCode:IotHubUnauthorizedAccess;Unauthorized","ExceptionMessage":"Tracking ID:da9f966f95d14c49a08a549552d1081c-TimeStamp:11/03/2020 07:18:24"}"#
+        );
+    }
+
+    #[test]
+    fn what_we_cannot_judge_is_no_refusal() {
+        let answer = Denied::KeysUnavailable.answer();
+        assert_eq!((answer.status, answer.retry_after_seconds), (503, Some(10)));
+    }
+}
