@@ -155,6 +155,9 @@ pub(crate) struct Verify {
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
+    /// Seconds to wait for documents that are still on their way; 0 compares once.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    wait: u64,
 }
 
 impl Command {
@@ -283,7 +286,14 @@ async fn caught_up(endpoints: &Endpoints, patience: Duration) -> anyhow::Result<
 impl Verify {
     async fn run(self, print: fn(&str)) -> anyhow::Result<ExitCode> {
         let endpoints: Endpoints = Control::new(&self.control).get("/endpoints").await?;
-        let report = verify(&endpoints).await?;
+        let until = Instant::now() + Duration::from_secs(self.wait);
+        let report = loop {
+            let report = verify(&endpoints).await?;
+            if report.is_equal() || Instant::now() >= until {
+                break report;
+            }
+            tokio::time::sleep(POLL).await;
+        };
         print(&if self.json { serde_json::to_string(&report)? } else { report.to_string() });
         Ok(if report.is_equal() { ExitCode::SUCCESS } else { ExitCode::from(1) })
     }

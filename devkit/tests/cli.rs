@@ -5,6 +5,7 @@
 use std::{
     io::{BufRead, BufReader},
     process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use devkit::{
@@ -72,8 +73,11 @@ fn the_command_line_starts_drives_judges_and_stops() {
     let progress: Progress = serde_json::from_str(&out).unwrap();
     assert_eq!((progress.state, progress.counts.events), (State::Done, 50));
 
-    let (code, out, _) = run(&["verify", "--control", control]);
+    // Nobody copies anything here: it waits in vain.
+    let began = Instant::now();
+    let (code, out, _) = run(&["verify", "--control", control, "--wait", "1"]);
     assert_eq!(code, Some(1));
+    assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
     assert!(
         out.starts_with(&format!("{} twins, 0 different, {} missing", progress.live, progress.live)),
         "{out}"
@@ -87,7 +91,7 @@ fn the_command_line_starts_drives_judges_and_stops() {
     // Another hub has none of them.
     let (code, _, err) = run(&[&fleet[..], &["--hub", "second"]].concat());
     assert_eq!(code, Some(0), "{err}");
-    let (_, out, _) = run(&["verify", "--control", control]);
+    let (_, out, _) = run(&["verify", "--control", control, "--wait", "0"]);
     assert!(out.starts_with(&format!("{} twins, 0 different", 2 * progress.live)), "{out}");
     let (code, _, err) = run(&[&fleet[..], &["--hub", "third"]].concat());
     assert!(code == Some(2) && err.contains("there are: devkit-hub, second"), "{err}");
