@@ -16,7 +16,7 @@ mod position;
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use serde_json::{Map, Value};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use self::position::{Fingerprint, Position};
 use crate::{
@@ -26,7 +26,7 @@ use crate::{
         quota::Purpose,
         rest,
     },
-    ports::{Behind, Charged, Documents, Filter, SelectError, Selected, Trouble, TwinSelection},
+    ports::{Behind, Charged, Documents, Filter, SelectError, Selected, Trouble, TroubleKind, TwinSelection},
     runtime::spending::Spending,
     telemetry::{Metrics, event::DocumentsPassedOver},
 };
@@ -198,8 +198,13 @@ impl Bill<'_> {
         self.spent >= self.queries.limits.request_units || Instant::now() >= self.until
     }
 
-    async fn pay<T>(&mut self, ask: impl Future<Output = Charged<T>>) -> T {
-        self.queries.spending.allowed().await;
+    /// Asks the store once the cap has room, and pays for it.
+    async fn pay<T>(
+        &mut self,
+        ask: impl Future<Output = Charged<Result<T, SelectError>>>,
+    ) -> Result<T, SelectError> {
+        let turn = timeout_at(self.until, self.queries.spending.allowed()).await;
+        turn.map_err(|_| SelectError::Trouble(no_room()))?;
         let Charged { outcome, request_units } = ask.await;
         self.queries.spending.spend(request_units);
         self.queries.metrics.request_units_spent(Purpose::Request.into(), request_units);
@@ -307,6 +312,18 @@ impl Bill<'_> {
                 return Ok((rows, Some(Position { shown, behind: from })));
             }
         }
+    }
+}
+
+/// That everything else uses up what may be spent, for as long as the request may take.
+fn no_room() -> Trouble {
+    Trouble {
+        kind: TroubleKind::Throttled,
+        code: "COSMOS_THROTTLED",
+        retry_after: Some(Duration::from_secs(1)),
+        message:
+            "the cap on request units leaves no room: raise cosmos.max_request_units_per_second, or ask less"
+                .to_owned(),
     }
 }
 

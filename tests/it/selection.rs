@@ -11,7 +11,7 @@ use twinsync::{
     adapters::cosmos::{self, CosmosStore},
     domain::{
         document::{Document, State},
-        id::{DocumentIdScheme, TwinKey},
+        id::{DocumentIdScheme, HubName, TwinKey},
     },
     ports::{Behind, Filter, Read, SelectError, TwinSelection, TwinStore},
     runtime::{
@@ -226,6 +226,15 @@ async fn what_was_written_is_seen_at_once_and_no_continuation_from_outside_leads
         "as fresh as the container"
     );
     assert!(found.request_units > 0.0);
+    let own = Some(&key.hub);
+    for (hub, count) in [(own, DEVICES), (Some(&HubName::from("another")), 0)] {
+        let ask = Ask { hub, ..ask("SELECT COUNT() AS n FROM devices") };
+        assert_eq!(
+            queries.answer(ask).await.outcome.expect("a page").rows,
+            [json!({ "n": count })],
+            "{hub:?}"
+        );
+    }
     // Continuations from outside: of another query, made up, or of nothing.
     let page = queries.answer(ask("SELECT * FROM devices")).await.outcome.expect("a page");
     let next = page.next.expect("more pages");

@@ -277,6 +277,21 @@ async fn trouble_ends_a_page_early_where_it_has_rows_and_is_told_where_it_has_no
 }
 
 #[tokio::test(start_paused = true)]
+async fn nobody_waits_for_room_within_the_cap_for_longer_than_a_request_may_take() {
+    let mut bench = bench_of(10, Limits { time: Duration::from_secs(1), ..WIDE });
+    bench.queries.spending = Spending::new(Some(1.0));
+    let (query, began) = ("SELECT tags.n FROM devices", Instant::now());
+    let first = bench.page(query, None, 100).await.expect("what there was room for");
+    assert_eq!(first.rows.len(), 4);
+    let failure = bench.page(query, first.next.as_deref(), 100).await.expect_err("no room");
+    assert!(
+        matches!(&failure, Failure::Trouble(trouble) if trouble.kind == TroubleKind::Throttled),
+        "{failure}"
+    );
+    assert!(began.elapsed() <= Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_wrong_with_a_request_is_told() {
     let bench = bench(10);
     let next = bench.page("SELECT * FROM devices", None, 3).await.expect("a page").next;
