@@ -10,6 +10,8 @@ pub mod check;
 pub mod letters;
 mod reach;
 pub mod registry;
+pub mod serve;
+mod surroundings;
 mod traces;
 
 use std::{sync::Arc, time::Duration};
@@ -22,6 +24,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use self::{
     reach::{Needed, Reach},
+    surroundings::Surroundings,
     traces::Traces,
 };
 use crate::{
@@ -44,7 +47,8 @@ use crate::{
     },
     http,
     ports::{
-        BookmarkError, Bookmarks, Clock, DeadLetterArchive, DeadLetters, EventSource, SystemClock, TwinStore,
+        BookmarkError, Bookmarks, Clock, DeadLetterArchive, DeadLetters, EventSource, SharedCheckpoints,
+        SystemClock, TwinStore,
     },
     runtime::{
         documents::{DocumentCache, document_cache},
@@ -61,7 +65,8 @@ use crate::{
         twins::{self, Twins},
         watch,
     },
-    status::{About, Observer, SharedHub},
+    serve::access,
+    status::{About, SharedHub},
     telemetry::{self, Board, Journal, Metrics, Scope, trace::Tracer},
 };
 
@@ -97,6 +102,17 @@ pub enum Error {
     /// An IoT hub cannot be asked.
     #[error(transparent)]
     IotHub(#[from] iothub::Error),
+    /// Nobody is allowed to read.
+    #[error(
+        "[serve] lets nobody in: set serve.connection_strings, or serve.entra_tenant with roles or principals (SERVE_NOT_CONFIGURED)"
+    )]
+    ServesNobody,
+    /// It cannot be decided who may read.
+    #[error("{0} (SERVE_NOT_CONFIGURED)")]
+    Access(#[from] access::SettingsError),
+    /// The certificate cannot be used.
+    #[error("cannot speak TLS: {0} (CERTIFICATE_UNUSABLE)")]
+    Certificate(String),
     /// It cannot be noted that a backfill is to be done.
     #[error("{0} (NOTE_NOT_KEPT)")]
     Note(#[from] BookmarkError),
@@ -140,6 +156,8 @@ impl Error {
             Self::DeadLetters(error) => error.code(),
             Self::Http(_) => http::Error::CODE,
             Self::IotHub(error) => error.code(),
+            Self::ServesNobody | Self::Access(_) => "SERVE_NOT_CONFIGURED",
+            Self::Certificate(_) => "CERTIFICATE_UNUSABLE",
             Self::Traces(_) => otlp::Error::CODE,
             Self::Note(_) => "NOTE_NOT_KEPT",
             Self::Scan(_) => "COSMOS_UNAVAILABLE",
@@ -161,6 +179,9 @@ impl Error {
             Self::Credential(_)
             | Self::Http(_)
             | Self::IotHub(_)
+            | Self::ServesNobody
+            | Self::Access(_)
+            | Self::Certificate(_)
             | Self::Traces(_)
             | Self::Metrics(_)
             | Self::Threads(_)
@@ -238,30 +259,43 @@ impl Outside {
         // All at once: a person sees everything that is to be mended.
         let (store, (checkpoints, bookmarks), dead_letters) = tokio::try_join!(store, progress, letters)?;
         mounts::warn_about_ephemeral(settings).await;
-        let source = |hub: &str| -> Arc<dyn EventSource> {
-            Arc::new(EventHub::new(eventhubs_options(settings, hub), Arc::clone(&credential)))
-        };
-        let shared_hubs = checkpoints.shared.iter().flat_map(|checkpoints| {
-            let hub = |hub: &str| SharedHub {
-                source: source(hub),
-                checkpoints: Arc::clone(checkpoints),
-                namespace: settings.eventhubs.namespace.clone(),
-                consumer_group: settings.eventhubs.consumer_group.clone(),
-            };
-            settings.eventhubs.hubs().into_iter().map(hub).collect::<Vec<_>>()
-        });
-        let shared_hubs = shared_hubs.collect();
+        let source = |hub: &str| event_source(settings, &credential, hub);
+        let shared_hubs = checkpoints.shared.as_ref();
+        let shared_hubs = shared_hubs.map(|checkpoints| shared_hubs_of(settings, &credential, checkpoints));
         Ok(Self {
             sources: settings.eventhubs.hubs().into_iter().map(source).collect(),
             store: Arc::new(store),
             checkpoints: checkpoints.store,
-            shared_hubs,
+            shared_hubs: shared_hubs.unwrap_or_default(),
             dead_letters: dead_letters.letters,
             archive: dead_letters.archive,
             registries,
             bookmarks,
         })
     }
+}
+
+fn event_source(
+    settings: &Settings,
+    credential: &Arc<dyn TokenCredential>,
+    hub: &str,
+) -> Arc<dyn EventSource> {
+    Arc::new(EventHub::new(eventhubs_options(settings, hub), Arc::clone(credential)))
+}
+
+/// The Event Hubs, for those who look at how far behind the checkpoints of all replicas are.
+fn shared_hubs_of(
+    settings: &Settings,
+    credential: &Arc<dyn TokenCredential>,
+    checkpoints: &Arc<dyn SharedCheckpoints>,
+) -> Vec<SharedHub> {
+    let hub = |hub: &str| SharedHub {
+        source: event_source(settings, credential, hub),
+        checkpoints: Arc::clone(checkpoints),
+        namespace: settings.eventhubs.namespace.clone(),
+        consumer_group: settings.eventhubs.consumer_group.clone(),
+    };
+    settings.eventhubs.hubs().into_iter().map(hub).collect()
 }
 
 async fn connect_store(
@@ -476,29 +510,10 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
         metrics.set_audit_interval(interval);
     }
     let replica = telemetry::replica();
-    let observer = Observer::new(board.clone(), metrics.clone(), about(settings, replica, journal));
-    // Health and metrics outlive everything else, so that the way down can be watched.
-    let (served, closing) = (CancellationToken::new(), CancellationToken::new());
-    let upkeep = tokio::spawn(metrics.clone().run_upkeep(closing.clone()));
-    let observing = tokio::spawn(observer.clone().run(closing.clone()));
     let hubs = settings.iothub.hubs.iter().map(|hub| hub.name.clone()).collect();
     let twins = Twins::new(hubs, metrics.clone(), stop.clone());
-    let server = match settings.http.listen {
-        Some(address) => {
-            let listener = http::bind(address).await?;
-            let door = http::Door::new(settings.http.token.as_ref());
-            let twins = twins.clone();
-            let state = http::State {
-                board: board.clone(),
-                metrics: metrics.clone(),
-                observer: observer.clone(),
-                door,
-                twins,
-            };
-            Some(tokio::spawn(http::serve(listener, state, served.clone())))
-        }
-        None => None,
-    };
+    let around =
+        Surroundings::start(settings, about(settings, replica, journal), &board, &metrics, &twins).await?;
     let reach = Reach { grace: settings.start.refused_grace, board: &board, metrics: &metrics };
     let traces = Traces::start(settings, &metrics, &board)?;
     let process = Process {
@@ -517,8 +532,10 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
         outside = Box::pin(Outside::connect(settings, &reach, &board)) => match outside {
             Ok(mut outside) => {
                 let hubs = std::mem::take(&mut outside.shared_hubs);
-                looks.spawn(observer.clone().look_elsewhere(hubs, closing.clone()));
-                looks.spawn(observer.clone().look_at_letters(Arc::clone(&outside.archive), closing.clone()));
+                let observer = &around.observer;
+                looks.spawn(observer.clone().look_elsewhere(hubs, around.closing.clone()));
+                let archive = Arc::clone(&outside.archive);
+                looks.spawn(observer.clone().look_at_letters(archive, around.closing.clone()));
                 let shared = Shared::new(settings);
                 twins.open(twins_access(settings, &outside, &shared, &metrics));
                 Box::pin(consume(settings, outside, &shared, process, stop.clone())).await
@@ -528,14 +545,7 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
     };
     stop.cancel(); // whatever the reason: nobody waits for twins any more
     traces.end().await;
-    served.cancel();
-    closing.cancel();
-    // Both end by themselves; whether a client got its last answer decides nothing.
-    if let Some(server) = server {
-        let _ = server.await;
-    }
-    let _ = upkeep.await;
-    let _ = observing.await;
+    around.end().await;
     outcome
 }
 

@@ -20,6 +20,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+use self::run::Service;
 use crate::{
     config::{self, LogFormat, Settings},
     runtime::receive_threads,
@@ -38,6 +39,8 @@ pub struct Cli {
 enum Command {
     /// Runs the daemon until SIGTERM or SIGINT.
     Run(Sources),
+    /// Answers IoT Hub's service REST API, read only, from the copy, until SIGTERM or SIGINT.
+    Serve(Sources),
     /// Says what is not in order, and what mends it; with --connect asks all services. Exit code 0, 1 (warnings), 2 (failures).
     Check(check::Arguments),
     /// Prints the effective configuration and where each value came from; secrets are redacted.
@@ -127,7 +130,8 @@ impl Error {
 /// Runs the command that `cli` names and says how the process should exit.
 pub async fn main(cli: Cli) -> ExitCode {
     let result = match cli.command {
-        Command::Run(sources) => return Box::pin(run::run(&sources)).await,
+        Command::Run(sources) => return Box::pin(run::run(Service::Daemon, &sources)).await,
+        Command::Serve(sources) => return Box::pin(run::run(Service::ReadApi, &sources)).await,
         Command::Check(arguments) => return Box::pin(check::run(&arguments)).await,
         Command::PrintConfig(arguments) => print_config::run(&arguments),
         Command::Backfill(arguments) => Box::pin(backfill::run(&arguments)).await,
@@ -184,7 +188,8 @@ pub fn cannot_start(error: &std::io::Error, arguments: &[String]) -> ExitCode {
 /// meant, whose words are for people.
 fn format_of(arguments: &[String]) -> LogFormat {
     let command = Cli::command();
-    let mut others = command.get_subcommands().map(clap::Command::get_name).filter(|name| *name != "run");
+    let is_of_people = |name: &&str| !["run", "serve"].contains(name);
+    let mut others = command.get_subcommands().map(clap::Command::get_name).filter(is_of_people);
     if others.any(|other| arguments.iter().any(|argument| argument == other)) {
         return LogFormat::Text;
     }

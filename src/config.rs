@@ -29,8 +29,9 @@ pub use problem::{Error, Origin, Problem};
 pub use secret::{REDACTED, Secret};
 pub use settings::{
     Audit, Backfill, BackfillOnStart, Blob, Cache, Checkpoint, CheckpointStore, Cosmos, Credential,
-    DeadLetters, Document, EventHubs, Http, Hub, HubAccess, Identity, IotHub, Lease, LogFormat, OnInvalid,
-    Otlp, Repair, Router, Settings, Shutdown, Start, Starting, Telemetry,
+    DeadLetters, Document, Encryption, Entra, EventHubs, Http, Hub, HubAccess, Identity, IotHub, Lease,
+    LogFormat, OnInvalid, Otlp, Policy, Repair, Router, Serve, Settings, Shutdown, Start, Starting,
+    Telemetry,
 };
 
 /// One line of the effective configuration.

@@ -17,7 +17,6 @@
 //! who is calling. On a loopback address, only requests to `localhost` or an IP address are answered: a page in a browser on the same
 //! machine could otherwise reach it under a name of its own.
 
-mod connection;
 mod door;
 mod events;
 mod page;
@@ -30,41 +29,27 @@ use std::{
     time::Duration,
 };
 
-use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
-use tokio::{
-    net::{TcpListener, TcpSocket},
-    task::JoinSet,
-};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 
-use self::connection::Connections;
 pub use self::{door::Door, routes::router};
 use crate::{
+    listener::{self, Room},
     runtime::twins::Twins,
     status::Observer,
     telemetry::{Board, Metrics},
 };
 
-/// How long a client may take for the header of a request, and between two requests on one connection.
-const HEADER_LIMIT: Duration = Duration::from_secs(5);
-/// Bytes of a request's header at most.
-const MOST_HEADER_BYTES: usize = 16 << 10;
-/// Connections at the same time, beside those with a request for a twin under way: more than any set of probes and scrapers
-/// has, and enough for as many waiters to come at once as may wait.
-const MOST_CONNECTIONS: usize = 64;
-/// Wait after a connection that could not be accepted.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// More connections than any set of probes and scrapers has, and enough for as many waiters to come at once as may wait.
+const ROOM: Room = Room {
+    connections: 64,
+    idle: Duration::from_secs(5),
+    header_bytes: 16 << 10,
+    closing: Duration::from_secs(2),
+};
 
-/// Wait before one connection makes room for another: long enough to begin with a request, and short for a probe that stands in
-/// line behind whatever fills the room.
-const CROWDED_PAUSE: Duration = Duration::from_millis(1);
-
-/// How long requests that are under way may take once the server is asked to stop.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The key of the address.
+const KEY: &str = "http.listen";
 
 /// What the endpoints show.
 #[derive(Debug, Clone)]
@@ -83,10 +68,12 @@ pub struct State {
 
 /// The address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address} for http.listen: {hint} ({})", Self::CODE)]
+#[error("cannot listen on {address} for {key}: {hint} ({})", Self::CODE)]
 pub struct Error {
     /// The address.
     pub address: SocketAddr,
+    /// The key that has it.
+    pub key: &'static str,
     hint: &'static str,
     /// What the operating system said.
     #[source]
@@ -97,16 +84,18 @@ impl Error {
     /// Stable code; `docs/errors/HTTP_ADDRESS_UNUSABLE.md` explains it.
     pub const CODE: &'static str = "HTTP_ADDRESS_UNUSABLE";
 
-    fn new(address: SocketAddr, source: io::Error) -> Self {
+    fn new(key: &'static str, address: SocketAddr, source: io::Error) -> Self {
         let hint = match source.kind() {
             io::ErrorKind::AddrInUse => "another process has it; stop that or choose another port",
-            io::ErrorKind::PermissionDenied => "ports below 1024 need more rights; choose another port",
+            io::ErrorKind::PermissionDenied => {
+                "ports below 1024 need more rights (root, or the capability CAP_NET_BIND_SERVICE); choose another port"
+            }
             io::ErrorKind::AddrNotAvailable => {
                 "this machine does not have that address; use 127.0.0.1 or 0.0.0.0"
             }
-            _ => "choose another address, or \"off\"",
+            _ => "choose another address",
         };
-        Self { address, hint, source }
+        Self { address, key, hint, source }
     }
 }
 
@@ -133,7 +122,7 @@ pub fn try_bind(address: SocketAddr) -> Result<(), Error> {
         socket.set_reuseaddr(true)?;
         socket.bind(address)
     };
-    bind().map_err(|source| Error::new(address, source))
+    bind().map_err(|source| Error::new(KEY, address, source))
 }
 
 /// Takes the address, before anything else starts that would be in vain without it.
@@ -141,76 +130,28 @@ pub fn try_bind(address: SocketAddr) -> Result<(), Error> {
 /// # Errors
 /// The address is in use, not ours, or needs more rights.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address).await.map_err(|source| Error::new(address, source))
+    bind_for(KEY, address).await
+}
+
+/// The same for the address of another key.
+///
+/// # Errors
+/// The same.
+pub async fn bind_for(key: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|source| Error::new(key, address, source))
 }
 
 /// Answers requests until `shutdown`, then lets those under way finish for a moment.
 ///
-/// Whoever can reach the address may open connections and send nothing, or half a request. So headers have a time limit, and
-/// there is room for a few connections only: where all of it is taken, the oldest one makes room for the newest, so that a
-/// probe always gets through and the process keeps its file descriptors for its work. Requests for twins take none of that
-/// room while they are under way, and make none: they have shown a token, and have limits of their own ([`crate::runtime::twins`]).
+/// Requests for twins take no room among the connections while they are under way ([`listener`]): they have shown a token, and have
+/// limits of their own ([`crate::runtime::twins`]).
 ///
 /// # Errors
 /// None at present: a listener that fails is tried again.
 pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationToken) -> io::Result<()> {
     let only_local_names = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
-    let service = TowerToHyperService::new(router(state, only_local_names, shutdown.clone()));
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEADER_LIMIT).max_buf_size(MOST_HEADER_BYTES);
-    let mut connections = Connections::new(MOST_CONNECTIONS);
-    let mut tasks = JoinSet::new();
-    loop {
-        let (stream, peer) = tokio::select! {
-            biased;
-            () = shutdown.cancelled() => break,
-            Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
-                if let Ok(ended) = ended {
-                    connections.ended(ended);
-                }
-                continue;
-            }
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    // No file descriptors, or a client that is gone already: neither lasts.
-                    tracing::debug!(%error, "a connection to the HTTP server was not accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            },
-        };
-        if connections.is_full() {
-            // Many may come at once, and those that have just been accepted have not shown yet what they want.
-            tokio::time::sleep(CROWDED_PAUSE).await;
-            while let Some(ended) = tasks.try_join_next() {
-                ended.into_iter().for_each(|ended| connections.ended(ended));
-            }
-            connections.make_room();
-        }
-        let (number, about) = connections.next(peer);
-        let connection = http.serve_connection(TokioIo::new(stream), about.attached_to(service.clone()));
-        let closing = shutdown.clone();
-        let task = tasks.spawn(async move {
-            let mut connection = std::pin::pin!(connection);
-            let ended = tokio::select! {
-                biased;
-                ended = connection.as_mut() => ended,
-                () = closing.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            };
-            if let Err(error) = ended {
-                tracing::debug!(%error, "a connection to the HTTP server was given up");
-            }
-            number
-        });
-        connections.began(number, about, task);
-    }
-    // A client that does not read its answer must not hold up the exit.
-    let finish = async { while tasks.join_next().await.is_some() {} };
-    let _ = tokio::time::timeout(CLOSE_TIMEOUT, finish).await;
+    let router = router(state, only_local_names, shutdown.clone());
+    listener::serve(listener, ROOM, router, |stream, _| async { Some(stream) }, shutdown).await;
     Ok(())
 }
 

@@ -23,7 +23,9 @@
 //! | [`config`] | what was written, and what it means |
 //! | [`telemetry`] | logs and metrics: one struct per operational fact |
 //! | [`status`] | what a replica knows about itself, put together when somebody asks |
+//! | [`serve`] | IoT Hub's service REST API from the copy, read only |
 //! | [`http`] | the status page, `/api/status`, `/livez`, `/readyz`, `/metrics` |
+//! | [`listener`] | connections with HTTP/1.1 over them, within bounds; for both of these |
 //! | [`cli`] | one module per subcommand |
 //! | [`app`] | puts it all together and owns the order of shutdown |
 //!
@@ -44,6 +46,7 @@ pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod http;
+pub mod listener;
 pub mod ports;
 pub mod runtime;
 pub mod serve;

@@ -37,6 +37,7 @@ pub mod replicas;
 pub mod router;
 pub mod spending;
 pub mod start;
+pub mod store_watch;
 pub mod stream;
 pub mod twins;
 pub mod watch;

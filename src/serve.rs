@@ -1,11 +1,105 @@
-//! IoT Hub's service REST API from the copy, read only: who may ask, and TLS.
+//! IoT Hub's service REST API from the copy, read only.
+//!
+//! ```text
+//! connection ─► TLS ─► who asks (access) ─► for what (request) ─► may it spend (callers) ─┬─► a twin (twin) ─► runtime/twins
+//!                          │ 401                │ 404, 405, 501        │ 429              └─► a page (query) ─► runtime/queries
+//! ```
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`access`] | shared access signatures and tokens of Entra ID, as the official clients send them |
 //! | [`tls`] | certificates from files, which are looked at again |
+//! | [`Api`] | one request after the other |
+//! | `request`, `refusal` | what a first line asks for; answers that are none, in the form of IoT Hub |
+//! | `twin`, `query` | twins and rows as answers, with headers about their freshness |
+//! | [`Callers`] | what each caller may spend, and the line that says what it was given |
+//! | [`Lag`] | how far behind the copy is, as answers tell it |
 //!
-//! No command serves it yet: `runtime/queries` and this are its parts.
+//! Nothing here writes, and no query reaches anything but the twins of the configured container. Whoever shows no right learns
+//! nothing but that (401), whatever the path.
 
 pub mod access;
+mod api;
+mod callers;
+mod lag;
+mod query;
+mod refusal;
+mod request;
 pub mod tls;
+mod twin;
+
+#[cfg(test)]
+mod tests;
+
+use std::{error::Error as _, time::Duration};
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use self::refusal::Refusal;
+pub use self::{
+    api::{Api, Parts},
+    callers::Callers,
+    lag::{Behind, Lag},
+    tls::Tls,
+};
+use crate::{
+    listener::{self, Room},
+    ports::{Trouble, TroubleKind},
+    telemetry::{ServeMetrics, ServedOutcome, event::HandshakeFailed},
+};
+
+/// Clients keep connections, some of them for minutes between two requests.
+const ROOM: Room = Room {
+    connections: 512,
+    idle: Duration::from_secs(75),
+    header_bytes: 32 << 10,
+    closing: Duration::from_secs(5),
+};
+
+/// Answers requests until `shutdown`; over TLS, unless something in front has ended it.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    api: &Api,
+    metrics: ServeMetrics,
+    shutdown: CancellationToken,
+) {
+    let router = api.router();
+    match tls {
+        None => listener::serve(listener, ROOM, router, |stream, _| async { Some(stream) }, shutdown).await,
+        Some(tls) => {
+            let upgrade = move |stream, peer| {
+                let (tls, metrics) = (tls.clone(), metrics.clone());
+                async move {
+                    let accepted = tls.accept(stream).await;
+                    let failed = |error: tls::HandshakeError| {
+                        let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+                        let reason = format!("{error}{cause}");
+                        HandshakeFailed { reason: &reason, peer }.emit(&metrics);
+                    };
+                    accepted.map_err(failed).ok()
+                }
+            };
+            listener::serve(listener, ROOM, router, upgrade, shutdown).await;
+        }
+    }
+}
+
+/// What is answered where the store gave no answer.
+fn trouble(trouble: &Trouble) -> (Refusal, ServedOutcome) {
+    let seconds = trouble.retry_after.map_or(1, |hint| hint.as_secs_f64().ceil() as u64);
+    match trouble.kind {
+        TroubleKind::Throttled => {
+            let message = "the document store, or the cap on request units, leaves no room: try again later";
+            (Refusal::throttled(seconds, message), ServedOutcome::Throttled)
+        }
+        TroubleKind::Unavailable | TroubleKind::Contradictory | TroubleKind::Newer => {
+            let message = format!(
+                "the document store gives no answer that can be used ({}): try again later",
+                trouble.code
+            );
+            (Refusal::unavailable(seconds, message), ServedOutcome::Unavailable)
+        }
+    }
+}

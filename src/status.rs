@@ -15,6 +15,6 @@ mod observer;
 pub mod schema;
 
 pub use self::{
-    elsewhere::SharedHub,
+    elsewhere::{Looks, SharedHub, WholeLag},
     observer::{About, Observer},
 };

@@ -27,6 +27,7 @@ mod partition;
 mod process;
 pub mod reason;
 mod replica;
+mod serving;
 mod text;
 mod tokens;
 pub mod trace;
@@ -50,13 +51,14 @@ pub use self::{
     board::{Board, Heartbeat, View},
     journal::{Entry, Journal},
     label::{
-        Decision, Purpose, ReadOutcome, RegistryCall, RegistryOutcome, TwinRead, Unauthorized, WriteKind,
-        WriteOutcome,
+        Decision, Purpose, ReadOutcome, RegistryCall, RegistryOutcome, ServedOperation, ServedOutcome,
+        TwinRead, Unauthorized, WriteKind, WriteOutcome,
     },
     last_word::{PANICKED, last_word},
     metrics::{Latency, Metrics, StreamMetrics},
     partition::{PartitionMetrics, Watched, behind},
     replica::replica,
+    serving::{Renewed, ServeMetrics},
     tokens::{Given, Scope, Tokens},
     walks::{Audited, Backfilled, HubWalks, Walk, Walking, Walks},
 };

@@ -57,6 +57,7 @@ pub struct Setup {
     port: u16,
     variables: Vec<(String, OsString)>,
     own_group: bool,
+    service: &'static str,
 }
 
 impl Setup {
@@ -78,6 +79,7 @@ impl Setup {
             port,
             variables: Vec::new(),
             own_group: false,
+            service: "run",
         })
     }
 
@@ -85,6 +87,13 @@ impl Setup {
     #[must_use]
     pub fn with_variable(mut self, name: &str, value: impl Into<OsString>) -> Self {
         self.variables.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// Runs the read API instead of the daemon. It has a directory and an address of its own.
+    #[must_use]
+    pub fn serving(mut self) -> Self {
+        self.service = "serve";
         self
     }
 
@@ -97,7 +106,7 @@ impl Setup {
 
     /// The command that runs the daemon, for tests that expect it to end by itself.
     pub fn command(&self) -> Command {
-        self.command_for(&["run"])
+        self.command_for(&[self.service])
     }
 
     /// The same for another command with these arguments.

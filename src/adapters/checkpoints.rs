@@ -74,6 +74,23 @@ pub async fn look(
     })
 }
 
+/// What replicas share of the configured store, to look at: nothing is created, locked or changed. `None`: it belongs to one process.
+///
+/// # Errors
+/// The container cannot be used.
+pub async fn look_shared(
+    store: &config::CheckpointStore,
+    credential: &Arc<dyn TokenCredential>,
+) -> Result<Option<Arc<dyn SharedCheckpoints>>, Error> {
+    Ok(match store {
+        config::CheckpointStore::Memory | config::CheckpointStore::File { .. } => None,
+        config::CheckpointStore::Blob(settings) => {
+            let container = Container::open_existing(settings, Arc::clone(credential)).await?;
+            Some(Arc::new(BlobStore::new(container)?))
+        }
+    })
+}
+
 /// What can be wrong with a store. Reaches callers of the trait inside an [`azure_core::Error`]: see
 /// [`Error::find`].
 #[derive(Debug, thiserror::Error)]

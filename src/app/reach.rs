@@ -40,8 +40,10 @@ impl Needed {
             Self::Dependency(Dependency::Checkpoints | Dependency::Leases) => "checkpoints",
             Self::Dependency(Dependency::DeadLetters) => "dead_letters",
             Self::Dependency(Dependency::Registry(_)) => "registry",
-            // Nothing waits for it.
+            // Nothing waits for them.
             Self::Dependency(Dependency::Traces) => "traces",
+            Self::Dependency(Dependency::EntraKeys) => "entra_keys",
+            Self::Dependency(Dependency::Lag) => "lag",
         }
     }
 }

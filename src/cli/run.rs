@@ -1,16 +1,25 @@
-//! `twinsync run`: the daemon.
+//! `twinsync run`, the daemon, and `twinsync serve`, IoT Hub's read API: what runs until it is stopped.
 
 use std::process::ExitCode;
 
 use super::{Error, Sources, ended};
 use crate::{app, config::Settings, telemetry};
 
-/// Loads the configuration, starts everything, and returns when the daemon has stopped. Its last word is of the log's format.
-pub async fn run(sources: &Sources) -> ExitCode {
+/// What runs until it is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    /// The daemon.
+    Daemon,
+    /// IoT Hub's read API.
+    ReadApi,
+}
+
+/// Loads the configuration, starts everything, and returns when it has stopped. Its last word is of the log's format.
+pub async fn run(service: Service, sources: &Sources) -> ExitCode {
     match sources.load() {
         Ok(settings) => {
             let format = settings.telemetry.log_format;
-            ended(start(&settings).await, format)
+            ended(start(service, &settings).await, format)
         }
         Err(error) => {
             let format = error.log_format;
@@ -19,8 +28,11 @@ pub async fn run(sources: &Sources) -> ExitCode {
     }
 }
 
-async fn start(settings: &Settings) -> Result<(), Error> {
+async fn start(service: Service, settings: &Settings) -> Result<(), Error> {
     let journal = telemetry::init(&settings.telemetry).map_err(|error| Error::Failed(error.to_string()))?;
-    app::run(settings, journal).await?;
+    match service {
+        Service::Daemon => app::run(settings, journal).await?,
+        Service::ReadApi => app::serve::run(settings, journal).await?,
+    }
     Ok(())
 }

@@ -41,46 +41,71 @@ pub(super) fn of_host(text: &str) -> Result<Hub, String> {
 /// # Errors
 /// One sentence that says what to write, and nothing of what was written but the hub's host.
 pub(super) fn of_connection_string(text: &str) -> Result<Hub, String> {
-    let (mut host, mut policy, mut key) = (None, None, None);
-    for part in text.split(';').filter(|part| !part.is_empty()) {
-        // Only the first: base64 ends with equal signs.
-        let Some((name, value)) = part.split_once('=') else {
-            return Err(format!("has a part without \"=\": {WHERE}"));
-        };
-        let slot = match name.to_ascii_lowercase().as_str() {
-            "hostname" => &mut host,
-            "sharedaccesskeyname" => &mut policy,
-            "sharedaccesskey" => &mut key,
-            "deviceid" | "moduleid" => {
+    let PolicyString { host, name, key } = PolicyString::parse(text, WHERE)?;
+    hub(&host, HubAccess::Policy { name, key })
+}
+
+/// The parts of a connection string of a shared access policy.
+pub(super) struct PolicyString {
+    /// `HostName`, as it is written.
+    pub(super) host: String,
+    /// `SharedAccessKeyName`.
+    pub(super) name: String,
+    /// `SharedAccessKey`: base64.
+    pub(super) key: Secret,
+}
+
+impl PolicyString {
+    /// # Errors
+    /// One sentence that ends with `advice`, and nothing of what was written.
+    pub(super) fn parse(text: &str, advice: &str) -> Result<Self, String> {
+        let (mut host, mut policy, mut key) = (None, None, None);
+        for part in text.split(';').filter(|part| !part.is_empty()) {
+            // Only the first: base64 ends with equal signs.
+            let Some((name, value)) = part.split_once('=') else {
+                return Err(format!("has a part without \"=\": {advice}"));
+            };
+            let slot = match name.to_ascii_lowercase().as_str() {
+                "hostname" => &mut host,
+                "sharedaccesskeyname" => &mut policy,
+                "sharedaccesskey" => &mut key,
+                "deviceid" | "moduleid" => {
+                    return Err(format!(
+                        "has the connection string of a single device, which cannot read others: {advice}"
+                    ));
+                }
+                "endpoint" | "entitypath" => {
+                    return Err(format!(
+                        "has a connection string of Event Hubs, not of the IoT hub: {advice}"
+                    ));
+                }
+                "sharedaccesssignature" => {
+                    return Err(format!(
+                        "has a connection string with a signature, which would expire: {advice}"
+                    ));
+                }
+                _ => {
+                    return Err(format!("has a part that no connection string of an IoT hub has: {advice}"));
+                }
+            };
+            if slot.replace(value).is_some() {
                 return Err(format!(
-                    "has the connection string of a single device, which cannot read others: {WHERE}"
+                    "has a connection string with a part twice (separate several by commas): {advice}"
                 ));
             }
-            "endpoint" | "entitypath" => {
-                return Err(format!("has a connection string of Event Hubs, not of the IoT hub: {WHERE}"));
-            }
-            "sharedaccesssignature" => {
-                return Err(format!("has a connection string with a signature, which would expire: {WHERE}"));
-            }
-            _ => return Err(format!("has a part that no connection string of an IoT hub has: {WHERE}")),
+        }
+        let present = |part: Option<&str>, name: &str| match part {
+            None | Some("") => Err(format!("has a connection string without {name}: {advice}")),
+            Some(value) => Ok(value.to_owned()),
         };
-        if slot.replace(value).is_some() {
-            return Err(format!(
-                "has a connection string with a part twice (separate several by commas): {WHERE}"
-            ));
+        let host = present(host, "HostName")?;
+        let name = present(policy, "SharedAccessKeyName")?;
+        let key = present(key, "SharedAccessKey")?;
+        match base64::engine::general_purpose::STANDARD.decode(&key) {
+            Ok(_) => Ok(Self { host, name, key: Secret::new(key) }),
+            Err(_) => Err(format!("has a key that is not base64: {advice}")),
         }
     }
-    let present = |part: Option<&str>, name: &str| match part {
-        None | Some("") => Err(format!("has a connection string without {name}: {WHERE}")),
-        Some(value) => Ok(value.to_owned()),
-    };
-    let host = present(host, "HostName")?;
-    let name = present(policy, "SharedAccessKeyName")?;
-    let key = present(key, "SharedAccessKey")?;
-    if base64::engine::general_purpose::STANDARD.decode(&key).is_err() {
-        return Err(format!("has a key that is not base64: {WHERE}"));
-    }
-    hub(&host, HubAccess::Policy { name, key: Secret::new(key) })
 }
 
 fn hub(host: &str, access: HubAccess) -> Result<Hub, String> {

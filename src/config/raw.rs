@@ -31,6 +31,7 @@ pub struct Raw {
     pub http: Http,
     pub telemetry: Telemetry,
     pub otlp: Otlp,
+    pub serve: Serve,
     pub shutdown: Shutdown,
 }
 
@@ -247,6 +248,31 @@ pub struct Otlp {
     pub max_queued_spans: String,
 }
 
+/// `[serve]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents every key, in one place")]
+pub struct Serve {
+    pub listen: String,
+    pub tls: String,
+    pub certificate_file: String,
+    pub key_file: String,
+    pub connection_strings: Secret,
+    pub hosts: String,
+    pub max_signature_lifetime: String,
+    pub hub: String,
+    pub entra_tenant: String,
+    pub entra_roles: String,
+    pub entra_principals: String,
+    pub entra_audiences: String,
+    pub entra_authority: String,
+    pub max_request_units: String,
+    pub max_query_time: String,
+    pub max_rows_in_memory: String,
+    pub max_concurrent_queries: String,
+    pub max_request_units_per_second: String,
+}
+
 /// `[shutdown]`
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -259,7 +285,7 @@ pub struct Shutdown {
 pub(super) const CONTAINER_URL: &str = "blob.container_url";
 
 /// Keys whose values are never shown. A test holds this list and the `Secret` fields above together.
-pub(super) const SECRETS: [&str; 7] = [
+pub(super) const SECRETS: [&str; 8] = [
     CONTAINER_URL,
     "credential.client_secret",
     "credential.token",
@@ -267,6 +293,7 @@ pub(super) const SECRETS: [&str; 7] = [
     "http.token",
     "iothub.connection_strings",
     "otlp.headers",
+    "serve.connection_strings",
 ];
 
 /// Keys whose values are taken as they are written: white space around a token that somebody has to repeat exactly is a slip

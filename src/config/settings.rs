@@ -51,6 +51,8 @@ pub struct Settings {
     pub telemetry: Telemetry,
     /// Traces; `None`: off.
     pub otlp: Option<Otlp>,
+    /// IoT Hub's read API from the copy; `None`: nobody is allowed to ask.
+    pub serve: Option<Serve>,
     /// How to stop.
     pub shutdown: Shutdown,
     pub(super) effective: Vec<Effective>,
@@ -453,4 +455,75 @@ pub struct Otlp {
 pub struct Shutdown {
     /// Limit of finishing what has been received.
     pub drain_timeout: Duration,
+}
+
+/// IoT Hub's service REST API, read only, from the copy.
+#[derive(Debug, Clone)]
+pub struct Serve {
+    /// Address to listen on.
+    pub listen: SocketAddr,
+    /// Who speaks TLS.
+    pub encryption: Encryption,
+    /// The names by which clients know us, without ports. One at least where there is a policy.
+    pub hosts: Vec<String>,
+    /// The policies that may read, each once.
+    pub policies: Vec<Policy>,
+    /// How far ahead the end of a signature may be; `None`: as far as it likes.
+    pub max_signature_lifetime: Option<Duration>,
+    /// Tokens of Entra ID; `None`: none are accepted.
+    pub entra: Option<Entra>,
+    /// Whose twins are shown; `None`: those of all hubs in the container.
+    pub hub: Option<HubName>,
+    /// The host name of that hub, where it is known: what cannot be answered here is asked there.
+    pub hub_host: Option<String>,
+    /// What one query may take.
+    pub max_request_units: NonZeroU32,
+    /// How long one query may take.
+    pub max_query_time: Duration,
+    /// Rows that one query may hold to group or sort them.
+    pub max_rows_in_memory: NonZeroU32,
+    /// Queries at the same time.
+    pub max_concurrent_queries: NonZeroU32,
+    /// Request units per second of one caller; `None`: as many as it likes.
+    pub max_request_units_per_second: Option<NonZeroU32>,
+}
+
+/// Who speaks TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Encryption {
+    /// We do, by files in PEM.
+    Files {
+        /// The certificate and what leads to its authority.
+        certificate: PathBuf,
+        /// Its private key.
+        key: PathBuf,
+    },
+    /// Something in front.
+    Ingress,
+}
+
+/// A shared access policy that may read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Its name.
+    pub name: String,
+    /// A key, in base64.
+    pub primary_key: Secret,
+    /// Another one that is good as well.
+    pub secondary_key: Option<Secret>,
+}
+
+/// Which tokens of Entra ID are accepted, and whom they let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entra {
+    /// The tenant's id.
+    pub tenant: String,
+    /// Where Entra ID is.
+    pub authority: Url,
+    /// Whom tokens must be for; one at least.
+    pub audiences: Vec<String>,
+    /// Roles, of which a token must have one.
+    pub roles: Vec<String>,
+    /// Object ids that need no role.
+    pub principals: Vec<String>,
 }

@@ -6,6 +6,7 @@
 mod http;
 mod otlp;
 mod registry;
+mod serve;
 
 use std::{
     collections::BTreeMap, net::IpAddr, num::NonZeroU32, ops::RangeInclusive, path::PathBuf, time::Duration,
@@ -63,6 +64,7 @@ pub(super) fn settings(raw: &Raw, layers: &Layers) -> (Option<Settings>, Vec<Pro
     let http = check.http(&raw.http);
     let telemetry = check.telemetry(&raw.telemetry);
     let otlp = check.otlp(&raw.otlp);
+    let serve = check.serve(&raw.serve, iothub.as_ref());
     let drain = check.parse("shutdown.drain_timeout", &raw.shutdown.drain_timeout, bounded_duration);
     let problems = check.problems;
     let settings = (|| {
@@ -84,6 +86,7 @@ pub(super) fn settings(raw: &Raw, layers: &Layers) -> (Option<Settings>, Vec<Pro
             http: http?,
             telemetry: telemetry?,
             otlp: otlp?,
+            serve: serve?,
             shutdown: Shutdown { drain_timeout: drain? },
             effective: Vec::new(),
         })

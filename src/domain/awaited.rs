@@ -28,6 +28,38 @@ pub struct Awaited {
 }
 
 impl Awaited {
+    /// The names of the conditions, as requests have them.
+    pub const NAMES: [&str; 5] =
+        ["min_version", "min_desired_version", "min_reported_version", "min_time", "settled"];
+
+    /// Reads the conditions of a request; `value` gives what a name has, if anything.
+    ///
+    /// # Errors
+    /// One sentence that says what to write. It repeats no value: a token may have been put there by mistake.
+    pub fn read<'a>(value: impl Fn(&str) -> Option<&'a str>) -> Result<Self, String> {
+        let version = |name: &str| {
+            let version = |text: &str| match text.parse::<i64>() {
+                Ok(version) if version >= 0 => Ok(TwinVersion(version)),
+                Ok(_) | Err(_) => Err(format!("{name} is not a whole number from 0 on")),
+            };
+            value(name).map(version).transpose()
+        };
+        let time = |text: &str| {
+            Ticks::parse(text).ok_or_else(|| "min_time is not a time like 2031-01-31T08:00:00Z".to_owned())
+        };
+        Ok(Self {
+            version: version("min_version")?,
+            desired: version("min_desired_version")?,
+            reported: version("min_reported_version")?,
+            changed: value("min_time").map(time).transpose()?,
+            settled: match value("settled") {
+                Some("true") => true,
+                Some("false") | None => false,
+                Some(_) => return Err("settled is neither true nor false".to_owned()),
+            },
+        })
+    }
+
     /// Whether anything is asked for.
     pub fn is_something(&self) -> bool {
         *self != Self::default()

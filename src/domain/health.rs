@@ -89,6 +89,10 @@ pub enum Dependency {
     Registry(String),
     /// Who takes our traces.
     Traces,
+    /// Where the keys are that tokens of callers are signed with: Entra ID. For the read API only.
+    EntraKeys,
+    /// Checkpoints and Event Hubs, asked how far behind the copy is. For the read API only.
+    Lag,
 }
 
 impl std::fmt::Display for Dependency {
@@ -101,6 +105,8 @@ impl std::fmt::Display for Dependency {
             Self::Leases => f.write_str("the checkpoint store, asked for leases,"),
             Self::Registry(hub) => write!(f, "the registry of the IoT hub {hub}"),
             Self::Traces => f.write_str("the receiver of traces"),
+            Self::EntraKeys => f.write_str("Entra ID, asked for its keys,"),
+            Self::Lag => f.write_str("what tells how far behind the copy is"),
         }
     }
 }
@@ -118,6 +124,8 @@ impl Dependency {
             | Self::Traces => 2,
             // Whoever asks it counts them: several tasks do, for several reasons.
             Self::Registry(_) => 1,
+            // Asked once a minute at most.
+            Self::EntraKeys | Self::Lag => 1,
         }
     }
 }
@@ -292,11 +300,12 @@ fn warnings(facts: &Facts) -> Vec<String> {
     outages.chain(throttled).chain(tokens).collect()
 }
 
-/// Repair and audits are in the background: the copy follows the streams without them. Who throttles will answer, and only
-/// where that takes long is our work in danger.
+/// Repair and audits are in the background: the copy follows the streams without them. Twins can be read without the keys of Entra
+/// ID by shared access signatures, and whatever the lag is. Who throttles will answer, and only where that takes long is our work
+/// in danger.
 pub(super) fn is_obstacle(facts: &Facts, dependency: &Dependency, outage: &Outage) -> bool {
     match (dependency, outage.failure) {
-        (Dependency::Registry(_) | Dependency::Traces, _) => false,
+        (Dependency::Registry(_) | Dependency::Traces | Dependency::EntraKeys | Dependency::Lag, _) => false,
         (_, Failure::Silent) => true,
         (_, Failure::Throttled) => outage.lasts > facts.blocked_after,
     }

@@ -6,7 +6,8 @@
 //!
 //! Nothing here reads, waits or looks at a clock. Twins are JSON in the form of the service's REST API (`GET /twins/{id}`).
 //!
-//! `query/query-language.md` is the page for users, which will be published with the command that serves it. Where IoT Hub's documentation is silent, Cosmos DB's rules hold; each such rule names its source where it is decided.
+//! `docs/query-language.md` is the page for users. Where IoT Hub's documentation is silent, Cosmos DB's rules hold; each such rule names
+//! its source where it is decided.
 
 use std::fmt;
 

@@ -15,9 +15,9 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use super::connection::Connection;
 use crate::{
     config::Secret,
+    listener::Connection,
     telemetry::{Unauthorized, event::TwinReadRefused},
 };
 

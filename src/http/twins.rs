@@ -28,8 +28,11 @@ use self::{
     question::{Id, question},
     schema::Twin,
 };
-use super::{connection::Connection, door};
-use crate::runtime::twins::{Answer, MOST_READERS, MOST_WAITERS, Outcome};
+use super::door;
+use crate::{
+    listener::Connection,
+    runtime::twins::{Answer, MOST_READERS, MOST_WAITERS, Outcome},
+};
 
 /// Their routes.
 pub(super) fn routes(state: super::State) -> Router<super::State> {

@@ -22,7 +22,7 @@ use self::position::{Fingerprint, Position};
 use crate::{
     domain::{
         id::HubName,
-        query::{Collection, ItemType, LimitError, Query, QueryError, Root},
+        query::{Collection, ItemType, LimitError, Place, Query, QueryError, Root},
         quota::Purpose,
         rest,
     },
@@ -56,10 +56,32 @@ pub struct Queries {
     pub metrics: Metrics,
     /// What one request may take.
     pub limits: Limits,
+    /// Where root fields are: [`Root::place`], or fewer of them.
+    pub place: fn(Root) -> Place,
+}
+
+/// Whoever a query is answered for.
+pub trait Client: Sync {
+    /// A part of the answer has cost so many request units.
+    fn paid(&self, request_units: f64);
+    /// Whether nobody waits for the answer any more: then nothing more is begun.
+    fn is_gone(&self) -> bool;
+}
+
+/// Somebody who waits for whatever it costs.
+#[derive(Debug, Clone, Copy)]
+pub struct Patient;
+
+impl Client for Patient {
+    fn paid(&self, _: f64) {}
+
+    fn is_gone(&self) -> bool {
+        false
+    }
 }
 
 /// A request.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Ask<'a> {
     /// The query, as the client wrote it.
     pub query: &'a str,
@@ -69,6 +91,8 @@ pub struct Ask<'a> {
     pub from: Option<&'a str>,
     /// Rows that the page may have.
     pub most: NonZeroU32,
+    /// Who asks.
+    pub client: &'a dyn Client,
 }
 
 /// A page of an answer.
@@ -82,11 +106,17 @@ pub struct Answer {
     pub next: Option<String>,
     /// Documents that were passed over because nobody can read them. Rows of theirs may be missing.
     pub passed_over: usize,
+    /// Twins behind the rows whose documents say that they are in doubt. An exact count does not look at documents, so there
+    /// it is 0.
+    pub in_doubt: usize,
 }
 
 /// Why there is no page.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Failure {
+    /// Nobody waits for the answer any more.
+    #[error("the client went away")]
+    Gone,
     /// The query is not understood, or asks for what is not here.
     #[error(transparent)]
     Query(#[from] QueryError),
@@ -123,15 +153,21 @@ impl From<LimitError> for Failure {
 impl Queries {
     /// Answers a request with one page. Returns what it cost in request units too, also where there is no page.
     pub async fn answer(&self, ask: Ask<'_>) -> Charged<Result<Answer, Failure>> {
-        let mut bill =
-            Bill { queries: self, spent: 0.0, passed_over: 0, until: Instant::now() + self.limits.time };
+        let mut bill = Bill {
+            queries: self,
+            client: ask.client,
+            spent: 0.0,
+            passed_over: 0,
+            in_doubt: 0,
+            until: Instant::now() + self.limits.time,
+        };
         let outcome = self.page(ask, &mut bill).await;
         Charged { outcome, request_units: bill.spent }
     }
 
     async fn page(&self, ask: Ask<'_>, bill: &mut Bill<'_>) -> Result<Answer, Failure> {
         let query = Query::parse(ask.query)?;
-        let narrowed = query.narrow(Root::place)?;
+        let narrowed = query.narrow(self.place)?;
         let fingerprint = Fingerprint::of(ask.query, ask.hub);
         let position = match ask.from {
             Some(text) => fingerprint.position(text).ok_or(Failure::Continuation)?,
@@ -153,18 +189,18 @@ impl Queries {
             )
         } else if query.is_grouped() {
             let mut fold = query.fold(self.limits.held);
-            bill.for_each(&filter, |twin| if query.matches(twin) { fold.add(twin) } else { Ok(()) }).await?;
+            bill.for_each(&filter, &query, |twin| fold.add(twin)).await?;
             cut(fold.rows(), &query, &position, ask.most)
         } else if query.is_sorted() {
             let mut sorter = query.sorter(self.limits.held);
-            bill.for_each(&filter, |twin| if query.matches(twin) { sorter.add(twin) } else { Ok(()) })
-                .await?;
+            bill.for_each(&filter, &query, |twin| sorter.add(twin)).await?;
             cut(sorter.rows(), &query, &position, ask.most)
         } else {
             bill.walk(&filter, &query, position, ask.most).await?
         };
         let next = next.map(|next| fingerprint.text(&next));
-        Ok(Answer { rows, item_type: query.item_type(), next, passed_over: bill.passed_over })
+        let Bill { passed_over, in_doubt, .. } = *bill;
+        Ok(Answer { rows, item_type: query.item_type(), next, passed_over, in_doubt })
     }
 }
 
@@ -187,8 +223,10 @@ fn cut(
 /// What a request has taken so far.
 struct Bill<'a> {
     queries: &'a Queries,
+    client: &'a dyn Client,
     spent: f64,
     passed_over: usize,
+    in_doubt: usize,
     until: Instant,
 }
 
@@ -208,8 +246,29 @@ impl Bill<'_> {
         let Charged { outcome, request_units } = ask.await;
         self.queries.spending.spend(request_units);
         self.queries.metrics.request_units_spent(Purpose::Request.into(), request_units);
+        self.client.paid(request_units);
         self.spent += request_units;
         outcome
+    }
+
+    /// Why nothing more may be begun, where there is no result yet.
+    fn check(&self) -> Result<(), Failure> {
+        match () {
+            () if self.client.is_gone() => Err(Failure::Gone),
+            () if self.is_exhausted() => Err(self.too_expensive()),
+            () => Ok(()),
+        }
+    }
+
+    /// The twins of a page that the query selects.
+    fn selected(&mut self, page: &Documents, query: &Query) -> Vec<Value> {
+        let mut selected = Vec::new();
+        for document in &page.readable {
+            let Some(twin) = rest::twin(document).filter(|twin| query.matches(twin)) else { continue };
+            self.in_doubt += usize::from(document.in_doubt());
+            selected.push(twin);
+        }
+        selected
     }
 
     async fn select(
@@ -227,7 +286,6 @@ impl Bill<'_> {
         Ok(page)
     }
 
-    /// Why nothing more may be begun although there is no result yet.
     fn too_expensive(&self) -> Failure {
         let Limits { request_units, time, .. } = self.queries.limits;
         Failure::TooExpensive(format!(
@@ -247,29 +305,26 @@ impl Bill<'_> {
             if from.is_none() {
                 return Ok(count);
             }
-            if self.is_exhausted() {
-                return Err(self.too_expensive());
-            }
+            self.check()?;
         }
     }
 
-    /// Shows all twins of a filter.
+    /// Shows all twins that a query selects.
     async fn for_each(
         &mut self,
         filter: &Filter,
+        query: &Query,
         mut show: impl FnMut(&Value) -> Result<(), LimitError>,
     ) -> Result<(), Failure> {
         let mut from = None;
         loop {
             let page = self.select(filter, from.as_ref(), ALL_PAGE).await?;
-            page.content.readable.iter().filter_map(rest::twin).try_for_each(|twin| show(&twin))?;
+            self.selected(&page.content, query).iter().try_for_each(&mut show)?;
             from = page.next;
             if from.is_none() {
                 return Ok(());
             }
-            if self.is_exhausted() {
-                return Err(self.too_expensive());
-            }
+            self.check()?;
         }
     }
 
@@ -299,14 +354,16 @@ impl Bill<'_> {
                 }
                 Err(error) => return Err(error.into()),
             };
-            let twins = page.content.readable.iter().filter_map(rest::twin);
             let found: Vec<_> =
-                twins.filter(|twin| query.matches(twin)).map(|twin| query.row(&twin)).collect();
+                self.selected(&page.content, query).iter().map(|twin| query.row(twin)).collect();
             shown += found.len() as u64;
             rows.extend(found);
             from = page.next;
             if from.is_none() {
                 return Ok((rows, None));
+            }
+            if self.client.is_gone() {
+                return Err(Failure::Gone);
             }
             if self.is_exhausted() {
                 return Ok((rows, Some(Position { shown, behind: from })));

@@ -73,6 +73,21 @@ const REQUEST_UNITS_PER_SECOND: f64 = 50.0;
 /// The least that a look costs.
 const LOOK_UNITS_MIN: f64 = 1.0;
 
+/// How many requests may be under way at the same time.
+#[derive(Debug, Clone, Copy)]
+pub struct Places {
+    /// Those that wait.
+    pub waiters: usize,
+    /// Those beside them.
+    pub readers: usize,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self { waiters: MOST_WAITERS, readers: MOST_READERS }
+    }
+}
+
 /// Reads twins. Cheap to clone.
 #[derive(Clone)]
 pub struct Twins(Arc<Shared>);
@@ -133,6 +148,8 @@ pub struct Answer {
     pub comparison: Option<Comparison>,
     /// Whether the hub is asked about documents in doubt.
     pub mended: bool,
+    /// What the store has charged for it, as far as it has answered.
+    pub request_units: f64,
 }
 
 /// What was found.
@@ -201,13 +218,23 @@ impl std::fmt::Debug for Twins {
 impl Twins {
     /// For these hubs, which may be none; nothing is read until [`Self::open`]. Waiters end with `stop`.
     pub fn new(hubs: Vec<HubName>, metrics: Metrics, stop: CancellationToken) -> Self {
+        Self::with_places(hubs, metrics, stop, Places::default())
+    }
+
+    /// The same, for so many requests at the same time.
+    pub fn with_places(
+        hubs: Vec<HubName>,
+        metrics: Metrics,
+        stop: CancellationToken,
+        places: Places,
+    ) -> Self {
         Self(Arc::new(Shared {
             hubs,
             stop,
             metrics,
             access: OnceLock::new(),
-            waiters: Semaphore::new(MOST_WAITERS),
-            readers: Semaphore::new(MOST_READERS),
+            waiters: Semaphore::new(places.waiters),
+            readers: Semaphore::new(places.readers),
             comparer: Comparer::new(),
             looks: Mutex::new(Budget::new(REQUEST_UNITS_PER_SECOND)),
             started: Instant::now(),
@@ -284,7 +311,7 @@ impl Shared {
     async fn answer(&self, question: &Question, kept: &AtomicBool) -> Answer {
         let began = Instant::now();
         let only = (self.hubs.len() == 1).then(|| self.hubs.first().cloned()).flatten();
-        let mut wanted = Wanted { question, hub: question.hub.clone().or(only) };
+        let mut wanted = Wanted { question, hub: question.hub.clone().or(only), request_units: 0.0 };
         let place = self.place(question, kept);
         let outcome = match (self.access.get(), &place) {
             (None, _) => Outcome::Starting,
@@ -305,7 +332,8 @@ impl Shared {
             (Some(_) | None, _) => None,
         };
         let mended = wanted.hub.as_ref().is_some_and(|hub| self.hubs.contains(hub));
-        Answer { hub: wanted.hub, outcome, waited, comparison, mended }
+        let Wanted { hub, request_units, .. } = wanted;
+        Answer { hub, outcome, waited, comparison, mended, request_units }
     }
 
     /// A place for a question. Where nobody can wait any more, what is there already can still be read.

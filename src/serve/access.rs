@@ -19,7 +19,7 @@ use time::OffsetDateTime;
 
 pub use self::{
     caller::{Caller, Kind},
-    denied::{Answer, Denied},
+    denied::Denied,
 };
 use self::{entra::Tokens, sas::Signatures, scope::Hosts};
 

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use crate::{
@@ -28,15 +29,52 @@ pub struct SharedHub {
     pub consumer_group: String,
 }
 
+/// How far behind all partitions of the hubs are together.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct WholeLag {
+    /// Events that are not completed, as far as the checkpoints tell.
+    pub events: u64,
+    /// At least for so long the oldest of them has been there; `None`: not known of a partition where events wait.
+    pub at_least: Option<Duration>,
+}
+
 /// Looks at the hubs again and again.
-pub(super) struct Looks {
+pub struct Looks {
     hubs: Vec<SharedHub>,
     ends: Mutex<BTreeMap<PartitionId, Ends>>,
 }
 
 impl Looks {
-    pub(super) fn new(hubs: Vec<SharedHub>) -> Self {
+    /// At these hubs.
+    pub fn new(hubs: Vec<SharedHub>) -> Self {
         Self { hubs, ends: Mutex::default() }
+    }
+
+    /// Looks at all partitions of all hubs.
+    ///
+    /// # Errors
+    /// One of them cannot be looked at: why.
+    pub async fn whole(&self) -> Result<WholeLag, String> {
+        let mut partitions = Vec::new();
+        for hub in &self.hubs {
+            let stream = hub.source.name();
+            let named = match hub.source.partitions().await {
+                Ok(named) => named,
+                Err(error) => {
+                    hub.source.close().await;
+                    return Err(format!("{error} ({})", error.code()));
+                }
+            };
+            let named = named.into_iter();
+            partitions.extend(named.map(|partition| PartitionId { stream: stream.to_owned(), partition }));
+        }
+        let mut whole = WholeLag { events: 0, at_least: Some(Duration::ZERO) };
+        for found in self.look(partitions).await.into_values() {
+            let Behind { events, at_least, .. } = found?;
+            whole.events += events;
+            whole.at_least = whole.at_least.zip(at_least).map(|(one, other)| one.max(other));
+        }
+        Ok(whole)
     }
 
     /// One listing per Event Hub with one of these partitions, and one question for each of them, one after the other.

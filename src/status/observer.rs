@@ -376,7 +376,10 @@ fn asked(dependency: &Dependency, outage: Option<&Outage>, view: &View, now: Tic
         down_since: silent.map(|Outage { lasts, .. }| now.before(*lasts)),
         asked: view.asked.get(dependency).map(|ago| now.before(*ago)),
         next_try: outage.and_then(|outage| outage.next_try).map(|after| now.after(after)),
-        needed: !matches!(dependency, Dependency::Registry(_) | Dependency::Traces),
+        needed: !matches!(
+            dependency,
+            Dependency::Registry(_) | Dependency::Traces | Dependency::EntraKeys | Dependency::Lag
+        ),
     }
 }
 

@@ -6,6 +6,7 @@ mod dependencies;
 mod documents;
 mod partitions;
 mod reconcile;
+mod serving;
 mod twins;
 
 use std::time::Duration;
@@ -29,6 +30,7 @@ pub use self::{
         ReferencesRefused, RepairDelayed, RepairGivenUp, RepairScan, RowsUnreadable, StillDifferent,
         TwinDelayed, TwinSettled, TwinUnknown, TwinWentBack, WalkFailed,
     },
+    serving::{CallerServed, CertificateChanged, HandshakeFailed, KeysRenewed, RequestDenied},
 };
 
 use super::{

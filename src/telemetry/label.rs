@@ -146,6 +146,46 @@ labels! {
 }
 
 labels! {
+    /// What a request to IoT Hub's read API asks for.
+    ServedOperation {
+        /// A twin, of a device or a module.
+        Twin => "twin",
+        /// What a twin knows of its device.
+        Device => "device",
+        /// A page of a query.
+        Query => "query",
+        /// Anything else.
+        Other => "other",
+    }
+}
+
+labels! {
+    /// What became of a request to IoT Hub's read API.
+    ServedOutcome {
+        /// It was answered.
+        Ok => "ok",
+        /// The client has it already.
+        NotModified => "not_modified",
+        /// There is no such twin.
+        NotFound => "not_found",
+        /// It makes no sense, or cannot be answered at all.
+        Invalid => "invalid",
+        /// It asks for what a read-only copy does not do.
+        Unsupported => "unsupported",
+        /// It takes more than one request may.
+        TooExpensive => "too_expensive",
+        /// The caller, or all together, ask for more than may be spent.
+        Throttled => "throttled",
+        /// What was waited for did not come in time.
+        TimedOut => "timed_out",
+        /// The store gave no answer, or the process starts or stops.
+        Unavailable => "unavailable",
+        /// Its client went away before the answer.
+        Gone => "gone",
+    }
+}
+
+labels! {
     /// Why a request was refused that shows no right to read twins.
     Unauthorized {
         /// It shows no token.

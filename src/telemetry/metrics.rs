@@ -112,6 +112,7 @@ impl Metrics {
             name::EVENTHUB_TO_RECEIVED,
             name::RECEIVED_TO_DURABLE,
             name::REGISTRY_CALL_SECONDS,
+            name::SERVE_REQUEST_SECONDS,
         ] {
             builder =
                 builder.set_buckets_for_metric(Matcher::Full(latency.to_owned()), &name::LATENCY_BUCKETS)?;
@@ -506,6 +507,21 @@ impl Metrics {
         self.0.twin_waiters.increment(more);
     }
 
+    /// A counter to keep.
+    pub(super) fn counter(&self, name: &'static str, labels: &[(&'static str, &str)]) -> Counter {
+        self.0.recorder.register_counter(&key(name, labels), &METADATA)
+    }
+
+    /// A gauge without labels to keep.
+    pub(super) fn gauge(&self, name: &'static str) -> Gauge {
+        self.0.recorder.register_gauge(&key(name, &[]), &METADATA)
+    }
+
+    /// A histogram to keep.
+    pub(super) fn histogram(&self, name: &'static str, labels: &[(&'static str, &str)]) -> Histogram {
+        self.0.recorder.register_histogram(&key(name, labels), &METADATA)
+    }
+
     /// Shows a counter before it counts.
     fn zero(&self, name: &'static str, labels: &[(&'static str, &str)]) {
         self.0.recorder.register_counter(&key(name, labels), &METADATA).increment(0);
@@ -650,6 +666,7 @@ fn key(name: &'static str, labels: &[(&'static str, &str)]) -> Key {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::ServeMetrics;
 
     fn has_line(metrics: &Metrics, line: &str) {
         let text = metrics.render();
@@ -753,6 +770,7 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         let _ = metrics.stream("s");
         metrics.registry("h");
+        let _ = ServeMetrics::new(&metrics, ["missing"]);
         let text = metrics.render();
         for &Description { name, kind, .. } in name::DESCRIPTIONS {
             // The process and its runtime are not at zero, and not kept here.

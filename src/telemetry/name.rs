@@ -131,6 +131,22 @@ pub const TWIN_READS: &str = "twinsync_twin_reads_total";
 pub const TWIN_WAITERS: &str = "twinsync_twin_waiters";
 /// Requests for twins that show no right to them. Label: `reason`.
 pub const TWIN_READS_UNAUTHORIZED: &str = "twinsync_twin_reads_unauthorized_total";
+/// Requests to IoT Hub's read API that showed a right to it. Labels: `operation`, `outcome`.
+pub const SERVE_REQUESTS: &str = "twinsync_serve_requests_total";
+/// How long they took, until their answer was made. Label: `operation`.
+pub const SERVE_REQUEST_SECONDS: &str = "twinsync_serve_request_seconds";
+/// Requests to it that showed none. Label: `reason`.
+pub const SERVE_UNAUTHORIZED: &str = "twinsync_serve_unauthorized_total";
+/// Rows of queries that were given.
+pub const SERVE_ROWS: &str = "twinsync_serve_rows_total";
+/// Renewals of what it works with that failed. Label: `what`.
+pub const SERVE_RENEWAL_FAILURES: &str = "twinsync_serve_renewal_failures_total";
+/// Connections to it that did not come to be.
+pub const SERVE_HANDSHAKE_FAILURES: &str = "twinsync_serve_handshake_failures_total";
+/// Events that the copy is behind; NaN where that is not known.
+pub const SERVE_LAG_EVENTS: &str = "twinsync_serve_lag_events";
+/// When the keys of Entra ID were fetched last, in seconds since the Unix epoch.
+pub const SERVE_KEYS_RENEWED: &str = "twinsync_serve_keys_renewed_timestamp_seconds";
 /// Spans of traces by what became of them. Labels: `outcome`.
 pub const OTLP_SPANS: &str = "twinsync_otlp_spans_total";
 /// Requests to the receiver of traces that failed.

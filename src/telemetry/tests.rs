@@ -58,6 +58,7 @@ fn served() -> BTreeMap<String, Shape> {
     metrics.set_backfill_twins("h", "equal", 1);
     metrics.audit_finished("h", Ticks::new(1), 0, &BTreeMap::new());
     metrics.registry_asked(RegistryCall::Get, RegistryOutcome::Present, Purpose::Repair, Duration::ZERO);
+    ServeMetrics::new(&metrics, ["missing"]).keys_renewed(Ticks::new(0));
     let board = Board::new();
     let partition = PartitionId { stream: "s".into(), partition: "0".into() };
     let waiting = Arc::new(Waiting(PartitionMetrics::default()));

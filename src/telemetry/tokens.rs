@@ -25,6 +25,8 @@ pub enum Scope {
     Other,
     /// The signature in `blob.container_url`, which takes the place of a token.
     Signature,
+    /// The certificate in `serve.certificate_file`.
+    Certificate,
 }
 
 impl Scope {
@@ -49,6 +51,7 @@ impl Scope {
             Self::IotHub => "iothub",
             Self::Other => "other",
             Self::Signature => "storage_sas",
+            Self::Certificate => "certificate",
         }
     }
 
@@ -61,6 +64,7 @@ impl Scope {
             Self::IotHub => "the token for IoT Hub",
             Self::Other => "a token",
             Self::Signature => "the SAS in blob.container_url",
+            Self::Certificate => "the certificate in serve.certificate_file",
         }
     }
 }
@@ -114,7 +118,7 @@ impl Tokens {
         };
         let fact = |(scope, given): (Scope, Given)| token::Token {
             what: scope.what().to_owned(),
-            by_hand: scope == Scope::Signature,
+            by_hand: matches!(scope, Scope::Signature | Scope::Certificate),
             left: given.expires.map(left),
             failed: given.failed.map(|(_, reason)| reason),
         };

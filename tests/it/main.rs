@@ -32,6 +32,7 @@ mod outage;
 mod partitions;
 mod poison;
 mod query;
+mod read_api;
 mod registry;
 mod replicas;
 mod restart;

@@ -12,10 +12,11 @@ use twinsync::{
     domain::{
         document::{Document, State},
         id::{DocumentIdScheme, HubName, TwinKey},
+        query::Root,
     },
     ports::{Behind, Filter, Read, SelectError, TwinSelection, TwinStore},
     runtime::{
-        queries::{Ask, Failure, Limits, Queries},
+        queries::{Ask, Failure, Limits, Patient, Queries},
         spending::Spending,
     },
     telemetry::Metrics,
@@ -76,6 +77,7 @@ async fn queries(world: &World) -> (Arc<CosmosStore>, Queries) {
         spending: Spending::new(None),
         metrics: Metrics::new().expect("metrics"),
         limits: Limits { request_units: 1e6, time: Duration::from_secs(60), held: 1_000 },
+        place: Root::place,
     };
     (store, queries)
 }
@@ -84,7 +86,7 @@ async fn queries(world: &World) -> (Arc<CosmosStore>, Queries) {
 async fn ours(queries: &Queries, query: &str) -> (Vec<Value>, usize) {
     let (mut rows, mut pages, mut from) = (Vec::new(), 0, None);
     loop {
-        let ask = Ask { query, hub: None, from: from.as_deref(), most: PAGE };
+        let ask = Ask { query, hub: None, from: from.as_deref(), most: PAGE, client: &Patient };
         let page = queries.answer(ask).await.outcome.unwrap_or_else(|failure| panic!("{query}: {failure}"));
         assert!(page.rows.len() <= PAGE.get() as usize, "{query}");
         assert_eq!(page.passed_over, 0, "{query}");
@@ -218,7 +220,7 @@ async fn what_was_written_is_seen_at_once_and_no_continuation_from_outside_leads
     let State::Live { twin, .. } = &mut newest.state else { panic!("{newest:?}") };
     twin.tags.insert("site".to_owned(), json!("east"));
     store.replace(&key, &newest, &etag).await;
-    let ask = |query| Ask { query, hub: None, from: None, most: PAGE };
+    let ask = |query| Ask { query, hub: None, from: None, most: PAGE, client: &Patient };
     let found = queries.answer(ask("SELECT deviceId FROM devices WHERE tags.site = 'east'")).await;
     assert_eq!(
         found.outcome.expect("a page").rows,

@@ -50,6 +50,13 @@ impl Root {
     }
 }
 
+impl Root {
+    /// The same for whoever wants only what events keep up to date.
+    pub const fn place_kept_by_events(self) -> Place {
+        if self.is_of_the_identity() { Place::HubOnly } else { self.place() }
+    }
+}
+
 /// What to ask Cosmos DB for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Narrowed {
@@ -77,7 +84,7 @@ impl Query {
         });
         if let Some(path) = unknown {
             let message = format!(
-                "{} changes without any event, so that only the hub knows it: ask the hub itself, or leave it out",
+                "{} is in no event, so that only the hub knows it: ask the hub itself, or leave it out",
                 path.root.name()
             );
             return Err(QueryError::new(path.position, QueryErrorKind::HubOnly, message));

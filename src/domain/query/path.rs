@@ -78,6 +78,28 @@ impl Root {
         Self::ALL.iter().copied().find(|root| root.name().eq_ignore_ascii_case(name))
     }
 
+    /// Whether it belongs to the identity of a device or module, of which no event tells. The hub's own answers have it, so a copy
+    /// has it as of the last one of them, if there was any.
+    ///
+    /// Source: events carry `etag`, `version`, tags and properties beside the ids, and no more (learn: iot-hub-devguide-messages-d2c,
+    /// notifications; Azure-docs#44675 for `capabilities`).
+    pub const fn is_of_the_identity(self) -> bool {
+        matches!(
+            self,
+            Self::Etag
+                | Self::DeviceEtag
+                | Self::Status
+                | Self::StatusReason
+                | Self::StatusUpdateTime
+                | Self::AuthenticationType
+                | Self::X509Thumbprint
+                | Self::ModelId
+                | Self::Capabilities
+                | Self::DeviceScope
+                | Self::ParentScopes
+        )
+    }
+
     /// Whether only the hub knows its value: it changes without any event, so a copy would be wrong most of the time.
     pub const fn is_known_to_the_hub_only(self) -> bool {
         matches!(

@@ -6,7 +6,7 @@ use url::form_urlencoded;
 
 use crate::{
     config::parse_duration,
-    domain::{awaited::Awaited, event::TwinVersion, ticks::Ticks},
+    domain::awaited::Awaited,
     runtime::twins::{Question, WAIT_MAX},
 };
 
@@ -90,28 +90,12 @@ pub(super) fn question(id: Id, query: &str) -> Result<Question, String> {
         Some(hub) => hub.split('.').next().map(Into::into),
         None => None,
     };
-    let version = |name: &str| {
-        let version = |text: &String| match text.parse::<i64>() {
-            Ok(version) if version >= 0 => Ok(TwinVersion(version)),
-            Ok(_) | Err(_) => Err(format!("{name} is not a whole number from 0 on")),
-        };
-        values.get(name).map(version).transpose()
-    };
     let yes = |name: &str| match values.get(name).map(String::as_str) {
         Some("true") => Ok(true),
         Some("false") | None => Ok(false),
         Some(_) => Err(format!("{name} is neither true nor false")),
     };
-    let time = |text: &String| {
-        Ticks::parse(text).ok_or_else(|| "min_time is not a time like 2031-01-31T08:00:00Z".to_owned())
-    };
-    let awaited = Awaited {
-        version: version("min_version")?,
-        desired: version("min_desired_version")?,
-        reported: version("min_reported_version")?,
-        changed: values.get("min_time").map(time).transpose()?,
-        settled: yes("settled")?,
-    };
+    let awaited = Awaited::read(|name| values.get(name).map(String::as_str))?;
     let compare = yes("compare")?;
     let wait = match values.get("wait") {
         Some(_) if !awaited.is_something() => {
@@ -128,6 +112,7 @@ pub(super) fn question(id: Id, query: &str) -> Result<Question, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::{event::TwinVersion, ticks::Ticks};
 
     fn asked(query: &str) -> Question {
         question(Id::Device("d".into()), query).unwrap_or_else(|error| panic!("{query}: {error}"))

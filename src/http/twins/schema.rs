@@ -86,7 +86,7 @@ fn as_stored<S: Serializer>(document: &Option<Arc<Document>>, serializer: S) -> 
 
 impl Twin {
     pub(super) fn new(question: &Question, answer: Answer) -> Self {
-        let Answer { hub, outcome, waited, comparison, mended } = answer;
+        let Answer { hub, outcome, waited, comparison, mended, request_units: _ } = answer;
         let error = error(&outcome);
         let (state, stored) = match &outcome {
             Outcome::Found(stored) | Outcome::Deleted(stored) | Outcome::TimedOut(Some(stored)) => {

@@ -14,7 +14,7 @@ use crate::{
         document::{Document, ETag},
         testing::document,
     },
-    http::{Door, MOST_CONNECTIONS, bind, serve},
+    http::{Door, ROOM, bind, serve},
     runtime::{
         documents::{DocumentCache, document_cache},
         memory_store::MemoryStore,
@@ -280,7 +280,7 @@ async fn waiters_push_out_no_probe_and_are_pushed_out_by_nobody() {
     let waiting = waiters(&server, MOST_WAITERS).await;
     let address = server.base.trim_start_matches("http://").to_owned();
     let mut half_sent = Vec::new();
-    for _ in 0..MOST_CONNECTIONS * 2 {
+    for _ in 0..ROOM.connections * 2 {
         let mut stream = TcpStream::connect(&address).await.unwrap();
         stream.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Slow: ").await.unwrap();
         half_sent.push(stream);

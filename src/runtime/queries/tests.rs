@@ -109,6 +109,7 @@ fn bench_of(documents: usize, limits: Limits) -> Bench {
         spending: Spending::new(None),
         metrics: Metrics::new().expect("metrics"),
         limits,
+        place: Root::place,
     };
     Bench { store, queries }
 }
@@ -122,7 +123,7 @@ fn bench(documents: usize) -> Bench {
 impl Bench {
     async fn page(&self, query: &str, from: Option<&str>, most: u32) -> Result<Answer, Failure> {
         let most = NonZeroU32::new(most).expect("not 0");
-        self.queries.answer(Ask { query, hub: None, from, most }).await.outcome
+        self.queries.answer(Ask { query, hub: None, from, most, client: &Patient }).await.outcome
     }
 
     /// The rows of each page, to the end.
@@ -316,7 +317,7 @@ async fn what_is_wrong_with_a_request_is_told() {
 async fn what_a_request_costs_is_told_and_counted() {
     let bench = bench(10);
     let most = NonZeroU32::new(100).expect("not 0");
-    let ask = Ask { query: "SELECT * FROM devices", hub: None, from: None, most };
+    let ask = Ask { query: "SELECT * FROM devices", hub: None, from: None, most, client: &Patient };
     let charged = bench.queries.answer(ask).await;
     assert_eq!(charged.request_units, 3.0 * PER_PAGE);
     let text = bench.queries.metrics.render();

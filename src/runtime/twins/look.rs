@@ -56,6 +56,8 @@ impl Look {
 pub(super) struct Wanted<'a> {
     pub(super) question: &'a Question,
     pub(super) hub: Option<HubName>,
+    /// What the looks have cost.
+    pub(super) request_units: f64,
 }
 
 impl Wanted<'_> {
@@ -102,6 +104,7 @@ impl Access {
         match timeout_at(limit, looked).await {
             Ok((look, request_units, hub)) => {
                 wanted.hub = wanted.hub.take().or(hub);
+                wanted.request_units += request_units;
                 (look, request_units)
             }
             Err(_) => {

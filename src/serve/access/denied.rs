@@ -1,7 +1,6 @@
 //! Why somebody may not ask: the reason for us, and the answer that does not tell it.
 
-use serde::Serialize;
-use time::{OffsetDateTime, macros::format_description};
+use crate::serve::refusal::Refusal;
 
 /// Why a request is not admitted. It is for logs and metrics: what the client learns is [`Denied::answer`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
@@ -56,48 +55,38 @@ pub enum Denied {
     KeysUnavailable,
 }
 
-/// What the client is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Answer {
-    /// The status of HTTP.
-    pub status: u16,
-    /// The value of the header `iothub-errorcode`; the body repeats it.
-    pub error_code: &'static str,
-    /// What the clients show as the error's message.
-    pub message: &'static str,
-    /// The value of the header `Retry-After`, in seconds.
-    pub retry_after_seconds: Option<u32>,
-}
-
-/// The body of an error, in the order of IoT Hub.
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct Body {
-    message: String,
-    exception_message: String,
-}
-
 /// One answer for whatever was wrong with an authorization, so that nobody can try policies or keys by it.
 ///
 /// IoT Hub answers a policy or a key that it does not know in these words: Azure/Industrial-IoT#831 and
 /// Azure/iotedgehubdev#95 show body and status, helium/console#1039 the header. None of them shows `WWW-Authenticate`, and
 /// none of the clients reads it.
-const UNAUTHORIZED: Answer = Answer {
-    status: 401,
-    error_code: "IotHubUnauthorizedAccess",
-    message: "Unauthorized",
-    retry_after_seconds: None,
-};
+const UNAUTHORIZED: Refusal = Refusal::new(401, "IotHubUnauthorizedAccess", "Unauthorized");
 
 /// What we cannot judge is not the client's fault: to a 401 it would answer with giving up, to this with trying again.
-const UNAVAILABLE: Answer = Answer {
-    status: 503,
-    error_code: "ServiceUnavailable",
-    message: "Authorization cannot be checked for the moment",
-    retry_after_seconds: Some(10),
-};
+const UNAVAILABLE: Refusal =
+    Refusal::new(503, "ServiceUnavailable", "Authorization cannot be checked for the moment").retry_after(10);
 
 impl Denied {
+    /// Every reason.
+    pub const ALL: [Self; 16] = [
+        Self::Missing,
+        Self::Several,
+        Self::Malformed,
+        Self::NotConfigured,
+        Self::UnknownPolicy,
+        Self::WrongSignature,
+        Self::WrongResource,
+        Self::Expired,
+        Self::NotYetValid,
+        Self::TooLong,
+        Self::WrongAlgorithm,
+        Self::WrongIssuer,
+        Self::WrongAudience,
+        Self::UnknownKey,
+        Self::NoRole,
+        Self::KeysUnavailable,
+    ];
+
     /// The reason in logs and as a label of metrics.
     pub const fn label(self) -> &'static str {
         match self {
@@ -121,7 +110,7 @@ impl Denied {
     }
 
     /// What the client is told.
-    pub const fn answer(self) -> Answer {
+    pub const fn answer(self) -> Refusal {
         match self {
             Self::KeysUnavailable => UNAVAILABLE,
             Self::Missing
@@ -143,41 +132,30 @@ impl Denied {
     }
 }
 
-impl Answer {
-    /// The body, of type `application/json; charset=utf-8`. The Node client takes code and message out of `Message`, at the
-    /// colon and the semicolon. `tracking_id` finds the line in our log that has the reason.
-    pub fn body(&self, tracking_id: &str, now: OffsetDateTime) -> String {
-        let form = format_description!("[month]/[day]/[year] [hour]:[minute]:[second]");
-        let at = now.to_offset(time::UtcOffset::UTC).format(form).unwrap_or_default();
-        let body = Body {
-            message: format!("ErrorCode:{};{}", self.error_code, self.message),
-            exception_message: format!("Tracking ID:{tracking_id}-TimeStamp:{at}"),
-        };
-        serde_json::to_string(&body).unwrap_or_default()
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use time::macros::datetime;
+    use std::collections::BTreeSet;
 
     use super::*;
 
     #[test]
-    fn whatever_was_wrong_is_answered_as_iot_hub_does() {
-        let answer = Denied::UnknownPolicy.answer();
-        assert_eq!(answer, Denied::WrongSignature.answer());
-        assert_eq!((answer.status, answer.error_code), (401, "IotHubUnauthorizedAccess"));
-        // The body of Azure/Industrial-IoT#831, with our id.
-        assert_eq!(
-            answer.body("da9f966f95d14c49a08a549552d1081c", datetime!(2020-11-03 09:18:24 +2)),
-            r#"{"Message":"ErrorCode:IotHubUnauthorizedAccess;Unauthorized","ExceptionMessage":"Tracking ID:da9f966f95d14c49a08a549552d1081c-TimeStamp:11/03/2020 07:18:24"}"#
-        );
+    fn whatever_was_wrong_is_answered_alike() {
+        for denied in Denied::ALL.into_iter().filter(|denied| *denied != Denied::KeysUnavailable) {
+            let Refusal { status, code, message, retry_after_seconds } = denied.answer();
+            assert_eq!((status, code), (401, "IotHubUnauthorizedAccess"));
+            assert_eq!((&*message, retry_after_seconds), ("Unauthorized", None));
+        }
     }
 
     #[test]
     fn what_we_cannot_judge_is_no_refusal() {
         let answer = Denied::KeysUnavailable.answer();
         assert_eq!((answer.status, answer.retry_after_seconds), (503, Some(10)));
+    }
+
+    #[test]
+    fn each_reason_has_a_label_of_its_own() {
+        let labels: BTreeSet<_> = Denied::ALL.into_iter().map(Denied::label).collect();
+        assert_eq!(labels.len(), Denied::ALL.len());
     }
 }

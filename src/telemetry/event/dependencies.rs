@@ -35,7 +35,9 @@ fn stream(dependency: &Dependency) -> Option<tracing::field::DisplayValue<&Strin
         | Dependency::Checkpoints
         | Dependency::Leases
         | Dependency::Registry(_)
-        | Dependency::Traces => None,
+        | Dependency::Traces
+        | Dependency::EntraKeys
+        | Dependency::Lag => None,
     }
 }
 
@@ -48,7 +50,9 @@ fn hub(dependency: &Dependency) -> Option<tracing::field::DisplayValue<&String>>
         | Dependency::Checkpoints
         | Dependency::Leases
         | Dependency::EventHub(_)
-        | Dependency::Traces => None,
+        | Dependency::Traces
+        | Dependency::EntraKeys
+        | Dependency::Lag => None,
     }
 }
 
@@ -122,6 +126,13 @@ impl DependencyChanged<'_> {
                         "traces are kept while there is room and sent when it answers, those beyond are dropped and counted; \
                          replication goes on"
                     }
+                    Dependency::EntraKeys => {
+                        "keys that are there are good for a day, and are asked for again; without any, tokens are answered with \
+                         503, and shared access signatures are good all the same"
+                    }
+                    Dependency::Lag => {
+                        "asked again; twins are read all the same, and answers do not say how far behind the copy is"
+                    }
                 };
                 match failure {
                     Failure::Silent => {
@@ -154,6 +165,13 @@ pub enum StoreChanged<'a> {
         /// What went wrong, in one line.
         reason: &'a str,
     },
+    /// It does not, and all that is asked of it is to be read.
+    Unreadable {
+        /// Stable code.
+        code: &'static str,
+        /// What went wrong, in one line.
+        reason: &'a str,
+    },
 }
 
 impl StoreChanged<'_> {
@@ -167,6 +185,13 @@ impl StoreChanged<'_> {
                 reason,
                 outage = BEGAN,
                 "the document store does not answer: writes are tried again until it does, nothing is lost"
+            ),
+            Self::Unreadable { code, reason } => tracing::warn!(
+                what = STORE,
+                code,
+                reason,
+                outage = BEGAN,
+                "the document store does not answer: whoever asks for twins is told to ask again later"
             ),
         }
     }

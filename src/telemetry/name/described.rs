@@ -90,7 +90,7 @@ pub const DESCRIPTIONS: &[Description] = &[
     gauge(
         TOKEN_EXPIRY,
         &["scope"],
-        "When the token for a service ends, or the SAS of the storage account (`storage_sas`), in seconds since the Unix epoch",
+        "When the token for a service ends, or the SAS of the storage account (`storage_sas`), or the certificate of the read API (`certificate`), in seconds since the Unix epoch",
     ),
     gauge(REGISTRY_UP, &["hub"], "Whether the registry of an IoT hub answers; absent until it was asked"),
     gauge(
@@ -217,6 +217,42 @@ pub const DESCRIPTIONS: &[Description] = &[
         TWIN_READS_UNAUTHORIZED,
         &["reason"],
         "Requests for twins that were refused: no_token, or wrong_token, where somebody guesses or has an old one",
+    ),
+    counter(
+        SERVE_REQUESTS,
+        &["operation", "outcome"],
+        "Requests to IoT Hub's read API (twinsync serve) that showed a right to it",
+    ),
+    histogram(
+        SERVE_REQUEST_SECONDS,
+        &["operation"],
+        "How long requests to IoT Hub's read API took, until their answer was made",
+    ),
+    counter(
+        SERVE_UNAUTHORIZED,
+        &["reason"],
+        "Requests to IoT Hub's read API that were refused for want of a right to it",
+    ),
+    counter(SERVE_ROWS, &[], "Rows of queries that IoT Hub's read API gave"),
+    counter(
+        SERVE_RENEWAL_FAILURES,
+        &["what"],
+        "Renewals that failed of what IoT Hub's read API works with: certificate, keys, or lag, which is how far behind the copy is",
+    ),
+    counter(
+        SERVE_HANDSHAKE_FAILURES,
+        &[],
+        "Connections to IoT Hub's read API that did not come to be: TLS was not agreed on, or took too long",
+    ),
+    gauge(
+        SERVE_LAG_EVENTS,
+        &[],
+        "Events that the copy is behind, as IoT Hub's read API tells it; NaN where it is not known",
+    ),
+    gauge(
+        SERVE_KEYS_RENEWED,
+        &[],
+        "When the keys of Entra ID were fetched last, in seconds since the Unix epoch; absent until then",
     ),
     counter(
         OTLP_SPANS,

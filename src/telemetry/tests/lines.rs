@@ -78,7 +78,9 @@ fn calls() -> Vec<Call> {
             if !["error", "warn", "info", "debug", "trace"].contains(&level) {
                 continue;
             }
-            let fields = arguments(rest).into_iter().take_while(|part| !part.starts_with('"'));
+            // A target is no field.
+            let arguments = arguments(rest).into_iter().filter(|part| !part.starts_with("target:"));
+            let fields = arguments.take_while(|part| !part.starts_with('"'));
             let fields = fields.map(|part| {
                 let (name, value) = part.split_once(" = ").unwrap_or((&part, &part));
                 (name.trim_start_matches(['%', '?']).to_owned(), value.to_owned())

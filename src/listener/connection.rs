@@ -15,11 +15,11 @@ use tokio::task::AbortHandle;
 
 /// What requests know of their connection.
 #[derive(Debug, Clone)]
-pub(super) struct Connection {
+pub struct Connection {
     /// Who is at its other end.
-    pub(super) peer: SocketAddr,
+    pub peer: SocketAddr,
     /// Whether a request on it is under way that has a place of its own: then it makes room for nobody.
-    pub(super) kept: Arc<AtomicBool>,
+    pub kept: Arc<AtomicBool>,
 }
 
 impl Connection {

@@ -1,0 +1,325 @@
+//! `twinsync serve`: IoT Hub's read API from the copy. Reads the container, and what tells how far behind it is; writes nothing, owns
+//! no partition, and any number of such processes may run.
+
+use std::{sync::Arc, time::Duration};
+
+use azure_core::credentials::TokenCredential;
+use time::OffsetDateTime;
+use tokio::{
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Error, Needed, Reach, Surroundings, about, budgets, connect_store, shared_hubs_of, stop_on_signals,
+};
+use crate::{
+    adapters::{checkpoints, cosmos::CosmosStore, credential},
+    config::{self, Encryption, Settings},
+    domain::{
+        health::{Dependency, Failure, Phase},
+        id::{HubName, TwinKey},
+        query::Root,
+        ticks::Ticks,
+    },
+    http,
+    ports::{Clock, SystemClock, TwinSelection, TwinStore},
+    runtime::{
+        documents::document_cache,
+        queries::{Limits, Queries},
+        reconcile::account::Account,
+        spending::Spending,
+        store_watch,
+        twins::{Access as TwinsAccess, Places, Twins},
+    },
+    serve::{
+        self, Api, Callers, Lag, Parts, Tls,
+        access::{
+            Access, Denied,
+            entra::{self, KeyEvent},
+            sas,
+        },
+        tls::{CertificateEvent, Files, PERIOD, Rotation},
+    },
+    status::{About, Looks},
+    telemetry::{
+        self, Board, Journal, Metrics, Renewed, Scope, ServeMetrics,
+        event::{CertificateChanged, DependencyChanged, Fault, KeysRenewed},
+    },
+};
+
+/// Requests at the same time: each has a connection of its own, and those are limited.
+const PLACES: Places = Places { waiters: 256, readers: 512 };
+/// How often it is looked how far behind the copy is: a listing of checkpoints for each Event Hub, and a question for each partition.
+const LAG_INTERVAL: Duration = Duration::from_secs(15);
+/// How long that may take before it is told that there is no answer.
+const LAG_LIMIT: Duration = Duration::from_secs(20);
+/// How often the keys of Entra ID are looked after. They are fetched where they are older than an hour.
+const KEYS_INTERVAL: Duration = Duration::from_secs(300);
+/// The key of the address.
+const LISTEN: &str = "serve.listen";
+
+/// Serves until SIGTERM or SIGINT; a second signal exits at once. `journal` is what it logs.
+///
+/// # Errors
+/// It cannot start.
+pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
+    let serve = settings.serve.as_ref().ok_or(Error::ServesNobody)?;
+    let stop = stop_on_signals()?;
+    let metrics = Metrics::new().map_err(|error| Error::Metrics(error.to_string()))?;
+    let served = ServeMetrics::new(&metrics, Denied::ALL.map(Denied::label));
+    let board = Board::with_limits(settings.http.blocked_after, settings.eventhubs.retention);
+    // What a person has to mend comes first, before anything is waited for.
+    let access = Arc::new(access(serve, &board, &served)?);
+    let (tls, rotation) = encryption(serve, &board).await?.unzip();
+    let listener = http::bind_for(LISTEN, serve.listen).await?;
+    let hubs: Vec<HubName> = serve.hub.iter().cloned().collect();
+    let twins = Twins::with_places(hubs, metrics.clone(), stop.clone(), PLACES);
+    let about =
+        About { streams: Vec::new(), hubs: Vec::new(), ..about(settings, telemetry::replica(), journal) };
+    let around = Surroundings::start(settings, about, &board, &metrics, &twins).await?;
+    let callers = Callers::new(serve.max_request_units_per_second.map(|units| units.get().into()));
+    let lag = Lag::default();
+    let api = Api::new(Parts {
+        access: Arc::clone(&access),
+        twins: twins.clone(),
+        callers: callers.clone(),
+        lag: lag.clone(),
+        metrics: served.clone(),
+        hub: serve.hub.clone(),
+        hub_host: serve.hub_host.clone(),
+        most_queries: serve.max_concurrent_queries,
+        patience: serve.max_query_time,
+    });
+    let mut tasks = JoinSet::new();
+    tasks.spawn(callers.run(stop.clone()));
+    tasks.spawn(look_after_keys(access, stop.clone()));
+    if let Some(rotation) = rotation {
+        tasks.spawn(look_after_certificate(rotation, board.clone(), served.clone(), stop.clone()));
+    }
+    // Answers at once: until the store is connected, that it is not.
+    let server = {
+        let (api, served, stop) = (api.clone(), served.clone(), stop.clone());
+        tokio::spawn(async move { serve::serve(listener, tls, &api, served, stop).await })
+    };
+    let reach = Reach { grace: settings.start.refused_grace, board: &board, metrics: &metrics };
+    let outcome = tokio::select! {
+        biased;
+        () = stop.cancelled() => Ok(()),
+        connected = Box::pin(connect(settings, &reach)) => match connected {
+            Ok(Connected { store, looks }) => {
+                let spending = Spending::new(budgets(settings).request_units_per_second);
+                open(settings, serve, &store, &spending, &metrics, &twins, &api);
+                let watched: Arc<dyn TwinStore> = store;
+                let key = TwinKey::device(serve.hub.as_ref().map_or("twinsync", HubName::as_str), "twinsync-store-watch");
+                tasks.spawn(store_watch::run(watched, key, spending, board.clone(), metrics.clone(), stop.clone()));
+                if let Some(looks) = looks {
+                    tasks.spawn(look_at_lag(looks, lag, board.clone(), served, stop.clone()));
+                }
+                board.set_phase(Phase::Running);
+                tracing::info!(version = telemetry::VERSION, address = %serve.listen, "serving IoT Hub's read API");
+                stop.cancelled().await;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        },
+    };
+    board.set_phase(Phase::Stopping);
+    stop.cancel(); // whatever the reason
+    let _ = server.await; // it has a limit of its own for what is under way
+    while tasks.join_next().await.is_some() {}
+    around.end().await;
+    outcome
+}
+
+/// Everything that the API reads from.
+struct Connected {
+    store: Arc<CosmosStore>,
+    /// `None`: the checkpoints belong to one process, so nobody else can tell.
+    looks: Option<Looks>,
+}
+
+async fn connect(settings: &Settings, reach: &Reach<'_>) -> Result<Connected, Error> {
+    let credential = credential::connect_noting(&settings.credential.identity, reach.board.tokens())?;
+    let token = || async { Ok(credential::probe(&credential).await?) };
+    reach.until(Needed::Dependency(Dependency::Credential), token).await?;
+    let store = reach.until(Needed::Store, || connect_store(settings, Arc::clone(&credential))).await?;
+    Ok(Connected { store: Arc::new(store), looks: looks(settings, &credential).await })
+}
+
+/// What tells how far behind the copy is. Twins are read all the same where it cannot be opened.
+async fn looks(settings: &Settings, credential: &Arc<dyn TokenCredential>) -> Option<Looks> {
+    match checkpoints::look_shared(&settings.checkpoint.store, credential).await {
+        Ok(shared) => shared.map(|shared| Looks::new(shared_hubs_of(settings, credential, &shared))),
+        Err(error) => {
+            tracing::warn!(
+                code = "LAG_UNKNOWN",
+                error = %credential::one_line(&error),
+                "the checkpoints cannot be looked at: answers do not say how far behind the copy is; start again when that is mended"
+            );
+            None
+        }
+    }
+}
+
+/// From here on, twins and queries are answered.
+fn open(
+    settings: &Settings,
+    serve: &config::Serve,
+    store: &Arc<CosmosStore>,
+    spending: &Spending,
+    metrics: &Metrics,
+    twins: &Twins,
+    api: &Api,
+) {
+    let account = Account {
+        store: Arc::clone(store) as Arc<dyn TwinStore>,
+        spending: spending.clone(),
+        metrics: metrics.clone(),
+    };
+    twins.open(TwinsAccess {
+        account,
+        documents: document_cache(0), // nothing is written here
+        registries: Default::default(),
+        hub_limit: settings.iothub.request_timeout,
+    });
+    api.open(Queries {
+        selection: Arc::clone(store) as Arc<dyn TwinSelection>,
+        spending: spending.clone(),
+        metrics: metrics.clone(),
+        limits: Limits {
+            request_units: serve.max_request_units.get().into(),
+            time: serve.max_query_time,
+            held: serve.max_rows_in_memory.get() as usize,
+        },
+        place: Root::place_kept_by_events,
+    });
+}
+
+/// Who may read.
+fn access(serve: &config::Serve, board: &Board, metrics: &ServeMetrics) -> Result<Access, Error> {
+    let policy = |policy: &config::Policy| sas::Policy {
+        name: policy.name.clone(),
+        primary_key: policy.primary_key.clone(),
+        secondary_key: policy.secondary_key.clone(),
+    };
+    let tokens = |entra: &config::Entra| entra::Settings {
+        authority: entra.authority.as_str().trim_end_matches('/').to_owned(),
+        audiences: entra.audiences.clone(),
+        roles: entra.roles.iter().cloned().collect(),
+        principals: entra.principals.iter().cloned().collect(),
+        ..entra::Settings::new(entra.tenant.clone())
+    };
+    let settings = serve::access::Settings {
+        hosts: serve.hosts.clone(),
+        policies: serve.policies.iter().map(policy).collect(),
+        longest_signature: serve.max_signature_lifetime,
+        entra: serve.entra.as_ref().map(tokens),
+    };
+    let fetch = entra::Http::new().map_err(|error| Error::Certificate(credential::one_line(&error)))?;
+    let (board, metrics) = (board.clone(), metrics.clone());
+    let report = move |event| keys_changed(event, &board, &metrics);
+    Ok(Access::new(&settings, Arc::new(fetch), Arc::new(report))?)
+}
+
+fn keys_changed(event: KeyEvent, board: &Board, metrics: &ServeMetrics) {
+    match event {
+        KeyEvent::Renewed { keys } => {
+            KeysRenewed { keys, at: SystemClock.now() }.emit(metrics);
+            DependencyChanged::post(board, &Dependency::EntraKeys, None);
+        }
+        KeyEvent::NotRenewed { error, age: _ } => {
+            metrics.renewal_failed(Renewed::Keys);
+            let reason = credential::one_line(&error);
+            let fault = Fault { failure: Failure::Silent, code: "ENTRA_KEYS_UNAVAILABLE", reason: &reason };
+            DependencyChanged::post(board, &Dependency::EntraKeys, Some(fault));
+        }
+    }
+}
+
+/// `None`: something in front speaks TLS.
+async fn encryption(serve: &config::Serve, board: &Board) -> Result<Option<(Tls, Rotation)>, Error> {
+    let Encryption::Files { certificate, key } = &serve.encryption else { return Ok(None) };
+    let loaded = Tls::load(Files { certificate: certificate.clone(), key: key.clone() }).await;
+    let (tls, rotation) = loaded.map_err(|error| Error::Certificate(credential::one_line(&error)))?;
+    if let Some(end) = ticks(tls.expires_at()) {
+        board.tokens().configured(Scope::Certificate, end);
+    }
+    Ok(Some((tls, rotation)))
+}
+
+async fn look_after_certificate(
+    rotation: Rotation,
+    board: Board,
+    metrics: ServeMetrics,
+    stop: CancellationToken,
+) {
+    let changed = |event| match event {
+        CertificateEvent::Changed { expires_at } => {
+            let expires = ticks(expires_at).unwrap_or(Ticks::new(i64::MAX));
+            board.tokens().configured(Scope::Certificate, expires);
+            CertificateChanged::Taken { expires }.emit(&metrics);
+        }
+        CertificateEvent::Kept { error, expires_at } => {
+            let expires = ticks(expires_at).unwrap_or(Ticks::new(i64::MAX));
+            let reason = credential::one_line(&error);
+            CertificateChanged::Kept { reason: &reason, expires }.emit(&metrics);
+        }
+    };
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => {}
+        never = rotation.run(PERIOD, changed) => match never {},
+    }
+}
+
+/// A certificate's end. `None`: beyond what ticks can tell, which is no worry.
+fn ticks(at: OffsetDateTime) -> Option<Ticks> {
+    let milliseconds = at.unix_timestamp().checked_mul(1_000)?;
+    Ticks::from_unix_milliseconds(milliseconds)
+}
+
+/// Fetches the keys of Entra ID at the start, so that no caller waits for them, and keeps them fresh while nobody asks.
+async fn look_after_keys(access: Arc<Access>, stop: CancellationToken) {
+    let mut timer = interval(KEYS_INTERVAL);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            _ = timer.tick() => access.refresh_keys(),
+        }
+    }
+}
+
+/// Looks again and again how far behind the copy is.
+async fn look_at_lag(looks: Looks, lag: Lag, board: Board, metrics: ServeMetrics, stop: CancellationToken) {
+    let mut timer = interval(LAG_INTERVAL);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let looked = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            looked = async {
+                timer.tick().await;
+                timeout(LAG_LIMIT, looks.whole()).await
+            } => looked,
+        };
+        let failed = match looked {
+            Ok(Ok(whole)) => {
+                lag.found(serve::Behind { events: whole.events, at_least: whole.at_least });
+                None
+            }
+            Ok(Err(reason)) => Some(reason),
+            Err(_) => Some(format!("no answer within {} s", LAG_LIMIT.as_secs())),
+        };
+        metrics.set_lag(lag.get().map(|(behind, _)| behind.events));
+        if failed.is_some() {
+            metrics.renewal_failed(Renewed::Lag);
+        }
+        let fault =
+            failed.as_deref().map(|reason| Fault { failure: Failure::Silent, code: "LAG_UNKNOWN", reason });
+        DependencyChanged::post(&board, &Dependency::Lag, fault);
+    }
+}

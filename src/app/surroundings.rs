@@ -1,0 +1,78 @@
+//! What every command has that runs until it is stopped: metrics that are kept, a status that is observed, and the HTTP server that
+//! shows both. It outlives everything else, so that the way down can be watched.
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::Error;
+use crate::{
+    config::Settings,
+    http,
+    runtime::twins::Twins,
+    status::{About, Observer},
+    telemetry::{Board, Metrics},
+};
+
+/// What runs around the work.
+pub(super) struct Surroundings {
+    /// Sees how the process is.
+    pub(super) observer: Observer,
+    /// Ends with it.
+    pub(super) closing: CancellationToken,
+    served: CancellationToken,
+    upkeep: JoinHandle<()>,
+    observing: JoinHandle<()>,
+    server: Option<JoinHandle<std::io::Result<()>>>,
+}
+
+impl Surroundings {
+    /// Starts it, and listens first.
+    ///
+    /// # Errors
+    /// The address of `http.listen` cannot be listened on.
+    pub(super) async fn start(
+        settings: &Settings,
+        about: About,
+        board: &Board,
+        metrics: &Metrics,
+        twins: &Twins,
+    ) -> Result<Self, Error> {
+        let observer = Observer::new(board.clone(), metrics.clone(), about);
+        let (served, closing) = (CancellationToken::new(), CancellationToken::new());
+        let listener = match settings.http.listen {
+            Some(address) => Some(http::bind(address).await?),
+            None => None,
+        };
+        let server = listener.map(|listener| {
+            let state = http::State {
+                board: board.clone(),
+                metrics: metrics.clone(),
+                observer: observer.clone(),
+                door: http::Door::new(settings.http.token.as_ref()),
+                twins: twins.clone(),
+            };
+            tokio::spawn(http::serve(listener, state, served.clone()))
+        });
+        Ok(Self {
+            upkeep: tokio::spawn(metrics.clone().run_upkeep(closing.clone())),
+            observing: tokio::spawn(observer.clone().run(closing.clone())),
+            observer,
+            closing,
+            served,
+            server,
+        })
+    }
+
+    /// Ends it.
+    pub(super) async fn end(self) {
+        let Self { observer: _, closing, served, upkeep, observing, server } = self;
+        served.cancel();
+        closing.cancel();
+        // All end by themselves; whether a client got its last answer decides nothing.
+        if let Some(server) = server {
+            let _ = server.await;
+        }
+        let _ = upkeep.await;
+        let _ = observing.await;
+    }
+}

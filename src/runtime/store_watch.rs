@@ -1,0 +1,113 @@
+//! Looks again and again whether the document store can be read, for a process that only reads: nothing else would tell while nobody
+//! asks.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    domain::{health::StoreState, id::TwinKey, quota::Purpose},
+    ports::{Charged, Read, Trouble, TroubleKind, TwinStore},
+    runtime::spending::Spending,
+    telemetry::{Board, Metrics, event::StoreChanged},
+};
+
+/// From one look to the next. Each costs one request unit.
+const INTERVAL: Duration = Duration::from_secs(10);
+/// How long one may take.
+const LIMIT: Duration = Duration::from_secs(10);
+/// So many failures in a row are an outage: a service of that size always fails somebody.
+const PATIENCE: u32 = 2;
+
+/// Reads the document of `key`, which need not exist, until `stop`, and posts on the board whether there is an answer.
+pub async fn run(
+    store: Arc<dyn TwinStore>,
+    key: TwinKey,
+    spending: Spending,
+    board: Board,
+    metrics: Metrics,
+    stop: CancellationToken,
+) {
+    let mut timer = interval(INTERVAL);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut in_a_row = 0;
+    loop {
+        let looked = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            looked = async {
+                timer.tick().await;
+                timeout(LIMIT, store.read(&key)).await
+            } => looked,
+        };
+        let failed = match looked {
+            Ok(Charged { outcome, request_units }) => {
+                // Not made to wait for the cap: that is no outage.
+                spending.spend(request_units);
+                metrics.request_units_spent(Purpose::Request.into(), request_units);
+                trouble(outcome)
+            }
+            Err(_) => Some(("COSMOS_UNAVAILABLE", format!("no answer within {} s", LIMIT.as_secs()))),
+        };
+        in_a_row = if failed.is_some() { in_a_row + 1 } else { 0 };
+        match failed {
+            Some((code, reason)) if in_a_row >= PATIENCE => {
+                if board.set_store(StoreState::Unreachable { reason: reason.clone() }) {
+                    StoreChanged::Unreadable { code, reason: &reason }.emit();
+                }
+            }
+            Some(_) => {}
+            None => {
+                if board.set_store(StoreState::Reachable) {
+                    StoreChanged::Reachable.emit();
+                }
+            }
+        }
+    }
+}
+
+/// Why a read says nothing of the document. A store that asks for less load is there.
+fn trouble(read: Read) -> Option<(&'static str, String)> {
+    match read {
+        Read::Unknown(Trouble { kind: TroubleKind::Unavailable, code, message, .. }) => Some((code, message)),
+        Read::Unknown(_)
+        | Read::Present(..)
+        | Read::Absent
+        | Read::Damaged(..)
+        | Read::Foreign(_)
+        | Read::Refused(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::memory_store::MemoryStore;
+
+    #[tokio::test(start_paused = true)]
+    async fn two_failures_in_a_row_are_an_outage_and_one_answer_ends_it() {
+        let (store, board, stop) = (Arc::new(MemoryStore::default()), Board::new(), CancellationToken::new());
+        let (metrics, spending) = (Metrics::new().unwrap(), Spending::new(Some(1.0)));
+        let key = TwinKey::device("h", "d");
+        let watched = Arc::clone(&store) as Arc<dyn TwinStore>;
+        let task =
+            tokio::spawn(run(watched, key, spending.clone(), board.clone(), metrics.clone(), stop.clone()));
+        let after = async |looks: u32| {
+            tokio::time::sleep(INTERVAL * looks).await;
+            board.facts().store
+        };
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(board.facts().store, StoreState::Reachable);
+        *store.away.lock().unwrap() = true;
+        assert_eq!(after(1).await, StoreState::Reachable, "one failure is nothing");
+        assert!(matches!(after(1).await, StoreState::Unreachable { .. }));
+        *store.away.lock().unwrap() = false;
+        // Others use up the cap: the watch does not wait for it.
+        spending.spend(1e6);
+        assert_eq!(after(1).await, StoreState::Reachable);
+        assert!(metrics.request_units(Purpose::Request.into()) >= 4.0);
+        stop.cancel();
+        timeout(INTERVAL, task).await.expect("ends").unwrap();
+    }
+}

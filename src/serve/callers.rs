@@ -1,0 +1,197 @@
+//! What each caller may spend, and what it was given.
+//!
+//! A caller that has spent what it may is told to wait. What it spends becomes known afterwards, so it may go into debt, and its next
+//! request waits until that is paid. Once a minute a line says what each caller was given, without contents.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::access::Caller;
+use crate::{domain::retry::Budget, telemetry::event::CallerServed};
+
+/// From one line about a caller to the next.
+const PERIOD: Duration = Duration::from_secs(60);
+/// Callers that are told apart. Tokens of Entra ID name whoever may read, and those may be many; more of them are one.
+const MOST: usize = 10_000;
+
+/// Everybody who has asked lately. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Callers(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    /// Request units per second of each; `None`: as many as it likes.
+    rate: Option<f64>,
+    started: Instant,
+    known: Mutex<HashMap<Caller, Known>>,
+}
+
+#[derive(Debug)]
+struct Known {
+    budget: Option<Budget>,
+    given: Given,
+}
+
+/// What was given since the last line.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Given {
+    requests: u64,
+    rows: u64,
+    request_units: f64,
+    throttled: u64,
+}
+
+impl Callers {
+    /// Nobody yet; each may spend so many request units per second.
+    pub fn new(request_units_per_second: Option<f64>) -> Self {
+        let known = Mutex::default();
+        Self(Arc::new(Shared { rate: request_units_per_second, started: Instant::now(), known }))
+    }
+
+    /// Counts a request. Whether it may be worked on.
+    ///
+    /// # Errors
+    /// The caller has to wait for so long first.
+    pub(super) fn admit(&self, caller: &Caller) -> Result<(), Duration> {
+        let now = self.0.started.elapsed();
+        self.with(caller, |known| {
+            known.given.requests += 1;
+            let wait = known.budget.as_mut().map_or(Duration::ZERO, |budget| budget.wait(now));
+            if wait.is_zero() {
+                return Ok(());
+            }
+            known.given.throttled += 1;
+            Err(wait)
+        })
+    }
+
+    /// Takes what a request has cost so far.
+    pub(super) fn spend(&self, caller: &Caller, request_units: f64) {
+        let now = self.0.started.elapsed();
+        self.with(caller, |known| {
+            known.given.request_units += request_units;
+            if let Some(budget) = &mut known.budget {
+                budget.spend(request_units, now);
+            }
+        });
+    }
+
+    /// Counts twins or rows that a caller was given.
+    pub(super) fn gave(&self, caller: &Caller, rows: usize) {
+        self.with(caller, |known| known.given.rows += rows as u64);
+    }
+
+    /// Writes the lines once a minute until `stop`, and the last ones then.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut timer = interval(PERIOD);
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        timer.tick().await; // the first one is due at once
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                _ = timer.tick() => self.tell(),
+            }
+        }
+        self.tell();
+    }
+
+    /// Writes a line about each caller that has asked since the last time, and forgets those that have not and owe nothing.
+    fn tell(&self) {
+        let now = self.0.started.elapsed();
+        let mut given: Vec<_> = {
+            let mut known = self.known();
+            let given: Vec<_> = known
+                .iter_mut()
+                .filter(|(_, known)| known.given.requests > 0)
+                .map(|(caller, known)| (caller.clone(), std::mem::take(&mut known.given)))
+                .collect();
+            let has_asked: HashSet<&Caller> = given.iter().map(|(caller, _)| caller).collect();
+            known.retain(|caller, known| {
+                let owes = known.budget.as_mut().is_some_and(|budget| !budget.wait(now).is_zero());
+                owes || has_asked.contains(caller)
+            });
+            given
+        };
+        given.sort_by(|(left, _), (right, _)| left.name.cmp(&right.name));
+        for (caller, Given { requests, rows, request_units, throttled }) in given {
+            let kind = caller.kind.label();
+            CallerServed { caller: &caller.name, kind, requests, rows, request_units, throttled }.emit();
+        }
+    }
+
+    fn with<T>(&self, caller: &Caller, act: impl FnOnce(&mut Known) -> T) -> T {
+        let mut known = self.known();
+        let caller = match known.len() < MOST || known.contains_key(caller) {
+            true => caller.clone(),
+            false => Caller { name: "others".into(), kind: caller.kind },
+        };
+        let budget = || self.0.rate.map(Budget::new);
+        act(known.entry(caller).or_insert_with(|| Known { budget: budget(), given: Given::default() }))
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<Caller, Known>> {
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::access::Kind, *};
+
+    fn caller(name: &str) -> Caller {
+        Caller { name: name.into(), kind: Kind::Policy }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_spent_more_than_it_may_waits_and_nobody_else_does() {
+        let callers = Callers::new(Some(100.0));
+        let (greedy, other) = (caller("greedy"), caller("other"));
+        assert_eq!(callers.admit(&greedy), Ok(()));
+        callers.spend(&greedy, 400.0);
+        let wait = callers.admit(&greedy).expect_err("it has to wait");
+        assert_eq!(wait, Duration::from_secs(3));
+        assert_eq!(callers.admit(&other), Ok(()));
+        tokio::time::sleep(wait).await;
+        assert_eq!(callers.admit(&greedy), Ok(()));
+        let unlimited = Callers::new(None);
+        unlimited.spend(&greedy, 1e9);
+        assert_eq!(unlimited.admit(&greedy), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_given_is_told_once_and_idle_callers_are_forgotten_but_not_their_debts() {
+        let callers = Callers::new(Some(1.0));
+        let (one, debtor) = (caller("one"), caller("debtor"));
+        for caller in [&one, &debtor] {
+            callers.admit(caller).unwrap();
+        }
+        callers.gave(&one, 7);
+        callers.spend(&debtor, 1_000.0);
+        let expected = Given { requests: 1, rows: 7, ..Given::default() };
+        assert_eq!(callers.known()[&one].given, expected);
+        callers.tell();
+        assert_eq!(callers.known()[&one].given, Given::default());
+        callers.tell();
+        let left: Vec<_> = callers.known().keys().cloned().collect();
+        assert_eq!(left, [debtor]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn more_callers_than_are_told_apart_are_one() {
+        let callers = Callers::new(Some(100.0));
+        for number in 0..MOST {
+            callers.admit(&caller(&number.to_string())).unwrap();
+        }
+        callers.spend(&caller("new"), 200.0);
+        assert!(callers.admit(&caller("newer")).is_err(), "they share what one may spend");
+        assert_eq!(callers.known().len(), MOST + 1);
+        assert_eq!(callers.admit(&caller("0")), Ok(()));
+    }
+}

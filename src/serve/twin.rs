@@ -1,0 +1,274 @@
+//! Single twins, and what they know of their devices, as answers.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::Response,
+};
+use serde_json::{Map, Value};
+
+use super::refusal::Refusal;
+use crate::{
+    domain::{
+        document::{Document, ETag, Flag},
+        rest,
+        standing::Presence,
+    },
+    runtime::twins::{Outcome, Question},
+    telemetry::ServedOutcome,
+};
+
+/// What is shown of a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// The twin.
+    Twin,
+    /// The identity, as far as the twin knows it.
+    Identity,
+}
+
+/// What was found, as an answer. `headers` are the request's.
+///
+/// # Errors
+/// There is nothing to show: with what is to be answered instead, and the document as it is where something else was waited for.
+pub(super) fn answer(
+    outcome: &Outcome,
+    question: &Question,
+    shown: Shown,
+    headers: &HeaderMap,
+) -> Result<(Response, ServedOutcome), Refused> {
+    let (document, etag) = match outcome {
+        Outcome::Found((document, etag)) => (document, etag),
+        _ => return Err(Refused::new(outcome, question)),
+    };
+    let twin = rest::twin(document).ok_or_else(|| Refused::not_found(question))?;
+    let etag = quoted(etag);
+    if is_known(headers, &etag) {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        describe(&mut response, document, Some(&etag));
+        return Ok((response, ServedOutcome::NotModified));
+    }
+    let body = match shown {
+        Shown::Twin => as_the_hub_shows(twin),
+        Shown::Identity => identity(&twin),
+    };
+    let mut response = json(&body);
+    describe(&mut response, document, Some(&etag));
+    Ok((response, ServedOutcome::Ok))
+}
+
+/// An answer that is none.
+pub(super) struct Refused {
+    pub(super) refusal: Refusal,
+    pub(super) outcome: ServedOutcome,
+    /// What the copy has instead of what was waited for.
+    pub(super) present: Option<Arc<Document>>,
+}
+
+impl Refused {
+    fn not_found(question: &Question) -> Self {
+        let (code, id) = match &question.module {
+            None => ("DeviceNotFound", question.device.clone()),
+            Some(module) => ("ModuleNotFound", format!("{}/{module}", question.device)),
+        };
+        let refusal = Refusal::saying(404, code, format!("the copy has no twin of {id}"));
+        Self { refusal, outcome: ServedOutcome::NotFound, present: None }
+    }
+
+    fn new(found: &Outcome, question: &Question) -> Self {
+        let refused = |refusal, outcome| Self { refusal, outcome, present: None };
+        match found {
+            Outcome::Found(_) | Outcome::Absent(_) | Outcome::Deleted(_) => Self::not_found(question),
+            Outcome::TimedOut(present) => {
+                let present = present.as_ref().map(|(document, _)| Arc::clone(document));
+                let version =
+                    present.as_ref().and_then(|document| document.twin()).map(|twin| twin.version.0);
+                let has = match version {
+                    Some(version) => format!("the copy has version {version} of the twin"),
+                    None => "the copy has no such twin yet".to_owned(),
+                };
+                let message = format!("{has}, and what was waited for did not come in time: ask again");
+                let refusal = Refusal::saying(504, "GatewayTimeout", message);
+                Self { refusal, outcome: ServedOutcome::TimedOut, present }
+            }
+            Outcome::Unavailable(trouble) => {
+                let (refusal, outcome) = super::trouble(trouble);
+                refused(refusal, outcome)
+            }
+            Outcome::Busy => refused(
+                Refusal::throttled(1, "as many requests for twins are under way as may be: try again"),
+                ServedOutcome::Throttled,
+            ),
+            Outcome::Starting => refused(starting(), ServedOutcome::Unavailable),
+            Outcome::Stopping => refused(
+                Refusal::unavailable(
+                    1,
+                    "stopping: another replica answers, or this one when it has started again",
+                ),
+                ServedOutcome::Unavailable,
+            ),
+            Outcome::WhichHub(_) => refused(
+                Refusal::invalid(
+                    "the copy has twins of several IoT hubs of this id: serve.hub must say whose are shown",
+                ),
+                ServedOutcome::Invalid,
+            ),
+            Outcome::Refused(reason) => refused(
+                Refusal::invalid(format!("no twin can have this id: {reason}")),
+                ServedOutcome::Invalid,
+            ),
+        }
+    }
+}
+
+/// A whole twin as the hub gives it: without tags where there are none. Documents always have the field, and conditions are evaluated
+/// by what documents have.
+pub(super) fn as_the_hub_shows(mut twin: Value) -> Value {
+    let has_none = twin.get("tags").and_then(Value::as_object).is_some_and(Map::is_empty);
+    if let Some(fields) = twin.as_object_mut().filter(|_| has_none) {
+        fields.remove("tags");
+    }
+    twin
+}
+
+/// What is said until the store is connected.
+pub(super) fn starting() -> Refusal {
+    Refusal::unavailable(1, "starting: the document store is not connected yet")
+}
+
+/// A body of JSON.
+pub(super) fn json(body: &Value) -> Response {
+    let mut response = Response::new(Body::from(body.to_string()));
+    let json = HeaderValue::from_static("application/json; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}
+
+/// Adds what is known of the document itself.
+pub(super) fn describe(response: &mut Response, document: &Document, etag: Option<&str>) {
+    let state = match Presence::of(document) {
+        Presence::Present => "live",
+        Presence::Partial => "partial",
+        Presence::Deleted => "deleted",
+    };
+    let flag = |flag: &Flag| match flag {
+        Flag::Gap => "gap",
+        Flag::Suspect => "suspect",
+    };
+    let doubts = document.flags.iter().map(flag).collect::<Vec<_>>().join(", ");
+    let version = document.twin().map(|twin| twin.version.0.to_string());
+    let all = [
+        ("etag", etag.map(str::to_owned)),
+        ("x-twinsync-version", version),
+        ("x-twinsync-state", Some(state.to_owned())),
+        ("x-twinsync-doubts", Some(doubts).filter(|doubts| !doubts.is_empty())),
+        ("x-twinsync-changed", Some(document.last.to_string())),
+        ("x-twinsync-applied", Some(document.applied_at.to_string())),
+        ("x-twinsync-confirmed", document.settled.map(|until| until.to_string())),
+    ];
+    for (name, value) in all {
+        // None of them can have a character that a header cannot.
+        if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+}
+
+/// The identity of a device in the form of `GET /devices/{id}`, as far as its twin knows it.
+///
+/// Names differ from those of the twin where the hub's do (the `Device` and `Twin` definitions of `api-version=2021-04-12`). Keys are in no
+/// twin, and never here.
+fn identity(twin: &Value) -> Value {
+    let mut identity = Map::new();
+    for (name, field) in [
+        ("deviceId", "deviceId"),
+        ("etag", "deviceEtag"),
+        ("status", "status"),
+        ("statusReason", "statusReason"),
+        ("statusUpdatedTime", "statusUpdateTime"),
+        ("capabilities", "capabilities"),
+        ("deviceScope", "deviceScope"),
+        ("parentScopes", "parentScopes"),
+    ] {
+        if let Some(value) = twin.get(field) {
+            identity.insert(name.to_owned(), value.clone());
+        }
+    }
+    if let Some(kind) = twin.get("authenticationType") {
+        let mut authentication = Map::from_iter([("type".to_owned(), kind.clone())]);
+        if let Some(thumbprint) = twin.get("x509Thumbprint") {
+            authentication.insert("x509Thumbprint".to_owned(), thumbprint.clone());
+        }
+        identity.insert("authentication".to_owned(), Value::Object(authentication));
+    }
+    Value::Object(identity)
+}
+
+/// An ETag as headers have it.
+fn quoted(etag: &ETag) -> String {
+    let bare = etag.0.trim_matches('"');
+    format!("\"{bare}\"")
+}
+
+/// Whether the request says that its client has this version already. Weak and strong ETags are compared alike (RFC 9110, 13.1.2).
+fn is_known(headers: &HeaderMap, etag: &str) -> bool {
+    let values = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    let mut known = values.flat_map(|value| value.split(',')).map(str::trim);
+    known.any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == etag)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_etag_is_known_whole_weak_or_in_a_list_and_not_in_part() {
+        let etag = quoted(&ETag("\"0a-1\"".to_owned()));
+        assert_eq!(etag, quoted(&ETag("0a-1".to_owned())));
+        for (value, expected) in [
+            ("\"0a-1\"", true),
+            ("W/\"0a-1\"", true),
+            ("\"x\", \"0a-1\"", true),
+            ("*", true),
+            ("\"0a-12\"", false),
+            ("0a-1", false),
+            ("", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::IF_NONE_MATCH, value.parse().unwrap());
+            assert_eq!(is_known(&headers, &etag), expected, "{value}");
+        }
+        assert!(!is_known(&HeaderMap::new(), &etag));
+    }
+
+    #[test]
+    fn empty_tags_are_left_out() {
+        let twin = json!({"deviceId": "d", "tags": {}});
+        assert_eq!(as_the_hub_shows(twin), json!({"deviceId": "d"}));
+        let twin = json!({"deviceId": "d", "tags": {"a": {}}});
+        assert_eq!(as_the_hub_shows(twin.clone()), twin);
+    }
+
+    #[test]
+    fn an_identity_has_what_the_twin_knows_under_the_names_of_identities_and_nothing_else() {
+        let twin = json!({
+            "deviceId": "d", "etag": "twin's", "deviceEtag": "its own", "status": "disabled", "statusUpdateTime": "2031-01-01T00:00:00Z",
+            "authenticationType": "selfSigned", "x509Thumbprint": {"primaryThumbprint": "AB", "secondaryThumbprint": null},
+            "capabilities": {"iotEdge": true}, "version": 7, "tags": {"a": 1}, "properties": {},
+        });
+        assert_eq!(
+            identity(&twin),
+            json!({
+                "deviceId": "d", "etag": "its own", "status": "disabled", "statusUpdatedTime": "2031-01-01T00:00:00Z",
+                "authentication": {"type": "selfSigned", "x509Thumbprint": {"primaryThumbprint": "AB", "secondaryThumbprint": null}},
+                "capabilities": {"iotEdge": true},
+            })
+        );
+        assert_eq!(identity(&json!({"deviceId": "d", "version": 1})), json!({"deviceId": "d"}));
+    }
+}
