@@ -21,7 +21,7 @@ use super::{
 use crate::{
     config::Secret,
     domain::{
-        document::{Document, Flag},
+        document::{Document, Flag, State},
         id::HubName,
         query::Root,
         testing::document,
@@ -310,8 +310,19 @@ async fn a_twin_says_how_fresh_it_is_and_is_not_sent_again_to_who_has_it() {
     assert_eq!(got.header("x-twinsync-lag-events"), Some("3"));
     assert_eq!(got.header("x-twinsync-lag-seconds"), Some("2"));
 
+    let (status, _, message) = bench.get(&format!("/devices/d?{VERSION}")).await.error();
+    assert_eq!(status, 501, "the copy does not know whether it is enabled");
+    assert!(message.contains("ask the IoT hub itself"), "{message}");
+    let mut known = document(9);
+    if let State::Live { twin, .. } = &mut known.state {
+        twin.root.insert("status".to_owned(), json!("disabled"));
+    }
+    bench.write(known, 3);
     let identity = bench.get(&format!("/devices/d?{VERSION}")).await;
-    assert_eq!((identity.status, identity.json()), (StatusCode::OK, json!({"deviceId": "d"})));
+    assert_eq!(
+        (identity.status, identity.json()),
+        (StatusCode::OK, json!({"deviceId": "d", "status": "disabled"}))
+    );
     bench.has("twinsync_serve_requests_total{operation=\"twin\",outcome=\"ok\"} 2");
     bench.has("twinsync_serve_requests_total{operation=\"twin\",outcome=\"not_modified\"} 1");
     bench.has("twinsync_serve_requests_total{operation=\"device\",outcome=\"ok\"} 1");

@@ -53,7 +53,7 @@ pub(super) fn answer(
     }
     let body = match shown {
         Shown::Twin => as_the_hub_shows(twin),
-        Shown::Identity => identity(&twin),
+        Shown::Identity => identity(&twin).ok_or_else(Refused::no_identity)?,
     };
     let mut response = json(&body);
     describe(&mut response, document, Some(&etag));
@@ -76,6 +76,14 @@ impl Refused {
         };
         let refusal = Refusal::saying(404, code, format!("the copy has no twin of {id}"));
         Self { refusal, outcome: ServedOutcome::NotFound, present: None }
+    }
+
+    /// A client would fill in what is missing: Node's says `enabled` of a device without a status.
+    fn no_identity() -> Self {
+        let message = "the copy does not know the identity of this device: no event tells of it, and the hub was not asked about it \
+                       (twinsync backfill, or audit --repair); ask the IoT hub itself";
+        let refusal = Refusal::new(501, "NotImplemented", message);
+        Self { refusal, outcome: ServedOutcome::Unsupported, present: None }
     }
 
     fn new(found: &Outcome, question: &Question) -> Self {
@@ -177,11 +185,13 @@ pub(super) fn describe(response: &mut Response, document: &Document, etag: Optio
     }
 }
 
-/// The identity of a device in the form of `GET /devices/{id}`, as far as its twin knows it.
+/// The identity of a device in the form of `GET /devices/{id}`, as far as its twin knows it; `None`: it does not know so much as
+/// whether the device is enabled.
 ///
 /// Names differ from those of the twin where the hub's do (the `Device` and `Twin` definitions of `api-version=2021-04-12`). Keys are in no
 /// twin, and never here.
-fn identity(twin: &Value) -> Value {
+fn identity(twin: &Value) -> Option<Value> {
+    twin.get("status")?;
     let mut identity = Map::new();
     for (name, field) in [
         ("deviceId", "deviceId"),
@@ -204,7 +214,7 @@ fn identity(twin: &Value) -> Value {
         }
         identity.insert("authentication".to_owned(), Value::Object(authentication));
     }
-    Value::Object(identity)
+    Some(Value::Object(identity))
 }
 
 /// An ETag as headers have it.
@@ -263,12 +273,12 @@ mod tests {
         });
         assert_eq!(
             identity(&twin),
-            json!({
+            Some(json!({
                 "deviceId": "d", "etag": "its own", "status": "disabled", "statusUpdatedTime": "2031-01-01T00:00:00Z",
                 "authentication": {"type": "selfSigned", "x509Thumbprint": {"primaryThumbprint": "AB", "secondaryThumbprint": null}},
                 "capabilities": {"iotEdge": true},
-            })
+            }))
         );
-        assert_eq!(identity(&json!({"deviceId": "d", "version": 1})), json!({"deviceId": "d"}));
+        assert_eq!(identity(&json!({"deviceId": "d", "version": 1})), None);
     }
 }

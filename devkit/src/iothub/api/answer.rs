@@ -29,7 +29,9 @@ impl Answer {
             "Message": format!("ErrorCode:{code};{message}"),
             "ExceptionMessage": format!("Tracking ID:devkit-{}", status.as_u16()),
         });
-        Self { status, body, at: None, headers: Vec::new() }
+        // Seen in helium/console#1039.
+        let headers = vec![("iothub-errorcode", code.to_owned())];
+        Self { status, body, at: None, headers }
     }
 
     pub(super) fn bad_request(message: &str) -> Self {

@@ -1,0 +1,54 @@
+// Reads everything in reads.json by azure-iothub, unchanged, and prints a line of JSON for each.
+//
+// CONNECTION_STRING says where; WRONG_CONNECTION_STRING is the same with another key.
+
+import { readFileSync } from "node:fs";
+import iothub from "azure-iothub";
+
+const registryOf = (read) =>
+  iothub.Registry.fromConnectionString(process.env[read.key ? "WRONG_CONNECTION_STRING" : "CONNECTION_STRING"]);
+
+// What the client gave, without its own helpers.
+function plain(value) {
+  const visible = Object.entries(value).filter(([name]) => !name.startsWith("_"));
+  return JSON.parse(JSON.stringify(Object.fromEntries(visible)));
+}
+
+async function twin(registry, [device, module]) {
+  const { responseBody } = module === undefined
+    ? await registry.getTwin(device)
+    : await registry.getModuleTwin(device, module);
+  return plain(responseBody);
+}
+
+async function rows(registry, read) {
+  const query = registry.createQuery(read.query, read.page ?? 100);
+  const all = [];
+  let pages = 0;
+  while (query.hasMoreResults) {
+    // Awaited without an argument, it would ask for the first page again.
+    const { result } = await query.next(query.continuationToken);
+    all.push(...result);
+    pages += 1;
+  }
+  if (read.page !== undefined && all.length > read.page && pages < 2) {
+    throw new Error(`${all.length} rows came on one page of ${read.page}`);
+  }
+  return read.rows === "count" ? all.length : all;
+}
+
+for (const read of JSON.parse(readFileSync(new URL("../reads.json", import.meta.url)))) {
+  const registry = registryOf(read);
+  let line;
+  try {
+    const result = read.twin ? await twin(registry, read.twin) : await rows(registry, read);
+    line = { read: read.name, result };
+  } catch (error) {
+    const status = error.response?.statusCode;
+    if (status === undefined) throw error;
+    const code = error.response?.headers?.["iothub-errorcode"];
+    // What the client makes of it is what applications see.
+    line = { read: read.name, error: { status, code, name: error.constructor.name } };
+  }
+  console.log(JSON.stringify(line));
+}
