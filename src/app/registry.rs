@@ -54,6 +54,7 @@ fn judge(
 ) -> Judge {
     let account = Account { store, spending: shared.spending.clone(), metrics: metrics.clone() };
     Judge::new(account, registries, shared.cache.clone(), Arc::clone(clock), rules(settings))
+        .with_identity(settings.iothub.identity)
 }
 
 /// How audits are done unless a person asks for something else.
@@ -98,7 +99,10 @@ pub(super) async fn prepare(
         reach.until(Needed::Dependency(Dependency::Checkpoints), plan).await?;
     }
     Ok(Background {
-        doubts: Doubts::about(outside.registries.iter().map(|registry| registry.hub())),
+        doubts: Doubts::about(
+            outside.registries.iter().map(|registry| registry.hub()),
+            settings.iothub.identity,
+        ),
         judge: Arc::new(judge),
         repair: doubts::Options {
             concurrency: settings.repair.concurrency.get() as usize,

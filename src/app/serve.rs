@@ -193,7 +193,7 @@ fn open(
             time: serve.max_query_time,
             held: serve.max_rows_in_memory.get() as usize,
         },
-        place: Root::place_kept_by_events,
+        place: if serve.identity_fields { Root::place } else { Root::place_kept_by_events },
     });
 }
 

@@ -146,6 +146,18 @@ fn text(report: &Report) -> String {
     let note = format!("changed within the tolerance: not judged; {} more were", report.recent_asked);
     rows.push(row("too recent", report.recent, &note));
     rows.push(row("cleared", report.cleared, "the query was behind, the hub agrees"));
+    for (name, count, note) in [
+        ("completed", report.completed, "fields of the identity, such as status, were brought in"),
+        (
+            "incomplete",
+            report.incomplete,
+            "lack fields of the identity, such as status: --repair brings them in",
+        ),
+    ] {
+        if count > 0 {
+            rows.push(row(name, count, note));
+        }
+    }
     rows.push(row("not known", report.unknown, ""));
     rows.push(row("still different", report.still_different, ""));
     text.push_str(&table(&rows));

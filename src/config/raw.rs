@@ -180,6 +180,7 @@ pub struct IotHub {
     pub tier: String,
     pub units: String,
     pub share: String,
+    pub identity: String,
     pub request_timeout: String,
 }
 
@@ -261,6 +262,7 @@ pub struct Serve {
     pub hosts: String,
     pub max_signature_lifetime: String,
     pub hub: String,
+    pub identity_fields: String,
     pub entra_tenant: String,
     pub entra_roles: String,
     pub entra_principals: String,

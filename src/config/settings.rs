@@ -320,6 +320,8 @@ pub struct IotHub {
     pub units: NonZeroU32,
     /// The part of each hub's quota for reads that this process may use; more than 0, at most 1.
     pub share: f64,
+    /// Whether documents also hold fields of which no event tells.
+    pub identity: bool,
     /// Limit of one call.
     pub request_timeout: Duration,
 }
@@ -476,6 +478,8 @@ pub struct Serve {
     pub hub: Option<HubName>,
     /// The host name of that hub, where it is known: what cannot be answered here is asked there.
     pub hub_host: Option<String>,
+    /// Whether queries may name fields of which no event tells.
+    pub identity_fields: bool,
     /// What one query may take.
     pub max_request_units: NonZeroU32,
     /// How long one query may take.

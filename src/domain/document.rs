@@ -255,6 +255,12 @@ impl Document {
         !self.flags.is_empty() || matches!(self.state, State::Partial { .. })
     }
 
+    /// Whether it is of a twin about whose identity (`status`, `capabilities`, …) nothing is known: no event tells of it, and the hub
+    /// was not asked since.
+    pub fn lacks_identity(&self) -> bool {
+        self.twin().is_some_and(|twin| !twin.root.contains_key("status"))
+    }
+
     /// When the incarnation began, as far as it is known: its creation, or the first change that was seen.
     pub fn beginning(&self) -> Option<Ticks> {
         match self.state {

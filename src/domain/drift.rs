@@ -2,7 +2,8 @@
 //!
 //! Compared is what events keep up to date: version, tags, desired and reported properties, and the root fields that
 //! the document holds. `$metadata` only where asked for. Root fields change without any event, so a document that
-//! was made by events does not hold them, and the hub's ETags are never compared: no event carries the new one.
+//! was made by events does not hold them: that is no difference, and told apart as *incomplete*. The hub's ETags are never compared:
+//! no event carries the new one.
 
 use super::{
     document::{Document, Twin},
@@ -30,6 +31,8 @@ pub enum Drift {
     Different(Part),
     /// They are equal, or were not compared, and the document says that it is in doubt.
     Flagged,
+    /// They are equal, and the document lacks fields of the identity: no event tells of them. It says nothing wrong.
+    Incomplete,
 }
 
 /// The first part that differs.
@@ -54,6 +57,9 @@ pub enum Part {
 /// The class of documents that are not the twin's own and say that they are: nobody updates them.
 pub const ORPHAN: &str = "orphan";
 
+/// The class of documents that say nothing wrong and lack fields of the identity.
+pub const INCOMPLETE: &str = "incomplete";
+
 impl Drift {
     /// The name of its class in reports and metrics.
     pub const fn class(self) -> &'static str {
@@ -62,10 +68,11 @@ impl Drift {
             Self::Extra => "extra",
             Self::Different(_) => "different",
             Self::Flagged => "flagged",
+            Self::Incomplete => INCOMPLETE,
         }
     }
 
-    /// The names of all classes.
+    /// The names of the classes of what is wrong or in doubt.
     pub const CLASSES: [&'static str; 4] = ["missing", "extra", "different", "flagged"];
 }
 
@@ -102,8 +109,26 @@ pub fn drift(
             }
         }
     }
-    document.filter(|document| document.in_doubt()).map(|_| Drift::Flagged)
+    if document.is_some_and(Document::in_doubt) {
+        return Some(Drift::Flagged);
+    }
+    let (stored, (_, twin)) = stored.zip(twin)?;
+    let lacks = |name: &&str| twin.root.contains_key(*name) && !stored.root.contains_key(*name);
+    IDENTITY.iter().any(lacks).then_some(Drift::Incomplete)
 }
+
+/// Root fields that belong to the identity of a device or module, beside its ETag (the `Twin` definition of `api-version=2021-04-12`).
+const IDENTITY: [&str; 9] = [
+    "status",
+    "statusReason",
+    "statusUpdateTime",
+    "authenticationType",
+    "x509Thumbprint",
+    "modelId",
+    "capabilities",
+    "deviceScope",
+    "parentScopes",
+];
 
 /// Root fields whose new value hardly any event brings: they change with each write of the hub's.
 pub(super) const ETAGS: [&str; 2] = ["etag", "deviceEtag"];
@@ -211,10 +236,22 @@ mod tests {
     }
 
     #[test]
-    fn etags_spelling_of_numbers_and_fields_that_events_never_bring_are_no_difference() {
+    fn etags_and_the_spelling_of_numbers_are_no_difference() {
         for strictness in [Strictness::Content, Strictness::Metadata] {
-            assert_eq!(found(Some(&document()), Some(&row(|_| {})), strictness), None);
+            let row = row(|body| body["modelId"] = json!(null));
+            assert_eq!(found(Some(&document()), Some(&row), strictness), None);
         }
+    }
+
+    #[test]
+    fn fields_that_events_never_bring_make_a_document_incomplete_and_nothing_worse() {
+        let incomplete = Some(Drift::Incomplete);
+        assert_eq!(found(Some(&document()), Some(&row(|_| {})), Strictness::Content), incomplete);
+        let flagged = Document { flags: BTreeSet::from([Flag::Gap]), ..document() };
+        assert_eq!(found(Some(&flagged), Some(&row(|_| {})), Strictness::Content), Some(Drift::Flagged));
+        let other = row(|body| body["tags"]["b"] = json!(2));
+        let tags = Some(Drift::Different(Part::Tags));
+        assert_eq!(found(Some(&document()), Some(&other), Strictness::Content), tags);
     }
 
     #[test]
@@ -239,7 +276,8 @@ mod tests {
         let other = row(|body| {
             body["properties"]["desired"]["$metadata"]["$lastUpdated"] = json!("2031-01-01T00:00:01Z");
         });
-        assert_eq!(found(Some(&document()), Some(&other), Strictness::Content), None);
+        let content = found(Some(&document()), Some(&other), Strictness::Content);
+        assert_eq!(content, Some(Drift::Incomplete), "no difference");
         let strict = found(Some(&document()), Some(&other), Strictness::Metadata);
         assert_eq!(strict, Some(Drift::Different(Part::Metadata)));
     }

@@ -31,7 +31,7 @@ use super::{
 };
 use crate::domain::{
     decode::{Ignored, Undeliverable},
-    drift::{Drift, ORPHAN},
+    drift::{Drift, INCOMPLETE, ORPHAN},
     health::Failure,
     invariant::Invariant,
     ticks::Ticks,
@@ -230,10 +230,12 @@ impl Metrics {
                 }
             }
         }
-        for class in Drift::CLASSES {
+        for class in Drift::CLASSES.into_iter().chain([INCOMPLETE]) {
             for purpose in Purpose::ALL {
                 self.zero(name::TWINS_SETTLED, &[("purpose", purpose.label()), ("class", class)]);
             }
+        }
+        for class in Drift::CLASSES {
             self.zero(name::AUDIT_DIFFERENCES, &[("hub", hub), ("class", class)]);
         }
         self.zero(name::AUDIT_DIFFERENCES, &[("hub", hub), ("class", ORPHAN)]);

@@ -9,7 +9,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use devkit::{
     daemon::{Daemon, Setup, free_port},
-    iothub::{Operation, TwinId},
+    iothub::{IdentityChange, Operation, Status, TwinId},
     stack::Options,
 };
 use hmac::{Hmac, Mac as _};
@@ -19,7 +19,10 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 use tempfile::TempDir;
 
-use crate::world::{LIMIT, PROGRAM, World, device, report};
+use crate::{
+    registry::bench::{Bench, FAST},
+    world::{LIMIT, PROGRAM, World, device, report},
+};
 
 const KEY: &str = "BwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyAhIiMkJSY=";
 const VERSION: &str = "api-version=2021-04-12";
@@ -57,11 +60,16 @@ fn signature(key: &str) -> String {
 
 impl ReadApi {
     async fn start(world: &World, more: &str) -> Self {
+        Self::start_with(world, more, "").await
+    }
+
+    /// With `more` of the configuration, and `serve` in its section.
+    async fn start_with(world: &World, more: &str, serve: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let (certificate_file, key_file, authority) = certificate(directory.path());
         let port = free_port().expect("a port");
         let serve = format!(
-            "{more}\n[serve]\nlisten = \"127.0.0.1:{port}\"\ncertificate_file = {certificate_file:?}\nkey_file = {key_file:?}\n\
+            "{more}\n[serve]\n{serve}listen = \"127.0.0.1:{port}\"\ncertificate_file = {certificate_file:?}\nkey_file = {key_file:?}\n\
              connection_strings = \"HostName=localhost;SharedAccessKeyName=dashboards;SharedAccessKey={KEY}\"\n"
         );
         let setup = Setup::new(Path::new(PROGRAM), directory.path(), world.stack.endpoints(), &serve);
@@ -293,4 +301,48 @@ async fn a_read_api_that_nobody_could_use_does_not_start_and_says_what_to_do() {
         assert_eq!(output.status.code(), Some(code), "{serve}: {said}");
         assert!(said.contains(hint) && !said.contains(KEY), "{serve}: {said}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fields_that_no_event_tells_come_from_the_hub_where_that_is_wanted() {
+    let on = format!("{FAST}identity = \"on\"\n");
+    let bench = Bench::new(&on, "[audit]\ninterval = \"off\"\n").await;
+    let world = &bench.world;
+    let daemon = bench.start().await;
+    for id in ["pump-1", "pump-2"] {
+        world.apply(Operation::Create { id: device(id), twin: Some(json!({"tags": {"site": "north"}})) });
+    }
+    let endpoints = world.stack.endpoints();
+    let iothub = format!(
+        "[iothub]\n{on}connection_strings = {:?}\nendpoint = {:?}\n",
+        endpoints.iothub_connection_string, endpoints.iothub
+    );
+    let api = ReadApi::start_with(world, &iothub, "identity_fields = \"as_of_last_audit\"\n").await;
+    let enabled = "SELECT deviceId FROM devices WHERE status = 'enabled' AND capabilities.iotEdge = false";
+    let ids = async |query: &str| {
+        let rows = api.rows(query, 100).await.0;
+        let mut ids: Vec<_> =
+            rows.iter().map(|row| row["deviceId"].as_str().expect("an id").to_owned()).collect();
+        ids.sort();
+        ids
+    };
+    // Within seconds of their creation.
+    let started = Instant::now();
+    while ids(enabled).await != ["pump-1", "pump-2"] {
+        assert!(started.elapsed() < LIMIT, "{}", world.log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let (status, _, identity) = api.get(&format!("/devices/pump-1?{VERSION}")).await;
+    assert_eq!((status, &identity["status"]), (StatusCode::OK, &json!("enabled")), "{identity}");
+
+    // A change of them is in no event, so an audit finds it.
+    let change = IdentityChange { status: Some(Status::Disabled), ..IdentityChange::default() };
+    world.stack.hub().change_identity(&device("pump-2"), &change).expect("it is there");
+    let (code, report) = bench.audit(&["--repair"]).await;
+    assert_eq!(code, 0, "{report}");
+    assert_eq!(ids(enabled).await, ["pump-1"]);
+    assert_eq!(ids("SELECT deviceId FROM devices WHERE status = 'disabled'").await, ["pump-2"]);
+    world.equal().await;
+    api.process.stop().await.expect("exit code 0");
+    daemon.stop().await.expect("exit code 0");
 }

@@ -36,6 +36,7 @@ fn settings(endpoint: Url, access: config::HubAccess) -> config::IotHub {
         }],
         tier: Tier::S1,
         units: NonZeroU32::MIN,
+        identity: false,
         share: 1.0,
         request_timeout: Duration::from_secs(20),
     }

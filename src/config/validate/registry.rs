@@ -42,6 +42,8 @@ impl Check<'_> {
         let tier = self.parse("iothub.tier", &raw.tier, |text| choice(text, &tiers));
         let units = self.parse("iothub.units", &raw.units, |text| count(text, UNITS_MAX));
         let share = self.parse("iothub.share", &raw.share, share);
+        let with_identity = self
+            .parse("iothub.identity", &raw.identity, |text| choice(text, &[("off", false), ("on", true)]));
         let request_timeout = self.parse("iothub.request_timeout", &raw.request_timeout, positive_duration);
 
         let (mut hubs, of_strings) = (of_hosts?, of_strings?);
@@ -67,7 +69,14 @@ impl Check<'_> {
             hub.endpoint = endpoints.of(&hub.name).cloned();
         }
         self.tokens(&hubs, &endpoints, identity);
-        Some(IotHub { hubs, tier: tier?, units: units?, share: share?, request_timeout: request_timeout? })
+        Some(IotHub {
+            hubs,
+            tier: tier?,
+            units: units?,
+            share: share?,
+            identity: with_identity?,
+            request_timeout: request_timeout?,
+        })
     }
 
     /// No token goes where it should not be seen, or means nothing.

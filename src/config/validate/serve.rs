@@ -42,6 +42,17 @@ impl Check<'_> {
         let max_signature_lifetime =
             self.optional("serve.max_signature_lifetime", &raw.max_signature_lifetime, positive_duration);
         let hub = self.optional("serve.hub", &raw.hub, hub_name);
+        let identity_fields = self.parse("serve.identity_fields", &raw.identity_fields, |text| {
+            choice(text, &[("refuse", false), ("as_of_last_audit", true)])
+        });
+        let kept = |iothub: &IotHub| iothub.is_configured() && iothub.identity;
+        if identity_fields == Some(true) && iothub.is_some_and(|iothub| !kept(iothub)) {
+            self.problem(
+                "serve.identity_fields",
+                "\"as_of_last_audit\" needs documents that hold these fields: set iothub.identity = \"on\" and iothub.hosts or \
+                 iothub.connection_strings, or use \"refuse\"",
+            );
+        }
         let entra = self.entra(raw);
         let max_request_units =
             self.parse("serve.max_request_units", &raw.max_request_units, |text| count(text, u32::MAX));
@@ -74,6 +85,7 @@ impl Check<'_> {
             entra,
             hub,
             hub_host,
+            identity_fields: identity_fields?,
             max_request_units: max_request_units?,
             max_query_time: max_query_time?,
             max_rows_in_memory: max_rows_in_memory?,

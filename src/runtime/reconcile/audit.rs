@@ -330,8 +330,11 @@ where
             Looked::Equal
             | Looked::Recent(_)
             | Looked::Cleared
+            | Looked::Completed
             | Looked::Orphan(_)
             | Looked::Confirmed(..) => 0,
+            // Whether somebody answered, this does not tell.
+            Looked::Incomplete => found.silent,
         };
         if let Looked::Confirmed(_, Fate::Repaired, _) = looked
             && found.repaired.len() < RECHECKED

@@ -334,7 +334,7 @@ async fn twin(
     progress.add(0);
     progress.add(match verdict {
         Verdict::Settled(Drift::Missing) => 1,
-        Verdict::Settled(Drift::Different(_) | Drift::Flagged) => 2,
+        Verdict::Settled(Drift::Different(_) | Drift::Flagged | Drift::Incomplete) => 2,
         Verdict::Spared | Verdict::Equal | Verdict::Absent | Verdict::Differs(_) | Verdict::ForeignHub => 3,
         Verdict::Settled(Drift::Extra) => 4,
         Verdict::Rejected(..) => 5,

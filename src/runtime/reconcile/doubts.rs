@@ -35,6 +35,9 @@ const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_se
 const PATIENCE: u32 = 8;
 /// Twins that are remembered at most; about 200 bytes each. The walk finds the others.
 const MOST: usize = 50_000;
+/// New twins are remembered while fewer than so many wait: a fleet that is being registered must not keep what is in doubt waiting. An
+/// audit brings in the others.
+const MOST_WITH_NEW: usize = 500;
 /// A walk goes on when so few are left.
 const FEW: usize = MOST / 2;
 
@@ -45,6 +48,9 @@ const REPAIR: Task = Task {
     unless: Unless::Undoubted,
 };
 
+/// A new twin, of whose identity no event tells.
+const COMPLETION: Task = Task { unless: Unless::Complete, ..REPAIR };
+
 /// The twins in doubt, as far as they are known. Cheap to clone.
 #[derive(Clone)]
 pub struct Doubts(Option<Arc<Shared>>);
@@ -53,6 +59,8 @@ struct Shared {
     state: Mutex<State>,
     changed: Notify,
     hubs: HashSet<HubName>,
+    /// Whether new twins are noted.
+    completes: bool,
     grace: Duration,
 }
 
@@ -63,10 +71,14 @@ struct State {
     next: u64,
     /// Something found no room: walk when there is some.
     overflowed: bool,
+    /// How many of them only lack their identity.
+    completing: usize,
 }
 
 #[derive(Default)]
 struct Doubt {
+    /// Nothing is in doubt: the document only lacks its identity.
+    completes: bool,
     attempts: u32,
     running: bool,
     /// Raised again while it was being settled.
@@ -79,21 +91,42 @@ impl Doubts {
         Self(None)
     }
 
-    /// Doubts about twins of these hubs.
-    pub fn about(hubs: impl IntoIterator<Item = impl Into<HubName>>) -> Self {
-        Self::with_grace(hubs, GRACE)
+    /// Doubts about twins of these hubs. `completes`: and their new twins, of whose identity no event tells.
+    pub fn about(hubs: impl IntoIterator<Item = impl Into<HubName>>, completes: bool) -> Self {
+        Self::with_grace(hubs, completes, GRACE)
     }
 
-    fn with_grace(hubs: impl IntoIterator<Item = impl Into<HubName>>, grace: Duration) -> Self {
+    fn with_grace(
+        hubs: impl IntoIterator<Item = impl Into<HubName>>,
+        completes: bool,
+        grace: Duration,
+    ) -> Self {
         let hubs: HashSet<_> = hubs.into_iter().map(Into::into).collect();
         if hubs.is_empty() {
             return Self::nobodys();
         }
-        Self(Some(Arc::new(Shared { state: Mutex::default(), changed: Notify::new(), hubs, grace })))
+        Self(Some(Arc::new(Shared {
+            state: Mutex::default(),
+            changed: Notify::new(),
+            hubs,
+            completes,
+            grace,
+        })))
     }
 
     /// Notes that a document is in doubt. Never waits.
     pub fn raise(&self, key: &TwinKey) {
+        self.note(key, false);
+    }
+
+    /// Notes that a new twin's document lacks its identity. Never waits. Where many wait already, it is left to the next audit.
+    pub fn complete(&self, key: &TwinKey) {
+        if self.0.as_ref().is_some_and(|shared| shared.completes) {
+            self.note(key, true);
+        }
+    }
+
+    fn note(&self, key: &TwinKey, completes: bool) {
         let Some(shared) = &self.0 else { return };
         if !shared.hubs.contains(&key.hub) {
             return;
@@ -101,13 +134,21 @@ impl Doubts {
         let mut state = shared.lock();
         if let Some(doubt) = state.twins.get_mut(key) {
             doubt.again = doubt.running;
+            if doubt.completes && !completes {
+                doubt.completes = false;
+                state.completing -= 1;
+            }
+            return;
+        }
+        if completes && state.twins.len() >= MOST_WITH_NEW {
             return;
         }
         if state.twins.len() >= MOST {
             state.overflowed = true;
             return;
         }
-        state.twins.insert(key.clone(), Doubt::default());
+        state.completing += usize::from(completes);
+        state.twins.insert(key.clone(), Doubt { completes, ..Doubt::default() });
         state.wait(key.clone(), Instant::now() + shared.grace);
         drop(state);
         shared.changed.notify_one();
@@ -116,6 +157,14 @@ impl Doubts {
     /// How many are known.
     pub fn len(&self) -> usize {
         self.0.as_ref().map_or(0, |shared| shared.lock().twins.len())
+    }
+
+    /// How many of them are in doubt.
+    fn in_doubt(&self) -> usize {
+        self.0.as_ref().map_or(0, |shared| {
+            let state = shared.lock();
+            state.twins.len() - state.completing
+        })
     }
 
     /// Whether none is known.
@@ -136,8 +185,8 @@ impl State {
         self.due.insert((until, self.next), key);
     }
 
-    /// A twin whose turn it is and how often it was tried, or when the next one's turn comes.
-    fn next(&mut self, now: Instant) -> Result<(TwinKey, u32), Option<Instant>> {
+    /// A twin whose turn it is, what to do and how often it was tried, or when the next one's turn comes.
+    fn next(&mut self, now: Instant) -> Result<(TwinKey, Task, u32), Option<Instant>> {
         let Some((&(at, number), _)) = self.due.first_key_value() else {
             return Err(None);
         };
@@ -145,21 +194,21 @@ impl State {
             return Err(Some(at));
         }
         let key = self.due.remove(&(at, number)).ok_or(None)?;
-        let attempts = self.twins.get_mut(&key).map_or(0, |doubt| {
+        let (task, attempts) = self.twins.get_mut(&key).map_or((REPAIR, 0), |doubt| {
             doubt.running = true;
-            doubt.attempts
+            (if doubt.completes { COMPLETION } else { REPAIR }, doubt.attempts)
         });
-        Ok((key, attempts))
+        Ok((key, task, attempts))
     }
 
     /// Forgets a twin, unless it was raised again meanwhile.
     fn settled(&mut self, key: &TwinKey, grace: Duration) {
         let Some(doubt) = self.twins.get_mut(key) else { return };
         if std::mem::take(&mut doubt.again) {
-            *doubt = Doubt::default();
+            *doubt = Doubt { completes: doubt.completes, ..Doubt::default() };
             self.wait(key.clone(), Instant::now() + grace);
-        } else {
-            self.twins.remove(key);
+        } else if self.twins.remove(key).is_some_and(|doubt| doubt.completes) {
+            self.completing -= 1;
         }
     }
 
@@ -206,10 +255,10 @@ pub async fn run(
         while repairs.len() < options.concurrency.max(1) {
             let next = shared.lock().next(Instant::now());
             match next {
-                Ok((key, attempts)) => {
+                Ok((key, task, attempts)) => {
                     let judge = Arc::clone(&judge);
                     repairs.spawn(async move {
-                        let verdict = Box::pin(repair(&judge, &key, attempts)).await;
+                        let verdict = Box::pin(repair(&judge, &key, &task, attempts)).await;
                         (key, verdict)
                     });
                 }
@@ -234,7 +283,7 @@ pub async fn run(
             () = shared.changed.notified() => {}
             () = &mut walk => return repairs.shutdown().await,
         }
-        judge.account().metrics.set_repairs_waiting(doubts.len());
+        judge.account().metrics.set_repairs_waiting(doubts.in_doubt());
     }
 }
 
@@ -245,8 +294,8 @@ struct Failed {
     alone: bool,
 }
 
-async fn repair(judge: &Judge, key: &TwinKey, attempts: u32) -> Result<Verdict, Failed> {
-    match judge.judge(key, &REPAIR).await {
+async fn repair(judge: &Judge, key: &TwinKey, task: &Task, attempts: u32) -> Result<Verdict, Failed> {
+    match judge.judge(key, task).await {
         Ok(verdict) => Ok(verdict),
         Err(trouble) => {
             let alone = attempts >= PATIENCE

@@ -28,7 +28,7 @@ use crate::{
         decide::{Rules, decide},
         document::{Document, ETag, State},
         drift::{Drift, Part, Strictness, drift},
-        event::{Change, Operation, TwinEvent, TwinVersion},
+        event::{Change, Operation, Sections, TwinEvent, TwinVersion},
         id::{HubName, TwinKey},
         quota::Purpose,
         registry::{RegistryTwin, went_back},
@@ -74,6 +74,8 @@ pub enum Unless {
     Never,
     /// Those that are no longer in doubt.
     Undoubted,
+    /// Those that are not there, and those with the fields of the identity.
+    Complete,
     /// Those that are not in doubt and hold this version or a newer one.
     Holds(TwinVersion),
 }
@@ -105,6 +107,8 @@ pub struct Judge {
     clock: Arc<dyn Clock>,
     rules: Rules,
     audits: AuditRequests,
+    /// Whether documents are to have fields of which no event tells.
+    identity: bool,
     /// When it was last told that a hub went back.
     told: Mutex<Option<Ticks>>,
     unanswered: Unanswered,
@@ -180,7 +184,23 @@ impl Judge {
         let registries =
             registries.iter().map(|registry| (registry.hub().clone(), Arc::clone(registry))).collect();
         let (audits, told, unanswered) = (AuditRequests::nobodys(), Mutex::default(), Unanswered::default());
-        Self { account, registries, cache, clock, rules, audits, told, unanswered }
+        Self { account, registries, cache, clock, rules, audits, identity: false, told, unanswered }
+    }
+
+    /// The same, for which a document that lacks fields of the identity is incomplete.
+    #[must_use]
+    pub fn with_identity(self, identity: bool) -> Self {
+        Self { identity, ..self }
+    }
+
+    /// How a document differs, as far as it matters.
+    pub fn drift(
+        &self,
+        document: Option<&Document>,
+        twin: Option<(TwinVersion, &Sections)>,
+        strictness: Strictness,
+    ) -> Option<Drift> {
+        drift(document, twin, strictness).filter(|found| self.identity || *found != Drift::Incomplete)
     }
 
     /// The same, which asks for an audit where a repair finds that a hub went back: nothing tells of the twins that have not
@@ -337,7 +357,9 @@ impl Judge {
     ) -> Result<Option<Done>, Trouble> {
         let found = match stored.is_damaged() {
             true => Some(Drift::Different(Part::Damaged)),
-            false => drift(stored.document.as_deref(), Some((twin.version, &twin.twin)), task.strictness),
+            false => {
+                self.drift(stored.document.as_deref(), Some((twin.version, &twin.twin)), task.strictness)
+            }
         };
         let change = Change::Snapshot { version: twin.version, twin: twin.twin };
         self.conclude(key, stored, found, TwinEvent { key: key.clone(), at: twin.at, change }, task).await
@@ -496,7 +518,8 @@ impl Judge {
 fn spared(document: Option<&Document>, unless: Unless) -> bool {
     match (unless, document) {
         (Unless::Never, _) => false,
-        (Unless::Undoubted, None) => true,
+        (Unless::Undoubted | Unless::Complete, None) => true,
+        (Unless::Complete, Some(document)) => !document.lacks_identity(),
         (Unless::Holds(_), None) => false,
         (Unless::Undoubted, Some(document)) => !document.in_doubt(),
         (Unless::Holds(version), Some(document)) => {

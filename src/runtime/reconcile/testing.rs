@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -111,6 +111,8 @@ pub(super) struct ScriptedRegistry {
     pub(super) odd: AtomicUsize,
     /// How it answers to queries for references.
     pub(super) references: Mutex<References>,
+    /// Whether twins have fields that no event tells of.
+    pub(super) identity: AtomicBool,
     /// The queries that it was asked.
     pub(super) asked_for: Mutex<Vec<String>>,
     /// Called within a point read: after the document was read, before it can be written.
@@ -124,6 +126,10 @@ pub(super) struct ScriptedRegistry {
 impl ScriptedRegistry {
     pub(super) fn set(&self, key: &TwinKey, version: i64, tags: Value) {
         self.twins.lock().unwrap().insert(key.clone(), (version, tags));
+    }
+
+    fn has_identity(&self) -> bool {
+        self.identity.load(Ordering::Relaxed)
     }
 
     pub(super) fn remove(&self, key: &TwinKey) {
@@ -145,11 +151,14 @@ impl ScriptedRegistry {
     }
 }
 
-fn body(key: &TwinKey, version: i64, tags: &Value) -> Value {
+fn body(key: &TwinKey, version: i64, tags: &Value, identity: bool) -> Value {
     let mut body = json!({
-        "deviceId": key.device, "version": version, "status": "enabled", "tags": tags,
+        "deviceId": key.device, "version": version, "tags": tags,
         "properties": {"desired": {"$version": 1}, "reported": {"$version": 1}}
     });
+    if identity {
+        body["status"] = json!("enabled");
+    }
     if let Some(module) = &key.module {
         body["moduleId"] = json!(module);
     }
@@ -179,7 +188,7 @@ impl TwinRegistry for ScriptedRegistry {
         match found {
             None => Got::Absent(at),
             Some((version, tags)) => {
-                let twin = RegistryTwin::read(key, body(key, version, &tags), at);
+                let twin = RegistryTwin::read(key, body(key, version, &tags, self.has_identity()), at);
                 Got::Present(Box::new(twin.expect("a twin")))
             }
         }
@@ -205,8 +214,9 @@ impl TwinRegistry for ScriptedRegistry {
         let next = (end < twins.len()).then(|| Continuation(end.to_string()));
         let next = if *self.stuck.lock().unwrap() { from.cloned().or(next) } else { next };
         let rows = twins.drain(begin.min(end)..end);
-        let rows = rows
-            .map(|(key, (version, tags))| Row::read(&self.hub, body(&key, version, &tags)).expect("a row"));
+        let rows = rows.map(|(key, (version, tags))| {
+            Row::read(&self.hub, body(&key, version, &tags, self.has_identity())).expect("a row")
+        });
         let odd = self.odd.load(Ordering::Relaxed);
         Ok(Page { rows: rows.collect(), odd, next, at: self.clock.now() })
     }
@@ -285,6 +295,7 @@ impl Bench {
             stuck: Mutex::default(),
             odd: AtomicUsize::new(0),
             references: Mutex::default(),
+            identity: AtomicBool::new(false),
             asked_for: Mutex::default(),
             hook: Mutex::default(),
             asked: Mutex::default(),
@@ -304,7 +315,8 @@ impl Bench {
         };
         let cache = document_cache(1 << 20);
         let registries = [Arc::clone(&metered)];
-        let judge = Judge::new(account, &registries, cache.clone(), Arc::clone(&clock) as _, RULES);
+        let judge = Judge::new(account, &registries, cache.clone(), Arc::clone(&clock) as _, RULES)
+            .with_identity(true);
         let bookmarks = Arc::new(MemoryBookmarks::default());
         Self { store, registry, metered, judge: Arc::new(judge), cache, clock, metrics, bookmarks }
     }

@@ -109,8 +109,8 @@ impl Comparer {
 fn judged(document: Option<&Document>, twin: Option<&RegistryTwin>) -> Compared {
     let answer = twin.map(|twin| (twin.version, &twin.twin));
     match drift(document, answer, Strictness::Content) {
-        // What is in doubt may be right all the same.
-        None | Some(Drift::Flagged) => Compared::Equal,
+        // What is in doubt may be right all the same, and what is incomplete says nothing wrong.
+        None | Some(Drift::Flagged | Drift::Incomplete) => Compared::Equal,
         Some(Drift::Missing) => Compared::Missing,
         Some(Drift::Extra) => Compared::Extra,
         Some(Drift::Different(_)) => match (document.and_then(Document::twin), answer) {

@@ -40,6 +40,10 @@ pub(super) enum Looked {
     Orphan(String),
     /// The hub has confirmed the difference.
     Confirmed(Drift, Fate, Option<String>),
+    /// The document lacked fields of the identity, and has them now.
+    Completed,
+    /// The document lacks fields of the identity, and nothing was to be written.
+    Incomplete,
     /// Nobody answered; holds what was nominated, and the reason.
     Unknown(Option<Drift>, String),
 }
@@ -70,7 +74,7 @@ impl Look<'_> {
             Err(trouble) => return (row.key, Looked::Unknown(None, trouble.message)),
         };
         let twin = Some((row.version, &row.twin));
-        let nominated = drift(document.as_deref(), twin, self.options.strictness);
+        let nominated = self.judge.drift(document.as_deref(), twin, self.options.strictness);
         // Two contents of one version: it is not that one of them is only older.
         let contradict = matches!(nominated, Some(Drift::Different(part)) if part != Part::Version)
             && document
@@ -80,6 +84,14 @@ impl Look<'_> {
         let changed = || document.as_ref().map(|document| document.applied_at).max(row.last_updated());
         let looked = match nominated {
             None => Looked::Equal,
+            // There is nothing to confirm: it says nothing wrong. One that changed lately has a turn in a later audit.
+            Some(Drift::Incomplete) if self.options.mode == Mode::Look || self.is_recent(changed()) => {
+                Looked::Incomplete
+            }
+            Some(Drift::Incomplete) => match self.confirm(&row.key, Drift::Incomplete).await {
+                Looked::Unknown(..) => Looked::Incomplete,
+                looked => looked,
+            },
             Some(drift) if !contradict && self.is_recent(changed()) => Looked::Recent(drift),
             Some(drift) => self.confirm(&row.key, drift).await,
         };
@@ -127,6 +139,8 @@ impl Look<'_> {
         let task = self.task(self.options.mode);
         match self.attempt(|| self.judge.judge(key, &task)).await {
             Ok(Verdict::Spared | Verdict::Equal | Verdict::Absent | Verdict::ForeignHub) => Looked::Cleared,
+            Ok(Verdict::Settled(Drift::Incomplete)) => Looked::Completed,
+            Ok(Verdict::Differs(Drift::Incomplete)) => Looked::Incomplete,
             Ok(Verdict::Settled(drift)) => Looked::Confirmed(drift, Fate::Repaired, None),
             Ok(Verdict::Differs(drift)) => Looked::Confirmed(drift, Fate::Found, None),
             Ok(Verdict::Rejected(drift, reason)) => Looked::Confirmed(drift, Fate::Rejected, Some(reason)),

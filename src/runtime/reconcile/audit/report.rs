@@ -49,6 +49,10 @@ pub struct Report {
     pub unknown: u64,
     /// Repaired, and different again at once: somebody else writes, or something is wrong with us.
     pub still_different: u64,
+    /// Documents that lacked fields of the identity, such as `status`, and have them now.
+    pub completed: u64,
+    /// Documents that lack fields of the identity: nothing was to be written. They are no difference.
+    pub incomplete: u64,
     /// The first findings.
     pub findings: Vec<Finding>,
 }
@@ -126,6 +130,8 @@ impl Report {
             repaired: none(),
             unknown: 0,
             still_different: 0,
+            completed: 0,
+            incomplete: 0,
             findings: Vec::new(),
         }
     }
@@ -137,6 +143,14 @@ impl Report {
             Looked::Equal | Looked::Recent(_) => return,
             Looked::Cleared => {
                 self.cleared += 1;
+                return;
+            }
+            Looked::Completed => {
+                self.completed += 1;
+                return;
+            }
+            Looked::Incomplete => {
+                self.incomplete += 1;
                 return;
             }
             Looked::Orphan(reason) => {
@@ -178,7 +192,7 @@ impl Report {
         }
         let part = match drift {
             Some(Drift::Different(part)) => Some(Part::name(part)),
-            Some(Drift::Missing | Drift::Extra | Drift::Flagged) | None => None,
+            Some(Drift::Missing | Drift::Extra | Drift::Flagged | Drift::Incomplete) | None => None,
         };
         self.findings.push(Finding {
             device_id: key.device.clone(),

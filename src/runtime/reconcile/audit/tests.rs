@@ -1,5 +1,7 @@
 //! Differences are found by class, believed only when the hub confirms them, and repaired where that is wanted.
 
+use std::sync::atomic::Ordering;
+
 use serde_json::json;
 
 use super::{
@@ -323,4 +325,33 @@ async fn a_stop_ends_an_audit_at_once_and_without_a_report() {
     let ended = run(&bench.judge, &bench.metered, &OPTIONS, 0, &Progress::default(), &stop).await;
     assert!(matches!(ended, Err(Ended::Stopped)));
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_event_tells_is_brought_in_where_that_is_wanted_and_is_no_difference() {
+    for (options, completed, incomplete) in [(LOOK, 0, 20), (OPTIONS, 20, 0)] {
+        let bench = agreed();
+        bench.registry.identity.store(true, Ordering::Relaxed);
+        let report = audit(&bench, &options).await;
+        assert_eq!((report.completed, report.incomplete), (completed, incomplete));
+        assert!(counts(&report) == [0; 4] && report.left() == 0 && report.is_complete());
+        assert!(report.findings.is_empty());
+        assert_eq!(bench.writes() as u64, completed);
+        bench.pass(7200);
+        let again = audit(&bench, &options).await;
+        assert_eq!((again.completed, again.incomplete), (0, incomplete));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_changed_lately_or_has_no_answer_stays_incomplete_and_is_not_unknown() {
+    let bench = agreed();
+    bench.registry.identity.store(true, Ordering::Relaxed);
+    let recent = Options { tolerance: Duration::from_secs(86_400), ..OPTIONS };
+    let report = audit(&bench, &recent).await;
+    assert_eq!((report.completed, report.incomplete), (0, 20));
+    assert!(bench.registry.asked().is_empty());
+    bench.registry.mute.lock().unwrap().insert(device("d05"));
+    let report = audit(&bench, &OPTIONS).await;
+    assert_eq!((report.completed, report.incomplete, report.unknown), (19, 1, 0));
 }

@@ -20,7 +20,7 @@ struct Running {
 
 impl Running {
     fn start(bench: Bench, leads: bool) -> Self {
-        let doubts = Doubts::about(["h"]);
+        let doubts = Doubts::about(["h"], true);
         let (leads, led) = watch::channel(leads);
         let stop = CancellationToken::new();
         let task = tokio::spawn(run(Arc::clone(&bench.judge), doubts.clone(), OPTIONS, led, stop.clone()));
@@ -113,16 +113,16 @@ async fn what_is_raised_while_it_is_settled_is_looked_at_again() {
 /// Between the last read of a repair and its end, another event may have left a doubt.
 #[tokio::test(start_paused = true)]
 async fn what_is_raised_at_the_very_end_of_a_repair_is_not_forgotten() {
-    let doubts = Doubts::about(["h"]);
+    let doubts = Doubts::about(["h"], true);
     let shared = doubts.0.clone().expect("somebody's");
     let key = device("d");
     doubts.raise(&key);
     let due = Instant::now() + GRACE;
-    assert_eq!(shared.lock().next(due), Ok((key.clone(), 0)));
+    assert_eq!(shared.lock().next(due), Ok((key.clone(), REPAIR, 0)));
     doubts.raise(&key);
     shared.lock().settled(&key, GRACE);
     assert_eq!(doubts.len(), 1, "it has a turn to come");
-    assert_eq!(shared.lock().next(due + GRACE), Ok((key.clone(), 0)));
+    assert_eq!(shared.lock().next(due + GRACE), Ok((key.clone(), REPAIR, 0)));
     shared.lock().settled(&key, GRACE);
     assert!(doubts.is_empty());
 }
@@ -174,11 +174,11 @@ async fn a_twin_without_a_usable_answer_is_not_asked_about_on_and_on_and_stays_f
 
 #[tokio::test(start_paused = true)]
 async fn doubts_of_hubs_that_nobody_can_ask_are_not_kept() {
-    let doubts = Doubts::about(["h"]);
+    let doubts = Doubts::about(["h"], true);
     doubts.raise(&TwinKey::device("elsewhere", "d"));
     doubts.raise(&TwinKey::device("H", "d"));
     assert_eq!(doubts.len(), 1);
-    let nobodys = Doubts::about(Vec::<String>::new());
+    let nobodys = Doubts::about(Vec::<String>::new(), true);
     nobodys.raise(&device("d"));
     assert!(nobodys.is_empty());
 }
@@ -221,4 +221,36 @@ async fn memory_is_bounded_and_the_rest_is_found_by_the_walk() {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_twin_gets_what_no_event_tells_once_and_keeps_nobody_waiting() {
+    let running = Running::start(Bench::new(), false);
+    let key = device("d");
+    running.bench.event(&key, created(2, json!({"a": 1})));
+    running.bench.registry.set(&key, 2, json!({"a": 1}));
+    running.bench.registry.identity.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(running.bench.document(&key).expect("a document").lacks_identity());
+    running.doubts.complete(&key);
+    assert_eq!((running.doubts.len(), running.doubts.in_doubt()), (1, 0), "nothing is in doubt");
+    running.quiet().await;
+    let document = running.bench.document(&key).expect("a document");
+    assert_eq!(document.twin().expect("a twin").root["status"], "enabled");
+    // It has it: the hub is not asked again.
+    running.doubts.complete(&key);
+    running.quiet().await;
+    assert_eq!(running.bench.registry.asked(), std::slice::from_ref(&key));
+    running.stop().await;
+}
+
+#[test]
+fn new_twins_are_left_to_the_audit_where_many_wait_and_a_doubt_is_more_than_that() {
+    let doubts = Doubts::about(["h"], true);
+    for number in 0..MOST_WITH_NEW + 7 {
+        doubts.complete(&device(&number.to_string()));
+    }
+    assert_eq!((doubts.len(), doubts.in_doubt()), (MOST_WITH_NEW, 0));
+    doubts.raise(&device("0"));
+    doubts.raise(&device("other"));
+    assert_eq!((doubts.len(), doubts.in_doubt()), (MOST_WITH_NEW + 1, 2));
 }
