@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use devkit::{
     fleet::{Progress, Rounds, State},
+    iothub::api::Quota,
     stack::Endpoints,
     verify::{self, Report},
 };
@@ -79,10 +80,22 @@ impl Azure {
     /// # Errors
     /// As there.
     pub(crate) async fn with(program: &Path, options: Options) -> Result<Self> {
+        Self::spawn(program, options, COSMOS_PARTITIONS).await
+    }
+
+    /// With so many physical partitions of the container, for what reads over all of them.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) async fn in_few_partitions(program: &Path, partitions: u16, physical: u32) -> Result<Self> {
+        Self::spawn(program, Options { partitions, azurite: false }, &physical.to_string()).await
+    }
+
+    async fn spawn(program: &Path, options: Options, physical: &str) -> Result<Self> {
         let mut command = Command::new(program);
         command.arg("up").arg("--partitions").arg(options.partitions.to_string());
         // With few, the emulator's bookkeeping grows with the documents, and the wide workload would measure that.
-        command.args(["--cosmos-partitions", COSMOS_PARTITIONS]);
+        command.args(["--cosmos-partitions", physical]);
         if options.azurite {
             command.arg("--azurite");
         }
@@ -146,6 +159,17 @@ impl Azure {
         let twins = page["twins"].as_array().context("a page without twins")?;
         let device = |twin: &Value| twin["deviceId"].as_str().map(str::to_owned);
         twins.iter().map(|twin| device(twin).context("a twin without an id")).collect()
+    }
+
+    /// The hub keeps the limits of a quota from here on, or none.
+    ///
+    /// # Errors
+    /// The quota cannot be bought.
+    pub(crate) async fn limit_hub(&self, quota: Option<Quota>) -> Result<()> {
+        let url = format!("{}/quota/iothub", self.endpoints.control);
+        let answer = self.http.put(url).json(&quota).send().await?;
+        ensure!(answer.status().is_success(), "the quota was refused: {}", answer.text().await?);
+        Ok(())
     }
 
     /// A device reports properties.

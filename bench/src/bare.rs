@@ -17,7 +17,7 @@ use tokio::process::Command;
 pub(crate) use self::{
     receive::Receive,
     registry::{Fill, Look},
-    replace::{Pace, Replace, document_bytes},
+    replace::{Pace, Replace, connect, document_bytes},
 };
 use crate::process;
 

@@ -14,6 +14,7 @@ mod namespace;
 mod page;
 mod plots;
 mod process;
+mod reads;
 mod registry;
 mod report;
 mod run;
@@ -87,6 +88,8 @@ enum Role {
     Linger(linger::Arguments),
     /// A million events over 32 partitions and three replicas, then a tenfold burst: memory, fairness, recovery.
     Load(load::Arguments),
+    /// Reading twins by `twinsync serve`, beside Cosmos DB by its SDK and the IoT hub within its limits.
+    Reads(reads::Arguments),
     /// Runs one bare loop; for this program's own use.
     #[command(hide = true)]
     Bare {
@@ -105,6 +108,7 @@ async fn main() -> ExitCode {
             Box::pin(units::measure(arguments)).await.map(|text| print(text.trim_end()))
         }
         Some(Role::Linger(linger)) => Box::pin(measure_linger(&arguments, linger)).await,
+        Some(Role::Reads(reads)) => Box::pin(measure_reads(&arguments, reads)).await,
         Some(Role::Load(load)) => Box::pin(measure_load(&arguments, load)).await,
         None => Box::pin(measure(&arguments)).await,
     };
@@ -126,6 +130,12 @@ async fn bare(what: &str) -> Result<()> {
 async fn measure_linger(arguments: &Arguments, linger: &linger::Arguments) -> Result<()> {
     let programs = programs(arguments).await?;
     print(linger::measure(&programs, linger, &tell).await?.trim_end());
+    Ok(())
+}
+
+async fn measure_reads(arguments: &Arguments, reads: &reads::Arguments) -> Result<()> {
+    let programs = programs(arguments).await?;
+    print(reads::measure(&programs, reads, &tell).await?.trim_end());
     Ok(())
 }
 

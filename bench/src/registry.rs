@@ -121,7 +121,7 @@ impl Bench<'_> {
 }
 
 /// With all of the quota of the largest hub there is, 100,000 point reads per second: it must not be what is measured.
-fn configuration(azure: &Azure) -> String {
+pub(crate) fn configuration(azure: &Azure) -> String {
     let quoted = |text: &str| serde_json::Value::from(text).to_string(); // JSON strings are TOML strings
     let endpoints = &azure.endpoints;
     format!(

@@ -29,6 +29,7 @@ use crate::{
         documents::document_cache,
         queries::{Limits, Queries},
         reconcile::account::Account,
+        router::Panicked,
         spending::Spending,
         store_watch,
         twins::{Access as TwinsAccess, Places, Twins},
@@ -99,7 +100,7 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
         tasks.spawn(look_after_certificate(rotation, board.clone(), served.clone(), stop.clone()));
     }
     // Answers at once: until the store is connected, that it is not.
-    let server = {
+    let mut server = {
         let (api, served, stop) = (api.clone(), served.clone(), stop.clone());
         tokio::spawn(async move { serve::serve(listener, tls, &api, served, stop).await })
     };
@@ -119,15 +120,22 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
                 }
                 board.set_phase(Phase::Running);
                 tracing::info!(version = telemetry::VERSION, address = %serve.listen, "serving IoT Hub's read API");
-                stop.cancelled().await;
-                Ok(())
+                // What ends by itself has panicked.
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => Ok(()),
+                    _ = &mut server => Err(Panicked.into()),
+                    Some(_) = tasks.join_next() => Err(Panicked.into()),
+                }
             }
             Err(error) => Err(error),
         },
     };
     board.set_phase(Phase::Stopping);
     stop.cancel(); // whatever the reason
-    let _ = server.await; // it has a limit of its own for what is under way
+    if !server.is_finished() {
+        let _ = server.await; // it has a limit of its own for what is under way
+    }
     while tasks.join_next().await.is_some() {}
     around.end().await;
     outcome
@@ -193,7 +201,10 @@ fn open(
             time: serve.max_query_time,
             held: serve.max_rows_in_memory.get() as usize,
         },
-        place: if serve.identity_fields { Root::place } else { Root::place_kept_by_events },
+        place: match serve.identity_fields {
+            true => Root::place_as_of_last_audit,
+            false => Root::place_kept_by_events,
+        },
     });
 }
 

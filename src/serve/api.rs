@@ -17,7 +17,7 @@ use axum::{
     response::Response,
 };
 use time::OffsetDateTime;
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
     access::{Access, Caller, Denied},
@@ -64,9 +64,13 @@ pub struct Parts {
 #[derive(Clone)]
 pub struct Api(Arc<Inner>);
 
+/// Requests at the same time that have shown their right: each keeps a connection.
+const MOST_REQUESTS: usize = 1_024;
+
 struct Inner {
     parts: Parts,
     desk: Desk,
+    under_way: Semaphore,
     /// Set when the store is connected.
     queries: OnceLock<Queries>,
 }
@@ -81,7 +85,8 @@ impl Api {
     /// Of these parts. Queries are answered from [`Self::open`] on.
     pub fn new(parts: Parts) -> Self {
         let desk = Desk::new(parts.most_queries, parts.patience);
-        Self(Arc::new(Inner { parts, desk, queries: OnceLock::new() }))
+        let under_way = Semaphore::new(MOST_REQUESTS);
+        Self(Arc::new(Inner { parts, desk, under_way, queries: OnceLock::new() }))
     }
 
     /// Answers queries from here on; the first call counts.
@@ -170,7 +175,8 @@ impl Inner {
         let admitted = self.parts.access.admit(&values, head.uri.path(), now).await;
         admitted.map_err(|denied| {
             let peer = connection.map(|connection| connection.peer);
-            let shown = denied != Denied::Missing;
+            // Where we cannot judge what is shown, nobody is to blame; that is told on its own.
+            let shown = !matches!(denied, Denied::Missing | Denied::KeysUnavailable);
             let detail = denied.to_string();
             RequestDenied { reason: denied.label(), detail: &detail, shown, tracking_id, peer }
                 .emit(&self.parts.metrics);
@@ -186,6 +192,10 @@ impl Inner {
         caller: &Caller,
     ) -> Result<Answered, Refused> {
         let invalid = |refusal| refused(refusal, ServedOutcome::Invalid);
+        let Ok(_place) = self.under_way.try_acquire() else {
+            let refusal = Refusal::throttled(1, "as many requests are under way as may be: try again");
+            return Err(refused(refusal, ServedOutcome::Throttled));
+        };
         if let Err(wait) = self.parts.callers.admit(caller) {
             let seconds = wait.as_secs_f64().ceil() as u64;
             let message = "more was asked for than a caller may spend (serve.max_request_units_per_second): try again later";

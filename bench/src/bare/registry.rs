@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use twinsync::domain::id::{DocumentIdScheme, HubName, TwinKey};
 
-use super::{Took, Watch, replace::connect};
+use super::{Took, Watch, connect};
 
 /// As the product asks for them.
 const ROWS: usize = 1_000;

@@ -174,7 +174,7 @@ async fn rows(container: &ContainerClient) -> Result<Vec<Row>> {
 }
 
 /// With the options that the daemon has for an emulator.
-pub(super) async fn connect(endpoints: &Endpoints) -> Result<ContainerClient> {
+pub(crate) async fn connect(endpoints: &Endpoints) -> Result<ContainerClient> {
     let endpoint: AccountEndpoint = endpoints.cosmos.parse()?;
     let account =
         AccountReference::with_authentication_key(endpoint, Secret::new(endpoints.cosmos_key.clone()));

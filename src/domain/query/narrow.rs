@@ -55,6 +55,15 @@ impl Root {
     pub const fn place_kept_by_events(self) -> Place {
         if self.is_of_the_identity() { Place::HubOnly } else { self.place() }
     }
+
+    /// The same where documents hold the identity as well, as of the last audit. ETags change with each write, and a document forgets them
+    /// with the next event.
+    pub const fn place_as_of_last_audit(self) -> Place {
+        match self {
+            Self::Etag | Self::DeviceEtag => Place::HubOnly,
+            _ => self.place(),
+        }
+    }
 }
 
 /// What to ask Cosmos DB for.

@@ -14,7 +14,7 @@ pub struct RequestDenied<'a> {
     pub reason: &'static str,
     /// The same in words.
     pub detail: &'a str,
-    /// Whether something was shown that is not good; otherwise, nothing was shown.
+    /// Whether something was shown that is not good; otherwise, nothing was shown, or nobody can tell.
     pub shown: bool,
     /// What the answer is called, so that its recipient can be told why.
     pub tracking_id: &'a str,
@@ -23,7 +23,7 @@ pub struct RequestDenied<'a> {
 }
 
 impl RequestDenied<'_> {
-    /// WARN for what is not good: somebody guesses, or has an old key. DEBUG for nothing.
+    /// WARN for what is not good: somebody guesses, or has an old key. DEBUG for anything else.
     pub fn emit(&self, metrics: &ServeMetrics) {
         metrics.refused(self.reason);
         let peer = self.peer.map(|peer| peer.ip().to_string());

@@ -1,0 +1,449 @@
+//! `cargo bench-sync reads`: reading twins by `twinsync serve`, beside Cosmos DB by its SDK and beside the IoT hub within the limits of its
+//! tiers.
+//!
+//! All of it is asked of one fleet in one run, by as many clients at the same time. The hub's rates are those of its quota, which is what its
+//! clients wait for; devkit keeps Microsoft's published limits.
+
+use std::{
+    fmt,
+    num::NonZeroU32,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use azure_data_cosmos::{
+    ContainerClient, FeedScope, Query,
+    options::{MaxItemCountHint, QueryOptions},
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use devkit::{
+    daemon::{Daemon, Setup, free_port},
+    fleet::Rounds,
+    iothub::api::{Quota, Tier},
+};
+use futures::{TryStreamExt as _, future::try_join_all};
+use hmac::{Hmac, Mac as _};
+use reqwest::{Client, RequestBuilder, StatusCode, Url};
+use serde::Serialize;
+use serde_json::{Value, json};
+use sha2::Sha256;
+use twinsync::domain::id::{DocumentIdScheme, TwinKey};
+
+use crate::{azure::Azure, bare, command, daemon::Place, registry, workload::Programs};
+
+/// Bytes of tags of every twin.
+const TWIN_BYTES: usize = 1 << 10;
+const PARTITIONS: u16 = 4;
+/// As 150 MB of documents have them: fewer than the other workloads, whose many writes would wait for the emulator.
+const PHYSICAL_PARTITIONS: u32 = 4;
+/// Clients at the same time.
+const CLIENTS: usize = 16;
+/// Rows of a page.
+const PAGE: NonZeroU32 = NonZeroU32::new(100).expect("100 is not 0");
+/// Where a hub refuses, a client waits for so long, as the official ones do at first.
+const REFUSED_PAUSE: Duration = Duration::from_millis(200);
+/// The policy of the read API, and its key. It guards nothing.
+const POLICY: &str = "bench";
+const KEY: &str = "BwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyAhIiMkJSY=";
+const VERSION: &str = "api-version=2021-04-12";
+
+/// Which of it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// A fifth of the twins, and a third of the time.
+    #[arg(long)]
+    quick: bool,
+    /// Prints one JSON object instead of the table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+enum Read {
+    /// A twin by its id.
+    Point,
+    /// A page of 100 twins of those that a condition on a tag selects.
+    List,
+    /// How many twins a condition on a tag selects: half of them.
+    Count,
+}
+
+impl Read {
+    const ALL: [Self; 3] = [Self::Point, Self::List, Self::Count];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Point => "point read",
+            Self::List => "page of 100 by a tag",
+            Self::Count => "count by a tag",
+        }
+    }
+
+    /// In IoT Hub's language.
+    const fn query(self) -> &'static str {
+        match self {
+            Self::Point => "",
+            Self::List => "SELECT * FROM devices WHERE tags.group00.[[setting-0000]] >= 'fe'",
+            Self::Count => "SELECT COUNT() AS n FROM devices WHERE tags.group00.[[setting-0000]] >= '80'",
+        }
+    }
+}
+
+/// Who is asked.
+#[derive(Debug, Clone, Copy)]
+enum Side {
+    Copy,
+    Cosmos,
+    Hub(Tier),
+}
+
+impl Side {
+    const ALL: [Self; 5] =
+        [Self::Copy, Self::Cosmos, Self::Hub(Tier::S1), Self::Hub(Tier::S2), Self::Hub(Tier::S3)];
+
+    fn name(self) -> String {
+        match self {
+            Self::Copy => "twinsync serve".to_owned(),
+            Self::Cosmos => "Cosmos DB by its SDK".to_owned(),
+            Self::Hub(tier) => format!("IoT Hub, one unit of {tier:?}"),
+        }
+    }
+}
+
+/// What came of one kind of read on one side.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Row {
+    read: Read,
+    side: String,
+    answered: usize,
+    /// Told to wait.
+    refused: usize,
+    per_second: f64,
+    /// From the first try to the answer, in seconds.
+    p50: f64,
+    p99: f64,
+    request_units_each: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Outcome {
+    twins: usize,
+    clients: usize,
+    seconds: f64,
+    rows: Vec<Row>,
+}
+
+/// Measures, and tells the result.
+///
+/// # Errors
+/// A process does not do what it should, an answer is wrong, or a document differs from its twin.
+pub(crate) async fn measure(
+    programs: &Programs,
+    arguments: &Arguments,
+    told: &dyn Fn(&str),
+) -> Result<String> {
+    let (twins, seconds) = if arguments.quick { (20_000, 5.0) } else { (100_000, 15.0) };
+    told(&format!("{twins} twins come into being, and are filled in"));
+    let bench = Box::pin(Bench::start(programs, twins, Duration::from_secs_f64(seconds))).await?;
+    let mut rows = Vec::new();
+    for read in Read::ALL {
+        for side in Side::ALL {
+            // The SDK sends no counts over partitions.
+            if matches!((read, side), (Read::Count, Side::Cosmos)) {
+                continue;
+            }
+            told(&format!("{}: {}", read.name(), side.name()));
+            rows.push(Box::pin(bench.measure(read, side)).await?);
+        }
+    }
+    let report = bench.azure.verify().await?;
+    told(&report.to_string());
+    bench.serve.stop().await?;
+    let outcome = Outcome { twins, clients: CLIENTS, seconds, rows };
+    Ok(match arguments.json {
+        true => serde_json::to_string(&outcome)?,
+        false => outcome.to_string(),
+    })
+}
+
+struct Bench {
+    azure: Azure,
+    serve: Daemon,
+    asker: Arc<Asker>,
+    duration: Duration,
+    /// Of the process that serves, for as long as it runs.
+    _place: tempfile::TempDir,
+}
+
+/// What the clients share.
+struct Asker {
+    http: Client,
+    container: ContainerClient,
+    copy: Url,
+    copy_authorization: String,
+    hub: Url,
+    hub_host: String,
+    hub_name: String,
+    token: String,
+    devices: Vec<String>,
+}
+
+impl Bench {
+    async fn start(programs: &Programs, twins: usize, duration: Duration) -> Result<Self> {
+        let azure = Azure::in_few_partitions(&programs.devkit, PARTITIONS, PHYSICAL_PARTITIONS).await?;
+        let rounds = Rounds {
+            devices: twins,
+            prefix: String::new(),
+            register: true,
+            rounds: 0,
+            bytes: TWIN_BYTES,
+            seed: 0,
+        };
+        azure.load(&rounds).await?;
+        let place = Place::new(&programs.twinsync)?;
+        let more = registry::configuration(&azure);
+        let filled =
+            Box::pin(command::run(&azure, &place, &["backfill", "--json"], &more, twins as u64)).await?;
+        ensure!(filled.writes >= twins as u64, "{} of {twins} documents were written", filled.writes);
+        let (serve, copy, directory) = serve(&programs.twinsync, &azure).await?;
+        let endpoints = &azure.endpoints;
+        let asker = Asker {
+            http: Client::builder().pool_max_idle_per_host(CLIENTS).build()?,
+            container: bare::connect(endpoints).await?,
+            copy,
+            copy_authorization: signature()?,
+            hub: endpoints.iothub.parse()?,
+            hub_host: endpoints.iothub_host_name.clone(),
+            hub_name: endpoints.iothub_name.clone(),
+            token: endpoints.token.clone(),
+            devices: azure.devices(10_000).await?,
+        };
+        Ok(Self { azure, serve, asker: Arc::new(asker), duration, _place: directory })
+    }
+
+    async fn measure(&self, read: Read, side: Side) -> Result<Row> {
+        if let Side::Hub(tier) = side {
+            self.azure.limit_hub(Some(Quota { tier, units: 1 })).await?;
+            // Its bucket holds what one period allows: a client that was quiet may spend that at once.
+            self.asker.until_refused(read, side).await?;
+        }
+        let before = self.charged(side).await?;
+        let began = Instant::now();
+        let until = began + self.duration;
+        let clients = (0..CLIENTS).map(|_| {
+            let asker = Arc::clone(&self.asker);
+            tokio::spawn(async move { asker.ask_until(read, side, until).await })
+        });
+        let (mut took, mut refused) = (Vec::new(), 0);
+        for client in try_join_all(clients).await? {
+            let (times, told_to_wait) = client?;
+            took.extend(times);
+            refused += told_to_wait;
+        }
+        let seconds = began.elapsed().as_secs_f64();
+        let after = self.charged(side).await?;
+        if let Side::Hub(_) = side {
+            self.azure.limit_hub(None).await?;
+        }
+        took.sort_unstable();
+        let quantile = |part: f64| {
+            let place = ((took.len() as f64 * part) as usize).min(took.len().saturating_sub(1));
+            took.get(place).map_or(f64::NAN, Duration::as_secs_f64)
+        };
+        let request_units_each = match side {
+            Side::Copy | Side::Cosmos => Some((after - before) / took.len() as f64),
+            Side::Hub(_) => None,
+        };
+        Ok(Row {
+            read,
+            side: side.name(),
+            answered: took.len(),
+            refused,
+            per_second: took.len() as f64 / seconds,
+            p50: quantile(0.5),
+            p99: quantile(0.99),
+            request_units_each,
+        })
+    }
+
+    /// Request units so far, by the account itself.
+    async fn charged(&self, side: Side) -> Result<f64> {
+        match side {
+            Side::Hub(_) => Ok(0.0),
+            Side::Copy | Side::Cosmos => {
+                Ok(self.azure.cosmos().await?.values().map(|count| count.request_units).sum())
+            }
+        }
+    }
+}
+
+impl Asker {
+    /// Asks on and on until then. How long each answer took, and how often it was told to wait.
+    async fn ask_until(&self, read: Read, side: Side, until: Instant) -> Result<(Vec<Duration>, usize)> {
+        let (mut took, mut refused) = (Vec::new(), 0);
+        let mut began = Instant::now();
+        while began < until {
+            if self.ask(read, side).await? {
+                took.push(began.elapsed());
+                began = Instant::now();
+            } else {
+                refused += 1;
+                tokio::time::sleep(REFUSED_PAUSE).await;
+                if Instant::now() >= until {
+                    break;
+                }
+            }
+        }
+        Ok((took, refused))
+    }
+
+    async fn until_refused(&self, read: Read, side: Side) -> Result<()> {
+        for _ in 0..10_000 {
+            if !self.ask(read, side).await? {
+                return Ok(());
+            }
+        }
+        bail!("{} refuses nothing", side.name())
+    }
+
+    /// Whether it was answered, and not told to wait.
+    async fn ask(&self, read: Read, side: Side) -> Result<bool> {
+        let device = &self.devices[rand::random_range(0..self.devices.len())];
+        match side {
+            Side::Cosmos => self.ask_cosmos(read, device).await.map(|()| true),
+            Side::Copy => {
+                let request = self.request(&self.copy, read, device)?;
+                let request = request.header("authorization", &self.copy_authorization);
+                answered(request, read, device).await
+            }
+            Side::Hub(_) => {
+                let request = self.request(&self.hub, read, device)?;
+                let request = request.header("host", &self.hub_host).bearer_auth(&self.token);
+                answered(request, read, device).await
+            }
+        }
+    }
+
+    fn request(&self, base: &Url, read: Read, device: &str) -> Result<RequestBuilder> {
+        let mut url = base.clone();
+        url.set_query(Some(VERSION));
+        {
+            let mut segments = url.path_segments_mut().ok().context("no path can be appended")?;
+            match read {
+                Read::Point => segments.clear().extend(["twins", device]),
+                Read::List | Read::Count => segments.clear().extend(["devices", "query"]),
+            };
+        }
+        Ok(match read {
+            Read::Point => self.http.get(url),
+            Read::List | Read::Count => self
+                .http
+                .post(url)
+                .header("x-ms-max-item-count", PAGE.get())
+                .json(&json!({ "query": read.query() })),
+        })
+    }
+
+    async fn ask_cosmos(&self, read: Read, device: &str) -> Result<()> {
+        match read {
+            Read::Point => {
+                let key = TwinKey::device(self.hub_name.as_str(), device);
+                let id = DocumentIdScheme::Device.document_id(&key);
+                let answer = self.container.read_item(device.to_owned(), &id, None).await?;
+                let item: Value = answer.into_model()?;
+                ensure!(item["deviceId"] == device, "another document than that of {device}");
+            }
+            Read::List => {
+                let query = Query::from("SELECT * FROM c WHERE c.tags.group00['setting-0000'] >= 'fe'");
+                let options = QueryOptions::default().with_max_item_count(MaxItemCountHint::Limit(PAGE));
+                let feed =
+                    self.container.query_items::<Value>(query, FeedScope::full_container(), Some(options));
+                let mut rows = 0;
+                let mut pages = feed.await?.into_pages();
+                // As many rows as a page of the API has, from as many physical partitions as that takes.
+                while rows < PAGE.get() as usize {
+                    let Some(page) = pages.try_next().await? else { break };
+                    rows += page.into_items().len();
+                }
+                ensure!(rows >= PAGE.get() as usize, "{rows} rows");
+            }
+            Read::Count => bail!("the SDK sends no counts over partitions"),
+        }
+        Ok(())
+    }
+}
+
+async fn answered(request: RequestBuilder, read: Read, device: &str) -> Result<bool> {
+    let answer = request.send().await?;
+    match answer.status() {
+        StatusCode::OK => {}
+        StatusCode::TOO_MANY_REQUESTS => return Ok(false),
+        status => bail!("{}: {status}: {}", read.name(), answer.text().await.unwrap_or_default()),
+    }
+    let body: Value = answer.json().await?;
+    let is_right = match read {
+        Read::Point => body["deviceId"] == device,
+        Read::List => body.as_array().is_some_and(|rows| rows.len() == PAGE.get() as usize),
+        Read::Count => body[0]["n"].as_u64().is_some_and(|count| count > 0),
+    };
+    ensure!(is_right, "{}: a wrong answer", read.name());
+    Ok(true)
+}
+
+/// Starts what serves the copy, over plain HTTP as behind an ingress: TLS is paid for once per connection.
+async fn serve(program: &Path, azure: &Azure) -> Result<(Daemon, Url, tempfile::TempDir)> {
+    let directory = tempfile::tempdir()?;
+    let port = free_port()?;
+    let more = format!(
+        "[serve]\nlisten = \"127.0.0.1:{port}\"\ntls = \"ingress\"\nhub = \"{}\"\n\
+         connection_strings = \"HostName=localhost;SharedAccessKeyName={POLICY};SharedAccessKey={KEY}\"\n\
+         max_request_units = 100000\nmax_concurrent_queries = {CLIENTS}\nmax_query_time = \"60s\"\n",
+        azure.endpoints.iothub_name
+    );
+    let setup = Setup::new(program, directory.path(), &azure.endpoints, &more)?.serving();
+    let daemon = setup.in_a_group_of_its_own().start().await?;
+    Ok((daemon, format!("http://127.0.0.1:{port}/").parse()?, directory))
+}
+
+/// What the official clients send, good for a day.
+fn signature() -> Result<String> {
+    let expiry = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() + 86_400;
+    let mut mac = Hmac::<Sha256>::new_from_slice(&STANDARD.decode(KEY)?)?;
+    mac.update(format!("localhost\n{expiry}").as_bytes());
+    // The signs of base64 that mean something else in a token.
+    let signature = STANDARD.encode(mac.finalize().into_bytes());
+    let signature = signature.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
+    Ok(format!("SharedAccessSignature sr=localhost&sig={signature}&se={expiry}&skn={POLICY}"))
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} twins of 1 KiB, {} clients at the same time, {} s each\n",
+            self.twins, self.clients, self.seconds
+        )?;
+        writeln!(f, "| read | of | per second | p50 · p99 ms | told to wait | RU |")?;
+        writeln!(f, "|---|---|---|---|---|---|")?;
+        for row in &self.rows {
+            let units = row.request_units_each.map_or_else(|| "–".to_owned(), |units| format!("{units:.1}"));
+            writeln!(
+                f,
+                "| {} | {} | {:.1} | {:.1} · {:.1} | {} | {units} |",
+                row.read.name(),
+                row.side,
+                row.per_second,
+                row.p50 * 1e3,
+                row.p99 * 1e3,
+                row.refused,
+            )?;
+        }
+        Ok(())
+    }
+}
