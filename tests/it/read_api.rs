@@ -28,8 +28,8 @@ const KEY: &str = "BwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyAhIiMkJSY=";
 const VERSION: &str = "api-version=2021-04-12";
 
 /// The read API of a world, and a client with its authority.
-struct ReadApi {
-    process: Daemon,
+pub(crate) struct ReadApi {
+    pub(crate) process: Daemon,
     base: String,
     client: Client,
     directory: TempDir,
@@ -59,7 +59,7 @@ fn signature(key: &str) -> String {
 }
 
 impl ReadApi {
-    async fn start(world: &World, more: &str) -> Self {
+    pub(crate) async fn start(world: &World, more: &str) -> Self {
         Self::start_with(world, more, "").await
     }
 
@@ -106,6 +106,16 @@ impl ReadApi {
                 return (rows, pages);
             }
         }
+    }
+
+    /// A request of each kind, one of them without a right.
+    pub(crate) async fn ask_everything(&self) {
+        for path in ["/twins/pump", "/devices/pump"] {
+            self.get(&format!("{path}?{VERSION}")).await;
+        }
+        self.rows("SELECT deviceId FROM devices", 100).await;
+        let refused = self.client.get(&self.base).send().await.expect("an answer");
+        assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
     }
 
     fn log(&self) -> String {
