@@ -7,7 +7,7 @@ and judges by the value that will hold. `deploy/helm/check` holds the copy to th
 
 {{/* Settings that hold a secret. `deploy/helm/check` holds them to the marks in config/default.toml. */}}
 {{- define "twinsync.secretSettings" -}}
-cosmos.key credential.client_secret credential.token http.token iothub.connection_strings otlp.headers
+cosmos.key credential.client_secret credential.token http.token iothub.connection_strings otlp.headers serve.connection_strings
 {{- end -}}
 
 {{/* Settings that decide about the chart's resources. A variable would win over them, unseen. */}}
