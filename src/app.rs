@@ -110,6 +110,9 @@ pub enum Error {
     /// It cannot be decided who may read.
     #[error("{0} (SERVE_NOT_CONFIGURED)")]
     Access(#[from] access::SettingsError),
+    /// The client that fetches the keys of Entra ID cannot be set up.
+    #[error("cannot set up an HTTP client: {0}")]
+    HttpClient(String),
     /// The certificate cannot be used.
     #[error("cannot speak TLS: {0} (CERTIFICATE_UNUSABLE)")]
     Certificate(String),
@@ -163,7 +166,9 @@ impl Error {
             Self::Scan(_) => "COSMOS_UNAVAILABLE",
             Self::Stream(error) => error.code(),
             Self::Panicked(_) => telemetry::PANICKED,
-            Self::Metrics(_) | Self::Threads(_) | Self::Signals(_) => telemetry::INTERNAL,
+            Self::HttpClient(_) | Self::Metrics(_) | Self::Threads(_) | Self::Signals(_) => {
+                telemetry::INTERNAL
+            }
         }
     }
 
@@ -181,6 +186,7 @@ impl Error {
             | Self::IotHub(_)
             | Self::ServesNobody
             | Self::Access(_)
+            | Self::HttpClient(_)
             | Self::Certificate(_)
             | Self::Traces(_)
             | Self::Metrics(_)

@@ -24,7 +24,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use serde::Serialize;
 
-pub use human::{parse_duration, parse_size};
+pub use human::{is_guid, parse_duration, parse_size};
 pub use problem::{Error, Origin, Problem};
 pub use secret::{REDACTED, Secret};
 pub use settings::{

@@ -39,11 +39,10 @@ use crate::{
         access::{
             Access, Denied,
             entra::{self, KeyEvent},
-            sas,
         },
         tls::{CertificateEvent, Files, PERIOD, Rotation},
     },
-    status::{About, Looks},
+    status::{About, Looks, WholeLag},
     telemetry::{
         self, Board, Journal, Metrics, Renewed, Scope, ServeMetrics,
         event::{CertificateChanged, DependencyChanged, Fault, KeysRenewed},
@@ -109,14 +108,16 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
         biased;
         () = stop.cancelled() => Ok(()),
         connected = Box::pin(connect(settings, &reach)) => match connected {
-            Ok(Connected { store, looks }) => {
+            Ok(Connected { store, credential }) => {
                 let spending = Spending::new(budgets(settings).request_units_per_second);
                 open(settings, serve, &store, &spending, &metrics, &twins, &api);
                 let watched: Arc<dyn TwinStore> = store;
                 let key = TwinKey::device(serve.hub.as_ref().map_or("twinsync", HubName::as_str), "twinsync-store-watch");
                 tasks.spawn(store_watch::run(watched, key, spending, board.clone(), metrics.clone(), stop.clone()));
-                if let Some(looks) = looks {
-                    tasks.spawn(look_at_lag(looks, lag, board.clone(), served, stop.clone()));
+                // Elsewhere the checkpoints belong to one process, and nobody else can tell.
+                if let config::CheckpointStore::Blob(_) = settings.checkpoint.store {
+                    let settings = settings.clone();
+                    tasks.spawn(look_at_lag(settings, credential, lag, board.clone(), served, stop.clone()));
                 }
                 board.set_phase(Phase::Running);
                 tracing::info!(version = telemetry::VERSION, address = %serve.listen, "serving IoT Hub's read API");
@@ -144,8 +145,7 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
 /// Everything that the API reads from.
 struct Connected {
     store: Arc<CosmosStore>,
-    /// `None`: the checkpoints belong to one process, so nobody else can tell.
-    looks: Option<Looks>,
+    credential: Arc<dyn TokenCredential>,
 }
 
 async fn connect(settings: &Settings, reach: &Reach<'_>) -> Result<Connected, Error> {
@@ -153,22 +153,7 @@ async fn connect(settings: &Settings, reach: &Reach<'_>) -> Result<Connected, Er
     let token = || async { Ok(credential::probe(&credential).await?) };
     reach.until(Needed::Dependency(Dependency::Credential), token).await?;
     let store = reach.until(Needed::Store, || connect_store(settings, Arc::clone(&credential))).await?;
-    Ok(Connected { store: Arc::new(store), looks: looks(settings, &credential).await })
-}
-
-/// What tells how far behind the copy is. Twins are read all the same where it cannot be opened.
-async fn looks(settings: &Settings, credential: &Arc<dyn TokenCredential>) -> Option<Looks> {
-    match checkpoints::look_shared(&settings.checkpoint.store, credential).await {
-        Ok(shared) => shared.map(|shared| Looks::new(shared_hubs_of(settings, credential, &shared))),
-        Err(error) => {
-            tracing::warn!(
-                code = "LAG_UNKNOWN",
-                error = %credential::one_line(&error),
-                "the checkpoints cannot be looked at: answers do not say how far behind the copy is; start again when that is mended"
-            );
-            None
-        }
-    }
+    Ok(Connected { store: Arc::new(store), credential })
 }
 
 /// From here on, twins and queries are answered.
@@ -210,11 +195,6 @@ fn open(
 
 /// Who may read.
 fn access(serve: &config::Serve, board: &Board, metrics: &ServeMetrics) -> Result<Access, Error> {
-    let policy = |policy: &config::Policy| sas::Policy {
-        name: policy.name.clone(),
-        primary_key: policy.primary_key.clone(),
-        secondary_key: policy.secondary_key.clone(),
-    };
     let tokens = |entra: &config::Entra| entra::Settings {
         authority: entra.authority.as_str().trim_end_matches('/').to_owned(),
         audiences: entra.audiences.clone(),
@@ -224,11 +204,11 @@ fn access(serve: &config::Serve, board: &Board, metrics: &ServeMetrics) -> Resul
     };
     let settings = serve::access::Settings {
         hosts: serve.hosts.clone(),
-        policies: serve.policies.iter().map(policy).collect(),
+        policies: serve.policies.clone(),
         longest_signature: serve.max_signature_lifetime,
         entra: serve.entra.as_ref().map(tokens),
     };
-    let fetch = entra::Http::new().map_err(|error| Error::Certificate(credential::one_line(&error)))?;
+    let fetch = entra::Http::new().map_err(|error| Error::HttpClient(credential::one_line(&error)))?;
     let (board, metrics) = (board.clone(), metrics.clone());
     let report = move |event| keys_changed(event, &board, &metrics);
     Ok(Access::new(&settings, Arc::new(fetch), Arc::new(report))?)
@@ -305,16 +285,25 @@ async fn look_after_keys(access: Arc<Access>, stop: CancellationToken) {
 }
 
 /// Looks again and again how far behind the copy is.
-async fn look_at_lag(looks: Looks, lag: Lag, board: Board, metrics: ServeMetrics, stop: CancellationToken) {
+async fn look_at_lag(
+    settings: Settings,
+    credential: Arc<dyn TokenCredential>,
+    lag: Lag,
+    board: Board,
+    metrics: ServeMetrics,
+    stop: CancellationToken,
+) {
     let mut timer = interval(LAG_INTERVAL);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Opened by the first look that can, and kept: it remembers since when events wait.
+    let mut looks = None;
     loop {
         let looked = tokio::select! {
             biased;
             () = stop.cancelled() => return,
             looked = async {
                 timer.tick().await;
-                timeout(LAG_LIMIT, looks.whole()).await
+                timeout(LAG_LIMIT, look(&settings, &credential, &mut looks)).await
             } => looked,
         };
         let failed = match looked {
@@ -332,5 +321,21 @@ async fn look_at_lag(looks: Looks, lag: Lag, board: Board, metrics: ServeMetrics
         let fault =
             failed.as_deref().map(|reason| Fault { failure: Failure::Silent, code: "LAG_UNKNOWN", reason });
         DependencyChanged::post(&board, &Dependency::Lag, fault);
+    }
+}
+
+async fn look(
+    settings: &Settings,
+    credential: &Arc<dyn TokenCredential>,
+    looks: &mut Option<Looks>,
+) -> Result<WholeLag, String> {
+    if looks.is_none() {
+        let shared = checkpoints::look_shared(&settings.checkpoint.store, credential).await;
+        let shared = shared.map_err(|error| credential::one_line(&error))?;
+        *looks = shared.map(|shared| Looks::new(shared_hubs_of(settings, credential, &shared)));
+    }
+    match looks {
+        Some(looks) => looks.whole().await,
+        None => Err("the checkpoints belong to one process".to_owned()),
     }
 }

@@ -76,6 +76,12 @@ fn leading(text: &str, belongs: impl Fn(char) -> bool) -> &str {
     &text[..end]
 }
 
+/// Whether it is an id of the form 8-4-4-4-12, as Microsoft Entra ID has them.
+pub fn is_guid(text: &str) -> bool {
+    let is_hex = |group: &str| group.bytes().all(|byte| byte.is_ascii_hexdigit());
+    text.split('-').map(|group| is_hex(group).then_some(group.len())).eq([8, 4, 4, 4, 12].map(Some))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

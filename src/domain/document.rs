@@ -4,7 +4,7 @@
 //! fields of the hub's own twin root (`etag`, `status`, …) stand beside them. A tombstone keeps the ids and
 //! `sync`, and carries `ttl`.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeMap};
 use serde_json::{Map, Value};
@@ -259,6 +259,13 @@ impl Document {
     /// was not asked since.
     pub fn lacks_identity(&self) -> bool {
         self.twin().is_some_and(|twin| !twin.root.contains_key("status"))
+    }
+
+    /// Whether the twin came into being a moment ago: `now` by our clock, its beginning by the hub's.
+    pub fn is_new(&self, now: Ticks) -> bool {
+        /// Where a backlog is worked off, most creations are older.
+        const NEW: Duration = Duration::from_secs(600);
+        self.beginning().is_some_and(|began| now < began.after(NEW))
     }
 
     /// When the incarnation began, as far as it is known: its creation, or the first change that was seen.

@@ -109,7 +109,8 @@ impl Callers {
             let mut known = self.known();
             let given: Vec<_> = known
                 .iter_mut()
-                .filter(|(_, known)| known.given.requests > 0)
+                // What a page has cost may become known when its client has gone, and the line about its request was written.
+                .filter(|(_, known)| known.given != Given::default())
                 .map(|(caller, known)| (caller.clone(), std::mem::take(&mut known.given)))
                 .collect();
             let has_asked: HashSet<&Caller> = given.iter().map(|(caller, _)| caller).collect();

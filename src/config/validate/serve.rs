@@ -8,6 +8,7 @@ use url::Url;
 use super::{
     super::{
         hub::{self, PolicyString},
+        human::is_guid,
         raw,
         secret::Secret,
         settings::{Encryption, Entra, IotHub, Policy, Serve},
@@ -260,11 +261,9 @@ fn principal(text: &str) -> Result<String, String> {
     guid(text).ok_or_else(|| format!("{text:?} is not an object id: az ad sp show --id CLIENT_ID --query id"))
 }
 
-/// An id of the form 8-4-4-4-12, in lower case.
+/// An id in lower case.
 fn guid(text: &str) -> Option<String> {
-    let is_hex = |group: &str| group.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let groups = text.split('-').map(|group| is_hex(group).then_some(group.len()));
-    groups.eq([8, 4, 4, 4, 12].map(Some)).then(|| text.to_ascii_lowercase())
+    is_guid(text).then(|| text.to_ascii_lowercase())
 }
 
 /// Whoever can change what this address answers could let anybody in.

@@ -8,14 +8,8 @@ use super::{
 };
 use crate::{
     domain::{
-        decide::Decision,
-        document::{Document, Sweep},
-        event::TwinEvent,
-        id::TwinKey,
-        invariant::Invariant,
-        progress::Ticket,
-        ticks::Ticks,
-        upsert::Fate,
+        decide::Decision, document::Sweep, event::TwinEvent, id::TwinKey, invariant::Invariant,
+        progress::Ticket, ticks::Ticks, upsert::Fate,
     },
     runtime::{in_flight::Hold, partition::Progress, worker::Work},
     telemetry::{
@@ -25,10 +19,6 @@ use crate::{
         trace::{Ended, Present, WriteTrace},
     },
 };
-
-/// For how long a twin is new. Of those that came into being earlier, as where a backlog is worked off, an audit brings in what no event
-/// tells.
-const NEW: Duration = Duration::from_secs(600);
 
 /// Bytes of an event that follows from another, roughly.
 const FOLLOW_WEIGHT: usize = 128;
@@ -54,7 +44,7 @@ impl Router {
             Some(stored) => {
                 if stored.0.in_doubt() {
                     self.options.doubts.raise(&key);
-                } else if stored.0.lacks_identity() && is_new(&stored.0, self.tools.clock.now()) {
+                } else if stored.0.lacks_identity() && stored.0.is_new(self.tools.clock.now()) {
                     self.options.doubts.complete(&key);
                 }
                 self.cache.insert(key.clone(), stored);
@@ -237,9 +227,4 @@ fn latency(origin: &Origin, at: Ticks, present: Ticks) -> Latency {
         eventhub_to_received: enqueued.map(|enqueued| present.seconds_since(enqueued) - durable),
         received_to_durable: Some(durable),
     }
-}
-
-/// Whether the twin came into being a moment ago, by the hub's clock.
-fn is_new(document: &Document, now: Ticks) -> bool {
-    document.beginning().is_some_and(|began| now < began.after(NEW))
 }

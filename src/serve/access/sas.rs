@@ -20,6 +20,7 @@ use subtle::{Choice, ConstantTimeEq as _};
 use time::OffsetDateTime;
 
 use super::{Caller, Denied, Kind, scope::Hosts};
+pub use crate::config::Policy;
 use crate::config::Secret;
 
 /// For how long after its expiry a signature is good.
@@ -30,17 +31,6 @@ const TOLERANCE: Duration = Duration::from_secs(300);
 
 /// How long a key must be, in bytes. The keys that Azure makes have 32.
 const SHORTEST_KEY: usize = 16;
-
-/// A shared access policy that may read.
-#[derive(Debug, Clone)]
-pub struct Policy {
-    /// The name, as in `SharedAccessKeyName` of a connection string.
-    pub name: String,
-    /// The key, in base64.
-    pub primary_key: Secret,
-    /// Another key, in base64. While there are two, keys can be changed without an interruption.
-    pub secondary_key: Option<Secret>,
-}
 
 /// A policy that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

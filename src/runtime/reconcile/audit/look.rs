@@ -140,7 +140,10 @@ impl Look<'_> {
         match self.attempt(|| self.judge.judge(key, &task)).await {
             Ok(Verdict::Spared | Verdict::Equal | Verdict::Absent | Verdict::ForeignHub) => Looked::Cleared,
             Ok(Verdict::Settled(Drift::Incomplete)) => Looked::Completed,
-            Ok(Verdict::Differs(Drift::Incomplete)) => Looked::Incomplete,
+            // What the store refuses is told by the judge.
+            Ok(Verdict::Differs(Drift::Incomplete) | Verdict::Rejected(Drift::Incomplete, _)) => {
+                Looked::Incomplete
+            }
             Ok(Verdict::Settled(drift)) => Looked::Confirmed(drift, Fate::Repaired, None),
             Ok(Verdict::Differs(drift)) => Looked::Confirmed(drift, Fate::Found, None),
             Ok(Verdict::Rejected(drift, reason)) => Looked::Confirmed(drift, Fate::Rejected, Some(reason)),

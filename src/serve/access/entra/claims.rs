@@ -6,10 +6,8 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;
 use time::OffsetDateTime;
 
-use super::{
-    super::{Caller, Denied, Kind},
-    settings::is_guid,
-};
+use super::super::{Caller, Denied, Kind};
+use crate::config::is_guid;
 
 /// Clocks may differ by this much. Five minutes are the default of Microsoft's libraries, and what IoT Hub allows signatures.
 const LEEWAY: Duration = Duration::from_secs(300);

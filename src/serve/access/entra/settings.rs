@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::key_set::is_safe;
+use crate::config::is_guid;
 
 /// The audience that all official clients ask Entra ID for (Microsoft's page "Control access to IoT Hub using Microsoft
 /// Entra ID"; `fromTokenCredential` of Node's and `AzureIdentityCredentialAdapter` of Python's client have it fixed).
@@ -121,10 +122,4 @@ fn document(issuer: &str) -> String {
 /// An audience without the slash at its end, which makes no difference.
 pub(super) fn without_slash(audience: &str) -> &str {
     audience.strip_suffix('/').unwrap_or(audience)
-}
-
-/// Whether it is of the form 8-4-4-4-12.
-pub(super) fn is_guid(text: &str) -> bool {
-    let is_hex = |group: &str| group.bytes().all(|byte| byte.is_ascii_hexdigit());
-    text.split('-').map(|group| is_hex(group).then_some(group.len())).eq([8, 4, 4, 4, 12].map(Some))
 }
