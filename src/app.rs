@@ -48,9 +48,10 @@ use crate::{
     http,
     ports::{
         BookmarkError, Bookmarks, Clock, DeadLetterArchive, DeadLetters, EventSource, SharedCheckpoints,
-        SystemClock, TwinStore,
+        SystemClock, TwinChanges, TwinStore,
     },
     runtime::{
+        counts,
         documents::{DocumentCache, document_cache},
         in_flight::InFlight,
         lease,
@@ -215,6 +216,8 @@ pub struct Outside {
     pub registries: Vec<Arc<Metered>>,
     /// Where long walks keep their notes.
     pub bookmarks: Arc<dyn Bookmarks>,
+    /// What changes in the container, for declared counts.
+    pub changes: Arc<dyn TwinChanges>,
 }
 
 /// What a daemon takes from the process that it runs in.
@@ -268,9 +271,11 @@ impl Outside {
         let source = |hub: &str| event_source(settings, &credential, hub);
         let shared_hubs = checkpoints.shared.as_ref();
         let shared_hubs = shared_hubs.map(|checkpoints| shared_hubs_of(settings, &credential, checkpoints));
+        let store = Arc::new(store);
         Ok(Self {
+            changes: Arc::clone(&store) as Arc<dyn TwinChanges>,
             sources: settings.eventhubs.hubs().into_iter().map(source).collect(),
-            store: Arc::new(store),
+            store,
             checkpoints: checkpoints.store,
             shared_hubs: shared_hubs.unwrap_or_default(),
             dead_letters: dead_letters.letters,
@@ -484,6 +489,15 @@ fn router_options(
     }
 }
 
+fn counting_options(settings: &Settings) -> counts::Options {
+    let counting = &settings.counting;
+    counts::Options {
+        declared: counting.declared.clone().into(),
+        interval: counting.interval,
+        recount_interval: counting.recount_interval,
+    }
+}
+
 /// What twins are read from that somebody asks for.
 fn twins_access(settings: &Settings, outside: &Outside, shared: &Shared, metrics: &Metrics) -> twins::Access {
     let registries = outside.registries.iter();
@@ -613,6 +627,13 @@ async fn consume(
         () = stop.cancelled() => return Ok(()),
         prepared = try_join_all(prepare) => prepared?,
     };
+    let counting = counts::Tools {
+        changes: outside.changes,
+        spending: shared.spending.clone(),
+        clock: Arc::clone(&clock),
+        board: board.clone(),
+        metrics: metrics.clone(),
+    };
     let limits = InFlight::new(
         settings.router.max_in_flight_events.get() as usize,
         settings.router.max_in_flight_bytes,
@@ -632,6 +653,7 @@ async fn consume(
     let mut consumers = JoinSet::new();
     let (intake_stop, drained) = (stop.child_token(), CancellationToken::new());
     let mut background = background.spawn(&led, &audit_asked, &intake_stop, board.walks());
+    background.spawn(Box::pin(counts::run(counting, counting_options(settings), intake_stop.clone())));
     for stream in streams {
         let (limits, threads) = (Arc::clone(&limits), threads.clone());
         let run = stream.run(limits, intake.clone(), threads, intake_stop.clone(), drained.clone());

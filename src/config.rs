@@ -28,7 +28,7 @@ pub use human::{is_guid, parse_duration, parse_size};
 pub use problem::{Error, Origin, Problem};
 pub use secret::{REDACTED, Secret};
 pub use settings::{
-    Audit, Backfill, BackfillOnStart, Blob, Cache, Checkpoint, CheckpointStore, Cosmos, Credential,
+    Audit, Backfill, BackfillOnStart, Blob, Cache, Checkpoint, CheckpointStore, Cosmos, Counting, Credential,
     DeadLetters, Document, Encryption, Entra, EventHubs, Http, Hub, HubAccess, Identity, IotHub, Lease,
     LogFormat, OnInvalid, Otlp, Policy, Repair, Router, Serve, Settings, Shutdown, Start, Starting,
     Telemetry,

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `/` | the status page; `/page.css` and `/page.js` belong to it |
 //! | `/api/status` | what it shows, as JSON: [`crate::status::schema`] |
+//! | `/api/counts` | the declared counts, as JSON: a row of a count is that of its query |
 //! | `/api/events` | the same again and again, as server-sent events |
 //! | `/errors/CODE` | the page about a code that a line carries |
 //! | `/livez` | 200 while the loops turn, else 503 with reasons |

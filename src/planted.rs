@@ -66,12 +66,14 @@ pub enum Defect {
     AuditOnlyLooks,
     /// A page of a query that fails is the last one.
     BackfillEndsEarly,
+    /// A twin that changes stays in the groups in which it was counted before.
+    CountNotTakenBack,
 }
 
 #[cfg(feature = "planted-defects")]
 impl Defect {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::CheckpointTooEarly,
         Self::LetterNotAwaited,
         Self::LetterWithoutDoubt,
@@ -92,6 +94,7 @@ impl Defect {
         Self::ReplacementMerged,
         Self::AuditOnlyLooks,
         Self::BackfillEndsEarly,
+        Self::CountNotTakenBack,
     ];
 }
 

@@ -6,6 +6,7 @@
 
 mod archive;
 mod bookmark;
+mod changes;
 mod registry;
 mod selection;
 
@@ -29,6 +30,7 @@ pub use self::archive::{
     partition_order,
 };
 pub use self::bookmark::{BookmarkError, Bookmarks};
+pub use self::changes::{Change, Changed, TwinChanges};
 pub use self::registry::{Call, Continuation, Got, Page, QueryError, TwinRegistry};
 pub use self::selection::{Behind, Documents, Filter, SelectError, Selected, TwinSelection};
 pub use crate::domain::document::ETag;

@@ -10,6 +10,7 @@
 //! replay: dead letters ─► intake, on request
 //! twins ─► store, on request; waits for what the router writes
 //! queries ─► store, on request; IoT Hub's query language over the documents
+//! counts ◄─ changes of the store: declared counts
 //! metered ─► registry of a hub, at the pace of quota
 //! ```
 //!
@@ -17,6 +18,7 @@
 //! restart replays what was open.
 
 pub mod committer;
+pub mod counts;
 pub mod documents;
 pub mod in_flight;
 pub mod jitter;

@@ -15,6 +15,7 @@
 //! DEBUG per condition, INFO a change in the state of the service, WARN alert if frequent, ERROR needs a person.
 
 mod board;
+mod counts;
 pub mod event;
 mod gauges;
 mod journal;
@@ -49,6 +50,7 @@ use tracing_subscriber::{
 use self::limit::{Limited, Recoveries, Shape};
 pub use self::{
     board::{Board, Heartbeat, View},
+    counts::{Counts, ShownCounts},
     journal::{Entry, Journal},
     label::{
         Decision, Purpose, ReadOutcome, RegistryCall, RegistryOutcome, ServedOperation, ServedOutcome,

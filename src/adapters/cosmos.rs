@@ -16,6 +16,7 @@
 
 mod account;
 mod answer;
+mod changes;
 mod connection;
 mod inspection;
 mod probe;

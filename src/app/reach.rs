@@ -44,6 +44,7 @@ impl Needed {
             Self::Dependency(Dependency::Traces) => "traces",
             Self::Dependency(Dependency::EntraKeys) => "entra_keys",
             Self::Dependency(Dependency::Lag) => "lag",
+            Self::Dependency(Dependency::ChangeFeed) => "change_feed",
         }
     }
 }

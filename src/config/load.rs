@@ -88,10 +88,22 @@ impl Layers {
     /// The merged values in the shape of [`Raw`].
     pub(super) fn raw(&self) -> Result<Raw, ::config::ConfigError> {
         let mut builder = ::config::Config::builder();
+        let mut counts = BTreeMap::<usize, raw::Count>::new();
         for (key, value) in &self.values {
-            builder = builder.set_override(key, value.text.clone())?;
+            let Some((place, name)) = of_count(key) else {
+                builder = builder.set_override(key, value.text.clone())?;
+                continue;
+            };
+            let (count, text) = (counts.entry(place).or_default(), value.text.clone());
+            match name {
+                "name" => count.name = text,
+                "from" => count.from = text,
+                "where" => count.condition = text,
+                _ => count.group_by = text,
+            }
         }
-        builder.build()?.try_deserialize()
+        let raw: Raw = builder.build()?.try_deserialize()?;
+        Ok(Raw { counts, ..raw })
     }
 
     fn problem(&mut self, key: Option<&str>, origin: &Origin, message: impl Into<String>) {
@@ -109,6 +121,10 @@ impl Layers {
             .and_then(|text| leaves(&text));
         match read {
             Ok(leaves) => {
+                // A list is taken whole: half of one and half of another would be neither.
+                if leaves.iter().any(|(key, _)| of_count(key).is_some()) {
+                    self.values.retain(|key, _| of_count(key).is_none());
+                }
                 for (key, leaf) in leaves {
                     self.set(key, leaf, &origin);
                 }
@@ -154,7 +170,7 @@ impl Layers {
             other => other,
         };
         match text {
-            _ if !self.values.contains_key(&key) => {
+            _ if !self.values.contains_key(&key) && of_count(&key).is_none() => {
                 let message = self.unknown(&key);
                 self.problem(Some(&key), origin, message);
             }
@@ -169,6 +185,16 @@ impl Layers {
 
     /// The message about a key that does not exist.
     fn unknown(&self, key: &str) -> String {
+        if key == raw::COUNTS || key.strip_prefix("counts.").is_some_and(|rest| !starts_with_digit(rest)) {
+            return "is a list: write [[counts]], in two brackets, before the keys of each count".to_owned();
+        }
+        if let Some((place, _)) = key.strip_prefix("counts.").and_then(|rest| rest.split_once('.')) {
+            let known = raw::COUNT.map(|name| format!("counts.{place}.{name}"));
+            return match nearest(key, known.iter().map(String::as_str)) {
+                Some(known) => format!("unknown key: did you mean {known}?"),
+                None => format!("unknown key: a count has {}", raw::COUNT.join(", ")),
+            };
+        }
         let section = format!("{key}.");
         if self.values.keys().any(|known| known.starts_with(&section)) {
             return format!("is a section, not a value: write its keys below [{key}]");
@@ -222,6 +248,18 @@ impl Layers {
     }
 }
 
+fn starts_with_digit(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_digit())
+}
+
+/// The place of a count in the list, and which of its keys this is. In the environment, the first one is
+/// `TWINSYNC__COUNTS__0__NAME`.
+fn of_count(key: &str) -> Option<(usize, &str)> {
+    let (place, name) = key.strip_prefix(raw::COUNTS)?.strip_prefix('.')?.split_once('.')?;
+    let place = place.parse().ok().filter(|_| starts_with_digit(place))?;
+    raw::COUNT.contains(&name).then_some((place, name))
+}
+
 /// The known key that is most like `key`, if any is much like it.
 fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     /// Below this similarity (1 = equal) a suggestion misleads more than it helps.
@@ -272,6 +310,22 @@ fn flatten(leaves: &mut Vec<Leaf>, prefix: &str, table: Map<String, Value>) {
             ValueKind::Table(inner) if !inner.is_empty() => {
                 flatten(leaves, &key, inner);
                 continue;
+            }
+            ValueKind::Array(items) if key == raw::COUNTS => {
+                for (place, item) in items.into_iter().enumerate() {
+                    match item.kind {
+                        ValueKind::Table(count) => flatten(leaves, &format!("{key}.{place}"), count),
+                        _ => leaves.push((key.clone(), Ok(String::new()))),
+                    }
+                }
+                continue;
+            }
+            ValueKind::Array(items) if matches!(of_count(&key), Some((_, "group_by"))) => {
+                let text = |item: Value| match item.kind {
+                    ValueKind::String(text) => Ok(text),
+                    _ => Err("must be a path, or a list of paths, as text".to_owned()),
+                };
+                items.into_iter().map(text).collect::<Result<Vec<_>, _>>().map(|paths| paths.join(", "))
             }
             ValueKind::Table(_) if DEFAULTS.contains(&format!("[{key}]")) => continue,
             ValueKind::Table(_) | ValueKind::Array(_) => Err("must be a single value".to_owned()),

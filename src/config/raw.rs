@@ -32,6 +32,10 @@ pub struct Raw {
     pub telemetry: Telemetry,
     pub otlp: Otlp,
     pub serve: Serve,
+    pub counting: Counting,
+    /// By place in the list. There is none by default, so the defaults do not name its keys: [`COUNT`] does.
+    #[serde(skip)]
+    pub counts: std::collections::BTreeMap<usize, Count>,
     pub shutdown: Shutdown,
 }
 
@@ -274,6 +278,31 @@ pub struct Serve {
     pub max_concurrent_queries: String,
     pub max_request_units_per_second: String,
 }
+
+/// `[counting]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents every key, in one place")]
+pub struct Counting {
+    pub interval: String,
+    pub recount_interval: String,
+}
+
+/// One of `[[counts]]`.
+#[derive(Debug, Clone, Default)]
+#[expect(missing_docs, reason = "config/default.toml documents every key, in one place")]
+pub struct Count {
+    pub name: String,
+    pub from: String,
+    pub condition: String,
+    pub group_by: String,
+}
+
+/// The list of counts.
+pub(super) const COUNTS: &str = "counts";
+
+/// The keys of a count.
+pub(super) const COUNT: [&str; 4] = ["name", "from", "where", "group_by"];
 
 /// `[shutdown]`
 #[derive(Debug, Clone, Deserialize, Serialize)]

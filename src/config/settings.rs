@@ -9,6 +9,7 @@ use crate::domain::{
     checks::Signature,
     id::{DocumentIdScheme, HubName},
     lane::Linger,
+    query::Declared,
     quota::Tier,
     sampling::Ratio,
     ticks::Ticks,
@@ -53,9 +54,22 @@ pub struct Settings {
     pub otlp: Option<Otlp>,
     /// IoT Hub's read API from the copy; `None`: nobody is allowed to ask.
     pub serve: Option<Serve>,
+    /// Counts of twins that are kept.
+    pub counting: Counting,
     /// How to stop.
     pub shutdown: Shutdown,
     pub(super) effective: Vec<Effective>,
+}
+
+/// Counts of twins that are kept.
+#[derive(Debug, Clone)]
+pub struct Counting {
+    /// What is counted; nothing where it is empty.
+    pub declared: Vec<Declared>,
+    /// From one look at the changes of the container to the next.
+    pub interval: Duration,
+    /// How often everything is counted anew; `None`: after a start only.
+    pub recount_interval: Option<Duration>,
 }
 
 /// The Event Hubs namespace and its two streams.

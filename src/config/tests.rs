@@ -146,6 +146,105 @@ fn unknown_keys_are_refused_with_the_nearest_key_and_the_place() {
 }
 
 #[test]
+fn counts_are_a_list_that_the_last_file_decides_and_the_environment_changes() {
+    let first = file("[[counts]]\nname = \"gone\"\n[[counts]]\nname = \"gone_too\"\n");
+    let second = file(
+        "[[counts]]\nname = \"by_site\"\nwhere = \"tags.site != 'lab'\"\ngroup_by = [\"tags.site\", \"tags.[[a, b]]\"]\n\
+         [[counts]]\nname = \"modules\"\nfrom = \"devices.modules\"\ngroup_by = \"tags.site\"\n",
+    );
+    let files = [first.path().to_owned(), second.path().to_owned()];
+    let settings = load_with(
+        &files,
+        &[
+            ("TWINSYNC__COUNTS__1__NAME", "edge_modules"),
+            ("TWINSYNC__COUNTS__10__NAME", "last"),
+            ("TWINSYNC__COUNTS__2__NAME", "third"),
+        ],
+    )
+    .unwrap();
+    let queries: Vec<_> =
+        settings.counting.declared.iter().map(|count| (count.name(), count.query().to_string())).collect();
+    assert_eq!(
+        queries,
+        [
+            (
+                "by_site",
+                "SELECT tags.site AS tags_site, tags.[[a, b]] AS tags_a__b, COUNT() AS twins FROM devices \
+                 WHERE tags.site != 'lab' GROUP BY tags.site, tags.[[a, b]]"
+                    .to_owned()
+            ),
+            (
+                "edge_modules",
+                "SELECT tags.site AS tags_site, COUNT() AS twins FROM devices.modules GROUP BY tags.site"
+                    .to_owned()
+            ),
+            ("third", "SELECT COUNT() AS twins FROM devices".to_owned()),
+            ("last", "SELECT COUNT() AS twins FROM devices".to_owned()),
+        ]
+    );
+    let listed = settings.effective().iter().find(|line| line.key == "counts.1.name").expect("is listed");
+    assert_eq!(
+        (listed.value.as_str(), listed.origin.to_string()),
+        ("edge_modules", "environment variable TWINSYNC__COUNTS__1__NAME".to_owned())
+    );
+    assert_eq!(load_with(&[], &[]).unwrap().counting.declared, []);
+}
+
+#[test]
+fn what_is_wrong_with_a_count_is_told_with_its_place() {
+    for (text, expected) in [
+        (
+            "[[counts]]\nnmae = \"a\"\n",
+            "counts.0.nmae (file PLACE): unknown key: did you mean counts.0.name?",
+        ),
+        ("[[counts]]\nwhere = \"tags.a = 1\"\n", "counts.0.name (file PLACE): is required and not set"),
+        ("[counts]\nname = \"a\"\n", "counts.name (file PLACE): is a list: write [[counts]]"),
+        ("counts = 3\n", "counts (file PLACE): is a list: write [[counts]]"),
+        ("counts = [3]\n", "counts (file PLACE): is a list: write [[counts]]"),
+        ("[[counts]]\nname = \"A b\"\n", "counts.0.name (file PLACE): \"A b\" cannot be the name of a count"),
+        (
+            "[[counts]]\nname = \"a\"\nfrom = \"jobs\"\n",
+            "counts.0.from (file PLACE): \"jobs\" is not one of the choices",
+        ),
+        ("[[counts]]\nname = \"a\"\nwhere = \"tags.a =\"\n", "counts.0.where (file PLACE): at character 8"),
+        (
+            "[[counts]]\nname = \"a\"\nwhere = \"status = 'enabled'\"\n",
+            "counts.0.where (file PLACE): status is in no event",
+        ),
+        (
+            "[[counts]]\nname = \"a\"\ngroup_by = \"deviceId\"\n",
+            "counts.0.group_by (file PLACE): deviceId is different for every twin",
+        ),
+        ("[[counts]]\nname = \"a\"\ngroup_by = [3]\n", "counts.0.group_by (file PLACE): must be a path"),
+        (
+            "[[counts]]\nname = \"a\"\n[[counts]]\nname = \"a\"\n",
+            "counts.1.name (file PLACE): \"a\" is the name of another count",
+        ),
+    ] {
+        let file = file(text);
+        let error = load_with(&[file.path().to_owned()], &[]).expect_err(text).to_string();
+        let expected = expected.replace("PLACE", &file.path().display().to_string());
+        assert!(error.contains(&expected), "{expected}\nnot in\n{error}");
+        assert_eq!(
+            error.matches("counts").count() - error.matches("[[counts]]").count(),
+            1 + usize::from(expected.contains("did you mean")),
+            "one line: {error}"
+        );
+    }
+    for (key, value, expected) in [
+        ("TWINSYNC__COUNTING__INTERVAL", "10ms", "too short"),
+        ("TWINSYNC__COUNTING__INTERVAL", "2h", "too long"),
+        ("TWINSYNC__COUNTING__RECOUNT_INTERVAL", "1s", "too short"),
+        ("TWINSYNC__COUNTS__0__WEHRE", "x", "did you mean counts.0.where?"),
+    ] {
+        let error = refused(&[(key, value)]);
+        assert!(error.contains(expected), "{error}");
+    }
+    let off = load_with(&[], &[("TWINSYNC__COUNTING__RECOUNT_INTERVAL", "off")]).unwrap();
+    assert_eq!(off.counting.recount_interval, None);
+}
+
+#[test]
 fn all_problems_come_at_once_one_line_each() {
     let error = Settings::load(
         &[PathBuf::from("/does/not/exist.toml")],

@@ -3,6 +3,7 @@
 //! Each section is parsed to the end before the first missing value ends it, so that one run reports all
 //! problems. Rules that span several keys stand at the end of the section that they restrict.
 
+mod counts;
 mod http;
 mod otlp;
 mod registry;
@@ -65,6 +66,7 @@ pub(super) fn settings(raw: &Raw, layers: &Layers) -> (Option<Settings>, Vec<Pro
     let telemetry = check.telemetry(&raw.telemetry);
     let otlp = check.otlp(&raw.otlp);
     let serve = check.serve(&raw.serve, iothub.as_ref());
+    let counting = check.counting(raw, iothub.as_ref());
     let drain = check.parse("shutdown.drain_timeout", &raw.shutdown.drain_timeout, bounded_duration);
     let problems = check.problems;
     let settings = (|| {
@@ -87,6 +89,7 @@ pub(super) fn settings(raw: &Raw, layers: &Layers) -> (Option<Settings>, Vec<Pro
             telemetry: telemetry?,
             otlp: otlp?,
             serve: serve?,
+            counting: counting?,
             shutdown: Shutdown { drain_timeout: drain? },
             effective: Vec::new(),
         })

@@ -93,6 +93,8 @@ pub enum Dependency {
     EntraKeys,
     /// Checkpoints and Event Hubs, asked how far behind the copy is. For the read API only.
     Lag,
+    /// What has changed in the container. For declared counts only.
+    ChangeFeed,
 }
 
 impl std::fmt::Display for Dependency {
@@ -107,6 +109,7 @@ impl std::fmt::Display for Dependency {
             Self::Traces => f.write_str("the receiver of traces"),
             Self::EntraKeys => f.write_str("Entra ID, asked for its keys,"),
             Self::Lag => f.write_str("what tells how far behind the copy is"),
+            Self::ChangeFeed => f.write_str("the change feed of the container"),
         }
     }
 }
@@ -121,6 +124,7 @@ impl Dependency {
             | Self::Checkpoints
             | Self::Leases
             | Self::EventHub(_)
+            | Self::ChangeFeed
             | Self::Traces => 2,
             // Whoever asks it counts them: several tasks do, for several reasons.
             Self::Registry(_) => 1,
@@ -301,11 +305,18 @@ fn warnings(facts: &Facts) -> Vec<String> {
 }
 
 /// Repair and audits are in the background: the copy follows the streams without them. Twins can be read without the keys of Entra
-/// ID by shared access signatures, and whatever the lag is. Who throttles will answer, and only where that takes long is our work
+/// ID by shared access signatures, and whatever the lag is. Counts are beside the copy. Who throttles will answer, and only where that takes long is our work
 /// in danger.
 pub(super) fn is_obstacle(facts: &Facts, dependency: &Dependency, outage: &Outage) -> bool {
     match (dependency, outage.failure) {
-        (Dependency::Registry(_) | Dependency::Traces | Dependency::EntraKeys | Dependency::Lag, _) => false,
+        (
+            Dependency::Registry(_)
+            | Dependency::Traces
+            | Dependency::EntraKeys
+            | Dependency::Lag
+            | Dependency::ChangeFeed,
+            _,
+        ) => false,
         (_, Failure::Silent) => true,
         (_, Failure::Throttled) => outage.lasts > facts.blocked_after,
     }

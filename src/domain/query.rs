@@ -14,6 +14,7 @@ use std::fmt;
 use serde_json::Value;
 
 mod condition;
+mod declared;
 mod error;
 mod evaluate;
 mod fold;
@@ -22,18 +23,21 @@ mod order;
 mod parse;
 mod path;
 mod project;
+mod tally;
 #[cfg(test)]
 mod testing;
 mod token;
 mod value;
 
 pub use condition::{Comparison, Condition, Operand, TextTest, TypeTest};
+pub use declared::{Declared, DeclaredError};
 pub use error::{LimitError, QueryError, QueryErrorKind};
 pub use fold::{Aggregate, Fold};
 pub use narrow::{Narrowed, Place};
 pub use order::Sorter;
 pub use parse::{CHARACTERS_MAX, NESTING_MAX};
 pub use path::{Path, Root};
+pub use tally::{Counted, GROUPS_MAX, Place as TwinPlace, Row, Tally};
 
 /// A query. It prints as a query that parses to the same.
 #[derive(Debug, Clone, PartialEq)]

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{State, events, page, twins};
 use crate::{
     domain::health::Verdict,
-    status::schema::Status,
+    status::schema::{Counts, Status},
     telemetry::{self, REVISION, VERSION},
 };
 
@@ -40,6 +40,7 @@ pub fn router(state: State, only_local_names: bool, shutdown: CancellationToken)
         .route("/twin.js", get(page::twin_script))
         .route("/errors/{code}", get(page::error))
         .route("/api/status", get(status))
+        .route("/api/counts", get(counts))
         .route(
             "/api/events",
             get(async move |extract::State(state)| events::events(state, &streams, shutdown)),
@@ -129,6 +130,10 @@ async fn status(extract::State(state): extract::State<State>) -> Json<Status> {
     Json(state.observer.status())
 }
 
+async fn counts(extract::State(state): extract::State<State>) -> Json<Counts> {
+    Json(Counts::of(state.board.counts()))
+}
+
 #[derive(Serialize)]
 struct Version {
     name: &'static str,
@@ -146,8 +151,10 @@ struct Refusal {
 }
 
 async fn not_found(uri: Uri) -> (StatusCode, Json<Refusal>) {
-    let error =
-        format!("there is no {}: try /, /api/status, /livez, /readyz, /metrics or /version", uri.path());
+    let error = format!(
+        "there is no {}: try /, /api/status, /api/counts, /livez, /readyz, /metrics or /version",
+        uri.path()
+    );
     (StatusCode::NOT_FOUND, Json(Refusal { error }))
 }
 

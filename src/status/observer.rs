@@ -207,6 +207,7 @@ impl Observer {
             store: store(&metrics, between),
             decisions: whole(metrics.by(name::EVENTS, "decision")),
             twins: twins(&metrics),
+            counts: schema::Counts::of(self.0.board.counts()).largest(),
             dead_letters: dead_letters(&metrics, self.0.stored_letters.look(), at),
             hubs: self.hubs(&view, &metrics),
             log: self.logged(),
@@ -378,7 +379,11 @@ fn asked(dependency: &Dependency, outage: Option<&Outage>, view: &View, now: Tic
         next_try: outage.and_then(|outage| outage.next_try).map(|after| now.after(after)),
         needed: !matches!(
             dependency,
-            Dependency::Registry(_) | Dependency::Traces | Dependency::EntraKeys | Dependency::Lag
+            Dependency::Registry(_)
+                | Dependency::Traces
+                | Dependency::EntraKeys
+                | Dependency::Lag
+                | Dependency::ChangeFeed
         ),
     }
 }

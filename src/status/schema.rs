@@ -7,7 +7,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{headline::Headline, ticks::Ticks};
+use crate::domain::{
+    headline::Headline,
+    query::{Declared, Row},
+    ticks::Ticks,
+};
 
 /// The version of this answer.
 pub const SCHEMA: u32 = 1;
@@ -51,6 +55,9 @@ pub struct Status {
     pub decisions: BTreeMap<String, u64>,
     /// Twins that are not as they should be.
     pub twins: Twins,
+    /// Declared counts.
+    #[serde(default)]
+    pub counts: Counts,
     /// Events that can never be applied.
     pub dead_letters: DeadLetters,
     /// The walks over all twins of each IoT hub.
@@ -101,6 +108,78 @@ pub struct Freshness {
     pub p50_seconds: Option<f64>,
     /// The same for 99 of 100.
     pub p99_seconds: Option<f64>,
+}
+
+/// Declared counts, as `/api/counts` answers them as well.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Counts {
+    /// When the changes of the container were last read to their end, by the replica's clock: the counts are of this moment or later;
+    /// `null`: not all documents have been read yet, or nothing is declared.
+    pub as_of: Option<Ticks>,
+    /// Documents that have been read since counting began anew.
+    pub documents: u64,
+    /// Documents that count for nothing, since nobody can read them.
+    pub unreadable: u64,
+    /// The counts, in the order of the configuration.
+    pub counts: Vec<Count>,
+}
+
+/// A declared count.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Count {
+    /// Its name.
+    pub name: String,
+    /// The query whose rows it keeps.
+    pub query: String,
+    /// Twins over all groups; `null`: not known yet.
+    pub total: Option<u64>,
+    /// The rows that the query would give; `null`: not known yet, or more than are told apart. In the status, the largest of them, the
+    /// largest first.
+    pub rows: Option<Vec<serde_json::Value>>,
+    /// Rows that are left out.
+    pub omitted: u64,
+}
+
+/// Rows of a count in the status, which is sent every other second.
+const LARGEST: usize = 12;
+
+impl Counts {
+    /// What is shown at this moment.
+    pub fn of(counts: &crate::telemetry::Counts) -> Self {
+        let Some(shown) = counts.get() else { return Self::default() };
+        let count = |(place, declared): (usize, &Declared)| {
+            let counted = shown.counted.as_ref().and_then(|counted| counted.get(place));
+            Count {
+                name: declared.name().to_owned(),
+                query: declared.query().to_string(),
+                total: counted.map(|counted| counted.total),
+                rows: counted
+                    .and_then(|counted| Some(counted.rows.as_ref()?.iter().map(Row::json).collect())),
+                omitted: 0,
+            }
+        };
+        Self {
+            as_of: shown.as_of,
+            documents: shown.documents,
+            unreadable: shown.unreadable as u64,
+            counts: shown.declared.iter().enumerate().map(count).collect(),
+        }
+    }
+
+    /// The same with the largest groups only.
+    #[must_use]
+    pub fn largest(mut self) -> Self {
+        for count in &mut self.counts {
+            if let Some(rows) = &mut count.rows {
+                rows.sort_by_key(|row| std::cmp::Reverse(row["twins"].as_u64()));
+                count.omitted = rows.len().saturating_sub(LARGEST) as u64;
+                rows.truncate(LARGEST);
+            }
+        }
+        self
+    }
 }
 
 /// When events are lost if nothing moves any more.

@@ -13,7 +13,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{gauges::render, partition::Watched, tokens::Tokens, walks::Walks};
+use super::{counts::Counts, gauges::render, partition::Watched, tokens::Tokens, walks::Walks};
 use crate::domain::{
     health::{
         self, Dependency, Facts, Failure, Incomplete, Outage, PartitionState, Phase, Pulse, Report, Standing,
@@ -46,6 +46,7 @@ struct Inner {
     blocked_after: Duration,
     retention: Duration,
     walks: Walks,
+    counts: Counts,
     tokens: Tokens,
 }
 
@@ -158,6 +159,7 @@ impl Board {
         Self(Arc::new(Inner {
             blocked_after,
             walks: Walks::default(),
+            counts: Counts::default(),
             tokens: Tokens::default(),
             retention,
             began: Instant::now(),
@@ -184,6 +186,11 @@ impl Board {
     /// Where walks over the twins of a hub show how far they are.
     pub fn walks(&self) -> &Walks {
         &self.0.walks
+    }
+
+    /// Where the declared counts are shown.
+    pub fn counts(&self) -> &Counts {
+        &self.0.counts
     }
 
     /// Where the credential notes which tokens it was given.
@@ -435,7 +442,7 @@ impl Board {
 
     /// Gauges of what is on the board, as of now, in Prometheus' text format.
     pub fn render(&self) -> String {
-        render(&self.facts(), &self.watched(), self.0.retention, &self.0.tokens.all())
+        render(&self.facts(), &self.watched(), self.0.retention, &self.0.tokens.all(), &self.0.counts)
     }
 
     fn post<T>(&self, change: impl FnOnce(&mut Posted) -> T) -> T {

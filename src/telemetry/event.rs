@@ -2,6 +2,7 @@
 //!
 //! Construct one and call `emit`. "Dropped" would mean lost for ever and does not occur: a retry is not a drop.
 
+mod counts;
 mod dependencies;
 mod documents;
 mod partitions;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 pub use self::twins::TwinReadRefused;
 pub use self::{
+    counts::CountsChanged,
     dependencies::{
         DependencyChanged, Fault, RegistryAsked, RegistryChanged, SpansLeft, SpansRefused, StartDelayed,
         StorageEphemeral, StoreChanged,

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{
+    counts::Counts,
     name,
     partition::{Watched, behind},
     text::{Page, labels},
@@ -24,6 +25,7 @@ pub(super) fn render(
     watched: &[(PartitionId, Arc<dyn Watched>)],
     retention: Duration,
     tokens: &BTreeMap<Scope, Given>,
+    counts: &Counts,
 ) -> String {
     let mut page = Page::default();
     let report = health::assess(facts);
@@ -85,6 +87,7 @@ pub(super) fn render(
         name::TIME_TO_LOSS,
         watched.iter().filter_map(|(id, watched)| Some((of(id), left(watched.as_ref())?))),
     );
+    counts.render(&mut page);
     page.text()
 }
 

@@ -116,6 +116,8 @@ labels! {
         Backfill => "backfill",
         /// The comparison with the hubs.
         Audit => "audit",
+        /// Declared counts.
+        Counts => "counts",
     }
 }
 

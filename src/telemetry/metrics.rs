@@ -145,6 +145,8 @@ impl Metrics {
             name::DOUBTS_REFUSED,
             name::REPAIRS_GIVEN_UP,
             name::TWINS_WENT_BACK,
+            name::COUNTS_CORRECTED,
+            name::COUNTS_READ_FAILURES,
         ] {
             counter(name, &[]).increment(0);
         }
@@ -402,6 +404,16 @@ impl Metrics {
     /// Counts a twin that differed again right after its repair.
     pub fn twin_still_different(&self) {
         self.count(name::TWINS_STILL_DIFFERENT, &[]);
+    }
+
+    /// Counts twins that a recount has found to be counted wrongly.
+    pub fn counts_corrected(&self, twins: usize) {
+        self.counter(name::COUNTS_CORRECTED, &[]).increment(twins as u64);
+    }
+
+    /// Counts a look at the changes of the container that failed.
+    pub fn counts_read_failed(&self) {
+        self.count(name::COUNTS_READ_FAILURES, &[]);
     }
 
     /// Sets how many twins wait for their repair.

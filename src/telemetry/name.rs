@@ -147,6 +147,16 @@ pub const SERVE_HANDSHAKE_FAILURES: &str = "twinsync_serve_handshake_failures_to
 pub const SERVE_LAG_EVENTS: &str = "twinsync_serve_lag_events";
 /// When the keys of Entra ID were fetched last, in seconds since the Unix epoch.
 pub const SERVE_KEYS_RENEWED: &str = "twinsync_serve_keys_renewed_timestamp_seconds";
+/// Twins by declared count and group. Labels: `name`, and one for each path that the count groups by.
+pub const COUNTED_TWINS: &str = "twinsync_counted_twins";
+/// Since the changes of the container were last read to their end; absent where no counts are declared.
+pub const COUNTS_AGE: &str = "twinsync_counts_age_seconds";
+/// Documents that count for nothing, since nobody can read them.
+pub const COUNTS_UNREADABLE: &str = "twinsync_counts_unreadable_documents";
+/// Twins that a recount has found to be counted wrongly.
+pub const COUNTS_CORRECTED: &str = "twinsync_counts_corrected_twins_total";
+/// Looks at the changes of the container that failed.
+pub const COUNTS_READ_FAILURES: &str = "twinsync_counts_read_failures_total";
 /// Spans of traces by what became of them. Labels: `outcome`.
 pub const OTLP_SPANS: &str = "twinsync_otlp_spans_total";
 /// Requests to the receiver of traces that failed.

@@ -14,6 +14,7 @@ use super::*;
 use crate::domain::{
     health::{Dependency, Failure, PartitionState, StoreState},
     id::{PartitionId, SequenceNumber},
+    query::Counted,
     ticks::Ticks,
 };
 
@@ -60,6 +61,9 @@ fn served() -> BTreeMap<String, Shape> {
     metrics.registry_asked(RegistryCall::Get, RegistryOutcome::Present, Purpose::Repair, Duration::ZERO);
     ServeMetrics::new(&metrics, ["missing"]).keys_renewed(Ticks::new(0));
     let board = Board::new();
+    board.counts().begin([].into());
+    let counted = Counted { name: "all".to_owned(), total: 1, rows: None };
+    board.counts().current(Some(vec![counted]), 0, Ticks::new(1));
     let partition = PartitionId { stream: "s".into(), partition: "0".into() };
     let waiting = Arc::new(Waiting(PartitionMetrics::default()));
     waiting.0.set_lag(1);

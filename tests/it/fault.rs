@@ -10,13 +10,14 @@ use devkit::{
 use serde_json::json;
 
 use crate::{
+    counts,
     figures::Figures,
     world::{World, create, plan, report, until},
 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn throttling_errors_and_lost_replies_change_nothing() {
-    let world = World::new().await;
+    let world = World::with(Default::default(), counts::COUNTS).await;
     let mut daemon = world.start().await;
     let chance = |fault: Fault, probability| Fault { next: None, probability, ..fault };
     let answers = vec![
@@ -46,6 +47,7 @@ async fn throttling_errors_and_lost_replies_change_nothing() {
             .await;
         world.stack.cosmos().set_faults(Faults::default()).expect("valid");
         world.equal().await;
+        counts::are_the_hubs(&world, &daemon).await;
         world.stack.cosmos().set_faults(faults).expect("valid");
         if fleet.start_next_phase().is_err() {
             break;

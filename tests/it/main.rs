@@ -12,6 +12,7 @@ mod check;
 mod checkpoint;
 mod command_line;
 mod consistency;
+mod counts;
 mod dead_letter_blobs;
 mod dead_letters;
 mod doubt;

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
+    counts,
     figures::Figures,
     world::{LIMIT, PROGRAM, World, create, report, until},
 };
@@ -122,7 +123,8 @@ async fn partitions_are_shared_and_a_clean_stop_is_taken_over_within_two_seconds
 #[tokio::test(flavor = "multi_thread")]
 async fn killing_replicas_under_load_loses_nothing() {
     let world = world().await;
-    let replicas: Vec<_> = (0..3).map(|_| replica(&world, SHORT)).collect();
+    let more = format!("{SHORT}{}", counts::COUNTS);
+    let replicas: Vec<_> = (0..3).map(|_| replica(&world, &more)).collect();
     let mut daemons = Vec::new();
     for replica in &replicas {
         daemons.push((replica, start(replica).await));
@@ -158,6 +160,7 @@ async fn killing_replicas_under_load_loses_nothing() {
     world.equal().await;
     for (_, mut daemon) in daemons {
         daemon.ready().await.expect("alive");
+        counts::are_the_hubs(&world, &daemon).await;
         daemon.stop().await.expect("exit code 0");
     }
 }

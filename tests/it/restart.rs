@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 use devkit::{daemon::Signal, fleet::Pace, iothub::Operation};
 use serde_json::json;
 
-use crate::world::{World, create, device, plan, report, until};
+use crate::{
+    counts,
+    world::{World, create, device, plan, report, until},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_commits_what_was_done_and_the_next_run_goes_on_from_there() {
@@ -34,7 +37,9 @@ async fn sigterm_commits_what_was_done_and_the_next_run_goes_on_from_there() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_daemon_loses_nothing() {
-    let world = World::with(Default::default(), "[checkpoint]\ninterval = \"200ms\"\n").await;
+    let world =
+        World::with(Default::default(), &format!("[checkpoint]\ninterval = \"200ms\"\n{}", counts::COUNTS))
+            .await;
     world.replays(22);
     world.stack.fleet().start(plan(50, 4_000, 22), Pace::Rate(1_500.0)).expect("the fleet starts");
     world.apply(create("steady"));
@@ -53,6 +58,7 @@ async fn a_killed_daemon_loses_nothing() {
     loop {
         let progress = world.stack.fleet().phase_end().await;
         world.equal().await;
+        counts::are_the_hubs(&world, &daemon).await;
         if world.stack.fleet().start_next_phase().is_err() {
             assert!(progress.error.is_none(), "{progress:?}");
             break;

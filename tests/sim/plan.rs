@@ -147,6 +147,8 @@ pub(crate) struct Plan {
     pub(crate) per_thousand: u64,
     /// Whether documents are kept in memory for the next write.
     pub(crate) cache: bool,
+    /// Whether counts of the twins are kept.
+    pub(crate) counts: bool,
     pub(crate) faults: BTreeSet<Fault>,
 }
 
@@ -180,6 +182,7 @@ impl Plan {
             past: if registry && random.chance(50) { 1 + random.below(10) } else { 0 },
             per_thousand: [5, 20, 60, 150][random.below(4) as usize],
             cache: random.chance(60),
+            counts: seed.is_multiple_of(4),
             faults,
         }
     }
@@ -220,6 +223,7 @@ impl Plan {
             });
         }
         add(&|plan| plan.hubs = 1);
+        add(&|plan| plan.counts = false);
         add(&|plan| plan.cache = true);
         add(&|plan| plan.operations = plan.operations.saturating_sub(1).max(1));
         smaller.retain(|plan| plan.operations > 0);
@@ -242,6 +246,7 @@ impl fmt::Display for Plan {
             ("past", self.past),
             ("rate", self.per_thousand),
             ("cache", u64::from(self.cache)),
+            ("counts", u64::from(self.counts)),
         ] {
             write!(f, ",{name}={value}")?;
         }
@@ -272,6 +277,7 @@ impl FromStr for Plan {
                 ("past", Some(plan)) => plan.past = number()?,
                 ("rate", Some(plan)) => plan.per_thousand = number()?,
                 ("cache", Some(plan)) => plan.cache = number()? > 0,
+                ("counts", Some(plan)) => plan.counts = number()? > 0,
                 ("faults", Some(plan)) => {
                     let names = value.split('+').map(str::trim).filter(|name| !name.is_empty());
                     plan.faults = names.map(fault).collect::<Result<_, _>>()?;

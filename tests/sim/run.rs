@@ -2,12 +2,17 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use serde_json::Value;
 use tokio::{runtime, task::JoinHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use twinsync::{
     app::{Error, Outside, Process, run_over},
     config::Settings,
-    domain::quota::Tier,
+    domain::{
+        query::{Collection, Counted, Declared, Row},
+        quota::Tier,
+        rest,
+    },
     ports::{EventSource, TwinRegistry},
     runtime::{jitter, metered::Metered, quota::Meter},
     telemetry::{Board, Metrics, name},
@@ -102,6 +107,11 @@ async fn simulate(world: &Arc<World>) {
     if !until(world, SOON, || is_settled(world)).await {
         let (invariant, detail) = what_is_open(world);
         world.violate(Invariant::WhatIsNewFlows, format!("{invariant:?}: {detail}"));
+        return;
+    }
+    if !until(world, SOON, || fleet.counted_wrongly().is_none()).await {
+        let detail = fleet.counted_wrongly().unwrap_or_default();
+        world.violate(Invariant::CountsAreThoseOfARecount, detail);
         return;
     }
     // What waits for its next try waits for half a minute at most, also for a partition that is another's by now.
@@ -246,6 +256,7 @@ struct Present {
     link: Arc<Link>,
     stop: CancellationToken,
     metrics: Metrics,
+    board: Board,
 }
 
 impl Fleet {
@@ -288,6 +299,20 @@ impl Fleet {
         self.replicas.iter().map(held).sum()
     }
 
+    /// A replica whose counts are not those of the documents.
+    fn counted_wrongly(&self) -> Option<String> {
+        let wrong = |replica: &Arc<Replica>| {
+            let present = replica.present.lock().expect("no panic");
+            let present = present.as_ref()?;
+            let shown = present.board.counts().get()?;
+            let expected = recount(&replica.world, &shown.declared);
+            let found = shown.counted.as_ref().map(|counted| rows(counted));
+            (found.as_ref() != Some(&expected))
+                .then(|| format!("{}: {found:?}, and the documents have {expected:?}", present.link.name))
+        };
+        self.replicas.iter().find_map(wrong)
+    }
+
     async fn stop(&mut self) {
         for replica in &self.replicas {
             replica.ends.cancel();
@@ -304,6 +329,29 @@ impl Fleet {
             }
         }
     }
+}
+
+/// The rows of each count.
+fn rows(counted: &[Counted]) -> Vec<Vec<Value>> {
+    let rows = |counted: &Counted| counted.rows.iter().flatten().map(Row::json).collect();
+    counted.iter().map(rows).collect()
+}
+
+/// What the queries of the counts would give.
+fn recount(world: &World, declared: &[Declared]) -> Vec<Vec<Value>> {
+    let twins: Vec<Value> = world.present_documents().iter().filter_map(rest::twin).collect();
+    let count = |declared: &Declared| {
+        let query = declared.query();
+        let of_modules = query.collection() == Collection::Modules;
+        let mut fold = query.fold(usize::MAX);
+        for twin in
+            twins.iter().filter(|twin| twin.get("moduleId").is_some() == of_modules && query.matches(twin))
+        {
+            fold.add(twin).expect("no bound");
+        }
+        fold.rows()
+    };
+    declared.iter().map(count).collect()
 }
 
 /// What the daemon's own gauge says.
@@ -332,9 +380,10 @@ impl Replica {
             self.world.tell(format!("{} starts", link.name));
             let stop = CancellationToken::new();
             let metrics = Metrics::new().expect("buckets");
-            let task = self.spawn(&link, &stop, &metrics);
+            let board = Board::new();
+            let task = self.spawn(&link, &stop, &metrics, &board);
             link.runs_as(task.abort_handle());
-            let present = Present { link: Arc::clone(&link), stop: stop.clone(), metrics };
+            let present = Present { link: Arc::clone(&link), stop: stop.clone(), metrics, board };
             *self.present.lock().expect("no panic") = Some(present);
             let ended = task.await;
             let present = self.present.lock().expect("no panic").take();
@@ -371,17 +420,17 @@ impl Replica {
         link: &Arc<Link>,
         stop: &CancellationToken,
         metrics: &Metrics,
+        board: &Board,
     ) -> JoinHandle<Result<(), Error>> {
         let plan = &self.world.plan;
         let source = |name: &str| -> Arc<dyn EventSource> {
             Arc::new(Hub { link: Arc::clone(link), name: name.to_owned() })
         };
-        let board = Board::new();
         let registry: Arc<dyn TwinRegistry> =
             Arc::new(Registry { link: Arc::clone(link), hub: "hub".into() });
         let metered = || {
             let meter = Meter::new(Tier::S1, 1, 0.5);
-            Arc::new(Metered::new(Arc::clone(&registry), meter, metrics.clone()).shown_on(&board))
+            Arc::new(Metered::new(Arc::clone(&registry), meter, metrics.clone()).shown_on(board))
         };
         let outside = Outside {
             sources: self.settings.eventhubs.hubs().into_iter().map(source).collect(),
@@ -392,13 +441,14 @@ impl Replica {
             archive: Arc::new(Letters(Arc::clone(link))),
             registries: if plan.registry { vec![metered()] } else { Vec::new() },
             bookmarks: Arc::new(Notes(Arc::clone(link))),
+            changes: Arc::new(Documents(Arc::clone(link))),
         };
         let process = Process {
             replica: link.name.clone(),
             clock: Arc::new(Clock::new(&self.world)),
             threads: None,
             tracer: None,
-            board,
+            board: board.clone(),
             metrics: metrics.clone(),
         };
         let (settings, stop) = (Arc::clone(&self.settings), stop.clone());
@@ -430,7 +480,17 @@ fn settings(plan: &Plan) -> Settings {
         ("AUDIT__TOLERANCE", "30s"),
         ("BACKFILL__ON_START", if plan.past > 0 && plan.registry { "if_empty" } else { "never" }),
     ];
-    let environment = environment.into_iter().filter(|(_, value)| !value.is_empty());
+    let counts = [
+        ("COUNTS__0__NAME", "all"),
+        ("COUNTS__1__NAME", "by_version"),
+        ("COUNTS__1__GROUP_BY", "properties.reported.[[$version]]"),
+        ("COUNTS__2__NAME", "modules_changed"),
+        ("COUNTS__2__FROM", "devices.modules"),
+        ("COUNTS__2__WHERE", "properties.desired.[[$version]] > 1 OR is_defined(tags.a)"),
+        ("COUNTS__2__GROUP_BY", "properties.desired.[[$version]], tags.a"),
+    ];
+    let counts = counts.into_iter().filter(|_| plan.counts);
+    let environment = environment.into_iter().chain(counts).filter(|(_, value)| !value.is_empty());
     let environment = environment.map(|(name, value)| (format!("TWINSYNC__{name}"), value.to_owned()));
     let mut settings = Settings::load(&[], environment).unwrap_or_else(|error| panic!("{error}"));
     settings.document.tombstone_ttl = TOMBSTONE_TTL;

@@ -65,6 +65,8 @@ pub(crate) enum Invariant {
     NothingLeaks,
     /// An event that can never be applied is among the dead letters.
     NoLetterIsLost,
+    /// Some time after the last fault, the declared counts are those of a recount.
+    CountsAreThoseOfARecount,
     /// No task panics, and no daemon ends by itself.
     NothingEndsByItself,
     /// What the daemon checks itself, in production too ([`twinsync::domain::invariant`]).
@@ -410,6 +412,12 @@ impl World {
             Some((key, difference))
         };
         keys.into_iter().filter_map(differs).collect()
+    }
+
+    /// Every document that can be read.
+    pub(crate) fn present_documents(&self) -> Vec<Document> {
+        let (now, inner) = (self.now(), self.lock());
+        inner.documents.keys().filter_map(|key| inner.document(key, now)).collect()
     }
 
     /// Partitions whose checkpoint is not that of their newest event, but for those that nobody can receive any more.

@@ -64,7 +64,7 @@ impl CosmosStore {
 }
 
 /// Why there is no page. What is wrong with a later page of a query that was taken once is where it is to begin.
-fn refusal(failure: &Failure, is_continued: bool) -> SelectError {
+pub(super) fn refusal(failure: &Failure, is_continued: bool) -> SelectError {
     match (failure.meaning(), is_continued) {
         (Meaning::Refused | Meaning::TooLarge, true) => SelectError::Position,
         (_, true) if is_the_sdks_own(failure) => SelectError::Position,

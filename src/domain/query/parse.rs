@@ -3,7 +3,7 @@
 //! Every word is judged where it stands, so that a message can say what could have stood there.
 
 use super::{
-    Collection, Direction, Item, Order, Query, Selected, Selection,
+    Collection, Condition, Direction, Item, Order, Query, Selected, Selection,
     error::{QueryError, QueryErrorKind},
     fold::Aggregate,
     path::{Path, Root},
@@ -26,13 +26,43 @@ pub(super) struct Parser {
 }
 
 pub(super) fn parse(text: &str) -> Result<Query, QueryError> {
-    if text.chars().count() > CHARACTERS_MAX {
-        let message = format!(
-            "the query is longer than {CHARACTERS_MAX} characters: shorten it, or ask in several queries"
-        );
-        return Err(QueryError::new(CHARACTERS_MAX, QueryErrorKind::TooLong, message));
-    }
+    check_length(text)?;
     Parser { tokens: Tokens::new(text)?, depth: 0 }.query()
+}
+
+/// A condition that stands alone, as behind WHERE.
+pub(super) fn condition(text: &str) -> Result<Condition, QueryError> {
+    alone(text, Parser::condition, "a condition ends here: join several with AND or OR")
+}
+
+/// Paths that stand alone, as behind GROUP BY.
+pub(super) fn paths(text: &str) -> Result<Vec<Path>, QueryError> {
+    alone(text, |parser| parser.list(Parser::path), "a path ends here: write a comma before the next one")
+}
+
+/// A part of a query that is the whole text.
+fn alone<T>(
+    text: &str,
+    part: impl Fn(&mut Parser) -> Result<T, QueryError>,
+    end: &str,
+) -> Result<T, QueryError> {
+    check_length(text)?;
+    let mut parser = Parser { tokens: Tokens::new(text)?, depth: 0 };
+    let found = part(&mut parser)?;
+    match parser.tokens.current() {
+        Token::End => Ok(found),
+        _ => Err(parser.unexpected(end)),
+    }
+}
+
+fn check_length(text: &str) -> Result<(), QueryError> {
+    if text.chars().count() <= CHARACTERS_MAX {
+        return Ok(());
+    }
+    let message = format!(
+        "the query is longer than {CHARACTERS_MAX} characters: shorten it, or ask in several queries"
+    );
+    Err(QueryError::new(CHARACTERS_MAX, QueryErrorKind::TooLong, message))
 }
 
 impl Parser {

@@ -240,6 +240,29 @@ function letters({ sinceStart, stored, command }, now) {
   say("letters-command", command);
 }
 
+/** One declared count: its total, and its largest groups. */
+function count({ name, query, total, rows, omitted }) {
+  const section = element("div", "", { title: query });
+  const entries = element("dl", "");
+  const add = (term, text) => entries.append(element("dt", term), element("dd", text));
+  section.append(element("h3", name.replaceAll("_", " ")), entries);
+  add("all", total === null ? "not known yet" : number(total));
+  const shown = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+  const groups = (rows ?? []).map(({ twins, ...group }) => [Object.values(group).map(shown).join(", "), twins]);
+  if (rows !== null && (groups.length !== 1 || groups[0][0] !== "")) for (const [group, twins] of groups) add(group === "" ? "without a value" : group, number(twins));
+  if (omitted > 0) add("more groups", number(omitted));
+  if (rows === null && total !== null) add("groups", "too many to be told apart");
+  return section;
+}
+
+function counts(found, now) {
+  const declared = found?.counts ?? [];
+  at("counts-section").hidden = declared.length === 0;
+  const unreadable = found?.unreadable > 0 ? ` ${number(found.unreadable)} documents cannot be read and count for nothing.` : "";
+  say("counts-note", (found?.asOf ? `As of ${moment(found.asOf, now)}; all groups at /api/counts.` : `Being counted: ${number(found?.documents ?? 0)} documents so far.`) + unreadable);
+  at("counts").replaceChildren(...declared.map(count));
+}
+
 function show(status) {
   headline(status.headline.level, status.headline.text);
   say("replica", status.replica.name);
@@ -282,6 +305,7 @@ function show(status) {
   ]);
   letters(status.deadLetters, status.at);
   list("store", [["writes", rate(store.writesPerSecond)], ["throttled", share(store.throttledShare)], ["requests at a time, at most", number(store.concurrencyLimit)]]);
+  counts(status.counts, status.at);
   at("hubs").replaceChildren(...(status.hubs.length > 0 ? status.hubs.map((found) => hub(found, status.at)) : [element("p", "No IoT hub is configured to be asked.", { class: "quiet" })]));
 }
 

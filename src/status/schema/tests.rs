@@ -88,6 +88,18 @@ fn full() -> Status {
             still_different: 0,
             events_lost: 0,
         },
+        counts: Counts {
+            as_of: Some(at),
+            documents: 0,
+            unreadable: 0,
+            counts: vec![Count {
+                name: String::new(),
+                query: String::new(),
+                total: Some(0),
+                rows: Some(Vec::new()),
+                omitted: 0,
+            }],
+        },
         dead_letters: DeadLetters {
             since_start: 0,
             by_reason: BTreeMap::new(),

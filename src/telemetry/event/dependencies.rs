@@ -37,7 +37,8 @@ fn stream(dependency: &Dependency) -> Option<tracing::field::DisplayValue<&Strin
         | Dependency::Registry(_)
         | Dependency::Traces
         | Dependency::EntraKeys
-        | Dependency::Lag => None,
+        | Dependency::Lag
+        | Dependency::ChangeFeed => None,
     }
 }
 
@@ -52,7 +53,8 @@ fn hub(dependency: &Dependency) -> Option<tracing::field::DisplayValue<&String>>
         | Dependency::EventHub(_)
         | Dependency::Traces
         | Dependency::EntraKeys
-        | Dependency::Lag => None,
+        | Dependency::Lag
+        | Dependency::ChangeFeed => None,
     }
 }
 
@@ -132,6 +134,9 @@ impl DependencyChanged<'_> {
                     }
                     Dependency::Lag => {
                         "asked again; twins are read all the same, and answers do not say how far behind the copy is"
+                    }
+                    Dependency::ChangeFeed => {
+                        "asked again; replication goes on, and declared counts stay as they were"
                     }
                 };
                 match failure {

@@ -254,6 +254,27 @@ pub const DESCRIPTIONS: &[Description] = &[
         &[],
         "When the keys of Entra ID were fetched last, in seconds since the Unix epoch; absent until then",
     ),
+    gauge(
+        COUNTED_TWINS,
+        &["name"],
+        "Twins by declared count and group, over all replicas; one label more for each path that the count groups by; absent until it is known",
+    ),
+    gauge(
+        COUNTS_AGE,
+        &[],
+        "Since the changes of the container were last read to their end for declared counts, or since the start; absent where none are declared",
+    ),
+    gauge(
+        COUNTS_UNREADABLE,
+        &[],
+        "Documents that count for nothing in declared counts, since nobody can read them; absent where none are declared",
+    ),
+    counter(COUNTS_CORRECTED, &[], "Twins that a recount has found to be counted wrongly by declared counts"),
+    counter(
+        COUNTS_READ_FAILURES,
+        &[],
+        "Looks at the changes of the container, for declared counts, that failed",
+    ),
     counter(
         OTLP_SPANS,
         &["outcome"],

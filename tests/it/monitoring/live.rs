@@ -30,7 +30,8 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// What the daemons are told: everything that has figures is switched on.
 const EVERYTHING: &str = "[backfill]\non_start = \"if_empty\"\n[audit]\ninterval = \"1m\"\ntolerance = \"0s\"\n\
-                          [cosmos]\nmax_request_units_per_second = 100000\n[lease]\nduration = \"6s\"\nrenew_interval = \"500ms\"\n";
+                          [cosmos]\nmax_request_units_per_second = 100000\n[lease]\nduration = \"6s\"\nrenew_interval = \"500ms\"\n\
+                          [counting]\ninterval = \"1s\"\n[[counts]]\nname = \"all\"\n";
 
 /// Queries that find nothing while all is well, on a machine without a limit on memory. All others have to find something.
 const QUIET: [&str; 6] = [

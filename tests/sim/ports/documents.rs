@@ -1,6 +1,6 @@
 //! The document store: one order of writes, conditions, and sessions whose reads may be behind.
 
-use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, sync::atomic::Ordering, time::Duration};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -9,8 +9,12 @@ use twinsync::{
     domain::{
         document::{Document, ETag, Item},
         id::{HubName, TwinKey},
+        query::TwinPlace,
     },
-    ports::{Charged, Read, Scanned, Trouble, TroubleKind, TwinStore, Which, Write},
+    ports::{
+        Behind, Change, Changed, Charged, Read, Scanned, SelectError, Trouble, TroubleKind, TwinChanges,
+        TwinStore, Which, Write,
+    },
 };
 
 use crate::{
@@ -244,5 +248,66 @@ impl TwinStore for Documents {
             charged(Ok(scanned))
         };
         Box::pin(futures::stream::once(page))
+    }
+}
+
+/// Pages of so many documents, so that there are several.
+const CHANGES: usize = 3;
+
+impl Documents {
+    /// A page of what was written behind a place, and whether there was anything.
+    async fn changed(&self, behind: u64) -> Charged<Result<Changed, SelectError>> {
+        let link = &self.0;
+        let step = link.begin(&format!("changes behind {behind}")).await;
+        if let Some(trouble) = self.meets_trouble().await {
+            link.end(step).await;
+            return charged(Err(SelectError::Trouble(trouble)));
+        }
+        let (view, now) = (self.view(), link.world.now());
+        let mut found: Vec<(u64, Change)> = {
+            let inner = link.world.lock();
+            let newest = inner.documents.iter().filter_map(|(key, versions)| {
+                let version = at(versions, view, now).filter(|version| version.number > behind)?;
+                Some((version.number, change(key, &version.json)))
+            });
+            newest.collect()
+        };
+        found.sort_by_key(|(number, _)| *number);
+        found.truncate(CHANGES);
+        let next = found.last().map_or(behind, |(number, _)| *number);
+        link.world.tell(format!("changes behind {behind}: {}", found.len()));
+        link.end(step).await;
+        let changes = found.into_iter().map(|(_, change)| change).collect();
+        charged(Ok(Changed { changes, next: Behind(next.to_string()) }))
+    }
+}
+
+fn change(key: &TwinKey, json: &str) -> Change {
+    let item: Value = serde_json::from_str(json).expect("what was written is JSON");
+    let place = TwinPlace::of(&key.device, item["id"].as_str().unwrap_or_default());
+    let document = match Item::of(item, key) {
+        Item::Document(document) => Some(document),
+        Item::Damaged(_) | Item::Foreign(_) | Item::Newer(_) => None,
+    };
+    Change { place, document }
+}
+
+impl TwinChanges for Documents {
+    fn changes(
+        &self,
+        behind: Option<&Behind>,
+        _most: NonZeroU32,
+    ) -> BoxStream<'_, Charged<Result<Changed, SelectError>>> {
+        let begin = behind.map_or(0, |Behind(number)| number.parse().expect("ours"));
+        Box::pin(futures::stream::unfold(Some(begin), async move |behind| {
+            let page = self.changed(behind?).await;
+            let next = match &page.outcome {
+                Ok(Changed { changes, next: Behind(next) }) if !changes.is_empty() => {
+                    Some(next.parse().expect("ours"))
+                }
+                Ok(_) | Err(_) => None,
+            };
+            Some((page, next))
+        }))
     }
 }

@@ -1,0 +1,261 @@
+//! Keeps the declared counts current.
+//!
+//! Read are the changes of the container, whoever makes them: this replica, another one, a command, a person. So every replica has the
+//! counts of the whole fleet, and what is not known of a write (a lost answer, a replica that died) changes nothing: its document comes
+//! with the changes, or it was never written. A restart begins with all documents.
+//!
+//! What is removed without a tombstone is not among the changes, so the counts are made anew once in a while, beside those that are shown,
+//! and compared.
+
+use std::{collections::HashSet, num::NonZeroU32, sync::Arc, time::Duration};
+
+use futures::StreamExt;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    domain::{
+        health::{Dependency, Failure},
+        query::{Declared, Tally, TwinPlace},
+    },
+    ports::{Behind, Charged, Clock, SelectError, TroubleKind, TwinChanges},
+    runtime::spending::Spending,
+    telemetry::{
+        Board, Metrics, Purpose,
+        event::{CountsChanged, DependencyChanged, Fault},
+    },
+};
+
+/// Documents of a page, about.
+const PAGE: NonZeroU32 = NonZeroU32::new(1_000).expect("1,000 is not 0");
+/// Documents that are counted before others get their turn.
+const AT_ONCE: usize = 100;
+/// How often two tallies are compared until what differs is no change that only one of them has seen yet.
+const COMPARISONS: usize = 3;
+
+/// How counts are kept.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What is counted.
+    pub declared: Arc<[Declared]>,
+    /// From one look at the changes to the next.
+    pub interval: Duration,
+    /// How often all documents are counted anew; `None`: after a start only.
+    pub recount_interval: Option<Duration>,
+}
+
+/// What it takes.
+pub struct Tools {
+    /// What changes.
+    pub changes: Arc<dyn TwinChanges>,
+    /// What may be spent, together with everything else.
+    pub spending: Spending,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+    /// Where the counts are shown.
+    pub board: Board,
+    /// Where it is counted what they cost.
+    pub metrics: Metrics,
+}
+
+/// Keeps the counts until `stop`.
+pub async fn run(tools: Tools, options: Options, stop: CancellationToken) {
+    if options.declared.is_empty() {
+        return stop.cancelled().await;
+    }
+    tools.board.counts().begin(Arc::clone(&options.declared));
+    let mut keeper =
+        Keeper { begun: Some(Reader::new(&options.declared)), kept: None, recount: None, tools, options };
+    loop {
+        let next = Instant::now() + keeper.options.interval;
+        let turn = async {
+            keeper.turn(next).await;
+            sleep_until(next).await;
+        };
+        // What is dropped was only read, and is lost with everything else.
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = Box::pin(turn) => {}
+        }
+    }
+}
+
+/// A tally, and how far it has read.
+struct Reader {
+    tally: Tally,
+    behind: Option<Behind>,
+    documents: u64,
+}
+
+impl Reader {
+    fn new(declared: &Arc<[Declared]>) -> Self {
+        Self { tally: Tally::new(Arc::clone(declared)), behind: None, documents: 0 }
+    }
+}
+
+struct Keeper {
+    tools: Tools,
+    options: Options,
+    /// That of the counts that are shown.
+    kept: Option<Reader>,
+    /// One that has not read all documents yet.
+    begun: Option<Reader>,
+    /// When all are counted anew.
+    recount: Option<Instant>,
+}
+
+impl Keeper {
+    /// One look at the changes. What does not come to its end by `until` goes on with the next one.
+    async fn turn(&mut self, until: Instant) {
+        let outcome = self.look(until).await;
+        let fault = match &outcome {
+            Ok(()) => None,
+            Err(error) => Some(fault(error)),
+        };
+        if fault.is_some() {
+            self.tools.metrics.counts_read_failed();
+        }
+        DependencyChanged::post(&self.tools.board, &Dependency::ChangeFeed, fault);
+        if matches!(outcome, Err(SelectError::Position)) {
+            self.begin_anew();
+        }
+    }
+
+    /// The changes do not go on where they ended: the container is another one, for all we know.
+    fn begin_anew(&mut self) {
+        CountsChanged::BegunAnew.emit(&self.tools.metrics);
+        (self.kept, self.recount) = (None, None);
+        self.begun = Some(Reader::new(&self.options.declared));
+        self.tools.board.counts().withdraw();
+    }
+
+    async fn look(&mut self, until: Instant) -> Result<(), SelectError> {
+        if let Some(kept) = &mut self.kept {
+            let changed = self.tools.catch_up(kept, None).await?.is_some_and(|documents| documents > 0);
+            self.tools.show(kept, changed);
+        }
+        if self.begun.is_none() && self.recount.is_some_and(|at| Instant::now() >= at) {
+            self.begun = Some(Reader::new(&self.options.declared));
+        }
+        let Some(begun) = &mut self.begun else { return Ok(()) };
+        let is_through = self.tools.catch_up(begun, Some(until)).await?.is_some();
+        if self.kept.is_none() {
+            self.tools.board.counts().read(begun.documents);
+        }
+        if is_through {
+            self.take_over().await?;
+        }
+        Ok(())
+    }
+
+    /// All documents were counted anew: from here on, that is what is kept.
+    async fn take_over(&mut self) -> Result<(), SelectError> {
+        let Some(mut new) = self.begun.take() else { return Ok(()) };
+        let corrected = match &mut self.kept {
+            None => None,
+            Some(kept) => match self.tools.compare(kept, &mut new).await {
+                Ok(twins) => Some(twins),
+                Err(error) => {
+                    self.begun = Some(new); // goes on with the next turn
+                    return Err(error);
+                }
+            },
+        };
+        match corrected {
+            None => CountsChanged::Complete { documents: new.documents }.emit(&self.tools.metrics),
+            Some(0) => {}
+            Some(twins) => CountsChanged::Corrected { twins }.emit(&self.tools.metrics),
+        }
+        self.tools.show(&new, true);
+        self.kept = Some(new);
+        self.recount = self.options.recount_interval.map(|interval| Instant::now() + interval);
+        Ok(())
+    }
+}
+
+impl Tools {
+    /// Reads the changes to their end, and says how many there were; `None`: not in time.
+    async fn catch_up(
+        &self,
+        reader: &mut Reader,
+        until: Option<Instant>,
+    ) -> Result<Option<u64>, SelectError> {
+        let mut pages = self.changes.changes(reader.behind.as_ref(), PAGE);
+        let mut documents = 0;
+        loop {
+            if until.is_some_and(|until| Instant::now() >= until) {
+                return Ok(None);
+            }
+            self.spending.allowed().await;
+            let Some(Charged { outcome, request_units }) = pages.next().await else {
+                return Ok(Some(documents));
+            };
+            self.spending.spend(request_units);
+            self.metrics.request_units_spent(Purpose::Counts, request_units);
+            let page = outcome?;
+            documents += page.changes.len() as u64;
+            reader.documents += page.changes.len() as u64;
+            for (number, change) in page.changes.into_iter().enumerate() {
+                match change.document {
+                    Some(document) => reader.tally.put(change.place, &document),
+                    None => reader.tally.put_unreadable(change.place),
+                }
+                if number % AT_ONCE == AT_ONCE - 1 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            reader.behind = Some(page.next);
+        }
+    }
+
+    /// How many twins the two count in different ways. What changes meanwhile is seen by one of them first, so it is looked again.
+    async fn compare(&self, kept: &mut Reader, new: &mut Reader) -> Result<usize, SelectError> {
+        let mut differing: Option<HashSet<TwinPlace>> = None;
+        for _ in 0..COMPARISONS {
+            self.catch_up(kept, None).await?;
+            self.catch_up(new, None).await?;
+            let mut found = kept.tally.differing(&new.tally);
+            if let Some(before) = &differing {
+                found.retain(|place| before.contains(place));
+            }
+            if found.is_empty() {
+                return Ok(0);
+            }
+            differing = Some(found);
+        }
+        Ok(differing.map_or(0, |differing| differing.len()))
+    }
+
+    fn show(&self, reader: &Reader, is_news: bool) {
+        let counted = is_news.then(|| reader.tally.counts());
+        if let Some(over) = counted.iter().flatten().find(|counted| counted.rows.is_none()) {
+            CountsChanged::TooManyGroups { name: &over.name }.emit(&self.metrics);
+        }
+        self.board.counts().current(counted, reader.tally.unreadable(), self.clock.now());
+    }
+}
+
+fn fault(error: &SelectError) -> Fault<'_> {
+    match error {
+        SelectError::Trouble(trouble) => Fault {
+            failure: match trouble.kind {
+                TroubleKind::Throttled => Failure::Throttled,
+                TroubleKind::Unavailable | TroubleKind::Contradictory | TroubleKind::Newer => Failure::Silent,
+            },
+            code: trouble.code,
+            reason: &trouble.message,
+        },
+        SelectError::Position => Fault {
+            failure: Failure::Silent,
+            code: "CHANGE_FEED_LOST",
+            reason: "the change feed does not go on where it ended: all documents are counted anew",
+        },
+        SelectError::Refused(reason) => {
+            Fault { failure: Failure::Silent, code: "CHANGE_FEED_REFUSED", reason }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

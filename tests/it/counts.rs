@@ -1,0 +1,143 @@
+//! Declared counts, held to the hub's own evaluator over the hub's own twins.
+
+use std::time::{Duration, Instant};
+
+use devkit::{
+    daemon::{Daemon, Signal},
+    iothub::{
+        Operation, TwinId,
+        query::{Collection, Dialect, Query},
+    },
+};
+use serde_json::{Value, json};
+
+use crate::world::{LIMIT, World, create, device, plan, report};
+
+/// Counts that every twin of a fleet moves from one group to the next of.
+pub(crate) const COUNTS: &str = r#"
+[counting]
+interval = "1s"
+
+[[counts]]
+name = "all"
+
+[[counts]]
+name = "by_version"
+group_by = "properties.reported.$version"
+
+[[counts]]
+name = "some"
+where = "properties.reported.$version > 3 AND properties.desired.$version NIN [2, 4]"
+group_by = ["properties.desired.$version", "tags.site"]
+
+[[counts]]
+name = "modules"
+from = "devices.modules"
+group_by = "properties.reported.$version"
+"#;
+
+/// Waits until a daemon's counts are what the hub's evaluator makes of the hub's twins.
+pub(crate) async fn are_the_hubs(world: &World, daemon: &Daemon) -> Value {
+    are_the_hubs_within(world, daemon, LIMIT).await
+}
+
+async fn are_the_hubs_within(world: &World, daemon: &Daemon, limit: Duration) -> Value {
+    let started = Instant::now();
+    loop {
+        let (status, body) = daemon.get("/api/counts").await.expect("an answer");
+        assert_eq!(status, 200, "{body}");
+        let answer: Value = serde_json::from_str(&body).expect("JSON");
+        let counts = answer["counts"].as_array().expect("counts");
+        assert!(!counts.is_empty(), "none are declared: {answer}");
+        let wrong = counts.iter().find_map(|count| differs(world, count));
+        match wrong {
+            None => return answer,
+            Some(wrong) => assert!(started.elapsed() < limit, "{wrong}\n{}", daemon.log()),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn differs(world: &World, count: &Value) -> Option<String> {
+    let text = count["query"].as_str().expect("a query");
+    let query = Query::parse(text, Dialect::Extended).unwrap_or_else(|error| panic!("{text}: {error}"));
+    let of_modules = matches!(query.collection(), Collection::Modules);
+    let twins = world.stack.hub().page(None, 1_000_000).twins;
+    let selected = twins.iter().filter(|twin| twin.get("moduleId").is_some() == of_modules);
+    let expected = query.answer(selected.filter(|twin| query.selects(twin)));
+    let found = count["rows"].as_array().cloned().unwrap_or_default();
+    let total: u64 = expected.iter().filter_map(|row| row["twins"].as_u64()).sum();
+    let sorted = |mut rows: Vec<Value>| {
+        rows.sort_by_key(Value::to_string);
+        rows
+    };
+    let (found, expected) = (sorted(found), sorted(expected));
+    (found != expected || count["total"] != total)
+        .then(|| format!("{text}: {count}\nand the hub has {total}: {}", json!(expected)))
+}
+
+fn value(daemon_metrics: &str, sample: &str) -> Option<f64> {
+    daemon_metrics.lines().find_map(|line| line.strip_prefix(sample)?.trim().parse().ok())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn counts_follow_whoever_writes_and_begin_anew_with_every_start() {
+    let world = World::with(Default::default(), COUNTS).await;
+    let daemon = world.start().await;
+    world.fleet(plan(40, 1_200, 71)).await;
+    are_the_hubs(&world, &daemon).await;
+    // What the hub's own clients and a person see.
+    let (_, metrics) = daemon.get("/metrics").await.expect("metrics");
+    let twins = world.stack.hub().page(None, 1_000_000).twins;
+    let devices = twins.iter().filter(|twin| twin.get("moduleId").is_none()).count();
+    assert_eq!(value(&metrics, "twinsync_counted_twins{name=\"all\"}"), Some(devices as f64), "{metrics}");
+    assert!(value(&metrics, "twinsync_counts_age_seconds").expect("shown") < 30.0);
+    assert!(value(&metrics, "twinsync_request_units_total{purpose=\"counts\"}").expect("charged") > 0.0);
+    let (_, status) = daemon.get("/api/status").await.expect("the status");
+    let status: Value = serde_json::from_str(&status).expect("JSON");
+    assert_eq!(status["counts"]["counts"][0]["total"], devices, "{status}");
+    // Killed wherever it stands; meanwhile twins come, change and go.
+    daemon.end(Signal::Kill).await.expect("killed");
+    for number in 0..20 {
+        world.apply(create(&format!("late{number}")));
+        world.apply(report(&format!("late{number}"), json!({"n": number})));
+    }
+    world.apply(Operation::Delete { id: device("late3") });
+    world.apply(Operation::Create { id: TwinId::module("late4", "m").expect("an id"), twin: None });
+    let daemon = world.start().await;
+    world.equal().await;
+    are_the_hubs(&world, &daemon).await;
+    daemon.stop().await.expect("exit code 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_process_writes_is_counted_and_so_is_what_was_there_before() {
+    let mut world = World::with(Default::default(), "").await;
+    let before = world.start().await;
+    for number in 0..30 {
+        world.apply(create(&format!("d{number}")));
+    }
+    world.equal().await;
+    before.stop().await.expect("exit code 0");
+    world.configure(COUNTS);
+    let daemon = world.start().await;
+    are_the_hubs(&world, &daemon).await;
+    // A second daemon with progress of its own writes what the first one has: the same, or what comes to the same.
+    let mut other = World {
+        stack: world.stack,
+        directory: tempfile::tempdir().expect("a directory"),
+        setup: world.setup,
+    };
+    other.configure(COUNTS);
+    let second = other.start().await;
+    for number in 0..30 {
+        other.apply(report(&format!("d{number}"), json!({"n": number})));
+    }
+    other.apply(Operation::Delete { id: device("d7") });
+    other.equal().await;
+    are_the_hubs(&other, &daemon).await;
+    are_the_hubs(&other, &second).await;
+    for daemon in [daemon, second] {
+        daemon.stop().await.expect("exit code 0");
+    }
+}
