@@ -39,9 +39,16 @@ class Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+# The one list among the settings, and the keys of an entry. config/default.toml has none: it says in a comment what they are.
+COUNT = ("name", "from", "where", "group_by")
+
+
 def leaves(table: dict, prefix: str = "") -> dict[str, object]:
     found = {}
     for key, value in table.items():
+        if prefix + key == "counts":
+            found |= {f"counts.{place}.{name}": value for place, count in enumerate(value) for name, value in count.items()}
+            continue
         found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return found
 
@@ -120,7 +127,15 @@ def config_schema() -> dict:
                 properties[key] = {"type": "string" if isinstance(value, str) else "integer"}
         return {"type": "object", "additionalProperties": False, "properties": properties}
 
-    return table(tomllib.loads(DEFAULT_TEXT), "")
+    text = {"type": "string"}
+    either = {"anyOf": [text, {"type": "array", "items": text}]}
+    count = {key: either if key == "group_by" else text for key in COUNT}
+    made = table(tomllib.loads(DEFAULT_TEXT), "")
+    made["properties"]["counts"] = {
+        "type": "array",
+        "items": {"type": "object", "additionalProperties": False, "required": ["name"], "properties": count},
+    }
+    return made
 
 
 def schema(write: bool) -> list[str]:

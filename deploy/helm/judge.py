@@ -19,7 +19,7 @@ import kubernetes_validate
 import yaml
 
 import chart as whole
-from chart import CHART, HERE, SETTINGS, Loader, Repeated, leaves, tomllib
+from chart import CHART, COUNT, HERE, SETTINGS, Loader, Repeated, leaves, tomllib
 
 RELEASE, NAMESPACE = "twinsync", "iot"
 
@@ -170,13 +170,18 @@ def coherent(rendered: Rendered) -> list[str]:
     return found
 
 
+def is_of_count(path: str) -> bool:
+    section, _, name = path.partition(".")
+    return section == "counts" and name.partition(".")[2] in COUNT
+
+
 def configuration(rendered: Rendered, values: dict) -> list[str]:
     """The ConfigMap's file is TOML, says what the values say, and holds no unknown setting."""
     try:
         says = leaves(tomllib.loads(rendered.config()))
     except tomllib.TOMLDecodeError as error:
         return [f"the ConfigMap holds no TOML: {error}"]
-    found = [f"the ConfigMap holds {path}, which is no setting" for path in says.keys() - SETTINGS.keys()]
+    found = [f"the ConfigMap holds {path}, which is no setting" for path in says.keys() - SETTINGS.keys() if not is_of_count(path)]
     for path, value in leaves(values.get("config", {})).items():
         # 1e+06 is equal to 1000000, and no whole number to the daemon.
         if says.get(path) != value or type(says[path]) is not type(value):

@@ -32,6 +32,10 @@ const STEADY_EVENTS: std::ops::RangeInclusive<u64> = 100..=2_500;
 /// What one round of `--stay` does.
 const STAYING_DEVICES: usize = 50;
 const STAYING_EVENTS: u64 = 5_000;
+/// What the page counts.
+const COUNTS: &str = "[[counts]]\nname = \"devices\"\n\n[[counts]]\nname = \"by_firmware\"\n\
+                      where = \"is_defined(properties.reported.firmware.version)\"\n\
+                      group_by = \"properties.reported.firmware.version\"\n";
 /// How often progress is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long nothing may move before the demo gives up.
@@ -84,7 +88,7 @@ async fn run_on(arguments: &Arguments, stack: &Stack) -> Result<usize, Error> {
     let directory = tempfile::tempdir().map_err(|error| failed("cannot make a directory", &error))?;
     let program = std::env::current_exe().map_err(|error| failed("cannot find this program", &error))?;
     // Ctrl-C is for this process: the daemon is asked to stop when everything is done.
-    let setup = Setup::new(&program, directory.path(), stack.endpoints(), "")?.in_a_group_of_its_own();
+    let setup = Setup::new(&program, directory.path(), stack.endpoints(), COUNTS)?.in_a_group_of_its_own();
     let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
     let mut daemon = setup.start().await?;
     let report = tokio::select! {

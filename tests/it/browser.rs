@@ -91,7 +91,9 @@ impl Browser {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Chromium"]
 async fn the_page_tells_the_truth_and_can_be_used_by_everybody() {
-    let world = World::with(Default::default(), "[http]\nblocked_after = \"2s\"\n").await;
+    let more = "[http]\nblocked_after = \"2s\"\n[[counts]]\nname = \"devices\"\n[[counts]]\nname = \"by_firmware\"\n\
+                group_by = \"properties.reported.firmware.version\"\n";
+    let world = World::with(Default::default(), more).await;
     let daemon = world.start().await;
     let url = format!("http://{}/", daemon.address());
     let mut browser = Browser::start().await;
@@ -105,6 +107,10 @@ async fn the_page_tells_the_truth_and_can_be_used_by_everybody() {
     browser.tell(json!({"changes": "#decisions"})).await;
     browser.says("#completed", "/s").await;
     browser.says("#partitions", "receiving").await;
+    for text in ["by firmware", "without a value", "2.0.0"] {
+        browser.says("#counts", text).await;
+    }
+    browser.says("#counts-note", "As of").await;
     browser.is_accessible().await;
     assert_eq!(browser.tell(json!({"console": true})).await["errors"], json!([]));
     // A curve needs a few samples.

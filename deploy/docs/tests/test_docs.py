@@ -106,6 +106,8 @@ class Keys(unittest.TestCase):
         self.assertIsNone(keys.code("eventhubs.hub", Path("docs/check.md")), "the name of a check")
         self.assertIsNone(keys.variable("TWINSYNC__EVENTHUBS__TWIN_CHANGES__HUB"))
         self.assertIsNotNone(keys.variable("TWINSYNC__EVENTHUB__NAMESPACE"))
+        self.assertIsNone(keys.variable("TWINSYNC__COUNTS__0__GROUP_BY"))
+        self.assertIsNotNone(keys.variable("TWINSYNC__COUNTS__0__GROUP"))
 
 
 if __name__ == "__main__":

@@ -41,11 +41,12 @@ checkpoint.store checkpoint.path dead_letters.store dead_letters.path shutdown.d
 {{- mergeOverwrite $defaults (include "twinsync.written" . | fromJson) | toJson -}}
 {{- end -}}
 
-{{/* A map as TOML: dict "map" MAP "path" "". First the keys of a table, then the tables in it. */}}
+{{/* A map as TOML: dict "map" MAP "path" "". First the keys of a table, then the tables in it, then a list of tables (counts). */}}
 {{- define "twinsync.toml" -}}
 {{- $path := .path -}}
 {{- range $key, $value := .map -}}
 {{- if kindIs "invalid" $value -}}
+{{- else if and (kindIs "slice" $value) (eq $path "") -}}
 {{- else if not (kindIs "map" $value) }}
 {{ $key }} = {{ include "twinsync.tomlValue" $value }}
 {{- end -}}
@@ -58,13 +59,24 @@ checkpoint.store checkpoint.path dead_letters.store dead_letters.path shutdown.d
 {{- include "twinsync.toml" (dict "map" $value "path" $table) -}}
 {{- end -}}
 {{- end -}}
+{{- if eq $path "" -}}
+{{- range $key, $value := .map -}}
+{{- if kindIs "slice" $value -}}
+{{- range $value }}
+
+[[{{ $key }}]]
+{{- include "twinsync.toml" (dict "map" . "path" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{/* Helm reads every number as a float, and would write 1000000 as 1e+06. JSON's way to quote text is TOML's as well. */}}
 {{- define "twinsync.tomlValue" -}}
 {{- if kindIs "float64" . -}}
 {{- if eq . (floor .) -}}{{ printf "%d" (int64 .) }}{{- else -}}{{ . }}{{- end -}}
-{{- else if kindIs "string" . -}}
+{{- else if or (kindIs "string" .) (kindIs "slice" .) -}}
 {{- . | toRawJson -}}
 {{- else -}}
 {{- . -}}

@@ -137,10 +137,12 @@ scaledobject.yaml, which Helm renders before and which would fail with less to s
 {{- range $key, $value := .written -}}
 {{- $setting := ternary $key (printf "%s.%s" $.path $key) (eq $.path "") -}}
 {{- $default := get $.defaults $key -}}
-{{- if not (hasKey $.defaults $key) -}}
+{{- if and (ne $setting "counts") (not (hasKey $.defaults $key)) -}}
 {{- fail (printf "config: %s is no setting of twinsync; files/default.toml lists them" $setting) -}}
 {{- end -}}
-{{- if kindIs "map" $default -}}
+{{- if eq $setting "counts" -}}
+{{- include "twinsync.validateCounts" $value -}}
+{{- else if kindIs "map" $default -}}
 {{- if not (kindIs "map" $value) -}}
 {{- fail (printf "config: %s is a table, not a value" $setting) -}}
 {{- end -}}
@@ -154,6 +156,23 @@ scaledobject.yaml, which Helm renders before and which would fail with less to s
 {{- fail (printf "config: %s is text: write it in quotes" $setting) -}}
 {{- else if and (not (kindIs "string" $default)) (not (and (kindIs "float64" $value) (eq $value (floor $value)))) -}}
 {{- fail (printf "config: %s is a whole number, without quotes" $setting) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The one list among the settings. The daemon judges names, conditions and paths. */}}
+{{- define "twinsync.validateCounts" -}}
+{{- if not (kindIs "slice" .) -}}
+{{- fail "config: counts is a list: write each count as an entry, with its name" -}}
+{{- end -}}
+{{- range . -}}
+{{- if not (kindIs "map" .) -}}
+{{- fail "config: an entry of counts has keys: name, from, where, group_by" -}}
+{{- end -}}
+{{- range $key, $value := . -}}
+{{- if not (has $key (list "name" "from" "where" "group_by")) -}}
+{{- fail (printf "config: counts has no %s: a count has name, from, where, group_by" $key) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
