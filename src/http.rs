@@ -115,6 +115,14 @@ pub fn reachable(address: SocketAddr) -> SocketAddr {
 /// # Errors
 /// As [`bind`].
 pub fn try_bind(address: SocketAddr) -> Result<(), Error> {
+    try_bind_for(KEY, address)
+}
+
+/// The same for the address of another key.
+///
+/// # Errors
+/// The same.
+pub fn try_bind_for(key: &'static str, address: SocketAddr) -> Result<(), Error> {
     let bind = || {
         let socket = match address {
             SocketAddr::V4(_) => TcpSocket::new_v4(),
@@ -123,7 +131,7 @@ pub fn try_bind(address: SocketAddr) -> Result<(), Error> {
         socket.set_reuseaddr(true)?;
         socket.bind(address)
     };
-    bind().map_err(|source| Error::new(KEY, address, source))
+    bind().map_err(|source| Error::new(key, address, source))
 }
 
 /// Takes the address, before anything else starts that would be in vain without it.

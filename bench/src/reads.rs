@@ -42,6 +42,8 @@ const PHYSICAL_PARTITIONS: u32 = 4;
 const POINT_CLIENTS: usize = 16;
 /// Clients at the same time that query. The emulator looks at every document for each query, on the cores of everything else.
 const QUERY_CLIENTS: usize = 2;
+/// A declared count is complete within this. The emulator looks at every document for each page of changes.
+const COUNT_LIMIT: Duration = Duration::from_secs(600);
 /// Rows of a page.
 const PAGE: NonZeroU32 = NonZeroU32::new(100).expect("100 is not 0");
 /// Where a hub refuses, a client waits for so long, as the official ones do at first.
@@ -106,17 +108,26 @@ impl Read {
 #[derive(Debug, Clone, Copy)]
 enum Side {
     Copy,
+    /// A count that the daemon keeps.
+    Declared,
     Cosmos,
     Hub(Tier),
 }
 
 impl Side {
-    const ALL: [Self; 5] =
-        [Self::Copy, Self::Cosmos, Self::Hub(Tier::S1), Self::Hub(Tier::S2), Self::Hub(Tier::S3)];
+    const ALL: [Self; 6] = [
+        Self::Copy,
+        Self::Declared,
+        Self::Cosmos,
+        Self::Hub(Tier::S1),
+        Self::Hub(Tier::S2),
+        Self::Hub(Tier::S3),
+    ];
 
     fn name(self) -> String {
         match self {
             Self::Copy => "twinsync serve".to_owned(),
+            Self::Declared => "twinsync, a declared count".to_owned(),
             Self::Cosmos => "Cosmos DB by its SDK".to_owned(),
             Self::Hub(tier) => format!("IoT Hub, one unit of {tier:?}"),
         }
@@ -132,6 +143,8 @@ struct Row {
     answered: usize,
     /// Told to wait.
     refused: usize,
+    /// Whether it was refused, since one request may not take so much.
+    too_expensive: bool,
     per_second: f64,
     /// From the first try to the answer, in seconds.
     p50: f64,
@@ -158,23 +171,33 @@ pub(crate) async fn measure(
 ) -> Result<String> {
     let (twins, seconds) = if arguments.quick { (20_000, 5.0) } else { (100_000, 15.0) };
     told(&format!("{twins} twins come into being, and are filled in"));
-    let bench = Box::pin(Bench::start(programs, twins, Duration::from_secs_f64(seconds))).await?;
+    let bench = Box::pin(Bench::start(programs, twins, Duration::from_secs_f64(seconds), told)).await?;
     let mut rows = Vec::new();
     for read in Read::ALL {
         for side in Side::ALL {
-            // The SDK sends no counts over partitions.
-            if matches!((read, side), (Read::Count, Side::Cosmos)) {
+            // The SDK sends no counts over partitions, and what is declared is counts.
+            let asks = match side {
+                Side::Cosmos => read != Read::Count,
+                Side::Declared => read == Read::Count,
+                Side::Copy | Side::Hub(_) => true,
+            };
+            if !asks {
                 continue;
             }
             told(&format!("{}: {}", read.name(), side.name()));
             let row = Box::pin(bench.measure(read, side)).await?;
-            told(&format!("  {:.1} per second", row.per_second));
+            told(&match row.too_expensive {
+                true => "  refused: one request may not take so much".to_owned(),
+                false => format!("  {:.1} per second", row.per_second),
+            });
             rows.push(row);
         }
     }
     let report = bench.azure.verify().await?;
     told(&report.to_string());
-    bench.serve.stop().await?;
+    for process in bench.processes {
+        process.stop().await?;
+    }
     let outcome = Outcome { twins, seconds, rows };
     Ok(match arguments.json {
         true => serde_json::to_string(&outcome)?,
@@ -184,11 +207,12 @@ pub(crate) async fn measure(
 
 struct Bench {
     azure: Azure,
-    serve: Daemon,
+    /// What serves the copy, and what keeps the count.
+    processes: Vec<Daemon>,
     asker: Arc<Asker>,
     duration: Duration,
-    /// Of the process that serves, for as long as it runs.
-    _place: tempfile::TempDir,
+    /// Of these, for as long as they run.
+    _places: [tempfile::TempDir; 2],
 }
 
 /// What the clients share.
@@ -197,6 +221,8 @@ struct Asker {
     container: ContainerClient,
     copy: Url,
     copy_authorization: String,
+    /// What keeps the declared count.
+    counts: Url,
     hub: Url,
     hub_host: String,
     hub_name: String,
@@ -205,7 +231,12 @@ struct Asker {
 }
 
 impl Bench {
-    async fn start(programs: &Programs, twins: usize, duration: Duration) -> Result<Self> {
+    async fn start(
+        programs: &Programs,
+        twins: usize,
+        duration: Duration,
+        told: &dyn Fn(&str),
+    ) -> Result<Self> {
         let azure = Azure::in_few_partitions(&programs.devkit, PARTITIONS, PHYSICAL_PARTITIONS).await?;
         let rounds = Rounds {
             devices: twins,
@@ -222,8 +253,15 @@ impl Bench {
             Box::pin(command::run(&azure, &place, &["backfill", "--json"], &more, twins as u64)).await?;
         ensure!(filled.writes >= twins as u64, "{} of {twins} documents were written", filled.writes);
         let (serve, copy, directory) = serve(&programs.twinsync, &azure).await?;
+        let began = Instant::now();
+        let (counting, counts, counting_directory) = count(&programs.twinsync, &azure).await?;
+        told(&format!(
+            "a declared count is complete {:.1} s after its daemon's start",
+            began.elapsed().as_secs_f64()
+        ));
         let endpoints = &azure.endpoints;
         let asker = Asker {
+            counts,
             http: Client::builder().pool_max_idle_per_host(POINT_CLIENTS).build()?,
             container: bare::connect(endpoints).await?,
             copy,
@@ -234,7 +272,14 @@ impl Bench {
             token: endpoints.token.clone(),
             devices: azure.devices(10_000).await?,
         };
-        Ok(Self { azure, serve, asker: Arc::new(asker), duration, _place: directory })
+        let processes = vec![serve, counting];
+        Ok(Self {
+            azure,
+            processes,
+            asker: Arc::new(asker),
+            duration,
+            _places: [directory, counting_directory],
+        })
     }
 
     async fn measure(&self, read: Read, side: Side) -> Result<Row> {
@@ -250,11 +295,12 @@ impl Bench {
             let asker = Arc::clone(&self.asker);
             tokio::spawn(async move { asker.ask_until(read, side, until).await })
         });
-        let (mut took, mut refused) = (Vec::new(), 0);
+        let (mut took, mut refused, mut too_expensive) = (Vec::new(), 0, false);
         for client in try_join_all(clients).await? {
-            let (times, told_to_wait) = client?;
-            took.extend(times);
-            refused += told_to_wait;
+            let asked = client?;
+            took.extend(asked.took);
+            refused += asked.told_to_wait;
+            too_expensive |= asked.too_expensive;
         }
         let seconds = began.elapsed().as_secs_f64();
         let after = self.charged(side).await?;
@@ -267,7 +313,9 @@ impl Bench {
             took.get(place).map_or(f64::NAN, Duration::as_secs_f64)
         };
         let request_units_each = match side {
-            Side::Copy | Side::Cosmos => Some((after - before) / took.len() as f64),
+            Side::Copy | Side::Declared | Side::Cosmos => {
+                Some((after - before) / took.len() as f64).filter(|units| units.is_finite())
+            }
             Side::Hub(_) => None,
         };
         Ok(Row {
@@ -275,6 +323,7 @@ impl Bench {
             side: side.name(),
             answered: took.len(),
             refused,
+            too_expensive,
             per_second: took.len() as f64 / seconds,
             p50: quantile(0.5),
             p99: quantile(0.99),
@@ -286,7 +335,7 @@ impl Bench {
     async fn charged(&self, side: Side) -> Result<f64> {
         match side {
             Side::Hub(_) => Ok(0.0),
-            Side::Copy | Side::Cosmos => {
+            Side::Copy | Side::Declared | Side::Cosmos => {
                 Ok(self.azure.cosmos().await?.values().map(|count| count.request_units).sum())
             }
         }
@@ -294,23 +343,30 @@ impl Bench {
 }
 
 impl Asker {
-    /// Asks on and on until then. How long each answer took, and how often it was told to wait.
-    async fn ask_until(&self, read: Read, side: Side, until: Instant) -> Result<(Vec<Duration>, usize)> {
-        let (mut took, mut refused) = (Vec::new(), 0);
+    /// Asks on and on until then.
+    async fn ask_until(&self, read: Read, side: Side, until: Instant) -> Result<Asked> {
+        let mut asked = Asked::default();
         let mut began = Instant::now();
         while began < until {
-            if self.ask(read, side).await? {
-                took.push(began.elapsed());
-                began = Instant::now();
-            } else {
-                refused += 1;
-                tokio::time::sleep(REFUSED_PAUSE).await;
-                if Instant::now() >= until {
+            match self.ask(read, side).await? {
+                Reply::Right => {
+                    asked.took.push(began.elapsed());
+                    began = Instant::now();
+                }
+                Reply::Wait => {
+                    asked.told_to_wait += 1;
+                    tokio::time::sleep(REFUSED_PAUSE).await;
+                    if Instant::now() >= until {
+                        break;
+                    }
+                }
+                Reply::TooExpensive => {
+                    asked.too_expensive = true;
                     break;
                 }
             }
         }
-        Ok((took, refused))
+        Ok(asked)
     }
 
     /// Uses up what the hub's quota has saved, by requests that it counts and answers at once: ids and queries that there are none of.
@@ -328,15 +384,19 @@ impl Asker {
         bail!("the hub refuses nothing")
     }
 
-    /// Whether it was answered, and not told to wait.
-    async fn ask(&self, read: Read, side: Side) -> Result<bool> {
+    async fn ask(&self, read: Read, side: Side) -> Result<Reply> {
         let device = &self.devices[rand::random_range(0..self.devices.len())];
         match side {
-            Side::Cosmos => self.ask_cosmos(read, device).await.map(|()| true),
+            Side::Cosmos => self.ask_cosmos(read, device).await.map(|()| Reply::Right),
             Side::Copy => {
                 let request = self.request(&self.copy, read, device)?;
                 let request = request.header("authorization", &self.copy_authorization);
                 answered(request, read, device).await
+            }
+            Side::Declared => {
+                let answer: Value = self.http.get(self.counts.clone()).send().await?.json().await?;
+                ensure!(answer["counts"][0]["total"].as_u64().is_some_and(|total| total > 0), "{answer}");
+                Ok(Reply::Right)
             }
             Side::Hub(_) => {
                 let request = self.request(&self.hub, read, device)?;
@@ -395,12 +455,35 @@ impl Asker {
     }
 }
 
-async fn answered(request: RequestBuilder, read: Read, device: &str) -> Result<bool> {
+/// What came of asking on and on.
+#[derive(Default)]
+struct Asked {
+    /// How long each answer took.
+    took: Vec<Duration>,
+    told_to_wait: usize,
+    too_expensive: bool,
+}
+
+/// What came of one request.
+enum Reply {
+    Right,
+    Wait,
+    /// One request may not take what this takes.
+    TooExpensive,
+}
+
+async fn answered(request: RequestBuilder, read: Read, device: &str) -> Result<Reply> {
     let answer = request.send().await?;
     match answer.status() {
         StatusCode::OK => {}
-        StatusCode::TOO_MANY_REQUESTS => return Ok(false),
-        status => bail!("{}: {status}: {}", read.name(), answer.text().await.unwrap_or_default()),
+        StatusCode::TOO_MANY_REQUESTS => return Ok(Reply::Wait),
+        status => {
+            let text = answer.text().await.unwrap_or_default();
+            if text.contains("more than one request may take") {
+                return Ok(Reply::TooExpensive);
+            }
+            bail!("{}: {status}: {text}", read.name())
+        }
     }
     let body: Value = answer.json().await?;
     let is_right = match read {
@@ -409,7 +492,31 @@ async fn answered(request: RequestBuilder, read: Read, device: &str) -> Result<b
         Read::Count => body[0]["n"].as_u64().is_some_and(|count| count > 0),
     };
     ensure!(is_right, "{}: a wrong answer", read.name());
-    Ok(true)
+    Ok(Reply::Right)
+}
+
+/// Starts a daemon that keeps the count, and waits until it is complete. Nothing changes here, and each look would have the emulator go
+/// through every document on the cores of what is measured: so it looks no more.
+async fn count(program: &Path, azure: &Azure) -> Result<(Daemon, Url, tempfile::TempDir)> {
+    let directory = tempfile::tempdir()?;
+    let condition = Read::Count.query().split_once(" WHERE ").context("has a condition")?.1;
+    let more = format!(
+        "[eventhubs]\nstart = \"latest\"\n[cosmos]\nrequest_timeout = \"60s\"\n[counting]\ninterval = \"1h\"\n[[counts]]\nname = \"n\"\nwhere = \"{condition}\"\n"
+    );
+    let setup = Setup::new(program, directory.path(), &azure.endpoints, &more)?;
+    let daemon = setup.in_a_group_of_its_own().start().await?;
+    let began = Instant::now();
+    loop {
+        let (_, body) = daemon.get("/api/counts").await?;
+        let answer: Value = serde_json::from_str(&body)?;
+        if answer["counts"][0]["total"].is_u64() {
+            break;
+        }
+        ensure!(began.elapsed() < COUNT_LIMIT, "the count is not complete: {answer}");
+        tokio::time::sleep(REFUSED_PAUSE).await;
+    }
+    let url = format!("http://{}/api/counts", daemon.address()).parse()?;
+    Ok((daemon, url, directory))
 }
 
 /// Starts what serves the copy, over plain HTTP as behind an ingress: TLS is paid for once per connection.
@@ -449,6 +556,15 @@ impl fmt::Display for Outcome {
         writeln!(f, "|---|---|---|---|---|---|")?;
         for row in &self.rows {
             let units = row.request_units_each.map_or_else(|| "–".to_owned(), |units| format!("{units:.1}"));
+            if row.too_expensive {
+                writeln!(
+                    f,
+                    "| {} | {} | refused: too expensive for one request | – | – | – |",
+                    row.read.name(),
+                    row.side
+                )?;
+                continue;
+            }
             writeln!(
                 f,
                 "| {} | {} | {:.1} | {:.1} · {:.1} | {} | {units} |",

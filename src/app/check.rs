@@ -12,6 +12,7 @@ mod directories;
 mod eventhubs;
 mod iothub;
 mod process;
+mod read_api;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -113,13 +114,14 @@ pub async fn run(
     };
     let (look, shared, tokens, made) = (&look, &shared, &tokens, &made);
     let credential: Option<&Arc<dyn TokenCredential>> = made.as_ref().ok();
-    let sections: [LocalBoxFuture<'_, Vec<Checked>>; 7] = [
+    let sections: [LocalBoxFuture<'_, Vec<Checked>>; 8] = [
         Box::pin(look.credential(made, tokens)),
         Box::pin(look.eventhubs(credential, tokens, shared)),
         Box::pin(look.cosmos(credential, tokens, shared)),
         Box::pin(look.blobs(credential, tokens, shared)),
         Box::pin(look.directories()),
         Box::pin(look.iothub(credential, tokens, shared)),
+        Box::pin(look.read_api()),
         Box::pin(look.process(shared)),
     ];
     let count = sections.len();

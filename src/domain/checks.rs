@@ -8,6 +8,7 @@ mod container;
 mod directories;
 mod eventhubs;
 mod process;
+mod read_api;
 mod registry;
 mod signature;
 mod token;
@@ -21,6 +22,7 @@ pub use self::{
         Attached, Attempt, Found, Goes, Owner, checkpoints, group, hub, is_ours, oldest, owners, retention,
     },
     process::{Listening, Load, files, listening, shutdown},
+    read_api::{Certificate, Served, certificate, served},
     registry::{Seen, document_ids, hub_names, quota},
     signature::{Signature, signature},
     token::token,
@@ -85,6 +87,10 @@ pub enum Kind {
     IotHubQuery,
     /// Events and documents come from the hubs that are configured.
     IotHubNames,
+    /// The address of the read API.
+    ServeListen,
+    /// Its certificate and key.
+    ServeCertificate,
     /// The address of health and metrics.
     HttpListen,
     /// File descriptors.
@@ -110,6 +116,8 @@ pub enum Area {
     Directories,
     /// The hubs themselves.
     IotHub,
+    /// What `twinsync serve` needs.
+    ReadApi,
     /// This process.
     Process,
 }
@@ -125,6 +133,7 @@ impl Area {
             Self::Blobs => "Blob container",
             Self::Directories => "Directories",
             Self::IotHub => "IoT Hub",
+            Self::ReadApi => "Read API",
             Self::Process => "Process",
         }
     }
@@ -132,7 +141,7 @@ impl Area {
 
 impl Kind {
     /// All of them, in order.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 33] = [
         Self::Configuration,
         Self::CredentialKind,
         Self::CredentialToken,
@@ -161,6 +170,8 @@ impl Kind {
         Self::IotHubRead,
         Self::IotHubQuery,
         Self::IotHubNames,
+        Self::ServeListen,
+        Self::ServeCertificate,
         Self::HttpListen,
         Self::ProcessFiles,
         Self::ProcessShutdown,
@@ -197,6 +208,8 @@ impl Kind {
             Self::IotHubRead => "iothub.read",
             Self::IotHubQuery => "iothub.query",
             Self::IotHubNames => "iothub.names",
+            Self::ServeListen => "serve.listen",
+            Self::ServeCertificate => "serve.certificate",
             Self::HttpListen => "http.listen",
             Self::ProcessFiles => "process.files",
             Self::ProcessShutdown => "process.shutdown",
@@ -234,6 +247,8 @@ impl Kind {
             | Self::DirectoryDeadLetters
             | Self::IotHubQuota
             | Self::IotHubDocumentIds
+            | Self::ServeListen
+            | Self::ServeCertificate
             | Self::HttpListen
             | Self::ProcessFiles
             | Self::ProcessShutdown => false,
@@ -266,6 +281,7 @@ impl Kind {
             | Self::IotHubRead
             | Self::IotHubQuery
             | Self::IotHubNames => Area::IotHub,
+            Self::ServeListen | Self::ServeCertificate => Area::ReadApi,
             Self::HttpListen | Self::ProcessFiles | Self::ProcessShutdown => Area::Process,
         }
     }

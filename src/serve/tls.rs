@@ -101,6 +101,11 @@ impl Tls {
     pub fn expires_at(&self) -> OffsetDateTime {
         self.current.get().expires_at
     }
+
+    /// The names and addresses of hosts that the certificate in use is for.
+    pub fn names(&self) -> Vec<String> {
+        self.current.get().names.clone()
+    }
 }
 
 fn config(

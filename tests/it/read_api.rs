@@ -24,7 +24,7 @@ use crate::{
     world::{LIMIT, PROGRAM, World, device, report},
 };
 
-const KEY: &str = "BwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyAhIiMkJSY=";
+pub(crate) const KEY: &str = "BwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyAhIiMkJSY=";
 const VERSION: &str = "api-version=2021-04-12";
 
 /// The read API of a world, and a client with its authority.
@@ -77,6 +77,16 @@ impl ReadApi {
             setup.expect("configured").serving().start().await.unwrap_or_else(|error| panic!("{error}"));
         let client = Client::builder().add_root_certificate(authority).build().expect("a client");
         Self { process, base: format!("https://localhost:{port}"), client, directory }
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> String {
+        self.base.replace("https://localhost", "127.0.0.1")
+    }
+
+    /// A file of it.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
     }
 
     fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {

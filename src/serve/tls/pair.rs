@@ -101,6 +101,8 @@ pub(super) struct Pair {
     pub(super) certified: Arc<CertifiedKey>,
     /// The end of the validity of the server's own certificate.
     pub(super) expires_at: OffsetDateTime,
+    /// The hosts that it is for.
+    pub(super) names: Vec<String>,
 }
 
 impl fmt::Debug for Pair {
@@ -150,6 +152,7 @@ impl Contents {
         let own = chain.first().ok_or_else(|| PairError::NoCertificate(files.certificate.clone()))?;
         let expires_at = validity::not_after(own);
         let expires_at = expires_at.ok_or_else(|| PairError::BadCertificate(files.certificate.clone()))?;
+        let names = validity::names(own);
         let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|error| match error {
             pem::Error::NoItemsFound => PairError::NoKey(files.key.clone()),
             error => pem(&files.key)(error),
@@ -163,7 +166,7 @@ impl Contents {
             Err(rustls::Error::InconsistentKeys(_)) => return Err(PairError::WrongPair(files.clone())),
             Err(_) => return Err(PairError::BadCertificate(files.certificate.clone())),
         }
-        Ok(Pair { certified: Arc::new(certified), expires_at })
+        Ok(Pair { certified: Arc::new(certified), expires_at, names })
     }
 }
 

@@ -1,13 +1,31 @@
-//! Until when a certificate is valid, which neither rustls nor webpki tells.
+//! Until when a certificate is valid, and for which names, which neither rustls nor webpki tells.
+
+use std::net::IpAddr;
 
 use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
-use x509_parser::parse_x509_certificate;
+use x509_parser::{extensions::GeneralName, parse_x509_certificate};
 
 /// The end of the validity of a certificate; `None`: it is none.
 pub(super) fn not_after(certificate: &CertificateDer<'_>) -> Option<OffsetDateTime> {
     let (_, certificate) = parse_x509_certificate(certificate).ok()?;
     Some(certificate.validity().not_after.to_datetime())
+}
+
+/// The names and addresses of hosts that a certificate is for. Clients look at no others (RFC 9525, section 6.3).
+pub(super) fn names(certificate: &CertificateDer<'_>) -> Vec<String> {
+    let Ok((_, certificate)) = parse_x509_certificate(certificate) else { return Vec::new() };
+    let Ok(Some(names)) = certificate.subject_alternative_name() else { return Vec::new() };
+    let name = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => {
+            let v4 = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
+            let address = v4.or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from));
+            address.ok().map(|address| address.to_string())
+        }
+        _ => None,
+    };
+    names.value.general_names.iter().filter_map(name).collect()
 }
 
 #[cfg(test)]
@@ -31,6 +49,18 @@ mod tests {
             let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
             assert_eq!(not_after(certificate.der()), Some(end));
         }
+    }
+
+    #[test]
+    fn the_names_are_those_that_clients_look_at() {
+        let of = ["twins.contoso.example", "*.contoso.example", "10.1.2.3", "2001:db8::1"].map(str::to_owned);
+        let mut params = CertificateParams::new(of.clone()).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "nobody.looks.here.example");
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        assert_eq!(names(certificate.der()), of);
+        let none =
+            CertificateParams::new(Vec::new()).unwrap().self_signed(&KeyPair::generate().unwrap()).unwrap();
+        assert_eq!(names(none.der()), Vec::<String>::new());
     }
 
     #[test]

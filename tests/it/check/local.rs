@@ -8,6 +8,7 @@ use std::{
 
 use super::{Report, check, check_with, right};
 use crate::{
+    read_api::ReadApi,
     registry::bench::{Bench, Ended},
     world::{LIMIT, PROGRAM},
 };
@@ -157,4 +158,56 @@ async fn an_identity_that_is_incomplete_or_gives_no_token_is_told_in_seconds() {
     found.says("eventhubs.hub", "skipped", "", "credential.token (Event Hubs)");
     found.says("cosmos.write", "ok", "", "removed again");
     found.says("iothub.read", "ok", "", "404");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_read_api_needs_is_told_before_its_start() {
+    let bench = Bench::without_registry("").await;
+    check_with(&bench, &[], &[]).await.says("serve.certificate", "skipped", "", "lets nobody in");
+    // One that runs has the address, and is known by its answers.
+    let api = ReadApi::start(&bench.world, "").await;
+    let at = |name: &str| api.file(name).display().to_string();
+    let (address, certificate, key) = (api.address(), at("tls.crt"), at("tls.key"));
+    let strings = |host: &str| {
+        format!("HostName={host};SharedAccessKeyName=p;SharedAccessKey={}", crate::read_api::KEY)
+    };
+    let good = strings("localhost");
+    let right = [
+        ("TWINSYNC__SERVE__CONNECTION_STRINGS", good.as_str()),
+        ("TWINSYNC__SERVE__LISTEN", address.as_str()),
+        ("TWINSYNC__SERVE__CERTIFICATE_FILE", certificate.as_str()),
+        ("TWINSYNC__SERVE__KEY_FILE", key.as_str()),
+    ];
+    let with = |name: &'static str, value: &str| {
+        let value = value.to_owned();
+        let bench = &bench;
+        async move {
+            let changed: Vec<_> = right
+                .iter()
+                .map(|(key, old)| (*key, if *key == name { value.as_str() } else { old }))
+                .collect();
+            check_with(bench, &changed, &[]).await
+        }
+    };
+    let found = with("", "").await;
+    found.says("serve.listen", "ok", "", "running twinsync serve");
+    found.says("serve.certificate", "ok", "", "for localhost; it ends in");
+    let other = with("TWINSYNC__SERVE__CONNECTION_STRINGS", &strings("twins.contoso.example")).await;
+    other.says("serve.certificate", "warn", "CERTIFICATE_NAME", "not for twins.contoso.example");
+    let swapped = with("TWINSYNC__SERVE__KEY_FILE", &certificate).await;
+    swapped.says("serve.certificate", "fail", "CERTIFICATE_UNUSABLE", "has no private key");
+    let missing = with("TWINSYNC__SERVE__CERTIFICATE_FILE", "/nowhere/tls.crt").await;
+    missing.says("serve.certificate", "fail", "CERTIFICATE_UNUSABLE", "/nowhere/tls.crt");
+    assert_eq!(missing.code, 2);
+    // Somebody else has it.
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let elsewhere = taken.local_addr().expect("bound").to_string();
+    with("TWINSYNC__SERVE__LISTEN", &elsewhere).await.says(
+        "serve.listen",
+        "fail",
+        "HTTP_ADDRESS_UNUSABLE",
+        &elsewhere,
+    );
+    drop(taken);
+    with("TWINSYNC__SERVE__LISTEN", &elsewhere).await.says("serve.listen", "ok", "", "is free");
 }

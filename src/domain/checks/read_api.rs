@@ -1,0 +1,119 @@
+//! What `twinsync serve` needs on this machine: its address, and a certificate that its clients accept.
+
+use std::{net::SocketAddr, time::Duration};
+
+use super::{Finding, words};
+use crate::domain::ticks::Ticks;
+
+/// From here on somebody should look. A certificate that is renewed by itself is so a month before its end.
+const ENDS_SOON: Duration = Duration::from_secs(14 * 86_400);
+
+/// Who has the address of the read API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Served {
+    /// Nobody, and we may.
+    Free,
+    /// Something that answers as the read API does.
+    ReadApi,
+    /// The operating system refuses; our own error says why.
+    Refused(String),
+}
+
+/// What the files of a certificate have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// When it ends.
+    pub expires: Ticks,
+    /// Names and addresses of the hosts that it is for.
+    pub names: Vec<String>,
+}
+
+/// Judges `serve.listen`. `code` is that of an address that cannot be used.
+pub fn served(address: SocketAddr, found: &Served, code: &'static str) -> Finding {
+    match found {
+        Served::Free => Finding::ok(format!("{address} is free")),
+        Served::ReadApi => Finding::ok(format!("{address} is held by a running twinsync serve")),
+        Served::Refused(error) => Finding::of_error(code, error),
+    }
+}
+
+/// Judges the certificate, of which clients know `hosts`.
+pub fn certificate(found: &Certificate, hosts: &[String], now: Ticks) -> Finding {
+    let Certificate { expires, names } = found;
+    let left = Duration::try_from_secs_f64(expires.seconds_since(now)).unwrap_or_default();
+    let renew = "renew it, and put it into the files that serve.certificate_file and serve.key_file name";
+    if left.is_zero() {
+        let text = format!("the certificate has ended at {expires}: no client connects");
+        return Finding::fail("CERTIFICATE_UNUSABLE", text, renew);
+    }
+    let missing: Vec<_> = hosts.iter().filter(|host| !names.iter().any(|name| covers(name, host))).collect();
+    let named = if names.is_empty() { "no host".to_owned() } else { names.join(", ") };
+    if let Some(host) = missing.first() {
+        return Finding::warn(
+            "CERTIFICATE_NAME",
+            format!(
+                "the certificate is for {named}, and not for {host}: clients that use that name refuse to connect"
+            ),
+            "get one for all names in serve.connection_strings and serve.hosts, or take that name out of them",
+        );
+    }
+    let text = format!("for {named}; it ends in {}", words::duration(left));
+    match left < ENDS_SOON {
+        true => Finding::warn("CERTIFICATE_ENDING", text, renew),
+        false => Finding::ok(text),
+    }
+}
+
+/// Whether a certificate for `name` is good for `host`. A star stands for one label, the first one (RFC 9525, section 6.3).
+fn covers(name: &str, host: &str) -> bool {
+    match name.strip_prefix("*.") {
+        None => name.eq_ignore_ascii_case(host),
+        Some(rest) => host
+            .split_once('.')
+            .is_some_and(|(label, below)| !label.is_empty() && below.eq_ignore_ascii_case(rest)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::checks::Verdict;
+
+    fn judged(days: u64, names: &[&str], hosts: &[&str]) -> Finding {
+        let now = Ticks::new(0).after(Duration::from_secs(1_900_000_000));
+        let expires = now.after(Duration::from_secs(days * 86_400));
+        let owned = |all: &[&str]| all.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+        certificate(&Certificate { expires, names: owned(names) }, &owned(hosts), now)
+    }
+
+    #[test]
+    fn a_certificate_is_for_the_names_that_clients_use_and_lasts() {
+        let hosts = ["twins.contoso.example"];
+        assert_eq!(judged(60, &["Twins.contoso.example"], &hosts).verdict(), Verdict::Ok);
+        assert_eq!(judged(60, &["*.contoso.example"], &hosts).verdict(), Verdict::Ok);
+        assert_eq!(judged(60, &["x.example"], &[]).verdict(), Verdict::Ok, "nobody knows what clients use");
+        for (days, names, code) in [
+            (0, vec!["twins.contoso.example"], "CERTIFICATE_UNUSABLE"),
+            (13, vec!["twins.contoso.example"], "CERTIFICATE_ENDING"),
+            (60, vec![], "CERTIFICATE_NAME"),
+            (60, vec!["contoso.example", "*.example"], "CERTIFICATE_NAME"),
+            (60, vec!["*.twins.contoso.example"], "CERTIFICATE_NAME"),
+        ] {
+            let found = judged(days, &names, &hosts);
+            assert_eq!(found.problem().map(|problem| problem.code), Some(code), "{names:?}: {found:?}");
+        }
+        let both = judged(60, &["a.example", "10.0.0.1"], &["10.0.0.1", "b.example"]);
+        assert!(both.text().contains("a.example, 10.0.0.1, and not for b.example"), "{both:?}");
+    }
+
+    #[test]
+    fn a_running_read_api_may_have_the_address_and_nobody_else() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 8443));
+        let of = |found: &Served| served(address, found, "HTTP_ADDRESS_UNUSABLE").verdict();
+        assert_eq!([of(&Served::Free), of(&Served::ReadApi)], [Verdict::Ok; 2]);
+        assert_eq!(
+            of(&Served::Refused("taken; choose another (HTTP_ADDRESS_UNUSABLE)".into())),
+            Verdict::Fail
+        );
+    }
+}
