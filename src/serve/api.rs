@@ -225,8 +225,10 @@ impl Inner {
         let question = parameters.question(id, self.parts.hub.as_ref());
         let question = question.map_err(|refusal| refused(refusal, ServedOutcome::Invalid))?;
         let kept = AtomicBool::new(false);
+        let mut due = Due { callers: &self.parts.callers, caller, request_units: ABANDONED };
         let Answer { outcome, request_units, .. } = self.parts.twins.answer(&question, &kept).await;
-        self.parts.callers.spend(caller, request_units);
+        due.request_units = request_units;
+        drop(due);
         let (response, outcome) = twin::answer(&outcome, &question, shown, headers)?;
         Ok(Answered { response, outcome, rows: 1 })
     }
@@ -257,6 +259,22 @@ impl Inner {
 
 fn refused(refusal: Refusal, outcome: ServedOutcome) -> Refused {
     Refused { refusal, outcome, present: None }
+}
+
+/// What a read costs whose client goes away before its answer, so that nobody knows what it cost: the least that a point read does.
+const ABANDONED: f64 = 1.0;
+
+/// What a caller owes for a read, also where it does not wait for the answer: this is dropped with the request then.
+struct Due<'a> {
+    callers: &'a Callers,
+    caller: &'a Caller,
+    request_units: f64,
+}
+
+impl Drop for Due<'_> {
+    fn drop(&mut self) {
+        self.callers.spend(self.caller, self.request_units);
+    }
 }
 
 /// Keeps a connection from making room for others.

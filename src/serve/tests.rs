@@ -428,6 +428,19 @@ async fn who_has_spent_what_it_may_is_told_when_to_come_again() {
 }
 
 #[tokio::test]
+async fn a_client_that_goes_away_before_its_twin_comes_pays_for_the_read() {
+    let bench = Bench::open(Some(0.5)).await;
+    let path = format!("/twins/d?{VERSION}&min_version=99&wait=30s");
+    let asked = tokio::spawn(bench.request(Method::GET, &path).send());
+    bench.until("it is looked for", || *bench.store.reads.lock().unwrap() >= 1).await;
+    let caller = access::Caller { name: "service".into(), kind: access::Kind::Policy };
+    assert!(bench.callers.admit(&caller).is_ok(), "nothing is due yet");
+    asked.abort();
+    bench.until("it has paid", || bench.callers.admit(&caller).is_err()).await;
+    bench.stop().await;
+}
+
+#[tokio::test]
 async fn a_client_that_goes_away_pays_for_the_page_under_way_and_nothing_more_is_begun() {
     let bench = Bench::open(Some(1.0)).await;
     bench.selection.pages.forget_permits(1_000);
