@@ -33,7 +33,7 @@ pub struct Raw {
     pub otlp: Otlp,
     pub serve: Serve,
     pub counting: Counting,
-    /// By place in the list. There is none by default, so the defaults do not name its keys: [`COUNT`] does.
+    /// By place in the list. There is none by default, so the defaults do not name its keys.
     #[serde(skip)]
     pub counts: std::collections::BTreeMap<usize, Count>,
     pub shutdown: Shutdown,
