@@ -45,7 +45,10 @@ const SHORT: &str = "[lease]\nduration = \"5s\"\nrenew_interval = \"1s\"\n\
     [cosmos]\nrequest_timeout = \"2s\"\n\
     [http]\nblocked_after = \"4s\"\n\
     [dead_letters]\nstore = \"file\"\n\
-    [audit]\ntolerance = \"0s\"\n";
+    [audit]\ntolerance = \"0s\"\n\
+    [counting]\ninterval = \"1s\"\n\
+    [[counts]]\nname = \"by_version\"\ngroup_by = \"properties.reported.$version\"\n\
+    [[counts]]\nname = \"modules\"\nfrom = \"devices.modules\"\n";
 
 /// One replica: its process, its own ways to the services, its own disk.
 pub(crate) struct Replica {
@@ -279,6 +282,22 @@ impl Cluster {
             }
         }
         Ok(None)
+    }
+
+    /// What the replicas count wrongly, by devkit's evaluator over the twins of all hubs.
+    ///
+    /// # Errors
+    /// A replica does not answer.
+    pub(crate) async fn wrong_counts(&self) -> Result<Vec<String>> {
+        let hubs = self.stack.iothubs().iter();
+        let twins: Vec<_> = hubs.flat_map(|hub| hub.service().page(None, usize::MAX - 1).twins).collect();
+        let mut wrong = Vec::new();
+        for replica in &self.replicas {
+            let daemon = replica.daemon.as_ref().context("a replica does not run")?;
+            let (_, body) = daemon.get("/api/counts").await?;
+            wrong.extend(verify::wrong_counts(&serde_json::from_str(&body)?, &twins));
+        }
+        Ok(wrong)
     }
 
     /// Puts the replicas' logs there.

@@ -23,7 +23,11 @@ use clap::{Parser, ValueEnum as _};
 use serde_json::json;
 use tokio::process::Command;
 
-use self::{cluster::Cluster, fault::Fault, run::Outcome};
+use self::{
+    cluster::{Cluster, REPLICAS},
+    fault::Fault,
+    run::Outcome,
+};
 
 /// Breaks everything around three replicas of twinsync, one thing after the other, and compares the copy in the end.
 #[derive(Debug, Parser)]
@@ -135,7 +139,7 @@ async fn chaos(arguments: &Arguments) -> Result<bool> {
 }
 
 fn shown(outcome: &Outcome) -> String {
-    let Outcome { strikes, points, events, report, converged, audit } = outcome;
+    let Outcome { strikes, points, events, report, converged, audit, counted } = outcome;
     let mut text = report::table(&report::lines(strikes));
     text += &format!("\n{} faults, {events} events. ", strikes.len());
     let untold = report::untold(strikes);
@@ -145,7 +149,11 @@ fn shown(outcome: &Outcome) -> String {
             text += &format!("Most {what} in the first quarter: {first:.0}; in the last: {last:.0}.\n");
         }
     }
-    text += &format!("{report}, {:.1} s after the last event\n{audit}", converged.as_secs_f64());
+    text += &format!("{report}, {:.1} s after the last event\n", converged.as_secs_f64());
+    text += &format!(
+        "Declared counts of {REPLICAS} replicas: 0 different, {:.1} s after that\n{audit}",
+        counted.as_secs_f64()
+    );
     text
 }
 
@@ -159,7 +167,7 @@ fn growths(points: &[series::Point]) -> [(&'static str, Option<(f64, f64)>); 3] 
 }
 
 fn as_json(outcome: &Outcome) -> Result<String> {
-    let Outcome { strikes, points, events, report, converged, audit } = outcome;
+    let Outcome { strikes, points, events, report, converged, audit, counted } = outcome;
     let growth: Vec<_> = growths(points).into_iter().collect();
     let object = json!({
         "lines": report::lines(strikes),
@@ -168,6 +176,7 @@ fn as_json(outcome: &Outcome) -> Result<String> {
         "events": events,
         "report": report,
         "convergedSeconds": converged.as_secs_f64(),
+        "countedSeconds": counted.as_secs_f64(),
         "audit": audit,
         "growth": growth,
     });

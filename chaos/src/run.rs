@@ -51,6 +51,8 @@ pub(crate) struct Outcome {
     pub(crate) converged: Duration,
     /// What `twinsync audit` said then.
     pub(crate) audit: String,
+    /// From then until every replica's declared counts were those of the hubs.
+    pub(crate) counted: Duration,
 }
 
 /// Runs.
@@ -100,8 +102,10 @@ pub(crate) async fn run(cluster: &mut Cluster, options: &Options, tell: impl Fn(
     let stopped = Instant::now();
     let report = equal(cluster, &mut series).await?;
     let converged = stopped.elapsed();
+    let counted = counted(cluster).await?;
     let audit = audit(cluster).await?;
-    Ok(Outcome { strikes, points: series.points, events: progress.counts.events, report, converged, audit })
+    let events = progress.counts.events;
+    Ok(Outcome { strikes, points: series.points, events, report, converged, audit, counted })
 }
 
 async fn one(
@@ -155,6 +159,19 @@ async fn equal(cluster: &mut Cluster, series: &mut Series) -> Result<Report> {
         }
         ensure!(began.elapsed() < CONVERGENCE, "not equal: {report}\n{}", cluster.logs());
         series.sample(cluster).await;
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Waits until the declared counts of every replica are what devkit's evaluator makes of the hubs' twins.
+async fn counted(cluster: &Cluster) -> Result<Duration> {
+    let began = Instant::now();
+    loop {
+        let wrong = cluster.wrong_counts().await?;
+        if wrong.is_empty() {
+            return Ok(began.elapsed());
+        }
+        ensure!(began.elapsed() < CONVERGENCE, "counted wrongly: {wrong:#?}\n{}", cluster.logs());
         tokio::time::sleep(LOOK).await;
     }
 }

@@ -13,8 +13,10 @@ use serde_json::Value;
 use crate::stack::Endpoints;
 
 mod compare;
+mod counts;
 mod read;
 
+pub use counts::wrong_counts;
 pub use read::Error;
 
 /// How many differences a report shows.

@@ -4,10 +4,8 @@ use std::time::{Duration, Instant};
 
 use devkit::{
     daemon::{Daemon, Signal},
-    iothub::{
-        Operation, TwinId,
-        query::{Collection, Dialect, Query},
-    },
+    iothub::{Operation, TwinId},
+    verify::wrong_counts,
 };
 use serde_json::{Value, json};
 
@@ -47,33 +45,13 @@ async fn are_the_hubs_within(world: &World, daemon: &Daemon, limit: Duration) ->
         let (status, body) = daemon.get("/api/counts").await.expect("an answer");
         assert_eq!(status, 200, "{body}");
         let answer: Value = serde_json::from_str(&body).expect("JSON");
-        let counts = answer["counts"].as_array().expect("counts");
-        assert!(!counts.is_empty(), "none are declared: {answer}");
-        let wrong = counts.iter().find_map(|count| differs(world, count));
-        match wrong {
-            None => return answer,
-            Some(wrong) => assert!(started.elapsed() < limit, "{wrong}\n{}", daemon.log()),
+        let wrong = wrong_counts(&answer, &world.stack.hub().page(None, 1_000_000).twins);
+        if wrong.is_empty() {
+            return answer;
         }
+        assert!(started.elapsed() < limit, "{wrong:#?}\n{}", daemon.log());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-}
-
-fn differs(world: &World, count: &Value) -> Option<String> {
-    let text = count["query"].as_str().expect("a query");
-    let query = Query::parse(text, Dialect::Extended).unwrap_or_else(|error| panic!("{text}: {error}"));
-    let of_modules = matches!(query.collection(), Collection::Modules);
-    let twins = world.stack.hub().page(None, 1_000_000).twins;
-    let selected = twins.iter().filter(|twin| twin.get("moduleId").is_some() == of_modules);
-    let expected = query.answer(selected.filter(|twin| query.selects(twin)));
-    let found = count["rows"].as_array().cloned().unwrap_or_default();
-    let total: u64 = expected.iter().filter_map(|row| row["twins"].as_u64()).sum();
-    let sorted = |mut rows: Vec<Value>| {
-        rows.sort_by_key(Value::to_string);
-        rows
-    };
-    let (found, expected) = (sorted(found), sorted(expected));
-    (found != expected || count["total"] != total)
-        .then(|| format!("{text}: {count}\nand the hub has {total}: {}", json!(expected)))
 }
 
 fn value(daemon_metrics: &str, sample: &str) -> Option<f64> {
