@@ -9,8 +9,8 @@
 
 use std::{collections::HashSet, num::NonZeroU32, sync::Arc, time::Duration};
 
-use futures::StreamExt;
-use tokio::time::{Instant, sleep_until};
+use futures::{StreamExt, stream::BoxStream};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
         health::{Dependency, Failure},
         query::{Declared, Tally, TwinPlace},
     },
-    ports::{Behind, Charged, Clock, SelectError, TroubleKind, TwinChanges},
+    ports::{Behind, Changed, Charged, Clock, SelectError, TroubleKind, TwinChanges},
     runtime::spending::Spending,
     telemetry::{
         Board, Metrics, Purpose,
@@ -66,11 +66,12 @@ pub async fn run(tools: Tools, options: Options, stop: CancellationToken) {
     tools.board.counts().begin(Arc::clone(&options.declared));
     let mut keeper =
         Keeper { begun: Some(Reader::new(&options.declared)), kept: None, recount: None, tools, options };
+    let mut timer = interval(keeper.options.interval);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let next = Instant::now() + keeper.options.interval;
         let turn = async {
-            keeper.turn(next).await;
-            sleep_until(next).await;
+            timer.tick().await;
+            keeper.turn().await;
         };
         // What is dropped was only read, and is lost with everything else.
         tokio::select! {
@@ -80,6 +81,8 @@ pub async fn run(tools: Tools, options: Options, stop: CancellationToken) {
         }
     }
 }
+
+type Pages<'a> = BoxStream<'a, Charged<Result<Changed, SelectError>>>;
 
 /// A tally, and how far it has read.
 struct Reader {
@@ -106,9 +109,9 @@ struct Keeper {
 }
 
 impl Keeper {
-    /// One look at the changes. What does not come to its end by `until` goes on with the next one.
-    async fn turn(&mut self, until: Instant) {
-        let outcome = self.look(until).await;
+    /// One look at the changes. What breaks off goes on with the next one.
+    async fn turn(&mut self) {
+        let outcome = self.look().await;
         let fault = match &outcome {
             Ok(()) => None,
             Err(error) => Some(fault(error)),
@@ -130,21 +133,46 @@ impl Keeper {
         self.tools.board.counts().withdraw();
     }
 
-    async fn look(&mut self, until: Instant) -> Result<(), SelectError> {
-        if let Some(kept) = &mut self.kept {
-            let changed = self.tools.catch_up(kept, None).await?.is_some_and(|documents| documents > 0);
-            self.tools.show(kept, changed);
-        }
+    async fn look(&mut self) -> Result<(), SelectError> {
+        self.follow().await?;
         if self.begun.is_none() && self.recount.is_some_and(|at| Instant::now() >= at) {
             self.begun = Some(Reader::new(&self.options.declared));
         }
-        let Some(begun) = &mut self.begun else { return Ok(()) };
-        let is_through = self.tools.catch_up(begun, Some(until)).await?.is_some();
-        if self.kept.is_none() {
-            self.tools.board.counts().read(begun.documents);
+        match self.begun.take() {
+            None => Ok(()),
+            Some(mut begun) => {
+                let outcome = self.count_all(&mut begun).await;
+                self.begun = Some(begun);
+                outcome?;
+                self.take_over().await
+            }
         }
-        if is_through {
-            self.take_over().await?;
+    }
+
+    /// Brings what is shown up to date.
+    async fn follow(&mut self) -> Result<(), SelectError> {
+        let Some(kept) = &mut self.kept else { return Ok(()) };
+        let changed = self.tools.catch_up(kept).await? > 0;
+        self.tools.show(kept, changed);
+        Ok(())
+    }
+
+    /// Reads all documents. It may take long, so what is shown is brought up to date meanwhile.
+    ///
+    /// SUBTLE: the pages are read in one go, and not a few with each turn: a feed that is opened anew begins with the first physical
+    /// partition, and would never come to the others where a turn has time for one page only.
+    async fn count_all(&mut self, begun: &mut Reader) -> Result<(), SelectError> {
+        let changes = Arc::clone(&self.tools.changes);
+        let mut pages = changes.changes(begun.behind.as_ref(), PAGE);
+        let mut followed = Instant::now();
+        while self.tools.page(&mut pages, begun).await?.is_some() {
+            if self.kept.is_none() {
+                self.tools.board.counts().read(begun.documents);
+            }
+            if followed.elapsed() >= self.options.interval {
+                self.follow().await?;
+                followed = Instant::now();
+            }
         }
         Ok(())
     }
@@ -175,46 +203,44 @@ impl Keeper {
 }
 
 impl Tools {
-    /// Reads the changes to their end, and says how many there were; `None`: not in time.
-    async fn catch_up(
-        &self,
-        reader: &mut Reader,
-        until: Option<Instant>,
-    ) -> Result<Option<u64>, SelectError> {
+    /// Reads the changes to their end, and says how many there were.
+    async fn catch_up(&self, reader: &mut Reader) -> Result<u64, SelectError> {
         let mut pages = self.changes.changes(reader.behind.as_ref(), PAGE);
         let mut documents = 0;
-        loop {
-            if until.is_some_and(|until| Instant::now() >= until) {
-                return Ok(None);
-            }
-            self.spending.allowed().await;
-            let Some(Charged { outcome, request_units }) = pages.next().await else {
-                return Ok(Some(documents));
-            };
-            self.spending.spend(request_units);
-            self.metrics.request_units_spent(Purpose::Counts, request_units);
-            let page = outcome?;
-            documents += page.changes.len() as u64;
-            reader.documents += page.changes.len() as u64;
-            for (number, change) in page.changes.into_iter().enumerate() {
-                match change.document {
-                    Some(document) => reader.tally.put(change.place, &document),
-                    None => reader.tally.put_unreadable(change.place),
-                }
-                if number % AT_ONCE == AT_ONCE - 1 {
-                    tokio::task::yield_now().await;
-                }
-            }
-            reader.behind = Some(page.next);
+        while let Some(page) = self.page(&mut pages, reader).await? {
+            documents += page;
         }
+        Ok(documents)
+    }
+
+    /// Reads the next page, and says how many documents it had; `None`: there is nothing more.
+    async fn page(&self, pages: &mut Pages<'_>, reader: &mut Reader) -> Result<Option<u64>, SelectError> {
+        self.spending.allowed().await;
+        let Some(Charged { outcome, request_units }) = pages.next().await else { return Ok(None) };
+        self.spending.spend(request_units);
+        self.metrics.request_units_spent(Purpose::Counts, request_units);
+        let page = outcome?;
+        let documents = page.changes.len() as u64;
+        for (number, change) in page.changes.into_iter().enumerate() {
+            match change.document {
+                Some(document) => reader.tally.put(change.place, &document),
+                None => reader.tally.put_unreadable(change.place),
+            }
+            if number % AT_ONCE == AT_ONCE - 1 {
+                tokio::task::yield_now().await;
+            }
+        }
+        reader.documents += documents;
+        reader.behind = Some(page.next);
+        Ok(Some(documents))
     }
 
     /// How many twins the two count in different ways. What changes meanwhile is seen by one of them first, so it is looked again.
     async fn compare(&self, kept: &mut Reader, new: &mut Reader) -> Result<usize, SelectError> {
         let mut differing: Option<HashSet<TwinPlace>> = None;
         for _ in 0..COMPARISONS {
-            self.catch_up(kept, None).await?;
-            self.catch_up(new, None).await?;
+            self.catch_up(kept).await?;
+            self.catch_up(new).await?;
             let mut found = kept.tally.differing(&new.tally);
             if let Some(before) = &differing {
                 found.retain(|place| before.contains(place));

@@ -33,6 +33,8 @@ struct Inner {
     /// After so many pages, the next one fails once.
     breaks_after: Option<usize>,
     pages: usize,
+    /// How long each page takes.
+    delay: Duration,
 }
 
 fn document(device: &str, site: Option<&str>) -> (TwinPlace, Document) {
@@ -106,6 +108,8 @@ impl TwinChanges for Feed {
     ) -> BoxStream<'_, Charged<Result<Changed, SelectError>>> {
         let begin = behind.map_or(0, |Behind(number)| number.parse().unwrap());
         stream::unfold(Some(begin), async move |behind| {
+            let delay = self.0.lock().unwrap().delay;
+            sleep(delay).await;
             let outcome = self.page(behind?);
             let next = outcome.as_ref().ok().filter(|page| !page.changes.is_empty());
             let next = next.map(|page| page.next.0.parse().unwrap());
@@ -278,6 +282,29 @@ async fn a_recount_finds_what_no_change_told_of_and_says_so() {
     assert_eq!(world.after(INTERVAL).await, all(3, &[("x", 3)]), "nothing tells of it");
     assert_eq!(world.after(RECOUNT + INTERVAL).await, all(2, &[("x", 2)]));
     assert_eq!(world.metric("twinsync_counts_corrected_twins_total"), 1.0);
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_shown_follows_the_changes_while_everything_is_counted_anew() {
+    let feed = Feed::default();
+    for number in 0..100 {
+        feed.write(&format!("d{number}"), Some("x"));
+    }
+    let world = World::start(feed);
+    assert_eq!(world.after(Duration::ZERO).await, all(100, &[("x", 100)]));
+    // Fifty pages of two seconds each.
+    sleep(RECOUNT - INTERVAL).await;
+    world.feed.0.lock().unwrap().delay = Duration::from_secs(2);
+    let pages = world.feed.0.lock().unwrap().pages;
+    sleep(INTERVAL * 4).await;
+    world.feed.write("new", Some("y"));
+    assert_eq!(world.after(INTERVAL * 3).await, all(101, &[("x", 100), ("y", 1)]));
+    let read = world.feed.0.lock().unwrap().pages - pages;
+    assert!((5..50).contains(&read), "it is being counted anew: {read} pages");
+    sleep(INTERVAL * 60).await;
+    assert_eq!(world.metric("twinsync_counts_corrected_twins_total"), 0.0);
+    assert_eq!(world.rows(), all(101, &[("x", 100), ("y", 1)]));
     world.end().await;
 }
 
