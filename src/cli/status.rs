@@ -19,7 +19,7 @@ use crate::{
         ticks::Ticks,
     },
     http,
-    status::schema::{DeadLetters, Dependency, Hub, Logged, Partition, SCHEMA, Status, Token, Walk},
+    status::schema::{Count, DeadLetters, Dependency, Hub, Logged, Partition, SCHEMA, Status, Token, Walk},
 };
 
 /// How long an answer may take.
@@ -212,6 +212,12 @@ fn show(status: &Status) -> Result<(), Error> {
         rows.extend(status.hubs.iter().map(|found| hub(found, status.at)));
         line(table(&rows).trim_end())?;
     }
+    if !status.counts.counts.is_empty() {
+        line("")?;
+        let mut rows = vec![["COUNT", "TWINS", "LARGEST GROUPS", "AS OF"].map(str::to_owned)];
+        rows.extend(status.counts.counts.iter().map(|found| count(found, status.counts.as_of, status.at)));
+        line(table(&rows).trim_end())?;
+    }
     if !status.log.is_empty() {
         line("")?;
         let mut rows = vec![["LAST", "TIMES", "KIND", "LINE"].map(str::to_owned)];
@@ -343,6 +349,37 @@ fn hub(hub: &Hub, now: Ticks) -> [String; 6] {
         audit(hub.clean_audit, hub.clean_audit_twins, None),
         hub.next_audit.map_or("–".to_owned(), |at| format!("in {}", duration(at.seconds_since(now)))),
         printable(hub.done_by.as_deref().unwrap_or("–"), false),
+    ]
+}
+
+/// Groups of a count in its line; `/api/counts` has all of them.
+const GROUPS: usize = 3;
+
+fn count(count: &Count, as_of: Option<Ticks>, now: Ticks) -> [String; 4] {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let group = |row: &Value| {
+        let values = row.as_object().into_iter().flatten().filter(|(label, _)| *label != "twins");
+        let values: Vec<_> = values.map(|(_, value)| text(value)).collect();
+        let name = if values.is_empty() { "without a value".to_owned() } else { values.join(", ") };
+        format!("{name}: {}", grouped(row["twins"].as_u64().unwrap_or_default()))
+    };
+    let rows = count.rows.as_deref();
+    let is_grouped = count.query.contains(" GROUP BY ");
+    let groups = match rows {
+        Some(rows) if is_grouped => {
+            let shown: Vec<_> = rows.iter().take(GROUPS).map(group).collect();
+            let more = rows.len().saturating_sub(GROUPS) as u64 + count.omitted;
+            let more = if more > 0 { format!("; {} more", grouped(more)) } else { String::new() };
+            format!("{}{more}", shown.join("; "))
+        }
+        None if count.total.is_some() => "too many to be told apart".to_owned(),
+        Some(_) | None => String::new(),
+    };
+    [
+        count.name.clone(),
+        count.total.map_or("not known yet".to_owned(), grouped),
+        printable(&groups, false),
+        as_of.map_or("–".to_owned(), |at| ago(at, now)),
     ]
 }
 

@@ -74,6 +74,11 @@ async fn counts_follow_whoever_writes_and_begin_anew_with_every_start() {
     let (_, status) = daemon.get("/api/status").await.expect("the status");
     let status: Value = serde_json::from_str(&status).expect("JSON");
     assert_eq!(status["counts"]["counts"][0]["total"], devices, "{status}");
+    let printed = world.setup.command_for(&["status"]).output().await.expect("it runs");
+    let printed = String::from_utf8(printed.stdout).expect("text");
+    let line =
+        printed.lines().find(|line| line.starts_with("by_version")).unwrap_or_else(|| panic!("{printed}"));
+    assert!(line.contains(&devices.to_string()) && line.contains("; ") && line.contains(" more"), "{line}");
     // Killed wherever it stands; meanwhile twins come, change and go.
     daemon.end(Signal::Kill).await.expect("killed");
     for number in 0..20 {
