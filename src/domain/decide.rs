@@ -384,7 +384,8 @@ impl Context<'_> {
             document.sweep = match document.sweep {
                 // Puts more modules in doubt than this one would end.
                 Some(Sweep::Reborn(reborn)) if over || settled => Some(Sweep::Reborn(reborn.max(at))),
-                Some(Sweep::Deleted(_)) if settled => document.sweep,
+                // An older end says nothing of modules that came after it and went with this one.
+                Some(Sweep::Deleted(deleted)) if settled && deleted >= at => document.sweep,
                 Some(Sweep::Reborn(_) | Sweep::Deleted(_)) | None => Some(sweep),
             };
         }

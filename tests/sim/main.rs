@@ -57,6 +57,10 @@ const REGRESSIONS: &[&str] = &[
     "seed=504921,replicas=2,hubs=1,partitions=4,devices=3,modules=0,operations=11,registry=1,past=7,rate=20,cache=1,faults=\
      StoreRefuses+StoreLosesAnswers+StoreThrottles+LinkHangs+RegistryFails+RegistryThrottles+Outage+Duplicates+Packs+Losses+\
      Failover+Recreates",
+    // A deletion that a repair had overtaken was not noted for the modules, where those of an older deletion had not followed yet.
+    "seed=2093618,replicas=2,hubs=2,partitions=2,devices=1,modules=2,operations=34,registry=1,past=10,rate=150,cache=0,counts=0,faults=\
+     StoreRefuses+StoreIsLate+StoreThrottles+StoreIsBehind+LinkBreaks+\
+     LinkGoesBack+NotesFail+RegistryFails+RegistryThrottles+Crash+Duplicates+AddsPartition+TombstonesExpire",
 ];
 
 fn number(variable: &str, default: u64) -> u64 {
