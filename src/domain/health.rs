@@ -305,8 +305,8 @@ fn warnings(facts: &Facts) -> Vec<String> {
 }
 
 /// Repair and audits are in the background: the copy follows the streams without them. Twins can be read without the keys of Entra
-/// ID by shared access signatures, and whatever the lag is. Counts are beside the copy. Who throttles will answer, and only where that takes long is our work
-/// in danger.
+/// ID by shared access signatures, and whatever the lag is. Counts are beside the copy. Who throttles will answer, and only where that
+/// takes long is our work in danger.
 pub(super) fn is_obstacle(facts: &Facts, dependency: &Dependency, outage: &Outage) -> bool {
     match (dependency, outage.failure) {
         (

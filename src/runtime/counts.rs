@@ -44,6 +44,10 @@ pub struct Options {
     pub recount_interval: Option<Duration>,
 }
 
+/// A feed that is lost again within this is not read from its beginning at once: where no place in it is good for long, that would be every
+/// document again and again, and what that costs.
+const LOST_AGAIN: Duration = Duration::from_secs(3600);
+
 /// What it takes.
 pub struct Tools {
     /// What changes.
@@ -65,7 +69,7 @@ pub async fn run(tools: Tools, options: Options, stop: CancellationToken) {
     }
     tools.board.counts().begin(Arc::clone(&options.declared));
     let mut keeper =
-        Keeper { begun: Some(Reader::new(&options.declared)), kept: None, recount: None, tools, options };
+        Keeper { begun: None, kept: None, recount: Some(Instant::now()), lost: None, tools, options };
     let mut timer = interval(keeper.options.interval);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -104,8 +108,10 @@ struct Keeper {
     kept: Option<Reader>,
     /// One that has not read all documents yet.
     begun: Option<Reader>,
-    /// When all are counted anew.
+    /// When all are counted, for the first time or anew.
     recount: Option<Instant>,
+    /// When the changes did last not go on where they ended.
+    lost: Option<Instant>,
 }
 
 impl Keeper {
@@ -128,8 +134,11 @@ impl Keeper {
     /// The changes do not go on where they ended: the container is another one, for all we know.
     fn begin_anew(&mut self) {
         CountsChanged::BegunAnew.emit(&self.tools.metrics);
-        (self.kept, self.recount) = (None, None);
-        self.begun = Some(Reader::new(&self.options.declared));
+        let is_lost_again = self.lost.is_some_and(|at| at.elapsed() < LOST_AGAIN);
+        let wait = if is_lost_again { LOST_AGAIN } else { Duration::ZERO };
+        let now = Instant::now();
+        (self.kept, self.begun) = (None, None);
+        (self.lost, self.recount) = (Some(now), Some(now + wait));
         self.tools.board.counts().withdraw();
     }
 

@@ -85,7 +85,6 @@ impl Check<'_> {
                     DeclaredError::Group(_)
                     | DeclaredError::PerTwin(_)
                     | DeclaredError::Label(_)
-                    | DeclaredError::Reserved(_)
                     | DeclaredError::HubOnly(_)
                     | DeclaredError::Identity(_) => "group_by",
                 };

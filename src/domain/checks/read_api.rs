@@ -46,9 +46,9 @@ pub fn certificate(found: &Certificate, hosts: &[String], now: Ticks) -> Finding
         let text = format!("the certificate has ended at {expires}: no client connects");
         return Finding::fail("CERTIFICATE_UNUSABLE", text, renew);
     }
-    let missing: Vec<_> = hosts.iter().filter(|host| !names.iter().any(|name| covers(name, host))).collect();
+    let missing = hosts.iter().find(|host| !names.iter().any(|name| covers(name, host)));
     let named = if names.is_empty() { "no host".to_owned() } else { names.join(", ") };
-    if let Some(host) = missing.first() {
+    if let Some(host) = missing {
         return Finding::warn(
             "CERTIFICATE_NAME",
             format!(

@@ -825,8 +825,11 @@ fn a_deletion_that_a_snapshot_has_overtaken_makes_the_modules_doubtful() {
     let (decision, looked) = after(&stored, &deleted(30));
     assert_eq!(decision, Decision::Stale);
     assert_eq!((looked.previous, looked.sweep), (Some(t(30)), Some(Sweep::Reborn(t(30)))));
-    assert_eq!((looked.state.clone(), looked.flags.clone()), (stored.state, stored.flags));
+    assert_eq!((looked.state.clone(), looked.flags.clone()), (stored.state.clone(), stored.flags.clone()));
     unchanged(&looked, &deleted(30), Decision::Stale);
+    // Also those that came after an older deletion, whose own modules have not followed yet.
+    let owed = Document { previous: Some(t(20)), sweep: Some(Sweep::Deleted(t(20))), ..stored };
+    assert_eq!(after(&owed, &deleted(30)).1.sweep, Some(Sweep::Reborn(t(30))));
 }
 
 #[test]

@@ -8,8 +8,6 @@ use super::{
 const NAME_MAX: usize = 63;
 /// The column that holds the number of twins.
 const NUMBER: &str = "twins";
-/// Label of the metric that names the count; no group may have it.
-const NAME: &str = "name";
 
 /// A count that is kept: the same as the rows of [`Declared::query`], without asking the store each time.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,9 +39,6 @@ pub enum DeclaredError {
     /// Two paths would have one label.
     #[error("two paths would both be called {0:?}: leave one of them out")]
     Label(String),
-    /// A path has a label that is needed for something else.
-    #[error("{0:?} is what every count has already: group by another path")]
-    Reserved(String),
     /// Uses a field of which only the hub knows.
     #[error("{0} changes without any event, so that only the hub knows it: leave it out")]
     HubOnly(String),
@@ -138,12 +133,11 @@ fn labels(groups: &[Path]) -> Result<Vec<String>, DeclaredError> {
         }
         let names = std::iter::once(path.root().name()).chain(path.below().iter().map(String::as_str));
         let label = names.collect::<Vec<_>>().join("_").replace(|c: char| !c.is_ascii_alphanumeric(), "_");
-        // Labels that begin with two underscores are Prometheus' own; a root name never does.
-        match label {
-            label if [NUMBER, NAME].contains(&label.as_str()) => return Err(DeclaredError::Reserved(label)),
-            label if labels.contains(&label) => return Err(DeclaredError::Label(label)),
-            label => labels.push(label),
+        // It begins with the name of a root field, so it is never one of Prometheus' own, nor `name` or `twins`.
+        if labels.contains(&label) {
+            return Err(DeclaredError::Label(label));
         }
+        labels.push(label);
     }
     Ok(labels)
 }

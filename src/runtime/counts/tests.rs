@@ -269,6 +269,25 @@ async fn where_the_changes_do_not_go_on_nothing_is_shown_until_all_was_counted_a
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_feed_that_is_lost_again_and_again_is_not_read_from_its_beginning_each_time() {
+    let feed = Feed::default();
+    feed.write("a", Some("x"));
+    let world = World::start(feed);
+    for _ in 0..2 {
+        assert_eq!(world.after(Duration::ZERO).await, all(1, &[("x", 1)]));
+        world.feed.fails(Some(SelectError::Position));
+        assert_eq!(world.after(INTERVAL).await, None);
+        world.feed.fails(None);
+        sleep(INTERVAL).await;
+    }
+    let pages = world.feed.0.lock().unwrap().pages;
+    assert_eq!(world.after(LOST_AGAIN - INTERVAL * 3).await, None);
+    assert_eq!(world.feed.0.lock().unwrap().pages, pages, "it waits");
+    assert_eq!(world.after(INTERVAL * 3).await, all(1, &[("x", 1)]));
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_recount_finds_what_no_change_told_of_and_says_so() {
     let feed = Feed::default();
     for device in ["a", "b", "c"] {
