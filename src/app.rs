@@ -74,7 +74,7 @@ use crate::{
 /// Batches on their way from the partitions to the router.
 const INTAKE: usize = 64;
 /// How far apart the clocks within one IoT hub may be; Azure keeps its machines far closer. An event within it is
-/// judged by its version, and at worst looked at once more.
+/// assessed by its version, and at worst looked at once more.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 /// How often lag is measured at least.
 const LAG_INTERVAL: Duration = Duration::from_secs(5);
@@ -363,7 +363,7 @@ fn start_options(settings: &Settings, audits: &AuditRequests) -> start::Options 
             config::Start::Latest => start::Fresh::Latest,
         },
         refused_grace: settings.start.refused_grace,
-        judge: judge_checkpoints,
+        classify: classify_checkpoint_error,
         policy: start::Policy {
             on_invalid: match settings.checkpoint.on_invalid {
                 config::OnInvalid::Stop => start::OnInvalid::Stop,
@@ -410,7 +410,7 @@ fn stream_options(
 
 /// Understands an error of the checkpoint store. One that is none of ours is the SDK's own, about a request that it did not
 /// even send.
-fn judge_checkpoints(error: &azure_core::Error) -> start::StoreTrouble {
+fn classify_checkpoint_error(error: &azure_core::Error) -> start::StoreTrouble {
     let known = checkpoints::Error::find(error);
     start::StoreTrouble {
         reason: credential::one_line(error),

@@ -150,7 +150,7 @@ pub trait TwinStore: Send + Sync + 'static {
     fn scan(&self, which: Which) -> BoxStream<'_, Charged<Result<Vec<Scanned>, Trouble>>>;
 }
 
-/// An event that can never be applied, with all a person needs to judge it.
+/// An event that can never be applied, with all a person needs to assess it.
 #[derive(Debug, Clone)]
 pub struct DeadLetter<'a> {
     /// The partition it came from.

@@ -42,7 +42,7 @@ def read(compose: str, file: pathlib.Path) -> dict:
     return json.loads(answer.stdout.replace("$$", "$"))
 
 
-def judge(stack: dict) -> list:
+def problems_of(stack: dict) -> list:
     problems = []
     services = stack["services"]
     twinsync, devkit = services["twinsync"], services["devkit"]
@@ -123,7 +123,7 @@ def plant(compose: str) -> list:
             file.write(text.replace(written, slip))
             file.flush()
             try:
-                found = judge(read(compose, pathlib.Path(file.name)))
+                found = problems_of(read(compose, pathlib.Path(file.name)))
             except (SystemExit, Exception) as error:
                 found = [str(error)]
         if not any(expected in one for one in found):
@@ -225,7 +225,7 @@ def main() -> int:
         print("rehearsal without containers:", "ok: fleet, verify, restart, stop" if not problems else problems)
         return 1 if problems else 0
     stack = read(compose, HERE / "compose.yaml")
-    found = judge(stack)
+    found = problems_of(stack)
     for problem in found:
         print(f"compose.yaml: {problem}")
     if not found:

@@ -29,7 +29,7 @@ def stages(found: list[tuple[str, str]]) -> tuple[dict[str, str], list[list[tupl
     return names, each
 
 
-def judge(text: str, members: list[str], version: str) -> list[str]:
+def problems_of(text: str, members: list[str], version: str) -> list[str]:
     """What is wrong with the Dockerfile of the product."""
     problems = bases(text)
     names, each = stages(instructions(text))
@@ -85,7 +85,7 @@ def main() -> int:
     version = tomllib.loads((root / "rust-toolchain.toml").read_text())["toolchain"]["channel"]
     version = ".".join(version.split(".")[:2])
     text = (root / "Dockerfile").read_text()
-    problems = [f"Dockerfile: {problem}" for problem in judge(text, members, version)]
+    problems = [f"Dockerfile: {problem}" for problem in problems_of(text, members, version)]
     for other in sorted(root.glob("deploy/**/*Dockerfile")):
         problems += [f"{other.relative_to(root)}: {problem}" for problem in bases(other.read_text())]
     # What is copied from the checkout is there, and is let through.
@@ -101,7 +101,7 @@ def main() -> int:
         slipped, times = re.subn(pattern, slip, text)
         if not times:
             problems.append(f"check.py: the Dockerfile has no {pattern!r}")
-        elif not any(expected in problem for problem in judge(slipped, members, version)):
+        elif not any(expected in problem for problem in problems_of(slipped, members, version)):
             problems.append(f"check.py: does not find {slip!r}")
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)

@@ -52,7 +52,7 @@ def analyze(unit: str, token: str) -> list:
     return problems
 
 
-def judge(unit: str, token: str) -> list:
+def problems_of(unit: str, token: str) -> list:
     problems = analyze(unit, token)
     default = (ROOT / "config/default.toml").read_text()
 
@@ -189,13 +189,13 @@ def main() -> int:
         for problem in problems:
             print(f"strace: {problem}")
         return 1 if problems else 0
-    problems = judge(unit, token)
+    problems = problems_of(unit, token)
     if not problems:
         for written, slip, expected in SLIPS:
-            found = judge(unit.replace(written, slip), token) if written in unit else []
+            found = problems_of(unit.replace(written, slip), token) if written in unit else []
             if not any(expected in one for one in found):
                 problems.append(f"planted: {slip!r} is not found ({expected}); found: {found}")
-        if not any("has no http.tokenfile" in one for one in judge(unit, token.replace("TOKEN_FILE", "TOKENFILE"))):
+        if not any("has no http.tokenfile" in one for one in problems_of(unit, token.replace("TOKEN_FILE", "TOKENFILE"))):
             problems.append("planted: a setting that is none is not found")
     for problem in problems:
         print(f"twinsync.service: {problem}")

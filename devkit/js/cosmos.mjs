@@ -1,4 +1,4 @@
-// Azure's JavaScript client for Cosmos DB as a judge of devkit's Cosmos DB host. See README.md for the commands.
+// Azure's JavaScript client for Cosmos DB as a conformance test of devkit's Cosmos DB host. See README.md for the commands.
 
 import { CosmosClient } from "@azure/cosmos";
 
@@ -20,7 +20,7 @@ function clientOf({ endpoint, key }) {
   return new CosmosClient({
     endpoint,
     key,
-    // The host is one region on a loopback address; a judge must see the first error, not what comes after retries.
+    // The host is one region on a loopback address; a test must see the first error, not what comes after retries.
     connectionPolicy: {
       enableEndpointDiscovery: false,
       requestTimeout: 10_000,
@@ -70,8 +70,8 @@ async function replaceStale(values) {
   const item = containerOf(values).item(values.id, values["partition-key"]);
   const { resource, etag } = await item.read();
   const accessCondition = { type: "IfMatch", condition: etag };
-  printResponse(await item.replace({ ...resource, judged: 1 }, { accessCondition }));
-  await item.replace({ ...resource, judged: 2 }, { accessCondition });
+  printResponse(await item.replace({ ...resource, changed: 1 }, { accessCondition }));
+  await item.replace({ ...resource, changed: 2 }, { accessCondition });
 }
 
 /** Prints each document that a query finds, then their number and the charge. */

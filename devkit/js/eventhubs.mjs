@@ -1,4 +1,4 @@
-// Azure's JavaScript client for Event Hubs as a judge of devkit's broker. See README.md for the commands.
+// Azure's JavaScript client for Event Hubs as a conformance test of devkit's broker. See README.md for the commands.
 
 import {
   EventHubConsumerClient,
@@ -9,7 +9,7 @@ import {
 
 import { describe, main, print, readLines } from "./lines.mjs";
 
-// A judge must see the first error, not what comes after retries.
+// A test must see the first error, not what comes after retries.
 const noRetries = { retryOptions: { maxRetries: 0, timeoutInMs: 10_000 } };
 
 const options = {

@@ -1,4 +1,4 @@
-// What the judges share: JSON lines in and out, and one way to fail.
+// What the scripts share: JSON lines in and out, and one way to fail.
 
 import { createInterface } from "node:readline";
 import { parseArgs } from "node:util";

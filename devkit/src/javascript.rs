@@ -1,4 +1,4 @@
-//! Runs Azure's own JavaScript clients as judges; see `devkit/js/README.md` for the scripts.
+//! Runs Azure's own JavaScript clients; see `devkit/js/README.md` for the scripts.
 
 use std::{
     ffi::OsStr,
@@ -14,7 +14,7 @@ use crate::npm::{self, Package};
 /// What `devkit/js` consists of, without installed packages.
 const PACKAGE: Package = Package {
     name: "js",
-    purpose: "Azure's JavaScript clients as judges",
+    purpose: "Azure's JavaScript clients",
     files: &[
         ".npmrc",
         "cosmos.mjs",
@@ -28,7 +28,7 @@ const PACKAGE: Package = Package {
 
 /// The scripts, with their packages installed.
 #[derive(Debug, Clone)]
-pub struct Judges {
+pub struct OfficialClients {
     directory: PathBuf,
 }
 
@@ -43,7 +43,7 @@ pub struct Output {
     pub stderr: String,
 }
 
-/// Why a judge could not be asked.
+/// Why a client could not be run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -61,7 +61,7 @@ pub enum Error {
     },
 }
 
-impl Judges {
+impl OfficialClients {
     /// Installs the scripts under `directory` (in tests `CARGO_TARGET_TMPDIR`), unless they are there already.
     pub async fn provision(directory: &Path) -> Result<Self, Error> {
         Ok(Self { directory: PACKAGE.provision(directory).await? })

@@ -7,7 +7,7 @@
 //! | [`azurite`] | Azure Blob Storage: Microsoft's emulator as a child process |
 //! | [`iothub`] | IoT Hub: identities, twins and the routes that emit events (plain state, no I/O) |
 //! | [`fleet`] | devices that register, change and leave |
-//! | [`verify`] | the judge: compares every document with the hub's twin |
+//! | [`verify`] | compares every document with the hub's twin |
 //! | [`control`] | HTTP: drives a running devkit from outside |
 //! | [`daemon`], [`metrics`] | an operator: runs the twinsync binary against a stack and reads its metrics |
 //! | [`proxy`] | the network in between: half-open, refused and slow connections |

@@ -1,4 +1,4 @@
-//! The command line of devkit: start a local Azure, drive a fleet in it, and judge the mirror.
+//! The command line of devkit: start a local Azure, drive a fleet in it, and verify the copy.
 //!
 //! Standard output carries results only: `up` prints one JSON line with all endpoints, `verify` its report. Exit
 //! codes: 0 done and equal, 1 different, 2 an error, which is one line on standard error.

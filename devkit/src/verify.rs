@@ -1,4 +1,4 @@
-//! The judge: compares every document in Cosmos DB with its hub's twin, of all hubs.
+//! Compares every document in Cosmos DB with its hub's twin, of all hubs.
 //!
 //! It reads both sides over their sockets, knows nothing of the mirror's inner workings, and trusts the hub model's
 //! state, not its events. Names of hubs are told apart without case. What it expects of a document: `hubName`, `deviceId`, `moduleId`, `version`, `tags`,
@@ -116,7 +116,7 @@ pub async fn verify(endpoints: &Endpoints) -> Result<Report, Error> {
         let of_hub = read::twins(endpoints, &hub.name).await?;
         twins.extend(of_hub.into_iter().map(|twin| (key(Some(&hub.name), &twin), twin)));
     }
-    Ok(judge(twins, read::documents(endpoints).await?))
+    Ok(compare(twins, read::documents(endpoints).await?))
 }
 
 /// All documents of a devkit's container, in no order.
@@ -128,7 +128,7 @@ pub async fn documents(endpoints: &Endpoints) -> Result<Vec<Value>, Error> {
 }
 
 /// Compares twins, as a GET shows them, with documents.
-fn judge(mut twins: BTreeMap<Key, Value>, documents: Vec<Value>) -> Report {
+fn compare(mut twins: BTreeMap<Key, Value>, documents: Vec<Value>) -> Report {
     let mut report =
         Report { twins: twins.len() as u64, documents: documents.len() as u64, ..Report::default() };
     let mut seen: BTreeMap<Key, ()> = BTreeMap::new();
@@ -209,8 +209,8 @@ mod tests {
         json!({"id": device_id, "hubName": "h", "deviceId": device_id, "sync": {"state": "deleted", "flags": ["suspect"]}})
     }
 
-    fn judge(hub: &str, twins: Vec<Value>, documents: Vec<Value>) -> Report {
-        super::judge(twins.into_iter().map(|twin| (key(Some(hub), &twin), twin)).collect(), documents)
+    fn compare(hub: &str, twins: Vec<Value>, documents: Vec<Value>) -> Report {
+        super::compare(twins.into_iter().map(|twin| (key(Some(hub), &twin), twin)).collect(), documents)
     }
 
     fn figures(report: &Report) -> [u64; 5] {
@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn equal_documents_and_tombstones_of_deleted_twins_are_equal() {
         let report =
-            judge("h", vec![twin("a"), twin("b")], vec![document("b"), tombstone("c"), document("a")]);
+            compare("h", vec![twin("a"), twin("b")], vec![document("b"), tombstone("c"), document("a")]);
         assert_eq!(figures(&report), [1, 0, 0, 0, 1]);
         assert!(report.is_equal() && report.differences.is_empty());
         assert_eq!(report.to_string(), "2 twins, 0 different, 0 missing, 0 extra (1 tombstones, 1 flagged)");
@@ -232,7 +232,7 @@ mod tests {
         foreign["hubName"] = json!("other");
         let mut module = document("a");
         module["moduleId"] = json!("m");
-        let report = judge(
+        let report = compare(
             "h",
             vec![twin("a"), twin("b"), twin("c")],
             vec![foreign, module, document("b"), document("b"), tombstone("c")],
@@ -247,12 +247,12 @@ mod tests {
         let twins = ["h", "Other"].map(|hub| (key(Some(hub), &twin("a")), twin("a")));
         let mut theirs = document("a");
         theirs["hubName"] = json!("OTHER");
-        let report = super::judge(BTreeMap::from(twins.clone()), vec![document("a"), theirs.clone()]);
+        let report = super::compare(BTreeMap::from(twins.clone()), vec![document("a"), theirs.clone()]);
         assert!(report.is_equal() && report.twins == 2, "{report}");
         // Two documents of the one, spelt in two ways, and none of the other.
         let mut again = theirs.clone();
         again["hubName"] = json!("other");
-        let report = super::judge(BTreeMap::from(twins), vec![theirs, again]);
+        let report = super::compare(BTreeMap::from(twins), vec![theirs, again]);
         assert_eq!(figures(&report), [0, 0, 1, 1, 0], "{report}");
     }
 
@@ -262,7 +262,7 @@ mod tests {
         partial["sync"]["state"] = json!("partial");
         let mut full = tombstone("b");
         full["tags"] = json!({});
-        let report = judge("h", vec![twin("a")], vec![partial, full]);
+        let report = compare("h", vec![twin("a")], vec![partial, full]);
         assert_eq!(figures(&report), [1, 2, 0, 0, 1]);
         assert_eq!(report.differences[0].path, "/sync/state");
         assert_eq!(report.differences[1].path, "/tags");
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn at_most_twenty_differences_are_shown_and_all_are_counted() {
-        let report = judge("h", (0..50).map(|n| twin(&n.to_string())).collect(), Vec::new());
+        let report = compare("h", (0..50).map(|n| twin(&n.to_string())).collect(), Vec::new());
         assert_eq!((report.missing, report.differences.len()), (50, SHOWN));
     }
 }

@@ -43,7 +43,7 @@ fn get(url: &str) -> Value {
 }
 
 #[test]
-fn the_command_line_starts_drives_judges_and_stops() {
+fn the_command_line_starts_drives_verifies_and_stops() {
     let up = ["up", "--partitions", "2", "--another-iothub", "second", "--history", "25"];
     let mut up = Devkit(devkit(&up).spawn().unwrap());
     let mut line = String::new();

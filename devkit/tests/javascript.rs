@@ -1,4 +1,4 @@
-//! The broker, judged by Azure's JavaScript client, and the two clients by each other.
+//! The broker, against Azure's JavaScript client, and the two clients by each other.
 
 #[path = "broker/client.rs"]
 #[expect(dead_code, reason = "shared with the tests of the broker, which use all of it")]
@@ -10,7 +10,7 @@ use azure_core_amqp::{AmqpSimpleValue, AmqpValue};
 use azure_messaging_eventhubs::StartLocation;
 use devkit::{
     broker::Broker,
-    javascript::{Judges, Output},
+    javascript::{OfficialClients, Output},
 };
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
@@ -20,12 +20,14 @@ use client::{HUB, SINGLE, append_all, broker, consumer, event, next, receiver, t
 const LIMIT: Duration = Duration::from_secs(60);
 const SECOND: u64 = 1000;
 
-async fn judges() -> &'static Judges {
-    static JUDGES: OnceCell<Judges> = OnceCell::const_new();
-    JUDGES
-        .get_or_init(async || match Judges::provision(Path::new(env!("CARGO_TARGET_TMPDIR"))).await {
-            Ok(judges) => judges,
-            Err(error) => panic!("{error}"),
+async fn clients() -> &'static OfficialClients {
+    static CLIENTS: OnceCell<OfficialClients> = OnceCell::const_new();
+    CLIENTS
+        .get_or_init(async || {
+            match OfficialClients::provision(Path::new(env!("CARGO_TARGET_TMPDIR"))).await {
+                Ok(clients) => clients,
+                Err(error) => panic!("{error}"),
+            }
         })
         .await
 }
@@ -37,10 +39,10 @@ async fn ask(broker: &Broker, command: &str, hub: &str, options: &[&str], input:
     );
     let mut arguments = vec![command, "--connection", &connection, "--hub", hub];
     arguments.extend_from_slice(options);
-    judges().await.run("eventhubs.mjs", &arguments, input, LIMIT).await.expect("the judge runs")
+    clients().await.run("eventhubs.mjs", &arguments, input, LIMIT).await.expect("the client runs")
 }
 
-/// The lines of a judge that succeeded and closed its clients in time, without those about closing.
+/// The lines of a script that succeeded and closed its clients in time, without those about closing.
 fn lines(output: Output) -> Vec<Value> {
     assert!(output.success, "{output:?}");
     let (closings, lines): (Vec<Value>, Vec<Value>) =
@@ -221,8 +223,8 @@ async fn the_broker_chooses_the_partition_that_the_clients_compute() {
     let keys: Vec<Value> = (1..60_usize)
         .map(|length| json!("device-0123456789-äöü/".chars().cycle().take(length).collect::<String>()))
         .collect();
-    let output = judges().await.run("hash.mjs", &["partition", "--partitions", "4"], &keys, LIMIT).await;
-    let output = output.expect("the judge runs");
+    let output = clients().await.run("hash.mjs", &["partition", "--partitions", "4"], &keys, LIMIT).await;
+    let output = output.expect("the client runs");
     assert!(output.success && output.lines.len() == keys.len(), "{output:?}");
     for line in output.lines {
         let key = line["key"].as_str().expect("a key");

@@ -1,4 +1,4 @@
-//! The whole local Azure in one process: control port, fleet and judge.
+//! The whole local Azure in one process: control port, fleet and comparison.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panic, in its helpers too")]
 
@@ -189,7 +189,7 @@ async fn twins_are_listed_in_pages_without_loss_or_repeat() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fleet_runs_phase_by_phase_and_the_judge_sees_every_slip() {
+async fn a_fleet_runs_phase_by_phase_and_the_comparison_sees_every_slip() {
     let stack = start().await;
     let plan = Plan { devices: 40, events: 1_000, phases: 2, ..Plan::default() };
     stack.fleet().start(plan, Pace::Backlog).unwrap();
@@ -362,9 +362,9 @@ async fn several_hubs_share_the_event_hubs_and_nothing_else() {
     assert_eq!(stack.iothubs()[1].fleet().phase_end().await.state, State::Done);
     assert_eq!((stack.hub().len(), stack.fleet().progress().state), (1, State::Idle));
 
-    let judged = verify(stack.endpoints()).await.unwrap();
+    let compared = verify(stack.endpoints()).await.unwrap();
     let twins = stack.hub().len() + stack.iothubs()[1].service().len();
-    assert_eq!((judged.twins, judged.missing), (twins as u64, twins as u64), "{judged}");
+    assert_eq!((compared.twins, compared.missing), (twins as u64, twins as u64), "{compared}");
     stack.stop().await;
 }
 
@@ -412,7 +412,7 @@ async fn a_late_stream_goes_out_by_itself_when_its_time_has_come() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_judge_looks_past_what_no_event_tells() {
+async fn the_comparison_looks_past_what_no_event_tells() {
     let hub = iothub::Options { history: 10, ..iothub::Options::default() };
     let stack = Stack::start(Options { iothub: hub, ..Options::default() }).await.unwrap();
     call(&stack, Method::PUT, "/devices/d", None).await;
@@ -431,7 +431,7 @@ async fn the_judge_looks_past_what_no_event_tells() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_judge_fails_rather_than_calling_an_unread_side_equal() {
+async fn the_comparison_fails_rather_than_calling_an_unread_side_equal() {
     let stack = start().await;
     let endpoints = stack.endpoints().clone();
     let fault = Fault { next: None, ..Fault::next(500, 1) }.on(devkit::cosmos::Operations::Reads);

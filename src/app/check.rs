@@ -1,4 +1,4 @@
-//! What `twinsync check` does: it gathers facts, by the same adapters as a start, and lets `domain/checks` judge them.
+//! What `twinsync check` does: it gathers facts, by the same adapters as a start, and lets `domain/checks` assess them.
 //!
 //! *Invariants*: every check has a limit of its own, so that nothing hangs. What does not depend on each other is asked at the
 //! same time; the lines come in the order of [`Kind`] all the same. What needs something that is not in order is skipped, and

@@ -20,7 +20,7 @@ use crate::{
             account::Account,
             audit, backfill,
             doubts::{self, Doubts},
-            judge::{Judge, Mode},
+            reconciler::{Mode, TwinReconciler},
             requests::{self, AuditRequests},
             schedule::{self, Schedule},
         },
@@ -44,16 +44,16 @@ pub(super) fn registries(
     Ok(iothub::connect(hub, credential)?.into_iter().map(metered).collect())
 }
 
-fn judge(
+fn twin_reconciler(
     settings: &Settings,
     registries: &[Arc<Metered>],
     store: Arc<dyn TwinStore>,
     shared: &Shared,
     clock: &Arc<dyn Clock>,
     metrics: &Metrics,
-) -> Judge {
+) -> TwinReconciler {
     let account = Account { store, spending: shared.spending.clone(), metrics: metrics.clone() };
-    Judge::new(account, registries, shared.cache.clone(), Arc::clone(clock), rules(settings))
+    TwinReconciler::new(account, registries, shared.cache.clone(), Arc::clone(clock), rules(settings))
         .with_identity(settings.iothub.identity)
 }
 
@@ -71,7 +71,7 @@ fn audit_options(settings: &Settings) -> audit::Options {
 
 /// The background work of a daemon, ready to run.
 pub(super) struct Background {
-    judge: Arc<Judge>,
+    reconciler: Arc<TwinReconciler>,
     doubts: Doubts,
     repair: doubts::Options,
     schedule: schedule::Options,
@@ -87,15 +87,21 @@ pub(super) async fn prepare(
     audits: AuditRequests,
     reach: &Reach<'_>,
 ) -> Result<Background, Error> {
-    let judge =
-        judge(settings, &outside.registries, Arc::clone(&outside.store), shared, clock, reach.metrics)
-            .asking(audits);
+    let reconciler = twin_reconciler(
+        settings,
+        &outside.registries,
+        Arc::clone(&outside.store),
+        shared,
+        clock,
+        reach.metrics,
+    )
+    .asking(audits);
     let backfill = match settings.backfill.on_start {
         BackfillOnStart::Never => false,
-        BackfillOnStart::IfEmpty => reach.until(Needed::Store, || is_empty(&judge)).await?,
+        BackfillOnStart::IfEmpty => reach.until(Needed::Store, || is_empty(&reconciler)).await?,
     };
     if backfill {
-        let plan = || plan_backfill(&judge, outside.bookmarks.as_ref());
+        let plan = || plan_backfill(&reconciler, outside.bookmarks.as_ref());
         reach.until(Needed::Dependency(Dependency::Checkpoints), plan).await?;
     }
     Ok(Background {
@@ -103,7 +109,7 @@ pub(super) async fn prepare(
             outside.registries.iter().map(|registry| registry.hub()),
             settings.iothub.identity,
         ),
-        judge: Arc::new(judge),
+        reconciler: Arc::new(reconciler),
         repair: doubts::Options {
             concurrency: settings.repair.concurrency.get() as usize,
             scan_interval: settings.repair.scan_interval,
@@ -119,20 +125,20 @@ pub(super) async fn prepare(
 }
 
 /// Notes for every hub that its twins are to be filled in.
-async fn plan_backfill(judge: &Judge, bookmarks: &dyn Bookmarks) -> Result<(), Error> {
-    for registry in judge.registries() {
-        backfill::plan(judge, bookmarks, registry.hub()).await?;
+async fn plan_backfill(reconciler: &TwinReconciler, bookmarks: &dyn Bookmarks) -> Result<(), Error> {
+    for registry in reconciler.registries() {
+        backfill::plan(reconciler, bookmarks, registry.hub()).await?;
     }
     Ok(())
 }
 
 /// Whether the container holds no twin.
-async fn is_empty(judge: &Judge) -> Result<bool, Error> {
-    holds_nothing(judge).await.map_err(|trouble| Error::Scan(trouble.message))
+async fn is_empty(reconciler: &TwinReconciler) -> Result<bool, Error> {
+    holds_nothing(reconciler).await.map_err(|trouble| Error::Scan(trouble.message))
 }
 
-async fn holds_nothing(judge: &Judge) -> Result<bool, Trouble> {
-    let mut pages = std::pin::pin!(judge.account().scan(Which::Present, Purpose::Backfill));
+async fn holds_nothing(reconciler: &TwinReconciler) -> Result<bool, Trouble> {
+    let mut pages = std::pin::pin!(reconciler.account().scan(Which::Present, Purpose::Backfill));
     while let Some(page) = pages.next().await {
         if !page?.is_empty() {
             return Ok(false);
@@ -155,13 +161,13 @@ impl Background {
         stop: &CancellationToken,
         walks: &Walks,
     ) -> JoinSet<()> {
-        let Self { judge, doubts, repair, schedule, bookmarks } = self;
+        let Self { reconciler, doubts, repair, schedule, bookmarks } = self;
         let mut tasks = JoinSet::new();
         let keep = requests::keep(Arc::clone(&bookmarks), audit_wanted.clone(), stop.clone());
         tasks.spawn(keep);
-        for registry in judge.registries() {
+        for registry in reconciler.registries() {
             let schedule = Schedule {
-                judge: Arc::clone(&judge),
+                reconciler: Arc::clone(&reconciler),
                 registry: Arc::clone(registry),
                 bookmarks: Arc::clone(&bookmarks),
                 options: schedule.clone(),
@@ -171,15 +177,15 @@ impl Background {
             };
             tasks.spawn(Box::pin(schedule.run(stop.clone())));
         }
-        tasks.spawn(Box::pin(doubts::run(judge, doubts, repair, leads.clone(), stop.clone())));
+        tasks.spawn(Box::pin(doubts::run(reconciler, doubts, repair, leads.clone(), stop.clone())));
         tasks
     }
 }
 
 /// What the commands work with that ask the hubs.
-pub struct Reconciler {
-    /// Settles twins.
-    pub judge: Arc<Judge>,
+pub struct ReconcileTools {
+    /// Reconciles single twins.
+    pub reconciler: Arc<TwinReconciler>,
     /// The hubs, at least one.
     pub registries: Vec<Arc<Metered>>,
     /// Where notes are kept.
@@ -194,14 +200,21 @@ pub struct Reconciler {
 ///
 /// # Errors
 /// No hub is configured, or something cannot be used.
-pub async fn reconciler(settings: &Settings, metrics: &Metrics) -> Result<Reconciler, Error> {
+pub async fn reconcile_tools(settings: &Settings, metrics: &Metrics) -> Result<ReconcileTools, Error> {
     let credential = credential::connect(&settings.credential.identity)?;
     let registries = registries(settings, &credential, metrics, &Board::new())?;
     let bookmarks = bookmarks::open(&settings.checkpoint.store, &credential).await?;
     let store: Arc<dyn TwinStore> = Arc::new(connect_store(settings, credential).await?);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    Ok(Reconciler {
-        judge: Arc::new(judge(settings, &registries, store, &Shared::new(settings), &clock, metrics)),
+    Ok(ReconcileTools {
+        reconciler: Arc::new(twin_reconciler(
+            settings,
+            &registries,
+            store,
+            &Shared::new(settings),
+            &clock,
+            metrics,
+        )),
         registries,
         bookmarks,
         audit: audit_options(settings),

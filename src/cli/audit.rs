@@ -14,8 +14,8 @@ use crate::{
     domain::drift::{Drift, ORPHAN, Strictness},
     runtime::reconcile::{
         audit::{self, Fate, Finding, Options, Progress, Report},
-        judge::Mode,
         nominate::Ended,
+        reconciler::Mode,
     },
 };
 
@@ -77,7 +77,8 @@ pub async fn run(arguments: &Arguments) -> Result<(), Error> {
         let progress = Progress::default();
         // The daemon's audits take turns; this one asks about any.
         let from = rand::random::<u64>() >> 11;
-        let work = audit::run(&session.reconciler.judge, &registry, &options, from, &progress, &session.stop);
+        let work =
+            audit::run(&session.reconciler.reconciler, &registry, &options, from, &progress, &session.stop);
         let position =
             || (progress.looked_at.load(Ordering::Relaxed), progress.devices.load(Ordering::Relaxed));
         let label = format!("audit of {}", registry.hub());
@@ -143,7 +144,7 @@ fn text(report: &Report) -> String {
         orphans,
         if orphans > 0 { "documents that nobody updates: delete them" } else { "" },
     ));
-    let note = format!("changed within the tolerance: not judged; {} more were", report.recent_asked);
+    let note = format!("changed within the tolerance: not compared; {} more were", report.recent_asked);
     rows.push(row("too recent", report.recent, &note));
     rows.push(row("cleared", report.cleared, "the query was behind, the hub agrees"));
     for (name, count, note) in [

@@ -93,8 +93,14 @@ async fn fill(
 ) -> Result<Counts, Error> {
     let progress = std::sync::Arc::new(Progress::default());
     let concurrency = session.reconciler.backfill_concurrency;
-    let work =
-        backfill::run(&session.reconciler.judge, registry, bookmarks, concurrency, &progress, &session.stop);
+    let work = backfill::run(
+        &session.reconciler.reconciler,
+        registry,
+        bookmarks,
+        concurrency,
+        &progress,
+        &session.stop,
+    );
     let position = || (progress.counts().nominated, progress.devices.load(Ordering::Relaxed));
     let label = format!("backfill of {}", registry.hub());
     match watched(quiet, label, position, Box::pin(work)).await {

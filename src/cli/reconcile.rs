@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Error, Sources};
 use crate::{
-    app::{self, registry::Reconciler},
+    app::{self, registry::ReconcileTools},
     config::{self, Settings},
     domain::id::HubName,
     runtime::metered::Metered,
@@ -25,7 +25,7 @@ const LOG_FILTER: &str = "warn";
 
 /// Everything that a command needs to ask the hubs.
 pub(super) struct Session {
-    pub(super) reconciler: Reconciler,
+    pub(super) reconciler: ReconcileTools,
     pub(super) metrics: Metrics,
     pub(super) stop: CancellationToken,
     started: Instant,
@@ -44,7 +44,7 @@ impl Session {
         let reconciler = tokio::select! {
             biased;
             () = stop.cancelled() => return Err(stopped("nothing was changed")),
-            reconciler = Box::pin(app::registry::reconciler(&settings, &metrics)) => reconciler?,
+            reconciler = Box::pin(app::registry::reconcile_tools(&settings, &metrics)) => reconciler?,
         };
         Ok(Self { reconciler, metrics, stop, started: Instant::now() })
     }
@@ -55,7 +55,7 @@ impl Session {
         let Some(name) = name else {
             return Ok(all.clone());
         };
-        match self.reconciler.judge.registry(&HubName::new(name)) {
+        match self.reconciler.reconciler.registry(&HubName::new(name)) {
             Some(registry) => Ok(vec![Arc::clone(registry)]),
             None => {
                 let known: Vec<_> = all.iter().map(|registry| registry.hub().as_str()).collect();

@@ -20,8 +20,8 @@ use crate::{
         metered::Metered,
         reconcile::{
             backfill::{Expected, Patience, patiently},
-            judge::{Mode, Task, Unless, Verdict},
             nominate::{Ended, Kind, Nominations},
+            reconciler::{Mode, Task, Unless, Verdict},
         },
     },
 };
@@ -114,7 +114,7 @@ impl Resync<'_> {
             let key = TwinKey { module: Some(module.clone()), ..device };
             return self.twins(vec![key]).await;
         }
-        let account = self.session.reconciler.judge.account();
+        let account = self.session.reconciler.reconciler.account();
         let mut keys = vec![device.clone()];
         let known = account.modules(&device, Purpose::Repair).await;
         keys.extend(known.map_err(|trouble| Error::Failed(trouble.message))?);
@@ -165,9 +165,14 @@ impl Resync<'_> {
             .into_iter()
             .map(|key| {
                 Box::pin(async move {
-                    let verdict =
-                        patiently(&session.reconciler.judge, &key, task, Expected::Anything, &session.stop)
-                            .await;
+                    let verdict = patiently(
+                        &session.reconciler.reconciler,
+                        &key,
+                        task,
+                        Expected::Anything,
+                        &session.stop,
+                    )
+                    .await;
                     (key, verdict)
                 })
             })
@@ -175,7 +180,7 @@ impl Resync<'_> {
         let mut turns = futures::stream::iter(turns).buffered(session.reconciler.audit.concurrency.max(1));
         while let Some((key, verdict)) = turns.next().await {
             match verdict {
-                Patience::Judged(verdict) => self.tell(&key, &verdict)?,
+                Patience::Reconciled(verdict) => self.tell(&key, &verdict)?,
                 Patience::Exhausted(_) => self.line(&key, "unknown", None)?,
                 Patience::Stopped => return Err(stopped("what was resynced stays so")),
             }

@@ -1,7 +1,7 @@
 //! Which twins an audit asks about although they changed a moment ago, and when a request for an audit is met.
 //!
-//! What changed within the tolerance is not judged by a query's answer, which may be older than the change. A twin that
-//! changes all the time would never be judged that way, so each walk asks the hub about a limited number of them, and the
+//! What changed within the tolerance is not compared by a query's answer, which may be older than the change. A twin that
+//! changes all the time would never be compared that way, so each walk asks the hub about a limited number of them, and the
 //! next walk goes on where that one stopped. For an order that stays the same from walk to walk, twins have fixed places.
 //!
 //! A request says that something was lost. What was lost may be younger than what queries show yet, so one audit begins at

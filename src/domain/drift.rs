@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn presence_is_judged_on_both_sides() {
+    fn presence_is_compared_on_both_sides() {
         let tombstone = Document { state: State::Deleted, ..document() };
         let twin = row(|_| {});
         for absent in [None, Some(&tombstone)] {

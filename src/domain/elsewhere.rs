@@ -41,7 +41,7 @@ pub struct Ends(VecDeque<(Ticks, SequenceNumber)>);
 
 impl Ends {
     /// Judges what was found `now`, and remembers it.
-    pub fn judge(&mut self, found: &Found, now: Ticks) -> Behind {
+    pub fn assess(&mut self, found: &Found, now: Ticks) -> Behind {
         let Found { extent, checkpoint, written } = *found;
         if self.0.back().is_some_and(|(_, last)| *last > extent.last) {
             self.0.clear(); // it was re-created, and begins again
@@ -92,22 +92,22 @@ mod tests {
     fn what_waits_is_at_least_as_old_as_the_newest_event_and_as_the_first_look_that_found_it() {
         let s = Duration::from_secs;
         let mut ends = Ends::default();
-        let behind = ends.judge(&found(Some(199), 199, 900), at(1000));
+        let behind = ends.assess(&found(Some(199), 199, 900), at(1000));
         assert_eq!((behind.events, behind.at_least, behind.checkpoint_age), (0, Some(s(0)), Some(s(0))));
-        let behind = ends.judge(&found(Some(199), 299, 1025), at(1030));
+        let behind = ends.assess(&found(Some(199), 299, 1025), at(1030));
         assert_eq!((behind.events, behind.at_least, behind.retention_used), (100, Some(s(5)), 0.5));
         assert_eq!(behind.checkpoint_age, Some(s(530)));
-        let behind = ends.judge(&found(Some(199), 399, 1059), at(1060));
+        let behind = ends.assess(&found(Some(199), 399, 1059), at(1060));
         assert_eq!(behind.at_least, Some(s(30)), "event 200 was there at 1030");
-        let behind = ends.judge(&found(Some(299), 399, 1059), at(1090));
+        let behind = ends.assess(&found(Some(299), 399, 1059), at(1090));
         assert_eq!(behind.at_least, Some(s(31)), "event 300 was there at 1060, the newest came at 1059");
-        let behind = ends.judge(&found(None, 399, 1059), at(1090));
+        let behind = ends.assess(&found(None, 399, 1059), at(1090));
         assert_eq!((behind.events, behind.retention_used), (300, 1.0), "no checkpoint: all of it waits");
         assert_eq!(behind.at_least, Some(s(90)));
-        let behind = ends.judge(&found(Some(99), 109, 1119), at(1120));
+        let behind = ends.assess(&found(Some(99), 109, 1119), at(1120));
         assert_eq!((behind.events, behind.at_least), (10, Some(s(1))), "another one has its name");
         for second in 2000..3000 {
-            ends.judge(&found(Some(99), 109, 1119), at(second));
+            ends.assess(&found(Some(99), 109, 1119), at(second));
         }
         assert_eq!(ends.0.len(), MOST_LOOKS);
     }

@@ -429,15 +429,15 @@ mod tests {
             is_empty: first > last,
             newest: None,
         };
-        let judge = |at, extent| resume(Some(position(at)), &extent);
+        let resumed = |at, extent| resume(Some(position(at)), &extent);
         assert_eq!(resume(None, &extent(0, 9)), Resume::Fresh);
-        assert_eq!(judge(9, extent(0, 9)), Resume::After(position(9)));
-        assert_eq!(judge(4, extent(5, 9)), Resume::After(position(4)));
-        assert!(matches!(judge(10, extent(0, 9)), Resume::Invalid(Invalid::Beyond { .. })));
-        assert!(matches!(judge(0, extent(0, -1)), Resume::Invalid(Invalid::Beyond { .. })));
-        assert!(matches!(judge(3, extent(5, 9)), Resume::Invalid(Invalid::Expired { .. })));
-        assert!(matches!(judge(3, extent(10, 9)), Resume::Invalid(Invalid::Expired { .. })));
-        assert_eq!(judge(9, extent(10, 9)), Resume::After(position(9)), "all read, then expired");
+        assert_eq!(resumed(9, extent(0, 9)), Resume::After(position(9)));
+        assert_eq!(resumed(4, extent(5, 9)), Resume::After(position(4)));
+        assert!(matches!(resumed(10, extent(0, 9)), Resume::Invalid(Invalid::Beyond { .. })));
+        assert!(matches!(resumed(0, extent(0, -1)), Resume::Invalid(Invalid::Beyond { .. })));
+        assert!(matches!(resumed(3, extent(5, 9)), Resume::Invalid(Invalid::Expired { .. })));
+        assert!(matches!(resumed(3, extent(10, 9)), Resume::Invalid(Invalid::Expired { .. })));
+        assert_eq!(resumed(9, extent(10, 9)), Resume::After(position(9)), "all read, then expired");
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub struct Committer {
     consumer_group: String,
     metrics: Metrics,
     board: Board,
-    judge: fn(&azure_core::Error) -> StoreTrouble,
+    classify: fn(&azure_core::Error) -> StoreTrouble,
     /// With their offsets: a partition that was created again has the same numbers.
     committed: BTreeMap<PartitionId, Position>,
     /// When a checkpoint is written once more, although it has not moved; `None`: not any more.
@@ -52,7 +52,7 @@ impl Committer {
         consumer_group: &str,
         metrics: Metrics,
         board: Board,
-        judge: fn(&azure_core::Error) -> StoreTrouble,
+        classify: fn(&azure_core::Error) -> StoreTrouble,
     ) -> Self {
         Self {
             store,
@@ -61,7 +61,7 @@ impl Committer {
             consumer_group: consumer_group.to_lowercase(),
             metrics,
             board,
-            judge,
+            classify,
             committed: BTreeMap::new(),
             again: BTreeMap::new(),
         }
@@ -148,7 +148,7 @@ impl Committer {
             sequence_number: Some(position.sequence_number.0),
         };
         match timeout(WRITE_LIMIT, self.store.update_checkpoint(checkpoint)).await {
-            Ok(result) => result.map_err(|error| (failure_of(&error), (self.judge)(&error))),
+            Ok(result) => result.map_err(|error| (failure_of(&error), (self.classify)(&error))),
             Err(_) => Err((
                 Failure::Silent,
                 StoreTrouble {

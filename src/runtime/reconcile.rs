@@ -3,7 +3,7 @@
 //! ```text
 //! router ── documents in doubt ─► doubts ─┐
 //! walk of documents in doubt ─────────────┤
-//! backfill: pages of a query ─────────────┼─► judge: read ─► GET ─► compare ─► conditional write
+//! backfill: pages of a query ─────────────┼─► assess: read ─► GET ─► compare ─► conditional write
 //! audit: pages of a query, documents ─────┤
 //! resync: what a person names ────────────┘
 //! ```
@@ -15,8 +15,8 @@ pub mod account;
 pub mod audit;
 pub mod backfill;
 pub mod doubts;
-pub mod judge;
 pub mod nominate;
+pub mod reconciler;
 pub mod requests;
 pub mod schedule;
 #[cfg(test)]

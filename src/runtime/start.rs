@@ -1,4 +1,4 @@
-//! Where a partition goes on: what its checkpoint says, judged against what the partition holds.
+//! Where a partition goes on: what its checkpoint says, compared with what the partition holds.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -107,7 +107,7 @@ pub struct Options {
     /// How long it is endured that we are refused, or that something does not exist.
     pub refused_grace: Duration,
     /// Understands an error of the checkpoint store.
-    pub judge: fn(&azure_core::Error) -> StoreTrouble,
+    pub classify: fn(&azure_core::Error) -> StoreTrouble,
 }
 
 impl Options {
@@ -195,9 +195,10 @@ pub async fn stored_positions(
     let [namespace, name, group] =
         [options.namespace.as_str(), hub, options.consumer_group.as_str()].map(str::to_lowercase);
     let list = checkpoints.list_checkpoints(&namespace, &name, &group);
-    let list = list
-        .await
-        .map_err(|error| StartError::Checkpoints { hub: hub.to_owned(), trouble: (options.judge)(&error) })?;
+    let list = list.await.map_err(|error| StartError::Checkpoints {
+        hub: hub.to_owned(),
+        trouble: (options.classify)(&error),
+    })?;
     let stored = list.into_iter().map(|checkpoint| {
         let offset = checkpoint.offset.unwrap_or_default().into();
         let stored = match checkpoint.sequence_number {
@@ -211,9 +212,9 @@ pub async fn stored_positions(
 
 /// A checkpoint as it was found.
 pub enum Stored {
-    /// A position that can be judged.
+    /// A position that can be compared with the partition.
     At(Position),
-    /// Written by something else: it cannot be judged against the partition.
+    /// Written by something else: it cannot be compared with the partition.
     WithoutNumber,
 }
 
@@ -224,14 +225,14 @@ pub fn begin(
     extent: &Extent,
     options: &Options,
 ) -> Result<(Option<Position>, Start), StartError> {
-    let judged = match stored {
+    let position = match stored {
         None => Ok(resume(None, extent)),
         Some(Stored::At(position)) => Ok(resume(Some(position), extent)),
         Some(Stored::WithoutNumber) => {
             Err("its checkpoint has no sequence number: another program wrote it".to_owned())
         }
     };
-    let problem = match judged {
+    let problem = match position {
         Ok(Resume::After(position)) => {
             return Ok((Some(position.clone()), Start::behind(position)));
         }
@@ -265,7 +266,7 @@ mod tests {
             fresh,
             policy,
             refused_grace: Duration::ZERO,
-            judge: |_| unreachable!("no store is asked"),
+            classify: |_| unreachable!("no store is asked"),
         }
     }
 

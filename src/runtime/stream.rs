@@ -215,7 +215,7 @@ impl Stream {
                 &shared.options.start.consumer_group,
                 shared.metrics.clone(),
                 shared.board.clone(),
-                shared.options.start.judge,
+                shared.options.start.classify,
             ),
             lag: Lag::new(shared.options.stall_limit),
             silent: false,

@@ -114,7 +114,7 @@ impl Looks {
                 Ok(extent) => {
                     let number = checkpoint.and_then(|checkpoint| checkpoint.number);
                     let written = checkpoint.and_then(|checkpoint| checkpoint.written);
-                    let behind = self.judge(&id, &Found { extent, checkpoint: number, written });
+                    let behind = self.assess(&id, &Found { extent, checkpoint: number, written });
                     found.insert(id, Ok(behind));
                 }
                 Err(error) => {
@@ -127,8 +127,8 @@ impl Looks {
         hub.source.close().await;
     }
 
-    fn judge(&self, id: &PartitionId, found: &Found) -> Behind {
+    fn assess(&self, id: &PartitionId, found: &Found) -> Behind {
         let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
-        ends.entry(id.clone()).or_default().judge(found, SystemClock.now())
+        ends.entry(id.clone()).or_default().assess(found, SystemClock.now())
     }
 }

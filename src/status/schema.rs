@@ -377,7 +377,7 @@ pub struct Hub {
     pub audit_differences_left: Option<u64>,
     /// Differences that audits found since the start, by class.
     pub audit_differences: BTreeMap<String, u64>,
-    /// When the last audit was done that could judge all twins and left no difference.
+    /// When the last audit was done that could compare all twins and left no difference.
     pub clean_audit: Option<Ticks>,
     /// Twins that it compared.
     pub clean_audit_twins: Option<u64>,

@@ -438,9 +438,9 @@ impl Metrics {
         gauge(name::AUDIT_COMPLETED).set(at.seconds_since(Ticks::new(0)));
     }
 
-    /// Notes how many twins the last audit could not judge, and why.
-    pub fn set_audit_unjudged(&self, hub: &str, reason: &'static str, twins: u64) {
-        let key = key(name::AUDIT_UNJUDGED, &[("hub", hub), ("reason", reason)]);
+    /// Notes how many twins the last audit could not compare, and why.
+    pub fn set_audit_undecided(&self, hub: &str, reason: &'static str, twins: u64) {
+        let key = key(name::AUDIT_UNDECIDED, &[("hub", hub), ("reason", reason)]);
         self.0.recorder.register_gauge(&key, &METADATA).set(twins as f64);
     }
 

@@ -113,8 +113,8 @@ pub const REPLICAS_ALIVE: &str = "twinsync_replicas_alive";
 pub const REGISTRY_SHARE: &str = "twinsync_registry_share";
 /// Request units that this replica may spend per second.
 pub const REQUEST_UNITS_LIMIT: &str = "twinsync_request_units_per_second_limit";
-/// Twins that the last audit could not judge. Labels: `hub`, `reason` (`recent`, `unknown`).
-pub const AUDIT_UNJUDGED: &str = "twinsync_audit_unjudged_twins";
+/// Twins that the last audit could not compare. Labels: `hub`, `reason` (`recent`, `unknown`).
+pub const AUDIT_UNDECIDED: &str = "twinsync_audit_undecided_twins";
 /// When the last audit was done, in seconds since the Unix epoch. Label: `hub`.
 pub const AUDIT_COMPLETED: &str = "twinsync_audit_completed_timestamp_seconds";
 /// Twins that the present backfill, or the last one, has dealt with. Labels: `hub`, `outcome`.

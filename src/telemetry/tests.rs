@@ -49,7 +49,7 @@ fn served() -> BTreeMap<String, Shape> {
         received_to_durable: second,
     });
     metrics.events_written(1);
-    metrics.set_audit_unjudged("h", "recent", 0);
+    metrics.set_audit_undecided("h", "recent", 0);
     metrics.set_audit_interval(Duration::from_secs(86_400));
     metrics.set_replicas_alive(1);
     metrics.set_registry_share(0.5);

@@ -59,7 +59,7 @@ pub struct HubWalks {
     pub backfilled: Option<Backfilled>,
     /// The last audit.
     pub audited: Option<Audited>,
-    /// The last audit that left no difference and could judge every twin.
+    /// The last audit that left no difference and could compare every twin.
     pub clean: Option<Audited>,
     /// When the next audit is due.
     pub next_audit: Option<Ticks>,

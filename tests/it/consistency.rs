@@ -76,7 +76,7 @@ async fn an_account_with_several_write_regions_is_refused_until_one_is_named_and
             if is_elsewhere { all } else { 0 },
             "{region}: all of {all} writes in one region"
         );
-        // The judge reads by queries, and from the region called Local.
+        // The comparison reads by queries, and from the region called Local.
         let [reads, _, elsewhere] = requests(&world, &["read"]);
         assert_eq!(
             elsewhere,
@@ -96,8 +96,8 @@ async fn every_read_asks_for_session() {
     world.apply(Operation::Create { id: module, twin: None });
     world.equal().await;
     world.apply(Operation::Delete { id: device("edge") });
-    let judged = world.equal().await;
-    assert_eq!(judged.tombstones, 2, "{judged}");
+    let compared = world.equal().await;
+    assert_eq!(compared.tombstones, 2, "{compared}");
     let [reads, session, _] = requests(&world, &["read"]);
     assert!(
         reads > 0 && session == reads,

@@ -30,7 +30,7 @@ async fn throttling_errors_and_lost_replies_change_nothing() {
     ];
     let faults = Faults { seed: 31, answers, ..Faults::default() };
     world.stack.cosmos().set_faults(faults).expect("valid");
-    // The judge reads through the same faulty store, so it looks when the faults are over.
+    // The comparison reads through the same faulty store, so it looks when the faults are over.
     world.replays(31);
     let troubles = |sample: &devkit::metrics::Sample| {
         let writes = |outcome: &str| sample.count("twinsync_writes_total", &format!("outcome=\"{outcome}\""));

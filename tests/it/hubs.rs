@@ -21,7 +21,7 @@ use crate::{
 
 /// The second hub, as its events spell it.
 const OTHER: &str = "Fabrikam";
-/// Nobody audits unasked, and whoever is asked judges everything.
+/// Nobody audits unasked, and whoever is asked compares everything.
 const NO_AUDIT: &str = "[audit]\ninterval = \"off\"\n";
 
 /// Two hubs. A device's modules follow it by the daemon's own doing: their deletion is not told.
@@ -162,10 +162,10 @@ async fn two_hubs_with_the_same_devices_share_a_container_and_nothing_else() {
     fleets(&bench, plans).await;
     let both = bench.world.stack.iothubs();
     let shared = ids(&both[0]).intersection(&ids(&both[1])).count();
-    let judged = bench.world.equal().await;
-    assert!(shared > 20 && judged.tombstones > 10, "{shared} ids in both: {judged}");
-    assert_eq!(judged.twins, (first.len() + second.len()) as u64);
-    println!("two hubs, {shared} device ids in both: {judged}");
+    let compared = bench.world.equal().await;
+    assert!(shared > 20 && compared.tombstones > 10, "{shared} ids in both: {compared}");
+    assert_eq!(compared.twins, (first.len() + second.len()) as u64);
+    println!("two hubs, {shared} device ids in both: {compared}");
 
     // Of two devices of one id the one is deleted, and takes its own modules along.
     for id in ["gateway", "spare"] {
@@ -175,7 +175,7 @@ async fn two_hubs_with_the_same_devices_share_a_container_and_nothing_else() {
     bench.world.equal().await;
     apply(first, Operation::Delete { id: device("gateway") });
     let after = bench.world.equal().await;
-    assert_eq!(after.tombstones, judged.tombstones + 2, "device and module: {after}");
+    assert_eq!(after.tombstones, compared.tombstones + 2, "device and module: {after}");
     for (id, state) in [
         ("devkit-hub|gateway", "deleted"),
         ("devkit-hub|gateway|agent", "deleted"),
@@ -385,8 +385,8 @@ async fn spelt_otherwise(scheme: &str) {
         put(&bench, older).await;
     }
     let before: Vec<_> = documents(&bench).await.iter().map(|document| text(document, "id")).collect();
-    let judged = bench.world.equal().await;
-    assert_eq!((judged.documents, judged.twins), (10, 10));
+    let compared = bench.world.equal().await;
+    assert_eq!((compared.documents, compared.twins), (10, 10));
 
     let mut daemon = bench.start().await;
     for step in 0..3 {

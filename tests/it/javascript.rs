@@ -6,14 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use devkit::javascript::{Judges, Output};
+use devkit::javascript::{OfficialClients, Output};
 use serde_json::{Value, json};
 
 use crate::world::World;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-async fn cosmos(judges: &Judges, world: &World, command: &str, options: &[&str]) -> Output {
+async fn cosmos(clients: &OfficialClients, world: &World, command: &str, options: &[&str]) -> Output {
     let endpoints = world.stack.endpoints();
     let mut arguments = vec![
         command,
@@ -27,31 +27,31 @@ async fn cosmos(judges: &Judges, world: &World, command: &str, options: &[&str])
         &endpoints.container,
     ];
     arguments.extend_from_slice(options);
-    judges.run("cosmos.mjs", &arguments, &[], LIMIT).await.expect("the judge runs")
+    clients.run("cosmos.mjs", &arguments, &[], LIMIT).await.expect("the client runs")
 }
 
-async fn publish(judges: &Judges, world: &World, hub: &str, events: &[Value]) {
+async fn publish(clients: &OfficialClients, world: &World, hub: &str, events: &[Value]) {
     let address = world.stack.broker().address();
     let connection = format!(
         "Endpoint=sb://{address};SharedAccessKeyName=devkit;SharedAccessKey=ZGV2a2l0;UseDevelopmentEmulator=true"
     );
     let arguments = ["publish", "--connection", &connection, "--hub", hub, "--partition-key", "js-pump"];
-    let output = judges.run("eventhubs.mjs", &arguments, events, LIMIT).await.expect("the judge runs");
+    let output = clients.run("eventhubs.mjs", &arguments, events, LIMIT).await.expect("the client runs");
     assert!(output.success, "{output:?}");
 }
 
 /// The `resource` of the documents that the JavaScript client's query finds.
-async fn documents(judges: &Judges, world: &World) -> Vec<Value> {
+async fn documents(clients: &OfficialClients, world: &World) -> Vec<Value> {
     let query = "SELECT * FROM c WHERE c.deviceId = 'js-pump'";
-    let output = cosmos(judges, world, "query", &["--query", query, "--partition-key", "js-pump"]).await;
+    let output = cosmos(clients, world, "query", &["--query", query, "--partition-key", "js-pump"]).await;
     assert!(output.success, "{output:?}");
     output.lines.into_iter().filter_map(|line| line.get("resource").cloned()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_published_from_javascript_is_read_from_javascript() {
-    let judges = Judges::provision(Path::new(env!("CARGO_TARGET_TMPDIR"))).await;
-    let judges = judges.unwrap_or_else(|error| panic!("{error}"));
+    let clients = OfficialClients::provision(Path::new(env!("CARGO_TARGET_TMPDIR"))).await;
+    let clients = clients.unwrap_or_else(|error| panic!("{error}"));
     let world = World::new().await;
     let daemon = world.start().await;
     let endpoints = world.stack.endpoints();
@@ -84,11 +84,11 @@ async fn a_device_published_from_javascript_is_read_from_javascript() {
         2,
         json!({"version": 3, "properties": {"reported": {"rate": 0.1, "gone": null, "$version": 2}}}),
     );
-    publish(&judges, &world, &endpoints.lifecycle_hub, &[created]).await;
-    publish(&judges, &world, &endpoints.twin_changes_hub, &[updated.clone(), updated]).await;
+    publish(&clients, &world, &endpoints.lifecycle_hub, &[created]).await;
+    publish(&clients, &world, &endpoints.twin_changes_hub, &[updated.clone(), updated]).await;
     let started = Instant::now();
     let document = loop {
-        let found = documents(&judges, &world).await;
+        let found = documents(&clients, &world).await;
         if let [document] = found.as_slice()
             && document["version"] == 3
             && document["sync"]["state"] == "live"
@@ -105,13 +105,13 @@ async fn a_device_published_from_javascript_is_read_from_javascript() {
     daemon.stop().await.expect("exit code 0");
 }
 
-/// The Cosmos DB host, judged by the JavaScript client.
+/// The Cosmos DB host, against the JavaScript client.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_cosmos_host_answers_the_javascript_client_as_cosmos_does() {
-    let judges = Judges::provision(Path::new(env!("CARGO_TARGET_TMPDIR"))).await;
-    let judges = judges.unwrap_or_else(|error| panic!("{error}"));
+    let clients = OfficialClients::provision(Path::new(env!("CARGO_TARGET_TMPDIR"))).await;
+    let clients = clients.unwrap_or_else(|error| panic!("{error}"));
     let world = World::new().await;
-    let created = cosmos(&judges, &world, "create", &["--partition-key-path", "/deviceId"]).await;
+    let created = cosmos(&clients, &world, "create", &["--partition-key-path", "/deviceId"]).await;
     assert!(created.success, "createIfNotExists on what exists: {created:?}");
     let endpoints = world.stack.endpoints();
     let arguments = [
@@ -126,12 +126,12 @@ async fn the_cosmos_host_answers_the_javascript_client_as_cosmos_does() {
         &endpoints.container,
     ];
     let document = json!({"id": "a", "deviceId": "d", "value": 1});
-    let upserted = judges.run("cosmos.mjs", &arguments, &[document], LIMIT).await.expect("the judge runs");
+    let upserted = clients.run("cosmos.mjs", &arguments, &[document], LIMIT).await.expect("the client runs");
     assert!(upserted.success, "{upserted:?}");
     let which = ["--id", "a", "--partition-key", "d"];
-    let read = cosmos(&judges, &world, "read", &which).await;
+    let read = cosmos(&clients, &world, "read", &which).await;
     assert!(read.success && format!("{:?}", read.lines).contains("\"value\": Number(1)"), "{read:?}");
-    let stale = cosmos(&judges, &world, "replace-stale", &which).await;
+    let stale = cosmos(&clients, &world, "replace-stale", &which).await;
     let last = stale.lines.last().expect("an error");
     assert_eq!(last["error"]["code"], 412, "the second replace on one ETag is refused: {stale:?}");
 }

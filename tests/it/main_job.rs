@@ -58,8 +58,8 @@ async fn one_hub_keeps_up_with_devices_that_are_recreated_at_once() {
             world.apply(Operation::Delete { id: device("pump") });
         }
     }
-    let judged = world.equal().await;
-    assert_eq!(judged.twins, 2, "{judged}");
+    let compared = world.equal().await;
+    assert_eq!(compared.twins, 2, "{compared}");
     daemon.stop().await.expect("exit code 0");
 }
 
@@ -74,14 +74,14 @@ async fn modules_have_documents_of_their_own_and_go_with_their_device() {
         world.apply(Operation::Report { id: module.clone(), patch: json!({"of": module.module_id()}) });
     }
     world.apply(Operation::Delete { id: modules[0].clone() });
-    let judged = world.equal().await;
+    let compared = world.equal().await;
     assert_eq!(
-        (judged.twins, judged.tombstones),
+        (compared.twins, compared.tombstones),
         (2, 1),
-        "a module's deletion leaves the device alone: {judged}"
+        "a module's deletion leaves the device alone: {compared}"
     );
     world.apply(Operation::Delete { id: device("edge") });
-    let judged = world.equal().await;
-    assert_eq!((judged.twins, judged.tombstones), (0, 3), "{judged}");
+    let compared = world.equal().await;
+    assert_eq!((compared.twins, compared.tombstones), (0, 3), "{compared}");
     daemon.stop().await.expect("exit code 0");
 }

@@ -142,9 +142,9 @@ async fn what_was_overtaken_across_partitions_is_flagged_and_never_silently_wron
         sample.count("twinsync_events_total", "") == appended
     })
     .await;
-    let judged = Box::pin(verify(world.stack.endpoints())).await.expect("both can be read");
-    assert_eq!((judged.different, judged.missing, judged.extra), (overtaken, 0, 0), "{judged}");
-    assert_eq!(judged.flagged, overtaken, "{judged}");
+    let compared = Box::pin(verify(world.stack.endpoints())).await.expect("both can be read");
+    assert_eq!((compared.different, compared.missing, compared.extra), (overtaken, 0, 0), "{compared}");
+    assert_eq!(compared.flagged, overtaken, "{compared}");
     daemon.stop().await.expect("exit code 0");
 }
 

@@ -84,8 +84,8 @@ async fn stopping_during_an_outage_ends_at_the_deadline_and_loses_nothing() {
 
     world.cosmos_is_away(false);
     let daemon = world.start().await;
-    let judged = world.equal().await;
-    assert_eq!((judged.twins, judged.tombstones), (1, 1), "{judged}");
+    let compared = world.equal().await;
+    assert_eq!((compared.twins, compared.tombstones), (1, 1), "{compared}");
     daemon.stop().await.expect("exit code 0");
 }
 

@@ -137,7 +137,7 @@ async fn a_token_that_nobody_could_renew_costs_a_new_client_at_its_expiry_and_no
             fresh: Fresh::Earliest,
             policy: Policy { on_invalid: OnInvalid::Stop, audits: AuditRequests::nobodys() },
             refused_grace: LIMIT,
-            judge: |_| unreachable!("no checkpoint is read here"),
+            classify: |_| unreachable!("no checkpoint is read here"),
         },
         max_body_bytes: 1000,
         limits: InFlight::new(1_000_000, 1 << 30),

@@ -1,4 +1,4 @@
-//! A local Azure, a place for one daemon's files, and the judge.
+//! A local Azure, a place for one daemon's files, and the comparison.
 
 use std::{
     path::Path,

@@ -71,7 +71,7 @@ SLIPS = [
 ]
 
 
-def judge(root: pathlib.Path, read: dict) -> list:
+def problems_of(root: pathlib.Path, read: dict) -> list:
     here = root / "deploy/bicep"
     files = {}
     for path in sorted([*here.glob("*.bicep"), *here.glob("modules/*.bicep")]):
@@ -97,7 +97,7 @@ def main() -> int:
             shutil.copytree(original / place, root / place)
         for place in ("Dockerfile", "README.md"):
             shutil.copy(original / place, root / place)
-        if judge(root, read):
+        if problems_of(root, read):
             print("mutations: the files are not in order without a slip")
             return 1
         for place, written, slip, expected in SLIPS:
@@ -109,7 +109,7 @@ def main() -> int:
                 continue
             path.write_text(text.replace(written, slip))
             try:
-                found = judge(root, read)
+                found = problems_of(root, read)
             except Exception as error:
                 found = [f"{type(error).__name__}: {error}"]
             path.write_text(text)

@@ -100,7 +100,7 @@ impl Account {
             return problem(StatusCode::UNAUTHORIZED, "Unauthorized", &refusal.to_string());
         }
         let partition_key = parts.headers.get(PARTITION_KEY);
-        let verdict = self.injector.judge(operation, partition_key.and_then(|key| key.to_str().ok()));
+        let verdict = self.injector.decide(operation, partition_key.and_then(|key| key.to_str().ok()));
         if !verdict.delay.is_zero() {
             tokio::time::sleep(verdict.delay).await;
         }

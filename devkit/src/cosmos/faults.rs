@@ -337,7 +337,7 @@ impl Injector {
     }
 
     /// `partition_key` as the request's header has it: a JSON array.
-    pub(super) fn judge(&self, operation: Operation, partition_key: Option<&str>) -> Verdict {
+    pub(super) fn decide(&self, operation: Operation, partition_key: Option<&str>) -> Verdict {
         let device = || {
             let key: Vec<serde_json::Value> = serde_json::from_str(partition_key?).ok()?;
             key.first()?.as_str().map(str::to_owned)
@@ -386,7 +386,7 @@ mod tests {
         injector.set(Faults { answers: faults, ..Faults::default() });
         operations
             .iter()
-            .map(|operation| injector.judge(*operation, None).answer.map(|answer| answer.status))
+            .map(|operation| injector.decide(*operation, None).answer.map(|answer| answer.status))
             .collect()
     }
 
@@ -409,7 +409,7 @@ mod tests {
         let injector = Injector::new();
         injector.set(Faults { answers: vec![Fault::about(503, "a\"b")], ..Faults::default() });
         for (key, struck) in [(Some("[\"a\\\"b\"]"), true), (Some("[\"a\"]"), false), (None, false)] {
-            assert_eq!(injector.judge(Operation::Read, key).answer.is_some(), struck, "{key:?}");
+            assert_eq!(injector.decide(Operation::Read, key).answer.is_some(), struck, "{key:?}");
         }
     }
 
@@ -417,7 +417,7 @@ mod tests {
     fn an_outage_answers_everything_and_other_faults_spare_metadata() {
         let injector = Injector::new();
         injector.set(Faults { outage: true, ..Faults::default() });
-        assert_eq!(injector.judge(Operation::Metadata, None).answer.map(|answer| answer.status), Some(503));
+        assert_eq!(injector.decide(Operation::Metadata, None).answer.map(|answer| answer.status), Some(503));
         let all = Fault { operations: Operations::Documents, next: None, ..Fault::next(503, 1) };
         assert_eq!(answers(vec![all], &[Operation::Metadata, Operation::Query]), [None, Some(503)]);
     }

@@ -1,4 +1,4 @@
-//! The JSON form of a dead letter: complete enough to judge the event, and to replay it exactly.
+//! The JSON form of a dead letter: complete enough to assess the event, and to replay it exactly.
 //!
 //! Types of properties are kept, since a string and a number of the same look mean different things to decode.
 //! A body is kept as text where it is UTF-8, so that people can read it, and as base64 otherwise.

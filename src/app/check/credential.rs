@@ -111,7 +111,7 @@ impl Look<'_> {
             };
             let work = credential::token_expiry(credential, scope.of_token());
             let finding = match self.within(TOKEN_LIMIT, late, work).await {
-                Ok(Ok(expires)) => self.judge(expires),
+                Ok(Ok(expires)) => self.assess(expires),
                 Ok(Err(error)) => Finding::of_error(NoToken::CODE, &error.to_string()),
                 Err(finding) => finding,
             };
@@ -120,7 +120,7 @@ impl Look<'_> {
         Tokens(join_all(self.scopes().into_iter().map(ask)).await.into_iter().collect())
     }
 
-    fn judge(&self, expires: OffsetDateTime) -> Finding {
+    fn assess(&self, expires: OffsetDateTime) -> Finding {
         if let Identity::Emulator { .. } = self.settings.credential.identity {
             return Finding::ok("a fixed text in place of a token");
         }

@@ -307,7 +307,7 @@ impl Look<'_> {
         let listed = match self.within(WHOLE_LIMIT, late, list).await {
             Ok(Ok(listed)) => listed,
             Ok(Err(error)) => {
-                let trouble = super::super::judge_checkpoints(&error);
+                let trouble = super::super::classify_checkpoint_error(&error);
                 return Finding::of_error(trouble.code, &trouble.reason);
             }
             Err(finding) => return finding,

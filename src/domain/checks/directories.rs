@@ -129,7 +129,7 @@ mod tests {
         }
     }
 
-    fn judge(found: &Directory) -> (Verdict, String, Option<&'static str>) {
+    fn assess(found: &Directory) -> (Verdict, String, Option<&'static str>) {
         let finding = directory("checkpoint.path", "CHECKPOINT_IO", Path::new("/var/x"), found);
         let problem = finding.problem();
         let text = format!("{} {}", finding.text(), problem.map_or("", |problem| &problem.remedy));
@@ -172,10 +172,10 @@ mod tests {
             (Directory { free_bytes: None, ..good() }, Ok, None, "can be written"),
             (Directory { took: Duration::from_secs(2), ..good() }, Warn, Some("STORAGE_FULL"), "2 s"),
         ] {
-            let judged = judge(&found);
+            let assessed = assess(&found);
             assert!(
-                (judged.0, judged.2) == (verdict, code) && judged.1.contains(words),
-                "{found:?}: {judged:?}"
+                (assessed.0, assessed.2) == (verdict, code) && assessed.1.contains(words),
+                "{found:?}: {assessed:?}"
             );
         }
     }

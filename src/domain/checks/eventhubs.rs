@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn retention_is_judged_by_what_we_were_told_and_by_what_lies_there() {
+    fn retention_is_assessed_by_what_we_were_told_and_by_what_lies_there() {
         let days = |days: u64| Duration::from_secs(days * 86_400);
         assert_eq!(retention(days(1), days(8)).verdict(), Verdict::Ok);
         assert_eq!(retention(days(7), days(8)).verdict(), Verdict::Ok);

@@ -79,7 +79,7 @@ mod tests {
     use super::*;
     use crate::domain::checks::Verdict;
 
-    fn judged(days: u64, names: &[&str], hosts: &[&str]) -> Finding {
+    fn assessed(days: u64, names: &[&str], hosts: &[&str]) -> Finding {
         let now = Ticks::new(0).after(Duration::from_secs(1_900_000_000));
         let expires = now.after(Duration::from_secs(days * 86_400));
         let owned = |all: &[&str]| all.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
@@ -89,9 +89,9 @@ mod tests {
     #[test]
     fn a_certificate_is_for_the_names_that_clients_use_and_lasts() {
         let hosts = ["twins.contoso.example"];
-        assert_eq!(judged(60, &["Twins.contoso.example"], &hosts).verdict(), Verdict::Ok);
-        assert_eq!(judged(60, &["*.contoso.example"], &hosts).verdict(), Verdict::Ok);
-        assert_eq!(judged(60, &["x.example"], &[]).verdict(), Verdict::Ok, "nobody knows what clients use");
+        assert_eq!(assessed(60, &["Twins.contoso.example"], &hosts).verdict(), Verdict::Ok);
+        assert_eq!(assessed(60, &["*.contoso.example"], &hosts).verdict(), Verdict::Ok);
+        assert_eq!(assessed(60, &["x.example"], &[]).verdict(), Verdict::Ok, "nobody knows what clients use");
         for (days, names, code) in [
             (0, vec!["twins.contoso.example"], "CERTIFICATE_UNUSABLE"),
             (13, vec!["twins.contoso.example"], "CERTIFICATE_ENDING"),
@@ -99,10 +99,10 @@ mod tests {
             (60, vec!["contoso.example", "*.example"], "CERTIFICATE_NAME"),
             (60, vec!["*.twins.contoso.example"], "CERTIFICATE_NAME"),
         ] {
-            let found = judged(days, &names, &hosts);
+            let found = assessed(days, &names, &hosts);
             assert_eq!(found.problem().map(|problem| problem.code), Some(code), "{names:?}: {found:?}");
         }
-        let both = judged(60, &["a.example", "10.0.0.1"], &["10.0.0.1", "b.example"]);
+        let both = assessed(60, &["a.example", "10.0.0.1"], &["10.0.0.1", "b.example"]);
         assert!(both.text().contains("a.example, 10.0.0.1, and not for b.example"), "{both:?}");
     }
 

@@ -150,7 +150,7 @@ mod tests {
     use super::*;
     use crate::domain::checks::Verdict;
 
-    fn judge(query: &str) -> (Verdict, String) {
+    fn assess(query: &str) -> (Verdict, String) {
         let signature_ = Signature::of(url::form_urlencoded::parse(query.as_bytes()));
         let found = signature(Some(&signature_), true, Ticks::parse("2026-05-01T00:00:00Z").expect("a time"));
         (found.verdict(), found.text().to_owned())
@@ -171,9 +171,9 @@ mod tests {
             ("sp=rwdlc&ss=b&srt=c&se=2027-05-01&sig=x", Fail, "blobs of a container"),
             ("si=mine&sr=c&sig=x", Ok, "stored access policy"),
         ] {
-            let judged = judge(query);
-            assert!(judged.0 == verdict && judged.1.contains(words), "{query}: {judged:?}");
-            assert!(!judged.1.contains("sig="), "{judged:?}");
+            let assessed = assess(query);
+            assert!(assessed.0 == verdict && assessed.1.contains(words), "{query}: {assessed:?}");
+            assert!(!assessed.1.contains("sig="), "{assessed:?}");
         }
         assert_eq!(signature(None, true, Ticks::new(0)).verdict(), Ok);
     }

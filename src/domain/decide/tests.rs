@@ -171,7 +171,7 @@ fn what_is_older_than_any_tombstone_is_stored_in_doubt() {
     decide(&mut document, &event(2, Change::Deleted), NOW, &forgetful);
     let document = document.expect("a tombstone");
     assert!(document.state == State::Deleted && document.flags.is_empty());
-    // What is stored is judged as ever.
+    // What is stored is assessed as ever.
     let mut tombstone = None;
     decide(&mut tombstone, &event(400, Change::Deleted), NOW, &forgetful);
     assert_eq!(decide(&mut tombstone, &created(399, 1, json!({})), NOW, &forgetful), Decision::Stale);
@@ -314,7 +314,7 @@ fn a_doubt_no_older_than_the_new_birth_outlives_the_old_incarnation() {
 }
 
 #[test]
-fn a_change_before_birth_is_stale_and_one_at_birth_is_judged_by_version() {
+fn a_change_before_birth_is_stale_and_one_at_birth_is_assessed_by_version() {
     for make in [updated, replaced] {
         unchanged(&live_document(), &make(9, 99, json!({"z": 1})), Decision::Stale);
         unchanged(&live_document(), &make(10, 5, json!({"z": 1})), Decision::Duplicate);

@@ -50,9 +50,15 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let (store, metrics) = (Arc::new(Store::default()), Metrics::new().expect("buckets"));
-        let judge = |error: &azure_core::Error| panic!("{error}");
-        let committer =
-            Committer::new(Arc::clone(&store) as _, "ns", "$Default", metrics.clone(), Board::new(), judge);
+        let classify = |error: &azure_core::Error| panic!("{error}");
+        let committer = Committer::new(
+            Arc::clone(&store) as _,
+            "ns",
+            "$Default",
+            metrics.clone(),
+            Board::new(),
+            classify,
+        );
         let id = PartitionId { stream: "twins".into(), partition: "0".into() };
         Self { store, committer, progress: Progress::new(id, None, &metrics) }
     }

@@ -151,7 +151,7 @@ fn options() -> start::Options {
         fresh: start::Fresh::Earliest,
         policy: Policy { on_invalid: OnInvalid::Stop, audits: AuditRequests::nobodys() },
         refused_grace: Duration::from_secs(600),
-        judge: |_| unreachable!("no checkpoint is read here"),
+        classify: |_| unreachable!("no checkpoint is read here"),
     }
 }
 

@@ -32,8 +32,8 @@ use tokio_util::sync::CancellationToken;
 use self::look::{ATTEMPTS, BACKOFF, Look, Looked};
 pub use self::report::{Fate, Finding, Report};
 use super::{
-    judge::{Judge, Mode},
     nominate::{Ended, Kind, Nominations},
+    reconciler::{Mode, TwinReconciler},
 };
 use crate::{
     domain::{
@@ -105,7 +105,7 @@ impl Progress {
 /// # Errors
 /// `stop`; a query that the hub refuses; store or hub that do not answer at all.
 pub async fn run(
-    judge: &Judge,
+    reconciler: &TwinReconciler,
     registry: &Arc<Metered>,
     options: &Options,
     from: u64,
@@ -113,8 +113,8 @@ pub async fn run(
     stop: &CancellationToken,
 ) -> Result<Report, Ended> {
     let hub = registry.hub();
-    let report = Report::new(hub, judge.now(), options.sample, options.mode == Mode::Settle);
-    let look = Look { judge, options, progress, stop };
+    let report = Report::new(hub, reconciler.now(), options.sample, options.mode == Mode::Settle);
+    let look = Look { reconciler, options, progress, stop };
     let recent = Rotation::new(from, options.recent_checks);
     let found = Found { report, recent, repaired: Vec::new(), silent: 0 };
     let mut audit = Audit { look, registry, hasher: RandomState::new(), seen: HashSet::new(), found };
@@ -131,7 +131,7 @@ pub async fn run(
         audit.look_again().await?;
     }
     let mut report = audit.found.report;
-    report.finished_at = judge.now();
+    report.finished_at = reconciler.now();
     AuditFinished {
         hub: &report.hub,
         at: report.finished_at,
@@ -142,7 +142,7 @@ pub async fn run(
         unknown: report.unknown,
         recent: report.recent,
     }
-    .emit(&judge.account().metrics);
+    .emit(&reconciler.account().metrics);
     Ok(report)
 }
 
@@ -201,7 +201,7 @@ impl Audit<'_> {
     async fn look_for_extra_documents(&mut self) -> Result<(), Ended> {
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         let mut looked_at = HashSet::new();
-        let account = self.look.judge.account().clone();
+        let account = self.look.reconciler.account().clone();
         'walk: loop {
             let mut pages = pin!(account.scan(Which::Present, Purpose::Audit));
             while let Some(page) = pages.next().await {
@@ -239,7 +239,7 @@ impl Audit<'_> {
         let is_strange = |scanned: &&Scanned| {
             scanned.key.hub == *self.registry.hub()
                 && self.is_sampled(self.hash(&scanned.key))
-                && scanned.id != self.look.judge.document_id(&scanned.key)
+                && scanned.id != self.look.reconciler.document_id(&scanned.key)
                 && looked_at.insert(self.hasher.hash_one((&scanned.id, &scanned.key)))
         };
         page.iter().filter(is_strange).cloned().collect()
@@ -299,7 +299,7 @@ impl Audit<'_> {
                 .collect();
         }
         for key in suspects {
-            StillDifferent { twin: &key }.emit(&self.look.judge.account().metrics);
+            StillDifferent { twin: &key }.emit(&self.look.reconciler.account().metrics);
             self.found.report.add_still_different(&key);
         }
         Ok(())

@@ -19,8 +19,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    judge::{Judge, Mode, Task, Unless, Verdict},
     nominate::{Ended, Kind, Nominations},
+    reconciler::{Mode, Task, TwinReconciler, Unless, Verdict},
 };
 use crate::{
     domain::{
@@ -172,9 +172,9 @@ pub async fn bookmark(bookmarks: &dyn Bookmarks, hub: &HubName) -> Result<Option
 
 impl Bookmark {
     /// Nothing is done yet.
-    fn at_the_beginning(judge: &Judge) -> Self {
+    fn at_the_beginning(reconciler: &TwinReconciler) -> Self {
         Self {
-            started_at: judge.now(),
+            started_at: reconciler.now(),
             finished_at: None,
             kind: Kind::Devices,
             continuation: None,
@@ -189,10 +189,14 @@ impl Bookmark {
 ///
 /// # Errors
 /// The notes cannot be read or written.
-pub async fn plan(judge: &Judge, bookmarks: &dyn Bookmarks, hub: &HubName) -> Result<(), BookmarkError> {
+pub async fn plan(
+    reconciler: &TwinReconciler,
+    bookmarks: &dyn Bookmarks,
+    hub: &HubName,
+) -> Result<(), BookmarkError> {
     match bookmark(bookmarks, hub).await? {
         Some(begun) if begun.finished_at.is_none() => Ok(()),
-        Some(_) | None => save(bookmarks, hub, &Bookmark::at_the_beginning(judge)).await,
+        Some(_) | None => save(bookmarks, hub, &Bookmark::at_the_beginning(reconciler)).await,
     }
 }
 
@@ -201,7 +205,7 @@ pub async fn plan(judge: &Judge, bookmarks: &dyn Bookmarks, hub: &HubName) -> Re
 /// # Errors
 /// `stop`; a query that the hub refuses; notes that cannot be read.
 pub async fn run(
-    judge: &Arc<Judge>,
+    reconciler: &Arc<TwinReconciler>,
     registry: &Arc<Metered>,
     bookmarks: &dyn Bookmarks,
     concurrency: usize,
@@ -211,7 +215,7 @@ pub async fn run(
     let hub = registry.hub();
     let begun = bookmark(bookmarks, hub).await?.filter(|begun| begun.finished_at.is_none());
     let resumed = begun.is_some();
-    let mut bookmark = begun.unwrap_or_else(|| Bookmark::at_the_beginning(judge));
+    let mut bookmark = begun.unwrap_or_else(|| Bookmark::at_the_beginning(reconciler));
     progress.resume(bookmark.counts);
     if let Ok(devices) = registry.device_count(Purpose::Backfill).await {
         progress.devices.store(devices, Ordering::Relaxed);
@@ -233,7 +237,7 @@ pub async fn run(
                 progress.add(0);
                 progress.add(6);
             }
-            let twins = deal_with(judge, page.rows, concurrency.max(1), progress, stop);
+            let twins = deal_with(reconciler, page.rows, concurrency.max(1), progress, stop);
             let (all, then) = tokio::join!(twins, Box::pin(pages.next(stop)));
             if !all {
                 return Err(Ended::Stopped.into());
@@ -241,12 +245,12 @@ pub async fn run(
             bookmark.kind = kind;
             (bookmark.continuation, bookmark.query) = (behind, query);
             bookmark.counts = progress.counts();
-            bookmark.counts.show(hub, &judge.account().metrics);
+            bookmark.counts.show(hub, &reconciler.account().metrics);
             keep(bookmarks, hub, &bookmark).await;
             next = then;
         }
     }
-    bookmark.finished_at = Some(judge.now());
+    bookmark.finished_at = Some(reconciler.now());
     (bookmark.continuation, bookmark.query) = (None, None);
     bookmark.counts = progress.counts();
     keep(bookmarks, hub, &bookmark).await;
@@ -275,7 +279,7 @@ async fn save(bookmarks: &dyn Bookmarks, hub: &HubName, bookmark: &Bookmark) -> 
 /// Deals with the twins of a page, so many at once, each in a task of its own, so that all processors take part; `false`: stopped before
 /// all were done. What is under way ends when this is dropped.
 async fn deal_with(
-    judge: &Arc<Judge>,
+    reconciler: &Arc<TwinReconciler>,
     twins: Vec<TwinReference>,
     concurrency: usize,
     progress: &Arc<Progress>,
@@ -285,8 +289,8 @@ async fn deal_with(
     let mut twins = twins.into_iter();
     loop {
         for reference in twins.by_ref().take(concurrency - tasks.len()) {
-            let (judge, progress, stop) = (Arc::clone(judge), Arc::clone(progress), stop.clone());
-            tasks.spawn(async move { Box::pin(twin(&judge, reference, &progress, &stop)).await });
+            let (reconciler, progress, stop) = (Arc::clone(reconciler), Arc::clone(progress), stop.clone());
+            tasks.spawn(async move { Box::pin(twin(&reconciler, reference, &progress, &stop)).await });
         }
         match tasks.join_next().await {
             None => return true,
@@ -303,7 +307,7 @@ async fn deal_with(
 
 /// Deals with one twin, however long it takes; `false`: stopped before it was done.
 async fn twin(
-    judge: &Judge,
+    reconciler: &TwinReconciler,
     TwinReference { key, version }: TwinReference,
     progress: &Progress,
     stop: &CancellationToken,
@@ -318,8 +322,8 @@ async fn twin(
         true => Expected::Missing,
         false => Expected::Anything,
     };
-    let verdict = match patiently(judge, &key, &task, expected, stop).await {
-        Patience::Judged(verdict) => verdict,
+    let verdict = match patiently(reconciler, &key, &task, expected, stop).await {
+        Patience::Reconciled(verdict) => verdict,
         Patience::Exhausted(_) => {
             progress.add(0);
             progress.add(6);
@@ -344,8 +348,8 @@ async fn twin(
 
 /// What became of a twin that was waited for.
 pub enum Patience {
-    /// It was judged.
-    Judged(Verdict),
+    /// It was reconciled.
+    Reconciled(Verdict),
     /// Nobody answered about it, although both answered otherwise; the reason.
     Exhausted(String),
     /// Stopped before it was done.
@@ -361,10 +365,10 @@ pub enum Expected {
     Anything,
 }
 
-/// Judges a twin, waiting out whatever passes. An outage is waited out for as long as it lasts; one twin without an answer
+/// Reconciles a twin, waiting out whatever passes. An outage is waited out for as long as it lasts; one twin without an answer
 /// holds up the others only for a while.
 pub async fn patiently(
-    judge: &Judge,
+    reconciler: &TwinReconciler,
     key: &TwinKey,
     task: &Task,
     expected: Expected,
@@ -373,14 +377,15 @@ pub async fn patiently(
     let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
     loop {
         let turn = async {
-            let judged = match expected {
-                Expected::Missing => Box::pin(judge.bring_in(key, task)).await,
-                Expected::Anything => Box::pin(judge.judge(key, task)).await,
+            let reconciled = match expected {
+                Expected::Missing => Box::pin(reconciler.bring_in(key, task)).await,
+                Expected::Anything => Box::pin(reconciler.reconcile(key, task)).await,
             };
-            match judged {
+            match reconciled {
                 Ok(verdict) => Ok(verdict),
                 Err(trouble) => {
-                    let alone = backoff.attempts() >= PATIENCE && judge.answers(&key.hub, task.purpose).await;
+                    let alone =
+                        backoff.attempts() >= PATIENCE && reconciler.answers(&key.hub, task.purpose).await;
                     Err((trouble, alone))
                 }
             }
@@ -391,7 +396,7 @@ pub async fn patiently(
             turn = turn => turn,
         };
         let trouble = match turn {
-            Ok(verdict) => return Patience::Judged(verdict),
+            Ok(verdict) => return Patience::Reconciled(verdict),
             Err((trouble, true)) => {
                 TwinUnknown { twin: key, message: &trouble.message }.emit();
                 return Patience::Exhausted(trouble.message);
@@ -400,7 +405,7 @@ pub async fn patiently(
         };
         let retry_in = backoff.next(jitter(), trouble.retry_after);
         TwinDelayed { twin: key, message: &trouble.message, retry_in }.emit();
-        if let Some(registry) = judge.registry(&key.hub) {
+        if let Some(registry) = reconciler.registry(&key.hub) {
             registry.asks_again(retry_in);
         }
         tokio::select! {

@@ -14,7 +14,7 @@ use futures::StreamExt;
 use tokio::{sync::Notify, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::judge::{Judge, Mode, Task, Unless, Verdict};
+use super::reconciler::{Mode, Task, TwinReconciler, Unless, Verdict};
 use crate::{
     domain::{
         drift::Strictness,
@@ -238,7 +238,7 @@ pub struct Options {
 /// # Panics
 /// A panic of a repair is passed on.
 pub async fn run(
-    judge: Arc<Judge>,
+    reconciler: Arc<TwinReconciler>,
     doubts: Doubts,
     options: Options,
     walks: watch::Receiver<bool>,
@@ -247,7 +247,7 @@ pub async fn run(
     let Some(shared) = doubts.0.clone() else {
         return stop.cancelled().await;
     };
-    let walk = walk(Arc::clone(&judge), doubts.clone(), Arc::clone(&shared), options, walks);
+    let walk = walk(Arc::clone(&reconciler), doubts.clone(), Arc::clone(&shared), options, walks);
     let mut walk = std::pin::pin!(walk);
     let mut repairs: JoinSet<(TwinKey, Result<Verdict, Failed>)> = JoinSet::new();
     loop {
@@ -256,9 +256,9 @@ pub async fn run(
             let next = shared.lock().next(Instant::now());
             match next {
                 Ok((key, task, attempts)) => {
-                    let judge = Arc::clone(&judge);
+                    let reconciler = Arc::clone(&reconciler);
                     repairs.spawn(async move {
-                        let verdict = Box::pin(repair(&judge, &key, &task, attempts)).await;
+                        let verdict = Box::pin(repair(&reconciler, &key, &task, attempts)).await;
                         (key, verdict)
                     });
                 }
@@ -272,7 +272,7 @@ pub async fn run(
             biased;
             () = stop.cancelled() => return repairs.shutdown().await,
             Some(done) = repairs.join_next(), if !repairs.is_empty() => match done {
-                Ok((key, verdict)) => conclude(&shared, &key, verdict, &judge),
+                Ok((key, verdict)) => conclude(&shared, &key, verdict, &reconciler),
                 Err(error) => {
                     if let Ok(panic) = error.try_into_panic() {
                         std::panic::resume_unwind(panic);
@@ -283,7 +283,7 @@ pub async fn run(
             () = shared.changed.notified() => {}
             () = &mut walk => return repairs.shutdown().await,
         }
-        judge.account().metrics.set_repairs_waiting(doubts.in_doubt());
+        reconciler.account().metrics.set_repairs_waiting(doubts.in_doubt());
     }
 }
 
@@ -294,19 +294,24 @@ struct Failed {
     alone: bool,
 }
 
-async fn repair(judge: &Judge, key: &TwinKey, task: &Task, attempts: u32) -> Result<Verdict, Failed> {
-    match judge.judge(key, task).await {
+async fn repair(
+    reconciler: &TwinReconciler,
+    key: &TwinKey,
+    task: &Task,
+    attempts: u32,
+) -> Result<Verdict, Failed> {
+    match reconciler.reconcile(key, task).await {
         Ok(verdict) => Ok(verdict),
         Err(trouble) => {
             let alone = attempts >= PATIENCE
                 && trouble.kind != TroubleKind::Throttled
-                && judge.answers(&key.hub, REPAIR.purpose).await;
+                && reconciler.answers(&key.hub, REPAIR.purpose).await;
             Err(Failed { trouble, alone })
         }
     }
 }
 
-fn conclude(shared: &Shared, key: &TwinKey, verdict: Result<Verdict, Failed>, judge: &Judge) {
+fn conclude(shared: &Shared, key: &TwinKey, verdict: Result<Verdict, Failed>, reconciler: &TwinReconciler) {
     let mut state = shared.lock();
     match verdict {
         Ok(
@@ -323,13 +328,13 @@ fn conclude(shared: &Shared, key: &TwinKey, verdict: Result<Verdict, Failed>, ju
         Err(Failed { trouble, alone: true }) => {
             state.settled(key, shared.grace);
             drop(state);
-            RepairGivenUp { twin: key, message: &trouble.message }.emit(&judge.account().metrics);
+            RepairGivenUp { twin: key, message: &trouble.message }.emit(&reconciler.account().metrics);
         }
         Err(Failed { trouble, alone: false }) => {
             let retry_in = state.later(key, trouble.retry_after);
             drop(state);
             RepairDelayed { twin: key, message: &trouble.message, retry_in }.emit();
-            if let Some(registry) = judge.registry(&key.hub) {
+            if let Some(registry) = reconciler.registry(&key.hub) {
                 registry.asks_again(retry_in);
             }
         }
@@ -338,7 +343,7 @@ fn conclude(shared: &Shared, key: &TwinKey, verdict: Result<Verdict, Failed>, ju
 
 /// Looks for documents in doubt that nobody remembers: at first, every now and then, and after something found no room.
 async fn walk(
-    judge: Arc<Judge>,
+    reconciler: Arc<TwinReconciler>,
     doubts: Doubts,
     shared: Arc<Shared>,
     options: Options,
@@ -349,7 +354,7 @@ async fn walk(
         if walks.wait_for(|walks| *walks).await.is_err() {
             return std::future::pending().await; // nobody will ask any more
         }
-        let result = walk_once(&judge, &doubts, &shared).await;
+        let result = walk_once(&reconciler, &doubts, &shared).await;
         let pause = match result {
             Ok(found) => {
                 backoff.reset();
@@ -376,9 +381,9 @@ async fn walk(
     }
 }
 
-async fn walk_once(judge: &Judge, doubts: &Doubts, shared: &Shared) -> Result<usize, Trouble> {
+async fn walk_once(reconciler: &TwinReconciler, doubts: &Doubts, shared: &Shared) -> Result<usize, Trouble> {
     let mut found = 0;
-    let mut pages = std::pin::pin!(judge.account().scan(Which::Doubtful, Purpose::Repair));
+    let mut pages = std::pin::pin!(reconciler.account().scan(Which::Doubtful, Purpose::Repair));
     while let Some(page) = pages.next().await {
         for scanned in page? {
             found += 1;

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     audit::{self, Report},
     backfill,
-    judge::Judge,
+    reconciler::TwinReconciler,
     requests::last_request,
     walking::{Auditing, Backfilling},
 };
@@ -52,7 +52,7 @@ pub struct Options {
 /// What belongs to one hub.
 pub struct Schedule {
     /// Settles twins.
-    pub judge: Arc<Judge>,
+    pub reconciler: Arc<TwinReconciler>,
     /// The hub.
     pub registry: Arc<Metered>,
     /// Where notes are kept.
@@ -89,7 +89,7 @@ struct LastAudit {
     clean: Option<Clean>,
 }
 
-/// An audit that judged every twin and left no difference.
+/// An audit that compared every twin and left no difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Clean {
     finished_at: Ticks,
@@ -154,7 +154,7 @@ async fn keep(bookmarks: &dyn Bookmarks, report: &Report, last: &LastAudit) -> R
 impl Schedule {
     /// Backfills and audits until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        let started = self.judge.now();
+        let started = self.reconciler.now();
         let mut backfill_wanted = self.options.backfill;
         let mut audit_wanted = false;
         // Also where no note can be kept: neither must follow the other at once.
@@ -198,7 +198,7 @@ impl Schedule {
             audit_wanted = true; // until it is done, whoever stops it
             let request =
                 newest(self.bookmarks.as_ref(), &mut self.audit_wanted, &mut asked, &last.met()).await;
-            let met = last.met().by_audit(request, self.judge.now(), self.options.audit.tolerance);
+            let met = last.met().by_audit(request, self.reconciler.now(), self.options.audit.tolerance);
             match self.leading(&stop, async |this, stop| this.audit(met, last, stop).await).await {
                 Some(Ok(done)) => {
                     audit_wanted = false;
@@ -274,13 +274,19 @@ impl Schedule {
     async fn backfill(&self, stop: &CancellationToken) -> Result<(), String> {
         let progress = Arc::new(backfill::Progress::default());
         let walking = Backfilling { registry: Arc::clone(&self.registry), progress: Arc::clone(&progress) };
-        let walk = Walk { what: "backfill", started: self.judge.now(), walking: Arc::new(walking) };
+        let walk = Walk { what: "backfill", started: self.reconciler.now(), walking: Arc::new(walking) };
         let _shown = self.walks.show(self.registry.hub(), walk);
         let concurrency = self.options.backfill_concurrency;
-        let run =
-            backfill::run(&self.judge, &self.registry, self.bookmarks.as_ref(), concurrency, &progress, stop);
+        let run = backfill::run(
+            &self.reconciler,
+            &self.registry,
+            self.bookmarks.as_ref(),
+            concurrency,
+            &progress,
+            stop,
+        );
         let counts = Box::pin(run).await.map_err(|error| error.to_string())?;
-        self.show_backfilled(self.judge.now(), &counts);
+        self.show_backfilled(self.reconciler.now(), &counts);
         Ok(())
     }
 
@@ -292,10 +298,10 @@ impl Schedule {
             progress: Arc::clone(&progress),
             last: last.finished_at.map(|_| last.twins),
         };
-        let walk = Walk { what: "audit", started: self.judge.now(), walking: Arc::new(walking) };
+        let walk = Walk { what: "audit", started: self.reconciler.now(), walking: Arc::new(walking) };
         let _shown = self.walks.show(self.registry.hub(), walk);
         let options = &self.options.audit;
-        let run = audit::run(&self.judge, &self.registry, options, last.recent_next, &progress, stop);
+        let run = audit::run(&self.reconciler, &self.registry, options, last.recent_next, &progress, stop);
         let report = Box::pin(run).await.map_err(|error| error.to_string())?;
         let last = last.followed_by(met, &report);
         last.show(self.registry.hub(), &self.walks);
@@ -315,7 +321,7 @@ impl Schedule {
         stop: &CancellationToken,
     ) -> Option<Why> {
         let due = self.audit_due(started, last.started_at);
-        let next = due.map(|due| self.judge.now().after(due.saturating_duration_since(Instant::now())));
+        let next = due.map(|due| self.reconciler.now().after(due.saturating_duration_since(Instant::now())));
         self.walks.note(self.registry.hub(), |walks| walks.next_audit = next);
         let timer = async {
             match due {
@@ -328,7 +334,7 @@ impl Schedule {
             loop {
                 let met = last.met();
                 let request = newest(self.bookmarks.as_ref(), &mut self.audit_wanted, asked, &met).await;
-                let wait = met.wait_for(request, self.judge.now(), self.options.audit.tolerance);
+                let wait = met.wait_for(request, self.reconciler.now(), self.options.audit.tolerance);
                 if wait == Some(Duration::ZERO) {
                     return;
                 }
@@ -369,7 +375,8 @@ impl Schedule {
             Some(last) => (last, interval),
             None => (started, interval.min(self.options.audit.tolerance)),
         };
-        let passed = Duration::try_from_secs_f64(self.judge.now().seconds_since(from)).unwrap_or_default();
+        let passed =
+            Duration::try_from_secs_f64(self.reconciler.now().seconds_since(from)).unwrap_or_default();
         Some(Instant::now() + wait.saturating_sub(passed))
     }
 }

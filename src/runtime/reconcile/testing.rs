@@ -1,4 +1,4 @@
-//! A hub in memory whose answers are scripted, and everything around a judge.
+//! A hub in memory whose answers are scripted, and everything around a reconciler.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{
     account::Account,
-    judge::{Judge, Mode, Task, Unless},
+    reconciler::{Mode, Task, TwinReconciler, Unless},
     requests::AuditRequests,
 };
 use crate::{
@@ -265,12 +265,12 @@ impl Clock for TestClock {
     }
 }
 
-/// A judge, its hub and its store.
+/// A reconciler, its hub and its store.
 pub(super) struct Bench {
     pub(super) store: Arc<MemoryStore>,
     pub(super) registry: Arc<ScriptedRegistry>,
     pub(super) metered: Arc<Metered>,
-    pub(super) judge: Arc<Judge>,
+    pub(super) reconciler: Arc<TwinReconciler>,
     pub(super) cache: DocumentCache,
     pub(super) clock: Arc<TestClock>,
     pub(super) metrics: Metrics,
@@ -315,21 +315,22 @@ impl Bench {
         };
         let cache = document_cache(1 << 20);
         let registries = [Arc::clone(&metered)];
-        let judge = Judge::new(account, &registries, cache.clone(), Arc::clone(&clock) as _, RULES)
-            .with_identity(true);
+        let reconciler =
+            TwinReconciler::new(account, &registries, cache.clone(), Arc::clone(&clock) as _, RULES)
+                .with_identity(true);
         let bookmarks = Arc::new(MemoryBookmarks::default());
-        Self { store, registry, metered, judge: Arc::new(judge), cache, clock, metrics, bookmarks }
+        Self { store, registry, metered, reconciler: Arc::new(reconciler), cache, clock, metrics, bookmarks }
     }
 
-    /// A second judge over the same, which asks for audits.
-    pub(super) fn judge_over(&self, audits: AuditRequests) -> Judge {
+    /// A second reconciler over the same, which asks for audits.
+    pub(super) fn reconciler_over(&self, audits: AuditRequests) -> TwinReconciler {
         let account = Account {
             store: Arc::clone(&self.store) as _,
             spending: Spending::new(None),
             metrics: self.metrics.clone(),
         };
         let registries = [Arc::clone(&self.metered)];
-        Judge::new(account, &registries, self.cache.clone(), Arc::clone(&self.clock) as _, RULES)
+        TwinReconciler::new(account, &registries, self.cache.clone(), Arc::clone(&self.clock) as _, RULES)
             .asking(audits)
     }
 

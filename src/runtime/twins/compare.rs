@@ -87,10 +87,10 @@ impl Comparer {
         let limit = TURN_LIMIT + call_limit;
         match timeout(limit, registry.get(key, Purpose::Request)).await {
             Ok(Got::Present(twin)) => {
-                let found = judged(document, Some(&twin));
+                let found = compared(document, Some(&twin));
                 Comparison { at: Some(twin.at), found, twin: Some(twin) }
             }
-            Ok(Got::Absent(at)) => Comparison { at: Some(at), twin: None, found: judged(document, None) },
+            Ok(Got::Absent(at)) => Comparison { at: Some(at), twin: None, found: compared(document, None) },
             Ok(Got::Unknown(trouble)) => without_answer(Compared::Unknown {
                 reason: trouble.message,
                 retry_after: trouble.retry_after,
@@ -106,7 +106,7 @@ impl Comparer {
     }
 }
 
-fn judged(document: Option<&Document>, twin: Option<&RegistryTwin>) -> Compared {
+fn compared(document: Option<&Document>, twin: Option<&RegistryTwin>) -> Compared {
     let answer = twin.map(|twin| (twin.version, &twin.twin));
     match drift(document, answer, Strictness::Content) {
         // What is in doubt may be right all the same, and what is incomplete says nothing wrong.

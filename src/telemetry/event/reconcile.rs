@@ -310,7 +310,7 @@ pub struct AuditFinished<'a> {
     pub left: u64,
     /// Twins about which nobody answered.
     pub unknown: u64,
-    /// Twins that seem to differ, and changed too recently to be judged.
+    /// Twins that seem to differ, and changed too recently to be compared.
     pub recent: u64,
 }
 
@@ -320,7 +320,7 @@ impl AuditFinished<'_> {
         let Self { hub, twins, left, unknown, recent, .. } = *self;
         metrics.audit_finished(hub, self.at, left, self.found);
         for (reason, twins) in [("recent", recent), ("unknown", unknown)] {
-            metrics.set_audit_unjudged(hub, reason, twins);
+            metrics.set_audit_undecided(hub, reason, twins);
         }
         let (found, repaired) = (self.found.values().sum::<u64>(), self.repaired.values().sum::<u64>());
         if left == 0 && unknown == 0 && recent == 0 {
@@ -332,7 +332,7 @@ impl AuditFinished<'_> {
                 found,
                 repaired,
                 recent,
-                "audit done: the documents say what the hub says, but for twins that changed too recently to be judged"
+                "audit done: the documents say what the hub says, but for twins that changed too recently to be compared"
             );
         } else {
             tracing::warn!(

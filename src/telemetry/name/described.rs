@@ -190,9 +190,9 @@ pub const DESCRIPTIONS: &[Description] = &[
         "Request units that this replica may spend per second at present; absent without a cap",
     ),
     gauge(
-        AUDIT_UNJUDGED,
+        AUDIT_UNDECIDED,
         &["hub", "reason"],
-        "Twins that the last audit could not judge: they changed too recently, or nobody answered",
+        "Twins that the last audit could not compare: they changed too recently, or nobody answered",
     ),
     gauge(AUDIT_COMPLETED, &["hub"], "When the last audit was done, in seconds since the Unix epoch"),
     gauge(

@@ -160,19 +160,19 @@ fn queries() -> Vec<String> {
     queries.into_iter().map(put_in).collect()
 }
 
-/// Prometheus' own judge of names, kinds and help texts has nothing to say.
+/// Prometheus' own linter of names, kinds and help texts has nothing to say.
 async fn is_well_formed(metrics: &str) {
-    let mut judge = Command::new("promtool")
+    let mut linter = Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap_or_else(|error| panic!("promtool: {error}: it comes with Prometheus"));
-    let mut input = judge.stdin.take().expect("piped");
+    let mut input = linter.stdin.take().expect("piped");
     input.write_all(metrics.as_bytes()).await.expect("it reads");
     drop(input);
-    let output = judge.wait_with_output().await.expect("it ends");
+    let output = linter.wait_with_output().await.expect("it ends");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.is_empty(), "{said}");
 }

@@ -144,7 +144,7 @@ async fn a_query_that_is_behind_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_twin_that_never_rests_is_judged_all_the_same() {
+async fn a_twin_that_never_rests_is_compared_all_the_same() {
     let bench = settled(3).await;
     bench.world.stack.hub().keep_history(USUAL_HISTORY);
     let mut daemon = bench.start().await;

@@ -2,7 +2,7 @@
 What the daemon is told, and what the chart makes of it.
 
 files/default.toml is a copy of config/default.toml, so the chart knows every setting and its default: it refuses unknown ones,
-and judges by the value that will hold. `deploy/helm/check` holds the copy to the original.
+and decides by the value that will hold. `deploy/helm/check` holds the copy to the original.
 */}}
 
 {{/* Settings that hold a secret. `deploy/helm/check` holds them to the marks in config/default.toml. */}}
@@ -11,7 +11,7 @@ cosmos.key credential.client_secret credential.token http.token iothub.connectio
 {{- end -}}
 
 {{/* Settings that decide about the chart's resources. A variable would win over them, unseen. */}}
-{{- define "twinsync.judgedSettings" -}}
+{{- define "twinsync.assessedSettings" -}}
 checkpoint.store checkpoint.path dead_letters.store dead_letters.path shutdown.drain_timeout http.listen credential.kind
 {{- end -}}
 

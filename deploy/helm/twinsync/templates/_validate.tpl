@@ -5,7 +5,7 @@ scaledobject.yaml, which Helm renders before and which would fail with less to s
 {{- $settings := include "twinsync.settings" . | fromJson -}}
 {{- $defaults := .Files.Get "files/default.toml" | fromToml -}}
 {{- $secret := include "twinsync.secretSettings" . | trim | splitList " " -}}
-{{- $judged := include "twinsync.judgedSettings" . | trim | splitList " " -}}
+{{- $assessed := include "twinsync.assessedSettings" . | trim | splitList " " -}}
 
 {{- if not .Values.image.repository -}}
 {{- fail "image.repository is required: build the image of the repository's Dockerfile and push it to a registry of yours" -}}
@@ -37,8 +37,8 @@ scaledobject.yaml, which Helm renders before and which would fail with less to s
 {{- if or (not $found) (kindIs "map" $known) -}}
 {{- fail (printf "secrets.env: %s names no setting (%s)" .name $setting) -}}
 {{- end -}}
-{{- if has $setting $judged -}}
-{{- fail (printf "secrets.env: %s would win over what the chart judges by: set %s in config" .name $setting) -}}
+{{- if has $setting $assessed -}}
+{{- fail (printf "secrets.env: %s would win over what the chart decides by: set %s in config" .name $setting) -}}
 {{- end -}}
 {{- $_ := set $byVariable $setting true -}}
 {{- end -}}
@@ -160,7 +160,7 @@ scaledobject.yaml, which Helm renders before and which would fail with less to s
 {{- end -}}
 {{- end -}}
 
-{{/* The one list among the settings. The daemon judges names, conditions and paths. */}}
+{{/* The one list among the settings. The daemon validates names, conditions and paths. */}}
 {{- define "twinsync.validateCounts" -}}
 {{- if not (kindIs "slice" .) -}}
 {{- fail "config: counts is a list: write each count as an entry, with its name" -}}

@@ -215,7 +215,7 @@ impl Injector {
         self.lock().faults.largest_page.unwrap_or(usize::MAX)
     }
 
-    pub(super) fn judge(&self, kind: Kind, now: Instant) -> Verdict {
+    pub(super) fn decide(&self, kind: Kind, now: Instant) -> Verdict {
         let mut state = self.lock();
         let State { faults, random, since } = &mut *state;
         let passed = now.saturating_duration_since(*since);
@@ -252,9 +252,9 @@ mod tests {
     fn troubles(faults: Vec<Fault>, requests: &[(Kind, u64)]) -> Vec<Option<Trouble>> {
         let (injector, start) = (Injector::new(), Instant::now());
         injector.set(Faults::of(faults), start);
-        let judge =
-            |(kind, ms): &(Kind, u64)| injector.judge(*kind, start + Duration::from_millis(*ms)).trouble;
-        requests.iter().map(judge).collect()
+        let decide =
+            |(kind, ms): &(Kind, u64)| injector.decide(*kind, start + Duration::from_millis(*ms)).trouble;
+        requests.iter().map(decide).collect()
     }
 
     #[test]
@@ -275,7 +275,7 @@ mod tests {
         let faults = [delay(), delay(), Fault::new(Trouble::Truncate), delay(), Fault::answer(503)];
         injector.set(Faults::of(faults), now);
         let expected = Verdict { delay: Duration::from_millis(40), trouble: Some(Trouble::Truncate) };
-        assert_eq!(injector.judge(Kind::Query, now), expected);
+        assert_eq!(injector.decide(Kind::Query, now), expected);
     }
 
     #[test]
@@ -284,7 +284,7 @@ mod tests {
             let (injector, now) = (Injector::new(), Instant::now());
             let fault = Fault::answer(500).with_probability(0.5);
             injector.set(Faults { seed, ..Faults::of([fault]) }, now);
-            (0..64).map(|_| injector.judge(Kind::Query, now).trouble.is_some()).collect::<Vec<_>>()
+            (0..64).map(|_| injector.decide(Kind::Query, now).trouble.is_some()).collect::<Vec<_>>()
         };
         assert_eq!(run(1), run(1));
         assert_ne!(run(1), run(2));

@@ -1,4 +1,4 @@
-//! The socket: accept, judge, answer, stop.
+//! The socket: accept, decide, answer, stop.
 
 use std::{
     net::SocketAddr,
@@ -243,7 +243,7 @@ impl Registry {
         let (parts, body) = request.into_parts();
         let call = Call::of(&parts.method, parts.uri.path(), parts.uri.query());
         let kind = call.kind();
-        let verdict = self.injector.judge(kind, Instant::now());
+        let verdict = self.injector.decide(kind, Instant::now());
         if !verdict.delay.is_zero() {
             tokio::select! {
                 biased;

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    super::judge::{Judge, Mode, Task, Unless, Verdict},
+    super::reconciler::{Mode, Task, TwinReconciler, Unless, Verdict},
     Fate, Options, Progress,
 };
 use crate::{
@@ -50,7 +50,7 @@ pub(super) enum Looked {
 
 /// Looks at twins; changes documents where it is told to, and nothing else.
 pub(super) struct Look<'a> {
-    pub(super) judge: &'a Judge,
+    pub(super) reconciler: &'a TwinReconciler,
     pub(super) options: &'a Options,
     pub(super) progress: &'a Progress,
     pub(super) stop: &'a CancellationToken,
@@ -74,7 +74,7 @@ impl Look<'_> {
             Err(trouble) => return (row.key, Looked::Unknown(None, trouble.message)),
         };
         let twin = Some((row.version, &row.twin));
-        let nominated = self.judge.drift(document.as_deref(), twin, self.options.strictness);
+        let nominated = self.reconciler.drift(document.as_deref(), twin, self.options.strictness);
         // Two contents of one version: it is not that one of them is only older.
         let contradict = matches!(nominated, Some(Drift::Different(part)) if part != Part::Version)
             && document
@@ -111,7 +111,7 @@ impl Look<'_> {
     pub(super) async fn stranger(&self, scanned: Scanned) -> (TwinKey, Looked) {
         let Scanned { id, key, .. } = scanned;
         let read = self.attempt(|| async {
-            match self.judge.account().read(&key, Purpose::Audit).await {
+            match self.reconciler.account().read(&key, Purpose::Audit).await {
                 Read::Unknown(trouble) => Err(trouble),
                 read => Ok(read),
             }
@@ -137,10 +137,10 @@ impl Look<'_> {
     /// Asks the hub, and repairs where that is wanted.
     async fn confirm(&self, key: &TwinKey, nominated: Drift) -> Looked {
         let task = self.task(self.options.mode);
-        match self.attempt(|| self.judge.judge(key, &task)).await {
+        match self.attempt(|| self.reconciler.reconcile(key, &task)).await {
             Ok(Verdict::Spared | Verdict::Equal | Verdict::Absent | Verdict::ForeignHub) => Looked::Cleared,
             Ok(Verdict::Settled(Drift::Incomplete)) => Looked::Completed,
-            // What the store refuses is told by the judge.
+            // What the store refuses is told by the reconciler.
             Ok(Verdict::Differs(Drift::Incomplete) | Verdict::Rejected(Drift::Incomplete, _)) => {
                 Looked::Incomplete
             }
@@ -155,7 +155,7 @@ impl Look<'_> {
     ///
     /// A version that differs is a change whose event is on its way, and so is a twin that the hub has deleted since.
     pub(super) async fn differs_still(&self, key: TwinKey) -> (TwinKey, Option<bool>) {
-        let both = self.attempt(|| self.judge.both(&key, Purpose::Audit)).await;
+        let both = self.attempt(|| self.reconciler.both(&key, Purpose::Audit)).await;
         let differs = both.ok().map(|(document, twin)| match (document.as_deref(), &twin) {
             (_, None) => false,
             (None, Some(_)) => true,
@@ -174,7 +174,7 @@ impl Look<'_> {
 
     /// A stamp from the future, of a clock that was wrong, would be recent for ever.
     fn is_recent(&self, changed: Option<Ticks>) -> bool {
-        let (now, tolerance) = (self.judge.now(), self.options.tolerance);
+        let (now, tolerance) = (self.reconciler.now(), self.options.tolerance);
         !tolerance.is_zero()
             && changed
                 .is_some_and(|changed| changed > now.before(tolerance) && changed < now.after(tolerance))
@@ -182,9 +182,9 @@ impl Look<'_> {
 
     async fn stored(&self, key: &TwinKey) -> Result<Stored, Trouble> {
         self.attempt(|| async move {
-            match self.judge.account().read(key, Purpose::Audit).await {
+            match self.reconciler.account().read(key, Purpose::Audit).await {
                 Read::Present(document, _) => Ok(Stored::Document(Some(document))),
-                // The twin has none of its own; what the judge finds tells why.
+                // The twin has none of its own; what the reconciler finds tells why.
                 Read::Absent | Read::Foreign(_) | Read::Refused(_) => Ok(Stored::Document(None)),
                 Read::Damaged(..) => Ok(Stored::Damaged),
                 Read::Unknown(trouble) => Err(trouble),

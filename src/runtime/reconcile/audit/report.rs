@@ -33,7 +33,7 @@ pub struct Report {
     pub twins: u64,
     /// Documents that were looked for among them.
     pub documents: u64,
-    /// Nominated, and changed too recently to be judged: nobody was asked.
+    /// Nominated, and changed too recently to be compared: nobody was asked.
     pub recent: u64,
     /// Nominated, changed as recently, and asked about all the same.
     pub recent_asked: u64,

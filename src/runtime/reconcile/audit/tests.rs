@@ -23,7 +23,7 @@ const LOOK: Options = Options { mode: Mode::Look, ..OPTIONS };
 
 async fn try_audit(bench: &Bench, options: &Options) -> Result<Report, Ended> {
     let stop = CancellationToken::new();
-    run(&bench.judge, &bench.metered, options, 0, &Progress::default(), &stop).await
+    run(&bench.reconciler, &bench.metered, options, 0, &Progress::default(), &stop).await
 }
 
 async fn audit(bench: &Bench, options: &Options) -> Report {
@@ -129,7 +129,7 @@ async fn what_changed_within_the_tolerance_is_not_asked_about_beyond_the_limit()
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_twin_that_changes_all_the_time_is_judged_in_some_audit() {
+async fn every_twin_that_changes_all_the_time_is_compared_in_some_audit() {
     let bench = agreed();
     // Their documents are wrong, and they change again and again.
     let busy: Vec<_> = (0..8).map(|number| device(&format!("d{number:02}"))).collect();
@@ -143,15 +143,15 @@ async fn every_twin_that_changes_all_the_time_is_judged_in_some_audit() {
     for _ in 0..3 {
         let stop = CancellationToken::new();
         let progress = Progress::default();
-        let report = run(&bench.judge, &bench.metered, &few, from, &progress, &stop).await;
+        let report = run(&bench.reconciler, &bench.metered, &few, from, &progress, &stop).await;
         let report = report.expect("an audit");
         assert_eq!(report.recent_asked + report.recent, 9 - left.iter().sum::<u64>(), "{report:?}");
         assert_eq!((report.left(), report.still_different), (0, 0), "{report:?}");
         left.push(report.repaired.values().sum());
         from = report.recent_next;
-        let unjudged =
-            format!("twinsync_audit_unjudged_twins{{hub=\"h\",reason=\"recent\"}} {}", report.recent);
-        assert!(bench.metrics.render().contains(&unjudged), "{unjudged}");
+        let undecided =
+            format!("twinsync_audit_undecided_twins{{hub=\"h\",reason=\"recent\"}} {}", report.recent);
+        assert!(bench.metrics.render().contains(&undecided), "{undecided}");
     }
     assert_eq!(left, [4, 4, 1]);
     assert!(busy.iter().all(|key| bench.says(key) == Some((9, json!({"n": "right"})))));
@@ -170,7 +170,7 @@ async fn where_it_differs_still_the_next_audit_asks_about_others() {
     for walk in 1..=3 {
         let stop = CancellationToken::new();
         let progress = Progress::default();
-        let report = run(&bench.judge, &bench.metered, &few, from, &progress, &stop).await;
+        let report = run(&bench.reconciler, &bench.metered, &few, from, &progress, &stop).await;
         from = report.expect("an audit").recent_next;
         let asked: HashSet<_> = bench.registry.asked().into_iter().collect();
         assert_eq!(asked.len(), walk * 2);
@@ -191,7 +191,7 @@ async fn two_contents_of_one_version_are_asked_about_at_once() {
 async fn a_stamp_from_the_future_is_not_recent_for_ever() {
     let bench = agreed();
     bench.registry.set(&device("d01"), 9, json!({"n": "right"}));
-    let future = bench.judge.now().after(Duration::from_secs(86_400));
+    let future = bench.reconciler.now().after(Duration::from_secs(86_400));
     bench.store.documents.lock().unwrap().get_mut(&device("d01")).expect("there").0.applied_at = future;
     let report = audit(&bench, &OPTIONS).await;
     assert_eq!((counts(&report), report.recent), ([0, 0, 1, 0], 0));
@@ -322,7 +322,7 @@ async fn a_stop_ends_an_audit_at_once_and_without_a_report() {
         stopper.cancel();
     });
     let started = tokio::time::Instant::now();
-    let ended = run(&bench.judge, &bench.metered, &OPTIONS, 0, &Progress::default(), &stop).await;
+    let ended = run(&bench.reconciler, &bench.metered, &OPTIONS, 0, &Progress::default(), &stop).await;
     assert!(matches!(ended, Err(Ended::Stopped)));
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
 }

@@ -20,7 +20,7 @@ fn bench(devices: usize) -> Bench {
 async fn fill(bench: &Bench) -> Counts {
     let progress = Arc::new(Progress::default());
     let stop = CancellationToken::new();
-    let filled = run(&bench.judge, &bench.metered, bench.bookmarks.as_ref(), 2, &progress, &stop).await;
+    let filled = run(&bench.reconciler, &bench.metered, bench.bookmarks.as_ref(), 2, &progress, &stop).await;
     let counts = filled.expect("filled");
     assert_eq!(progress.counts(), counts);
     counts
@@ -65,16 +65,16 @@ async fn what_is_planned_is_noted_once_and_leaves_a_walk_that_has_begun_where_it
     let bench = bench(12);
     let (hub, notes) = (HubName::from("H"), bench.bookmarks.as_ref());
     let noted = async || bookmark(notes, &hub).await.expect("readable").expect("noted");
-    plan(&bench.judge, notes, &hub).await.expect("noted");
+    plan(&bench.reconciler, notes, &hub).await.expect("noted");
     assert_eq!((noted().await.finished_at, noted().await.continuation), (None, None));
     let begun = Bookmark { continuation: Some("4".into()), ..noted().await };
     save(notes, &hub, &begun).await.expect("saved");
-    plan(&bench.judge, notes, &hub).await.expect("noted");
+    plan(&bench.reconciler, notes, &hub).await.expect("noted");
     assert_eq!(noted().await, begun);
     // A container that was emptied after an earlier backfill is filled again.
-    let finished_at = Some(bench.judge.now());
+    let finished_at = Some(bench.reconciler.now());
     save(notes, &hub, &Bookmark { finished_at, ..begun }).await.expect("saved");
-    plan(&bench.judge, notes, &hub).await.expect("noted");
+    plan(&bench.reconciler, notes, &hub).await.expect("noted");
     assert_eq!((noted().await.finished_at, noted().await.continuation), (None, None));
 }
 
@@ -91,7 +91,7 @@ async fn it_goes_on_at_its_bookmark_and_asks_for_nothing_twice() {
         }
     });
     let progress = Arc::new(Progress::default());
-    let stopped = run(&bench.judge, &bench.metered, bench.bookmarks.as_ref(), 1, &progress, &stop).await;
+    let stopped = run(&bench.reconciler, &bench.metered, bench.bookmarks.as_ref(), 1, &progress, &stop).await;
     assert!(matches!(stopped, Err(Error::Ended(Ended::Stopped))));
     let kept = bookmark(bench.bookmarks.as_ref(), &"H".into()).await.expect("readable").expect("kept");
     assert_eq!(
@@ -153,7 +153,8 @@ async fn the_query_that_a_hub_takes_is_kept_with_the_continuation() {
             }
         });
         let progress = Arc::new(Progress::default());
-        let stopped = run(&bench.judge, &bench.metered, bench.bookmarks.as_ref(), 1, &progress, &stop).await;
+        let stopped =
+            run(&bench.reconciler, &bench.metered, bench.bookmarks.as_ref(), 1, &progress, &stop).await;
         assert!(matches!(stopped, Err(Error::Ended(Ended::Stopped))));
         let kept = bookmark(bench.bookmarks.as_ref(), &"h".into()).await.expect("readable").expect("kept");
         assert_eq!((kept.continuation.as_deref(), kept.query.as_deref()), (Some("4"), Some(expected)));

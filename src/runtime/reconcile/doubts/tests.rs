@@ -23,7 +23,8 @@ impl Running {
         let doubts = Doubts::about(["h"], true);
         let (leads, led) = watch::channel(leads);
         let stop = CancellationToken::new();
-        let task = tokio::spawn(run(Arc::clone(&bench.judge), doubts.clone(), OPTIONS, led, stop.clone()));
+        let task =
+            tokio::spawn(run(Arc::clone(&bench.reconciler), doubts.clone(), OPTIONS, led, stop.clone()));
         Self { bench, doubts, leads, stop, task }
     }
 
@@ -74,7 +75,7 @@ async fn a_doubt_that_heals_in_time_costs_no_call() {
     running.bench.event(&key, updated(3, json!({"a": 1})));
     running.doubts.raise(&key);
     // The create event was just behind, on the other stream.
-    let earlier = crate::domain::ticks::Ticks::new(running.bench.judge.now().get() - 5);
+    let earlier = crate::domain::ticks::Ticks::new(running.bench.reconciler.now().get() - 5);
     super::super::testing::stream(&running.bench.store, &key, earlier, created(2, json!({})));
     running.quiet().await;
     assert!(running.bench.registry.asked().is_empty());

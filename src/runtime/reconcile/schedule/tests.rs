@@ -9,7 +9,7 @@ use super::{
 use crate::{
     domain::drift::Strictness,
     ports::{BookmarkError, QueryError},
-    runtime::reconcile::judge::Mode,
+    runtime::reconcile::reconciler::Mode,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -35,7 +35,7 @@ impl Running {
         let stop = CancellationToken::new();
         let walks = Walks::default();
         let schedule = Schedule {
-            judge: Arc::clone(&bench.judge),
+            reconciler: Arc::clone(&bench.reconciler),
             registry: Arc::clone(&bench.metered),
             bookmarks,
             options,
@@ -55,7 +55,7 @@ impl Running {
 
     /// This process asks for an audit.
     fn ask(&self) {
-        self.wanted.send_replace(Some(self.bench.judge.now()));
+        self.wanted.send_replace(Some(self.bench.reconciler.now()));
     }
 
     /// When the last report began.
@@ -154,7 +154,7 @@ async fn only_the_leader_acts_and_the_next_leader_goes_on() {
 async fn an_unfinished_backfill_goes_on_whatever_the_configuration_says() {
     let bench = bench();
     let begun = json!({
-        "started_at": bench.judge.now(), "kind": "devices",
+        "started_at": bench.reconciler.now(), "kind": "devices",
         "counts": {"nominated": 0, "created": 0, "corrected": 0, "present": 0, "gone": 0, "rejected": 0}
     });
     let note = serde_json::to_vec(&begun).expect("JSON");
@@ -225,7 +225,7 @@ async fn what_queries_do_not_show_yet_is_found_by_a_second_audit_also_after_a_re
 #[tokio::test(start_paused = true)]
 async fn a_note_with_a_time_to_come_does_not_ask_for_ever() {
     let running = Running::start(bench(), true, options(None));
-    let wanted_at = running.bench.judge.now().after(HOUR * 24 * 365);
+    let wanted_at = running.bench.reconciler.now().after(HOUR * 24 * 365);
     let note = serde_json::to_vec(&json!({ "wanted_at": wanted_at })).expect("JSON");
     running.bench.bookmarks.save("audit-wanted", &note).await.expect("kept");
     running.pass(Duration::from_secs(60)).await;
@@ -298,7 +298,7 @@ async fn reports_that_cannot_be_kept_do_not_make_audits_follow_each_other() {
 async fn an_unfinished_backfill_is_found_when_notes_can_be_read_again() {
     let bench = bench();
     let begun = json!({
-        "started_at": bench.judge.now(), "kind": "devices",
+        "started_at": bench.reconciler.now(), "kind": "devices",
         "counts": {"nominated": 0, "created": 0, "corrected": 0, "present": 0, "gone": 0, "rejected": 0}
     });
     let note = serde_json::to_vec(&begun).expect("JSON");
@@ -327,13 +327,13 @@ async fn walks_show_how_far_they_are_and_what_they_came_to_also_after_a_restart(
     let twins = found.backfilled.expect("done").twins;
     assert_eq!(twins.iter().map(|(_, twins)| twins).sum::<u64>(), 5, "{twins:?}");
     assert_eq!(found.audited, None);
-    let due = found.next_audit.expect("due").seconds_since(running.bench.judge.now());
+    let due = found.next_audit.expect("due").seconds_since(running.bench.reconciler.now());
     assert!((0.0..1800.0).contains(&due), "{due}");
     running.pass(HOUR).await;
     let found = running.walks.of("h");
     let clean = found.clean.expect("it was clean");
     assert_eq!((clean.twins, clean.left, found.audited), (5, 0, Some(clean)));
-    let due = found.next_audit.expect("due").seconds_since(running.bench.judge.now());
+    let due = found.next_audit.expect("due").seconds_since(running.bench.reconciler.now());
     assert!((22.0 * 3600.0..=24.0 * 3600.0).contains(&due), "{due}");
     running.leads.send_replace(false);
     running.pass(Duration::from_secs(60)).await;

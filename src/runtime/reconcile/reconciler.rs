@@ -99,8 +99,8 @@ pub enum Verdict {
     ForeignHub,
 }
 
-/// Judges and settles.
-pub struct Judge {
+/// Reconciles twins.
+pub struct TwinReconciler {
     account: Account,
     registries: BTreeMap<HubName, Arc<Metered>>,
     cache: DocumentCache,
@@ -172,8 +172,8 @@ impl Stored {
     }
 }
 
-impl Judge {
-    /// A judge over the hubs of `registries`. What it writes goes into `cache` too, for the streams' next write.
+impl TwinReconciler {
+    /// A reconciler over the hubs of `registries`. What it writes goes into `cache` too, for the streams' next write.
     pub fn new(
         account: Account,
         registries: &[Arc<Metered>],
@@ -235,12 +235,12 @@ impl Judge {
         self.registries.values()
     }
 
-    /// Judges one twin, and a device's modules with it where the device was found to have ended.
+    /// Reconciles one twin, and a device's modules with it where the device was found to have ended.
     ///
     /// # Errors
     /// The store or the registry gave no answer, or the document never stood still; nothing is wrong that was not
     /// before, and it can be tried again.
-    pub async fn judge(&self, key: &TwinKey, task: &Task) -> Result<Verdict, Trouble> {
+    pub async fn reconcile(&self, key: &TwinKey, task: &Task) -> Result<Verdict, Trouble> {
         let Done { verdict, left } = self.settle(key, task).await?;
         if let Some((document, etag)) = left
             && task.mode == Mode::Settle
@@ -251,11 +251,11 @@ impl Judge {
     }
 
     /// The same for a twin that most likely has no document: asks the hub at once and creates the document, without the read. Where
-    /// one is there all the same, that costs a call to the hub and a refused write more than [`Judge::judge`]. Where a document may
-    /// lie under another id, nothing would refuse a second one: then the twin is judged.
+    /// one is there all the same, that costs a call to the hub and a refused write more than [`TwinReconciler::reconciler`]. Where a document may
+    /// lie under another id, nothing would refuse a second one: then the twin is reconciled.
     ///
     /// SUBTLE: the proof holds without the read. A document that is still absent when it is created knew nothing while the hub was
-    /// asked; where it came into being meanwhile, the creation is refused, and the twin is judged.
+    /// asked; where it came into being meanwhile, the creation is refused, and the twin is reconciled.
     ///
     /// # Errors
     /// As there.
@@ -274,7 +274,7 @@ impl Judge {
                 Got::Unknown(trouble) => return Err(trouble),
             }
         }
-        self.judge(key, task).await
+        self.reconcile(key, task).await
     }
 
     /// The document and the twin as they are, read in this order; writes nothing.
@@ -311,7 +311,7 @@ impl Judge {
             && !matches!(self.account.read(&nobody, purpose).await, Read::Unknown(_))
     }
 
-    /// Judges one twin alone.
+    /// Reconciles one twin alone.
     async fn settle(&self, key: &TwinKey, task: &Task) -> Result<Done, Trouble> {
         let Some(registry) = self.registry(&key.hub) else {
             return Ok(Done { verdict: Verdict::ForeignHub, left: None });

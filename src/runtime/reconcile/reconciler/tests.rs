@@ -14,7 +14,7 @@ use crate::{
 };
 
 async fn settle(bench: &Bench, key: &TwinKey) -> Verdict {
-    bench.judge.judge(key, &SETTLE).await.expect("an answer")
+    bench.reconciler.reconcile(key, &SETTLE).await.expect("an answer")
 }
 
 #[tokio::test]
@@ -37,25 +37,25 @@ async fn a_twin_without_a_document_gets_one_and_the_streams_cache_too() {
 async fn a_repair_that_finds_the_hub_gone_back_asks_for_an_audit() {
     let bench = Bench::new();
     let (audits, mut asked) = AuditRequests::channel(Arc::new(crate::ports::SystemClock));
-    let (judge, [key, other]) = (bench.judge_over(audits), ["d", "e"].map(device));
+    let (reconciler, [key, other]) = (bench.reconciler_over(audits), ["d", "e"].map(device));
     for key in [&key, &other] {
         bench.agreed(key, 7, json!({"a": 1}));
         bench.event(key, updated(9, json!({"a": 2})));
     }
     // What was packed is repaired, and nothing more.
     bench.registry.set(&key, 9, json!({"a": 2, "b": 1}));
-    judge.judge(&key, &SETTLE).await.expect("an answer");
+    reconciler.reconcile(&key, &SETTLE).await.expect("an answer");
     assert!(!asked.has_changed());
     // As after a failover. An audit asks about all twins by itself.
     bench.registry.set(&key, 8, json!({"a": 1, "b": 1}));
     let audit = Task { purpose: Purpose::Audit, ..SETTLE };
-    assert!(matches!(judge.judge(&key, &audit).await, Ok(Verdict::Settled(_))));
+    assert!(matches!(reconciler.reconcile(&key, &audit).await, Ok(Verdict::Settled(_))));
     assert!(!asked.has_changed());
     for (seconds, expected) in [(0, true), (9, false), (1, true)] {
         bench.pass(seconds);
         let (version, _) = bench.says(&other).expect("live");
         bench.registry.set(&other, version - 1, json!({"a": version}));
-        judge.judge(&other, &SETTLE).await.expect("an answer");
+        reconciler.reconcile(&other, &SETTLE).await.expect("an answer");
         assert_eq!(asked.has_changed(), expected, "not for each twin at once");
         drop(asked.borrow_and_update());
     }
@@ -70,7 +70,7 @@ async fn only_the_hubs_own_not_found_makes_a_tombstone() {
     let before = bench.document(&key);
     for trouble in [away(), super::super::testing::trouble(TroubleKind::Throttled, None)] {
         bench.registry.gets.lock().unwrap().push_back(trouble);
-        bench.judge.judge(&key, &SETTLE).await.expect_err("no answer");
+        bench.reconciler.reconcile(&key, &SETTLE).await.expect_err("no answer");
         assert_eq!(bench.document(&key), before);
     }
     bench.pass(10);
@@ -121,7 +121,7 @@ async fn a_twin_that_is_expected_to_have_no_document_costs_one_write() {
     let bench = Bench::new();
     let key = device("d");
     bench.registry.set(&key, 5, json!({"a": 5}));
-    let verdict = bench.judge.bring_in(&key, &SETTLE).await.expect("judged");
+    let verdict = bench.reconciler.bring_in(&key, &SETTLE).await.expect("reconciled");
     assert_eq!(verdict, Verdict::Settled(Drift::Missing));
     assert_eq!(bench.says(&key), Some((5, json!({"a": 5}))));
     assert_eq!((*bench.store.reads.lock().unwrap(), bench.writes()), (0, 1));
@@ -142,7 +142,7 @@ async fn a_document_that_comes_into_being_where_none_was_expected_is_never_set_b
             stream(&store, key, clock.now(), updated(6, json!({"a": 6})));
         }
     });
-    bench.judge.bring_in(&key, &SETTLE).await.expect("judged");
+    bench.reconciler.bring_in(&key, &SETTLE).await.expect("reconciled");
     assert_eq!(bench.says(&key), Some((6, json!({"a": 6}))));
     assert!(!bench.document(&key).expect("a document").in_doubt());
     assert_eq!(bench.registry.asked().len(), 2, "the answer from before that document is worth nothing");
@@ -152,14 +152,14 @@ async fn a_document_that_comes_into_being_where_none_was_expected_is_never_set_b
 async fn a_twin_that_is_gone_gets_its_tombstone_also_where_no_document_was_expected() {
     let bench = Bench::new();
     let key = device("d");
-    assert_eq!(bench.judge.bring_in(&key, &SETTLE).await.expect("judged"), Verdict::Absent);
+    assert_eq!(bench.reconciler.bring_in(&key, &SETTLE).await.expect("reconciled"), Verdict::Absent);
     bench.event(&key, created(2, json!({})));
-    let verdict = bench.judge.bring_in(&key, &SETTLE).await.expect("judged");
+    let verdict = bench.reconciler.bring_in(&key, &SETTLE).await.expect("reconciled");
     assert_eq!(verdict, Verdict::Settled(Drift::Extra));
     assert_eq!(bench.says(&key), None);
     bench.registry.set(&key, 3, json!({}));
     let look = Task { mode: Mode::Look, ..SETTLE };
-    let verdict = bench.judge.bring_in(&device("e"), &look).await.expect("judged");
+    let verdict = bench.reconciler.bring_in(&device("e"), &look).await.expect("reconciled");
     assert_eq!(verdict, Verdict::Absent, "who only looks creates nothing");
     assert_eq!(bench.document(&device("e")), None);
 }
@@ -177,7 +177,7 @@ async fn a_document_that_never_stands_still_is_left_for_later() {
         let next = version.fetch_add(1, Ordering::Relaxed) as i64 + 1;
         stream(&store, key, clock.now(), updated(next, json!({"step": next})));
     });
-    bench.judge.judge(&key, &SETTLE).await.expect_err("not now");
+    bench.reconciler.reconcile(&key, &SETTLE).await.expect_err("not now");
     assert_eq!(bench.registry.asked().len(), CYCLES as usize);
 }
 
@@ -211,7 +211,7 @@ async fn a_look_writes_nothing_and_tells_how_they_differ() {
     for (key, drift) in
         [(&missing, Drift::Missing), (&extra, Drift::Extra), (&other, Drift::Different(Part::Tags))]
     {
-        assert_eq!(bench.judge.judge(key, &look).await.expect("an answer"), Verdict::Differs(drift));
+        assert_eq!(bench.reconciler.reconcile(key, &look).await.expect("an answer"), Verdict::Differs(drift));
     }
     assert_eq!(bench.writes(), 0);
 }
@@ -223,22 +223,23 @@ async fn what_needs_no_look_costs_no_call() {
     bench.event(&key, created(5, json!({})));
     let spares = [Unless::Undoubted, Unless::Holds(TwinVersion(5)), Unless::Holds(TwinVersion(4))];
     for unless in spares {
-        let verdict = bench.judge.judge(&key, &Task { unless, ..SETTLE }).await.expect("an answer");
+        let verdict = bench.reconciler.reconcile(&key, &Task { unless, ..SETTLE }).await.expect("an answer");
         assert_eq!(verdict, Verdict::Spared, "{unless:?}");
     }
     let absent = Task { unless: Unless::Undoubted, ..SETTLE };
-    assert_eq!(bench.judge.judge(&device("x"), &absent).await.expect("an answer"), Verdict::Spared);
+    assert_eq!(bench.reconciler.reconcile(&device("x"), &absent).await.expect("an answer"), Verdict::Spared);
     assert!(bench.registry.asked().is_empty());
     bench.registry.set(&key, 6, json!({}));
     let behind = Task { unless: Unless::Holds(TwinVersion(6)), ..SETTLE };
-    let verdict = bench.judge.judge(&key, &behind).await.expect("an answer");
+    let verdict = bench.reconciler.reconcile(&key, &behind).await.expect("an answer");
     assert_eq!(verdict, Verdict::Settled(Drift::Different(Part::Version)));
     // In doubt, it is looked at whatever version it holds.
     bench.pass(1);
     bench.event(&key, updated(9, json!({"skipped": true})));
     assert!(bench.document(&key).expect("a document").flags.contains(&Flag::Gap));
     bench.registry.set(&key, 9, json!({"whole": true}));
-    let verdict = bench.judge.judge(&key, &Task { unless: Unless::Holds(TwinVersion(2)), ..SETTLE }).await;
+    let verdict =
+        bench.reconciler.reconcile(&key, &Task { unless: Unless::Holds(TwinVersion(2)), ..SETTLE }).await;
     assert_eq!(verdict.expect("an answer"), Verdict::Settled(Drift::Different(Part::Tags)));
 }
 
@@ -248,7 +249,7 @@ async fn a_write_whose_reply_is_lost_is_found_done() {
     let key = device("d");
     bench.registry.set(&key, 3, json!({"a": 1}));
     // The read comes first.
-    bench.judge.judge(&key, &Task { mode: Mode::Look, ..SETTLE }).await.expect("an answer");
+    bench.reconciler.reconcile(&key, &Task { mode: Mode::Look, ..SETTLE }).await.expect("an answer");
     *bench.store.script.lock().unwrap() = [].into();
     let store = Arc::clone(&bench.store);
     bench.registry.on_get(move |_| {
@@ -257,7 +258,7 @@ async fn a_write_whose_reply_is_lost_is_found_done() {
             script.push_back(Fault::ApplyThenFail);
         }
     });
-    bench.judge.judge(&key, &SETTLE).await.expect_err("the reply is lost");
+    bench.reconciler.reconcile(&key, &SETTLE).await.expect_err("the reply is lost");
     assert_eq!(settle(&bench, &key).await, Verdict::Equal);
     assert_eq!((bench.writes(), bench.says(&key)), (1, Some((3, json!({"a": 1})))));
 }
@@ -287,10 +288,10 @@ async fn a_write_without_an_answer_cannot_be_performed_after_the_next_look() {
         says(first);
         bench.store.script.lock().unwrap().push_back(Fault::ApplyLater);
         let case = format!("{stored:?}, {first:?}, {then:?}");
-        bench.judge.judge(&key, &SETTLE).await.expect_err(&case);
+        bench.reconciler.reconcile(&key, &SETTLE).await.expect_err(&case);
         says(then);
         let look = Task { mode: Mode::Look, ..SETTLE };
-        let looked = bench.judge.judge(&key, &look).await.expect("an answer");
+        let looked = bench.reconciler.reconcile(&key, &look).await.expect("an answer");
         assert!(matches!(looked, Verdict::Absent | Verdict::Equal), "{case}: they say the same: {looked:?}");
         let before = bench.writes();
         settle(&bench, &key).await;
@@ -309,7 +310,7 @@ async fn a_late_creation_that_came_first_is_found_and_gets_its_tombstone() {
     let key = device("d");
     bench.registry.set(&key, 3, json!({}));
     bench.store.script.lock().unwrap().push_back(Fault::ApplyLater);
-    bench.judge.judge(&key, &SETTLE).await.expect_err("no answer");
+    bench.reconciler.reconcile(&key, &SETTLE).await.expect_err("no answer");
     bench.registry.remove(&key);
     let store = Arc::clone(&bench.store);
     bench.registry.on_get(move |_| drop(store.perform_late()));
@@ -361,19 +362,19 @@ async fn a_crash_between_a_device_and_its_modules_is_finished_by_the_next_look()
             store.script.lock().unwrap().extend([Fault::ApplyThenFail, Fault::Fail]);
         }
     });
-    bench.judge.judge(&key, &SETTLE).await.expect_err("the store is away");
+    bench.reconciler.reconcile(&key, &SETTLE).await.expect_err("the store is away");
     assert!(bench.document(&module).expect("a document").twin().is_some(), "not yet");
     bench.store.script.lock().unwrap().clear();
     bench.registry.on_get(|_| {});
     // The walk over documents in doubt meets the device, since the note is in its tombstone.
     let found: Vec<_> = futures::StreamExt::collect(
-        bench.judge.account().scan(crate::ports::Which::Doubtful, Purpose::Repair),
+        bench.reconciler.account().scan(crate::ports::Which::Doubtful, Purpose::Repair),
     )
     .await;
     let found: Vec<_> = found.into_iter().flat_map(|page| page.expect("a page")).collect();
     assert_eq!(found.len(), 1);
     let repair = Task { unless: Unless::Undoubted, ..SETTLE };
-    assert_eq!(bench.judge.judge(&found[0].key, &repair).await.expect("an answer"), Verdict::Spared);
+    assert_eq!(bench.reconciler.reconcile(&found[0].key, &repair).await.expect("an answer"), Verdict::Spared);
     assert_eq!(bench.document(&module).expect("a tombstone").state, State::Deleted);
     assert_eq!(bench.document(&key).expect("a tombstone").sweep, None);
 }
@@ -412,7 +413,7 @@ async fn a_document_of_another_twin_is_never_written() {
     let (key, other) = (device("d"), device("e"));
     bench.event(&other, created(2, json!({})));
     let document = bench.document(&other).expect("it was created");
-    let written = bench.judge.account().write(&key, &document, None, Purpose::Repair).await;
+    let written = bench.reconciler.account().write(&key, &document, None, Purpose::Repair).await;
     assert!(matches!(written, Write::Rejected(_)), "{written:?}");
     assert_eq!(bench.document(&key), None);
     let line = "twinsync_invariant_violations_total{invariant=\"document_is_of_its_twin\"} 1";

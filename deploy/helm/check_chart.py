@@ -1,4 +1,4 @@
-"""What `check` runs inside its venv: everything about the chart that can be judged without a cluster.
+"""What `check` runs inside its venv: everything about the chart that can be checked without a cluster.
 
 Prints one line per set of values and per look at the chart as a whole, the findings below it, and exits with 1 if there is any.
 """
@@ -23,7 +23,7 @@ from chart import CHART, COUNT, HERE, SETTINGS, Loader, Repeated, leaves, tomlli
 
 RELEASE, NAMESPACE = "twinsync", "iot"
 
-# The oldest Kubernetes that Chart.yaml allows, and the newest that the judge knows.
+# The oldest Kubernetes that Chart.yaml allows, and the newest that the checker knows.
 KUBERNETES = [
     re.search(r'^kubeVersion: ">=([0-9]+[.][0-9]+)', (CHART / "Chart.yaml").read_text(), re.MULTILINE)[1],
     kubernetes_validate.latest_version(),
