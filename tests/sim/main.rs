@@ -65,6 +65,10 @@ const REGRESSIONS: &[&str] = &[
     "seed=2093618,replicas=2,hubs=2,partitions=2,devices=1,modules=2,operations=34,registry=1,past=10,rate=150,cache=0,counts=0,faults=\
      StoreRefuses+StoreIsLate+StoreThrottles+StoreIsBehind+LinkBreaks+\
      LinkGoesBack+NotesFail+RegistryFails+RegistryThrottles+Crash+Duplicates+AddsPartition+TombstonesExpire",
+    // A backfill gave up a twin without an answer, which then had no document until the next audit that was due.
+    "seed=3056198,replicas=3,hubs=2,partitions=4,devices=3,modules=2,operations=12,registry=1,past=8,rate=20,cache=1,counts=0,faults=\
+     StoreLosesAnswers+StoreIsLate+StoreThrottles+StoreIsBehind+HubRefuses+LinkHangs+LinkGoesBack+CheckpointsRefuse+\
+     Crash+Outage+Restart+Skew+Duplicates+Delays+Packs",
 ];
 
 fn number(variable: &str, default: u64) -> u64 {

@@ -250,12 +250,15 @@ pub async fn run(
             next = then;
         }
     }
+    // Nothing tells of a twin that has no document, so what nobody answered about is not left to the next audit that is due.
+    let audit_follows =
+        progress.counts().unknown > 0 && reconciler.audits().ask_before_it_is_forgotten(bookmarks).await;
     bookmark.finished_at = Some(reconciler.now());
     (bookmark.continuation, bookmark.query) = (None, None);
     bookmark.counts = progress.counts();
     keep(bookmarks, hub, &bookmark).await;
     let Counts { nominated: twins, created, corrected, rejected, unknown, .. } = bookmark.counts;
-    BackfillFinished { hub, twins, created, corrected, rejected, unknown }.emit();
+    BackfillFinished { hub, twins, created, corrected, rejected, unknown, audit_follows }.emit();
     Ok(bookmark.counts)
 }
 
@@ -367,6 +370,9 @@ pub enum Expected {
 
 /// Reconciles a twin, waiting out whatever passes. An outage is waited out for as long as it lasts; one twin without an answer
 /// holds up the others only for a while.
+///
+/// SUBTLE: an outage may end between the twin's failure and the question whether others are answered. So a twin is given up only
+/// where it fails again after others were answered.
 pub async fn patiently(
     reconciler: &TwinReconciler,
     key: &TwinKey,
@@ -375,6 +381,7 @@ pub async fn patiently(
     stop: &CancellationToken,
 ) -> Patience {
     let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+    let mut others_were_answered = false;
     loop {
         let turn = async {
             let reconciled = match expected {
@@ -397,11 +404,14 @@ pub async fn patiently(
         };
         let trouble = match turn {
             Ok(verdict) => return Patience::Reconciled(verdict),
-            Err((trouble, true)) => {
+            Err((trouble, true)) if others_were_answered => {
                 TwinUnknown { twin: key, message: &trouble.message }.emit();
                 return Patience::Exhausted(trouble.message);
             }
-            Err((trouble, false)) => trouble,
+            Err((trouble, alone)) => {
+                others_were_answered = alone;
+                trouble
+            }
         };
         let retry_in = backoff.next(jitter(), trouble.retry_after);
         TwinDelayed { twin: key, message: &trouble.message, retry_in }.emit();

@@ -210,6 +210,11 @@ impl TwinReconciler {
         Self { audits, ..self }
     }
 
+    /// Where audits are asked for.
+    pub fn audits(&self) -> &AuditRequests {
+        &self.audits
+    }
+
     /// The store, within the cap on request units.
     pub fn account(&self) -> &Account {
         &self.account

@@ -62,6 +62,18 @@ impl AuditRequests {
         })
     }
 
+    /// The same, where what made it necessary is about to be written down as done with: the note is written before this returns, for
+    /// nobody would ask again after a crash. Where it cannot be written, [`keep`] tries on.
+    pub async fn ask_before_it_is_forgotten(&self, bookmarks: &dyn Bookmarks) -> bool {
+        let Some(desk) = &self.0 else { return false };
+        let now = desk.clock.now();
+        desk.newest.send_replace(Some(now));
+        if let Err(error) = save(bookmarks, now).await {
+            NoteNotKept { error: &error }.emit();
+        }
+        true
+    }
+
     /// Whether requests are answered.
     pub fn are_answered(&self) -> bool {
         self.0.is_some()

@@ -251,14 +251,27 @@ pub struct BackfillFinished<'a> {
     pub rejected: u64,
     /// Twins about which nobody answered.
     pub unknown: u64,
+    /// Whether an audit was asked for because of them.
+    pub audit_follows: bool,
 }
 
 impl BackfillFinished<'_> {
     /// INFO; WARN where not everything is known.
     pub fn emit(&self) {
-        let Self { hub, twins, created, corrected, rejected, unknown } = *self;
+        let Self { hub, twins, created, corrected, rejected, unknown, audit_follows } = *self;
         if unknown == 0 {
             tracing::info!(%hub, twins, created, corrected, rejected, "backfill is done");
+        } else if audit_follows {
+            tracing::warn!(
+                %hub,
+                twins,
+                created,
+                corrected,
+                rejected,
+                unknown,
+                code = "BACKFILL_INCOMPLETE",
+                "backfill is done, but for twins without an answer: an audit follows, and asks about them again"
+            );
         } else {
             tracing::warn!(
                 %hub,
@@ -268,7 +281,7 @@ impl BackfillFinished<'_> {
                 rejected,
                 unknown,
                 code = "BACKFILL_INCOMPLETE",
-                "backfill is done, but for twins without an answer: an audit meets them again"
+                "backfill is done, but for twins without an answer: the next audit asks about them again"
             );
         }
     }

@@ -6,7 +6,11 @@ use super::{
     super::testing::{Bench, References, away, created, device, module, stream, updated},
     *,
 };
-use crate::ports::{Clock, QueryError};
+use crate::{
+    adapters::bookmarks::MemoryBookmarks,
+    ports::{Clock, QueryError},
+    runtime::reconcile::requests::{AuditRequests, last_request},
+};
 
 fn bench(devices: usize) -> Bench {
     let bench = Bench::with_pages_of(4);
@@ -227,6 +231,37 @@ async fn one_twin_without_an_answer_holds_up_the_others_for_a_while_only() {
     // Two pages of devices and one of modules, each with a row that is no twin.
     assert_eq!((counts.nominated, counts.created, counts.unknown), (10, 6, 4));
     assert_eq!(bench.document(&device("d02")), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_that_ends_between_the_twin_and_the_others_gives_nobody_up() {
+    let bench = Bench::with_pages_of(4);
+    bench.registry.set(&device("d"), 3, json!({}));
+    // The last of them is the first after which others are asked about: they are answered.
+    bench.registry.gets.lock().unwrap().extend((0..=PATIENCE).map(|_| away()));
+    let counts = fill(&bench).await;
+    assert_eq!((counts.created, counts.unknown), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_audit_follows_where_twins_had_no_answer_and_nobody_forgets_it() {
+    let bench = bench(6);
+    let (audits, asked) = AuditRequests::channel(Arc::clone(&bench.clock) as _);
+    let reconciler = Arc::new(bench.reconciler_over(audits));
+    let progress = Arc::new(Progress::default());
+    let stop = CancellationToken::new();
+    let fill = || run(&reconciler, &bench.metered, bench.bookmarks.as_ref(), 2, &progress, &stop);
+    bench.registry.mute.lock().unwrap().insert(device("d02"));
+    assert_eq!(fill().await.expect("filled").unknown, 1);
+    // The note is there although nobody keeps what is asked: it was written before the backfill was noted as done.
+    let noted = last_request(bench.bookmarks.as_ref()).await.expect("readable");
+    assert!(noted.is_some() && noted == *asked.borrow(), "{noted:?}");
+
+    bench.registry.mute.lock().unwrap().clear();
+    let (bookmarks, progress) = (MemoryBookmarks::default(), Arc::new(Progress::default()));
+    let filled = run(&reconciler, &bench.metered, &bookmarks, 2, &progress, &stop).await;
+    assert_eq!(filled.expect("filled").unknown, 0);
+    assert_eq!(last_request(&bookmarks).await.expect("readable"), None, "nothing was left");
 }
 
 #[tokio::test(start_paused = true)]
