@@ -57,7 +57,7 @@ use crate::{
         lease,
         metered::Metered,
         receive_threads::ReceiveThreads,
-        reconcile::{account::Account, doubts::Doubts, requests::AuditRequests},
+        reconcile::{account::Account, repair_queue::RepairQueue, requests::AuditRequests},
         replicas::{Budgets, Replicas},
         router::{self, Panicked, Router},
         spending::Spending,
@@ -467,14 +467,14 @@ impl Shared {
 fn router_options(
     settings: &Settings,
     shared: &Shared,
-    doubts: Doubts,
+    repair_queue: RepairQueue,
     audits: AuditRequests,
 ) -> router::Options {
     router::Options {
         rules: rules(settings),
         most_concurrency: settings.cosmos.concurrency_max.get() as usize,
         spending: shared.spending.clone(),
-        doubts,
+        repair_queue,
         audits,
         linger: settings.router.linger,
         max_batch: settings.router.max_events_per_write.get() as usize,
@@ -639,7 +639,10 @@ async fn consume(
         settings.router.max_in_flight_bytes,
     );
     let router = Router::new(
-        router::Options { tracer, ..router_options(settings, shared, background.doubts(), audits.clone()) },
+        router::Options {
+            tracer,
+            ..router_options(settings, shared, background.repair_queue(), audits.clone())
+        },
         outside.store,
         outside.dead_letters,
         clock,

@@ -30,8 +30,8 @@ pub enum Defect {
     CheckpointTooEarly,
     /// The event of a dead letter is completed before the letter is stored.
     LetterNotAwaited,
-    /// A dead letter leaves no doubt in its twin.
-    LetterWithoutDoubt,
+    /// A dead letter leaves no flag in its twin.
+    DeadLetterWithoutFlag,
     /// A lease that is not renewed is used for ever.
     LeaseWithoutFence,
     /// What an event holds of the limits is never given back.
@@ -56,7 +56,7 @@ pub enum Defect {
     NullIgnored,
     /// The deletion of an unknown twin leaves no tombstone.
     TombstoneSkipped,
-    /// A missing version raises no doubt.
+    /// A missing version raises no flag.
     GapNotFlagged,
     /// A creation that comes late drops the changes that came before it.
     CreationWins,
@@ -76,7 +76,7 @@ impl Defect {
     pub const ALL: [Self; 21] = [
         Self::CheckpointTooEarly,
         Self::LetterNotAwaited,
-        Self::LetterWithoutDoubt,
+        Self::DeadLetterWithoutFlag,
         Self::LeaseWithoutFence,
         Self::HoldLeaks,
         Self::ReopenedTooFar,

@@ -101,8 +101,8 @@ pub enum TroubleKind {
 pub enum Which {
     /// Of twins that are there, as far as is known: no tombstones.
     Present,
-    /// In doubt, or of a device whose modules have not been looked after since its repair.
-    Doubtful,
+    /// Flagged, or of a device whose modules have not been looked after since its repair.
+    Flagged,
 }
 
 /// A document that a walk has met.

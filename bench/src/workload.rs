@@ -327,7 +327,7 @@ impl Bench {
         Ok(Pair { daemon: done, bare: None, usual: None, usual_coalesced: None, start_seconds })
     }
 
-    /// A second local Azure for the usual way: it leaves documents that the daemon would have to doubt.
+    /// A second local Azure for the usual way: it leaves documents that the daemon would have to flag.
     async fn beside(&self, programs: &Programs) -> Result<Self> {
         let size = Size { devices: self.size.devices.min(USUAL_EVENTS[1]), ..self.size };
         let azure = Azure::start(&programs.devkit, PARTITIONS).await?;

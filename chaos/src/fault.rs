@@ -47,7 +47,7 @@ pub(crate) enum Fault {
     StorageAway,
     /// One replica's connections to blob storage hang for longer than a lease lasts.
     StorageHangs,
-    /// The service API of the IoT hubs hangs, while twins are in doubt.
+    /// The service API of the IoT hubs hangs, while twins are flagged.
     RegistryHangs,
     /// The disks of all replicas are full, and an event comes that has to be set aside there.
     DiskFull,

@@ -149,7 +149,7 @@ async fn is_ready(cluster: &Cluster, under: &Under) -> bool {
     true
 }
 
-/// Waits until no document differs from its twin, and none is in doubt.
+/// Waits until no document differs from its twin, and none is flagged.
 async fn equal(cluster: &mut Cluster, series: &mut Series) -> Result<Report> {
     let began = Instant::now();
     loop {

@@ -212,7 +212,7 @@ fn fail_over(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// An event that can never be applied, about a device that is there: it becomes a dead letter, and its twin is in doubt.
+/// An event that can never be applied, about a device that is there: it becomes a dead letter, and its twin is flagged.
 fn poison(cluster: &Cluster) -> Result<()> {
     let (id, endpoints) = (device("probe", 0)?, cluster.stack.endpoints());
     let text = |pairs: &[(&str, &str)]| {

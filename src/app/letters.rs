@@ -13,7 +13,7 @@ use crate::{
     ports::SystemClock,
     runtime::{
         in_flight::InFlight,
-        reconcile::{doubts::Doubts, requests::AuditRequests},
+        reconcile::{repair_queue::RepairQueue, requests::AuditRequests},
         replay::{Preview, Replay},
         router::{self, Router},
     },
@@ -46,8 +46,8 @@ pub async fn replay(settings: &Settings, letters: &Store) -> Result<Replay, Erro
         settings.router.max_in_flight_events.get() as usize,
         settings.router.max_in_flight_bytes,
     );
-    let (doubts, audits) = (Doubts::nobodys(), AuditRequests::nobodys());
-    let options = router_options(settings, &Shared::new(settings), doubts, audits);
+    let (repair_queue, audits) = (RepairQueue::nobodys(), AuditRequests::nobodys());
+    let options = router_options(settings, &Shared::new(settings), repair_queue, audits);
     let router = Router::new(
         router::Options { rules: rules(settings), ..options },
         Arc::new(store),

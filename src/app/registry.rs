@@ -19,8 +19,8 @@ use crate::{
         reconcile::{
             account::Account,
             audit, backfill,
-            doubts::{self, Doubts},
             reconciler::{Mode, TwinReconciler},
+            repair_queue::{self, RepairQueue},
             requests::{self, AuditRequests},
             schedule::{self, Schedule},
         },
@@ -72,8 +72,8 @@ fn audit_options(settings: &Settings) -> audit::Options {
 /// The background work of a daemon, ready to run.
 pub(super) struct Background {
     reconciler: Arc<TwinReconciler>,
-    doubts: Doubts,
-    repair: doubts::Options,
+    repair_queue: RepairQueue,
+    repair: repair_queue::Options,
     schedule: schedule::Options,
     bookmarks: Arc<dyn Bookmarks>,
 }
@@ -105,12 +105,12 @@ pub(super) async fn prepare(
         reach.until(Needed::Dependency(Dependency::Checkpoints), plan).await?;
     }
     Ok(Background {
-        doubts: Doubts::about(
+        repair_queue: RepairQueue::about(
             outside.registries.iter().map(|registry| registry.hub()),
             settings.iothub.identity,
         ),
         reconciler: Arc::new(reconciler),
-        repair: doubts::Options {
+        repair: repair_queue::Options {
             concurrency: settings.repair.concurrency.get() as usize,
             scan_interval: settings.repair.scan_interval,
         },
@@ -148,9 +148,9 @@ async fn holds_nothing(reconciler: &TwinReconciler) -> Result<bool, Trouble> {
 }
 
 impl Background {
-    /// Where documents in doubt are made known.
-    pub(super) fn doubts(&self) -> Doubts {
-        self.doubts.clone()
+    /// Where flagged documents are made known.
+    pub(super) fn repair_queue(&self) -> RepairQueue {
+        self.repair_queue.clone()
     }
 
     /// Runs until `stop`; one task for repair, one for requests, and one for each hub.
@@ -161,7 +161,7 @@ impl Background {
         stop: &CancellationToken,
         walks: &Walks,
     ) -> JoinSet<()> {
-        let Self { reconciler, doubts, repair, schedule, bookmarks } = self;
+        let Self { reconciler, repair_queue, repair, schedule, bookmarks } = self;
         let mut tasks = JoinSet::new();
         let keep = requests::keep(Arc::clone(&bookmarks), audit_wanted.clone(), stop.clone());
         tasks.spawn(keep);
@@ -177,7 +177,13 @@ impl Background {
             };
             tasks.spawn(Box::pin(schedule.run(stop.clone())));
         }
-        tasks.spawn(Box::pin(doubts::run(reconciler, doubts, repair, leads.clone(), stop.clone())));
+        tasks.spawn(Box::pin(repair_queue::run(
+            reconciler,
+            repair_queue,
+            repair,
+            leads.clone(),
+            stop.clone(),
+        )));
         tasks
     }
 }

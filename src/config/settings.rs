@@ -40,7 +40,7 @@ pub struct Settings {
     pub dead_letters: DeadLetters,
     /// The IoT hubs that may be asked about their twins.
     pub iothub: IotHub,
-    /// How documents in doubt are repaired.
+    /// How flagged documents are repaired.
     pub repair: Repair,
     /// How twins are copied that were there before the streams.
     pub backfill: Backfill,
@@ -374,12 +374,12 @@ pub enum HubAccess {
     },
 }
 
-/// How documents in doubt are repaired. Repair is on wherever a hub is configured.
+/// How flagged documents are repaired. Repair is on wherever a hub is configured.
 #[derive(Debug, Clone)]
 pub struct Repair {
     /// Repairs under way at most.
     pub concurrency: NonZeroU32,
-    /// How often documents in doubt are looked for in the store.
+    /// How often flagged documents are looked for in the store.
     pub scan_interval: Duration,
 }
 

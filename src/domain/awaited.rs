@@ -23,7 +23,7 @@ pub struct Awaited {
     pub reported: Option<TwinVersion>,
     /// The hub's time of the newest change in the document, at least.
     pub changed: Option<Ticks>,
-    /// That the document is not in doubt: with a gap, a change of a lower version may be missing.
+    /// That the document is not flagged: with a gap, a change of a lower version may be missing.
     pub settled: bool,
 }
 
@@ -75,7 +75,7 @@ impl Awaited {
             && desired.is_none_or(|least| section_version(&twin.desired) >= Some(least))
             && reported.is_none_or(|least| section_version(&twin.reported) >= Some(least))
             && changed.is_none_or(|least| document.last >= least)
-            && !(settled && document.in_doubt())
+            && !(settled && document.is_flagged())
     }
 }
 
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn who_wants_it_settled_waits_until_no_doubt_is_left() {
+    fn who_wants_it_settled_waits_until_no_flag_is_left() {
         let flagged = Document { flags: [Flag::Gap].into(), ..stored() };
         let reached = Awaited { version: Some(TwinVersion(7)), ..Awaited::default() };
         assert!(reached.is_met_by(Some(&flagged)));

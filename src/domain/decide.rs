@@ -9,14 +9,14 @@
 //! | created(T, v) | live, born = T | T ≤ born: duplicate; T > last: new incarnation; else suspect | T ≤ since: becomes the base under what is stored; T > last: new incarnation; else suspect | T ≤ D: stale; else new incarnation |
 //! | updated(T, v), replaced(T, v) | partial, since = T | T < born: stale; v ≤ V and T ≤ last: duplicate; v ≤ V and T > last: regression; v > V and T ≤ last: suspect; v = V+1: apply; v > V+1: gap, apply and flag | T < since: suspect; else as live | T ≤ D: stale; else partial of a new incarnation |
 //! | deleted(T) | tombstone | T < born: stale; last > T: suspect; else tombstone | T < since: stale; last > T: suspect; else tombstone | D = the later T |
-//! | snapshot | live | replaces the content, doubts cleared; equal and without doubt: duplicate | same | live |
-//! | gone | duplicate | tombstone, doubts cleared | same | doubts cleared; none: duplicate |
+//! | snapshot | live | replaces the content, flags cleared; equal and unflagged: duplicate | same | live |
+//! | gone | duplicate | tombstone, flags cleared | same | flags cleared; none: duplicate |
 //! | created, updated, replaced at T, where a tombstone may have expired since | the same, and suspect | – | – | – |
 //! | unapplied(T) | partial without content, since = T, suspect | T < born, T ≤ previous: stale; T ≤ settled: duplicate; else suspect | same | T ≤ D: stale; else as absent |
 //!
 //! A snapshot was read after the document and is written only over that document, so it reflects whatever the document
 //! knows of; and it reflects whatever the hub did before it answered. That moment is kept (`settled`): what is not
-//! newer is contained (v ≤ V: duplicate) or over (stale), and is no reason for doubt. The end of that time may be a stamp that
+//! newer is contained (v ≤ V: duplicate) or over (stale), and is no reason for a flag. The end of that time may be a stamp that
 //! the document knew, of a clock ahead of the answer's: shortly before it, a later version or a deletion is *suspect*.
 //!
 //! Where the end of the incarnation before is known (`previous`), it takes the place of an unknown *born*: what
@@ -31,7 +31,7 @@
 //! the incarnation that the boundary belongs to), it is *suspect* instead of stale or of a new incarnation.
 //!
 //! *Suspect* and *regression* do not apply the event: they set the flag and remember the newest refused time.
-//! A doubt outlives its incarnation: what was refused and is no older than the boundary may belong to what comes
+//! A flag outlives its incarnation: what was refused and is no older than the boundary may belong to what comes
 //! after it. Only a snapshot clears it.
 
 use std::{collections::BTreeSet, time::Duration};
@@ -198,7 +198,7 @@ impl Context<'_> {
             },
             Change::Created { version, twin } if at > deleted_at => {
                 let sweep = document.sweep;
-                // The doubt is carried over this event's own time: what was refused before it is settled.
+                // The flag is carried over this event's own time: what was refused before it is settled.
                 self.start_over(document, live(Some(at), *version, twin), at);
                 document.previous = Some(deleted_at);
                 document.sweep = sweep; // not done yet: the modules still have to go
@@ -269,7 +269,7 @@ impl Context<'_> {
             State::Partial { since, twin, base } if at <= *since => {
                 let gap = base.is_given_up() || base.first.is_none_or(|first| !first.follows(version));
                 if twin.version == TwinVersion::default() {
-                    document.last = at; // no change was applied yet: there is only a doubt, and it keeps its own time
+                    document.last = at; // no change was applied yet: there is only a flag, and it keeps its own time
                 }
                 if planted!(CreationWins) {
                     *twin = Twin { version: twin.version, ..Twin::default() };
@@ -382,7 +382,7 @@ impl Context<'_> {
             document.previous = Some(at);
             document.applied_at = self.now;
             document.sweep = match document.sweep {
-                // Puts more modules in doubt than this one would end.
+                // Flags more modules than this one would end.
                 Some(Sweep::Reborn(reborn)) if over || settled => Some(Sweep::Reborn(reborn.max(at))),
                 // An older end says nothing of modules that came after it and went with this one.
                 Some(Sweep::Deleted(deleted)) if settled && deleted >= at => document.sweep,
@@ -430,10 +430,10 @@ impl Context<'_> {
     }
 
     fn snapshot(&self, document: &mut Document, version: TwinVersion, body: &Sections) -> Decision {
-        let doubtful = document.flags.contains(&Flag::Suspect);
+        let suspect = document.flags.contains(&Flag::Suspect);
         let born = match document.state {
             // What could not be placed may have been the beginning of another incarnation.
-            State::Live { born, .. } if !doubtful => born,
+            State::Live { born, .. } if !suspect => born,
             State::Live { .. } | State::Partial { .. } | State::Deleted => None,
         };
         let state = live(born, version, body);
@@ -441,7 +441,7 @@ impl Context<'_> {
             return Decision::Duplicate; // an equal replica costs no write
         }
         self.settle(document, state, body);
-        if doubtful && let Some(settled) = document.settled {
+        if suspect && let Some(settled) = document.settled {
             // The modules of an incarnation that ended unseen ended with it.
             document.sweep = document.sweep.or(self.sweep(Sweep::Reborn(settled)));
         }
@@ -554,7 +554,7 @@ impl Context<'_> {
         }
     }
 
-    /// Replaces what is stored by a new incarnation or a tombstone; doubts that are no older than `boundary` stay.
+    /// Replaces what is stored by a new incarnation or a tombstone; flags that are no older than `boundary` stay.
     fn start_over(&self, document: &mut Document, state: State, boundary: Ticks) {
         let refused = document.refused.filter(|refused| *refused >= boundary);
         let fresh = self.begin(state);
@@ -565,7 +565,7 @@ impl Context<'_> {
         }
     }
 
-    /// Takes the registry's word: no doubt stays.
+    /// Takes the registry's word: no flag stays.
     fn settle(&self, document: &mut Document, state: State, body: &Sections) {
         let settled = self.settled_by(Some(document));
         document.ttl_seconds = self.ttl(&state);
@@ -583,7 +583,7 @@ impl Context<'_> {
         if document.flags.insert(Flag::Suspect) || refused != document.refused {
             document.refused = refused;
             document.applied_at = self.now;
-            document.operation = Operation::Doubt;
+            document.operation = Operation::Flag;
         }
         decision
     }
@@ -647,7 +647,7 @@ impl Context<'_> {
                 twin.version = *version;
                 renew_root(twin, body);
                 // Creations leave empty tags out, so absent tags are taken for empty ones; where that matters, the document
-                // is in doubt. Properties always hold at least `$version`, so absent ones were not carried.
+                // is flagged. Properties always hold at least `$version`, so absent ones were not carried.
                 twin.tags = body.tags.as_ref().map(merge::whole).unwrap_or_default();
                 for (section, body) in
                     [(&mut twin.desired, &body.desired), (&mut twin.reported, &body.reported)]

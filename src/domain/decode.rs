@@ -334,7 +334,7 @@ fn is_about_a_module(message: &Message) -> bool {
         || names(message.annotations.get("iothub-message-source"), &["moduleLifecycleEvents"])
 }
 
-/// The twin that a message is about, as far as it can be told, and when its operation was performed: what is in doubt where
+/// The twin that a message is about, as far as it can be told, and when its operation was performed: what is flagged where
 /// the message cannot be applied.
 pub fn concerns(message: &Message) -> Option<(TwinKey, Option<Ticks>)> {
     let body = parse(&message.body, usize::MAX).unwrap_or_default();

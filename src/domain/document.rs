@@ -31,7 +31,7 @@ pub struct Document {
     pub state: State,
     /// Time of the newest applied change; of a tombstone: the time of the deletion.
     pub last: Ticks,
-    /// Open doubts.
+    /// Open flags.
     pub flags: BTreeSet<Flag>,
     /// Newest time of an event that was not applied because it could not be placed.
     pub refused: Option<Ticks>,
@@ -131,7 +131,7 @@ impl BaseNotes {
     }
 }
 
-/// An open doubt about a document.
+/// An open flags about a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Flag {
@@ -251,7 +251,7 @@ impl Document {
     }
 
     /// Whether it may differ from the hub's twin, and says so.
-    pub fn in_doubt(&self) -> bool {
+    pub fn is_flagged(&self) -> bool {
         !self.flags.is_empty() || matches!(self.state, State::Partial { .. })
     }
 

@@ -29,7 +29,7 @@ pub enum Drift {
     Extra,
     /// Their contents differ.
     Different(Part),
-    /// They are equal, or were not compared, and the document says that it is in doubt.
+    /// They are equal, or were not compared, and the document says that it is flagged.
     Flagged,
     /// They are equal, and the document lacks fields of the identity: no event tells of them. It says nothing wrong.
     Incomplete,
@@ -72,7 +72,7 @@ impl Drift {
         }
     }
 
-    /// The names of the classes of what is wrong or in doubt.
+    /// The names of the classes of what is wrong or flagged.
     pub const CLASSES: [&'static str; 4] = ["missing", "extra", "different", "flagged"];
 }
 
@@ -109,7 +109,7 @@ pub fn drift(
             }
         }
     }
-    if document.is_some_and(Document::in_doubt) {
+    if document.is_some_and(Document::is_flagged) {
         return Some(Drift::Flagged);
     }
     let (stored, (_, twin)) = stored.zip(twin)?;
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_doubt_is_told_even_where_nothing_differs() {
+    fn a_flag_is_told_even_where_nothing_differs() {
         let twin = row(|_| {});
         let flagged = Document { flags: BTreeSet::from([Flag::Gap]), ..document() };
         assert_eq!(found(Some(&flagged), Some(&twin), Strictness::Content), Some(Drift::Flagged));

@@ -84,7 +84,7 @@ impl Change {
             Self::Updated { .. } => Operation::Update,
             Self::Replaced { .. } => Operation::Replace,
             Self::Snapshot { .. } | Self::Gone => Operation::Snapshot,
-            Self::Unapplied | Self::ParentReborn => Operation::Doubt,
+            Self::Unapplied | Self::ParentReborn => Operation::Flag,
         }
     }
 }
@@ -107,9 +107,9 @@ pub enum Operation {
     /// A point read of the registry.
     #[serde(rename = "snapshot")]
     Snapshot,
-    /// A doubt that was noted without changing the twin.
-    #[serde(rename = "doubt")]
-    Doubt,
+    /// A flag that was noted without changing the twin.
+    #[serde(rename = "flag", alias = "flag")]
+    Flag,
 }
 
 /// The parts of a twin body, or of a patch to one.

@@ -27,9 +27,9 @@ pub struct Standing {
     /// One or two sentences that say how it is.
     pub summary: String,
     /// Whether it may differ from the hub's twin, and says so.
-    pub in_doubt: bool,
+    pub flagged: bool,
     /// Why.
-    pub doubts: Vec<Doubt>,
+    pub reasons: Vec<Reason>,
     /// What changed it last.
     pub last_event: LastEvent,
     /// When the document was decided on.
@@ -42,9 +42,9 @@ pub struct Standing {
     pub modules_pending: bool,
 }
 
-/// A reason for doubt.
+/// A reason for a flag.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Doubt {
+pub struct Reason {
     /// `gap`, `suspect` or `partial`.
     pub kind: &'static str,
     /// What it means, and what follows.
@@ -87,12 +87,12 @@ impl Presence {
 }
 
 impl Standing {
-    /// How `document` stands. `mended`: whether the hub can be asked about its doubts.
+    /// How `document` stands. `mended`: whether the hub can be asked about its reasons.
     pub fn of(document: &Document, mended: bool) -> Self {
         Self {
             summary: summary(document, mended),
-            in_doubt: document.in_doubt(),
-            doubts: doubts(document),
+            flagged: document.is_flagged(),
+            reasons: reasons(document),
             last_event: LastEvent {
                 operation: document.operation,
                 text: operation(document.operation),
@@ -123,13 +123,13 @@ fn summary(document: &Document, mended: bool) -> String {
                 }
         }
     };
-    if document.in_doubt() {
+    if document.is_flagged() {
         text += match mended {
             true => {
-                " It is in doubt: it may differ from the hub's twin. The hub is asked about it in the background."
+                " It is flagged: it may differ from the hub's twin. The hub is asked about it in the background."
             }
             false => {
-                " It is in doubt: it may differ from the hub's twin, and no [iothub] is configured that could be asked about it."
+                " It is flagged: it may differ from the hub's twin, and no [iothub] is configured that could be asked about it."
             }
         };
     }
@@ -143,9 +143,9 @@ fn length(seconds: u32) -> String {
     }
 }
 
-fn doubts(document: &Document) -> Vec<Doubt> {
+fn reasons(document: &Document) -> Vec<Reason> {
     let partial = match document.state {
-        State::Partial { since, .. } => Some(Doubt {
+        State::Partial { since, .. } => Some(Reason {
             kind: "partial",
             text: "The first change of this twin was seen without the twin that it changed. What was set before is missing, \
                    until its creation arrives or the hub is asked."
@@ -155,14 +155,14 @@ fn doubts(document: &Document) -> Vec<Doubt> {
         State::Live { .. } | State::Deleted => None,
     };
     let flagged = document.flags.iter().map(|flag| match flag {
-        Flag::Gap => Doubt {
+        Flag::Gap => Reason {
             kind: "gap",
             text: "Versions were skipped: the hub told several changes at once, or an event was lost and a value of it is \
                    missing."
                 .to_owned(),
             since: None,
         },
-        Flag::Suspect => Doubt {
+        Flag::Suspect => Reason {
             kind: "suspect",
             text: "An event was not applied, because its place in the order of changes could not be told, or because it could \
                    not be read."
@@ -180,7 +180,7 @@ const fn operation(operation: Operation) -> &'static str {
         Operation::Update => "tags or properties were changed",
         Operation::Replace => "tags and desired properties were replaced as a whole",
         Operation::Snapshot => "the hub was asked, and its answer was taken over",
-        Operation::Doubt => "a doubt was noted; tags and properties stayed as they were",
+        Operation::Flag => "a flag was noted; tags and properties stayed as they were",
     }
 }
 
@@ -231,10 +231,10 @@ mod tests {
     }
 
     #[test]
-    fn a_twin_without_a_doubt_says_only_that_it_is_there() {
+    fn a_twin_without_a_flag_says_only_that_it_is_there() {
         let standing = Standing::of(&document(7), false);
         assert_eq!(standing.summary, "The twin is there. The copy has its version 7.");
-        assert!(!standing.in_doubt && standing.doubts.is_empty(), "{standing:?}");
+        assert!(!standing.flagged && standing.reasons.is_empty(), "{standing:?}");
         assert_eq!(Presence::of(&document(7)), Presence::Present);
         assert_eq!(standing.last_event.text, "tags or properties were changed");
         let Incarnation { text, began, ended } = standing.incarnation;
@@ -244,29 +244,30 @@ mod tests {
     }
 
     #[test]
-    fn a_doubt_says_why_since_when_and_whether_somebody_will_ask() {
+    fn a_flag_says_why_since_when_and_whether_somebody_will_ask() {
         let (refused, text) = at(50);
         let flagged =
             Document { flags: [Flag::Gap, Flag::Suspect].into(), refused: Some(refused), ..document(7) };
         let standing = Standing::of(&flagged, true);
-        assert!(standing.in_doubt);
+        assert!(standing.flagged);
         assert!(standing.summary.ends_with("The hub is asked about it in the background."), "{standing:?}");
-        let doubts: Vec<_> = standing.doubts.iter().map(|doubt| (doubt.kind, doubt.since.clone())).collect();
-        assert_eq!(doubts, [("gap", None), ("suspect", Some(text))]);
+        let reasons: Vec<_> =
+            standing.reasons.iter().map(|reason| (reason.kind, reason.since.clone())).collect();
+        assert_eq!(reasons, [("gap", None), ("suspect", Some(text))]);
         let alone = Standing::of(&flagged, false).summary;
         assert!(alone.contains("no [iothub] is configured"), "{alone}");
     }
 
     #[test]
-    fn a_partial_twin_is_in_doubt_since_its_first_change() {
+    fn a_partial_twin_is_in_flag_since_its_first_change() {
         let (since, text) = at(40);
         let twin = Twin { version: TwinVersion(9), ..Twin::default() };
         let partial = Document { state: State::Partial { since, twin, base: Box::default() }, ..document(9) };
         assert_eq!(Presence::of(&partial), Presence::Partial);
         let standing = Standing::of(&partial, true);
         assert!(standing.summary.contains("up to version 9"), "{standing:?}");
-        assert_eq!(standing.doubts[0].kind, "partial");
-        assert_eq!(standing.doubts[0].since.as_deref(), Some(&*text));
+        assert_eq!(standing.reasons[0].kind, "partial");
+        assert_eq!(standing.reasons[0].since.as_deref(), Some(&*text));
         assert!(standing.incarnation.text.contains(&format!("before {text}")), "{standing:?}");
     }
 
@@ -289,9 +290,9 @@ mod tests {
         assert_eq!(standing.summary, expected);
         let Incarnation { began, ended, text } = standing.incarnation;
         assert_eq!((began, ended), (Some(began_text), Some(ended_text)), "{text}");
-        let doubtful = Document { flags: [Flag::Suspect].into(), ..tombstone };
+        let flagged = Document { flags: [Flag::Suspect].into(), ..tombstone };
         assert!(
-            Standing::of(&doubtful, true).summary.contains("in doubt"),
+            Standing::of(&flagged, true).summary.contains("flagged"),
             "an event after it was not applied"
         );
     }

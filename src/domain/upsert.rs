@@ -321,7 +321,7 @@ impl Upsert {
         }
     }
 
-    /// Whether these events are changes only. A doubt may stand for a deletion that could not be applied.
+    /// Whether these events are changes only. A flag may stand for a deletion that could not be applied.
     pub fn holds_changes_only(&self) -> bool {
         let is_change =
             |event: &TwinEvent| matches!(event.change, Change::Updated { .. } | Change::Replaced { .. });

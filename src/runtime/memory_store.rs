@@ -206,8 +206,9 @@ impl TwinStore for MemoryStore {
         let documents = self.documents.lock().unwrap();
         let wanted = documents.values().map(|(document, _)| document).filter(|document| match which {
             Which::Present => document.twin().is_some(),
-            Which::Doubtful => {
-                document.in_doubt() || (document.sweep.is_some() && document.operation == Operation::Snapshot)
+            Which::Flagged => {
+                document.is_flagged()
+                    || (document.sweep.is_some() && document.operation == Operation::Snapshot)
             }
         });
         let scanned = |document: &Document| Scanned {

@@ -106,9 +106,9 @@ pub struct Answer {
     pub next: Option<String>,
     /// Documents that were passed over because nobody can read them. Rows of theirs may be missing.
     pub passed_over: usize,
-    /// Twins behind the rows whose documents say that they are in doubt. An exact count does not look at documents, so there
+    /// Twins behind the rows whose documents say that they are flagged. An exact count does not look at documents, so there
     /// it is 0.
-    pub in_doubt: usize,
+    pub flagged: usize,
 }
 
 /// Why there is no page.
@@ -158,7 +158,7 @@ impl Queries {
             client: ask.client,
             spent: 0.0,
             passed_over: 0,
-            in_doubt: 0,
+            flagged: 0,
             until: Instant::now() + self.limits.time,
         };
         let outcome = self.page(ask, &mut bill).await;
@@ -199,8 +199,8 @@ impl Queries {
             bill.walk(&filter, &query, position, ask.most).await?
         };
         let next = next.map(|next| fingerprint.text(&next));
-        let Bill { passed_over, in_doubt, .. } = *bill;
-        Ok(Answer { rows, item_type: query.item_type(), next, passed_over, in_doubt })
+        let Bill { passed_over, flagged, .. } = *bill;
+        Ok(Answer { rows, item_type: query.item_type(), next, passed_over, flagged })
     }
 }
 
@@ -226,7 +226,7 @@ struct Bill<'a> {
     client: &'a dyn Client,
     spent: f64,
     passed_over: usize,
-    in_doubt: usize,
+    flagged: usize,
     until: Instant,
 }
 
@@ -265,7 +265,7 @@ impl Bill<'_> {
         let mut selected = Vec::new();
         for document in &page.readable {
             let Some(twin) = rest::twin(document).filter(|twin| query.matches(twin)) else { continue };
-            self.in_doubt += usize::from(document.in_doubt());
+            self.flagged += usize::from(document.is_flagged());
             selected.push(twin);
         }
         selected

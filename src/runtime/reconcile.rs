@@ -1,8 +1,8 @@
 //! Everything that asks the IoT hub itself, so that the copy is right whatever became of events.
 //!
 //! ```text
-//! router ── documents in doubt ─► doubts ─┐
-//! walk of documents in doubt ─────────────┤
+//! router ── flagged documents ─► flags ─┐
+//! walk of flagged documents ─────────────┤
 //! backfill: pages of a query ─────────────┼─► assess: read ─► GET ─► compare ─► conditional write
 //! audit: pages of a query, documents ─────┤
 //! resync: what a person names ────────────┘
@@ -14,9 +14,9 @@
 pub mod account;
 pub mod audit;
 pub mod backfill;
-pub mod doubts;
 pub mod nominate;
 pub mod reconciler;
+pub mod repair_queue;
 pub mod requests;
 pub mod schedule;
 #[cfg(test)]

@@ -26,7 +26,7 @@ use self::{
 use super::{
     documents::DocumentCache,
     in_flight::InFlight,
-    reconcile::{doubts::Doubts, requests::AuditRequests},
+    reconcile::{repair_queue::RepairQueue, requests::AuditRequests},
     spending::Spending,
     watch,
     worker::{self, Tools, Work, Worked},
@@ -68,8 +68,8 @@ pub struct Options {
     pub most_concurrency: usize,
     /// Cap on request units, shared with whoever else spends them.
     pub spending: Spending,
-    /// Where documents in doubt are made known.
-    pub doubts: Doubts,
+    /// Where flagged documents are made known.
+    pub repair_queue: RepairQueue,
     /// Asked for an audit where an event was set aside and nobody can say which twin it was about.
     pub audits: AuditRequests,
     /// How long an event waits for more of its twin before it is written.

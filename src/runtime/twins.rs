@@ -146,7 +146,7 @@ pub struct Answer {
     pub waited: Duration,
     /// What the hub says, where it was asked.
     pub comparison: Option<Comparison>,
-    /// Whether the hub is asked about documents in doubt.
+    /// Whether the hub is asked about flagged documents.
     pub mended: bool,
     /// What the store has charged for it, as far as it has answered.
     pub request_units: f64,

@@ -173,7 +173,7 @@ impl Client for Paying {
 }
 
 fn response(page: queries::Answer, request_units: f64) -> Response {
-    let queries::Answer { rows, item_type, next, passed_over, in_doubt } = page;
+    let queries::Answer { rows, item_type, next, passed_over, flagged } = page;
     let rows = match item_type {
         ItemType::Twin => rows.into_iter().map(twin::as_the_hub_shows).collect(),
         ItemType::Raw => rows,
@@ -186,7 +186,7 @@ fn response(page: queries::Answer, request_units: f64) -> Response {
         ("x-ms-continuation", next),
         ("x-ms-request-charge", Some(format!("{request_units:.2}"))),
         ("x-twinsync-passed-over", some(passed_over)),
-        ("x-twinsync-in-doubt", some(in_doubt)),
+        ("x-twinsync-flagged", some(flagged)),
     ] {
         if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
             response.headers_mut().insert(name, value);

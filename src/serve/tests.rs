@@ -293,7 +293,7 @@ async fn a_twin_says_how_fresh_it_is_and_is_not_sent_again_to_who_has_it() {
     assert_eq!(got.json()["deviceId"], "d");
     assert_eq!(got.header("x-twinsync-version"), Some("7"));
     assert_eq!(got.header("x-twinsync-state"), Some("live"));
-    assert_eq!((got.header("x-twinsync-doubts"), got.header("x-twinsync-lag-events")), (None, None));
+    assert_eq!((got.header("x-twinsync-flags"), got.header("x-twinsync-lag-events")), (None, None));
     let etag = got.header("etag").expect("an ETag").to_owned();
 
     let again = bench.request(Method::GET, &path).header("if-none-match", &etag);
@@ -306,7 +306,7 @@ async fn a_twin_says_how_fresh_it_is_and_is_not_sent_again_to_who_has_it() {
     let again = bench.request(Method::GET, &path).header("if-none-match", &etag);
     let got = bench.send(again).await;
     assert_eq!((got.status, got.json()["version"].as_i64()), (StatusCode::OK, Some(8)));
-    assert_eq!(got.header("x-twinsync-doubts"), Some("gap"));
+    assert_eq!(got.header("x-twinsync-flags"), Some("gap"));
     assert_eq!(got.header("x-twinsync-lag-events"), Some("3"));
     assert_eq!(got.header("x-twinsync-lag-seconds"), Some("2"));
 
@@ -384,7 +384,7 @@ async fn queries_give_pages_with_what_they_cost_and_errors_with_their_place() {
     assert_eq!(got.json(), json!([row, row]), "two pages of the store, together");
     assert_eq!((got.header("x-ms-item-type"), got.header("x-ms-continuation")), (Some("raw"), None));
     assert_eq!(got.header("x-ms-request-charge"), Some("6.00"));
-    assert_eq!(got.header("x-twinsync-in-doubt"), Some("2"));
+    assert_eq!(got.header("x-twinsync-flagged"), Some("2"));
 
     let first = bench.send(bench.asking("SELECT * FROM devices").header("x-ms-max-item-count", "1")).await;
     assert_eq!(

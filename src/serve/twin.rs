@@ -166,13 +166,13 @@ pub(super) fn describe(response: &mut Response, document: &Document, etag: Optio
         Flag::Gap => "gap",
         Flag::Suspect => "suspect",
     };
-    let doubts = document.flags.iter().map(flag).collect::<Vec<_>>().join(", ");
+    let flags = document.flags.iter().map(flag).collect::<Vec<_>>().join(", ");
     let version = document.twin().map(|twin| twin.version.0.to_string());
     let all = [
         ("etag", etag.map(str::to_owned)),
         ("x-twinsync-version", version),
         ("x-twinsync-state", Some(state.to_owned())),
-        ("x-twinsync-doubts", Some(doubts).filter(|doubts| !doubts.is_empty())),
+        ("x-twinsync-flags", Some(flags).filter(|flags| !flags.is_empty())),
         ("x-twinsync-changed", Some(document.last.to_string())),
         ("x-twinsync-applied", Some(document.applied_at.to_string())),
         ("x-twinsync-confirmed", document.settled.map(|until| until.to_string())),

@@ -310,7 +310,7 @@ pub struct Twins {
     pub in_trouble: u64,
     /// Twins of which so much waits that their partitions wait too.
     pub full: u64,
-    /// Twins in doubt that wait for their repair in this replica.
+    /// Flagged twins that wait for their repair in this replica.
     pub repairs_waiting: u64,
     /// Twins that the store refuses as the hub has them, since the start.
     pub rejected: u64,

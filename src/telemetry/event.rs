@@ -20,7 +20,7 @@ pub use self::{
         StorageEphemeral, StoreChanged,
     },
     documents::{
-        DocumentsPassedOver, DoubtRefused, ModulesQueried, ReadFinished, TwinTroubled, WriteFinished,
+        DocumentsPassedOver, FlagRejected, ModulesQueried, ReadFinished, TwinTroubled, WriteFinished,
     },
     partitions::{
         CheckpointDelayed, CheckpointGivenUp, CheckpointWritten, EventsLost, MessageUndecodable,
@@ -86,14 +86,14 @@ pub struct EventDecided<'a> {
 }
 
 impl EventDecided<'_> {
-    /// TRACE; DEBUG where the order was in doubt.
+    /// TRACE; DEBUG where its order could not be told.
     pub fn emit(&self, metrics: &StreamMetrics) {
         metrics.decided(self.decision);
         let decision = self.decision.label();
         match self.decision {
             Decision::Regression | Decision::Suspect | Decision::Gap | Decision::Partial => tracing::debug!(
                 stream = %self.partition.stream, partition = %self.partition.partition, sequence_number = %self.sequence_number, twin = %self.twin, decision,
-                "event in doubt: the document is flagged"
+                "event not applied: the document is flagged"
             ),
             Decision::Applied
             | Decision::Duplicate
@@ -180,7 +180,7 @@ impl DeadLetterDelayed<'_> {
     }
 }
 
-/// A dead letter does not tell which twin it is about, so no document can say that it is in doubt.
+/// A dead letter does not tell which twin it is about, so no document can say that it is flagged.
 #[derive(Debug, Clone, Copy)]
 pub struct LetterWithoutTwin<'a> {
     /// Its partition.

@@ -108,7 +108,7 @@ labels! {
     Purpose {
         /// Following the streams.
         Live => "live",
-        /// Documents in doubt.
+        /// Flagged documents.
         Repair => "repair",
         /// Single twins that are asked for over HTTP.
         Request => "request",

@@ -142,7 +142,7 @@ impl Metrics {
             name::TWINS_REJECTED,
             name::TWINS_STILL_DIFFERENT,
             name::DEAD_LETTERS_WITHOUT_TWIN,
-            name::DOUBTS_REFUSED,
+            name::FLAGS_REJECTED,
             name::REPAIRS_GIVEN_UP,
             name::TWINS_WENT_BACK,
             name::COUNTS_CORRECTED,
@@ -294,9 +294,9 @@ impl Metrics {
         self.count(name::OTLP_EXPORT_FAILURES, &[]);
     }
 
-    /// Counts a document in doubt that the store refuses.
-    pub fn doubt_refused(&self) {
-        self.count(name::DOUBTS_REFUSED, &[]);
+    /// Counts a flagged document that the store refuses.
+    pub fn flag_rejected(&self) {
+        self.count(name::FLAGS_REJECTED, &[]);
     }
 
     /// Counts a repaired twin that the hub had in an earlier state.
@@ -304,7 +304,7 @@ impl Metrics {
         self.count(name::TWINS_WENT_BACK, &[]);
     }
 
-    /// Counts a repair that was given up until the next look for documents in doubt.
+    /// Counts a repair that was given up until the next look for flagged documents.
     pub fn repair_given_up(&self) {
         self.count(name::REPAIRS_GIVEN_UP, &[]);
     }

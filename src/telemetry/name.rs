@@ -15,8 +15,8 @@ pub const EVENTS_IGNORED: &str = "twinsync_events_ignored_total";
 pub const DEAD_LETTERS: &str = "twinsync_dead_letters_total";
 /// Dead letters that do not tell which twin they are about, so that no document is flagged.
 pub const DEAD_LETTERS_WITHOUT_TWIN: &str = "twinsync_dead_letters_without_twin_total";
-/// Documents in doubt that the store refuses to hold.
-pub const DOUBTS_REFUSED: &str = "twinsync_doubts_refused_total";
+/// Flagged documents that the store refuses to hold.
+pub const FLAGS_REJECTED: &str = "twinsync_flags_rejected_total";
 /// Attempts to write a document. Labels: `kind`, `outcome`.
 pub const WRITES: &str = "twinsync_writes_total";
 /// Attempts to read a document. Label: `outcome`.
@@ -99,9 +99,9 @@ pub const TWINS_SETTLED: &str = "twinsync_twins_settled_total";
 pub const TWINS_REJECTED: &str = "twinsync_twins_rejected_total";
 /// Repaired twins that the hub had in an earlier state than their documents had seen, as after a failover.
 pub const TWINS_WENT_BACK: &str = "twinsync_twins_went_back_total";
-/// Repairs given up until the next look for documents in doubt: no answer about the twin, while others are answered.
+/// Repairs given up until the next look for flagged documents: no answer about the twin, while others are answered.
 pub const REPAIRS_GIVEN_UP: &str = "twinsync_repairs_given_up_total";
-/// Twins in doubt that wait for their repair in this replica.
+/// Flagged twins that wait for their repair in this replica.
 pub const REPAIRS_WAITING: &str = "twinsync_repairs_waiting";
 /// Differences that audits found. Labels: `hub`, `class`.
 pub const AUDIT_DIFFERENCES: &str = "twinsync_audit_differences_total";

@@ -1,5 +1,5 @@
 //! Random histories of one twin, delivered in every way that is legal and in some that are faults: the
-//! document equals the hub's twin or says that it is in doubt, and a proven snapshot settles it.
+//! document equals the hub's twin or is flagged, and a proven snapshot settles it.
 
 use std::collections::BTreeMap;
 
@@ -62,7 +62,7 @@ pub(crate) fn equal(document: Option<&Document>, truth: Option<&Truth>) -> bool 
 }
 
 /// Whether the document says that it may be wrong.
-pub(crate) fn in_doubt(document: Option<&Document>) -> bool {
+pub(crate) fn is_flagged(document: Option<&Document>) -> bool {
     document
         .is_some_and(|document| !document.flags.is_empty() || matches!(document.state, State::Partial { .. }))
 }
@@ -70,16 +70,16 @@ pub(crate) fn in_doubt(document: Option<&Document>) -> bool {
 #[track_caller]
 fn never_silently_wrong(document: Option<&Document>, hub: &Hub, delivered: &[TwinEvent]) {
     assert!(
-        equal(document, hub.device()) || in_doubt(document),
+        equal(document, hub.device()) || is_flagged(document),
         "silently wrong:\n{}",
         story(document, hub, delivered)
     );
 }
 
 #[track_caller]
-fn exact_and_without_doubt(document: Option<&Document>, hub: &Hub, delivered: &[TwinEvent]) {
+fn exact_and_unflagged(document: Option<&Document>, hub: &Hub, delivered: &[TwinEvent]) {
     assert!(
-        equal(document, hub.device()) && !in_doubt(document),
+        equal(document, hub.device()) && !is_flagged(document),
         "not converged:\n{}",
         story(document, hub, delivered)
     );
@@ -96,15 +96,15 @@ pub(crate) fn story(document: Option<&Document>, hub: &Hub, delivered: &[TwinEve
     format!("{lines}\nhub      {:#?}\ndocument {:#}", hub.device(), shown.unwrap_or(Value::Null))
 }
 
-/// A proven snapshot leaves nothing different and nothing in doubt.
+/// A proven snapshot leaves nothing different and nothing flagged.
 #[track_caller]
 fn a_snapshot_settles(document: &mut Option<Document>, hub: &mut Hub, delivered: &[TwinEvent]) {
     let snapshot = hub.get();
     decide(document, &snapshot, NOW, &RULES);
-    exact_and_without_doubt(document.as_ref(), hub, delivered);
+    exact_and_unflagged(document.as_ref(), hub, delivered);
 }
 
-/// Nothing happens twice within the tolerance of clocks, so nothing is left to doubt.
+/// Nothing happens twice within the tolerance of clocks, so nothing is left to flag.
 pub(crate) const UNHURRIED: Nature = Nature { pace: (6 * SECOND, 20 * SECOND), ..Nature::PLAIN };
 
 fn hub(seed: u64, nature: Nature) -> (Hub, Random) {
@@ -121,7 +121,7 @@ fn one_ordered_stream_with_replays_always_converges() {
         let delivered = deliver(&mut random, &hub.events, Order::OneStream);
         let mut document = None;
         play(&mut document, &delivered);
-        exact_and_without_doubt(document.as_ref(), &hub, &delivered);
+        exact_and_unflagged(document.as_ref(), &hub, &delivered);
     });
 }
 
@@ -132,7 +132,7 @@ fn one_incarnation_converges_in_every_interleaving() {
         let delivered = deliver(&mut random, &hub.events, Order::of(seed));
         let mut document = None;
         play(&mut document, &delivered);
-        exact_and_without_doubt(document.as_ref(), &hub, &delivered);
+        exact_and_unflagged(document.as_ref(), &hub, &delivered);
     });
 }
 

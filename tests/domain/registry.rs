@@ -1,4 +1,4 @@
-//! Histories with everything that may go wrong, and a registry to ask: repair where a document is in doubt, and an
+//! Histories with everything that may go wrong, and a registry to ask: repair where a document is flagged, and an
 //! audit in the end, leave no difference; and nothing that arrives afterwards spoils it silently.
 
 use twinsync::domain::{
@@ -8,7 +8,7 @@ use twinsync::domain::{
 };
 
 use crate::{
-    convergence::{UNHURRIED, equal, for_each_seed, in_doubt, story},
+    convergence::{UNHURRIED, equal, for_each_seed, is_flagged, story},
     delivery::{Order, Random, coalesced, deliver},
     hub::{Hub, Nature, SECOND},
     store::{NOW, RULES},
@@ -36,19 +36,19 @@ impl Replica {
     fn settle(&mut self, answer: &TwinEvent) {
         self.receive(answer);
         self.repairs += 1;
-        assert!(!in_doubt(self.document.as_ref()), "an answer leaves no doubt");
+        assert!(!is_flagged(self.document.as_ref()), "an answer leaves no flag");
     }
 
-    fn repair_where_in_doubt(&mut self, hub: &mut Hub) {
-        if in_doubt(self.document.as_ref()) {
+    fn repair_where_flagged(&mut self, hub: &mut Hub) {
+        if is_flagged(self.document.as_ref()) {
             let answer = hub.get();
             self.settle(&answer);
         }
     }
 
-    /// Asks where the document differs, as a query would nominate, or is in doubt.
+    /// Asks where the document differs, as a query would nominate, or is flagged.
     fn audit(&mut self, hub: &mut Hub) {
-        if !equal(self.document.as_ref(), hub.device()) || in_doubt(self.document.as_ref()) {
+        if !equal(self.document.as_ref(), hub.device()) || is_flagged(self.document.as_ref()) {
             let answer = hub.get();
             self.settle(&answer);
         }
@@ -57,7 +57,7 @@ impl Replica {
 
 #[test]
 fn with_a_registry_every_history_ends_equal_and_stays_so() {
-    let (mut repairs, mut late_doubts, mut histories) = (0_u32, 0_u32, 0_u32);
+    let (mut repairs, mut late_flags, mut histories) = (0_u32, 0_u32, 0_u32);
     for_each_seed(2, |seed| {
         let mut random = Random::new(seed ^ 0x00AD_17E5);
         let mut hub = Hub::new(seed, UNHURRIED);
@@ -77,7 +77,7 @@ fn with_a_registry_every_history_ends_equal_and_stays_so() {
             for event in deliver(&mut random, &events, order) {
                 replica.receive(&event);
                 if random.chance(15) {
-                    replica.repair_where_in_doubt(&mut hub);
+                    replica.repair_where_flagged(&mut hub);
                 }
             }
             told.extend(events);
@@ -98,22 +98,22 @@ fn with_a_registry_every_history_ends_equal_and_stays_so() {
         };
         check(&replica, &hub, "after the audit");
         // A route delivers old events again, and the hub goes on. What lies within the tolerance of the clocks may
-        // raise a doubt; nothing may be wrong without one.
+        // raise a flag; nothing may be wrong without one.
         for event in deliver(&mut random, &told, Order::Interleaved) {
             replica.receive(&event);
-            if !in_doubt(replica.document.as_ref()) {
+            if !is_flagged(replica.document.as_ref()) {
                 check(&replica, &hub, "after a replay");
             }
         }
-        late_doubts += u32::from(in_doubt(replica.document.as_ref()));
-        replica.repair_where_in_doubt(&mut hub);
+        late_flags += u32::from(is_flagged(replica.document.as_ref()));
+        replica.repair_where_flagged(&mut hub);
         check(&replica, &hub, "after the last repair");
         repairs += replica.repairs;
         histories += 1;
     });
     if histories > 100 {
         assert!(repairs > histories / 2, "faults were met: {repairs} repairs in {histories} histories");
-        assert!(late_doubts < histories / 4, "old events seldom cost a repair: {late_doubts} of {histories}");
+        assert!(late_flags < histories / 4, "old events seldom cost a repair: {late_flags} of {histories}");
     }
 }
 
@@ -131,7 +131,7 @@ fn a_twin_that_was_read_before_its_history_is_replayed_costs_no_repair() {
             decide(&mut document, &event, NOW, &RULES);
             if matches!(answer.change, Change::Snapshot { .. }) {
                 let delivered = std::slice::from_ref(&event);
-                assert!(!in_doubt(document.as_ref()), "{}", story(document.as_ref(), &hub, delivered));
+                assert!(!is_flagged(document.as_ref()), "{}", story(document.as_ref(), &hub, delivered));
                 assert!(equal(document.as_ref(), hub.device()));
             }
         }
@@ -174,7 +174,7 @@ fn an_answer_is_taken_only_over_the_document_that_was_read_before_it() {
             replica.receive(&event);
         }
         let silently_wrong =
-            !in_doubt(replica.document.as_ref()) && !equal(replica.document.as_ref(), hub.device());
+            !is_flagged(replica.document.as_ref()) && !equal(replica.document.as_ref(), hub.device());
         assert!(!silently_wrong, "{}", story(replica.document.as_ref(), &hub, &replica.delivered));
     });
 }

@@ -16,7 +16,7 @@ use twinsync::domain::{
 };
 
 use crate::{
-    convergence::{equal, in_doubt},
+    convergence::{equal, is_flagged},
     delivery::Random,
     hub::Hub,
     store::{NOW, RULES, TOLERANCE},
@@ -148,10 +148,10 @@ impl Replica {
         self.story.push(what);
     }
 
-    /// Asks the hub about every twin whose document is in doubt, or is a device's whose modules a repair has left.
+    /// Asks the hub about every twin whose document is flagged, or is a device's whose modules a repair has left.
     pub(crate) fn repair(&mut self, hub: &mut Hub) {
         for key in hub.keys() {
-            if in_doubt(self.document(&key)) {
+            if is_flagged(self.document(&key)) {
                 self.settle(hub, &key);
             }
         }
@@ -160,7 +160,7 @@ impl Replica {
     /// Asks about every twin that differs.
     pub(crate) fn audit(&mut self, hub: &mut Hub) {
         for key in hub.keys() {
-            if in_doubt(self.document(&key)) || !equal(self.document(&key), hub.twins.get(&key)) {
+            if is_flagged(self.document(&key)) || !equal(self.document(&key), hub.twins.get(&key)) {
                 self.settle(hub, &key);
             }
         }
@@ -192,7 +192,7 @@ impl Replica {
         if let Some(document) = document.filter(|document| Some(document) != self.document(&answer.key)) {
             self.write(Arc::new(document));
         }
-        assert!(!in_doubt(self.document(&answer.key)), "an answer leaves no doubt");
+        assert!(!is_flagged(self.document(&answer.key)), "an answer leaves no flag");
     }
 
     /// Everything that led here.

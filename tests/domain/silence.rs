@@ -1,5 +1,5 @@
 //! A device and its modules under everything that clocks, streams and clients may do: no document differs from the hub's twin
-//! without saying that it is in doubt, at any moment at which everything that was told has arrived. Nothing is repaired by the
+//! without saying that it is flagged, at any moment at which everything that was told has arrived. Nothing is repaired by the
 //! truth before that is looked at.
 //!
 //! What is left out, because nobody could tell it from late and repeated events of the incarnation before: clocks that swap the
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use twinsync::domain::id::TwinKey;
 
 use crate::{
-    convergence::{UNHURRIED, equal, for_each_seed, in_doubt},
+    convergence::{UNHURRIED, equal, for_each_seed, is_flagged},
     delivery::{Order, Random, coalesced, deliver, with_losses},
     hub::{Hub, MILLISECOND, Nature, SECOND, Truth, key},
     replica::Replica,
@@ -37,7 +37,7 @@ fn skewed(seed: u64) -> Nature {
     }
 }
 
-/// Every twin is as the hub has it, or in doubt.
+/// Every twin is as the hub has it, or flagged.
 #[track_caller]
 fn never_silently_wrong(replica: &Replica, hub: &Hub, when: &str) {
     for key in hub.keys() {
@@ -45,7 +45,7 @@ fn never_silently_wrong(replica: &Replica, hub: &Hub, when: &str) {
         // Of a twin that was there before and has not changed, only a backfill knows.
         let unheard = document.is_none() && hub.events.iter().all(|event| event.key != key);
         assert!(
-            unheard || in_doubt(document) || equal(document, hub.twins.get(&key)),
+            unheard || is_flagged(document) || equal(document, hub.twins.get(&key)),
             "{key} is silently wrong {when}: {document:#?}\n{}",
             replica.story(hub)
         );
@@ -57,7 +57,7 @@ fn never_silently_wrong(replica: &Replica, hub: &Hub, when: &str) {
 struct Faults {
     packed: bool,
     lost: bool,
-    /// Percent: how often the hub is asked about what is in doubt, beside each event that arrives.
+    /// Percent: how often the hub is asked about what is flagged, beside each event that arrives.
     repairs: u64,
 }
 
@@ -115,8 +115,8 @@ fn has_past(seed: u64) -> bool {
     (seed / 5).is_multiple_of(3)
 }
 
-fn doubts(replica: &Replica, hub: &Hub) -> usize {
-    hub.keys().iter().filter(|key| in_doubt(replica.document(key))).count()
+fn flagged_twins(replica: &Replica, hub: &Hub) -> usize {
+    hub.keys().iter().filter(|key| is_flagged(replica.document(key))).count()
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn modules_follow_their_device_in_every_order() {
     for_each_seed(3, |seed| {
         let (replica, hub) = play(seed, CALM, Faults::NONE);
         if Order::of(seed) == Order::OneStream && !has_past(seed) {
-            assert_eq!(doubts(&replica, &hub), 0, "{}", replica.story(&hub));
+            assert_eq!(flagged_twins(&replica, &hub), 0, "{}", replica.story(&hub));
         }
     });
 }
@@ -141,18 +141,18 @@ fn replacements_that_leave_tags_out_are_never_silently_wrong() {
 
 #[test]
 fn what_is_crowded_within_the_tolerance_is_never_silently_wrong() {
-    let (mut doubtful, mut histories) = (0_u32, 0_u32);
+    let (mut flagged, mut histories) = (0_u32, 0_u32);
     for_each_seed(4, |seed| {
         let (replica, hub) = play(seed, CROWDED, Faults::NONE);
         if Order::of(seed) == Order::OneStream && !has_past(seed) {
-            // What one stream brings in order needs no doubt, however fast it is.
-            assert!(!in_doubt(replica.document(&key())), "{}", replica.story(&hub));
-            doubtful += u32::from(doubts(&replica, &hub) > 0);
+            // What one stream brings in order needs no flag, however fast it is.
+            assert!(!is_flagged(replica.document(&key())), "{}", replica.story(&hub));
+            flagged += u32::from(flagged_twins(&replica, &hub) > 0);
             histories += 1;
         }
     });
     // A module may meet the end of its device's last incarnation after it has begun in the next.
-    assert!(histories < 100 || doubtful < histories / 10, "{doubtful} of {histories} in doubt for nothing");
+    assert!(histories < 100 || flagged < histories / 10, "{flagged} of {histories} flagged for nothing");
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn what_was_repaired_is_never_silently_wrong_afterwards() {
             if random.chance(70) {
                 replica.repair(&mut hub);
                 never_silently_wrong(&replica, &hub, "after a repair");
-                assert_eq!(doubts(&replica, &hub), 0, "an answer leaves no doubt");
+                assert_eq!(flagged_twins(&replica, &hub), 0, "an answer leaves no flag");
             }
         }
         repairs += replica.repairs;
@@ -226,12 +226,12 @@ fn a_hub_that_went_back_is_noticed_by_whoever_speaks_first() {
             let from = hub.events.len();
             hub.live(1);
             bring(&mut replica, &mut random, &mut hub, from, Faults::NONE, Order::of(seed / 5 + round));
-            // Whoever went back within its incarnation and was told of since is in doubt, or right.
+            // Whoever went back within its incarnation and was told of since is flagged, or right.
             silent.retain(|key| hub.events[from..].iter().all(|event| event.key != *key));
             for key in went_back.iter().filter(|key| !silent.contains(key)) {
                 let document = replica.document(key);
                 assert!(
-                    in_doubt(document) || equal(document, hub.twins.get(key)),
+                    is_flagged(document) || equal(document, hub.twins.get(key)),
                     "{key} went back silently: {}",
                     replica.story(&hub)
                 );
@@ -277,7 +277,7 @@ fn packed_changes_after_a_failover_seldom_hide_it() {
         bring(&mut replica, &mut random, &mut hub, from, packed, Order::OneStream);
         let device = hub.keys().remove(0);
         let document = replica.document(&device);
-        silent += u32::from(!in_doubt(document) && !equal(document, hub.twins.get(&device)));
+        silent += u32::from(!is_flagged(document) && !equal(document, hub.twins.get(&device)));
         histories += 1;
     });
     assert!(histories < 100 || silent < histories / 100, "{silent} of {histories} are silently wrong");

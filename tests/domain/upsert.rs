@@ -13,7 +13,7 @@ use twinsync::domain::{
 };
 
 use crate::{
-    convergence::{UNHURRIED, equal, in_doubt},
+    convergence::{UNHURRIED, equal, is_flagged},
     delivery::{Order, Random, deliver},
     hub::{Hub, key},
     store::{Fault, NOW, Outcome, RULES, Store},
@@ -222,7 +222,7 @@ fn other_content_is_written_whatever_version_and_times_say() {
 }
 
 #[test]
-fn what_cannot_be_read_is_replaced_under_its_etag_and_in_doubt() {
+fn what_cannot_be_read_is_replaced_under_its_etag_and_in_flag() {
     let mut store = Store::default();
     store.put(r#"{"id": "pump", "something": "else"}"#);
     let outcome = store.bring(vec![created(10), updated(11, 3)], None);
@@ -342,12 +342,12 @@ proptest! {
         if order == 0 {
             prop_assert_eq!(content(stored), content(expected));
         } else {
-            // A batch decided twice is a replay across both streams: which doubts that raises or spares is open.
-            prop_assert!(in_doubt(stored.as_ref()) || equal(stored.as_ref(), hub.device()), "{stored:?}");
+            // A batch decided twice is a replay across both streams: which flags that raises or spares is open.
+            prop_assert!(is_flagged(stored.as_ref()) || equal(stored.as_ref(), hub.device()), "{stored:?}");
             store.faults.clear();
             store.bring(vec![hub.get()], None);
             let stored = store.document();
-            prop_assert!(!in_doubt(stored.as_ref()) && equal(stored.as_ref(), hub.device()), "{stored:?}");
+            prop_assert!(!is_flagged(stored.as_ref()) && equal(stored.as_ref(), hub.device()), "{stored:?}");
         }
     }
 }

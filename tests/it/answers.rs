@@ -33,7 +33,7 @@ async fn an_id_that_the_store_refuses_becomes_a_dead_letter_and_holds_up_nobody(
     world.apply(create("valve"));
     until(&mut daemon, "it is set aside", |sample| {
         sample.count("twinsync_dead_letters_total", "reason=\"rejected_by_store\"") == 1
-            && sample.count("twinsync_doubts_refused_total", "") == 1
+            && sample.count("twinsync_flags_rejected_total", "") == 1
             && sample.count("twinsync_in_flight_events", "") == 0
     })
     .await;

@@ -402,7 +402,7 @@ async fn spelt_otherwise(scheme: &str) {
     let end = bench.world.equal().await;
     // Of pump-1 both, of pump-2 the module; and no document more than twins that ever were.
     assert_eq!((end.twins, end.tombstones, end.documents), (9, 3, 12), "{end}");
-    until(&mut daemon, "nothing is in doubt", |sample| sample.count("twinsync_repairs_waiting", "") == 0)
+    until(&mut daemon, "nothing is flagged", |sample| sample.count("twinsync_repairs_waiting", "") == 0)
         .await;
     daemon.stop().await.expect("exit code 0");
     assert!(bench.world.files("dead-letters").is_empty(), "nobody is foreign");

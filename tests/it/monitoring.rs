@@ -4,7 +4,7 @@ mod live;
 mod outages;
 mod recorded;
 
-use crate::{doubt::now, poison::twin_change, world::World};
+use crate::{flag::now, poison::twin_change, world::World};
 
 /// An event that can never be applied.
 fn poison(world: &World, device: &str) {

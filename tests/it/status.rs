@@ -9,7 +9,7 @@ use devkit::daemon::Daemon;
 use serde_json::{Value, json};
 
 use crate::{
-    doubt::now,
+    flag::now,
     poison::twin_change,
     world::{LIMIT, PROGRAM, World, create, report},
 };

@@ -85,7 +85,7 @@ async fn a_change_is_read_right_after_it_was_made_whatever_the_ids() {
                 assert_eq!(body["document"]["properties"]["reported"]["step"], step - 1, "{body:#}");
             }
             assert_eq!(
-                (&body["state"], &body["sync"]["inDoubt"]),
+                (&body["state"], &body["sync"]["flagged"]),
                 (&json!("present"), &json!(false)),
                 "{body:#}"
             );
@@ -343,7 +343,7 @@ async fn the_hubs_twin_is_compared_where_somebody_asks_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_doubt_is_explained_and_settled_for_whoever_waits_for_that() {
+async fn a_flag_is_explained_and_settled_for_whoever_waits_for_that() {
     let bench = Bench::new(FAST, &format!("[audit]\ninterval = \"off\"\n{}", with_token())).await;
     let daemon = bench.start().await;
     let version = apply(&bench.world, create("pump"));
@@ -353,16 +353,16 @@ async fn a_doubt_is_explained_and_settled_for_whoever_waits_for_that() {
     apply(&bench.world, report("pump", json!({"lost": 1})));
     bench.world.stack.hub().set_delivery_faults(DeliveryFaults::default());
     let version = apply(&bench.world, report("pump", json!({"seen": 2})));
-    // A repair waits for two seconds, so the doubt is seen first.
+    // A repair waits for two seconds, so the flag is seen first.
     let body = found(&daemon, &format!("/pump?min_version={version}&wait=20s")).await;
     assert_eq!(
-        (&body["sync"]["inDoubt"], &body["sync"]["doubts"][0]["kind"]),
+        (&body["sync"]["flagged"], &body["sync"]["flags"][0]["kind"]),
         (&json!(true), &json!("gap")),
         "{body:#}"
     );
     assert!(body["document"]["properties"]["reported"]["lost"].is_null(), "{body:#}");
     let body = found(&daemon, &format!("/pump?min_version={version}&settled=true&wait=20s")).await;
-    assert_eq!(body["sync"]["inDoubt"], false, "{body:#}");
+    assert_eq!(body["sync"]["flagged"], false, "{body:#}");
     assert_eq!(body["document"]["properties"]["reported"]["lost"], 1, "{body:#}");
     daemon.stop().await.expect("exit code 0");
 }

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// How long it may take, after the last fault, until everything is finished: what backs off has waited for half a minute at
-/// most, a twin is given up after ten minutes of silence, and notes of what is in doubt are read every minute.
+/// most, a twin is given up after ten minutes of silence, and notes of what is flagged are read every minute.
 const PEACE: Duration = Duration::from_secs(20 * 60);
 /// How long it may take, at peace, until something new is in its document, finished, and in its checkpoint.
 const SOON: Duration = Duration::from_secs(3 * 60);

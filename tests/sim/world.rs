@@ -53,9 +53,9 @@ pub(crate) enum Invariant {
     /// A checkpoint of a partition is sent by nobody whose lease has run out or was given back. A newcomer may take a lease that
     /// lasts; its owner hears of that with its next look.
     CheckpointIsOfItsOwner,
-    /// What differs from the hub's twin says that it is in doubt.
+    /// What differs from the hub's twin says that it is flagged.
     NothingIsSilentlyWrong,
-    /// With the hub to ask, nothing differs and nothing is in doubt, some time after the last fault.
+    /// With the hub to ask, nothing differs and nothing is flagged, some time after the last fault.
     EverythingConverges,
     /// Some time after the last fault, every event is completed and its checkpoint written.
     EverythingIsFinished,
@@ -374,7 +374,7 @@ impl World {
         }
     }
 
-    /// Every document that differs, with what it says of that: in doubt or not.
+    /// Every document that differs, with what it says of that: flagged or not.
     pub(crate) fn differences(&self) -> Vec<(TwinKey, Difference)> {
         let (now, inner) = (self.now(), self.lock());
         let mut keys: BTreeSet<TwinKey> = inner.documents.keys().cloned().collect();
@@ -385,7 +385,7 @@ impl World {
             let document = inner.document(&key, now);
             let newest = inner.documents.get(&key).and_then(|versions| versions.last());
             let spoilt = document.is_none() && newest.is_some_and(|newest| !newest.has_expired(now));
-            let doubtful = document.as_ref().is_some_and(Document::in_doubt);
+            let flagged = document.as_ref().is_some_and(Document::is_flagged);
             let equal = match (&document, truth) {
                 (None, _) if spoilt => false,
                 (None, None) => true,
@@ -399,10 +399,10 @@ impl World {
                     State::Partial { .. } | State::Deleted => false,
                 },
             };
-            let difference = match (equal, doubtful) {
+            let difference = match (equal, flagged) {
                 (true, false) => return None,
-                (true, true) => Difference::OnlyDoubt,
-                (false, true) => Difference::Doubtful,
+                (true, true) => Difference::OnlyFlag,
+                (false, true) => Difference::Flagged,
                 (false, false) => Difference::Silent(match &document {
                     None if spoilt => "it cannot be read".to_owned(),
                     None => "there is no document".to_owned(),
@@ -452,10 +452,10 @@ impl World {
 /// How a document differs from its twin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Difference {
-    /// It says the same, and that it is in doubt.
-    OnlyDoubt,
-    /// It differs, and says that it is in doubt.
-    Doubtful,
+    /// It says the same, and that it is flagged.
+    OnlyFlag,
+    /// It differs, and says that it is flagged.
+    Flagged,
     /// It differs, and does not say so.
     Silent(String),
 }
@@ -525,7 +525,7 @@ impl Inner {
 
 /// Whether a document holds what an operation at this moment did, or something newer, or says that it may not.
 fn takes_account_of(document: &Document, at: Ticks) -> bool {
-    document.in_doubt() || document.last >= at || document.settled >= Some(at)
+    document.is_flagged() || document.last >= at || document.settled >= Some(at)
 }
 
 /// A time of day, a little off.

@@ -20,7 +20,7 @@ const LARGE: f64 = 1_000_000.0;
 const PAGE: f64 = 1_000.0;
 /// Bytes of each document.
 const BYTES: usize = 2 << 10;
-/// One of so many documents is in doubt.
+/// One of so many documents is flagged.
 const DOUBTFUL: usize = 100;
 const CONCURRENCY: usize = 16;
 
@@ -67,7 +67,7 @@ impl Walks {
             let writes = stream::iter(&documents).map(|document| store.create(&document.key, document));
             let writes = writes.buffer_unordered(CONCURRENCY).map(written);
             writes.try_for_each(|_| async { Ok(()) }).await?;
-            for (name, which) in [("in doubt", Which::Doubtful), ("present", Which::Present)] {
+            for (name, which) in [("flagged", Which::Flagged), ("present", Which::Present)] {
                 server.reset_counters();
                 let mut walk = Walk {
                     policy: self.policy,

@@ -111,12 +111,12 @@ impl Inspected {
         }
     }
 
-    /// Asks for the first page of the walk over documents in doubt, as the daemon does.
+    /// Asks for the first page of the walk over flagged documents, as the daemon does.
     ///
     /// # Errors
     /// It is not answered.
     pub async fn query(&self) -> Result<(), Failed> {
-        self.first_page(queries::walk(Which::Doubtful).into(), NonZeroU32::MIN).await.map(drop)
+        self.first_page(queries::walk(Which::Flagged).into(), NonZeroU32::MIN).await.map(drop)
     }
 
     /// Spellings of hubs in some documents.

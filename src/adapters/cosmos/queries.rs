@@ -29,7 +29,7 @@ pub(super) fn walk(which: Which) -> String {
     let condition = match which {
         Which::Present => "c.sync.state IN ('live', 'partial')",
         // Empty flags are not stored. A pending sweep after anything but a repair is the streams' business.
-        Which::Doubtful => {
+        Which::Flagged => {
             "IS_DEFINED(c.sync.flags) OR c.sync.state = 'partial' OR (IS_DEFINED(c.sync.sweep) AND c.sync.op = 'snapshot')"
         }
     };
@@ -84,7 +84,7 @@ mod tests {
             twin_text("*", false),
             twin_text("*", true),
             walk(Which::Present),
-            walk(Which::Doubtful),
+            walk(Which::Flagged),
             selection_text("*", &everything()),
         ];
         let looked_at: BTreeSet<_> = all.iter().flat_map(|query| looks_at(query)).collect();

@@ -153,7 +153,7 @@ impl Look<'_> {
 
     async fn query(&self, inspected: &Inspected) -> Finding {
         match self.within(WHOLE_LIMIT, late("query_items"), Box::pin(inspected.query())).await {
-            Ok(Ok(())) => Finding::ok("a look for documents in doubt is answered"),
+            Ok(Ok(())) => Finding::ok("a look for flagged documents is answered"),
             Ok(Err(error)) => failed(&error),
             Err(finding) => finding,
         }

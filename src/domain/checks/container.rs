@@ -35,7 +35,7 @@ pub struct Container {
     pub indexing: Option<Indexing>,
 }
 
-/// What the daemon's own queries look at: walks over documents in doubt and over those that are there, and the modules of a
+/// What the daemon's own queries look at: walks over flagged documents and over those that are there, and the modules of a
 /// device.
 pub const QUERIED: [&str; 5] = ["/sync/state", "/sync/flags/[]", "/sync/sweep", "/sync/op", "/moduleId"];
 
@@ -81,7 +81,7 @@ pub fn indexing(policy: Option<&Indexing>) -> Finding {
     if !policy.is_on {
         return Finding::warn(
             "COSMOS_INDEXING",
-            "there is no index: each look for documents in doubt reads the whole container, at its cost",
+            "there is no index: each look for flagged documents reads the whole container, at its cost",
             REMEDY,
         );
     }
@@ -90,7 +90,7 @@ pub fn indexing(policy: Option<&Indexing>) -> Finding {
         return Finding::warn(
             "COSMOS_INDEXING",
             format!(
-                "{} not indexed: each look for documents in doubt reads the whole container, at its cost",
+                "{} not indexed: each look for flagged documents reads the whole container, at its cost",
                 list(&missing)
             ),
             REMEDY,

@@ -15,7 +15,7 @@ const MOST_SHARE: f64 = 0.8;
 pub fn quota(hubs: usize, tier: Tier, units: u32, share: f64) -> Finding {
     if hubs == 0 {
         return Finding::Skipped(
-            "no IoT hub is configured (iothub.hosts): documents in doubt stay flagged, and there is no backfill and no audit"
+            "no IoT hub is configured (iothub.hosts): flagged documents stay flagged, and there is no backfill and no audit"
                 .to_owned(),
         );
     }

@@ -102,14 +102,14 @@ fn unchanged(document: &Document, event: &TwinEvent, expected: Decision) {
 fn refused(document: &Document, event: &TwinEvent, expected: Decision) {
     let (decision, stored) = after(document, event);
     assert_eq!(decision, expected, "{event:?}");
-    let doubted = Document {
+    let flagged = Document {
         flags: &document.flags | &BTreeSet::from([Flag::Suspect]),
         refused: document.refused.max(Some(event.at)),
         applied_at: NOW,
-        operation: Operation::Doubt,
+        operation: Operation::Flag,
         ..document.clone()
     };
-    assert_eq!(stored, doubted, "only the doubt may be noted");
+    assert_eq!(stored, flagged, "only the flag may be noted");
     unchanged(&stored, event, expected);
 }
 
@@ -146,7 +146,7 @@ fn version(document: &Document) -> i64 {
 // ---- absent
 
 #[test]
-fn what_is_older_than_any_tombstone_is_stored_in_doubt() {
+fn what_is_older_than_any_tombstone_is_stored_in_flag() {
     let forgetful = Rules { forgets_after: Some(Duration::from_nanos(100 * 500)), ..RULES };
     let decided = |event: &TwinEvent, rules: &Rules| {
         let mut document = None;
@@ -288,15 +288,15 @@ fn a_create_after_everything_replaces_everything() {
 }
 
 #[test]
-fn a_doubt_no_older_than_the_new_birth_outlives_the_old_incarnation() {
+fn a_flag_no_older_than_the_new_birth_outlives_the_old_incarnation() {
     for (refused_at, kept) in [(20, false), (29, false), (30, true), (31, true)] {
-        let doubted = Document {
+        let flagged = Document {
             refused: Some(t(refused_at)),
             flags: BTreeSet::from([Flag::Suspect, Flag::Gap]),
             ..live_document()
         };
         for event in [created(30, 2, json!({})), deleted(30)] {
-            let (_, stored) = after(&doubted, &event);
+            let (_, stored) = after(&flagged, &event);
             assert_eq!(stored.refused, kept.then_some(t(refused_at)), "{event:?}");
             assert_eq!(stored.flags, if kept { BTreeSet::from([Flag::Suspect]) } else { BTreeSet::new() });
         }
@@ -364,22 +364,22 @@ fn the_next_version_is_applied_and_a_later_one_is_flagged() {
 
 #[test]
 fn a_flagged_document_keeps_its_flags_while_changes_are_applied() {
-    let doubted = Document {
+    let flagged = Document {
         refused: Some(t(18)),
         flags: BTreeSet::from([Flag::Suspect, Flag::Gap]),
         ..live_document()
     };
-    let (decision, stored) = after(&doubted, &updated(21, 6, json!({})));
+    let (decision, stored) = after(&flagged, &updated(21, 6, json!({})));
     assert_eq!(decision, Decision::Applied);
-    assert_eq!((stored.flags, stored.refused), (doubted.flags, doubted.refused));
+    assert_eq!((stored.flags, stored.refused), (flagged.flags, flagged.refused));
 }
 
 #[test]
 fn only_a_newer_refusal_moves_the_refused_time() {
-    let (_, doubted) = after(&live_document(), &updated(30, 5, json!({})));
-    assert_eq!(doubted.refused, Some(t(30)));
-    unchanged(&doubted, &updated(29, 5, json!({})), Decision::Regression);
-    refused(&doubted, &updated(31, 5, json!({})), Decision::Regression);
+    let (_, flagged) = after(&live_document(), &updated(30, 5, json!({})));
+    assert_eq!(flagged.refused, Some(t(30)));
+    unchanged(&flagged, &updated(29, 5, json!({})), Decision::Regression);
+    refused(&flagged, &updated(31, 5, json!({})), Decision::Regression);
 }
 
 #[test]
@@ -546,16 +546,16 @@ fn events_of_the_incarnation_before_are_stale_for_a_partial_one() {
 // ---- snapshots
 
 #[test]
-fn a_snapshot_settles_every_doubt() {
+fn a_snapshot_settles_every_flag() {
     for (document, previous) in
         [(live_document(), None), (partial_document(), None), (tombstone(), Some(t(20)))]
     {
-        let doubted =
+        let flagged =
             Document { flags: BTreeSet::from([Flag::Gap, Flag::Suspect]), refused: Some(t(30)), ..document };
         // Versions going back is what a failover looks like: the source wins. What was refused is reflected, too.
         for (at, last) in [(15, 15), (30, 30), (40, 40)] {
             let event = snapshot(at, 3, json!({"z": 1}));
-            let (decision, stored) = after(&doubted, &event);
+            let (decision, stored) = after(&flagged, &event);
             assert_eq!(decision, Decision::Applied);
             assert!(matches!(stored.state, State::Live { born: None, .. }));
             assert_eq!((version(&stored), tags(&stored)), (3, json!({"z": 1})));
@@ -569,7 +569,7 @@ fn a_snapshot_settles_every_doubt() {
 }
 
 #[test]
-fn a_gap_leaves_no_doubt_about_the_incarnation_and_a_suspicion_does() {
+fn a_gap_leaves_no_flag_about_the_incarnation_and_a_suspicion_does() {
     let gap = Document { flags: BTreeSet::from([Flag::Gap]), ..live_document() };
     let (_, stored) = after(&gap, &snapshot(40, 9, json!({"z": 1})));
     assert!(matches!(stored.state, State::Live { born: Some(born), .. } if born == t(10)));
@@ -599,7 +599,7 @@ fn after_a_snapshot_over_a_tombstone_the_dead_stay_dead() {
 }
 
 #[test]
-fn what_a_snapshot_reflects_raises_no_doubt_and_what_follows_it_is_applied() {
+fn what_a_snapshot_reflects_raises_no_flag_and_what_follows_it_is_applied() {
     let stored = play(&[snapshot(40, 9, json!({"z": 1}))]).expect("created");
     unchanged(&stored, &updated(40, 9, json!({"old": 1})), Decision::Duplicate);
     unchanged(&stored, &updated(39, 10, json!({"dead": 1})), Decision::Stale);
@@ -648,9 +648,9 @@ fn a_stamp_from_the_future_freezes_nothing() {
         assert_eq!(decide(&mut stored, &deleted(50), NOW, &TOLERANT), Decision::Applied);
     }
     // What the document knows counts as far as clocks may differ.
-    let doubted =
+    let flagged =
         Document { refused: Some(t(43)), flags: BTreeSet::from([Flag::Suspect]), ..live_document() };
-    let mut stored = Some(doubted);
+    let mut stored = Some(flagged);
     decide(&mut stored, &snapshot(40, 9, json!({})), NOW, &TOLERANT);
     assert_eq!(stored.expect("present").settled, Some(t(43)));
 }
@@ -714,7 +714,7 @@ fn unapplied(at: i64) -> TwinEvent {
 }
 
 #[test]
-fn an_event_that_could_not_be_applied_puts_its_twin_in_doubt() {
+fn an_event_that_could_not_be_applied_puts_its_twin_in_flag() {
     for document in [live_document(), partial_document()] {
         for at in [11, 20, 30] {
             refused(&document, &unapplied(at), Decision::Suspect);
@@ -735,35 +735,35 @@ fn an_event_that_could_not_be_applied_is_all_that_is_known_of_a_twin_without_a_d
     assert_eq!((over_a_tombstone.previous, over_a_tombstone.sweep), (Some(t(20)), tombstone().sweep));
     for unknown in [play(&[unapplied(30)]).expect("created"), over_a_tombstone] {
         assert!(matches!(unknown.state, State::Partial { since, .. } if since == t(30)));
-        assert!(unknown.in_doubt() && unknown.flags.contains(&Flag::Suspect));
-        assert_eq!((unknown.refused, unknown.ttl_seconds), (Some(t(30)), None), "a doubt does not expire");
+        assert!(unknown.is_flagged() && unknown.flags.contains(&Flag::Suspect));
+        assert_eq!((unknown.refused, unknown.ttl_seconds), (Some(t(30)), None), "a flag does not expire");
         assert_eq!(version(&unknown), 0);
         unchanged(&unknown, &unapplied(30), Decision::Suspect);
         // The event itself, once it has been mended, and whatever follows it.
         for at in [25, 30] {
-            // A doubt may overtake the create event that it is about.
+            // A flag may overtake the create event that it is about.
             let (decision, stored) = after(&unknown, &created(at, 2, json!({"a": 1})));
             assert_eq!((decision, tags(&stored), version(&stored)), (Decision::Gap, json!({"a": 1}), 2));
-            assert!(stored.in_doubt());
+            assert!(stored.is_flagged());
             // What lies between the two is newer than the create event.
             let (decision, stored) = after(&stored, &updated(at + 1, 3, json!({"b": 2})));
             assert_eq!((decision, tags(&stored)), (Decision::Applied, json!({"a": 1, "b": 2})));
-            assert_eq!((stored.in_doubt(), stored.refused), (true, Some(t(30))));
+            assert_eq!((stored.is_flagged(), stored.refused), (true, Some(t(30))));
         }
         let (decision, stored) = after(&unknown, &updated(30, 3, json!({"a": 1})));
         assert_eq!((decision, tags(&stored)), (Decision::Gap, json!({"a": 1})));
         assert!(stored.flags.contains(&Flag::Suspect), "what came before it is still missing");
         let (decision, stored) = after(&unknown, &created(31, 2, json!({"a": 1})));
         assert_eq!(
-            (decision, stored.in_doubt()),
+            (decision, stored.is_flagged()),
             (Decision::Applied, false),
             "it was about an incarnation before"
         );
         assert_eq!(after(&unknown, &deleted(30)).1.state, State::Deleted);
         let (_, settled) = after(&unknown, &snapshot(40, 9, json!({"a": 1})));
-        assert!(!settled.in_doubt());
+        assert!(!settled.is_flagged());
         let (_, gone) = after(&unknown, &gone(40));
-        assert!(!gone.in_doubt() && gone.state == State::Deleted);
+        assert!(!gone.is_flagged() && gone.state == State::Deleted);
     }
 }
 
@@ -820,7 +820,7 @@ fn metadata_tell_the_newest_change_to_the_tick_unless_an_import_wrote_them() {
 }
 
 #[test]
-fn a_deletion_that_a_snapshot_has_overtaken_makes_the_modules_doubtful() {
+fn a_deletion_that_a_snapshot_has_overtaken_makes_the_modules_flagged() {
     let stored = play(&[snapshot(40, 9, json!({"z": 1}))]).expect("created");
     let (decision, looked) = after(&stored, &deleted(30));
     assert_eq!(decision, Decision::Stale);
@@ -833,16 +833,16 @@ fn a_deletion_that_a_snapshot_has_overtaken_makes_the_modules_doubtful() {
 }
 
 #[test]
-fn what_the_hub_does_not_know_becomes_a_tombstone_without_doubts() {
+fn what_the_hub_does_not_know_becomes_a_tombstone_without_flag() {
     for (document, known) in [(live_document(), 20), (partial_document(), 20)] {
-        let doubted =
+        let flagged =
             Document { flags: BTreeSet::from([Flag::Suspect]), refused: Some(t(known + 5)), ..document };
         for (at, ended) in [(known + 5, known + 5), (60, 60)] {
-            let (decision, stored) = after(&doubted, &gone(at));
+            let (decision, stored) = after(&flagged, &gone(at));
             assert_eq!((decision, &stored.state), (Decision::Applied, &State::Deleted));
             assert_eq!((stored.last, stored.ttl_seconds), (t(ended), Some(77)));
             assert_eq!(stored.sweep, Some(Sweep::Deleted(t(ended))));
-            assert!(!stored.in_doubt() && stored.refused.is_none());
+            assert!(!stored.is_flagged() && stored.refused.is_none());
             unchanged(&stored, &gone(at + 1), Decision::Duplicate);
             unchanged(&stored, &updated(ended, 99, json!({})), Decision::Stale);
         }
@@ -850,11 +850,11 @@ fn what_the_hub_does_not_know_becomes_a_tombstone_without_doubts() {
 }
 
 #[test]
-fn a_doubt_about_a_tombstone_ends_with_the_hubs_word() {
-    let doubted = Document { flags: BTreeSet::from([Flag::Suspect]), refused: Some(t(30)), ..tombstone() };
-    let (decision, stored) = after(&doubted, &gone(30));
+fn a_flag_about_a_tombstone_ends_with_the_hubs_word() {
+    let flagged = Document { flags: BTreeSet::from([Flag::Suspect]), refused: Some(t(30)), ..tombstone() };
+    let (decision, stored) = after(&flagged, &gone(30));
     assert_eq!((decision, stored.last), (Decision::Applied, t(30)));
-    assert!(!stored.in_doubt());
+    assert!(!stored.is_flagged());
 }
 
 // ---- content
@@ -910,7 +910,7 @@ fn sections_and_root_fields_that_an_event_does_not_carry_stay() {
 }
 
 #[test]
-fn a_replacement_that_does_not_tell_what_it_replaced_is_applied_in_doubt() {
+fn a_replacement_that_does_not_tell_what_it_replaced_is_applied_in_flag() {
     let replacement = |tags: Option<Value>, desired: Option<Value>| {
         let twin = Sections { tags: tags.map(map), desired: desired.map(map), ..Sections::default() };
         event(21, Change::Replaced { version: TwinVersion(6), twin })
@@ -943,10 +943,10 @@ fn a_replacement_that_does_not_tell_what_it_replaced_is_applied_in_doubt() {
             let decision = decide(&mut document, &replacement(tags, desired()), NOW, &RULES);
             let document = document.expect("stored");
             assert_eq!((decision, document.flags.len()), (Decision::Partial, flags));
-            // The doubt stays when the base has come.
+            // The flag stays when the base has come.
             let based = after(&document, &created(20, 5, json!({"old": 1}))).1;
             if document.previous.is_none() {
-                assert_eq!((based.flags.len(), based.in_doubt()), (flags, flags > 0));
+                assert_eq!((based.flags.len(), based.is_flagged()), (flags, flags > 0));
             }
         }
     }
@@ -1016,16 +1016,16 @@ fn a_late_module_event_from_before_its_devices_deletion_does_not_survive_the_fol
 }
 
 #[test]
-fn a_reborn_parent_puts_older_modules_in_doubt_until_they_are_created_anew() {
+fn a_reborn_parent_puts_older_modules_in_flag_until_they_are_created_anew() {
     let follow = |at| follow(TwinKey::module("hub", "pump", "m"), Sweep::Reborn(t(at)));
     for at in [19, 20] {
         unchanged(&module_document(10, 20), &follow(at), Decision::Stale);
     }
     refused(&module_document(10, 20), &follow(21), Decision::Suspect);
-    let (_, doubted) = after(&module_document(10, 20), &follow(21));
-    let (decision, stored) = after(&doubted, &module(25, created(25, 2, json!({})).change));
+    let (_, flagged) = after(&module_document(10, 20), &follow(21));
+    let (decision, stored) = after(&flagged, &module(25, created(25, 2, json!({})).change));
     assert_eq!(decision, Decision::Applied);
-    assert!(stored.flags.is_empty(), "the doubt was about the module before");
+    assert!(stored.flags.is_empty(), "the flag was about the module before");
     let mut buried = Some(module_document(10, 20));
     decide(&mut buried, &module(22, Change::Deleted), EARLIER, &RULES);
     unchanged(&buried.expect("kept"), &follow(30), Decision::Stale);

@@ -63,8 +63,8 @@ let shown = null;
 function clear() {
   shown = null;
   at("twin").hidden = true;
-  for (const id of ["doubts-section", "comparison", "differences-part", "hub-part", "document-section"]) at(id).hidden = true;
-  for (const id of ["doubts", "differences", "hub-twin", "document", "facts", "comparison-text", "connection"]) at(id).replaceChildren();
+  for (const id of ["reasons-section", "comparison", "differences-part", "hub-part", "document-section"]) at(id).hidden = true;
+  for (const id of ["reasons", "differences", "hub-twin", "document", "facts", "comparison-text", "connection"]) at(id).replaceChildren();
 }
 
 function askForToken(sentence) {
@@ -76,7 +76,7 @@ function askForToken(sentence) {
 }
 
 function levelOf(state, sync) {
-  if (state === "present") return sync.inDoubt ? "attention" : "good";
+  if (state === "present") return sync.flagged ? "attention" : "good";
   return state === "partial" ? "attention" : "unknown";
 }
 
@@ -140,9 +140,9 @@ function show(answer) {
   at("connection").textContent = `As of ${new Date().toLocaleTimeString("en-GB")}.`;
   at("twin").hidden = false;
   at("facts").replaceChildren(...facts(answer));
-  const doubts = sync?.doubts ?? [];
-  at("doubts-section").hidden = doubts.length === 0;
-  at("doubts").replaceChildren(...doubts.map(({ text, since }) => element("li", since ? `${text} Since ${moment(since)}.` : text)));
+  const reasons = sync?.reasons ?? [];
+  at("reasons-section").hidden = reasons.length === 0;
+  at("reasons").replaceChildren(...reasons.map(({ text, since }) => element("li", since ? `${text} Since ${moment(since)}.` : text)));
   at("document-section").hidden = answer.document === null;
   at("document").textContent = answer.document === null ? "" : json(answer.document);
   // The field that had the focus may be gone: then the next Tab begins here.

@@ -199,7 +199,7 @@ async fn every_answer_about_a_twin_has_the_same_fields() {
         (&json!(1), &json!("h"), &json!("d"), &Value::Null, &json!("present"), &json!("1"))
     );
     assert_eq!(found["document"]["sync"]["state"], "live", "as it is stored: {found}");
-    assert_eq!(found["sync"]["inDoubt"], false);
+    assert_eq!(found["sync"]["flagged"], false);
     for (path, status, state, hint) in [
         ("/api/twins/x", 404, "absent", "no such twin"),
         ("/api/twins/d?min_version=8&wait=0s", 504, "present", "had not reached"),

@@ -72,11 +72,11 @@ pub enum Mode {
 pub enum Unless {
     /// None.
     Never,
-    /// Those that are no longer in doubt.
-    Undoubted,
+    /// Those that are no longer flagged.
+    Unflagged,
     /// Those that are not there, and those with the fields of the identity.
     Complete,
-    /// Those that are not in doubt and hold this version or a newer one.
+    /// Those that are not flagged and hold this version or a newer one.
     Holds(TwinVersion),
 }
 
@@ -85,7 +85,7 @@ pub enum Unless {
 pub enum Verdict {
     /// Nobody asked the hub: [`Unless`] applied.
     Spared,
-    /// The document says what the hub says, without a doubt.
+    /// The document says what the hub says, unflagged.
     Equal,
     /// Neither the hub nor the store knows the twin; there is no tombstone either.
     Absent,
@@ -523,12 +523,12 @@ impl TwinReconciler {
 fn spared(document: Option<&Document>, unless: Unless) -> bool {
     match (unless, document) {
         (Unless::Never, _) => false,
-        (Unless::Undoubted | Unless::Complete, None) => true,
+        (Unless::Unflagged | Unless::Complete, None) => true,
         (Unless::Complete, Some(document)) => !document.lacks_identity(),
         (Unless::Holds(_), None) => false,
-        (Unless::Undoubted, Some(document)) => !document.in_doubt(),
+        (Unless::Unflagged, Some(document)) => !document.is_flagged(),
         (Unless::Holds(version), Some(document)) => {
-            !document.in_doubt()
+            !document.is_flagged()
                 && matches!(&document.state, State::Live { twin, .. } if twin.version >= version)
         }
     }

@@ -36,16 +36,16 @@ impl Router {
         // Behind the items' own: the deletion that a worker added to a module of a deleted device.
         for fate in fates.iter().skip(items.len()) {
             if let Fate::Rejected(reason) = fate {
-                self.doubt_refused(&key, reason);
+                self.flag_rejected(&key, reason);
             }
         }
         let sweep = stored.as_ref().and_then(|(document, _)| document.sweep);
         match stored {
             Some(stored) => {
-                if stored.0.in_doubt() {
-                    self.options.doubts.raise(&key);
+                if stored.0.is_flagged() {
+                    self.options.repair_queue.raise(&key);
                 } else if stored.0.lacks_identity() && stored.0.is_new(self.tools.clock.now()) {
-                    self.options.doubts.complete(&key);
+                    self.options.repair_queue.complete(&key);
                 }
                 self.cache.insert(key.clone(), stored);
             }
@@ -71,7 +71,7 @@ impl Router {
                 (item @ (Item::OfLetter(_) | Item::Follow(_)), Fate::Foreign(_)) => decided.push(item),
                 (item @ Item::OfLetter(_), Fate::Decided(_)) => decided.push(item),
                 (item @ Item::OfLetter(_), Fate::Rejected(reason)) => {
-                    self.doubt_refused(&key, &reason);
+                    self.flag_rejected(&key, &reason);
                     decided.push(item);
                 }
                 (Item::FromStream(mut origin, at), Fate::Decided(decision)) => {
@@ -101,7 +101,7 @@ impl Router {
                 (item @ Item::Follow(_), Fate::Decided(_)) => decided.push(item),
                 (item @ Item::Follow(_), Fate::Rejected(reason)) => {
                     // It is no message of anybody's, so there is nothing to dead-letter.
-                    self.doubt_refused(&key, &reason);
+                    self.flag_rejected(&key, &reason);
                     decided.push(item);
                 }
             }

@@ -26,7 +26,7 @@ pub enum Intake {
         reason: &'static str,
         /// One sentence for people.
         detail: String,
-        /// The twin that it is about and the time of its operation, as far as they can be told: what is in doubt from
+        /// The twin that it is about and the time of its operation, as far as they can be told: what is flagged from
         /// here on.
         twin: Option<(TwinKey, Option<Ticks>)>,
         /// The message.
@@ -122,7 +122,7 @@ impl Item {
 /// What travels with an event through its lane.
 pub(super) enum Item {
     FromStream(Box<Origin>, Ticks),
-    /// The doubt about the twin of a dead letter; the letter's event completes with it.
+    /// The flag about the twin of a dead letter; the letter's event completes with it.
     OfLetter(Box<Origin>),
     /// Follows a device's event; the group completes when all its members have.
     Follow(GroupId),
@@ -131,7 +131,7 @@ pub(super) enum Item {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct GroupId(pub(super) u64);
 
-/// A dead letter that is durable, and the doubt that follows from it.
+/// A dead letter that is durable, and the flag that follows from it.
 pub(super) struct Lettered {
     pub(super) origin: Box<Origin>,
     pub(super) twin: Option<(TwinKey, Option<Ticks>)>,

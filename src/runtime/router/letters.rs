@@ -1,4 +1,4 @@
-//! Dead letters: stored however long it takes, and then the doubt that follows from them.
+//! Dead letters: stored however long it takes, and then the flag that follows from them.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::{
     telemetry::{
         Board, Metrics,
         event::{
-            DeadLetterDelayed, DependencyChanged, DoubtRefused, EventDeadLettered, Fault, LetterWithoutTwin,
+            DeadLetterDelayed, DependencyChanged, EventDeadLettered, Fault, FlagRejected, LetterWithoutTwin,
         },
         trace::{Ended, Present},
     },
@@ -36,7 +36,7 @@ const SOON: Duration = Duration::from_secs(5);
 const APART: Duration = Duration::from_millis(1);
 
 impl Router {
-    /// A dead letter is durable. What it would have changed is missing from its twin, so that is put in doubt, durably,
+    /// A dead letter is durable. What it would have changed is missing from its twin, so that is flagged, durably,
     /// before the event counts as completed.
     pub(super) fn lettered(&mut self, lettered: Lettered) {
         let Lettered { origin, twin, reason } = lettered;
@@ -47,11 +47,11 @@ impl Router {
             tracer.ended(&Ended { twin: key, operation, reason: Some(reason), ..origin.ended(present) });
         }
         match twin {
-            Some(_) if planted!(LetterWithoutDoubt) => self.complete(*origin),
+            Some(_) if planted!(DeadLetterWithoutFlag) => self.complete(*origin),
             Some((key, at)) => {
                 // Without any time, it may have happened until now.
                 let at = at.unwrap_or_else(|| self.tools.clock.now());
-                self.doubt(key, at, origin);
+                self.flag_twin(key, at, origin);
             }
             None => {
                 let (partition, sequence_number) =
@@ -63,10 +63,10 @@ impl Router {
         }
     }
 
-    /// Puts a twin in doubt, in its turn. One doubt that waits is enough for all letters of a partition: the event of the
+    /// Flags a twin, in its turn. One flag that waits is enough for all letters of a partition: the event of the
     /// first of them stays open, and holds the checkpoint for the others, so that they can be completed. However long the
     /// twin's trouble lasts, and however much happens to it, no more than that is kept.
-    fn doubt(&mut self, key: TwinKey, at: Ticks, mut origin: Box<Origin>) {
+    fn flag_twin(&mut self, key: TwinKey, at: Ticks, mut origin: Box<Origin>) {
         let same = |first: &Origin| Arc::ptr_eq(&first.progress, &origin.progress);
         let waiting = self.lanes.waiting_mut(&key).find_map(|(event, item)| match item {
             Item::OfLetter(first) if same(first) => Some((event, first)),
@@ -85,11 +85,11 @@ impl Router {
         self.lanes.push(&key, (event, Item::OfLetter(origin)), weight, now, Duration::ZERO);
     }
 
-    /// The store refuses to hold that a twin is in doubt, or that a module ended. The hub is asked, where it may be; in any
+    /// The store refuses to hold that a twin is flagged, or that a module ended. The hub is asked, where it may be; in any
     /// case a person has to look.
-    pub(super) fn doubt_refused(&self, key: &TwinKey, reason: &str) {
-        self.options.doubts.raise(key);
-        DoubtRefused { twin: key, reason }.emit(&self.tools.metrics);
+    pub(super) fn flag_rejected(&self, key: &TwinKey, reason: &str) {
+        self.options.repair_queue.raise(key);
+        FlagRejected { twin: key, reason }.emit(&self.tools.metrics);
     }
 
     /// Stores a dead letter, however long it takes.

@@ -90,7 +90,7 @@ impl Bench {
             },
             most_concurrency: 4,
             spending: Spending::new(None),
-            doubts: Doubts::nobodys(),
+            repair_queue: RepairQueue::nobodys(),
             audits: AuditRequests::nobodys(),
             linger: Linger { always: Duration::ZERO, behind: Duration::ZERO },
             tracer: None,
@@ -349,7 +349,7 @@ async fn a_store_that_contradicts_itself_about_a_twin_is_asked_at_a_pace_and_oth
 }
 
 #[tokio::test]
-async fn an_id_that_the_store_refuses_is_a_dead_letter_and_its_doubt_is_counted() {
+async fn an_id_that_the_store_refuses_is_a_dead_letter_and_its_flag_is_counted() {
     let mut bench = Bench::new(2);
     let (refused, good) = (device("refused"), device("good"));
     bench.store.refused.lock().unwrap().push(refused.clone());
@@ -358,7 +358,7 @@ async fn an_id_that_the_store_refuses_is_a_dead_letter_and_its_doubt_is_counted(
     let (store, letters, durable, used) = bench.finish().await;
     assert_eq!((letters.stored.lock().unwrap().len(), durable, used), (2, 2, (0, 0)));
     assert!(store.document(&good).is_some() && store.document(&refused).is_none());
-    assert!(metrics.render().contains("twinsync_doubts_refused_total 2"));
+    assert!(metrics.render().contains("twinsync_flags_rejected_total 2"));
 }
 
 #[tokio::test]
@@ -402,8 +402,8 @@ async fn what_the_store_refuses_for_good_becomes_one_dead_letter() {
     assert_eq!(*letters.stored.lock().unwrap(), [(1, "rejected_by_store")]);
     let document = store.document(&key).expect("stored");
     assert_eq!((value(&document), durable, used), (5, 3, (0, 0)));
-    let doubts = BTreeSet::from([Flag::Gap, Flag::Suspect]);
-    assert_eq!((document.flags, document.refused), (doubts, Some(Ticks::new(2))), "what is missing shows");
+    let flags = BTreeSet::from([Flag::Gap, Flag::Suspect]);
+    assert_eq!((document.flags, document.refused), (flags, Some(Ticks::new(2))), "what is missing shows");
 }
 
 #[tokio::test]
@@ -472,7 +472,7 @@ async fn letter(bench: &mut Bench, twin: Option<(TwinKey, Option<Ticks>)>) {
 }
 
 #[tokio::test]
-async fn the_twin_of_a_dead_letter_is_in_doubt_before_the_event_counts_as_completed() {
+async fn the_twin_of_a_dead_letter_is_in_flag_before_the_event_counts_as_completed() {
     let mut bench = Bench::new(1);
     let (known, unknown) = (device("known"), device("unknown"));
     bench.send(vec![created(&known, 1)]).await;
@@ -482,7 +482,7 @@ async fn the_twin_of_a_dead_letter_is_in_doubt_before_the_event_counts_as_comple
     letter(&mut bench, Some((unknown.clone(), None))).await;
     bench.until("the other one is flagged", |bench| bench.store.document(&unknown).is_some()).await;
     assert_eq!(bench.letters.stored.lock().unwrap().len(), 2, "both letters are durable");
-    assert_eq!(bench.durable(), 0, "one doubt is not");
+    assert_eq!(bench.durable(), 0, "one flag is not");
     bench.store.broken.lock().unwrap().clear();
     let (store, _, durable, used) = bench.finish().await;
     assert_eq!((durable, used), (2, (0, 0)));
@@ -490,7 +490,7 @@ async fn the_twin_of_a_dead_letter_is_in_doubt_before_the_event_counts_as_comple
     assert!(flagged.flags.contains(&Flag::Suspect));
     assert_eq!((flagged.refused, value(&flagged)), (Some(Ticks::new(5)), 0));
     let flagged = store.document(&unknown).expect("stored");
-    assert!(flagged.in_doubt() && flagged.refused > Some(Ticks::new(5)), "without any time, until now");
+    assert!(flagged.is_flagged() && flagged.refused > Some(Ticks::new(5)), "without any time, until now");
 }
 
 #[tokio::test]
@@ -509,14 +509,14 @@ async fn a_letter_without_a_twin_asks_for_an_audit() {
 }
 
 #[tokio::test]
-async fn what_the_store_refuses_leaves_the_old_content_in_doubt() {
+async fn what_the_store_refuses_leaves_the_old_content_in_flag() {
     let mut bench = Bench::new(1);
     let (old, new) = (device("old"), device("new"));
     bench.send(vec![created(&old, 1)]).await;
     bench.until("created", |bench| bench.durable() == 0).await;
     bench.store.script.lock().unwrap().extend([Fault::Reject]);
     bench.send(vec![updated(&old, 2, 3)]).await;
-    bench.until("in doubt", |bench| bench.durable() == 1).await;
+    bench.until("flagged", |bench| bench.durable() == 1).await;
     bench.store.script.lock().unwrap().extend([Fault::Reject]);
     bench.send(vec![created(&new, 1)]).await;
     let (store, letters, durable, used) = bench.finish().await;
@@ -526,17 +526,17 @@ async fn what_the_store_refuses_leaves_the_old_content_in_doubt() {
     assert_eq!((value(&document), document.refused), (0, Some(Ticks::new(2))));
     assert!(document.flags.contains(&Flag::Suspect));
     let document = store.document(&new).expect("a twin that is known of");
-    assert!(document.in_doubt() && matches!(document.state, State::Partial { .. }));
+    assert!(document.is_flagged() && matches!(document.state, State::Partial { .. }));
 }
 
 #[tokio::test]
-async fn a_doubt_that_the_store_refuses_is_told_and_holds_nothing_up() {
+async fn a_flag_that_the_store_refuses_is_told_and_holds_nothing_up() {
     let mut bench = Bench::new(1);
     let key = device("d");
     bench.store.script.lock().unwrap().extend([Fault::Reject, Fault::Reject]);
     bench.send(vec![created(&key, 1)]).await;
     bench.until("completed all the same", |bench| bench.durable() == 0).await;
-    assert!(bench.metrics.render().contains("twinsync_doubts_refused_total 1"));
+    assert!(bench.metrics.render().contains("twinsync_flags_rejected_total 1"));
     bench.finish().await;
 }
 
@@ -784,11 +784,11 @@ async fn a_twin_that_only_fails_itself_is_set_aside_in_constant_memory_and_ends_
                 |bench: &Bench| bench.store.document(&good).is_some_and(|d| value(&d) == 2 + others);
             bench.until("others go on", written).await;
         }
-        // One doubt under way, and one that waits for all letters that came behind it.
+        // One flag under way, and one that waits for all letters that came behind it.
         bench.until("constant memory", |bench| bench.limits.used().0 <= 2).await;
     }
     assert!(bench.letters.stored.lock().unwrap().iter().all(|(_, reason)| *reason == STORE_SILENT));
-    assert_eq!(bench.durable(), 1, "the doubt is not durable: a crash replays from here");
+    assert_eq!(bench.durable(), 1, "the flag is not durable: a crash replays from here");
     bench.store.broken.lock().unwrap().clear();
     let sent = bench.next - 1;
     let (store, _, durable, used) = bench.finish().await;

@@ -109,7 +109,7 @@ impl Comparer {
 fn compared(document: Option<&Document>, twin: Option<&RegistryTwin>) -> Compared {
     let answer = twin.map(|twin| (twin.version, &twin.twin));
     match drift(document, answer, Strictness::Content) {
-        // What is in doubt may be right all the same, and what is incomplete says nothing wrong.
+        // What is flagged may be right all the same, and what is incomplete says nothing wrong.
         None | Some(Drift::Flagged | Drift::Incomplete) => Compared::Equal,
         Some(Drift::Missing) => Compared::Missing,
         Some(Drift::Extra) => Compared::Extra,

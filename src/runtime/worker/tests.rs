@@ -112,5 +112,5 @@ async fn a_late_change_of_a_deleted_device_asks_for_no_modules_and_a_repeated_de
     assert!(decided(&finished(run(Arc::clone(&tools), work_on(10, Change::Deleted)).await)));
     assert_eq!(queries(), 2);
     assert!(decided(&finished(run(tools, work_on(9, Change::Unapplied)).await)));
-    assert_eq!(queries(), 3, "a doubt may stand for the deletion");
+    assert_eq!(queries(), 3, "a flag may stand for the deletion");
 }

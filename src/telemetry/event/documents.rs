@@ -205,22 +205,22 @@ impl TwinTroubled<'_> {
     }
 }
 
-/// Cosmos DB refuses to hold that a twin is in doubt.
+/// Cosmos DB refuses to hold that a twin is flagged.
 #[derive(Debug, Clone, Copy)]
-pub struct DoubtRefused<'a> {
+pub struct FlagRejected<'a> {
     /// The twin.
     pub twin: &'a TwinKey,
     /// What it said.
     pub reason: &'a str,
 }
 
-impl DoubtRefused<'_> {
+impl FlagRejected<'_> {
     /// ERROR.
     pub fn emit(&self, metrics: &Metrics) {
-        metrics.doubt_refused();
+        metrics.flag_rejected();
         tracing::error!(
-            twin = %self.twin, reason = self.reason, code = "DOUBT_REFUSED",
-            "Cosmos DB refuses the document that would say that this twin is in doubt: it may be wrong without a flag"
+            twin = %self.twin, reason = self.reason, code = "FLAG_REJECTED",
+            "Cosmos DB refuses the document that would say that this twin is flagged: it may be wrong without a flag"
         );
     }
 }

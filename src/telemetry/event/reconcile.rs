@@ -79,7 +79,7 @@ impl DocumentRejected<'_> {
     }
 }
 
-/// A document in doubt could not be settled yet.
+/// a flagged document could not be settled yet.
 #[derive(Debug, Clone, Copy)]
 pub struct RepairDelayed<'a> {
     /// The twin.
@@ -117,7 +117,7 @@ impl RepairGivenUp<'_> {
     }
 }
 
-/// A walk over the documents in doubt came to its end.
+/// A walk over the flagged documents came to its end.
 #[derive(Debug, Clone, Copy)]
 pub struct RepairScan<'a> {
     /// How many it met, or what stopped it.
@@ -128,13 +128,13 @@ impl RepairScan<'_> {
     /// INFO where there is something to repair, WARN where the walk stopped.
     pub fn emit(&self) {
         match self.found {
-            Ok(0) => tracing::debug!("no document is in doubt"),
-            Ok(found) => tracing::info!(found, "documents in doubt are repaired in the background"),
+            Ok(0) => tracing::debug!("no document is flagged"),
+            Ok(found) => tracing::info!(found, "flagged documents are repaired in the background"),
             Err(trouble) => tracing::warn!(
                 reason = trouble.message,
                 code = trouble.code,
                 again = "after a while",
-                "documents in doubt cannot be looked for, trying again"
+                "flagged documents cannot be looked for, trying again"
             ),
         }
     }

@@ -64,7 +64,7 @@ pub const DESCRIPTIONS: &[Description] = &[
         &[],
         "Dead letters that do not tell which twin they are about, so that no document is flagged",
     ),
-    counter(DOUBTS_REFUSED, &[], "Documents in doubt that the store refuses to hold"),
+    counter(FLAGS_REJECTED, &[], "Flagged documents that the store refuses to hold"),
     counter(WRITES, &["kind", "outcome"], "Attempts to write a document"),
     counter(READS, &["outcome"], "Attempts to read a document"),
     counter(REQUEST_UNITS, &["purpose"], "Request units charged by Cosmos DB, fractions included"),
@@ -169,9 +169,9 @@ pub const DESCRIPTIONS: &[Description] = &[
     counter(
         REPAIRS_GIVEN_UP,
         &[],
-        "Repairs given up until the next look for documents in doubt: no answer about the twin, while others are answered",
+        "Repairs given up until the next look for flagged documents: no answer about the twin, while others are answered",
     ),
-    gauge(REPAIRS_WAITING, &[], "Twins in doubt that wait for their repair in this replica"),
+    gauge(REPAIRS_WAITING, &[], "Flagged twins that wait for their repair in this replica"),
     counter(
         AUDIT_DIFFERENCES,
         &["hub", "class"],

@@ -192,12 +192,12 @@ async fn every_query_and_every_rule_works_on_what_two_replicas_and_the_read_api_
     prometheus.until("count(twinsync_ready == 1)", |values| values == [3.0]).await;
     prometheus.until("min(sum by (instance) (twinsync_partitions_owned))", |values| values[0] >= 1.0).await;
 
-    // A fleet at work, an event that nobody can apply, a twin that is in doubt for a moment, and an audit.
+    // A fleet at work, an event that nobody can apply, a twin that is flagged for a moment, and an audit.
     let fleet = bench.world.stack.fleet();
     fleet.start(plan(40, 100_000, 5), Pace::Rate(60.0)).expect("the fleet starts");
     bench.world.apply(create("pump"));
     bench.world.apply(report("pump", json!({"round": 1})));
-    // Whatever comes before its creation is no doubt about it afterwards.
+    // Whatever comes before its creation is no flag about it afterwards.
     bench.world.equal_or_flagged("pump").await;
     poison(&bench.world, "pump");
     // Its modules are asked for when it goes.

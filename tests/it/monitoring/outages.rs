@@ -165,7 +165,7 @@ impl Trouble for Letters {
     }
 }
 
-/// An IoT hub that refuses connections while twins are in doubt.
+/// An IoT hub that refuses connections while twins are flagged.
 struct Registry(Proxy);
 
 impl Trouble for Registry {

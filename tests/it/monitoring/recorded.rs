@@ -71,7 +71,7 @@ const OUTAGES: [Outage; 9] = [
         at_once: &[],
         stays: &[("TwinsyncDeadLetters", "ticket", 1)],
     },
-    // The letter that puts a twin in doubt is a ticket of its own.
+    // The letter that flags a twin is a ticket of its own.
     Outage {
         name: "iothub_refused",
         fires: &[("TwinsyncDeadLetters", "ticket", 1), ("TwinsyncRegistryDown", "ticket", 1)],

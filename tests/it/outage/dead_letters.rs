@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{BLOCKED_AFTER, BLOCKED_LATER, Ward, checkpoints, rise};
 use crate::{
-    doubt::now,
+    flag::now,
     poison::twin_change,
     world::{World, report},
 };

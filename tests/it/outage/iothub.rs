@@ -9,13 +9,13 @@ use devkit::{
 
 use super::{BLOCKED_AFTER, Ward, mean, rise};
 use crate::{
-    doubt::now,
+    flag::now,
     poison::twin_change,
     registry::bench::{Bench, FAST},
     world::create,
 };
 
-/// Twins in doubt at a time.
+/// Flagged twins at a time.
 const DOUBTS: usize = 4;
 
 /// A bench whose daemon asks the hub through a proxy.
@@ -38,8 +38,8 @@ async fn start(bench: &Bench) -> Ward<'_> {
     ward
 }
 
-/// They come in doubt; nobody asks the hub for two seconds after that.
-async fn doubts(ward: &mut Ward<'_>) {
+/// They come flagged; nobody asks the hub for two seconds after that.
+async fn flags(ward: &mut Ward<'_>) {
     let hub = ward.world.stack.endpoints().twin_changes_hub.clone();
     for number in 0..DOUBTS {
         let device = format!("pump-{number}");
@@ -53,7 +53,7 @@ async fn doubts(ward: &mut Ward<'_>) {
     ward.logged = ward.world.log().len(); // what follows is about the hub
 }
 
-/// Nothing is in doubt any more.
+/// Nothing is flagged any more.
 async fn settled(ward: &mut Ward<'_>) {
     ward.world.equal().await;
     ward.until("the hub answers", |now, _| {
@@ -67,7 +67,7 @@ async fn is_away(begin: impl Fn(&Proxy), end: impl Fn(&Proxy)) {
     let (bench, proxy) = bench().await;
     let mut ward = start(&bench).await;
     begin(&proxy);
-    doubts(&mut ward).await;
+    flags(&mut ward).await;
     ward.says(200, "the registry of the IoT hub devkit-hub has not answered").await;
     ward.until("it shows in figures", |now, before| {
         now.sum("twinsync_registry_up", "") == 0.0
@@ -100,7 +100,7 @@ async fn that_is_slow_or_throttles_shows_in_figures_only() {
     let (bench, proxy) = bench().await;
     let mut ward = start(&bench).await;
     proxy.delay(Duration::from_millis(150));
-    doubts(&mut ward).await;
+    flags(&mut ward).await;
     ward.stays_ready(Duration::from_secs(2)).await;
     ward.until("it shows in the latency", |now, before| {
         mean(now, before, "twinsync_registry_call_seconds", DOUBTS as f64).is_some_and(|mean| mean > 0.3)
@@ -114,7 +114,7 @@ async fn that_is_slow_or_throttles_shows_in_figures_only() {
     let registry = bench.world.stack.registry();
     registry.set_faults(Faults::of([Fault::new(throttle)])).expect("valid");
     ward.well().await;
-    doubts(&mut ward).await;
+    flags(&mut ward).await;
     ward.stays_ready(Duration::from_secs(2)).await;
     ward.until("it is counted", |now, before| {
         rise(now, before, "twinsync_registry_calls_total", "outcome=\"throttled\"") >= 1.0

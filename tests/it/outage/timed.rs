@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::checkpoints;
 use crate::{
-    doubt::now,
+    flag::now,
     poison::twin_change,
     registry::bench::{Bench, FAST},
     world::{World, create, report},

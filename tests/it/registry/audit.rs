@@ -77,7 +77,7 @@ async fn after_a_failover_the_copy_goes_back_with_the_hub() {
     let mut daemon = bench.start().await;
     bench.world.replays(5);
     bench.fleet(plan(60, 2_000, 5), Pace::Backlog, &mut daemon).await;
-    bench.without_doubt().await;
+    bench.without_flag().await;
     let changed = bench.world.stack.hub().failover(Loss::Operations(300)).expect("the history reaches");
     assert!(changed > 10, "{changed} twins went back");
     let lost = bench.report().await;

@@ -165,8 +165,8 @@ impl Bench {
         .await;
     }
 
-    /// Waits until no document is in doubt, whatever else it is.
-    pub(crate) async fn without_doubt(&self) -> Report {
+    /// Waits until no document is flagged, whatever else it is.
+    pub(crate) async fn without_flag(&self) -> Report {
         let started = Instant::now();
         loop {
             let report = self.report().await;

@@ -38,7 +38,7 @@ async fn a_registry_that_throttles_fails_hangs_and_breaks_off_delays_everything_
         ..DeliveryFaults::default()
     });
     bench.fleet(plan(40, 1_200, 9), Pace::Backlog, &mut daemon).await;
-    bench.without_doubt().await;
+    bench.without_flag().await;
     let (code, audit) = bench.audit(&["--repair"]).await;
     bench.world.stack.registry().set_faults(Faults::default()).expect("valid");
     if code != 0 {

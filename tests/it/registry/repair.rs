@@ -28,7 +28,7 @@ async fn loss_and_coalescing_are_repaired_and_what_nobody_knows_of_is_audited() 
     bench.fleet(plan(80, 3_000, 11), Pace::Rate(2_000.0), &mut daemon).await;
     let counts = bench.world.stack.hub().delivery_counts();
     assert!(counts.lost > 50 && counts.coalesced > 100, "{counts:?}");
-    let repaired = bench.without_doubt().await;
+    let repaired = bench.without_flag().await;
     let gets = bench.gets();
     // The last word about a twin is lost: nothing can tell of that but the hub.
     bench.world.stack.hub().set_delivery_faults(DeliveryFaults { lose: 1.0, ..DeliveryFaults::default() });
@@ -106,7 +106,7 @@ async fn ids_that_come_back_faster_than_the_streams_agree_are_settled_by_the_hub
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn doubts_that_a_restart_has_forgotten_are_found_in_the_documents() {
+async fn flag_that_a_restart_has_forgotten_are_found_in_the_documents() {
     let bench = Bench::new(FAST, NO_AUDIT).await;
     // The hub does not answer, so nothing is repaired before the end.
     let silent = devkit::iothub::api::Faults::of([devkit::iothub::api::Fault::answer(503)]);

@@ -152,7 +152,7 @@ fn scanned(which: Which, key: &TwinKey, json: &str) -> Option<Scanned> {
     let state = sync["state"].as_str()?;
     let wanted = match which {
         Which::Present => matches!(state, "live" | "partial"),
-        Which::Doubtful => {
+        Which::Flagged => {
             sync.get("flags").is_some()
                 || state == "partial"
                 || (sync.get("sweep").is_some() && sync["op"] == "snapshot")

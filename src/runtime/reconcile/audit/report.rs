@@ -96,7 +96,7 @@ pub enum Fate {
 }
 
 impl Report {
-    /// Differences that are there after the audit, doubts among them.
+    /// Differences that are there after the audit, flags among them.
     pub fn left(&self) -> u64 {
         let sum = |classes: &BTreeMap<_, u64>| classes.values().sum::<u64>();
         sum(&self.found) - sum(&self.repaired) + self.still_different

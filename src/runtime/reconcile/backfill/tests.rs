@@ -212,7 +212,7 @@ async fn documents_that_stream_in_meanwhile_are_never_set_back() {
     assert_eq!(bench.says(&key), Some((4, json!({"n": "streamed"}))));
     assert_eq!(bench.says(&device("d04")), Some((30, json!({"n": "newer than the row"}))));
     assert_eq!(bench.says(&device("d05")), None);
-    assert!(bench.store.documents.lock().unwrap().values().all(|(document, _)| !document.in_doubt()));
+    assert!(bench.store.documents.lock().unwrap().values().all(|(document, _)| !document.is_flagged()));
 }
 
 #[tokio::test(start_paused = true)]

@@ -113,7 +113,7 @@ async fn what_a_stream_writes_in_between_is_never_set_back() {
     settle(&bench, &key).await;
     assert_eq!(bench.says(&key), Some((7, json!({"a": 7}))));
     assert_eq!(bench.registry.asked().len(), 3, "each write in between asks the hub anew");
-    assert!(!bench.document(&key).expect("a document").in_doubt());
+    assert!(!bench.document(&key).expect("a document").is_flagged());
 }
 
 #[tokio::test]
@@ -144,7 +144,7 @@ async fn a_document_that_comes_into_being_where_none_was_expected_is_never_set_b
     });
     bench.reconciler.bring_in(&key, &SETTLE).await.expect("reconciled");
     assert_eq!(bench.says(&key), Some((6, json!({"a": 6}))));
-    assert!(!bench.document(&key).expect("a document").in_doubt());
+    assert!(!bench.document(&key).expect("a document").is_flagged());
     assert_eq!(bench.registry.asked().len(), 2, "the answer from before that document is worth nothing");
 }
 
@@ -221,19 +221,19 @@ async fn what_needs_no_look_costs_no_call() {
     let bench = Bench::new();
     let key = device("d");
     bench.event(&key, created(5, json!({})));
-    let spares = [Unless::Undoubted, Unless::Holds(TwinVersion(5)), Unless::Holds(TwinVersion(4))];
+    let spares = [Unless::Unflagged, Unless::Holds(TwinVersion(5)), Unless::Holds(TwinVersion(4))];
     for unless in spares {
         let verdict = bench.reconciler.reconcile(&key, &Task { unless, ..SETTLE }).await.expect("an answer");
         assert_eq!(verdict, Verdict::Spared, "{unless:?}");
     }
-    let absent = Task { unless: Unless::Undoubted, ..SETTLE };
+    let absent = Task { unless: Unless::Unflagged, ..SETTLE };
     assert_eq!(bench.reconciler.reconcile(&device("x"), &absent).await.expect("an answer"), Verdict::Spared);
     assert!(bench.registry.asked().is_empty());
     bench.registry.set(&key, 6, json!({}));
     let behind = Task { unless: Unless::Holds(TwinVersion(6)), ..SETTLE };
     let verdict = bench.reconciler.reconcile(&key, &behind).await.expect("an answer");
     assert_eq!(verdict, Verdict::Settled(Drift::Different(Part::Version)));
-    // In doubt, it is looked at whatever version it holds.
+    // Flagged, it is looked at whatever version it holds.
     bench.pass(1);
     bench.event(&key, updated(9, json!({"skipped": true})));
     assert!(bench.document(&key).expect("a document").flags.contains(&Flag::Gap));
@@ -366,14 +366,14 @@ async fn a_crash_between_a_device_and_its_modules_is_finished_by_the_next_look()
     assert!(bench.document(&module).expect("a document").twin().is_some(), "not yet");
     bench.store.script.lock().unwrap().clear();
     bench.registry.on_get(|_| {});
-    // The walk over documents in doubt meets the device, since the note is in its tombstone.
+    // The walk over flagged documents meets the device, since the note is in its tombstone.
     let found: Vec<_> = futures::StreamExt::collect(
-        bench.reconciler.account().scan(crate::ports::Which::Doubtful, Purpose::Repair),
+        bench.reconciler.account().scan(crate::ports::Which::Flagged, Purpose::Repair),
     )
     .await;
     let found: Vec<_> = found.into_iter().flat_map(|page| page.expect("a page")).collect();
     assert_eq!(found.len(), 1);
-    let repair = Task { unless: Unless::Undoubted, ..SETTLE };
+    let repair = Task { unless: Unless::Unflagged, ..SETTLE };
     assert_eq!(bench.reconciler.reconcile(&found[0].key, &repair).await.expect("an answer"), Verdict::Spared);
     assert_eq!(bench.document(&module).expect("a tombstone").state, State::Deleted);
     assert_eq!(bench.document(&key).expect("a tombstone").sweep, None);
@@ -391,7 +391,7 @@ async fn twins_of_a_hub_that_nobody_can_ask_stay_as_they_are() {
 }
 
 #[tokio::test]
-async fn events_that_an_answer_contains_raise_no_doubt_afterwards() {
+async fn events_that_an_answer_contains_raise_no_flag_afterwards() {
     let bench = Bench::new();
     let key = device("d");
     bench.registry.set(&key, 9, json!({"a": 9}));
@@ -403,7 +403,7 @@ async fn events_that_an_answer_contains_raise_no_doubt_afterwards() {
         stream(&bench.store, &key, earlier, change);
     }
     let document = bench.document(&key).expect("a document");
-    assert!(!document.in_doubt());
+    assert!(!document.is_flagged());
     assert_eq!(document.twin(), settled.as_ref().and_then(Document::twin));
 }
 

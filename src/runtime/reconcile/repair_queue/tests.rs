@@ -1,4 +1,4 @@
-//! Doubts heal by themselves, are settled once, survive trouble, and are found again.
+//! Flags heal by themselves, are settled once, survive trouble, and are found again.
 
 use crate::runtime::watch;
 use serde_json::json;
@@ -12,7 +12,7 @@ const OPTIONS: Options = Options { concurrency: 4, scan_interval: Duration::from
 
 struct Running {
     bench: Bench,
-    doubts: Doubts,
+    repair_queue: RepairQueue,
     leads: watch::Sender<bool>,
     stop: CancellationToken,
     task: tokio::task::JoinHandle<()>,
@@ -20,17 +20,22 @@ struct Running {
 
 impl Running {
     fn start(bench: Bench, leads: bool) -> Self {
-        let doubts = Doubts::about(["h"], true);
+        let repair_queue = RepairQueue::about(["h"], true);
         let (leads, led) = watch::channel(leads);
         let stop = CancellationToken::new();
-        let task =
-            tokio::spawn(run(Arc::clone(&bench.reconciler), doubts.clone(), OPTIONS, led, stop.clone()));
-        Self { bench, doubts, leads, stop, task }
+        let task = tokio::spawn(run(
+            Arc::clone(&bench.reconciler),
+            repair_queue.clone(),
+            OPTIONS,
+            led,
+            stop.clone(),
+        ));
+        Self { bench, repair_queue, leads, stop, task }
     }
 
-    /// Waits until nothing is in doubt any more.
+    /// Waits until nothing is flagged any more.
     async fn quiet(&self) {
-        while !self.doubts.is_empty() {
+        while !self.repair_queue.is_empty() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
@@ -42,7 +47,7 @@ impl Running {
 }
 
 /// A document with a gap, and the twin as the hub has it.
-fn doubtful(bench: &Bench, id: &str) -> TwinKey {
+fn flagged_twin(bench: &Bench, id: &str) -> TwinKey {
     let key = device(id);
     bench.event(&key, created(2, json!({})));
     bench.pass(1);
@@ -53,13 +58,13 @@ fn doubtful(bench: &Bench, id: &str) -> TwinKey {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_doubt_is_settled_after_its_grace_and_asked_about_once() {
+async fn a_flag_is_settled_after_its_grace_and_asked_about_once() {
     let running = Running::start(Bench::new(), false);
-    let key = doubtful(&running.bench, "d");
+    let key = flagged_twin(&running.bench, "d");
     for _ in 0..20 {
-        running.doubts.raise(&key);
+        running.repair_queue.raise(&key);
     }
-    assert_eq!(running.doubts.len(), 1);
+    assert_eq!(running.repair_queue.len(), 1);
     tokio::time::sleep(GRACE - Duration::from_millis(100)).await;
     assert!(running.bench.registry.asked().is_empty(), "it may heal by itself");
     running.quiet().await;
@@ -69,11 +74,11 @@ async fn a_doubt_is_settled_after_its_grace_and_asked_about_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_doubt_that_heals_in_time_costs_no_call() {
+async fn a_flag_that_heals_in_time_costs_no_call() {
     let running = Running::start(Bench::new(), false);
     let key = device("d");
     running.bench.event(&key, updated(3, json!({"a": 1})));
-    running.doubts.raise(&key);
+    running.repair_queue.raise(&key);
     // The create event was just behind, on the other stream.
     let earlier = crate::domain::ticks::Ticks::new(running.bench.reconciler.now().get() - 5);
     super::super::testing::stream(&running.bench.store, &key, earlier, created(2, json!({})));
@@ -86,9 +91,9 @@ async fn a_doubt_that_heals_in_time_costs_no_call() {
 async fn what_is_raised_while_it_is_settled_is_looked_at_again() {
     let bench = Bench::new();
     let running = Running::start(bench, false);
-    let key = doubtful(&running.bench, "d");
-    let (doubts, store, clock) =
-        (running.doubts.clone(), Arc::clone(&running.bench.store), Arc::clone(&running.bench.clock));
+    let key = flagged_twin(&running.bench, "d");
+    let (repair_queue, store, clock) =
+        (running.repair_queue.clone(), Arc::clone(&running.bench.store), Arc::clone(&running.bench.clock));
     let registry = Arc::clone(&running.bench.registry);
     let mut first = true;
     running.bench.registry.on_get(move |key| {
@@ -102,47 +107,47 @@ async fn what_is_raised_while_it_is_settled_is_looked_at_again() {
                 crate::ports::Clock::now(&*clock),
                 updated(9, json!({"newest": true})),
             );
-            doubts.raise(key);
+            repair_queue.raise(key);
         }
     });
-    running.doubts.raise(&key);
+    running.repair_queue.raise(&key);
     running.quiet().await;
     assert_eq!(running.bench.says(&key), Some((9, json!({"newest": true}))));
     running.stop().await;
 }
 
-/// Between the last read of a repair and its end, another event may have left a doubt.
+/// Between the last read of a repair and its end, another event may have left a repair.
 #[tokio::test(start_paused = true)]
 async fn what_is_raised_at_the_very_end_of_a_repair_is_not_forgotten() {
-    let doubts = Doubts::about(["h"], true);
-    let shared = doubts.0.clone().expect("somebody's");
+    let repair_queue = RepairQueue::about(["h"], true);
+    let shared = repair_queue.0.clone().expect("somebody's");
     let key = device("d");
-    doubts.raise(&key);
+    repair_queue.raise(&key);
     let due = Instant::now() + GRACE;
     assert_eq!(shared.lock().next(due), Ok((key.clone(), REPAIR, 0)));
-    doubts.raise(&key);
+    repair_queue.raise(&key);
     shared.lock().settled(&key, GRACE);
-    assert_eq!(doubts.len(), 1, "it has a turn to come");
+    assert_eq!(repair_queue.len(), 1, "it has a turn to come");
     assert_eq!(shared.lock().next(due + GRACE), Ok((key.clone(), REPAIR, 0)));
     shared.lock().settled(&key, GRACE);
-    assert!(doubts.is_empty());
+    assert!(repair_queue.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn trouble_is_waited_out_twin_by_twin() {
     let running = Running::start(Bench::new(), false);
-    let (one, other) = (doubtful(&running.bench, "one"), doubtful(&running.bench, "other"));
+    let (one, other) = (flagged_twin(&running.bench, "one"), flagged_twin(&running.bench, "other"));
     *running.bench.registry.silent.lock().unwrap() = true;
-    running.doubts.raise(&one);
-    running.doubts.raise(&other);
+    running.repair_queue.raise(&one);
+    running.repair_queue.raise(&other);
     tokio::time::sleep(Duration::from_secs(300)).await;
     let asked = running.bench.registry.asked().len();
     assert!((8..120).contains(&asked), "again and again, and not in a loop: {asked}");
-    assert_eq!(running.doubts.len(), 2);
+    assert_eq!(running.repair_queue.len(), 2);
     *running.bench.registry.silent.lock().unwrap() = false;
     running.quiet().await;
     for key in [&one, &other] {
-        assert!(!running.bench.document(key).expect("a document").in_doubt());
+        assert!(!running.bench.document(key).expect("a document").is_flagged());
     }
     running.stop().await;
 }
@@ -151,22 +156,22 @@ async fn trouble_is_waited_out_twin_by_twin() {
 #[tokio::test(start_paused = true)]
 async fn a_twin_without_a_usable_answer_is_not_asked_about_on_and_on_and_stays_flagged() {
     let running = Running::start(Bench::new(), true);
-    let (odd, other) = (doubtful(&running.bench, "odd"), doubtful(&running.bench, "other"));
+    let (odd, other) = (flagged_twin(&running.bench, "odd"), flagged_twin(&running.bench, "other"));
     running.bench.registry.mute.lock().unwrap().insert(odd.clone());
-    running.doubts.raise(&odd);
-    running.doubts.raise(&other);
+    running.repair_queue.raise(&odd);
+    running.repair_queue.raise(&other);
     running.quiet().await;
     let asked = || running.bench.registry.asked().iter().filter(|key| **key == odd).count();
     let before = asked();
     assert!((8..20).contains(&before), "with patience, and an end: {before}");
     let text = running.bench.metrics.render();
     assert!(text.contains("twinsync_repairs_given_up_total 1"), "{text}");
-    assert!(running.bench.document(&odd).expect("a document").in_doubt());
-    assert!(!running.bench.document(&other).expect("a document").in_doubt());
+    assert!(running.bench.document(&odd).expect("a document").is_flagged());
+    assert!(!running.bench.document(&other).expect("a document").is_flagged());
     // The walk meets it again, once the answer can be used.
     running.bench.registry.mute.lock().unwrap().clear();
     let started = Instant::now();
-    while running.bench.document(&odd).expect("a document").in_doubt() {
+    while running.bench.document(&odd).expect("a document").is_flagged() {
         assert!(started.elapsed() < OPTIONS.scan_interval * 2);
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
@@ -174,12 +179,12 @@ async fn a_twin_without_a_usable_answer_is_not_asked_about_on_and_on_and_stays_f
 }
 
 #[tokio::test(start_paused = true)]
-async fn doubts_of_hubs_that_nobody_can_ask_are_not_kept() {
-    let doubts = Doubts::about(["h"], true);
-    doubts.raise(&TwinKey::device("elsewhere", "d"));
-    doubts.raise(&TwinKey::device("H", "d"));
-    assert_eq!(doubts.len(), 1);
-    let nobodys = Doubts::about(Vec::<String>::new(), true);
+async fn flag_of_hubs_that_nobody_can_ask_are_not_kept() {
+    let repair_queue = RepairQueue::about(["h"], true);
+    repair_queue.raise(&TwinKey::device("elsewhere", "d"));
+    repair_queue.raise(&TwinKey::device("H", "d"));
+    assert_eq!(repair_queue.len(), 1);
+    let nobodys = RepairQueue::about(Vec::<String>::new(), true);
     nobodys.raise(&device("d"));
     assert!(nobodys.is_empty());
 }
@@ -187,15 +192,15 @@ async fn doubts_of_hubs_that_nobody_can_ask_are_not_kept() {
 #[tokio::test(start_paused = true)]
 async fn only_the_leader_looks_for_what_a_restart_forgot() {
     let bench = Bench::new();
-    let key = doubtful(&bench, "forgotten");
+    let key = flagged_twin(&bench, "forgotten");
     let running = Running::start(bench, false);
     tokio::time::sleep(OPTIONS.scan_interval * 3).await;
-    assert!(running.bench.document(&key).expect("a document").in_doubt());
+    assert!(running.bench.document(&key).expect("a document").is_flagged());
     // The first walk breaks off; the next one finds it.
     *running.bench.store.broken_scans.lock().unwrap() = 1;
     running.leads.send_replace(true);
     let started = Instant::now();
-    while running.bench.document(&key).expect("a document").in_doubt() {
+    while running.bench.document(&key).expect("a document").is_flagged() {
         assert!(started.elapsed() < OPTIONS.scan_interval, "soon, not at the next turn");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -205,17 +210,17 @@ async fn only_the_leader_looks_for_what_a_restart_forgot() {
 #[tokio::test(start_paused = true)]
 async fn memory_is_bounded_and_the_rest_is_found_by_the_walk() {
     let bench = Bench::new();
-    let late = doubtful(&bench, "late");
+    let late = flagged_twin(&bench, "late");
     let running = Running::start(bench, true);
     // The walk at the start has met the late one already.
     running.quiet().await;
-    running.bench.event(&late, updated(99, json!({"doubtful": "again"})));
+    running.bench.event(&late, updated(99, json!({"changed": "again"})));
     running.bench.registry.set(&late, 99, json!({"whole": true}));
     for number in 0..MOST {
-        running.doubts.raise(&device(&format!("absent-{number}")));
+        running.repair_queue.raise(&device(&format!("absent-{number}")));
     }
-    running.doubts.raise(&late);
-    assert_eq!(running.doubts.len(), MOST, "there was no room");
+    running.repair_queue.raise(&late);
+    assert_eq!(running.repair_queue.len(), MOST, "there was no room");
     let started = Instant::now();
     while running.bench.says(&late) != Some((99, json!({"whole": true}))) {
         assert!(started.elapsed() < OPTIONS.scan_interval, "as soon as there is room");
@@ -232,26 +237,26 @@ async fn a_new_twin_gets_what_no_event_tells_once_and_keeps_nobody_waiting() {
     running.bench.registry.set(&key, 2, json!({"a": 1}));
     running.bench.registry.identity.store(true, std::sync::atomic::Ordering::Relaxed);
     assert!(running.bench.document(&key).expect("a document").lacks_identity());
-    running.doubts.complete(&key);
-    assert_eq!((running.doubts.len(), running.doubts.in_doubt()), (1, 0), "nothing is in doubt");
+    running.repair_queue.complete(&key);
+    assert_eq!((running.repair_queue.len(), running.repair_queue.flagged()), (1, 0), "nothing is flagged");
     running.quiet().await;
     let document = running.bench.document(&key).expect("a document");
     assert_eq!(document.twin().expect("a twin").root["status"], "enabled");
     // It has it: the hub is not asked again.
-    running.doubts.complete(&key);
+    running.repair_queue.complete(&key);
     running.quiet().await;
     assert_eq!(running.bench.registry.asked(), std::slice::from_ref(&key));
     running.stop().await;
 }
 
 #[test]
-fn new_twins_are_left_to_the_audit_where_many_wait_and_a_doubt_is_more_than_that() {
-    let doubts = Doubts::about(["h"], true);
+fn new_twins_are_left_to_the_audit_where_many_wait_and_a_flag_is_more_than_that() {
+    let repair_queue = RepairQueue::about(["h"], true);
     for number in 0..MOST_WITH_NEW + 7 {
-        doubts.complete(&device(&number.to_string()));
+        repair_queue.complete(&device(&number.to_string()));
     }
-    assert_eq!((doubts.len(), doubts.in_doubt()), (MOST_WITH_NEW, 0));
-    doubts.raise(&device("0"));
-    doubts.raise(&device("other"));
-    assert_eq!((doubts.len(), doubts.in_doubt()), (MOST_WITH_NEW + 1, 2));
+    assert_eq!((repair_queue.len(), repair_queue.flagged()), (MOST_WITH_NEW, 0));
+    repair_queue.raise(&device("0"));
+    repair_queue.raise(&device("other"));
+    assert_eq!((repair_queue.len(), repair_queue.flagged()), (MOST_WITH_NEW + 1, 2));
 }

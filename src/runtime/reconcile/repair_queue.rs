@@ -1,7 +1,7 @@
-//! Documents in doubt, and the task that settles them in the background.
+//! Flagged documents, and the task that settles them in the background.
 //!
 //! The flags lie in the documents, so nothing here has to survive: what a restart forgets, or what found no room, a walk
-//! over the documents in doubt finds again. A doubt waits a moment before the hub is asked, because most heal by
+//! over the flagged documents finds again. A flag waits a moment before the hub is asked, because most heal by
 //! themselves: the create event of a partial document is usually just behind, on the other stream.
 
 use std::{
@@ -27,7 +27,7 @@ use crate::{
     telemetry::event::{RepairDelayed, RepairGivenUp, RepairScan},
 };
 
-/// How long a doubt may heal by itself.
+/// How long a flag may heal by itself.
 const GRACE: Duration = Duration::from_secs(2);
 /// First and longest wait after trouble with one twin.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -35,7 +35,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_se
 const PATIENCE: u32 = 8;
 /// Twins that are remembered at most; about 200 bytes each. The walk finds the others.
 const MOST: usize = 50_000;
-/// New twins are remembered while fewer than so many wait: a fleet that is being registered must not keep what is in doubt waiting. An
+/// New twins are remembered while fewer than so many wait: a fleet that is being registered must not keep what is flagged waiting. An
 /// audit brings in the others.
 const MOST_WITH_NEW: usize = 500;
 /// A walk goes on when so few are left.
@@ -45,15 +45,15 @@ const REPAIR: Task = Task {
     purpose: Purpose::Repair,
     strictness: Strictness::Content,
     mode: Mode::Settle,
-    unless: Unless::Undoubted,
+    unless: Unless::Unflagged,
 };
 
 /// A new twin, of whose identity no event tells.
 const COMPLETION: Task = Task { unless: Unless::Complete, ..REPAIR };
 
-/// The twins in doubt, as far as they are known. Cheap to clone.
+/// The flagged twins, as far as they are known. Cheap to clone.
 #[derive(Clone)]
-pub struct Doubts(Option<Arc<Shared>>);
+pub struct RepairQueue(Option<Arc<Shared>>);
 
 struct Shared {
     state: Mutex<State>,
@@ -66,7 +66,7 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    twins: HashMap<TwinKey, Doubt>,
+    twins: HashMap<TwinKey, Repair>,
     due: BTreeMap<(Instant, u64), TwinKey>,
     next: u64,
     /// Something found no room: walk when there is some.
@@ -76,8 +76,8 @@ struct State {
 }
 
 #[derive(Default)]
-struct Doubt {
-    /// Nothing is in doubt: the document only lacks its identity.
+struct Repair {
+    /// Nothing is flagged: the document only lacks its identity.
     completes: bool,
     attempts: u32,
     running: bool,
@@ -85,13 +85,13 @@ struct Doubt {
     again: bool,
 }
 
-impl Doubts {
-    /// Doubts that nobody can settle.
+impl RepairQueue {
+    /// Flags that nobody can settle.
     pub const fn nobodys() -> Self {
         Self(None)
     }
 
-    /// Doubts about twins of these hubs. `completes`: and their new twins, of whose identity no event tells.
+    /// Flags about twins of these hubs. `completes`: and their new twins, of whose identity no event tells.
     pub fn about(hubs: impl IntoIterator<Item = impl Into<HubName>>, completes: bool) -> Self {
         Self::with_grace(hubs, completes, GRACE)
     }
@@ -114,7 +114,7 @@ impl Doubts {
         })))
     }
 
-    /// Notes that a document is in doubt. Never waits.
+    /// Notes that a document is in repair. Never waits.
     pub fn raise(&self, key: &TwinKey) {
         self.note(key, false);
     }
@@ -132,10 +132,10 @@ impl Doubts {
             return;
         }
         let mut state = shared.lock();
-        if let Some(doubt) = state.twins.get_mut(key) {
-            doubt.again = doubt.running;
-            if doubt.completes && !completes {
-                doubt.completes = false;
+        if let Some(repair) = state.twins.get_mut(key) {
+            repair.again = repair.running;
+            if repair.completes && !completes {
+                repair.completes = false;
                 state.completing -= 1;
             }
             return;
@@ -148,7 +148,7 @@ impl Doubts {
             return;
         }
         state.completing += usize::from(completes);
-        state.twins.insert(key.clone(), Doubt { completes, ..Doubt::default() });
+        state.twins.insert(key.clone(), Repair { completes, ..Repair::default() });
         state.wait(key.clone(), Instant::now() + shared.grace);
         drop(state);
         shared.changed.notify_one();
@@ -159,8 +159,8 @@ impl Doubts {
         self.0.as_ref().map_or(0, |shared| shared.lock().twins.len())
     }
 
-    /// How many of them are in doubt.
-    fn in_doubt(&self) -> usize {
+    /// How many of them are in repair.
+    fn flagged(&self) -> usize {
         self.0.as_ref().map_or(0, |shared| {
             let state = shared.lock();
             state.twins.len() - state.completing
@@ -194,60 +194,60 @@ impl State {
             return Err(Some(at));
         }
         let key = self.due.remove(&(at, number)).ok_or(None)?;
-        let (task, attempts) = self.twins.get_mut(&key).map_or((REPAIR, 0), |doubt| {
-            doubt.running = true;
-            (if doubt.completes { COMPLETION } else { REPAIR }, doubt.attempts)
+        let (task, attempts) = self.twins.get_mut(&key).map_or((REPAIR, 0), |repair| {
+            repair.running = true;
+            (if repair.completes { COMPLETION } else { REPAIR }, repair.attempts)
         });
         Ok((key, task, attempts))
     }
 
     /// Forgets a twin, unless it was raised again meanwhile.
     fn settled(&mut self, key: &TwinKey, grace: Duration) {
-        let Some(doubt) = self.twins.get_mut(key) else { return };
-        if std::mem::take(&mut doubt.again) {
-            *doubt = Doubt { completes: doubt.completes, ..Doubt::default() };
+        let Some(repair) = self.twins.get_mut(key) else { return };
+        if std::mem::take(&mut repair.again) {
+            *repair = Repair { completes: repair.completes, ..Repair::default() };
             self.wait(key.clone(), Instant::now() + grace);
-        } else if self.twins.remove(key).is_some_and(|doubt| doubt.completes) {
+        } else if self.twins.remove(key).is_some_and(|repair| repair.completes) {
             self.completing -= 1;
         }
     }
 
     /// Tries again later; returns after how long.
     fn later(&mut self, key: &TwinKey, hint: Option<Duration>) -> Duration {
-        let Some(doubt) = self.twins.get_mut(key) else { return Duration::ZERO };
-        doubt.running = false;
-        let mut backoff = Backoff::resumed(BACKOFF.0, BACKOFF.1, doubt.attempts);
+        let Some(repair) = self.twins.get_mut(key) else { return Duration::ZERO };
+        repair.running = false;
+        let mut backoff = Backoff::resumed(BACKOFF.0, BACKOFF.1, repair.attempts);
         let delay = backoff.next(jitter(), hint);
-        doubt.attempts = backoff.attempts();
+        repair.attempts = backoff.attempts();
         self.wait(key.clone(), Instant::now() + delay);
         delay
     }
 }
 
-/// How doubts are settled.
+/// How flags are settled.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
     /// Twins that are settled at the same time.
     pub concurrency: usize,
-    /// How often documents in doubt are looked for that nobody remembers.
+    /// How often flagged documents are looked for that nobody remembers.
     pub scan_interval: Duration,
 }
 
-/// Settles `doubts` until `stop`. `walks` says whether this replica is the one that looks for forgotten ones.
+/// Settles `flags` until `stop`. `walks` says whether this replica is the one that looks for forgotten ones.
 ///
 /// # Panics
 /// A panic of a repair is passed on.
 pub async fn run(
     reconciler: Arc<TwinReconciler>,
-    doubts: Doubts,
+    repair_queue: RepairQueue,
     options: Options,
     walks: watch::Receiver<bool>,
     stop: CancellationToken,
 ) {
-    let Some(shared) = doubts.0.clone() else {
+    let Some(shared) = repair_queue.0.clone() else {
         return stop.cancelled().await;
     };
-    let walk = walk(Arc::clone(&reconciler), doubts.clone(), Arc::clone(&shared), options, walks);
+    let walk = walk(Arc::clone(&reconciler), repair_queue.clone(), Arc::clone(&shared), options, walks);
     let mut walk = std::pin::pin!(walk);
     let mut repairs: JoinSet<(TwinKey, Result<Verdict, Failed>)> = JoinSet::new();
     loop {
@@ -283,7 +283,7 @@ pub async fn run(
             () = shared.changed.notified() => {}
             () = &mut walk => return repairs.shutdown().await,
         }
-        reconciler.account().metrics.set_repairs_waiting(doubts.in_doubt());
+        reconciler.account().metrics.set_repairs_waiting(repair_queue.flagged());
     }
 }
 
@@ -341,10 +341,10 @@ fn conclude(shared: &Shared, key: &TwinKey, verdict: Result<Verdict, Failed>, re
     }
 }
 
-/// Looks for documents in doubt that nobody remembers: at first, every now and then, and after something found no room.
+/// Looks for flagged documents that nobody remembers: at first, every now and then, and after something found no room.
 async fn walk(
     reconciler: Arc<TwinReconciler>,
-    doubts: Doubts,
+    repair_queue: RepairQueue,
     shared: Arc<Shared>,
     options: Options,
     mut walks: watch::Receiver<bool>,
@@ -354,7 +354,7 @@ async fn walk(
         if walks.wait_for(|walks| *walks).await.is_err() {
             return std::future::pending().await; // nobody will ask any more
         }
-        let result = walk_once(&reconciler, &doubts, &shared).await;
+        let result = walk_once(&reconciler, &repair_queue, &shared).await;
         let pause = match result {
             Ok(found) => {
                 backoff.reset();
@@ -381,13 +381,17 @@ async fn walk(
     }
 }
 
-async fn walk_once(reconciler: &TwinReconciler, doubts: &Doubts, shared: &Shared) -> Result<usize, Trouble> {
+async fn walk_once(
+    reconciler: &TwinReconciler,
+    repair_queue: &RepairQueue,
+    shared: &Shared,
+) -> Result<usize, Trouble> {
     let mut found = 0;
-    let mut pages = std::pin::pin!(reconciler.account().scan(Which::Doubtful, Purpose::Repair));
+    let mut pages = std::pin::pin!(reconciler.account().scan(Which::Flagged, Purpose::Repair));
     while let Some(page) = pages.next().await {
         for scanned in page? {
             found += 1;
-            doubts.raise(&scanned.key);
+            repair_queue.raise(&scanned.key);
         }
         while shared.lock().twins.len() > FEW {
             tokio::time::sleep(GRACE).await;
