@@ -61,7 +61,7 @@ fn twin_reconciler(
 fn audit_options(settings: &Settings) -> audit::Options {
     audit::Options {
         sample: 1.0,
-        mode: if settings.audit.repair { Mode::Settle } else { Mode::Look },
+        mode: if settings.audit.repair { Mode::Correct } else { Mode::Compare },
         strictness: Strictness::Content,
         tolerance: settings.audit.tolerance,
         recent_checks: settings.audit.recent_checks.get() as usize,

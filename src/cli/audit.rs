@@ -67,7 +67,7 @@ pub async fn run(arguments: &Arguments) -> Result<(), Error> {
     let session = Session::begin(&arguments.sources).await?;
     let options = Options {
         sample: arguments.sample / 100.0,
-        mode: if arguments.repair { Mode::Settle } else { Mode::Look },
+        mode: if arguments.repair { Mode::Correct } else { Mode::Compare },
         strictness: if arguments.strict { Strictness::Metadata } else { Strictness::Content },
         tolerance: arguments.tolerance.unwrap_or(session.reconciler.audit.tolerance),
         ..session.reconciler.audit

@@ -157,7 +157,7 @@ impl Resync<'_> {
         let task = Task {
             purpose: Purpose::Repair,
             strictness: Strictness::Metadata,
-            mode: if self.arguments.dry_run { Mode::Look } else { Mode::Settle },
+            mode: if self.arguments.dry_run { Mode::Compare } else { Mode::Correct },
             unless: Unless::Never,
         };
         let (session, task) = (self.session, &task);
@@ -196,7 +196,7 @@ impl Resync<'_> {
         let (outcome, drift) = match verdict {
             Verdict::Spared | Verdict::Equal => ("equal", None),
             Verdict::Absent => ("absent", None),
-            Verdict::Settled(drift) => ("repaired", Some(*drift)),
+            Verdict::Corrected(drift) => ("repaired", Some(*drift)),
             Verdict::Differs(drift) => ("differs", Some(*drift)),
             Verdict::Rejected(drift, _) => ("rejected", Some(*drift)),
             Verdict::ForeignHub => ("foreign_hub", None),

@@ -69,17 +69,17 @@ pub struct Met {
     /// The newest request that it knew of.
     pub answered: Option<Ticks>,
     /// The newest request that needs no further audit.
-    pub settled: Option<Ticks>,
+    pub closed: Option<Ticks>,
 }
 
 impl Met {
     /// What is met by an audit that begins `now`, knows of `request`, and follows this one.
     #[must_use]
     pub fn by_audit(self, request: Option<Ticks>, now: Ticks, tolerance: Duration) -> Self {
-        let settles =
+        let closes =
             request.is_some() && request == self.answered && self.follow_up(now, tolerance).is_zero();
-        let settled = if settles || tolerance.is_zero() { request } else { self.settled };
-        Self { began: Some(now), answered: request, settled }
+        let closed = if closes || tolerance.is_zero() { request } else { self.closed };
+        Self { began: Some(now), answered: request, closed }
     }
 
     /// How long after `now` an audit has to begin because of `request`; `None`: nothing is left to do about it.
@@ -90,7 +90,7 @@ impl Met {
         if self.answered != Some(request) {
             return Some(Duration::ZERO);
         }
-        (self.settled != Some(request)).then(|| self.follow_up(now, tolerance))
+        (self.closed != Some(request)).then(|| self.follow_up(now, tolerance))
     }
 
     /// Until a tolerance has passed since the audit began. A clock that went back makes nobody wait longer than that.

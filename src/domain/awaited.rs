@@ -24,13 +24,13 @@ pub struct Awaited {
     /// The hub's time of the newest change in the document, at least.
     pub changed: Option<Ticks>,
     /// That the document is not flagged: with a gap, a change of a lower version may be missing.
-    pub settled: bool,
+    pub unflagged: bool,
 }
 
 impl Awaited {
     /// The names of the conditions, as requests have them.
     pub const NAMES: [&str; 5] =
-        ["min_version", "min_desired_version", "min_reported_version", "min_time", "settled"];
+        ["min_version", "min_desired_version", "min_reported_version", "min_time", "unflagged"];
 
     /// Reads the conditions of a request; `value` gives what a name has, if anything.
     ///
@@ -52,10 +52,10 @@ impl Awaited {
             desired: version("min_desired_version")?,
             reported: version("min_reported_version")?,
             changed: value("min_time").map(time).transpose()?,
-            settled: match value("settled") {
+            unflagged: match value("unflagged") {
                 Some("true") => true,
                 Some("false") | None => false,
-                Some(_) => return Err("settled is neither true nor false".to_owned()),
+                Some(_) => return Err("unflagged is neither true nor false".to_owned()),
             },
         })
     }
@@ -70,12 +70,12 @@ impl Awaited {
         let Some((document, twin)) = document.and_then(|document| Some((document, document.twin()?))) else {
             return false;
         };
-        let Self { version, desired, reported, changed, settled } = *self;
+        let Self { version, desired, reported, changed, unflagged } = *self;
         version.is_none_or(|least| twin.version >= least)
             && desired.is_none_or(|least| section_version(&twin.desired) >= Some(least))
             && reported.is_none_or(|least| section_version(&twin.reported) >= Some(least))
             && changed.is_none_or(|least| document.last >= least)
-            && !(settled && document.is_flagged())
+            && !(unflagged && document.is_flagged())
     }
 }
 
@@ -141,7 +141,7 @@ mod tests {
             (Awaited { changed: Some(Ticks::new(100)), ..nothing }, true),
             (Awaited { changed: Some(Ticks::new(101)), ..nothing }, false),
             (Awaited { version: Some(version(6)), desired: Some(version(4)), ..nothing }, false),
-            (Awaited { settled: true, ..nothing }, true),
+            (Awaited { unflagged: true, ..nothing }, true),
         ] {
             assert_eq!(awaited.is_met_by(Some(&stored())), met, "{awaited:?}");
             assert_eq!(awaited.is_something(), awaited != nothing);
@@ -149,12 +149,12 @@ mod tests {
     }
 
     #[test]
-    fn who_wants_it_settled_waits_until_no_flag_is_left() {
+    fn who_wants_it_unflagged_waits_until_no_flag_is_left() {
         let flagged = Document { flags: [Flag::Gap].into(), ..stored() };
         let reached = Awaited { version: Some(TwinVersion(7)), ..Awaited::default() };
         assert!(reached.is_met_by(Some(&flagged)));
-        assert!(!Awaited { settled: true, ..reached }.is_met_by(Some(&flagged)));
-        assert!(Awaited { settled: true, ..reached }.is_met_by(Some(&stored())));
+        assert!(!Awaited { unflagged: true, ..reached }.is_met_by(Some(&flagged)));
+        assert!(Awaited { unflagged: true, ..reached }.is_met_by(Some(&stored())));
     }
 
     #[test]

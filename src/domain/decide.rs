@@ -12,10 +12,10 @@
 //! | snapshot | live | replaces the content, flags cleared; equal and unflagged: duplicate | same | live |
 //! | gone | duplicate | tombstone, flags cleared | same | flags cleared; none: duplicate |
 //! | created, updated, replaced at T, where a tombstone may have expired since | the same, and suspect | – | – | – |
-//! | unapplied(T) | partial without content, since = T, suspect | T < born, T ≤ previous: stale; T ≤ settled: duplicate; else suspect | same | T ≤ D: stale; else as absent |
+//! | unapplied(T) | partial without content, since = T, suspect | T < born, T ≤ previous: stale; T ≤ confirmed: duplicate; else suspect | same | T ≤ D: stale; else as absent |
 //!
 //! A snapshot was read after the document and is written only over that document, so it reflects whatever the document
-//! knows of; and it reflects whatever the hub did before it answered. That moment is kept (`settled`): what is not
+//! knows of; and it reflects whatever the hub did before it answered. That moment is kept (`confirmed`): what is not
 //! newer is contained (v ≤ V: duplicate) or over (stale), and is no reason for a flag. The end of that time may be a stamp that
 //! the document knew, of a clock ahead of the answer's: shortly before it, a later version or a deletion is *suspect*.
 //!
@@ -140,9 +140,9 @@ impl Context<'_> {
             Change::Deleted => (State::Deleted, Decision::Applied),
             Change::Snapshot { version, twin } => {
                 let mut begun = self.begin(live(None, *version, twin));
-                let settled = self.settled_by(None);
-                begun.settled = Some(settled);
-                begun.last = self.newest_in(twin, settled);
+                let confirmed = self.confirmed_by(None);
+                begun.confirmed_until = Some(confirmed);
+                begun.last = self.newest_in(twin, confirmed);
                 *document = Some(begun);
                 return Decision::Applied;
             }
@@ -198,7 +198,7 @@ impl Context<'_> {
             },
             Change::Created { version, twin } if at > deleted_at => {
                 let sweep = document.sweep;
-                // The flag is carried over this event's own time: what was refused before it is settled.
+                // The flag is carried over this event's own time: what was refused before it is confirmed.
                 self.start_over(document, live(Some(at), *version, twin), at);
                 document.previous = Some(deleted_at);
                 document.sweep = sweep; // not done yet: the modules still have to go
@@ -215,7 +215,7 @@ impl Context<'_> {
                 Decision::Partial
             }
             Change::Snapshot { version, twin } => {
-                self.settle(document, live(None, *version, twin), twin);
+                self.confirm(document, live(None, *version, twin), twin);
                 document.previous = Some(deleted_at);
                 Decision::Applied
             }
@@ -262,7 +262,7 @@ impl Context<'_> {
         match &mut document.state {
             State::Live { born: Some(born), .. } if at <= *born => Decision::Duplicate,
             State::Live { .. } | State::Partial { .. }
-                if document.previous.max(document.settled) >= Some(at) =>
+                if document.previous.max(document.confirmed_until) >= Some(at) =>
             {
                 Decision::Stale
             }
@@ -292,8 +292,8 @@ impl Context<'_> {
             // The beginning of what the registry told about, or of something that came after its answer?
             State::Live { born: None, .. }
                 if document
-                    .settled
-                    .is_some_and(|settled| self.is_within_tolerance(settled, self.before(at))) =>
+                    .confirmed_until
+                    .is_some_and(|confirmed| self.is_within_tolerance(confirmed, self.before(at))) =>
             {
                 self.refuse(document, Decision::Suspect)
             }
@@ -335,10 +335,10 @@ impl Context<'_> {
             State::Partial { since, .. } if at < since => return self.refuse(document, Decision::Suspect),
             State::Live { born: None, .. } | State::Partial { .. } | State::Deleted => {}
         }
-        if let Some(settled) = document.settled.filter(|settled| *settled >= at) {
+        if let Some(confirmed) = document.confirmed_until.filter(|confirmed| *confirmed >= at) {
             return if version <= stored {
                 Decision::Duplicate
-            } else if self.may_be_newer_than_the_answer(settled) {
+            } else if self.may_be_newer_than_the_answer(confirmed) {
                 self.refuse(document, Decision::Suspect)
             } else {
                 Decision::Stale
@@ -375,17 +375,17 @@ impl Context<'_> {
         let unheard = document.previous < Some(at);
         // The hub knows this twin, so it was created again, or a failover has undone the deletion. Which of its modules live,
         // the registry can tell.
-        let settled = document.settled >= Some(at);
-        if (over || settled || document.last > at) && unheard && !self.event.key.is_module() {
+        let confirmed = document.confirmed_until >= Some(at);
+        if (over || confirmed || document.last > at) && unheard && !self.event.key.is_module() {
             // Whatever became of the device since: its modules of that time are gone.
-            let sweep = if settled { Sweep::Reborn(at) } else { Sweep::Deleted(at) };
+            let sweep = if confirmed { Sweep::Reborn(at) } else { Sweep::Deleted(at) };
             document.previous = Some(at);
             document.applied_at = self.now;
             document.sweep = match document.sweep {
                 // Flags more modules than this one would end.
-                Some(Sweep::Reborn(reborn)) if over || settled => Some(Sweep::Reborn(reborn.max(at))),
+                Some(Sweep::Reborn(reborn)) if over || confirmed => Some(Sweep::Reborn(reborn.max(at))),
                 // An older end says nothing of modules that came after it and went with this one.
-                Some(Sweep::Deleted(deleted)) if settled && deleted >= at => document.sweep,
+                Some(Sweep::Deleted(deleted)) if confirmed && deleted >= at => document.sweep,
                 Some(Sweep::Reborn(_) | Sweep::Deleted(_)) | None => Some(sweep),
             };
         }
@@ -401,8 +401,10 @@ impl Context<'_> {
                 State::Live { .. } | State::Partial { .. } | State::Deleted => Decision::Stale,
             };
         }
-        if settled {
-            let newer = document.settled.is_some_and(|settled| self.may_be_newer_than_the_answer(settled));
+        if confirmed {
+            let newer = document
+                .confirmed_until
+                .is_some_and(|confirmed| self.may_be_newer_than_the_answer(confirmed));
             return if unheard && newer { self.refuse(document, Decision::Suspect) } else { Decision::Stale };
         }
         if document.last > at {
@@ -422,7 +424,7 @@ impl Context<'_> {
         };
         if is_over || document.previous >= Some(at) {
             Decision::Stale
-        } else if document.settled >= Some(at) {
+        } else if document.confirmed_until >= Some(at) {
             Decision::Duplicate // the hub's answer reflects it
         } else {
             self.refuse(document, Decision::Suspect)
@@ -440,17 +442,17 @@ impl Context<'_> {
         if document.state.says_the_same(&state) && document.flags.is_empty() && document.refused.is_none() {
             return Decision::Duplicate; // an equal replica costs no write
         }
-        self.settle(document, state, body);
-        if suspect && let Some(settled) = document.settled {
+        self.confirm(document, state, body);
+        if suspect && let Some(confirmed) = document.confirmed_until {
             // The modules of an incarnation that ended unseen ended with it.
-            document.sweep = document.sweep.or(self.sweep(Sweep::Reborn(settled)));
+            document.sweep = document.sweep.or(self.sweep(Sweep::Reborn(confirmed)));
         }
         Decision::Applied
     }
 
     /// The hub has no such twin.
     fn gone(&self, document: &mut Document) -> Decision {
-        let ended = self.settled_by(Some(document));
+        let ended = self.confirmed_by(Some(document));
         if matches!(document.state, State::Deleted) && document.flags.is_empty() && document.refused.is_none()
         {
             return Decision::Duplicate;
@@ -465,7 +467,7 @@ impl Context<'_> {
     /// Up to when the registry's answer is known to hold: until shortly before it was given, and for all that the
     /// document knows of, because that was read before the question was asked. A stamp that is further in the future than
     /// clocks can differ says nothing about what will happen until then.
-    fn settled_by(&self, document: Option<&Document>) -> Ticks {
+    fn confirmed_by(&self, document: Option<&Document>) -> Ticks {
         let answered = self.event.at.before(self.rules.clock_tolerance);
         document.map_or(answered, |document| {
             let known = document.refused.map_or(document.last, |refused| refused.max(document.last));
@@ -483,10 +485,10 @@ impl Context<'_> {
         at.before(self.rules.clock_tolerance)
     }
 
-    /// Whether the event, though not newer than `settled`, may have happened after the answer. What the document knew may have
+    /// Whether the event, though not newer than `confirmed`, may have happened after the answer. What the document knew may have
     /// been stamped by a clock that is ahead of the answer's, and this event by one that is behind.
-    fn may_be_newer_than_the_answer(&self, settled: Ticks) -> bool {
-        self.is_within_tolerance(self.event.at, self.before(settled))
+    fn may_be_newer_than_the_answer(&self, confirmed: Ticks) -> bool {
+        self.is_within_tolerance(self.event.at, self.before(confirmed))
     }
 
     /// Whether `earlier` may be no earlier than `later` after all, as far as clocks differ.
@@ -547,7 +549,7 @@ impl Context<'_> {
             flags: BTreeSet::new(),
             refused: None,
             previous: None,
-            settled: None,
+            confirmed_until: None,
             sweep: sweep.and_then(|sweep| self.sweep(sweep)),
             applied_at: self.now,
             operation: self.event.change.operation(),
@@ -566,12 +568,12 @@ impl Context<'_> {
     }
 
     /// Takes the registry's word: no flag stays.
-    fn settle(&self, document: &mut Document, state: State, body: &Sections) {
-        let settled = self.settled_by(Some(document));
+    fn confirm(&self, document: &mut Document, state: State, body: &Sections) {
+        let confirmed = self.confirmed_by(Some(document));
         document.ttl_seconds = self.ttl(&state);
         document.state = state;
-        document.last = self.newest_in(body, settled);
-        document.settled = Some(settled);
+        document.last = self.newest_in(body, confirmed);
+        document.confirmed_until = Some(confirmed);
         document.flags.clear();
         document.refused = None;
         self.touch(document);

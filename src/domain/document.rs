@@ -40,7 +40,7 @@ pub struct Document {
     pub previous: Option<Ticks>,
     /// Up to when the registry's word is known to hold: whatever happened to the twin until then is reflected in the
     /// content, or is over.
-    pub settled: Option<Ticks>,
+    pub confirmed_until: Option<Ticks>,
     /// Modules of this device that still have to follow it. Set in the write that makes it necessary, so
     /// that a crash cannot forget it.
     pub sweep: Option<Sweep>,
@@ -162,7 +162,7 @@ pub struct Marks {
     flags: BTreeSet<Flag>,
     refused: Option<Ticks>,
     previous: Option<Ticks>,
-    settled: Option<Ticks>,
+    confirmed_until: Option<Ticks>,
     sweep: Option<Sweep>,
     applied_at: Ticks,
     operation: Operation,
@@ -219,7 +219,7 @@ impl Document {
             flags: self.flags.clone(),
             refused: self.refused,
             previous: self.previous,
-            settled: self.settled,
+            confirmed_until: self.confirmed_until,
             sweep: self.sweep,
             applied_at: self.applied_at,
             operation: self.operation,
@@ -237,7 +237,7 @@ impl Document {
             flags,
             refused,
             previous,
-            settled,
+            confirmed_until,
             sweep,
             applied_at,
             operation,
@@ -245,7 +245,7 @@ impl Document {
         } = self;
         (id, key, last, flags, refused) == (&other.id, &other.key, &other.last, &other.flags, &other.refused)
             && (previous, sweep, ttl_seconds) == (&other.previous, &other.sweep, &other.ttl_seconds)
-            && *settled == other.settled
+            && *confirmed_until == other.confirmed_until
             && (applied_at, operation) == (&other.applied_at, &other.operation)
             && state.says_the_same(&other.state)
     }
@@ -414,8 +414,8 @@ struct SyncFields {
     refused: Option<Ticks>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     previous: Option<Ticks>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    settled: Option<Ticks>,
+    #[serde(default, skip_serializing_if = "Option::is_none", alias = "settled")]
+    confirmed_until: Option<Ticks>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sweep: Option<Sweep>,
     #[serde(default, skip_serializing_if = "BaseNotes::is_empty")]
@@ -471,7 +471,7 @@ impl Serialize for Document {
             since,
             refused: self.refused,
             previous: self.previous,
-            settled: self.settled,
+            confirmed_until: self.confirmed_until,
             sweep: self.sweep,
             base,
             applied_at: self.applied_at,
@@ -514,7 +514,7 @@ impl<'de> Deserialize<'de> for Document {
             flags: sync.flags,
             refused: sync.refused,
             previous: sync.previous,
-            settled: sync.settled,
+            confirmed_until: sync.confirmed_until,
             sweep: sync.sweep,
             applied_at: sync.applied_at,
             operation: sync.op,
@@ -586,7 +586,7 @@ mod tests {
             flags: BTreeSet::from([Flag::Gap]),
             refused: None,
             previous: None,
-            settled: None,
+            confirmed_until: None,
             sweep: None,
             applied_at: ticks("2031-01-02T00:00:01Z"),
             operation: Operation::Update,
@@ -623,6 +623,18 @@ mod tests {
             stored[name] = value;
         }
         assert_eq!(serde_json::from_value::<Document>(stored).expect("reads back"), live());
+    }
+
+    #[test]
+    fn names_of_earlier_releases_are_read_and_not_written() {
+        let at = ticks("2031-01-03T00:00:00Z");
+        let document = Document { confirmed_until: Some(at), operation: Operation::Flag, ..live() };
+        let mut stored = serde_json::to_value(&document).expect("serialises");
+        let sync = stored["sync"].as_object_mut().expect("an object");
+        assert_eq!(sync["op"], "flag");
+        let confirmed = sync.remove("confirmedUntil").expect("written");
+        sync.extend([("settled".to_owned(), confirmed), ("op".to_owned(), json!("doubt"))]);
+        assert_eq!(serde_json::from_value::<Document>(stored).expect("reads back"), document);
     }
 
     #[test]

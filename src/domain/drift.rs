@@ -223,7 +223,7 @@ mod tests {
             flags: BTreeSet::new(),
             refused: None,
             previous: None,
-            settled: None,
+            confirmed_until: None,
             sweep: None,
             applied_at: Ticks::new(1),
             operation: Operation::Update,

@@ -108,7 +108,7 @@ pub enum Operation {
     #[serde(rename = "snapshot")]
     Snapshot,
     /// A flag that was noted without changing the twin.
-    #[serde(rename = "flag", alias = "flag")]
+    #[serde(rename = "flag", alias = "doubt")]
     Flag,
 }
 

@@ -133,7 +133,12 @@ mod tests {
         !plan.claim.is_empty() || !plan.release.is_empty()
     }
 
-    fn settle(owners: &mut Owners, names: &[String], alive: &[usize], luck: impl Fn(usize) -> f64) -> usize {
+    fn converge(
+        owners: &mut Owners,
+        names: &[String],
+        alive: &[usize],
+        luck: impl Fn(usize) -> f64,
+    ) -> usize {
         for rounds in 0..200 {
             let mut changed = false;
             for me in alive {
@@ -143,7 +148,7 @@ mod tests {
                 return rounds;
             }
         }
-        panic!("never settles: {owners:?}");
+        panic!("never converges: {owners:?}");
     }
 
     fn counts(owners: &Owners, alive: &[usize]) -> Vec<usize> {
@@ -157,7 +162,7 @@ mod tests {
     #[test]
     fn a_single_replica_owns_everything() {
         let (mut owners, names) = (vec![None; 5], names(1));
-        settle(&mut owners, &names, &[0], |_| 0.5);
+        converge(&mut owners, &names, &[0], |_| 0.5);
         assert_eq!(counts(&owners, &[0]), [5]);
     }
 
@@ -166,7 +171,7 @@ mod tests {
         let (mut owners, names) = (vec![Some(0); 8], names(2));
         let first = plan("replica-1", &view(&owners, &names, 1), 0.0);
         assert_eq!((first.claim.len(), first.release.len()), (1, 0));
-        settle(&mut owners, &names, &[1, 0], |_| 0.3);
+        converge(&mut owners, &names, &[1, 0], |_| 0.3);
         assert_eq!(counts(&owners, &[0, 1]), [4, 4]);
     }
 
@@ -207,7 +212,7 @@ mod tests {
             // The leases of those who are gone have expired.
             let mut owners: Owners =
                 owners.into_iter().map(|owner| owner.filter(|owner| alive.contains(owner))).collect();
-            settle(&mut owners, &names(6), &alive, |round| ((round * 7 + seed) % 10) as f64 / 10.0);
+            converge(&mut owners, &names(6), &alive, |round| ((round * 7 + seed) % 10) as f64 / 10.0);
             let counts = counts(&owners, &alive);
             proptest::prop_assert!(owners.iter().all(Option::is_some), "{:?}", owners);
             let (most, least) = (counts.iter().max().unwrap(), counts.iter().min().unwrap());

@@ -22,7 +22,7 @@ pub(crate) fn document(version: i64) -> Document {
         flags: BTreeSet::new(),
         refused: None,
         previous: None,
-        settled: None,
+        confirmed_until: None,
         sweep: None,
         applied_at: Ticks::new(30),
         operation: Operation::Update,

@@ -151,7 +151,7 @@ impl Upsert {
                         (_, None) => Stored::Absent,
                     };
                     self.incarnation = incarnation.or(self.incarnation);
-                    self.settle(decisions); // no write
+                    self.decided(decisions); // no write
                 }
             }
         }
@@ -193,7 +193,7 @@ impl Upsert {
         &self.events[start..(start + self.take).min(self.events.len())]
     }
 
-    fn settle(&mut self, decisions: Vec<Decision>) {
+    fn decided(&mut self, decisions: Vec<Decision>) {
         self.fates.extend(decisions.into_iter().map(Fate::Decided));
         self.attempt = None;
         self.unsure = false;
@@ -249,7 +249,7 @@ impl Upsert {
         // Looking after the device once too often is harmless, once too rarely is not.
         self.incarnation = attempt.incarnation.or(self.incarnation);
         self.stored = Stored::Present(attempt.document, etag);
-        self.settle(attempt.decisions);
+        self.decided(attempt.decisions);
     }
 
     /// The condition failed, or it is open what became of the write: read again.

@@ -172,7 +172,7 @@ impl Watched for Progress {
 const STANDS: Duration = Duration::from_secs(120);
 
 /// After a refusal, or throttling, a link counts as received from when it has stood for so long. Else readiness would flicker with each try.
-const SETTLES: Duration = Duration::from_secs(2);
+const STABLE_AFTER: Duration = Duration::from_secs(2);
 
 /// What the loop of a partition works with.
 pub struct Partition {
@@ -232,11 +232,11 @@ impl Partition {
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), StartError> {
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         let (mut patience, began) = (Patience::new(self.options.refused_grace), Instant::now());
-        let mut settles = Duration::ZERO;
+        let mut stable_after = Duration::ZERO;
         let outage = Mutex::new(None);
         loop {
             // Who is refused or throttled says why until that is over.
-            if settles.is_zero() {
+            if stable_after.is_zero() {
                 self.post(PartitionState::Connecting);
             }
             // What is told from here on is news to whoever waits after this try.
@@ -253,7 +253,7 @@ impl Partition {
                         // is wrong with the link shows as an error soon enough.
                         let broken = tokio::select! {
                             biased;
-                            never = self.say_that_it_receives(settles, &outage) => match never {},
+                            never = self.say_that_it_receives(stable_after, &outage) => match never {},
                             broken = self.receive(receiver.as_mut(), reopened, &mut backoff, &outage, &stop) => broken,
                         };
                         receiver.close().await;
@@ -301,7 +301,7 @@ impl Partition {
                 ),
             };
             outage.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
-            settles = if refused.is_some() || throttled { SETTLES } else { Duration::ZERO };
+            stable_after = if refused.is_some() || throttled { STABLE_AFTER } else { Duration::ZERO };
             let hint = throttled.then_some(THROTTLED_PAUSE);
             let (partition, delay) = (self.progress.id(), backoff.next(jitter(), hint));
             // A single refusal is what the end of a token looks like; the next connection shows a new one.
@@ -346,7 +346,7 @@ impl Partition {
         }
         self.post(PartitionState::Receiving);
         // An idle partition shows nothing else.
-        tokio::time::sleep(SETTLES.saturating_sub(after)).await;
+        tokio::time::sleep(STABLE_AFTER.saturating_sub(after)).await;
         self.tell_that_it_receives(outage);
         std::future::pending().await
     }

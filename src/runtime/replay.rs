@@ -96,8 +96,8 @@ pub struct Replay {
 
 /// A letter on its way; [`Submitted::verdict`] waits until it is durable.
 pub enum Submitted {
-    /// Decode has settled it.
-    Settled(Verdict),
+    /// Decode has decided it.
+    Decided(Verdict),
     /// The router has it.
     Routed(oneshot::Receiver<Outcome>),
 }
@@ -109,7 +109,7 @@ impl Submitted {
     /// The router ended before it was known; the letter may or may not have been applied.
     pub async fn verdict(self) -> Result<Verdict, Panicked> {
         match self {
-            Self::Settled(verdict) => Ok(verdict),
+            Self::Decided(verdict) => Ok(verdict),
             Self::Routed(outcome) => match outcome.await.map_err(|_| Panicked)? {
                 Outcome::Decided(decision) => Ok(Verdict::Decided(decision)),
                 Outcome::DeadLettered { reason, detail } => Ok(Verdict::Undeliverable { reason, detail }),
@@ -135,7 +135,7 @@ impl Replay {
         let StoredLetter { partition, message, .. } = letter;
         let event = match event(&message, self.max_body_bytes) {
             Ok(event) => event,
-            Err(verdict) => return Ok(Submitted::Settled(verdict)),
+            Err(verdict) => return Ok(Submitted::Decided(verdict)),
         };
         let hold = self.limits.acquire(message.weight()).await;
         // A progress of its own: letters of one position, or of a hub that was re-created, do not ascend.

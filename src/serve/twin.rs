@@ -175,7 +175,7 @@ pub(super) fn describe(response: &mut Response, document: &Document, etag: Optio
         ("x-twinsync-flags", Some(flags).filter(|flags| !flags.is_empty())),
         ("x-twinsync-changed", Some(document.last.to_string())),
         ("x-twinsync-applied", Some(document.applied_at.to_string())),
-        ("x-twinsync-confirmed", document.settled.map(|until| until.to_string())),
+        ("x-twinsync-confirmed", document.confirmed_until.map(|until| until.to_string())),
     ];
     for (name, value) in all {
         // None of them can have a character that a header cannot.

@@ -30,7 +30,7 @@ pub use self::{
     reconcile::{
         AuditFinished, BackfillFinished, BackfillStarted, DocumentRejected, NoteNotKept, QueryDelayed,
         ReferencesRefused, RepairDelayed, RepairGivenUp, RepairScan, RowsUnreadable, StillDifferent,
-        TwinDelayed, TwinSettled, TwinUnknown, TwinWentBack, WalkFailed,
+        TwinCorrected, TwinDelayed, TwinUnknown, TwinWentBack, WalkFailed,
     },
     serving::{CallerServed, CertificateChanged, HandshakeFailed, KeysRenewed, RequestDenied},
 };

@@ -234,7 +234,7 @@ impl Metrics {
         }
         for class in Drift::CLASSES.into_iter().chain([INCOMPLETE]) {
             for purpose in Purpose::ALL {
-                self.zero(name::TWINS_SETTLED, &[("purpose", purpose.label()), ("class", class)]);
+                self.zero(name::TWINS_CORRECTED, &[("purpose", purpose.label()), ("class", class)]);
             }
         }
         for class in Drift::CLASSES {
@@ -387,8 +387,8 @@ impl Metrics {
     }
 
     /// Counts a document that differed and says now what the hub says.
-    pub fn twin_settled(&self, purpose: Purpose, class: &'static str) {
-        self.count(name::TWINS_SETTLED, &[("purpose", purpose.label()), ("class", class)]);
+    pub fn twin_corrected(&self, purpose: Purpose, class: &'static str) {
+        self.count(name::TWINS_CORRECTED, &[("purpose", purpose.label()), ("class", class)]);
     }
 
     /// Counts a twin that the store refuses.

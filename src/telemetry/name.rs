@@ -94,7 +94,7 @@ pub const PARTITION_LOOK_FAILURES: &str = "twinsync_partition_look_failures_tota
 /// Partitions that this replica owns. Label: `stream`.
 pub const PARTITIONS_OWNED: &str = "twinsync_partitions_owned";
 /// Documents that differed and say now what the hub says. Labels: `purpose`, `class`.
-pub const TWINS_SETTLED: &str = "twinsync_twins_settled_total";
+pub const TWINS_CORRECTED: &str = "twinsync_twins_corrected_total";
 /// Twins that the store refuses as the hub has them.
 pub const TWINS_REJECTED: &str = "twinsync_twins_rejected_total";
 /// Repaired twins that the hub had in an earlier state than their documents had seen, as after a failover.

@@ -1,5 +1,5 @@
 //! Random histories of one twin, delivered in every way that is legal and in some that are faults: the
-//! document equals the hub's twin or is flagged, and a proven snapshot settles it.
+//! document equals the hub's twin or is flagged, and a proven snapshot repairs it.
 
 use std::collections::BTreeMap;
 
@@ -98,7 +98,7 @@ pub(crate) fn story(document: Option<&Document>, hub: &Hub, delivered: &[TwinEve
 
 /// A proven snapshot leaves nothing different and nothing flagged.
 #[track_caller]
-fn a_snapshot_settles(document: &mut Option<Document>, hub: &mut Hub, delivered: &[TwinEvent]) {
+fn a_snapshot_repairs(document: &mut Option<Document>, hub: &mut Hub, delivered: &[TwinEvent]) {
     let snapshot = hub.get();
     decide(document, &snapshot, NOW, &RULES);
     exact_and_unflagged(document.as_ref(), hub, delivered);
@@ -137,7 +137,7 @@ fn one_incarnation_converges_in_every_interleaving() {
 }
 
 #[test]
-fn two_streams_are_never_silently_wrong_and_a_snapshot_settles_them() {
+fn two_streams_are_never_silently_wrong_and_a_snapshot_repairs_them() {
     for_each_seed(1, |seed| {
         let (mut hub, mut random) = hub(seed, Nature::PLAIN);
         let orders = [Order::LifecycleFirst, Order::ChangesFirst, Order::Interleaved];
@@ -145,7 +145,7 @@ fn two_streams_are_never_silently_wrong_and_a_snapshot_settles_them() {
         let mut document = None;
         play(&mut document, &delivered);
         never_silently_wrong(document.as_ref(), &hub, &delivered);
-        a_snapshot_settles(&mut document, &mut hub, &delivered);
+        a_snapshot_repairs(&mut document, &mut hub, &delivered);
     });
 }
 
@@ -164,7 +164,7 @@ fn coalesced_and_lost_changes_are_never_silent() {
         let mut document = None;
         play(&mut document, &delivered);
         never_silently_wrong(document.as_ref(), &hub, &delivered);
-        a_snapshot_settles(&mut document, &mut hub, &delivered);
+        a_snapshot_repairs(&mut document, &mut hub, &delivered);
     });
 }
 
@@ -184,12 +184,12 @@ fn a_snapshot_in_the_middle_is_never_spoilt_silently_by_what_comes_after() {
         let mut document = None;
         play(&mut document, &delivered);
         never_silently_wrong(document.as_ref(), &hub, &delivered);
-        a_snapshot_settles(&mut document, &mut hub, &delivered);
+        a_snapshot_repairs(&mut document, &mut hub, &delivered);
     });
 }
 
 #[test]
-fn a_snapshot_settles_versions_that_went_back() {
+fn a_snapshot_repairs_versions_that_went_back() {
     for_each_seed(2, |seed| {
         let (mut hub, mut random) = hub(seed, Nature::PLAIN);
         hub.fail_over();
@@ -203,7 +203,7 @@ fn a_snapshot_settles_versions_that_went_back() {
         let delivered = deliver(&mut random, &told, Order::of(seed / 2));
         let mut document = None;
         play(&mut document, &delivered);
-        a_snapshot_settles(&mut document, &mut hub, &delivered);
+        a_snapshot_repairs(&mut document, &mut hub, &delivered);
     });
 }
 

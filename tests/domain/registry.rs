@@ -33,7 +33,7 @@ impl Replica {
     }
 
     /// Takes the registry's answer; it was asked for after the document had been read, and nobody has written since.
-    fn settle(&mut self, answer: &TwinEvent) {
+    fn repair(&mut self, answer: &TwinEvent) {
         self.receive(answer);
         self.repairs += 1;
         assert!(!is_flagged(self.document.as_ref()), "an answer leaves no flag");
@@ -42,7 +42,7 @@ impl Replica {
     fn repair_where_flagged(&mut self, hub: &mut Hub) {
         if is_flagged(self.document.as_ref()) {
             let answer = hub.get();
-            self.settle(&answer);
+            self.repair(&answer);
         }
     }
 
@@ -50,7 +50,7 @@ impl Replica {
     fn audit(&mut self, hub: &mut Hub) {
         if !equal(self.document.as_ref(), hub.device()) || is_flagged(self.document.as_ref()) {
             let answer = hub.get();
-            self.settle(&answer);
+            self.repair(&answer);
         }
     }
 }

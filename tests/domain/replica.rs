@@ -82,7 +82,7 @@ impl Replica {
     }
 
     /// Until nothing is left to do.
-    pub(crate) fn settle_down(&mut self, random: &mut Random) {
+    pub(crate) fn come_to_rest(&mut self, random: &mut Random) {
         while self.step(random) {}
     }
 
@@ -152,7 +152,7 @@ impl Replica {
     pub(crate) fn repair(&mut self, hub: &mut Hub) {
         for key in hub.keys() {
             if is_flagged(self.document(&key)) {
-                self.settle(hub, &key);
+                self.repair_one(hub, &key);
             }
         }
     }
@@ -161,12 +161,12 @@ impl Replica {
     pub(crate) fn audit(&mut self, hub: &mut Hub) {
         for key in hub.keys() {
             if is_flagged(self.document(&key)) || !equal(self.document(&key), hub.twins.get(&key)) {
-                self.settle(hub, &key);
+                self.repair_one(hub, &key);
             }
         }
     }
 
-    fn settle(&mut self, hub: &mut Hub, key: &TwinKey) {
+    fn repair_one(&mut self, hub: &mut Hub, key: &TwinKey) {
         self.repairs += 1;
         let answer = hub.get_twin(key);
         self.take_answer(&answer);
@@ -176,7 +176,7 @@ impl Replica {
                 let answer = hub.get_twin(&module);
                 self.take_answer(&answer);
             }
-            let mut document = self.document(key).expect("it was settled").clone();
+            let mut document = self.document(key).expect("it was repaired").clone();
             document.sweep = None;
             self.write(Arc::new(document));
         }

@@ -92,7 +92,7 @@ fn bring(
             replica.repair(hub);
         }
     }
-    replica.settle_down(random);
+    replica.come_to_rest(random);
 }
 
 /// One history from beginning to end, without a registry. In some, twins were there before anything was told.

@@ -433,10 +433,10 @@ async fn a_letter_older_than_any_tombstone_brings_nobody_back_unseen() {
         let twins = bench.world.stack.endpoints().twin_changes_hub.clone();
         bench.world.stack.broker().append(&twins, "ghost", event).expect("appended");
         letters(&mut daemon, 1).await;
-        let settled =
-            |count| move |sample: &Sample| sample.count("twinsync_twins_settled_total", "") == count;
+        let repaired =
+            |count| move |sample: &Sample| sample.count("twinsync_twins_corrected_total", "") == count;
         if with_registry {
-            until(&mut daemon, "the hub does not know it", settled(1)).await;
+            until(&mut daemon, "the hub does not know it", repaired(1)).await;
         } else {
             bench.world.flagged(1).await;
         }
@@ -464,7 +464,7 @@ async fn a_letter_older_than_any_tombstone_brings_nobody_back_unseen() {
             replayed.errors
         );
         if with_registry {
-            until(&mut daemon, "the hub is asked again", settled(2)).await;
+            until(&mut daemon, "the hub is asked again", repaired(2)).await;
             let end = bench.world.equal().await;
             assert_eq!((end.twins, end.tombstones), (0, 1), "{end}");
         } else {

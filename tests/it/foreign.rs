@@ -16,7 +16,7 @@ async fn document(bench: &Bench, device: &str) -> Value {
 }
 
 /// A device whose document is right; the daemon has gone.
-async fn settled(bench: &Bench) {
+async fn repaired(bench: &Bench) {
     let mut daemon = bench.start().await;
     bench.world.apply(create("pump"));
     bench.world.apply(report("pump", json!({"step": 1})));
@@ -29,7 +29,7 @@ async fn settled(bench: &Bench) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_document_of_another_hubs_device_is_never_written_over() {
     let bench = Bench::new(FAST, "[audit]\ntolerance = \"0s\"\n").await;
-    settled(&bench).await;
+    repaired(&bench).await;
     bench.alter("pump", |document| document["hubName"] = json!("fabrikam")).await;
     let theirs = document(&bench, "pump").await;
     let mut daemon = bench.start().await;
@@ -53,7 +53,7 @@ async fn documents_of_a_newer_release_wait_for_a_replica_that_can_read_them_and_
     // As many as would be an outage, if the store had not answered about them.
     const DEVICES: [&str; 4] = ["pump", "valve", "fan", "lamp"];
     let bench = Bench::without_registry("[http]\nblocked_after = \"1s\"\n").await;
-    settled(&bench).await;
+    repaired(&bench).await;
     let daemon = bench.start().await;
     for device in &DEVICES[1..] {
         bench.world.apply(create(device));

@@ -343,7 +343,7 @@ async fn the_hubs_twin_is_compared_where_somebody_asks_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flag_is_explained_and_settled_for_whoever_waits_for_that() {
+async fn a_flag_is_explained_and_repaired_for_whoever_waits_for_that() {
     let bench = Bench::new(FAST, &format!("[audit]\ninterval = \"off\"\n{}", with_token())).await;
     let daemon = bench.start().await;
     let version = apply(&bench.world, create("pump"));
@@ -361,7 +361,7 @@ async fn a_flag_is_explained_and_settled_for_whoever_waits_for_that() {
         "{body:#}"
     );
     assert!(body["document"]["properties"]["reported"]["lost"].is_null(), "{body:#}");
-    let body = found(&daemon, &format!("/pump?min_version={version}&settled=true&wait=20s")).await;
+    let body = found(&daemon, &format!("/pump?min_version={version}&unflagged=true&wait=20s")).await;
     assert_eq!(body["sync"]["flagged"], false, "{body:#}");
     assert_eq!(body["document"]["properties"]["reported"]["lost"], 1, "{body:#}");
     daemon.stop().await.expect("exit code 0");

@@ -95,7 +95,7 @@ async fn simulate(world: &Arc<World>) {
     }
     world.lock().faulty = false;
     world.tell("peace");
-    if !until(world, PEACE, || is_settled(world)).await {
+    if !until(world, PEACE, || has_converged(world)).await {
         let (invariant, detail) = what_is_open(world);
         world.violate(invariant, detail);
         return;
@@ -104,7 +104,7 @@ async fn simulate(world: &Arc<World>) {
     for device in 0..world.plan.devices as usize {
         routes::operate(world, device, true);
     }
-    if !until(world, SOON, || is_settled(world)).await {
+    if !until(world, SOON, || has_converged(world)).await {
         let (invariant, detail) = what_is_open(world);
         world.violate(Invariant::WhatIsNewFlows, format!("{invariant:?}: {detail}"));
         return;
@@ -206,7 +206,7 @@ async fn until(world: &World, limit: Duration, holds: impl Fn() -> bool) -> bool
     }
 }
 
-fn is_settled(world: &World) -> bool {
+fn has_converged(world: &World) -> bool {
     if !routes::is_quiet(world) || !world.unfinished().is_empty() {
         return false;
     }
@@ -217,7 +217,7 @@ fn is_settled(world: &World) -> bool {
     }
 }
 
-/// It is not settled: says why.
+/// It is not converged: says why.
 fn what_is_open(world: &World) -> (Invariant, String) {
     let unfinished = world.unfinished();
     if !unfinished.is_empty() || !routes::is_quiet(world) {

@@ -525,7 +525,7 @@ impl Inner {
 
 /// Whether a document holds what an operation at this moment did, or something newer, or says that it may not.
 fn takes_account_of(document: &Document, at: Ticks) -> bool {
-    document.is_flagged() || document.last >= at || document.settled >= Some(at)
+    document.is_flagged() || document.last >= at || document.confirmed_until >= Some(at)
 }
 
 /// A time of day, a little off.

@@ -164,7 +164,7 @@ fn what_is_older_than_any_tombstone_is_stored_in_flag() {
         let skewed = Rules { clock_tolerance: Duration::from_nanos(500), ..forgetful };
         assert_eq!(decided(&event(504, 3, json!({})), &skewed), (Decision::Suspect, true));
     }
-    // A deletion brings nothing back, and settles what came before it.
+    // A deletion brings nothing back, and ends what came before it.
     assert_eq!(decided(&event(1, Change::Deleted), &forgetful), (Decision::Applied, false));
     let mut document = None;
     decide(&mut document, &created(1, 1, json!({})), NOW, &forgetful);
@@ -191,7 +191,7 @@ fn the_first_create_makes_a_live_document() {
         flags: BTreeSet::new(),
         refused: None,
         previous: None,
-        settled: None,
+        confirmed_until: None,
         sweep: None,
         applied_at: EARLIER,
         operation: Operation::Create,
@@ -238,7 +238,7 @@ fn a_snapshot_of_an_absent_twin_makes_a_live_document() {
     let document = play(&[snapshot(30, 9, json!({"a": 1}))]).expect("created");
     assert!(matches!(document.state, State::Live { born: None, .. }));
     assert_eq!((document.last, version(&document), tags(&document)), (t(30), 9, json!({"a": 1})));
-    assert_eq!(document.settled, Some(t(30)));
+    assert_eq!(document.confirmed_until, Some(t(30)));
     assert!(document.flags.is_empty());
 }
 
@@ -283,7 +283,7 @@ fn a_create_after_everything_replaces_everything() {
     assert_eq!((version(&stored), tags(&stored), stored.last), (2, json!({"z": 1}), t(21)));
     assert_eq!(stored.previous, Some(t(20)), "the old incarnation lived at least until then");
     assert_eq!(stored.sweep, Some(Sweep::Reborn(t(21))));
-    assert!(stored.flags.is_empty(), "a gap of the old incarnation is settled");
+    assert!(stored.flags.is_empty(), "a gap of the old incarnation is confirmed");
     assert_eq!((stored.applied_at, stored.operation), (NOW, Operation::Create));
 }
 
@@ -546,7 +546,7 @@ fn events_of_the_incarnation_before_are_stale_for_a_partial_one() {
 // ---- snapshots
 
 #[test]
-fn a_snapshot_settles_every_flag() {
+fn a_snapshot_clears_every_flag() {
     for (document, previous) in
         [(live_document(), None), (partial_document(), None), (tombstone(), Some(t(20)))]
     {
@@ -560,7 +560,7 @@ fn a_snapshot_settles_every_flag() {
             assert!(matches!(stored.state, State::Live { born: None, .. }));
             assert_eq!((version(&stored), tags(&stored)), (3, json!({"z": 1})));
             assert_eq!((stored.last, stored.previous, stored.ttl_seconds), (t(last), previous, None));
-            assert_eq!(stored.settled, Some(t(last)));
+            assert_eq!(stored.confirmed_until, Some(t(last)));
             assert!(stored.flags.is_empty() && stored.refused.is_none());
             assert_eq!((stored.applied_at, stored.operation), (NOW, Operation::Snapshot));
             unchanged(&stored, &event, Decision::Duplicate);
@@ -614,7 +614,11 @@ fn clocks_that_differ_leave_a_margin_in_which_versions_decide() {
     let mut stored = None;
     decide(&mut stored, &snapshot(40, 9, json!({"z": 1})), NOW, &TOLERANT);
     let stored = stored.expect("created");
-    assert_eq!((stored.settled, stored.last), (Some(t(35)), t(35)), "the answer's own time is no proof");
+    assert_eq!(
+        (stored.confirmed_until, stored.last),
+        (Some(t(35)), t(35)),
+        "the answer's own time is no proof"
+    );
     let decided = |event: &TwinEvent| {
         let mut document = Some(stored.clone());
         decide(&mut document, event, NOW, &TOLERANT)
@@ -640,11 +644,11 @@ fn a_stamp_from_the_future_freezes_nothing() {
         let ahead = Document { last: t(1_000), flags: BTreeSet::from([Flag::Gap]), ..document };
         let mut stored = Some(ahead);
         decide(&mut stored, &snapshot(40, 9, json!({"z": 1})), NOW, &TOLERANT);
-        let settled = stored.clone().expect("present");
-        assert_eq!((settled.settled, settled.last), (Some(t(45)), t(45)));
+        let confirmed = stored.clone().expect("present");
+        assert_eq!((confirmed.confirmed_until, confirmed.last), (Some(t(45)), t(45)));
         assert_eq!(decide(&mut stored, &updated(50, 10, json!({"y": 1})), NOW, &TOLERANT), Decision::Applied);
         assert_eq!(tags(&stored.expect("present")), json!({"y": 1, "z": 1}));
-        let mut stored = Some(settled);
+        let mut stored = Some(confirmed);
         assert_eq!(decide(&mut stored, &deleted(50), NOW, &TOLERANT), Decision::Applied);
     }
     // What the document knows counts as far as clocks may differ.
@@ -652,7 +656,7 @@ fn a_stamp_from_the_future_freezes_nothing() {
         Document { refused: Some(t(43)), flags: BTreeSet::from([Flag::Suspect]), ..live_document() };
     let mut stored = Some(flagged);
     decide(&mut stored, &snapshot(40, 9, json!({})), NOW, &TOLERANT);
-    assert_eq!(stored.expect("present").settled, Some(t(43)));
+    assert_eq!(stored.expect("present").confirmed_until, Some(t(43)));
 }
 
 #[test]
@@ -760,8 +764,8 @@ fn an_event_that_could_not_be_applied_is_all_that_is_known_of_a_twin_without_a_d
             "it was about an incarnation before"
         );
         assert_eq!(after(&unknown, &deleted(30)).1.state, State::Deleted);
-        let (_, settled) = after(&unknown, &snapshot(40, 9, json!({"a": 1})));
-        assert!(!settled.is_flagged());
+        let (_, confirmed) = after(&unknown, &snapshot(40, 9, json!({"a": 1})));
+        assert!(!confirmed.is_flagged());
         let (_, gone) = after(&unknown, &gone(40));
         assert!(!gone.is_flagged() && gone.state == State::Deleted);
     }

@@ -18,7 +18,7 @@ const PARAMETERS: [&str; 8] = [
     "min_desired_version",
     "min_reported_version",
     "min_time",
-    "settled",
+    "unflagged",
     "wait",
 ];
 /// For how long it is waited where only is said for what.
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn every_parameter_is_understood() {
         let query = "hub=Contoso.azure-devices.net&min_version=7&min_desired_version=3&min_reported_version=0\
-                     &min_time=2031-01-31T08:00:00Z&settled=true&wait=500ms&compare=true";
+                     &min_time=2031-01-31T08:00:00Z&unflagged=true&wait=500ms&compare=true";
         let Question { hub, awaited, wait, compare, .. } = asked(query);
         assert_eq!(hub.map(|hub| hub.to_string()).as_deref(), Some("contoso"));
         let expected = Awaited {
@@ -136,7 +136,7 @@ mod tests {
             desired: Some(TwinVersion(3)),
             reported: Some(TwinVersion(0)),
             changed: Ticks::parse("2031-01-31T08:00:00Z"),
-            settled: true,
+            unflagged: true,
         };
         assert_eq!((awaited, wait, compare), (expected, Duration::from_millis(500), true));
         assert_eq!(asked("min_version=7").wait, WAIT_DEFAULT);
@@ -165,7 +165,7 @@ mod tests {
             (Id::Device("d".into()), format!("min_version={secret}"), "min_version is not a whole number"),
             (Id::Device("d".into()), "min_version=-1".into(), "min_version is not a whole number"),
             (Id::Device("d".into()), "min_version=1&min_version=2".into(), "min_version is there twice"),
-            (Id::Device("d".into()), format!("settled={secret}"), "neither true nor false"),
+            (Id::Device("d".into()), format!("unflagged={secret}"), "neither true nor false"),
             (Id::Device("d".into()), format!("compare={secret}"), "neither true nor false"),
             (Id::Device("d".into()), format!("min_time={secret}"), "min_time is not a time"),
             (Id::Device("d".into()), "wait=5s".into(), "add min_version=N"),

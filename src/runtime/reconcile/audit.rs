@@ -113,7 +113,7 @@ pub async fn run(
     stop: &CancellationToken,
 ) -> Result<Report, Ended> {
     let hub = registry.hub();
-    let report = Report::new(hub, reconciler.now(), options.sample, options.mode == Mode::Settle);
+    let report = Report::new(hub, reconciler.now(), options.sample, options.mode == Mode::Correct);
     let look = Look { reconciler, options, progress, stop };
     let recent = Rotation::new(from, options.recent_checks);
     let found = Found { report, recent, repaired: Vec::new(), silent: 0 };
@@ -126,7 +126,7 @@ pub async fn run(
     audit.look_for_extra_documents().await?;
     progress.stage.store(2, Ordering::Relaxed);
     audit.look_at_recent(from).await?;
-    if options.mode == Mode::Settle {
+    if options.mode == Mode::Correct {
         progress.stage.store(3, Ordering::Relaxed);
         audit.look_again().await?;
     }

@@ -318,7 +318,7 @@ async fn twin(
     let task = Task {
         purpose: Purpose::Backfill,
         strictness: Strictness::Content,
-        mode: Mode::Settle,
+        mode: Mode::Correct,
         unless: Unless::Holds(version),
     };
     let expected = match progress.missing.load(Ordering::Relaxed) >= MISSING_IN_A_ROW {
@@ -335,15 +335,15 @@ async fn twin(
         Patience::Stopped => return false,
     };
     match verdict {
-        Verdict::Settled(Drift::Missing) => progress.missing.fetch_add(1, Ordering::Relaxed),
+        Verdict::Corrected(Drift::Missing) => progress.missing.fetch_add(1, Ordering::Relaxed),
         _ => progress.missing.swap(0, Ordering::Relaxed),
     };
     progress.add(0);
     progress.add(match verdict {
-        Verdict::Settled(Drift::Missing) => 1,
-        Verdict::Settled(Drift::Different(_) | Drift::Flagged | Drift::Incomplete) => 2,
+        Verdict::Corrected(Drift::Missing) => 1,
+        Verdict::Corrected(Drift::Different(_) | Drift::Flagged | Drift::Incomplete) => 2,
         Verdict::Spared | Verdict::Equal | Verdict::Absent | Verdict::Differs(_) | Verdict::ForeignHub => 3,
-        Verdict::Settled(Drift::Extra) => 4,
+        Verdict::Corrected(Drift::Extra) => 4,
         Verdict::Rejected(..) => 5,
     });
     true

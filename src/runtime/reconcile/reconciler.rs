@@ -1,4 +1,4 @@
-//! Settles one twin by the hub's own word.
+//! Reconciles one twin: makes its document say what the hub says.
 //!
 //! ```text
 //! read the document ─► GET the twin ─► compare ─► equal: nothing
@@ -36,7 +36,7 @@ use crate::{
     },
     ports::{Clock, Got, Read, TWIN_UNANSWERED, Trouble, TroubleKind, Write},
     runtime::{documents::DocumentCache, metered::Metered},
-    telemetry::event::{DocumentRejected, TwinSettled, TwinWentBack},
+    telemetry::event::{DocumentRejected, TwinCorrected, TwinWentBack},
 };
 
 /// How often a cycle is repeated because the document was written meanwhile, before it is tried again later.
@@ -62,9 +62,9 @@ pub struct Task {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// Compares only.
-    Look,
+    Compare,
     /// Writes what the hub says, where the document says something else.
-    Settle,
+    Correct,
 }
 
 /// Documents that need no look at the hub.
@@ -90,7 +90,7 @@ pub enum Verdict {
     /// Neither the hub nor the store knows the twin; there is no tombstone either.
     Absent,
     /// It differed, and says now what the hub says.
-    Settled(Drift),
+    Corrected(Drift),
     /// It differs; nothing was to be written.
     Differs(Drift),
     /// It differs, and the store will never take what the hub says; holds the store's reason.
@@ -246,9 +246,9 @@ impl TwinReconciler {
     /// The store or the registry gave no answer, or the document never stood still; nothing is wrong that was not
     /// before, and it can be tried again.
     pub async fn reconcile(&self, key: &TwinKey, task: &Task) -> Result<Verdict, Trouble> {
-        let Done { verdict, left } = self.settle(key, task).await?;
+        let Done { verdict, left } = self.reconcile_alone(key, task).await?;
         if let Some((document, etag)) = left
-            && task.mode == Mode::Settle
+            && task.mode == Mode::Correct
         {
             self.sweep(&document, &etag, task).await?;
         }
@@ -265,7 +265,7 @@ impl TwinReconciler {
     /// # Errors
     /// As there.
     pub async fn bring_in(&self, key: &TwinKey, task: &Task) -> Result<Verdict, Trouble> {
-        let may_create = task.mode == Mode::Settle && !self.rules.id_scheme.may_lie_elsewhere();
+        let may_create = task.mode == Mode::Correct && !self.rules.id_scheme.may_lie_elsewhere();
         if let Some(registry) = self.registry(&key.hub).filter(|_| may_create) {
             match registry.get(key, task.purpose).await {
                 Got::Present(twin) => {
@@ -317,7 +317,7 @@ impl TwinReconciler {
     }
 
     /// Reconciles one twin alone.
-    async fn settle(&self, key: &TwinKey, task: &Task) -> Result<Done, Trouble> {
+    async fn reconcile_alone(&self, key: &TwinKey, task: &Task) -> Result<Done, Trouble> {
         let Some(registry) = self.registry(&key.hub) else {
             return Ok(Done { verdict: Verdict::ForeignHub, left: None });
         };
@@ -377,7 +377,7 @@ impl TwinReconciler {
         at: Ticks,
         task: &Task,
     ) -> Result<Option<Done>, Trouble> {
-        let comes = task.mode == Mode::Settle
+        let comes = task.mode == Mode::Correct
             && stored.document.is_none()
             && self.unanswered.may_come(key, stored.etag.as_ref());
         let (found, change) = match stored.is_damaged() || comes {
@@ -401,7 +401,7 @@ impl TwinReconciler {
         task: &Task,
     ) -> Result<Option<Done>, Trouble> {
         let only_looks =
-            task.mode == Mode::Look || (task.purpose == Purpose::Audit && planted!(AuditOnlyLooks));
+            task.mode == Mode::Compare || (task.purpose == Purpose::Audit && planted!(AuditOnlyLooks));
         let comes = !only_looks && self.unanswered.may_come(key, stored.etag.as_ref());
         match found {
             None if !comes => return Ok(Some(Done::new(Verdict::Equal, stored))),
@@ -430,9 +430,9 @@ impl TwinReconciler {
                 self.unanswered.forget(key);
                 let document = Arc::new(document);
                 self.cache.insert(key.clone(), (Arc::clone(&document), etag.clone()));
-                let verdict = found.map_or(Verdict::Equal, Verdict::Settled);
+                let verdict = found.map_or(Verdict::Equal, Verdict::Corrected);
                 if let Some(drift) = found {
-                    TwinSettled { twin: key, purpose: task.purpose.into(), drift }
+                    TwinCorrected { twin: key, purpose: task.purpose.into(), drift }
                         .emit(&self.account.metrics);
                 }
                 // An audit asks about every twin by itself.
@@ -501,7 +501,7 @@ impl TwinReconciler {
     async fn sweep(&self, device: &Document, etag: &ETag, task: &Task) -> Result<(), Trouble> {
         let task = Task { unless: Unless::Never, ..*task };
         for module in self.account.modules(&device.key, task.purpose).await? {
-            self.settle(&module, &task).await?;
+            self.reconcile_alone(&module, &task).await?;
         }
         let done = Document { sweep: None, ..device.clone() };
         match self.account.write(&device.key, &done, Some(etag), task.purpose).await {

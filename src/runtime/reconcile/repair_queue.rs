@@ -1,4 +1,4 @@
-//! Flagged documents, and the task that settles them in the background.
+//! Flagged documents, and the task that repairs them in the background.
 //!
 //! The flags lie in the documents, so nothing here has to survive: what a restart forgets, or what found no room, a walk
 //! over the flagged documents finds again. A flag waits a moment before the hub is asked, because most heal by
@@ -44,7 +44,7 @@ const FEW: usize = MOST / 2;
 const REPAIR: Task = Task {
     purpose: Purpose::Repair,
     strictness: Strictness::Content,
-    mode: Mode::Settle,
+    mode: Mode::Correct,
     unless: Unless::Unflagged,
 };
 
@@ -81,12 +81,12 @@ struct Repair {
     completes: bool,
     attempts: u32,
     running: bool,
-    /// Raised again while it was being settled.
+    /// Raised again while it was being repaired.
     again: bool,
 }
 
 impl RepairQueue {
-    /// Flags that nobody can settle.
+    /// Flags that nobody can repair.
     pub const fn nobodys() -> Self {
         Self(None)
     }
@@ -202,7 +202,7 @@ impl State {
     }
 
     /// Forgets a twin, unless it was raised again meanwhile.
-    fn settled(&mut self, key: &TwinKey, grace: Duration) {
+    fn done(&mut self, key: &TwinKey, grace: Duration) {
         let Some(repair) = self.twins.get_mut(key) else { return };
         if std::mem::take(&mut repair.again) {
             *repair = Repair { completes: repair.completes, ..Repair::default() };
@@ -224,16 +224,16 @@ impl State {
     }
 }
 
-/// How flags are settled.
+/// How flags are repaired.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Twins that are settled at the same time.
+    /// Twins that are repaired at the same time.
     pub concurrency: usize,
     /// How often flagged documents are looked for that nobody remembers.
     pub scan_interval: Duration,
 }
 
-/// Settles `flags` until `stop`. `walks` says whether this replica is the one that looks for forgotten ones.
+/// Repairs what the queue holds until `stop`. `walks` says whether this replica is the one that looks for forgotten ones.
 ///
 /// # Panics
 /// A panic of a repair is passed on.
@@ -287,7 +287,7 @@ pub async fn run(
     }
 }
 
-/// Why a twin was not settled.
+/// Why a twin was not repaired.
 struct Failed {
     trouble: Trouble,
     /// Whether store and hub answer about others, after many tries of this one.
@@ -318,15 +318,15 @@ fn conclude(shared: &Shared, key: &TwinKey, verdict: Result<Verdict, Failed>, re
             Verdict::Spared
             | Verdict::Equal
             | Verdict::Absent
-            | Verdict::Settled(_)
+            | Verdict::Corrected(_)
             | Verdict::Differs(_)
             | Verdict::Rejected(..)
             | Verdict::ForeignHub,
-        ) => state.settled(key, shared.grace),
+        ) => state.done(key, shared.grace),
         // An answer that makes no sense, for one: asking on and on does not help. Its document stays flagged, and the walk
         // comes by again.
         Err(Failed { trouble, alone: true }) => {
-            state.settled(key, shared.grace);
+            state.done(key, shared.grace);
             drop(state);
             RepairGivenUp { twin: key, message: &trouble.message }.emit(&reconciler.account().metrics);
         }

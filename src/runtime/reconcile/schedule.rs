@@ -51,7 +51,7 @@ pub struct Options {
 
 /// What belongs to one hub.
 pub struct Schedule {
-    /// Settles twins.
+    /// Reconciles twins.
     pub reconciler: Arc<TwinReconciler>,
     /// The hub.
     pub registry: Arc<Metered>,
@@ -73,8 +73,8 @@ struct LastAudit {
     started_at: Option<Ticks>,
     #[serde(default)]
     answered: Option<Ticks>,
-    #[serde(default)]
-    settled: Option<Ticks>,
+    #[serde(default, alias = "settled")]
+    closed: Option<Ticks>,
     #[serde(default)]
     recent_next: u64,
     /// What the last one came to, for people.
@@ -98,7 +98,7 @@ struct Clean {
 
 impl LastAudit {
     const fn met(&self) -> Met {
-        Met { began: self.started_at, answered: self.answered, settled: self.settled }
+        Met { began: self.started_at, answered: self.answered, closed: self.closed }
     }
 
     /// With what another audit came to.
@@ -109,7 +109,7 @@ impl LastAudit {
         Self {
             started_at: met.began,
             answered: met.answered,
-            settled: met.settled,
+            closed: met.closed,
             recent_next: report.recent_next,
             finished_at: Some(report.finished_at),
             twins: report.twins,
@@ -133,7 +133,7 @@ struct Kept<'a> {
     #[serde(flatten)]
     report: &'a Report,
     answered: Option<Ticks>,
-    settled: Option<Ticks>,
+    closed: Option<Ticks>,
     left: u64,
     clean: Option<Clean>,
 }
@@ -145,8 +145,8 @@ pub fn report_name(hub: &str) -> String {
 
 /// Keeps a report as the hub's last one.
 async fn keep(bookmarks: &dyn Bookmarks, report: &Report, last: &LastAudit) -> Result<(), String> {
-    let LastAudit { answered, settled, left, clean, .. } = *last;
-    let kept = Kept { report, answered, settled, left, clean };
+    let LastAudit { answered, closed, left, clean, .. } = *last;
+    let kept = Kept { report, answered, closed, left, clean };
     let note = serde_json::to_vec_pretty(&kept).map_err(|error| error.to_string())?;
     bookmarks.save(&report_name(&report.hub), &note).await.map_err(|error| error.to_string())
 }
@@ -404,7 +404,7 @@ async fn newest(
         NoteNotKept { error: &error.to_string() }.emit();
         None
     });
-    if *asked == noted || *asked == met.settled {
+    if *asked == noted || *asked == met.closed {
         *asked = None;
     }
     asked.or(noted)

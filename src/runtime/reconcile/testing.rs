@@ -52,10 +52,10 @@ pub(super) const RULES: Rules = Rules {
 };
 
 /// What is done in most tests.
-pub(super) const SETTLE: Task = Task {
+pub(super) const CORRECT: Task = Task {
     purpose: Purpose::Repair,
     strictness: Strictness::Content,
-    mode: Mode::Settle,
+    mode: Mode::Correct,
     unless: Unless::Never,
 };
 

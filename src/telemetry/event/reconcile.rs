@@ -10,7 +10,7 @@ use crate::{
 
 /// A document says what the hub says, after it had said something else.
 #[derive(Debug, Clone, Copy)]
-pub struct TwinSettled<'a> {
+pub struct TwinCorrected<'a> {
     /// The twin.
     pub twin: &'a TwinKey,
     /// What for the hub was asked.
@@ -19,13 +19,13 @@ pub struct TwinSettled<'a> {
     pub drift: Drift,
 }
 
-impl TwinSettled<'_> {
+impl TwinCorrected<'_> {
     /// DEBUG.
     pub fn emit(&self, metrics: &Metrics) {
-        metrics.twin_settled(self.purpose, self.drift.class());
+        metrics.twin_corrected(self.purpose, self.drift.class());
         tracing::debug!(
             twin = %self.twin, purpose = self.purpose.label(), class = self.drift.class(),
-            "document settled by the hub's own word"
+            "document corrected: it says what the hub says"
         );
     }
 }
@@ -79,7 +79,7 @@ impl DocumentRejected<'_> {
     }
 }
 
-/// a flagged document could not be settled yet.
+/// a flagged document could not be repaired yet.
 #[derive(Debug, Clone, Copy)]
 pub struct RepairDelayed<'a> {
     /// The twin.

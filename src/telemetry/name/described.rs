@@ -159,7 +159,7 @@ pub const DESCRIPTIONS: &[Description] = &[
     ),
     counter(PARTITION_LOOK_FAILURES, &["stream"], "Looks for new partitions that failed"),
     gauge(PARTITIONS_OWNED, &["stream"], "Partitions that this replica owns"),
-    counter(TWINS_SETTLED, &["purpose", "class"], "Documents that differed and say now what the hub says"),
+    counter(TWINS_CORRECTED, &["purpose", "class"], "Documents that differed and say now what the hub says"),
     counter(TWINS_REJECTED, &[], "Twins that the store refuses as the hub has them"),
     counter(
         TWINS_WENT_BACK,

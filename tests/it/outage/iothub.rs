@@ -54,7 +54,7 @@ async fn flags(ward: &mut Ward<'_>) {
 }
 
 /// Nothing is flagged any more.
-async fn settled(ward: &mut Ward<'_>) {
+async fn repaired(ward: &mut Ward<'_>) {
     ward.world.equal().await;
     ward.until("the hub answers", |now, _| {
         now.sum("twinsync_registry_up", "") == 1.0 && now.sum("twinsync_repairs_waiting", "") == 0.0
@@ -80,7 +80,7 @@ async fn is_away(begin: impl Fn(&Proxy), end: impl Fn(&Proxy)) {
     bench.world.apply(create("while-away"));
     bench.world.same().await;
     end(&proxy);
-    settled(&mut ward).await;
+    repaired(&mut ward).await;
     assert!(bench.world.log().contains("the IoT hub answers again"));
     ward.stop().await;
 }
@@ -107,7 +107,7 @@ async fn that_is_slow_or_throttles_shows_in_figures_only() {
     })
     .await;
     ward.told(0, &[]);
-    settled(&mut ward).await;
+    repaired(&mut ward).await;
     proxy.delay(Duration::ZERO);
 
     let throttle = Trouble::Answer { status: 429, retry_after_seconds: Some(1) };
@@ -127,6 +127,6 @@ async fn that_is_slow_or_throttles_shows_in_figures_only() {
     assert!(said.status == 200 && said.warnings.is_empty(), "{said:?}");
     ward.told(0, &[]);
     registry.set_faults(Faults::default()).expect("valid");
-    settled(&mut ward).await;
+    repaired(&mut ward).await;
     ward.stop().await;
 }

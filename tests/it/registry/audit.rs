@@ -22,7 +22,7 @@ const SITES: [&str; 2] = ["north", "south"];
 const NO_AUDIT: &str = "[audit]\ninterval = \"off\"\n";
 
 /// A quiet world of `count` devices whose documents are right; the daemon has gone.
-async fn settled(count: usize) -> Bench {
+async fn repaired(count: usize) -> Bench {
     let bench = Bench::new(FAST, NO_AUDIT).await;
     let daemon = bench.start().await;
     for number in 0..count {
@@ -42,7 +42,7 @@ fn of(report: &Value, counts: &str) -> [u64; 4] {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_hand_has_done_to_documents_is_found_by_class_and_put_right() {
-    let bench = settled(40).await;
+    let bench = repaired(40).await;
     bench.alter("pump-1", |document| document["tags"]["site"] = json!("elsewhere")).await;
     bench.alter("pump-2", |document| document["properties"]["reported"]["rate"] = json!(2.5)).await;
     bench.alter("pump-3", |document| document["version"] = json!(1)).await;
@@ -124,7 +124,7 @@ async fn after_a_failover_one_device_that_reports_brings_all_of_them_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_that_is_behind_changes_nothing() {
-    let bench = settled(30).await;
+    let bench = repaired(30).await;
     // Queries show the hub before anything of the following happened.
     bench.world.stack.hub().keep_history(USUAL_HISTORY);
     let daemon = bench.start().await;
@@ -145,7 +145,7 @@ async fn a_query_that_is_behind_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_twin_that_never_rests_is_compared_all_the_same() {
-    let bench = settled(3).await;
+    let bench = repaired(3).await;
     bench.world.stack.hub().keep_history(USUAL_HISTORY);
     let mut daemon = bench.start().await;
     bench.alter("pump-1", |document| document["tags"]["site"] = json!("elsewhere")).await;
@@ -183,7 +183,7 @@ async fn a_twin_that_never_rests_is_compared_all_the_same() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_audits_by_itself() {
-    let bench = settled(20).await;
+    let bench = repaired(20).await;
     bench.alter("pump-1", |document| document["tags"]["site"] = json!("elsewhere")).await;
     bench.remove("pump-2").await;
     let continuous = "[audit]\ninterval = \"24h\"\ntolerance = \"0s\"\n";
@@ -203,7 +203,7 @@ async fn a_daemon_audits_by_itself() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn single_twins_are_resynced_by_name_or_by_condition() {
-    let bench = settled(12).await;
+    let bench = repaired(12).await;
     bench.alter("pump-1", |document| document["tags"]["site"] = json!("elsewhere")).await;
     bench.alter("pump-2", |document| document["version"] = json!(77)).await;
     bench.remove("pump-3").await;

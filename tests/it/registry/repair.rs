@@ -1,4 +1,4 @@
-//! What streams cannot settle by themselves, the hub does.
+//! What streams cannot repair by themselves, the hub does.
 
 use devkit::{
     daemon::Signal,
@@ -71,7 +71,7 @@ async fn loss_and_coalescing_are_repaired_and_what_nobody_knows_of_is_audited() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ids_that_come_back_faster_than_the_streams_agree_are_settled_by_the_hub() {
+async fn ids_that_come_back_faster_than_the_streams_agree_are_repaired_by_the_hub() {
     for (late, seed) in [(Source::DeviceLifecycle, 3), (Source::TwinChange, 4)] {
         let bench = Bench::new(FAST, NO_AUDIT).await;
         let mut daemon = bench.start().await;

@@ -85,7 +85,7 @@ impl Look<'_> {
         let looked = match nominated {
             None => Looked::Equal,
             // There is nothing to confirm: it says nothing wrong. One that changed lately has a turn in a later audit.
-            Some(Drift::Incomplete) if self.options.mode == Mode::Look || self.is_recent(changed()) => {
+            Some(Drift::Incomplete) if self.options.mode == Mode::Compare || self.is_recent(changed()) => {
                 Looked::Incomplete
             }
             Some(Drift::Incomplete) => match self.confirm(&row.key, Drift::Incomplete).await {
@@ -139,12 +139,12 @@ impl Look<'_> {
         let task = self.task(self.options.mode);
         match self.attempt(|| self.reconciler.reconcile(key, &task)).await {
             Ok(Verdict::Spared | Verdict::Equal | Verdict::Absent | Verdict::ForeignHub) => Looked::Cleared,
-            Ok(Verdict::Settled(Drift::Incomplete)) => Looked::Completed,
+            Ok(Verdict::Corrected(Drift::Incomplete)) => Looked::Completed,
             // What the store refuses is told by the reconciler.
             Ok(Verdict::Differs(Drift::Incomplete) | Verdict::Rejected(Drift::Incomplete, _)) => {
                 Looked::Incomplete
             }
-            Ok(Verdict::Settled(drift)) => Looked::Confirmed(drift, Fate::Repaired, None),
+            Ok(Verdict::Corrected(drift)) => Looked::Confirmed(drift, Fate::Repaired, None),
             Ok(Verdict::Differs(drift)) => Looked::Confirmed(drift, Fate::Found, None),
             Ok(Verdict::Rejected(drift, reason)) => Looked::Confirmed(drift, Fate::Rejected, Some(reason)),
             Err(trouble) => Looked::Unknown(Some(nominated), trouble.message),

@@ -12,14 +12,14 @@ use crate::domain::{document::Flag, event::Change};
 
 const OPTIONS: Options = Options {
     sample: 1.0,
-    mode: Mode::Settle,
+    mode: Mode::Correct,
     strictness: Strictness::Content,
     tolerance: Duration::from_secs(1800),
     recent_checks: 0,
     concurrency: 4,
 };
 
-const LOOK: Options = Options { mode: Mode::Look, ..OPTIONS };
+const LOOK: Options = Options { mode: Mode::Compare, ..OPTIONS };
 
 async fn try_audit(bench: &Bench, options: &Options) -> Result<Report, Ended> {
     let stop = CancellationToken::new();

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::json;
 
 use super::{
-    super::testing::{Bench, SETTLE, away, created, device, module, stream, updated},
+    super::testing::{Bench, CORRECT, away, created, device, module, stream, updated},
     *,
 };
 use crate::{
@@ -13,8 +13,8 @@ use crate::{
     runtime::memory_store::Fault,
 };
 
-async fn settle(bench: &Bench, key: &TwinKey) -> Verdict {
-    bench.reconciler.reconcile(key, &SETTLE).await.expect("an answer")
+async fn repair(bench: &Bench, key: &TwinKey) -> Verdict {
+    bench.reconciler.reconcile(key, &CORRECT).await.expect("an answer")
 }
 
 #[tokio::test]
@@ -22,13 +22,13 @@ async fn a_twin_without_a_document_gets_one_and_the_streams_cache_too() {
     let bench = Bench::new();
     let key = device("d");
     bench.registry.set(&key, 7, json!({"a": 1}));
-    assert_eq!(settle(&bench, &key).await, Verdict::Settled(Drift::Missing));
+    assert_eq!(repair(&bench, &key).await, Verdict::Corrected(Drift::Missing));
     assert_eq!(bench.says(&key), Some((7, json!({"a": 1}))));
     let (cached, etag) = bench.cache.get(&key).expect("cached");
     assert_eq!((Some(cached.as_ref()), etag.0.as_str()), (bench.document(&key).as_ref(), "1"));
     let writes = bench.writes();
     for _ in 0..2 {
-        assert_eq!(settle(&bench, &key).await, Verdict::Equal);
+        assert_eq!(repair(&bench, &key).await, Verdict::Equal);
     }
     assert_eq!(bench.writes(), writes, "an equal document costs no write");
 }
@@ -44,18 +44,18 @@ async fn a_repair_that_finds_the_hub_gone_back_asks_for_an_audit() {
     }
     // What was packed is repaired, and nothing more.
     bench.registry.set(&key, 9, json!({"a": 2, "b": 1}));
-    reconciler.reconcile(&key, &SETTLE).await.expect("an answer");
+    reconciler.reconcile(&key, &CORRECT).await.expect("an answer");
     assert!(!asked.has_changed());
     // As after a failover. An audit asks about all twins by itself.
     bench.registry.set(&key, 8, json!({"a": 1, "b": 1}));
-    let audit = Task { purpose: Purpose::Audit, ..SETTLE };
-    assert!(matches!(reconciler.reconcile(&key, &audit).await, Ok(Verdict::Settled(_))));
+    let audit = Task { purpose: Purpose::Audit, ..CORRECT };
+    assert!(matches!(reconciler.reconcile(&key, &audit).await, Ok(Verdict::Corrected(_))));
     assert!(!asked.has_changed());
     for (seconds, expected) in [(0, true), (9, false), (1, true)] {
         bench.pass(seconds);
         let (version, _) = bench.says(&other).expect("live");
         bench.registry.set(&other, version - 1, json!({"a": version}));
-        reconciler.reconcile(&other, &SETTLE).await.expect("an answer");
+        reconciler.reconcile(&other, &CORRECT).await.expect("an answer");
         assert_eq!(asked.has_changed(), expected, "not for each twin at once");
         drop(asked.borrow_and_update());
     }
@@ -70,14 +70,14 @@ async fn only_the_hubs_own_not_found_makes_a_tombstone() {
     let before = bench.document(&key);
     for trouble in [away(), super::super::testing::trouble(TroubleKind::Throttled, None)] {
         bench.registry.gets.lock().unwrap().push_back(trouble);
-        bench.reconciler.reconcile(&key, &SETTLE).await.expect_err("no answer");
+        bench.reconciler.reconcile(&key, &CORRECT).await.expect_err("no answer");
         assert_eq!(bench.document(&key), before);
     }
     bench.pass(10);
-    assert_eq!(settle(&bench, &key).await, Verdict::Settled(Drift::Extra));
+    assert_eq!(repair(&bench, &key).await, Verdict::Corrected(Drift::Extra));
     assert_eq!(bench.document(&key).expect("a tombstone").state, State::Deleted);
-    assert_eq!(settle(&bench, &key).await, Verdict::Equal);
-    assert_eq!(settle(&bench, &device("never-was")).await, Verdict::Absent);
+    assert_eq!(repair(&bench, &key).await, Verdict::Equal);
+    assert_eq!(repair(&bench, &device("never-was")).await, Verdict::Absent);
     assert_eq!(bench.document(&device("never-was")), None);
 }
 
@@ -87,7 +87,7 @@ async fn the_source_wins_whatever_versions_say() {
     let key = device("d");
     bench.event(&key, created(40, json!({"ahead": true})));
     bench.registry.set(&key, 3, json!({"back": true}));
-    assert_eq!(settle(&bench, &key).await, Verdict::Settled(Drift::Different(Part::Tags)));
+    assert_eq!(repair(&bench, &key).await, Verdict::Corrected(Drift::Different(Part::Tags)));
     assert_eq!(bench.says(&key), Some((3, json!({"back": true}))));
 }
 
@@ -110,7 +110,7 @@ async fn what_a_stream_writes_in_between_is_never_set_back() {
             stream(&store, key, clock.now(), updated(version, json!({"a": version})));
         }
     });
-    settle(&bench, &key).await;
+    repair(&bench, &key).await;
     assert_eq!(bench.says(&key), Some((7, json!({"a": 7}))));
     assert_eq!(bench.registry.asked().len(), 3, "each write in between asks the hub anew");
     assert!(!bench.document(&key).expect("a document").is_flagged());
@@ -121,8 +121,8 @@ async fn a_twin_that_is_expected_to_have_no_document_costs_one_write() {
     let bench = Bench::new();
     let key = device("d");
     bench.registry.set(&key, 5, json!({"a": 5}));
-    let verdict = bench.reconciler.bring_in(&key, &SETTLE).await.expect("reconciled");
-    assert_eq!(verdict, Verdict::Settled(Drift::Missing));
+    let verdict = bench.reconciler.bring_in(&key, &CORRECT).await.expect("reconciled");
+    assert_eq!(verdict, Verdict::Corrected(Drift::Missing));
     assert_eq!(bench.says(&key), Some((5, json!({"a": 5}))));
     assert_eq!((*bench.store.reads.lock().unwrap(), bench.writes()), (0, 1));
 }
@@ -142,7 +142,7 @@ async fn a_document_that_comes_into_being_where_none_was_expected_is_never_set_b
             stream(&store, key, clock.now(), updated(6, json!({"a": 6})));
         }
     });
-    bench.reconciler.bring_in(&key, &SETTLE).await.expect("reconciled");
+    bench.reconciler.bring_in(&key, &CORRECT).await.expect("reconciled");
     assert_eq!(bench.says(&key), Some((6, json!({"a": 6}))));
     assert!(!bench.document(&key).expect("a document").is_flagged());
     assert_eq!(bench.registry.asked().len(), 2, "the answer from before that document is worth nothing");
@@ -152,13 +152,13 @@ async fn a_document_that_comes_into_being_where_none_was_expected_is_never_set_b
 async fn a_twin_that_is_gone_gets_its_tombstone_also_where_no_document_was_expected() {
     let bench = Bench::new();
     let key = device("d");
-    assert_eq!(bench.reconciler.bring_in(&key, &SETTLE).await.expect("reconciled"), Verdict::Absent);
+    assert_eq!(bench.reconciler.bring_in(&key, &CORRECT).await.expect("reconciled"), Verdict::Absent);
     bench.event(&key, created(2, json!({})));
-    let verdict = bench.reconciler.bring_in(&key, &SETTLE).await.expect("reconciled");
-    assert_eq!(verdict, Verdict::Settled(Drift::Extra));
+    let verdict = bench.reconciler.bring_in(&key, &CORRECT).await.expect("reconciled");
+    assert_eq!(verdict, Verdict::Corrected(Drift::Extra));
     assert_eq!(bench.says(&key), None);
     bench.registry.set(&key, 3, json!({}));
-    let look = Task { mode: Mode::Look, ..SETTLE };
+    let look = Task { mode: Mode::Compare, ..CORRECT };
     let verdict = bench.reconciler.bring_in(&device("e"), &look).await.expect("reconciled");
     assert_eq!(verdict, Verdict::Absent, "who only looks creates nothing");
     assert_eq!(bench.document(&device("e")), None);
@@ -177,7 +177,7 @@ async fn a_document_that_never_stands_still_is_left_for_later() {
         let next = version.fetch_add(1, Ordering::Relaxed) as i64 + 1;
         stream(&store, key, clock.now(), updated(next, json!({"step": next})));
     });
-    bench.reconciler.reconcile(&key, &SETTLE).await.expect_err("not now");
+    bench.reconciler.reconcile(&key, &CORRECT).await.expect_err("not now");
     assert_eq!(bench.registry.asked().len(), CYCLES as usize);
 }
 
@@ -189,12 +189,12 @@ async fn what_cannot_be_read_is_replaced_or_gets_a_tombstone_over_it() {
     for key in [&there, &gone] {
         bench.store.damaged.lock().unwrap().insert(key.clone(), 9);
     }
-    assert_eq!(settle(&bench, &there).await, Verdict::Settled(Drift::Different(Part::Damaged)));
+    assert_eq!(repair(&bench, &there).await, Verdict::Corrected(Drift::Different(Part::Damaged)));
     assert_eq!(bench.says(&there), Some((4, json!({"a": 1}))));
     let orphan = module("gone", "m");
     bench.event(&orphan, created(2, json!({})));
     bench.pass(5);
-    assert_eq!(settle(&bench, &gone).await, Verdict::Settled(Drift::Extra));
+    assert_eq!(repair(&bench, &gone).await, Verdict::Corrected(Drift::Extra));
     assert_eq!(bench.document(&gone).expect("a tombstone").state, State::Deleted);
     assert_eq!(bench.document(&orphan).expect("a tombstone").state, State::Deleted, "with its device");
 }
@@ -202,7 +202,7 @@ async fn what_cannot_be_read_is_replaced_or_gets_a_tombstone_over_it() {
 #[tokio::test]
 async fn a_look_writes_nothing_and_tells_how_they_differ() {
     let bench = Bench::new();
-    let look = Task { mode: Mode::Look, ..SETTLE };
+    let look = Task { mode: Mode::Compare, ..CORRECT };
     let (missing, extra, other) = (device("missing"), device("extra"), device("other"));
     bench.registry.set(&missing, 2, json!({}));
     bench.event(&extra, created(2, json!({})));
@@ -223,24 +223,24 @@ async fn what_needs_no_look_costs_no_call() {
     bench.event(&key, created(5, json!({})));
     let spares = [Unless::Unflagged, Unless::Holds(TwinVersion(5)), Unless::Holds(TwinVersion(4))];
     for unless in spares {
-        let verdict = bench.reconciler.reconcile(&key, &Task { unless, ..SETTLE }).await.expect("an answer");
+        let verdict = bench.reconciler.reconcile(&key, &Task { unless, ..CORRECT }).await.expect("an answer");
         assert_eq!(verdict, Verdict::Spared, "{unless:?}");
     }
-    let absent = Task { unless: Unless::Unflagged, ..SETTLE };
+    let absent = Task { unless: Unless::Unflagged, ..CORRECT };
     assert_eq!(bench.reconciler.reconcile(&device("x"), &absent).await.expect("an answer"), Verdict::Spared);
     assert!(bench.registry.asked().is_empty());
     bench.registry.set(&key, 6, json!({}));
-    let behind = Task { unless: Unless::Holds(TwinVersion(6)), ..SETTLE };
+    let behind = Task { unless: Unless::Holds(TwinVersion(6)), ..CORRECT };
     let verdict = bench.reconciler.reconcile(&key, &behind).await.expect("an answer");
-    assert_eq!(verdict, Verdict::Settled(Drift::Different(Part::Version)));
+    assert_eq!(verdict, Verdict::Corrected(Drift::Different(Part::Version)));
     // Flagged, it is looked at whatever version it holds.
     bench.pass(1);
     bench.event(&key, updated(9, json!({"skipped": true})));
     assert!(bench.document(&key).expect("a document").flags.contains(&Flag::Gap));
     bench.registry.set(&key, 9, json!({"whole": true}));
     let verdict =
-        bench.reconciler.reconcile(&key, &Task { unless: Unless::Holds(TwinVersion(2)), ..SETTLE }).await;
-    assert_eq!(verdict.expect("an answer"), Verdict::Settled(Drift::Different(Part::Tags)));
+        bench.reconciler.reconcile(&key, &Task { unless: Unless::Holds(TwinVersion(2)), ..CORRECT }).await;
+    assert_eq!(verdict.expect("an answer"), Verdict::Corrected(Drift::Different(Part::Tags)));
 }
 
 #[tokio::test]
@@ -249,7 +249,7 @@ async fn a_write_whose_reply_is_lost_is_found_done() {
     let key = device("d");
     bench.registry.set(&key, 3, json!({"a": 1}));
     // The read comes first.
-    bench.reconciler.reconcile(&key, &Task { mode: Mode::Look, ..SETTLE }).await.expect("an answer");
+    bench.reconciler.reconcile(&key, &Task { mode: Mode::Compare, ..CORRECT }).await.expect("an answer");
     *bench.store.script.lock().unwrap() = [].into();
     let store = Arc::clone(&bench.store);
     bench.registry.on_get(move |_| {
@@ -258,8 +258,8 @@ async fn a_write_whose_reply_is_lost_is_found_done() {
             script.push_back(Fault::ApplyThenFail);
         }
     });
-    bench.reconciler.reconcile(&key, &SETTLE).await.expect_err("the reply is lost");
-    assert_eq!(settle(&bench, &key).await, Verdict::Equal);
+    bench.reconciler.reconcile(&key, &CORRECT).await.expect_err("the reply is lost");
+    assert_eq!(repair(&bench, &key).await, Verdict::Equal);
     assert_eq!((bench.writes(), bench.says(&key)), (1, Some((3, json!({"a": 1})))));
 }
 
@@ -282,24 +282,24 @@ async fn a_write_without_an_answer_cannot_be_performed_after_the_next_look() {
         };
         if let Some(version) = stored {
             bench.agreed(&key, version, tags());
-            settle(&bench, &key).await;
+            repair(&bench, &key).await;
         }
         bench.pass(10);
         says(first);
         bench.store.script.lock().unwrap().push_back(Fault::ApplyLater);
         let case = format!("{stored:?}, {first:?}, {then:?}");
-        bench.reconciler.reconcile(&key, &SETTLE).await.expect_err(&case);
+        bench.reconciler.reconcile(&key, &CORRECT).await.expect_err(&case);
         says(then);
-        let look = Task { mode: Mode::Look, ..SETTLE };
+        let look = Task { mode: Mode::Compare, ..CORRECT };
         let looked = bench.reconciler.reconcile(&key, &look).await.expect("an answer");
         assert!(matches!(looked, Verdict::Absent | Verdict::Equal), "{case}: they say the same: {looked:?}");
         let before = bench.writes();
-        settle(&bench, &key).await;
+        repair(&bench, &key).await;
         assert_eq!(bench.writes(), before + 1, "{case}: something is written");
         assert!(matches!(bench.store.perform_late()[..], [Write::Conflict]), "{case}");
         assert_eq!(bench.says(&key), then.map(|version| (version, tags())), "{case}");
         let before = bench.writes();
-        settle(&bench, &key).await;
+        repair(&bench, &key).await;
         assert_eq!(bench.writes(), before, "{case}: once is enough");
     }
 }
@@ -310,11 +310,11 @@ async fn a_late_creation_that_came_first_is_found_and_gets_its_tombstone() {
     let key = device("d");
     bench.registry.set(&key, 3, json!({}));
     bench.store.script.lock().unwrap().push_back(Fault::ApplyLater);
-    bench.reconciler.reconcile(&key, &SETTLE).await.expect_err("no answer");
+    bench.reconciler.reconcile(&key, &CORRECT).await.expect_err("no answer");
     bench.registry.remove(&key);
     let store = Arc::clone(&bench.store);
     bench.registry.on_get(move |_| drop(store.perform_late()));
-    assert_eq!(settle(&bench, &key).await, Verdict::Settled(Drift::Extra));
+    assert_eq!(repair(&bench, &key).await, Verdict::Corrected(Drift::Extra));
     assert_eq!(bench.document(&key).expect("a tombstone").state, State::Deleted);
 }
 
@@ -325,7 +325,7 @@ async fn what_the_store_never_takes_is_told_and_changes_nothing() {
     bench.registry.set(&key, 3, json!({}));
     let store = Arc::clone(&bench.store);
     bench.registry.on_get(move |_| store.script.lock().unwrap().push_back(Fault::Reject));
-    assert_eq!(settle(&bench, &key).await, Verdict::Rejected(Drift::Missing, "too large".into()));
+    assert_eq!(repair(&bench, &key).await, Verdict::Rejected(Drift::Missing, "too large".into()));
     assert!(bench.metrics.render().contains("twinsync_twins_rejected_total 1"));
 }
 
@@ -340,7 +340,7 @@ async fn modules_of_a_device_that_is_gone_are_asked_about_one_by_one() {
     // A hub that says so contradicts itself; it is believed for each twin.
     bench.registry.set(&alive, 2, json!({}));
     bench.pass(5);
-    assert_eq!(settle(&bench, &key).await, Verdict::Settled(Drift::Extra));
+    assert_eq!(repair(&bench, &key).await, Verdict::Corrected(Drift::Extra));
     assert_eq!(bench.document(&dead).expect("a tombstone").state, State::Deleted);
     assert!(bench.document(&alive).expect("a document").twin().is_some());
     assert_eq!(bench.document(&key).expect("a tombstone").sweep, None, "that is done");
@@ -362,7 +362,7 @@ async fn a_crash_between_a_device_and_its_modules_is_finished_by_the_next_look()
             store.script.lock().unwrap().extend([Fault::ApplyThenFail, Fault::Fail]);
         }
     });
-    bench.reconciler.reconcile(&key, &SETTLE).await.expect_err("the store is away");
+    bench.reconciler.reconcile(&key, &CORRECT).await.expect_err("the store is away");
     assert!(bench.document(&module).expect("a document").twin().is_some(), "not yet");
     bench.store.script.lock().unwrap().clear();
     bench.registry.on_get(|_| {});
@@ -373,7 +373,7 @@ async fn a_crash_between_a_device_and_its_modules_is_finished_by_the_next_look()
     .await;
     let found: Vec<_> = found.into_iter().flat_map(|page| page.expect("a page")).collect();
     assert_eq!(found.len(), 1);
-    let repair = Task { unless: Unless::Unflagged, ..SETTLE };
+    let repair = Task { unless: Unless::Unflagged, ..CORRECT };
     assert_eq!(bench.reconciler.reconcile(&found[0].key, &repair).await.expect("an answer"), Verdict::Spared);
     assert_eq!(bench.document(&module).expect("a tombstone").state, State::Deleted);
     assert_eq!(bench.document(&key).expect("a tombstone").sweep, None);
@@ -384,10 +384,10 @@ async fn twins_of_a_hub_that_nobody_can_ask_stay_as_they_are() {
     let bench = Bench::new();
     let key = TwinKey::device("elsewhere", "d");
     bench.event(&key, created(2, json!({})));
-    assert_eq!(settle(&bench, &key).await, Verdict::ForeignHub);
+    assert_eq!(repair(&bench, &key).await, Verdict::ForeignHub);
     assert!(bench.registry.asked().is_empty() && bench.writes() == 0);
     // Names of hubs are told apart without case.
-    assert_eq!(settle(&bench, &TwinKey::device("H", "x")).await, Verdict::Absent);
+    assert_eq!(repair(&bench, &TwinKey::device("H", "x")).await, Verdict::Absent);
 }
 
 #[tokio::test]
@@ -396,15 +396,15 @@ async fn events_that_an_answer_contains_raise_no_flag_afterwards() {
     let key = device("d");
     bench.registry.set(&key, 9, json!({"a": 9}));
     bench.pass(60);
-    settle(&bench, &key).await;
-    let settled = bench.document(&key);
+    repair(&bench, &key).await;
+    let repaired = bench.document(&key);
     let earlier = Ticks::new(bench.clock.now().get() - 100);
     for change in [created(2, json!({})), updated(5, json!({"a": 5})), Change::Deleted] {
         stream(&bench.store, &key, earlier, change);
     }
     let document = bench.document(&key).expect("a document");
     assert!(!document.is_flagged());
-    assert_eq!(document.twin(), settled.as_ref().and_then(Document::twin));
+    assert_eq!(document.twin(), repaired.as_ref().and_then(Document::twin));
 }
 
 #[tokio::test]

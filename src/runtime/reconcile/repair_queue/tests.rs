@@ -1,4 +1,4 @@
-//! Flags heal by themselves, are settled once, survive trouble, and are found again.
+//! Flags heal by themselves, are repaired once, survive trouble, and are found again.
 
 use crate::runtime::watch;
 use serde_json::json;
@@ -58,7 +58,7 @@ fn flagged_twin(bench: &Bench, id: &str) -> TwinKey {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flag_is_settled_after_its_grace_and_asked_about_once() {
+async fn a_flag_is_repaired_after_its_grace_and_asked_about_once() {
     let running = Running::start(Bench::new(), false);
     let key = flagged_twin(&running.bench, "d");
     for _ in 0..20 {
@@ -88,7 +88,7 @@ async fn a_flag_that_heals_in_time_costs_no_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_raised_while_it_is_settled_is_looked_at_again() {
+async fn what_is_raised_while_it_is_repaired_is_looked_at_again() {
     let bench = Bench::new();
     let running = Running::start(bench, false);
     let key = flagged_twin(&running.bench, "d");
@@ -126,10 +126,10 @@ async fn what_is_raised_at_the_very_end_of_a_repair_is_not_forgotten() {
     let due = Instant::now() + GRACE;
     assert_eq!(shared.lock().next(due), Ok((key.clone(), REPAIR, 0)));
     repair_queue.raise(&key);
-    shared.lock().settled(&key, GRACE);
+    shared.lock().done(&key, GRACE);
     assert_eq!(repair_queue.len(), 1, "it has a turn to come");
     assert_eq!(shared.lock().next(due + GRACE), Ok((key.clone(), REPAIR, 0)));
-    shared.lock().settled(&key, GRACE);
+    shared.lock().done(&key, GRACE);
     assert!(repair_queue.is_empty());
 }
 

@@ -82,7 +82,7 @@ fn options(audit_interval: Option<Duration>) -> Options {
         audit_interval,
         audit: audit::Options {
             sample: 1.0,
-            mode: Mode::Settle,
+            mode: Mode::Correct,
             strictness: Strictness::Content,
             tolerance: HOUR / 2,
             recent_checks: 0,
