@@ -14,7 +14,7 @@ use crate::{
     domain::drift::{Drift, ORPHAN, Strictness},
     runtime::reconcile::{
         audit::{self, Fate, Finding, Options, Progress, Report},
-        nominate::Ended,
+        candidates::Ended,
         reconciler::Mode,
     },
 };

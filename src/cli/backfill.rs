@@ -15,7 +15,7 @@ use crate::{
         metered::Metered,
         reconcile::{
             backfill::{self, Counts, Progress, bookmark_name},
-            nominate::Ended,
+            candidates::Ended,
         },
     },
     telemetry::Purpose,
@@ -101,7 +101,7 @@ async fn fill(
         &progress,
         &session.stop,
     );
-    let position = || (progress.counts().nominated, progress.devices.load(Ordering::Relaxed));
+    let position = || (progress.counts().listed, progress.devices.load(Ordering::Relaxed));
     let label = format!("backfill of {}", registry.hub());
     match watched(quiet, label, position, Box::pin(work)).await {
         Ok(counts) => Ok(counts),
@@ -113,9 +113,9 @@ async fn fill(
 }
 
 fn text(line: &Line<'_>) -> String {
-    let Counts { nominated, created, corrected, present, gone, rejected, unknown } = line.counts;
+    let Counts { listed, created, corrected, present, gone, rejected, unknown } = line.counts;
     format!(
-        "{}: {nominated} twins in {:.1} s ({} point reads, {} queries, {:.0} RU): \
+        "{}: {listed} twins in {:.1} s ({} point reads, {} queries, {:.0} RU): \
          {created} created, {corrected} corrected, {present} needed nothing, {gone} gone, {rejected} refused, {unknown} not known",
         line.hub, line.seconds, line.gets, line.queries, line.request_units
     )

@@ -20,7 +20,7 @@ use crate::{
         metered::Metered,
         reconcile::{
             backfill::{Expected, Patience, patiently},
-            nominate::{Ended, Kind, Nominations},
+            candidates::{CandidatePages, Ended, Kind},
             reconciler::{Mode, Task, Unless, Verdict},
         },
     },
@@ -136,7 +136,7 @@ impl Resync<'_> {
         kind: Kind,
         condition: Option<&str>,
     ) -> Result<(), Error> {
-        let mut pages = Nominations::references(Arc::clone(registry), kind, condition, Purpose::Repair);
+        let mut pages = CandidatePages::references(Arc::clone(registry), kind, condition, Purpose::Repair);
         while let Some(page) = pages.next(&self.session.stop).await.map_err(ended)? {
             self.twins(page.rows.into_iter().map(|row| row.key).collect()).await?;
         }
@@ -145,7 +145,7 @@ impl Resync<'_> {
 
     async fn modules(&self, registry: &Arc<Metered>, condition: &str) -> Result<Vec<TwinKey>, Error> {
         let mut pages =
-            Nominations::references(Arc::clone(registry), Kind::Modules, Some(condition), Purpose::Repair);
+            CandidatePages::references(Arc::clone(registry), Kind::Modules, Some(condition), Purpose::Repair);
         let mut keys = Vec::new();
         while let Some(page) = pages.next(&self.session.stop).await.map_err(ended)? {
             keys.extend(page.rows.into_iter().map(|row| row.key));

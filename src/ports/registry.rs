@@ -65,7 +65,7 @@ pub enum Call {
 /// The registry of one IoT hub.
 ///
 /// *Guarantees*: `get` is current: it reflects every operation that the hub finished before the request. A query is
-/// not: its rows may be 30 minutes old, so it can only nominate.
+/// not: its rows may be 30 minutes old, so it can only list candidates.
 /// *Assumptions*: the caller keeps to the hub's quota.
 /// *Cancellation*, *idempotence*: reads only.
 /// *Errors*: in the outcome; nothing is retried inside, and no call takes longer than its limit.

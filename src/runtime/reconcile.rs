@@ -8,13 +8,13 @@
 //! resync: what a person names ────────────┘
 //! ```
 //!
-//! A query nominates, a point read decides. All of it runs in the background: lanes never wait for the registry, and a
+//! A query lists candidates, a point read decides. All of it runs in the background: lanes never wait for the registry, and a
 //! document that changes in between is read again.
 
 pub mod account;
 pub mod audit;
 pub mod backfill;
-pub mod nominate;
+pub mod candidates;
 pub mod reconciler;
 pub mod repair_queue;
 pub mod requests;

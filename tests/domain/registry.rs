@@ -46,7 +46,7 @@ impl Replica {
         }
     }
 
-    /// Asks where the document differs, as a query would nominate, or is flagged.
+    /// Asks where the document differs, as a query would list, or is flagged.
     fn audit(&mut self, hub: &mut Hub) {
         if !equal(self.document.as_ref(), hub.device()) || is_flagged(self.document.as_ref()) {
             let answer = hub.get();

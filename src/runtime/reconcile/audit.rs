@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use self::look::{ATTEMPTS, BACKOFF, Look, Looked};
 pub use self::report::{Fate, Finding, Report};
 use super::{
-    nominate::{Ended, Kind, Nominations},
+    candidates::{CandidatePages, Ended, Kind},
     reconciler::{Mode, TwinReconciler},
 };
 use crate::{
@@ -178,7 +178,7 @@ impl Audit<'_> {
 
     async fn compare_twins(&mut self) -> Result<(), Ended> {
         for kind in Kind::ALL {
-            let mut pages = Nominations::whole_twins(Arc::clone(self.registry), kind, Purpose::Audit);
+            let mut pages = CandidatePages::whole_twins(Arc::clone(self.registry), kind, Purpose::Audit);
             while let Some(page) = pages.next(self.look.stop).await? {
                 self.found.report.unknown += page.odd as u64;
                 let mut rows = Vec::new();
@@ -270,7 +270,7 @@ impl Audit<'_> {
         self.found.report.recent_next = next;
         let look = &self.look;
         let turns: Vec<_> =
-            chosen.into_iter().map(|(key, nominated)| Box::pin(look.recent(key, nominated))).collect();
+            chosen.into_iter().map(|(key, candidate)| Box::pin(look.recent(key, candidate))).collect();
         take(look, turns, &mut self.found).await
     }
 
@@ -342,7 +342,7 @@ where
             found.repaired.push(key.clone());
         }
         match looked {
-            Looked::Recent(nominated) => found.recent.offer(place(&key), (key, nominated)),
+            Looked::Recent(candidate) => found.recent.offer(place(&key), (key, candidate)),
             looked => found.report.add(&key, looked),
         }
     }

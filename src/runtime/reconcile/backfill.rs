@@ -1,6 +1,6 @@
 //! Brings in the twins that were there before us.
 //!
-//! Pages of a query nominate, every twin is read from the hub itself, and written only over what was read before: so a
+//! A query lists candidates; every twin is read from the hub itself, and written only over what was read before: so a
 //! document that streams bring in meanwhile is never set back, and what is there already costs one read. That is also
 //! what makes a backfill resumable: a bookmark saves the walk, but nothing depends on it. Where many twins in a row had no
 //! document, as in an empty container, the next ones are created without the read. The next page is asked for while the twins of one
@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    nominate::{Ended, Kind, Nominations},
+    candidates::{CandidatePages, Ended, Kind},
     reconciler::{Mode, Task, TwinReconciler, Unless, Verdict},
 };
 use crate::{
@@ -72,8 +72,9 @@ pub struct Bookmark {
 /// What became of the twins.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// Nominated by the query.
-    pub nominated: u64,
+    /// Candidate by the query.
+    #[serde(alias = "nominated")]
+    pub listed: u64,
     /// Documents made.
     pub created: u64,
     /// Documents that said something else.
@@ -105,7 +106,7 @@ pub struct Progress {
 impl Counts {
     /// Twins by outcome.
     pub fn outcomes(&self) -> [(&'static str, u64); 6] {
-        let Self { nominated: _, created, corrected, present, gone, rejected, unknown } = *self;
+        let Self { listed: _, created, corrected, present, gone, rejected, unknown } = *self;
         [
             ("created", created),
             ("corrected", corrected),
@@ -129,9 +130,9 @@ impl Progress {
     }
 
     fn resume(&self, counts: Counts) {
-        let Counts { nominated, created, corrected, present, gone, rejected, unknown } = counts;
+        let Counts { listed, created, corrected, present, gone, rejected, unknown } = counts;
         for (place, count) in
-            [nominated, created, corrected, present, gone, rejected, unknown].into_iter().enumerate()
+            [listed, created, corrected, present, gone, rejected, unknown].into_iter().enumerate()
         {
             self.counts[place].store(count, Ordering::Relaxed);
         }
@@ -139,9 +140,9 @@ impl Progress {
 
     /// What became of the twins so far.
     pub fn counts(&self) -> Counts {
-        let [nominated, created, corrected, present, gone, rejected, unknown] =
+        let [listed, created, corrected, present, gone, rejected, unknown] =
             self.counts.each_ref().map(|count| count.load(Ordering::Relaxed));
-        Counts { nominated, created, corrected, present, gone, rejected, unknown }
+        Counts { listed, created, corrected, present, gone, rejected, unknown }
     }
 }
 
@@ -224,7 +225,7 @@ pub async fn run(
     let first = bookmark.kind;
     for kind in Kind::ALL.into_iter().filter(|kind| *kind >= first) {
         progress.modules.store(kind != Kind::Devices, Ordering::Relaxed);
-        let mut pages = Nominations::references(Arc::clone(registry), kind, None, Purpose::Backfill);
+        let mut pages = CandidatePages::references(Arc::clone(registry), kind, None, Purpose::Backfill);
         if let Some(from) = bookmark.continuation.take() {
             let query = bookmark.query.take().unwrap_or_else(|| kind.query().to_owned());
             pages = pages.resumed(query, Continuation(from));
@@ -257,7 +258,7 @@ pub async fn run(
     (bookmark.continuation, bookmark.query) = (None, None);
     bookmark.counts = progress.counts();
     keep(bookmarks, hub, &bookmark).await;
-    let Counts { nominated: twins, created, corrected, rejected, unknown, .. } = bookmark.counts;
+    let Counts { listed: twins, created, corrected, rejected, unknown, .. } = bookmark.counts;
     BackfillFinished { hub, twins, created, corrected, rejected, unknown, audit_follows }.emit();
     Ok(bookmark.counts)
 }

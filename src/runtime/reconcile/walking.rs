@@ -33,7 +33,7 @@ impl Walking for Backfilling {
     }
 
     fn dealt_with(&self) -> u64 {
-        self.progress.counts().nominated
+        self.progress.counts().listed
     }
 
     /// The hub counts devices. How many modules there are, nobody says.

@@ -241,7 +241,7 @@ impl BackfillStarted<'_> {
 pub struct BackfillFinished<'a> {
     /// The hub.
     pub hub: &'a str,
-    /// Twins that were nominated.
+    /// Twins that the query listed.
     pub twins: u64,
     /// Documents that were made.
     pub created: u64,

@@ -95,7 +95,7 @@ async fn a_backfill_that_is_killed_goes_on_where_it_was() {
     let ended = bench.run(&["backfill", "--json"]).await;
     assert_eq!(ended.code, 0, "{}", ended.errors);
     let counts = ended.json();
-    assert_eq!(counts["nominated"].as_u64(), Some(440));
+    assert_eq!(counts["listed"].as_u64(), Some(440));
     assert_eq!(counts["created"].as_u64(), Some(440 - filled), "{counts}");
     assert_eq!(bench.gets() - before, 440 - filled, "nothing is asked for twice");
     bench.world.equal().await;

@@ -44,7 +44,7 @@ pub(super) enum Looked {
     Completed,
     /// The document lacks fields of the identity, and nothing was to be written.
     Incomplete,
-    /// Nobody answered; holds what was nominated, and the reason.
+    /// Nobody answered; holds how it seemed to differ, and the reason.
     Unknown(Option<Drift>, String),
 }
 
@@ -74,15 +74,15 @@ impl Look<'_> {
             Err(trouble) => return (row.key, Looked::Unknown(None, trouble.message)),
         };
         let twin = Some((row.version, &row.twin));
-        let nominated = self.reconciler.drift(document.as_deref(), twin, self.options.strictness);
+        let candidate = self.reconciler.drift(document.as_deref(), twin, self.options.strictness);
         // Two contents of one version: it is not that one of them is only older.
-        let contradict = matches!(nominated, Some(Drift::Different(part)) if part != Part::Version)
+        let contradict = matches!(candidate, Some(Drift::Different(part)) if part != Part::Version)
             && document
                 .as_deref()
                 .and_then(Document::twin)
                 .is_some_and(|stored| stored.version == row.version);
         let changed = || document.as_ref().map(|document| document.applied_at).max(row.last_updated());
-        let looked = match nominated {
+        let looked = match candidate {
             None => Looked::Equal,
             // There is nothing to confirm: it says nothing wrong. One that changed lately has a turn in a later audit.
             Some(Drift::Incomplete) if self.options.mode == Mode::Compare || self.is_recent(changed()) => {
@@ -129,13 +129,13 @@ impl Look<'_> {
     }
 
     /// Asks about one that changed within the tolerance.
-    pub(super) async fn recent(&self, key: TwinKey, nominated: Drift) -> (TwinKey, Looked) {
-        let looked = self.confirm(&key, nominated).await;
+    pub(super) async fn recent(&self, key: TwinKey, candidate: Drift) -> (TwinKey, Looked) {
+        let looked = self.confirm(&key, candidate).await;
         (key, looked)
     }
 
     /// Asks the hub, and repairs where that is wanted.
-    async fn confirm(&self, key: &TwinKey, nominated: Drift) -> Looked {
+    async fn confirm(&self, key: &TwinKey, candidate: Drift) -> Looked {
         let task = self.task(self.options.mode);
         match self.attempt(|| self.reconciler.reconcile(key, &task)).await {
             Ok(Verdict::Spared | Verdict::Equal | Verdict::Absent | Verdict::ForeignHub) => Looked::Cleared,
@@ -147,7 +147,7 @@ impl Look<'_> {
             Ok(Verdict::Corrected(drift)) => Looked::Confirmed(drift, Fate::Repaired, None),
             Ok(Verdict::Differs(drift)) => Looked::Confirmed(drift, Fate::Found, None),
             Ok(Verdict::Rejected(drift, reason)) => Looked::Confirmed(drift, Fate::Rejected, Some(reason)),
-            Err(trouble) => Looked::Unknown(Some(nominated), trouble.message),
+            Err(trouble) => Looked::Unknown(Some(candidate), trouble.message),
         }
     }
 

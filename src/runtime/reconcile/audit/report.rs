@@ -33,13 +33,13 @@ pub struct Report {
     pub twins: u64,
     /// Documents that were looked for among them.
     pub documents: u64,
-    /// Nominated, and changed too recently to be compared: nobody was asked.
+    /// Candidate, and changed too recently to be compared: nobody was asked.
     pub recent: u64,
-    /// Nominated, changed as recently, and asked about all the same.
+    /// Candidate, changed as recently, and asked about all the same.
     pub recent_asked: u64,
     /// Where the next walk goes on among these.
     pub recent_next: u64,
-    /// Nominated, and right when the hub was asked: the query was behind.
+    /// Candidate, and right when the hub was asked: the query was behind.
     pub cleared: u64,
     /// Differences that the hub confirmed, by class.
     pub found: BTreeMap<&'static str, u64>,
@@ -165,9 +165,9 @@ impl Report {
                 }
                 (Some(drift), fate, reason)
             }
-            Looked::Unknown(nominated, reason) => {
+            Looked::Unknown(candidate, reason) => {
                 self.unknown += 1;
-                (nominated, Fate::Unknown, Some(reason))
+                (candidate, Fate::Unknown, Some(reason))
             }
         };
         self.name(key, drift.map_or(UNKNOWN, Drift::class), drift, fate, reason);

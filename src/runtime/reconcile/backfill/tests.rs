@@ -34,7 +34,7 @@ async fn fill(bench: &Bench) -> Counts {
 async fn devices_and_modules_are_brought_in_and_a_second_run_asks_nobody() {
     let bench = bench(10);
     let counts = fill(&bench).await;
-    assert_eq!((counts.nominated, counts.created, counts.present), (11, 11, 0));
+    assert_eq!((counts.listed, counts.created, counts.present), (11, 11, 0));
     assert_eq!(bench.says(&device("d07")), Some((3, json!({"n": 7}))));
     assert_eq!(bench.says(&module("d00", "m")), Some((2, json!({"module": true}))));
     let asked = bench.registry.asked().len();
@@ -98,14 +98,11 @@ async fn it_goes_on_at_its_bookmark_and_asks_for_nothing_twice() {
     let stopped = run(&bench.reconciler, &bench.metered, bench.bookmarks.as_ref(), 1, &progress, &stop).await;
     assert!(matches!(stopped, Err(Error::Ended(Ended::Stopped))));
     let kept = bookmark(bench.bookmarks.as_ref(), &"H".into()).await.expect("readable").expect("kept");
-    assert_eq!(
-        (kept.kind, kept.continuation.as_deref(), kept.counts.nominated),
-        (Kind::Devices, Some("4"), 4)
-    );
+    assert_eq!((kept.kind, kept.continuation.as_deref(), kept.counts.listed), (Kind::Devices, Some("4"), 4));
     bench.registry.on_get(|_| {});
     let pages = bench.registry.pages.load(Ordering::Relaxed);
     let counts = fill(&bench).await;
-    assert_eq!(counts.nominated, 13, "counted over both runs");
+    assert_eq!(counts.listed, 13, "counted over both runs");
     let asked = bench.registry.asked();
     let distinct: std::collections::BTreeSet<_> = asked.iter().collect();
     assert!(asked.len() <= distinct.len() + 1, "only what was cut off is asked for again: {asked:?}");
@@ -229,7 +226,7 @@ async fn one_twin_without_an_answer_holds_up_the_others_for_a_while_only() {
     bench.registry.odd.store(1, Ordering::Relaxed);
     let counts = fill(&bench).await;
     // Two pages of devices and one of modules, each with a row that is no twin.
-    assert_eq!((counts.nominated, counts.created, counts.unknown), (10, 6, 4));
+    assert_eq!((counts.listed, counts.created, counts.unknown), (10, 6, 4));
     assert_eq!(bench.document(&device("d02")), None);
 }
 

@@ -299,7 +299,7 @@ async fn an_unfinished_backfill_is_found_when_notes_can_be_read_again() {
     let bench = bench();
     let begun = json!({
         "started_at": bench.reconciler.now(), "kind": "devices",
-        "counts": {"nominated": 0, "created": 0, "corrected": 0, "present": 0, "gone": 0, "rejected": 0}
+        "counts": {"listed": 0, "created": 0, "corrected": 0, "present": 0, "gone": 0, "rejected": 0}
     });
     let note = serde_json::to_vec(&begun).expect("JSON");
     bench.bookmarks.save(&backfill::bookmark_name(&"h".into()), &note).await.expect("kept");

@@ -1,6 +1,6 @@
 //! Walks the pages of a query, however long the hub takes to answer.
 //!
-//! Rows are up to 30 minutes old, so they only nominate. A continuation may expire, in particular one that was kept over
+//! Rows are up to 30 minutes old, so they only list candidates. A continuation may expire, in particular one that was kept over
 //! a restart; the walk then begins again, and whoever takes the rows must not mind to see a twin twice.
 
 use std::{marker::PhantomData, sync::Arc, time::Duration};
@@ -63,7 +63,7 @@ impl Kind {
 
 /// What a page may consist of.
 #[async_trait]
-pub trait Nominated: Sized + Send {
+pub trait Candidate: Sized + Send {
     /// The twin of the row.
     fn key(&self) -> &TwinKey;
     /// Asks for a page of it.
@@ -76,7 +76,7 @@ pub trait Nominated: Sized + Send {
 }
 
 #[async_trait]
-impl Nominated for Row {
+impl Candidate for Row {
     fn key(&self) -> &TwinKey {
         &self.key
     }
@@ -92,7 +92,7 @@ impl Nominated for Row {
 }
 
 #[async_trait]
-impl Nominated for TwinReference {
+impl Candidate for TwinReference {
     fn key(&self) -> &TwinKey {
         &self.key
     }
@@ -132,7 +132,7 @@ pub enum Ended {
 }
 
 /// A walk over the pages of one query.
-pub struct Nominations<R> {
+pub struct CandidatePages<R> {
     registry: Arc<Metered>,
     kind: Kind,
     query: String,
@@ -147,7 +147,7 @@ pub struct Nominations<R> {
     rows: PhantomData<fn() -> R>,
 }
 
-impl Nominations<TwinReference> {
+impl CandidatePages<TwinReference> {
     /// A walk over references to the twins of `kind` for which `condition` holds, if there is one.
     ///
     /// Only the columns of a reference are asked for: they cost less time here, and a hub counts its answers to queries as messages
@@ -169,14 +169,14 @@ impl Nominations<TwinReference> {
     }
 }
 
-impl Nominations<Row> {
+impl CandidatePages<Row> {
     /// A walk over all twins of `kind`, with their content.
     pub fn whole_twins(registry: Arc<Metered>, kind: Kind, purpose: Purpose) -> Self {
         Self::new(registry, kind, kind.query().to_owned(), purpose)
     }
 }
 
-impl<R: Nominated> Nominations<R> {
+impl<R: Candidate> CandidatePages<R> {
     fn new(registry: Arc<Metered>, kind: Kind, query: String, purpose: Purpose) -> Self {
         Self {
             registry,
@@ -288,7 +288,7 @@ impl<R: Nominated> Nominations<R> {
 }
 
 /// A page without what is of another kind than was asked for: a module without its name would pass for its device.
-fn only<R: Nominated>(kind: Kind, mut page: Page<R>) -> Page<R> {
+fn only<R: Candidate>(kind: Kind, mut page: Page<R>) -> Page<R> {
     let found = page.rows.len();
     page.rows.retain(|row| row.key().is_module() == (kind == Kind::Modules));
     page.odd += found - page.rows.len();
