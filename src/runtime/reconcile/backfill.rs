@@ -67,12 +67,15 @@ pub struct Bookmark {
     pub query: Option<String>,
     /// Twins that it has dealt with.
     pub counts: Counts,
+    /// How often it was begun or gone on with: once, unless it was interrupted.
+    #[serde(default)]
+    pub runs: u32,
 }
 
 /// What became of the twins.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// Candidate by the query.
+    /// Candidates that the query listed.
     #[serde(alias = "nominated")]
     pub listed: u64,
     /// Documents made.
@@ -181,6 +184,7 @@ impl Bookmark {
             continuation: None,
             query: None,
             counts: Counts::default(),
+            runs: 0,
         }
     }
 }
@@ -203,6 +207,12 @@ pub async fn plan(
 
 /// Fills in the twins of one hub: goes on where an unfinished backfill stopped, else begins.
 ///
+/// An audit follows where twins had no answer, for nothing tells of a twin that has no document; and where the backfill was
+/// interrupted.
+///
+/// SUBTLE: whoever was interrupted may have had a write under way, which the store performs when it will. A module that is created
+/// like that after its device was deleted, and after its modules were looked for, is met by no query of the hub and by no event.
+///
 /// # Errors
 /// `stop`; a query that the hub refuses; notes that cannot be read.
 pub async fn run(
@@ -217,6 +227,8 @@ pub async fn run(
     let begun = bookmark(bookmarks, hub).await?.filter(|begun| begun.finished_at.is_none());
     let resumed = begun.is_some();
     let mut bookmark = begun.unwrap_or_else(|| Bookmark::at_the_beginning(reconciler));
+    bookmark.runs = bookmark.runs.saturating_add(1);
+    keep(bookmarks, hub, &bookmark).await;
     progress.resume(bookmark.counts);
     if let Ok(devices) = registry.device_count(Purpose::Backfill).await {
         progress.devices.store(devices, Ordering::Relaxed);
@@ -251,9 +263,8 @@ pub async fn run(
             next = then;
         }
     }
-    // Nothing tells of a twin that has no document, so what nobody answered about is not left to the next audit that is due.
-    let audit_follows =
-        progress.counts().unknown > 0 && reconciler.audits().ask_before_it_is_forgotten(bookmarks).await;
+    let audit_follows = (progress.counts().unknown > 0 || bookmark.runs > 1)
+        && reconciler.audits().ask_before_it_is_forgotten(bookmarks).await;
     bookmark.finished_at = Some(reconciler.now());
     (bookmark.continuation, bookmark.query) = (None, None);
     bookmark.counts = progress.counts();

@@ -251,7 +251,7 @@ pub struct BackfillFinished<'a> {
     pub rejected: u64,
     /// Twins about which nobody answered.
     pub unknown: u64,
-    /// Whether an audit was asked for because of them.
+    /// Whether an audit was asked for: because of them, or because the backfill was interrupted.
     pub audit_follows: bool,
 }
 
@@ -259,7 +259,12 @@ impl BackfillFinished<'_> {
     /// INFO; WARN where not everything is known.
     pub fn emit(&self) {
         let Self { hub, twins, created, corrected, rejected, unknown, audit_follows } = *self;
-        if unknown == 0 {
+        if unknown == 0 && audit_follows {
+            tracing::info!(
+                %hub, twins, created, corrected, rejected,
+                "backfill is done; it was interrupted, so an audit follows"
+            );
+        } else if unknown == 0 {
             tracing::info!(%hub, twins, created, corrected, rejected, "backfill is done");
         } else if audit_follows {
             tracing::warn!(

@@ -105,8 +105,12 @@ impl Documents {
         let write = Put { key: key.clone(), json, over: over.map(|over| over.0.clone()) };
         if link.world.draws(Fault::StoreIsLate) {
             let after = LIMIT + link.world.span(Duration::ZERO, Duration::from_secs(20));
+            let process = Arc::clone(link);
             link.later(after, move |world: &World| {
                 let outcome = put(&mut world.lock(), &write, world.now());
+                if outcome.1.is_ok() && write.over.is_none() && process.is_dead() && world.plan.registry {
+                    world.lock().outlived.insert(write.key.clone());
+                }
                 world.tell(format!("late write of {}: {outcome:?}", write.key));
             });
             tokio::time::sleep(LIMIT).await;

@@ -129,6 +129,7 @@ async fn a_continuation_goes_on_with_the_query_that_it_is_of() {
             continuation: Some("4".to_owned()),
             query: kept.map(str::to_owned),
             counts: Counts::default(),
+            runs: 1,
         };
         save(bench.bookmarks.as_ref(), &"h".into(), &bookmark).await.expect("kept");
         assert_eq!(fill(&bench).await.created, 5, "four devices and a module, {kept:?}");
@@ -172,6 +173,7 @@ async fn a_kept_continuation_that_the_hub_forgot_costs_a_walk_and_no_call() {
         continuation: Some("4".to_owned()),
         query: None,
         counts: Counts::default(),
+        runs: 1,
     };
     save(bench.bookmarks.as_ref(), &"h".into(), &kept).await.expect("kept");
     bench.registry.queries.lock().unwrap().push_back(QueryError::Expired);
@@ -259,6 +261,20 @@ async fn an_audit_follows_where_twins_had_no_answer_and_nobody_forgets_it() {
     let filled = run(&reconciler, &bench.metered, &bookmarks, 2, &progress, &stop).await;
     assert_eq!(filled.expect("filled").unknown, 0);
     assert_eq!(last_request(&bookmarks).await.expect("readable"), None, "nothing was left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_audit_follows_a_backfill_that_was_interrupted() {
+    let bench = bench(6);
+    let (audits, _asked) = AuditRequests::channel(Arc::clone(&bench.clock) as _);
+    let reconciler = Arc::new(bench.reconciler_over(audits));
+    let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
+    stop.cancel();
+    let fill = |stop| run(&reconciler, &bench.metered, bench.bookmarks.as_ref(), 2, &progress, stop);
+    fill(&stop).await.expect_err("stopped");
+    assert_eq!(last_request(bench.bookmarks.as_ref()).await.expect("readable"), None);
+    fill(&CancellationToken::new()).await.expect("filled");
+    assert!(last_request(bench.bookmarks.as_ref()).await.expect("readable").is_some());
 }
 
 #[tokio::test(start_paused = true)]
