@@ -51,16 +51,17 @@ use crate::{
         SystemClock, TwinChanges, TwinStore,
     },
     runtime::{
+        budgeted_store::BudgetedStore,
         counts,
         documents::{DocumentCache, document_cache},
         in_flight::InFlight,
         lease,
         metered::Metered,
         receive_threads::ReceiveThreads,
-        reconcile::{account::Account, repair_queue::RepairQueue, requests::AuditRequests},
+        reconcile::{repair_queue::RepairQueue, requests::AuditRequests},
         replicas::{Budgets, Replicas},
+        request_unit_budget::RequestUnitBudget,
         router::{self, Panicked, Router},
-        spending::Spending,
         start::{self, StartError},
         stream::{self, Stream},
         twins::{self, Twins},
@@ -454,13 +455,13 @@ fn budgets(settings: &Settings) -> Budgets {
 #[derive(Clone)]
 struct Shared {
     cache: DocumentCache,
-    spending: Spending,
+    budget: RequestUnitBudget,
 }
 
 impl Shared {
     fn new(settings: &Settings) -> Self {
         let cap = budgets(settings).request_units_per_second;
-        Self { cache: document_cache(settings.cache.max_bytes as u64), spending: Spending::new(cap) }
+        Self { cache: document_cache(settings.cache.max_bytes as u64), budget: RequestUnitBudget::new(cap) }
     }
 }
 
@@ -473,7 +474,7 @@ fn router_options(
     router::Options {
         rules: rules(settings),
         most_concurrency: settings.cosmos.concurrency_max.get() as usize,
-        spending: shared.spending.clone(),
+        budget: shared.budget.clone(),
         repair_queue,
         audits,
         linger: settings.router.linger,
@@ -502,9 +503,9 @@ fn counting_options(settings: &Settings) -> counts::Options {
 fn twins_access(settings: &Settings, outside: &Outside, shared: &Shared, metrics: &Metrics) -> twins::Access {
     let registries = outside.registries.iter();
     twins::Access {
-        account: Account {
+        budgeted_store: BudgetedStore {
             store: Arc::clone(&outside.store),
-            spending: shared.spending.clone(),
+            budget: shared.budget.clone(),
             metrics: metrics.clone(),
         },
         documents: shared.cache.clone(),
@@ -606,7 +607,7 @@ async fn consume(
     let replicas = Arc::new(Replicas::new(
         budgets(settings),
         outside.registries.clone(),
-        shared.spending.clone(),
+        shared.budget.clone(),
         metrics.clone(),
     ));
     let prepare = outside.sources.into_iter().enumerate().map(|(place, source)| {
@@ -629,7 +630,7 @@ async fn consume(
     };
     let counting = counts::Tools {
         changes: outside.changes,
-        spending: shared.spending.clone(),
+        budget: shared.budget.clone(),
         clock: Arc::clone(&clock),
         board: board.clone(),
         metrics: metrics.clone(),

@@ -17,6 +17,7 @@
 //! Every task has an owner that joins it, and a panic in one of them ends the daemon: progress is held, so a
 //! restart replays what was open.
 
+pub mod budgeted_store;
 pub mod committer;
 pub mod counts;
 pub mod documents;
@@ -36,8 +37,8 @@ pub mod receive_threads;
 pub mod reconcile;
 pub mod replay;
 pub mod replicas;
+pub mod request_unit_budget;
 pub mod router;
-pub mod spending;
 pub mod start;
 pub mod store_watch;
 pub mod stream;

@@ -14,10 +14,10 @@ use crate::{
     domain::{drift::Strictness, health::Dependency, quota::Purpose, ticks::Ticks},
     ports::{Bookmarks, Clock, SystemClock, Trouble, TwinStore, Which},
     runtime::{
+        budgeted_store::BudgetedStore,
         metered::Metered,
         quota::Meter,
         reconcile::{
-            account::Account,
             audit, backfill,
             reconciler::{Mode, TwinReconciler},
             repair_queue::{self, RepairQueue},
@@ -52,8 +52,8 @@ fn twin_reconciler(
     clock: &Arc<dyn Clock>,
     metrics: &Metrics,
 ) -> TwinReconciler {
-    let account = Account { store, spending: shared.spending.clone(), metrics: metrics.clone() };
-    TwinReconciler::new(account, registries, shared.cache.clone(), Arc::clone(clock), rules(settings))
+    let budgeted_store = BudgetedStore { store, budget: shared.budget.clone(), metrics: metrics.clone() };
+    TwinReconciler::new(budgeted_store, registries, shared.cache.clone(), Arc::clone(clock), rules(settings))
         .with_identity(settings.iothub.identity)
 }
 
@@ -138,7 +138,7 @@ async fn is_empty(reconciler: &TwinReconciler) -> Result<bool, Error> {
 }
 
 async fn holds_nothing(reconciler: &TwinReconciler) -> Result<bool, Trouble> {
-    let mut pages = std::pin::pin!(reconciler.account().scan(Which::Present, Purpose::Backfill));
+    let mut pages = std::pin::pin!(reconciler.budgeted_store().scan(Which::Present, Purpose::Backfill));
     while let Some(page) = pages.next().await {
         if !page?.is_empty() {
             return Ok(false);

@@ -26,11 +26,11 @@ use crate::{
     http,
     ports::{Clock, SystemClock, TwinSelection, TwinStore},
     runtime::{
+        budgeted_store::BudgetedStore,
         documents::document_cache,
         queries::{Limits, Queries},
-        reconcile::account::Account,
+        request_unit_budget::RequestUnitBudget,
         router::Panicked,
-        spending::Spending,
         store_watch,
         twins::{Access as TwinsAccess, Places, Twins},
     },
@@ -109,11 +109,11 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
         () = stop.cancelled() => Ok(()),
         connected = Box::pin(connect(settings, &reach)) => match connected {
             Ok(Connected { store, credential }) => {
-                let spending = Spending::new(budgets(settings).request_units_per_second);
-                open(settings, serve, &store, &spending, &metrics, &twins, &api);
+                let budget = RequestUnitBudget::new(budgets(settings).request_units_per_second);
+                open(settings, serve, &store, &budget, &metrics, &twins, &api);
                 let watched: Arc<dyn TwinStore> = store;
                 let key = TwinKey::device(serve.hub.as_ref().map_or("twinsync", HubName::as_str), "twinsync-store-watch");
-                tasks.spawn(store_watch::run(watched, key, spending, board.clone(), metrics.clone(), stop.clone()));
+                tasks.spawn(store_watch::run(watched, key, budget, board.clone(), metrics.clone(), stop.clone()));
                 // Elsewhere the checkpoints belong to one process, and nobody else can tell.
                 if let config::CheckpointStore::Blob(_) = settings.checkpoint.store {
                     let settings = settings.clone();
@@ -161,25 +161,25 @@ fn open(
     settings: &Settings,
     serve: &config::Serve,
     store: &Arc<CosmosStore>,
-    spending: &Spending,
+    budget: &RequestUnitBudget,
     metrics: &Metrics,
     twins: &Twins,
     api: &Api,
 ) {
-    let account = Account {
+    let budgeted_store = BudgetedStore {
         store: Arc::clone(store) as Arc<dyn TwinStore>,
-        spending: spending.clone(),
+        budget: budget.clone(),
         metrics: metrics.clone(),
     };
     twins.open(TwinsAccess {
-        account,
+        budgeted_store,
         documents: document_cache(0), // nothing is written here
         registries: Default::default(),
         hub_limit: settings.iothub.request_timeout,
     });
     api.open(Queries {
         selection: Arc::clone(store) as Arc<dyn TwinSelection>,
-        spending: spending.clone(),
+        budget: budget.clone(),
         metrics: metrics.clone(),
         limits: Limits {
             request_units: serve.max_request_units.get().into(),

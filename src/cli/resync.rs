@@ -114,7 +114,7 @@ impl Resync<'_> {
             let key = TwinKey { module: Some(module.clone()), ..device };
             return self.twins(vec![key]).await;
         }
-        let account = self.session.reconciler.reconciler.account();
+        let account = self.session.reconciler.reconciler.budgeted_store();
         let mut keys = vec![device.clone()];
         let known = account.modules(&device, Purpose::Repair).await;
         keys.extend(known.map_err(|trouble| Error::Failed(trouble.message))?);

@@ -19,7 +19,7 @@ use crate::{
         query::{Declared, Tally, TwinPlace},
     },
     ports::{Behind, Changed, Charged, Clock, SelectError, TroubleKind, TwinChanges},
-    runtime::spending::Spending,
+    runtime::request_unit_budget::RequestUnitBudget,
     telemetry::{
         Board, Metrics, Purpose,
         event::{CountsChanged, DependencyChanged, Fault},
@@ -53,7 +53,7 @@ pub struct Tools {
     /// What changes.
     pub changes: Arc<dyn TwinChanges>,
     /// What may be spent, together with everything else.
-    pub spending: Spending,
+    pub budget: RequestUnitBudget,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Where the counts are shown.
@@ -224,9 +224,9 @@ impl Tools {
 
     /// Reads the next page, and says how many documents it had; `None`: there is nothing more.
     async fn page(&self, pages: &mut Pages<'_>, reader: &mut Reader) -> Result<Option<u64>, SelectError> {
-        self.spending.allowed().await;
+        self.budget.allowed().await;
         let Some(Charged { outcome, request_units }) = pages.next().await else { return Ok(None) };
-        self.spending.spend(request_units);
+        self.budget.spend(request_units);
         self.metrics.request_units_spent(Purpose::Counts, request_units);
         let page = outcome?;
         let documents = page.changes.len() as u64;

@@ -27,7 +27,7 @@ use crate::{
         rest,
     },
     ports::{Behind, Charged, Documents, Filter, SelectError, Selected, Trouble, TroubleKind, TwinSelection},
-    runtime::spending::Spending,
+    runtime::request_unit_budget::RequestUnitBudget,
     telemetry::{Metrics, event::DocumentsPassedOver},
 };
 
@@ -51,7 +51,7 @@ pub struct Queries {
     /// Where documents are selected.
     pub selection: Arc<dyn TwinSelection>,
     /// What may be spent, together with everything else.
-    pub spending: Spending,
+    pub budget: RequestUnitBudget,
     /// Where it is counted.
     pub metrics: Metrics,
     /// What one request may take.
@@ -241,10 +241,10 @@ impl Bill<'_> {
         &mut self,
         ask: impl Future<Output = Charged<Result<T, SelectError>>>,
     ) -> Result<T, SelectError> {
-        let turn = timeout_at(self.until, self.queries.spending.allowed()).await;
+        let turn = timeout_at(self.until, self.queries.budget.allowed()).await;
         turn.map_err(|_| SelectError::Trouble(no_room()))?;
         let Charged { outcome, request_units } = ask.await;
-        self.queries.spending.spend(request_units);
+        self.queries.budget.spend(request_units);
         self.queries.metrics.request_units_spent(Purpose::Request.into(), request_units);
         self.client.paid(request_units);
         self.spent += request_units;

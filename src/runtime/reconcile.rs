@@ -11,7 +11,6 @@
 //! A query lists candidates, a point read decides. All of it runs in the background: lanes never wait for the registry, and a
 //! document that changes in between is read again.
 
-pub mod account;
 pub mod audit;
 pub mod backfill;
 pub mod candidates;

@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::{metered::Metered, spending::Spending};
+use super::{metered::Metered, request_unit_budget::RequestUnitBudget};
 use crate::{
     domain::{lease::alive, quota::each_of},
     telemetry::Metrics,
@@ -28,7 +28,7 @@ pub struct Budgets {
 pub struct Replicas {
     budgets: Budgets,
     registries: Vec<Arc<Metered>>,
-    spending: Spending,
+    budget: RequestUnitBudget,
     metrics: Metrics,
     known: Mutex<Known>,
 }
@@ -44,13 +44,13 @@ impl Replicas {
     pub fn new(
         budgets: Budgets,
         registries: Vec<Arc<Metered>>,
-        spending: Spending,
+        budget: RequestUnitBudget,
         metrics: Metrics,
     ) -> Self {
         let replicas = Self {
             budgets,
             registries,
-            spending,
+            budget,
             metrics,
             known: Mutex::new(Known { others: BTreeMap::new(), alive: 1 }),
         };
@@ -70,7 +70,7 @@ impl Replicas {
         for registry in &self.registries {
             registry.meter().share_among(alive);
         }
-        self.spending.share_among(alive);
+        self.budget.share_among(alive);
         self.show(alive);
         tracing::info!(replicas = alive, "budgets are divided by the replicas that are alive");
     }
@@ -98,15 +98,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_cap_on_request_units_is_divided_and_given_back() {
-        let (spending, metrics) = (Spending::new(Some(100.0)), Metrics::new().expect("buckets"));
+        let (budget, metrics) = (RequestUnitBudget::new(Some(100.0)), Metrics::new().expect("buckets"));
         let budgets = Budgets { registry_share: 0.5, request_units_per_second: Some(100.0) };
-        let replicas = Replicas::new(budgets, Vec::new(), spending.clone(), metrics.clone());
-        spending.spend(200.0); // 100 were there, and 100 are owed
-        assert_eq!(spending.wait(), Duration::from_secs(1));
+        let replicas = Replicas::new(budgets, Vec::new(), budget.clone(), metrics.clone());
+        budget.spend(200.0); // 100 were there, and 100 are owed
+        assert_eq!(budget.wait(), Duration::from_secs(1));
         replicas.seen("lifecycle", of(&["b"]));
-        assert_eq!(spending.wait(), Duration::from_secs(2));
+        assert_eq!(budget.wait(), Duration::from_secs(2));
         replicas.seen("changes", of(&["b", "c", "d"]));
-        assert_eq!(spending.wait(), Duration::from_secs(4));
+        assert_eq!(budget.wait(), Duration::from_secs(4));
         let page = metrics.render();
         assert!(page.contains("twinsync_replicas_alive 4"), "{page}");
         assert!(page.contains("twinsync_request_units_per_second_limit 25"), "{page}");
@@ -114,7 +114,7 @@ mod tests {
         for hub in ["changes", "lifecycle"] {
             replicas.seen(hub, BTreeSet::new());
         }
-        assert_eq!(spending.wait(), Duration::from_secs(1));
+        assert_eq!(budget.wait(), Duration::from_secs(1));
         assert!(metrics.render().contains("twinsync_replicas_alive 1"));
     }
 }

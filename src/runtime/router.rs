@@ -27,7 +27,7 @@ use super::{
     documents::DocumentCache,
     in_flight::InFlight,
     reconcile::{repair_queue::RepairQueue, requests::AuditRequests},
-    spending::Spending,
+    request_unit_budget::RequestUnitBudget,
     watch,
     worker::{self, Tools, Work, Worked},
 };
@@ -67,7 +67,7 @@ pub struct Options {
     /// Most store operations at once; adapts below that.
     pub most_concurrency: usize,
     /// Cap on request units, shared with whoever else spends them.
-    pub spending: Spending,
+    pub budget: RequestUnitBudget,
     /// Where flagged documents are made known.
     pub repair_queue: RepairQueue,
     /// Asked for an audit where an event was set aside and nobody can say which twin it was about.
@@ -318,7 +318,7 @@ impl Router {
         // Nothing more comes to share a write: at the end, and where what waits keeps others from being received.
         let at_once = self.draining || self.limits.is_nearly_full();
         while self.workers.len() < self.concurrency.limit() {
-            let wait = self.options.spending.wait();
+            let wait = self.options.budget.wait();
             if !wait.is_zero() {
                 return Some(wait);
             }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     domain::{health::StoreState, id::TwinKey, quota::Purpose},
     ports::{Charged, Read, Trouble, TroubleKind, TwinStore},
-    runtime::spending::Spending,
+    runtime::request_unit_budget::RequestUnitBudget,
     telemetry::{Board, Metrics, event::StoreChanged},
 };
 
@@ -24,7 +24,7 @@ const PATIENCE: u32 = 2;
 pub async fn run(
     store: Arc<dyn TwinStore>,
     key: TwinKey,
-    spending: Spending,
+    budget: RequestUnitBudget,
     board: Board,
     metrics: Metrics,
     stop: CancellationToken,
@@ -44,7 +44,7 @@ pub async fn run(
         let failed = match looked {
             Ok(Charged { outcome, request_units }) => {
                 // Not made to wait for the cap: that is no outage.
-                spending.spend(request_units);
+                budget.spend(request_units);
                 metrics.request_units_spent(Purpose::Request.into(), request_units);
                 trouble(outcome)
             }
@@ -88,11 +88,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn two_failures_in_a_row_are_an_outage_and_one_answer_ends_it() {
         let (store, board, stop) = (Arc::new(MemoryStore::default()), Board::new(), CancellationToken::new());
-        let (metrics, spending) = (Metrics::new().unwrap(), Spending::new(Some(1.0)));
+        let (metrics, budget) = (Metrics::new().unwrap(), RequestUnitBudget::new(Some(1.0)));
         let key = TwinKey::device("h", "d");
         let watched = Arc::clone(&store) as Arc<dyn TwinStore>;
         let task =
-            tokio::spawn(run(watched, key, spending.clone(), board.clone(), metrics.clone(), stop.clone()));
+            tokio::spawn(run(watched, key, budget.clone(), board.clone(), metrics.clone(), stop.clone()));
         let after = async |looks: u32| {
             tokio::time::sleep(INTERVAL * looks).await;
             board.facts().store
@@ -104,7 +104,7 @@ mod tests {
         assert!(matches!(after(1).await, StoreState::Unreachable { .. }));
         *store.away.lock().unwrap() = false;
         // Others use up the cap: the watch does not wait for it.
-        spending.spend(1e6);
+        budget.spend(1e6);
         assert_eq!(after(1).await, StoreState::Reachable);
         assert!(metrics.request_units(Purpose::Request.into()) >= 4.0);
         stop.cancel();

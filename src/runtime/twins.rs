@@ -44,10 +44,10 @@ use crate::{
     },
     ports::Trouble,
     runtime::{
+        budgeted_store::BudgetedStore,
         documents::{DocumentCache, Expected, Stored},
         jitter::jitter,
         metered::Metered,
-        reconcile::account::Account,
     },
     telemetry::{Metrics, TwinRead},
 };
@@ -109,7 +109,7 @@ struct Shared {
 /// What twins are read from.
 pub struct Access {
     /// The store, within the cap on request units.
-    pub account: Account,
+    pub budgeted_store: BudgetedStore,
     /// Where our own writes are heard of.
     pub documents: DocumentCache,
     /// The hubs that may be asked.

@@ -28,11 +28,11 @@ use crate::{
     },
     ports::{Behind as Continuation, Charged, Documents, Filter, SelectError, Selected, TwinSelection},
     runtime::{
+        budgeted_store::BudgetedStore,
         documents::document_cache,
         memory_store::MemoryStore,
         queries::{Limits, Queries},
-        reconcile::account::Account,
-        spending::Spending,
+        request_unit_budget::RequestUnitBudget,
         twins::{Access as TwinsAccess, Twins},
     },
     telemetry::Metrics,
@@ -162,22 +162,22 @@ impl Bench {
     /// With the store connected, and a twin of version 7.
     async fn open(request_units_per_second: Option<f64>) -> Self {
         let bench = Self::start(request_units_per_second).await;
-        let spending = Spending::new(None);
+        let budget = RequestUnitBudget::new(None);
         let metrics = bench.metrics.clone();
-        let account = Account {
+        let budgeted_store = BudgetedStore {
             store: Arc::clone(&bench.store) as _,
-            spending: spending.clone(),
+            budget: budget.clone(),
             metrics: metrics.clone(),
         };
         bench.twins.open(TwinsAccess {
-            account,
+            budgeted_store,
             documents: document_cache(0),
             registries: BTreeMap::new(),
             hub_limit: Duration::from_secs(1),
         });
         bench.api.open(Queries {
             selection: Arc::clone(&bench.selection) as Arc<dyn TwinSelection>,
-            spending,
+            budget,
             metrics,
             limits: Limits { request_units: 1e6, time: Duration::from_secs(5), held: 10 },
             place: Root::place_kept_by_events,

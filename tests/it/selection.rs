@@ -17,7 +17,7 @@ use twinsync::{
     ports::{Behind, Filter, Read, SelectError, TwinSelection, TwinStore},
     runtime::{
         queries::{Ask, Failure, Limits, Patient, Queries},
-        spending::Spending,
+        request_unit_budget::RequestUnitBudget,
     },
     telemetry::Metrics,
 };
@@ -74,7 +74,7 @@ async fn queries(world: &World) -> (Arc<CosmosStore>, Queries) {
     let store = Arc::new(Box::pin(CosmosStore::connect(&options, access)).await.expect("connected"));
     let queries = Queries {
         selection: Arc::clone(&store) as Arc<dyn TwinSelection>,
-        spending: Spending::new(None),
+        budget: RequestUnitBudget::new(None),
         metrics: Metrics::new().expect("metrics"),
         limits: Limits { request_units: 1e6, time: Duration::from_secs(60), held: 1_000 },
         place: Root::place,

@@ -16,10 +16,10 @@ use crate::{
     },
     http::{Door, ROOM, bind, serve},
     runtime::{
+        budgeted_store::BudgetedStore,
         documents::{DocumentCache, document_cache},
         memory_store::MemoryStore,
-        reconcile::account::Account,
-        spending::Spending,
+        request_unit_budget::RequestUnitBudget,
         twins::{Access, Twins},
     },
     status::{About, Observer},
@@ -59,13 +59,18 @@ impl Server {
 
     async fn start() -> Self {
         let server = Self::starting(Some(TOKEN)).await;
-        let account = Account {
+        let budgeted_store = BudgetedStore {
             store: Arc::clone(&server.store) as _,
-            spending: Spending::new(None),
+            budget: RequestUnitBudget::new(None),
             metrics: server.metrics.clone(),
         };
         let (documents, registries) = (server.documents.clone(), BTreeMap::new());
-        server.twins.open(Access { account, documents, registries, hub_limit: Duration::from_secs(1) });
+        server.twins.open(Access {
+            budgeted_store,
+            documents,
+            registries,
+            hub_limit: Duration::from_secs(1),
+        });
         server
     }
 

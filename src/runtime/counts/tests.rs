@@ -133,7 +133,7 @@ impl World {
         let metrics = Metrics::new().unwrap();
         let tools = Tools {
             changes: Arc::clone(&feed) as Arc<dyn TwinChanges>,
-            spending: Spending::new(None),
+            budget: RequestUnitBudget::new(None),
             clock: Arc::new(SystemClock),
             board: board.clone(),
             metrics: metrics.clone(),
@@ -332,7 +332,7 @@ async fn without_declared_counts_nothing_is_read_and_nothing_shown() {
     let (feed, board, stop) = (Arc::new(Feed::default()), Board::new(), CancellationToken::new());
     let tools = Tools {
         changes: Arc::clone(&feed) as Arc<dyn TwinChanges>,
-        spending: Spending::new(None),
+        budget: RequestUnitBudget::new(None),
         clock: Arc::new(SystemClock),
         board: board.clone(),
         metrics: Metrics::new().unwrap(),

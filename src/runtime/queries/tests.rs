@@ -106,7 +106,7 @@ fn bench_of(documents: usize, limits: Limits) -> Bench {
     });
     let queries = Queries {
         selection: Arc::clone(&store) as Arc<dyn TwinSelection>,
-        spending: Spending::new(None),
+        budget: RequestUnitBudget::new(None),
         metrics: Metrics::new().expect("metrics"),
         limits,
         place: Root::place,
@@ -280,7 +280,7 @@ async fn trouble_ends_a_page_early_where_it_has_rows_and_is_told_where_it_has_no
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_for_room_within_the_cap_for_longer_than_a_request_may_take() {
     let mut bench = bench_of(10, Limits { time: Duration::from_secs(1), ..WIDE });
-    bench.queries.spending = Spending::new(Some(1.0));
+    bench.queries.budget = RequestUnitBudget::new(Some(1.0));
     let (query, began) = ("SELECT tags.n FROM devices", Instant::now());
     let first = bench.page(query, None, 100).await.expect("what there was room for");
     assert_eq!(first.rows.len(), 4);

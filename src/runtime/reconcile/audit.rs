@@ -142,7 +142,7 @@ pub async fn run(
         unknown: report.unknown,
         recent: report.recent,
     }
-    .emit(&reconciler.account().metrics);
+    .emit(&reconciler.budgeted_store().metrics);
     Ok(report)
 }
 
@@ -201,9 +201,9 @@ impl Audit<'_> {
     async fn look_for_extra_documents(&mut self) -> Result<(), Ended> {
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         let mut looked_at = HashSet::new();
-        let account = self.look.reconciler.account().clone();
+        let budgeted_store = self.look.reconciler.budgeted_store().clone();
         'walk: loop {
-            let mut pages = pin!(account.scan(Which::Present, Purpose::Audit));
+            let mut pages = pin!(budgeted_store.scan(Which::Present, Purpose::Audit));
             while let Some(page) = pages.next().await {
                 let page = match page {
                     Ok(page) => page,
@@ -299,7 +299,7 @@ impl Audit<'_> {
                 .collect();
         }
         for key in suspects {
-            StillDifferent { twin: &key }.emit(&self.look.reconciler.account().metrics);
+            StillDifferent { twin: &key }.emit(&self.look.reconciler.budgeted_store().metrics);
             self.found.report.add_still_different(&key);
         }
         Ok(())

@@ -258,7 +258,7 @@ pub async fn run(
             bookmark.kind = kind;
             (bookmark.continuation, bookmark.query) = (behind, query);
             bookmark.counts = progress.counts();
-            bookmark.counts.show(hub, &reconciler.account().metrics);
+            bookmark.counts.show(hub, &reconciler.budgeted_store().metrics);
             keep(bookmarks, hub, &bookmark).await;
             next = then;
         }

@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-use super::{account::Account, requests::AuditRequests};
+use super::requests::AuditRequests;
 use crate::{
     domain::{
         decide::{Rules, decide},
@@ -35,7 +35,7 @@ use crate::{
         ticks::Ticks,
     },
     ports::{Clock, Got, Read, TWIN_UNANSWERED, Trouble, TroubleKind, Write},
-    runtime::{documents::DocumentCache, metered::Metered},
+    runtime::{budgeted_store::BudgetedStore, documents::DocumentCache, metered::Metered},
     telemetry::event::{DocumentRejected, TwinCorrected, TwinWentBack},
 };
 
@@ -101,7 +101,7 @@ pub enum Verdict {
 
 /// Reconciles twins.
 pub struct TwinReconciler {
-    account: Account,
+    budgeted_store: BudgetedStore,
     registries: BTreeMap<HubName, Arc<Metered>>,
     cache: DocumentCache,
     clock: Arc<dyn Clock>,
@@ -175,7 +175,7 @@ impl Stored {
 impl TwinReconciler {
     /// A reconciler over the hubs of `registries`. What it writes goes into `cache` too, for the streams' next write.
     pub fn new(
-        account: Account,
+        budgeted_store: BudgetedStore,
         registries: &[Arc<Metered>],
         cache: DocumentCache,
         clock: Arc<dyn Clock>,
@@ -184,7 +184,7 @@ impl TwinReconciler {
         let registries =
             registries.iter().map(|registry| (registry.hub().clone(), Arc::clone(registry))).collect();
         let (audits, told, unanswered) = (AuditRequests::nobodys(), Mutex::default(), Unanswered::default());
-        Self { account, registries, cache, clock, rules, audits, identity: false, told, unanswered }
+        Self { budgeted_store, registries, cache, clock, rules, audits, identity: false, told, unanswered }
     }
 
     /// The same, for which a document that lacks fields of the identity is incomplete.
@@ -216,8 +216,8 @@ impl TwinReconciler {
     }
 
     /// The store, within the cap on request units.
-    pub fn account(&self) -> &Account {
-        &self.account
+    pub fn budgeted_store(&self) -> &BudgetedStore {
+        &self.budgeted_store
     }
 
     /// The id under which a twin's document is created.
@@ -313,7 +313,7 @@ impl TwinReconciler {
         // No device can have this id, and any store can be asked about it.
         let nobody = TwinKey::device(hub, "|");
         registry.device_count(purpose).await.is_ok()
-            && !matches!(self.account.read(&nobody, purpose).await, Read::Unknown(_))
+            && !matches!(self.budgeted_store.read(&nobody, purpose).await, Read::Unknown(_))
     }
 
     /// Reconciles one twin alone.
@@ -325,7 +325,7 @@ impl TwinReconciler {
             let stored = self.read(key, task.purpose).await?;
             if let Some(reason) = stored.foreign {
                 // Whatever the hub says, there is no place for it.
-                DocumentRejected { twin: key, reason: &reason }.emit(&self.account.metrics);
+                DocumentRejected { twin: key, reason: &reason }.emit(&self.budgeted_store.metrics);
                 return Ok(Done { verdict: Verdict::Rejected(Drift::Missing, reason), left: None });
             }
             if spared(stored.document.as_deref(), task.unless)
@@ -425,7 +425,7 @@ impl TwinReconciler {
             return Ok(Some(Done::new(Verdict::Equal, stored)));
         };
         let went_back = self.went_back(stored.document.as_deref(), &event);
-        match self.account.write(key, &document, stored.etag.as_ref(), task.purpose).await {
+        match self.budgeted_store.write(key, &document, stored.etag.as_ref(), task.purpose).await {
             Write::Written(etag) => {
                 self.unanswered.forget(key);
                 let document = Arc::new(document);
@@ -433,7 +433,7 @@ impl TwinReconciler {
                 let verdict = found.map_or(Verdict::Equal, Verdict::Corrected);
                 if let Some(drift) = found {
                     TwinCorrected { twin: key, purpose: task.purpose.into(), drift }
-                        .emit(&self.account.metrics);
+                        .emit(&self.budgeted_store.metrics);
                 }
                 // An audit asks about every twin by itself.
                 if went_back && task.purpose == Purpose::Repair {
@@ -447,7 +447,7 @@ impl TwinReconciler {
                 Ok(None)
             }
             Write::Rejected(reason) => {
-                DocumentRejected { twin: key, reason: &reason }.emit(&self.account.metrics);
+                DocumentRejected { twin: key, reason: &reason }.emit(&self.budgeted_store.metrics);
                 let verdict = found.map_or(Verdict::Equal, |found| Verdict::Rejected(found, reason));
                 Ok(Some(Done { verdict, left: None }))
             }
@@ -477,11 +477,11 @@ impl TwinReconciler {
         }
         drop(told);
         let audit = is_due.then(|| self.audits.ask());
-        TwinWentBack { twin: key, audit }.emit(&self.account.metrics);
+        TwinWentBack { twin: key, audit }.emit(&self.budgeted_store.metrics);
     }
 
     async fn read(&self, key: &TwinKey, purpose: Purpose) -> Result<Stored, Trouble> {
-        match self.account.read(key, purpose).await {
+        match self.budgeted_store.read(key, purpose).await {
             Read::Present(document, etag) => {
                 Ok(Stored { document: Some(document), etag: Some(etag), foreign: None })
             }
@@ -500,16 +500,16 @@ impl TwinReconciler {
     /// a module lives, the hub is asked.
     async fn sweep(&self, device: &Document, etag: &ETag, task: &Task) -> Result<(), Trouble> {
         let task = Task { unless: Unless::Never, ..*task };
-        for module in self.account.modules(&device.key, task.purpose).await? {
+        for module in self.budgeted_store.modules(&device.key, task.purpose).await? {
             self.reconcile_alone(&module, &task).await?;
         }
         let done = Document { sweep: None, ..device.clone() };
-        match self.account.write(&device.key, &done, Some(etag), task.purpose).await {
+        match self.budgeted_store.write(&device.key, &done, Some(etag), task.purpose).await {
             Write::Written(etag) => self.cache.insert(device.key.clone(), (Arc::new(done), etag)),
             // Whoever wrote has kept the note, and will be met again.
             Write::Conflict => self.cache.invalidate(&device.key),
             Write::Rejected(reason) => {
-                DocumentRejected { twin: &device.key, reason: &reason }.emit(&self.account.metrics);
+                DocumentRejected { twin: &device.key, reason: &reason }.emit(&self.budgeted_store.metrics);
             }
             Write::Unknown(trouble) => {
                 self.cache.invalidate(&device.key);

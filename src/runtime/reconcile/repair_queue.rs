@@ -283,7 +283,7 @@ pub async fn run(
             () = shared.changed.notified() => {}
             () = &mut walk => return repairs.shutdown().await,
         }
-        reconciler.account().metrics.set_repairs_waiting(repair_queue.flagged());
+        reconciler.budgeted_store().metrics.set_repairs_waiting(repair_queue.flagged());
     }
 }
 
@@ -328,7 +328,7 @@ fn conclude(shared: &Shared, key: &TwinKey, verdict: Result<Verdict, Failed>, re
         Err(Failed { trouble, alone: true }) => {
             state.done(key, shared.grace);
             drop(state);
-            RepairGivenUp { twin: key, message: &trouble.message }.emit(&reconciler.account().metrics);
+            RepairGivenUp { twin: key, message: &trouble.message }.emit(&reconciler.budgeted_store().metrics);
         }
         Err(Failed { trouble, alone: false }) => {
             let retry_in = state.later(key, trouble.retry_after);
@@ -387,7 +387,7 @@ async fn walk_once(
     shared: &Shared,
 ) -> Result<usize, Trouble> {
     let mut found = 0;
-    let mut pages = std::pin::pin!(reconciler.account().scan(Which::Flagged, Purpose::Repair));
+    let mut pages = std::pin::pin!(reconciler.budgeted_store().scan(Which::Flagged, Purpose::Repair));
     while let Some(page) = pages.next().await {
         for scanned in page? {
             found += 1;

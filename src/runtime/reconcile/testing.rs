@@ -13,7 +13,6 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use super::{
-    account::Account,
     reconciler::{Mode, Task, TwinReconciler, Unless},
     requests::AuditRequests,
 };
@@ -31,11 +30,12 @@ use crate::{
     },
     ports::{Clock, Continuation, Got, Page, QueryError, Trouble, TroubleKind, TwinRegistry},
     runtime::{
+        budgeted_store::BudgetedStore,
         documents::{DocumentCache, document_cache},
         memory_store::MemoryStore,
         metered::Metered,
         quota::Meter,
-        spending::Spending,
+        request_unit_budget::RequestUnitBudget,
     },
     telemetry::Metrics,
 };
@@ -308,15 +308,15 @@ impl Bench {
         let port: Arc<dyn TwinRegistry> = Arc::clone(&registry) as _;
         let metered = Arc::new(Metered::new(port, meter, metrics.clone()));
         let store = Arc::new(MemoryStore::default());
-        let account = Account {
+        let budgeted_store = BudgetedStore {
             store: Arc::clone(&store) as _,
-            spending: Spending::new(None),
+            budget: RequestUnitBudget::new(None),
             metrics: metrics.clone(),
         };
         let cache = document_cache(1 << 20);
         let registries = [Arc::clone(&metered)];
         let reconciler =
-            TwinReconciler::new(account, &registries, cache.clone(), Arc::clone(&clock) as _, RULES)
+            TwinReconciler::new(budgeted_store, &registries, cache.clone(), Arc::clone(&clock) as _, RULES)
                 .with_identity(true);
         let bookmarks = Arc::new(MemoryBookmarks::default());
         Self { store, registry, metered, reconciler: Arc::new(reconciler), cache, clock, metrics, bookmarks }
@@ -324,14 +324,20 @@ impl Bench {
 
     /// A second reconciler over the same, which asks for audits.
     pub(super) fn reconciler_over(&self, audits: AuditRequests) -> TwinReconciler {
-        let account = Account {
+        let budgeted_store = BudgetedStore {
             store: Arc::clone(&self.store) as _,
-            spending: Spending::new(None),
+            budget: RequestUnitBudget::new(None),
             metrics: self.metrics.clone(),
         };
         let registries = [Arc::clone(&self.metered)];
-        TwinReconciler::new(account, &registries, self.cache.clone(), Arc::clone(&self.clock) as _, RULES)
-            .asking(audits)
+        TwinReconciler::new(
+            budgeted_store,
+            &registries,
+            self.cache.clone(),
+            Arc::clone(&self.clock) as _,
+            RULES,
+        )
+        .asking(audits)
     }
 
     /// The streams bring an event.

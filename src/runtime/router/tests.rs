@@ -89,7 +89,7 @@ impl Bench {
                 forgets_after: None,
             },
             most_concurrency: 4,
-            spending: Spending::new(None),
+            budget: RequestUnitBudget::new(None),
             repair_queue: RepairQueue::nobodys(),
             audits: AuditRequests::nobodys(),
             linger: Linger { always: Duration::ZERO, behind: Duration::ZERO },
@@ -667,7 +667,7 @@ async fn a_module_that_shows_up_after_its_device_was_deleted_does_not_live() {
 
 #[tokio::test]
 async fn a_spending_cap_slows_down_and_loses_nothing() {
-    let mut bench = Bench::with(|options| options.spending = Spending::new(Some(200.0)));
+    let mut bench = Bench::with(|options| options.budget = RequestUnitBudget::new(Some(200.0)));
     let started = Instant::now();
     // Each new twin costs a read and a write of one unit each: 300 units, of which 200 are saved up.
     bench.send((0..150).map(|n| created(&device(&n.to_string()), 1)).collect()).await;

@@ -35,7 +35,7 @@ impl Router {
         let now = self.now();
         match worked {
             Worked::Finished { mut work, follow } => {
-                self.account(&mut work);
+                self.charge(&mut work);
                 self.concurrency.success();
                 if work.asked {
                     if let Some(after) = self.outage.succeeded(&work.key, now) {
@@ -46,12 +46,12 @@ impl Router {
                 self.finished(*work, follow, now);
             }
             Worked::Troubled { mut work, trouble } => {
-                self.account(&mut work);
+                self.charge(&mut work);
                 let delay = work.backoff.next(jitter(), trouble.retry_after);
                 match trouble.kind {
                     TroubleKind::Throttled => {
                         self.concurrency.throttled(now);
-                        self.options.spending.streams_are_throttled();
+                        self.options.budget.streams_are_throttled();
                     }
                     TroubleKind::Unavailable => self.unanswered(&work.key, trouble, now),
                     TroubleKind::Contradictory => {
@@ -161,7 +161,7 @@ impl Router {
 
     pub(super) fn probed(&mut self, probed: Probed) {
         let now = self.now();
-        self.options.spending.spend(probed.request_units);
+        self.options.budget.spend(probed.request_units);
         match probed.outcome {
             Ok(()) | Err(Trouble { kind: TroubleKind::Newer | TroubleKind::Contradictory, .. }) => {
                 self.outage.answered(now);
@@ -187,7 +187,7 @@ impl Router {
         }
     }
 
-    fn account(&self, work: &mut Work<Item>) {
-        self.options.spending.spend(std::mem::take(&mut work.request_units));
+    fn charge(&self, work: &mut Work<Item>) {
+        self.options.budget.spend(std::mem::take(&mut work.request_units));
     }
 }

@@ -84,7 +84,7 @@ impl Access {
             let message = format!("{what} within {seconds:.1} s");
             Look::Trouble(Trouble { kind, retry_after: None, code, message })
         };
-        if timeout_at(limit, self.account.spending.allowed()).await.is_err() {
+        if timeout_at(limit, self.budgeted_store.budget.allowed()).await.is_err() {
             // The streams go first, and so does the cap on request units.
             let turn = "there was no turn to read: the store throttles, or cosmos.max_request_units_per_second is used up;";
             let look = silent(TroubleKind::Throttled, "COSMOS_THROTTLED", &format!("{turn} no read"));
@@ -98,7 +98,8 @@ impl Access {
                     Charged { outcome: Err(look), request_units } => return (look, request_units, None),
                 },
             };
-            let Charged { outcome, request_units } = self.account.read_charged(&key, Purpose::Request).await;
+            let Charged { outcome, request_units } =
+                self.budgeted_store.read_charged(&key, Purpose::Request).await;
             (seen(outcome), spent + request_units, Some(key.hub))
         };
         match timeout_at(limit, looked).await {
@@ -118,7 +119,7 @@ impl Access {
     async fn find_hub(&self, question: &Question) -> Charged<Result<TwinKey, Look>> {
         let Question { device, module, .. } = question;
         let Charged { outcome, request_units } =
-            self.account.hubs(device, module.as_deref(), Purpose::Request).await;
+            self.budgeted_store.hubs(device, module.as_deref(), Purpose::Request).await;
         let outcome = match outcome {
             Err(trouble) => Err(Look::Trouble(trouble)),
             Ok(mut hubs) => match (hubs.pop(), hubs.is_empty()) {

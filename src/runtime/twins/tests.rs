@@ -10,7 +10,7 @@ use crate::{
         id::TwinKey,
         testing::document,
     },
-    runtime::{documents::document_cache, memory_store::MemoryStore, spending::Spending},
+    runtime::{documents::document_cache, memory_store::MemoryStore, request_unit_budget::RequestUnitBudget},
 };
 
 struct Bench {
@@ -26,13 +26,13 @@ impl Bench {
     /// A replica of these hubs, with its store.
     fn new(hubs: &[&str]) -> Self {
         let bench = Self::starting(hubs);
-        let account = Account {
+        let budgeted_store = BudgetedStore {
             store: Arc::clone(&bench.store) as _,
-            spending: Spending::new(None),
+            budget: RequestUnitBudget::new(None),
             metrics: bench.metrics.clone(),
         };
         bench.twins.open(Access {
-            account,
+            budgeted_store,
             documents: bench.documents.clone(),
             registries: BTreeMap::new(),
             hub_limit: Duration::from_secs(10),
@@ -256,12 +256,13 @@ async fn a_store_that_is_away_is_told_with_its_reason_and_its_return_is_noticed(
 #[tokio::test(start_paused = true)]
 async fn reads_that_get_no_turn_end_within_the_limit_and_say_why() {
     let bench = Bench::new(&["h"]);
-    let spending = Spending::new(Some(1.0));
-    spending.spend(1000.0);
+    let budget = RequestUnitBudget::new(Some(1.0));
+    budget.spend(1000.0);
     let twins = Twins::new(vec!["h".into()], bench.metrics.clone(), bench.stop.clone());
-    let account = Account { store: Arc::clone(&bench.store) as _, spending, metrics: bench.metrics.clone() };
+    let budgeted_store =
+        BudgetedStore { store: Arc::clone(&bench.store) as _, budget, metrics: bench.metrics.clone() };
     let (documents, registries) = (bench.documents.clone(), BTreeMap::new());
-    twins.open(Access { account, documents, registries, hub_limit: Duration::from_secs(1) });
+    twins.open(Access { budgeted_store, documents, registries, hub_limit: Duration::from_secs(1) });
     let answer = twins.answer(&question(), &bench.kept).await;
     assert_eq!(answer.waited, LOOK_LIMIT);
     let Outcome::Unavailable(trouble) = answer.outcome else { panic!("{answer:?}") };
@@ -340,12 +341,13 @@ async fn what_is_no_document_and_what_can_be_none_are_told_apart() {
 #[tokio::test(start_paused = true)]
 async fn no_more_than_the_most_read_at_once() {
     let bench = Bench::new(&["h"]);
-    let spending = Spending::new(Some(1.0));
-    spending.spend(1000.0); // so that everybody waits for a turn
+    let budget = RequestUnitBudget::new(Some(1.0));
+    budget.spend(1000.0); // so that everybody waits for a turn
     let twins = Twins::new(vec!["h".into()], bench.metrics.clone(), bench.stop.clone());
-    let account = Account { store: Arc::clone(&bench.store) as _, spending, metrics: bench.metrics.clone() };
+    let budgeted_store =
+        BudgetedStore { store: Arc::clone(&bench.store) as _, budget, metrics: bench.metrics.clone() };
     let (documents, registries) = (bench.documents.clone(), BTreeMap::new());
-    twins.open(Access { account, documents, registries, hub_limit: Duration::from_secs(1) });
+    twins.open(Access { budgeted_store, documents, registries, hub_limit: Duration::from_secs(1) });
     let question = question();
     let kept: Vec<_> = (0..MOST_READERS).map(|_| AtomicBool::new(false)).collect();
     let mut readers: Vec<_> = kept.iter().map(|kept| Box::pin(twins.answer(&question, kept))).collect();

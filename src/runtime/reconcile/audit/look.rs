@@ -111,7 +111,7 @@ impl Look<'_> {
     pub(super) async fn stranger(&self, scanned: Scanned) -> (TwinKey, Looked) {
         let Scanned { id, key, .. } = scanned;
         let read = self.attempt(|| async {
-            match self.reconciler.account().read(&key, Purpose::Audit).await {
+            match self.reconciler.budgeted_store().read(&key, Purpose::Audit).await {
                 Read::Unknown(trouble) => Err(trouble),
                 read => Ok(read),
             }
@@ -182,7 +182,7 @@ impl Look<'_> {
 
     async fn stored(&self, key: &TwinKey) -> Result<Stored, Trouble> {
         self.attempt(|| async move {
-            match self.reconciler.account().read(key, Purpose::Audit).await {
+            match self.reconciler.budgeted_store().read(key, Purpose::Audit).await {
                 Read::Present(document, _) => Ok(Stored::Document(Some(document))),
                 // The twin has none of its own; what the reconciler finds tells why.
                 Read::Absent | Read::Foreign(_) | Read::Refused(_) => Ok(Stored::Document(None)),

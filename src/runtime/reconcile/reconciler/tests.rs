@@ -368,7 +368,7 @@ async fn a_crash_between_a_device_and_its_modules_is_finished_by_the_next_look()
     bench.registry.on_get(|_| {});
     // The walk over flagged documents meets the device, since the note is in its tombstone.
     let found: Vec<_> = futures::StreamExt::collect(
-        bench.reconciler.account().scan(crate::ports::Which::Flagged, Purpose::Repair),
+        bench.reconciler.budgeted_store().scan(crate::ports::Which::Flagged, Purpose::Repair),
     )
     .await;
     let found: Vec<_> = found.into_iter().flat_map(|page| page.expect("a page")).collect();
@@ -413,7 +413,7 @@ async fn a_document_of_another_twin_is_never_written() {
     let (key, other) = (device("d"), device("e"));
     bench.event(&other, created(2, json!({})));
     let document = bench.document(&other).expect("it was created");
-    let written = bench.reconciler.account().write(&key, &document, None, Purpose::Repair).await;
+    let written = bench.reconciler.budgeted_store().write(&key, &document, None, Purpose::Repair).await;
     assert!(matches!(written, Write::Rejected(_)), "{written:?}");
     assert_eq!(bench.document(&key), None);
     let line = "twinsync_invariant_violations_total{invariant=\"document_is_of_its_twin\"} 1";

@@ -12,7 +12,7 @@ use crate::{
         quota::Purpose,
     },
     ports::{Charged, Read, Scanned, Trouble, TwinStore, Which, Write},
-    runtime::spending::Spending,
+    runtime::request_unit_budget::RequestUnitBudget,
     telemetry::{
         Metrics, ReadOutcome, WriteKind, WriteOutcome,
         event::{InvariantBroken, ModulesQueried, ReadFinished, WriteFinished},
@@ -21,16 +21,16 @@ use crate::{
 
 /// The store, its cap and its books.
 #[derive(Clone)]
-pub struct Account {
+pub struct BudgetedStore {
     /// Where documents live.
     pub store: Arc<dyn TwinStore>,
     /// What may be spent, together with the streams.
-    pub spending: Spending,
+    pub budget: RequestUnitBudget,
     /// Where it is counted.
     pub metrics: Metrics,
 }
 
-impl Account {
+impl BudgetedStore {
     /// Reads a document.
     pub async fn read(&self, key: &TwinKey, purpose: Purpose) -> Read {
         self.read_charged(key, purpose).await.outcome
@@ -38,9 +38,9 @@ impl Account {
 
     /// The same, and says what it cost.
     pub async fn read_charged(&self, key: &TwinKey, purpose: Purpose) -> Charged<Read> {
-        self.spending.allowed().await;
+        self.budget.allowed().await;
         let Charged { outcome, request_units } = self.store.read(key).await;
-        self.spending.spend(request_units);
+        self.budget.spend(request_units);
         let message = match &outcome {
             Read::Present(..) | Read::Absent => None,
             Read::Damaged(_, reason) | Read::Foreign(reason) | Read::Refused(reason) => Some(reason.as_str()),
@@ -64,9 +64,9 @@ impl Account {
         module: Option<&str>,
         purpose: Purpose,
     ) -> Charged<Result<Vec<HubName>, Trouble>> {
-        self.spending.allowed().await;
+        self.budget.allowed().await;
         let charged = self.store.hubs(device, module).await;
-        self.spending.spend(charged.request_units);
+        self.budget.spend(charged.request_units);
         self.metrics.request_units_spent(purpose.into(), charged.request_units);
         charged
     }
@@ -85,13 +85,13 @@ impl Account {
                 .emit(&self.metrics);
             return Write::Rejected(detail);
         }
-        self.spending.allowed().await;
+        self.budget.allowed().await;
         let (kind, charged) = match etag {
             None => (WriteKind::Create, self.store.create(key, document).await),
             Some(etag) => (WriteKind::Replace, self.store.replace(key, document, etag).await),
         };
         let Charged { outcome, request_units } = charged;
-        self.spending.spend(request_units);
+        self.budget.spend(request_units);
         let message = match &outcome {
             Write::Written(_) | Write::Conflict => None,
             Write::Rejected(reason) => Some(reason.as_str()),
@@ -115,9 +115,9 @@ impl Account {
     /// # Errors
     /// The store did not say.
     pub async fn modules(&self, device: &TwinKey, purpose: Purpose) -> Result<Vec<TwinKey>, Trouble> {
-        self.spending.allowed().await;
+        self.budget.allowed().await;
         let Charged { outcome, request_units } = self.store.modules(device).await;
-        self.spending.spend(request_units);
+        self.budget.spend(request_units);
         let modules = outcome.as_ref().map(Vec::len);
         ModulesQueried { purpose: purpose.into(), twin: device, modules, request_units }.emit(&self.metrics);
         outcome
@@ -130,9 +130,9 @@ impl Account {
         purpose: Purpose,
     ) -> impl Stream<Item = Result<Vec<Scanned>, Trouble>> + Send + '_ {
         self.store.scan(which).then(move |Charged { outcome, request_units }| async move {
-            self.spending.spend(request_units);
+            self.budget.spend(request_units);
             self.metrics.request_units_spent(purpose.into(), request_units);
-            self.spending.allowed().await;
+            self.budget.allowed().await;
             outcome
         })
     }

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A shared cap, where there is one. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Spending(Arc<Shared>);
+pub struct RequestUnitBudget(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -31,7 +31,7 @@ struct Shared {
     pressed: Mutex<Option<Instant>>,
 }
 
-impl Spending {
+impl RequestUnitBudget {
     /// At most so many request units per second, where that is limited.
     pub fn new(request_units_per_second: Option<f64>) -> Self {
         Self(Arc::new(Shared {
@@ -97,11 +97,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn without_a_cap_nothing_waits_and_debt_is_everybodys() {
         let started = Instant::now();
-        let free = Spending::new(None);
+        let free = RequestUnitBudget::new(None);
         free.spend(1e9);
         free.allowed().await;
         assert_eq!(started.elapsed(), Duration::ZERO);
-        let capped = Spending::new(Some(100.0));
+        let capped = RequestUnitBudget::new(Some(100.0));
         capped.clone().spend(300.0);
         capped.allowed().await;
         assert!(started.elapsed() >= Duration::from_secs(2), "{:?}", started.elapsed());
@@ -109,13 +109,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn background_work_holds_back_while_the_streams_are_throttled_but_not_for_ever() {
-        let spending = Spending::new(None);
-        spending.streams_are_throttled();
-        assert_eq!(spending.wait(), Duration::ZERO, "the streams have a measure of their own");
+        let budget = RequestUnitBudget::new(None);
+        budget.streams_are_throttled();
+        assert_eq!(budget.wait(), Duration::ZERO, "the streams have a measure of their own");
         let started = Instant::now();
-        spending.allowed().await;
+        budget.allowed().await;
         assert_eq!(started.elapsed(), HOLD_BACK);
-        let pressing = spending.clone();
+        let pressing = budget.clone();
         let throttled = tokio::spawn(async move {
             loop {
                 pressing.streams_are_throttled();
@@ -124,7 +124,7 @@ mod tests {
         });
         let started = Instant::now();
         tokio::task::yield_now().await;
-        spending.allowed().await;
+        budget.allowed().await;
         assert!(started.elapsed() >= PATIENCE && started.elapsed() < PATIENCE * 2, "{:?}", started.elapsed());
         throttled.abort();
     }
