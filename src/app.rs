@@ -56,7 +56,7 @@ use crate::{
         documents::{DocumentCache, document_cache},
         in_flight::InFlight,
         lease,
-        metered::Metered,
+        rate_limited_registry::RateLimitedRegistry,
         receive_threads::ReceiveThreads,
         reconcile::{repair_queue::RepairQueue, requests::AuditRequests},
         replicas::{Budgets, Replicas},
@@ -214,7 +214,7 @@ pub struct Outside {
     /// The same, from the side of the reader.
     pub archive: Arc<dyn DeadLetterArchive>,
     /// The IoT hubs themselves, where they may be asked.
-    pub registries: Vec<Arc<Metered>>,
+    pub registries: Vec<Arc<RateLimitedRegistry>>,
     /// Where long walks keep their notes.
     pub bookmarks: Arc<dyn Bookmarks>,
     /// What changes in the container, for declared counts.

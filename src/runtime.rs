@@ -11,7 +11,7 @@
 //! twins ─► store, on request; waits for what the router writes
 //! queries ─► store, on request; IoT Hub's query language over the documents
 //! counts ◄─ changes of the store: declared counts
-//! metered ─► registry of a hub, at the pace of quota
+//! rate_limited ─► registry of a hub, at the pace of quota
 //! ```
 //!
 //! Every task has an owner that joins it, and a panic in one of them ends the daemon: progress is held, so a
@@ -27,12 +27,12 @@ pub mod lag;
 pub mod lease;
 #[cfg(test)]
 pub(crate) mod memory_store;
-pub mod metered;
 pub mod owned_count;
 pub mod partition;
 pub mod partitions;
 pub mod queries;
 pub mod quota;
+pub mod rate_limited_registry;
 pub mod receive_threads;
 pub mod reconcile;
 pub mod replay;

@@ -15,8 +15,8 @@ use crate::{
     ports::{Bookmarks, Clock, SystemClock, Trouble, TwinStore, Which},
     runtime::{
         budgeted_store::BudgetedStore,
-        metered::Metered,
-        quota::Meter,
+        quota::RateLimiter,
+        rate_limited_registry::RateLimitedRegistry,
         reconcile::{
             audit, backfill,
             reconciler::{Mode, TwinReconciler},
@@ -35,18 +35,18 @@ pub(super) fn registries(
     credential: &Arc<dyn TokenCredential>,
     metrics: &Metrics,
     board: &Board,
-) -> Result<Vec<Arc<Metered>>, iothub::Error> {
+) -> Result<Vec<Arc<RateLimitedRegistry>>, iothub::Error> {
     let hub = &settings.iothub;
-    let metered = |registry| {
-        let meter = Meter::new(hub.tier, hub.units.get(), hub.share);
-        Arc::new(Metered::new(registry, meter, metrics.clone()).shown_on(board))
+    let rate_limited = |registry| {
+        let rate_limiter = RateLimiter::new(hub.tier, hub.units.get(), hub.share);
+        Arc::new(RateLimitedRegistry::new(registry, rate_limiter, metrics.clone()).shown_on(board))
     };
-    Ok(iothub::connect(hub, credential)?.into_iter().map(metered).collect())
+    Ok(iothub::connect(hub, credential)?.into_iter().map(rate_limited).collect())
 }
 
 fn twin_reconciler(
     settings: &Settings,
-    registries: &[Arc<Metered>],
+    registries: &[Arc<RateLimitedRegistry>],
     store: Arc<dyn TwinStore>,
     shared: &Shared,
     clock: &Arc<dyn Clock>,
@@ -193,7 +193,7 @@ pub struct ReconcileTools {
     /// Reconciles single twins.
     pub reconciler: Arc<TwinReconciler>,
     /// The hubs, at least one.
-    pub registries: Vec<Arc<Metered>>,
+    pub registries: Vec<Arc<RateLimitedRegistry>>,
     /// Where notes are kept.
     pub bookmarks: Arc<dyn Bookmarks>,
     /// How audits are done unless a person asks for something else.

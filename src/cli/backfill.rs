@@ -12,7 +12,7 @@ use crate::{
     domain::id::HubName,
     ports::{Bookmarks, Call},
     runtime::{
-        metered::Metered,
+        rate_limited_registry::RateLimitedRegistry,
         reconcile::{
             backfill::{self, Counts, Progress, bookmark_name},
             candidates::Ended,
@@ -61,8 +61,8 @@ pub async fn run(arguments: &Arguments) -> Result<(), Error> {
             hub: registry.hub(),
             counts,
             seconds: session.seconds(),
-            gets: registry.meter().calls(Call::Get),
-            queries: registry.meter().calls(Call::Query),
+            gets: registry.rate_limiter().calls(Call::Get),
+            queries: registry.rate_limiter().calls(Call::Query),
             request_units: session.metrics.request_units(Purpose::Backfill),
         };
         match arguments.json {
@@ -87,7 +87,7 @@ async fn forget(bookmarks: &dyn Bookmarks, hub: &HubName) -> Result<(), Error> {
 
 async fn fill(
     session: &Session,
-    registry: &std::sync::Arc<Metered>,
+    registry: &std::sync::Arc<RateLimitedRegistry>,
     bookmarks: &dyn Bookmarks,
     quiet: bool,
 ) -> Result<Counts, Error> {

@@ -14,7 +14,7 @@ use crate::{
     app::{self, registry::ReconcileTools},
     config::{self, Settings},
     domain::id::HubName,
-    runtime::metered::Metered,
+    runtime::rate_limited_registry::RateLimitedRegistry,
     telemetry::{self, Metrics},
 };
 
@@ -50,7 +50,7 @@ impl Session {
     }
 
     /// The hubs, or the one that is named.
-    pub(super) fn hubs(&self, name: Option<&str>) -> Result<Vec<Arc<Metered>>, Error> {
+    pub(super) fn hubs(&self, name: Option<&str>) -> Result<Vec<Arc<RateLimitedRegistry>>, Error> {
         let all = &self.reconciler.registries;
         let Some(name) = name else {
             return Ok(all.clone());

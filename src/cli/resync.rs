@@ -17,7 +17,7 @@ use crate::{
         quota::Purpose,
     },
     runtime::{
-        metered::Metered,
+        rate_limited_registry::RateLimitedRegistry,
         reconcile::{
             backfill::{Expected, Patience, patiently},
             candidates::{CandidatePages, Ended, Kind},
@@ -108,7 +108,7 @@ struct Resync<'a> {
 }
 
 impl Resync<'_> {
-    async fn device(&mut self, registry: &Arc<Metered>, device: &str) -> Result<(), Error> {
+    async fn device(&mut self, registry: &Arc<RateLimitedRegistry>, device: &str) -> Result<(), Error> {
         let device = TwinKey::device(registry.hub(), device);
         if let Some(module) = &self.arguments.module {
             let key = TwinKey { module: Some(module.clone()), ..device };
@@ -132,7 +132,7 @@ impl Resync<'_> {
 
     async fn matching(
         &mut self,
-        registry: &Arc<Metered>,
+        registry: &Arc<RateLimitedRegistry>,
         kind: Kind,
         condition: Option<&str>,
     ) -> Result<(), Error> {
@@ -143,7 +143,11 @@ impl Resync<'_> {
         Ok(())
     }
 
-    async fn modules(&self, registry: &Arc<Metered>, condition: &str) -> Result<Vec<TwinKey>, Error> {
+    async fn modules(
+        &self,
+        registry: &Arc<RateLimitedRegistry>,
+        condition: &str,
+    ) -> Result<Vec<TwinKey>, Error> {
         let mut pages =
             CandidatePages::references(Arc::clone(registry), Kind::Modules, Some(condition), Purpose::Repair);
         let mut keys = Vec::new();

@@ -37,12 +37,12 @@ const LONGEST_HINT: Duration = Duration::from_secs(600);
 
 /// The quota of one hub.
 #[derive(Debug)]
-pub struct Meter {
+pub struct RateLimiter {
     gets: Gate,
     queries: Gate,
 }
 
-impl Meter {
+impl RateLimiter {
     /// Gives `share` of what a hub of `units` of `tier` allows.
     pub fn new(tier: Tier, units: u32, share: f64) -> Self {
         Self {

@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::{metered::Metered, request_unit_budget::RequestUnitBudget};
+use super::{rate_limited_registry::RateLimitedRegistry, request_unit_budget::RequestUnitBudget};
 use crate::{
     domain::{lease::alive, quota::each_of},
     telemetry::Metrics,
@@ -27,7 +27,7 @@ pub struct Budgets {
 /// Divides budgets by the replicas that are alive.
 pub struct Replicas {
     budgets: Budgets,
-    registries: Vec<Arc<Metered>>,
+    registries: Vec<Arc<RateLimitedRegistry>>,
     budget: RequestUnitBudget,
     metrics: Metrics,
     known: Mutex<Known>,
@@ -43,7 +43,7 @@ impl Replicas {
     /// Alone, until leases tell of others.
     pub fn new(
         budgets: Budgets,
-        registries: Vec<Arc<Metered>>,
+        registries: Vec<Arc<RateLimitedRegistry>>,
         budget: RequestUnitBudget,
         metrics: Metrics,
     ) -> Self {
@@ -68,7 +68,7 @@ impl Replicas {
         }
         known.alive = alive;
         for registry in &self.registries {
-            registry.meter().share_among(alive);
+            registry.rate_limiter().share_among(alive);
         }
         self.budget.share_among(alive);
         self.show(alive);

@@ -47,7 +47,7 @@ use crate::{
         budgeted_store::BudgetedStore,
         documents::{DocumentCache, Expected, Stored},
         jitter::jitter,
-        metered::Metered,
+        rate_limited_registry::RateLimitedRegistry,
     },
     telemetry::{Metrics, TwinRead},
 };
@@ -113,7 +113,7 @@ pub struct Access {
     /// Where our own writes are heard of.
     pub documents: DocumentCache,
     /// The hubs that may be asked.
-    pub registries: BTreeMap<HubName, Arc<Metered>>,
+    pub registries: BTreeMap<HubName, Arc<RateLimitedRegistry>>,
     /// How long one call to a hub may take.
     pub hub_limit: Duration,
 }

@@ -14,7 +14,7 @@ use twinsync::{
         rest,
     },
     ports::{EventSource, TwinRegistry},
-    runtime::{jitter, metered::Metered, quota::Meter},
+    runtime::{jitter, quota::RateLimiter, rate_limited_registry::RateLimitedRegistry},
     telemetry::{Board, Metrics, name},
 };
 
@@ -428,9 +428,12 @@ impl Replica {
         };
         let registry: Arc<dyn TwinRegistry> =
             Arc::new(Registry { link: Arc::clone(link), hub: "hub".into() });
-        let metered = || {
-            let meter = Meter::new(Tier::S1, 1, 0.5);
-            Arc::new(Metered::new(Arc::clone(&registry), meter, metrics.clone()).shown_on(board))
+        let rate_limited = || {
+            let rate_limiter = RateLimiter::new(Tier::S1, 1, 0.5);
+            Arc::new(
+                RateLimitedRegistry::new(Arc::clone(&registry), rate_limiter, metrics.clone())
+                    .shown_on(board),
+            )
         };
         let outside = Outside {
             sources: self.settings.eventhubs.hubs().into_iter().map(source).collect(),
@@ -439,7 +442,7 @@ impl Replica {
             shared_hubs: Vec::new(),
             dead_letters: Arc::new(Letters(Arc::clone(link))),
             archive: Arc::new(Letters(Arc::clone(link))),
-            registries: if plan.registry { vec![metered()] } else { Vec::new() },
+            registries: if plan.registry { vec![rate_limited()] } else { Vec::new() },
             bookmarks: Arc::new(Notes(Arc::clone(link))),
             changes: Arc::new(Documents(Arc::clone(link))),
         };

@@ -14,13 +14,13 @@ const fn seconds(seconds: u64) -> Duration {
 }
 
 /// 100 point reads per second, and 100 pages.
-fn meter() -> Meter {
-    Meter { gets: Gate::new(100.0), queries: Gate::new(100.0) }
+fn rate_limiter() -> RateLimiter {
+    RateLimiter { gets: Gate::new(100.0), queries: Gate::new(100.0) }
 }
 
 /// Takes all that is there for a purpose.
-fn drain(meter: &Meter, purpose: Purpose) {
-    while meter.get(purpose).now_or_never().is_some() {}
+fn drain(rate_limiter: &RateLimiter, purpose: Purpose) {
+    while rate_limiter.get(purpose).now_or_never().is_some() {}
 }
 
 async fn limited<T>(future: impl Future<Output = T>) -> T {
@@ -30,25 +30,25 @@ async fn limited<T>(future: impl Future<Output = T>) -> T {
 #[tokio::test]
 async fn calls_are_no_faster_than_our_share_of_the_quota() {
     // A tenth of 500 point reads per second, of which one second's worth is there in advance.
-    let meter = Meter::new(Tier::S3, 1, 0.1);
+    let rate_limiter = RateLimiter::new(Tier::S3, 1, 0.1);
     let begin = Instant::now();
-    limited(join_all((0..75).map(|_| meter.get(Purpose::Repair)))).await;
+    limited(join_all((0..75).map(|_| rate_limiter.get(Purpose::Repair)))).await;
     assert!(begin.elapsed() >= Duration::from_millis(490), "{:?}", begin.elapsed());
-    assert_eq!((meter.calls(Call::Get), meter.calls(Call::Query)), (75, 0));
-    assert!(meter.query(Purpose::Audit).now_or_never().is_some(), "queries have a quota of their own");
-    assert_eq!(meter.calls(Call::Query), 1);
+    assert_eq!((rate_limiter.calls(Call::Get), rate_limiter.calls(Call::Query)), (75, 0));
+    assert!(rate_limiter.query(Purpose::Audit).now_or_never().is_some(), "queries have a quota of their own");
+    assert_eq!(rate_limiter.calls(Call::Query), 1);
 }
 
 #[tokio::test]
 async fn a_replica_gets_its_part_and_whoever_sleeps_learns_of_it() {
     // A page in 20 s for all; a quarter of it is one in 80 s.
-    let meter = Meter { gets: Gate::new(100.0), queries: Gate::new(0.05) };
-    meter.share_among(4);
-    assert_eq!((0..).take_while(|_| meter.get(Purpose::Repair).now_or_never().is_some()).count(), 25);
-    assert!(meter.query(Purpose::Repair).now_or_never().is_some());
-    let mut waiting = Box::pin(meter.query(Purpose::Repair));
+    let rate_limiter = RateLimiter { gets: Gate::new(100.0), queries: Gate::new(0.05) };
+    rate_limiter.share_among(4);
+    assert_eq!((0..).take_while(|_| rate_limiter.get(Purpose::Repair).now_or_never().is_some()).count(), 25);
+    assert!(rate_limiter.query(Purpose::Repair).now_or_never().is_some());
+    let mut waiting = Box::pin(rate_limiter.query(Purpose::Repair));
     assert!(poll!(&mut waiting).is_pending());
-    let gate = &meter.queries;
+    let gate = &rate_limiter.queries;
     gate.with(|state, now| state.bucket.set_rate(100.0, now)); // as long as it would take is not waited
     gate.rate_changed.notify_waiters();
     let begin = Instant::now();
@@ -58,13 +58,13 @@ async fn a_replica_gets_its_part_and_whoever_sleeps_learns_of_it() {
 
 #[tokio::test]
 async fn those_of_one_purpose_are_served_in_their_order() {
-    let meter = meter();
-    drain(&meter, Purpose::Repair);
+    let rate_limiter = rate_limiter();
+    drain(&rate_limiter, Purpose::Repair);
     let served = Arc::new(Mutex::new(Vec::new()));
     let callers = (0..20).map(|caller| {
-        let (meter, served) = (&meter, Arc::clone(&served));
+        let (rate_limiter, served) = (&rate_limiter, Arc::clone(&served));
         async move {
-            meter.get(Purpose::Repair).await;
+            rate_limiter.get(Purpose::Repair).await;
             served.lock().unwrap().push(caller);
         }
     });
@@ -74,39 +74,42 @@ async fn those_of_one_purpose_are_served_in_their_order() {
 
 #[tokio::test]
 async fn repair_passes_an_audit_that_waits() {
-    let meter = meter();
-    drain(&meter, Purpose::Audit);
-    let mut audit = Box::pin(meter.get(Purpose::Audit));
+    let rate_limiter = rate_limiter();
+    drain(&rate_limiter, Purpose::Audit);
+    let mut audit = Box::pin(rate_limiter.get(Purpose::Audit));
     assert!(poll!(&mut audit).is_pending());
-    assert!(meter.get(Purpose::Repair).now_or_never().is_some(), "its reserve is there at once");
+    assert!(rate_limiter.get(Purpose::Repair).now_or_never().is_some(), "its reserve is there at once");
     limited(audit).await;
 }
 
 #[tokio::test]
 async fn a_caller_that_goes_away_takes_nothing_and_blocks_nobody() {
-    let meter = meter();
-    drain(&meter, Purpose::Repair);
-    let calls = meter.calls(Call::Get);
-    let mut first = Box::pin(meter.get(Purpose::Repair));
-    let mut second = Box::pin(meter.get(Purpose::Repair));
+    let rate_limiter = rate_limiter();
+    drain(&rate_limiter, Purpose::Repair);
+    let calls = rate_limiter.calls(Call::Get);
+    let mut first = Box::pin(rate_limiter.get(Purpose::Repair));
+    let mut second = Box::pin(rate_limiter.get(Purpose::Repair));
     assert!(poll!(&mut first).is_pending());
     assert!(poll!(&mut second).is_pending());
     drop(first);
     limited(second).await;
-    assert_eq!(meter.calls(Call::Get), calls + 1);
+    assert_eq!(rate_limiter.calls(Call::Get), calls + 1);
 }
 
 #[tokio::test]
 async fn nobody_passes_while_the_hub_wants_to_be_left_alone() {
-    let meter = meter();
+    let rate_limiter = rate_limiter();
     let mut waiting = Box::pin(async {
-        drain(&meter, Purpose::Repair);
-        meter.get(Purpose::Repair).await;
+        drain(&rate_limiter, Purpose::Repair);
+        rate_limiter.get(Purpose::Repair).await;
     });
     assert!(poll!(&mut waiting).is_pending());
     let begin = Instant::now();
-    meter.throttled(Call::Get, Some(Duration::from_millis(80)));
-    assert!(meter.query(Purpose::Repair).now_or_never().is_some(), "queries have a quota of their own");
+    rate_limiter.throttled(Call::Get, Some(Duration::from_millis(80)));
+    assert!(
+        rate_limiter.query(Purpose::Repair).now_or_never().is_some(),
+        "queries have a quota of their own"
+    );
     limited(waiting).await;
     assert!(begin.elapsed() >= Duration::from_millis(80), "{:?}", begin.elapsed());
 }

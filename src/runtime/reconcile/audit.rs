@@ -44,7 +44,7 @@ use crate::{
         retry::Backoff,
     },
     ports::{Scanned, Which},
-    runtime::{jitter::jitter, metered::Metered},
+    runtime::{jitter::jitter, rate_limited_registry::RateLimitedRegistry},
     telemetry::event::{AuditFinished, StillDifferent},
 };
 
@@ -106,7 +106,7 @@ impl Progress {
 /// `stop`; a query that the hub refuses; store or hub that do not answer at all.
 pub async fn run(
     reconciler: &TwinReconciler,
-    registry: &Arc<Metered>,
+    registry: &Arc<RateLimitedRegistry>,
     options: &Options,
     from: u64,
     progress: &Progress,
@@ -148,7 +148,7 @@ pub async fn run(
 
 struct Audit<'a> {
     look: Look<'a>,
-    registry: &'a Arc<Metered>,
+    registry: &'a Arc<RateLimitedRegistry>,
     /// Another one each time, so that samples differ.
     hasher: RandomState,
     /// Hashes of the twins that the query showed: 8 bytes for each of at most a million twins of a hub.

@@ -32,7 +32,7 @@ use crate::{
         ticks::Ticks,
     },
     ports::{BookmarkError, Bookmarks, Continuation},
-    runtime::{jitter::jitter, metered::Metered},
+    runtime::{jitter::jitter, rate_limited_registry::RateLimitedRegistry},
     telemetry::{
         Metrics,
         event::{BackfillFinished, BackfillStarted, NoteNotKept, TwinDelayed, TwinUnknown},
@@ -217,7 +217,7 @@ pub async fn plan(
 /// `stop`; a query that the hub refuses; notes that cannot be read.
 pub async fn run(
     reconciler: &Arc<TwinReconciler>,
-    registry: &Arc<Metered>,
+    registry: &Arc<RateLimitedRegistry>,
     bookmarks: &dyn Bookmarks,
     concurrency: usize,
     progress: &Arc<Progress>,

@@ -17,7 +17,7 @@ use crate::{
         retry::Backoff,
     },
     ports::{Continuation, Page, QueryError},
-    runtime::{jitter::jitter, metered::Metered},
+    runtime::{jitter::jitter, rate_limited_registry::RateLimitedRegistry},
     telemetry::event::{QueryDelayed, ReferencesRefused, RowsUnreadable},
 };
 
@@ -68,7 +68,7 @@ pub trait Candidate: Sized + Send {
     fn key(&self) -> &TwinKey;
     /// Asks for a page of it.
     async fn page(
-        registry: &Metered,
+        registry: &RateLimitedRegistry,
         query: &str,
         from: Option<&Continuation>,
         purpose: Purpose,
@@ -82,7 +82,7 @@ impl Candidate for Row {
     }
 
     async fn page(
-        registry: &Metered,
+        registry: &RateLimitedRegistry,
         query: &str,
         from: Option<&Continuation>,
         purpose: Purpose,
@@ -98,7 +98,7 @@ impl Candidate for TwinReference {
     }
 
     async fn page(
-        registry: &Metered,
+        registry: &RateLimitedRegistry,
         query: &str,
         from: Option<&Continuation>,
         purpose: Purpose,
@@ -133,7 +133,7 @@ pub enum Ended {
 
 /// A walk over the pages of one query.
 pub struct CandidatePages<R> {
-    registry: Arc<Metered>,
+    registry: Arc<RateLimitedRegistry>,
     kind: Kind,
     query: String,
     /// What is asked instead where the hub does not take the query.
@@ -153,7 +153,12 @@ impl CandidatePages<TwinReference> {
     /// Only the columns of a reference are asked for: they cost less time here, and a hub counts its answers to queries as messages
     /// of the day by their size. A hub that does not take such a query, or answers with rows that are no references, is asked
     /// for whole twins.
-    pub fn references(registry: Arc<Metered>, kind: Kind, condition: Option<&str>, purpose: Purpose) -> Self {
+    pub fn references(
+        registry: Arc<RateLimitedRegistry>,
+        kind: Kind,
+        condition: Option<&str>,
+        purpose: Purpose,
+    ) -> Self {
         let query = |all: &str| match condition {
             Some(condition) => format!("{all} WHERE {condition}"),
             None => all.to_owned(),
@@ -171,13 +176,13 @@ impl CandidatePages<TwinReference> {
 
 impl CandidatePages<Row> {
     /// A walk over all twins of `kind`, with their content.
-    pub fn whole_twins(registry: Arc<Metered>, kind: Kind, purpose: Purpose) -> Self {
+    pub fn whole_twins(registry: Arc<RateLimitedRegistry>, kind: Kind, purpose: Purpose) -> Self {
         Self::new(registry, kind, kind.query().to_owned(), purpose)
     }
 }
 
 impl<R: Candidate> CandidatePages<R> {
-    fn new(registry: Arc<Metered>, kind: Kind, query: String, purpose: Purpose) -> Self {
+    fn new(registry: Arc<RateLimitedRegistry>, kind: Kind, query: String, purpose: Purpose) -> Self {
         Self {
             registry,
             kind,

@@ -35,7 +35,9 @@ use crate::{
         ticks::Ticks,
     },
     ports::{Clock, Got, Read, TWIN_UNANSWERED, Trouble, TroubleKind, Write},
-    runtime::{budgeted_store::BudgetedStore, documents::DocumentCache, metered::Metered},
+    runtime::{
+        budgeted_store::BudgetedStore, documents::DocumentCache, rate_limited_registry::RateLimitedRegistry,
+    },
     telemetry::event::{DocumentRejected, TwinCorrected, TwinWentBack},
 };
 
@@ -102,7 +104,7 @@ pub enum Verdict {
 /// Reconciles twins.
 pub struct TwinReconciler {
     budgeted_store: BudgetedStore,
-    registries: BTreeMap<HubName, Arc<Metered>>,
+    registries: BTreeMap<HubName, Arc<RateLimitedRegistry>>,
     cache: DocumentCache,
     clock: Arc<dyn Clock>,
     rules: Rules,
@@ -176,7 +178,7 @@ impl TwinReconciler {
     /// A reconciler over the hubs of `registries`. What it writes goes into `cache` too, for the streams' next write.
     pub fn new(
         budgeted_store: BudgetedStore,
-        registries: &[Arc<Metered>],
+        registries: &[Arc<RateLimitedRegistry>],
         cache: DocumentCache,
         clock: Arc<dyn Clock>,
         rules: Rules,
@@ -231,12 +233,12 @@ impl TwinReconciler {
     }
 
     /// The registry of a hub.
-    pub fn registry(&self, hub: &HubName) -> Option<&Arc<Metered>> {
+    pub fn registry(&self, hub: &HubName) -> Option<&Arc<RateLimitedRegistry>> {
         self.registries.get(hub)
     }
 
     /// The registries, in the order of their names.
-    pub fn registries(&self) -> impl Iterator<Item = &Arc<Metered>> {
+    pub fn registries(&self) -> impl Iterator<Item = &Arc<RateLimitedRegistry>> {
         self.registries.values()
     }
 

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     domain::{audit::Met, retry::Backoff, ticks::Ticks},
     ports::Bookmarks,
-    runtime::{jitter::jitter, metered::Metered, watch},
+    runtime::{jitter::jitter, rate_limited_registry::RateLimitedRegistry, watch},
     telemetry::{
         Audited, Backfilled, HubWalks, Walk, Walks,
         event::{NoteNotKept, WalkFailed},
@@ -54,7 +54,7 @@ pub struct Schedule {
     /// Reconciles twins.
     pub reconciler: Arc<TwinReconciler>,
     /// The hub.
-    pub registry: Arc<Metered>,
+    pub registry: Arc<RateLimitedRegistry>,
     /// Where notes are kept.
     pub bookmarks: Arc<dyn Bookmarks>,
     /// What is done when.

@@ -33,8 +33,8 @@ use crate::{
         budgeted_store::BudgetedStore,
         documents::{DocumentCache, document_cache},
         memory_store::MemoryStore,
-        metered::Metered,
-        quota::Meter,
+        quota::RateLimiter,
+        rate_limited_registry::RateLimitedRegistry,
         request_unit_budget::RequestUnitBudget,
     },
     telemetry::Metrics,
@@ -269,7 +269,7 @@ impl Clock for TestClock {
 pub(super) struct Bench {
     pub(super) store: Arc<MemoryStore>,
     pub(super) registry: Arc<ScriptedRegistry>,
-    pub(super) metered: Arc<Metered>,
+    pub(super) rate_limited: Arc<RateLimitedRegistry>,
     pub(super) reconciler: Arc<TwinReconciler>,
     pub(super) cache: DocumentCache,
     pub(super) clock: Arc<TestClock>,
@@ -304,9 +304,9 @@ impl Bench {
             clock: Arc::clone(&clock),
         });
         let metrics = Metrics::new().expect("buckets");
-        let meter = Meter::new(Tier::S3, 10, 1.0);
+        let rate_limiter = RateLimiter::new(Tier::S3, 10, 1.0);
         let port: Arc<dyn TwinRegistry> = Arc::clone(&registry) as _;
-        let metered = Arc::new(Metered::new(port, meter, metrics.clone()));
+        let rate_limited = Arc::new(RateLimitedRegistry::new(port, rate_limiter, metrics.clone()));
         let store = Arc::new(MemoryStore::default());
         let budgeted_store = BudgetedStore {
             store: Arc::clone(&store) as _,
@@ -314,12 +314,21 @@ impl Bench {
             metrics: metrics.clone(),
         };
         let cache = document_cache(1 << 20);
-        let registries = [Arc::clone(&metered)];
+        let registries = [Arc::clone(&rate_limited)];
         let reconciler =
             TwinReconciler::new(budgeted_store, &registries, cache.clone(), Arc::clone(&clock) as _, RULES)
                 .with_identity(true);
         let bookmarks = Arc::new(MemoryBookmarks::default());
-        Self { store, registry, metered, reconciler: Arc::new(reconciler), cache, clock, metrics, bookmarks }
+        Self {
+            store,
+            registry,
+            rate_limited,
+            reconciler: Arc::new(reconciler),
+            cache,
+            clock,
+            metrics,
+            bookmarks,
+        }
     }
 
     /// A second reconciler over the same, which asks for audits.
@@ -329,7 +338,7 @@ impl Bench {
             budget: RequestUnitBudget::new(None),
             metrics: self.metrics.clone(),
         };
-        let registries = [Arc::clone(&self.metered)];
+        let registries = [Arc::clone(&self.rate_limited)];
         TwinReconciler::new(
             budgeted_store,
             &registries,

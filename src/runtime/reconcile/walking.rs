@@ -3,7 +3,9 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use super::{audit, backfill};
-use crate::{domain::quota::Purpose, runtime::metered::Metered, telemetry::Walking};
+use crate::{
+    domain::quota::Purpose, runtime::rate_limited_registry::RateLimitedRegistry, telemetry::Walking,
+};
 
 /// What the hub estimates.
 const REGISTERED: &str = "devices registered, as the hub estimates";
@@ -12,13 +14,13 @@ const AUDITED: &str = "twins in the last audit";
 
 /// A backfill that goes on.
 pub(super) struct Backfilling {
-    pub(super) registry: Arc<Metered>,
+    pub(super) registry: Arc<RateLimitedRegistry>,
     pub(super) progress: Arc<backfill::Progress>,
 }
 
 /// An audit that goes on.
 pub(super) struct Auditing {
-    pub(super) registry: Arc<Metered>,
+    pub(super) registry: Arc<RateLimitedRegistry>,
     pub(super) progress: Arc<audit::Progress>,
     /// Twins that the last audit compared.
     pub(super) last: Option<u64>,
@@ -67,9 +69,9 @@ impl Walking for Auditing {
     }
 }
 
-fn waits_for(registry: &Metered, purpose: Purpose) -> Option<String> {
-    let (reads, pages) = registry.meter().waits(purpose);
-    let rates = registry.meter().rates();
+fn waits_for(registry: &RateLimitedRegistry, purpose: Purpose) -> Option<String> {
+    let (reads, pages) = registry.rate_limiter().waits(purpose);
+    let rates = registry.rate_limiter().rates();
     match (reads, pages) {
         (true, _) => Some(format!("its share of the hub's quota: {:.1} reads of twins per second", rates.0)),
         (false, true) => Some(format!("its share of the hub's quota: {:.2} pages per second", rates.1)),

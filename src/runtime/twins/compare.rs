@@ -16,7 +16,7 @@ use crate::{
         ticks::Ticks,
     },
     ports::Got,
-    runtime::metered::Metered,
+    runtime::rate_limited_registry::RateLimitedRegistry,
 };
 
 /// How long a question may wait for its turn in the hub's quota, and a little more: then nobody looks any more.
@@ -70,7 +70,7 @@ impl Comparer {
     /// Asks the hub of `key`, after `document` was read: so that the answer reflects whatever the document could know.
     pub(super) async fn compare(
         &self,
-        registries: &BTreeMap<HubName, Arc<Metered>>,
+        registries: &BTreeMap<HubName, Arc<RateLimitedRegistry>>,
         key: Option<&TwinKey>,
         document: Option<&Document>,
         call_limit: Duration,

@@ -23,7 +23,7 @@ const LOOK: Options = Options { mode: Mode::Compare, ..OPTIONS };
 
 async fn try_audit(bench: &Bench, options: &Options) -> Result<Report, Ended> {
     let stop = CancellationToken::new();
-    run(&bench.reconciler, &bench.metered, options, 0, &Progress::default(), &stop).await
+    run(&bench.reconciler, &bench.rate_limited, options, 0, &Progress::default(), &stop).await
 }
 
 async fn audit(bench: &Bench, options: &Options) -> Report {
@@ -143,7 +143,7 @@ async fn every_twin_that_changes_all_the_time_is_compared_in_some_audit() {
     for _ in 0..3 {
         let stop = CancellationToken::new();
         let progress = Progress::default();
-        let report = run(&bench.reconciler, &bench.metered, &few, from, &progress, &stop).await;
+        let report = run(&bench.reconciler, &bench.rate_limited, &few, from, &progress, &stop).await;
         let report = report.expect("an audit");
         assert_eq!(report.recent_asked + report.recent, 9 - left.iter().sum::<u64>(), "{report:?}");
         assert_eq!((report.left(), report.still_different), (0, 0), "{report:?}");
@@ -170,7 +170,7 @@ async fn where_it_differs_still_the_next_audit_asks_about_others() {
     for walk in 1..=3 {
         let stop = CancellationToken::new();
         let progress = Progress::default();
-        let report = run(&bench.reconciler, &bench.metered, &few, from, &progress, &stop).await;
+        let report = run(&bench.reconciler, &bench.rate_limited, &few, from, &progress, &stop).await;
         from = report.expect("an audit").recent_next;
         let asked: HashSet<_> = bench.registry.asked().into_iter().collect();
         assert_eq!(asked.len(), walk * 2);
@@ -322,7 +322,7 @@ async fn a_stop_ends_an_audit_at_once_and_without_a_report() {
         stopper.cancel();
     });
     let started = tokio::time::Instant::now();
-    let ended = run(&bench.reconciler, &bench.metered, &OPTIONS, 0, &Progress::default(), &stop).await;
+    let ended = run(&bench.reconciler, &bench.rate_limited, &OPTIONS, 0, &Progress::default(), &stop).await;
     assert!(matches!(ended, Err(Ended::Stopped)));
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
 }

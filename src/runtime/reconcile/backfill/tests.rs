@@ -24,7 +24,8 @@ fn bench(devices: usize) -> Bench {
 async fn fill(bench: &Bench) -> Counts {
     let progress = Arc::new(Progress::default());
     let stop = CancellationToken::new();
-    let filled = run(&bench.reconciler, &bench.metered, bench.bookmarks.as_ref(), 2, &progress, &stop).await;
+    let filled =
+        run(&bench.reconciler, &bench.rate_limited, bench.bookmarks.as_ref(), 2, &progress, &stop).await;
     let counts = filled.expect("filled");
     assert_eq!(progress.counts(), counts);
     counts
@@ -95,7 +96,8 @@ async fn it_goes_on_at_its_bookmark_and_asks_for_nothing_twice() {
         }
     });
     let progress = Arc::new(Progress::default());
-    let stopped = run(&bench.reconciler, &bench.metered, bench.bookmarks.as_ref(), 1, &progress, &stop).await;
+    let stopped =
+        run(&bench.reconciler, &bench.rate_limited, bench.bookmarks.as_ref(), 1, &progress, &stop).await;
     assert!(matches!(stopped, Err(Error::Ended(Ended::Stopped))));
     let kept = bookmark(bench.bookmarks.as_ref(), &"H".into()).await.expect("readable").expect("kept");
     assert_eq!((kept.kind, kept.continuation.as_deref(), kept.counts.listed), (Kind::Devices, Some("4"), 4));
@@ -156,7 +158,7 @@ async fn the_query_that_a_hub_takes_is_kept_with_the_continuation() {
         });
         let progress = Arc::new(Progress::default());
         let stopped =
-            run(&bench.reconciler, &bench.metered, bench.bookmarks.as_ref(), 1, &progress, &stop).await;
+            run(&bench.reconciler, &bench.rate_limited, bench.bookmarks.as_ref(), 1, &progress, &stop).await;
         assert!(matches!(stopped, Err(Error::Ended(Ended::Stopped))));
         let kept = bookmark(bench.bookmarks.as_ref(), &"h".into()).await.expect("readable").expect("kept");
         assert_eq!((kept.continuation.as_deref(), kept.query.as_deref()), (Some("4"), Some(expected)));
@@ -249,7 +251,7 @@ async fn an_audit_follows_where_twins_had_no_answer_and_nobody_forgets_it() {
     let reconciler = Arc::new(bench.reconciler_over(audits));
     let progress = Arc::new(Progress::default());
     let stop = CancellationToken::new();
-    let fill = || run(&reconciler, &bench.metered, bench.bookmarks.as_ref(), 2, &progress, &stop);
+    let fill = || run(&reconciler, &bench.rate_limited, bench.bookmarks.as_ref(), 2, &progress, &stop);
     bench.registry.mute.lock().unwrap().insert(device("d02"));
     assert_eq!(fill().await.expect("filled").unknown, 1);
     // The note is there although nobody keeps what is asked: it was written before the backfill was noted as done.
@@ -258,7 +260,7 @@ async fn an_audit_follows_where_twins_had_no_answer_and_nobody_forgets_it() {
 
     bench.registry.mute.lock().unwrap().clear();
     let (bookmarks, progress) = (MemoryBookmarks::default(), Arc::new(Progress::default()));
-    let filled = run(&reconciler, &bench.metered, &bookmarks, 2, &progress, &stop).await;
+    let filled = run(&reconciler, &bench.rate_limited, &bookmarks, 2, &progress, &stop).await;
     assert_eq!(filled.expect("filled").unknown, 0);
     assert_eq!(last_request(&bookmarks).await.expect("readable"), None, "nothing was left");
 }
@@ -270,7 +272,7 @@ async fn an_audit_follows_a_backfill_that_was_interrupted() {
     let reconciler = Arc::new(bench.reconciler_over(audits));
     let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
     stop.cancel();
-    let fill = |stop| run(&reconciler, &bench.metered, bench.bookmarks.as_ref(), 2, &progress, stop);
+    let fill = |stop| run(&reconciler, &bench.rate_limited, bench.bookmarks.as_ref(), 2, &progress, stop);
     fill(&stop).await.expect_err("stopped");
     assert_eq!(last_request(bench.bookmarks.as_ref()).await.expect("readable"), None);
     fill(&CancellationToken::new()).await.expect("filled");

@@ -21,7 +21,7 @@ fn bench() -> Bench {
 }
 
 async fn walk(bench: &Bench, kind: Kind) -> Vec<String> {
-    let mut pages = CandidatePages::whole_twins(Arc::clone(&bench.metered), kind, Purpose::Audit);
+    let mut pages = CandidatePages::whole_twins(Arc::clone(&bench.rate_limited), kind, Purpose::Audit);
     let mut seen = Vec::new();
     while let Some(page) = pages.next(&CancellationToken::new()).await.expect("a page") {
         seen.extend(page.rows.into_iter().map(|row| row.key.to_string()));
@@ -43,7 +43,7 @@ async fn references(
     condition: Option<&str>,
 ) -> Result<(Vec<String>, usize), Ended> {
     let mut pages =
-        CandidatePages::references(Arc::clone(&bench.metered), kind, condition, Purpose::Backfill);
+        CandidatePages::references(Arc::clone(&bench.rate_limited), kind, condition, Purpose::Backfill);
     let (mut seen, mut odd) = (Vec::new(), 0);
     while let Some(page) = pages.next(&CancellationToken::new()).await? {
         seen.extend(page.rows.into_iter().map(|row| row.key.to_string()));
@@ -121,7 +121,8 @@ async fn trouble_is_waited_out_for_as_long_as_the_hub_asks() {
 #[tokio::test(start_paused = true)]
 async fn a_continuation_that_expired_means_from_the_beginning() {
     let bench = bench();
-    let mut pages = CandidatePages::whole_twins(Arc::clone(&bench.metered), Kind::Devices, Purpose::Audit);
+    let mut pages =
+        CandidatePages::whole_twins(Arc::clone(&bench.rate_limited), Kind::Devices, Purpose::Audit);
     let stop = CancellationToken::new();
     pages.next(&stop).await.expect("a page").expect("the first");
     assert!(pages.position().is_some());
@@ -135,7 +136,8 @@ async fn a_query_that_is_refused_or_a_stop_ends_the_walk() {
     let bench = bench();
     let refused = QueryError::Refused("no such field".into());
     bench.registry.queries.lock().unwrap().push_back(refused);
-    let mut pages = CandidatePages::whole_twins(Arc::clone(&bench.metered), Kind::Devices, Purpose::Audit);
+    let mut pages =
+        CandidatePages::whole_twins(Arc::clone(&bench.rate_limited), Kind::Devices, Purpose::Audit);
     let stop = CancellationToken::new();
     let error = pages.next(&stop).await.expect_err("refused");
     assert!(error.to_string().contains("no such field"), "{error}");
@@ -147,7 +149,8 @@ async fn a_query_that_is_refused_or_a_stop_ends_the_walk() {
 async fn a_hub_that_takes_no_continuation_is_not_walked_for_ever() {
     let bench = bench();
     let stop = CancellationToken::new();
-    let mut pages = CandidatePages::whole_twins(Arc::clone(&bench.metered), Kind::Devices, Purpose::Audit);
+    let mut pages =
+        CandidatePages::whole_twins(Arc::clone(&bench.rate_limited), Kind::Devices, Purpose::Audit);
     for _ in 0..=RESTARTS {
         pages.next(&stop).await.expect("a page").expect("the first one");
         bench.registry.queries.lock().unwrap().push_back(QueryError::Expired);
@@ -161,7 +164,8 @@ async fn a_page_that_leads_to_itself_is_not_walked_for_ever() {
     let bench = bench();
     *bench.registry.stuck.lock().unwrap() = true;
     let stop = CancellationToken::new();
-    let mut pages = CandidatePages::whole_twins(Arc::clone(&bench.metered), Kind::Devices, Purpose::Audit);
+    let mut pages =
+        CandidatePages::whole_twins(Arc::clone(&bench.rate_limited), Kind::Devices, Purpose::Audit);
     let walk = async {
         while let Some(_page) = pages.next(&stop).await? {}
         Ok::<_, Ended>(())

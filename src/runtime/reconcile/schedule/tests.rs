@@ -36,7 +36,7 @@ impl Running {
         let walks = Walks::default();
         let schedule = Schedule {
             reconciler: Arc::clone(&bench.reconciler),
-            registry: Arc::clone(&bench.metered),
+            registry: Arc::clone(&bench.rate_limited),
             bookmarks,
             options,
             leads: led,

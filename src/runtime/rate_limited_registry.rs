@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::quota::Meter;
+use super::quota::RateLimiter;
 use crate::{
     domain::{
         health::{Dependency, Failure},
@@ -26,9 +26,9 @@ use crate::{
 const FAILURES_UNREACHABLE: u32 = 3;
 
 /// The registry of one hub; each call waits for its turn first.
-pub struct Metered {
+pub struct RateLimitedRegistry {
     registry: Arc<dyn TwinRegistry>,
-    meter: Meter,
+    rate_limiter: RateLimiter,
     metrics: Metrics,
     reach: Mutex<Reach>,
     board: Option<Board>,
@@ -40,17 +40,17 @@ struct Reach {
     failures: u32,
 }
 
-impl std::fmt::Debug for Metered {
+impl std::fmt::Debug for RateLimitedRegistry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Metered").field("hub", &self.hub()).finish_non_exhaustive()
+        f.debug_struct("RateLimitedRegistry").field("hub", &self.hub()).finish_non_exhaustive()
     }
 }
 
-impl Metered {
-    /// Asks `registry` no more often than `meter` lets it.
-    pub fn new(registry: Arc<dyn TwinRegistry>, meter: Meter, metrics: Metrics) -> Self {
+impl RateLimitedRegistry {
+    /// Asks `registry` no more often than `rate_limiter` lets it.
+    pub fn new(registry: Arc<dyn TwinRegistry>, rate_limiter: RateLimiter, metrics: Metrics) -> Self {
         metrics.registry(registry.hub());
-        Self { registry, meter, metrics, reach: Mutex::default(), board: None }
+        Self { registry, rate_limiter, metrics, reach: Mutex::default(), board: None }
     }
 
     /// The same, where `board` is told whether the hub answers.
@@ -65,8 +65,8 @@ impl Metered {
     }
 
     /// The quota, for figures.
-    pub fn meter(&self) -> &Meter {
-        &self.meter
+    pub fn rate_limiter(&self) -> &RateLimiter {
+        &self.rate_limiter
     }
 
     /// Tells the board after how long somebody asks again who got no answer.
@@ -87,7 +87,7 @@ impl Metered {
                 message,
             });
         }
-        self.meter.get(purpose).await;
+        self.rate_limiter.get(purpose).await;
         let asked = Instant::now();
         let got = self.registry.get(key).await;
         let took = asked.elapsed();
@@ -98,7 +98,7 @@ impl Metered {
         };
         self.feed_back(Call::Get, outcome, trouble);
         let message = trouble.map(|trouble| trouble.message.as_str());
-        self.account(RegistryCall::Get, purpose, outcome, took, Said::new(trouble, message));
+        self.record(RegistryCall::Get, purpose, outcome, took, Said::new(trouble, message));
         got
     }
 
@@ -135,13 +135,13 @@ impl Metered {
         purpose: Purpose,
         ask: impl Future<Output = Result<Page<R>, QueryError>> + Send,
     ) -> Result<Page<R>, QueryError> {
-        self.meter.query(purpose).await;
+        self.rate_limiter.query(purpose).await;
         let asked = Instant::now();
         let page = ask.await;
         let took = asked.elapsed();
         let (outcome, trouble, message) = outcome_of_query(&page);
         self.feed_back(Call::Query, outcome, trouble);
-        self.account(RegistryCall::Query, purpose, outcome, took, Said::new(trouble, message.as_deref()));
+        self.record(RegistryCall::Query, purpose, outcome, took, Said::new(trouble, message.as_deref()));
         page
     }
 
@@ -155,26 +155,26 @@ impl Metered {
         let count = self.registry.device_count().await;
         let took = asked.elapsed();
         let (outcome, trouble, message) = outcome_of_query(&count);
-        self.account(RegistryCall::Count, purpose, outcome, took, Said::new(trouble, message.as_deref()));
+        self.record(RegistryCall::Count, purpose, outcome, took, Said::new(trouble, message.as_deref()));
         count
     }
 
-    /// Tells the meter what the hub thinks of our pace.
+    /// Tells the rate_limiter what the hub thinks of our pace.
     fn feed_back(&self, call: Call, outcome: RegistryOutcome, trouble: Option<&Trouble>) {
         match outcome {
             RegistryOutcome::Throttled => {
-                self.meter.throttled(call, trouble.and_then(|trouble| trouble.retry_after));
+                self.rate_limiter.throttled(call, trouble.and_then(|trouble| trouble.retry_after));
             }
             RegistryOutcome::Present
             | RegistryOutcome::Absent
             | RegistryOutcome::Ok
             | RegistryOutcome::Refused
-            | RegistryOutcome::Expired => self.meter.answered(call),
+            | RegistryOutcome::Expired => self.rate_limiter.answered(call),
             RegistryOutcome::Unavailable => {}
         }
     }
 
-    fn account(
+    fn record(
         &self,
         call: RegistryCall,
         purpose: Purpose,

@@ -1,4 +1,4 @@
-//! What a metered registry tells its meter, the metrics and the log.
+//! What a rate_limited registry tells its rate_limiter, the metrics and the log.
 
 use std::{
     collections::VecDeque,
@@ -64,10 +64,10 @@ fn trouble(kind: TroubleKind, retry_after: Option<Duration>) -> Result<(), Query
     }))
 }
 
-fn metered(script: impl IntoIterator<Item = Result<(), QueryError>>) -> (Metered, Metrics) {
+fn rate_limited(script: impl IntoIterator<Item = Result<(), QueryError>>) -> (RateLimitedRegistry, Metrics) {
     let metrics = Metrics::new().unwrap();
     let registry = Arc::new(Scripted("contoso".into(), Mutex::new(script.into_iter().collect())));
-    (Metered::new(registry, Meter::new(Tier::S3, 1, 1.0), metrics.clone()), metrics)
+    (RateLimitedRegistry::new(registry, RateLimiter::new(Tier::S3, 1, 1.0), metrics.clone()), metrics)
 }
 
 fn key() -> TwinKey {
@@ -97,34 +97,34 @@ impl io::Write for Captured {
 #[tokio::test]
 async fn a_throttled_call_makes_the_next_of_its_kind_wait() {
     let hint = Some(Duration::from_millis(50));
-    let (metered, _) = metered([trouble(TroubleKind::Throttled, hint), Ok(()), Ok(())]);
-    metered.get(&key(), Purpose::Repair).await;
+    let (rate_limited, _) = rate_limited([trouble(TroubleKind::Throttled, hint), Ok(()), Ok(())]);
+    rate_limited.get(&key(), Purpose::Repair).await;
     let begin = Instant::now();
-    metered.query("SELECT * FROM devices", None, 10, Purpose::Audit).now_or_never().unwrap().unwrap();
-    metered.get(&key(), Purpose::Repair).await;
+    rate_limited.query("SELECT * FROM devices", None, 10, Purpose::Audit).now_or_never().unwrap().unwrap();
+    rate_limited.get(&key(), Purpose::Repair).await;
     assert!(begin.elapsed() >= Duration::from_millis(50), "{:?}", begin.elapsed());
-    assert_eq!(metered.meter().calls(Call::Get), 2);
+    assert_eq!(rate_limited.rate_limiter().calls(Call::Get), 2);
 }
 
 #[tokio::test]
 async fn a_twin_that_cannot_be_asked_about_takes_no_quota_and_says_nothing_about_the_hub() {
-    let (metered, metrics) = metered([Ok(())]);
+    let (rate_limited, metrics) = rate_limited([Ok(())]);
     let board = Board::new();
-    let metered = metered.shown_on(&board);
+    let rate_limited = rate_limited.shown_on(&board);
     for _ in 0..FAILURES_UNREACHABLE * 2 {
-        let got = metered.get(&TwinKey::device("contoso", "."), Purpose::Repair).await;
+        let got = rate_limited.get(&TwinKey::device("contoso", "."), Purpose::Repair).await;
         assert!(matches!(got, Got::Unknown(trouble) if trouble.message.contains("no URL")));
     }
-    assert_eq!(metered.meter().calls(Call::Get), 0);
+    assert_eq!(rate_limited.rate_limiter().calls(Call::Get), 0);
     assert!(!metrics.render().contains("outcome=\"unavailable\",purpose=\"repair\"} 1"));
     assert!(board.facts().dependencies.is_empty(), "nothing is known about the hub");
-    metered.get(&key(), Purpose::Repair).await;
-    assert_eq!(metered.meter().calls(Call::Get), 1);
+    rate_limited.get(&key(), Purpose::Repair).await;
+    assert_eq!(rate_limited.rate_limiter().calls(Call::Get), 1);
 }
 
 #[tokio::test]
 async fn every_call_is_counted_by_what_became_of_it() {
-    let (metered, metrics) = metered([
+    let (rate_limited, metrics) = rate_limited([
         Ok(()),
         trouble(TroubleKind::Unavailable, None),
         Ok(()),
@@ -134,13 +134,13 @@ async fn every_call_is_counted_by_what_became_of_it() {
         trouble(TroubleKind::Throttled, None),
     ]);
     for _ in 0..2 {
-        metered.get(&key(), Purpose::Repair).await;
+        rate_limited.get(&key(), Purpose::Repair).await;
     }
     for _ in 0..3 {
-        let _ = metered.query("q", None, 1, Purpose::Backfill).await;
+        let _ = rate_limited.query("q", None, 1, Purpose::Backfill).await;
     }
-    assert_eq!(metered.device_count(Purpose::Audit).await.unwrap(), 7);
-    metered.device_count(Purpose::Audit).await.expect_err("throttled");
+    assert_eq!(rate_limited.device_count(Purpose::Audit).await.unwrap(), 7);
+    rate_limited.device_count(Purpose::Audit).await.expect_err("throttled");
     let text = metrics.render();
     for labels in [
         r#"call="get",outcome="absent",purpose="repair""#,
@@ -163,11 +163,22 @@ async fn a_hub_that_goes_and_comes_is_told_once_each() {
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
     let _guard = tracing::subscriber::set_default(subscriber);
     let down = || trouble(TroubleKind::Unavailable, None);
-    let (metered, _) =
-        metered([down(), Ok(()), down(), down(), down(), down(), Ok(()), Ok(()), down(), down(), Ok(())]);
+    let (rate_limited, _) = rate_limited([
+        down(),
+        Ok(()),
+        down(),
+        down(),
+        down(),
+        down(),
+        Ok(()),
+        Ok(()),
+        down(),
+        down(),
+        Ok(()),
+    ]);
     let mut logs = Vec::new();
     for _ in 0..11 {
-        metered.get(&key(), Purpose::Repair).await;
+        rate_limited.get(&key(), Purpose::Repair).await;
         logs.push(captured.taken());
     }
     let told: Vec<_> = logs.iter().enumerate().filter(|(_, log)| !log.is_empty()).map(|(at, _)| at).collect();
