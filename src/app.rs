@@ -69,7 +69,7 @@ use crate::{
     },
     serve::access,
     status::{About, SharedHub},
-    telemetry::{self, Board, Journal, Metrics, Scope, trace::Tracer},
+    telemetry::{self, HealthState, Journal, Metrics, Scope, trace::Tracer},
 };
 
 /// Batches on their way from the partitions to the router.
@@ -232,15 +232,15 @@ pub struct Process {
     /// Makes traces.
     pub tracer: Option<Tracer>,
     /// What readiness and the status page are computed from.
-    pub board: Board,
+    pub health: HealthState,
     /// Counts what happens.
     pub metrics: Metrics,
 }
 
 impl Outside {
     /// Connects to everything that `settings` name, and waits for what is not there yet.
-    async fn connect(settings: &Settings, reach: &Reach<'_>, board: &Board) -> Result<Self, Error> {
-        let credential = credential::connect_noting(&settings.credential.identity, board.tokens())?;
+    async fn connect(settings: &Settings, reach: &Reach<'_>, health: &HealthState) -> Result<Self, Error> {
+        let credential = credential::connect_noting(&settings.credential.identity, health.tokens())?;
         let signed = [
             match &settings.checkpoint.store {
                 config::CheckpointStore::Blob(blob) => Some(blob),
@@ -252,9 +252,9 @@ impl Outside {
             },
         ];
         if let Some(end) = signed.into_iter().flatten().find_map(config::Blob::signature_ends) {
-            board.tokens().configured(Scope::Signature, end);
+            health.tokens().configured(Scope::Signature, end);
         }
-        let registries = registry::registries(settings, &credential, reach.metrics, board)?;
+        let registries = registry::registries(settings, &credential, reach.metrics, health)?;
         // On its own, so that nothing else is blamed where there is no token.
         let token = || async { Ok(credential::probe(&credential).await?) };
         reach.until(Needed::Dependency(Dependency::Credential), token).await?;
@@ -523,7 +523,7 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
     for thread in threads.handles() {
         metrics.receives_on(thread.metrics());
     }
-    let board = Board::with_limits(settings.http.blocked_after, settings.eventhubs.retention);
+    let health = HealthState::with_limits(settings.http.blocked_after, settings.eventhubs.retention);
     for hub in settings.eventhubs.hubs() {
         metrics.stream(hub); // at zero from the first scrape on
     }
@@ -534,15 +534,15 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
     let hubs = settings.iothub.hubs.iter().map(|hub| hub.name.clone()).collect();
     let twins = Twins::new(hubs, metrics.clone(), stop.clone());
     let around =
-        Surroundings::start(settings, about(settings, replica, journal), &board, &metrics, &twins).await?;
-    let reach = Reach { grace: settings.start.refused_grace, board: &board, metrics: &metrics };
-    let traces = Traces::start(settings, &metrics, &board)?;
+        Surroundings::start(settings, about(settings, replica, journal), &health, &metrics, &twins).await?;
+    let reach = Reach { grace: settings.start.refused_grace, health: &health, metrics: &metrics };
+    let traces = Traces::start(settings, &metrics, &health)?;
     let process = Process {
         replica: replica.to_owned(),
         clock: Arc::new(SystemClock),
         threads: Some(Arc::new(threads)),
         tracer: traces.tracer.clone(),
-        board: board.clone(),
+        health: health.clone(),
         metrics: metrics.clone(),
     };
     // Aborted in the end: what hangs holds nobody up.
@@ -550,7 +550,7 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
     let outcome = tokio::select! {
         biased;
         () = stop.cancelled() => Ok(()),
-        outside = Box::pin(Outside::connect(settings, &reach, &board)) => match outside {
+        outside = Box::pin(Outside::connect(settings, &reach, &health)) => match outside {
             Ok(mut outside) => {
                 let hubs = std::mem::take(&mut outside.shared_hubs);
                 let observer = &around.observer;
@@ -592,9 +592,9 @@ async fn consume(
     process: Process,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let Process { replica, clock, threads, tracer, board, metrics } = process;
-    let (board, metrics) = (&board, &metrics);
-    let reach = Reach { grace: settings.start.refused_grace, board, metrics };
+    let Process { replica, clock, threads, tracer, health, metrics } = process;
+    let (health, metrics) = (&health, &metrics);
+    let reach = Reach { grace: settings.start.refused_grace, health, metrics };
     let (leads, led) = watch::channel(false);
     let (requests, audit_asked) = AuditRequests::channel(Arc::clone(&clock));
     let audits = if outside.registries.is_empty() { AuditRequests::nobodys() } else { requests };
@@ -619,7 +619,7 @@ async fn consume(
         reach.until(what, move || {
             let (source, checkpoints) = (Arc::clone(&source), Arc::clone(&checkpoints));
             let prepare =
-                Stream::prepare(source, checkpoints, options.clone(), board.clone(), metrics.clone());
+                Stream::prepare(source, checkpoints, options.clone(), health.clone(), metrics.clone());
             async { Ok(prepare.await?) }
         })
     });
@@ -632,7 +632,7 @@ async fn consume(
         changes: outside.changes,
         budget: shared.budget.clone(),
         clock: Arc::clone(&clock),
-        board: board.clone(),
+        health: health.clone(),
         metrics: metrics.clone(),
     };
     let limits = InFlight::new(
@@ -648,7 +648,7 @@ async fn consume(
         outside.dead_letters,
         clock,
         Arc::clone(&limits),
-        board.clone(),
+        health.clone(),
         metrics.clone(),
     );
     let (intake, batches) = mpsc::channel(INTAKE);
@@ -656,7 +656,7 @@ async fn consume(
     let mut router = AbortOnDropHandle::new(tokio::spawn(router.run(batches)));
     let mut consumers = JoinSet::new();
     let (intake_stop, drained) = (stop.child_token(), CancellationToken::new());
-    let mut background = background.spawn(&led, &audit_asked, &intake_stop, board.walks());
+    let mut background = background.spawn(&led, &audit_asked, &intake_stop, health.walks());
     background.spawn(Box::pin(counts::run(counting, counting_options(settings), intake_stop.clone())));
     for stream in streams {
         let (limits, threads) = (Arc::clone(&limits), threads.clone());
@@ -664,7 +664,7 @@ async fn consume(
         consumers.spawn(Box::pin(run));
     }
     drop(intake);
-    board.set_phase(Phase::Running);
+    health.set_phase(Phase::Running);
     tracing::info!(version = telemetry::VERSION, "running");
     if settings.iothub.hubs.len() > 1 && settings.document.id == DocumentIdScheme::Device {
         tracing::warn!(
@@ -692,7 +692,7 @@ async fn consume(
         // Its tasks end with the stop only; before, it is a panic.
         Some(_) = background.join_next() => outcome = Err(Panicked.into()),
     }
-    board.set_phase(Phase::Stopping);
+    health.set_phase(Phase::Stopping);
     tracing::info!("stopping: no more intake, finishing what was received");
     intake_stop.cancel();
     if !router_ended {

@@ -38,7 +38,7 @@ use crate::{
     listener::{self, Room},
     runtime::twins::Twins,
     status::Observer,
-    telemetry::{Board, Metrics},
+    telemetry::{HealthState, Metrics},
 };
 
 /// More connections than any set of probes and scrapers has, and enough for as many waiters to come at once as may wait.
@@ -56,7 +56,7 @@ const KEY: &str = "http.listen";
 #[derive(Debug, Clone)]
 pub struct State {
     /// Health.
-    pub board: Board,
+    pub health: HealthState,
     /// Metrics.
     pub metrics: Metrics,
     /// Status.

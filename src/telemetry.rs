@@ -9,15 +9,15 @@
 //! | `last_word` | lines that depend on nothing: why the process ends, and panics |
 //! | [`trace`] | traces of sampled events |
 //! | [`Journal`] | the warnings and errors that were logged, one entry per kind |
-//! | [`Board`] | what the components say about their state, for the health endpoints |
+//! | [`HealthState`] | what the components say about their state, for the health endpoints |
 //!
 //! No secrets, payloads or property values, at any level; no device ids as labels. Levels: TRACE per event,
 //! DEBUG per condition, INFO a change in the state of the service, WARN alert if frequent, ERROR needs a person.
 
-mod board;
 mod counts;
 pub mod event;
 mod gauges;
+mod health_state;
 mod journal;
 mod label;
 mod last_word;
@@ -49,8 +49,8 @@ use tracing_subscriber::{
 
 use self::limit::{Limited, Recoveries, Shape};
 pub use self::{
-    board::{Board, Heartbeat, View},
     counts::{Counts, ShownCounts},
+    health_state::{HealthState, Heartbeat, View},
     journal::{Entry, Journal},
     label::{
         Decision, Purpose, ReadOutcome, RegistryCall, RegistryOutcome, ServedOperation, ServedOutcome,
@@ -75,9 +75,9 @@ pub const REVISION: &str = match option_env!("TWINSYNC_REVISION") {
     None => "unknown",
 };
 
-/// What `/metrics` answers: everything that was counted, what is on the board, and the process itself.
-pub fn exposition(metrics: &Metrics, board: &Board) -> String {
-    metrics.render() + &board.render() + &process::render(&metrics.receiving())
+/// What `/metrics` answers: everything that was counted, what is in the health state, and the process itself.
+pub fn exposition(metrics: &Metrics, health: &HealthState) -> String {
+    metrics.render() + &health.render() + &process::render(&metrics.receiving())
 }
 
 /// Code of what should not happen: a fault of the program, or of the machine.

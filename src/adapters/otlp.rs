@@ -36,7 +36,7 @@ use crate::{
         retry::Backoff,
     },
     telemetry::{
-        Board, Metrics, VERSION,
+        HealthState, Metrics, VERSION,
         event::{DependencyChanged, Fault, SpansLeft, SpansRefused},
         replica,
     },
@@ -77,7 +77,7 @@ pub struct Exporter {
     resource: ResourceAttributesWithSchema,
     timeout: Duration,
     metrics: Metrics,
-    board: Board,
+    health: HealthState,
 }
 
 impl fmt::Debug for Exporter {
@@ -109,7 +109,7 @@ impl Exporter {
     ///
     /// # Errors
     /// No HTTP client can be made; a header cannot be sent.
-    pub fn new(settings: &config::Otlp, metrics: Metrics, board: Board) -> Result<Self, Error> {
+    pub fn new(settings: &config::Otlp, metrics: Metrics, health: HealthState) -> Result<Self, Error> {
         let client = Client::builder()
             .user_agent(concat!("twinsync/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
@@ -131,7 +131,7 @@ impl Exporter {
             resource: (&resource(settings)).into(),
             timeout: settings.timeout,
             metrics,
-            board,
+            health,
         })
     }
 
@@ -207,19 +207,19 @@ impl Exporter {
                 () = ended.cancelled() => return Some((request, count)),
             };
             let Err(failed) = sent else {
-                DependencyChanged::post(&self.board, &Dependency::Traces, None);
+                DependencyChanged::post(&self.health, &Dependency::Traces, None);
                 return None;
             };
             self.metrics.span_export_failed();
             let Failed { failure, code, reason, again, retry_after } = failed;
             let fault = Fault { failure, code, reason: &reason };
-            DependencyChanged::post(&self.board, &Dependency::Traces, Some(fault));
+            DependencyChanged::post(&self.health, &Dependency::Traces, Some(fault));
             if !again {
                 self.metrics.spans_refused(count);
                 return None;
             }
             let wait = backoff.next(rand::random(), retry_after);
-            self.board.tries_again(&Dependency::Traces, wait);
+            self.health.tries_again(&Dependency::Traces, wait);
             tokio::select! {
                 biased;
                 () = ended.cancelled() => return Some((request, count)),

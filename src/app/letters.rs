@@ -17,7 +17,7 @@ use crate::{
         replay::{Preview, Replay},
         router::{self, Router},
     },
-    telemetry::{Board, Metrics},
+    telemetry::{HealthState, Metrics},
 };
 
 /// Opens the dead letters of a daemon where they are; nothing is created.
@@ -54,7 +54,7 @@ pub async fn replay(settings: &Settings, letters: &Store) -> Result<Replay, Erro
         Arc::clone(&letters.letters),
         Arc::new(SystemClock),
         Arc::clone(&limits),
-        Board::new(),
+        HealthState::new(),
         metrics.clone(),
     );
     Ok(Replay::start(router, limits, metrics, settings.document.max_event_size))

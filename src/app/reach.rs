@@ -15,7 +15,7 @@ use crate::{
         retry::Backoff,
     },
     runtime::jitter::jitter,
-    telemetry::{Board, Metrics, event::StartDelayed},
+    telemetry::{HealthState, Metrics, event::StartDelayed},
 };
 
 /// First and longest wait between two tries. Short enough that an outage costs little more than it lasts.
@@ -63,7 +63,7 @@ pub(super) struct Reach<'a> {
     /// How long refusals are endured.
     pub(super) grace: Duration,
     /// Where it shows what is waited for.
-    pub(super) board: &'a Board,
+    pub(super) health: &'a HealthState,
     /// Counts what is waited for.
     pub(super) metrics: &'a Metrics,
 }
@@ -103,12 +103,12 @@ impl Reach<'_> {
             .emit(self.metrics);
             match &what {
                 Needed::Store => {
-                    self.board.set_store(StoreState::Unreachable { reason });
-                    self.board.tries_store_again(retry_in);
+                    self.health.set_store(StoreState::Unreachable { reason });
+                    self.health.tries_store_again(retry_in);
                 }
                 Needed::Dependency(dependency) => {
-                    self.board.is_down(dependency.clone(), Failure::Silent, &reason);
-                    self.board.tries_again(dependency, retry_in);
+                    self.health.is_down(dependency.clone(), Failure::Silent, &reason);
+                    self.health.tries_again(dependency, retry_in);
                 }
             }
             tokio::time::sleep(retry_in).await;
@@ -118,10 +118,10 @@ impl Reach<'_> {
     fn reached(&self, what: &Needed, failures: u32, after: Duration) {
         match what {
             Needed::Store => {
-                self.board.set_store(StoreState::Reachable);
+                self.health.set_store(StoreState::Reachable);
             }
             Needed::Dependency(dependency) => {
-                self.board.is_up(dependency.clone());
+                self.health.is_up(dependency.clone());
             }
         }
         if failures > 0 {
@@ -149,9 +149,9 @@ mod tests {
     async fn try_with(
         grace: Duration,
         failures: Vec<fn() -> Error>,
-    ) -> (Result<(), Error>, u32, Board, Metrics) {
-        let (board, metrics) = (Board::new(), Metrics::new().expect("buckets"));
-        let reach = Reach { grace, board: &board, metrics: &metrics };
+    ) -> (Result<(), Error>, u32, HealthState, Metrics) {
+        let (health, metrics) = (HealthState::new(), Metrics::new().expect("buckets"));
+        let reach = Reach { grace, health: &health, metrics: &metrics };
         let (tries, failures) = (AtomicU32::new(0), &failures);
         let result = reach.until(Needed::Store, || {
             let number = tries.fetch_add(1, Ordering::Relaxed) as usize;
@@ -159,26 +159,26 @@ mod tests {
         });
         let result = tokio::time::timeout(Duration::from_secs(60), result).await.expect("in time");
         let tries = tries.load(Ordering::Relaxed);
-        (result, tries, board, metrics)
+        (result, tries, health, metrics)
     }
 
     #[tokio::test]
     async fn what_passes_is_tried_again_until_it_works_and_counted() {
-        let (result, tries, board, metrics) = try_with(Duration::ZERO, vec![unreachable; 2]).await;
+        let (result, tries, health, metrics) = try_with(Duration::ZERO, vec![unreachable; 2]).await;
         result.expect("reached");
         assert_eq!(tries, 3);
-        assert_eq!(board.facts().store, StoreState::Reachable);
+        assert_eq!(health.facts().store, StoreState::Reachable);
         let counted = "twinsync_start_delays_total{dependency=\"cosmos\"} 2";
         assert!(metrics.render().contains(counted), "{}", metrics.render());
     }
 
     #[tokio::test]
     async fn what_is_refused_ends_it_when_the_grace_is_over_and_not_before() {
-        let (result, tries, board, _) =
+        let (result, tries, health, _) =
             try_with(Duration::ZERO, vec![unreachable, refused, unreachable]).await;
         assert_eq!(result.expect_err("given up").code(), "COSMOS_REFUSED");
         assert_eq!(tries, 2);
-        assert!(matches!(board.facts().store, StoreState::Unreachable { .. }));
+        assert!(matches!(health.facts().store, StoreState::Unreachable { .. }));
         let (result, tries, ..) = try_with(Duration::from_secs(600), vec![refused; 3]).await;
         result.expect("the role took effect");
         assert_eq!(tries, 4);
@@ -187,8 +187,8 @@ mod tests {
     #[tokio::test]
     async fn what_no_time_mends_ends_it_at_once() {
         let reason = || std::io::Error::from(std::io::ErrorKind::PermissionDenied);
-        let (board, metrics) = (Board::new(), Metrics::new().expect("buckets"));
-        let reach = Reach { grace: Duration::from_secs(600), board: &board, metrics: &metrics };
+        let (health, metrics) = (HealthState::new(), Metrics::new().expect("buckets"));
+        let reach = Reach { grace: Duration::from_secs(600), health: &health, metrics: &metrics };
         let result: Result<(), _> = reach
             .until(Needed::Dependency(Dependency::DeadLetters), || async {
                 Err(dead_letters::Error::Directory { path: "/x".into(), reason: reason() }.into())

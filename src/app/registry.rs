@@ -26,7 +26,7 @@ use crate::{
         },
         watch,
     },
-    telemetry::{Board, Metrics, Walks},
+    telemetry::{HealthState, Metrics, Walks},
 };
 
 /// The configured hubs, each within its share of the quota.
@@ -34,12 +34,12 @@ pub(super) fn registries(
     settings: &Settings,
     credential: &Arc<dyn TokenCredential>,
     metrics: &Metrics,
-    board: &Board,
+    health: &HealthState,
 ) -> Result<Vec<Arc<RateLimitedRegistry>>, iothub::Error> {
     let hub = &settings.iothub;
     let rate_limited = |registry| {
         let rate_limiter = RateLimiter::new(hub.tier, hub.units.get(), hub.share);
-        Arc::new(RateLimitedRegistry::new(registry, rate_limiter, metrics.clone()).shown_on(board))
+        Arc::new(RateLimitedRegistry::new(registry, rate_limiter, metrics.clone()).shown_on(health))
     };
     Ok(iothub::connect(hub, credential)?.into_iter().map(rate_limited).collect())
 }
@@ -208,7 +208,7 @@ pub struct ReconcileTools {
 /// No hub is configured, or something cannot be used.
 pub async fn reconcile_tools(settings: &Settings, metrics: &Metrics) -> Result<ReconcileTools, Error> {
     let credential = credential::connect(&settings.credential.identity)?;
-    let registries = registries(settings, &credential, metrics, &Board::new())?;
+    let registries = registries(settings, &credential, metrics, &HealthState::new())?;
     let bookmarks = bookmarks::open(&settings.checkpoint.store, &credential).await?;
     let store: Arc<dyn TwinStore> = Arc::new(connect_store(settings, credential).await?);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);

@@ -44,7 +44,7 @@ use crate::{
     },
     status::{About, Looks, WholeLag},
     telemetry::{
-        self, Board, Journal, Metrics, Renewed, Scope, ServeMetrics,
+        self, HealthState, Journal, Metrics, Renewed, Scope, ServeMetrics,
         event::{CertificateChanged, DependencyChanged, Fault, KeysRenewed},
     },
 };
@@ -69,16 +69,16 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
     let stop = stop_on_signals()?;
     let metrics = Metrics::new().map_err(|error| Error::Metrics(error.to_string()))?;
     let served = ServeMetrics::new(&metrics, Denied::ALL.map(Denied::label));
-    let board = Board::with_limits(settings.http.blocked_after, settings.eventhubs.retention);
+    let health = HealthState::with_limits(settings.http.blocked_after, settings.eventhubs.retention);
     // What a person has to mend comes first, before anything is waited for.
-    let access = Arc::new(access(serve, &board, &served)?);
-    let (tls, rotation) = encryption(serve, &board).await?.unzip();
+    let access = Arc::new(access(serve, &health, &served)?);
+    let (tls, rotation) = encryption(serve, &health).await?.unzip();
     let listener = http::bind_for(LISTEN, serve.listen).await?;
     let hubs: Vec<HubName> = serve.hub.iter().cloned().collect();
     let twins = Twins::with_places(hubs, metrics.clone(), stop.clone(), PLACES);
     let about =
         About { streams: Vec::new(), hubs: Vec::new(), ..about(settings, telemetry::replica(), journal) };
-    let around = Surroundings::start(settings, about, &board, &metrics, &twins).await?;
+    let around = Surroundings::start(settings, about, &health, &metrics, &twins).await?;
     let callers = Callers::new(serve.max_request_units_per_second.map(|units| units.get().into()));
     let lag = Lag::default();
     let api = Api::new(Parts {
@@ -96,14 +96,14 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
     tasks.spawn(callers.run(stop.clone()));
     tasks.spawn(look_after_keys(access, stop.clone()));
     if let Some(rotation) = rotation {
-        tasks.spawn(look_after_certificate(rotation, board.clone(), served.clone(), stop.clone()));
+        tasks.spawn(look_after_certificate(rotation, health.clone(), served.clone(), stop.clone()));
     }
     // Answers at once: until the store is connected, that it is not.
     let mut server = {
         let (api, served, stop) = (api.clone(), served.clone(), stop.clone());
         tokio::spawn(async move { serve::serve(listener, tls, &api, served, stop).await })
     };
-    let reach = Reach { grace: settings.start.refused_grace, board: &board, metrics: &metrics };
+    let reach = Reach { grace: settings.start.refused_grace, health: &health, metrics: &metrics };
     let outcome = tokio::select! {
         biased;
         () = stop.cancelled() => Ok(()),
@@ -113,13 +113,13 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
                 open(settings, serve, &store, &budget, &metrics, &twins, &api);
                 let watched: Arc<dyn TwinStore> = store;
                 let key = TwinKey::device(serve.hub.as_ref().map_or("twinsync", HubName::as_str), "twinsync-store-watch");
-                tasks.spawn(store_watch::run(watched, key, budget, board.clone(), metrics.clone(), stop.clone()));
+                tasks.spawn(store_watch::run(watched, key, budget, health.clone(), metrics.clone(), stop.clone()));
                 // Elsewhere the checkpoints belong to one process, and nobody else can tell.
                 if let config::CheckpointStore::Blob(_) = settings.checkpoint.store {
                     let settings = settings.clone();
-                    tasks.spawn(look_at_lag(settings, credential, lag, board.clone(), served, stop.clone()));
+                    tasks.spawn(look_at_lag(settings, credential, lag, health.clone(), served, stop.clone()));
                 }
-                board.set_phase(Phase::Running);
+                health.set_phase(Phase::Running);
                 tracing::info!(version = telemetry::VERSION, address = %serve.listen, "serving IoT Hub's read API");
                 // What ends by itself has panicked.
                 tokio::select! {
@@ -132,7 +132,7 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
             Err(error) => Err(error),
         },
     };
-    board.set_phase(Phase::Stopping);
+    health.set_phase(Phase::Stopping);
     stop.cancel(); // whatever the reason
     if !server.is_finished() {
         let _ = server.await; // it has a limit of its own for what is under way
@@ -149,7 +149,7 @@ struct Connected {
 }
 
 async fn connect(settings: &Settings, reach: &Reach<'_>) -> Result<Connected, Error> {
-    let credential = credential::connect_noting(&settings.credential.identity, reach.board.tokens())?;
+    let credential = credential::connect_noting(&settings.credential.identity, reach.health.tokens())?;
     let token = || async { Ok(credential::probe(&credential).await?) };
     reach.until(Needed::Dependency(Dependency::Credential), token).await?;
     let store = reach.until(Needed::Store, || connect_store(settings, Arc::clone(&credential))).await?;
@@ -194,7 +194,7 @@ fn open(
 }
 
 /// Who may read.
-fn access(serve: &config::Serve, board: &Board, metrics: &ServeMetrics) -> Result<Access, Error> {
+fn access(serve: &config::Serve, health: &HealthState, metrics: &ServeMetrics) -> Result<Access, Error> {
     let tokens = |entra: &config::Entra| entra::Settings {
         authority: entra.authority.as_str().trim_end_matches('/').to_owned(),
         audiences: entra.audiences.clone(),
@@ -209,47 +209,47 @@ fn access(serve: &config::Serve, board: &Board, metrics: &ServeMetrics) -> Resul
         entra: serve.entra.as_ref().map(tokens),
     };
     let fetch = entra::Http::new().map_err(|error| Error::HttpClient(credential::one_line(&error)))?;
-    let (board, metrics) = (board.clone(), metrics.clone());
-    let report = move |event| keys_changed(event, &board, &metrics);
+    let (health, metrics) = (health.clone(), metrics.clone());
+    let report = move |event| keys_changed(event, &health, &metrics);
     Ok(Access::new(&settings, Arc::new(fetch), Arc::new(report))?)
 }
 
-fn keys_changed(event: KeyEvent, board: &Board, metrics: &ServeMetrics) {
+fn keys_changed(event: KeyEvent, health: &HealthState, metrics: &ServeMetrics) {
     match event {
         KeyEvent::Renewed { keys } => {
             KeysRenewed { keys, at: SystemClock.now() }.emit(metrics);
-            DependencyChanged::post(board, &Dependency::EntraKeys, None);
+            DependencyChanged::post(health, &Dependency::EntraKeys, None);
         }
         KeyEvent::NotRenewed { error, age: _ } => {
             metrics.renewal_failed(Renewed::Keys);
             let reason = credential::one_line(&error);
             let fault = Fault { failure: Failure::Silent, code: "ENTRA_KEYS_UNAVAILABLE", reason: &reason };
-            DependencyChanged::post(board, &Dependency::EntraKeys, Some(fault));
+            DependencyChanged::post(health, &Dependency::EntraKeys, Some(fault));
         }
     }
 }
 
 /// `None`: something in front speaks TLS.
-async fn encryption(serve: &config::Serve, board: &Board) -> Result<Option<(Tls, Rotation)>, Error> {
+async fn encryption(serve: &config::Serve, health: &HealthState) -> Result<Option<(Tls, Rotation)>, Error> {
     let Encryption::Files { certificate, key } = &serve.encryption else { return Ok(None) };
     let loaded = Tls::load(Files { certificate: certificate.clone(), key: key.clone() }).await;
     let (tls, rotation) = loaded.map_err(|error| Error::Certificate(credential::one_line(&error)))?;
     if let Some(end) = ticks(tls.expires_at()) {
-        board.tokens().configured(Scope::Certificate, end);
+        health.tokens().configured(Scope::Certificate, end);
     }
     Ok(Some((tls, rotation)))
 }
 
 async fn look_after_certificate(
     rotation: Rotation,
-    board: Board,
+    health: HealthState,
     metrics: ServeMetrics,
     stop: CancellationToken,
 ) {
     let changed = |event| match event {
         CertificateEvent::Changed { expires_at } => {
             let expires = ticks(expires_at).unwrap_or(Ticks::new(i64::MAX));
-            board.tokens().configured(Scope::Certificate, expires);
+            health.tokens().configured(Scope::Certificate, expires);
             CertificateChanged::Taken { expires }.emit(&metrics);
         }
         CertificateEvent::Kept { error, expires_at } => {
@@ -289,7 +289,7 @@ async fn look_at_lag(
     settings: Settings,
     credential: Arc<dyn TokenCredential>,
     lag: Lag,
-    board: Board,
+    health: HealthState,
     metrics: ServeMetrics,
     stop: CancellationToken,
 ) {
@@ -320,7 +320,7 @@ async fn look_at_lag(
         }
         let fault =
             failed.as_deref().map(|reason| Fault { failure: Failure::Silent, code: "LAG_UNKNOWN", reason });
-        DependencyChanged::post(&board, &Dependency::Lag, fault);
+        DependencyChanged::post(&health, &Dependency::Lag, fault);
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     http,
     runtime::twins::Twins,
     status::{About, Observer},
-    telemetry::{Board, Metrics},
+    telemetry::{HealthState, Metrics},
 };
 
 /// What runs around the work.
@@ -33,11 +33,11 @@ impl Surroundings {
     pub(super) async fn start(
         settings: &Settings,
         about: About,
-        board: &Board,
+        health: &HealthState,
         metrics: &Metrics,
         twins: &Twins,
     ) -> Result<Self, Error> {
-        let observer = Observer::new(board.clone(), metrics.clone(), about);
+        let observer = Observer::new(health.clone(), metrics.clone(), about);
         let (served, closing) = (CancellationToken::new(), CancellationToken::new());
         let listener = match settings.http.listen {
             Some(address) => Some(http::bind(address).await?),
@@ -45,7 +45,7 @@ impl Surroundings {
         };
         let server = listener.map(|listener| {
             let state = http::State {
-                board: board.clone(),
+                health: health.clone(),
                 metrics: metrics.clone(),
                 observer: observer.clone(),
                 door: http::Door::new(settings.http.token.as_ref()),

@@ -9,7 +9,7 @@ use crate::{
     adapters::otlp::{self, Exporter},
     config::Settings,
     telemetry::{
-        Board, Metrics,
+        HealthState, Metrics,
         trace::{Options, Tracer},
     },
 };
@@ -29,11 +29,15 @@ impl Traces {
     ///
     /// # Errors
     /// No client can be made on this machine.
-    pub(super) fn start(settings: &Settings, metrics: &Metrics, board: &Board) -> Result<Self, otlp::Error> {
+    pub(super) fn start(
+        settings: &Settings,
+        metrics: &Metrics,
+        health: &HealthState,
+    ) -> Result<Self, otlp::Error> {
         let Some(otlp) = &settings.otlp else {
             return Ok(Self { tracer: None, exporter: None });
         };
-        let exporter = Exporter::new(otlp, metrics.clone(), board.clone())?;
+        let exporter = Exporter::new(otlp, metrics.clone(), health.clone())?;
         let options = Options {
             namespace: settings.eventhubs.namespace.clone(),
             consumer_group: settings.eventhubs.consumer_group.clone(),

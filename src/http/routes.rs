@@ -113,16 +113,16 @@ fn health(verdict: Verdict, warnings: Vec<String>, yes: &'static str, no: &'stat
 }
 
 async fn livez(extract::State(state): extract::State<State>) -> Response {
-    health(state.board.report().live, Vec::new(), "live", "stalled")
+    health(state.health.report().live, Vec::new(), "live", "stalled")
 }
 
 async fn readyz(extract::State(state): extract::State<State>) -> Response {
-    let report = state.board.report();
+    let report = state.health.report();
     health(report.ready, report.warnings, "ready", "not ready")
 }
 
 async fn metrics(extract::State(state): extract::State<State>) -> Response {
-    let text = telemetry::exposition(&state.metrics, &state.board);
+    let text = telemetry::exposition(&state.metrics, &state.health);
     ([(header::CONTENT_TYPE, PROMETHEUS_TEXT)], text).into_response()
 }
 
@@ -131,7 +131,7 @@ async fn status(extract::State(state): extract::State<State>) -> Json<Status> {
 }
 
 async fn counts(extract::State(state): extract::State<State>) -> Json<Counts> {
-    Json(Counts::of(state.board.counts()))
+    Json(Counts::of(state.health.counts()))
 }
 
 #[derive(Serialize)]

@@ -21,10 +21,10 @@ impl Server {
     async fn start() -> Self {
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
-        let (board, metrics) = (Board::new(), Metrics::new().unwrap());
-        let observer = Observer::new(board.clone(), metrics.clone(), crate::status::About::default());
+        let (health, metrics) = (HealthState::new(), Metrics::new().unwrap());
+        let observer = Observer::new(health.clone(), metrics.clone(), crate::status::About::default());
         let twins = Twins::new(Vec::new(), metrics.clone(), CancellationToken::new());
-        let state = State { board, metrics, observer, door: Door::new(None), twins };
+        let state = State { health, metrics, observer, door: Door::new(None), twins };
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(serve(listener, state.clone(), shutdown.clone()));
         Self { base, state, shutdown, task }
@@ -43,15 +43,15 @@ impl Server {
 }
 
 #[tokio::test]
-async fn readiness_follows_the_board_and_says_why_not() {
+async fn readiness_follows_the_health_state_and_says_why_not() {
     let server = Server::start().await;
     let (status, body) = server.get("/readyz").await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(body, json!({"status": "not ready", "reasons": ["starting"]}));
     let partition = PartitionId { stream: "twins".into(), partition: "0".into() };
-    server.state.board.set_phase(Phase::Running);
-    server.state.board.set_store(StoreState::Reachable);
-    server.state.board.set_partition(&partition, PartitionState::Receiving);
+    server.state.health.set_phase(Phase::Running);
+    server.state.health.set_store(StoreState::Reachable);
+    server.state.health.set_partition(&partition, PartitionState::Receiving);
     assert_eq!(server.get("/readyz").await, (StatusCode::OK, json!({"status": "ready", "reasons": []})));
     server.stop().await;
 }
@@ -60,7 +60,7 @@ async fn readiness_follows_the_board_and_says_why_not() {
 async fn liveness_is_lost_when_a_loop_stands_still() {
     let server = Server::start().await;
     assert_eq!(server.get("/livez").await.0, StatusCode::OK);
-    let _stuck = server.state.board.heartbeat("lanes", Duration::ZERO);
+    let _stuck = server.state.health.heartbeat("lanes", Duration::ZERO);
     let stalled = async {
         loop {
             let (status, body) = server.get("/livez").await;
@@ -224,7 +224,7 @@ async fn events_carry_the_status_and_end_with_the_server() {
         text.push_str(std::str::from_utf8(&response.chunk().await.unwrap().unwrap()).unwrap());
     }
     assert!(text.contains("event: status\n"), "{text}");
-    server.state.board.set_phase(Phase::Running);
+    server.state.health.set_phase(Phase::Running);
     while !shows(&text, "bad") {
         text.push_str(std::str::from_utf8(&response.chunk().await.unwrap().unwrap()).unwrap());
     }

@@ -16,7 +16,7 @@ use crate::{
         patience::Nature,
     },
     telemetry::{
-        Board, Metrics,
+        HealthState, Metrics,
         event::{CheckpointDelayed, CheckpointWritten, DependencyChanged, Fault, InvariantBroken},
     },
 };
@@ -36,7 +36,7 @@ pub struct Committer {
     namespace: String,
     consumer_group: String,
     metrics: Metrics,
-    board: Board,
+    health: HealthState,
     classify: fn(&azure_core::Error) -> StoreTrouble,
     /// With their offsets: a partition that was created again has the same numbers.
     committed: BTreeMap<PartitionId, Position>,
@@ -51,7 +51,7 @@ impl Committer {
         namespace: &str,
         consumer_group: &str,
         metrics: Metrics,
-        board: Board,
+        health: HealthState,
         classify: fn(&azure_core::Error) -> StoreTrouble,
     ) -> Self {
         Self {
@@ -60,7 +60,7 @@ impl Committer {
             namespace: namespace.to_lowercase(),
             consumer_group: consumer_group.to_lowercase(),
             metrics,
-            board,
+            health,
             classify,
             committed: BTreeMap::new(),
             again: BTreeMap::new(),
@@ -121,7 +121,7 @@ impl Committer {
         if tried {
             let failure =
                 failure.as_ref().map(|(failure, code, reason)| Fault { failure: *failure, code, reason });
-            DependencyChanged::post(&self.board, &Dependency::Checkpoints, failure);
+            DependencyChanged::post(&self.health, &Dependency::Checkpoints, failure);
         }
         failed
     }

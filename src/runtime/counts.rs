@@ -21,7 +21,7 @@ use crate::{
     ports::{Behind, Changed, Charged, Clock, SelectError, TroubleKind, TwinChanges},
     runtime::request_unit_budget::RequestUnitBudget,
     telemetry::{
-        Board, Metrics, Purpose,
+        HealthState, Metrics, Purpose,
         event::{CountsChanged, DependencyChanged, Fault},
     },
 };
@@ -57,7 +57,7 @@ pub struct Tools {
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Where the counts are shown.
-    pub board: Board,
+    pub health: HealthState,
     /// Where it is counted what they cost.
     pub metrics: Metrics,
 }
@@ -67,7 +67,7 @@ pub async fn run(tools: Tools, options: Options, stop: CancellationToken) {
     if options.declared.is_empty() {
         return stop.cancelled().await;
     }
-    tools.board.counts().begin(Arc::clone(&options.declared));
+    tools.health.counts().begin(Arc::clone(&options.declared));
     let mut keeper =
         Keeper { begun: None, kept: None, recount: Some(Instant::now()), lost: None, tools, options };
     let mut timer = interval(keeper.options.interval);
@@ -125,7 +125,7 @@ impl Keeper {
         if fault.is_some() {
             self.tools.metrics.counts_read_failed();
         }
-        DependencyChanged::post(&self.tools.board, &Dependency::ChangeFeed, fault);
+        DependencyChanged::post(&self.tools.health, &Dependency::ChangeFeed, fault);
         if matches!(outcome, Err(SelectError::Position)) {
             self.begin_anew();
         }
@@ -139,7 +139,7 @@ impl Keeper {
         let now = Instant::now();
         (self.kept, self.begun) = (None, None);
         (self.lost, self.recount) = (Some(now), Some(now + wait));
-        self.tools.board.counts().withdraw();
+        self.tools.health.counts().withdraw();
     }
 
     async fn look(&mut self) -> Result<(), SelectError> {
@@ -176,7 +176,7 @@ impl Keeper {
         let mut followed = Instant::now();
         while self.tools.page(&mut pages, begun).await?.is_some() {
             if self.kept.is_none() {
-                self.tools.board.counts().read(begun.documents);
+                self.tools.health.counts().read(begun.documents);
             }
             if followed.elapsed() >= self.options.interval {
                 self.follow().await?;
@@ -267,7 +267,7 @@ impl Tools {
         if let Some(over) = counted.iter().flatten().find(|counted| counted.rows.is_none()) {
             CountsChanged::TooManyGroups { name: &over.name }.emit(&self.metrics);
         }
-        self.board.counts().current(counted, reader.tally.unreadable(), self.clock.now());
+        self.health.counts().current(counted, reader.tally.unreadable(), self.clock.now());
     }
 }
 

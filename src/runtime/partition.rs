@@ -38,7 +38,7 @@ use crate::{
     ports::{EventSource, Receiver, SourceError, Start},
     runtime::jitter::jitter,
     telemetry::{
-        Board, Metrics, PartitionMetrics, StreamMetrics, Watched,
+        HealthState, Metrics, PartitionMetrics, StreamMetrics, Watched,
         event::{EventIgnored, MessageUndecodable, PartitionDelayed, PartitionRebuilt, PartitionReceives},
         reason::{RECREATED, STALLED, UNDECODABLE_AMQP, WENT_BACK},
         trace::Tracer,
@@ -145,10 +145,10 @@ impl Progress {
         Some((oldest.position, self.started.elapsed().saturating_sub(oldest.began)))
     }
 
-    /// Shows its figures on the board.
-    pub fn show(self: &Arc<Self>, board: &Board) {
+    /// Shows its figures in the health state.
+    pub fn show(self: &Arc<Self>, health: &HealthState) {
         let watched: Arc<dyn Watched> = Arc::clone(self) as _;
-        board.watch_partition(&self.id, Arc::downgrade(&watched));
+        health.watch_partition(&self.id, Arc::downgrade(&watched));
     }
 
     fn lock(&self) -> MutexGuard<'_, progress::Progress> {
@@ -193,7 +193,7 @@ pub struct Partition {
     /// The router.
     pub intake: mpsc::Sender<Vec<Intake>>,
     /// Where the loop says what it is doing.
-    pub board: Board,
+    pub health: HealthState,
     /// Counts what happens.
     pub metrics: Metrics,
     /// Which events are traced.
@@ -321,7 +321,7 @@ impl Partition {
                 true => PartitionState::Throttled { reason },
                 false => PartitionState::Waiting { reason },
             });
-            self.board.tries_partition_again(self.progress.id(), delay);
+            self.health.tries_partition_again(self.progress.id(), delay);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
@@ -387,7 +387,7 @@ impl Partition {
     }
 
     fn post(&self, state: PartitionState) {
-        self.board.set_partition(self.progress.id(), state);
+        self.health.set_partition(self.progress.id(), state);
     }
 
     fn position(&self) -> Start {

@@ -17,7 +17,7 @@ use crate::{
     },
     ports::{Call, Continuation, Got, Page, QueryError, TWIN_UNANSWERED, Trouble, TroubleKind, TwinRegistry},
     telemetry::{
-        Board, Metrics, RegistryCall, RegistryOutcome,
+        HealthState, Metrics, RegistryCall, RegistryOutcome,
         event::{RegistryAsked, RegistryChanged},
     },
 };
@@ -31,7 +31,7 @@ pub struct RateLimitedRegistry {
     rate_limiter: RateLimiter,
     metrics: Metrics,
     reach: Mutex<Reach>,
-    board: Option<Board>,
+    health: Option<HealthState>,
 }
 
 /// Whether the hub answers.
@@ -50,13 +50,13 @@ impl RateLimitedRegistry {
     /// Asks `registry` no more often than `rate_limiter` lets it.
     pub fn new(registry: Arc<dyn TwinRegistry>, rate_limiter: RateLimiter, metrics: Metrics) -> Self {
         metrics.registry(registry.hub());
-        Self { registry, rate_limiter, metrics, reach: Mutex::default(), board: None }
+        Self { registry, rate_limiter, metrics, reach: Mutex::default(), health: None }
     }
 
-    /// The same, where `board` is told whether the hub answers.
+    /// The same, where `health` is told whether the hub answers.
     #[must_use]
-    pub fn shown_on(self, board: &Board) -> Self {
-        Self { board: Some(board.clone()), ..self }
+    pub fn shown_on(self, health: &HealthState) -> Self {
+        Self { health: Some(health.clone()), ..self }
     }
 
     /// The hub.
@@ -69,10 +69,10 @@ impl RateLimitedRegistry {
         &self.rate_limiter
     }
 
-    /// Tells the board after how long somebody asks again who got no answer.
+    /// Tells the health state after how long somebody asks again who got no answer.
     pub fn asks_again(&self, after: Duration) {
-        if let Some(board) = &self.board {
-            board.tries_again(&Dependency::Registry(self.hub().to_string()), after);
+        if let Some(health) = &self.health {
+            health.tries_again(&Dependency::Registry(self.hub().to_string()), after);
         }
     }
 
@@ -195,10 +195,10 @@ impl RateLimitedRegistry {
                     RegistryChanged::Unreachable { hub, code, reason }.emit();
                 }
                 if reach.failures >= FAILURES_UNREACHABLE
-                    && let Some(board) = &self.board
+                    && let Some(health) = &self.health
                 {
                     let reason = message.unwrap_or_default();
-                    board.is_down(Dependency::Registry(hub.to_string()), Failure::Silent, reason);
+                    health.is_down(Dependency::Registry(hub.to_string()), Failure::Silent, reason);
                 }
             }
             RegistryOutcome::Present
@@ -210,8 +210,8 @@ impl RateLimitedRegistry {
                     RegistryChanged::Reachable { hub }.emit();
                 }
                 reach.failures = 0;
-                if let Some(board) = &self.board {
-                    board.is_up(Dependency::Registry(hub.to_string()));
+                if let Some(health) = &self.health {
+                    health.is_up(Dependency::Registry(hub.to_string()));
                 }
             }
         }

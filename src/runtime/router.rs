@@ -45,7 +45,7 @@ use crate::{
         upsert::Upsert,
     },
     ports::{Clock, DeadLetters, TwinStore},
-    telemetry::{Board, Heartbeat, Metrics, event::InvariantBroken, trace::Tracer},
+    telemetry::{HealthState, Heartbeat, Metrics, event::InvariantBroken, trace::Tracer},
 };
 
 pub use self::intake::{Intake, Origin, Outcome, Watcher};
@@ -121,7 +121,7 @@ pub struct Router {
     probes: JoinSet<Probed>,
     #[expect(clippy::vec_box, reason = "a work is moved between queue, task and timer as it is")]
     resumed: Vec<Box<Work<Item>>>,
-    board: Board,
+    health: HealthState,
     heartbeat: Heartbeat,
     /// How many events may be under way, by how fast they are completed.
     room: Room,
@@ -139,7 +139,7 @@ impl Router {
         dead_letters: Arc<dyn DeadLetters>,
         clock: Arc<dyn Clock>,
         limits: Arc<InFlight>,
-        board: Board,
+        health: HealthState,
         metrics: Metrics,
     ) -> Self {
         let room = Room::new(limits.room(), options.linger.always);
@@ -164,8 +164,8 @@ impl Router {
             shows_full: false,
             probes: JoinSet::new(),
             resumed: Vec::new(),
-            heartbeat: board.heartbeat("router", PULSE_LIMIT),
-            board,
+            heartbeat: health.heartbeat("router", PULSE_LIMIT),
+            health,
             options,
             room,
             paced: (Duration::ZERO, 0),

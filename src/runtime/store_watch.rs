@@ -10,7 +10,7 @@ use crate::{
     domain::{health::StoreState, id::TwinKey, quota::Purpose},
     ports::{Charged, Read, Trouble, TroubleKind, TwinStore},
     runtime::request_unit_budget::RequestUnitBudget,
-    telemetry::{Board, Metrics, event::StoreChanged},
+    telemetry::{HealthState, Metrics, event::StoreChanged},
 };
 
 /// From one look to the next. Each costs one request unit.
@@ -20,12 +20,12 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// So many failures in a row are an outage: a service of that size always fails somebody.
 const PATIENCE: u32 = 2;
 
-/// Reads the document of `key`, which need not exist, until `stop`, and posts on the board whether there is an answer.
+/// Reads the document of `key`, which need not exist, until `stop`, and posts in the health state whether there is an answer.
 pub async fn run(
     store: Arc<dyn TwinStore>,
     key: TwinKey,
     budget: RequestUnitBudget,
-    board: Board,
+    health: HealthState,
     metrics: Metrics,
     stop: CancellationToken,
 ) {
@@ -53,13 +53,13 @@ pub async fn run(
         in_a_row = if failed.is_some() { in_a_row + 1 } else { 0 };
         match failed {
             Some((code, reason)) if in_a_row >= PATIENCE => {
-                if board.set_store(StoreState::Unreachable { reason: reason.clone() }) {
+                if health.set_store(StoreState::Unreachable { reason: reason.clone() }) {
                     StoreChanged::Unreadable { code, reason: &reason }.emit();
                 }
             }
             Some(_) => {}
             None => {
-                if board.set_store(StoreState::Reachable) {
+                if health.set_store(StoreState::Reachable) {
                     StoreChanged::Reachable.emit();
                 }
             }
@@ -87,18 +87,19 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn two_failures_in_a_row_are_an_outage_and_one_answer_ends_it() {
-        let (store, board, stop) = (Arc::new(MemoryStore::default()), Board::new(), CancellationToken::new());
+        let (store, health, stop) =
+            (Arc::new(MemoryStore::default()), HealthState::new(), CancellationToken::new());
         let (metrics, budget) = (Metrics::new().unwrap(), RequestUnitBudget::new(Some(1.0)));
         let key = TwinKey::device("h", "d");
         let watched = Arc::clone(&store) as Arc<dyn TwinStore>;
         let task =
-            tokio::spawn(run(watched, key, budget.clone(), board.clone(), metrics.clone(), stop.clone()));
+            tokio::spawn(run(watched, key, budget.clone(), health.clone(), metrics.clone(), stop.clone()));
         let after = async |looks: u32| {
             tokio::time::sleep(INTERVAL * looks).await;
-            board.facts().store
+            health.facts().store
         };
         tokio::time::sleep(Duration::from_secs(1)).await;
-        assert_eq!(board.facts().store, StoreState::Reachable);
+        assert_eq!(health.facts().store, StoreState::Reachable);
         *store.away.lock().unwrap() = true;
         assert_eq!(after(1).await, StoreState::Reachable, "one failure is nothing");
         assert!(matches!(after(1).await, StoreState::Unreachable { .. }));

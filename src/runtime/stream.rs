@@ -48,7 +48,7 @@ use crate::{
     ports::{EventSource, SourceError, Start},
     runtime::jitter::jitter,
     telemetry::{
-        Board, Metrics,
+        HealthState, Metrics,
         event::{DependencyChanged, Fault, PartitionDelayed},
         trace::Tracer,
     },
@@ -112,7 +112,7 @@ struct Shared {
     source: Arc<dyn EventSource>,
     checkpoints: Arc<dyn CheckpointStore>,
     options: Options,
-    board: Board,
+    health: HealthState,
     metrics: Metrics,
     /// Changes when the Event Hub answers again.
     answers: Arc<watch::Sender<u64>>,
@@ -161,12 +161,12 @@ impl Stream {
         source: Arc<dyn EventSource>,
         checkpoints: Arc<dyn CheckpointStore>,
         options: Options,
-        board: Board,
+        health: HealthState,
         metrics: Metrics,
     ) -> Result<Self, StartError> {
         let answers = Arc::new(watch::Sender::new(0));
         let owned = OwnedCount::new(source.name(), metrics.clone());
-        let mut shared = Shared { source, checkpoints, options, board, metrics, answers, owned };
+        let mut shared = Shared { source, checkpoints, options, health, metrics, answers, owned };
         let hub = shared.source.name();
         // Read in any case: a store that cannot be read is better known now.
         let stored = stored_positions(shared.checkpoints.as_ref(), &shared.options.start, hub).await?;
@@ -214,7 +214,7 @@ impl Stream {
                 &shared.options.start.namespace,
                 &shared.options.start.consumer_group,
                 shared.metrics.clone(),
-                shared.board.clone(),
+                shared.health.clone(),
                 shared.options.start.classify,
             ),
             lag: Lag::new(shared.options.stall_limit),
@@ -275,8 +275,8 @@ impl Shared {
             let (retry_in, reason) = (backoff.next(jitter(), None), error.to_string());
             PartitionDelayed { partition: &id, code: error.code(), error: &reason, retry_in, gives_up_in }
                 .emit();
-            self.board.set_partition(&id, PartitionState::Waiting { reason });
-            self.board.tries_partition_again(&id, retry_in);
+            self.health.set_partition(&id, PartitionState::Waiting { reason });
+            self.health.tries_partition_again(&id, retry_in);
             tokio::select! {
                 biased;
                 Ok(()) = answers.changed() => {}
@@ -425,9 +425,9 @@ impl Running {
             let failed =
                 failed.as_ref().map(|(failure, code, reason)| Fault { failure: *failure, code, reason });
             let hub = Dependency::EventHub(self.shared.source.name().to_owned());
-            DependencyChanged::post(&self.shared.board, &hub, failed);
+            DependencyChanged::post(&self.shared.health, &hub, failed);
             if failed.is_some() {
-                self.shared.board.tries_again(&hub, self.shared.options.lag_interval);
+                self.shared.health.tries_again(&hub, self.shared.options.lag_interval);
             }
         }
     }
@@ -436,7 +436,7 @@ impl Running {
         let failed = self.committer.commit(&self.owned_progress()).await;
         if failed > 0 {
             let shared = &self.shared;
-            shared.board.tries_again(&Dependency::Checkpoints, shared.options.commit_interval);
+            shared.health.tries_again(&Dependency::Checkpoints, shared.options.commit_interval);
         }
         failed
     }
@@ -460,12 +460,12 @@ impl Running {
             .collect();
         let round = leases.round(&leaving, claim).await;
         let failed = round.failed.as_ref().map(lease::Failed::fault);
-        DependencyChanged::post(&self.shared.board, &Dependency::Leases, failed);
+        DependencyChanged::post(&self.shared.health, &Dependency::Leases, failed);
         if let (Some(_), Sharing::Leases(options)) = (failed, &self.shared.options.sharing) {
-            self.shared.board.tries_again(&Dependency::Leases, options.look_interval());
+            self.shared.health.tries_again(&Dependency::Leases, options.look_interval());
         }
         if let Some(owners) = round.owners {
-            self.shared.board.set_owners(self.shared.source.name(), owners);
+            self.shared.health.set_owners(self.shared.source.name(), owners);
         }
         if let Some(others) = round.others {
             self.shared.options.replicas.seen(self.shared.source.name(), others);
@@ -526,7 +526,7 @@ impl Running {
                 self.committer.forget(progress.id());
             }
         }
-        self.shared.board.remove_partition(&self.id(partition));
+        self.shared.health.remove_partition(&self.id(partition));
         self.tell_who_leads();
         self.show_owned();
     }
@@ -596,7 +596,7 @@ impl Running {
     }
 
     fn own(&mut self, partition: &str) -> (Owned, Shared, Arc<InFlight>) {
-        self.shared.board.set_partition(&self.id(partition), PartitionState::Connecting);
+        self.shared.health.set_partition(&self.id(partition), PartitionState::Connecting);
         self.terms += 1;
         let lease = self.leases.as_ref().and_then(|leases| leases.term(partition));
         let owned = Owned {
@@ -622,7 +622,7 @@ async fn consume(
 ) -> Result<(), StartError> {
     // Set once: each ownership term has an `Owned` of its own.
     let progress = Arc::clone(known.get_or_init(|| prepared.progress));
-    progress.show(&shared.board);
+    progress.show(&shared.health);
     let sampler = shared.options.tracer.as_ref().map(|tracer| tracer.sampler(progress.id()));
     let partition = Partition {
         source: shared.source,
@@ -633,7 +633,7 @@ async fn consume(
         max_body_bytes: shared.options.max_body_bytes,
         limits,
         intake,
-        board: shared.board,
+        health: shared.health,
         metrics: shared.metrics,
         sampler,
         answers: shared.answers.subscribe(),

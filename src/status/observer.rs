@@ -29,7 +29,7 @@ use crate::{
         ticks::Ticks,
     },
     ports::{Clock, DeadLetterArchive, SystemClock},
-    telemetry::{self, Board, Given, Journal, Metrics, Scope, View, Watched, name},
+    telemetry::{self, Given, HealthState, Journal, Metrics, Scope, View, Watched, name},
 };
 
 /// The command that shows stored dead letters.
@@ -67,7 +67,7 @@ pub struct About {
 pub struct Observer(Arc<Inner>);
 
 struct Inner {
-    board: Board,
+    health: HealthState,
     metrics: Metrics,
     about: About,
     started: Ticks,
@@ -85,9 +85,9 @@ impl std::fmt::Debug for Observer {
 
 impl Observer {
     /// An observer of a process that starts now.
-    pub fn new(board: Board, metrics: Metrics, about: About) -> Self {
+    pub fn new(health: HealthState, metrics: Metrics, about: About) -> Self {
         Self(Arc::new(Inner {
-            board,
+            health,
             metrics,
             about,
             started: SystemClock.now(),
@@ -111,7 +111,7 @@ impl Observer {
         }
         let looks = Looks::new(hubs);
         let ask = || {
-            let view = self.0.board.view();
+            let view = self.0.health.view();
             let others = view.owners.into_keys().filter(|id| !view.facts.partitions.contains_key(id));
             let others = others.collect();
             async { Ok(looks.look(others).await) }
@@ -128,8 +128,8 @@ impl Observer {
                 biased;
                 () = stop.cancelled() => return,
                 _ = timer.tick() => {
-                    self.0.courses.note(&self.0.about.hubs, self.0.board.walks());
-                    let sample = self.sample(&self.0.board.view(), &Exposition::read(&self.exposition()));
+                    self.0.courses.note(&self.0.about.hubs, self.0.health.walks());
+                    let sample = self.sample(&self.0.health.view(), &Exposition::read(&self.exposition()));
                     self.0.history.lock().unwrap_or_else(PoisonError::into_inner).push(sample);
                 }
             }
@@ -153,7 +153,7 @@ impl Observer {
     pub fn status(&self) -> Status {
         let text = self.exposition();
         let metrics = Exposition::read(&text);
-        let view = self.0.board.view();
+        let view = self.0.health.view();
         let now = self.sample(&view, &metrics);
         let history = self.0.history.lock().unwrap_or_else(PoisonError::into_inner);
         let between = history.until(&now);
@@ -207,7 +207,7 @@ impl Observer {
             store: store(&metrics, between),
             decisions: whole(metrics.by(name::EVENTS, "decision")),
             twins: twins(&metrics),
-            counts: schema::Counts::of(self.0.board.counts()).largest(),
+            counts: schema::Counts::of(self.0.health.counts()).largest(),
             dead_letters: dead_letters(&metrics, self.0.stored_letters.look(), at),
             hubs: self.hubs(&view, &metrics),
             log: self.logged(),
@@ -220,7 +220,7 @@ impl Observer {
         let hub = |hub: &String| {
             let dependency = Dependency::Registry(hub.clone());
             let is_silent = matches!(view.facts.dependencies.get(&dependency), Some(Some(_)));
-            let walks = self.0.board.walks().of(hub);
+            let walks = self.0.health.walks().of(hub);
             self.0.courses.hub(hub, &walks, done_by.clone(), is_silent, metrics)
         };
         self.0.about.hubs.iter().map(hub).collect()
@@ -346,7 +346,7 @@ impl Observer {
             let (obtained, expires) = (given.obtained, given.expires);
             schema::Token { scope: scope.label().to_owned(), obtained, expires, failed, reason }
         };
-        self.0.board.tokens().all().into_iter().map(token).collect()
+        self.0.health.tokens().all().into_iter().map(token).collect()
     }
 
     fn logged(&self) -> Vec<schema::Logged> {

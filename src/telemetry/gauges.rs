@@ -1,4 +1,4 @@
-//! Gauges that are computed when they are asked for, from what is on the board.
+//! Gauges that are computed when they are asked for, from what is in the health state.
 
 use std::{
     collections::BTreeMap,

@@ -60,27 +60,27 @@ fn served() -> BTreeMap<String, Shape> {
     metrics.audit_finished("h", Ticks::new(1), 0, &BTreeMap::new());
     metrics.registry_asked(RegistryCall::Get, RegistryOutcome::Present, Purpose::Repair, Duration::ZERO);
     ServeMetrics::new(&metrics, ["missing"]).keys_renewed(Ticks::new(0));
-    let board = Board::new();
-    board.counts().begin([].into());
+    let health = HealthState::new();
+    health.counts().begin([].into());
     let counted = Counted { name: "all".to_owned(), total: 1, rows: None };
-    board.counts().current(Some(vec![counted]), 0, Ticks::new(1));
+    health.counts().current(Some(vec![counted]), 0, Ticks::new(1));
     let partition = PartitionId { stream: "s".into(), partition: "0".into() };
     let waiting = Arc::new(Waiting(PartitionMetrics::default()));
     waiting.0.set_lag(1);
     let watched: Arc<dyn Watched> = Arc::clone(&waiting) as _;
-    board.watch_partition(&partition, Arc::downgrade(&watched));
-    board.set_partition(&partition, PartitionState::Receiving);
-    board.set_store(StoreState::Reachable);
-    board.tokens().given(Scope::Cosmos, Some(Ticks::new(1)));
+    health.watch_partition(&partition, Arc::downgrade(&watched));
+    health.set_partition(&partition, PartitionState::Receiving);
+    health.set_store(StoreState::Reachable);
+    health.tokens().given(Scope::Cosmos, Some(Ticks::new(1)));
     for dependency in [
         Dependency::Checkpoints,
         Dependency::DeadLetters,
         Dependency::EventHub("s".into()),
         Dependency::Registry("h".into()),
     ] {
-        board.is_down(dependency, Failure::Silent, "503");
+        health.is_down(dependency, Failure::Silent, "503");
     }
-    shapes(&exposition(&metrics, &board))
+    shapes(&exposition(&metrics, &health))
 }
 
 /// The metrics of Prometheus' text format that have a sample.

@@ -32,7 +32,7 @@ use twinsync::{
         start::{self, Fresh, OnInvalid, Policy},
         watch,
     },
-    telemetry::{Board, Metrics},
+    telemetry::{HealthState, Metrics},
 };
 
 use crate::world::LIMIT;
@@ -142,7 +142,7 @@ async fn a_token_that_nobody_could_renew_costs_a_new_client_at_its_expiry_and_no
         max_body_bytes: 1000,
         limits: InFlight::new(1_000_000, 1 << 30),
         intake,
-        board: Board::new(),
+        health: HealthState::new(),
         metrics: metrics.clone(),
         sampler: None,
         answers: watch::channel(0).1,

@@ -15,7 +15,7 @@ use twinsync::{
     },
     ports::{EventSource, TwinRegistry},
     runtime::{jitter, quota::RateLimiter, rate_limited_registry::RateLimitedRegistry},
-    telemetry::{Board, Metrics, name},
+    telemetry::{HealthState, Metrics, name},
 };
 
 use crate::{
@@ -256,7 +256,7 @@ struct Present {
     link: Arc<Link>,
     stop: CancellationToken,
     metrics: Metrics,
-    board: Board,
+    health: HealthState,
 }
 
 impl Fleet {
@@ -304,7 +304,7 @@ impl Fleet {
         let wrong = |replica: &Arc<Replica>| {
             let present = replica.present.lock().expect("no panic");
             let present = present.as_ref()?;
-            let shown = present.board.counts().get()?;
+            let shown = present.health.counts().get()?;
             let expected = recount(&replica.world, &shown.declared);
             let found = shown.counted.as_ref().map(|counted| rows(counted));
             (found.as_ref() != Some(&expected))
@@ -380,10 +380,10 @@ impl Replica {
             self.world.tell(format!("{} starts", link.name));
             let stop = CancellationToken::new();
             let metrics = Metrics::new().expect("buckets");
-            let board = Board::new();
-            let task = self.spawn(&link, &stop, &metrics, &board);
+            let health = HealthState::new();
+            let task = self.spawn(&link, &stop, &metrics, &health);
             link.runs_as(task.abort_handle());
-            let present = Present { link: Arc::clone(&link), stop: stop.clone(), metrics, board };
+            let present = Present { link: Arc::clone(&link), stop: stop.clone(), metrics, health };
             *self.present.lock().expect("no panic") = Some(present);
             let ended = task.await;
             let present = self.present.lock().expect("no panic").take();
@@ -420,7 +420,7 @@ impl Replica {
         link: &Arc<Link>,
         stop: &CancellationToken,
         metrics: &Metrics,
-        board: &Board,
+        health: &HealthState,
     ) -> JoinHandle<Result<(), Error>> {
         let plan = &self.world.plan;
         let source = |name: &str| -> Arc<dyn EventSource> {
@@ -432,7 +432,7 @@ impl Replica {
             let rate_limiter = RateLimiter::new(Tier::S1, 1, 0.5);
             Arc::new(
                 RateLimitedRegistry::new(Arc::clone(&registry), rate_limiter, metrics.clone())
-                    .shown_on(board),
+                    .shown_on(health),
             )
         };
         let outside = Outside {
@@ -451,7 +451,7 @@ impl Replica {
             clock: Arc::new(Clock::new(&self.world)),
             threads: None,
             tracer: None,
-            board: board.clone(),
+            health: health.clone(),
             metrics: metrics.clone(),
         };
         let (settings, stop) = (Arc::clone(&self.settings), stop.clone());

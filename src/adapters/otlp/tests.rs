@@ -103,14 +103,14 @@ fn one_trace(tracer: &Tracer) {
 struct Bench {
     tracer: Tracer,
     metrics: Metrics,
-    board: Board,
+    health: HealthState,
     ended: CancellationToken,
     task: tokio::task::JoinHandle<()>,
 }
 
 fn bench(endpoint: url::Url) -> Bench {
-    let (metrics, board) = (Metrics::new().expect("buckets"), Board::new());
-    let exporter = Exporter::new(&settings(endpoint), metrics.clone(), board.clone()).expect("a client");
+    let (metrics, health) = (Metrics::new().expect("buckets"), HealthState::new());
+    let exporter = Exporter::new(&settings(endpoint), metrics.clone(), health.clone()).expect("a client");
     assert!(!format!("{exporter:?}").contains("hush"));
     let options = Options {
         namespace: "n".into(),
@@ -125,7 +125,7 @@ fn bench(endpoint: url::Url) -> Bench {
     let (tracer, spans) = Tracer::new(options, metrics.clone(), 1000);
     let ended = CancellationToken::new();
     let task = tokio::spawn(exporter.run(spans, ended.clone()));
-    Bench { tracer, metrics, board, ended, task }
+    Bench { tracer, metrics, health, ended, task }
 }
 
 impl Bench {
@@ -144,7 +144,7 @@ impl Bench {
     }
 
     fn warnings(&self) -> Vec<String> {
-        crate::domain::health::assess(&self.board.facts()).warnings
+        crate::domain::health::assess(&self.health.facts()).warnings
     }
 }
 
@@ -170,7 +170,7 @@ async fn what_is_refused_is_not_sent_again_and_is_a_warning_with_its_code() {
         bench.until("it was refused", |bench| bench.count("refused") == 3 * traces).await;
     }
     assert_eq!(script.lock().expect("no panic").arrived.len(), 2);
-    bench.board.set_phase(crate::domain::health::Phase::Running);
+    bench.health.set_phase(crate::domain::health::Phase::Running);
     let warnings = bench.warnings();
     assert!(
         warnings.len() == 1 && warnings[0].contains("the receiver of traces") && warnings[0].contains("401"),

@@ -23,7 +23,7 @@ use crate::{
         twins::{Access, Twins},
     },
     status::{About, Observer},
-    telemetry::{Board, Metrics},
+    telemetry::{HealthState, Metrics},
 };
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -45,13 +45,13 @@ impl Server {
     async fn starting(token: Option<&str>) -> Self {
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
-        let (board, metrics) = (Board::new(), Metrics::new().unwrap());
-        let observer = Observer::new(board.clone(), metrics.clone(), About::default());
+        let (health, metrics) = (HealthState::new(), Metrics::new().unwrap());
+        let observer = Observer::new(health.clone(), metrics.clone(), About::default());
         let (stop, served) = (CancellationToken::new(), CancellationToken::new());
         let twins = Twins::new(vec!["h".into()], metrics.clone(), stop.clone());
         let door = Door::new(token.map(Secret::new).as_ref());
         let state =
-            crate::http::State { board, metrics: metrics.clone(), observer, door, twins: twins.clone() };
+            crate::http::State { health, metrics: metrics.clone(), observer, door, twins: twins.clone() };
         let task = tokio::spawn(serve(listener, state, served.clone()));
         let (store, documents) = (Arc::default(), document_cache(1 << 20));
         Self { base, client: Client::new(), metrics, twins, store, documents, stop, served, task }

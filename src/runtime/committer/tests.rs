@@ -56,7 +56,7 @@ impl Bench {
             "ns",
             "$Default",
             metrics.clone(),
-            Board::new(),
+            HealthState::new(),
             classify,
         );
         let id = PartitionId { stream: "twins".into(), partition: "0".into() };

@@ -121,7 +121,7 @@ impl TwinChanges for Feed {
 
 struct World {
     feed: Arc<Feed>,
-    board: Board,
+    health: HealthState,
     metrics: Metrics,
     stop: CancellationToken,
     task: tokio::task::JoinHandle<()>,
@@ -129,13 +129,13 @@ struct World {
 
 impl World {
     fn start(feed: Feed) -> Self {
-        let (feed, board, stop) = (Arc::new(feed), Board::new(), CancellationToken::new());
+        let (feed, health, stop) = (Arc::new(feed), HealthState::new(), CancellationToken::new());
         let metrics = Metrics::new().unwrap();
         let tools = Tools {
             changes: Arc::clone(&feed) as Arc<dyn TwinChanges>,
             budget: RequestUnitBudget::new(None),
             clock: Arc::new(SystemClock),
-            board: board.clone(),
+            health: health.clone(),
             metrics: metrics.clone(),
         };
         let declared = [
@@ -152,12 +152,12 @@ impl World {
         let options =
             Options { declared: declared.into(), interval: INTERVAL, recount_interval: Some(RECOUNT) };
         let task = tokio::spawn(run(tools, options, stop.clone()));
-        Self { feed, board, metrics, stop, task }
+        Self { feed, health, metrics, stop, task }
     }
 
     /// The rows of both counts; `None`: not known.
     fn rows(&self) -> Option<Vec<Value>> {
-        let shown = self.board.counts().get().expect("declared");
+        let shown = self.health.counts().get().expect("declared");
         let counted = shown.counted?;
         Some(counted.iter().flat_map(|count| count.rows.iter().flatten()).map(Row::json).collect())
     }
@@ -168,7 +168,7 @@ impl World {
     }
 
     fn outage(&self) -> Option<Outage> {
-        self.board.facts().dependencies.get(&Dependency::ChangeFeed).cloned().flatten()
+        self.health.facts().dependencies.get(&Dependency::ChangeFeed).cloned().flatten()
     }
 
     fn metric(&self, name: &str) -> f64 {
@@ -203,7 +203,7 @@ async fn counts_begin_with_all_documents_and_follow_every_change() {
     world.feed.write("g", Some("z"));
     world.feed.put(TwinPlace::of("e", "e"), None);
     assert_eq!(world.after(INTERVAL).await, all(4, &[("y", 2), ("z", 1)]));
-    assert_eq!(world.board.counts().get().map(|shown| shown.unreadable), Some(1));
+    assert_eq!(world.health.counts().get().map(|shown| shown.unreadable), Some(1));
     world.end().await;
 }
 
@@ -218,7 +218,7 @@ async fn what_is_counted_is_shown_only_when_every_document_was_read_and_goes_on_
     assert_eq!(world.after(Duration::ZERO).await, None, "half of them would be wrong");
     assert_eq!(world.metric("twinsync_counts_read_failures_total"), 1.0);
     assert_eq!(world.after(INTERVAL).await, all(7, &[("x", 7)]));
-    let read = world.board.counts().get().map(|shown| shown.documents);
+    let read = world.health.counts().get().map(|shown| shown.documents);
     assert_eq!(read, Some(7), "no document was read twice");
     world.end().await;
 }
@@ -236,11 +236,11 @@ async fn without_answers_counts_grow_old_in_sight_and_are_right_again_afterwards
         world.feed.write("b", Some("x"));
         assert_eq!(world.after(INTERVAL * 3).await, all(1, &[("x", 1)]), "what was right stays");
         assert_eq!(world.outage().map(|outage| outage.failure), Some(failure));
-        let page = world.board.render();
+        let page = world.health.render();
         let age = page.lines().find_map(|line| line.strip_prefix("twinsync_counts_age_seconds "));
         assert!(age.unwrap().parse::<f64>().unwrap() >= INTERVAL.as_secs_f64() * 2.0, "{age:?}");
-        world.board.set_phase(crate::domain::health::Phase::Running);
-        let report = world.board.report();
+        world.health.set_phase(crate::domain::health::Phase::Running);
+        let report = world.health.report();
         assert!(report.warnings.iter().any(|warning| warning.contains("change feed")), "{report:?}");
         assert!(!report.ready.reasons.iter().any(|reason| reason.contains("change feed")), "{report:?}");
         world.feed.fails(None);
@@ -329,18 +329,18 @@ async fn what_is_shown_follows_the_changes_while_everything_is_counted_anew() {
 
 #[tokio::test(start_paused = true)]
 async fn without_declared_counts_nothing_is_read_and_nothing_shown() {
-    let (feed, board, stop) = (Arc::new(Feed::default()), Board::new(), CancellationToken::new());
+    let (feed, health, stop) = (Arc::new(Feed::default()), HealthState::new(), CancellationToken::new());
     let tools = Tools {
         changes: Arc::clone(&feed) as Arc<dyn TwinChanges>,
         budget: RequestUnitBudget::new(None),
         clock: Arc::new(SystemClock),
-        board: board.clone(),
+        health: health.clone(),
         metrics: Metrics::new().unwrap(),
     };
     let options = Options { declared: [].into(), interval: INTERVAL, recount_interval: None };
     let task = tokio::spawn(run(tools, options, stop.clone()));
     sleep(INTERVAL * 10).await;
-    assert!(board.counts().get().is_none() && feed.0.lock().unwrap().pages == 0);
+    assert!(health.counts().get().is_none() && feed.0.lock().unwrap().pages == 0);
     stop.cancel();
     timeout(INTERVAL, task).await.expect("ends at once").unwrap();
 }

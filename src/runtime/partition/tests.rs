@@ -171,7 +171,7 @@ fn partition(source: Arc<Scripted>, metrics: &Metrics, intake: mpsc::Sender<Vec<
         max_body_bytes: 1000,
         limits: InFlight::new(100, 1 << 20),
         intake,
-        board: Board::new(),
+        health: HealthState::new(),
         metrics: metrics.clone(),
         sampler: None,
         answers: watch::channel(0).1,

@@ -109,15 +109,15 @@ async fn a_throttled_call_makes_the_next_of_its_kind_wait() {
 #[tokio::test]
 async fn a_twin_that_cannot_be_asked_about_takes_no_quota_and_says_nothing_about_the_hub() {
     let (rate_limited, metrics) = rate_limited([Ok(())]);
-    let board = Board::new();
-    let rate_limited = rate_limited.shown_on(&board);
+    let health = HealthState::new();
+    let rate_limited = rate_limited.shown_on(&health);
     for _ in 0..FAILURES_UNREACHABLE * 2 {
         let got = rate_limited.get(&TwinKey::device("contoso", "."), Purpose::Repair).await;
         assert!(matches!(got, Got::Unknown(trouble) if trouble.message.contains("no URL")));
     }
     assert_eq!(rate_limited.rate_limiter().calls(Call::Get), 0);
     assert!(!metrics.render().contains("outcome=\"unavailable\",purpose=\"repair\"} 1"));
-    assert!(board.facts().dependencies.is_empty(), "nothing is known about the hub");
+    assert!(health.facts().dependencies.is_empty(), "nothing is known about the hub");
     rate_limited.get(&key(), Purpose::Repair).await;
     assert_eq!(rate_limited.rate_limiter().calls(Call::Get), 1);
 }

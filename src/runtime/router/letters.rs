@@ -16,7 +16,7 @@ use crate::{
     ports::DeadLetter,
     runtime::jitter::jitter,
     telemetry::{
-        Board, Metrics,
+        HealthState, Metrics,
         event::{
             DeadLetterDelayed, DependencyChanged, EventDeadLettered, Fault, FlagRejected, LetterWithoutTwin,
         },
@@ -107,7 +107,7 @@ impl Router {
         }
         let dead_letters = Arc::clone(&self.dead_letters);
         let mut backoff = self.options.backoff.clone();
-        let (metrics, board) = (self.tools.metrics.clone(), self.board.clone());
+        let (metrics, health) = (self.tools.metrics.clone(), self.health.clone());
         let stored_one = Arc::clone(&self.letter_stored);
         let waiting = self.letters.len();
         self.letters.spawn(async move {
@@ -131,13 +131,13 @@ impl Router {
                             let error = format!("no answer within {} s", SILENT_AFTER.as_secs());
                             let fault =
                                 Fault { failure: Failure::Silent, code: "DEAD_LETTER_NOT_STORED", reason: &error };
-                            delayed(&origin, fault, None, &board, &metrics);
+                            delayed(&origin, fault, None, &health, &metrics);
                         }
                     }
                 };
                 match stored {
                     Ok(()) => {
-                        DependencyChanged::post(&board, &Dependency::DeadLetters, None);
+                        DependencyChanged::post(&health, &Dependency::DeadLetters, None);
                         stored_one.send_if_modified(|times| {
                             *times += 1;
                             true
@@ -149,7 +149,7 @@ impl Router {
                         let retry_in = if waiting < FEW { retry_in.min(SOON) } else { retry_in };
                         let text = format!("{error}: {}", error.source);
                         let fault = Fault { failure: error.failure(), code: error.code, reason: &text };
-                        delayed(&origin, fault, Some(retry_in), &board, &metrics);
+                        delayed(&origin, fault, Some(retry_in), &health, &metrics);
                         tokio::select! {
                             biased;
                             Ok(()) = others.changed(), if !woken => {
@@ -175,12 +175,18 @@ impl Router {
 }
 
 /// Tells that a letter is not stored yet.
-fn delayed(origin: &Origin, fault: Fault<'_>, retry_in: Option<Duration>, board: &Board, metrics: &Metrics) {
+fn delayed(
+    origin: &Origin,
+    fault: Fault<'_>,
+    retry_in: Option<Duration>,
+    health: &HealthState,
+    metrics: &Metrics,
+) {
     let sequence_number = origin.message.position.sequence_number;
     DeadLetterDelayed { partition: origin.progress.id(), sequence_number, fault, retry_in }.emit(metrics);
-    board.waits_for_letter(origin.progress.id());
-    DependencyChanged::post(board, &Dependency::DeadLetters, Some(fault));
+    health.waits_for_letter(origin.progress.id());
+    DependencyChanged::post(health, &Dependency::DeadLetters, Some(fault));
     if let Some(retry_in) = retry_in {
-        board.tries_again(&Dependency::DeadLetters, retry_in);
+        health.tries_again(&Dependency::DeadLetters, retry_in);
     }
 }

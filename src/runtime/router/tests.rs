@@ -64,7 +64,7 @@ struct Bench {
     intake: mpsc::Sender<Vec<Intake>>,
     router: tokio::task::JoinHandle<Result<(), Panicked>>,
     metrics: Metrics,
-    board: Board,
+    health: HealthState,
     next: i64,
 }
 
@@ -101,7 +101,7 @@ impl Bench {
             backoff: Backoff::new(Duration::from_millis(1), Duration::from_millis(5)),
         };
         adjust(&mut options);
-        let (metrics, board) = (Metrics::new().expect("buckets"), Board::new());
+        let (metrics, health) = (Metrics::new().expect("buckets"), HealthState::new());
         let store_port: Arc<dyn TwinStore> = store.clone();
         let letters_port: Arc<dyn DeadLetters> = letters.clone();
         let router = Router::new(
@@ -110,7 +110,7 @@ impl Bench {
             letters_port,
             Arc::new(SystemClock),
             Arc::clone(&limits),
-            board.clone(),
+            health.clone(),
             metrics.clone(),
         );
         let (intake, batches) = mpsc::channel(1);
@@ -121,7 +121,7 @@ impl Bench {
             limits,
             progress: Progress::new(id, None, &metrics),
             metrics,
-            board,
+            health,
             intake,
             router: tokio::spawn(router.run(batches)),
             next: 0,
@@ -686,7 +686,7 @@ async fn one_twin_in_trouble_slows_nobody_down_and_is_no_outage() {
     let probes = |bench: &Bench| bench.metrics.render().contains("kind=\"probe\",outcome=\"conflict\"} 2");
     // Nobody else asks anything: whether the store answers is found out by asking about nobody.
     bench.until("probed", probes).await;
-    assert_eq!(bench.board.facts().store, StoreState::Reachable);
+    assert_eq!(bench.health.facts().store, StoreState::Reachable);
     let text = bench.metrics.render();
     assert!(text.contains("twinsync_store_concurrency_limit 8"), "{text}");
     assert!(text.contains("twinsync_twins_in_trouble 1"), "it shows: {text}");
@@ -705,7 +705,7 @@ async fn conditions_that_keep_failing_are_answers_and_no_outage() {
     bench.send(odd.iter().map(|key| created(key, 1)).collect()).await;
     let shows = |bench: &Bench| bench.metrics.render().contains("twinsync_twins_in_trouble 5");
     bench.until("all are in trouble", shows).await;
-    assert_eq!(bench.board.facts().store, StoreState::Reachable);
+    assert_eq!(bench.health.facts().store, StoreState::Reachable);
     let text = bench.metrics.render();
     assert!(text.contains("twinsync_store_concurrency_limit 8"), "nobody else is slowed down: {text}");
     bench.store.contradictory.lock().unwrap().clear();
@@ -719,12 +719,13 @@ async fn an_outage_is_found_whether_one_twin_meets_it_or_many() {
         let mut bench = Bench::with(|options| options.most_concurrency = 8);
         *bench.store.away.lock().unwrap() = true;
         bench.send((0..twins).map(|n| created(&device(&n.to_string()), 1)).collect()).await;
-        let unreachable = |bench: &Bench| matches!(bench.board.facts().store, StoreState::Unreachable { .. });
+        let unreachable =
+            |bench: &Bench| matches!(bench.health.facts().store, StoreState::Unreachable { .. });
         bench.until("unreachable", unreachable).await;
         let less = |bench: &Bench| !bench.metrics.render().contains("twinsync_store_concurrency_limit 8");
         bench.until("less is asked of it", less).await;
         *bench.store.away.lock().unwrap() = false;
-        bench.until("reachable", |bench| bench.board.facts().store == StoreState::Reachable).await;
+        bench.until("reachable", |bench| bench.health.facts().store == StoreState::Reachable).await;
         let (_, _, durable, used) = bench.finish().await;
         assert_eq!((durable, used), (twins - 1, (0, 0)));
     }
@@ -737,10 +738,10 @@ async fn what_is_served_from_memory_says_nothing_about_the_store() {
     bench.send(vec![created(&key, 1)]).await;
     bench.until("created", |bench| bench.durable() == 0).await;
     let reason = "as it was told".to_owned();
-    bench.board.set_store(StoreState::Unreachable { reason });
+    bench.health.set_store(StoreState::Unreachable { reason });
     bench.send(vec![created(&key, 1)]).await;
     bench.until("a duplicate", |bench| bench.durable() == 1).await;
-    assert!(matches!(bench.board.facts().store, StoreState::Unreachable { .. }));
+    assert!(matches!(bench.health.facts().store, StoreState::Unreachable { .. }));
     bench.finish().await;
 }
 
@@ -805,7 +806,7 @@ async fn an_outage_sets_nothing_aside_however_long_it_lasts() {
     let keys = [device("a"), device("b")];
     *bench.store.away.lock().unwrap() = true;
     bench.send(keys.iter().map(|key| created(key, 1)).collect()).await;
-    let unreachable = |bench: &Bench| matches!(bench.board.facts().store, StoreState::Unreachable { .. });
+    let unreachable = |bench: &Bench| matches!(bench.health.facts().store, StoreState::Unreachable { .. });
     bench.until("unreachable", unreachable).await;
     let asked = |bench: &Bench| *bench.store.reads.lock().unwrap();
     let before = asked(&bench);

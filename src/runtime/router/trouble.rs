@@ -69,7 +69,7 @@ impl Router {
                 }
                 work.asked = false;
                 if let Some(work) = self.give_up(work, now) {
-                    self.board.tries_store_again(delay);
+                    self.health.tries_store_again(delay);
                     self.parked.insert(work, delay);
                 }
             }
@@ -138,7 +138,7 @@ impl Router {
     /// An unreachable store is answered like a throttling one: with less load.
     fn store_is_out(&mut self, Trouble { code, message, .. }: Trouble, now: Duration) {
         self.concurrency.throttled(now);
-        if self.board.set_store(StoreState::Unreachable { reason: message.clone() }) {
+        if self.health.set_store(StoreState::Unreachable { reason: message.clone() }) {
             StoreChanged::Unreachable { code, reason: &message }.emit();
         }
     }
@@ -176,7 +176,7 @@ impl Router {
     }
 
     fn store_answers(&mut self) {
-        if self.board.set_store(StoreState::Reachable) {
+        if self.health.set_store(StoreState::Reachable) {
             StoreChanged::Reachable.emit();
         }
         if self.outage.take_ended() {

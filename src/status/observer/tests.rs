@@ -21,17 +21,17 @@ impl Watched for Watching {
 }
 
 struct Bench {
-    board: Board,
+    health: HealthState,
     metrics: Metrics,
     observer: Observer,
 }
 
 impl Bench {
     fn new() -> Self {
-        Self::with(Board::new())
+        Self::with(HealthState::new())
     }
 
-    fn with(board: Board) -> Self {
+    fn with(health: HealthState) -> Self {
         let metrics = Metrics::new().expect("valid");
         let about = About {
             replica: "replica-a".into(),
@@ -40,27 +40,27 @@ impl Bench {
             hubs: vec!["contoso".into()],
             journal: Journal::default(),
         };
-        let observer = Observer::new(board.clone(), metrics.clone(), about);
-        board.set_phase(Phase::Running);
-        board.set_store(StoreState::Reachable);
-        Self { board, metrics, observer }
+        let observer = Observer::new(health.clone(), metrics.clone(), about);
+        health.set_phase(Phase::Running);
+        health.set_store(StoreState::Reachable);
+        Self { health, metrics, observer }
     }
 
     /// A partition that holds the events 100 to 199 and is completed up to `durable`.
     fn receives(&self, name: &str, durable: i64, oldest: Option<Duration>) -> Arc<Watching> {
-        self.board.set_partition(&partition(name), PartitionState::Receiving);
+        self.health.set_partition(&partition(name), PartitionState::Receiving);
         let watching = Arc::new(Watching(PartitionMetrics::default(), oldest));
         let extent =
             Extent { first: SequenceNumber(100), last: SequenceNumber(199), is_empty: false, newest: None };
         watching.0.measured(extent, Some(SequenceNumber(durable)));
         let watched: Arc<dyn Watched> = Arc::clone(&watching) as _;
-        self.board.watch_partition(&partition(name), Arc::downgrade(&watched));
+        self.health.watch_partition(&partition(name), Arc::downgrade(&watched));
         watching
     }
 
     fn sample(&self, seconds_ago: u64) {
         let text = self.observer.exposition();
-        let mut sample = self.observer.sample(&self.board.view(), &Exposition::read(&text));
+        let mut sample = self.observer.sample(&self.health.view(), &Exposition::read(&text));
         sample.at =
             sample.at.checked_sub(Duration::from_secs(seconds_ago)).expect("the machine is up for longer");
         self.observer.0.history.lock().expect("not poisoned").push(sample);
@@ -140,11 +140,11 @@ fn without_samples_no_rate_is_claimed_and_red_needs_no_samples() {
     let status = bench.observer.status();
     assert_eq!(status.flow.completed_per_second, None);
     assert_eq!(status.store.throttled_share, None);
-    bench.board.set_store(StoreState::Unreachable { reason: "503".into() });
+    bench.health.set_store(StoreState::Unreachable { reason: "503".into() });
     let status = bench.observer.status();
     assert!(status.headline.text.starts_with("Blocked: the document store has not answered since "));
     assert!(status.headline.text.ends_with(" UTC: 503"), "{:?}", status.headline);
-    bench.board.tries_store_again(Duration::from_secs(40));
+    bench.health.tries_store_again(Duration::from_secs(40));
     let status = bench.observer.status();
     assert!(status.headline.text.contains(", next try in 40 s"), "{:?}", status.headline);
     let cosmos = status.dependencies.iter().find(|found| found.name == "Cosmos DB").expect("listed");
@@ -152,7 +152,7 @@ fn without_samples_no_rate_is_claimed_and_red_needs_no_samples() {
     assert!(cosmos.down_since.is_some_and(|since| status.at.seconds_since(since) < 60.0));
     assert!(cosmos.next_try.is_some_and(|at| (30.0..=40.0).contains(&at.seconds_since(status.at))));
     assert!(cosmos.asked.is_some_and(|asked| status.at.seconds_since(asked) < 60.0));
-    bench.board.set_store(StoreState::Reachable);
+    bench.health.set_store(StoreState::Reachable);
     let status = bench.observer.status();
     let cosmos = status.dependencies.iter().find(|found| found.name == "Cosmos DB").expect("listed");
     assert_eq!((cosmos.state.as_str(), cosmos.next_try), ("up", None));
@@ -162,23 +162,23 @@ fn without_samples_no_rate_is_claimed_and_red_needs_no_samples() {
 fn partitions_of_others_are_shown_as_theirs_and_stand_by_is_no_trouble() {
     let bench = Bench::new();
     let owners = [("0".to_owned(), Some("replica-b".to_owned())), ("1".to_owned(), None)];
-    bench.board.set_owners("twins", owners.clone());
+    bench.health.set_owners("twins", owners.clone());
     let status = bench.observer.status();
     assert_eq!(status.headline.text, "Standing by: other replicas own all partitions");
     let found: Vec<_> = status.partitions.iter().map(|found| (found.ours, found.owner.as_deref())).collect();
     assert_eq!(found, [(false, None), (false, Some("replica-b"))], "what nobody reads comes first");
     assert_eq!(status.loss, None, "theirs to know");
-    bench.board.set_owners("twins", owners.into_iter().take(1));
+    bench.health.set_owners("twins", owners.into_iter().take(1));
     assert_eq!(bench.observer.status().partitions.len(), 1, "the others are gone");
 }
 
 #[test]
 fn dependencies_tell_since_when_and_whether_the_copy_needs_them() {
     let bench = Bench::new();
-    bench.board.set_partition(&partition("0"), PartitionState::Waiting { reason: "refused".into() });
-    bench.board.is_down(Dependency::Registry("contoso".into()), Failure::Silent, "429");
-    bench.board.is_up(Dependency::Checkpoints);
-    bench.board.is_up(Dependency::EventHub("twins".into()));
+    bench.health.set_partition(&partition("0"), PartitionState::Waiting { reason: "refused".into() });
+    bench.health.is_down(Dependency::Registry("contoso".into()), Failure::Silent, "429");
+    bench.health.is_up(Dependency::Checkpoints);
+    bench.health.is_up(Dependency::EventHub("twins".into()));
     let status = bench.observer.status();
     let find =
         |name: &str| status.dependencies.iter().find(|found| found.name.starts_with(name)).expect("listed");
@@ -199,14 +199,14 @@ fn an_event_hub_whose_connections_hang_is_down_and_one_that_throttles_is_up() {
         (found.state, found.reason)
     };
     let reason = |text: &str| Some(text.to_owned());
-    bench.board.set_partition(&partition("0"), PartitionState::Receiving);
+    bench.health.set_partition(&partition("0"), PartitionState::Receiving);
     for _ in 0..2 {
-        bench.board.is_down(Dependency::EventHub("twins".into()), Failure::Silent, "no answer");
+        bench.health.is_down(Dependency::EventHub("twins".into()), Failure::Silent, "no answer");
     }
     assert_eq!(hub(), ("down".to_owned(), reason("no answer")), "no partition notices");
-    bench.board.is_up(Dependency::EventHub("twins".into()));
+    bench.health.is_up(Dependency::EventHub("twins".into()));
     assert_eq!(hub(), ("up".to_owned(), None));
-    bench.board.set_partition(&partition("0"), PartitionState::Throttled { reason: "busy".into() });
+    bench.health.set_partition(&partition("0"), PartitionState::Throttled { reason: "busy".into() });
     assert_eq!(hub(), ("up".to_owned(), reason("twins/0: busy")));
     assert_eq!(bench.observer.status().partitions[0].state, "throttled");
 }
@@ -239,11 +239,11 @@ async fn samples_are_taken_until_the_end() {
 
 #[test]
 fn what_nobody_reads_for_too_long_is_the_headline_with_the_events_that_wait() {
-    let bench = Bench::with(Board::with_limits(Duration::ZERO, Duration::from_secs(86_400)));
+    let bench = Bench::with(HealthState::with_limits(Duration::ZERO, Duration::from_secs(86_400)));
     let _all_done = bench.receives("0", 199, None);
     let owners = [("0", Some("replica-a")), ("1", None), ("2", Some("replica-b"))]
         .map(|(id, owner)| (id.to_owned(), owner.map(str::to_owned)));
-    bench.board.set_owners("twins", owners.clone());
+    bench.health.set_owners("twins", owners.clone());
     let status = bench.observer.status();
     assert_eq!(status.headline.level, Level::Bad);
     let text = status.headline.text;
@@ -273,7 +273,7 @@ fn what_nobody_reads_for_too_long_is_the_headline_with_the_events_that_wait() {
     assert_eq!((theirs.lag_events, theirs.reason.as_deref()), (None, Some("refused (EVENTHUBS_REFUSED)")));
     let loss = status.loss.expect("known");
     assert_eq!((loss.partition.as_str(), loss.seconds), ("1", 6_400.0), "it is lost to everybody");
-    bench.board.set_owners("twins", owners.map(|(id, owner)| (id, owner.or(Some("replica-b".to_owned())))));
+    bench.health.set_owners("twins", owners.map(|(id, owner)| (id, owner.or(Some("replica-b".to_owned())))));
     assert_ne!(bench.observer.status().headline.level, Level::Bad, "somebody reads it");
 }
 
@@ -281,7 +281,7 @@ fn what_nobody_reads_for_too_long_is_the_headline_with_the_events_that_wait() {
 fn a_token_that_ends_and_is_not_renewed_is_a_worry_and_no_outage() {
     let bench = Bench::new();
     let _all_done = bench.receives("0", 199, None);
-    let (tokens, now) = (bench.board.tokens(), SystemClock.now());
+    let (tokens, now) = (bench.health.tokens(), SystemClock.now());
     tokens.given(Scope::Cosmos, Some(now.after(Duration::from_secs(3590))));
     tokens.configured(Scope::Signature, now.after(Duration::from_secs(400 * 86_400)));
     let status = bench.observer.status();

@@ -9,7 +9,7 @@ use crate::{
         mounts::Ephemeral,
     },
     telemetry::{
-        board::Board,
+        health_state::HealthState,
         label::{Purpose, RegistryCall, RegistryOutcome},
         metrics::Metrics,
     },
@@ -81,15 +81,15 @@ pub enum DependencyChanged<'a> {
 }
 
 impl DependencyChanged<'_> {
-    /// Posts on the board that something answers, or how and why it does not, and tells what is news of that.
-    pub fn post(board: &Board, dependency: &Dependency, failed: Option<Fault<'_>>) {
+    /// Posts in the health state that something answers, or how and why it does not, and tells what is news of that.
+    pub fn post(health: &HealthState, dependency: &Dependency, failed: Option<Fault<'_>>) {
         match failed {
-            Some(fault) if board.is_down(dependency.clone(), fault.failure, fault.reason) => {
+            Some(fault) if health.is_down(dependency.clone(), fault.failure, fault.reason) => {
                 DependencyChanged::Fails { dependency, fault }.emit();
             }
             Some(_) => {}
             None => {
-                if let Some(after) = board.is_up(dependency.clone()) {
+                if let Some(after) = health.is_up(dependency.clone()) {
                     DependencyChanged::Answers { dependency, after }.emit();
                 }
             }

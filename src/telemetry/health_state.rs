@@ -31,11 +31,11 @@ const RETENTION: Duration = Duration::from_secs(24 * 3600);
 
 /// Shared state of one daemon. Cheap to clone.
 #[derive(Clone)]
-pub struct Board(Arc<Inner>);
+pub struct HealthState(Arc<Inner>);
 
-impl std::fmt::Debug for Board {
+impl std::fmt::Debug for HealthState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Board").finish_non_exhaustive()
+        f.debug_struct("HealthState").finish_non_exhaustive()
     }
 }
 
@@ -110,7 +110,7 @@ struct Loop {
     limit: Duration,
 }
 
-/// What is on the board at one moment.
+/// What is in the health state at one moment.
 pub struct View {
     /// The facts.
     pub facts: Facts,
@@ -133,22 +133,22 @@ pub struct View {
 }
 
 /// The pulse of one loop: call [`Heartbeat::beat`] each time round, also when idle. Dropping it takes the loop off
-/// the board.
+/// the health state.
 #[derive(Debug)]
 pub struct Heartbeat {
-    board: Board,
+    health: HealthState,
     name: String,
     last: Arc<AtomicU64>,
 }
 
-impl Default for Board {
+impl Default for HealthState {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Board {
-    /// An empty board of a process that is starting.
+impl HealthState {
+    /// The state of a process that is starting.
     pub fn new() -> Self {
         Self::with_limits(BLOCKED_AFTER, RETENTION)
     }
@@ -242,7 +242,7 @@ impl Board {
         self.post(|posted| posted.watched.insert(partition.clone(), watched));
     }
 
-    /// Takes a partition off the board that is no longer ours, with all its figures.
+    /// Takes a partition out of the health state that is no longer ours, with all its figures.
     pub fn remove_partition(&self, partition: &PartitionId) {
         self.post(|posted| {
             posted.partitions.remove(partition);
@@ -347,16 +347,16 @@ impl Board {
         })
     }
 
-    /// Puts a loop on the board that must turn at least once per `limit`. Names are unique; a second one of the
+    /// Puts a loop in the health state that must turn at least once per `limit`. Names are unique; a second one of the
     /// same name replaces the first.
     pub fn heartbeat(&self, name: &str, limit: Duration) -> Heartbeat {
         let last = Arc::new(AtomicU64::new(self.now()));
         let entry = Loop { last: Arc::clone(&last), limit };
         self.post(|posted| posted.loops.insert(name.to_owned(), entry));
-        Heartbeat { board: self.clone(), name: name.to_owned(), last }
+        Heartbeat { health: self.clone(), name: name.to_owned(), last }
     }
 
-    /// Everything on the board.
+    /// Everything in the health state.
     pub fn facts(&self) -> Facts {
         let (now, elapsed) = (self.now(), self.0.began.elapsed());
         let incomplete = self.watched().into_iter().filter_map(|(id, watched)| {
@@ -416,7 +416,7 @@ impl Board {
         health::assess(&self.facts())
     }
 
-    /// Everything on the board, with what follows from it, as of now.
+    /// Everything in the health state, with what follows from it, as of now.
     pub fn view(&self) -> View {
         let (facts, watched) = (self.facts(), self.watched());
         self.post(|posted| View {
@@ -440,7 +440,7 @@ impl Board {
         })
     }
 
-    /// Gauges of what is on the board, as of now, in Prometheus' text format.
+    /// Gauges of what is in the health state, as of now, in Prometheus' text format.
     pub fn render(&self) -> String {
         render(&self.facts(), &self.watched(), self.0.retention, &self.0.tokens.all(), &self.0.counts)
     }
@@ -450,7 +450,7 @@ impl Board {
         change(&mut self.0.posted.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Milliseconds since the board began.
+    /// Milliseconds since it began.
     fn now(&self) -> u64 {
         u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
@@ -459,13 +459,13 @@ impl Board {
 impl Heartbeat {
     /// The loop has come round.
     pub fn beat(&self) {
-        self.last.store(self.board.now(), Ordering::Relaxed);
+        self.last.store(self.health.now(), Ordering::Relaxed);
     }
 }
 
 impl Drop for Heartbeat {
     fn drop(&mut self) {
-        self.board.post(|posted| {
+        self.health.post(|posted| {
             if posted.loops.get(&self.name).is_some_and(|turning| Arc::ptr_eq(&turning.last, &self.last)) {
                 posted.loops.remove(&self.name);
             }
