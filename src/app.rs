@@ -7,7 +7,7 @@
 //! completed, so it is replayed; a second signal exits at once, which costs the same.
 
 pub mod check;
-pub mod letters;
+pub mod dead_letter_commands;
 mod reach;
 pub mod registry;
 pub mod serve;
@@ -556,7 +556,7 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
                 let observer = &around.observer;
                 looks.spawn(observer.clone().look_elsewhere(hubs, around.closing.clone()));
                 let archive = Arc::clone(&outside.archive);
-                looks.spawn(observer.clone().look_at_letters(archive, around.closing.clone()));
+                looks.spawn(observer.clone().count_dead_letters(archive, around.closing.clone()));
                 let shared = Shared::new(settings);
                 twins.open(twins_access(settings, &outside, &shared, &metrics));
                 Box::pin(consume(settings, outside, &shared, process, stop.clone())).await

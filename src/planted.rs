@@ -28,8 +28,8 @@ macro_rules! planted {
 pub enum Defect {
     /// The checkpoint is that of the newest event received.
     CheckpointTooEarly,
-    /// The event of a dead letter is completed before the letter is stored.
-    LetterNotAwaited,
+    /// The event of a dead letter is completed before the dead letter is stored.
+    DeadLetterNotAwaited,
     /// A dead letter leaves no flag in its twin.
     DeadLetterWithoutFlag,
     /// A lease that is not renewed is used for ever.
@@ -75,7 +75,7 @@ impl Defect {
     /// All of them.
     pub const ALL: [Self; 21] = [
         Self::CheckpointTooEarly,
-        Self::LetterNotAwaited,
+        Self::DeadLetterNotAwaited,
         Self::DeadLetterWithoutFlag,
         Self::LeaseWithoutFence,
         Self::HoldLeaks,

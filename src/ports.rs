@@ -165,13 +165,13 @@ pub struct DeadLetter<'a> {
 
 /// Where events go that can never be applied.
 ///
-/// *Guarantees*: when `store` returns `Ok`, the letter is durable.
-/// *Idempotence*: storing the letter of one position twice leaves one letter.
-/// *Cancellation*: a dropped call may have stored the letter; store again.
+/// *Guarantees*: when `store` returns `Ok`, the dead letter is durable.
+/// *Idempotence*: storing the dead letter of one position twice leaves one dead letter.
+/// *Cancellation*: a dropped call may have stored the dead letter; store again.
 /// *Errors*: passing; the caller retries for ever and holds the partition's progress meanwhile.
 #[async_trait]
 pub trait DeadLetters: Send + Sync + 'static {
-    /// Stores one letter durably.
+    /// Stores one dead letter durably.
     async fn store(&self, letter: DeadLetter<'_>) -> Result<(), DeadLetterError>;
 }
 

@@ -5,11 +5,11 @@
 //! samples of the metrics for a quarter of an hour, and where it is late, rates are not known.
 
 pub(crate) mod codes;
+mod dead_letters;
 mod elsewhere;
 mod exposition;
 mod history;
 mod hubs;
-mod letters;
 mod looks;
 mod observer;
 pub mod schema;

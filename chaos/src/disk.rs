@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-/// Room for the letters of a run, and soon full.
+/// Room for the dead letters of a run, and soon full.
 const SIZE: &str = "size=1m";
 
 /// A file system in memory, mounted over a directory. It is unmounted when it is dropped.
@@ -39,7 +39,7 @@ impl Disk {
     /// It cannot be written for another reason than that it is full.
     pub(crate) fn fill(&self) -> Result<()> {
         let mut file = File::create(self.filler()).context("the disk cannot be filled")?;
-        // The last bytes one by one: a letter needs more than one.
+        // The last bytes one by one: a dead letter needs more than one.
         for block in [vec![0; 4096], vec![0; 1]] {
             loop {
                 match file.write_all(&block) {

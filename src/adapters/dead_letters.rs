@@ -5,7 +5,7 @@
 //! | `file` | one replica with a disk, or a volume that all replicas share |
 //! | `blob` | any number of replicas |
 //!
-//! Both hold one letter under one name, `<stream>/<partition>/<sequence number>`, in the same form. Storing the letter
+//! Both hold one dead letter under one name, `<stream>/<partition>/<sequence number>`, in the same form. Storing the dead letter
 //! of one event again changes nothing. Sequence numbers start over when an Event Hub is re-created: a *different* event
 //! at a position that is taken goes beside it, as `<sequence number>.2` and so on; nothing is overwritten.
 
@@ -30,16 +30,16 @@ use crate::{
     ports::{DeadLetter, DeadLetterArchive, DeadLetters, StoredLetter},
 };
 
-/// Stable code of a letter that cannot be read; `docs/errors/DEAD_LETTER_DAMAGED.md` explains it.
+/// Stable code of a dead letter that cannot be read; `docs/errors/DEAD_LETTER_DAMAGED.md` explains it.
 pub const DAMAGED: &str = "DEAD_LETTER_DAMAGED";
 
 /// Stable code of a directory that cannot be used.
 const DIRECTORY_UNUSABLE: &str = "DEAD_LETTER_DIRECTORY_UNUSABLE";
 
-/// Stable code of a letter that is not stored, where nothing more is known.
+/// Stable code of a dead letter that is not stored, where nothing more is known.
 const NOT_STORED: &str = "DEAD_LETTER_NOT_STORED";
 
-/// Ends the names of letters.
+/// Ends the names of dead letters.
 const SUFFIX: &str = ".json";
 
 /// There is no place for dead letters.
@@ -82,7 +82,7 @@ impl Error {
 /// One store, from both sides.
 #[derive(Clone)]
 pub struct Store {
-    /// For the daemon, which puts letters in.
+    /// For the daemon, which puts dead letters in.
     pub letters: Arc<dyn DeadLetters>,
     /// For the people who look at them.
     pub archive: Arc<dyn DeadLetterArchive>,
@@ -95,7 +95,7 @@ impl Store {
     }
 }
 
-/// Makes sure that letters can be stored, so that a wrong setting shows at start and not with the first poisonous
+/// Makes sure that dead letters can be stored, so that a wrong setting shows at start and not with the first poisonous
 /// event.
 ///
 /// # Errors
@@ -135,7 +135,7 @@ pub async fn open_existing(
     })
 }
 
-/// The letter as it is kept, stamped with the present.
+/// The dead letter as it is kept, stamped with the present.
 fn stamped(letter: DeadLetter<'_>) -> StoredLetter {
     StoredLetter {
         stored_at: clock(),
@@ -152,7 +152,7 @@ fn clock() -> Option<Ticks> {
     i64::try_from(elapsed.as_nanos() / 100).ok().map(Ticks::new)
 }
 
-/// The name of the `copy`th letter at a position, counted from 1.
+/// The name of the `copy`th dead letter at a position, counted from 1.
 fn name(sequence_number: i64, copy: u32) -> String {
     match copy {
         1 => format!("{sequence_number}{SUFFIX}"),

@@ -2,12 +2,12 @@
 //!
 //! | command | reads | writes |
 //! |---|---|---|
-//! | `list`, `show` | letters | nothing |
-//! | `replay` | letters, documents | documents, under the same conditions as the daemon; removes what is decided |
-//! | `discard` | letters | removes letters |
+//! | `list`, `show` | dead letters | nothing |
+//! | `replay` | dead letters, documents | documents, under the same conditions as the daemon; removes what is decided |
+//! | `discard` | dead letters | removes dead letters |
 //!
-//! All of them may run beside a daemon. Letters are walked in order of stream, partition and sequence number, one
-//! at a time. Scripts get one JSON object per line: letters, then a summary. A payload is shown by `show` only.
+//! All of them may run beside a daemon. Dead letters are walked in order of stream, partition and sequence number, one
+//! at a time. Scripts get one JSON object per line: dead letters, then a summary. A payload is shown by `show` only.
 
 mod discard;
 mod filter;
@@ -28,16 +28,16 @@ pub struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Counts letters by reason and lists them, without their payloads.
+    /// Counts dead letters by reason and lists them, without their payloads.
     List(list::Arguments),
-    /// Prints one letter whole: reason, properties and body.
+    /// Prints one dead letter whole: reason, properties and body.
     Show(show::Arguments),
-    /// Applies letters through the normal path and removes those that are decided.
+    /// Applies dead letters through the normal path and removes those that are decided.
     ///
-    /// Versions protect newer state: what is contained already ends as a duplicate. A letter that still can not be
+    /// Versions protect newer state: what is contained already ends as a duplicate. A dead letter that still can not be
     /// applied stays, and the exit code is 1 then.
     Replay(replay::Arguments),
-    /// Removes letters for good.
+    /// Removes dead letters for good.
     Discard(discard::Arguments),
 }
 

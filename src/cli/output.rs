@@ -44,7 +44,7 @@ pub(in crate::cli) fn printable(text: &str, keep_lines: bool) -> String {
     clean
 }
 
-/// `1 letter`, `2 letters`.
+/// `1 dead letter`, `2 dead letters`.
 pub(in crate::cli) fn letters(count: u64) -> String {
     format!("{count} letter{}", if count == 1 { "" } else { "s" })
 }

@@ -314,12 +314,12 @@ pub enum OnInvalid {
 /// Where dead letters go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeadLetters {
-    /// One file per letter below a directory.
+    /// One file per dead letter below a directory.
     File {
         /// The directory.
         path: PathBuf,
     },
-    /// One blob per letter in a container, which may be that of the checkpoints.
+    /// One blob per dead letter in a container, which may be that of the checkpoints.
     Blob(Blob),
 }
 

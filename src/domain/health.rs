@@ -188,7 +188,7 @@ pub struct Facts {
     /// How long until it is tried again, where that is planned.
     pub store_next_try: Option<Duration>,
     /// The partitions whose progress waits for a dead letter that could not be stored.
-    pub waits_for_letters: BTreeSet<PartitionId>,
+    pub waits_for_dead_letters: BTreeSet<PartitionId>,
     /// What shows services who we are.
     pub tokens: Vec<Token>,
     /// The loops by name.
@@ -399,7 +399,7 @@ mod tests {
             store: StoreState::Reachable,
             store_lasts: Duration::ZERO,
             store_next_try: None,
-            waits_for_letters: BTreeSet::new(),
+            waits_for_dead_letters: BTreeSet::new(),
             tokens: Vec::new(),
             loops: BTreeMap::from([("lanes".to_owned(), pulse)]),
             dependencies: BTreeMap::from([(Dependency::DeadLetters, None)]),

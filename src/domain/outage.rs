@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn several_twins_that_fail_without_an_answer_in_between_are_an_outage() {
-        // Each letter is a twin that fails; a dot is an answer to somebody else. The cause of the last failure.
+        // Each dead letter is a twin that fails; a dot is an answer to somebody else. The cause of the last failure.
         for (story, cause) in [
             ("a", Cause::Twin),
             ("aaaaaaaa", Cause::Twin),

@@ -106,14 +106,14 @@ pub(super) fn clock(at: Ticks, now: Ticks) -> String {
 /// What keeps a process from its work, the first reason of `/readyz` first.
 pub fn obstacles(facts: &Facts) -> Vec<Wait> {
     let mut waits: Vec<_> = store(facts).into_iter().chain(dependencies(facts, true)).collect();
-    let letters_fail = facts
+    let dead_letters_fail = facts
         .dependencies
         .get(&Dependency::DeadLetters)
         .and_then(Option::as_ref)
         .is_some_and(|outage| is_obstacle(facts, &Dependency::DeadLetters, outage));
     for (partition, incomplete) in &facts.incomplete {
         // Who waits for a dead letter is named above.
-        let told = letters_fail && facts.waits_for_letters.contains(partition);
+        let told = dead_letters_fail && facts.waits_for_dead_letters.contains(partition);
         if incomplete.age > facts.blocked_after && !told {
             waits.push(Wait {
                 what: format!(
@@ -170,8 +170,8 @@ fn dependencies(facts: &Facts, obstacles: bool) -> impl Iterator<Item = Wait> {
 }
 
 fn no_answer(facts: &Facts, dependency: &Dependency, outage: &Outage) -> Wait {
-    let who = facts.waits_for_letters.first().filter(|_| *dependency == Dependency::DeadLetters);
-    let what = match (who, facts.waits_for_letters.len(), outage.failure) {
+    let who = facts.waits_for_dead_letters.first().filter(|_| *dependency == Dependency::DeadLetters);
+    let what = match (who, facts.waits_for_dead_letters.len(), outage.failure) {
         (Some(partition), 1, _) => format!("{partition} waits for {dependency}"),
         (Some(partition), 2, _) => format!("{partition} and one more partition wait for {dependency}"),
         (Some(partition), all, _) => {
@@ -247,7 +247,7 @@ mod tests {
             store: StoreState::Reachable,
             store_lasts: s(90),
             store_next_try: None,
-            waits_for_letters: BTreeSet::new(),
+            waits_for_dead_letters: BTreeSet::new(),
             tokens: Vec::new(),
             loops: BTreeMap::new(),
             dependencies: BTreeMap::new(),
@@ -320,7 +320,7 @@ mod tests {
             first(&facts),
             "the dead-letter store has not answered since 14:02 UTC, next try in 12 s: 503"
         );
-        facts.waits_for_letters.insert(partition("1"));
+        facts.waits_for_dead_letters.insert(partition("1"));
         assert_eq!(
             told(&obstacles(&facts)),
             [
@@ -328,9 +328,9 @@ mod tests {
                 "partition twins/2 is blocked: its event 7 has not been completed since 14:02 UTC"
             ]
         );
-        facts.waits_for_letters.insert(partition("2"));
+        facts.waits_for_dead_letters.insert(partition("2"));
         assert!(first(&facts).starts_with("twins/1 and one more partition wait for the dead-letter store"));
-        facts.waits_for_letters.insert(partition("3"));
+        facts.waits_for_dead_letters.insert(partition("3"));
         assert!(first(&facts).starts_with("twins/1 and 2 more partitions wait for the dead-letter store"));
         facts.dependencies.insert(Dependency::DeadLetters, None);
         assert!(first(&facts).starts_with("partition twins/1 is blocked"), "it waits for something else");

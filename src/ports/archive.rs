@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 
-use crate::domain::{id::PartitionId, letters::Listing, message::Message, ticks::Ticks};
+use crate::domain::{dead_letter_counts::Listing, id::PartitionId, message::Message, ticks::Ticks};
 
 /// A dead letter as read back.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,7 +21,7 @@ pub struct StoredLetter {
     pub message: Message,
 }
 
-/// Where one letter lies: `stream/partition/sequence number`, with `.2`, `.3`, … behind it for further events at
+/// Where one dead letter lies: `stream/partition/sequence number`, with `.2`, `.3`, … behind it for further events at
 /// the same position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LetterName {
@@ -30,12 +30,12 @@ pub struct LetterName {
 }
 
 impl LetterName {
-    /// The letter `name` among those of `partition`.
+    /// The dead letter `name` among those of `partition`.
     pub fn new(partition: Arc<PartitionId>, name: impl Into<String>) -> Self {
         Self { partition, name: name.into() }
     }
 
-    /// The partition that the letter is filed under; the stream's name is in lower case.
+    /// The partition that the dead letter is filed under; the stream's name is in lower case.
     pub fn partition(&self) -> &PartitionId {
         &self.partition
     }
@@ -45,7 +45,7 @@ impl LetterName {
         &self.name
     }
 
-    /// Sequence number, and which of the letters at that position it is, counted from 1. `None` where the name is
+    /// Sequence number, and which of the dead letters at that position it is, counted from 1. `None` where the name is
     /// none that this program gives.
     pub fn position(&self) -> Option<(i64, u32)> {
         let (number, copy) = match self.name.split_once('.') {
@@ -55,7 +55,7 @@ impl LetterName {
         Some((number.parse().ok()?, copy))
     }
 
-    /// Sorts letters of one partition by sequence number; foreign names come last.
+    /// Sorts dead letters of one partition by sequence number; foreign names come last.
     pub fn order(&self) -> (bool, Option<(i64, u32)>, String) {
         let position = self.position();
         (position.is_none(), position, self.name.clone())
@@ -72,12 +72,12 @@ impl fmt::Display for LetterName {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LetterVersion(pub String);
 
-/// What reading a letter found.
+/// What reading a dead letter found.
 #[derive(Debug, Clone)]
 pub enum ReadLetter {
-    /// The letter.
+    /// The dead letter.
     Found(Box<StoredLetter>, LetterVersion),
-    /// Something is stored there that is no letter; says what is wrong with it.
+    /// Something is stored there that is no dead letter; says what is wrong with it.
     Damaged(String, LetterVersion),
     /// Nothing is there any more.
     Absent,
@@ -86,7 +86,7 @@ pub enum ReadLetter {
 /// What became of a removal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removed {
-    /// The letter is gone for good, now or since earlier.
+    /// The dead letter is gone for good, now or since earlier.
     Gone,
     /// Something else lies there by now, and was left alone.
     Changed,
@@ -106,25 +106,25 @@ pub struct ArchiveError {
 
 /// Where dead letters are kept, from the side of the reader.
 ///
-/// *Guarantees*: a letter that [`super::DeadLetters::store`] made durable before a listing began is in it, unless
-/// it was removed; a removal is durable when it returns, and leaves the letter whole or gone.
-/// *Assumptions*: none about writers: a daemon may store letters, and another reader remove them, at any time.
+/// *Guarantees*: a dead letter that [`super::DeadLetters::store`] made durable before a listing began is in it, unless
+/// it was removed; a removal is durable when it returns, and leaves the dead letter whole or gone.
+/// *Assumptions*: none about writers: a daemon may store dead letters, and another reader remove them, at any time.
 /// *Memory*: a listing holds the names of one partition; bodies are read one at a time.
 /// *Cancellation*: a dropped removal may or may not have happened: remove again.
-/// *Idempotence*: removing what is gone is no error; a letter of another version is never removed.
+/// *Idempotence*: removing what is gone is no error; a dead letter of another version is never removed.
 /// *Errors*: what the operating system or service said; nothing is retried for long.
 #[async_trait]
 pub trait DeadLetterArchive: Send + Sync + 'static {
-    /// The partitions that have letters, in order of stream and partition.
+    /// The partitions that have dead letters, in order of stream and partition.
     async fn partitions(&self) -> Result<Vec<PartitionId>, ArchiveError>;
-    /// The letters of one of them, in order of sequence number.
+    /// The dead letters of one of them, in order of sequence number.
     async fn letters(&self, partition: &PartitionId) -> Result<Vec<LetterName>, ArchiveError>;
-    /// At most `most` letters, of all partitions and in no particular order, each with when it was stored. Where there are
+    /// At most `most` dead letters, of all partitions and in no particular order, each with when it was stored. Where there are
     /// more, the others are not even listed.
     async fn first(&self, most: usize) -> Result<Listing, ArchiveError>;
-    /// Reads one letter.
+    /// Reads one dead letter.
     async fn read(&self, name: &LetterName) -> Result<ReadLetter, ArchiveError>;
-    /// Removes the letter that was read as this version.
+    /// Removes the dead letter that was read as this version.
     async fn remove(&self, name: &LetterName, version: &LetterVersion) -> Result<Removed, ArchiveError>;
 }
 

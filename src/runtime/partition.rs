@@ -472,7 +472,7 @@ impl Partition {
         };
         let mut batch = Batch::new(&self.progress);
         let (reason, detail) = (UNDECODABLE_AMQP, reason.to_owned());
-        batch.push(ticket, |ticket, progress| Intake::Letter {
+        batch.push(ticket, |ticket, progress| Intake::DeadLetter {
             reason,
             detail,
             twin: None,
@@ -547,7 +547,7 @@ impl Partition {
                 Decoded::Undeliverable(reason) => batch.push(ticket, |ticket, progress| {
                     let origin = origin(ticket, progress);
                     let twin = concerns(&origin.message);
-                    Intake::Letter { reason: reason.code(), detail: reason.to_string(), twin, origin }
+                    Intake::DeadLetter { reason: reason.code(), detail: reason.to_string(), twin, origin }
                 }),
                 Decoded::Ignored(reason) => {
                     EventIgnored { partition: self.progress.id(), sequence_number, reason: reason.name() }

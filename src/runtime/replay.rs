@@ -2,7 +2,7 @@
 //! under the same conditions as what comes from a stream. So versions protect newer state, and a daemon may
 //! run beside it.
 //!
-//! A letter is not removed here: whoever submits it hears the verdict when it is durable, and removes it then.
+//! A dead letter is not removed here: whoever submits it hears the verdict when it is durable, and removes it then.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -66,7 +66,7 @@ impl Verdict {
         }
     }
 
-    /// Whether the letter has served its purpose.
+    /// Whether the dead letter has served its purpose.
     pub const fn is_final(&self) -> bool {
         match self {
             Self::Decided(_) => true,
@@ -74,7 +74,7 @@ impl Verdict {
         }
     }
 
-    /// Why the letter stays, where it does.
+    /// Why the dead letter stays, where it does.
     pub fn why_it_stays(&self) -> Option<String> {
         match self {
             Self::Decided(_) => None,
@@ -85,7 +85,7 @@ impl Verdict {
     }
 }
 
-/// A router that replays letters.
+/// A router that replays dead letters.
 pub struct Replay {
     intake: mpsc::Sender<Vec<Intake>>,
     router: JoinHandle<Result<(), Panicked>>,
@@ -94,7 +94,7 @@ pub struct Replay {
     max_body_bytes: usize,
 }
 
-/// A letter on its way; [`Submitted::verdict`] waits until it is durable.
+/// A dead letter on its way; [`Submitted::verdict`] waits until it is durable.
 pub enum Submitted {
     /// Decode has decided it.
     Decided(Verdict),
@@ -103,10 +103,10 @@ pub enum Submitted {
 }
 
 impl Submitted {
-    /// What became of the letter.
+    /// What became of the dead letter.
     ///
     /// # Errors
-    /// The router ended before it was known; the letter may or may not have been applied.
+    /// The router ended before it was known; the dead letter may or may not have been applied.
     pub async fn verdict(self) -> Result<Verdict, Panicked> {
         match self {
             Self::Decided(verdict) => Ok(verdict),
@@ -121,12 +121,12 @@ impl Submitted {
 impl Replay {
     /// Starts `router`, which must have been made with `limits`. Bodies over `max_body_bytes` stay undeliverable.
     pub fn start(router: Router, limits: Arc<InFlight>, metrics: Metrics, max_body_bytes: usize) -> Self {
-        // Letters are handed over one by one; what lies in the channel is counted by the limits.
+        // Dead letters are handed over one by one; what lies in the channel is counted by the limits.
         let (intake, batches) = mpsc::channel(1);
         Self { intake, router: tokio::spawn(router.run(batches)), limits, metrics, max_body_bytes }
     }
 
-    /// Hands a letter over behind those before it; letters of one twin are applied in the order in which they are
+    /// Hands a dead letter over behind those before it; dead letters of one twin are applied in the order in which they are
     /// handed over. Waits while the in-flight limits are reached.
     ///
     /// # Errors
@@ -138,7 +138,7 @@ impl Replay {
             Err(verdict) => return Ok(Submitted::Decided(verdict)),
         };
         let hold = self.limits.acquire(message.weight()).await;
-        // A progress of its own: letters of one position, or of a hub that was re-created, do not ascend.
+        // A progress of its own: dead letters of one position, or of a hub that was re-created, do not ascend.
         let progress = Progress::new(partition, None, &self.metrics);
         let ticket = progress.begin(message.position.clone()).map_err(|_| Panicked)?;
         let (watcher, outcome) = Watcher::new();
@@ -167,7 +167,7 @@ impl Replay {
 
 /// What a replay would lead to. Reads, and writes nothing.
 ///
-/// Letters of one twin are previewed one upon the other, as they would be replayed; what would follow for modules
+/// Dead letters of one twin are previewed one upon the other, as they would be replayed; what would follow for modules
 /// is left out, and what the store would refuse is not known.
 pub struct Preview {
     store: Arc<dyn TwinStore>,
@@ -179,7 +179,7 @@ pub struct Preview {
 }
 
 impl Preview {
-    /// A preview that has seen no letter.
+    /// A preview that has seen no dead letter.
     pub fn new(
         store: Arc<dyn TwinStore>,
         clock: Arc<dyn Clock>,
@@ -189,7 +189,7 @@ impl Preview {
         Self { store, clock, rules, max_body_bytes, changed: BTreeMap::new() }
     }
 
-    /// What would become of the next letter.
+    /// What would become of the next dead letter.
     pub async fn next(&mut self, letter: &StoredLetter) -> Verdict {
         let event = match event(&letter.message, self.max_body_bytes) {
             Ok(event) => event,

@@ -5,8 +5,8 @@
 //! the store takes without throttling; dead letters are stored in tasks of their own.
 
 mod completion;
+mod dead_letters;
 mod intake;
-mod letters;
 mod trouble;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::time::DelayQueue;
 
 use self::{
-    intake::{Group, GroupId, Item, Lettered},
+    intake::{Group, GroupId, Item, StoredDeadLetter},
     trouble::Probed,
 };
 use super::{
@@ -79,7 +79,7 @@ pub struct Options {
     /// How much of one twin may wait before its partitions have to.
     pub bound: Bound,
     /// For how long the store may answer others and give no answer about a twin before the twin's events become dead
-    /// letters; `None`: for ever.
+    /// dead letters; `None`: for ever.
     pub give_up_after: Option<Duration>,
     /// Makes traces.
     pub tracer: Option<Tracer>,
@@ -106,9 +106,9 @@ pub struct Router {
     draining: bool,
     cache: DocumentCache,
     workers: JoinSet<Worked<Item>>,
-    letters: JoinSet<Lettered>,
-    /// Changes when a letter is stored: whoever waits for the next try need not wait any longer.
-    letter_stored: Arc<watch::Sender<u64>>,
+    storing: JoinSet<StoredDeadLetter>,
+    /// Changes when a dead letter is stored: whoever waits for the next try need not wait any longer.
+    dead_letter_was_stored: Arc<watch::Sender<u64>>,
     parked: DelayQueue<Box<Work<Item>>>,
     groups: HashMap<GroupId, Group>,
     next_group: u64,
@@ -154,8 +154,8 @@ impl Router {
             started: Instant::now(),
             cache: options.cache.clone(),
             workers: JoinSet::new(),
-            letters: JoinSet::new(),
-            letter_stored: Arc::new(watch::Sender::new(0)),
+            storing: JoinSet::new(),
+            dead_letter_was_stored: Arc::new(watch::Sender::new(0)),
             parked: DelayQueue::new(),
             groups: HashMap::new(),
             next_group: 0,
@@ -214,8 +214,8 @@ impl Router {
                     }
                     self.grow_soon();
                 }
-                Some(lettered) = self.letters.join_next(), if !self.letters.is_empty() => {
-                    self.lettered(lettered.map_err(|_| Panicked)?);
+                Some(dead_letter_stored) = self.storing.join_next(), if !self.storing.is_empty() => {
+                    self.dead_letter_stored(dead_letter_stored.map_err(|_| Panicked)?);
                 }
                 Some(probed) = self.probes.join_next(), if !self.probes.is_empty() => {
                     self.probed(probed.map_err(|_| Panicked)?);
@@ -262,7 +262,7 @@ impl Router {
         let room = self.room.completed(completed - before, now.saturating_sub(then));
         // What waits for an answer about its own twin, or to be set aside, takes nobody else's room.
         let stuck: usize = self.outage.troubled().map(|twin| self.lanes.held(twin)).sum();
-        let stuck = u32::try_from(stuck + self.letters.len()).unwrap_or(u32::MAX);
+        let stuck = u32::try_from(stuck + self.storing.len()).unwrap_or(u32::MAX);
         self.limits.set_room(room.saturating_add(stuck));
     }
 
@@ -275,7 +275,7 @@ impl Router {
     }
 
     fn is_idle(&self) -> bool {
-        self.lanes.is_empty() && self.letters.is_empty() && self.groups.is_empty()
+        self.lanes.is_empty() && self.storing.is_empty() && self.groups.is_empty()
     }
 
     fn now(&self) -> Duration {
@@ -295,7 +295,7 @@ impl Router {
                     let item = (event, Item::FromStream(Box::new(origin), at));
                     self.lanes.push(&key, item, weight, now, linger);
                 }
-                Intake::Letter { reason, detail, twin, origin } => {
+                Intake::DeadLetter { reason, detail, twin, origin } => {
                     self.dead_letter(reason, detail, twin, Box::new(origin))
                 }
             }

@@ -11,20 +11,20 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     codes,
+    dead_letters::StoredDeadLetters,
     elsewhere::{Elsewhere, Looks, SharedHub},
     exposition::Exposition,
     history::{self, Between, Ends, History, Sample},
     hubs::Courses,
-    letters::Letters,
     looks::Asks,
     schema::{self, SCHEMA, Status},
 };
 use crate::{
     domain::{
+        dead_letter_counts::Stored,
         headline::{self, Unread, headline},
         health::{Dependency, Failure, Outage, PartitionState, Phase, Standing, StoreState},
         id::PartitionId,
-        letters::Stored,
         look::Known,
         ticks::Ticks,
     },
@@ -72,7 +72,7 @@ struct Inner {
     about: About,
     started: Ticks,
     history: Mutex<History>,
-    stored_letters: Asks<Stored>,
+    stored_dead_letters: Asks<Stored>,
     elsewhere: Asks<Elsewhere>,
     courses: Courses,
 }
@@ -92,16 +92,16 @@ impl Observer {
             about,
             started: SystemClock.now(),
             history: Mutex::default(),
-            stored_letters: Asks::new(LETTERS_INTERVAL, LETTERS_LIMIT),
+            stored_dead_letters: Asks::new(LETTERS_INTERVAL, LETTERS_LIMIT),
             elsewhere: Asks::new(ELSEWHERE_INTERVAL, ELSEWHERE_LIMIT),
             courses: Courses::default(),
         }))
     }
 
     /// Looks at the dead letters in `archive` while somebody looks at the status, until `stop`.
-    pub async fn look_at_letters(self, archive: Arc<dyn DeadLetterArchive>, stop: CancellationToken) {
-        let letters = Letters::new(archive);
-        self.0.stored_letters.clone().run(|| letters.look(), stop).await;
+    pub async fn count_dead_letters(self, archive: Arc<dyn DeadLetterArchive>, stop: CancellationToken) {
+        let letters = StoredDeadLetters::new(archive);
+        self.0.stored_dead_letters.clone().run(|| letters.look(), stop).await;
     }
 
     /// Looks at the partitions of these hubs that are not ours while somebody looks at the status, until `stop`.
@@ -208,7 +208,7 @@ impl Observer {
             decisions: whole(metrics.by(name::EVENTS, "decision")),
             twins: twins(&metrics),
             counts: schema::Counts::of(self.0.health.counts()).largest(),
-            dead_letters: dead_letters(&metrics, self.0.stored_letters.look(), at),
+            dead_letters: dead_letters(&metrics, self.0.stored_dead_letters.look(), at),
             hubs: self.hubs(&view, &metrics),
             log: self.logged(),
             history: history.curves(),
@@ -574,17 +574,19 @@ fn dead_letters(metrics: &Exposition<'_>, stored: Known<Stored>, now: Ticks) -> 
         since_start: by_reason.values().sum(),
         by_reason,
         command: LETTERS.to_owned(),
-        stored: stored_letters(stored, now),
+        stored: stored_dead_letters(stored, now),
     }
 }
 
-fn stored_letters(stored: Known<Stored>, now: Ticks) -> schema::StoredLetters {
+fn stored_dead_letters(stored: Known<Stored>, now: Ticks) -> schema::StoredDeadLetters {
     match stored {
-        Known::Asking => schema::StoredLetters::default(),
-        Known::Nothing(reason, ago) => {
-            schema::StoredLetters { asked: Some(now.before(ago)), reason: Some(reason), ..Default::default() }
-        }
-        Known::Answer(Stored { count, more, oldest, by_reason, read }, ago) => schema::StoredLetters {
+        Known::Asking => schema::StoredDeadLetters::default(),
+        Known::Nothing(reason, ago) => schema::StoredDeadLetters {
+            asked: Some(now.before(ago)),
+            reason: Some(reason),
+            ..Default::default()
+        },
+        Known::Answer(Stored { count, more, oldest, by_reason, read }, ago) => schema::StoredDeadLetters {
             count: Some(count),
             more,
             oldest,
@@ -608,7 +610,7 @@ fn ticks(at: SystemTime) -> Ticks {
     Ticks::new(0).after(at.duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
-/// Without the article, with a capital letter.
+/// Without the article, with a capital dead letter.
 fn capitalised(dependency: &Dependency) -> String {
     let text = dependency.to_string();
     let text = text.strip_prefix("the ").unwrap_or(&text);

@@ -332,13 +332,13 @@ pub struct DeadLetters {
     pub command: String,
     /// What is stored. It is asked at most once a minute, and only while somebody looks at the status.
     #[serde(default)]
-    pub stored: StoredLetters,
+    pub stored: StoredDeadLetters,
 }
 
 /// Dead letters that are stored, whichever replica has stored them and when.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct StoredLetters {
+pub struct StoredDeadLetters {
     /// How many; `null`: not known.
     pub count: Option<u64>,
     /// Whether there are more than that: no more are counted.

@@ -182,7 +182,7 @@ impl DeadLetterDelayed<'_> {
 
 /// A dead letter does not tell which twin it is about, so no document can say that it is flagged.
 #[derive(Debug, Clone, Copy)]
-pub struct LetterWithoutTwin<'a> {
+pub struct DeadLetterWithoutTwin<'a> {
     /// Its partition.
     pub partition: &'a PartitionId,
     /// Its number there.
@@ -193,10 +193,10 @@ pub struct LetterWithoutTwin<'a> {
     pub audit: bool,
 }
 
-impl LetterWithoutTwin<'_> {
+impl DeadLetterWithoutTwin<'_> {
     /// WARN.
     pub fn emit(&self, metrics: &Metrics) {
-        metrics.letter_without_twin();
+        metrics.dead_letter_without_twin();
         let what_is_done = match self.audit {
             true => "an audit of the IoT hubs is asked for",
             false => {

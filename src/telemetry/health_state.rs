@@ -68,7 +68,7 @@ struct Posted {
     /// When each partition's consumer has posted last.
     partitions_told: BTreeMap<PartitionId, Instant>,
     /// Partitions with a dead letter that could not be stored, since the store failed.
-    waits_for_letters: BTreeSet<PartitionId>,
+    waits_for_dead_letters: BTreeSet<PartitionId>,
     loops: BTreeMap<String, Loop>,
     dependencies: BTreeMap<Dependency, Asked>,
     watched: BTreeMap<PartitionId, Weak<dyn Watched>>,
@@ -175,7 +175,7 @@ impl HealthState {
                 store_tries: NextTries::default(),
                 partition_tries: BTreeMap::new(),
                 partitions_told: BTreeMap::new(),
-                waits_for_letters: BTreeSet::new(),
+                waits_for_dead_letters: BTreeSet::new(),
                 loops: BTreeMap::new(),
                 dependencies: BTreeMap::new(),
                 watched: BTreeMap::new(),
@@ -249,7 +249,7 @@ impl HealthState {
             posted.partitions_since.remove(partition);
             posted.partition_tries.remove(partition);
             posted.partitions_told.remove(partition);
-            posted.waits_for_letters.remove(partition);
+            posted.waits_for_dead_letters.remove(partition);
             posted.watched.remove(partition);
         });
     }
@@ -258,7 +258,7 @@ impl HealthState {
     pub fn is_up(&self, dependency: Dependency) -> Option<Duration> {
         let (before, phase) = self.post(|posted| {
             if dependency == Dependency::DeadLetters {
-                posted.waits_for_letters.clear();
+                posted.waits_for_dead_letters.clear();
             }
             let before = posted.dependencies.insert(dependency.clone(), Asked::default());
             (before.and_then(|before| before.down), posted.phase)
@@ -312,10 +312,10 @@ impl HealthState {
     }
 
     /// Posts that the progress of a partition waits for a dead letter that could not be stored.
-    pub fn waits_for_letter(&self, partition: &PartitionId) {
+    pub fn waits_for_dead_letter(&self, partition: &PartitionId) {
         self.post(|posted| {
-            if !posted.waits_for_letters.contains(partition) {
-                posted.waits_for_letters.insert(partition.clone());
+            if !posted.waits_for_dead_letters.contains(partition) {
+                posted.waits_for_dead_letters.insert(partition.clone());
             }
         });
     }
@@ -397,7 +397,7 @@ impl HealthState {
             store: posted.store.clone(),
             store_lasts: posted.store_since.elapsed(),
             store_next_try: posted.store_tries.next(elapsed),
-            waits_for_letters: posted.waits_for_letters.clone(),
+            waits_for_dead_letters: posted.waits_for_dead_letters.clone(),
             tokens: self.0.tokens.facts(),
             loops: posted
                 .loops

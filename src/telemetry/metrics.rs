@@ -171,7 +171,7 @@ impl Metrics {
         Ok(Self(Arc::new(Inner {
             handle: recorder.handle(),
             ignored: ByReason::new(&recorder, name::EVENTS_IGNORED, Ignored::ALL.map(Ignored::name)),
-            dead_letters: ByReason::new(&recorder, name::DEAD_LETTERS, letter_reasons()),
+            dead_letters: ByReason::new(&recorder, name::DEAD_LETTERS, dead_letter_reasons()),
             writes: WriteKind::ALL.iter().map(write).collect(),
             reads: ReadOutcome::ALL.iter().map(read).collect(),
             registry_calls: {
@@ -265,7 +265,7 @@ impl Metrics {
     }
 
     /// Counts a dead letter that does not tell which twin it is about.
-    pub fn letter_without_twin(&self) {
+    pub fn dead_letter_without_twin(&self) {
         self.count(name::DEAD_LETTERS_WITHOUT_TWIN, &[]);
     }
 
@@ -668,7 +668,7 @@ impl ByReason {
 }
 
 /// Reason codes of all dead letters.
-fn letter_reasons() -> impl Iterator<Item = &'static str> {
+fn dead_letter_reasons() -> impl Iterator<Item = &'static str> {
     Undeliverable::ALL.into_iter().map(Undeliverable::code).chain(reason::LETTERS)
 }
 

@@ -389,7 +389,7 @@ async fn a_damaged_letter_is_reported_and_the_others_go_on() {
     let good = world.files("dead-letters").remove(0);
     let directory = good.parent().expect("a partition");
     let whole = std::fs::read(&good).expect("readable");
-    // One cut off before the good letter, one behind it that only looks like a letter.
+    // One cut off before the good dead letter, one behind it that only looks like a dead letter.
     std::fs::write(directory.join("0.json"), &whole[..whole.len() / 2]).expect("written");
     std::fs::write(directory.join("foreign.json"), "{}").expect("written");
     let list = run(&world, &["list", "--json"]).await;

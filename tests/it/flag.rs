@@ -158,7 +158,7 @@ async fn a_letter_that_tells_no_twin_is_counted_and_has_the_registry_audited() {
             if with_registry { Bench::new(FAST, MORE).await } else { Bench::without_registry(MORE).await };
         let world = &bench.world;
         let mut daemon = world.start().await;
-        // One audit is enough for all of them, so the changes are lost before the first of the letters.
+        // One audit is enough for all of them, so the changes are lost before the first of the dead letters.
         let poison = about_nobody("pump");
         for (number, _) in poison.iter().enumerate() {
             replaced(world, &format!("pump-{number}"), || {}).await;

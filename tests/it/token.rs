@@ -87,7 +87,7 @@ async fn collect(mut batches: mpsc::Receiver<Vec<Intake>>) -> Vec<(u64, Instant)
     let mut arrived = Vec::new();
     while let Some(batch) = batches.recv().await {
         for intake in batch {
-            let Intake::Letter { origin, .. } = intake else { panic!("a number is no twin") };
+            let Intake::DeadLetter { origin, .. } = intake else { panic!("a number is no twin") };
             let number = std::str::from_utf8(&origin.message.body).expect("text").parse().expect("a number");
             arrived.push((number, Instant::now()));
         }

@@ -32,7 +32,7 @@ pub(crate) enum Fault {
     /// It gives no answer for long, and performs the request afterwards.
     CheckpointsHang,
     /// Dead letters cannot be stored, or their store loses the answer.
-    LettersFail,
+    DeadLettersFail,
     /// Notes cannot be read or written.
     NotesFail,
     /// The IoT hub gives no answer.
@@ -85,7 +85,7 @@ impl Fault {
         Self::CheckpointsRefuse,
         Self::CheckpointsLoseAnswers,
         Self::CheckpointsHang,
-        Self::LettersFail,
+        Self::DeadLettersFail,
         Self::NotesFail,
         Self::RegistryFails,
         Self::RegistryThrottles,

@@ -1,13 +1,13 @@
 //! The world as the daemons' ports show it.
 
 mod checkpoints;
+mod dead_letters;
 mod documents;
 mod events;
-mod letters;
 mod notes;
 mod registry;
 
 pub(crate) use self::{
-    checkpoints::Checkpoints, documents::Documents, events::Hub, letters::Letters, notes::Notes,
+    checkpoints::Checkpoints, dead_letters::DeadLetterStore, documents::Documents, events::Hub, notes::Notes,
     registry::Registry,
 };

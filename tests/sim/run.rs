@@ -21,7 +21,7 @@ use twinsync::{
 use crate::{
     link::Link,
     plan::{Fault, Plan},
-    ports::{Checkpoints, Documents, Hub, Letters, Notes, Registry},
+    ports::{Checkpoints, DeadLetterStore, Documents, Hub, Notes, Registry},
     routes,
     world::{Clock, Difference, Invariant, Service, Violation, World},
 };
@@ -131,9 +131,9 @@ async fn simulate(world: &Arc<World>) {
     if after > before {
         world.violate(Invariant::NothingLeaks, format!("{} tasks are left", after - before));
     }
-    let lost = world.lost_letters();
+    let lost = world.lost_dead_letters();
     if !lost.is_empty() {
-        world.violate(Invariant::NoLetterIsLost, format!("{lost:?}"));
+        world.violate(Invariant::NoDeadLetterIsLost, format!("{lost:?}"));
     }
 }
 
@@ -440,8 +440,8 @@ impl Replica {
             store: Arc::new(Documents(Arc::clone(link))),
             checkpoints: Arc::new(Checkpoints { link: Arc::clone(link), shared: plan.replicas > 1 }),
             shared_hubs: Vec::new(),
-            dead_letters: Arc::new(Letters(Arc::clone(link))),
-            archive: Arc::new(Letters(Arc::clone(link))),
+            dead_letters: Arc::new(DeadLetterStore(Arc::clone(link))),
+            archive: Arc::new(DeadLetterStore(Arc::clone(link))),
             registries: if plan.registry { vec![rate_limited()] } else { Vec::new() },
             bookmarks: Arc::new(Notes(Arc::clone(link))),
             changes: Arc::new(Documents(Arc::clone(link))),

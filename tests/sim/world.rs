@@ -36,13 +36,13 @@ pub(crate) enum Service {
     EventHubs,
     /// Checkpoints, leases and notes.
     Storage,
-    Letters,
+    DeadLetters,
     Registry,
 }
 
 impl Service {
     pub(crate) const ALL: [Self; 5] =
-        [Self::Documents, Self::EventHubs, Self::Storage, Self::Letters, Self::Registry];
+        [Self::Documents, Self::EventHubs, Self::Storage, Self::DeadLetters, Self::Registry];
 }
 
 /// What must hold. Each has a name for reports, and is asked after every step to which it applies.
@@ -64,7 +64,7 @@ pub(crate) enum Invariant {
     /// At rest nothing is held, and after a stop nothing runs.
     NothingLeaks,
     /// An event that can never be applied is among the dead letters.
-    NoLetterIsLost,
+    NoDeadLetterIsLost,
     /// Some time after the last fault, the declared counts are those of a recount.
     CountsAreThoseOfARecount,
     /// No task panics, and no daemon ends by itself.
@@ -437,7 +437,7 @@ impl World {
     }
 
     /// Events that can never be applied, and are not among the dead letters.
-    pub(crate) fn lost_letters(&self) -> Vec<(Place, String)> {
+    pub(crate) fn lost_dead_letters(&self) -> Vec<(Place, String)> {
         let inner = self.lock();
         let mut lost = Vec::new();
         for (place, log) in &inner.partitions {

@@ -4,7 +4,7 @@
 //! deadletters/<stream>/<partition>/<sequence number>.json
 //! ```
 //!
-//! A letter is durable when the service has answered, which is when [`BlobDeadLetters::store`] returns. A blob is
+//! A dead letter is durable when the service has answered, which is when [`BlobDeadLetters::store`] returns. A blob is
 //! created only where there is none (`If-None-Match: *`), so two replicas never write over each other, and removed only
 //! as it was read (`If-Match`).
 
@@ -25,8 +25,8 @@ use crate::{
         durable_file::{file_name, name_of},
     },
     domain::{
+        dead_letter_counts::{Listed, Listing},
         id::PartitionId,
-        letters::{Listed, Listing},
         ticks::Ticks,
     },
     ports::{
@@ -43,7 +43,7 @@ fn with_kind(error: blob::Error) -> io::Error {
     }
 }
 
-/// Begins the names of all letters; the container may hold checkpoints as well.
+/// Begins the names of all dead letters; the container may hold checkpoints as well.
 const PREFIX: &str = "deadletters/";
 
 /// [`DeadLetters`] and [`DeadLetterArchive`] in a blob container.
@@ -53,12 +53,12 @@ pub struct BlobDeadLetters {
 }
 
 impl BlobDeadLetters {
-    /// Letters in `container`. No I/O.
+    /// Dead letters in `container`. No I/O.
     pub fn new(container: Arc<Container>) -> Self {
         Self { container }
     }
 
-    /// Writes the letter at the first free name of its position, unless it is there already.
+    /// Writes the dead letter at the first free name of its position, unless it is there already.
     async fn put(&self, letter: &StoredLetter) -> io::Result<()> {
         let bytes = letter::to_json(letter).map_err(io::Error::other)?;
         let prefix = prefix(&letter.partition);
@@ -278,7 +278,7 @@ impl DeadLetterArchive for BlobDeadLetters {
     }
 }
 
-/// Begins the names of the letters of one partition. Names are encoded as those of files are.
+/// Begins the names of the dead letters of one partition. Names are encoded as those of files are.
 fn prefix(partition: &PartitionId) -> String {
     format!("{PREFIX}{}/{}/", file_name(&partition.stream), file_name(&partition.partition))
 }

@@ -4,7 +4,7 @@
 //! <path>/<stream>/<partition>/<sequence number>.json
 //! ```
 //!
-//! A letter is durable when [`FileDeadLetters::store`] returns. It is removed as a whole file; one that was replaced
+//! A dead letter is durable when [`FileDeadLetters::store`] returns. It is removed as a whole file; one that was replaced
 //! since it was read is left alone.
 
 use std::{
@@ -21,8 +21,8 @@ use super::{SUFFIX, letter, name, stamped};
 use crate::{
     adapters::durable_file,
     domain::{
+        dead_letter_counts::{Listed, Listing},
         id::PartitionId,
-        letters::{Listed, Listing},
         ticks::Ticks,
     },
     ports::{
@@ -71,14 +71,14 @@ impl FileDeadLetters {
         blocking(move || fs::read_dir(&root).map(|_| Self { root })).await
     }
 
-    /// Where the letters of one partition are.
+    /// Where the dead letters of one partition are.
     fn directory(&self, partition: &PartitionId) -> PathBuf {
         self.root
             .join(durable_file::file_name(&partition.stream))
             .join(durable_file::file_name(&partition.partition))
     }
 
-    /// The file of one letter. Names come from listings and command lines, so none may lead elsewhere.
+    /// The file of one dead letter. Names come from listings and command lines, so none may lead elsewhere.
     fn file(&self, name: &LetterName) -> io::Result<PathBuf> {
         if name.name().contains('/') {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "no name of a letter"));
@@ -197,7 +197,7 @@ fn version_of(metadata: &fs::Metadata) -> LetterVersion {
     LetterVersion(format!("{inode}-{length}-{}.{}", metadata.mtime(), metadata.mtime_nsec()))
 }
 
-/// At most so many letters, with the time at which the file was written.
+/// At most so many dead letters, with the time at which the file was written.
 fn first(root: &Path, most: usize) -> io::Result<Listing> {
     let mut listing = Listing::default();
     for (stream, path) in directories(root)? {
@@ -222,7 +222,7 @@ fn first(root: &Path, most: usize) -> io::Result<Listing> {
     Ok(listing)
 }
 
-/// Writes the letter at the first free name of its position, unless it is there already.
+/// Writes the dead letter at the first free name of its position, unless it is there already.
 fn put(directory: &Path, letter: &StoredLetter) -> io::Result<()> {
     let bytes = letter::to_json(letter).map_err(io::Error::other)?;
     durable_file::create_directory(directory)?;

@@ -17,9 +17,9 @@ use crate::{
     ports::StoredLetter,
 };
 
-/// Whether both are letters of one event. When and why they were stored does not count.
+/// Whether both are dead letters of one event. When and why they were stored does not count.
 ///
-/// Compared in stored form: a number that is no number is not equal to itself, but its letter is the same.
+/// Compared in stored form: a number that is no number is not equal to itself, but its dead letter is the same.
 pub(super) fn same_event(left: &StoredLetter, right: &StoredLetter) -> bool {
     let event = |letter: &StoredLetter| {
         let file = LetterFile {
@@ -40,16 +40,16 @@ pub(super) fn to_json(letter: &StoredLetter) -> serde_json::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The letter, or what is wrong with it.
+/// The dead letter, or what is wrong with it.
 pub(super) fn from_json(bytes: &[u8]) -> Result<StoredLetter, String> {
     let file: LetterFile = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     file.letter()
 }
 
-/// The letter in its stored form, for scripts.
+/// The dead letter in its stored form, for scripts.
 ///
 /// # Errors
-/// None that a letter can cause.
+/// None that a dead letter can cause.
 pub fn to_value(letter: &StoredLetter) -> serde_json::Result<serde_json::Value> {
     serde_json::to_value(LetterFile::from(letter))
 }

@@ -23,13 +23,13 @@ pub(super) struct Arguments {
     sources: Sources,
     #[command(flatten)]
     filter: Filter,
-    /// Every letter; needed where no filter is given.
+    /// Every dead letter; needed where no filter is given.
     #[arg(long, conflicts_with_all = ["letters", "reasons", "device", "stream", "partition", "sequence_number"])]
     all: bool,
     /// Says what would be removed and removes nothing.
     #[arg(long)]
     dry_run: bool,
-    /// One JSON object per line: a letter each, then the counts.
+    /// One JSON object per line: a dead letter each, then the counts.
     #[arg(long)]
     json: bool,
 }
@@ -61,7 +61,7 @@ struct Summary {
     unreadable: u64,
 }
 
-/// Removes the letters that match.
+/// Removes the dead letters that match.
 pub(super) async fn run(arguments: &Arguments) -> Result<(), Error> {
     if arguments.filter.is_empty() && !arguments.all {
         let message =
@@ -69,7 +69,7 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Error> {
         return Err(Error::Usage(message.to_owned()));
     }
     let settings = arguments.sources.load()?;
-    let letters = app::letters::letters(&settings).await?;
+    let letters = app::dead_letter_commands::connect(&settings).await?;
     let archive = letters.archive.as_ref();
     let mut walk = Walk::begin(letters.archive.clone(), &arguments.filter).await?;
     let mut summary = Summary {
@@ -89,7 +89,7 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Error> {
                 summary.count(arguments, &outcome);
                 print(arguments, &row, &outcome)?;
             }
-            // Nobody can tell whose letter it is, so only its own name says that it is meant.
+            // Nobody can tell whose dead letter it is, so only its own name says that it is meant.
             Stop::Unreadable(Unreadable { name, version: Some(version), .. })
                 if arguments.filter.names(&name) =>
             {
@@ -128,7 +128,7 @@ impl Summary {
     }
 }
 
-/// Removes one letter, or says why it is still there.
+/// Removes one dead letter, or says why it is still there.
 async fn remove(
     arguments: &Arguments,
     archive: &dyn DeadLetterArchive,

@@ -1,4 +1,4 @@
-//! Which letters a command is about.
+//! Which dead letters a command is about.
 
 use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
 
@@ -11,30 +11,30 @@ use crate::{
     telemetry::reason,
 };
 
-/// A letter has to match all kinds of filter that are given.
+/// A dead letter has to match all kinds of filter that are given.
 #[derive(Debug, Default, clap::Args)]
 pub(super) struct Filter {
-    /// Only these letters, named as `list` prints them, e.g. twin-changes/0/4711.
+    /// Only these dead letters, named as `list` prints them, e.g. twin-changes/0/4711.
     #[arg(value_name = "LETTER", value_parser = letter)]
     pub(super) letters: Vec<String>,
-    /// Only letters with this reason code; may be given several times.
+    /// Only dead letters with this reason code; may be given several times.
     #[arg(long = "reason", value_name = "CODE", value_parser = PossibleValuesParser::new(reasons()))]
     pub(super) reasons: Vec<String>,
-    /// Only letters of this device and its modules; case counts.
+    /// Only dead letters of this device and its modules; case counts.
     #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     pub(super) device: Option<String>,
-    /// Only letters from this Event Hub; case does not count.
+    /// Only dead letters from this Event Hub; case does not count.
     #[arg(long, value_name = "HUB", value_parser = NonEmptyStringValueParser::new())]
     pub(super) stream: Option<String>,
-    /// Only letters from this partition.
+    /// Only dead letters from this partition.
     #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     pub(super) partition: Option<String>,
-    /// Only letters with this sequence number.
+    /// Only dead letters with this sequence number.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i64).range(0..))]
     pub(super) sequence_number: Option<i64>,
 }
 
-/// Every reason code that a letter can have.
+/// Every reason code that a dead letter can have.
 pub(super) fn reasons() -> impl Iterator<Item = &'static str> {
     Undeliverable::ALL.into_iter().map(Undeliverable::code).chain(reason::LETTERS)
 }
@@ -58,7 +58,7 @@ impl Filter {
             && sequence_number.is_none()
     }
 
-    /// Whether letters of a partition can match.
+    /// Whether dead letters of a partition can match.
     pub(super) fn takes_partition(&self, partition: &PartitionId) -> bool {
         let PartitionId { stream, partition: id } = partition;
         let named = format!("{partition}/");
@@ -67,19 +67,19 @@ impl Filter {
             && (self.letters.is_empty() || self.letters.iter().any(|letter| letter.starts_with(&named)))
     }
 
-    /// Whether the letter of this name can match.
+    /// Whether the dead letter of this name can match.
     pub(super) fn takes_name(&self, name: &LetterName) -> bool {
         let number = name.position().map(|(number, _)| number);
         self.sequence_number.is_none_or(|wanted| Some(wanted) == number)
             && (self.letters.is_empty() || self.names(name))
     }
 
-    /// Whether this letter is given by its name.
+    /// Whether this dead letter is given by its name.
     pub(super) fn names(&self, name: &LetterName) -> bool {
         self.letters.contains(&name.to_string().to_lowercase())
     }
 
-    /// Whether a letter whose name is taken matches.
+    /// Whether a dead letter whose name is taken matches.
     pub(super) fn takes_letter(&self, letter: &StoredLetter) -> bool {
         (self.reasons.is_empty() || self.reasons.contains(&letter.reason))
             && self.device.as_ref().is_none_or(|wanted| subject(&letter.message).0.as_ref() == Some(wanted))

@@ -18,7 +18,7 @@ use crate::{
     domain::ticks::Ticks,
 };
 
-/// Letters that people are shown unless they say otherwise.
+/// Dead letters that people are shown unless they say otherwise.
 const LIMIT: usize = 50;
 /// Partitions named for one reason.
 const PARTITIONS: usize = 6;
@@ -30,15 +30,15 @@ pub(super) struct Arguments {
     sources: Sources,
     #[command(flatten)]
     filter: Filter,
-    /// Letters to list at most; the counts are of all that match. Default: 50, with --json all.
+    /// Dead letters to list at most; the counts are of all that match. Default: 50, with --json all.
     #[arg(long, value_name = "NUMBER")]
     limit: Option<usize>,
-    /// One JSON object per line: a letter each, then the counts.
+    /// One JSON object per line: a dead letter each, then the counts.
     #[arg(long)]
     json: bool,
 }
 
-/// The letters of one reason.
+/// The dead letters of one reason.
 #[derive(Debug, Default, Serialize)]
 struct Group {
     count: u64,
@@ -81,10 +81,10 @@ struct Summary {
     reasons: BTreeMap<String, Group>,
 }
 
-/// Prints the letters that match, with their counts by reason.
+/// Prints the dead letters that match, with their counts by reason.
 pub(super) async fn run(arguments: &Arguments) -> Result<(), Error> {
     let settings = arguments.sources.load()?;
-    let letters = app::letters::letters(&settings).await?;
+    let letters = app::dead_letter_commands::connect(&settings).await?;
     let mut walk = Walk::begin(letters.archive, &arguments.filter).await?;
     let limit = arguments.limit.unwrap_or(if arguments.json { usize::MAX } else { LIMIT });
     let mut summary = Summary { r#type: "summary", letters: 0, unreadable: 0, reasons: BTreeMap::new() };
@@ -120,7 +120,7 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Error> {
     ended(summary.unreadable, None)
 }
 
-/// Counts by reason, then the letters.
+/// Counts by reason, then the dead letters.
 fn text(summary: &Summary, rows: &[Row]) -> String {
     if summary.letters == 0 {
         return "no letter matches".to_owned();

@@ -21,7 +21,7 @@ use crate::{
     telemetry,
 };
 
-/// Letters handed over whose outcome has not been looked at; the in-flight limits bound their bodies.
+/// Dead letters handed over whose outcome has not been looked at; the in-flight limits bound their bodies.
 const WINDOW: usize = 1024;
 
 /// Arguments of `replay`.
@@ -31,15 +31,15 @@ pub(super) struct Arguments {
     sources: Sources,
     #[command(flatten)]
     filter: Filter,
-    /// Says what each letter would lead to, writes nothing and removes nothing.
+    /// Says what each dead letter would lead to, writes nothing and removes nothing.
     #[arg(long)]
     dry_run: bool,
-    /// One JSON object per line: a letter each, then the counts.
+    /// One JSON object per line: a dead letter each, then the counts.
     #[arg(long)]
     json: bool,
 }
 
-/// Replays the letters that match.
+/// Replays the dead letters that match.
 pub(super) async fn run(arguments: &Arguments) -> Result<(), Error> {
     let settings = arguments.sources.load()?;
     telemetry::init(&settings.telemetry).map_err(|error| Error::Failed(error.to_string()))?;
@@ -51,9 +51,9 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Error> {
 }
 
 async fn preview(arguments: &Arguments, settings: &Settings) -> Result<Report, Error> {
-    let letters = app::letters::letters(settings).await?;
+    let letters = app::dead_letter_commands::connect(settings).await?;
     let mut walk = Walk::begin(letters.archive, &arguments.filter).await?;
-    let mut preview = app::letters::preview(settings).await?;
+    let mut preview = app::dead_letter_commands::preview(settings).await?;
     let mut report = Report::new(arguments);
     while let Some(stop) = walk.next().await? {
         match stop {
@@ -71,7 +71,7 @@ async fn preview(arguments: &Arguments, settings: &Settings) -> Result<Report, E
     Ok(report)
 }
 
-/// A letter that the router has.
+/// A dead letter that the router has.
 struct Pending {
     name: LetterName,
     version: LetterVersion,
@@ -80,10 +80,10 @@ struct Pending {
 }
 
 async fn replay(arguments: &Arguments, settings: &Settings) -> Result<Report, Error> {
-    let letters = app::letters::letters(settings).await?;
+    let letters = app::dead_letter_commands::connect(settings).await?;
     let archive = letters.archive.as_ref();
     let mut walk = Walk::begin(letters.archive.clone(), &arguments.filter).await?;
-    let replay = app::letters::replay(settings, &letters).await?;
+    let replay = app::dead_letter_commands::replay(settings, &letters).await?;
     let mut report = Report::new(arguments);
     let mut pending = VecDeque::new();
     while let Some(stop) = walk.next().await? {
@@ -112,7 +112,7 @@ async fn replay(arguments: &Arguments, settings: &Settings) -> Result<Report, Er
     Ok(report)
 }
 
-/// Waits until the outcome is durable; only then the letter is removed.
+/// Waits until the outcome is durable; only then the dead letter is removed.
 async fn conclude(
     archive: &dyn DeadLetterArchive,
     pending: Pending,
@@ -131,7 +131,7 @@ async fn conclude(
     report.letter(&row, &verdict, &fate)
 }
 
-/// What became of the letter itself.
+/// What became of the dead letter itself.
 enum Fate {
     Removed,
     Untouched,
@@ -154,15 +154,15 @@ struct Summary {
     dry_run: bool,
     letters: u64,
     removed: u64,
-    /// Letters that still can not be applied.
+    /// Dead letters that still can not be applied.
     stay: u64,
-    /// Letters that are decided and could not be removed, or whose document a preview could not read.
+    /// Dead letters that are decided and could not be removed, or whose document a preview could not read.
     failed: u64,
     unreadable: u64,
     outcomes: BTreeMap<&'static str, u64>,
 }
 
-/// Tells of each letter, and counts.
+/// Tells of each dead letter, and counts.
 struct Report {
     json: bool,
     summary: Summary,

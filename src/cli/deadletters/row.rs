@@ -1,4 +1,4 @@
-//! What is told about a letter where its payload is not.
+//! What is told about a dead letter where its payload is not.
 
 use serde::Serialize;
 
@@ -12,7 +12,7 @@ use crate::{
     ports::{LetterName, StoredLetter},
 };
 
-/// A letter without its payload.
+/// A dead letter without its payload.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Row {
     pub(super) letter: String,
@@ -49,7 +49,7 @@ impl Row {
         }
     }
 
-    /// `device`, or `device/module`; `-` where the letter names none.
+    /// `device`, or `device/module`; `-` where the dead letter names none.
     pub(super) fn twin(&self) -> String {
         let device = self.device.as_deref().unwrap_or("-");
         let twin = match &self.module {
@@ -59,7 +59,7 @@ impl Row {
         printable(&twin, false)
     }
 
-    /// Name, reason and twin, as lines about single letters begin.
+    /// Name, reason and twin, as lines about single dead letters begin.
     pub(super) fn head(&self) -> String {
         let (letter, reason) = (printable(&self.letter, false), printable(&self.reason, false));
         format!("{letter}  {reason}  {}", self.twin())

@@ -24,15 +24,15 @@ pub(super) struct Arguments {
     sources: Sources,
     #[command(flatten)]
     filter: Filter,
-    /// One JSON object, in the form in which the letter is stored.
+    /// One JSON object, in the form in which the dead letter is stored.
     #[arg(long)]
     json: bool,
 }
 
-/// Prints the one letter that matches.
+/// Prints the one dead letter that matches.
 pub(super) async fn run(arguments: &Arguments) -> Result<(), Error> {
     let settings = arguments.sources.load()?;
-    let letters = app::letters::letters(&settings).await?;
+    let letters = app::dead_letter_commands::connect(&settings).await?;
     let mut walk = Walk::begin(letters.archive, &arguments.filter).await?;
     let found = match walk.next().await? {
         Some(Stop::Letter(found)) => found,

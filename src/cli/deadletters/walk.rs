@@ -1,4 +1,4 @@
-//! Walks through the letters that match a filter: in order, one at a time, and past those that cannot be read.
+//! Walks through the dead letters that match a filter: in order, one at a time, and past those that cannot be read.
 
 use std::{sync::Arc, vec};
 
@@ -17,24 +17,24 @@ use crate::{
 
 /// One stop of a walk.
 pub(super) enum Stop {
-    /// A letter that matches.
+    /// A dead letter that matches.
     Letter(Box<Found>),
-    /// Something that may be a letter that matches, and cannot be read.
+    /// Something that may be a dead letter that matches, and cannot be read.
     Unreadable(Unreadable),
 }
 
-/// A letter as found.
+/// A dead letter as found.
 pub(super) struct Found {
     pub(super) name: LetterName,
     pub(super) letter: StoredLetter,
     pub(super) version: LetterVersion,
 }
 
-/// A letter that cannot be read.
+/// A dead letter that cannot be read.
 pub(super) struct Unreadable {
     pub(super) name: LetterName,
     reason: String,
-    /// Present where something is stored that is no letter.
+    /// Present where something is stored that is no dead letter.
     pub(super) version: Option<LetterVersion>,
 }
 
@@ -50,7 +50,7 @@ impl Unreadable {
         }
     }
 
-    /// Tells of it, on standard output like the letters around it.
+    /// Tells of it, on standard output like the dead letters around it.
     pub(super) fn print(&self, json: bool) -> Result<(), Error> {
         #[derive(Serialize)]
         struct Line<'a> {
@@ -86,7 +86,7 @@ pub(super) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// Stands before the first letter.
+    /// Stands before the first dead letter.
     pub(super) async fn begin(
         archive: Arc<dyn DeadLetterArchive>,
         filter: &'a Filter,
@@ -96,7 +96,7 @@ impl<'a> Walk<'a> {
         Ok(Self { archive, filter, partitions: partitions.into_iter(), names: Vec::new().into_iter() })
     }
 
-    /// The next letter; `None` at the end.
+    /// The next dead letter; `None` at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Stop>, Error> {
         loop {
             let Some(name) = self.names.next() else {

@@ -7,7 +7,7 @@ use crate::domain::mounts::Ephemeral;
 
 /// From here on somebody should look.
 const WARN_BYTES: u64 = 256 << 20;
-/// Checkpoints and letters are small, but they are written aside first: less is as good as nothing.
+/// Checkpoints and dead letters are small, but they are written aside first: less is as good as nothing.
 const FAIL_BYTES: u64 = 1 << 20;
 
 /// Whether something could be written there.

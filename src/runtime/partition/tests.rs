@@ -98,7 +98,7 @@ fn change(number: i64, device: &str) -> Message {
 
 /// What came of a run.
 struct Ran {
-    /// Numbers of the letters that came out.
+    /// Numbers of the dead letters that came out.
     numbers: Vec<i64>,
     /// Where it opened.
     opened: Vec<Start>,
@@ -108,7 +108,7 @@ struct Ran {
     audit: bool,
 }
 
-/// Runs the loop over these links until so many letters have come out, or it ends.
+/// Runs the loop over these links until so many dead letters have come out, or it ends.
 async fn run(links: Vec<Script>, letters: usize) -> Ran {
     run_with(OnInvalid::Stop, links, letters).await
 }
@@ -128,7 +128,7 @@ async fn run_with(on_invalid: OnInvalid, links: Vec<Script>, letters: usize) -> 
         while numbers.len() < letters {
             let Some(batch) = batches.recv().await else { break };
             for intake in batch {
-                let Intake::Letter { origin, .. } = intake else { panic!("only letters are sent here") };
+                let Intake::DeadLetter { origin, .. } = intake else { panic!("only letters are sent here") };
                 numbers.push(origin.message.position.sequence_number.0);
             }
         }
@@ -314,7 +314,7 @@ async fn rebalances_under_a_full_intake_give_back_all_room() {
         let mut newest = 4;
         while let Ok(batch) = batches.try_recv() {
             for intake in batch {
-                let Intake::Letter { origin, .. } = intake else { panic!("only letters are sent here") };
+                let Intake::DeadLetter { origin, .. } = intake else { panic!("only letters are sent here") };
                 newest = origin.message.position.sequence_number.0;
                 progress.complete(origin.ticket);
             }

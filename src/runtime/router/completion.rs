@@ -67,10 +67,10 @@ impl Router {
                     let twin = Some((key.clone(), Some(at)));
                     self.dead_letter(FOREIGN_DOCUMENT, reason, twin, origin);
                 }
-                // There is no document of its own that could say so: the letter does.
-                (item @ (Item::OfLetter(_) | Item::Follow(_)), Fate::Foreign(_)) => decided.push(item),
-                (item @ Item::OfLetter(_), Fate::Decided(_)) => decided.push(item),
-                (item @ Item::OfLetter(_), Fate::Rejected(reason)) => {
+                // There is no document of its own that could say so: the dead letter does.
+                (item @ (Item::OfDeadLetter(_) | Item::Follow(_)), Fate::Foreign(_)) => decided.push(item),
+                (item @ Item::OfDeadLetter(_), Fate::Decided(_)) => decided.push(item),
+                (item @ Item::OfDeadLetter(_), Fate::Rejected(reason)) => {
                     self.flag_rejected(&key, &reason);
                     decided.push(item);
                 }
@@ -132,7 +132,7 @@ impl Router {
         let mut left = items;
         while let Some(item) = left.pop() {
             match item {
-                Item::FromStream(origin, _) | Item::OfLetter(origin) => together.add(*origin),
+                Item::FromStream(origin, _) | Item::OfDeadLetter(origin) => together.add(*origin),
                 Item::Follow(id) => {
                     let Some(group) = self.groups.get_mut(&id) else {
                         self.broken(

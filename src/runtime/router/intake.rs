@@ -21,7 +21,7 @@ pub enum Intake {
     /// An event for its twin's lane.
     Event(TwinEvent, Origin),
     /// A message that can never be applied.
-    Letter {
+    DeadLetter {
         /// Stable reason code.
         reason: &'static str,
         /// One sentence for people.
@@ -122,8 +122,8 @@ impl Item {
 /// What travels with an event through its lane.
 pub(super) enum Item {
     FromStream(Box<Origin>, Ticks),
-    /// The flag about the twin of a dead letter; the letter's event completes with it.
-    OfLetter(Box<Origin>),
+    /// The flag about the twin of a dead letter; the dead letter's event completes with it.
+    OfDeadLetter(Box<Origin>),
     /// Follows a device's event; the group completes when all its members have.
     Follow(GroupId),
 }
@@ -132,7 +132,7 @@ pub(super) enum Item {
 pub(super) struct GroupId(pub(super) u64);
 
 /// A dead letter that is durable, and the flag that follows from it.
-pub(super) struct Lettered {
+pub(super) struct StoredDeadLetter {
     pub(super) origin: Box<Origin>,
     pub(super) twin: Option<(TwinKey, Option<Ticks>)>,
     pub(super) reason: &'static str,

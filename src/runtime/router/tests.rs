@@ -29,7 +29,7 @@ use crate::{
 struct Letters {
     stored: Mutex<Vec<(i64, &'static str)>>,
     failures: Mutex<usize>,
-    /// The letter that is never stored, and how often that was tried.
+    /// The dead letter that is never stored, and how often that was tried.
     never: Mutex<Option<(i64, usize)>>,
 }
 
@@ -385,7 +385,7 @@ async fn throttling_failures_and_lost_replies_lose_nothing() {
             assert_eq!((value(&document), document.flags.len()), (11, 0), "{script:?}");
         }
         assert_eq!((durable, used), (29, (0, 0)), "{script:?}");
-        assert!(letters.stored.lock().unwrap().is_empty(), "trouble is never dead-lettered");
+        assert!(letters.stored.lock().unwrap().is_empty(), "trouble is never dead-dead_letter_stored");
     }
 }
 
@@ -411,7 +411,7 @@ async fn a_dead_letter_that_cannot_be_stored_holds_the_checkpoint() {
     let mut bench = Bench::new(1);
     *bench.letters.failures.lock().unwrap() = usize::MAX;
     let origin = bench.origin().await;
-    let letter = Intake::Letter { reason: "not_json", detail: "x".into(), twin: None, origin };
+    let letter = Intake::DeadLetter { reason: "not_json", detail: "x".into(), twin: None, origin };
     bench.intake.send(vec![letter]).await.expect("the router runs");
     let key = device("d");
     bench.send(vec![created(&key, 1)]).await;
@@ -464,10 +464,10 @@ async fn a_letter_that_fails_where_others_are_stored_is_not_tried_with_each_of_t
     bench.finish().await;
 }
 
-/// Has a letter stored about `twin`.
+/// Has a dead letter stored about `twin`.
 async fn letter(bench: &mut Bench, twin: Option<(TwinKey, Option<Ticks>)>) {
     let origin = bench.origin().await;
-    let letter = Intake::Letter { reason: "not_json", detail: "x".into(), twin, origin };
+    let letter = Intake::DeadLetter { reason: "not_json", detail: "x".into(), twin, origin };
     bench.intake.send(vec![letter]).await.expect("the router runs");
 }
 
@@ -785,7 +785,7 @@ async fn a_twin_that_only_fails_itself_is_set_aside_in_constant_memory_and_ends_
                 |bench: &Bench| bench.store.document(&good).is_some_and(|d| value(&d) == 2 + others);
             bench.until("others go on", written).await;
         }
-        // One flag under way, and one that waits for all letters that came behind it.
+        // One flag under way, and one that waits for all dead letters that came behind it.
         bench.until("constant memory", |bench| bench.limits.used().0 <= 2).await;
     }
     assert!(bench.letters.stored.lock().unwrap().iter().all(|(_, reason)| *reason == STORE_SILENT));

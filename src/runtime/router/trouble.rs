@@ -77,7 +77,7 @@ impl Router {
     }
 
     /// Where the store has answered others for long enough and not about this twin, its waiting events become dead letters,
-    /// so that they hold nobody up. What is left of the work goes on trying: the flags that follow from the letters.
+    /// so that they hold nobody up. What is left of the work goes on trying: the flags that follow from the dead letters.
     fn give_up(&mut self, work: Box<Work<Item>>, now: Duration) -> Option<Box<Work<Item>>> {
         let alone = self.outage.alone_for(&work.key, now);
         if self.options.give_up_after.is_none_or(|limit| alone < limit) {
@@ -101,7 +101,7 @@ impl Router {
                     part = Bound { items: part.items + 1, weight: part.weight + origin.hold.bytes() };
                     given_up.push((origin, at));
                 }
-                Item::OfLetter(_) | Item::Follow(_) => kept.push((event, item)),
+                Item::OfDeadLetter(_) | Item::Follow(_) => kept.push((event, item)),
             }
         }
         for (_, item) in waiting {

@@ -104,7 +104,7 @@ fn full() -> Status {
             since_start: 0,
             by_reason: BTreeMap::new(),
             command: String::new(),
-            stored: StoredLetters::default(),
+            stored: StoredDeadLetters::default(),
         },
         hubs: vec![Hub {
             hub: String::new(),

@@ -206,7 +206,7 @@ fn the_next_try_is_told_for_as_long_as_it_is_needed_and_so_is_who_waits() {
     health.tries_store_again(Duration::from_secs(60));
     health.tries_again(&Dependency::DeadLetters, Duration::from_secs(5));
     for _ in 0..2 {
-        health.waits_for_letter(&partition());
+        health.waits_for_dead_letter(&partition());
         health.is_down(Dependency::DeadLetters, Failure::Silent, "disk full");
         health.tries_again(&Dependency::DeadLetters, Duration::from_secs(60));
     }
@@ -214,7 +214,7 @@ fn the_next_try_is_told_for_as_long_as_it_is_needed_and_so_is_who_waits() {
     let letters = |facts: &Facts| facts.dependencies[&Dependency::DeadLetters].clone();
     let facts = health.facts();
     assert!(soon(facts.store_next_try) && soon(letters(&facts).expect("out").next_try), "{facts:?}");
-    assert!(facts.waits_for_letters.contains(&partition()));
+    assert!(facts.waits_for_dead_letters.contains(&partition()));
     assert!(health.report().obstacles[1].what.starts_with("twins/0 waits"), "{:?}", health.report());
     health.set_store(StoreState::Reachable);
     health.is_up(Dependency::DeadLetters);
@@ -222,7 +222,7 @@ fn the_next_try_is_told_for_as_long_as_it_is_needed_and_so_is_who_waits() {
     health.tries_partition_again(&partition(), Duration::from_secs(60));
     let facts = health.facts();
     assert_eq!((facts.store_next_try, letters(&facts)), (None, None));
-    assert!(facts.waits_for_letters.is_empty());
+    assert!(facts.waits_for_dead_letters.is_empty());
     assert!(soon(facts.partitions[&partition()].next_try), "{facts:?}");
     health.set_partition(&partition(), PartitionState::Connecting);
     assert_eq!(health.facts().partitions[&partition()].next_try, None, "it is being made");

@@ -219,7 +219,7 @@ async fn every_query_and_every_rule_works_on_what_two_replicas_and_the_read_api_
         tokio::time::sleep(LOOK).await;
     }
 
-    // All is well, but for the letter.
+    // All is well, but for the dead letter.
     prometheus.until("count(ALERTS)", |values| !values.is_empty()).await;
     let rules = prometheus.rules().await;
     assert!(rules.len() > 40, "{}", rules.len());

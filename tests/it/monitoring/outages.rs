@@ -141,7 +141,7 @@ impl Trouble for Account {
     }
 }
 
-/// A directory of dead letters that is none for a while, and a letter for it.
+/// A directory of dead letters that is none for a while, and a dead letter for it.
 struct Letters;
 
 impl Letters {

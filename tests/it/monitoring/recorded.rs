@@ -63,7 +63,7 @@ const OUTAGES: [Outage; 9] = [
         at_once: &[],
         stays: &[],
     },
-    // The letter itself is news when it is stored.
+    // The dead letter itself is news when it is stored.
     Outage {
         name: "dead_letters_unwritable",
         fires: &[("TwinsyncDeadLetterStoreDown", "page", 1)],
@@ -71,7 +71,7 @@ const OUTAGES: [Outage; 9] = [
         at_once: &[],
         stays: &[("TwinsyncDeadLetters", "ticket", 1)],
     },
-    // The letter that flags a twin is a ticket of its own.
+    // The dead letter that flags a twin is a ticket of its own.
     Outage {
         name: "iothub_refused",
         fires: &[("TwinsyncDeadLetters", "ticket", 1), ("TwinsyncRegistryDown", "ticket", 1)],

@@ -21,7 +21,7 @@ fn poison(world: &World) -> Appended {
     world.stack.broker().append(hub, "pump", now(twin_change("pump", b"[1]"))).expect("appended")
 }
 
-/// One that is away holds up the partitions that have a letter, and nothing else.
+/// One that is away holds up the partitions that have a dead letter, and nothing else.
 async fn is_away(world: &World, begin: impl AsyncFn(), end: impl AsyncFn()) {
     let mut ward = Ward::start(world).await;
     begin().await;
@@ -55,7 +55,7 @@ async fn is_away(world: &World, begin: impl AsyncFn(), end: impl AsyncFn()) {
     ward.stop().await;
 }
 
-/// Everything is in order, and there is one letter more.
+/// Everything is in order, and there is one dead letter more.
 async fn is_stored(ward: &mut Ward<'_>) {
     ward.until("the letter is stored", |now, before| {
         rise(now, before, "twinsync_dead_letters_total", "") == 1.0
@@ -85,7 +85,7 @@ async fn a_directory_that_cannot_be_written_holds_checkpoints_and_nothing_else()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_that_hangs_holds_checkpoints_and_nothing_else() {
     let world = World::with(Default::default(), BLOCKED_AFTER).await;
-    // A pipe where the next letter belongs: whoever looks what lies there waits, as on a volume that hangs.
+    // A pipe where the next dead letter belongs: whoever looks what lies there waits, as on a volume that hangs.
     let hub = world.stack.endpoints().twin_changes_hub.clone();
     let letters = world.directory.path().join("dead-letters").join(hub.to_lowercase());
     let pipe = |partition: &PartitionState| {
@@ -114,7 +114,7 @@ async fn a_directory_that_hangs_holds_checkpoints_and_nothing_else() {
 /// `O_NONBLOCK` of Linux.
 const NON_BLOCKING: i32 = 0o4000;
 
-/// Letters on blobs, and checkpoints beside them in a directory, which works.
+/// Dead letters on blobs, and checkpoints beside them in a directory, which works.
 async fn blobs() -> (World, devkit::proxy::Proxy) {
     let (mut world, proxy) = checkpoints::world("").await;
     let url = world.stack.endpoints().checkpoint_container_url.clone().expect("Azurite runs");

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{id::PartitionId, ticks::Ticks};
 
-/// Letters that are counted at most: a listing may hold any number of them.
+/// Dead letters that are counted at most: a listing may hold any number of them.
 pub const MOST_COUNTED: usize = 10_000;
-/// Letters that are read per look to learn their reasons; those that are known are not read again.
+/// Dead letters that are read per look to learn their reasons; those that are known are not read again.
 pub const MOST_READ: usize = 50;
 
-/// A letter that a listing shows.
+/// A dead letter that a listing shows.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Listed {
     /// When it was stored, as the store tells.
@@ -20,10 +20,10 @@ pub struct Listed {
     pub name: String,
 }
 
-/// At most so many letters as were asked for.
+/// At most so many dead letters as were asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listing {
-    /// The letters.
+    /// The dead letters.
     pub letters: Vec<Listed>,
     /// Whether there are more.
     pub more: bool,
@@ -32,24 +32,24 @@ pub struct Listing {
 /// What is told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stored {
-    /// Letters that were counted.
+    /// Dead letters that were counted.
     pub count: u64,
     /// Whether there are more.
     pub more: bool,
     /// When the oldest of those was stored.
     pub oldest: Option<Ticks>,
-    /// Letters by reason, of those that were read.
+    /// Dead letters by reason, of those that were read.
     pub by_reason: BTreeMap<String, u64>,
     /// How many that are.
     pub read: u64,
 }
 
-/// The reasons of letters that were read; a letter does not change.
+/// The reasons of dead letters that were read; a dead letter does not change.
 #[derive(Debug, Default)]
 pub struct Reasons(BTreeMap<(PartitionId, String), String>);
 
 impl Reasons {
-    /// Forgets letters that are no longer listed, and says which to read next: the newest of those that are not known, since
+    /// Forgets dead letters that are no longer listed, and says which to read next: the newest of those that are not known, since
     /// they tell of what goes wrong at present, and the oldest.
     pub fn missing(&mut self, listing: &Listing) -> Vec<Listed> {
         let listed: BTreeSet<_> =
@@ -69,7 +69,7 @@ impl Reasons {
         self.0.contains_key(&(letter.partition.clone(), letter.name.clone()))
     }
 
-    /// Notes what a letter says.
+    /// Notes what a dead letter says.
     pub fn learn(&mut self, letter: Listed, reason: String) {
         self.0.insert((letter.partition, letter.name), reason);
     }

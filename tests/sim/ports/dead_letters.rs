@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use twinsync::{
-    domain::{id::PartitionId, letters::Listing},
+    domain::{dead_letter_counts::Listing, id::PartitionId},
     ports::{
         ArchiveError, DeadLetter, DeadLetterArchive, DeadLetterError, DeadLetters, LetterName, LetterVersion,
         ReadLetter, Removed,
@@ -13,17 +13,17 @@ use twinsync::{
 
 use crate::{link::Link, plan::Fault, world::Service};
 
-pub(crate) struct Letters(pub(crate) Arc<Link>);
+pub(crate) struct DeadLetterStore(pub(crate) Arc<Link>);
 
 #[async_trait]
-impl DeadLetters for Letters {
+impl DeadLetters for DeadLetterStore {
     async fn store(&self, letter: DeadLetter<'_>) -> Result<(), DeadLetterError> {
         let link = &self.0;
         let PartitionId { stream, partition } = letter.partition.clone();
         let number = letter.message.position.sequence_number;
         let step = link.begin(&format!("letter {stream}/{partition}@{number} {}", letter.reason)).await;
-        let away = link.world.is_away(Service::Letters, &link.name);
-        let fails = away || link.world.draws(Fault::LettersFail);
+        let away = link.world.is_away(Service::DeadLetters, &link.name);
+        let fails = away || link.world.draws(Fault::DeadLettersFail);
         let is_stored = !away && link.world.below(2) == 0;
         if !fails || is_stored {
             let offset = letter.message.position.offset.to_string();
@@ -45,7 +45,7 @@ impl DeadLetters for Letters {
 
 /// Nobody reads them back here.
 #[async_trait]
-impl DeadLetterArchive for Letters {
+impl DeadLetterArchive for DeadLetterStore {
     async fn partitions(&self) -> Result<Vec<PartitionId>, ArchiveError> {
         Ok(Vec::new())
     }

@@ -5,25 +5,25 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 
 use crate::{
-    domain::letters::{Listed, MOST_COUNTED, Reasons, Stored},
+    domain::dead_letter_counts::{Listed, MOST_COUNTED, Reasons, Stored},
     ports::{ArchiveError, DeadLetterArchive, LetterName, ReadLetter},
 };
 
-/// The reason of what lies among the letters and is none.
+/// The reason of what lies among the dead letters and is none.
 const UNREADABLE: &str = "unreadable";
 
 /// Looks at an archive, again and again.
-pub(super) struct Letters {
+pub(super) struct StoredDeadLetters {
     archive: Arc<dyn DeadLetterArchive>,
     reasons: Mutex<Reasons>,
 }
 
-impl Letters {
+impl StoredDeadLetters {
     pub(super) fn new(archive: Arc<dyn DeadLetterArchive>) -> Self {
         Self { archive, reasons: Mutex::default() }
     }
 
-    /// One listing of limited length, and a few letters.
+    /// One listing of limited length, and a few dead letters.
     pub(super) async fn look(&self) -> Result<Stored, String> {
         let mut reasons = self.reasons.lock().await;
         let listing = self.archive.first(MOST_COUNTED).await.map_err(told)?;
@@ -35,7 +35,7 @@ impl Letters {
         Ok(reasons.summary(&listing))
     }
 
-    /// Why a letter was put aside; `None`: it is gone.
+    /// Why a dead letter was put aside; `None`: it is gone.
     async fn reason(&self, letter: &Listed) -> Result<Option<String>, String> {
         let name = LetterName::new(Arc::new(letter.partition.clone()), letter.name.as_str());
         Ok(match self.archive.read(&name).await.map_err(told)? {
@@ -56,11 +56,11 @@ mod tests {
 
     use super::*;
     use crate::{
-        domain::{id::PartitionId, letters::Listing},
+        domain::{dead_letter_counts::Listing, id::PartitionId},
         ports::{LetterVersion, Removed},
     };
 
-    /// Lists one letter that is no letter, until it is away.
+    /// Lists one dead letter that is no dead letter, until it is away.
     struct Archive(std::sync::atomic::AtomicBool);
 
     fn away() -> ArchiveError {
@@ -99,7 +99,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_no_letter_is_counted_and_a_refusal_is_told() {
         let archive = Arc::new(Archive(false.into()));
-        let letters = Letters::new(Arc::clone(&archive) as _);
+        let letters = StoredDeadLetters::new(Arc::clone(&archive) as _);
         let stored = letters.look().await.expect("listed");
         assert_eq!((stored.count, stored.by_reason[UNREADABLE]), (1, 1));
         archive.0.store(true, std::sync::atomic::Ordering::Relaxed);

@@ -4,7 +4,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use super::{
     Router,
-    intake::{Item, Lettered, Origin, Outcome},
+    intake::{Item, Origin, Outcome, StoredDeadLetter},
 };
 use crate::{
     domain::{
@@ -18,7 +18,8 @@ use crate::{
     telemetry::{
         HealthState, Metrics,
         event::{
-            DeadLetterDelayed, DependencyChanged, EventDeadLettered, Fault, FlagRejected, LetterWithoutTwin,
+            DeadLetterDelayed, DeadLetterWithoutTwin, DependencyChanged, EventDeadLettered, Fault,
+            FlagRejected,
         },
         trace::{Ended, Present},
     },
@@ -28,18 +29,18 @@ use crate::{
 /// another one would hang as well, and hold one more thread.
 const SILENT_AFTER: Duration = Duration::from_secs(4);
 
-/// While so few letters wait, each is tried again this often: one letter holds the checkpoint of a partition.
+/// While so few dead letters wait, each is tried again this often: one dead letter holds the checkpoint of a partition.
 const FEW: usize = 50;
 const SOON: Duration = Duration::from_secs(5);
 
-/// When the store answers again, letters that wait are tried within this for each of them, so that it does not get all at once.
+/// When the store answers again, dead letters that wait are tried within this for each of them, so that it does not get all at once.
 const APART: Duration = Duration::from_millis(1);
 
 impl Router {
     /// A dead letter is durable. What it would have changed is missing from its twin, so that is flagged, durably,
     /// before the event counts as completed.
-    pub(super) fn lettered(&mut self, lettered: Lettered) {
-        let Lettered { origin, twin, reason } = lettered;
+    pub(super) fn dead_letter_stored(&mut self, dead_letter_stored: StoredDeadLetter) {
+        let StoredDeadLetter { origin, twin, reason } = dead_letter_stored;
         if let Some(tracer) = &self.options.tracer {
             let (key, operation) =
                 twin.as_ref().map_or((None, None), |(key, operation)| (Some(key), *operation));
@@ -57,20 +58,20 @@ impl Router {
                 let (partition, sequence_number) =
                     (origin.progress.id(), origin.message.position.sequence_number);
                 let audit = self.options.audits.ask();
-                LetterWithoutTwin { partition, sequence_number, reason, audit }.emit(&self.tools.metrics);
+                DeadLetterWithoutTwin { partition, sequence_number, reason, audit }.emit(&self.tools.metrics);
                 self.complete(*origin);
             }
         }
     }
 
-    /// Flags a twin, in its turn. One flag that waits is enough for all letters of a partition: the event of the
+    /// Flags a twin, in its turn. One flag that waits is enough for all dead letters of a partition: the event of the
     /// first of them stays open, and holds the checkpoint for the others, so that they can be completed. However long the
     /// twin's trouble lasts, and however much happens to it, no more than that is kept.
     fn flag_twin(&mut self, key: TwinKey, at: Ticks, mut origin: Box<Origin>) {
         let same = |first: &Origin| Arc::ptr_eq(&first.progress, &origin.progress);
         let waiting = self.lanes.waiting_mut(&key).find_map(|(event, item)| match item {
-            Item::OfLetter(first) if same(first) => Some((event, first)),
-            Item::OfLetter(_) | Item::FromStream(..) | Item::Follow(_) => None,
+            Item::OfDeadLetter(first) if same(first) => Some((event, first)),
+            Item::OfDeadLetter(_) | Item::FromStream(..) | Item::Follow(_) => None,
         });
         if let Some((event, first)) = waiting {
             if origin.ticket < first.ticket {
@@ -82,7 +83,7 @@ impl Router {
         }
         let (now, weight) = (self.now(), origin.hold.bytes());
         let event = TwinEvent { key: key.clone(), at, change: Change::Unapplied };
-        self.lanes.push(&key, (event, Item::OfLetter(origin)), weight, now, Duration::ZERO);
+        self.lanes.push(&key, (event, Item::OfDeadLetter(origin)), weight, now, Duration::ZERO);
     }
 
     /// The store refuses to hold that a twin is flagged, or that a module ended. The hub is asked, where it may be; in any
@@ -101,16 +102,16 @@ impl Router {
         mut origin: Box<Origin>,
     ) {
         origin.note(|| Outcome::DeadLettered { reason, detail: detail.clone() });
-        if planted!(LetterNotAwaited) {
+        if planted!(DeadLetterNotAwaited) {
             self.complete(*origin);
             return;
         }
         let dead_letters = Arc::clone(&self.dead_letters);
         let mut backoff = self.options.backoff.clone();
         let (metrics, health) = (self.tools.metrics.clone(), self.health.clone());
-        let stored_one = Arc::clone(&self.letter_stored);
-        let waiting = self.letters.len();
-        self.letters.spawn(async move {
+        let stored_one = Arc::clone(&self.dead_letter_was_stored);
+        let waiting = self.storing.len();
+        self.storing.spawn(async move {
             let mut others = stored_one.subscribe();
             // Whoever failed although others are stored is not the store's trouble alone, and waits for its time.
             let mut woken = false;
@@ -169,12 +170,12 @@ impl Router {
                 detail: &detail,
             }
             .emit(&metrics, &origin.progress.stream_metrics);
-            Lettered { origin, twin, reason }
+            StoredDeadLetter { origin, twin, reason }
         });
     }
 }
 
-/// Tells that a letter is not stored yet.
+/// Tells that a dead letter is not stored yet.
 fn delayed(
     origin: &Origin,
     fault: Fault<'_>,
@@ -184,7 +185,7 @@ fn delayed(
 ) {
     let sequence_number = origin.message.position.sequence_number;
     DeadLetterDelayed { partition: origin.progress.id(), sequence_number, fault, retry_in }.emit(metrics);
-    health.waits_for_letter(origin.progress.id());
+    health.waits_for_dead_letter(origin.progress.id());
     DependencyChanged::post(health, &Dependency::DeadLetters, Some(fault));
     if let Some(retry_in) = retry_in {
         health.tries_again(&Dependency::DeadLetters, retry_in);

@@ -24,17 +24,17 @@ use crate::{
 ///
 /// # Errors
 /// They are not there, or cannot be read.
-pub async fn letters(settings: &Settings) -> Result<Store, Error> {
+pub async fn connect(settings: &Settings) -> Result<Store, Error> {
     let credential = credential::connect(&settings.credential.identity)?;
     Ok(dead_letters::open_existing(&settings.dead_letters, &credential).await?)
 }
 
-/// As for streams, but letters may be older than any tombstone.
+/// As for streams, but dead letters may be older than any tombstone.
 fn rules(settings: &Settings) -> Rules {
     Rules { forgets_after: Some(settings.document.tombstone_ttl), ..super::rules(settings) }
 }
 
-/// A router that writes to the daemon's container. What it cannot apply stays among the `letters`.
+/// A router that writes to the daemon's container. What it cannot apply stays among the `dead letters`.
 ///
 /// # Errors
 /// The container cannot be used.
