@@ -402,7 +402,7 @@ fn stream_options(
         tracer: None,
         commit_interval: settings.checkpoint.interval,
         lag_interval: LAG_INTERVAL.min(settings.eventhubs.stall_timeout / 2),
-        partition_look_interval: settings.eventhubs.partition_look_interval,
+        partition_discovery_interval: settings.eventhubs.partition_discovery_interval,
         stall_limit: settings.eventhubs.stall_timeout,
         leads,
         replicas: Arc::clone(replicas),
@@ -546,7 +546,7 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
         metrics: metrics.clone(),
     };
     // Aborted in the end: what hangs holds nobody up.
-    let mut looks = JoinSet::new();
+    let mut refreshes = JoinSet::new();
     let outcome = tokio::select! {
         biased;
         () = stop.cancelled() => Ok(()),
@@ -554,9 +554,9 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
             Ok(mut outside) => {
                 let hubs = std::mem::take(&mut outside.shared_hubs);
                 let observer = &around.observer;
-                looks.spawn(observer.clone().look_elsewhere(hubs, around.closing.clone()));
+                refreshes.spawn(observer.clone().refresh_other_partitions(hubs, around.closing.clone()));
                 let archive = Arc::clone(&outside.archive);
-                looks.spawn(observer.clone().count_dead_letters(archive, around.closing.clone()));
+                refreshes.spawn(observer.clone().count_dead_letters(archive, around.closing.clone()));
                 let shared = Shared::new(settings);
                 twins.open(twins_access(settings, &outside, &shared, &metrics));
                 Box::pin(consume(settings, outside, &shared, process, stop.clone())).await

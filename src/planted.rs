@@ -49,7 +49,7 @@ pub enum Defect {
     /// The modules of a deleted device are not looked for.
     SweepOmitted,
     /// A module does not look at its device.
-    DeviceNotLookedAt,
+    DeviceNotChecked,
     /// A deletion is completed before those of its modules.
     ModulesNotAwaited,
     /// A null in a patch changes nothing.
@@ -85,7 +85,7 @@ impl Defect {
         Self::SilenceIsWritten,
         Self::SilenceIsAbsence,
         Self::SweepOmitted,
-        Self::DeviceNotLookedAt,
+        Self::DeviceNotChecked,
         Self::ModulesNotAwaited,
         Self::NullIgnored,
         Self::TombstoneSkipped,

@@ -6,15 +6,15 @@
 
 pub(crate) mod codes;
 mod dead_letters;
-mod elsewhere;
 mod exposition;
 mod history;
 mod hubs;
-mod looks;
 mod observer;
+mod other_partitions;
+mod refreshed;
 pub mod schema;
 
 pub use self::{
-    elsewhere::{Looks, SharedHub, WholeLag},
     observer::{About, Observer},
+    other_partitions::{OtherPartitions, SharedHub, WholeLag},
 };

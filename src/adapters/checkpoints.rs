@@ -60,13 +60,13 @@ pub struct Opened {
 ///
 /// # Errors
 /// The container cannot be used.
-pub async fn look(
+pub async fn open_read_only(
     store: &config::CheckpointStore,
     credential: &Arc<dyn TokenCredential>,
 ) -> Result<Option<Arc<dyn CheckpointStore>>, Error> {
     Ok(match store {
         config::CheckpointStore::Memory => None,
-        config::CheckpointStore::File { path } => Some(Arc::new(FileStore::looking(path.clone()))),
+        config::CheckpointStore::File { path } => Some(Arc::new(FileStore::read_only(path.clone()))),
         config::CheckpointStore::Blob(settings) => {
             let container = Container::open_existing(settings, Arc::clone(credential)).await?;
             Some(Arc::new(BlobStore::new(container)?))
@@ -78,7 +78,7 @@ pub async fn look(
 ///
 /// # Errors
 /// The container cannot be used.
-pub async fn look_shared(
+pub async fn open_shared_read_only(
     store: &config::CheckpointStore,
     credential: &Arc<dyn TokenCredential>,
 ) -> Result<Option<Arc<dyn SharedCheckpoints>>, Error> {

@@ -44,7 +44,7 @@ pub use self::{
 use super::credential::NoToken;
 use crate::{
     domain::{
-        document::{Document, ETag, Elsewhere, Item},
+        document::{Document, ETag, Item, Misplaced},
         id::{DocumentIdScheme, HubName, TwinKey},
         patience::Nature,
         ticks::Ticks,
@@ -286,12 +286,12 @@ impl CosmosStore {
         };
         match found {
             Ok((items, request_units)) => {
-                let outcome = match Elsewhere::among(items, key) {
+                let outcome = match Misplaced::among(items, key) {
                     None => Read::Absent,
-                    Some(Elsewhere { document: Ok(document), etag, .. }) => {
+                    Some(Misplaced { document: Ok(document), etag, .. }) => {
                         Read::Present(Arc::new(*document), etag)
                     }
-                    Some(Elsewhere { document: Err(format), id, .. }) => newer(&id, format),
+                    Some(Misplaced { document: Err(format), id, .. }) => newer(&id, format),
                 };
                 Charged { outcome, request_units: spent + request_units }
             }

@@ -191,7 +191,7 @@ const RENEWAL_LEAD: azure_core::time::Duration = azure_core::time::Duration::sec
 const RENEWAL_PAUSE: azure_core::time::Duration = azure_core::time::Duration::seconds(15);
 
 /// How long a wait for an expiry may last before the clock is looked at again: it may have been set meanwhile.
-const CLOCK_LOOK: Duration = Duration::from_secs(30);
+const CLOCK_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The credential as one Event Hubs client needs it.
 ///
@@ -234,8 +234,8 @@ impl EventHubsCredential {
             let left = handed_out.borrow_and_update().map(|expiry| expiry - OffsetDateTime::now_utc());
             let wait = match left {
                 Some(left) if !left.is_positive() => return,
-                Some(left) => left.unsigned_abs().min(CLOCK_LOOK),
-                None => CLOCK_LOOK,
+                Some(left) => left.unsigned_abs().min(CLOCK_CHECK_INTERVAL),
+                None => CLOCK_CHECK_INTERVAL,
             };
             // Whether time has passed or another token was handed out: the expiry is looked at again.
             let _ = tokio::time::timeout(wait, handed_out.changed()).await;

@@ -17,11 +17,11 @@ pub(super) const LOCK: &str = "lock";
 const PREFIX: &str = ".twinsync-check-";
 
 /// Finds out. Blocks: a network disk may hang.
-pub async fn look(path: PathBuf) -> io::Result<Directory> {
-    tokio::task::spawn_blocking(move || look_at(&path)).await.map_err(io::Error::other)
+pub async fn inspect(path: PathBuf) -> io::Result<Directory> {
+    tokio::task::spawn_blocking(move || inspect_now(&path)).await.map_err(io::Error::other)
 }
 
-fn look_at(path: &Path) -> Directory {
+fn inspect_now(path: &Path) -> Directory {
     let began = Instant::now();
     let writable = write_into(path);
     let took = began.elapsed();
@@ -107,10 +107,10 @@ mod tests {
     #[tokio::test]
     async fn a_directory_is_written_to_and_left_as_it_was() {
         let directory = tempfile::tempdir().expect("a directory");
-        let found = look(directory.path().to_owned()).await.expect("found out");
+        let found = inspect(directory.path().to_owned()).await.expect("found out");
         assert_eq!((found.writable, found.held_by), (Writable::Yes, None));
         assert!(found.free_bytes.is_some_and(|free| free > 0));
-        let below = look(directory.path().join("a").join("b")).await.expect("found out");
+        let below = inspect(directory.path().join("a").join("b")).await.expect("found out");
         assert_eq!(below.writable, Writable::CanBeMade);
         assert!(names(directory.path()).is_empty(), "nothing is left");
     }
@@ -121,7 +121,7 @@ mod tests {
         let file = directory.path().join("file");
         fs::write(&file, "").expect("written");
         for path in [file.clone(), file.join("below")] {
-            let found = look(path).await.expect("found out");
+            let found = inspect(path).await.expect("found out");
             assert!(matches!(found.writable, Writable::No(_)), "{found:?}");
         }
         assert_eq!(names(directory.path()), ["file"]);
@@ -132,17 +132,17 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().to_owned();
         fs::write(path.join(LOCK), "process 7\n").expect("written");
-        assert_eq!(look(path.clone()).await.expect("found out").held_by, None);
+        assert_eq!(inspect(path.clone()).await.expect("found out").held_by, None);
         let lock = File::open(path.join(LOCK)).expect("opened");
         lock.try_lock().expect("nobody keeps it");
-        assert_eq!(look(path).await.expect("found out").held_by.as_deref(), Some("process 7"));
+        assert_eq!(inspect(path).await.expect("found out").held_by.as_deref(), Some("process 7"));
     }
 
     #[tokio::test]
     async fn a_directory_without_rights_is_not_writable() {
         let directory = tempfile::tempdir().expect("a directory");
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o500)).expect("changed");
-        let found = look(directory.path().to_owned()).await.expect("found out");
+        let found = inspect(directory.path().to_owned()).await.expect("found out");
         let is_root = rustix::process::geteuid().is_root();
         assert_eq!(matches!(found.writable, Writable::No(_)), !is_root, "root may all the same: {found:?}");
     }

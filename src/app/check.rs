@@ -34,7 +34,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 const WHOLE_LIMIT: Duration = Duration::from_secs(15);
 
 /// What the sections of a run have in common.
-struct Look<'a> {
+struct Inspector<'a> {
     settings: &'a Settings,
     connect: bool,
     stop: &'a CancellationToken,
@@ -62,7 +62,7 @@ impl Shared {
     }
 }
 
-impl Look<'_> {
+impl Inspector<'_> {
     /// Waits for an answer, for `limit` at most and until the run is stopped.
     ///
     /// # Errors
@@ -105,24 +105,24 @@ pub async fn run(
     stop: &CancellationToken,
     mut tell: impl FnMut(Checked),
 ) {
-    let look = Look { settings, connect, stop };
+    let inspector = Inspector { settings, connect, stop };
     let shared = Shared::default();
     let made = credential::make(settings);
     let tokens = match (&made, connect) {
-        (Ok(credential), true) => look.tokens(credential).await,
+        (Ok(credential), true) => inspector.tokens(credential).await,
         (Ok(_) | Err(_), _) => Tokens::default(),
     };
-    let (look, shared, tokens, made) = (&look, &shared, &tokens, &made);
+    let (inspector, shared, tokens, made) = (&inspector, &shared, &tokens, &made);
     let credential: Option<&Arc<dyn TokenCredential>> = made.as_ref().ok();
     let sections: [LocalBoxFuture<'_, Vec<Checked>>; 8] = [
-        Box::pin(look.credential(made, tokens)),
-        Box::pin(look.eventhubs(credential, tokens, shared)),
-        Box::pin(look.cosmos(credential, tokens, shared)),
-        Box::pin(look.blobs(credential, tokens, shared)),
-        Box::pin(look.directories()),
-        Box::pin(look.iothub(credential, tokens, shared)),
-        Box::pin(look.read_api()),
-        Box::pin(look.process(shared)),
+        Box::pin(inspector.credential(made, tokens)),
+        Box::pin(inspector.eventhubs(credential, tokens, shared)),
+        Box::pin(inspector.cosmos(credential, tokens, shared)),
+        Box::pin(inspector.blobs(credential, tokens, shared)),
+        Box::pin(inspector.directories()),
+        Box::pin(inspector.iothub(credential, tokens, shared)),
+        Box::pin(inspector.read_api()),
+        Box::pin(inspector.process(shared)),
     ];
     let count = sections.len();
     let mut lines = stream::iter(sections).buffered(count);

@@ -42,7 +42,7 @@ use crate::{
         },
         tls::{CertificateEvent, Files, PERIOD, Rotation},
     },
-    status::{About, Looks, WholeLag},
+    status::{About, OtherPartitions, WholeLag},
     telemetry::{
         self, HealthState, Journal, Metrics, Renewed, Scope, ServeMetrics,
         event::{CertificateChanged, DependencyChanged, Fault, KeysRenewed},
@@ -51,11 +51,11 @@ use crate::{
 
 /// Requests at the same time: each has a connection of its own, and those are limited.
 const PLACES: Places = Places { waiters: 256, readers: 512 };
-/// How often it is looked how far behind the copy is: a listing of checkpoints for each Event Hub, and a question for each partition.
+/// How often it is measured how far behind the copy is: a listing of checkpoints for each Event Hub, and a question for each partition.
 const LAG_INTERVAL: Duration = Duration::from_secs(15);
 /// How long that may take before it is told that there is no answer.
 const LAG_LIMIT: Duration = Duration::from_secs(20);
-/// How often the keys of Entra ID are looked after. They are fetched where they are older than an hour.
+/// How often the keys of Entra ID are measured after. They are fetched where they are older than an hour.
 const KEYS_INTERVAL: Duration = Duration::from_secs(300);
 /// The key of the address.
 const LISTEN: &str = "serve.listen";
@@ -94,9 +94,9 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
     });
     let mut tasks = JoinSet::new();
     tasks.spawn(callers.run(stop.clone()));
-    tasks.spawn(look_after_keys(access, stop.clone()));
+    tasks.spawn(renew_keys(access, stop.clone()));
     if let Some(rotation) = rotation {
-        tasks.spawn(look_after_certificate(rotation, health.clone(), served.clone(), stop.clone()));
+        tasks.spawn(watch_certificate(rotation, health.clone(), served.clone(), stop.clone()));
     }
     // Answers at once: until the store is connected, that it is not.
     let mut server = {
@@ -117,7 +117,7 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
                 // Elsewhere the checkpoints belong to one process, and nobody else can tell.
                 if let config::CheckpointStore::Blob(_) = settings.checkpoint.store {
                     let settings = settings.clone();
-                    tasks.spawn(look_at_lag(settings, credential, lag, health.clone(), served, stop.clone()));
+                    tasks.spawn(watch_lag(settings, credential, lag, health.clone(), served, stop.clone()));
                 }
                 health.set_phase(Phase::Running);
                 tracing::info!(version = telemetry::VERSION, address = %serve.listen, "serving IoT Hub's read API");
@@ -240,7 +240,7 @@ async fn encryption(serve: &config::Serve, health: &HealthState) -> Result<Optio
     Ok(Some((tls, rotation)))
 }
 
-async fn look_after_certificate(
+async fn watch_certificate(
     rotation: Rotation,
     health: HealthState,
     metrics: ServeMetrics,
@@ -272,7 +272,7 @@ fn ticks(at: OffsetDateTime) -> Option<Ticks> {
 }
 
 /// Fetches the keys of Entra ID at the start, so that no caller waits for them, and keeps them fresh while nobody asks.
-async fn look_after_keys(access: Arc<Access>, stop: CancellationToken) {
+async fn renew_keys(access: Arc<Access>, stop: CancellationToken) {
     let mut timer = interval(KEYS_INTERVAL);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -285,7 +285,7 @@ async fn look_after_keys(access: Arc<Access>, stop: CancellationToken) {
 }
 
 /// Looks again and again how far behind the copy is.
-async fn look_at_lag(
+async fn watch_lag(
     settings: Settings,
     credential: Arc<dyn TokenCredential>,
     lag: Lag,
@@ -296,17 +296,17 @@ async fn look_at_lag(
     let mut timer = interval(LAG_INTERVAL);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // Opened by the first look that can, and kept: it remembers since when events wait.
-    let mut looks = None;
+    let mut others = None;
     loop {
-        let looked = tokio::select! {
+        let measured = tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            looked = async {
+            measured = async {
                 timer.tick().await;
-                timeout(LAG_LIMIT, look(&settings, &credential, &mut looks)).await
-            } => looked,
+                timeout(LAG_LIMIT, measure(&settings, &credential, &mut others)).await
+            } => measured,
         };
-        let failed = match looked {
+        let failed = match measured {
             Ok(Ok(whole)) => {
                 lag.found(serve::Behind { events: whole.events, at_least: whole.at_least });
                 None
@@ -324,18 +324,18 @@ async fn look_at_lag(
     }
 }
 
-async fn look(
+async fn measure(
     settings: &Settings,
     credential: &Arc<dyn TokenCredential>,
-    looks: &mut Option<Looks>,
+    others: &mut Option<OtherPartitions>,
 ) -> Result<WholeLag, String> {
-    if looks.is_none() {
-        let shared = checkpoints::look_shared(&settings.checkpoint.store, credential).await;
+    if others.is_none() {
+        let shared = checkpoints::open_shared_read_only(&settings.checkpoint.store, credential).await;
         let shared = shared.map_err(|error| credential::one_line(&error))?;
-        *looks = shared.map(|shared| Looks::new(shared_hubs_of(settings, credential, &shared)));
+        *others = shared.map(|shared| OtherPartitions::new(shared_hubs_of(settings, credential, &shared)));
     }
-    match looks {
-        Some(looks) => looks.whole().await,
+    match others {
+        Some(others) => others.whole().await,
         None => Err("the checkpoints belong to one process".to_owned()),
     }
 }

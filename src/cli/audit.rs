@@ -80,7 +80,7 @@ pub async fn run(arguments: &Arguments) -> Result<(), Error> {
         let work =
             audit::run(&session.reconciler.reconciler, &registry, &options, from, &progress, &session.stop);
         let position =
-            || (progress.looked_at.load(Ordering::Relaxed), progress.devices.load(Ordering::Relaxed));
+            || (progress.already_checked.load(Ordering::Relaxed), progress.devices.load(Ordering::Relaxed));
         let label = format!("audit of {}", registry.hub());
         let report = match watched(arguments.json, label, position, Box::pin(work)).await {
             Ok(report) => report,

@@ -37,7 +37,7 @@ const COUNTS: &str = "[[counts]]\nname = \"devices\"\n\n[[counts]]\nname = \"by_
                       where = \"is_defined(properties.reported.firmware.version)\"\n\
                       group_by = \"properties.reported.firmware.version\"\n";
 /// How often progress is looked at.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL: Duration = Duration::from_millis(50);
 /// How long nothing may move before the demo gives up.
 const STUCK: Duration = Duration::from_secs(60);
 
@@ -280,7 +280,7 @@ impl Show<'_> {
                     format!("the daemon stands at {seen} of {appended} events for {} s", STUCK.as_secs());
                 return Err(Error::Failed(format!("{reason}\n{}", daemon.log())));
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL).await;
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// How often a progress bar is moved.
-const LOOK: Duration = Duration::from_millis(200);
+const POLL: Duration = Duration::from_millis(200);
 /// What is logged beside a progress bar.
 const LOG_FILTER: &str = "warn";
 
@@ -103,7 +103,7 @@ pub(super) async fn watched<T>(
     let bar = ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar.set_message(label);
     let mut work = std::pin::pin!(work);
-    let mut looks = tokio::time::interval(LOOK);
+    let mut polls = tokio::time::interval(POLL);
     loop {
         tokio::select! {
             biased;
@@ -111,7 +111,7 @@ pub(super) async fn watched<T>(
                 bar.finish_and_clear();
                 return done;
             }
-            _ = looks.tick() => {
+            _ = polls.tick() => {
                 let (done, of) = position();
                 // The hub's count is an estimate, and knows no modules.
                 bar.set_length(of.max(done));

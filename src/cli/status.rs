@@ -29,8 +29,8 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// Clears a terminal and goes to its top.
 const CLEAR: &str = "\u{1b}[2J\u{1b}[H";
 /// How often, and with which pause, a single look asks again while the replica asks for what only those need who look.
-const LOOKS: u32 = 10;
-const LOOK_PAUSE: Duration = Duration::from_millis(300);
+const ATTEMPTS: u32 = 10;
+const ATTEMPT_PAUSE: Duration = Duration::from_millis(300);
 /// Lines of the log that are shown.
 const LINES: usize = 8;
 
@@ -110,12 +110,12 @@ pub async fn run(arguments: &Arguments) -> Result<(), Error> {
     let client = client()?;
     if !arguments.watch {
         let (mut answer, mut status) = ask(&client, &url).await?;
-        for _ in 0..LOOKS {
+        for _ in 0..ATTEMPTS {
             if !status.is_asking() {
                 break;
             }
             // That we look is what makes it ask.
-            tokio::time::sleep(LOOK_PAUSE).await;
+            tokio::time::sleep(ATTEMPT_PAUSE).await;
             (answer, status) = ask(&client, &url).await?;
         }
         print(&answer, &status, arguments.json)?;

@@ -51,7 +51,7 @@ pub struct EventHubs {
     pub open_timeout: String,
     pub stall_timeout: String,
     pub retention: String,
-    pub partition_look_interval: String,
+    pub partition_discovery_interval: String,
     pub start: String,
     pub lifecycle: Stream,
     pub twin_changes: Stream,

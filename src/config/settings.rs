@@ -90,7 +90,7 @@ pub struct EventHubs {
     /// For how long the Event Hubs keep an event, as far as we were told.
     pub retention: Duration,
     /// How often it is looked whether an Event Hub has got more partitions.
-    pub partition_look_interval: Duration,
+    pub partition_discovery_interval: Duration,
     /// Where to begin without a checkpoint.
     pub start: Start,
     /// The Event Hub with device lifecycle events.

@@ -98,7 +98,7 @@ pub(super) fn settings(raw: &Raw, layers: &Layers) -> (Option<Settings>, Vec<Pro
 }
 
 /// Shorter ones only load the namespace.
-const PARTITION_LOOK_INTERVALS: RangeInclusive<Duration> =
+const PARTITION_DISCOVERY_INTERVALS: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(30 * 60);
 
 /// The longest that a lease, its renewal or a shutdown may take: longer ones are slips of the finger.
@@ -125,10 +125,10 @@ impl Check<'_> {
         let open_timeout = self.parse("eventhubs.open_timeout", &raw.open_timeout, positive_duration);
         let stall_timeout = self.parse("eventhubs.stall_timeout", &raw.stall_timeout, positive_duration);
         let retention = self.parse("eventhubs.retention", &raw.retention, retention);
-        let partition_look_interval = self.parse(
-            "eventhubs.partition_look_interval",
-            &raw.partition_look_interval,
-            partition_look_interval,
+        let partition_discovery_interval = self.parse(
+            "eventhubs.partition_discovery_interval",
+            &raw.partition_discovery_interval,
+            partition_discovery_interval,
         );
         let start = self.parse("eventhubs.start", &raw.start, |text| {
             choice(text, &[("earliest", Start::Earliest), ("latest", Start::Latest)])
@@ -159,7 +159,7 @@ impl Check<'_> {
             open_timeout: open_timeout?,
             stall_timeout: stall_timeout?,
             retention: retention?,
-            partition_look_interval: partition_look_interval?,
+            partition_discovery_interval: partition_discovery_interval?,
             start: start?,
             lifecycle_hub: lifecycle_hub?,
             twin_changes_hub: twin_changes_hub?,
@@ -567,8 +567,8 @@ fn positive_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Event Hubs keeps events for an hour at least: what lies in a new partition must be found well before.
-fn partition_look_interval(text: &str) -> Result<Duration, String> {
-    human::parse_duration(text).and_then(|interval| match PARTITION_LOOK_INTERVALS.contains(&interval) {
+fn partition_discovery_interval(text: &str) -> Result<Duration, String> {
+    human::parse_duration(text).and_then(|interval| match PARTITION_DISCOVERY_INTERVALS.contains(&interval) {
         true => Ok(interval),
         false => Err(format!("{text:?} is out of range: give \"1s\" to \"30m\"")),
     })

@@ -354,7 +354,7 @@ impl Item {
 /// Where several hubs share a container, the hub is part of the id, and it was once written there as it happened to be
 /// spelt. A document keeps its id for life, so such documents are found by what they say of themselves.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Elsewhere {
+pub struct Misplaced {
     /// Where it lies.
     pub id: String,
     /// Its version.
@@ -363,7 +363,7 @@ pub struct Elsewhere {
     pub document: Result<Box<Document>, i64>,
 }
 
-impl Elsewhere {
+impl Misplaced {
     /// The document of `key` among `items` of its device's partition, whatever their ids. Of several, everybody takes the same:
     /// that whose id comes first. What cannot be read is nobody's.
     pub fn among(items: Vec<Value>, key: &TwinKey) -> Option<Self> {
@@ -705,17 +705,17 @@ mod tests {
         };
         let of_others =
             [stored("x|pump%2F1|m", "x", "m"), stored("H|pump%2F1|n", "H", "n"), json!({"id": "H|?"})];
-        assert_eq!(Elsewhere::among(of_others.to_vec(), &key), None);
+        assert_eq!(Misplaced::among(of_others.to_vec(), &key), None);
         let mut damaged = stored("A|pump%2F1|m", "h", "m");
         damaged["sync"] = json!(0);
         let ours = [stored("hH|pump%2F1|m", "h", "m"), stored("H|pump%2F1|m", "H", "m"), damaged];
-        let found = Elsewhere::among([&of_others[..], &ours].concat(), &key).expect("is there");
+        let found = Misplaced::among([&of_others[..], &ours].concat(), &key).expect("is there");
         assert_eq!((found.id.as_str(), found.etag), ("H|pump%2F1|m", ETag("of H|pump%2F1|m".into())));
         let document = found.document.expect("can be read");
         assert_eq!(*document, Document { id: "H|pump%2F1|m".into(), ..live() }, "it keeps its id");
         let mut newer = stored("H|pump%2F1|m", "H", "m");
         newer["sync"]["format"] = json!(2);
-        assert_eq!(Elsewhere::among(vec![newer], &key).expect("is there").document, Err(2));
+        assert_eq!(Misplaced::among(vec![newer], &key).expect("is there").document, Err(2));
     }
 
     #[test]

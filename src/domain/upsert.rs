@@ -276,7 +276,7 @@ impl Upsert {
 
     /// The device of the module whose incarnation began, as it is stored. Says whether it ended later than that: that
     /// is an event of the module, behind the others.
-    pub fn looked_at_device(&mut self, device: Option<&Document>) -> bool {
+    pub fn checked_device(&mut self, device: Option<&Document>) -> bool {
         let (Some(began), Some(ended)) =
             (self.incarnation.take(), device.and_then(Document::modules_dead_before))
         else {

@@ -49,7 +49,7 @@ pub struct Options {
 
 impl Options {
     /// How often the ownerships are looked at: what a clean hand-over waits for.
-    pub fn look_interval(&self) -> Duration {
+    pub fn poll_interval(&self) -> Duration {
         self.renew_interval / 4
     }
 
@@ -311,7 +311,7 @@ impl Leases {
             let etag = ownership.etag.as_ref().map(ToString::to_string);
             // Our own renewals change ETags between two lists; the newest known one counts.
             if let Some(held) = self.held.get_mut(partition)
-                && held.answered.elapsed() >= self.options.look_interval()
+                && held.answered.elapsed() >= self.options.poll_interval()
             {
                 held.ownership.etag.clone_from(&ownership.etag);
             }
@@ -382,7 +382,7 @@ impl Leases {
                 }
                 Ok(None) => {} // somebody was faster
                 Err(Failed { code, reason, .. }) => tracing::warn!(
-                    stream = %self.stream, %partition, code, reason, again = "with the next look",
+                    stream = %self.stream, %partition, code, reason, again = "with the next discovery",
                     "a partition was not claimed"
                 ),
             }

@@ -12,7 +12,7 @@ use crate::{
     ports::{EventSource, SourceError},
     telemetry::{
         Metrics,
-        event::{PartitionAdded, PartitionLookFailed, PartitionMissing},
+        event::{PartitionAdded, PartitionDiscoveryFailed, PartitionMissing},
     },
 };
 
@@ -111,7 +111,7 @@ impl Partitions {
 
     fn failed(&mut self, code: &'static str, error: &str) -> Vec<String> {
         self.failed_in_a_row = self.failed_in_a_row.saturating_add(1);
-        PartitionLookFailed { stream: &self.stream, code, error, in_a_row: self.failed_in_a_row }
+        PartitionDiscoveryFailed { stream: &self.stream, code, error, in_a_row: self.failed_in_a_row }
             .emit(&self.metrics);
         Vec::new()
     }

@@ -33,15 +33,15 @@ pub async fn run(
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut in_a_row = 0;
     loop {
-        let looked = tokio::select! {
+        let watched = tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            looked = async {
+            watched = async {
                 timer.tick().await;
                 timeout(LIMIT, store.read(&key)).await
-            } => looked,
+            } => watched,
         };
-        let failed = match looked {
+        let failed = match watched {
             Ok(Charged { outcome, request_units }) => {
                 // Not made to wait for the cap: that is no outage.
                 budget.spend(request_units);

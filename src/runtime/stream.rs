@@ -57,7 +57,7 @@ use crate::{
 /// First and longest wait before it is found out again where a partition goes on.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 /// How often partitions that are being finished are looked at.
-const FINISH_LOOK: Duration = Duration::from_millis(20);
+const FINISH_POLL: Duration = Duration::from_millis(20);
 /// How long finishing a surplus partition may take; what is open then is replayed by its new owner.
 const FINISH_LIMIT: Duration = Duration::from_secs(10);
 
@@ -86,7 +86,7 @@ pub struct Options {
     /// How often lag is measured.
     pub lag_interval: Duration,
     /// How often it is looked whether the Event Hub has got more partitions.
-    pub partition_look_interval: Duration,
+    pub partition_discovery_interval: Duration,
     /// How long waiting events may fail to arrive before the client is rebuilt.
     pub stall_limit: Duration,
     /// Where it is told whether the first partition is ours: whose it is does what one replica has to do.
@@ -314,15 +314,15 @@ impl Running {
             timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
             timer
         };
-        let look = match &self.shared.options.sharing {
-            Sharing::Leases(options) => options.look_interval(),
+        let poll = match &self.shared.options.sharing {
+            Sharing::Leases(options) => options.poll_interval(),
             Sharing::Alone => Duration::from_secs(3600), // nothing to look at
         };
-        let (mut look, mut finish) = (every(look), every(FINISH_LOOK));
+        let (mut poll, mut finish) = (every(poll), every(FINISH_POLL));
         let (mut commit, mut measure) =
             (every(self.shared.options.commit_interval), every(self.shared.options.lag_interval));
         // They were listed a moment ago.
-        let period = self.shared.options.partition_look_interval;
+        let period = self.shared.options.partition_discovery_interval;
         let mut list = interval_at(Instant::now() + period, period);
         list.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut outcome = Ok(());
@@ -341,9 +341,9 @@ impl Running {
                 }
                 // SUBTLE: where the store is slow, each of these takes longer than its period. From its end a whole one
                 // passes before it is done again: what stands below it would never have its turn otherwise.
-                _ = look.tick(), if self.leases.is_some() => {
-                    self.look(!stopping).await;
-                    look.reset();
+                _ = poll.tick(), if self.leases.is_some() => {
+                    self.poll_leases(!stopping).await;
+                    poll.reset();
                 }
                 _ = finish.tick(), if finishing && !stopping => {
                     self.finish().await;
@@ -450,7 +450,7 @@ impl Running {
     }
 
     /// Looks at the leases and follows what changed.
-    async fn look(&mut self, claim: bool) {
+    async fn poll_leases(&mut self, claim: bool) {
         let Some(leases) = &mut self.leases else { return };
         let leaving: Vec<_> = self
             .owned
@@ -462,7 +462,7 @@ impl Running {
         let failed = round.failed.as_ref().map(lease::Failed::fault);
         DependencyChanged::post(&self.shared.health, &Dependency::Leases, failed);
         if let (Some(_), Sharing::Leases(options)) = (failed, &self.shared.options.sharing) {
-            self.shared.health.tries_again(&Dependency::Leases, options.look_interval());
+            self.shared.health.tries_again(&Dependency::Leases, options.poll_interval());
         }
         if let Some(owners) = round.owners {
             self.shared.health.set_owners(self.shared.source.name(), owners);

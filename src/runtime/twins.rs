@@ -13,7 +13,7 @@
 //! entry among those who listen) is released by that; it holds nothing else.
 
 mod compare;
-mod look;
+mod lookup;
 
 use std::{
     collections::BTreeMap,
@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::compare::{Compared, Comparison};
 use self::{
     compare::Comparer,
-    look::{Look, Wanted},
+    lookup::{Lookup, Wanted},
 };
 use crate::{
     domain::{
@@ -61,9 +61,9 @@ pub const MOST_COMPARISONS: usize = 4;
 /// The longest that anybody may wait.
 pub const WAIT_MAX: Duration = Duration::from_secs(30);
 /// How long one look at the store may take, where nobody waits for something.
-const LOOK_LIMIT: Duration = Duration::from_secs(5);
+const LOOKUP_LIMIT: Duration = Duration::from_secs(5);
 /// The least that the first look of a short wait gets.
-const LOOK_LIMIT_MIN: Duration = Duration::from_secs(1);
+const LOOKUP_LIMIT_MIN: Duration = Duration::from_secs(1);
 /// The first pause between two looks. By then, what we write ourselves has been told.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// The longest one.
@@ -71,7 +71,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// What all waiters together may spend on looking again, per second.
 const REQUEST_UNITS_PER_SECOND: f64 = 50.0;
 /// The least that a look costs.
-const LOOK_UNITS_MIN: f64 = 1.0;
+const LOOKUP_UNITS_MIN: f64 = 1.0;
 
 /// How many requests may be under way at the same time.
 #[derive(Debug, Clone, Copy)]
@@ -102,7 +102,7 @@ struct Shared {
     waiters: Semaphore,
     readers: Semaphore,
     comparer: Comparer,
-    looks: Mutex<Budget>,
+    lookups: Mutex<Budget>,
     started: Instant,
 }
 
@@ -236,7 +236,7 @@ impl Twins {
             waiters: Semaphore::new(places.waiters),
             readers: Semaphore::new(places.readers),
             comparer: Comparer::new(),
-            looks: Mutex::new(Budget::new(REQUEST_UNITS_PER_SECOND)),
+            lookups: Mutex::new(Budget::new(REQUEST_UNITS_PER_SECOND)),
             started: Instant::now(),
         }))
     }
@@ -352,12 +352,12 @@ impl Shared {
     ) -> Outcome {
         let Question { device, module, awaited, wait, .. } = wanted.question;
         let waits = awaited.is_something();
-        let limit = if waits { (*wait).clamp(LOOK_LIMIT_MIN, LOOK_LIMIT) } else { LOOK_LIMIT };
+        let limit = if waits { (*wait).clamp(LOOKUP_LIMIT_MIN, LOOKUP_LIMIT) } else { LOOKUP_LIMIT };
         // Before the first look, so that nothing is written in between unseen.
         let mut expected = waits.then(|| access.documents.expect(device, module.as_deref()));
-        let found = access.look(wanted, began + limit).await;
+        let found = access.look_up(wanted, began + limit).await;
         match (&mut expected, &found) {
-            (None, _) | (_, Look::WhichHub(_) | Look::Refused(_)) => found.into_outcome(),
+            (None, _) | (_, Lookup::WhichHub(_) | Lookup::Refused(_)) => found.into_outcome(),
             (Some(_), _) if awaited.is_met_by(found.document()) => found.into_outcome(),
             (Some(_), _) if wait.is_zero() => found.into_disappointment(),
             (Some(_), _) if self.stop.is_cancelled() => Outcome::Stopping,
@@ -372,15 +372,15 @@ impl Shared {
         access: &Access,
         wanted: &mut Wanted<'_>,
         expected: &mut Expected,
-        mut found: Look,
+        mut found: Lookup,
         deadline: Instant,
     ) -> Outcome {
         let awaited = wanted.question.awaited;
         let mut pauses = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
             let hint = match &found {
-                Look::Trouble(trouble) => trouble.retry_after,
-                Look::Document(_) | Look::Nothing(_) | Look::WhichHub(_) | Look::Refused(_) => None,
+                Lookup::Trouble(trouble) => trouble.retry_after,
+                Lookup::Document(_) | Lookup::Nothing(_) | Lookup::WhichHub(_) | Lookup::Refused(_) => None,
             };
             // Not all waiters at the same moment, and none at once.
             let pause = pauses.next(0.5 + 0.5 * jitter(), hint);
@@ -391,33 +391,35 @@ impl Shared {
                     // Of another hub's twin of the same name, this says nothing.
                     if wanted.hub.as_ref().is_none_or(|hub| *hub == stored.0.key.hub) {
                         wanted.hub = Some(stored.0.key.hub.clone());
-                        found = Look::Document(stored);
+                        found = Lookup::Document(stored);
                     }
                 }
                 () = sleep_until(deadline) => return found.into_disappointment(),
-                look = self.look_again(access, wanted, pause, deadline) => found = look,
+                lookup = self.look_up_again(access, wanted, pause, deadline) => found = lookup,
             }
-            if awaited.is_met_by(found.document()) || matches!(found, Look::WhichHub(_) | Look::Refused(_)) {
+            if awaited.is_met_by(found.document())
+                || matches!(found, Lookup::WhichHub(_) | Lookup::Refused(_))
+            {
                 return found.into_outcome();
             }
         }
     }
 
     /// Reads the store once more, after a pause and when the budget of all waiters has room for it.
-    async fn look_again(
+    async fn look_up_again(
         &self,
         access: &Access,
         wanted: &mut Wanted<'_>,
         pause: Duration,
         deadline: Instant,
-    ) -> Look {
+    ) -> Lookup {
         sleep(pause).await;
         loop {
             // The least that a look costs is taken at once, so that not all waiters see the same room.
             let wait = self.budget(|budget, now| {
                 let wait = budget.wait(now);
                 if wait.is_zero() {
-                    budget.spend(LOOK_UNITS_MIN, now);
+                    budget.spend(LOOKUP_UNITS_MIN, now);
                 }
                 wait
             });
@@ -426,14 +428,14 @@ impl Shared {
             }
             sleep(wait).await;
         }
-        let (look, request_units) = access.charged_look(wanted, deadline).await;
-        self.budget(|budget, now| budget.spend((request_units - LOOK_UNITS_MIN).max(0.0), now));
-        look
+        let (lookup, request_units) = access.charged_lookup(wanted, deadline).await;
+        self.budget(|budget, now| budget.spend((request_units - LOOKUP_UNITS_MIN).max(0.0), now));
+        lookup
     }
 
     fn budget<T>(&self, act: impl FnOnce(&mut Budget, Duration) -> T) -> T {
-        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
-        act(&mut looks, self.started.elapsed())
+        let mut lookups = self.lookups.lock().unwrap_or_else(PoisonError::into_inner);
+        act(&mut lookups, self.started.elapsed())
     }
 }
 

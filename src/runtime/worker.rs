@@ -118,11 +118,11 @@ async fn perform<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<Vec<TwinE
         // and then looks for modules; the module writes and then looks at its device. Whatever the
         // interleaving, at least one of the two sees the other: each asks for Session, so its look covers its own write,
         // and with it whatever was written before it in their common partition.
-        if work.upsert.began_incarnation().is_none() || planted!(DeviceNotLookedAt) {
+        if work.upsert.began_incarnation().is_none() || planted!(DeviceNotChecked) {
             return Ok(Vec::new());
         }
         let device = read(tools, work, &work.key.parent()).await?;
-        if !work.upsert.looked_at_device(device.as_ref().map(|(device, _)| device.as_ref())) {
+        if !work.upsert.checked_device(device.as_ref().map(|(device, _)| device.as_ref())) {
             return Ok(Vec::new());
         }
     }

@@ -24,7 +24,7 @@ impl StoredDeadLetters {
     }
 
     /// One listing of limited length, and a few dead letters.
-    pub(super) async fn look(&self) -> Result<Stored, String> {
+    pub(super) async fn count(&self) -> Result<Stored, String> {
         let mut reasons = self.reasons.lock().await;
         let listing = self.archive.first(MOST_COUNTED).await.map_err(told)?;
         for letter in reasons.missing(&listing) {
@@ -100,10 +100,10 @@ mod tests {
     async fn what_is_no_letter_is_counted_and_a_refusal_is_told() {
         let archive = Arc::new(Archive(false.into()));
         let letters = StoredDeadLetters::new(Arc::clone(&archive) as _);
-        let stored = letters.look().await.expect("listed");
+        let stored = letters.count().await.expect("listed");
         assert_eq!((stored.count, stored.by_reason[UNREADABLE]), (1, 1));
         archive.0.store(true, std::sync::atomic::Ordering::Relaxed);
-        let reason = letters.look().await.expect_err("refused");
+        let reason = letters.count().await.expect_err("refused");
         assert!(reason.contains("/letters") && reason.contains("permission denied"), "{reason}");
     }
 }

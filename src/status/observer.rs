@@ -12,11 +12,11 @@ use tokio_util::sync::CancellationToken;
 use super::{
     codes,
     dead_letters::StoredDeadLetters,
-    elsewhere::{Elsewhere, Looks, SharedHub},
     exposition::Exposition,
     history::{self, Between, Ends, History, Sample},
     hubs::Courses,
-    looks::Asks,
+    other_partitions::{OtherPartitions, OthersLag, SharedHub},
+    refreshed::Refreshed,
     schema::{self, SCHEMA, Status},
 };
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
         headline::{self, Unread, headline},
         health::{Dependency, Failure, Outage, PartitionState, Phase, Standing, StoreState},
         id::PartitionId,
-        look::Known,
+        refresh::Known,
         ticks::Ticks,
     },
     ports::{Clock, DeadLetterArchive, SystemClock},
@@ -39,9 +39,9 @@ const OWN: &str = "own";
 const CHECKPOINT: &str = "checkpoint";
 /// How often partitions are looked at that are not ours, at most: a listing of checkpoints for each Event Hub, and a question
 /// for each of these partitions.
-const ELSEWHERE_INTERVAL: Duration = Duration::from_secs(30);
+const OTHERS_INTERVAL: Duration = Duration::from_secs(30);
 /// How long that may take before it is told that there is no answer.
-const ELSEWHERE_LIMIT: Duration = Duration::from_secs(20);
+const OTHERS_LIMIT: Duration = Duration::from_secs(20);
 /// How often stored dead letters are looked at, at most: a listing of 10,000 and the reading of 50.
 const LETTERS_INTERVAL: Duration = Duration::from_secs(60);
 /// How long that may take before it is told that there is no answer.
@@ -72,8 +72,8 @@ struct Inner {
     about: About,
     started: Ticks,
     history: Mutex<History>,
-    stored_dead_letters: Asks<Stored>,
-    elsewhere: Asks<Elsewhere>,
+    stored_dead_letters: Refreshed<Stored>,
+    others_lag: Refreshed<OthersLag>,
     courses: Courses,
 }
 
@@ -92,8 +92,8 @@ impl Observer {
             about,
             started: SystemClock.now(),
             history: Mutex::default(),
-            stored_dead_letters: Asks::new(LETTERS_INTERVAL, LETTERS_LIMIT),
-            elsewhere: Asks::new(ELSEWHERE_INTERVAL, ELSEWHERE_LIMIT),
+            stored_dead_letters: Refreshed::new(LETTERS_INTERVAL, LETTERS_LIMIT),
+            others_lag: Refreshed::new(OTHERS_INTERVAL, OTHERS_LIMIT),
             courses: Courses::default(),
         }))
     }
@@ -101,22 +101,22 @@ impl Observer {
     /// Looks at the dead letters in `archive` while somebody looks at the status, until `stop`.
     pub async fn count_dead_letters(self, archive: Arc<dyn DeadLetterArchive>, stop: CancellationToken) {
         let letters = StoredDeadLetters::new(archive);
-        self.0.stored_dead_letters.clone().run(|| letters.look(), stop).await;
+        self.0.stored_dead_letters.clone().run(|| letters.count(), stop).await;
     }
 
     /// Looks at the partitions of these hubs that are not ours while somebody looks at the status, until `stop`.
-    pub async fn look_elsewhere(self, hubs: Vec<SharedHub>, stop: CancellationToken) {
+    pub async fn refresh_other_partitions(self, hubs: Vec<SharedHub>, stop: CancellationToken) {
         if hubs.is_empty() {
             return; // all partitions are ours
         }
-        let looks = Looks::new(hubs);
+        let partitions = OtherPartitions::new(hubs);
         let ask = || {
             let view = self.0.health.view();
             let others = view.owners.into_keys().filter(|id| !view.facts.partitions.contains_key(id));
             let others = others.collect();
-            async { Ok(looks.look(others).await) }
+            async { Ok(partitions.measure(others).await) }
         };
-        self.0.elsewhere.clone().run(ask, stop).await;
+        self.0.others_lag.clone().run(ask, stop).await;
     }
 
     /// Keeps samples until `stop`: rates and curves come from them.
@@ -208,7 +208,7 @@ impl Observer {
             decisions: whole(metrics.by(name::EVENTS, "decision")),
             twins: twins(&metrics),
             counts: schema::Counts::of(self.0.health.counts()).largest(),
-            dead_letters: dead_letters(&metrics, self.0.stored_dead_letters.look(), at),
+            dead_letters: dead_letters(&metrics, self.0.stored_dead_letters.current(), at),
             hubs: self.hubs(&view, &metrics),
             log: self.logged(),
             history: history.curves(),
@@ -262,8 +262,8 @@ impl Observer {
         let others = view.owners.iter().filter(|(id, _)| !view.facts.partitions.contains_key(id));
         let mut others = others.peekable();
         // Nobody asks where there are none.
-        let known = others.peek().map(|_| self.0.elsewhere.look());
-        let others = others.map(|(id, owner)| elsewhere(id, owner.clone(), known.as_ref(), now));
+        let known = others.peek().map(|_| self.0.others_lag.current());
+        let others = others.map(|(id, owner)| of_another(id, owner.clone(), known.as_ref(), now));
         let mut partitions: Vec<_> = ours.chain(others).collect();
         partitions.sort_by(|one, other| {
             let rank = |partition: &schema::Partition| {
@@ -463,10 +463,10 @@ fn partition(
     }
 }
 
-fn elsewhere(
+fn of_another(
     id: &PartitionId,
     owner: Option<String>,
-    known: Option<&Known<Elsewhere>>,
+    known: Option<&Known<OthersLag>>,
     now: Ticks,
 ) -> schema::Partition {
     let (found, reason, ago) = match known {

@@ -24,7 +24,7 @@ pub use self::{
     },
     partitions::{
         CheckpointDelayed, CheckpointGivenUp, CheckpointWritten, EventsLost, MessageUndecodable,
-        PartitionAdded, PartitionDelayed, PartitionLookFailed, PartitionMissing, PartitionRebuilt,
+        PartitionAdded, PartitionDelayed, PartitionDiscoveryFailed, PartitionMissing, PartitionRebuilt,
         PartitionReceives,
     },
     reconcile::{

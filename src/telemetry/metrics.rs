@@ -209,7 +209,7 @@ impl Metrics {
             let key = key(name::EVENTS, &[("stream", stream), ("decision", decision.label())]);
             self.0.recorder.register_counter(&key, &METADATA)
         };
-        for name in [name::EVENTS_REPEATED, name::MESSAGES_UNDECODABLE, name::PARTITION_LOOK_FAILURES] {
+        for name in [name::EVENTS_REPEATED, name::MESSAGES_UNDECODABLE, name::PARTITION_DISCOVERY_FAILURES] {
             self.zero(name, &[("stream", stream)]);
         }
         for reason in reason::FAILURES {
@@ -474,8 +474,8 @@ impl Metrics {
     }
 
     /// Counts a look for new partitions that failed.
-    pub fn partition_look_failed(&self, stream: &str) {
-        self.count(name::PARTITION_LOOK_FAILURES, &[("stream", stream)]);
+    pub fn partition_discovery_failed(&self, stream: &str) {
+        self.count(name::PARTITION_DISCOVERY_FAILURES, &[("stream", stream)]);
     }
 
     /// Sets how many partitions of a stream are ours.

@@ -90,7 +90,7 @@ pub const PARTITIONS: &str = "twinsync_partitions";
 /// Partitions that the Event Hub does not name any more. Label: `stream`.
 pub const PARTITIONS_MISSING: &str = "twinsync_partitions_missing";
 /// Looks for new partitions that failed. Label: `stream`.
-pub const PARTITION_LOOK_FAILURES: &str = "twinsync_partition_look_failures_total";
+pub const PARTITION_DISCOVERY_FAILURES: &str = "twinsync_partition_discovery_failures_total";
 /// Partitions that this replica owns. Label: `stream`.
 pub const PARTITIONS_OWNED: &str = "twinsync_partitions_owned";
 /// Documents that differed and say now what the hub says. Labels: `purpose`, `class`.

@@ -111,7 +111,7 @@ impl Replica {
                 None
             }
             Step::LookAtDevice(mut upsert) => {
-                let ended = upsert.looked_at_device(self.document(&key.parent()));
+                let ended = upsert.checked_device(self.document(&key.parent()));
                 ended.then(|| {
                     self.tell(format!("{key} began before its device ended, or about then"));
                     Step::Bring(upsert)

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Looks as often as is allowed.
-const SOON: &str = "[eventhubs]\npartition_look_interval = \"1s\"\n";
+const SOON: &str = "[eventhubs]\npartition_discovery_interval = \"1s\"\n";
 
 /// Both hubs begin with two, and get two more.
 const BEFORE: u64 = 4;
@@ -156,7 +156,7 @@ async fn a_look_that_keeps_failing_is_told_and_waited_out() {
     world.stack.broker().go_down().await;
     add_partitions(&world);
     until(&mut daemon, "looks fail", |sample| {
-        sample.count("twinsync_partition_look_failures_total", "") >= 4
+        sample.count("twinsync_partition_discovery_failures_total", "") >= 4
     })
     .await;
     assert!(world.log().contains("not found out which partitions there are"), "{}", world.log());
@@ -165,7 +165,7 @@ async fn a_look_that_keeps_failing_is_told_and_waited_out() {
     daemon.stop().await.expect("exit code 0");
 }
 
-const LATEST: &str = "[eventhubs]\nstart = \"latest\"\npartition_look_interval = \"1s\"\n";
+const LATEST: &str = "[eventhubs]\nstart = \"latest\"\npartition_discovery_interval = \"1s\"\n";
 
 /// Also at the first start of all.
 #[tokio::test(flavor = "multi_thread")]

@@ -35,7 +35,7 @@ const SOON: Duration = Duration::from_secs(3 * 60);
 /// wants a day at least, of which simulating each second would teach nothing more.
 pub(crate) const TOMBSTONE_TTL: Duration = Duration::from_secs(20 * 60);
 /// How often it is looked.
-const LOOK: Duration = Duration::from_millis(500);
+const POLL: Duration = Duration::from_millis(500);
 
 /// What one simulation came to.
 pub(crate) struct Outcome {
@@ -194,15 +194,15 @@ async fn live(world: &Arc<World>, fleet: &mut Fleet) {
 
 /// Waits until it holds; `false`: it does not in that time, or something else is wrong.
 async fn until(world: &World, limit: Duration, holds: impl Fn() -> bool) -> bool {
-    let looks = async {
+    let polls = async {
         while !holds() {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL).await;
         }
     };
     tokio::select! {
         biased;
         () = world.violated.notified() => false,
-        done = timeout(limit, looks) => done.is_ok() && world.lock().violation.is_none(),
+        done = timeout(limit, polls) => done.is_ok() && world.lock().violation.is_none(),
     }
 }
 
@@ -476,7 +476,7 @@ fn settings(plan: &Plan) -> Settings {
         ("BLOB__CONTAINER_URL", "https://simulation.blob.core.windows.net/twinsync"),
         ("CACHE__MAX_BYTES", if plan.cache { "64MiB" } else { "0B" }),
         ("IOTHUB__CONNECTION_STRINGS", registry),
-        ("EVENTHUBS__PARTITION_LOOK_INTERVAL", "30s"),
+        ("EVENTHUBS__PARTITION_DISCOVERY_INTERVAL", "30s"),
         ("CHECKPOINT__ON_INVALID", if plan.loses_partitions() { "earliest_and_audit" } else { "stop" }),
         ("REPAIR__SCAN_INTERVAL", "1m"),
         ("AUDIT__INTERVAL", if plan.needs_audits() { "1m" } else { "off" }),

@@ -9,7 +9,7 @@ use fe2o3_amqp_types::definitions::{self, AmqpError};
 use tokio::sync::watch;
 
 /// How long a wait for an expiry may last before the clock is looked at again.
-const CLOCK_LOOK: Duration = Duration::from_secs(1);
+const CLOCK_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy)]
 enum State {
@@ -56,10 +56,10 @@ impl Authorization {
             }
             let wait = match *state.borrow_and_update() {
                 State::Until(time) => time.duration_since(SystemTime::now()).unwrap_or_default(),
-                State::NoToken | State::ForEver => CLOCK_LOOK,
+                State::NoToken | State::ForEver => CLOCK_CHECK_INTERVAL,
             };
             // Whether time has passed or another token came: it is looked at again.
-            let _ = tokio::time::timeout(wait.min(CLOCK_LOOK), state.changed()).await;
+            let _ = tokio::time::timeout(wait.min(CLOCK_CHECK_INTERVAL), state.changed()).await;
         }
     }
 }

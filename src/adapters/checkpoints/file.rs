@@ -101,7 +101,7 @@ impl FileStore {
 
     /// The store in `root` as it is, also beside the process that holds it: it lists, and refuses to write. Files are whole at
     /// any time. No I/O.
-    pub fn looking(root: PathBuf) -> Self {
+    pub fn read_only(root: PathBuf) -> Self {
         Self(Arc::new(Inner { root, access: Mutex::new(()), lock: None }))
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use azure_core::credentials::TokenCredential;
 
 use super::{
-    Look, Shared, WHOLE_LIMIT,
+    Inspector, Shared, WHOLE_LIMIT,
     credential::{Scope, Tokens},
     stopped,
 };
@@ -41,7 +41,7 @@ fn read_signature(blob: &Blob) -> Option<Signature> {
     Some(Signature::of(url::form_urlencoded::parse(query.as_bytes())))
 }
 
-impl Look<'_> {
+impl Inspector<'_> {
     /// The section.
     pub(super) async fn blobs(
         &self,

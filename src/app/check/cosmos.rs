@@ -6,7 +6,7 @@ use azure_core::credentials::TokenCredential;
 
 use super::{
     super::{cosmos_access, cosmos_options},
-    LIMIT, Look, Shared, WHOLE_LIMIT,
+    Inspector, LIMIT, Shared, WHOLE_LIMIT,
     credential::{Scope, Tokens},
     stopped,
 };
@@ -55,7 +55,7 @@ fn failed(failed: &Failed) -> Finding {
     })
 }
 
-impl Look<'_> {
+impl Inspector<'_> {
     /// The section.
     pub(super) async fn cosmos(
         &self,

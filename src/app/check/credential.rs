@@ -6,7 +6,7 @@ use azure_core::{credentials::TokenCredential, time::OffsetDateTime};
 use futures::future::join_all;
 use url::Url;
 
-use super::{LIMIT, Look};
+use super::{Inspector, LIMIT};
 use crate::{
     adapters::{
         cosmos,
@@ -82,7 +82,7 @@ pub(super) fn make(settings: &Settings) -> Result<Arc<dyn TokenCredential>, Find
     })
 }
 
-impl Look<'_> {
+impl Inspector<'_> {
     /// What this credential must give tokens for.
     fn scopes(&self) -> Vec<Scope> {
         let settings = self.settings;

@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use super::{LIMIT, Look};
+use super::{Inspector, LIMIT};
 use crate::{
     adapters,
     config::{CheckpointStore, DeadLetters},
     domain::checks::{Checked, Finding, Kind, directory},
 };
 
-impl Look<'_> {
+impl Inspector<'_> {
     /// The section.
     pub(super) async fn directories(&self) -> Vec<Checked> {
         let checkpoints = async {
@@ -46,7 +46,7 @@ impl Look<'_> {
                 format!("check the disk or network share that it lies on, or set {key} to another directory"),
             )
         };
-        match self.within(LIMIT, failed, adapters::directory::look(path.to_owned())).await {
+        match self.within(LIMIT, failed, adapters::directory::inspect(path.to_owned())).await {
             Ok(Ok(found)) => directory(key, code, path, &found),
             Ok(Err(error)) => failed(error.to_string()),
             Err(finding) => finding,

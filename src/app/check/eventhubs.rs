@@ -15,7 +15,7 @@ use futures::{StreamExt, TryStreamExt, future::join_all, stream};
 
 use super::{
     super::{eventhubs_options, start_options},
-    LIMIT, Look, Shared, WHOLE_LIMIT,
+    Inspector, LIMIT, Shared, WHOLE_LIMIT,
     credential::{Scope, Tokens},
     stopped,
 };
@@ -72,8 +72,8 @@ struct OfHub {
 type Store = Result<Option<Arc<dyn CheckpointStore>>, Finding>;
 
 /// The finding that tells of an error of a source.
-fn problem(look: &Look<'_>, name: &str, source: SourceError) -> Problem {
-    let namespace = look.settings.eventhubs.namespace.clone();
+fn problem(inspector: &Inspector<'_>, name: &str, source: SourceError) -> Problem {
+    let namespace = inspector.settings.eventhubs.namespace.clone();
     let error = StartError::Source { hub: name.to_owned(), namespace, source };
     Problem::of_error(error.code(), &error.to_string())
 }
@@ -88,7 +88,7 @@ fn late(what: String) -> impl FnOnce(String) -> Finding {
     }
 }
 
-impl Look<'_> {
+impl Inspector<'_> {
     /// The section.
     pub(super) async fn eventhubs(
         &self,
@@ -136,7 +136,7 @@ impl Look<'_> {
         {
             return Err(Finding::needs(Kind::BlobContainer, ""));
         }
-        let open = checkpoints::look(&self.settings.checkpoint.store, credential);
+        let open = checkpoints::open_read_only(&self.settings.checkpoint.store, credential);
         let late = |late: String| {
             Finding::fail("BLOB_UNAVAILABLE", format!("the checkpoints: {late}"), "check blob.container_url")
         };
@@ -150,12 +150,12 @@ impl Look<'_> {
         // The first event is all that is looked at.
         options.prefetch = 1;
         let source = EventHub::new(options, Arc::clone(credential));
-        let found = self.look_into(name, &source, store).await;
+        let found = self.inspect(name, &source, store).await;
         source.close().await;
         found
     }
 
-    async fn look_into(&self, name: &str, source: &EventHub, store: &Store) -> OfHub {
+    async fn inspect(&self, name: &str, source: &EventHub, store: &Store) -> OfHub {
         let asked =
             self.within(WHOLE_LIMIT, late(format!("the Event Hub {name}")), source.partitions()).await;
         let partitions = match asked {

@@ -6,7 +6,7 @@ use azure_core::credentials::TokenCredential;
 use futures::future::join_all;
 
 use super::{
-    LIMIT, Look, Shared, WHOLE_LIMIT,
+    Inspector, LIMIT, Shared, WHOLE_LIMIT,
     credential::{Scope, Tokens},
 };
 use crate::{
@@ -46,7 +46,7 @@ fn troubled(trouble: &Trouble) -> Finding {
     }
 }
 
-impl Look<'_> {
+impl Inspector<'_> {
     /// The section.
     pub(super) async fn iothub(
         &self,

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use serde::Deserialize;
 
-use super::{Look, Shared};
+use super::{Inspector, Shared};
 use crate::{
     adapters,
     domain::checks::{Checked, Finding, Kind, Listening, Load, files, listening, shutdown},
@@ -17,7 +17,7 @@ const ASK_LIMIT: Duration = Duration::from_secs(2);
 /// Partitions of an Event Hub of the Standard tier at most, where nobody has asked how many there are.
 const PARTITIONS_MAX: u32 = 32;
 
-impl Look<'_> {
+impl Inspector<'_> {
     /// The section.
     pub(super) async fn process(&self, shared: &Shared) -> Vec<Checked> {
         let settings = self.settings;
@@ -32,7 +32,7 @@ impl Look<'_> {
                             "stop that process, or set http.listen to another address",
                         )
                     };
-                    match self.within(ASK_LIMIT * 2, failed, look(address)).await {
+                    match self.within(ASK_LIMIT * 2, failed, inspect(address)).await {
                         Ok(found) => listening(Some(address), Some(&found), http::Error::CODE),
                         Err(finding) => finding,
                     }
@@ -65,7 +65,7 @@ impl Look<'_> {
 }
 
 /// Who listens on an address of ours.
-async fn look(address: SocketAddr) -> Listening {
+async fn inspect(address: SocketAddr) -> Listening {
     let Err(taken) = http::try_bind(address) else {
         return Listening::Free;
     };

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::{LIMIT, Look};
+use super::{Inspector, LIMIT};
 use crate::{
     adapters::credential::one_line,
     config::{Encryption, Serve},
@@ -18,7 +18,7 @@ use crate::{
 /// Limit of asking whoever listens on our address what it is.
 const ASK_LIMIT: Duration = Duration::from_secs(2);
 
-impl Look<'_> {
+impl Inspector<'_> {
     /// The section.
     pub(super) async fn read_api(&self) -> Vec<Checked> {
         let (listen, pair) = match &self.settings.serve {
@@ -41,7 +41,7 @@ impl Look<'_> {
                 "stop that process, or set serve.listen to another address",
             )
         };
-        match self.within(ASK_LIMIT * 2, failed, look(address, tls)).await {
+        match self.within(ASK_LIMIT * 2, failed, inspect(address, tls)).await {
             Ok(found) => served(address, &found, http::Error::CODE),
             Err(finding) => finding,
         }
@@ -74,7 +74,7 @@ impl Look<'_> {
 }
 
 /// Who listens on an address of ours.
-async fn look(address: SocketAddr, tls: bool) -> Served {
+async fn inspect(address: SocketAddr, tls: bool) -> Served {
     let Err(taken) = http::try_bind_for("serve.listen", address) else {
         return Served::Free;
     };

@@ -141,7 +141,7 @@ async fn twins_are_shown_to_whoever_shows_the_token_in_its_header() {
     }
     assert!(server.shows("twinsync_twin_reads_unauthorized_total{reason=\"no_token\"} 20"));
     assert!(server.shows("twinsync_twin_reads_unauthorized_total{reason=\"wrong_token\"} 4"));
-    assert!(server.shows("twinsync_twin_reads_total{outcome=\"found\"} 0"), "nothing was looked up");
+    assert!(server.shows("twinsync_twin_reads_total{outcome=\"found\"} 0"), "nothing was looked_up up");
     let (status, body) = server.get("/api/twins/d").await;
     assert_eq!((status, &body["version"]), (200, &json!(7)), "{body}");
     server.stop().await;

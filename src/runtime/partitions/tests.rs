@@ -91,11 +91,11 @@ async fn a_look_that_fails_changes_nothing_and_is_counted() {
     let metrics = Metrics::new().unwrap();
     let _ = metrics.stream("twins");
     let mut partitions = Partitions::new("twins", &names(&["0"]), metrics.clone());
-    shows(&metrics, "twinsync_partition_look_failures_total{stream=\"twins\"} 0");
+    shows(&metrics, "twinsync_partition_discovery_failures_total{stream=\"twins\"} 0");
     assert!(look(&mut partitions, &source).await.is_empty());
     assert!(look(&mut partitions, &source).await.is_empty());
     assert_eq!(partitions.failed_in_a_row, 2);
-    shows(&metrics, "twinsync_partition_look_failures_total{stream=\"twins\"} 2");
+    shows(&metrics, "twinsync_partition_discovery_failures_total{stream=\"twins\"} 2");
     shows(&metrics, "twinsync_partitions{stream=\"twins\"} 1");
     assert_eq!(look(&mut partitions, &source).await, ["1"]);
     assert_eq!(partitions.failed_in_a_row, 0);

@@ -12,7 +12,7 @@
 //! tolerance is not even asked about. Two contents of one version contradict each other whenever they changed, and are asked
 //! about at once. Without an answer nothing is changed, and the audit says that it is incomplete.
 
-mod look;
+mod check;
 mod report;
 
 use std::{
@@ -29,7 +29,7 @@ use std::{
 use futures::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 
-use self::look::{ATTEMPTS, BACKOFF, Look, Looked};
+use self::check::{ATTEMPTS, BACKOFF, Check, Checked};
 pub use self::report::{Fate, Finding, Report};
 use super::{
     candidates::{CandidatePages, Ended, Kind},
@@ -80,7 +80,7 @@ pub struct Progress {
     /// Devices that are registered, as the hub estimates; 0: not known.
     pub devices: AtomicU64,
     /// Twins and documents looked at.
-    pub looked_at: AtomicU64,
+    pub already_checked: AtomicU64,
     /// Which of [`STAGES`] it is at.
     pub stage: AtomicUsize,
 }
@@ -95,7 +95,7 @@ pub const STAGES: [&str; 4] = [
 
 impl Progress {
     fn add(&self) {
-        self.looked_at.fetch_add(1, Ordering::Relaxed); // a count on its own
+        self.already_checked.fetch_add(1, Ordering::Relaxed); // a count on its own
     }
 }
 
@@ -114,10 +114,10 @@ pub async fn run(
 ) -> Result<Report, Ended> {
     let hub = registry.hub();
     let report = Report::new(hub, reconciler.now(), options.sample, options.mode == Mode::Correct);
-    let look = Look { reconciler, options, progress, stop };
+    let check = Check { reconciler, options, progress, stop };
     let recent = Rotation::new(from, options.recent_checks);
     let found = Found { report, recent, repaired: Vec::new(), silent: 0 };
-    let mut audit = Audit { look, registry, hasher: RandomState::new(), seen: HashSet::new(), found };
+    let mut audit = Audit { check, registry, hasher: RandomState::new(), seen: HashSet::new(), found };
     if let Ok(devices) = registry.device_count(Purpose::Audit).await {
         progress.devices.store(devices, Ordering::Relaxed);
     }
@@ -147,7 +147,7 @@ pub async fn run(
 }
 
 struct Audit<'a> {
-    look: Look<'a>,
+    check: Check<'a>,
     registry: &'a Arc<RateLimitedRegistry>,
     /// Another one each time, so that samples differ.
     hasher: RandomState,
@@ -172,14 +172,14 @@ impl Audit<'_> {
     }
 
     fn is_sampled(&self, hash: u64) -> bool {
-        let sample = self.look.options.sample;
+        let sample = self.check.options.sample;
         sample >= 1.0 || (hash as f64) < sample * u64::MAX as f64
     }
 
     async fn compare_twins(&mut self) -> Result<(), Ended> {
         for kind in Kind::ALL {
             let mut pages = CandidatePages::whole_twins(Arc::clone(self.registry), kind, Purpose::Audit);
-            while let Some(page) = pages.next(self.look.stop).await? {
+            while let Some(page) = pages.next(self.check.stop).await? {
                 self.found.report.unknown += page.odd as u64;
                 let mut rows = Vec::new();
                 for row in page.rows {
@@ -190,9 +190,9 @@ impl Audit<'_> {
                     }
                 }
                 self.found.report.twins += rows.len() as u64;
-                let look = &self.look;
-                let turns: Vec<_> = rows.into_iter().map(|row| Box::pin(look.row(row))).collect();
-                take(look, turns, &mut self.found).await?;
+                let check = &self.check;
+                let turns: Vec<_> = rows.into_iter().map(|row| Box::pin(check.row(row))).collect();
+                take(check, turns, &mut self.found).await?;
             }
         }
         Ok(())
@@ -200,15 +200,15 @@ impl Audit<'_> {
 
     async fn look_for_extra_documents(&mut self) -> Result<(), Ended> {
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
-        let mut looked_at = HashSet::new();
-        let budgeted_store = self.look.reconciler.budgeted_store().clone();
+        let mut already_checked = HashSet::new();
+        let budgeted_store = self.check.reconciler.budgeted_store().clone();
         'walk: loop {
             let mut pages = pin!(budgeted_store.scan(Which::Present, Purpose::Audit));
             while let Some(page) = pages.next().await {
                 let page = match page {
                     Ok(page) => page,
                     Err(trouble) if backoff.attempts() < ATTEMPTS => {
-                        if !self.look.pause(backoff.next(jitter(), trouble.retry_after)).await {
+                        if !self.check.pause(backoff.next(jitter(), trouble.retry_after)).await {
                             return Err(Ended::Stopped);
                         }
                         continue 'walk; // from the beginning: what was looked at is not looked at again
@@ -220,38 +220,38 @@ impl Audit<'_> {
                         });
                     }
                 };
-                let strangers = self.strangers(&page, &mut looked_at);
-                let candidates = self.unseen(page, &mut looked_at);
-                let look = &self.look;
+                let strangers = self.strangers(&page, &mut already_checked);
+                let candidates = self.unseen(page, &mut already_checked);
+                let check = &self.check;
                 let turns: Vec<_> =
-                    strangers.into_iter().map(|scanned| Box::pin(look.stranger(scanned))).collect();
-                take(look, turns, &mut self.found).await?;
+                    strangers.into_iter().map(|scanned| Box::pin(check.stranger(scanned))).collect();
+                take(check, turns, &mut self.found).await?;
                 let turns: Vec<_> =
-                    candidates.into_iter().map(|scanned| Box::pin(look.document(scanned))).collect();
-                take(look, turns, &mut self.found).await?;
+                    candidates.into_iter().map(|scanned| Box::pin(check.document(scanned))).collect();
+                take(check, turns, &mut self.found).await?;
             }
             return Ok(());
         }
     }
 
     /// Documents of this hub under other ids than those of today.
-    fn strangers(&self, page: &[Scanned], looked_at: &mut HashSet<u64>) -> Vec<Scanned> {
+    fn strangers(&self, page: &[Scanned], already_checked: &mut HashSet<u64>) -> Vec<Scanned> {
         let is_strange = |scanned: &&Scanned| {
             scanned.key.hub == *self.registry.hub()
                 && self.is_sampled(self.hash(&scanned.key))
-                && scanned.id != self.look.reconciler.document_id(&scanned.key)
-                && looked_at.insert(self.hasher.hash_one((&scanned.id, &scanned.key)))
+                && scanned.id != self.check.reconciler.document_id(&scanned.key)
+                && already_checked.insert(self.hasher.hash_one((&scanned.id, &scanned.key)))
         };
         page.iter().filter(is_strange).cloned().collect()
     }
 
     /// Documents of this hub whose twins the query did not show.
-    fn unseen(&mut self, page: Vec<Scanned>, looked_at: &mut HashSet<u64>) -> Vec<Scanned> {
+    fn unseen(&mut self, page: Vec<Scanned>, already_checked: &mut HashSet<u64>) -> Vec<Scanned> {
         let mut unseen = Vec::new();
         for scanned in page {
             let hash = self.hash(&scanned.key);
             let ours = scanned.key.hub == *self.registry.hub();
-            if ours && self.is_sampled(hash) && looked_at.insert(hash) {
+            if ours && self.is_sampled(hash) && already_checked.insert(hash) {
                 self.found.report.documents += 1;
                 if !self.seen.contains(&hash) {
                     unseen.push(scanned);
@@ -268,10 +268,10 @@ impl Audit<'_> {
         let (chosen, next) = recent.end();
         self.found.report.recent_asked = chosen.len() as u64;
         self.found.report.recent_next = next;
-        let look = &self.look;
+        let check = &self.check;
         let turns: Vec<_> =
-            chosen.into_iter().map(|(key, candidate)| Box::pin(look.recent(key, candidate))).collect();
-        take(look, turns, &mut self.found).await
+            chosen.into_iter().map(|(key, candidate)| Box::pin(check.recent(key, candidate))).collect();
+        take(check, turns, &mut self.found).await
     }
 
     /// Looks at the repaired ones once more: whatever is different again at once, another repair will not mend.
@@ -281,25 +281,25 @@ impl Audit<'_> {
             if suspects.is_empty() {
                 return Ok(());
             }
-            if !self.look.pause(LOOK_PAUSE).await {
+            if !self.check.pause(LOOK_PAUSE).await {
                 return Err(Ended::Stopped);
             }
-            let look = &self.look;
-            let turns: Vec<_> = suspects.into_iter().map(|key| Box::pin(look.differs_still(key))).collect();
-            let looked: Vec<_> = at_once(look, turns).collect().await;
-            if look.stop.is_cancelled() {
+            let check = &self.check;
+            let turns: Vec<_> = suspects.into_iter().map(|key| Box::pin(check.differs_still(key))).collect();
+            let checked: Vec<_> = at_once(check, turns).collect().await;
+            if check.stop.is_cancelled() {
                 return Err(Ended::Stopped);
             }
             self.found.report.unknown +=
-                looked.iter().filter(|(_, differs)| differs.is_none()).count() as u64;
-            suspects = looked
+                checked.iter().filter(|(_, differs)| differs.is_none()).count() as u64;
+            suspects = checked
                 .into_iter()
                 .filter(|(_, differs)| *differs == Some(true))
                 .map(|(key, _)| key)
                 .collect();
         }
         for key in suspects {
-            StillDifferent { twin: &key }.emit(&self.look.reconciler.budgeted_store().metrics);
+            StillDifferent { twin: &key }.emit(&self.check.reconciler.budgeted_store().metrics);
             self.found.report.add_still_different(&key);
         }
         Ok(())
@@ -307,43 +307,43 @@ impl Audit<'_> {
 }
 
 /// As many turns at the same time as is allowed.
-fn at_once<F: Future>(look: &Look<'_>, turns: Vec<F>) -> impl Stream<Item = F::Output> {
-    futures::stream::iter(turns).buffer_unordered(look.options.concurrency.max(1))
+fn at_once<F: Future>(check: &Check<'_>, turns: Vec<F>) -> impl Stream<Item = F::Output> {
+    futures::stream::iter(turns).buffer_unordered(check.options.concurrency.max(1))
 }
 
 /// Adds what the turns come to.
-async fn take<F>(look: &Look<'_>, turns: Vec<F>, found: &mut Found) -> Result<(), Ended>
+async fn take<F>(check: &Check<'_>, turns: Vec<F>, found: &mut Found) -> Result<(), Ended>
 where
-    F: Future<Output = (TwinKey, Looked)>,
+    F: Future<Output = (TwinKey, Checked)>,
 {
-    let mut turns = pin!(at_once(look, turns));
-    while let Some((key, looked)) = turns.next().await {
+    let mut turns = pin!(at_once(check, turns));
+    while let Some((key, checked)) = turns.next().await {
         // What was cut short by the stop is not known about: no report is better than a wrong one.
-        if look.stop.is_cancelled() {
+        if check.stop.is_cancelled() {
             return Err(Ended::Stopped);
         }
-        found.silent = match &looked {
-            Looked::Unknown(_, reason) if found.silent + 1 >= GIVE_UP => {
+        found.silent = match &checked {
+            Checked::Unknown(_, reason) if found.silent + 1 >= GIVE_UP => {
                 return Err(Ended::Silent { hub: key.hub.to_string(), reason: reason.clone() });
             }
-            Looked::Unknown(..) => found.silent + 1,
-            Looked::Equal
-            | Looked::Recent(_)
-            | Looked::Cleared
-            | Looked::Completed
-            | Looked::Orphan(_)
-            | Looked::Confirmed(..) => 0,
+            Checked::Unknown(..) => found.silent + 1,
+            Checked::Equal
+            | Checked::Recent(_)
+            | Checked::Cleared
+            | Checked::Completed
+            | Checked::Orphan(_)
+            | Checked::Confirmed(..) => 0,
             // Whether somebody answered, this does not tell.
-            Looked::Incomplete => found.silent,
+            Checked::Incomplete => found.silent,
         };
-        if let Looked::Confirmed(_, Fate::Repaired, _) = looked
+        if let Checked::Confirmed(_, Fate::Repaired, _) = checked
             && found.repaired.len() < RECHECKED
         {
             found.repaired.push(key.clone());
         }
-        match looked {
-            Looked::Recent(candidate) => found.recent.offer(place(&key), (key, candidate)),
-            looked => found.report.add(&key, looked),
+        match checked {
+            Checked::Recent(candidate) => found.recent.offer(place(&key), (key, candidate)),
+            checked => found.report.add(&key, checked),
         }
     }
     Ok(())

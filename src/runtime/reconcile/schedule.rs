@@ -31,7 +31,7 @@ use crate::{
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(600));
 
 /// How often it is looked whether another replica has asked for an audit.
-const LOOK: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_secs(30);
 /// From the beginning of an audit that was asked for to that of the next one, at first and at most: partitions notice a loss
 /// one after the other, and what asks for audits may go on asking.
 const REST: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(600));
@@ -341,7 +341,7 @@ impl Schedule {
                 tokio::select! {
                     biased;
                     Ok(()) = self.audit_wanted.changed() => self.audit_wanted.mark_changed(), // read above
-                    () = tokio::time::sleep(wait.map_or(LOOK, |wait| wait.min(LOOK))) => {}
+                    () = tokio::time::sleep(wait.map_or(POLL, |wait| wait.min(POLL))) => {}
                 }
             }
         };

@@ -55,7 +55,7 @@ impl Walking for Auditing {
     }
 
     fn dealt_with(&self) -> u64 {
-        self.progress.looked_at.load(Ordering::Relaxed)
+        self.progress.already_checked.load(Ordering::Relaxed)
     }
 
     fn out_of(&self) -> Option<(u64, &'static str)> {

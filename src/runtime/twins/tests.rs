@@ -191,10 +191,10 @@ async fn all_waiters_together_keep_within_a_budget_of_request_units() {
     let waiters = kept.iter().map(|kept| bench.twins.answer(&question, kept));
     futures::future::join_all(waiters).await;
     let spent = bench.metrics.request_units(crate::telemetry::Purpose::Request);
-    let first_looks = MOST_WAITERS as f64 * each;
+    let first_lookups = MOST_WAITERS as f64 * each;
     let budget = REQUEST_UNITS_PER_SECOND * (WAIT_MAX.as_secs_f64() + 1.0);
-    assert!(spent <= first_looks + budget + first_looks, "{spent} of {budget}");
-    assert!(spent > first_looks + budget * 0.9, "and what may be spent is: {spent} of {budget}");
+    assert!(spent <= first_lookups + budget + first_lookups, "{spent} of {budget}");
+    assert!(spent > first_lookups + budget * 0.9, "and what may be spent is: {spent} of {budget}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -264,7 +264,7 @@ async fn reads_that_get_no_turn_end_within_the_limit_and_say_why() {
     let (documents, registries) = (bench.documents.clone(), BTreeMap::new());
     twins.open(Access { budgeted_store, documents, registries, hub_limit: Duration::from_secs(1) });
     let answer = twins.answer(&question(), &bench.kept).await;
-    assert_eq!(answer.waited, LOOK_LIMIT);
+    assert_eq!(answer.waited, LOOKUP_LIMIT);
     let Outcome::Unavailable(trouble) = answer.outcome else { panic!("{answer:?}") };
     assert!(trouble.message.contains("cosmos.max_request_units_per_second"), "{trouble:?}");
     assert_eq!(bench.reads(), 0);

@@ -92,7 +92,7 @@ impl Rotation {
     pub async fn run(mut self, period: Duration, mut report: impl FnMut(CertificateEvent)) -> Infallible {
         loop {
             sleep(period).await;
-            if let Some(event) = self.look().await {
+            if let Some(event) = self.check().await {
                 report(event);
             }
         }
@@ -103,7 +103,7 @@ impl Rotation {
     /// The contents are compared and not the times: files are small, and a time may be set back by whatever copies them.
     ///
     /// **Cancellation** is safe at any point.
-    pub async fn look(&mut self) -> Option<CertificateEvent> {
+    pub async fn check(&mut self) -> Option<CertificateEvent> {
         let contents = Contents::read(&self.files).await;
         let seen = contents.as_ref().map_or(Seen::Nothing, |contents| Seen::Contents(contents.fingerprint()));
         if std::mem::replace(&mut self.seen, seen) == seen {

@@ -137,11 +137,11 @@ async fn connections_go_on_while_the_certificate_changes() {
     let (first, second) = (made(FIRST), made(SECOND));
     let (_directory, files, tls, mut rotation) = loaded(&first).await;
     let (mut old, _) = connect(&tls, &first, &version::TLS13).await.unwrap();
-    assert!(rotation.look().await.is_none());
+    assert!(rotation.check().await.is_none());
     write(&files, &second.certificate, &second.key);
-    let event = rotation.look().await;
+    let event = rotation.check().await;
     assert_eq!(changed(event.as_ref()), Some(SECOND), "{event:?}");
-    assert!(rotation.look().await.is_none());
+    assert!(rotation.check().await.is_none());
     assert_eq!(tls.expires_at(), SECOND);
     assert!(is_alive(&mut old).await);
     let (mut new, _) = connect(&tls, &second, &version::TLS13).await.unwrap();
@@ -167,7 +167,7 @@ async fn a_directory_that_kubernetes_swaps_is_followed() {
     let (tls, mut rotation) = Tls::load(files(directory.path())).await.unwrap();
     assert_eq!(tls.expires_at(), FIRST);
     put("..2026_2", &second);
-    let event = rotation.look().await;
+    let event = rotation.check().await;
     assert_eq!(changed(event.as_ref()), Some(SECOND), "{event:?}");
 }
 
@@ -177,20 +177,20 @@ async fn what_is_no_pair_keeps_the_old_one_and_is_told_once() {
     let (_directory, files, tls, mut rotation) = loaded(&first).await;
     // The certificate comes first, the key later.
     fs::write(&files.certificate, &second.certificate).unwrap();
-    let event = rotation.look().await;
+    let event = rotation.check().await;
     let Some(CertificateEvent::Kept { error: PairError::WrongPair(told), expires_at }) = event else {
         panic!("{event:?}")
     };
     assert_eq!((told, expires_at), (files.clone(), FIRST));
-    assert!(rotation.look().await.is_none());
+    assert!(rotation.check().await.is_none());
     connect(&tls, &first, &version::TLS13).await.unwrap();
     // Another trouble is another change, and so is the end of it.
     fs::remove_file(&files.key).unwrap();
-    let event = rotation.look().await;
+    let event = rotation.check().await;
     assert!(matches!(event, Some(CertificateEvent::Kept { error: PairError::Read { .. }, .. })), "{event:?}");
-    assert!(rotation.look().await.is_none());
+    assert!(rotation.check().await.is_none());
     fs::write(&files.key, &second.key).unwrap();
-    let event = rotation.look().await;
+    let event = rotation.check().await;
     assert_eq!(changed(event.as_ref()), Some(SECOND), "{event:?}");
     connect(&tls, &second, &version::TLS13).await.unwrap();
 }

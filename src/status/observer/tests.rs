@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    domain::{elsewhere::Behind, headline::Level, id::SequenceNumber, progress::Extent},
+    domain::{headline::Level, id::SequenceNumber, other_partitions::Behind, progress::Extent},
     telemetry::{Decision, Latency, PartitionMetrics, Purpose, ReadOutcome},
 };
 
@@ -249,7 +249,7 @@ fn what_nobody_reads_for_too_long_is_the_headline_with_the_events_that_wait() {
     let text = status.headline.text;
     assert!(text.starts_with("Nobody reads twins/1 since ") && text.ends_with("not known"), "{text}");
     assert_eq!(status.partitions[0].state, "unread");
-    let found = Elsewhere::from([
+    let found = OthersLag::from([
         (
             partition("1"),
             Ok(Behind {
@@ -261,7 +261,7 @@ fn what_nobody_reads_for_too_long_is_the_headline_with_the_events_that_wait() {
         ),
         (partition("2"), Err("refused (EVENTHUBS_REFUSED)".to_owned())),
     ]);
-    bench.observer.0.elsewhere.answered(Ok(found));
+    bench.observer.0.others_lag.answered(Ok(found));
     let status = bench.observer.status();
     assert!(status.headline.text.ends_with(" UTC: 1,234 events wait"), "{:?}", status.headline);
     let [unread, own, theirs] = &status.partitions[..] else { panic!("{:#?}", status.partitions) };

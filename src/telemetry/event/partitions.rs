@@ -55,7 +55,7 @@ impl PartitionMissing<'_> {
 
 /// It could not be found out which partitions there are.
 #[derive(Debug, Clone, Copy)]
-pub struct PartitionLookFailed<'a> {
+pub struct PartitionDiscoveryFailed<'a> {
     /// The Event Hub.
     pub stream: &'a str,
     /// Stable code.
@@ -66,16 +66,16 @@ pub struct PartitionLookFailed<'a> {
     pub in_a_row: u32,
 }
 
-impl PartitionLookFailed<'_> {
+impl PartitionDiscoveryFailed<'_> {
     /// DEBUG the first time, then WARN: partitions that are added meanwhile are not read.
     pub fn emit(&self, metrics: &Metrics) {
-        metrics.partition_look_failed(self.stream);
+        metrics.partition_discovery_failed(self.stream);
         let Self { stream, code, error, in_a_row } = *self;
         if in_a_row < FAILURES_TOLD {
             tracing::debug!(%stream, error, "not found out which partitions there are");
         } else {
             tracing::warn!(
-                %stream, code, error, in_a_row, again = "with the next look",
+                %stream, code, error, in_a_row, again = "with the next discovery",
                 "not found out which partitions there are: partitions that are added meanwhile wait unread until a look succeeds"
             );
         }

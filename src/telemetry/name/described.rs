@@ -157,7 +157,7 @@ pub const DESCRIPTIONS: &[Description] = &[
         &["stream"],
         "Partitions that the Event Hub does not name any more; they are kept",
     ),
-    counter(PARTITION_LOOK_FAILURES, &["stream"], "Looks for new partitions that failed"),
+    counter(PARTITION_DISCOVERY_FAILURES, &["stream"], "Discoveries of partitions that failed"),
     gauge(PARTITIONS_OWNED, &["stream"], "Partitions that this replica owns"),
     counter(TWINS_CORRECTED, &["purpose", "class"], "Documents that differed and say now what the hub says"),
     counter(TWINS_REJECTED, &[], "Twins that the store refuses as the hub has them"),

@@ -232,13 +232,13 @@ async fn whoever_only_looks_sees_what_is_there_beside_its_holder_and_changes_not
     let place = Place::new(NAMESPACE, "twins", "$Default", "0").unwrap();
     let half = inner.directory(&place, CHECKPOINT).join("1.json.0123456789abcdef.tmp");
     fs::write(&half, "half").unwrap();
-    let looking = FileStore::looking(directory.path().to_owned());
-    assert_eq!(positions(&looking).await, [position("0", 7)]);
+    let reading = FileStore::read_only(directory.path().to_owned());
+    assert_eq!(positions(&reading).await, [position("0", 7)]);
     assert!(half.exists(), "the holder may be writing it");
-    assert_eq!(code(looking.update_checkpoint(checkpoint("0", 8)).await), "CHECKPOINT_REFUSED");
-    assert_eq!(code(looking.claim_ownership(&[claim("0", "me", None)]).await), "CHECKPOINT_REFUSED");
+    assert_eq!(code(reading.update_checkpoint(checkpoint("0", 8)).await), "CHECKPOINT_REFUSED");
+    assert_eq!(code(reading.claim_ownership(&[claim("0", "me", None)]).await), "CHECKPOINT_REFUSED");
     assert_eq!(positions(&holder).await, [position("0", 7)]);
-    let nowhere = FileStore::looking(directory.path().join("nowhere"));
+    let nowhere = FileStore::read_only(directory.path().join("nowhere"));
     assert_eq!(positions(&nowhere).await, []);
     assert!(!directory.path().join("nowhere").exists());
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::look::Looked;
+use super::check::Checked;
 use crate::domain::{
     drift::{Drift, ORPHAN, Part},
     id::TwinKey,
@@ -137,35 +137,35 @@ impl Report {
     }
 
     /// Adds what one twin's turn came to.
-    pub(super) fn add(&mut self, key: &TwinKey, looked: Looked) {
-        let (drift, fate, reason) = match looked {
+    pub(super) fn add(&mut self, key: &TwinKey, checked: Checked) {
+        let (drift, fate, reason) = match checked {
             // Whether the recent ones are asked about is decided in the end.
-            Looked::Equal | Looked::Recent(_) => return,
-            Looked::Cleared => {
+            Checked::Equal | Checked::Recent(_) => return,
+            Checked::Cleared => {
                 self.cleared += 1;
                 return;
             }
-            Looked::Completed => {
+            Checked::Completed => {
                 self.completed += 1;
                 return;
             }
-            Looked::Incomplete => {
+            Checked::Incomplete => {
                 self.incomplete += 1;
                 return;
             }
-            Looked::Orphan(reason) => {
+            Checked::Orphan(reason) => {
                 *self.found.entry(ORPHAN).or_default() += 1;
                 self.name(key, ORPHAN, None, Fate::Orphaned, Some(reason));
                 return;
             }
-            Looked::Confirmed(drift, fate, reason) => {
+            Checked::Confirmed(drift, fate, reason) => {
                 *self.found.entry(drift.class()).or_default() += 1;
                 if fate == Fate::Repaired {
                     *self.repaired.entry(drift.class()).or_default() += 1;
                 }
                 (Some(drift), fate, reason)
             }
-            Looked::Unknown(candidate, reason) => {
+            Checked::Unknown(candidate, reason) => {
                 self.unknown += 1;
                 (candidate, Fate::Unknown, Some(reason))
             }

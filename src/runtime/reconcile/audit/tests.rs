@@ -290,7 +290,7 @@ async fn a_change_on_its_way_is_no_alarm() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_repaired_twin_that_cannot_be_looked_at_again_is_not_known_about() {
+async fn a_repaired_twin_that_cannot_be_already_checked_again_is_not_known_about() {
     let bench = spoilt();
     let registry = Arc::clone(&bench.registry);
     let mut calls = 0;

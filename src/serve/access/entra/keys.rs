@@ -190,7 +190,7 @@ impl KeyCache {
     /// There is no such key.
     pub(super) async fn get(&self, id: &str) -> Result<DecodingKey, NoKey> {
         let mut ended = self.shared.ended.subscribe();
-        if let Some(key) = self.look(id) {
+        if let Some(key) = self.cached(id) {
             return Ok(key);
         }
         if self.shared.state().running.is_some() {
@@ -204,7 +204,7 @@ impl KeyCache {
     }
 
     /// The key, if it is known. Begins a renewal if one is due.
-    fn look(&self, id: &str) -> Option<DecodingKey> {
+    fn cached(&self, id: &str) -> Option<DecodingKey> {
         let mut state = self.shared.state();
         let key = state.find(id);
         if key.is_none() || !state.is_fresh() {

@@ -9,7 +9,7 @@ use std::{collections::VecDeque, time::Duration};
 use super::{id::SequenceNumber, progress::Extent, ticks::Ticks};
 
 /// Looks that are remembered of a partition: two hours, where somebody looks all the time.
-const MOST_LOOKS: usize = 240;
+const MOST_MEASUREMENTS: usize = 240;
 
 /// What a look at one partition has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl Ends {
         if self.0.back().is_some_and(|(_, last)| *last > extent.last) {
             self.0.clear(); // it was re-created, and begins again
         }
-        if self.0.len() >= MOST_LOOKS {
+        if self.0.len() >= MOST_MEASUREMENTS {
             self.0.pop_front();
         }
         self.0.push_back((now, extent.last));
@@ -109,6 +109,6 @@ mod tests {
         for second in 2000..3000 {
             ends.assess(&found(Some(99), 109, 1119), at(second));
         }
-        assert_eq!(ends.0.len(), MOST_LOOKS);
+        assert_eq!(ends.0.len(), MOST_MEASUREMENTS);
     }
 }

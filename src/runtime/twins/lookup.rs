@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// What one look has shown.
-pub(super) enum Look {
+pub(super) enum Lookup {
     Document(Stored),
     Nothing(Option<String>),
     Trouble(Trouble),
@@ -22,7 +22,7 @@ pub(super) enum Look {
     Refused(String),
 }
 
-impl Look {
+impl Lookup {
     pub(super) fn document(&self) -> Option<&Document> {
         match self {
             Self::Document((document, _)) => Some(document),
@@ -72,41 +72,41 @@ impl Wanted<'_> {
 }
 
 impl Access {
-    pub(super) async fn look(&self, wanted: &mut Wanted<'_>, limit: Instant) -> Look {
-        self.charged_look(wanted, limit).await.0
+    pub(super) async fn look_up(&self, wanted: &mut Wanted<'_>, limit: Instant) -> Lookup {
+        self.charged_lookup(wanted, limit).await.0
     }
 
     /// Reads the document once; says what that cost.
-    pub(super) async fn charged_look(&self, wanted: &mut Wanted<'_>, limit: Instant) -> (Look, f64) {
+    pub(super) async fn charged_lookup(&self, wanted: &mut Wanted<'_>, limit: Instant) -> (Lookup, f64) {
         let began = Instant::now();
         let silent = |kind: TroubleKind, code: &'static str, what: &str| {
             let seconds = began.elapsed().as_secs_f64();
             let message = format!("{what} within {seconds:.1} s");
-            Look::Trouble(Trouble { kind, retry_after: None, code, message })
+            Lookup::Trouble(Trouble { kind, retry_after: None, code, message })
         };
         if timeout_at(limit, self.budgeted_store.budget.allowed()).await.is_err() {
             // The streams go first, and so does the cap on request units.
             let turn = "there was no turn to read: the store throttles, or cosmos.max_request_units_per_second is used up;";
-            let look = silent(TroubleKind::Throttled, "COSMOS_THROTTLED", &format!("{turn} no read"));
-            return (look, 0.0);
+            let lookup = silent(TroubleKind::Throttled, "COSMOS_THROTTLED", &format!("{turn} no read"));
+            return (lookup, 0.0);
         }
-        let looked = async {
+        let looked_up = async {
             let (key, spent) = match wanted.key() {
                 Some(key) => (key, 0.0),
                 None => match self.find_hub(wanted.question).await {
                     Charged { outcome: Ok(key), request_units } => (key, request_units),
-                    Charged { outcome: Err(look), request_units } => return (look, request_units, None),
+                    Charged { outcome: Err(lookup), request_units } => return (lookup, request_units, None),
                 },
             };
             let Charged { outcome, request_units } =
                 self.budgeted_store.read_charged(&key, Purpose::Request).await;
             (seen(outcome), spent + request_units, Some(key.hub))
         };
-        match timeout_at(limit, looked).await {
-            Ok((look, request_units, hub)) => {
+        match timeout_at(limit, looked_up).await {
+            Ok((lookup, request_units, hub)) => {
                 wanted.hub = wanted.hub.take().or(hub);
                 wanted.request_units += request_units;
-                (look, request_units)
+                (lookup, request_units)
             }
             Err(_) => {
                 let what = "the document store gave no answer";
@@ -116,18 +116,18 @@ impl Access {
     }
 
     /// Finds the hub of a twin where none is configured: events alone have said which there are.
-    async fn find_hub(&self, question: &Question) -> Charged<Result<TwinKey, Look>> {
+    async fn find_hub(&self, question: &Question) -> Charged<Result<TwinKey, Lookup>> {
         let Question { device, module, .. } = question;
         let Charged { outcome, request_units } =
             self.budgeted_store.hubs(device, module.as_deref(), Purpose::Request).await;
         let outcome = match outcome {
-            Err(trouble) => Err(Look::Trouble(trouble)),
+            Err(trouble) => Err(Lookup::Trouble(trouble)),
             Ok(mut hubs) => match (hubs.pop(), hubs.is_empty()) {
-                (None, _) => Err(Look::Nothing(None)),
+                (None, _) => Err(Lookup::Nothing(None)),
                 (Some(hub), true) => Ok(TwinKey { hub, device: device.clone(), module: module.clone() }),
                 (Some(last), false) => {
                     hubs.push(last);
-                    Err(Look::WhichHub(hubs))
+                    Err(Lookup::WhichHub(hubs))
                 }
             },
         };
@@ -135,13 +135,13 @@ impl Access {
     }
 }
 
-fn seen(read: Read) -> Look {
+fn seen(read: Read) -> Lookup {
     match read {
-        Read::Present(document, etag) => Look::Document((document, etag)),
-        Read::Absent => Look::Nothing(None),
-        Read::Foreign(reason) => Look::Nothing(Some(reason)),
-        Read::Refused(reason) => Look::Refused(reason),
-        Read::Damaged(_, reason) => Look::Trouble(Trouble {
+        Read::Present(document, etag) => Lookup::Document((document, etag)),
+        Read::Absent => Lookup::Nothing(None),
+        Read::Foreign(reason) => Lookup::Nothing(Some(reason)),
+        Read::Refused(reason) => Lookup::Refused(reason),
+        Read::Damaged(_, reason) => Lookup::Trouble(Trouble {
             kind: TroubleKind::Unavailable,
             retry_after: None,
             code: "DOCUMENT_DAMAGED",
@@ -149,6 +149,6 @@ fn seen(read: Read) -> Look {
                 "what is stored under the twin's id is no document ({reason}): its next change, a repair or `twinsync resync` replaces it"
             ),
         }),
-        Read::Unknown(trouble) => Look::Trouble(trouble),
+        Read::Unknown(trouble) => Lookup::Trouble(trouble),
     }
 }

@@ -29,7 +29,7 @@ pub(super) const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Du
 
 /// What one twin's turn came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Looked {
+pub(super) enum Checked {
     /// Row and document say the same, or no row was to be seen and none was needed.
     Equal,
     /// They differ, and one of them changed within the tolerance: nobody was asked.
@@ -49,7 +49,7 @@ pub(super) enum Looked {
 }
 
 /// Looks at twins; changes documents where it is told to, and nothing else.
-pub(super) struct Look<'a> {
+pub(super) struct Check<'a> {
     pub(super) reconciler: &'a TwinReconciler,
     pub(super) options: &'a Options,
     pub(super) progress: &'a Progress,
@@ -61,17 +61,17 @@ enum Stored {
     Damaged,
 }
 
-impl Look<'_> {
+impl Check<'_> {
     /// Compares a row with its document, and asks the hub where they differ.
-    pub(super) async fn row(&self, row: Row) -> (TwinKey, Looked) {
+    pub(super) async fn row(&self, row: Row) -> (TwinKey, Checked) {
         self.progress.add();
         let document = match self.stored(&row.key).await {
             Ok(Stored::Damaged) => {
-                let looked = self.confirm(&row.key, Drift::Different(Part::Damaged)).await;
-                return (row.key, looked);
+                let checked = self.confirm(&row.key, Drift::Different(Part::Damaged)).await;
+                return (row.key, checked);
             }
             Ok(Stored::Document(document)) => document,
-            Err(trouble) => return (row.key, Looked::Unknown(None, trouble.message)),
+            Err(trouble) => return (row.key, Checked::Unknown(None, trouble.message)),
         };
         let twin = Some((row.version, &row.twin));
         let candidate = self.reconciler.drift(document.as_deref(), twin, self.options.strictness);
@@ -82,33 +82,33 @@ impl Look<'_> {
                 .and_then(Document::twin)
                 .is_some_and(|stored| stored.version == row.version);
         let changed = || document.as_ref().map(|document| document.applied_at).max(row.last_updated());
-        let looked = match candidate {
-            None => Looked::Equal,
+        let checked = match candidate {
+            None => Checked::Equal,
             // There is nothing to confirm: it says nothing wrong. One that changed lately has a turn in a later audit.
             Some(Drift::Incomplete) if self.options.mode == Mode::Compare || self.is_recent(changed()) => {
-                Looked::Incomplete
+                Checked::Incomplete
             }
             Some(Drift::Incomplete) => match self.confirm(&row.key, Drift::Incomplete).await {
-                Looked::Unknown(..) => Looked::Incomplete,
-                looked => looked,
+                Checked::Unknown(..) => Checked::Incomplete,
+                checked => checked,
             },
-            Some(drift) if !contradict && self.is_recent(changed()) => Looked::Recent(drift),
+            Some(drift) if !contradict && self.is_recent(changed()) => Checked::Recent(drift),
             Some(drift) => self.confirm(&row.key, drift).await,
         };
-        (row.key, looked)
+        (row.key, checked)
     }
 
-    pub(super) async fn document(&self, scanned: Scanned) -> (TwinKey, Looked) {
+    pub(super) async fn document(&self, scanned: Scanned) -> (TwinKey, Checked) {
         self.progress.add();
-        let looked = match self.is_recent(Some(scanned.applied_at)) {
-            true => Looked::Recent(Drift::Extra),
+        let checked = match self.is_recent(Some(scanned.applied_at)) {
+            true => Checked::Recent(Drift::Extra),
             false => self.confirm(&scanned.key, Drift::Extra).await,
         };
-        (scanned.key, looked)
+        (scanned.key, checked)
     }
 
     /// Looks whether a document under another id than today's is the one that is read for its twin.
-    pub(super) async fn stranger(&self, scanned: Scanned) -> (TwinKey, Looked) {
+    pub(super) async fn stranger(&self, scanned: Scanned) -> (TwinKey, Checked) {
         let Scanned { id, key, .. } = scanned;
         let read = self.attempt(|| async {
             match self.reconciler.budgeted_store().read(&key, Purpose::Audit).await {
@@ -116,38 +116,38 @@ impl Look<'_> {
                 read => Ok(read),
             }
         });
-        let looked = match read.await {
-            Ok(Read::Present(document, _)) if document.id == id => Looked::Equal,
-            Ok(Read::Present(document, _)) => Looked::Orphan(format!(
+        let checked = match read.await {
+            Ok(Read::Present(document, _)) if document.id == id => Checked::Equal,
+            Ok(Read::Present(document, _)) => Checked::Orphan(format!(
                 "nobody updates `{id}`: the twin's document is `{}`; delete the other one",
                 document.id
             )),
-            Ok(_) => Looked::Orphan(format!("nobody updates `{id}`, nor finds it under this document.id")),
-            Err(trouble) => Looked::Unknown(None, trouble.message),
+            Ok(_) => Checked::Orphan(format!("nobody updates `{id}`, nor finds it under this document.id")),
+            Err(trouble) => Checked::Unknown(None, trouble.message),
         };
-        (key, looked)
+        (key, checked)
     }
 
     /// Asks about one that changed within the tolerance.
-    pub(super) async fn recent(&self, key: TwinKey, candidate: Drift) -> (TwinKey, Looked) {
-        let looked = self.confirm(&key, candidate).await;
-        (key, looked)
+    pub(super) async fn recent(&self, key: TwinKey, candidate: Drift) -> (TwinKey, Checked) {
+        let checked = self.confirm(&key, candidate).await;
+        (key, checked)
     }
 
     /// Asks the hub, and repairs where that is wanted.
-    async fn confirm(&self, key: &TwinKey, candidate: Drift) -> Looked {
+    async fn confirm(&self, key: &TwinKey, candidate: Drift) -> Checked {
         let task = self.task(self.options.mode);
         match self.attempt(|| self.reconciler.reconcile(key, &task)).await {
-            Ok(Verdict::Spared | Verdict::Equal | Verdict::Absent | Verdict::ForeignHub) => Looked::Cleared,
-            Ok(Verdict::Corrected(Drift::Incomplete)) => Looked::Completed,
+            Ok(Verdict::Spared | Verdict::Equal | Verdict::Absent | Verdict::ForeignHub) => Checked::Cleared,
+            Ok(Verdict::Corrected(Drift::Incomplete)) => Checked::Completed,
             // What the store refuses is told by the reconciler.
             Ok(Verdict::Differs(Drift::Incomplete) | Verdict::Rejected(Drift::Incomplete, _)) => {
-                Looked::Incomplete
+                Checked::Incomplete
             }
-            Ok(Verdict::Corrected(drift)) => Looked::Confirmed(drift, Fate::Repaired, None),
-            Ok(Verdict::Differs(drift)) => Looked::Confirmed(drift, Fate::Found, None),
-            Ok(Verdict::Rejected(drift, reason)) => Looked::Confirmed(drift, Fate::Rejected, Some(reason)),
-            Err(trouble) => Looked::Unknown(Some(candidate), trouble.message),
+            Ok(Verdict::Corrected(drift)) => Checked::Confirmed(drift, Fate::Repaired, None),
+            Ok(Verdict::Differs(drift)) => Checked::Confirmed(drift, Fate::Found, None),
+            Ok(Verdict::Rejected(drift, reason)) => Checked::Confirmed(drift, Fate::Rejected, Some(reason)),
+            Err(trouble) => Checked::Unknown(Some(candidate), trouble.message),
         }
     }
 

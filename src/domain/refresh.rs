@@ -16,7 +16,7 @@ const ATTENDED: Duration = Duration::from_secs(30);
 
 /// One thing that is asked. Times are since any fixed start.
 #[derive(Debug)]
-pub struct Look<T> {
+pub struct Refresh<T> {
     interval: Duration,
     limit: Duration,
     attended: Option<Duration>,
@@ -36,14 +36,14 @@ pub enum Known<T> {
     Nothing(String, Duration),
 }
 
-impl<T: Clone> Look<T> {
-    /// Asks at most once per `interval`, and gives up hope of an answer after `limit`.
+impl<T: Clone> Refresh<T> {
+    /// Refreshed at most once per `interval`, and gives up hope of an answer after `limit`.
     pub const fn new(interval: Duration, limit: Duration) -> Self {
         Self { interval, limit, attended: None, open: None, last: None }
     }
 
     /// Somebody looks.
-    pub fn attend(&mut self, now: Duration) {
+    pub fn requested(&mut self, now: Duration) {
         self.attended = Some(now);
     }
 
@@ -91,43 +91,43 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn look() -> Look<u32> {
-        Look::new(s(60), s(15))
+    fn refresh() -> Refresh<u32> {
+        Refresh::new(s(60), s(15))
     }
 
     #[test]
     fn nothing_is_asked_where_nobody_looks_and_seldom_where_somebody_does() {
-        let mut look = look();
-        assert!(!look.is_due(s(1000)));
-        look.attend(s(1000));
-        assert!(look.is_due(s(1000)) && look.is_due(s(1030)) && !look.is_due(s(1031)));
-        look.asked(s(1000));
-        assert!(!look.is_due(s(1001)), "one at a time");
-        assert_eq!(look.known(s(1001)), Known::Asking);
-        look.answered(s(1002), Ok(7));
-        assert_eq!(look.known(s(1004)), Known::Answer(7, s(2)));
-        look.attend(s(1061));
-        assert!(!look.is_due(s(1061)) && look.is_due(s(1062)));
-        look.attend(s(1100));
-        look.asked(s(1100));
-        look.answered(s(1100), Err("refused".into()));
-        assert_eq!(look.known(s(1103)), Known::Nothing("refused".into(), s(3)), "the old answer is gone");
-        assert!(!look.is_due(s(1103)), "a failure is not asked more often");
+        let mut refresh = refresh();
+        assert!(!refresh.is_due(s(1000)));
+        refresh.requested(s(1000));
+        assert!(refresh.is_due(s(1000)) && refresh.is_due(s(1030)) && !refresh.is_due(s(1031)));
+        refresh.asked(s(1000));
+        assert!(!refresh.is_due(s(1001)), "one at a time");
+        assert_eq!(refresh.known(s(1001)), Known::Asking);
+        refresh.answered(s(1002), Ok(7));
+        assert_eq!(refresh.known(s(1004)), Known::Answer(7, s(2)));
+        refresh.requested(s(1061));
+        assert!(!refresh.is_due(s(1061)) && refresh.is_due(s(1062)));
+        refresh.requested(s(1100));
+        refresh.asked(s(1100));
+        refresh.answered(s(1100), Err("refused".into()));
+        assert_eq!(refresh.known(s(1103)), Known::Nothing("refused".into(), s(3)), "the old answer is gone");
+        assert!(!refresh.is_due(s(1103)), "a failure is not asked more often");
     }
 
     #[test]
     fn what_hangs_is_not_asked_twice_and_nothing_old_is_shown_as_new() {
-        let mut look = look();
-        look.attend(s(0));
-        look.answered(s(0), Ok(7));
-        look.asked(s(60));
-        look.attend(s(75));
-        assert_eq!(look.known(s(75)), Known::Answer(7, s(75)));
-        assert_eq!(look.known(s(76)), Known::Nothing("no answer for 16 s".into(), s(16)));
-        look.attend(s(1000));
-        assert!(!look.is_due(s(1000)));
-        look.answered(s(1001), Ok(8));
-        assert_eq!(look.known(s(1001 + 135)), Known::Answer(8, s(135)));
-        assert_eq!(look.known(s(1001 + 136)), Known::Asking, "nobody has looked for long");
+        let mut refresh = refresh();
+        refresh.requested(s(0));
+        refresh.answered(s(0), Ok(7));
+        refresh.asked(s(60));
+        refresh.requested(s(75));
+        assert_eq!(refresh.known(s(75)), Known::Answer(7, s(75)));
+        assert_eq!(refresh.known(s(76)), Known::Nothing("no answer for 16 s".into(), s(16)));
+        refresh.requested(s(1000));
+        assert!(!refresh.is_due(s(1000)));
+        refresh.answered(s(1001), Ok(8));
+        assert_eq!(refresh.known(s(1001 + 135)), Known::Answer(8, s(135)));
+        assert_eq!(refresh.known(s(1001 + 136)), Known::Asking, "nobody has looked for long");
     }
 }

@@ -8,14 +8,14 @@ use std::{
 
 use crate::{
     domain::{
-        elsewhere::{Behind, Ends, Found},
         id::PartitionId,
+        other_partitions::{Behind, Ends, Found},
     },
     ports::{Clock, EventSource, SharedCheckpoint, SharedCheckpoints, SystemClock},
 };
 
 /// What was found of each partition, or why nothing.
-pub(super) type Elsewhere = BTreeMap<PartitionId, Result<Behind, String>>;
+pub(super) type OthersLag = BTreeMap<PartitionId, Result<Behind, String>>;
 
 /// An Event Hub whose partitions are shared among replicas.
 pub struct SharedHub {
@@ -39,12 +39,12 @@ pub struct WholeLag {
 }
 
 /// Looks at the hubs again and again.
-pub struct Looks {
+pub struct OtherPartitions {
     hubs: Vec<SharedHub>,
     ends: Mutex<BTreeMap<PartitionId, Ends>>,
 }
 
-impl Looks {
+impl OtherPartitions {
     /// At these hubs.
     pub fn new(hubs: Vec<SharedHub>) -> Self {
         Self { hubs, ends: Mutex::default() }
@@ -69,7 +69,7 @@ impl Looks {
             partitions.extend(named.map(|partition| PartitionId { stream: stream.to_owned(), partition }));
         }
         let mut whole = WholeLag { events: 0, at_least: Some(Duration::ZERO) };
-        for found in self.look(partitions).await.into_values() {
+        for found in self.measure(partitions).await.into_values() {
             let Behind { events, at_least, .. } = found?;
             whole.events += events;
             whole.at_least = whole.at_least.zip(at_least).map(|(one, other)| one.max(other));
@@ -78,8 +78,8 @@ impl Looks {
     }
 
     /// One listing per Event Hub with one of these partitions, and one question for each of them, one after the other.
-    pub(super) async fn look(&self, partitions: Vec<PartitionId>) -> Elsewhere {
-        let mut found = Elsewhere::new();
+    pub(super) async fn measure(&self, partitions: Vec<PartitionId>) -> OthersLag {
+        let mut found = OthersLag::new();
         for hub in &self.hubs {
             let of_hub = |id: &&PartitionId| id.stream == hub.source.name();
             let wanted: Vec<_> = partitions.iter().filter(of_hub).cloned().collect();
@@ -101,7 +101,7 @@ impl Looks {
         hub: &SharedHub,
         wanted: Vec<PartitionId>,
         checkpoints: Vec<SharedCheckpoint>,
-        found: &mut Elsewhere,
+        found: &mut OthersLag,
     ) {
         let mut failed: Option<String> = None;
         for id in wanted {

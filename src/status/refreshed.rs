@@ -1,4 +1,4 @@
-//! Asks outside what only those need who look at the status.
+//! Refreshed outside what only those need who look at the status.
 //!
 //! Nothing waits for it: the status shows what is known. A question runs in a task of its own; while one is open no other is
 //! asked, however long it takes, so that a store that hangs holds one task and no more.
@@ -12,12 +12,12 @@ use std::{
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::look::{Known, Look};
+use crate::domain::refresh::{Known, Refresh};
 
 /// One thing that is asked. Cheap to clone.
-pub(super) struct Asks<T>(Arc<Inner<T>>);
+pub(super) struct Refreshed<T>(Arc<Inner<T>>);
 
-impl<T> Clone for Asks<T> {
+impl<T> Clone for Refreshed<T> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
@@ -25,29 +25,29 @@ impl<T> Clone for Asks<T> {
 
 struct Inner<T> {
     began: Instant,
-    look: Mutex<Look<T>>,
+    refresh: Mutex<Refresh<T>>,
     wanted: Notify,
 }
 
-impl<T: Clone + Send + 'static> Asks<T> {
-    /// Asks at most once per `interval`; an answer may take `limit`.
+impl<T: Clone + Send + 'static> Refreshed<T> {
+    /// Refreshed at most once per `interval`; an answer may take `limit`.
     pub(super) fn new(interval: Duration, limit: Duration) -> Self {
-        let look = Mutex::new(Look::new(interval, limit));
-        Self(Arc::new(Inner { began: Instant::now(), look, wanted: Notify::new() }))
+        let refresh = Mutex::new(Refresh::new(interval, limit));
+        Self(Arc::new(Inner { began: Instant::now(), refresh, wanted: Notify::new() }))
     }
 
-    /// What is known. Whoever asks looks, so it is asked soon where it has to be.
-    pub(super) fn look(&self) -> Known<T> {
+    /// What is known. Whoever refreshed looks, so it is asked soon where it has to be.
+    pub(super) fn current(&self) -> Known<T> {
         let now = self.0.began.elapsed();
-        let mut look = self.lock();
-        look.attend(now);
-        if look.is_due(now) {
+        let mut refresh = self.lock();
+        refresh.requested(now);
+        if refresh.is_due(now) {
             self.0.wanted.notify_one();
         }
-        look.known(now)
+        refresh.known(now)
     }
 
-    /// Asks when it is due, until `stop`. Dropping it drops what is open.
+    /// Refreshed when it is due, until `stop`. Dropping it drops what is open.
     pub(super) async fn run<F>(self, mut ask: impl FnMut() -> F, stop: CancellationToken)
     where
         F: Future<Output = Result<T, String>>,
@@ -78,9 +78,9 @@ impl<T: Clone + Send + 'static> Asks<T> {
         self.lock().answered(self.0.began.elapsed(), answer);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Look<T>> {
+    fn lock(&self) -> MutexGuard<'_, Refresh<T>> {
         // Each change is a whole one.
-        self.0.look.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.refresh.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -91,21 +91,21 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn it_is_asked_when_somebody_looks_and_only_then() {
-        let asks = Asks::new(Duration::from_secs(60), Duration::from_secs(15));
+    async fn it_is_asked_when_somebody_asks_and_only_then() {
+        let refreshed = Refreshed::new(Duration::from_secs(60), Duration::from_secs(15));
         let (stop, asked) = (CancellationToken::new(), Arc::new(AtomicU32::new(0)));
         let count = Arc::clone(&asked);
         let ask = move || {
             let number = count.fetch_add(1, Ordering::Relaxed) + 1;
             async move { Ok(number) }
         };
-        let task = tokio::spawn(asks.clone().run(ask, stop.clone()));
+        let task = tokio::spawn(refreshed.clone().run(ask, stop.clone()));
         tokio::task::yield_now().await;
         assert_eq!(asked.load(Ordering::Relaxed), 0, "nobody looks");
-        assert_eq!(asks.look(), Known::Asking);
+        assert_eq!(refreshed.current(), Known::Asking);
         let answer = async {
             loop {
-                if let Known::Answer(number, _) = asks.look() {
+                if let Known::Answer(number, _) = refreshed.current() {
                     return number;
                 }
                 tokio::task::yield_now().await;
@@ -113,7 +113,7 @@ mod tests {
         };
         assert_eq!(tokio::time::timeout(Duration::from_secs(10), answer).await.expect("in time"), 1);
         for _ in 0..100 {
-            asks.look();
+            refreshed.current();
             tokio::task::yield_now().await;
         }
         assert_eq!(asked.load(Ordering::Relaxed), 1);
