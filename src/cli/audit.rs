@@ -13,7 +13,7 @@ use crate::{
     config::parse_duration,
     domain::drift::{Drift, ORPHAN, Strictness},
     runtime::reconcile::{
-        audit::{self, Fate, Finding, Options, Progress, Report},
+        audit::{self, Finding, FindingOutcome, Options, Progress, Report},
         candidates::Ended,
         reconciler::Mode,
     },
@@ -175,13 +175,13 @@ fn line(finding: &Finding) -> String {
     let module = finding.module_id.as_ref().map_or_else(String::new, |module| format!("/{module}"));
     let part = finding.part.map_or_else(String::new, |part| format!(" ({part})"));
     let reason = finding.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
-    let fate = match finding.fate {
-        Fate::Repaired => ", repaired",
-        Fate::Found => "",
-        Fate::Rejected => ", refused by Cosmos DB",
-        Fate::Unknown => ", not known",
-        Fate::Orphaned => "",
-        Fate::StillDifferent => ", still different after its repair",
+    let outcome = match finding.outcome {
+        FindingOutcome::Repaired => ", repaired",
+        FindingOutcome::Found => "",
+        FindingOutcome::Rejected => ", refused by Cosmos DB",
+        FindingOutcome::Unknown => ", not known",
+        FindingOutcome::Orphaned => "",
+        FindingOutcome::StillDifferent => ", still different after its repair",
     };
-    printable(&format!("{}{part}  {}{module}{fate}{reason}", finding.class, finding.device_id), false)
+    printable(&format!("{}{part}  {}{module}{outcome}{reason}", finding.class, finding.device_id), false)
 }

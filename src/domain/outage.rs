@@ -37,7 +37,7 @@ pub enum Cause {
 /// What is known of the store, and of the twins it gives no answer about.
 #[derive(Debug)]
 pub struct Outage<K> {
-    troubled: HashMap<K, Troubled>,
+    failing: HashMap<K, Failing>,
     /// Twins that began to fail since the store last answered anybody.
     unanswered: usize,
     answered: Option<Duration>,
@@ -48,7 +48,7 @@ pub struct Outage<K> {
 }
 
 #[derive(Debug)]
-struct Troubled {
+struct Failing {
     since: Duration,
     told: bool,
 }
@@ -63,7 +63,7 @@ enum State {
 impl<K> Default for Outage<K> {
     fn default() -> Self {
         Self {
-            troubled: HashMap::new(),
+            failing: HashMap::new(),
             unanswered: 0,
             answered: None,
             probed: None,
@@ -88,14 +88,14 @@ impl<K: Hash + Eq + Clone> Outage<K> {
     /// The operation of a twin went through. Says how long it was in trouble, where that had been told.
     pub fn succeeded(&mut self, key: &K, now: Duration) -> Option<Duration> {
         self.answered(now);
-        let troubled = self.troubled.remove(key)?;
-        troubled.told.then(|| now.saturating_sub(troubled.since))
+        let failing = self.failing.remove(key)?;
+        failing.told.then(|| now.saturating_sub(failing.since))
     }
 
     /// There was no answer about a twin.
     pub fn failed(&mut self, key: &K, now: Duration) -> Cause {
-        if !self.troubled.contains_key(key) {
-            self.troubled.insert(key.clone(), Troubled { since: now, told: false });
+        if !self.failing.contains_key(key) {
+            self.failing.insert(key.clone(), Failing { since: now, told: false });
             self.unanswered += 1;
         }
         if self.unanswered >= SEVERAL {
@@ -110,8 +110,8 @@ impl<K: Hash + Eq + Clone> Outage<K> {
     /// The store answered about a twin, with something that cannot be used. Says whether that is new, and worth telling.
     pub fn unusable(&mut self, key: &K, now: Duration) -> bool {
         self.answered(now);
-        let troubled = self.troubled.entry(key.clone()).or_insert(Troubled { since: now, told: false });
-        !std::mem::replace(&mut troubled.told, true)
+        let failing = self.failing.entry(key.clone()).or_insert(Failing { since: now, told: false });
+        !std::mem::replace(&mut failing.told, true)
     }
 
     /// The twin whose hub is to be used for a probe at `now`, where one is needed; it counts as sent.
@@ -121,7 +121,7 @@ impl<K: Hash + Eq + Clone> Outage<K> {
         if !long_ago(self.answered) || !long_ago(self.probed) {
             return None;
         }
-        let key = self.troubled.keys().next()?;
+        let key = self.failing.keys().next()?;
         self.probed = Some(now);
         Some(key)
     }
@@ -141,12 +141,12 @@ impl<K: Hash + Eq + Clone> Outage<K> {
     /// For how long the store has answered others and not about this twin. Zero where that cannot be told: in an outage,
     /// without an answer of late, or where too many twins are in trouble for it to be theirs.
     pub fn alone_for(&self, key: &K, now: Duration) -> Duration {
-        let (State::Up { since: up }, Some(troubled)) = (self.state, self.troubled.get(key)) else {
+        let (State::Up { since: up }, Some(failing)) = (self.state, self.failing.get(key)) else {
             return Duration::ZERO;
         };
-        let since = up.max(troubled.since);
+        let since = up.max(failing.since);
         let of_late = self.answered.is_some_and(|at| at > since && now.saturating_sub(at) < 10 * PROBE_AFTER);
-        if !of_late || self.troubled.len() > FEW {
+        if !of_late || self.failing.len() > FEW {
             return Duration::ZERO;
         }
         now.saturating_sub(since)
@@ -155,20 +155,20 @@ impl<K: Hash + Eq + Clone> Outage<K> {
     /// For how long a twin has been in trouble on its own, where that is worth telling and has not been told.
     pub fn worth_telling(&mut self, key: &K, now: Duration) -> Option<Duration> {
         let alone = self.alone_for(key, now);
-        let troubled = self.troubled.get_mut(key)?;
-        let tell = alone >= TOLD_AFTER && !troubled.told;
-        troubled.told |= tell;
+        let failing = self.failing.get_mut(key)?;
+        let tell = alone >= TOLD_AFTER && !failing.told;
+        failing.told |= tell;
         tell.then_some(alone)
     }
 
     /// The twins about which the store gave no answer when it was last asked.
-    pub fn troubled(&self) -> impl Iterator<Item = &K> {
-        self.troubled.keys()
+    pub fn failing(&self) -> impl Iterator<Item = &K> {
+        self.failing.keys()
     }
 
     /// How many those are.
     pub fn in_trouble(&self) -> usize {
-        self.troubled.len()
+        self.failing.len()
     }
 }
 

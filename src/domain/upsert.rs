@@ -44,7 +44,7 @@ pub enum Action {
 
 /// What became of one event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fate {
+pub enum EventOutcome {
     /// Decided, and durable where anything changed.
     Decided(Decision),
     /// The store will never accept what this event leads to.
@@ -89,7 +89,7 @@ impl Attempt {
 #[derive(Debug)]
 pub struct Upsert {
     events: Vec<TwinEvent>,
-    fates: Vec<Fate>,
+    outcomes: Vec<EventOutcome>,
     /// How many events the next write takes along.
     take: usize,
     stored: Stored,
@@ -107,7 +107,7 @@ impl Upsert {
         let stored = cached.map_or(Stored::Unknown, |(document, etag)| Stored::Present(document, etag));
         Self {
             take: events.len(),
-            fates: Vec::with_capacity(events.len()),
+            outcomes: Vec::with_capacity(events.len()),
             events,
             stored,
             attempt: None,
@@ -121,7 +121,7 @@ impl Upsert {
     ///
     /// A write that was not applied, and of which that is known, is asked for again as it was.
     pub fn action(&mut self, now: Ticks) -> Action {
-        while self.fates.len() < self.events.len() {
+        while self.outcomes.len() < self.events.len() {
             match &self.attempt {
                 Some(attempt) if !self.unsure => return attempt.action(),
                 Some(_) | None => {}
@@ -189,12 +189,12 @@ impl Upsert {
     }
 
     fn pending(&self) -> &[TwinEvent] {
-        let start = self.fates.len();
+        let start = self.outcomes.len();
         &self.events[start..(start + self.take).min(self.events.len())]
     }
 
     fn decided(&mut self, decisions: Vec<Decision>) {
-        self.fates.extend(decisions.into_iter().map(Fate::Decided));
+        self.outcomes.extend(decisions.into_iter().map(EventOutcome::Decided));
         self.attempt = None;
         self.unsure = false;
     }
@@ -229,16 +229,16 @@ impl Upsert {
     pub fn foreign(&mut self, reason: &str) {
         self.attempt = None;
         self.unsure = false;
-        let left = self.events.len() - self.fates.len();
-        self.fates.extend(std::iter::repeat_with(|| Fate::Foreign(reason.to_owned())).take(left));
+        let left = self.events.len() - self.outcomes.len();
+        self.outcomes.extend(std::iter::repeat_with(|| EventOutcome::Foreign(reason.to_owned())).take(left));
     }
 
     /// No document can have the id of this twin: none of the events can ever be applied.
     pub fn refused(&mut self, reason: &str) {
         self.attempt = None;
         self.unsure = false;
-        let left = self.events.len() - self.fates.len();
-        self.fates.extend(std::iter::repeat_with(|| Fate::Rejected(reason.to_owned())).take(left));
+        let left = self.events.len() - self.outcomes.len();
+        self.outcomes.extend(std::iter::repeat_with(|| EventOutcome::Rejected(reason.to_owned())).take(left));
     }
 
     /// The write is durable.
@@ -265,7 +265,7 @@ impl Upsert {
         if self.pending().len() > 1 {
             self.take = 1;
         } else {
-            self.fates.push(Fate::Rejected(reason));
+            self.outcomes.push(EventOutcome::Rejected(reason));
         }
     }
 
@@ -333,13 +333,13 @@ impl Upsert {
         self.events
     }
 
-    /// Ends with the fate of each event, in order, and what is stored for the cache.
-    pub fn finish(self) -> (Vec<Fate>, Option<(Arc<Document>, ETag)>) {
+    /// Ends with the outcome of each event, in order, and what is stored for the cache.
+    pub fn finish(self) -> (Vec<EventOutcome>, Option<(Arc<Document>, ETag)>) {
         let stored = match self.stored {
             Stored::Present(document, etag) => Some((document, etag)),
             Stored::Unknown | Stored::Absent | Stored::Damaged(_) => None,
         };
-        (self.fates, stored)
+        (self.outcomes, stored)
     }
 }
 

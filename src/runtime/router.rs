@@ -29,7 +29,7 @@ use super::{
     reconcile::{repair_queue::RepairQueue, requests::AuditRequests},
     request_unit_budget::RequestUnitBudget,
     watch,
-    worker::{self, Tools, Work, Worked},
+    worker::{self, Tools, Work, WorkResult},
 };
 use crate::{
     domain::{
@@ -105,7 +105,7 @@ pub struct Router {
     /// Whether nothing more is handed over.
     draining: bool,
     cache: DocumentCache,
-    workers: JoinSet<Worked<Item>>,
+    workers: JoinSet<WorkResult<Item>>,
     storing: JoinSet<StoredDeadLetter>,
     /// Changes when a dead letter is stored: whoever waits for the next try need not wait any longer.
     dead_letter_was_stored: Arc<watch::Sender<u64>>,
@@ -206,11 +206,11 @@ impl Router {
                 }
                 () = wait(pause), if pause.is_some() => {}
                 // 2: completions free slots and memory.
-                Some(worked) = self.workers.join_next(), if !self.workers.is_empty() => {
-                    self.worked(worked.map_err(|_| Panicked)?);
+                Some(result) = self.workers.join_next(), if !self.workers.is_empty() => {
+                    self.work_returned(result.map_err(|_| Panicked)?);
                     for _ in 0..TURN {
-                        let Some(worked) = self.workers.try_join_next() else { break };
-                        self.worked(worked.map_err(|_| Panicked)?);
+                        let Some(result) = self.workers.try_join_next() else { break };
+                        self.work_returned(result.map_err(|_| Panicked)?);
                     }
                     self.grow_soon();
                 }
@@ -261,7 +261,7 @@ impl Router {
         let (then, before) = std::mem::replace(&mut self.paced, (now, completed));
         let room = self.room.completed(completed - before, now.saturating_sub(then));
         // What waits for an answer about its own twin, or to be set aside, takes nobody else's room.
-        let stuck: usize = self.outage.troubled().map(|twin| self.lanes.held(twin)).sum();
+        let stuck: usize = self.outage.failing().map(|twin| self.lanes.held(twin)).sum();
         let stuck = u32::try_from(stuck + self.storing.len()).unwrap_or(u32::MAX);
         self.limits.set_room(room.saturating_add(stuck));
     }

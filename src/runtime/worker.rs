@@ -1,6 +1,6 @@
 //! Performs one twin's read-modify-write against the store, and what has to follow it.
 //!
-//! A worker never waits: when the store gives no answer, the work comes back as [`Worked::Troubled`], exactly
+//! A worker never waits: when the store gives no answer, the work comes back as [`WorkResult::Unanswered`], exactly
 //! where it stood, and the router decides when it goes on. So a failing twin holds no slot.
 
 use std::sync::Arc;
@@ -83,7 +83,7 @@ impl<T> Work<T> {
 }
 
 /// How a worker came back.
-pub enum Worked<T> {
+pub enum WorkResult<T> {
     /// Everything is durable; `follow` has to be durable too before the events count as completed.
     Finished {
         /// The work.
@@ -92,7 +92,7 @@ pub enum Worked<T> {
         follow: Vec<TwinEvent>,
     },
     /// The store gave no answer.
-    Troubled {
+    Unanswered {
         /// The work, to be resumed.
         work: Box<Work<T>>,
         /// Why.
@@ -101,10 +101,10 @@ pub enum Worked<T> {
 }
 
 /// Runs `work` until it is finished or in trouble.
-pub async fn run<T: Send>(tools: Arc<Tools>, mut work: Box<Work<T>>) -> Worked<T> {
+pub async fn run<T: Send>(tools: Arc<Tools>, mut work: Box<Work<T>>) -> WorkResult<T> {
     match perform(&tools, &mut work).await {
-        Ok(follow) => Worked::Finished { work, follow },
-        Err(trouble) => Worked::Troubled { work, trouble },
+        Ok(follow) => WorkResult::Finished { work, follow },
+        Err(trouble) => WorkResult::Unanswered { work, trouble },
     }
 }
 

@@ -20,7 +20,7 @@ pub use self::{
         StorageEphemeral, StoreChanged,
     },
     documents::{
-        DocumentsPassedOver, FlagRejected, ModulesQueried, ReadFinished, TwinTroubled, WriteFinished,
+        DocumentsPassedOver, FlagRejected, ModulesQueried, ReadFinished, TwinUnanswered, WriteFinished,
     },
     partitions::{
         CheckpointDelayed, CheckpointGivenUp, CheckpointWritten, EventsLost, MessageUndecodable,

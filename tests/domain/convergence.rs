@@ -8,7 +8,7 @@ use twinsync::domain::{
     decide::{Decision, decide},
     document::{Document, State},
     event::TwinEvent,
-    upsert::Fate,
+    upsert::EventOutcome,
 };
 
 use crate::{
@@ -214,7 +214,7 @@ fn batches_through_the_store_end_like_events_one_by_one() {
         let delivered = deliver(&mut random, &hub.events, Order::of(seed));
         let mut document = None;
         let decisions = play(&mut document, &delivered);
-        let (mut store, mut cached, mut fates) = (Store::default(), None, Vec::new());
+        let (mut store, mut cached, mut outcomes) = (Store::default(), None, Vec::new());
         let mut rest = &delivered[..];
         while !rest.is_empty() {
             let (batch, behind) = rest.split_at((random.between(1, 6) as usize).min(rest.len()));
@@ -223,10 +223,10 @@ fn batches_through_the_store_end_like_events_one_by_one() {
             let outcome = store.bring(batch.to_vec(), cached.take().filter(|_| random.chance(50)));
             assert!(store.writes <= before + 1, "one write at most for a batch");
             cached = outcome.cached;
-            fates.extend(outcome.fates);
+            outcomes.extend(outcome.outcomes);
         }
         assert_eq!(store.document(), document, "{}", story(document.as_ref(), &hub, &delivered));
-        assert_eq!(fates, decisions.into_iter().map(Fate::Decided).collect::<Vec<_>>());
+        assert_eq!(outcomes, decisions.into_iter().map(EventOutcome::Decided).collect::<Vec<_>>());
     });
 }
 

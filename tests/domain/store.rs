@@ -8,7 +8,7 @@ use twinsync::domain::{
     event::TwinEvent,
     id::DocumentIdScheme,
     ticks::Ticks,
-    upsert::{Action, Fate, Upsert},
+    upsert::{Action, EventOutcome, Upsert},
 };
 
 /// When everything is decided: on the evening of the day of all histories.
@@ -55,7 +55,7 @@ pub(crate) struct Store {
 
 /// What came of one batch.
 pub(crate) struct Outcome {
-    pub(crate) fates: Vec<Fate>,
+    pub(crate) outcomes: Vec<EventOutcome>,
     pub(crate) cached: Option<(Arc<Document>, ETag)>,
     pub(crate) incarnation: Option<Ticks>,
 }
@@ -94,8 +94,8 @@ impl Store {
             let reply = match upsert.action(clock()) {
                 Action::Done => {
                     let incarnation = upsert.began_incarnation();
-                    let (fates, cached) = upsert.finish();
-                    return Outcome { fates, cached, incarnation };
+                    let (outcomes, cached) = upsert.finish();
+                    return Outcome { outcomes, cached, incarnation };
                 }
                 Action::Read => {
                     self.reads += 1;

@@ -9,7 +9,7 @@ use twinsync::domain::{
     document::{Document, Flag, State, Sweep},
     event::{Change, Sections, TwinEvent, TwinVersion},
     ticks::Ticks,
-    upsert::{Action, Fate, Upsert},
+    upsert::{Action, EventOutcome, Upsert},
 };
 
 use crate::{
@@ -37,11 +37,11 @@ fn updated(at: i64, version: i64) -> TwinEvent {
 
 fn decisions(outcome: &Outcome) -> Vec<Decision> {
     outcome
-        .fates
+        .outcomes
         .iter()
-        .map(|fate| match fate {
-            Fate::Decided(decision) => *decision,
-            Fate::Rejected(reason) | Fate::Foreign(reason) => panic!("rejected: {reason}"),
+        .map(|outcome| match outcome {
+            EventOutcome::Decided(decision) => *decision,
+            EventOutcome::Rejected(reason) | EventOutcome::Foreign(reason) => panic!("rejected: {reason}"),
         })
         .collect()
 }
@@ -187,13 +187,13 @@ fn one_rejected_event_costs_its_neighbours_nothing() {
     let poison =
         event(13, Change::Updated { version: TwinVersion(5), patch: tags(json!({"big": "POISON"})).into() });
     let outcome = store.bring(vec![updated(11, 3), updated(12, 4), poison, updated(14, 6)], None);
-    let decided = Fate::Decided;
+    let decided = EventOutcome::Decided;
     assert_eq!(
-        outcome.fates,
+        outcome.outcomes,
         [
             decided(Decision::Applied),
             decided(Decision::Applied),
-            Fate::Rejected("too large".into()),
+            EventOutcome::Rejected("too large".into()),
             decided(Decision::Gap),
         ]
     );
@@ -207,7 +207,7 @@ fn a_single_rejected_event_changes_nothing() {
     let mut store = Store::default();
     store.poison = Some("hub");
     let outcome = store.bring(vec![created(10)], None);
-    assert_eq!(outcome.fates, [Fate::Rejected("too large".into())]);
+    assert_eq!(outcome.outcomes, [EventOutcome::Rejected("too large".into())]);
     assert_eq!((store.document(), outcome.cached.is_none()), (None, true));
 }
 
@@ -335,7 +335,7 @@ proptest! {
                 clock += 10;
                 Ticks::new(clock)
             });
-            prop_assert_eq!(outcome.fates.len(), batch.len());
+            prop_assert_eq!(outcome.outcomes.len(), batch.len());
             cached = outcome.cached.filter(|_| random.chance(60));
         }
         let stored = store.document();
@@ -407,8 +407,8 @@ proptest! {
             if let Some(other) = &other {
                 prop_assert_eq!(Some(other.as_ref()), stored.as_ref(), "who else has it sees no change");
             }
-            let (fates, kept) = upsert.finish();
-            prop_assert_eq!(fates.len(), batch.len());
+            let (outcomes, kept) = upsert.finish();
+            prop_assert_eq!(outcomes.len(), batch.len());
             prop_assert_eq!(kept.map(|(document, _)| document.as_ref().clone()), expected.clone());
             stored = expected;
         }

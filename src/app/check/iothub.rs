@@ -33,7 +33,7 @@ fn failed(code: &'static str, message: &str) -> Finding {
 }
 
 /// A hub that throttles answers; it has no room for us now.
-fn troubled(trouble: &Trouble) -> Finding {
+fn unanswered(trouble: &Trouble) -> Finding {
     match trouble.kind {
         TroubleKind::Throttled => Finding::warn(
             trouble.code,
@@ -134,14 +134,14 @@ async fn read(registry: &dyn TwinRegistry, hub: &Hub) -> Finding {
             "the hub shows a twin that cannot exist",
             "check iothub.endpoint and what is in between: this is no IoT hub",
         ),
-        Got::Unknown(trouble) => troubled(&trouble),
+        Got::Unknown(trouble) => unanswered(&trouble),
     }
 }
 
 async fn query(registry: &dyn TwinRegistry) -> Finding {
     match registry.query("SELECT * FROM devices", None, 1).await {
         Ok(_) => Finding::ok("a query is answered"),
-        Err(QueryError::Trouble(trouble)) => troubled(&trouble),
+        Err(QueryError::Trouble(trouble)) => unanswered(&trouble),
         Err(error @ (QueryError::Expired | QueryError::Refused(_))) => failed(CODE, &error.to_string()),
     }
 }

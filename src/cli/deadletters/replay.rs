@@ -60,7 +60,7 @@ async fn preview(arguments: &Arguments, settings: &Settings) -> Result<Report, E
             Stop::Letter(found) => {
                 let Found { name, letter, .. } = *found;
                 let verdict = preview.next(&letter).await;
-                report.letter(&Row::new(&name, &letter), &verdict, &Fate::Untouched)?;
+                report.letter(&Row::new(&name, &letter), &verdict, &Removal::Untouched)?;
             }
             Stop::Unreadable(unreadable) => {
                 report.summary.unreadable += 1;
@@ -120,19 +120,19 @@ async fn conclude(
 ) -> Result<(), Error> {
     let Pending { name, version, row, submitted } = pending;
     let verdict = submitted.verdict().await.map_err(app::Error::from)?;
-    let fate = match verdict.is_final() {
-        false => Fate::Untouched,
+    let removal = match verdict.is_final() {
+        false => Removal::Untouched,
         true => match archive.remove(&name, &version).await {
-            Ok(Removed::Gone) => Fate::Removed,
-            Ok(Removed::Changed) => Fate::Failed("it was replaced meanwhile and stays".to_owned()),
-            Err(error) => Fate::Failed(format!("{error}; replaying it again is harmless")),
+            Ok(Removed::Gone) => Removal::Removed,
+            Ok(Removed::Changed) => Removal::Failed("it was replaced meanwhile and stays".to_owned()),
+            Err(error) => Removal::Failed(format!("{error}; replaying it again is harmless")),
         },
     };
-    report.letter(&row, &verdict, &fate)
+    report.letter(&row, &verdict, &removal)
 }
 
 /// What became of the dead letter itself.
-enum Fate {
+enum Removal {
     Removed,
     Untouched,
     Failed(String),
@@ -183,22 +183,22 @@ impl Report {
         Self { json: arguments.json, summary }
     }
 
-    fn letter(&mut self, row: &Row, verdict: &Verdict, fate: &Fate) -> Result<(), Error> {
+    fn letter(&mut self, row: &Row, verdict: &Verdict, removal: &Removal) -> Result<(), Error> {
         let summary = &mut self.summary;
         summary.letters += 1;
         *summary.outcomes.entry(verdict.name()).or_default() += 1;
-        match (verdict, fate) {
-            (_, Fate::Removed) => summary.removed += 1,
-            (_, Fate::Failed(_)) | (Verdict::Unknown(_), Fate::Untouched) => summary.failed += 1,
-            (Verdict::Undeliverable { .. } | Verdict::Ignored(_), Fate::Untouched) => summary.stay += 1,
-            (Verdict::Decided(_), Fate::Untouched) => {}
+        match (verdict, removal) {
+            (_, Removal::Removed) => summary.removed += 1,
+            (_, Removal::Failed(_)) | (Verdict::Unknown(_), Removal::Untouched) => summary.failed += 1,
+            (Verdict::Undeliverable { .. } | Verdict::Ignored(_), Removal::Untouched) => summary.stay += 1,
+            (Verdict::Decided(_), Removal::Untouched) => {}
         }
-        let why = match fate {
-            Fate::Failed(reason) => Some(reason.clone()),
-            Fate::Removed | Fate::Untouched => verdict.why_it_stays(),
+        let why = match removal {
+            Removal::Failed(reason) => Some(reason.clone()),
+            Removal::Removed | Removal::Untouched => verdict.why_it_stays(),
         };
         if self.json {
-            let (outcome, removed) = (verdict.name(), matches!(fate, Fate::Removed));
+            let (outcome, removed) = (verdict.name(), matches!(removal, Removal::Removed));
             return output::json(&LetterLine { r#type: "letter", row, outcome, removed, why });
         }
         let would = if summary.dry_run { "would be " } else { "" };

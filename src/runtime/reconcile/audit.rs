@@ -30,7 +30,7 @@ use futures::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 
 use self::check::{ATTEMPTS, BACKOFF, Check, Checked};
-pub use self::report::{Fate, Finding, Report};
+pub use self::report::{Finding, FindingOutcome, Report};
 use super::{
     candidates::{CandidatePages, Ended, Kind},
     reconciler::{Mode, TwinReconciler},
@@ -336,7 +336,7 @@ where
             // Whether somebody answered, this does not tell.
             Checked::Incomplete => found.silent,
         };
-        if let Checked::Confirmed(_, Fate::Repaired, _) = checked
+        if let Checked::Confirmed(_, FindingOutcome::Repaired, _) = checked
             && found.repaired.len() < RECHECKED
         {
             found.repaired.push(key.clone());

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     domain::{
         decide::Decision, document::Sweep, event::TwinEvent, id::TwinKey, invariant::Invariant,
-        progress::Ticket, ticks::Ticks, upsert::Fate,
+        progress::Ticket, ticks::Ticks, upsert::EventOutcome,
     },
     runtime::{in_flight::Hold, partition::Progress, worker::Work},
     telemetry::{
@@ -28,14 +28,14 @@ impl Router {
         let Work { key, upsert, items, trace, .. } = work;
         let write: Option<Arc<WriteTrace>> = trace.map(Arc::from);
         let mut traced = Vec::new();
-        let (fates, stored) = upsert.finish();
-        if fates.len() < items.len() {
-            let detail = format!("{key}: {} of {} events were decided about", fates.len(), items.len());
+        let (outcomes, stored) = upsert.finish();
+        if outcomes.len() < items.len() {
+            let detail = format!("{key}: {} of {} events were decided about", outcomes.len(), items.len());
             self.broken(Invariant::EveryEventIsDecided, &detail);
         }
         // Behind the items' own: the deletion that a worker added to a module of a deleted device.
-        for fate in fates.iter().skip(items.len()) {
-            if let Fate::Rejected(reason) = fate {
+        for outcome in outcomes.iter().skip(items.len()) {
+            if let EventOutcome::Rejected(reason) = outcome {
                 self.flag_rejected(&key, reason);
             }
         }
@@ -55,26 +55,28 @@ impl Router {
         let present = self.tools.clock.now();
         let moment = Present::new(present);
         let mut decided = Vec::with_capacity(items.len());
-        for (item, fate) in items.into_iter().zip(fates) {
-            match (item, fate) {
-                (Item::FromStream(mut origin, at), Fate::Rejected(reason)) => {
+        for (item, outcome) in items.into_iter().zip(outcomes) {
+            match (item, outcome) {
+                (Item::FromStream(mut origin, at), EventOutcome::Rejected(reason)) => {
                     origin.was_in(write.as_ref());
                     let twin = Some((key.clone(), Some(at)));
                     self.dead_letter(REJECTED_BY_STORE, reason, twin, origin);
                 }
-                (Item::FromStream(mut origin, at), Fate::Foreign(reason)) => {
+                (Item::FromStream(mut origin, at), EventOutcome::Foreign(reason)) => {
                     origin.was_in(write.as_ref());
                     let twin = Some((key.clone(), Some(at)));
                     self.dead_letter(FOREIGN_DOCUMENT, reason, twin, origin);
                 }
                 // There is no document of its own that could say so: the dead letter does.
-                (item @ (Item::OfDeadLetter(_) | Item::Follow(_)), Fate::Foreign(_)) => decided.push(item),
-                (item @ Item::OfDeadLetter(_), Fate::Decided(_)) => decided.push(item),
-                (item @ Item::OfDeadLetter(_), Fate::Rejected(reason)) => {
+                (item @ (Item::OfDeadLetter(_) | Item::Follow(_)), EventOutcome::Foreign(_)) => {
+                    decided.push(item)
+                }
+                (item @ Item::OfDeadLetter(_), EventOutcome::Decided(_)) => decided.push(item),
+                (item @ Item::OfDeadLetter(_), EventOutcome::Rejected(reason)) => {
                     self.flag_rejected(&key, &reason);
                     decided.push(item);
                 }
-                (Item::FromStream(mut origin, at), Fate::Decided(decision)) => {
+                (Item::FromStream(mut origin, at), EventOutcome::Decided(decision)) => {
                     origin.note(|| Outcome::Decided(decision));
                     EventDecided {
                         partition: origin.progress.id(),
@@ -98,8 +100,8 @@ impl Router {
                     }
                     decided.push(Item::FromStream(origin, at));
                 }
-                (item @ Item::Follow(_), Fate::Decided(_)) => decided.push(item),
-                (item @ Item::Follow(_), Fate::Rejected(reason)) => {
+                (item @ Item::Follow(_), EventOutcome::Decided(_)) => decided.push(item),
+                (item @ Item::Follow(_), EventOutcome::Rejected(reason)) => {
                     // It is no message of anybody's, so there is nothing to dead-letter.
                     self.flag_rejected(&key, &reason);
                     decided.push(item);

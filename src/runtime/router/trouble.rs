@@ -16,10 +16,10 @@ use crate::{
     ports::{Charged, Trouble, TroubleKind},
     runtime::{
         jitter::jitter,
-        worker::{self, Work, Worked},
+        worker::{self, Work, WorkResult},
     },
     telemetry::{
-        event::{StoreChanged, TwinTroubled},
+        event::{StoreChanged, TwinUnanswered},
         reason::STORE_SILENT,
     },
 };
@@ -31,21 +31,21 @@ const NOBODY: &str = "twinsync-probe";
 pub(super) type Probed = Charged<Result<(), Trouble>>;
 
 impl Router {
-    pub(super) fn worked(&mut self, worked: Worked<Item>) {
+    pub(super) fn work_returned(&mut self, result: WorkResult<Item>) {
         let now = self.now();
-        match worked {
-            Worked::Finished { mut work, follow } => {
+        match result {
+            WorkResult::Finished { mut work, follow } => {
                 self.charge(&mut work);
                 self.concurrency.success();
                 if work.asked {
                     if let Some(after) = self.outage.succeeded(&work.key, now) {
-                        TwinTroubled::Over { twin: &work.key, after }.emit();
+                        TwinUnanswered::Over { twin: &work.key, after }.emit();
                     }
                     self.store_answers();
                 }
                 self.finished(*work, follow, now);
             }
-            Worked::Troubled { mut work, trouble } => {
+            WorkResult::Unanswered { mut work, trouble } => {
                 self.charge(&mut work);
                 let delay = work.backoff.next(jitter(), trouble.retry_after);
                 match trouble.kind {
@@ -62,7 +62,7 @@ impl Router {
                     }
                     TroubleKind::Newer => {
                         if self.outage.unusable(&work.key, now) {
-                            TwinTroubled::Newer { twin: &work.key, reason: &trouble.message }.emit();
+                            TwinUnanswered::Newer { twin: &work.key, reason: &trouble.message }.emit();
                         }
                         self.store_answers();
                     }
@@ -109,7 +109,7 @@ impl Router {
                 given_up.push((origin, at));
             }
         }
-        TwinTroubled::GivenUp { twin: &key, since: alone, events: given_up.len() }.emit();
+        TwinUnanswered::GivenUp { twin: &key, since: alone, events: given_up.len() }.emit();
         for (origin, at) in given_up {
             let detail =
                 format!("the store has answered others for {} s, and not about this twin", alone.as_secs());
@@ -129,7 +129,7 @@ impl Router {
             Cause::Store => self.store_is_out(trouble, now),
             Cause::Twin => {
                 if let Some(since) = self.outage.worth_telling(key, now) {
-                    TwinTroubled::Alone { twin: key, since, reason: &trouble.message }.emit();
+                    TwinUnanswered::Alone { twin: key, since, reason: &trouble.message }.emit();
                 }
             }
         }

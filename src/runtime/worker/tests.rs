@@ -9,7 +9,7 @@ use crate::{
         event::{Change, Sections, TwinVersion},
         id::DocumentIdScheme,
         ticks::Ticks,
-        upsert::Fate,
+        upsert::EventOutcome,
     },
     ports::SystemClock,
     runtime::memory_store::MemoryStore,
@@ -53,15 +53,15 @@ fn work_on(at: i64, change: Change) -> Box<Work<()>> {
     })
 }
 
-fn finished(worked: Worked<()>) -> Vec<Fate> {
-    match worked {
-        Worked::Finished { work, .. } => work.upsert.finish().0,
-        Worked::Troubled { trouble, .. } => panic!("{trouble:?}"),
+fn finished(result: WorkResult<()>) -> Vec<EventOutcome> {
+    match result {
+        WorkResult::Finished { work, .. } => work.upsert.finish().0,
+        WorkResult::Unanswered { trouble, .. } => panic!("{trouble:?}"),
     }
 }
 
-fn decided(fates: &[Fate]) -> bool {
-    fates.iter().all(|fate| matches!(fate, Fate::Decided(_)))
+fn decided(outcomes: &[EventOutcome]) -> bool {
+    outcomes.iter().all(|outcome| matches!(outcome, EventOutcome::Decided(_)))
 }
 
 #[tokio::test]
@@ -86,7 +86,7 @@ async fn reads_that_stay_behind_are_waited_for_and_not_hammered() {
     assert!(decided(&finished(run(Arc::clone(&tools), work(1)).await)));
     let writes = *store.writes.lock().unwrap();
     *store.behind.lock().unwrap() = usize::MAX;
-    let Worked::Troubled { work: waiting, trouble } = run(Arc::clone(&tools), work(2)).await else {
+    let WorkResult::Unanswered { work: waiting, trouble } = run(Arc::clone(&tools), work(2)).await else {
         panic!("it cannot have found anything");
     };
     assert_eq!(*store.writes.lock().unwrap() - writes, CONFLICTS_IN_A_ROW as usize);

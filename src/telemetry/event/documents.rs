@@ -147,7 +147,7 @@ impl ModulesQueried<'_> {
 
 /// The store gives no answer about one twin, while it answers others.
 #[derive(Debug, Clone, Copy)]
-pub enum TwinTroubled<'a> {
+pub enum TwinUnanswered<'a> {
     /// It has been so for a while.
     Alone {
         /// The twin.
@@ -182,7 +182,7 @@ pub enum TwinTroubled<'a> {
     },
 }
 
-impl TwinTroubled<'_> {
+impl TwinUnanswered<'_> {
     /// WARN and INFO.
     pub fn emit(&self) {
         match self {

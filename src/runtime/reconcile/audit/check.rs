@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     super::reconciler::{Mode, Task, TwinReconciler, Unless, Verdict},
-    Fate, Options, Progress,
+    FindingOutcome, Options, Progress,
 };
 use crate::{
     domain::{
@@ -39,7 +39,7 @@ pub(super) enum Checked {
     /// It is not the document that is read for its twin, so nobody updates it; says which one is.
     Orphan(String),
     /// The hub has confirmed the difference.
-    Confirmed(Drift, Fate, Option<String>),
+    Confirmed(Drift, FindingOutcome, Option<String>),
     /// The document lacked fields of the identity, and has them now.
     Completed,
     /// The document lacks fields of the identity, and nothing was to be written.
@@ -144,9 +144,11 @@ impl Check<'_> {
             Ok(Verdict::Differs(Drift::Incomplete) | Verdict::Rejected(Drift::Incomplete, _)) => {
                 Checked::Incomplete
             }
-            Ok(Verdict::Corrected(drift)) => Checked::Confirmed(drift, Fate::Repaired, None),
-            Ok(Verdict::Differs(drift)) => Checked::Confirmed(drift, Fate::Found, None),
-            Ok(Verdict::Rejected(drift, reason)) => Checked::Confirmed(drift, Fate::Rejected, Some(reason)),
+            Ok(Verdict::Corrected(drift)) => Checked::Confirmed(drift, FindingOutcome::Repaired, None),
+            Ok(Verdict::Differs(drift)) => Checked::Confirmed(drift, FindingOutcome::Found, None),
+            Ok(Verdict::Rejected(drift, reason)) => {
+                Checked::Confirmed(drift, FindingOutcome::Rejected, Some(reason))
+            }
             Err(trouble) => Checked::Unknown(Some(candidate), trouble.message),
         }
     }

@@ -71,7 +71,7 @@ pub struct Finding {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub part: Option<&'static str>,
     /// What became of it.
-    pub fate: Fate,
+    pub outcome: FindingOutcome,
     /// Why, where that is not plain.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -80,7 +80,7 @@ pub struct Finding {
 /// What became of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Fate {
+pub enum FindingOutcome {
     /// It says now what the hub says.
     Repaired,
     /// Nothing was to be written.
@@ -138,7 +138,7 @@ impl Report {
 
     /// Adds what one twin's turn came to.
     pub(super) fn add(&mut self, key: &TwinKey, checked: Checked) {
-        let (drift, fate, reason) = match checked {
+        let (drift, outcome, reason) = match checked {
             // Whether the recent ones are asked about is decided in the end.
             Checked::Equal | Checked::Recent(_) => return,
             Checked::Cleared => {
@@ -155,28 +155,28 @@ impl Report {
             }
             Checked::Orphan(reason) => {
                 *self.found.entry(ORPHAN).or_default() += 1;
-                self.name(key, ORPHAN, None, Fate::Orphaned, Some(reason));
+                self.name(key, ORPHAN, None, FindingOutcome::Orphaned, Some(reason));
                 return;
             }
-            Checked::Confirmed(drift, fate, reason) => {
+            Checked::Confirmed(drift, outcome, reason) => {
                 *self.found.entry(drift.class()).or_default() += 1;
-                if fate == Fate::Repaired {
+                if outcome == FindingOutcome::Repaired {
                     *self.repaired.entry(drift.class()).or_default() += 1;
                 }
-                (Some(drift), fate, reason)
+                (Some(drift), outcome, reason)
             }
             Checked::Unknown(candidate, reason) => {
                 self.unknown += 1;
-                (candidate, Fate::Unknown, Some(reason))
+                (candidate, FindingOutcome::Unknown, Some(reason))
             }
         };
-        self.name(key, drift.map_or(UNKNOWN, Drift::class), drift, fate, reason);
+        self.name(key, drift.map_or(UNKNOWN, Drift::class), drift, outcome, reason);
     }
 
     /// Adds a twin that differs again right after its repair.
     pub(super) fn add_still_different(&mut self, key: &TwinKey) {
         self.still_different += 1;
-        self.name(key, UNKNOWN, None, Fate::StillDifferent, None);
+        self.name(key, UNKNOWN, None, FindingOutcome::StillDifferent, None);
     }
 
     fn name(
@@ -184,7 +184,7 @@ impl Report {
         key: &TwinKey,
         class: &'static str,
         drift: Option<Drift>,
-        fate: Fate,
+        outcome: FindingOutcome,
         reason: Option<String>,
     ) {
         if self.findings.len() >= NAMED {
@@ -199,7 +199,7 @@ impl Report {
             module_id: key.module.clone(),
             class,
             part,
-            fate,
+            outcome,
             reason,
         });
     }

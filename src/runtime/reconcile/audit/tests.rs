@@ -204,7 +204,12 @@ async fn without_an_answer_nothing_is_known_and_nothing_changes() {
     let report = audit(&bench, &OPTIONS).await;
     assert_eq!((counts(&report), report.unknown, bench.writes()), ([0; 4], 4, 0));
     assert!(!report.is_complete());
-    assert!(report.findings.iter().all(|finding| finding.fate == Fate::Unknown && finding.reason.is_some()));
+    assert!(
+        report
+            .findings
+            .iter()
+            .all(|finding| finding.outcome == FindingOutcome::Unknown && finding.reason.is_some())
+    );
     *bench.registry.silent.lock().unwrap() = false;
     assert_eq!(audit(&bench, &OPTIONS).await.left(), 0);
 }
