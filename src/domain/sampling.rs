@@ -120,7 +120,7 @@ pub struct Way {
     /// Our receiving it.
     pub received: Ticks,
     /// Its place in the lane of its twin.
-    pub handed_over: Option<Ticks>,
+    pub dispatched: Option<Ticks>,
     /// Its being taken into a write.
     pub taken: Option<Ticks>,
     /// Its end: durable, needing no write, or a dead letter.
@@ -133,10 +133,10 @@ impl Way {
     pub fn in_order(self) -> Self {
         let received = self.received.min(self.ended);
         let enqueued = self.enqueued.map(|enqueued| enqueued.min(received));
-        let handed_over = self.handed_over.map(|at| at.clamp(received, self.ended));
-        let taken = self.taken.map(|at| at.clamp(handed_over.unwrap_or(received), self.ended));
+        let dispatched = self.dispatched.map(|at| at.clamp(received, self.ended));
+        let taken = self.taken.map(|at| at.clamp(dispatched.unwrap_or(received), self.ended));
         let operation = self.operation.min(enqueued.unwrap_or(received));
-        Self { operation, enqueued, received, handed_over, taken, ended: self.ended }
+        Self { operation, enqueued, received, dispatched, taken, ended: self.ended }
     }
 }
 
@@ -229,7 +229,7 @@ mod tests {
                 operation: Ticks::new(operation),
                 enqueued: enqueued.map(Ticks::new),
                 received: at(1),
-                handed_over: Some(at(2)),
+                dispatched: Some(at(2)),
                 taken: Some(at(3)),
                 ended: at(4),
             };
@@ -237,8 +237,8 @@ mod tests {
             prop_assert!(ordered.operation <= ordered.enqueued.unwrap_or(ordered.received));
             prop_assert!(ordered.enqueued.is_none_or(|enqueued| enqueued <= ordered.received));
             prop_assert_eq!(
-                (ordered.received, ordered.handed_over, ordered.taken, ordered.ended),
-                (way.received, way.handed_over, way.taken, way.ended)
+                (ordered.received, ordered.dispatched, ordered.taken, ordered.ended),
+                (way.received, way.dispatched, way.taken, way.ended)
             );
         }
     }

@@ -29,7 +29,7 @@ pub struct InFlight {
     owes: AtomicBool,
     /// Events that have given back what they held, since the beginning.
     given_back: AtomicU64,
-    /// Twins of which so much waits that nothing more may be handed over; usually none.
+    /// Twins of which so much waits that nothing more may be dispatched; usually none.
     full: watch::Sender<HashSet<TwinKey>>,
     /// Whether there are any, so that nobody else has to look.
     any_full: AtomicBool,
@@ -140,7 +140,7 @@ impl InFlight {
         self.events.add_permits(free as usize);
     }
 
-    /// Publishes the twins of which nothing more may be handed over for now.
+    /// Publishes the twins of which nothing more may be dispatched for now.
     pub fn set_full(&self, twins: &HashSet<TwinKey>) {
         let changed = |full: &mut HashSet<TwinKey>| {
             let news = full != twins;
@@ -153,12 +153,12 @@ impl InFlight {
         self.any_full.store(!twins.is_empty(), Ordering::Release);
     }
 
-    /// Whether nothing more of this twin may be handed over for now.
+    /// Whether nothing more of this twin may be dispatched for now.
     pub fn is_twin_full(&self, twin: &TwinKey) -> bool {
         self.any_full.load(Ordering::Acquire) && self.full.borrow().contains(twin)
     }
 
-    /// Waits until more of this twin may be handed over. Dropping the future changes nothing.
+    /// Waits until more of this twin may be dispatched. Dropping the future changes nothing.
     pub async fn twin_has_room(&self, twin: &TwinKey) {
         // The sender is ours, so it cannot be gone.
         let _ = self.full.subscribe().wait_for(|full| !full.contains(twin)).await;

@@ -1,4 +1,4 @@
-//! The loop of one partition: open, receive, decode, hand over, and rebuild when anything breaks.
+//! The loop of one partition: open, receive, decode, dispatch, and rebuild when anything breaks.
 //!
 //! The SDK's client is replaced, never repaired: after any error but an undecodable message it is dropped, and
 //! a new one is opened behind the newest event that was begun. What is begun and not completed is still in the
@@ -90,7 +90,7 @@ impl Progress {
         self.lock().begin(position, self.started.elapsed())
     }
 
-    /// Takes back an event that was not handed over, and those begun after it.
+    /// Takes back an event that was not dispatched, and those begun after it.
     fn withdraw(&self, ticket: Ticket) {
         self.lock().withdraw(ticket);
     }
@@ -440,12 +440,12 @@ impl Partition {
             if let Some(enqueued) = messages.last().and_then(|newest| newest.enqueued) {
                 self.progress.metrics.received(enqueued);
             }
-            let handed_over = tokio::select! {
+            let dispatched = tokio::select! {
                 biased;
                 () = stop.cancelled() => return Broken::Stopped,
-                handed_over = self.hand_over(messages, reopened) => handed_over,
+                dispatched = self.dispatch(messages, reopened) => dispatched,
             };
-            if let Err(broken) = handed_over {
+            if let Err(broken) = dispatched {
                 return broken;
             }
             reopened = false;
@@ -486,12 +486,12 @@ impl Partition {
                 watcher: None,
             },
         });
-        batch.hand_over(&self.intake).await
+        batch.dispatch(&self.intake).await
     }
 
-    /// Decodes and hands over. What is not handed over when this is dropped is taken back, as if it had never been
+    /// Decodes and dispatches. What is not dispatched when this is dropped is taken back, as if it had never been
     /// received. `reopened`: the first message is the first of a connection that was opened at the newest event.
-    async fn hand_over(&self, messages: Vec<Message>, reopened: bool) -> Result<(), Broken> {
+    async fn dispatch(&self, messages: Vec<Message>, reopened: bool) -> Result<(), Broken> {
         let received = Instant::now();
         let mut batch = Batch::new(&self.progress);
         for (place, message) in messages.into_iter().enumerate() {
@@ -506,12 +506,12 @@ impl Partition {
                 Arrival::After(lost) => {
                     let (id, metrics) = (self.progress.id(), &self.progress.stream_metrics);
                     if let Err(error) = self.options.policy.pass_over(id, lost, metrics) {
-                        batch.hand_over(&self.intake).await?;
+                        batch.dispatch(&self.intake).await?;
                         return Err(Broken::Stuck(error));
                     }
                 }
                 Arrival::Foreign(problem) => {
-                    batch.hand_over(&self.intake).await?;
+                    batch.dispatch(&self.intake).await?;
                     return Err(Broken::Foreign(problem));
                 }
             }
@@ -520,7 +520,7 @@ impl Partition {
                 && self.limits.is_twin_full(&event.key)
             {
                 // What waits behind it in this partition has to wait too: order is kept. All others go on.
-                batch.hand_over(&self.intake).await?;
+                batch.dispatch(&self.intake).await?;
                 self.limits.twin_has_room(&event.key).await;
                 // That nothing arrived meanwhile was not the link's fault.
                 self.progress.stalled.notified().now_or_never();
@@ -529,7 +529,7 @@ impl Partition {
                 Some(hold) => hold,
                 None => {
                     // What is decoded already must not wait behind what has no room yet.
-                    batch.hand_over(&self.intake).await?;
+                    batch.dispatch(&self.intake).await?;
                     self.limits.acquire(message.weight()).await
                 }
             };
@@ -556,11 +556,11 @@ impl Partition {
                 }
             }
         }
-        batch.hand_over(&self.intake).await
+        batch.dispatch(&self.intake).await
     }
 }
 
-/// Events that are begun and not handed over yet. Dropping it, as the end of a partition may at any wait, takes them
+/// Events that are begun and not dispatched yet. Dropping it, as the end of a partition may at any wait, takes them
 /// back: nobody will ever complete them, and whoever finishes the partition must not wait for that.
 struct Batch<'a> {
     progress: &'a Arc<Progress>,
@@ -579,7 +579,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Hands over what there is. Fails when the router is gone.
-    async fn hand_over(&mut self, intake: &mpsc::Sender<Vec<Intake>>) -> Result<(), Broken> {
+    async fn dispatch(&mut self, intake: &mpsc::Sender<Vec<Intake>>) -> Result<(), Broken> {
         if self.items.is_empty() {
             return Ok(());
         }

@@ -121,13 +121,13 @@ impl Submitted {
 impl Replay {
     /// Starts `router`, which must have been made with `limits`. Bodies over `max_body_bytes` stay undeliverable.
     pub fn start(router: Router, limits: Arc<InFlight>, metrics: Metrics, max_body_bytes: usize) -> Self {
-        // Dead letters are handed over one by one; what lies in the channel is counted by the limits.
+        // Dead letters are dispatched one by one; what lies in the channel is counted by the limits.
         let (intake, batches) = mpsc::channel(1);
         Self { intake, router: tokio::spawn(router.run(batches)), limits, metrics, max_body_bytes }
     }
 
     /// Hands a dead letter over behind those before it; dead letters of one twin are applied in the order in which they are
-    /// handed over. Waits while the in-flight limits are reached.
+    /// dispatched. Waits while the in-flight limits are reached.
     ///
     /// # Errors
     /// The router has ended.
@@ -155,7 +155,7 @@ impl Replay {
         Ok(Submitted::Routed(outcome))
     }
 
-    /// Waits until everything that was handed over is durable.
+    /// Waits until everything that was dispatched is durable.
     ///
     /// # Errors
     /// The router panicked.

@@ -102,7 +102,7 @@ pub struct Router {
     limits: Arc<InFlight>,
     started: Instant,
     lanes: Lanes<TwinKey, (TwinEvent, Item)>,
-    /// Whether nothing more is handed over.
+    /// Whether nothing more is dispatched.
     draining: bool,
     cache: DocumentCache,
     workers: JoinSet<WorkResult<Item>>,
@@ -288,7 +288,7 @@ impl Router {
             match intake {
                 Intake::Event(event, mut origin) => {
                     if let Some(trace) = &mut origin.trace {
-                        trace.handed_over(&event);
+                        trace.dispatched(&event);
                     }
                     let (key, at, weight) = (event.key.clone(), event.at, origin.hold.bytes());
                     let linger = self.options.linger.of(present.duration_since(at));

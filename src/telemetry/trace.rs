@@ -94,7 +94,7 @@ impl std::fmt::Debug for Tracer {
 #[derive(Debug, Clone)]
 pub struct EventTrace {
     id: u128,
-    handed_over: Option<Instant>,
+    dispatched: Option<Instant>,
     operation: Option<&'static str>,
     version: Option<i64>,
     /// The write that it was in, where that ended with a dead letter.
@@ -103,8 +103,8 @@ pub struct EventTrace {
 
 impl EventTrace {
     /// The event joins the lane of its twin.
-    pub fn handed_over(&mut self, event: &TwinEvent) {
-        self.handed_over = Some(Instant::now());
+    pub fn dispatched(&mut self, event: &TwinEvent) {
+        self.dispatched = Some(Instant::now());
         let (operation, version) = match &event.change {
             Change::Created { version, .. } => ("create", Some(*version)),
             Change::Updated { version, .. } => ("update", Some(*version)),
@@ -246,7 +246,7 @@ impl Tracer {
     ) -> Option<Box<EventTrace>> {
         let sampler = sampler.filter(|sampler| sampler.samples(number))?;
         let id = sampler.trace_id(number, enqueued);
-        Some(Box::new(EventTrace { id, handed_over: None, operation: None, version: None, write: None }))
+        Some(Box::new(EventTrace { id, dispatched: None, operation: None, version: None, write: None }))
     }
 
     /// Begins to record a write of so many events.
@@ -299,10 +299,10 @@ impl Tracer {
             spans.push(part("hub to Event Hubs", way.operation, enqueued));
             spans.push(part("Event Hubs to received", enqueued, way.received));
         }
-        if let Some(handed_over) = way.handed_over {
-            spans.push(part("waiting for room", way.received, handed_over));
+        if let Some(dispatched) = way.dispatched {
+            spans.push(part("waiting for room", way.received, dispatched));
             if let Some(taken) = way.taken {
-                spans.push(part("waiting in the lane", handed_over, taken));
+                spans.push(part("waiting in the lane", dispatched, taken));
             }
         }
         if let (Some(write), Some(taken)) = (write, way.taken) {
@@ -315,7 +315,7 @@ impl Tracer {
                 spans.extend(self.attempts(write, id, own, ended.present));
             }
         }
-        self.hand_over(spans);
+        self.dispatch(spans);
         Some((id, root))
     }
 
@@ -336,7 +336,7 @@ impl Tracer {
             error: None,
         })];
         spans.extend(self.attempts(write, trace, root, present));
-        self.hand_over(spans);
+        self.dispatch(spans);
     }
 
     fn attempts(&self, write: &WriteTrace, trace: u128, parent: u64, present: Present) -> Vec<SpanData> {
@@ -384,7 +384,7 @@ impl Tracer {
             operation: ended.operation.or(ended.message.enqueued).unwrap_or(received),
             enqueued: ended.message.enqueued,
             received,
-            handed_over: ended.trace.and_then(|trace| trace.handed_over).map(|at| present.moment(at)),
+            dispatched: ended.trace.and_then(|trace| trace.dispatched).map(|at| present.moment(at)),
             taken: write.map(|write| present.moment(write.taken)),
             ended: present.at,
         };
@@ -392,7 +392,7 @@ impl Tracer {
     }
 
     /// A trace goes whole or not at all: parts of one mislead.
-    fn hand_over(&self, spans: Vec<SpanData>) {
+    fn dispatch(&self, spans: Vec<SpanData>) {
         match self.0.sink.try_reserve_many(spans.len()) {
             Ok(places) => {
                 for (place, span) in places.zip(spans) {

@@ -336,9 +336,9 @@ async fn a_twin_of_which_too_much_waits_holds_up_the_partition_that_feeds_it_and
     let other = Partition { limits: Arc::clone(&feeding.limits), ..other };
     feeding.limits.set_full(&[full.clone()].into());
     let mut waits =
-        Box::pin(feeding.hand_over(vec![change(5, "before"), change(6, "full"), change(7, "behind")], false));
+        Box::pin(feeding.dispatch(vec![change(5, "before"), change(6, "full"), change(7, "behind")], false));
     assert!((&mut waits).now_or_never().is_none(), "it waits");
-    assert!(other.hand_over(vec![change(5, "another")], false).await.is_ok());
+    assert!(other.dispatch(vec![change(5, "another")], false).await.is_ok());
     let batch = batches.recv().await.expect("open");
     assert_eq!(batch.len(), 1, "what came before it does not wait");
     drop(batch);
@@ -349,7 +349,7 @@ async fn a_twin_of_which_too_much_waits_holds_up_the_partition_that_feeds_it_and
     assert_eq!(feeding.progress.newest().map(|newest| newest.sequence_number), Some(SequenceNumber(5)));
     assert_eq!((feeding.progress.open(), feeding.limits.used()), (1, (0, 0)));
 
-    let mut waits = Box::pin(feeding.hand_over(vec![change(6, "full"), change(7, "behind")], false));
+    let mut waits = Box::pin(feeding.dispatch(vec![change(6, "full"), change(7, "behind")], false));
     assert!((&mut waits).now_or_never().is_none(), "it waits");
     feeding.limits.set_full(&Default::default());
     assert!(waits.await.is_ok());

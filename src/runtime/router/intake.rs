@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// What partitions hand over.
+/// What partitions dispatch.
 pub enum Intake {
     /// An event for its twin's lane.
     Event(TwinEvent, Origin),

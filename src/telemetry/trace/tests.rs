@@ -125,7 +125,7 @@ fn a_write_of_one_event_is_told_inside_and_names_no_device_unless_it_may() {
     for device_ids in [false, true] {
         let mut bench = bench(|options| options.device_ids = device_ids, 100);
         let (mut trace, message, twin) = (bench.event(), message(&[]), TwinKey::device("hub", "pump"));
-        trace.handed_over(&updated());
+        trace.dispatched(&updated());
         let mut write = *Tracer::write(1);
         write.attempted("read_item", Instant::now(), "present", false, 1.0);
         write.attempted("replace_item", Instant::now(), "conflict", true, 2.5);
