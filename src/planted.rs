@@ -35,7 +35,7 @@ pub enum Defect {
     /// A lease that is not renewed is used for ever.
     LeaseWithoutFence,
     /// What an event holds of the limits is never given back.
-    HoldLeaks,
+    PermitLeaks,
     /// A connection is opened behind the event after the newest one.
     ReopenedTooFar,
     /// After a conflict, the same version is written over again.
@@ -78,7 +78,7 @@ impl Defect {
         Self::DeadLetterNotAwaited,
         Self::DeadLetterWithoutFlag,
         Self::LeaseWithoutFence,
-        Self::HoldLeaks,
+        Self::PermitLeaks,
         Self::ReopenedTooFar,
         Self::ConflictKeepsCache,
         Self::ConflictIsWritten,

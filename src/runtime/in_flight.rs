@@ -48,13 +48,13 @@ struct Withheld {
 /// a batch whose hand-over was cancelled, with a router that was aborted.
 #[derive(Debug)]
 #[must_use = "the room is free again as soon as this is dropped"]
-pub struct Hold {
+pub struct Permit {
     limits: Arc<InFlight>,
     events: u32,
     bytes: u32,
 }
 
-impl Hold {
+impl Permit {
     /// Bytes.
     pub fn bytes(&self) -> usize {
         self.bytes as usize
@@ -72,9 +72,9 @@ impl Hold {
     }
 }
 
-impl Drop for Hold {
+impl Drop for Permit {
     fn drop(&mut self) {
-        if self.events > 0 && !planted!(HoldLeaks) {
+        if self.events > 0 && !planted!(PermitLeaks) {
             self.limits.give_back(self.events);
             self.limits.bytes.add_permits(self.bytes as usize);
         }
@@ -165,7 +165,7 @@ impl InFlight {
     }
 
     /// Waits for room for one event of `weight` bytes. Dropping the future takes nothing.
-    pub async fn acquire(self: &Arc<Self>, weight: usize) -> Hold {
+    pub async fn acquire(self: &Arc<Self>, weight: usize) -> Permit {
         let bytes = self.bytes_of(weight);
         // Neither semaphore is ever closed, so acquiring cannot fail.
         if let Ok(permit) = self.events.acquire().await
@@ -174,17 +174,17 @@ impl InFlight {
             permit.forget();
             more.forget();
         }
-        Hold { limits: Arc::clone(self), events: 1, bytes }
+        Permit { limits: Arc::clone(self), events: 1, bytes }
     }
 
     /// Room for one event of `weight` bytes, where there is some at once.
-    pub fn try_acquire(self: &Arc<Self>, weight: usize) -> Option<Hold> {
+    pub fn try_acquire(self: &Arc<Self>, weight: usize) -> Option<Permit> {
         let bytes = self.bytes_of(weight);
         let permit = self.events.try_acquire().ok()?;
         let more = self.bytes.try_acquire_many(bytes).ok()?;
         permit.forget();
         more.forget();
-        Some(Hold { limits: Arc::clone(self), events: 1, bytes })
+        Some(Permit { limits: Arc::clone(self), events: 1, bytes })
     }
 
     fn bytes_of(&self, weight: usize) -> u32 {
@@ -285,7 +285,9 @@ mod tests {
         drop((held, more));
         assert_eq!((limits.used(), limits.room(), limits.given_back()), ((0, 0), 10, 11));
         assert!(
-            (0..10).map(|_| limits.try_acquire(1)).all(|hold| hold.is_some_and(|hold| hold.bytes() == 1))
+            (0..10)
+                .map(|_| limits.try_acquire(1))
+                .all(|permit| permit.is_some_and(|permit| permit.bytes() == 1))
         );
     }
 

@@ -466,7 +466,7 @@ impl Partition {
             application_properties: Properties::default(),
             annotations: Properties::default(),
         };
-        let hold = self.limits.acquire(message.weight()).await;
+        let permit = self.limits.acquire(message.weight()).await;
         let Ok(ticket) = self.progress.begin(message.position.clone()) else {
             return Ok(());
         };
@@ -480,7 +480,7 @@ impl Partition {
                 progress,
                 ticket,
                 message,
-                hold,
+                permit,
                 received: Instant::now(),
                 trace: None,
                 watcher: None,
@@ -525,8 +525,8 @@ impl Partition {
                 // That nothing arrived meanwhile was not the link's fault.
                 self.progress.stalled.notified().now_or_never();
             }
-            let hold = match self.limits.try_acquire(message.weight()) {
-                Some(hold) => hold,
+            let permit = match self.limits.try_acquire(message.weight()) {
+                Some(permit) => permit,
                 None => {
                     // What is decoded already must not wait behind what has no room yet.
                     batch.dispatch(&self.intake).await?;
@@ -538,8 +538,15 @@ impl Partition {
             };
             let sequence_number = message.position.sequence_number;
             let trace = Tracer::begin(self.sampler.as_ref(), sequence_number, message.enqueued);
-            let origin =
-                |ticket, progress| Origin { progress, ticket, message, hold, received, trace, watcher: None };
+            let origin = |ticket, progress| Origin {
+                progress,
+                ticket,
+                message,
+                permit,
+                received,
+                trace,
+                watcher: None,
+            };
             match decoded {
                 Decoded::Event(event) => {
                     batch.push(ticket, |ticket, progress| Intake::Event(event, origin(ticket, progress)));

@@ -137,7 +137,7 @@ impl Replay {
             Ok(event) => event,
             Err(verdict) => return Ok(Submitted::Decided(verdict)),
         };
-        let hold = self.limits.acquire(message.weight()).await;
+        let permit = self.limits.acquire(message.weight()).await;
         // A progress of its own: dead letters of one position, or of a hub that was re-created, do not ascend.
         let progress = Progress::new(partition, None, &self.metrics);
         let ticket = progress.begin(message.position.clone()).map_err(|_| Panicked)?;
@@ -146,7 +146,7 @@ impl Replay {
             progress,
             ticket,
             message,
-            hold,
+            permit,
             received: Instant::now(),
             trace: None,
             watcher: Some(watcher),

@@ -290,7 +290,7 @@ impl Router {
                     if let Some(trace) = &mut origin.trace {
                         trace.dispatched(&event);
                     }
-                    let (key, at, weight) = (event.key.clone(), event.at, origin.hold.bytes());
+                    let (key, at, weight) = (event.key.clone(), event.at, origin.permit.bytes());
                     let linger = self.options.linger.of(present.duration_since(at));
                     let item = (event, Item::FromStream(Box::new(origin), at));
                     self.lanes.push(&key, item, weight, now, linger);

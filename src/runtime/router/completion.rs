@@ -11,7 +11,7 @@ use crate::{
         decide::Decision, document::Sweep, event::TwinEvent, id::TwinKey, invariant::Invariant,
         progress::Ticket, ticks::Ticks, upsert::EventOutcome,
     },
-    runtime::{in_flight::Hold, partition::Progress, worker::Work},
+    runtime::{in_flight::Permit, partition::Progress, worker::Work},
     telemetry::{
         Latency,
         event::EventDecided,
@@ -178,13 +178,13 @@ impl Router {
 #[derive(Default)]
 struct Together {
     partition: Option<(Arc<Progress>, Vec<Ticket>)>,
-    hold: Option<Hold>,
+    permit: Option<Permit>,
     watchers: Vec<Watcher>,
 }
 
 impl Together {
     fn add(&mut self, origin: Origin) {
-        let Origin { progress, ticket, hold, watcher, .. } = origin;
+        let Origin { progress, ticket, permit, watcher, .. } = origin;
         match &mut self.partition {
             Some((partition, tickets)) if Arc::ptr_eq(partition, &progress) => tickets.push(ticket),
             Some(_) | None => {
@@ -192,9 +192,9 @@ impl Together {
                 self.partition = Some((progress, vec![ticket]));
             }
         }
-        match &mut self.hold {
-            Some(held) => held.join(hold),
-            None => self.hold = Some(hold),
+        match &mut self.permit {
+            Some(held) => held.join(permit),
+            None => self.permit = Some(permit),
         }
         self.watchers.extend(watcher.map(|watcher| *watcher));
     }
@@ -210,7 +210,7 @@ impl Together {
 impl Drop for Together {
     fn drop(&mut self) {
         self.complete();
-        self.hold = None;
+        self.permit = None;
         for watcher in self.watchers.drain(..) {
             if let Watcher { outcome: Some(outcome), tell } = watcher {
                 let _ = tell.send(outcome); // whoever asked may have gone

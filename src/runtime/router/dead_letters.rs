@@ -81,7 +81,7 @@ impl Router {
             self.complete(*origin);
             return;
         }
-        let (now, weight) = (self.now(), origin.hold.bytes());
+        let (now, weight) = (self.now(), origin.permit.bytes());
         let event = TwinEvent { key: key.clone(), at, change: Change::Unapplied };
         self.lanes.push(&key, (event, Item::OfDeadLetter(origin)), weight, now, Duration::ZERO);
     }

@@ -9,7 +9,7 @@ use crate::{
         decide::Decision, document::Sweep, event::TwinEvent, id::TwinKey, message::Message, progress::Ticket,
         ticks::Ticks,
     },
-    runtime::{in_flight::Hold, partition::Progress},
+    runtime::{in_flight::Permit, partition::Progress},
     telemetry::{
         self,
         trace::{Ended, EventTrace, Present, WriteTrace},
@@ -43,7 +43,7 @@ pub struct Origin {
     /// The message, for the case that it becomes a dead letter.
     pub message: Message,
     /// What it holds of the in-flight limits, for as long as this lives.
-    pub hold: Hold,
+    pub permit: Permit,
     /// When it was received.
     pub received: Instant,
     /// What is recorded of it, where it is sampled.

@@ -139,10 +139,10 @@ impl Bench {
             application_properties: Properties::default(),
             annotations: Properties::default(),
         };
-        let hold = self.limits.acquire(message.weight()).await;
+        let permit = self.limits.acquire(message.weight()).await;
         let ticket = self.progress.begin(position).expect("ascending");
         let (progress, received) = (Arc::clone(&self.progress), Instant::now());
-        Origin { progress, ticket, message, hold, received, trace: None, watcher: None }
+        Origin { progress, ticket, message, permit, received, trace: None, watcher: None }
     }
 
     async fn send(&mut self, events: Vec<TwinEvent>) {
@@ -828,10 +828,10 @@ async fn what_is_held_for_a_minute_while_nothing_is_under_way_is_told_once() {
             page.lines().find_map(|found| found.strip_prefix(line)).map(|count| count.trim().to_owned());
         count.expect("it is served")
     };
-    let hold = bench.limits.acquire(100).await;
+    let permit = bench.limits.acquire(100).await;
     tokio::time::sleep(Duration::from_secs(50)).await;
     assert_eq!(broken(&bench), "0", "what comes may be on its way");
-    drop(hold);
+    drop(permit);
     tokio::time::sleep(Duration::from_secs(50)).await;
     let forgotten = bench.limits.acquire(100).await;
     tokio::time::sleep(Duration::from_secs(50)).await;

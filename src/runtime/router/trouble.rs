@@ -98,7 +98,7 @@ impl Router {
             match item {
                 Item::FromStream(mut origin, at) => {
                     origin.was_in(trace.as_ref());
-                    part = Bound { items: part.items + 1, weight: part.weight + origin.hold.bytes() };
+                    part = Bound { items: part.items + 1, weight: part.weight + origin.permit.bytes() };
                     given_up.push((origin, at));
                 }
                 Item::OfDeadLetter(_) | Item::Follow(_) => kept.push((event, item)),
