@@ -7,11 +7,11 @@
 //! completed, so it is replayed; a second signal exits at once, which costs the same.
 
 pub mod check;
+mod connect;
 pub mod dead_letter_commands;
-mod reach;
+mod monitoring;
 pub mod registry;
 pub mod serve;
-mod surroundings;
 mod traces;
 
 use std::{sync::Arc, time::Duration};
@@ -23,8 +23,8 @@ use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use self::{
-    reach::{Needed, Reach},
-    surroundings::Surroundings,
+    connect::{Connector, Needed},
+    monitoring::Monitoring,
     traces::Traces,
 };
 use crate::{
@@ -200,7 +200,7 @@ impl Error {
 }
 
 /// The outside world of one daemon.
-pub struct Outside {
+pub struct Connections {
     /// Where events come from; one or two hubs.
     pub sources: Vec<Arc<dyn EventSource>>,
     /// Where documents go.
@@ -237,9 +237,13 @@ pub struct Process {
     pub metrics: Metrics,
 }
 
-impl Outside {
+impl Connections {
     /// Connects to everything that `settings` name, and waits for what is not there yet.
-    async fn connect(settings: &Settings, reach: &Reach<'_>, health: &HealthState) -> Result<Self, Error> {
+    async fn connect(
+        settings: &Settings,
+        connector: &Connector<'_>,
+        health: &HealthState,
+    ) -> Result<Self, Error> {
         let credential = credential::connect_noting(&settings.credential.identity, health.tokens())?;
         let signed = [
             match &settings.checkpoint.store {
@@ -254,16 +258,16 @@ impl Outside {
         if let Some(end) = signed.into_iter().flatten().find_map(config::Blob::signature_ends) {
             health.tokens().configured(Scope::Signature, end);
         }
-        let registries = registry::registries(settings, &credential, reach.metrics, health)?;
+        let registries = registry::registries(settings, &credential, connector.metrics, health)?;
         // On its own, so that nothing else is blamed where there is no token.
         let token = || async { Ok(credential::probe(&credential).await?) };
-        reach.until(Needed::Dependency(Dependency::Credential), token).await?;
-        let store = reach.until(Needed::Store, || connect_store(settings, Arc::clone(&credential)));
-        let progress = reach.until(Needed::Dependency(Dependency::Checkpoints), || async {
+        connector.until(Needed::Dependency(Dependency::Credential), token).await?;
+        let store = connector.until(Needed::Store, || connect_store(settings, Arc::clone(&credential)));
+        let progress = connector.until(Needed::Dependency(Dependency::Checkpoints), || async {
             let checkpoints = checkpoints::open(&settings.checkpoint.store, &credential).await?;
             Ok((checkpoints, bookmarks::open(&settings.checkpoint.store, &credential).await?))
         });
-        let letters = reach.until(Needed::Dependency(Dependency::DeadLetters), || async {
+        let letters = connector.until(Needed::Dependency(Dependency::DeadLetters), || async {
             Ok(dead_letters::open(&settings.dead_letters, &credential).await?)
         });
         // All at once: a person sees everything that is to be mended.
@@ -500,11 +504,16 @@ fn counting_options(settings: &Settings) -> counts::Options {
 }
 
 /// What twins are read from that somebody asks for.
-fn twins_access(settings: &Settings, outside: &Outside, shared: &Shared, metrics: &Metrics) -> twins::Access {
-    let registries = outside.registries.iter();
+fn twins_access(
+    settings: &Settings,
+    connections: &Connections,
+    shared: &Shared,
+    metrics: &Metrics,
+) -> twins::Access {
+    let registries = connections.registries.iter();
     twins::Access {
         budgeted_store: BudgetedStore {
-            store: Arc::clone(&outside.store),
+            store: Arc::clone(&connections.store),
             budget: shared.budget.clone(),
             metrics: metrics.clone(),
         },
@@ -533,9 +542,9 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
     let replica = telemetry::replica();
     let hubs = settings.iothub.hubs.iter().map(|hub| hub.name.clone()).collect();
     let twins = Twins::new(hubs, metrics.clone(), stop.clone());
-    let around =
-        Surroundings::start(settings, about(settings, replica, journal), &health, &metrics, &twins).await?;
-    let reach = Reach { grace: settings.start.refused_grace, health: &health, metrics: &metrics };
+    let monitoring =
+        Monitoring::start(settings, about(settings, replica, journal), &health, &metrics, &twins).await?;
+    let connector = Connector { grace: settings.start.refused_grace, health: &health, metrics: &metrics };
     let traces = Traces::start(settings, &metrics, &health)?;
     let process = Process {
         replica: replica.to_owned(),
@@ -550,23 +559,23 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
     let outcome = tokio::select! {
         biased;
         () = stop.cancelled() => Ok(()),
-        outside = Box::pin(Outside::connect(settings, &reach, &health)) => match outside {
-            Ok(mut outside) => {
-                let hubs = std::mem::take(&mut outside.shared_hubs);
-                let observer = &around.observer;
-                refreshes.spawn(observer.clone().refresh_other_partitions(hubs, around.closing.clone()));
-                let archive = Arc::clone(&outside.archive);
-                refreshes.spawn(observer.clone().count_dead_letters(archive, around.closing.clone()));
+        connections = Box::pin(Connections::connect(settings, &connector, &health)) => match connections {
+            Ok(mut connections) => {
+                let hubs = std::mem::take(&mut connections.shared_hubs);
+                let observer = &monitoring.observer;
+                refreshes.spawn(observer.clone().refresh_other_partitions(hubs, monitoring.closing.clone()));
+                let archive = Arc::clone(&connections.archive);
+                refreshes.spawn(observer.clone().count_dead_letters(archive, monitoring.closing.clone()));
                 let shared = Shared::new(settings);
-                twins.open(twins_access(settings, &outside, &shared, &metrics));
-                Box::pin(consume(settings, outside, &shared, process, stop.clone())).await
+                twins.open(twins_access(settings, &connections, &shared, &metrics));
+                Box::pin(consume(settings, connections, &shared, process, stop.clone())).await
             }
             Err(error) => Err(error),
         },
     };
     stop.cancel(); // whatever the reason: nobody waits for twins any more
     traces.end().await;
-    around.end().await;
+    monitoring.end().await;
     outcome
 }
 
@@ -577,46 +586,46 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
 /// It cannot start, a person has to decide something, or one of its tasks panicked.
 pub async fn run_over(
     settings: &Settings,
-    outside: Outside,
+    connections: Connections,
     process: Process,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    consume(settings, outside, &Shared::new(settings), process, stop).await
+    consume(settings, connections, &Shared::new(settings), process, stop).await
 }
 
 /// Consumes the streams of `outside` until `stop`, then drains and commits.
 async fn consume(
     settings: &Settings,
-    outside: Outside,
+    connections: Connections,
     shared: &Shared,
     process: Process,
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let Process { replica, clock, threads, tracer, health, metrics } = process;
     let (health, metrics) = (&health, &metrics);
-    let reach = Reach { grace: settings.start.refused_grace, health, metrics };
+    let connector = Connector { grace: settings.start.refused_grace, health, metrics };
     let (leads, led) = watch::channel(false);
     let (requests, audit_asked) = AuditRequests::channel(Arc::clone(&clock));
-    let audits = if outside.registries.is_empty() { AuditRequests::nobodys() } else { requests };
+    let audits = if connections.registries.is_empty() { AuditRequests::nobodys() } else { requests };
     // Before the streams, which would fill an empty container.
     let background = tokio::select! {
         biased;
         () = stop.cancelled() => return Ok(()),
-        background = Box::pin(registry::prepare(settings, &outside, shared, &clock, audits.clone(), &reach)) => background?,
+        background = Box::pin(registry::prepare(settings, &connections, shared, &clock, audits.clone(), &connector)) => background?,
     };
     let replicas = Arc::new(Replicas::new(
         budgets(settings),
-        outside.registries.clone(),
+        connections.registries.clone(),
         shared.budget.clone(),
         metrics.clone(),
     ));
-    let prepare = outside.sources.into_iter().enumerate().map(|(place, source)| {
-        let checkpoints = Arc::clone(&outside.checkpoints);
+    let prepare = connections.sources.into_iter().enumerate().map(|(place, source)| {
+        let checkpoints = Arc::clone(&connections.checkpoints);
         let leads = (place == 0).then(|| leads.clone());
         let mut options = stream_options(settings, &replica, leads, &audits, &replicas);
         options.tracer.clone_from(&tracer);
         let what = Needed::Dependency(Dependency::EventHub(source.name().to_owned()));
-        reach.until(what, move || {
+        connector.until(what, move || {
             let (source, checkpoints) = (Arc::clone(&source), Arc::clone(&checkpoints));
             let prepare =
                 Stream::prepare(source, checkpoints, options.clone(), health.clone(), metrics.clone());
@@ -629,7 +638,7 @@ async fn consume(
         prepared = try_join_all(prepare) => prepared?,
     };
     let counting = counts::Tools {
-        changes: outside.changes,
+        changes: connections.changes,
         budget: shared.budget.clone(),
         clock: Arc::clone(&clock),
         health: health.clone(),
@@ -644,8 +653,8 @@ async fn consume(
             tracer,
             ..router_options(settings, shared, background.repair_queue(), audits.clone())
         },
-        outside.store,
-        outside.dead_letters,
+        connections.store,
+        connections.dead_letters,
         clock,
         Arc::clone(&limits),
         health.clone(),

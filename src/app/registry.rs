@@ -7,7 +7,7 @@ use futures::StreamExt;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, Needed, Outside, Reach, Shared, connect_store, rules};
+use super::{Connections, Connector, Error, Needed, Shared, connect_store, rules};
 use crate::{
     adapters::{bookmarks, credential, iothub},
     config::{BackfillOnStart, Settings},
@@ -81,32 +81,32 @@ pub(super) struct Background {
 /// Finds out what has to be done. Reads the container where a backfill depends on that.
 pub(super) async fn prepare(
     settings: &Settings,
-    outside: &Outside,
+    connections: &Connections,
     shared: &Shared,
     clock: &Arc<dyn Clock>,
     audits: AuditRequests,
-    reach: &Reach<'_>,
+    connector: &Connector<'_>,
 ) -> Result<Background, Error> {
     let reconciler = twin_reconciler(
         settings,
-        &outside.registries,
-        Arc::clone(&outside.store),
+        &connections.registries,
+        Arc::clone(&connections.store),
         shared,
         clock,
-        reach.metrics,
+        connector.metrics,
     )
     .asking(audits);
     let backfill = match settings.backfill.on_start {
         BackfillOnStart::Never => false,
-        BackfillOnStart::IfEmpty => reach.until(Needed::Store, || is_empty(&reconciler)).await?,
+        BackfillOnStart::IfEmpty => connector.until(Needed::Store, || is_empty(&reconciler)).await?,
     };
     if backfill {
-        let plan = || plan_backfill(&reconciler, outside.bookmarks.as_ref());
-        reach.until(Needed::Dependency(Dependency::Checkpoints), plan).await?;
+        let plan = || plan_backfill(&reconciler, connections.bookmarks.as_ref());
+        connector.until(Needed::Dependency(Dependency::Checkpoints), plan).await?;
     }
     Ok(Background {
         repair_queue: RepairQueue::about(
-            outside.registries.iter().map(|registry| registry.hub()),
+            connections.registries.iter().map(|registry| registry.hub()),
             settings.iothub.identity,
         ),
         reconciler: Arc::new(reconciler),
@@ -120,7 +120,7 @@ pub(super) async fn prepare(
             audit_interval: settings.audit.interval,
             audit: audit_options(settings),
         },
-        bookmarks: Arc::clone(&outside.bookmarks),
+        bookmarks: Arc::clone(&connections.bookmarks),
     })
 }
 

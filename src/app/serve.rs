@@ -12,7 +12,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Error, Needed, Reach, Surroundings, about, budgets, connect_store, shared_hubs_of, stop_on_signals,
+    Connector, Error, Monitoring, Needed, about, budgets, connect_store, shared_hubs_of, stop_on_signals,
 };
 use crate::{
     adapters::{checkpoints, cosmos::CosmosStore, credential},
@@ -78,7 +78,7 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
     let twins = Twins::with_places(hubs, metrics.clone(), stop.clone(), PLACES);
     let about =
         About { streams: Vec::new(), hubs: Vec::new(), ..about(settings, telemetry::replica(), journal) };
-    let around = Surroundings::start(settings, about, &health, &metrics, &twins).await?;
+    let monitoring = Monitoring::start(settings, about, &health, &metrics, &twins).await?;
     let callers = Callers::new(serve.max_request_units_per_second.map(|units| units.get().into()));
     let lag = Lag::default();
     let api = Api::new(Parts {
@@ -103,11 +103,11 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
         let (api, served, stop) = (api.clone(), served.clone(), stop.clone());
         tokio::spawn(async move { serve::serve(listener, tls, &api, served, stop).await })
     };
-    let reach = Reach { grace: settings.start.refused_grace, health: &health, metrics: &metrics };
+    let connector = Connector { grace: settings.start.refused_grace, health: &health, metrics: &metrics };
     let outcome = tokio::select! {
         biased;
         () = stop.cancelled() => Ok(()),
-        connected = Box::pin(connect(settings, &reach)) => match connected {
+        connected = Box::pin(connect(settings, &connector)) => match connected {
             Ok(Connected { store, credential }) => {
                 let budget = RequestUnitBudget::new(budgets(settings).request_units_per_second);
                 open(settings, serve, &store, &budget, &metrics, &twins, &api);
@@ -138,7 +138,7 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
         let _ = server.await; // it has a limit of its own for what is under way
     }
     while tasks.join_next().await.is_some() {}
-    around.end().await;
+    monitoring.end().await;
     outcome
 }
 
@@ -148,11 +148,11 @@ struct Connected {
     credential: Arc<dyn TokenCredential>,
 }
 
-async fn connect(settings: &Settings, reach: &Reach<'_>) -> Result<Connected, Error> {
-    let credential = credential::connect_noting(&settings.credential.identity, reach.health.tokens())?;
+async fn connect(settings: &Settings, connector: &Connector<'_>) -> Result<Connected, Error> {
+    let credential = credential::connect_noting(&settings.credential.identity, connector.health.tokens())?;
     let token = || async { Ok(credential::probe(&credential).await?) };
-    reach.until(Needed::Dependency(Dependency::Credential), token).await?;
-    let store = reach.until(Needed::Store, || connect_store(settings, Arc::clone(&credential))).await?;
+    connector.until(Needed::Dependency(Dependency::Credential), token).await?;
+    let store = connector.until(Needed::Store, || connect_store(settings, Arc::clone(&credential))).await?;
     Ok(Connected { store: Arc::new(store), credential })
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::{runtime, task::JoinHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use twinsync::{
-    app::{Error, Outside, Process, run_over},
+    app::{Connections, Error, Process, run_over},
     config::Settings,
     domain::{
         query::{Collection, Counted, Declared, Row},
@@ -435,7 +435,7 @@ impl Replica {
                     .shown_on(health),
             )
         };
-        let outside = Outside {
+        let outside = Connections {
             sources: self.settings.eventhubs.hubs().into_iter().map(source).collect(),
             store: Arc::new(Documents(Arc::clone(link))),
             checkpoints: Arc::new(Checkpoints { link: Arc::clone(link), shared: plan.replicas > 1 }),

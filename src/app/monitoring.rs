@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// What runs around the work.
-pub(super) struct Surroundings {
+pub(super) struct Monitoring {
     /// Sees how the process is.
     pub(super) observer: Observer,
     /// Ends with it.
@@ -25,7 +25,7 @@ pub(super) struct Surroundings {
     server: Option<JoinHandle<std::io::Result<()>>>,
 }
 
-impl Surroundings {
+impl Monitoring {
     /// Starts it, and listens first.
     ///
     /// # Errors

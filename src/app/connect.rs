@@ -59,7 +59,7 @@ impl std::fmt::Display for Needed {
 }
 
 /// How a start waits.
-pub(super) struct Reach<'a> {
+pub(super) struct Connector<'a> {
     /// How long refusals are endured.
     pub(super) grace: Duration,
     /// Where it shows what is waited for.
@@ -68,7 +68,7 @@ pub(super) struct Reach<'a> {
     pub(super) metrics: &'a Metrics,
 }
 
-impl Reach<'_> {
+impl Connector<'_> {
     /// Tries until it works, as long as that may help. May be dropped at any time.
     ///
     /// # Errors
@@ -151,9 +151,9 @@ mod tests {
         failures: Vec<fn() -> Error>,
     ) -> (Result<(), Error>, u32, HealthState, Metrics) {
         let (health, metrics) = (HealthState::new(), Metrics::new().expect("buckets"));
-        let reach = Reach { grace, health: &health, metrics: &metrics };
+        let connector = Connector { grace, health: &health, metrics: &metrics };
         let (tries, failures) = (AtomicU32::new(0), &failures);
-        let result = reach.until(Needed::Store, || {
+        let result = connector.until(Needed::Store, || {
             let number = tries.fetch_add(1, Ordering::Relaxed) as usize;
             async move { failures.get(number).map_or(Ok(()), |failure| Err(failure())) }
         });
@@ -188,8 +188,8 @@ mod tests {
     async fn what_no_time_mends_ends_it_at_once() {
         let reason = || std::io::Error::from(std::io::ErrorKind::PermissionDenied);
         let (health, metrics) = (HealthState::new(), Metrics::new().expect("buckets"));
-        let reach = Reach { grace: Duration::from_secs(600), health: &health, metrics: &metrics };
-        let result: Result<(), _> = reach
+        let connector = Connector { grace: Duration::from_secs(600), health: &health, metrics: &metrics };
+        let result: Result<(), _> = connector
             .until(Needed::Dependency(Dependency::DeadLetters), || async {
                 Err(dead_letters::Error::Directory { path: "/x".into(), reason: reason() }.into())
             })
