@@ -47,7 +47,7 @@ pub enum Defect {
     /// A hub without an answer has no such twin.
     SilenceIsAbsence,
     /// The modules of a deleted device are not looked for.
-    SweepOmitted,
+    CascadeOmitted,
     /// A module does not look at its device.
     DeviceNotChecked,
     /// A deletion is completed before those of its modules.
@@ -84,7 +84,7 @@ impl Defect {
         Self::ConflictIsWritten,
         Self::SilenceIsWritten,
         Self::SilenceIsAbsence,
-        Self::SweepOmitted,
+        Self::CascadeOmitted,
         Self::DeviceNotChecked,
         Self::ModulesNotAwaited,
         Self::NullIgnored,

@@ -39,7 +39,7 @@ use std::{collections::BTreeSet, time::Duration};
 use serde_json::{Map, Value};
 
 use super::{
-    document::{BaseNotes, Document, Flag, State, Sweep, Twin},
+    document::{BaseNotes, Cascade, Document, Flag, State, Twin},
     drift::ETAGS,
     event::{Change, Operation, Sections, TwinEvent, TwinVersion},
     id::{DocumentIdScheme, TwinKey},
@@ -197,18 +197,18 @@ impl Context<'_> {
                 }
             },
             Change::Created { version, twin } if at > deleted_at => {
-                let sweep = document.sweep;
+                let cascade = document.cascade;
                 // The flag is carried over this event's own time: what was refused before it is confirmed.
                 self.start_over(document, live(Some(at), *version, twin), at);
                 document.previous = Some(deleted_at);
-                document.sweep = sweep; // not done yet: the modules still have to go
+                document.cascade = cascade; // not done yet: the modules still have to go
                 Decision::Applied
             }
             Change::Updated { .. } | Change::Replaced { .. } if at > deleted_at => {
-                let sweep = document.sweep;
+                let cascade = document.cascade;
                 self.start_over(document, self.partial(), deleted_at);
                 document.previous = Some(deleted_at);
-                document.sweep = sweep;
+                document.cascade = cascade;
                 if self.leaves_unsaid(None) {
                     document.flags.insert(Flag::Gap);
                 }
@@ -221,9 +221,9 @@ impl Context<'_> {
             }
             Change::Gone => self.gone(document),
             Change::Unapplied if at > deleted_at => {
-                let (id, sweep) = (std::mem::take(&mut document.id), document.sweep);
+                let (id, cascade) = (std::mem::take(&mut document.id), document.cascade);
                 let refused = document.refused.max(Some(at));
-                *document = Document { id, previous: Some(deleted_at), sweep, refused, ..self.unknown() };
+                *document = Document { id, previous: Some(deleted_at), cascade, refused, ..self.unknown() };
                 Decision::Suspect
             }
             // Its stamp may be too early for the beginning of what came after the deletion; the end of what came before is
@@ -302,7 +302,7 @@ impl Context<'_> {
                 self.start_over(document, live(Some(at), version, body), at);
                 document.previous = Some(previous);
                 // No deletion was seen in between, so it is not known when its modules went.
-                document.sweep = self.sweep(Sweep::Reborn(at));
+                document.cascade = self.cascade(Cascade::Reborn(at));
                 Decision::Applied
             }
             State::Live { .. } | State::Partial { .. } | State::Deleted => {
@@ -378,15 +378,15 @@ impl Context<'_> {
         let confirmed = document.confirmed_until >= Some(at);
         if (over || confirmed || document.last > at) && unheard && !self.event.key.is_module() {
             // Whatever became of the device since: its modules of that time are gone.
-            let sweep = if confirmed { Sweep::Reborn(at) } else { Sweep::Deleted(at) };
+            let cascade = if confirmed { Cascade::Reborn(at) } else { Cascade::Deleted(at) };
             document.previous = Some(at);
             document.applied_at = self.now;
-            document.sweep = match document.sweep {
+            document.cascade = match document.cascade {
                 // Flags more modules than this one would end.
-                Some(Sweep::Reborn(reborn)) if over || confirmed => Some(Sweep::Reborn(reborn.max(at))),
+                Some(Cascade::Reborn(reborn)) if over || confirmed => Some(Cascade::Reborn(reborn.max(at))),
                 // An older end says nothing of modules that came after it and went with this one.
-                Some(Sweep::Deleted(deleted)) if confirmed && deleted >= at => document.sweep,
-                Some(Sweep::Reborn(_) | Sweep::Deleted(_)) | None => Some(sweep),
+                Some(Cascade::Deleted(deleted)) if confirmed && deleted >= at => document.cascade,
+                Some(Cascade::Reborn(_) | Cascade::Deleted(_)) | None => Some(cascade),
             };
         }
         if over {
@@ -445,7 +445,7 @@ impl Context<'_> {
         self.confirm(document, state, body);
         if suspect && let Some(confirmed) = document.confirmed_until {
             // The modules of an incarnation that ended unseen ended with it.
-            document.sweep = document.sweep.or(self.sweep(Sweep::Reborn(confirmed)));
+            document.cascade = document.cascade.or(self.cascade(Cascade::Reborn(confirmed)));
         }
         Decision::Applied
     }
@@ -458,9 +458,9 @@ impl Context<'_> {
             return Decision::Duplicate;
         }
         let already_deleted = matches!(document.state, State::Deleted);
-        let sweep = if already_deleted { document.sweep } else { self.sweep(Sweep::Deleted(ended)) };
+        let cascade = if already_deleted { document.cascade } else { self.cascade(Cascade::Deleted(ended)) };
         let fresh = self.begin(State::Deleted);
-        *document = Document { id: std::mem::take(&mut document.id), last: ended, sweep, ..fresh };
+        *document = Document { id: std::mem::take(&mut document.id), last: ended, cascade, ..fresh };
         Decision::Applied
     }
 
@@ -539,7 +539,7 @@ impl Context<'_> {
 
     /// A document of a twin that had none.
     fn begin(&self, state: State) -> Document {
-        let sweep = matches!(state, State::Deleted).then_some(Sweep::Deleted(self.event.at));
+        let cascade = matches!(state, State::Deleted).then_some(Cascade::Deleted(self.event.at));
         Document {
             id: self.rules.id_scheme.document_id(&self.event.key),
             key: self.event.key.clone(),
@@ -550,7 +550,7 @@ impl Context<'_> {
             refused: None,
             previous: None,
             confirmed_until: None,
-            sweep: sweep.and_then(|sweep| self.sweep(sweep)),
+            cascade: cascade.and_then(|cascade| self.cascade(cascade)),
             applied_at: self.now,
             operation: self.event.change.operation(),
         }
@@ -600,8 +600,8 @@ impl Context<'_> {
     }
 
     /// Only a device has modules that follow it.
-    fn sweep(&self, sweep: Sweep) -> Option<Sweep> {
-        (!self.event.key.is_module()).then_some(sweep)
+    fn cascade(&self, cascade: Cascade) -> Option<Cascade> {
+        (!self.event.key.is_module()).then_some(cascade)
     }
 
     fn partial(&self) -> State {
@@ -738,10 +738,10 @@ fn under(base: &BaseNotes, twin: Twin, version: TwinVersion, body: &Sections) ->
 }
 
 /// The event that makes a module follow its device.
-pub fn follow(module: TwinKey, sweep: Sweep) -> TwinEvent {
-    let (at, change) = match sweep {
-        Sweep::Deleted(at) => (at, Change::Deleted),
-        Sweep::Reborn(at) => (at, Change::ParentReborn),
+pub fn follow(module: TwinKey, cascade: Cascade) -> TwinEvent {
+    let (at, change) = match cascade {
+        Cascade::Deleted(at) => (at, Change::Deleted),
+        Cascade::Reborn(at) => (at, Change::ParentReborn),
     };
     TwinEvent { key: module, at, change }
 }

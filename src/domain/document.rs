@@ -43,7 +43,7 @@ pub struct Document {
     pub confirmed_until: Option<Ticks>,
     /// Modules of this device that still have to follow it. Set in the write that makes it necessary, so
     /// that a crash cannot forget it.
-    pub sweep: Option<Sweep>,
+    pub cascade: Option<Cascade>,
     /// When the daemon decided on this content.
     pub applied_at: Ticks,
     /// The operation that led to it.
@@ -144,7 +144,7 @@ pub enum Flag {
 /// How the modules of a device have to follow it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Sweep {
+pub enum Cascade {
     /// The device was deleted at this time, and its modules with it.
     Deleted(Ticks),
     /// The device was created at this time over an incarnation whose deletion was never seen.
@@ -163,7 +163,7 @@ pub struct Marks {
     refused: Option<Ticks>,
     previous: Option<Ticks>,
     confirmed_until: Option<Ticks>,
-    sweep: Option<Sweep>,
+    cascade: Option<Cascade>,
     applied_at: Ticks,
     operation: Operation,
     ttl_seconds: Option<u32>,
@@ -220,7 +220,7 @@ impl Document {
             refused: self.refused,
             previous: self.previous,
             confirmed_until: self.confirmed_until,
-            sweep: self.sweep,
+            cascade: self.cascade,
             applied_at: self.applied_at,
             operation: self.operation,
             ttl_seconds: self.ttl_seconds,
@@ -238,13 +238,13 @@ impl Document {
             refused,
             previous,
             confirmed_until,
-            sweep,
+            cascade,
             applied_at,
             operation,
             ttl_seconds,
         } = self;
         (id, key, last, flags, refused) == (&other.id, &other.key, &other.last, &other.flags, &other.refused)
-            && (previous, sweep, ttl_seconds) == (&other.previous, &other.sweep, &other.ttl_seconds)
+            && (previous, cascade, ttl_seconds) == (&other.previous, &other.cascade, &other.ttl_seconds)
             && *confirmed_until == other.confirmed_until
             && (applied_at, operation) == (&other.applied_at, &other.operation)
             && state.says_the_same(&other.state)
@@ -416,8 +416,8 @@ struct SyncFields {
     previous: Option<Ticks>,
     #[serde(default, skip_serializing_if = "Option::is_none", alias = "settled")]
     confirmed_until: Option<Ticks>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    sweep: Option<Sweep>,
+    #[serde(default, skip_serializing_if = "Option::is_none", alias = "sweep")]
+    cascade: Option<Cascade>,
     #[serde(default, skip_serializing_if = "BaseNotes::is_empty")]
     base: BaseNotes,
     applied_at: Ticks,
@@ -472,7 +472,7 @@ impl Serialize for Document {
             refused: self.refused,
             previous: self.previous,
             confirmed_until: self.confirmed_until,
-            sweep: self.sweep,
+            cascade: self.cascade,
             base,
             applied_at: self.applied_at,
             op: self.operation,
@@ -515,7 +515,7 @@ impl<'de> Deserialize<'de> for Document {
             refused: sync.refused,
             previous: sync.previous,
             confirmed_until: sync.confirmed_until,
-            sweep: sync.sweep,
+            cascade: sync.cascade,
             applied_at: sync.applied_at,
             operation: sync.op,
             ttl_seconds,
@@ -587,7 +587,7 @@ mod tests {
             refused: None,
             previous: None,
             confirmed_until: None,
-            sweep: None,
+            cascade: None,
             applied_at: ticks("2031-01-02T00:00:01Z"),
             operation: Operation::Update,
             ttl_seconds: None,
@@ -628,12 +628,15 @@ mod tests {
     #[test]
     fn names_of_earlier_releases_are_read_and_not_written() {
         let at = ticks("2031-01-03T00:00:00Z");
-        let document = Document { confirmed_until: Some(at), operation: Operation::Flag, ..live() };
+        let cascade = Some(Cascade::Deleted(at));
+        let document = Document { confirmed_until: Some(at), operation: Operation::Flag, cascade, ..live() };
         let mut stored = serde_json::to_value(&document).expect("serialises");
         let sync = stored["sync"].as_object_mut().expect("an object");
         assert_eq!(sync["op"], "flag");
         let confirmed = sync.remove("confirmedUntil").expect("written");
-        sync.extend([("settled".to_owned(), confirmed), ("op".to_owned(), json!("doubt"))]);
+        let cascade = sync.remove("cascade").expect("written");
+        let earlier = [("settled", confirmed), ("sweep", cascade), ("op", json!("doubt"))];
+        sync.extend(earlier.map(|(name, value)| (name.to_owned(), value)));
         assert_eq!(serde_json::from_value::<Document>(stored).expect("reads back"), document);
     }
 

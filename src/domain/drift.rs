@@ -224,7 +224,7 @@ mod tests {
             refused: None,
             previous: None,
             confirmed_until: None,
-            sweep: None,
+            cascade: None,
             applied_at: Ticks::new(1),
             operation: Operation::Update,
             ttl_seconds: None,

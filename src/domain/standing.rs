@@ -101,7 +101,7 @@ impl Standing {
             written_at: document.applied_at.to_string(),
             incarnation: incarnation(document),
             confirmed_until: document.confirmed_until.map(|confirmed| confirmed.to_string()),
-            modules_pending: document.sweep.is_some(),
+            modules_pending: document.cascade.is_some(),
         }
     }
 }

@@ -23,7 +23,7 @@ pub(crate) fn document(version: i64) -> Document {
         refused: None,
         previous: None,
         confirmed_until: None,
-        sweep: None,
+        cascade: None,
         applied_at: Ticks::new(30),
         operation: Operation::Update,
         ttl_seconds: None,

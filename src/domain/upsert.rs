@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use super::{
     decide::{Decision, Rules, decide, follow},
-    document::{Document, ETag, Flag, State, Sweep},
+    document::{Cascade, Document, ETag, Flag, State},
     event::{Change, Operation, TwinEvent},
     ticks::Ticks,
 };
@@ -287,7 +287,7 @@ impl Upsert {
         };
         let over = began < ended;
         if over {
-            self.add(follow(module, Sweep::Deleted(ended)));
+            self.add(follow(module, Cascade::Deleted(ended)));
         }
         over
     }
@@ -299,24 +299,24 @@ impl Upsert {
     }
 
     /// There are no modules that have to follow; what is kept in memory says so, and the next write stores it.
-    pub fn swept(&mut self) {
+    pub fn cascaded(&mut self) {
         if let Stored::Present(document, _) = &mut self.stored {
-            Arc::make_mut(document).sweep = None;
+            Arc::make_mut(document).cascade = None;
         }
     }
 
     /// Modules that have to follow what is stored.
     ///
-    /// The note of a finished sweep lies in the stored tombstone for good, which hardly ever gets another write. The deletion that
+    /// The note of a finished cascade lies in the stored tombstone for good, which hardly ever gets another write. The deletion that
     /// left it is completed only with its modules, and else comes again: so changes that come too late ask for nothing.
-    pub fn sweep(&self) -> Option<Sweep> {
+    pub fn cascade(&self) -> Option<Cascade> {
         match &self.stored {
             Stored::Present(document, _)
                 if is_owed_by_its_deletion(document) && self.holds_changes_only() =>
             {
                 None
             }
-            Stored::Present(document, _) => document.sweep,
+            Stored::Present(document, _) => document.cascade,
             Stored::Unknown | Stored::Absent | Stored::Damaged(_) => None,
         }
     }

@@ -208,7 +208,7 @@ impl TwinStore for MemoryStore {
             Which::Present => document.twin().is_some(),
             Which::Flagged => {
                 document.is_flagged()
-                    || (document.sweep.is_some() && document.operation == Operation::Snapshot)
+                    || (document.cascade.is_some() && document.operation == Operation::Snapshot)
             }
         });
         let scanned = |document: &Document| Scanned {

@@ -34,7 +34,7 @@ use super::{
 use crate::{
     domain::{
         decide::Rules,
-        document::Sweep,
+        document::Cascade,
         event::TwinEvent,
         id::TwinKey,
         invariant::Invariant,
@@ -113,7 +113,7 @@ pub struct Router {
     groups: HashMap<GroupId, Group>,
     next_group: u64,
     /// Ends of devices that their modules are following.
-    followed: HashMap<TwinKey, Sweep>,
+    followed: HashMap<TwinKey, Cascade>,
     concurrency: Concurrency,
     outage: Outage<TwinKey>,
     /// Whether partitions were told to wait for a twin.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::{
     domain::{
         decide::follow,
-        document::{Document, ETag, Sweep},
+        document::{Cascade, Document, ETag},
         event::TwinEvent,
         id::TwinKey,
         invariant::Invariant,
@@ -57,7 +57,7 @@ pub struct Work<T> {
     /// Whether the store was asked since the router last looked; what is served from memory says nothing about it.
     pub asked: bool,
     /// The end of a device that its modules are following already.
-    pub followed: Option<Sweep>,
+    pub followed: Option<Cascade>,
     /// What is recorded of it, where one of its events is sampled.
     pub trace: Option<Box<WriteTrace>>,
 }
@@ -112,7 +112,7 @@ async fn perform<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<Vec<TwinE
     loop {
         bring_in(tools, work).await?;
         if !work.key.is_module() {
-            return sweep(tools, work).await;
+            return cascade(tools, work).await;
         }
         // SUBTLE: a module's events may arrive after its device was deleted. The device writes its tombstone
         // and then looks for modules; the module writes and then looks at its device. Whatever the
@@ -259,12 +259,12 @@ fn quarrel(kind: WriteKind, conflicts: u32) -> Trouble {
 }
 
 /// Finds the modules that have to follow a deleted or re-created device.
-async fn sweep<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<Vec<TwinEvent>, Trouble> {
+async fn cascade<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<Vec<TwinEvent>, Trouble> {
     // Under way already: a change need not wait for that. What brings an end or a beginning does: it may be here for the second
     // time, for a checkpoint that knows nothing of the first.
-    let waits = |sweep: &Sweep| work.followed != Some(*sweep) || !work.upsert.holds_changes_only();
-    let owed = work.upsert.sweep().filter(waits);
-    let Some(sweep) = owed.filter(|_| !planted!(SweepOmitted)) else {
+    let waits = |cascade: &Cascade| work.followed != Some(*cascade) || !work.upsert.holds_changes_only();
+    let owed = work.upsert.cascade().filter(waits);
+    let Some(cascade) = owed.filter(|_| !planted!(CascadeOmitted)) else {
         return Ok(Vec::new());
     };
     let began = work.begins();
@@ -278,12 +278,12 @@ async fn sweep<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<Vec<TwinEve
     ModulesQueried { purpose: Purpose::Live, twin: &work.key, modules, request_units }.emit(&tools.metrics);
     let modules = outcome?;
     if modules.is_empty() {
-        work.upsert.swept();
+        work.upsert.cascaded();
     }
     // SUBTLE: else the note stays until they have followed, also in memory: the next write of the device would store that it is
     // done with, and a crash before the modules are durable would forget them. The deletion comes again then, and finds
     // itself done with.
-    Ok(modules.into_iter().map(|module| follow(module, sweep)).collect())
+    Ok(modules.into_iter().map(|module| follow(module, cascade)).collect())
 }
 
 async fn read<T: Send>(

@@ -8,7 +8,7 @@ use std::{
 
 use twinsync::domain::{
     decide::{decide, follow},
-    document::{Document, ETag, Sweep},
+    document::{Cascade, Document, ETag},
     event::{Change, Operation, TwinEvent},
     id::TwinKey,
     registry::went_back,
@@ -27,7 +27,7 @@ enum Step {
     /// Bring these events in.
     Bring(Upsert),
     /// Look for the modules of a device that ended.
-    Sweep(Upsert, Sweep),
+    Cascade(Upsert, Cascade),
     /// Look at the device of a module that began.
     LookAtDevice(Upsert),
 }
@@ -93,20 +93,20 @@ impl Replica {
                 if key.is_module() {
                     return upsert.began_incarnation().map(|_| Step::LookAtDevice(upsert));
                 }
-                upsert.sweep().map(|sweep| Step::Sweep(upsert, sweep))
+                upsert.cascade().map(|cascade| Step::Cascade(upsert, cascade))
             }
-            Step::Sweep(mut upsert, sweep) => {
-                upsert.swept();
+            Step::Cascade(mut upsert, cascade) => {
+                upsert.cascaded();
                 let modules: Vec<_> = self.documents.keys().filter(|key| key.is_module()).cloned().collect();
-                self.tell(format!("{key} sweeps {sweep:?}"));
+                self.tell(format!("{key} cascades {cascade:?}"));
                 for module in modules {
-                    self.receive(&follow(module, sweep));
+                    self.receive(&follow(module, cascade));
                 }
                 // Memory knows that this is done, the store hears of it with the next write; after a crash, it does not.
                 if self.etag.is_multiple_of(2)
                     && let Some((document, _)) = self.documents.get_mut(key)
                 {
-                    Arc::make_mut(document).sweep = None;
+                    Arc::make_mut(document).cascade = None;
                 }
                 None
             }
@@ -170,14 +170,14 @@ impl Replica {
         self.repairs += 1;
         let answer = hub.get_twin(key);
         self.take_answer(&answer);
-        let swept = self.document(key).filter(|document| document.operation == Operation::Snapshot);
-        if swept.is_some_and(|document| document.sweep.is_some()) {
+        let cascaded = self.document(key).filter(|document| document.operation == Operation::Snapshot);
+        if cascaded.is_some_and(|document| document.cascade.is_some()) {
             for module in self.documents.keys().filter(|key| key.is_module()).cloned().collect::<Vec<_>>() {
                 let answer = hub.get_twin(&module);
                 self.take_answer(&answer);
             }
             let mut document = self.document(key).expect("it was repaired").clone();
-            document.sweep = None;
+            document.cascade = None;
             self.write(Arc::new(document));
         }
     }

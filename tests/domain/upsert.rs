@@ -6,7 +6,7 @@ use proptest::{collection, prelude::*};
 use serde_json::json;
 use twinsync::domain::{
     decide::{Decision, decide},
-    document::{Document, Flag, State, Sweep},
+    document::{Cascade, Document, Flag, State},
     event::{Change, Sections, TwinEvent, TwinVersion},
     ticks::Ticks,
     upsert::{Action, EventOutcome, Upsert},
@@ -282,7 +282,7 @@ fn the_beginning_of_an_incarnation_is_told_whatever_became_of_the_write() {
 }
 
 #[test]
-fn a_deletion_and_a_re_creation_in_one_batch_still_sweep_the_modules() {
+fn a_deletion_and_a_re_creation_in_one_batch_still_cascade_the_modules() {
     let mut store = store_with([]);
     let mut upsert = Upsert::new(vec![event(20, Change::Deleted), created(21)], None, RULES);
     assert!(matches!(upsert.action(NOW), Action::Read));
@@ -290,9 +290,9 @@ fn a_deletion_and_a_re_creation_in_one_batch_still_sweep_the_modules() {
     upsert.found(document, twinsync::domain::document::ETag("1".into()));
     assert!(matches!(upsert.action(NOW), Action::Replace(..)));
     upsert.written(twinsync::domain::document::ETag("2".into()));
-    assert_eq!(upsert.sweep(), Some(Sweep::Deleted(Ticks::new(20))));
-    upsert.swept();
-    assert_eq!(upsert.sweep(), None);
+    assert_eq!(upsert.cascade(), Some(Cascade::Deleted(Ticks::new(20))));
+    upsert.cascaded();
+    assert_eq!(upsert.cascade(), None);
     store.faults.clear();
 }
 

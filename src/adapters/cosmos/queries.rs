@@ -28,9 +28,9 @@ fn twin_text(fields: &str, is_module: bool) -> String {
 pub(super) fn walk(which: Which) -> String {
     let condition = match which {
         Which::Present => "c.sync.state IN ('live', 'partial')",
-        // Empty flags are not stored. A pending sweep after anything but a repair is the streams' business.
+        // Empty flags are not stored. A pending cascade after anything but a repair is the streams' business.
         Which::Flagged => {
-            "IS_DEFINED(c.sync.flags) OR c.sync.state = 'partial' OR (IS_DEFINED(c.sync.sweep) AND c.sync.op = 'snapshot')"
+            "IS_DEFINED(c.sync.flags) OR c.sync.state = 'partial' OR (IS_DEFINED(c.sync.cascade) AND c.sync.op = 'snapshot')"
         }
     };
     format!(

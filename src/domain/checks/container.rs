@@ -37,7 +37,7 @@ pub struct Container {
 
 /// What the daemon's own queries look at: walks over flagged documents and over those that are there, and the modules of a
 /// device.
-pub const QUERIED: [&str; 5] = ["/sync/state", "/sync/flags/[]", "/sync/sweep", "/sync/op", "/moduleId"];
+pub const QUERIED: [&str; 5] = ["/sync/state", "/sync/flags/[]", "/sync/cascade", "/sync/op", "/moduleId"];
 
 /// What nobody queries by, and what every change of a twin modifies.
 const BOOKKEEPING: [&str; 4] = [

@@ -118,13 +118,13 @@ fn refused(document: &Document, event: &TwinEvent, expected: Decision) {
 fn stale_deletion(document: &Document, at: i64) {
     let (decision, stored) = after(document, &deleted(at));
     assert_eq!(decision, Decision::Stale);
-    let swept = Document {
+    let cascaded = Document {
         previous: Some(t(at)),
-        sweep: Some(Sweep::Deleted(t(at))),
+        cascade: Some(Cascade::Deleted(t(at))),
         applied_at: NOW,
         ..document.clone()
     };
-    assert_eq!(stored, swept);
+    assert_eq!(stored, cascaded);
     assert_eq!(stored.modules_dead_before(), Some(t(at)));
     unchanged(&stored, &deleted(at), Decision::Stale);
     let module = Document { key: TwinKey::module("hub", "pump", "m"), ..document.clone() };
@@ -192,7 +192,7 @@ fn the_first_create_makes_a_live_document() {
         refused: None,
         previous: None,
         confirmed_until: None,
-        sweep: None,
+        cascade: None,
         applied_at: EARLIER,
         operation: Operation::Create,
         ttl_seconds: None,
@@ -219,7 +219,7 @@ fn a_change_of_an_unseen_twin_makes_a_partial_document() {
         assert_eq!(base.tags.deleted.contains("/n"), !whole);
         assert_eq!(base.desired.whole, whole);
         assert!(!base.reported.whole, "not carried by the event");
-        assert_eq!((document.operation, document.ttl_seconds, document.sweep), (operation, None, None));
+        assert_eq!((document.operation, document.ttl_seconds, document.cascade), (operation, None, None));
         assert!(document.flags.is_empty() && document.refused.is_none() && document.previous.is_none());
     }
 }
@@ -229,7 +229,7 @@ fn the_first_delete_leaves_a_tombstone() {
     let document = play(&[deleted(10)]).expect("created");
     assert_eq!(document.state, State::Deleted);
     assert_eq!((document.last, document.ttl_seconds), (t(10), Some(77)));
-    assert_eq!(document.sweep, Some(Sweep::Deleted(t(10))));
+    assert_eq!(document.cascade, Some(Cascade::Deleted(t(10))));
     assert_eq!(document.operation, Operation::Delete);
 }
 
@@ -252,7 +252,7 @@ fn an_absent_twin_that_the_hub_does_not_know_stays_absent() {
 #[test]
 fn a_reborn_parent_of_an_absent_module_changes_nothing() {
     let mut stored = None;
-    let event = follow(TwinKey::module("hub", "pump", "m"), Sweep::Reborn(t(5)));
+    let event = follow(TwinKey::module("hub", "pump", "m"), Cascade::Reborn(t(5)));
     assert_eq!(decide(&mut stored, &event, NOW, &RULES), Decision::Stale);
     assert_eq!(stored, None);
 }
@@ -282,7 +282,7 @@ fn a_create_after_everything_replaces_everything() {
     assert!(matches!(stored.state, State::Live { born: Some(born), .. } if born == t(21)));
     assert_eq!((version(&stored), tags(&stored), stored.last), (2, json!({"z": 1}), t(21)));
     assert_eq!(stored.previous, Some(t(20)), "the old incarnation lived at least until then");
-    assert_eq!(stored.sweep, Some(Sweep::Reborn(t(21))));
+    assert_eq!(stored.cascade, Some(Cascade::Reborn(t(21))));
     assert!(stored.flags.is_empty(), "a gap of the old incarnation is confirmed");
     assert_eq!((stored.applied_at, stored.operation), (NOW, Operation::Create));
 }
@@ -391,7 +391,7 @@ fn a_delete_before_birth_is_stale_one_in_the_middle_suspect_and_the_newest_burie
         assert_eq!(stored.state, live_document().state);
         assert_eq!((stored.refused, stored.last), (Some(t(at)), t(20)));
         assert!(stored.flags.contains(&Flag::Suspect));
-        assert_eq!(stored.sweep, Some(Sweep::Deleted(t(at))), "its modules are gone in any case");
+        assert_eq!(stored.cascade, Some(Cascade::Deleted(t(at))), "its modules are gone in any case");
         assert_eq!(stored.modules_dead_before(), Some(t(at)));
         unchanged(&stored, &deleted(at), Decision::Suspect);
     }
@@ -400,7 +400,7 @@ fn a_delete_before_birth_is_stale_one_in_the_middle_suspect_and_the_newest_burie
         assert_eq!(decision, Decision::Applied);
         assert_eq!(stored.state, State::Deleted);
         assert_eq!((stored.last, stored.ttl_seconds), (t(at), Some(77)));
-        assert_eq!(stored.sweep, Some(Sweep::Deleted(t(at))));
+        assert_eq!(stored.cascade, Some(Cascade::Deleted(t(at))));
         assert_eq!((stored.applied_at, stored.operation), (NOW, Operation::Delete));
         assert!(stored.flags.is_empty() && stored.refused.is_none());
     }
@@ -455,7 +455,7 @@ fn a_create_inside_a_partial_twins_time_is_suspect_and_one_after_it_starts_over(
     assert_eq!(decision, Decision::Applied);
     assert!(matches!(stored.state, State::Live { born: Some(born), .. } if born == t(21)));
     assert_eq!(tags(&stored), json!({"z": 1}));
-    assert_eq!((stored.previous, stored.sweep), (Some(t(20)), Some(Sweep::Reborn(t(21)))));
+    assert_eq!((stored.previous, stored.cascade), (Some(t(20)), Some(Cascade::Reborn(t(21)))));
 }
 
 #[test]
@@ -498,7 +498,7 @@ fn a_later_delete_moves_the_tombstone() {
     let (decision, stored) = after(&tombstone(), &deleted(21));
     assert_eq!((decision, stored.last), (Decision::Applied, t(21)));
     assert_eq!(stored.previous, Some(t(20)), "what came before the first deletion is over for certain");
-    assert_eq!(stored.sweep, Some(Sweep::Deleted(t(21))));
+    assert_eq!(stored.cascade, Some(Cascade::Deleted(t(21))));
     assert_eq!(stored.ttl_seconds, Some(77));
 }
 
@@ -519,12 +519,12 @@ fn a_new_incarnation_rises_from_a_tombstone_and_remembers_where_the_old_one_ende
 }
 
 #[test]
-fn a_sweep_that_is_still_pending_survives_the_re_creation() {
+fn a_cascade_that_is_still_pending_survives_the_re_creation() {
     for event in [created(21, 2, json!({})), updated(21, 3, json!({})), replaced(21, 3, json!({}))] {
         let (_, stored) = after(&tombstone(), &event);
-        assert_eq!(stored.sweep, Some(Sweep::Deleted(t(20))));
-        let swept = Document { sweep: None, ..tombstone() };
-        assert_eq!(after(&swept, &event).1.sweep, None);
+        assert_eq!(stored.cascade, Some(Cascade::Deleted(t(20))));
+        let cascaded = Document { cascade: None, ..tombstone() };
+        assert_eq!(after(&cascaded, &event).1.cascade, None);
     }
 }
 
@@ -573,14 +573,14 @@ fn a_gap_leaves_no_flag_about_the_incarnation_and_a_suspicion_does() {
     let gap = Document { flags: BTreeSet::from([Flag::Gap]), ..live_document() };
     let (_, stored) = after(&gap, &snapshot(40, 9, json!({"z": 1})));
     assert!(matches!(stored.state, State::Live { born: Some(born), .. } if born == t(10)));
-    assert_eq!(stored.sweep, None);
+    assert_eq!(stored.cascade, None);
     let suspect =
         Document { flags: BTreeSet::from([Flag::Suspect]), refused: Some(t(30)), ..live_document() };
     let (_, stored) = after(&suspect, &snapshot(40, 9, json!({"z": 1})));
     assert!(matches!(stored.state, State::Live { born: None, .. }));
     assert_eq!(
-        stored.sweep,
-        Some(Sweep::Reborn(t(40))),
+        stored.cascade,
+        Some(Cascade::Reborn(t(40))),
         "modules may have ended with the incarnation before"
     );
 }
@@ -709,8 +709,8 @@ fn a_boundary_that_is_missed_by_less_than_clocks_differ_is_no_boundary() {
 fn of_two_deletions_before_an_answer_the_later_one_ends_modules() {
     let answered = after(&live_document(), &snapshot(60, 9, json!({"z": 1}))).1;
     let first = after(&answered, &deleted(30)).1;
-    assert_eq!(first.sweep, Some(Sweep::Reborn(t(30))));
-    assert_eq!(after(&first, &deleted(40)).1.sweep, Some(Sweep::Reborn(t(40))));
+    assert_eq!(first.cascade, Some(Cascade::Reborn(t(30))));
+    assert_eq!(after(&first, &deleted(40)).1.cascade, Some(Cascade::Reborn(t(40))));
 }
 
 fn unapplied(at: i64) -> TwinEvent {
@@ -736,7 +736,7 @@ fn an_event_that_could_not_be_applied_puts_its_twin_in_flag() {
 #[test]
 fn an_event_that_could_not_be_applied_is_all_that_is_known_of_a_twin_without_a_document() {
     let over_a_tombstone = after(&tombstone(), &unapplied(30)).1;
-    assert_eq!((over_a_tombstone.previous, over_a_tombstone.sweep), (Some(t(20)), tombstone().sweep));
+    assert_eq!((over_a_tombstone.previous, over_a_tombstone.cascade), (Some(t(20)), tombstone().cascade));
     for unknown in [play(&[unapplied(30)]).expect("created"), over_a_tombstone] {
         assert!(matches!(unknown.state, State::Partial { since, .. } if since == t(30)));
         assert!(unknown.is_flagged() && unknown.flags.contains(&Flag::Suspect));
@@ -828,12 +828,12 @@ fn a_deletion_that_a_snapshot_has_overtaken_makes_the_modules_flagged() {
     let stored = play(&[snapshot(40, 9, json!({"z": 1}))]).expect("created");
     let (decision, looked) = after(&stored, &deleted(30));
     assert_eq!(decision, Decision::Stale);
-    assert_eq!((looked.previous, looked.sweep), (Some(t(30)), Some(Sweep::Reborn(t(30)))));
+    assert_eq!((looked.previous, looked.cascade), (Some(t(30)), Some(Cascade::Reborn(t(30)))));
     assert_eq!((looked.state.clone(), looked.flags.clone()), (stored.state.clone(), stored.flags.clone()));
     unchanged(&looked, &deleted(30), Decision::Stale);
     // Also those that came after an older deletion, whose own modules have not followed yet.
-    let owed = Document { previous: Some(t(20)), sweep: Some(Sweep::Deleted(t(20))), ..stored };
-    assert_eq!(after(&owed, &deleted(30)).1.sweep, Some(Sweep::Reborn(t(30))));
+    let owed = Document { previous: Some(t(20)), cascade: Some(Cascade::Deleted(t(20))), ..stored };
+    assert_eq!(after(&owed, &deleted(30)).1.cascade, Some(Cascade::Reborn(t(30))));
 }
 
 #[test]
@@ -845,7 +845,7 @@ fn what_the_hub_does_not_know_becomes_a_tombstone_without_flag() {
             let (decision, stored) = after(&flagged, &gone(at));
             assert_eq!((decision, &stored.state), (Decision::Applied, &State::Deleted));
             assert_eq!((stored.last, stored.ttl_seconds), (t(ended), Some(77)));
-            assert_eq!(stored.sweep, Some(Sweep::Deleted(t(ended))));
+            assert_eq!(stored.cascade, Some(Cascade::Deleted(t(ended))));
             assert!(!stored.is_flagged() && stored.refused.is_none());
             unchanged(&stored, &gone(at + 1), Decision::Duplicate);
             unchanged(&stored, &updated(ended, 99, json!({})), Decision::Stale);
@@ -972,21 +972,21 @@ fn module_document(born: i64, last: i64) -> Document {
 fn modules_have_no_modules() {
     let mut stored = Some(module_document(10, 20));
     decide(&mut stored, &module(30, Change::Deleted), NOW, &RULES);
-    assert_eq!(stored.expect("kept").sweep, None);
+    assert_eq!(stored.expect("kept").cascade, None);
     let mut stored = None;
     decide(&mut stored, &module(30, Change::Deleted), NOW, &RULES);
-    assert_eq!(stored.expect("kept").sweep, None);
+    assert_eq!(stored.expect("kept").cascade, None);
     let mut stored = Some(module_document(10, 20));
     decide(&mut stored, &module(15, Change::Deleted), NOW, &RULES);
     let stored = stored.expect("kept");
-    assert_eq!((stored.sweep, stored.previous), (None, None));
+    assert_eq!((stored.cascade, stored.previous), (None, None));
     let (_, stored) = after(&stored, &module(30, created(30, 2, json!({})).change));
-    assert_eq!(stored.sweep, None);
+    assert_eq!(stored.cascade, None);
 }
 
 #[test]
 fn modules_follow_their_device_into_the_grave_but_younger_ones_live() {
-    let follow = |dead_at| follow(TwinKey::module("hub", "pump", "m"), Sweep::Deleted(t(dead_at)));
+    let follow = |dead_at| follow(TwinKey::module("hub", "pump", "m"), Cascade::Deleted(t(dead_at)));
     for dead_at in [20, 30] {
         let (decision, stored) = after(&module_document(10, 20), &follow(dead_at));
         assert_eq!((decision, stored.state, stored.last), (Decision::Applied, State::Deleted, t(dead_at)));
@@ -1013,7 +1013,7 @@ fn a_late_module_event_from_before_its_devices_deletion_does_not_survive_the_fol
         let mut stored = None;
         decide(&mut stored, &module(15, change), NOW, &RULES);
         let dead_before = tombstone().modules_dead_before().expect("deleted");
-        let event = follow(TwinKey::module("hub", "pump", "m"), Sweep::Deleted(dead_before));
+        let event = follow(TwinKey::module("hub", "pump", "m"), Cascade::Deleted(dead_before));
         assert_eq!(decide(&mut stored, &event, NOW, &RULES), Decision::Applied);
         assert_eq!(stored.expect("kept").state, State::Deleted);
     }
@@ -1021,7 +1021,7 @@ fn a_late_module_event_from_before_its_devices_deletion_does_not_survive_the_fol
 
 #[test]
 fn a_reborn_parent_puts_older_modules_in_flag_until_they_are_created_anew() {
-    let follow = |at| follow(TwinKey::module("hub", "pump", "m"), Sweep::Reborn(t(at)));
+    let follow = |at| follow(TwinKey::module("hub", "pump", "m"), Cascade::Reborn(t(at)));
     for at in [19, 20] {
         unchanged(&module_document(10, 20), &follow(at), Decision::Stale);
     }

@@ -164,7 +164,7 @@ struct Done {
 
 impl Done {
     fn new(verdict: Verdict, stored: Stored) -> Self {
-        Self { verdict, left: pending_sweep(stored) }
+        Self { verdict, left: pending_cascade(stored) }
     }
 }
 
@@ -252,7 +252,7 @@ impl TwinReconciler {
         if let Some((document, etag)) = left
             && task.mode == Mode::Correct
         {
-            self.sweep(&document, &etag, task).await?;
+            self.cascade(&document, &etag, task).await?;
         }
         Ok(verdict)
     }
@@ -500,12 +500,12 @@ impl TwinReconciler {
     ///
     /// The note is in the document until then, so that a crash cannot forget it. Its time does not matter here: whether
     /// a module lives, the hub is asked.
-    async fn sweep(&self, device: &Document, etag: &ETag, task: &Task) -> Result<(), Trouble> {
+    async fn cascade(&self, device: &Document, etag: &ETag, task: &Task) -> Result<(), Trouble> {
         let task = Task { unless: Unless::Never, ..*task };
         for module in self.budgeted_store.modules(&device.key, task.purpose).await? {
             self.reconcile_alone(&module, &task).await?;
         }
-        let done = Document { sweep: None, ..device.clone() };
+        let done = Document { cascade: None, ..device.clone() };
         match self.budgeted_store.write(&device.key, &done, Some(etag), task.purpose).await {
             Write::Written(etag) => self.cache.insert(device.key.clone(), (Arc::new(done), etag)),
             // Whoever wrote has kept the note, and will be met again.
@@ -537,9 +537,9 @@ fn spared(document: Option<&Document>, unless: Unless) -> bool {
 }
 
 /// A device that a repair has left with modules to look after. After an event, the streams do that.
-fn pending_sweep(stored: Stored) -> Option<(Arc<Document>, ETag)> {
+fn pending_cascade(stored: Stored) -> Option<(Arc<Document>, ETag)> {
     let (document, etag) = (stored.document?, stored.etag?);
-    let pending = document.sweep.is_some() && document.operation == Operation::Snapshot;
+    let pending = document.cascade.is_some() && document.operation == Operation::Snapshot;
     pending.then_some((document, etag))
 }
 

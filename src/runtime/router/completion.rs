@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     domain::{
-        decide::Decision, document::Sweep, event::TwinEvent, id::TwinKey, invariant::Invariant,
+        decide::Decision, document::Cascade, event::TwinEvent, id::TwinKey, invariant::Invariant,
         progress::Ticket, ticks::Ticks, upsert::EventOutcome,
     },
     runtime::{in_flight::Permit, partition::Progress, worker::Work},
@@ -39,7 +39,7 @@ impl Router {
                 self.flag_rejected(&key, reason);
             }
         }
-        let sweep = stored.as_ref().and_then(|(document, _)| document.sweep);
+        let cascade = stored.as_ref().and_then(|(document, _)| document.cascade);
         match stored {
             Some(stored) => {
                 if stored.0.is_flagged() {
@@ -115,13 +115,13 @@ impl Router {
             self.complete_all(decided);
             return;
         }
-        self.followed.extend(sweep.map(|sweep| (key.clone(), sweep)));
+        self.followed.extend(cascade.map(|cascade| (key.clone(), cascade)));
         let group = GroupId(self.next_group);
         self.next_group += 1;
         if planted!(ModulesNotAwaited) {
             self.complete_all(std::mem::take(&mut decided));
         }
-        self.groups.insert(group, Group { open: follow.len(), items: decided, device: key, sweep });
+        self.groups.insert(group, Group { open: follow.len(), items: decided, device: key, cascade });
         for event in follow {
             let key = event.key.clone();
             self.lanes.push(&key, (event, Item::Follow(group)), FOLLOW_WEIGHT, now, Duration::ZERO);
@@ -147,7 +147,7 @@ impl Router {
                     if group.open == 0
                         && let Some(group) = self.groups.remove(&id)
                     {
-                        self.swept(&group.device, group.sweep);
+                        self.cascaded(&group.device, group.cascade);
                         left.extend(group.items);
                     }
                 }
@@ -157,13 +157,13 @@ impl Router {
 
     /// The modules of a device have followed it: what is kept of it in memory says so, and its next write stores it. Where the device
     /// is being written at this moment, or is kept no more, they are looked for once more, which changes nothing.
-    fn swept(&mut self, device: &TwinKey, sweep: Option<Sweep>) {
-        if self.followed.get(device).copied() == sweep {
+    fn cascaded(&mut self, device: &TwinKey, cascade: Option<Cascade>) {
+        if self.followed.get(device).copied() == cascade {
             self.followed.remove(device);
         }
         if let Some((mut document, etag)) = self.cache.remove(device) {
-            if document.sweep == sweep {
-                Arc::make_mut(&mut document).sweep = None;
+            if document.cascade == cascade {
+                Arc::make_mut(&mut document).cascade = None;
             }
             self.cache.insert(device.clone(), (document, etag));
         }

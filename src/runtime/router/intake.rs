@@ -6,8 +6,8 @@ use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     domain::{
-        decide::Decision, document::Sweep, event::TwinEvent, id::TwinKey, message::Message, progress::Ticket,
-        ticks::Ticks,
+        decide::Decision, document::Cascade, event::TwinEvent, id::TwinKey, message::Message,
+        progress::Ticket, ticks::Ticks,
     },
     runtime::{in_flight::Permit, partition::Progress},
     telemetry::{
@@ -144,5 +144,5 @@ pub(super) struct Group {
     pub(super) items: Vec<Item>,
     /// The device, and the note in its document that is done with when they are durable.
     pub(super) device: TwinKey,
-    pub(super) sweep: Option<Sweep>,
+    pub(super) cascade: Option<Cascade>,
 }

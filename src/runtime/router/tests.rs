@@ -595,7 +595,7 @@ async fn a_watcher_hears_what_became_of_its_event_and_not_before_it_is_durable()
 }
 
 #[tokio::test]
-async fn a_sweep_cut_short_by_a_crash_is_done_when_the_device_is_touched_again() {
+async fn a_cascade_cut_short_by_a_crash_is_done_when_the_device_is_touched_again() {
     let mut bench = Bench::new(1);
     let (key, module) = (device("d"), TwinKey::module("h", "d", "m"));
     bench.send(vec![created(&key, 1), created(&module, 2)]).await;
@@ -626,27 +626,27 @@ async fn the_note_about_modules_stays_in_whatever_is_written_of_the_device_until
     bench.until("created", |bench| bench.durable() == 1).await;
     bench.store.broken.lock().unwrap().push(module.clone());
     bench.send(vec![event(&key, 9, Change::Deleted)]).await;
-    let sweep = |bench: &Bench| bench.store.document(&key).and_then(|document| document.sweep);
-    bench.until("deleted", |bench| sweep(bench).is_some()).await;
+    let cascade = |bench: &Bench| bench.store.document(&key).and_then(|document| document.cascade);
+    bench.until("deleted", |bench| cascade(bench).is_some()).await;
     bench.send(vec![created(&key, 20)]).await;
     let lives = |bench: &Bench| {
         bench.store.document(&key).is_some_and(|document| matches!(document.state, State::Live { .. }))
     };
     bench.until("created anew", lives).await;
-    assert!(sweep(&bench).is_some(), "a crash here would forget the module");
+    assert!(cascade(&bench).is_some(), "a crash here would forget the module");
     assert_eq!(bench.durable(), 1, "the deletion is not done");
     // Changes need not wait for the module, however many there are: only its end and its beginning are held.
     for version in 3..40 {
         bench.send(vec![updated(&key, 20 + version, version)]).await;
     }
     bench.until("changes are done with", |bench| bench.limits.used().0 == 2).await;
-    assert!(sweep(&bench).is_some(), "still");
+    assert!(cascade(&bench).is_some(), "still");
     bench.store.broken.lock().unwrap().clear();
     bench.until("the module has followed", |bench| bench.durable() == 40).await;
     assert_eq!(bench.store.document(&module).expect("kept").state, State::Deleted);
     bench.send(vec![updated(&key, 90, 40)]).await;
     bench.until("updated", |bench| bench.durable() == 41).await;
-    assert_eq!(sweep(&bench), None, "and the next write says so");
+    assert_eq!(cascade(&bench), None, "and the next write says so");
     bench.finish().await;
 }
 

@@ -103,7 +103,7 @@ async fn a_late_change_of_a_deleted_device_asks_for_no_modules_and_a_repeated_de
     assert!(decided(&finished(run(Arc::clone(&tools), work(1)).await)));
     assert!(decided(&finished(run(Arc::clone(&tools), work_on(10, Change::Deleted)).await)));
     assert_eq!(queries(), 1);
-    assert!(store.document(&TwinKey::device("h", "d")).expect("stored").sweep.is_some(), "the note stays");
+    assert!(store.document(&TwinKey::device("h", "d")).expect("stored").cascade.is_some(), "the note stays");
     for _ in 0..3 {
         assert!(decided(&finished(run(Arc::clone(&tools), work(5)).await)), "stale");
     }

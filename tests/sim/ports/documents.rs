@@ -159,7 +159,7 @@ fn scanned(which: Which, key: &TwinKey, json: &str) -> Option<Scanned> {
         Which::Flagged => {
             sync.get("flags").is_some()
                 || state == "partial"
-                || (sync.get("sweep").is_some() && sync["op"] == "snapshot")
+                || (sync.get("cascade").is_some() && sync["op"] == "snapshot")
         }
     };
     let id = item["id"].as_str()?.to_owned();

@@ -343,7 +343,7 @@ async fn modules_of_a_device_that_is_gone_are_asked_about_one_by_one() {
     assert_eq!(repair(&bench, &key).await, Verdict::Corrected(Drift::Extra));
     assert_eq!(bench.document(&dead).expect("a tombstone").state, State::Deleted);
     assert!(bench.document(&alive).expect("a document").twin().is_some());
-    assert_eq!(bench.document(&key).expect("a tombstone").sweep, None, "that is done");
+    assert_eq!(bench.document(&key).expect("a tombstone").cascade, None, "that is done");
     assert_eq!(bench.registry.asked(), [key, alive, dead]);
 }
 
@@ -376,7 +376,7 @@ async fn a_crash_between_a_device_and_its_modules_is_finished_by_the_next_look()
     let repair = Task { unless: Unless::Unflagged, ..CORRECT };
     assert_eq!(bench.reconciler.reconcile(&found[0].key, &repair).await.expect("an answer"), Verdict::Spared);
     assert_eq!(bench.document(&module).expect("a tombstone").state, State::Deleted);
-    assert_eq!(bench.document(&key).expect("a tombstone").sweep, None);
+    assert_eq!(bench.document(&key).expect("a tombstone").cascade, None);
 }
 
 #[tokio::test]
