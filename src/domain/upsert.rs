@@ -166,8 +166,15 @@ impl Upsert {
         now: Ticks,
     ) -> (Option<Document>, bool, Vec<Decision>) {
         let before = document.as_ref().map(Document::marks);
-        let decisions: Vec<_> =
-            self.pending().iter().map(|event| decide(&mut document, event, now, &self.rules)).collect();
+        let decide_on = |document: &mut Option<Document>, event: &TwinEvent| match &event.change {
+            // It may be the very module that has to follow: it is replaced, and the hub is asked.
+            Change::ParentReborn if damaged && document.is_none() => {
+                let event = TwinEvent { key: event.key.clone(), at: event.at, change: Change::Unapplied };
+                decide(document, &event, now, &self.rules)
+            }
+            _ => decide(document, event, now, &self.rules),
+        };
+        let decisions: Vec<_> = self.pending().iter().map(|event| decide_on(&mut document, event)).collect();
         if damaged && let Some(document) = &mut document {
             // What was there could not be read, so what is written may miss something.
             document.flags.insert(Flag::Suspect);

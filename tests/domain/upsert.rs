@@ -6,7 +6,7 @@ use proptest::{collection, prelude::*};
 use serde_json::json;
 use twinsync::domain::{
     decide::{Decision, decide},
-    document::{Cascade, Document, Flag, State},
+    document::{Cascade, Document, ETag, Flag, State},
     event::{Change, Sections, TwinEvent, TwinVersion},
     ticks::Ticks,
     upsert::{Action, EventOutcome, Upsert},
@@ -181,6 +181,24 @@ fn a_stale_cache_is_found_out_by_the_condition() {
 }
 
 #[test]
+fn what_cannot_be_read_and_may_be_a_module_that_has_to_follow_is_replaced_and_flagged() {
+    let reborn = event(20, Change::ParentReborn);
+    let mut upsert = Upsert::new(vec![reborn.clone()], None, RULES);
+    assert!(matches!(upsert.action(NOW), Action::Read));
+    upsert.damaged(ETag("e".into()));
+    let Action::Replace(document, etag) = upsert.action(NOW) else { panic!("it stays as it is") };
+    assert!(
+        etag.0 == "e" && document.is_flagged() && document.refused >= Some(Ticks::new(20)),
+        "{document:?}"
+    );
+    // Where there is nothing, nothing has to follow.
+    let mut upsert = Upsert::new(vec![reborn], None, RULES);
+    assert!(matches!(upsert.action(NOW), Action::Read));
+    upsert.absent();
+    assert!(matches!(upsert.action(NOW), Action::Done));
+}
+
+#[test]
 fn one_rejected_event_costs_its_neighbours_nothing() {
     let mut store = store_with([]);
     store.poison = Some("POISON");
@@ -253,9 +271,9 @@ fn an_event_added_behind_the_others_is_decided_on_what_is_stored_by_then() {
     let mut upsert = Upsert::new(vec![updated(11, 3)], store.bring(Vec::new(), None).cached, RULES);
     assert!(matches!(upsert.action(NOW), Action::Read));
     let document = std::sync::Arc::new(store.document().expect("stored"));
-    upsert.found(document, twinsync::domain::document::ETag("1".into()));
+    upsert.found(document, ETag("1".into()));
     assert!(matches!(upsert.action(NOW), Action::Replace(..)));
-    upsert.written(twinsync::domain::document::ETag("2".into()));
+    upsert.written(ETag("2".into()));
     assert!(matches!(upsert.action(NOW), Action::Done));
     upsert.add(event(12, Change::Deleted));
     let Action::Replace(document, etag) = upsert.action(NOW) else {
@@ -287,9 +305,9 @@ fn a_deletion_and_a_re_creation_in_one_batch_still_cascade_the_modules() {
     let mut upsert = Upsert::new(vec![event(20, Change::Deleted), created(21)], None, RULES);
     assert!(matches!(upsert.action(NOW), Action::Read));
     let document = std::sync::Arc::new(store.document().expect("stored"));
-    upsert.found(document, twinsync::domain::document::ETag("1".into()));
+    upsert.found(document, ETag("1".into()));
     assert!(matches!(upsert.action(NOW), Action::Replace(..)));
-    upsert.written(twinsync::domain::document::ETag("2".into()));
+    upsert.written(ETag("2".into()));
     assert_eq!(upsert.cascade(), Some(Cascade::Deleted(Ticks::new(20))));
     upsert.cascaded();
     assert_eq!(upsert.cascade(), None);
@@ -378,7 +396,7 @@ proptest! {
             for event in batch {
                 decide(&mut expected, event, now, &RULES);
             }
-            let etag = twinsync::domain::document::ETag("1".into());
+            let etag = ETag("1".into());
             let shared = random.chance(50);
             let current = stored.clone().map(std::sync::Arc::new);
             let cached = current.clone().map(|document| (document, etag.clone()));

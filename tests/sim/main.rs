@@ -74,6 +74,16 @@ const REGRESSIONS: &[&str] = &[
      StoreRefuses+StoreLosesAnswers+StoreIsLate+StoreThrottles+LinkBreaks+LinkHangs+LinkGoesBack+CheckpointsRefuse+\
      CheckpointsLoseAnswers+CheckpointsHang+NotesFail+RegistryFails+RegistryThrottles+Outage+Restart+Skew+Delays+AddsPartition+\
      TombstonesExpire",
+    // A backfill created a module after the stream had looked for the modules of its device, which had ended meanwhile.
+    "seed=3383203,replicas=1,hubs=1,partitions=4,devices=3,modules=2,operations=10,registry=1,past=8,rate=60,cache=0,counts=0,faults=\
+     StoreRefuses+StoreIsLate+StoreThrottles+HubRefuses+LinkHangs+LinkGoesBack+CheckpointsRefuse+\
+     CheckpointsLoseAnswers+CheckpointsHang+Outage+Restart+Duplicates+Packs+Poison+AddsPartition+TombstonesExpire",
+    // A module whose document somebody had spoilt took no account of the end of its device.
+    "seed=3323449,replicas=1,hubs=1,partitions=2,devices=3,modules=2,operations=40,registry=1,past=0,rate=150,cache=0,counts=0,faults=\
+     StoreRefuses+StoreLosesAnswers+StoreIsLate+StoreThrottles+StoreIsBehind+HubRefuses+LinkBreaks+LinkHangs+\
+     LinkGoesBack+CheckpointsRefuse+CheckpointsLoseAnswers+CheckpointsHang+NotesFail+RegistryFails+\
+     RegistryThrottles+Crash+Outage+Restart+Skew+Duplicates+Delays+Packs+Losses+Failover+Poison+Spoils+Retention+\
+     Recreates+AddsPartition+TombstonesExpire",
 ];
 
 fn number(variable: &str, default: u64) -> u64 {

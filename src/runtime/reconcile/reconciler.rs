@@ -25,8 +25,8 @@ use std::{
 use super::requests::AuditRequests;
 use crate::{
     domain::{
-        decide::{Rules, decide},
-        document::{Document, ETag, State},
+        decide::{Rules, decide, follow},
+        document::{Cascade, Document, ETag, State},
         drift::{Drift, Part, Strictness, drift},
         event::{Change, Operation, Sections, TwinEvent, TwinVersion},
         id::{HubName, TwinKey},
@@ -114,6 +114,35 @@ pub struct TwinReconciler {
     /// When it was last told that a hub went back.
     told: Mutex<Option<Ticks>>,
     unanswered: Unanswered,
+    begun: Begun,
+}
+
+/// Modules whose documents were begun here and whose devices have not been looked at since; with the moment up to which the hub's
+/// answer holds.
+#[derive(Default)]
+struct Begun(Mutex<HashMap<TwinKey, Ticks>>);
+
+impl Begun {
+    fn lock(&self) -> MutexGuard<'_, HashMap<TwinKey, Ticks>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes `document`, which is about to be written over `stored`, if it begins a module.
+    fn note(&self, document: &Document, stored: Option<&Document>) {
+        let begins = document.twin().is_some() && stored.and_then(Document::twin).is_none();
+        if document.key.is_module() && begins {
+            let until = document.confirmed_until.unwrap_or(document.last);
+            self.lock().insert(document.key.clone(), until);
+        }
+    }
+
+    fn get(&self, key: &TwinKey) -> Option<Ticks> {
+        self.lock().get(key).copied()
+    }
+
+    fn forget(&self, key: &TwinKey) {
+        self.lock().remove(key);
+    }
 }
 
 /// The last write of a twin that had no answer, by its condition: the ETag that was to be replaced, `None` for a creation. As many as
@@ -185,8 +214,20 @@ impl TwinReconciler {
     ) -> Self {
         let registries =
             registries.iter().map(|registry| (registry.hub().clone(), Arc::clone(registry))).collect();
-        let (audits, told, unanswered) = (AuditRequests::nobodys(), Mutex::default(), Unanswered::default());
-        Self { budgeted_store, registries, cache, clock, rules, audits, identity: false, told, unanswered }
+        let audits = AuditRequests::nobodys();
+        let (told, unanswered, begun) = (Mutex::default(), Unanswered::default(), Begun::default());
+        Self {
+            budgeted_store,
+            registries,
+            cache,
+            clock,
+            rules,
+            audits,
+            identity: false,
+            told,
+            unanswered,
+            begun,
+        }
     }
 
     /// The same, for which a document that lacks fields of the identity is incomplete.
@@ -258,7 +299,7 @@ impl TwinReconciler {
     }
 
     /// The same for a twin that most likely has no document: asks the hub at once and creates the document, without the read. Where
-    /// one is there all the same, that costs a call to the hub and a refused write more than [`TwinReconciler::reconciler`]. Where a document may
+    /// one is there all the same, that costs a call to the hub and a refused write more than [`TwinReconciler::reconcile`]. Where a document may
     /// lie under another id, nothing would refuse a second one: then the twin is reconciled.
     ///
     /// SUBTLE: the proof holds without the read. A document that is still absent when it is created knew nothing while the hub was
@@ -273,6 +314,7 @@ impl TwinReconciler {
                 Got::Present(twin) => {
                     let nothing = Stored { document: None, etag: None, foreign: None };
                     if let Some(done) = self.there(key, nothing, *twin, task).await? {
+                        self.follow_device(key, task).await?;
                         return Ok(done.verdict);
                     }
                 }
@@ -344,15 +386,58 @@ impl TwinReconciler {
                 Got::Unknown(trouble) => return Err(trouble),
             };
             if let Some(done) = done {
+                self.follow_device(key, task).await?;
                 return Ok(done);
             }
         }
-        Err(Trouble {
-            kind: TroubleKind::Unavailable,
-            code: TWIN_UNANSWERED,
-            retry_after: None,
-            message: format!("the document was written {CYCLES} times while the hub was asked"),
-        })
+        Err(never_stood_still())
+    }
+
+    /// Looks at the device of a module whose document was begun here, and makes the module follow where the device has ended since
+    /// the hub was asked.
+    ///
+    /// SUBTLE: the device's end is written first, and then its modules are looked for. This module is written first, and then its
+    /// device is looked at. Whatever the interleaving, one of the two sees the other.
+    async fn follow_device(&self, key: &TwinKey, task: &Task) -> Result<(), Trouble> {
+        let Some(until) = self.begun.get(key) else { return Ok(()) };
+        for _ in 0..CYCLES {
+            let device = self.read(&key.parent(), task.purpose).await?;
+            let ended = device.document.as_deref().and_then(Document::modules_dead_before);
+            let Some(ended) = ended.filter(|ended| until < *ended) else {
+                self.begun.forget(key);
+                return Ok(());
+            };
+            let stored = self.read(key, task.purpose).await?;
+            let mut document = stored.document.as_deref().cloned();
+            decide(
+                &mut document,
+                &follow(key.clone(), Cascade::Deleted(ended)),
+                self.clock.now(),
+                &self.rules,
+            );
+            let Some(document) = document.filter(|document| Some(document) != stored.document.as_deref())
+            else {
+                self.begun.forget(key);
+                return Ok(());
+            };
+            match self.budgeted_store.write(key, &document, stored.etag.as_ref(), task.purpose).await {
+                Write::Written(etag) => self.cache.insert(key.clone(), (Arc::new(document), etag)),
+                Write::Conflict => {
+                    self.cache.invalidate(key);
+                    continue;
+                }
+                Write::Rejected(reason) => {
+                    DocumentRejected { twin: key, reason: &reason }.emit(&self.budgeted_store.metrics);
+                }
+                Write::Unknown(trouble) => {
+                    self.cache.invalidate(key);
+                    return Err(trouble);
+                }
+            }
+            self.begun.forget(key);
+            return Ok(());
+        }
+        Err(never_stood_still())
     }
 
     async fn there(
@@ -427,6 +512,7 @@ impl TwinReconciler {
             return Ok(Some(Done::new(Verdict::Equal, stored)));
         };
         let went_back = self.went_back(stored.document.as_deref(), &event);
+        self.begun.note(&document, stored.document.as_deref());
         match self.budgeted_store.write(key, &document, stored.etag.as_ref(), task.purpose).await {
             Write::Written(etag) => {
                 self.unanswered.forget(key);
@@ -496,7 +582,7 @@ impl TwinReconciler {
         }
     }
 
-    /// Judges the modules of a device that ended, or may have ended in between; then notes that this is done.
+    /// Reconciles the modules of a device that ended, or may have ended in between; then notes that this is done.
     ///
     /// The note is in the document until then, so that a crash cannot forget it. Its time does not matter here: whether
     /// a module lives, the hub is asked.
@@ -533,6 +619,15 @@ fn spared(document: Option<&Document>, unless: Unless) -> bool {
             !document.is_flagged()
                 && matches!(&document.state, State::Live { twin, .. } if twin.version >= version)
         }
+    }
+}
+
+fn never_stood_still() -> Trouble {
+    Trouble {
+        kind: TroubleKind::Unavailable,
+        code: TWIN_UNANSWERED,
+        retry_after: None,
+        message: format!("the document was written {CYCLES} times while the hub was asked"),
     }
 }
 

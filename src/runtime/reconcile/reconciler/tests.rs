@@ -149,6 +149,52 @@ async fn a_document_that_comes_into_being_where_none_was_expected_is_never_set_b
 }
 
 #[tokio::test]
+async fn a_module_whose_device_ends_while_the_hub_is_asked_about_it_follows_its_device() {
+    for expected_missing in [false, true] {
+        let bench = Bench::new();
+        let (device, key) = (device("d"), module("d", "m"));
+        bench.event(&device, created(2, json!({})));
+        bench.registry.set(&key, 2, json!({"module": true}));
+        bench.pass(60);
+        // The stream brings the device's end and finds no module, for this one is not written yet.
+        let (store, clock) = (Arc::clone(&bench.store), Arc::clone(&bench.clock));
+        bench.registry.on_get(move |key| {
+            clock.pass(Duration::from_secs(1));
+            stream(&store, &key.parent(), clock.now(), Change::Deleted);
+        });
+        let write = async || match expected_missing {
+            true => bench.reconciler.bring_in(&key, &CORRECT).await,
+            false => bench.reconciler.reconcile(&key, &CORRECT).await,
+        };
+        if !expected_missing {
+            // A look at the device without an answer is made up for by the next try.
+            bench.store.broken.lock().unwrap().push(device.clone());
+            write().await.expect_err("nobody answers about the device");
+            assert!(bench.says(&key).is_some(), "the hub had it when it was asked");
+            bench.store.broken.lock().unwrap().clear();
+            bench.registry.on_get(|_| {});
+        }
+        write().await.expect("reconciled");
+        assert_eq!(bench.document(&key).expect("a tombstone").state, State::Deleted, "{expected_missing}");
+    }
+}
+
+#[tokio::test]
+async fn a_module_of_a_device_that_lives_costs_a_look_at_it_and_no_more() {
+    let bench = Bench::new();
+    let (device, key) = (device("d"), module("d", "m"));
+    bench.event(&device, created(2, json!({})));
+    bench.registry.set(&key, 2, json!({"module": true}));
+    bench.pass(60);
+    for reads in [2, 1] {
+        let before = *bench.store.reads.lock().unwrap();
+        repair(&bench, &key).await;
+        assert_eq!(*bench.store.reads.lock().unwrap() - before, reads);
+    }
+    assert_eq!((bench.says(&key).map(|(version, _)| version), bench.writes()), (Some(2), 1));
+}
+
+#[tokio::test]
 async fn a_twin_that_is_gone_gets_its_tombstone_also_where_no_document_was_expected() {
     let bench = Bench::new();
     let key = device("d");
