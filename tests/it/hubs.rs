@@ -441,7 +441,7 @@ async fn spelt_otherwise(scheme: &str) {
     assert_eq!((code, audit["found"]["orphan"].as_u64()), (1, Some(1)), "{audit:#}");
     let finding = &audit["findings"][0];
     assert_eq!(
-        (&finding["device_id"], &finding["fate"]),
+        (&finding["device_id"], &finding["outcome"]),
         (&json!("pump-9"), &json!("orphaned")),
         "{audit:#}"
     );

@@ -30,6 +30,7 @@ mod network;
 mod one_twin;
 mod otlp;
 mod outage;
+mod pages;
 mod partitions;
 mod poison;
 mod query;

@@ -356,7 +356,7 @@ async fn a_flag_is_explained_and_repaired_for_whoever_waits_for_that() {
     // A repair waits for two seconds, so the flag is seen first.
     let body = found(&daemon, &format!("/pump?min_version={version}&wait=20s")).await;
     assert_eq!(
-        (&body["sync"]["flagged"], &body["sync"]["flags"][0]["kind"]),
+        (&body["sync"]["flagged"], &body["sync"]["reasons"][0]["kind"]),
         (&json!(true), &json!("gap")),
         "{body:#}"
     );
