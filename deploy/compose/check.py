@@ -1,4 +1,4 @@
-"""Judges compose.yaml: what Docker Compose makes of it, what the program and devkit say of it, and a rehearsal without containers."""
+"""Checks compose.yaml: what Docker Compose makes of it, what the program and devkit say of it, and a rehearsal without containers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Judges the Dockerfiles by reading them: check.py ROOT. Each rule is tried with a slip that it has to find."""
+"""Checks the Dockerfiles by reading them: check.py ROOT. Each rule is tried with a slip that it has to find."""
 
 import pathlib
 import re

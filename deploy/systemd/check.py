@@ -1,4 +1,4 @@
-"""Judges twinsync.service: by systemd-analyze, by what the program says of itself, and by what the program really asks the kernel for."""
+"""Checks twinsync.service: by systemd-analyze, by what the program says of itself, and by what the program really asks the kernel for."""
 
 from __future__ import annotations
 

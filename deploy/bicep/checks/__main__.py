@@ -1,4 +1,4 @@
-"""Judges the Bicep files beside it: python -m checks, in deploy/bicep. One line for each finding; exit code 1 where there is any."""
+"""Checks the Bicep files beside it: python -m checks, in deploy/bicep. One line for each finding; exit code 1 where there is any."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ root = here.parent.parent
 paths = sorted([*here.glob("*.bicep"), *here.glob("modules/*.bicep")])
 files = {path: source.read(path) for path in paths}
 found_by = {"syntax": [found for file in files.values() for found in file.problems]}
-if not compared["syntax"]:
+if not found_by["syntax"]:
     found_by["names"] = compile.check(files)
     parameters = sorted(here.glob("*.bicepparam"))
     found_by["parameters"] = [found for path in parameters for found in compile.check_parameters(path, files)]
