@@ -75,7 +75,7 @@ use crate::{
 /// Batches on their way from the partitions to the router.
 const INTAKE: usize = 64;
 /// How far apart the clocks within one IoT hub may be; Azure keeps its machines far closer. An event within it is
-/// assessed by its version, and at worst looked at once more.
+/// compared by its version, and at worst looked at once more.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 /// How often lag is measured at least.
 const LAG_INTERVAL: Duration = Duration::from_secs(5);

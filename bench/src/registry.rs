@@ -106,7 +106,7 @@ impl Bench<'_> {
     async fn audit(&self, (azure, place): &(Azure, Place), number: usize) -> Result<(Done, Report)> {
         let differ = self.devices.div_ceil(DIFFERS);
         azure.load(&Rounds { devices: differ, ..self.rounds(number as u64 + 1) }).await?;
-        // Everything is assessed, however lately it changed.
+        // Everything is compared, however lately it changed.
         let arguments = ["audit", "--json", "--repair", "--tolerance", "0s"];
         let (more, twins) = (configuration(azure), self.devices as u64);
         let done = Box::pin(command::run(azure, place, &arguments, &more, twins)).await?;

@@ -1,4 +1,4 @@
-//! The broker, assessed by the Rust SDK's client over a real socket.
+//! The broker, tested by the Rust SDK's client over a real socket.
 //!
 //! Every wait has a deadline: a hang is a failure that names its place.
 

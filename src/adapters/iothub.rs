@@ -234,7 +234,7 @@ impl IotHub {
         let answer = self.call(QUERY, request, PAGE_BYTES_MAX).await.map_err(QueryError::Trouble)?;
         if answer.is_bad_request() {
             // What the service says of a continuation that it does not know is not documented. The query itself was
-            // assessed with its first page, so what is wrong with a later one is where it is to begin; and beginning again
+            // checked with its first page, so what is wrong with a later one is where it is to begin; and beginning again
             // shows what was wrong if it was not.
             return Err(match from {
                 Some(_) => QueryError::Expired,

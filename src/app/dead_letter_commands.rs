@@ -34,7 +34,7 @@ fn rules(settings: &Settings) -> Rules {
     Rules { forgets_after: Some(settings.document.tombstone_ttl), ..super::rules(settings) }
 }
 
-/// A router that writes to the daemon's container. What it cannot apply stays among the `dead letters`.
+/// A router that writes to the daemon's container. What it cannot apply stays among the `letters`.
 ///
 /// # Errors
 /// The container cannot be used.

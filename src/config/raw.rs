@@ -1,7 +1,7 @@
 //! The configuration as written: text per key, before anything is known about its meaning.
 //!
 //! Every field is text even where a number is meant, so that one wrong value does not hide the others: meaning is
-//! given, and assessed, in `validate`. The comments in `config/default.toml` are the reference for every key; an
+//! given, and validated, in `validate`. The comments in `config/default.toml` are the reference for every key; an
 //! empty text means "not set".
 
 use serde::{Deserialize, Serialize};

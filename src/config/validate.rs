@@ -647,7 +647,7 @@ fn namespace(text: &str) -> Result<String, String> {
     Ok(lower)
 }
 
-/// Names of Event Hubs and consumer groups: dead letters, digits, `.`, `-`, `_`, `$`; at most 256 (Azure resource naming).
+/// Names of Event Hubs and consumer groups: letters, digits, `.`, `-`, `_`, `$`; at most 256 (Azure resource naming).
 fn entity_name(text: &str) -> Result<String, String> {
     required(text)?;
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_$".contains(&byte);

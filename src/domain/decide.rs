@@ -12,10 +12,10 @@
 //! | snapshot | live | replaces the content, flags cleared; equal and unflagged: duplicate | same | live |
 //! | gone | duplicate | tombstone, flags cleared | same | flags cleared; none: duplicate |
 //! | created, updated, replaced at T, where a tombstone may have expired since | the same, and suspect | – | – | – |
-//! | unapplied(T) | partial without content, since = T, suspect | T < born, T ≤ previous: stale; T ≤ confirmed: duplicate; else suspect | same | T ≤ D: stale; else as absent |
+//! | unapplied(T) | partial without content, since = T, suspect | T < born, T ≤ previous: stale; T ≤ confirmed until: duplicate; else suspect | same | T ≤ D: stale; else as absent |
 //!
 //! A snapshot was read after the document and is written only over that document, so it reflects whatever the document
-//! knows of; and it reflects whatever the hub did before it answered. That moment is kept (`confirmed`): what is not
+//! knows of; and it reflects whatever the hub did before it answered. That moment is kept (`confirmed_until`): what is not
 //! newer is contained (v ≤ V: duplicate) or over (stale), and is no reason for a flag. The end of that time may be a stamp that
 //! the document knew, of a clock ahead of the answer's: shortly before it, a later version or a deletion is *suspect*.
 //!
@@ -198,7 +198,7 @@ impl Context<'_> {
             },
             Change::Created { version, twin } if at > deleted_at => {
                 let cascade = document.cascade;
-                // The flag is carried over this event's own time: what was refused before it is confirmed.
+                // The flag is carried over this event's own time: what was refused before it is over.
                 self.start_over(document, live(Some(at), *version, twin), at);
                 document.previous = Some(deleted_at);
                 document.cascade = cascade; // not done yet: the modules still have to go

@@ -131,7 +131,7 @@ impl BaseNotes {
     }
 }
 
-/// An open flags about a document.
+/// Why a document may differ from the hub's twin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Flag {

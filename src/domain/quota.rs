@@ -42,7 +42,7 @@ impl Tier {
 /// Who asks. The order is the order of importance: a reserve is kept for whoever comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Purpose {
-    /// A document that is known to be flagged.
+    /// A flagged document.
     Repair,
     /// A person or program that asks about one twin, and waits for the answer.
     Request,

@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partial_twin_is_in_flag_since_its_first_change() {
+    fn a_partial_twin_is_flagged_since_its_first_change() {
         let (since, text) = at(40);
         let twin = Twin { version: TwinVersion(9), ..Twin::default() };
         let partial = Document { state: State::Partial { since, twin, base: Box::default() }, ..document(9) };

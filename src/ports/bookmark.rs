@@ -7,7 +7,7 @@ use async_trait::async_trait;
 /// A small note under a name such as `backfill/contoso` that survives restarts.
 ///
 /// *Guarantees*: after `Ok`, a note is durable as far as the store is; it is read back whole or not at all.
-/// *Assumptions*: whoever takes up a note assesses whether it still fits. Two writers of one name: the last wins.
+/// *Assumptions*: whoever takes up a note decides whether it still fits. Two writers of one name: the last wins.
 /// *Cancellation*: a dropped `save` may have been done.
 /// *Idempotence*: saving twice is saving once.
 /// *Errors*: passing, unless a person has to mend the store.

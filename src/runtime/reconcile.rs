@@ -1,11 +1,11 @@
 //! Everything that asks the IoT hub itself, so that the copy is right whatever became of events.
 //!
 //! ```text
-//! router ── flagged documents ─► flags ─┐
-//! walk of flagged documents ─────────────┤
-//! backfill: pages of a query ─────────────┼─► assess: read ─► GET ─► compare ─► conditional write
-//! audit: pages of a query, documents ─────┤
-//! resync: what a person names ────────────┘
+//! router ── flagged documents ─► repair queue ─┐
+//! walk of flagged documents ───────────────────┤
+//! backfill: pages of a query ──────────────────┼─► reconciler: read ─► GET ─► compare ─► conditional write
+//! audit: pages of a query, documents ──────────┤
+//! resync: what a person names ─────────────────┘
 //! ```
 //!
 //! A query lists candidates, a point read decides. All of it runs in the background: lanes never wait for the registry, and a

@@ -175,7 +175,7 @@ impl Inner {
         let admitted = self.parts.access.admit(&values, head.uri.path(), now).await;
         admitted.map_err(|denied| {
             let peer = connection.map(|connection| connection.peer);
-            // Where we cannot assess what is shown, nobody is to blame; that is told on its own.
+            // Where we cannot verify what is shown, nobody is to blame; that is told on its own.
             let shown = !matches!(denied, Denied::Missing | Denied::KeysUnavailable);
             let detail = denied.to_string();
             RequestDenied { reason: denied.label(), detail: &detail, shown, tracking_id, peer }

@@ -60,7 +60,7 @@ mod tests {
         ports::{LetterVersion, Removed},
     };
 
-    /// Lists one dead letter that is no dead letter, until it is away.
+    /// Lists one entry that is no dead letter, until it is away.
     struct Archive(std::sync::atomic::AtomicBool);
 
     fn away() -> ArchiveError {

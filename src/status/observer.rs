@@ -610,7 +610,7 @@ fn ticks(at: SystemTime) -> Ticks {
     Ticks::new(0).after(at.duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
-/// Without the article, with a capital dead letter.
+/// Without the article, with a capital letter.
 fn capitalised(dependency: &Dependency) -> String {
     let text = dependency.to_string();
     let text = text.strip_prefix("the ").unwrap_or(&text);

@@ -240,7 +240,7 @@ fn other_content_is_written_whatever_version_and_times_say() {
 }
 
 #[test]
-fn what_cannot_be_read_is_replaced_under_its_etag_and_in_flag() {
+fn what_cannot_be_read_is_replaced_under_its_etag_and_flagged() {
     let mut store = Store::default();
     store.put(r#"{"id": "pump", "something": "else"}"#);
     let outcome = store.bring(vec![created(10), updated(11, 3)], None);

@@ -185,7 +185,7 @@ async fn a_letter_that_tells_no_twin_is_counted_and_has_the_registry_audited() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crash_between_letter_and_flag_leaves_the_twin_flagged_after_the_next_start() {
+async fn a_crash_between_dead_letter_and_flag_leaves_the_twin_flagged_after_the_next_start() {
     let bench = Bench::without_registry(MORE).await;
     let world = &bench.world;
     let mut daemon = world.start().await;

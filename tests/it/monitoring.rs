@@ -1,4 +1,4 @@
-//! What Prometheus makes of the daemon: the rules and the dashboard of `deploy/`, assessed by real outages and a real Prometheus.
+//! What Prometheus makes of the daemon: the rules and the dashboard of `deploy/`, tested by real outages and a real Prometheus.
 
 mod live;
 mod outages;

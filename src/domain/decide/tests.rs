@@ -146,7 +146,7 @@ fn version(document: &Document) -> i64 {
 // ---- absent
 
 #[test]
-fn what_is_older_than_any_tombstone_is_stored_in_flag() {
+fn what_is_older_than_any_tombstone_is_stored_and_flagged() {
     let forgetful = Rules { forgets_after: Some(Duration::from_nanos(100 * 500)), ..RULES };
     let decided = |event: &TwinEvent, rules: &Rules| {
         let mut document = None;
@@ -171,7 +171,7 @@ fn what_is_older_than_any_tombstone_is_stored_in_flag() {
     decide(&mut document, &event(2, Change::Deleted), NOW, &forgetful);
     let document = document.expect("a tombstone");
     assert!(document.state == State::Deleted && document.flags.is_empty());
-    // What is stored is assessed as ever.
+    // What is stored is decided on as ever.
     let mut tombstone = None;
     decide(&mut tombstone, &event(400, Change::Deleted), NOW, &forgetful);
     assert_eq!(decide(&mut tombstone, &created(399, 1, json!({})), NOW, &forgetful), Decision::Stale);
@@ -283,7 +283,7 @@ fn a_create_after_everything_replaces_everything() {
     assert_eq!((version(&stored), tags(&stored), stored.last), (2, json!({"z": 1}), t(21)));
     assert_eq!(stored.previous, Some(t(20)), "the old incarnation lived at least until then");
     assert_eq!(stored.cascade, Some(Cascade::Reborn(t(21))));
-    assert!(stored.flags.is_empty(), "a gap of the old incarnation is confirmed");
+    assert!(stored.flags.is_empty(), "a gap of the old incarnation is over");
     assert_eq!((stored.applied_at, stored.operation), (NOW, Operation::Create));
 }
 
@@ -718,7 +718,7 @@ fn unapplied(at: i64) -> TwinEvent {
 }
 
 #[test]
-fn an_event_that_could_not_be_applied_puts_its_twin_in_flag() {
+fn an_event_that_could_not_be_applied_flags_its_twin() {
     for document in [live_document(), partial_document()] {
         for at in [11, 20, 30] {
             refused(&document, &unapplied(at), Decision::Suspect);
@@ -914,7 +914,7 @@ fn sections_and_root_fields_that_an_event_does_not_carry_stay() {
 }
 
 #[test]
-fn a_replacement_that_does_not_tell_what_it_replaced_is_applied_in_flag() {
+fn a_replacement_that_does_not_tell_what_it_replaced_is_applied_and_flagged() {
     let replacement = |tags: Option<Value>, desired: Option<Value>| {
         let twin = Sections { tags: tags.map(map), desired: desired.map(map), ..Sections::default() };
         event(21, Change::Replaced { version: TwinVersion(6), twin })
@@ -1020,7 +1020,7 @@ fn a_late_module_event_from_before_its_devices_deletion_does_not_survive_the_fol
 }
 
 #[test]
-fn a_reborn_parent_puts_older_modules_in_flag_until_they_are_created_anew() {
+fn a_reborn_parent_flags_older_modules_until_they_are_created_anew() {
     let follow = |at| follow(TwinKey::module("hub", "pump", "m"), Cascade::Reborn(t(at)));
     for at in [19, 20] {
         unchanged(&module_document(10, 20), &follow(at), Decision::Stale);

@@ -1,6 +1,6 @@
 //! From the text of a query to what it says: the clauses. Conditions have a file of their own, below.
 //!
-//! Every word is assessed where it stands, so that a message can say what could have stood there.
+//! Every word is checked where it stands, so that a message can say what could have stood there.
 
 use super::{
     Collection, Condition, Direction, Item, Order, Query, Selected, Selection,

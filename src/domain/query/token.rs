@@ -12,7 +12,7 @@ pub(super) enum Token {
     Word(String),
     /// A text in quotes, without them.
     Text(String),
-    /// What begins with a digit, as written: not assessed yet.
+    /// What begins with a digit, as written: not parsed yet.
     Number(String),
     /// `[[`: an escaped name follows, or a list in a list.
     DoubleOpen,

@@ -360,8 +360,14 @@ impl TwinReconciler {
             && !matches!(self.budgeted_store.read(&nobody, purpose).await, Read::Unknown(_))
     }
 
-    /// Reconciles one twin alone.
+    /// Reconciles one twin alone, and looks at the device of a module that was begun, also in an earlier try.
     async fn reconcile_alone(&self, key: &TwinKey, task: &Task) -> Result<Done, Trouble> {
+        let done = self.compare_and_write(key, task).await?;
+        self.follow_device(key, task).await?;
+        Ok(done)
+    }
+
+    async fn compare_and_write(&self, key: &TwinKey, task: &Task) -> Result<Done, Trouble> {
         let Some(registry) = self.registry(&key.hub) else {
             return Ok(Done { verdict: Verdict::ForeignHub, left: None });
         };
@@ -386,7 +392,6 @@ impl TwinReconciler {
                 Got::Unknown(trouble) => return Err(trouble),
             };
             if let Some(done) = done {
-                self.follow_device(key, task).await?;
                 return Ok(done);
             }
         }
@@ -399,7 +404,7 @@ impl TwinReconciler {
     /// SUBTLE: the device's end is written first, and then its modules are looked for. This module is written first, and then its
     /// device is looked at. Whatever the interleaving, one of the two sees the other.
     async fn follow_device(&self, key: &TwinKey, task: &Task) -> Result<(), Trouble> {
-        let Some(until) = self.begun.get(key) else { return Ok(()) };
+        let Some(until) = self.begun.get(key).filter(|_| task.mode == Mode::Correct) else { return Ok(()) };
         for _ in 0..CYCLES {
             let device = self.read(&key.parent(), task.purpose).await?;
             let ended = device.document.as_deref().and_then(Document::modules_dead_before);
@@ -409,6 +414,11 @@ impl TwinReconciler {
             };
             let stored = self.read(key, task.purpose).await?;
             let mut document = stored.document.as_deref().cloned();
+            // Where there is none, nothing was begun, or it lies under another twin's document.
+            if document.is_none() {
+                self.begun.forget(key);
+                return Ok(());
+            }
             decide(
                 &mut document,
                 &follow(key.clone(), Cascade::Deleted(ended)),

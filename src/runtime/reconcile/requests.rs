@@ -56,22 +56,25 @@ impl AuditRequests {
 
     /// Asks for an audit of all hubs; says whether there will be one.
     pub fn ask(&self) -> bool {
-        self.0.as_ref().is_some_and(|desk| {
-            desk.newest.send_replace(Some(desk.clock.now()));
-            true
-        })
+        self.tell().is_some()
     }
 
     /// The same, where what made it necessary is about to be written down as done with: the note is written before this returns, for
     /// nobody would ask again after a crash. Where it cannot be written, [`keep`] tries on.
     pub async fn ask_before_it_is_forgotten(&self, bookmarks: &dyn Bookmarks) -> bool {
-        let Some(desk) = &self.0 else { return false };
-        let now = desk.clock.now();
-        desk.newest.send_replace(Some(now));
-        if let Err(error) = save(bookmarks, now).await {
+        let Some(wanted_at) = self.tell() else { return false };
+        if let Err(error) = save(bookmarks, wanted_at).await {
             NoteNotKept { error: &error }.emit();
         }
         true
+    }
+
+    /// Tells this process's schedule and whoever keeps the note; returns the time of the request.
+    fn tell(&self) -> Option<Ticks> {
+        let desk = self.0.as_ref()?;
+        let now = desk.clock.now();
+        desk.newest.send_replace(Some(now));
+        Some(now)
     }
 
     /// Whether requests are answered.

@@ -472,7 +472,7 @@ async fn letter(bench: &mut Bench, twin: Option<(TwinKey, Option<Ticks>)>) {
 }
 
 #[tokio::test]
-async fn the_twin_of_a_dead_letter_is_in_flag_before_the_event_counts_as_completed() {
+async fn the_twin_of_a_dead_letter_is_flagged_before_the_event_counts_as_completed() {
     let mut bench = Bench::new(1);
     let (known, unknown) = (device("known"), device("unknown"));
     bench.send(vec![created(&known, 1)]).await;
@@ -509,7 +509,7 @@ async fn a_letter_without_a_twin_asks_for_an_audit() {
 }
 
 #[tokio::test]
-async fn what_the_store_refuses_leaves_the_old_content_in_flag() {
+async fn what_the_store_refuses_leaves_the_old_content_flagged() {
     let mut bench = Bench::new(1);
     let (old, new) = (device("old"), device("new"));
     bench.send(vec![created(&old, 1)]).await;

@@ -62,7 +62,7 @@ pub enum Denied {
 /// none of the clients reads it.
 const UNAUTHORIZED: Refusal = Refusal::new(401, "IotHubUnauthorizedAccess", "Unauthorized");
 
-/// What we cannot assess is not the client's fault: to a 401 it would answer with giving up, to this with trying again.
+/// What we cannot verify is not the client's fault: to a 401 it would answer with giving up, to this with trying again.
 const UNAVAILABLE: Refusal =
     Refusal::new(503, "ServiceUnavailable", "Authorization cannot be checked for the moment").retry_after(10);
 
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_we_cannot_assess_is_no_refusal() {
+    fn what_we_cannot_verify_is_no_refusal() {
         let answer = Denied::KeysUnavailable.answer();
         assert_eq!((answer.status, answer.retry_after_seconds), (503, Some(10)));
     }

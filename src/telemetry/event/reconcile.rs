@@ -79,7 +79,7 @@ impl DocumentRejected<'_> {
     }
 }
 
-/// a flagged document could not be repaired yet.
+/// A flagged document could not be repaired yet.
 #[derive(Debug, Clone, Copy)]
 pub struct RepairDelayed<'a> {
     /// The twin.
@@ -259,24 +259,8 @@ impl BackfillFinished<'_> {
     /// INFO; WARN where not everything is known.
     pub fn emit(&self) {
         let Self { hub, twins, created, corrected, rejected, unknown, audit_follows } = *self;
-        if unknown == 0 && audit_follows {
-            tracing::info!(
-                %hub, twins, created, corrected, rejected,
-                "backfill is done; it was interrupted, so an audit follows"
-            );
-        } else if unknown == 0 {
-            tracing::info!(%hub, twins, created, corrected, rejected, "backfill is done");
-        } else if audit_follows {
-            tracing::warn!(
-                %hub,
-                twins,
-                created,
-                corrected,
-                rejected,
-                unknown,
-                code = "BACKFILL_INCOMPLETE",
-                "backfill is done, but for twins without an answer: an audit follows, and asks about them again"
-            );
+        if unknown == 0 {
+            tracing::info!(%hub, twins, created, corrected, rejected, audit_follows, "backfill is done");
         } else {
             tracing::warn!(
                 %hub,
@@ -285,8 +269,9 @@ impl BackfillFinished<'_> {
                 corrected,
                 rejected,
                 unknown,
+                audit_follows,
                 code = "BACKFILL_INCOMPLETE",
-                "backfill is done, but for twins without an answer: the next audit asks about them again"
+                "backfill is done, but for twins without an answer: an audit asks about them again"
             );
         }
     }

@@ -197,7 +197,7 @@ async fn every_query_and_every_rule_works_on_what_two_replicas_and_the_read_api_
     fleet.start(plan(40, 100_000, 5), Pace::Rate(60.0)).expect("the fleet starts");
     bench.world.apply(create("pump"));
     bench.world.apply(report("pump", json!({"round": 1})));
-    // Whatever comes before its creation is no flag about it afterwards.
+    // Whatever comes before its creation flags nothing afterwards.
     bench.world.equal_or_flagged("pump").await;
     poison(&bench.world, "pump");
     // Its modules are asked for when it goes.

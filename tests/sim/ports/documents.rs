@@ -61,6 +61,7 @@ fn put(inner: &mut Inner, put: &Put, now: i64) -> (u64, Result<u64, ()>) {
         return (inner.writes, Err(()));
     }
     inner.writes += 1;
+    inner.outlived.remove(&put.key);
     let number = inner.writes;
     inner.documents.entry(put.key.clone()).or_default().push(Version {
         number,

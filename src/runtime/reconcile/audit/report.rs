@@ -33,13 +33,13 @@ pub struct Report {
     pub twins: u64,
     /// Documents that were looked for among them.
     pub documents: u64,
-    /// Candidate, and changed too recently to be compared: nobody was asked.
+    /// A candidate that changed too recently to be compared: nobody was asked.
     pub recent: u64,
-    /// Candidate, changed as recently, and asked about all the same.
+    /// A candidate that changed as recently, and was asked about all the same.
     pub recent_asked: u64,
     /// Where the next walk goes on among these.
     pub recent_next: u64,
-    /// Candidate, and right when the hub was asked: the query was behind.
+    /// A candidate that was right when the hub was asked: the query was behind.
     pub cleared: u64,
     /// Differences that the hub confirmed, by class.
     pub found: BTreeMap<&'static str, u64>,
