@@ -15,11 +15,13 @@ RUN cargo install --locked cargo-auditable@0.7.7
 COPY Cargo.toml Cargo.lock ./
 COPY bench/Cargo.toml bench/
 COPY chaos/Cargo.toml chaos/
-COPY devkit/Cargo.toml devkit/
-RUN mkdir -p src bench/benches bench/src chaos/src devkit/src \
+COPY crates/devkit/Cargo.toml crates/devkit/
+COPY crates/eventhubs-emulator/Cargo.toml crates/eventhubs-emulator/
+COPY crates/iothub-emulator/Cargo.toml crates/iothub-emulator/
+RUN mkdir -p src bench/benches bench/src chaos/src crates/devkit/src crates/eventhubs-emulator/src crates/iothub-emulator/src \
  && echo 'fn main() {}' \
-    | tee src/main.rs bench/benches/domain.rs bench/src/main.rs chaos/src/main.rs devkit/src/main.rs \
- && touch src/lib.rs bench/src/lib.rs devkit/src/lib.rs \
+    | tee src/main.rs bench/benches/domain.rs bench/src/main.rs chaos/src/main.rs crates/devkit/src/main.rs \
+ && touch src/lib.rs bench/src/lib.rs crates/devkit/src/lib.rs crates/eventhubs-emulator/src/lib.rs crates/iothub-emulator/src/lib.rs \
  && cargo auditable build --release --locked --package twinsync --bin twinsync
 
 COPY config config

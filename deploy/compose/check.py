@@ -60,7 +60,7 @@ def problems_of(stack: dict) -> list:
     drain = seconds(defaults["shutdown.drain_timeout"])
     if seconds(twinsync.get("stop_grace_period", "10s")) < drain + AFTER_DRAIN:
         problems.append(f"twinsync may be cut off after {twinsync.get('stop_grace_period', '10s')}: it drains for {drain} s")
-    options = set(re.findall(r"^    (\w+): ", (ROOT / "devkit/src/cli.rs").read_text(), re.MULTILINE)) | {"consumer_group"}
+    options = set(re.findall(r"^    (\w+): ", (ROOT / "crates/devkit/src/cli.rs").read_text(), re.MULTILINE)) | {"consumer_group"}
     for name, service in services.items():
         for word in service.get("command") or []:
             option = re.match(r"--([\w-]+)", word)

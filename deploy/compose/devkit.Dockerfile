@@ -20,7 +20,7 @@ RUN apt-get update \
  && useradd --system --uid 10002 --gid devkit --no-create-home --shell /usr/sbin/nologin devkit
 COPY --from=build /build/target/release/devkit /usr/local/bin/devkit
 USER 10002:10002
-# See devkit/README.md: with backtraces, each request to Cosmos DB costs several times as much.
+# See crates/devkit/README.md: with backtraces, each request to Cosmos DB costs several times as much.
 ENV RUST_LIB_BACKTRACE=0
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/usr/local/bin/devkit"]

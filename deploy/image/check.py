@@ -73,7 +73,7 @@ SLIPS = [
     (r"STOPSIGNAL SIGTERM", "STOPSIGNAL SIGINT", "SIGTERM"),
     (r"HEALTHCHECK [^\n]*", "", "HEALTHCHECK"),
     (r"ENTRYPOINT \[[^\n]*", "ENTRYPOINT /usr/local/bin/twinsync", "shell"),
-    (r"COPY devkit/Cargo.toml devkit/\n", "", "devkit"),
+    (r"COPY crates/devkit/Cargo.toml crates/devkit/\n", "", "devkit"),
     (r"cargo auditable build", "cargo build", "dependencies"),
 ]
 

@@ -2,7 +2,7 @@
 //! stream is cut.
 #![no_main]
 
-use devkit::broker::fuzzing::open;
+use eventhubs_emulator::fuzzing::open;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

@@ -1,0 +1,329 @@
+//! The socket: accept, decide, answer, stop.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use axum::{
+    body::{Body, Bytes, to_bytes},
+    http::{Request, Response, StatusCode},
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use futures::StreamExt;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::{JoinHandle, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Counters, FaultError, Faults, Quota, QuotaError, Trouble,
+    answer::Answer,
+    authorization::Access,
+    call::{Call, Kind},
+    counters::Counting,
+    faults::Injector,
+    throttle::Throttle,
+};
+use crate::Service;
+
+/// How long requests under way may take at a stop.
+const STOP_GRACE: Duration = Duration::from_secs(1);
+/// Far over the largest twin and the longest query.
+const LARGEST_BODY_BYTES: usize = 1024 * 1024;
+
+/// What to serve, and where.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The address to bind; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The hub's host name, which signatures are made for.
+    pub host_name: String,
+    /// The name of the shared access policy.
+    pub policy: String,
+    /// The policy's key in base64.
+    pub key: String,
+    /// The only bearer token that is accepted; absent, any is.
+    pub token: Option<String>,
+    /// What to limit requests to; absent, nothing.
+    pub quota: Option<Quota>,
+}
+
+/// Why the registry could not start or change.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address is taken or not ours.
+    #[error("cannot listen on {address} for iot hub's service api")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The policy's key is not base64.
+    #[error("the shared access key is not base64")]
+    Key(#[source] base64::DecodeError),
+    /// A fault that makes no sense.
+    #[error(transparent)]
+    Fault(#[from] FaultError),
+    /// A quota that cannot be bought.
+    #[error(transparent)]
+    Quota(#[from] QuotaError),
+}
+
+/// The service REST API of a hub.
+pub struct Server {
+    address: SocketAddr,
+    registry: Arc<Registry>,
+    accepting: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Registry {
+    hub: Arc<Service>,
+    access: Access,
+    injector: Injector,
+    throttle: Mutex<Throttle>,
+    counting: Counting,
+    stop: CancellationToken,
+}
+
+/// The connection is to be closed without an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection was closed by a fault")]
+struct Dropped;
+
+impl Server {
+    /// Binds the address and serves `hub`.
+    ///
+    /// # Errors
+    /// The address cannot be bound, or a setting makes no sense.
+    pub async fn start(options: Options, hub: Arc<Service>) -> Result<Self, Error> {
+        if let Some(quota) = options.quota {
+            quota.validate()?;
+        }
+        let access = Access {
+            host_name: options.host_name,
+            policy: options.policy,
+            key: STANDARD.decode(options.key).map_err(Error::Key)?,
+            token: options.token,
+        };
+        let bind = |source| Error::Bind { address: options.listen, source };
+        let listener = TcpListener::bind(options.listen).await.map_err(bind)?;
+        let address = listener.local_addr().map_err(bind)?;
+        let registry = Arc::new(Registry {
+            hub,
+            access,
+            injector: Injector::new(),
+            throttle: Mutex::new(Throttle::new(options.quota)),
+            counting: Counting::default(),
+            stop: CancellationToken::new(),
+        });
+        let accepting = tokio::spawn(accept(listener, Arc::clone(&registry)));
+        Ok(Self { address, registry, accepting: Mutex::new(Some(accepting)) })
+    }
+
+    /// The address that is served.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Requests up to here.
+    pub fn counters(&self) -> Counters {
+        self.registry.counting.snapshot()
+    }
+
+    /// Starts counting from zero.
+    pub fn reset_counters(&self) {
+        self.registry.counting.reset();
+    }
+
+    /// The faults in force, with what is left of them.
+    pub fn faults(&self) -> Faults {
+        self.registry.injector.get()
+    }
+
+    /// Replaces all faults; the default switches them off. Requests that hang already stay so. Stale queries need the hub's
+    /// history: they switch it on if it is off, and it stays on.
+    ///
+    /// # Errors
+    /// A setting that makes no sense; nothing changes then.
+    pub fn set_faults(&self, faults: Faults) -> Result<(), Error> {
+        faults.validate()?;
+        if faults.stale_by_ms > 0 {
+            self.registry.hub.need_history();
+        }
+        self.registry.injector.set(faults, Instant::now());
+        Ok(())
+    }
+
+    /// What requests are limited to.
+    pub fn quota(&self) -> Option<Quota> {
+        self.registry.throttle().quota()
+    }
+
+    /// Limits requests from here on, with full buckets; nothing switches the limits off.
+    ///
+    /// # Errors
+    /// A quota that cannot be bought; nothing changes then.
+    pub fn set_quota(&self, quota: Option<Quota>) -> Result<(), Error> {
+        if let Some(quota) = quota {
+            quota.validate()?;
+        }
+        *self.registry.throttle() = Throttle::new(quota);
+        Ok(())
+    }
+
+    /// Stops serving. Requests under way get a second to finish, those that hang get none.
+    pub async fn stop(&self) {
+        self.registry.stop.cancel();
+        let accepting = self.accepting.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(accepting) = accepting {
+            // A task that panicked has nothing left to stop.
+            let _ = accepting.await;
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.registry.stop.cancel();
+    }
+}
+
+async fn accept(listener: TcpListener, registry: Arc<Registry>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = registry.stop.cancelled() => break,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(serve(stream, Arc::clone(&registry)));
+                }
+                Err(error) => {
+                    // The next attempt may find a free descriptor.
+                    tracing::warn!(error = &error as &dyn std::error::Error, "a connection could not be taken");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    let all = async { while connections.join_next().await.is_some() {} };
+    // What is not over in time is aborted when the set goes.
+    let _ = tokio::time::timeout(STOP_GRACE, all).await;
+}
+
+async fn serve(stream: TcpStream, registry: Arc<Registry>) {
+    // Small answers to small requests: without this, every one of them waits for the peer's delayed acknowledgement.
+    // A socket that refuses the option works all the same.
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(|request| registry.handle(request));
+    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    // A client that goes away, or a fault, ends the connection with an error that nobody needs to see.
+    tokio::select! {
+        biased;
+        () = registry.stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+        _ = connection.as_mut() => {}
+    }
+}
+
+impl Registry {
+    async fn handle(&self, request: Request<Incoming>) -> Result<Response<Body>, Dropped> {
+        let (parts, body) = request.into_parts();
+        let call = Call::of(&parts.method, parts.uri.path(), parts.uri.query());
+        let kind = call.kind();
+        let verdict = self.injector.decide(kind, Instant::now());
+        if !verdict.delay.is_zero() {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Err(Dropped),
+                () = tokio::time::sleep(verdict.delay) => {}
+            }
+        }
+        match verdict.trouble {
+            Some(Trouble::Hang) => {
+                self.counting.record(kind.name(), "hang");
+                self.stop.cancelled().await;
+                return Err(Dropped);
+            }
+            Some(Trouble::Drop) => {
+                self.counting.record(kind.name(), "drop");
+                return Err(Dropped);
+            }
+            Some(Trouble::Answer { status, retry_after_seconds }) => {
+                let answer = Answer::fault(status);
+                let answer = match retry_after_seconds {
+                    Some(seconds) => answer.with("retry-after", seconds.to_string()),
+                    None => answer,
+                };
+                return Ok(self.answer(kind, &answer));
+            }
+            Some(Trouble::Truncate | Trouble::Delay { .. }) | None => {}
+        }
+        let answer = match self.admit(&call, &parts.headers) {
+            Err(refusal) => refusal,
+            Ok(()) => match to_bytes(Body::new(body), LARGEST_BODY_BYTES).await {
+                Ok(body) => call.perform(&self.hub, &self.injector, &parts.headers, &body).await,
+                Err(_) => Answer::problem(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    "MessageTooLarge",
+                    "the body is too large or broke off",
+                ),
+            },
+        };
+        if verdict.trouble == Some(Trouble::Truncate) {
+            self.counting.record(kind.name(), "truncate");
+            return Ok(self.truncated(&answer));
+        }
+        Ok(self.answer(kind, &answer))
+    }
+
+    /// Whether the request may be performed.
+    fn admit(&self, call: &Call, headers: &axum::http::HeaderMap) -> Result<(), Answer> {
+        let now = self.hub.now().unix_milliseconds().div_euclid(1_000);
+        self.access.verify(headers, now).map_err(|refusal| {
+            Answer::problem(StatusCode::UNAUTHORIZED, "IotHubUnauthorizedAccess", &refusal.to_string())
+        })?;
+        if let Some(refusal) = call.refusal() {
+            return Err(refusal);
+        }
+        self.throttle().take(call.kind(), Instant::now()).map_err(|wait| {
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            Answer::fault(429).with("retry-after", seconds.max(1).to_string())
+        })
+    }
+
+    fn answer(&self, kind: Kind, answer: &Answer) -> Response<Body> {
+        self.counting.record(kind.name(), answer.status.as_str());
+        let (response, body) = answer.response(self.hub.now());
+        response.map(|_| Body::from(body))
+    }
+
+    /// Announces the whole body and breaks off in its middle.
+    fn truncated(&self, answer: &Answer) -> Response<Body> {
+        let (response, mut body) = answer.response(self.hub.now());
+        body.truncate(body.len() / 2);
+        let half = futures::stream::iter([Ok(Bytes::from(body))]);
+        let end = futures::stream::once(async {
+            // A turn of the connection in between, in which it sends what it has.
+            tokio::task::yield_now().await;
+            Err(Dropped)
+        });
+        response.map(|_| Body::from_stream(half.chain(end)))
+    }
+
+    fn throttle(&self) -> MutexGuard<'_, Throttle> {
+        self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
