@@ -237,6 +237,13 @@ impl Extent {
         (newest > self.last).then_some(Invalid::Beyond { checkpoint: newest, last: self.last })
     }
 
+    /// Whether the partition's newest event has the number of the newest one that we received, and arrived at another time than
+    /// that: the partition was re-created meanwhile, and has come to the same number. `newest` and `enqueued` must have been known before
+    /// the partition was asked.
+    pub fn is_another(&self, newest: SequenceNumber, enqueued: Ticks) -> bool {
+        self.last == newest && self.newest.is_some_and(|arrived| arrived != enqueued)
+    }
+
     /// Events after `durable` that are still to be done.
     pub fn lag(&self, durable: Option<SequenceNumber>) -> u64 {
         if self.is_empty {
@@ -438,6 +445,27 @@ mod tests {
         assert!(matches!(resumed(3, extent(5, 9)), Resume::Invalid(Invalid::Expired { .. })));
         assert!(matches!(resumed(3, extent(10, 9)), Resume::Invalid(Invalid::Expired { .. })));
         assert_eq!(resumed(9, extent(10, 9)), Resume::After(position(9)), "all read, then expired");
+    }
+
+    #[test]
+    fn a_newest_event_of_another_time_is_another_one() {
+        let (received, later) = (Ticks::new(10), Ticks::new(20));
+        let extent = |last, newest| Extent {
+            first: SequenceNumber(0),
+            last: SequenceNumber(last),
+            is_empty: false,
+            newest,
+        };
+        for (last, arrived, another) in [
+            (4, Some(later), true),
+            (4, Some(received), false),
+            (4, None, false),           // nobody told
+            (5, Some(later), false),    // events wait, and arrive
+            (3, Some(received), false), // `never_reached` says so
+        ] {
+            let extent = extent(last, arrived);
+            assert_eq!(extent.is_another(SequenceNumber(4), received), another, "{last} {arrived:?}");
+        }
     }
 
     #[test]

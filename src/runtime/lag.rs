@@ -12,6 +12,7 @@ use crate::{
     domain::{
         id::{PartitionId, SequenceNumber},
         progress::Extent,
+        ticks::Ticks,
     },
     ports::{EventSource, SourceError},
 };
@@ -19,8 +20,8 @@ use crate::{
 /// What one round of questions found out.
 #[derive(Default)]
 pub struct Answer {
-    /// Partitions with what they hold, and the newest event that was known before each was asked.
-    found: Vec<(Arc<Progress>, Option<SequenceNumber>, Extent)>,
+    /// Partitions with what they hold, and the newest event that was known before each was asked, with when it had arrived.
+    found: Vec<(Arc<Progress>, Option<(SequenceNumber, Option<Ticks>)>, Extent)>,
     /// Why the others were not asked.
     failed: Option<SourceError>,
 }
@@ -32,10 +33,15 @@ pub struct Lag {
     watched: BTreeMap<PartitionId, Watched>,
 }
 
-/// The newest event of a partition, and since when it has been that.
+/// What is remembered of a partition between two questions.
 struct Watched {
+    /// Its newest event.
     newest: Option<SequenceNumber>,
+    /// Since when that has been the newest one.
     since: Instant,
+    /// The event that seemed to be another one when the partition was last asked to open again because of that: once for each is
+    /// enough, since what is opened begins with that event and shows whether it is.
+    seemed_another: Option<SequenceNumber>,
 }
 
 impl Lag {
@@ -54,7 +60,8 @@ impl Lag {
         self.asking.spawn(async move {
             let mut answer = Answer::default();
             for progress in partitions {
-                let newest = progress.newest().map(|newest| newest.sequence_number);
+                let enqueued = progress.metrics.newest_received();
+                let newest = progress.newest().map(|newest| (newest.sequence_number, enqueued));
                 match source.extent(&progress.id().partition).await {
                     Ok(extent) => answer.found.push((progress, newest, extent)),
                     Err(error) => {
@@ -90,7 +97,7 @@ impl Lag {
         let Answer { found, failed } = answer.unwrap_or_default();
         let asked = failed.is_some() || !found.is_empty();
         for (progress, known, extent) in found {
-            if known.is_some_and(|known| extent.never_reached(known).is_some()) {
+            if known.is_some_and(|(known, _)| extent.never_reached(known).is_some()) {
                 // Kept until somebody looks: a position that is beyond the end may be refused at the attach.
                 progress.recreated.notify_one();
             }
@@ -98,9 +105,17 @@ impl Lag {
             progress.metrics.measured(extent, durable);
             let newest = progress.newest().map(|newest| newest.sequence_number);
             let watched = self.watched.entry(progress.id().clone());
-            let watched = watched.or_insert_with(|| Watched { newest, since: Instant::now() });
+            let watched =
+                watched.or_insert_with(|| Watched { newest, since: Instant::now(), seemed_another: None });
+            if let Some((known, Some(enqueued))) = known
+                && extent.is_another(known, enqueued)
+                && watched.seemed_another.replace(known) != Some(known)
+            {
+                // No number tells that events wait: a link that has died in silence would stay as it is.
+                progress.stalled.notify_one();
+            }
             if newest != watched.newest || extent.lag(newest) == 0 || limits.is_full() {
-                *watched = Watched { newest, since: Instant::now() };
+                (watched.newest, watched.since) = (newest, Instant::now());
             } else if watched.since.elapsed() >= self.stall_limit {
                 watched.since = Instant::now();
                 progress.stalled.notify_waiters();

@@ -7,7 +7,7 @@ use futures::FutureExt;
 
 use super::*;
 use crate::{
-    domain::progress::Extent,
+    domain::{progress::Extent, ticks::Ticks},
     runtime::{
         lag::Lag,
         reconcile::requests::AuditRequests,
@@ -24,6 +24,8 @@ struct Scripted {
     opened: Mutex<Vec<Start>>,
     /// Number of the newest event.
     last: i64,
+    /// When the newest event had arrived.
+    newest: Option<Ticks>,
 }
 
 #[async_trait]
@@ -41,7 +43,7 @@ impl EventSource for Scripted {
             first: SequenceNumber(0),
             last: SequenceNumber(self.last),
             is_empty: false,
-            newest: None,
+            newest: self.newest,
         })
     }
 
@@ -287,6 +289,54 @@ async fn a_hub_that_is_recreated_while_nothing_arrives_is_noticed() {
     assert_eq!(*source.opened.lock().unwrap(), [at(4), Start::Earliest]);
     stop.cancel();
     task.await.expect("no panic").expect("nothing to decide");
+}
+
+/// Asks a partition so often what it holds, whose link is silent behind event 4, received at `received`. The partition's own event 4
+/// has arrived at 10. Returns where it opened, and how many events came out.
+async fn measured(received: i64, rounds: usize, links: Vec<Script>) -> (Vec<Start>, usize) {
+    let newest = Some(Ticks::new(10));
+    let source =
+        Arc::new(Scripted { links: Mutex::new(links.into()), last: 4, newest, ..Scripted::default() });
+    let metrics = Metrics::new().expect("buckets");
+    let (intake, mut batches) = mpsc::channel(1);
+    let policy = Policy { on_invalid: OnInvalid::Earliest, audits: AuditRequests::nobodys() };
+    let partition = with_policy(policy, partition(source.clone(), &metrics, intake));
+    let progress = Arc::clone(&partition.progress);
+    progress.metrics.received(Ticks::new(received));
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(partition.run(stop.clone()));
+    let (mut lag, limits) = (Lag::new(Duration::from_secs(3600)), InFlight::new(100, 1 << 20));
+    let port: Arc<dyn EventSource> = source.clone();
+    let mut arrived = 0;
+    for _ in 0..rounds {
+        lag.measure(&port, vec![Arc::clone(&progress)]);
+        if let Some(answer) = lag.next().await {
+            lag.note(answer, &limits);
+        }
+        if let Ok(Some(batch)) = tokio::time::timeout(Duration::from_secs(5), batches.recv()).await {
+            arrived += batch.len();
+        }
+    }
+    stop.cancel();
+    task.await.expect("no panic").expect("nothing to decide");
+    let opened = source.opened.lock().unwrap().clone();
+    (opened, arrived)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hub_that_is_recreated_and_has_come_to_the_same_number_in_silence_is_noticed() {
+    let links =
+        vec![VecDeque::new(), VecDeque::from([Ok(vec![3])]), VecDeque::from([Ok(vec![0, 1, 2, 3, 4])])];
+    let (opened, arrived) = measured(7, 4, links).await;
+    assert_eq!((opened, arrived), (vec![at(4), at(4), Start::Earliest], 5), "from its beginning");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_seems_another_one_and_is_not_costs_one_connection() {
+    let (opened, _) = measured(7, 10, vec![VecDeque::new(), VecDeque::from([Ok(vec![4])])]).await;
+    assert_eq!(opened, [at(4), at(4)], "once, though the times differ for ever");
+    let (opened, _) = measured(10, 10, vec![VecDeque::new()]).await;
+    assert_eq!(opened, [at(4)], "it is the one that was received");
 }
 
 /// A partition is given up while the router takes nothing in, two hundred times over: whatever the loop waits for then,
