@@ -2,10 +2,49 @@
 //!
 //! Nothing in here performs I/O, reads a clock or draws a random number; time and jitter arrive as
 //! arguments. The same input gives the same output, which is what makes the property tests possible.
+//!
+//! **From a message to a document**
+//!
+//! | module | decides |
+//! |---|---|
+//! | [`message`], [`decode`], [`body`], [`undeliverable`] | whether a message is an event of a twin, another's, or one that can never be applied |
+//! | [`event`], [`twin`], [`patch`], [`id`], [`ticks`] | what it says, in our types |
+//! | [`decide`] | the decision table: what one event means for one document |
+//! | [`merge`], [`document`] | sections of a twin under patches; the document as it is stored |
+//! | [`upsert`] | read, decide, write with `If-Match`, and what an answer that fails means |
+//! | [`lane`] | order within a twin, one write at a time, and what arrives meanwhile |
+//!
+//! **How far everything is**
+//!
+//! | module | decides |
+//! |---|---|
+//! | [`progress`] | the contiguous prefix of completed events, and whether a checkpoint fits its partition |
+//! | [`lease`] | which partitions a replica should own |
+//! | [`retry`], [`outage`], [`patience`], [`room`] | how long to wait, whose trouble it is, when to give up, how much may be under way |
+//! | [`behind`], [`other_partitions`], [`invariant`] | how far behind a partition is; what holds at every moment |
+//!
+//! **The hub's own answers**
+//!
+//! | module | decides |
+//! |---|---|
+//! | [`registry`], [`rest`] | twins as the hub's service API shows them, read and written |
+//! | [`drift`], [`differences`] | whether a document differs from its twin, and where |
+//! | [`audit`], [`quota`], [`walk`] | which twins are asked about, how many per second, and when that is done |
+//!
+//! **Questions of people**
+//!
+//! | module | decides |
+//! |---|---|
+//! | [`query`] | IoT Hub's query language over documents, and declared counts |
+//! | [`awaited`], [`standing`] | what a reader waits for; what `sync` means, in words |
+//! | [`health`], [`readiness`], [`obstacles`], [`wait`], [`token`], [`headline`] | whether the process is alive and ready, and the sentence that says why not |
+//! | [`checks`], [`mounts`], [`hint`] | what `twinsync check` finds, and what to do about it |
+//! | [`refresh`], [`dead_letter_counts`], [`sampling`], [`words`] | when those who look are told anew; which events are traced; how numbers read |
 
 pub mod audit;
 pub mod awaited;
 pub mod behind;
+pub mod body;
 pub mod checks;
 pub mod dead_letter_counts;
 pub mod decide;
@@ -24,6 +63,7 @@ pub mod lease;
 pub mod merge;
 pub mod message;
 pub mod mounts;
+pub mod obstacles;
 pub mod other_partitions;
 pub mod outage;
 pub mod patch;
@@ -31,6 +71,7 @@ pub mod patience;
 pub mod progress;
 pub mod query;
 pub mod quota;
+pub mod readiness;
 pub mod refresh;
 pub mod registry;
 pub mod rest;
@@ -42,6 +83,9 @@ pub mod standing;
 pub(crate) mod testing;
 pub mod ticks;
 pub mod token;
+pub mod twin;
+pub mod undeliverable;
 pub mod upsert;
 pub mod wait;
 pub mod walk;
+pub mod words;

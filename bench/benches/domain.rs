@@ -11,7 +11,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use serde_json::{Map, Value, json};
 use twinsync::domain::{
     decide::{Rules, decide},
-    decode::{Decoded, MAX_DEPTH, decode},
+    decode::{Decoded, decode},
     document::{Document, ETag},
     event::TwinEvent,
     id::{DocumentIdScheme, Position, SequenceNumber},
@@ -20,6 +20,7 @@ use twinsync::domain::{
     message::{Message, Property},
     progress::Progress,
     ticks::Ticks,
+    undeliverable::MAX_DEPTH,
     upsert::{Action, Upsert},
 };
 

@@ -4,7 +4,7 @@
 
 use std::fmt::{Arguments, Write as _};
 
-use twinsync::domain::headline::grouped;
+use twinsync::domain::words::grouped;
 
 /// Width of a plot.
 pub const WIDTH: f64 = 640.0;

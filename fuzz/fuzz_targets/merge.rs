@@ -7,16 +7,7 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, Value, json};
 use smol_str::SmolStr;
-use twinsync::domain::{
-    decide::{Rules, decide},
-    decode::{Decoded, decode},
-    document::State,
-    event::{Change, Sections, TwinEvent, TwinVersion},
-    id::{DocumentIdScheme, Position, SequenceNumber, TwinKey},
-    merge,
-    message::{Message, Properties, Property},
-    ticks::Ticks,
-};
+use twinsync::domain::{decide::{Rules, decide}, decode::{Decoded, decode}, document::State, event::{Change, TwinEvent}, id::{DocumentIdScheme, Position, SequenceNumber, TwinKey}, merge, message::{Message, Properties, Property}, ticks::Ticks, twin::{Sections, TwinVersion}};
 
 const RULES: Rules = Rules {
     id_scheme: DocumentIdScheme::Device,

@@ -15,8 +15,9 @@ use super::{
 use crate::{
     config,
     domain::{
-        headline::{Level, about, grouped},
+        headline::Level,
         ticks::Ticks,
+        words::{about, grouped},
     },
     http,
     status::schema::{Count, DeadLetters, Dependency, Hub, Logged, Partition, SCHEMA, Status, Token, Walk},

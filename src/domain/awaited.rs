@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use super::{
     document::{Document, Twin},
-    event::TwinVersion,
     merge::Section,
     ticks::Ticks,
+    twin::TwinVersion,
 };
 
 /// Conditions that a document has to meet, all of them. None of them is met by anything that is there.

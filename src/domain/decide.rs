@@ -36,15 +36,15 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{
-    document::{BaseNotes, Cascade, Document, Flag, State, Twin},
-    drift::ETAGS,
-    event::{Change, Operation, Sections, TwinEvent, TwinVersion},
+    document::{BaseNotes, Cascade, Document, Flag, Operation, State, Twin},
+    event::{Change, TwinEvent},
     id::{DocumentIdScheme, TwinKey},
     merge, registry,
     ticks::Ticks,
+    twin::{Sections, TwinVersion, drop_etags},
 };
 
 /// The least time between two moments.
@@ -685,15 +685,8 @@ impl Context<'_> {
 
 /// Root fields are kept unless an event brings them; an etag is of one write, so that of an earlier one is dropped.
 fn renew_root(twin: &mut Twin, body: &Sections) {
-    renewed(&mut twin.root);
+    drop_etags(&mut twin.root);
     twin.root.extend(body.root.clone());
-}
-
-/// Drops from the root what does not outlive a write.
-pub(super) fn renewed(root: &mut Map<String, Value>) {
-    for name in ETAGS {
-        root.remove(name);
-    }
 }
 
 fn live(born: Option<Ticks>, version: TwinVersion, body: &Sections) -> State {

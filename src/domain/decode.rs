@@ -7,20 +7,15 @@
 use serde_json::{Map, Value};
 
 use super::{
-    document::{is_reserved, is_volatile},
-    event::{Change, Sections, TwinEvent, TwinVersion},
+    body::{parse, sections, text_of, version},
+    event::{Change, TwinEvent},
     id::{HubName, TwinKey},
     message::{Message, Property},
     patch::{Checked, Patch},
     ticks::Ticks,
+    twin::TwinVersion,
+    undeliverable::{MAX_ID, Undeliverable},
 };
-
-/// How deep a body may nest: what Cosmos DB accepts for an item.
-pub const MAX_DEPTH: usize = 128;
-
-/// The longest device or module id, in characters: IoT Hub's own limit. Encoded, both together and the hub's name stay well
-/// below the 1,023 bytes that Cosmos DB takes for an id.
-pub const MAX_ID: usize = 128;
 
 /// What a message turned out to be.
 #[expect(
@@ -78,83 +73,6 @@ impl Ignored {
             Self::OtherSource => "other_source",
             Self::NoSource => "no_source",
             Self::UnknownOperation => "unknown_operation",
-        }
-    }
-}
-
-/// Why an event can never be applied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
-pub enum Undeliverable {
-    /// The message is larger than the configured limit.
-    #[error("the message is larger than the configured limit")]
-    TooLarge,
-    /// The body is not UTF-8.
-    #[error("the body is not valid UTF-8")]
-    NotUtf8,
-    /// The body nests deeper than [`MAX_DEPTH`].
-    #[error("the body nests deeper than {MAX_DEPTH} levels")]
-    TooDeep,
-    /// The body is not JSON.
-    #[error("the body is not valid JSON")]
-    NotJson,
-    /// The body is JSON, but no object.
-    #[error("the body is not a JSON object")]
-    NotObject,
-    /// A section (`tags`, `properties`, `properties.desired`, `properties.reported`) is not an object.
-    #[error("tags or properties are not JSON objects")]
-    SectionNotObject,
-    /// No device id, neither in properties nor annotations nor body.
-    #[error("no device id in properties, annotations or body")]
-    NoDevice,
-    /// An operation on a module that does not name it.
-    #[error("no module id in properties, annotations or body of an operation on a module")]
-    NoModule,
-    /// An id that IoT Hub does not give, and Cosmos DB may not take.
-    #[error("the device or module id is longer than {MAX_ID} characters")]
-    IdTooLong,
-    /// No hub name.
-    #[error("no hub name in the application properties")]
-    NoHub,
-    /// No usable time.
-    #[error("no usable operation time or enqueued time")]
-    NoTime,
-    /// A change without a version cannot be placed.
-    #[error("no usable version in the body")]
-    NoVersion,
-}
-
-impl Undeliverable {
-    /// All of them.
-    pub const ALL: [Self; 12] = [
-        Self::TooLarge,
-        Self::NotUtf8,
-        Self::TooDeep,
-        Self::NotJson,
-        Self::NotObject,
-        Self::SectionNotObject,
-        Self::NoDevice,
-        Self::NoModule,
-        Self::IdTooLong,
-        Self::NoHub,
-        Self::NoTime,
-        Self::NoVersion,
-    ];
-
-    /// Stable reason code of dead letters and metrics.
-    pub const fn code(self) -> &'static str {
-        match self {
-            Self::TooLarge => "too_large",
-            Self::NotUtf8 => "not_utf8",
-            Self::TooDeep => "too_deep",
-            Self::NotJson => "not_json",
-            Self::NotObject => "not_an_object",
-            Self::SectionNotObject => "section_not_an_object",
-            Self::NoDevice => "no_device_id",
-            Self::NoModule => "no_module_id",
-            Self::IdTooLong => "id_too_long",
-            Self::NoHub => "no_hub_name",
-            Self::NoTime => "no_time",
-            Self::NoVersion => "no_version",
         }
     }
 }
@@ -257,57 +175,6 @@ fn update(message: &Message, max_body_bytes: usize) -> Result<TwinEvent, Undeliv
     Ok(TwinEvent { key, at, change: Change::Updated { version, patch } })
 }
 
-/// The text of a body that may be parsed.
-fn text_of(body: &[u8], max_body_bytes: usize) -> Result<&str, Undeliverable> {
-    if body.len() > max_body_bytes {
-        return Err(Undeliverable::TooLarge);
-    }
-    let text = std::str::from_utf8(body).map_err(|_| Undeliverable::NotUtf8)?;
-    if depth(text) > MAX_DEPTH {
-        return Err(Undeliverable::TooDeep);
-    }
-    Ok(text.trim_start_matches('\u{feff}'))
-}
-
-fn parse(body: &[u8], max_body_bytes: usize) -> Result<Map<String, Value>, Undeliverable> {
-    tree(text_of(body, max_body_bytes)?.as_bytes())
-}
-
-/// The JSON object of a text whose depth has been looked at.
-pub(super) fn tree(text: &[u8]) -> Result<Map<String, Value>, Undeliverable> {
-    let mut deserializer = serde_json::Deserializer::from_slice(text);
-    // Its own limit stops one level short of Cosmos DB's; the check above has bounded the recursion.
-    deserializer.disable_recursion_limit();
-    let value = <Value as serde::Deserialize>::deserialize(&mut deserializer)
-        .and_then(|value| deserializer.end().map(|()| value))
-        .map_err(|_| Undeliverable::NotJson)?;
-    match value {
-        Value::Object(map) => Ok(map),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-            Err(Undeliverable::NotObject)
-        }
-    }
-}
-
-/// The deepest nesting of brackets outside strings; an upper bound for what a parser will recurse into.
-fn depth(text: &str) -> usize {
-    let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
-    for byte in text.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'{' | b'[' if !in_string => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
-}
-
 fn key(message: &Message, body: &Map<String, Value>) -> Result<TwinKey, Undeliverable> {
     let (device, module) = named(message, body);
     let device = device.ok_or(Undeliverable::NoDevice)?;
@@ -369,30 +236,6 @@ fn time(message: &Message) -> Option<Ticks> {
         .and_then(Property::as_time)
         .or_else(|| message.annotations.get("iothub-enqueuedtime").and_then(Property::as_time))
         .or(message.enqueued)
-}
-
-pub(super) fn version(value: &Value) -> Option<TwinVersion> {
-    value.as_i64().or_else(|| value.as_str()?.parse().ok()).map(TwinVersion)
-}
-
-pub(super) fn sections(mut body: Map<String, Value>) -> Result<Sections, Undeliverable> {
-    let tags = section(body.remove("tags"))?;
-    let mut properties = section(body.remove("properties"))?.unwrap_or_default();
-    let desired = section(properties.remove("desired"))?;
-    let reported = section(properties.remove("reported"))?;
-    body.retain(|name, _| !is_reserved(name) && !is_volatile(name));
-    Ok(Sections { root: body, tags, desired, reported })
-}
-
-/// IoT Hub refuses a null section, so one that shows up says nothing about the section.
-fn section(value: Option<Value>) -> Result<Option<Map<String, Value>>, Undeliverable> {
-    match value {
-        Some(Value::Object(section)) => Ok(Some(section)),
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => {
-            Err(Undeliverable::SectionNotObject)
-        }
-    }
 }
 
 #[cfg(test)]

@@ -7,9 +7,8 @@ use serde_json::{Map, Value};
 
 use super::{
     document::Twin,
-    drift::ETAGS,
-    event::{Sections, TwinVersion},
     merge::{self, Section},
+    twin::{ETAGS, Sections, TwinVersion},
 };
 
 /// A value that is not the same on both sides.

@@ -10,10 +10,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::Serialize
 use serde_json::{Map, Value};
 
 use super::{
-    event::{Operation, TwinVersion},
     id::TwinKey,
     merge::{self, Notes, Section},
     ticks::Ticks,
+    twin::{TwinVersion, is_reserved, is_volatile},
 };
 
 /// The version of a stored document, as the store names it. Opaque.
@@ -381,22 +381,27 @@ impl Misplaced {
     }
 }
 
-/// Root fields that the hub changes without any event, for whatever a device does: a copy of them would be wrong most of
-/// the time, so it is not kept, wherever it comes from.
-pub(super) fn is_volatile(name: &str) -> bool {
-    matches!(
-        name,
-        "connectionState" | "connectionStateUpdatedTime" | "lastActivityTime" | "cloudToDeviceMessageCount"
-    )
-}
-
-/// Names in the root that are ours or Cosmos DB's. A twin root that brings one of them loses that field.
-pub(super) fn is_reserved(name: &str) -> bool {
-    name.starts_with('_')
-        || matches!(
-            name,
-            "id" | "ttl" | "hubName" | "deviceId" | "moduleId" | "version" | "tags" | "properties" | "sync"
-        )
+/// The operation that last changed a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Operation {
+    /// A create event.
+    #[serde(rename = "createIdentity")]
+    Create,
+    /// A delete event.
+    #[serde(rename = "deleteIdentity")]
+    Delete,
+    /// A patch.
+    #[serde(rename = "updateTwin")]
+    Update,
+    /// A replacement.
+    #[serde(rename = "replaceTwin")]
+    Replace,
+    /// A point read of the registry.
+    #[serde(rename = "snapshot")]
+    Snapshot,
+    /// A flag that was noted without changing the twin.
+    #[serde(rename = "flag", alias = "doubt")]
+    Flag,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -7,8 +7,8 @@
 
 use super::{
     document::{Document, Twin},
-    event::{Sections, TwinVersion},
     merge::{self, Section},
+    twin::{ETAGS, Sections, TwinVersion},
 };
 
 /// How closely to look.
@@ -130,9 +130,6 @@ const IDENTITY: [&str; 9] = [
     "parentScopes",
 ];
 
-/// Root fields whose new value hardly any event brings: they change with each write of the hub's.
-pub(super) const ETAGS: [&str; 2] = ["etag", "deviceEtag"];
-
 fn difference(stored: &Twin, version: TwinVersion, twin: &Sections, strictness: Strictness) -> Option<Part> {
     let nothing = Section::new();
     let sections = [
@@ -182,8 +179,7 @@ mod tests {
 
     use super::*;
     use crate::domain::{
-        document::{Flag, State},
-        event::Operation,
+        document::{Flag, Operation, State},
         id::TwinKey,
         registry::Row,
         ticks::Ticks,

@@ -1,25 +1,12 @@
 //! What happened to a twin, as decided from one message.
 
-use serde_json::{Map, Value};
-
-use super::{id::TwinKey, patch::Patch, ticks::Ticks};
-
-/// The version of a twin: starts anew with each incarnation and grows by one with each accepted write.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
-)]
-#[serde(transparent)]
-pub struct TwinVersion(pub i64);
-
-impl TwinVersion {
-    /// What a new identity's twin starts with (seen in every captured create event).
-    pub const INITIAL: Self = Self(2);
-
-    /// Whether `self` directly follows `earlier`.
-    pub fn follows(self, earlier: Self) -> bool {
-        earlier.0.checked_add(1) == Some(self.0)
-    }
-}
+use super::{
+    document::Operation,
+    id::TwinKey,
+    patch::Patch,
+    ticks::Ticks,
+    twin::{Sections, TwinVersion},
+};
 
 /// One change of one twin.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,40 +74,4 @@ impl Change {
             Self::Unapplied | Self::ParentReborn => Operation::Flag,
         }
     }
-}
-
-/// The operation that last changed a document.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub enum Operation {
-    /// A create event.
-    #[serde(rename = "createIdentity")]
-    Create,
-    /// A delete event.
-    #[serde(rename = "deleteIdentity")]
-    Delete,
-    /// A patch.
-    #[serde(rename = "updateTwin")]
-    Update,
-    /// A replacement.
-    #[serde(rename = "replaceTwin")]
-    Replace,
-    /// A point read of the registry.
-    #[serde(rename = "snapshot")]
-    Snapshot,
-    /// A flag that was noted without changing the twin.
-    #[serde(rename = "flag", alias = "doubt")]
-    Flag,
-}
-
-/// The parts of a twin body, or of a patch to one.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Sections {
-    /// Fields beside the sections: `etag`, `status`, `capabilities`, … Ids and version are not among them.
-    pub root: Map<String, Value>,
-    /// Tags.
-    pub tags: Option<Map<String, Value>>,
-    /// Desired properties with `$version` and `$metadata`.
-    pub desired: Option<Map<String, Value>>,
-    /// Reported properties with `$version` and `$metadata`.
-    pub reported: Option<Map<String, Value>>,
 }

@@ -14,10 +14,11 @@ use serde::de::DeserializeSeed;
 use serde_json::{Map, Value};
 
 use super::{
-    decode::{self, Undeliverable},
+    body,
     document::Twin,
-    event::{Sections, TwinVersion},
     merge,
+    twin::{Sections, TwinVersion},
+    undeliverable::Undeliverable,
 };
 
 /// A merge patch of a twin: the body of a change event that has been checked to be one.
@@ -69,7 +70,7 @@ impl Patch {
     /// What it says, as a tree: for whatever is not the usual way.
     pub fn sections(&self) -> Sections {
         // It was checked; what could not be parsed all the same would say nothing.
-        decode::tree(&self.text).and_then(decode::sections).unwrap_or_default()
+        body::tree(&self.text).and_then(body::sections).unwrap_or_default()
     }
 
     /// `$version` of the sections, where it tells them.

@@ -5,13 +5,13 @@ use std::{cmp::Ordering, time::Duration};
 use serde_json::{Map, Value};
 
 use super::{
-    decode,
+    body::{sections, version},
     document::{Document, Flag, State},
     drift::{Drift, Strictness, drift},
-    event::{Sections, TwinVersion},
     id::{HubName, TwinKey},
     merge::Section,
     ticks::Ticks,
+    twin::{Sections, TwinVersion},
 };
 
 /// A twin that a point read answered.
@@ -69,7 +69,7 @@ impl Row {
         };
         let TwinReference { key, version } = TwinReference::of(hub, &body)?;
         body.remove("version");
-        let mut twin = decode::sections(body).map_err(|_| Odd::NoTwin)?;
+        let mut twin = sections(body).map_err(|_| Odd::NoTwin)?;
         // The service writes what a twin does not have as null; a document leaves it out.
         twin.root.retain(|_, value| !value.is_null());
         Ok(Self { key, version, twin })
@@ -94,7 +94,7 @@ impl TwinReference {
         let id = |name| body.get(name).and_then(Value::as_str).filter(|id| !id.is_empty()).map(str::to_owned);
         let device = id("deviceId").ok_or(Odd::NoTwin)?;
         let key = TwinKey { hub: hub.clone(), device, module: id("moduleId") };
-        let version = body.get("version").and_then(decode::version).ok_or(Odd::NoTwin)?;
+        let version = body.get("version").and_then(version).ok_or(Odd::NoTwin)?;
         Ok(Self { key, version })
     }
 }

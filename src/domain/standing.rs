@@ -3,8 +3,7 @@
 use serde::Serialize;
 
 use super::{
-    document::{Document, Flag, State},
-    event::Operation,
+    document::{Document, Flag, Operation, State},
     ticks::Ticks,
 };
 
@@ -223,7 +222,7 @@ fn after(previous: Option<Ticks>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{document::Twin, event::TwinVersion, testing::document};
+    use crate::domain::{document::Twin, testing::document, twin::TwinVersion};
 
     fn at(second: i64) -> (Ticks, String) {
         let ticks = Ticks::new(second * 10_000_000);

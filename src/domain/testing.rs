@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::{
-    document::{Document, State, Twin},
-    event::{Operation, TwinVersion},
+    document::{Document, Operation, State, Twin},
     id::TwinKey,
     ticks::Ticks,
+    twin::TwinVersion,
 };
 
 /// The document of a live twin without content.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{headline::about, wait::Wait};
+use super::{wait::Wait, words::about};
 
 /// Clients ask for a new token some minutes before the end of the old one. A failure that is this near to it is no longer early.
 const NEAR: Duration = Duration::from_secs(15 * 60);

@@ -23,8 +23,8 @@ use std::sync::Arc;
 
 use super::{
     decide::{Decision, Rules, decide, follow},
-    document::{Cascade, Document, ETag, Flag, State},
-    event::{Change, Operation, TwinEvent},
+    document::{Cascade, Document, ETag, Flag, Operation, State},
+    event::{Change, TwinEvent},
     ticks::Ticks,
 };
 

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{State, events, page, twins};
 use crate::{
-    domain::health::Verdict,
+    domain::readiness::Verdict,
     status::schema::{Counts, Status},
     telemetry::{self, REVISION, VERSION},
 };

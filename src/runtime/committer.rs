@@ -7,7 +7,7 @@ use azure_messaging_eventhubs::{CheckpointStore, models::Checkpoint};
 use futures::future::join_all;
 use tokio::time::{Instant, timeout};
 
-use super::{partition::Progress, start::StoreTrouble};
+use super::{progress::Progress, start::StoreTrouble};
 use crate::{
     domain::{
         health::{Dependency, Failure},

@@ -7,7 +7,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{in_flight::InFlight, partition::Progress};
+use super::{in_flight::InFlight, progress::Progress};
 use crate::{
     domain::{
         id::{PartitionId, SequenceNumber},
@@ -20,10 +20,17 @@ use crate::{
 /// What one round of questions found out.
 #[derive(Default)]
 pub struct Answer {
-    /// Partitions with what they hold, and the newest event that was known before each was asked, with when it had arrived.
-    found: Vec<(Arc<Progress>, Option<(SequenceNumber, Option<Ticks>)>, Extent)>,
+    found: Vec<Found>,
     /// Why the others were not asked.
     failed: Option<SourceError>,
+}
+
+/// What one partition holds.
+struct Found {
+    progress: Arc<Progress>,
+    /// The newest event that was known before it was asked, and when the newest one that was received had arrived.
+    known: Option<(SequenceNumber, Option<Ticks>)>,
+    extent: Extent,
 }
 
 /// Measures the partitions of one Event Hub.
@@ -61,9 +68,9 @@ impl Lag {
             let mut answer = Answer::default();
             for progress in partitions {
                 let enqueued = progress.metrics.newest_received();
-                let newest = progress.newest().map(|newest| (newest.sequence_number, enqueued));
+                let known = progress.newest().map(|newest| (newest.sequence_number, enqueued));
                 match source.extent(&progress.id().partition).await {
-                    Ok(extent) => answer.found.push((progress, newest, extent)),
+                    Ok(extent) => answer.found.push(Found { progress, known, extent }),
                     Err(error) => {
                         let PartitionId { stream, partition } = progress.id();
                         tracing::debug!(%stream, %partition, %error, "lag could not be measured");
@@ -96,7 +103,7 @@ impl Lag {
         // A question that panicked is asked again at the next interval.
         let Answer { found, failed } = answer.unwrap_or_default();
         let asked = failed.is_some() || !found.is_empty();
-        for (progress, known, extent) in found {
+        for Found { progress, known, extent } in found {
             if known.is_some_and(|(known, _)| extent.never_reached(known).is_some()) {
                 // Kept until somebody looks: a position that is beyond the end may be refused at the attach.
                 progress.recreated.notify_one();

@@ -10,8 +10,7 @@ use futures::stream::BoxStream;
 
 use crate::{
     domain::{
-        document::{Document, ETag},
-        event::Operation,
+        document::{Document, ETag, Operation},
         id::{HubName, TwinKey},
     },
     ports::{Charged, Read, Scanned, Trouble, TroubleKind, TwinStore, Which, Write},

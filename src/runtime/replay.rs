@@ -14,8 +14,9 @@ use tokio::{
 
 use super::{
     in_flight::InFlight,
-    partition::Progress,
-    router::{Intake, Origin, Outcome, Panicked, Router, Watcher},
+    intake::{Intake, Origin, Outcome, Watcher},
+    progress::Progress,
+    router::{Panicked, Router},
 };
 use crate::{
     domain::{

@@ -6,7 +6,7 @@
 
 mod completion;
 mod dead_letters;
-mod intake;
+mod item;
 mod trouble;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -20,12 +20,13 @@ use tokio::{
 use tokio_util::time::DelayQueue;
 
 use self::{
-    intake::{Group, GroupId, Item, StoredDeadLetter},
+    item::{Group, GroupId, Item, StoredDeadLetter},
     trouble::Probed,
 };
 use super::{
     documents::DocumentCache,
     in_flight::InFlight,
+    intake::Intake,
     reconcile::{repair_queue::RepairQueue, requests::AuditRequests},
     request_unit_budget::RequestUnitBudget,
     watch,
@@ -47,8 +48,6 @@ use crate::{
     ports::{Clock, DeadLetters, TwinStore},
     telemetry::{HealthState, Heartbeat, Metrics, event::InvariantBroken, trace::Tracer},
 };
-
-pub use self::intake::{Intake, Origin, Outcome, Watcher};
 
 /// Completions looked at before the lanes are started again.
 const TURN: usize = 1024;

@@ -27,14 +27,16 @@ use tokio_util::sync::CancellationToken;
 use super::{
     committer::Committer,
     in_flight::InFlight,
+    intake::Intake,
     lag::{self, Lag},
     lease::{self, Leases},
     owned_count::OwnedCount,
-    partition::{Partition, Progress},
+    partition::Partition,
     partitions::Partitions,
+    progress::Progress,
     receive_threads::ReceiveThreads,
     replicas::Replicas,
-    router::{Intake, Panicked},
+    router::Panicked,
     start::{self, Fresh, StartError, begin, stored_positions},
     watch,
 };

@@ -218,7 +218,7 @@ impl Parameters {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::event::TwinVersion;
+    use crate::domain::twin::TwinVersion;
 
     fn target(method: &str, path: &str) -> Target {
         Target::of(&method.parse().unwrap(), path, Some("contoso.azure-devices.net"))

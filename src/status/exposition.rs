@@ -1,6 +1,6 @@
 //! Reads back what `/metrics` shows: whatever the status says is what the metrics say.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 /// All samples of one moment, by the name of the metric.
 #[derive(Debug, Default)]
@@ -129,6 +129,16 @@ pub(super) fn quantile(before: &[(f64, f64)], after: &[(f64, f64)], quantile: f6
         lower = (bound, count);
     }
     None
+}
+
+/// Counters as whole numbers.
+pub(super) fn whole(sums: BTreeMap<String, f64>) -> BTreeMap<String, u64> {
+    sums.into_iter().map(|(label, value)| (label, value as u64)).collect()
+}
+
+/// A gauge in seconds as a duration; what is negative is none.
+pub(super) fn seconds(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
 }
 
 #[cfg(test)]

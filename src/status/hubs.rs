@@ -7,8 +7,7 @@ use std::{
 };
 
 use super::{
-    exposition::Exposition,
-    observer::{seconds, whole},
+    exposition::{Exposition, seconds, whole},
     schema,
 };
 use crate::{

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     codes,
     dead_letters::StoredDeadLetters,
-    exposition::Exposition,
+    exposition::{Exposition, seconds, whole},
     history::{self, Between, Ends, History, Sample},
     hubs::Courses,
     other_partitions::{OtherPartitions, OthersLag, SharedHub},
@@ -596,14 +596,6 @@ fn stored_dead_letters(stored: Known<Stored>, now: Ticks) -> schema::StoredDeadL
             reason: None,
         },
     }
-}
-
-pub(super) fn whole(sums: BTreeMap<String, f64>) -> BTreeMap<String, u64> {
-    sums.into_iter().map(|(label, value)| (label, value as u64)).collect()
-}
-
-pub(super) fn seconds(seconds: f64) -> Duration {
-    Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
 }
 
 fn ticks(at: SystemTime) -> Ticks {

@@ -44,11 +44,6 @@ use crate::domain::{
     invariant::Invariant,
 };
 
-/// The value of the field `outage` where something that is needed has gone.
-pub(super) const BEGAN: &str = "began";
-/// The value of the field `outage` where it is there again. The limiter does not hold back the first line of what begins then.
-pub(super) const OVER: &str = "over";
-
 /// What holds at every moment does not: a bug of twinsync's.
 #[derive(Debug, Clone, Copy)]
 pub struct InvariantBroken<'a> {

@@ -14,8 +14,9 @@ use super::{
     tokens::{Given, Scope},
 };
 use crate::domain::{
-    health::{self, Dependency, Facts, Failure, Outage, PartitionState, StoreState},
+    health::{Dependency, Facts, Failure, Outage, PartitionState, StoreState},
     id::PartitionId,
+    readiness,
     ticks::Ticks,
 };
 
@@ -28,7 +29,7 @@ pub(super) fn render(
     counts: &Counts,
 ) -> String {
     let mut page = Page::default();
-    let report = health::assess(facts);
+    let report = readiness::assess(facts);
     page.sample(name::READY, Some(bit(report.ready.is_yes())));
     let store = match facts.store {
         StoreState::Unknown => None,

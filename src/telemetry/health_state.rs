@@ -1,6 +1,6 @@
 //! Where components post what they know about themselves, and the health endpoints read it.
 //!
-//! Posting is cheap and never waits for readers. What follows from the facts is decided in [`health::assess`].
+//! Posting is cheap and never waits for readers. What follows from the facts is decided in [`readiness::assess`].
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,10 +16,11 @@ use tokio::time::Instant;
 use super::{counts::Counts, gauges::render, partition::Watched, tokens::Tokens, walks::Walks};
 use crate::domain::{
     health::{
-        self, Dependency, Facts, Failure, Incomplete, Outage, PartitionState, Phase, Pulse, Report, Standing,
-        StoreState,
+        Dependency, Facts, Failure, Incomplete, Outage, PartitionState, Phase, Pulse, Standing, StoreState,
     },
     id::PartitionId,
+    readiness,
+    readiness::Report,
     wait::NextTries,
 };
 
@@ -413,14 +414,14 @@ impl HealthState {
 
     /// What follows from it.
     pub fn report(&self) -> Report {
-        health::assess(&self.facts())
+        readiness::assess(&self.facts())
     }
 
     /// Everything in the health state, with what follows from it, as of now.
     pub fn view(&self) -> View {
         let (facts, watched) = (self.facts(), self.watched());
         self.post(|posted| View {
-            report: health::assess(&facts),
+            report: readiness::assess(&facts),
             watched,
             owners: posted.owners.clone(),
             unowned: posted.unowned.iter().map(|(id, since)| (id.clone(), since.elapsed())).collect(),

@@ -27,12 +27,16 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-use super::{event::OVER, replica::replica};
+use super::replica::replica;
 
 /// One line in this time.
 const WINDOW: Duration = Duration::from_secs(10);
 /// After so long without one, it is over. Longer than the waits between two tries.
 const QUIET: Duration = Duration::from_secs(60);
+/// The value of the field `outage` where something that is needed has gone.
+pub(super) const BEGAN: &str = "began";
+/// The value of the field `outage` where it is there again: the first line of what begins after it is not held back.
+pub(super) const OVER: &str = "over";
 
 /// What becomes of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

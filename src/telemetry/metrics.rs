@@ -30,11 +30,12 @@ use super::{
     text::{Page, labels},
 };
 use crate::domain::{
-    decode::{Ignored, Undeliverable},
+    decode::Ignored,
     drift::{Drift, INCOMPLETE, ORPHAN},
     health::Failure,
     invariant::Invariant,
     ticks::Ticks,
+    undeliverable::Undeliverable,
 };
 
 /// How often recorded latencies are moved into their buckets. Between two moves each sample takes 8 bytes.

@@ -12,7 +12,7 @@ pub const UNDECODABLE_AMQP: &str = "undecodable_amqp";
 /// Reason code of an event whose twin's document belongs to another twin.
 pub const FOREIGN_DOCUMENT: &str = "foreign_document";
 
-/// Reason codes of dead letters beside those of [`Undeliverable`](crate::domain::decode::Undeliverable).
+/// Reason codes of dead letters beside those of [`Undeliverable`](crate::domain::undeliverable::Undeliverable).
 pub const LETTERS: [&str; 4] = [REJECTED_BY_STORE, STORE_SILENT, FOREIGN_DOCUMENT, UNDECODABLE_AMQP];
 
 /// Why a link is given up whose partition is another one than before.

@@ -8,11 +8,12 @@ use twinsync::domain::{
     decide::{Decision, decide},
     decode::{Decoded, decode},
     document::Document,
-    event::{Change, Sections, TwinEvent},
+    event::{Change, TwinEvent},
     id::{Position, SequenceNumber},
     merge,
     message::{Message, Properties, Property},
     ticks::Ticks,
+    twin::Sections,
 };
 
 use crate::store::{NOW, RULES};

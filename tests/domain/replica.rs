@@ -8,8 +8,8 @@ use std::{
 
 use twinsync::domain::{
     decide::{decide, follow},
-    document::{Cascade, Document, ETag},
-    event::{Change, Operation, TwinEvent},
+    document::{Cascade, Document, ETag, Operation},
+    event::{Change, TwinEvent},
     id::TwinKey,
     registry::went_back,
     upsert::{Action, Upsert},

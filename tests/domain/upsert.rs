@@ -7,8 +7,9 @@ use serde_json::json;
 use twinsync::domain::{
     decide::{Decision, decide},
     document::{Cascade, Document, ETag, Flag, State},
-    event::{Change, Sections, TwinEvent, TwinVersion},
+    event::{Change, TwinEvent},
     ticks::Ticks,
+    twin::{Sections, TwinVersion},
     upsert::{Action, EventOutcome, Upsert},
 };
 

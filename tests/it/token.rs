@@ -26,9 +26,10 @@ use twinsync::{
     ports::{EventSource, Start},
     runtime::{
         in_flight::InFlight,
-        partition::{Partition, Progress},
+        intake::Intake,
+        partition::Partition,
+        progress::Progress,
         reconcile::requests::AuditRequests,
-        router::Intake,
         start::{self, Fresh, OnInvalid, Policy},
         watch,
     },

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde_json::{Map, Value};
 use twinsync::domain::{
-    event::{Change, Sections, TwinEvent},
+    event::{Change, TwinEvent},
     patch::Patch,
+    twin::Sections,
 };
 
 /// A small generator of reproducible randomness (SplitMix64).

@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 use twinsync::domain::{
     document::Twin,
-    event::{Change, Sections, TwinEvent, TwinVersion},
+    event::{Change, TwinEvent},
     id::TwinKey,
     ticks::Ticks,
+    twin::{Sections, TwinVersion},
 };
 
 use crate::delivery::Random;

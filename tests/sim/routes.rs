@@ -11,10 +11,11 @@ use serde_json::{Map, Value, json};
 use smol_str::SmolStr;
 use twinsync::domain::{
     document::State,
-    event::{Change, Sections, TwinEvent},
+    event::{Change, TwinEvent},
     id::{Position, SequenceNumber, TwinKey},
     message::{Message, Properties, Property},
     ticks::Ticks,
+    twin::Sections,
 };
 
 use crate::{

@@ -5,8 +5,8 @@ use devkit::iothub::{Hub, Operation, Options, Timestamp, TwinId};
 use serde_json::{Map, Value, json};
 use twinsync::domain::{
     decide::{Rules, decide},
-    document::Document,
-    event::{self, Change, TwinEvent},
+    document::{self, Document},
+    event::{Change, TwinEvent},
     id::{DocumentIdScheme, HubName, TwinKey},
     registry::RegistryTwin,
     ticks::Ticks,
@@ -102,9 +102,9 @@ impl Fleet {
         let mut document = None;
         decide(&mut document, &TwinEvent { key: key.clone(), at: self.at, change }, self.at, &rules);
         let mut document = document.context("the event is not applied")?;
-        document.operation = event::Operation::Update;
+        document.operation = document::Operation::Update;
         // What changes do not bring, and what the next one drops.
-        if let twinsync::domain::document::State::Live { born, twin } = &mut document.state {
+        if let document::State::Live { born, twin } = &mut document.state {
             *born = Ticks::from_unix_milliseconds(START_MILLISECONDS);
             twin.root.retain(|name, _| name == "status");
         }

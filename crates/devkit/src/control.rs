@@ -33,7 +33,7 @@ use axum::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::stack::Parts;
+use crate::parts::Parts;
 
 mod answer;
 mod faults;

@@ -18,7 +18,9 @@ mod behind;
 mod bridge;
 mod counters;
 mod faults;
+mod headers;
 pub mod price;
+mod reply;
 mod server;
 
 pub use counters::{Counters, OperationCount};

@@ -26,6 +26,7 @@ pub mod fleet;
 pub mod javascript;
 pub mod metrics;
 pub mod npm;
+mod parts;
 pub mod proxy;
 pub mod stack;
 pub mod token;

@@ -4,6 +4,8 @@
 //! cargo run --package eventhubs-emulator --example receive
 //! ```
 
+#![expect(clippy::print_stdout, reason = "what an example shows")]
+
 use std::{error::Error, sync::Arc};
 
 use azure_core::{

@@ -16,7 +16,7 @@ use fe2o3_amqp_types::{
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{namespace::Namespace, session::SessionContext, stream::CutStream};
+use super::{context::SessionContext, namespace::Namespace, stream::CutStream};
 
 const CONTAINER_ID: &str = "devkit";
 const MAXIMUM_FRAME_BYTES: u32 = 65_536;

@@ -1,10 +1,7 @@
 //! Switches that tests throw, and counters that they read.
 
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -12,9 +9,13 @@ use fe2o3_amqp_types::{
     definitions::{self, ErrorCondition},
     primitives::Symbol,
 };
-use tokio_util::sync::CancellationToken;
 
-use super::{Error, namespace::Namespace, readers::Registration};
+use super::{
+    Error,
+    namespace::Namespace,
+    readers::Registration,
+    switches::{lock, server_busy},
+};
 
 /// Faults to inject into a running broker. Every one takes effect at once and from any thread.
 #[derive(Debug, Clone)]
@@ -43,23 +44,6 @@ pub struct Counters {
 #[derive(Debug)]
 pub struct Occupied {
     _registration: Registration,
-}
-
-/// The state behind [`Faults`].
-#[derive(Debug, Default)]
-pub(super) struct Switches {
-    connections: Mutex<CancellationToken>,
-    refuse_until: Mutex<Option<Instant>>,
-    refuse_tokens_until: Mutex<Option<Instant>>,
-    busy: AtomicBool,
-    tokens_to_refuse: AtomicU32,
-    tokens_to_leave: AtomicU32,
-    pub(super) accepted: AtomicU64,
-    pub(super) closed: AtomicU64,
-    pub(super) put_tokens: AtomicU64,
-    pub(super) attaches: AtomicU64,
-    pub(super) delivered: AtomicU64,
-    pub(super) received: AtomicU64,
 }
 
 impl Faults {
@@ -202,51 +186,4 @@ impl Faults {
             received: switches.received.load(Ordering::Acquire),
         }
     }
-}
-
-impl Switches {
-    /// The token that is cancelled when a connection accepted at present must be cut.
-    pub(super) fn connection_token(&self) -> CancellationToken {
-        lock(&self.connections).clone()
-    }
-
-    pub(super) fn cut_connections(&self) {
-        let current = std::mem::take(&mut *lock(&self.connections));
-        current.cancel();
-    }
-
-    pub(super) fn refuses_connections(&self) -> bool {
-        lock(&self.refuse_until).is_some_and(|until| Instant::now() < until)
-    }
-
-    /// Whether whoever reads is throttled.
-    pub(super) fn is_busy(&self) -> bool {
-        self.busy.load(Ordering::Acquire)
-    }
-
-    /// Whether this put-token request is one of those to answer with 401.
-    pub(super) fn refuses_token(&self) -> bool {
-        lock(&self.refuse_tokens_until).is_some_and(|until| Instant::now() < until)
-            || take_one(&self.tokens_to_refuse)
-    }
-
-    /// Whether this put-token request is one of those to leave unanswered.
-    pub(super) fn leaves_token(&self) -> bool {
-        take_one(&self.tokens_to_leave)
-    }
-}
-
-/// What a receiver is told that reads more than it may.
-pub(super) fn server_busy() -> definitions::Error {
-    let condition = ErrorCondition::Custom(Symbol::from("com.microsoft:server-busy"));
-    let words = "the namespace is being throttled: wait 4 seconds and try again";
-    definitions::Error::new(condition, words.to_owned(), None)
-}
-
-fn take_one(count: &AtomicU32) -> bool {
-    count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| count.checked_sub(1)).is_ok()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -28,16 +28,17 @@
 //! | `position` | start positions |
 //! | `readers` | owner levels and who takes a partition from whom |
 //! | `namespace` | hubs, partitions, consumer groups; which partition a key belongs to (`hash`) |
-//! | `connection`, `session`, `link`, `inbox` | AMQP on fe2o3-amqp's acceptor |
+//! | `connection`, `context`, `session`, `link`, `inbox` | AMQP on fe2o3-amqp's acceptor |
 //! | `authorization` | until when a connection's tokens are good |
 //! | `services` | `$cbs` and `$management` |
 //! | `delivery`, `intake` | links to readers, links from producers |
 //! | `envelope`, `stream` | deliveries as they lie in the log, and small writes together |
-//! | `faults` | switches for tests, and counters |
+//! | `faults`, `switches` | what tests break, and what is counted |
 
 mod address;
 mod authorization;
 mod connection;
+mod context;
 mod delivery;
 mod envelope;
 mod event;
@@ -53,6 +54,7 @@ mod readers;
 mod services;
 mod session;
 mod stream;
+mod switches;
 mod wire;
 
 use std::{io, net::SocketAddr, sync::Arc};

@@ -9,7 +9,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use super::{Error, HubOptions, Options, faults::Switches, hash, log::Partition, readers::Readers};
+use super::{Error, HubOptions, Options, hash, log::Partition, readers::Readers, switches::Switches};
 
 /// The consumer group that every hub has.
 pub(super) const DEFAULT_GROUP: &str = "$Default";

@@ -17,10 +17,10 @@ use tokio::sync::mpsc;
 
 use super::{
     Error, authorization,
+    context::SessionContext,
     inbox::Inbox,
     link,
     namespace::{Hub, Namespace},
-    session::SessionContext,
     wire::Message,
 };
 

@@ -9,18 +9,17 @@ use fe2o3_amqp_types::{
     performatives::Attach,
     primitives::{Symbol, Value},
 };
-use tokio_util::task::TaskTracker;
 
 use super::{
     address::Node,
-    authorization::Authorization,
+    context::SessionContext,
     delivery::Delivery,
-    faults::server_busy,
     intake::Intake,
     link,
-    namespace::{Hub, Lane, Namespace},
+    namespace::{Hub, Lane},
     position::Position,
     services::{self, Replies, Service},
+    switches::server_busy,
 };
 
 /// Largest message of Event Hubs' standard tier. In the attach, since the Rust producer asks for it.
@@ -30,15 +29,6 @@ const MAXIMUM_MESSAGE_BYTES: u64 = 1024 * 1024;
 const ARGUMENT_ERROR: &str = "com.microsoft:argument-error";
 
 type Acceptor = LinkAcceptor<fn(Source) -> Option<Source>, fn(Target) -> Option<Target>>;
-
-/// What the sessions of one connection share.
-#[derive(Debug, Clone)]
-pub(super) struct SessionContext {
-    pub(super) namespace: Arc<Namespace>,
-    pub(super) tasks: TaskTracker,
-    /// What the tokens that were put on this connection allow.
-    pub(super) authorization: Arc<Authorization>,
-}
 
 /// The work of a link, decided from its attach before it is accepted.
 enum Work {

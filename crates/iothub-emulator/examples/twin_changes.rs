@@ -4,6 +4,8 @@
 //! cargo run --package iothub-emulator --example twin_changes
 //! ```
 
+#![expect(clippy::print_stdout, reason = "what an example shows")]
+
 use std::{error::Error, sync::Arc};
 
 use iothub_emulator::{

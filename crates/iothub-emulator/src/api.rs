@@ -24,6 +24,7 @@ mod authorization;
 mod call;
 mod counters;
 mod faults;
+mod kind;
 mod pages;
 mod server;
 mod throttle;

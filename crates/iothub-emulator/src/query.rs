@@ -26,6 +26,7 @@ use serde_json::Value;
 
 mod aggregate;
 mod condition;
+mod error;
 mod group;
 mod literal;
 mod order;
@@ -38,6 +39,7 @@ mod token;
 mod value;
 
 use condition::Condition;
+pub use error::QueryError;
 pub use group::Groups;
 use order::Sort;
 pub use row::Column;
@@ -84,29 +86,11 @@ pub struct Query {
     top: Option<usize>,
 }
 
-/// Why a query was not understood; for the client to read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("cannot understand the query at character {at}: {reason}")]
-pub struct QueryError {
-    at: usize,
-    reason: String,
-}
-
-impl QueryError {
-    /// Where, in characters from 0.
-    pub fn at(&self) -> usize {
-        self.at
-    }
-}
-
 impl Query {
     /// Understands a query.
     pub fn parse(text: &str, dialect: Dialect) -> Result<Self, QueryError> {
         if text.chars().count() > LONGEST {
-            return Err(QueryError {
-                at: LONGEST,
-                reason: format!("it is longer than {LONGEST} characters"),
-            });
+            return Err(error::error(LONGEST, format!("it is longer than {LONGEST} characters")));
         }
         parser::parse(text, dialect)
     }

@@ -17,7 +17,7 @@ use self::server::{DATE, Server, bare, with};
 use super::*;
 use crate::{
     config::Secret,
-    domain::{event::TwinVersion, quota::Tier, ticks::Ticks},
+    domain::{quota::Tier, ticks::Ticks, twin::TwinVersion},
 };
 
 const KEY: &str = "c2VjcmV0c2VjcmV0c2VjcmV0";

@@ -144,7 +144,7 @@ impl Bench {
     }
 
     fn warnings(&self) -> Vec<String> {
-        crate::domain::health::assess(&self.health.facts()).warnings
+        crate::domain::readiness::assess(&self.health.facts()).warnings
     }
 }
 

@@ -3,10 +3,7 @@
 use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
 
 use crate::{
-    domain::{
-        decode::{Undeliverable, subject},
-        id::PartitionId,
-    },
+    domain::{decode::subject, id::PartitionId, undeliverable::Undeliverable},
     ports::{LetterName, StoredLetter},
     telemetry::reason,
 };

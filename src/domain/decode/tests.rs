@@ -11,6 +11,8 @@ use crate::domain::{
     document::Document,
     id::{DocumentIdScheme, Position, SequenceNumber},
     message::Properties,
+    twin::Sections,
+    undeliverable::MAX_DEPTH,
 };
 
 const LIMIT: usize = 1 << 16;

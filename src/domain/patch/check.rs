@@ -8,7 +8,8 @@ use std::{borrow::Cow, fmt};
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::{super::event::TwinVersion, Counted, merge};
+use super::super::twin::TwinVersion;
+use super::{Counted, merge};
 
 /// What a body holds.
 #[derive(Debug, Default)]

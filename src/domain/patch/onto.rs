@@ -8,10 +8,10 @@ use std::fmt;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+use super::super::twin::{drop_etags, is_reserved, is_volatile};
 use super::{
     super::{
-        decide::renewed,
-        document::{Twin, is_reserved, is_volatile},
+        document::Twin,
         merge::{self, METADATA},
     },
     check::Key,
@@ -37,7 +37,7 @@ impl<'de> Visitor<'de> for Body<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
         let Self(twin) = self;
-        renewed(&mut twin.root);
+        drop_etags(&mut twin.root);
         while let Some(name) = entries.next_key_seed(Key)? {
             match name.as_ref() {
                 "tags" => entries.next_value_seed(Section(&mut twin.tags))?,

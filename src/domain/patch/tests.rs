@@ -80,7 +80,7 @@ fn body() -> impl Strategy<Value = Map<String, Value>> {
 
 /// The same with trees.
 fn reference(twin: &mut Twin, sections: &Sections) {
-    super::super::decide::renewed(&mut twin.root);
+    super::super::twin::drop_etags(&mut twin.root);
     twin.root.extend(sections.root.clone());
     for (section, patch) in [
         (&mut twin.tags, &sections.tags),
@@ -107,7 +107,7 @@ proptest! {
             prop_assert_eq!(Value::Object(checked.ids), json!({"deviceId": "d"}));
             prop_assert!(!checked.wrong_section);
             let sections = checked.patch.sections();
-            prop_assert_eq!(&sections, &decode::sections(body).expect("sections"));
+            prop_assert_eq!(&sections, &body::sections(body).expect("sections"));
             let version = |section: &Option<merge::Section>| section.as_ref()?.get(merge::VERSION)?.as_i64();
             let counted = Counted { desired: version(&sections.desired), reported: version(&sections.reported) };
             prop_assert_eq!(checked.patch.counted(), counted);
@@ -127,10 +127,10 @@ proptest! {
         let mut text = Value::Object(body).to_string();
         let places: Vec<_> = text.char_indices().map(|(place, _)| place).collect();
         text.insert_str(places[at.index(places.len())], with);
-        let parsed = decode::tree(text.as_bytes());
+        let parsed = body::tree(text.as_bytes());
         match (check(&text), parsed) {
             (Ok(checked), Ok(tree)) => {
-                let sections = decode::sections(tree);
+                let sections = body::sections(tree);
                 prop_assert_eq!(checked.wrong_section, sections.is_err());
                 if let Ok(sections) = sections {
                     prop_assert_eq!(checked.patch.sections(), sections);

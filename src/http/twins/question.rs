@@ -112,7 +112,7 @@ pub(super) fn question(id: Id, query: &str) -> Result<Question, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{event::TwinVersion, ticks::Ticks};
+    use crate::domain::{ticks::Ticks, twin::TwinVersion};
 
     fn asked(query: &str) -> Question {
         question(Id::Device("d".into()), query).unwrap_or_else(|error| panic!("{query}: {error}"))

@@ -26,13 +26,14 @@ use super::requests::AuditRequests;
 use crate::{
     domain::{
         decide::{Rules, decide, follow},
-        document::{Cascade, Document, ETag, State},
+        document::{Cascade, Document, ETag, Operation, State},
         drift::{Drift, Part, Strictness, drift},
-        event::{Change, Operation, Sections, TwinEvent, TwinVersion},
+        event::{Change, TwinEvent},
         id::{HubName, TwinKey},
         quota::Purpose,
         registry::{RegistryTwin, went_back},
         ticks::Ticks,
+        twin::{Sections, TwinVersion},
     },
     ports::{Clock, Got, Read, TWIN_UNANSWERED, Trouble, TroubleKind, Write},
     runtime::{

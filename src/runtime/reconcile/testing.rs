@@ -22,11 +22,12 @@ use crate::{
         decide::{Rules, decide},
         document::Document,
         drift::Strictness,
-        event::{Change, Sections, TwinEvent, TwinVersion},
+        event::{Change, TwinEvent},
         id::{DocumentIdScheme, HubName, TwinKey},
         quota::{Purpose, Tier},
         registry::{RegistryTwin, Row, TwinReference},
         ticks::Ticks,
+        twin::{Sections, TwinVersion},
     },
     ports::{Clock, Continuation, Got, Page, QueryError, Trouble, TroubleKind, TwinRegistry},
     runtime::{

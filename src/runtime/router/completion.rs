@@ -4,14 +4,19 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     Router,
-    intake::{Group, GroupId, Item, Origin, Outcome, Watcher},
+    item::{Group, GroupId, Item},
 };
 use crate::{
     domain::{
         decide::Decision, document::Cascade, event::TwinEvent, id::TwinKey, invariant::Invariant,
         progress::Ticket, ticks::Ticks, upsert::EventOutcome,
     },
-    runtime::{in_flight::Permit, partition::Progress, worker::Work},
+    runtime::{
+        in_flight::Permit,
+        intake::{Origin, Outcome, Watcher},
+        progress::Progress,
+        worker::Work,
+    },
     telemetry::{
         Latency,
         event::EventDecided,

@@ -4,7 +4,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use super::{
     Router,
-    intake::{Item, Origin, Outcome, StoredDeadLetter},
+    item::{Item, StoredDeadLetter},
 };
 use crate::{
     domain::{
@@ -14,7 +14,10 @@ use crate::{
         ticks::Ticks,
     },
     ports::DeadLetter,
-    runtime::jitter::jitter,
+    runtime::{
+        intake::{Origin, Outcome},
+        jitter::jitter,
+    },
     telemetry::{
         HealthState, Metrics,
         event::{

@@ -12,16 +12,20 @@ use crate::{
     domain::{
         decide::Decision,
         document::{Document, Flag, State},
-        event::{Change, Sections, TwinVersion},
+        event::Change,
         health::StoreState,
         id::{DocumentIdScheme, PartitionId, Position, SequenceNumber},
         message::{Message, Properties},
         ticks::Ticks,
+        twin::{Sections, TwinVersion},
     },
     ports::{DeadLetter, DeadLetterError, SystemClock},
-    runtime::documents::document_cache,
-    runtime::memory_store::{Fault, MemoryStore},
-    runtime::partition::Progress,
+    runtime::{
+        documents::document_cache,
+        intake::{Origin, Outcome, Watcher},
+        memory_store::{Fault, MemoryStore},
+        progress::Progress,
+    },
     telemetry::reason::{REJECTED_BY_STORE, STORE_SILENT},
 };
 

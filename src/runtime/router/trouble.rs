@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Router, intake::Item};
+use super::{Router, item::Item};
 use crate::{
     domain::{
         decide::decide,

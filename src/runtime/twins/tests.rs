@@ -6,9 +6,9 @@ use super::*;
 use crate::{
     domain::{
         document::{ETag, State},
-        event::TwinVersion,
         id::TwinKey,
         testing::document,
+        twin::TwinVersion,
     },
     runtime::{documents::document_cache, memory_store::MemoryStore, request_unit_budget::RequestUnitBudget},
 };

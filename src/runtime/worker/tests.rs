@@ -6,9 +6,10 @@ use super::*;
 use crate::{
     domain::{
         decide::Rules,
-        event::{Change, Sections, TwinVersion},
+        event::Change,
         id::DocumentIdScheme,
         ticks::Ticks,
+        twin::{Sections, TwinVersion},
         upsert::EventOutcome,
     },
     ports::SystemClock,

@@ -2,7 +2,6 @@
 
 use std::{path::Path, time::Duration};
 
-use super::{BEGAN, OVER};
 use crate::{
     domain::{
         health::{Dependency, Failure},
@@ -11,6 +10,7 @@ use crate::{
     telemetry::{
         health_state::HealthState,
         label::{Purpose, RegistryCall, RegistryOutcome},
+        limit::{BEGAN, OVER},
         metrics::Metrics,
     },
 };

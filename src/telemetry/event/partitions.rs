@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use super::OVER;
 use crate::{
     domain::{
         health::Failure,
         id::{PartitionId, SequenceNumber},
         progress::Lost,
     },
-    telemetry::{Metrics, StreamMetrics},
+    telemetry::{Metrics, StreamMetrics, limit::OVER},
 };
 
 /// From so many failures in a row on, the look for partitions is in trouble: a single one is nothing.

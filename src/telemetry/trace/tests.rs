@@ -4,9 +4,9 @@ use opentelemetry::Value;
 
 use super::*;
 use crate::domain::{
-    event::{Sections, TwinVersion},
     id::Position,
     message::{Properties, Property},
+    twin::{Sections, TwinVersion},
 };
 
 struct Bench {

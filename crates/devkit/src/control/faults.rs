@@ -10,7 +10,7 @@ use super::{
     answer::{Problem, read as read_body},
     which::Which,
 };
-use crate::{cosmos::Faults, iothub::DeliveryFaults, stack::Parts};
+use crate::{cosmos::Faults, iothub::DeliveryFaults, parts::Parts};
 
 pub(super) async fn delivery(Which(hub): Which) -> Json<DeliveryFaults> {
     Json(hub.service().delivery_faults())

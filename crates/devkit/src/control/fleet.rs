@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     fleet::{Pace, Plan, Progress, Rounds},
-    stack::Parts,
+    parts::Parts,
 };
 
 /// A plan and how fast to carry it out: `rate` in events per second; absent, as fast as possible.

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     iothub::{self, Operation, TwinId},
-    stack::{Endpoints, IotHub, Parts},
+    parts::{Endpoints, IotHub, Parts},
 };
 
 const DEFAULT_LIMIT: usize = 1_000;

@@ -9,7 +9,7 @@ use axum::{
 use serde::Deserialize;
 
 use super::answer::Problem;
-use crate::stack::{IotHub, Parts};
+use crate::parts::{IotHub, Parts};
 
 /// The IoT hub that `?hub=NAME` names, or the first one.
 pub(super) struct Which(pub(super) Arc<IotHub>);

@@ -12,11 +12,11 @@ use std::{
 
 use axum::http::HeaderMap;
 
-use super::{authorization::percent_decode, bridge::Reply};
-
-/// By which a request asks for a consistency of its own.
-pub(super) const STRATEGY: &str = "x-ms-cosmos-read-consistency-strategy";
-const TOKEN: &str = "x-ms-session-token";
+use super::{
+    authorization::percent_decode,
+    headers::{Place, STRATEGY, places},
+    reply::Reply,
+};
 
 /// What was there before each of the last writes, by the document's path.
 #[derive(Debug, Default)]
@@ -30,13 +30,6 @@ struct Before {
     /// The write's place in the partition's order.
     written: Place,
     reply: Reply,
-}
-
-/// A place in the order of writes of one physical partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
-    partition: u64,
-    pub(super) number: u64,
 }
 
 impl Behind {
@@ -74,23 +67,6 @@ impl Behind {
     }
 }
 
-impl Place {
-    fn covers(self, other: Self) -> bool {
-        self.partition == other.partition && self.number >= other.number
-    }
-}
-
-/// The places that a session token names: `partition:version#number#…`, several of them separated by commas.
-pub(super) fn places(headers: &HeaderMap) -> Vec<Place> {
-    let token = headers.get(TOKEN).and_then(|token| token.to_str().ok()).unwrap_or_default();
-    let place = |text: &str| {
-        let (partition, progress) = text.split_once(':')?;
-        let number = progress.split('#').nth(1).unwrap_or(progress);
-        Some(Place { partition: partition.trim().parse().ok()?, number: number.parse().ok()? })
-    };
-    token.split(',').filter_map(place).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use axum::{
@@ -99,11 +75,13 @@ mod tests {
     };
 
     use super::*;
+    use crate::cosmos::headers::SESSION_TOKEN;
 
     const LONG: Duration = Duration::from_secs(60);
 
     fn reply(body: &'static str, token: &'static str) -> Reply {
-        let headers = HeaderMap::from_iter([(TOKEN.parse().unwrap(), HeaderValue::from_static(token))]);
+        let headers =
+            HeaderMap::from_iter([(SESSION_TOKEN.parse().unwrap(), HeaderValue::from_static(token))]);
         Reply {
             status: StatusCode::OK,
             headers,
@@ -129,7 +107,7 @@ mod tests {
         behind.wrote("/d", reply("nothing", "3:1#10#0=10"), &reply("", "3:1#11#0=11"), LONG);
         behind.wrote("/d", reply("one", "3:1#11#0=11"), &reply("", "3:1#12#0=12"), LONG);
         assert_eq!(seen(&behind, &[], true).as_deref(), Some(&b"nothing"[..]));
-        let token = |token| [(TOKEN, token)];
+        let token = |token| [(SESSION_TOKEN, token)];
         assert_eq!(seen(&behind, &token("3:1#11#0=11"), true).as_deref(), Some(&b"one"[..]));
         assert_eq!(seen(&behind, &token("0:1#99#0=99,3:1#12#0=12"), true), None);
         assert_eq!(seen(&behind, &token("0:1#99#0=99"), true).as_deref(), Some(&b"nothing"[..]));
@@ -140,7 +118,7 @@ mod tests {
     fn a_token_counts_where_session_is_meant_only() {
         let behind = Behind::default();
         behind.wrote("/d", reply("nothing", "3:1#10#0=10"), &reply("", "3:1#11#0=11"), LONG);
-        let knows = (TOKEN, "3:1#11#0=11");
+        let knows = (SESSION_TOKEN, "3:1#11#0=11");
         assert!(seen(&behind, &[knows], false).is_some(), "the account is not Session");
         assert!(seen(&behind, &[knows, (STRATEGY, "Session")], false).is_none(), "but this read is");
         assert!(seen(&behind, &[knows, (STRATEGY, "Eventual")], true).is_some());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    body::{Body, Bytes, to_bytes},
+    body::{Bytes, to_bytes},
     extract::{Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
@@ -16,10 +16,12 @@ use url::Url;
 use super::{
     ELSEWHERE,
     authorization::MasterKey,
-    behind::{Behind, STRATEGY},
+    behind::Behind,
     counters::{Counting, Marks},
     faults::{Answer, Disguise, Injector, Moment, Operation, Pretence},
+    headers::{PARTITION_KEY, STRATEGY},
     price::{Asked, Ledger, Throughput},
+    reply::Reply,
 };
 
 /// Far over the service's limit of 2 MiB per document, which the emulator checks itself.
@@ -27,8 +29,6 @@ const LARGEST_BODY_BYTES: usize = 16 * 1024 * 1024;
 
 /// The host name that the second write region goes by.
 const ELSEWHERE_HOST: &str = "localhost";
-
-pub(super) const PARTITION_KEY: &str = "x-ms-documentdb-partitionkey";
 const REQUEST_CHARGE: &str = "x-ms-request-charge";
 
 /// What the handler of requests works with.
@@ -47,26 +47,6 @@ pub(super) struct Account {
     pub(super) throughput: Option<Throughput>,
     /// What the container says of its index.
     pub(super) indexing_policy: Value,
-}
-
-/// An answer, before it is sent.
-#[derive(Clone, Debug)]
-pub(super) struct Reply {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
-    pub(super) request_units: f64,
-    /// Whether a query had to load every document that it might find.
-    pub(super) is_scan: bool,
-}
-
-impl IntoResponse for Reply {
-    fn into_response(self) -> Response {
-        let mut response = Response::new(Body::from(self.body));
-        *response.status_mut() = self.status;
-        *response.headers_mut() = self.headers;
-        response
-    }
 }
 
 pub(super) async fn handle(State(account): State<Arc<Account>>, request: Request) -> Response {

@@ -6,7 +6,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use crate::{Error, Timestamp};
+use crate::{Error, Timestamp, TwinId};
 
 /// An answer before it is put on the wire.
 #[derive(Debug)]
@@ -88,4 +88,13 @@ impl Answer {
         }
         (response, body)
     }
+}
+
+/// The id that a request names, or the answer that says what is wrong with it.
+pub(super) fn twin_id(device: String, module: Option<String>) -> Result<TwinId, Answer> {
+    let id = match module {
+        None => TwinId::device(device),
+        Some(module) => TwinId::module(device, module),
+    };
+    id.map_err(|error| Answer::refused(&error))
 }

@@ -5,33 +5,16 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
-use super::{answer::Answer, faults::Injector, pages};
+use super::{
+    answer::{Answer, twin_id},
+    faults::Injector,
+    kind::Kind,
+    pages,
+};
 use crate::{Operation, Service, ServiceError, TwinId};
 
 /// The versions of the API that clients are known to use.
 const API_VERSIONS: [&str; 3] = ["2020-09-30", "2021-04-12", "2024-03-31"];
-
-/// Kinds of requests: what is counted, limited and made to fail apart from the others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    ReadTwin,
-    WriteTwin,
-    Query,
-    Statistics,
-    Other,
-}
-
-impl Kind {
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::ReadTwin => "readTwin",
-            Self::WriteTwin => "writeTwin",
-            Self::Query => "query",
-            Self::Statistics => "statistics",
-            Self::Other => "other",
-        }
-    }
-}
 
 /// A request's target, understood.
 #[derive(Debug, PartialEq, Eq)]
@@ -145,14 +128,6 @@ impl Call {
         };
         performed.unwrap_or_else(|refusal| refusal)
     }
-}
-
-pub(super) fn twin_id(device: String, module: Option<String>) -> Result<TwinId, Answer> {
-    let id = match module {
-        None => TwinId::device(device),
-        Some(module) => TwinId::module(device, module),
-    };
-    id.map_err(|error| Answer::refused(&error))
 }
 
 fn read(hub: &Service, device: String, module: Option<String>) -> Result<Answer, Answer> {

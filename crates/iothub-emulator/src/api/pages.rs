@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::answer::twin_id;
 use super::{
     super::query::{Collection, Dialect, Query},
     answer::Answer,
-    call::twin_id,
     faults::Injector,
 };
 use crate::{Service, TwinId};

@@ -21,13 +21,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Counters, FaultError, Faults, Quota, QuotaError, Trouble,
-    answer::Answer,
-    authorization::Access,
-    call::{Call, Kind},
-    counters::Counting,
-    faults::Injector,
-    throttle::Throttle,
+    Counters, FaultError, Faults, Quota, QuotaError, Trouble, answer::Answer, authorization::Access,
+    call::Call, counters::Counting, faults::Injector, kind::Kind, throttle::Throttle,
 };
 use crate::Service;
 

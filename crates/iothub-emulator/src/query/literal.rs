@@ -2,7 +2,7 @@
 
 use serde_json::{Number, Value};
 
-use super::{QueryError, token::error};
+use super::{QueryError, error::error};
 
 pub(super) fn is_number(rest: &[char]) -> bool {
     match rest {

@@ -1,11 +1,6 @@
 //! Tokens → query, by recursive descent. Depth is bounded, since a query comes from outside.
 
-use super::{
-    Collection, Dialect, Query, QueryError,
-    order::Sort,
-    path::Path,
-    token::{Token, error},
-};
+use super::{Collection, Dialect, Query, QueryError, error::error, order::Sort, path::Path, token::Token};
 
 mod condition;
 mod cursor;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{QueryError, literal};
+use super::{QueryError, error::error, literal};
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Token {
@@ -80,8 +80,4 @@ fn unknown(rest: &[char], at: usize) -> QueryError {
         at,
         format!("{character:?} is not part of the language; names that have it are written [[like this]]"),
     )
-}
-
-pub(super) fn error(at: usize, reason: impl Into<String>) -> QueryError {
-    QueryError { at, reason: reason.into() }
 }

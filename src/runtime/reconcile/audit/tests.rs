@@ -258,7 +258,7 @@ async fn repaired_and_different_again_at_once_is_an_alarm() {
     let watch = tokio::spawn(async move {
         loop {
             if let Some((document, _)) = store.documents.lock().unwrap().get_mut(&device("d02"))
-                && document.operation == crate::domain::event::Operation::Snapshot
+                && document.operation == crate::domain::document::Operation::Snapshot
                 && let crate::domain::document::State::Live { twin, .. } = &mut document.state
             {
                 twin.tags.insert("opinion".into(), json!(true));

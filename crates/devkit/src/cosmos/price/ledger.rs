@@ -15,9 +15,9 @@ use serde_json::Value;
 use super::{
     super::{
         authorization::percent_decode,
-        behind::places,
-        bridge::{PARTITION_KEY, Reply},
         faults::Operation,
+        headers::{PARTITION_KEY, places},
+        reply::Reply,
     },
     Policy, create, query, read, replace,
 };

@@ -4,8 +4,9 @@ use serde_json::Value;
 
 use super::super::{
     Dialect, QueryError,
+    error::error,
     path::Path,
-    token::{Token, error, tokens},
+    token::{Token, tokens},
 };
 
 /// What no path begins with. Behind a dot, or as `[[name]]`, these are names as all others.

@@ -3,10 +3,10 @@
 use super::super::{
     Column, Groups, QueryError, Selection,
     aggregate::{Aggregate, Function},
+    error::error,
     group::Shown,
     order::Sort,
     path::Path,
-    token::error,
 };
 use super::{Cursor, Placed};
 

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, route::BrokerRoute};
+use super::route::BrokerRoute;
 use crate::{
     broker::Broker,
     fleet,
@@ -69,13 +69,16 @@ pub struct IotHub {
 
 impl IotHub {
     /// Starts a hub that routes to `broker`, to the Event Hubs `names` unless it has its own.
-    pub(super) async fn start(
+    ///
+    /// # Errors
+    /// Its service API cannot listen.
+    pub(crate) async fn start(
         options: AnotherIotHub,
         names: HubNames,
         token: Option<String>,
         key: String,
         broker: &Arc<Broker>,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, api::Error> {
         let AnotherIotHub { iothub, service: address, quota, hubs } = options;
         let hubs = hubs.unwrap_or(names);
         let name = iothub.name.clone();
@@ -90,8 +93,7 @@ impl IotHub {
             token,
             quota,
         };
-        let registry = api::Server::start(options, Arc::clone(&service)).await;
-        let registry = registry.map_err(|source| Error::Registry { address, source })?;
+        let registry = api::Server::start(options, Arc::clone(&service)).await?;
         Ok(Self {
             name,
             host_name,

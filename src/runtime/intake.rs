@@ -1,4 +1,4 @@
-//! What comes into the router, and what it knows of each event until that is completed.
+//! What partitions give the router: events and what can never be applied, each with where it came from.
 
 use std::sync::Arc;
 
@@ -6,10 +6,9 @@ use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     domain::{
-        decide::Decision, document::Cascade, event::TwinEvent, id::TwinKey, message::Message,
-        progress::Ticket, ticks::Ticks,
+        decide::Decision, event::TwinEvent, id::TwinKey, message::Message, progress::Ticket, ticks::Ticks,
     },
-    runtime::{in_flight::Permit, partition::Progress},
+    runtime::{in_flight::Permit, progress::Progress},
     telemetry::{
         self,
         trace::{Ended, EventTrace, Present, WriteTrace},
@@ -110,39 +109,4 @@ impl Origin {
             watcher.outcome = Some(outcome());
         }
     }
-}
-
-impl Item {
-    /// Whether it is an event that is sampled.
-    pub(super) fn is_sampled(&self) -> bool {
-        matches!(self, Self::FromStream(origin, _) if origin.trace.is_some())
-    }
-}
-
-/// What travels with an event through its lane.
-pub(super) enum Item {
-    FromStream(Box<Origin>, Ticks),
-    /// The flag about the twin of a dead letter; the dead letter's event completes with it.
-    OfDeadLetter(Box<Origin>),
-    /// Follows a device's event; the group completes when all its members have.
-    Follow(GroupId),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct GroupId(pub(super) u64);
-
-/// A dead letter that is durable, and the flag that follows from it.
-pub(super) struct StoredDeadLetter {
-    pub(super) origin: Box<Origin>,
-    pub(super) twin: Option<(TwinKey, Option<Ticks>)>,
-    pub(super) reason: &'static str,
-}
-
-/// Events of a device whose modules are still on their way.
-pub(super) struct Group {
-    pub(super) open: usize,
-    pub(super) items: Vec<Item>,
-    /// The device, and the note in its document that is done with when they are durable.
-    pub(super) device: TwinKey,
-    pub(super) cascade: Option<Cascade>,
 }

@@ -1,0 +1,16 @@
+//! What the sessions of one connection share.
+
+use std::sync::Arc;
+
+use tokio_util::task::TaskTracker;
+
+use super::{authorization::Authorization, namespace::Namespace};
+
+/// What the sessions of one connection share.
+#[derive(Debug, Clone)]
+pub(super) struct SessionContext {
+    pub(super) namespace: Arc<Namespace>,
+    pub(super) tasks: TaskTracker,
+    /// What the tokens that were put on this connection allow.
+    pub(super) authorization: Arc<Authorization>,
+}
