@@ -2,7 +2,6 @@
 //! about twins.
 
 pub mod blob;
-pub mod bookmarks;
 pub mod checkpoints;
 pub mod cosmos;
 pub mod credential;
@@ -13,5 +12,6 @@ mod durable_file;
 pub mod eventhubs;
 pub mod iothub;
 pub mod mounts;
+pub mod notes;
 pub mod otlp;
 pub mod process;

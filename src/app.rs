@@ -29,25 +29,25 @@ use self::{
 };
 use crate::{
     adapters::{
-        blob, bookmarks, checkpoints,
+        blob, checkpoints,
         cosmos::{self, CosmosStore},
         credential::{self, NoToken},
         dead_letters,
         eventhubs::{self, EventHub},
-        iothub, mounts, otlp,
+        iothub, mounts, notes, otlp,
     },
     config::{self, Settings},
     domain::{
         decide::Rules,
+        grace_period::Nature,
         health::{Dependency, Phase},
         id::DocumentIdScheme,
         lane::Bound,
-        patience::Nature,
         retry::Backoff,
     },
     http,
     ports::{
-        BookmarkError, Bookmarks, Clock, DeadLetterArchive, DeadLetters, EventSource, SharedCheckpoints,
+        Clock, DeadLetterArchive, DeadLetters, EventSource, NoteError, NoteStore, SharedCheckpoints,
         SystemClock, TwinChanges, TwinStore,
     },
     runtime::{
@@ -69,7 +69,7 @@ use crate::{
     },
     serve::access,
     status::{About, SharedHub},
-    telemetry::{self, HealthState, Journal, Metrics, Scope, trace::Tracer},
+    telemetry::{self, HealthState, Metrics, RecentWarnings, Scope, trace::Tracer},
 };
 
 /// Batches on their way from the partitions to the router.
@@ -120,7 +120,7 @@ pub enum Error {
     Certificate(String),
     /// It cannot be noted that a backfill is to be done.
     #[error("{0} (NOTE_NOT_KEPT)")]
-    Note(#[from] BookmarkError),
+    Note(#[from] NoteError),
     /// The documents cannot be looked through.
     #[error("cannot look for documents in the container: {0} (COSMOS_UNAVAILABLE)")]
     Scan(String),
@@ -215,8 +215,8 @@ pub struct Connections {
     pub archive: Arc<dyn DeadLetterArchive>,
     /// The IoT hubs themselves, where they may be asked.
     pub registries: Vec<Arc<RateLimitedRegistry>>,
-    /// Where long walks keep their notes.
-    pub bookmarks: Arc<dyn Bookmarks>,
+    /// Where long scans keep their notes.
+    pub notes: Arc<dyn NoteStore>,
     /// What changes in the container, for declared counts.
     pub changes: Arc<dyn TwinChanges>,
 }
@@ -265,13 +265,13 @@ impl Connections {
         let store = connector.until(Needed::Store, || connect_store(settings, Arc::clone(&credential)));
         let progress = connector.until(Needed::Dependency(Dependency::Checkpoints), || async {
             let checkpoints = checkpoints::open(&settings.checkpoint.store, &credential).await?;
-            Ok((checkpoints, bookmarks::open(&settings.checkpoint.store, &credential).await?))
+            Ok((checkpoints, notes::open(&settings.checkpoint.store, &credential).await?))
         });
         let letters = connector.until(Needed::Dependency(Dependency::DeadLetters), || async {
             Ok(dead_letters::open(&settings.dead_letters, &credential).await?)
         });
         // All at once: a person sees everything that is to be mended.
-        let (store, (checkpoints, bookmarks), dead_letters) = tokio::try_join!(store, progress, letters)?;
+        let (store, (checkpoints, notes), dead_letters) = tokio::try_join!(store, progress, letters)?;
         mounts::warn_about_ephemeral(settings).await;
         let source = |hub: &str| event_source(settings, &credential, hub);
         let shared_hubs = checkpoints.shared.as_ref();
@@ -286,7 +286,7 @@ impl Connections {
             dead_letters: dead_letters.letters,
             archive: dead_letters.archive,
             registries,
-            bookmarks,
+            notes,
         })
     }
 }
@@ -415,22 +415,22 @@ fn stream_options(
 
 /// Understands an error of the checkpoint store. One that is none of ours is the SDK's own, about a request that it did not
 /// even send.
-fn classify_checkpoint_error(error: &azure_core::Error) -> start::StoreTrouble {
+fn classify_checkpoint_error(error: &azure_core::Error) -> start::CheckpointError {
     let known = checkpoints::Error::find(error);
-    start::StoreTrouble {
+    start::CheckpointError {
         reason: credential::one_line(error),
         code: known.map_or("CHECKPOINT_REFUSED", checkpoints::Error::code),
         nature: known.map_or(Nature::Final, checkpoints::Error::nature),
     }
 }
 
-fn about(settings: &Settings, replica: &str, journal: Journal) -> About {
+fn about(settings: &Settings, replica: &str, recent_warnings: RecentWarnings) -> About {
     About {
         replica: replica.to_owned(),
         retention: settings.eventhubs.retention,
         streams: settings.eventhubs.hubs().into_iter().map(ToOwned::to_owned).collect(),
         hubs: settings.iothub.hubs.iter().map(|hub| hub.name.to_string()).collect(),
-        journal,
+        recent_warnings,
     }
 }
 
@@ -523,8 +523,8 @@ fn twins_access(
     }
 }
 
-/// Runs the daemon until SIGTERM or SIGINT; a second signal exits at once. `journal` is what it logs.
-pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
+/// Runs the daemon until SIGTERM or SIGINT; a second signal exits at once. `recent_warnings` is what it logs.
+pub async fn run(settings: &Settings, recent_warnings: RecentWarnings) -> Result<(), Error> {
     let stop = stop_on_signals()?;
     let metrics = Metrics::new().map_err(|error| Error::Metrics(error.to_string()))?;
     // Before anything that would have to be ended.
@@ -543,7 +543,8 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
     let hubs = settings.iothub.hubs.iter().map(|hub| hub.name.clone()).collect();
     let twins = Twins::new(hubs, metrics.clone(), stop.clone());
     let monitoring =
-        Monitoring::start(settings, about(settings, replica, journal), &health, &metrics, &twins).await?;
+        Monitoring::start(settings, about(settings, replica, recent_warnings), &health, &metrics, &twins)
+            .await?;
     let connector = Connector { grace: settings.start.refused_grace, health: &health, metrics: &metrics };
     let traces = Traces::start(settings, &metrics, &health)?;
     let process = Process {
@@ -665,7 +666,7 @@ async fn consume(
     let mut router = AbortOnDropHandle::new(tokio::spawn(router.run(batches)));
     let mut consumers = JoinSet::new();
     let (intake_stop, drained) = (stop.child_token(), CancellationToken::new());
-    let mut background = background.spawn(&led, &audit_asked, &intake_stop, health.walks());
+    let mut background = background.spawn(&led, &audit_asked, &intake_stop, health.scans());
     background.spawn(Box::pin(counts::run(counting, counting_options(settings), intake_stop.clone())));
     for stream in streams {
         let (limits, threads) = (Arc::clone(&limits), threads.clone());

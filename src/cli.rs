@@ -152,7 +152,7 @@ fn ended(result: Result<(), Error>, format: LogFormat) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
     match format {
         LogFormat::Text => eprintln!("error: {error}"),
-        LogFormat::Json => eprintln!("{}", telemetry::last_word(error.code(), &error.to_string())),
+        LogFormat::Json => eprintln!("{}", telemetry::final_line(error.code(), &error.to_string())),
     }
     error.exit_code()
 }
@@ -165,7 +165,7 @@ pub fn refused(error: &clap::Error, arguments: &[String]) -> ExitCode {
         let text = error.to_string();
         let said = text.split("\n\nUsage:").next().unwrap_or_default().split_whitespace();
         let said = said.collect::<Vec<_>>().join(" ");
-        eprintln!("{}", telemetry::last_word(Some("ARGUMENTS_INVALID"), said.trim_start_matches("error: ")));
+        eprintln!("{}", telemetry::final_line(Some("ARGUMENTS_INVALID"), said.trim_start_matches("error: ")));
     } else {
         // Nobody is left to tell that the output is closed.
         let _ = error.print();
@@ -179,7 +179,7 @@ pub fn cannot_start(error: &std::io::Error, arguments: &[String]) -> ExitCode {
     let message = format!("cannot start the runtime: {error}; raise the limits of threads and open files");
     match format_of(arguments) {
         LogFormat::Text => eprintln!("error: {message}"),
-        LogFormat::Json => eprintln!("{}", telemetry::last_word(Some(telemetry::INTERNAL), &message)),
+        LogFormat::Json => eprintln!("{}", telemetry::final_line(Some(telemetry::INTERNAL), &message)),
     }
     ExitCode::from(1)
 }

@@ -20,8 +20,8 @@
 //! |---|---|
 //! | [`progress`] | the contiguous prefix of completed events, and whether a checkpoint fits its partition |
 //! | [`lease`] | which partitions a replica should own |
-//! | [`retry`], [`outage`], [`patience`], [`room`] | how long to wait, whose trouble it is, when to give up, how much may be under way |
-//! | [`behind`], [`other_partitions`], [`invariant`] | how far behind a partition is; what holds at every moment |
+//! | [`retry`], [`outage`], [`grace_period`], [`in_flight_limit`] | how long to wait, whose trouble it is, when to give up, how much may be under way |
+//! | [`lag`], [`other_partitions`], [`invariant`] | how far behind a partition is; what holds at every moment |
 //!
 //! **The hub's own answers**
 //!
@@ -29,21 +29,19 @@
 //! |---|---|
 //! | [`registry`], [`rest`] | twins as the hub's service API shows them, read and written |
 //! | [`drift`], [`differences`] | whether a document differs from its twin, and where |
-//! | [`audit`], [`quota`], [`walk`] | which twins are asked about, how many per second, and when that is done |
+//! | [`audit`], [`quota`], [`scan_rate`] | which twins are asked about, how many per second, and when that is done |
 //!
 //! **Questions of people**
 //!
 //! | module | decides |
 //! |---|---|
 //! | [`query`] | IoT Hub's query language over documents, and declared counts |
-//! | [`awaited`], [`standing`] | what a reader waits for; what `sync` means, in words |
+//! | [`read_requirement`], [`sync_status`] | what a reader waits for; what `sync` means, in words |
 //! | [`health`], [`readiness`], [`obstacles`], [`wait`], [`token`], [`headline`] | whether the process is alive and ready, and the sentence that says why not |
 //! | [`checks`], [`mounts`], [`hint`] | what `twinsync check` finds, and what to do about it |
 //! | [`refresh`], [`dead_letter_counts`], [`sampling`], [`words`] | when those who look are told anew; which events are traced; how numbers read |
 
 pub mod audit;
-pub mod awaited;
-pub mod behind;
 pub mod body;
 pub mod checks;
 pub mod dead_letter_counts;
@@ -53,11 +51,14 @@ pub mod differences;
 pub mod document;
 pub mod drift;
 pub mod event;
+pub mod grace_period;
 pub mod headline;
 pub mod health;
 pub mod hint;
 pub mod id;
+pub mod in_flight_limit;
 pub mod invariant;
+pub mod lag;
 pub mod lane;
 pub mod lease;
 pub mod merge;
@@ -67,18 +68,18 @@ pub mod obstacles;
 pub mod other_partitions;
 pub mod outage;
 pub mod patch;
-pub mod patience;
 pub mod progress;
 pub mod query;
 pub mod quota;
+pub mod read_requirement;
 pub mod readiness;
 pub mod refresh;
 pub mod registry;
 pub mod rest;
 pub mod retry;
-pub mod room;
 pub mod sampling;
-pub mod standing;
+pub mod scan_rate;
+pub mod sync_status;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod ticks;
@@ -87,5 +88,4 @@ pub mod twin;
 pub mod undeliverable;
 pub mod upsert;
 pub mod wait;
-pub mod walk;
 pub mod words;

@@ -18,7 +18,7 @@
 //! who is calling. On a loopback address, only requests to `localhost` or an IP address are answered: a page in a browser on the same
 //! machine could otherwise reach it under a name of its own.
 
-mod door;
+mod bearer_auth;
 mod events;
 mod page;
 mod routes;
@@ -33,16 +33,16 @@ use std::{
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 
-pub use self::{door::Door, routes::router};
+pub use self::{bearer_auth::BearerAuth, routes::router};
 use crate::{
-    listener::{self, Room},
+    listener::{self, Limits},
     runtime::twins::Twins,
     status::Observer,
     telemetry::{HealthState, Metrics},
 };
 
 /// More connections than any set of probes and scrapers has, and enough for as many waiters to come at once as may wait.
-const ROOM: Room = Room {
+const LIMITS: Limits = Limits {
     connections: 64,
     idle: Duration::from_secs(5),
     header_bytes: 16 << 10,
@@ -62,7 +62,7 @@ pub struct State {
     /// Status.
     pub observer: Observer,
     /// Who may read twins.
-    pub door: Door,
+    pub bearer_auth: BearerAuth,
     /// Twins.
     pub twins: Twins,
 }
@@ -160,7 +160,7 @@ pub async fn bind_for(key: &'static str, address: SocketAddr) -> Result<TcpListe
 pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationToken) -> io::Result<()> {
     let only_local_names = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
     let router = router(state, only_local_names, shutdown.clone());
-    listener::serve(listener, ROOM, router, |stream, _| async { Some(stream) }, shutdown).await;
+    listener::serve(listener, LIMITS, router, |stream, _| async { Some(stream) }, shutdown).await;
     Ok(())
 }
 

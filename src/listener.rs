@@ -34,7 +34,7 @@ const CROWDED_PAUSE: Duration = Duration::from_millis(1);
 
 /// What a server has room and time for.
 #[derive(Debug, Clone, Copy)]
-pub struct Room {
+pub struct Limits {
     /// Connections at the same time, beside those with a request under way that has shown its right.
     pub connections: usize,
     /// How long a client may take for the header of a request, and between two requests on one connection.
@@ -51,7 +51,7 @@ pub struct Room {
 /// Ends with `shutdown` only: a listener that fails is tried again.
 pub async fn serve<T, F>(
     listener: TcpListener,
-    room: Room,
+    room: Limits,
     router: Router,
     upgrade: impl Fn(TcpStream, SocketAddr) -> F,
     shutdown: CancellationToken,

@@ -5,8 +5,8 @@
 //! twins.
 
 mod archive;
-mod bookmark;
 mod changes;
+mod note;
 mod registry;
 mod selection;
 
@@ -17,10 +17,10 @@ use futures::stream::BoxStream;
 
 use crate::domain::{
     document::Document,
+    grace_period::Nature,
     health::Failure,
     id::{HubName, PartitionId, Position, SequenceNumber, TwinKey},
     message::Message,
-    patience::Nature,
     progress::Extent,
     ticks::Ticks,
 };
@@ -29,10 +29,10 @@ pub use self::archive::{
     ArchiveError, DeadLetterArchive, LetterName, LetterVersion, ReadLetter, Removed, StoredLetter,
     partition_order,
 };
-pub use self::bookmark::{BookmarkError, Bookmarks};
 pub use self::changes::{Change, Changed, TwinChanges};
+pub use self::note::{NoteError, NoteStore};
 pub use self::registry::{Call, Continuation, Got, Page, QueryError, TwinRegistry};
-pub use self::selection::{Behind, Documents, Filter, SelectError, Selected, TwinSelection};
+pub use self::selection::{Cursor, Documents, Filter, SelectError, Selected, TwinSelection};
 pub use crate::domain::document::ETag;
 
 /// What a point read found.
@@ -49,7 +49,7 @@ pub enum Read {
     /// No document can have this id: the store will never answer about it. Holds the reason without payload.
     Refused(String),
     /// It could not be told.
-    Unknown(Trouble),
+    Unknown(StoreError),
 }
 
 /// What became of a conditional write.
@@ -63,14 +63,14 @@ pub enum Write {
     /// It will never be accepted: too large or malformed. Holds the reason without payload.
     Rejected(String),
     /// It was not applied, or it was and the reply is lost.
-    Unknown(Trouble),
+    Unknown(StoreError),
 }
 
 /// Why an operation did not come to an answer. All of these pass with time.
 #[derive(Debug, Clone)]
-pub struct Trouble {
+pub struct StoreError {
     /// Whether the service asked for less load.
-    pub kind: TroubleKind,
+    pub kind: StoreErrorKind,
     /// Stable code; `docs/errors/<code>.md` explains it.
     pub code: &'static str,
     /// How long the service asked to wait.
@@ -84,7 +84,7 @@ pub const TWIN_UNANSWERED: &str = "TWIN_UNANSWERED";
 
 /// The kinds of passing trouble.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TroubleKind {
+pub enum StoreErrorKind {
     /// The service throttles (429): slow down; this is no failure.
     Throttled,
     /// The service or the way to it fails: timeouts, 5xx, connection errors, and refusals that an operator
@@ -96,7 +96,7 @@ pub enum TroubleKind {
     Newer,
 }
 
-/// The documents that a walk visits.
+/// The documents that a scan visits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
     /// Of twins that are there, as far as is known: no tombstones.
@@ -105,7 +105,7 @@ pub enum Which {
     Flagged,
 }
 
-/// A document that a walk has met.
+/// A document that a scan has met.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scanned {
     /// Its id.
@@ -141,13 +141,13 @@ pub trait TwinStore: Send + Sync + 'static {
     /// Replaces the document that still has `etag`.
     async fn replace(&self, key: &TwinKey, document: &Document, etag: &ETag) -> Charged<Write>;
     /// The modules of a device that have a document of any state.
-    async fn modules(&self, device: &TwinKey) -> Charged<Result<Vec<TwinKey>, Trouble>>;
+    async fn modules(&self, device: &TwinKey) -> Charged<Result<Vec<TwinKey>, StoreError>>;
     /// The hubs that have a document of this device or module, of any state, in the order of their names: for whoever does not
     /// know the hub.
-    async fn hubs(&self, device: &str, module: Option<&str>) -> Charged<Result<Vec<HubName>, Trouble>>;
-    /// Walks the documents of all hubs, page by page, in no particular order; each page with what it cost. What is
+    async fn hubs(&self, device: &str, module: Option<&str>) -> Charged<Result<Vec<HubName>, StoreError>>;
+    /// Scans the documents of all hubs, page by page, in no particular order; each page with what it cost. What is
     /// written meanwhile may or may not be among them. Ends after trouble.
-    fn scan(&self, which: Which) -> BoxStream<'_, Charged<Result<Vec<Scanned>, Trouble>>>;
+    fn scan(&self, which: Which) -> BoxStream<'_, Charged<Result<Vec<Scanned>, StoreError>>>;
 }
 
 /// An event that can never be applied, with all a person needs to assess it.
@@ -240,7 +240,7 @@ pub enum Start {
 }
 
 impl Start {
-    /// Behind an event that was received before; behind −1 is the beginning.
+    /// Cursor an event that was received before; behind −1 is the beginning.
     pub fn behind(position: Position) -> Self {
         match position.offset.is_empty() {
             true if position.sequence_number.0 < 0 => Self::Earliest,

@@ -40,17 +40,17 @@ use self::refusal::Refusal;
 pub use self::{
     api::{Api, Parts},
     callers::Callers,
-    lag::{Behind, Lag},
+    lag::{Lag, MeasuredLag},
     tls::Tls,
 };
 use crate::{
-    listener::{self, Room},
-    ports::{Trouble, TroubleKind},
+    listener::{self, Limits},
+    ports::{StoreError, StoreErrorKind},
     telemetry::{ServeMetrics, ServedOutcome, event::HandshakeFailed},
 };
 
 /// Clients keep connections, some of them for minutes between two requests.
-const ROOM: Room = Room {
+const LIMITS: Limits = Limits {
     connections: 512,
     idle: Duration::from_secs(75),
     header_bytes: 32 << 10,
@@ -67,7 +67,7 @@ pub async fn serve(
 ) {
     let router = api.router();
     match tls {
-        None => listener::serve(listener, ROOM, router, |stream, _| async { Some(stream) }, shutdown).await,
+        None => listener::serve(listener, LIMITS, router, |stream, _| async { Some(stream) }, shutdown).await,
         Some(tls) => {
             let upgrade = move |stream, peer| {
                 let (tls, metrics) = (tls.clone(), metrics.clone());
@@ -81,20 +81,20 @@ pub async fn serve(
                     accepted.map_err(failed).ok()
                 }
             };
-            listener::serve(listener, ROOM, router, upgrade, shutdown).await;
+            listener::serve(listener, LIMITS, router, upgrade, shutdown).await;
         }
     }
 }
 
 /// What is answered where the store gave no answer.
-fn trouble(trouble: &Trouble) -> (Refusal, ServedOutcome) {
+fn trouble(trouble: &StoreError) -> (Refusal, ServedOutcome) {
     let seconds = trouble.retry_after.map_or(1, |hint| hint.as_secs_f64().ceil() as u64);
     match trouble.kind {
-        TroubleKind::Throttled => {
+        StoreErrorKind::Throttled => {
             let message = "the document store, or the cap on request units, leaves no room: try again later";
             (Refusal::throttled(seconds, message), ServedOutcome::Throttled)
         }
-        TroubleKind::Unavailable | TroubleKind::Contradictory | TroubleKind::Newer => {
+        StoreErrorKind::Unavailable | StoreErrorKind::Contradictory | StoreErrorKind::Newer => {
             let message = format!(
                 "the document store gives no answer that can be used ({}): try again later",
                 trouble.code

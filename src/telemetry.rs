@@ -6,9 +6,9 @@
 //! | [`Metrics`] | the counters behind them, rendered for Prometheus |
 //! | [`name`] | the names of all metrics |
 //! | `limit` | holds back log lines that repeat, and counts them; adds the replica's name to each line |
-//! | `last_word` | lines that depend on nothing: why the process ends, and panics |
+//! | `final_line` | lines that depend on nothing: why the process ends, and panics |
 //! | [`trace`] | traces of sampled events |
-//! | [`Journal`] | the warnings and errors that were logged, one entry per kind |
+//! | [`RecentWarnings`] | the warnings and errors that were logged, one entry per kind |
 //! | [`HealthState`] | what the components say about their state, for the health endpoints |
 //!
 //! No secrets, payloads or property values, at any level; no device ids as labels. Levels: TRACE per event,
@@ -16,23 +16,23 @@
 
 mod counts;
 pub mod event;
+mod final_line;
 mod gauges;
 mod health_state;
-mod journal;
 mod label;
-mod last_word;
 mod limit;
 mod metrics;
 pub mod name;
 mod partition;
 mod process;
 pub mod reason;
+mod recent_warnings;
 mod replica;
+mod scans;
 mod serving;
 mod text;
 mod tokens;
 pub mod trace;
-mod walks;
 
 #[cfg(test)]
 mod tests;
@@ -50,19 +50,19 @@ use tracing_subscriber::{
 use self::limit::{Limited, Recoveries, Shape};
 pub use self::{
     counts::{Counts, ShownCounts},
+    final_line::{PANICKED, final_line},
     health_state::{HealthState, Heartbeat, View},
-    journal::{Entry, Journal},
     label::{
         Decision, Purpose, ReadOutcome, RegistryCall, RegistryOutcome, ServedOperation, ServedOutcome,
         TwinRead, Unauthorized, WriteKind, WriteOutcome,
     },
-    last_word::{PANICKED, last_word},
     metrics::{Latency, Metrics, StreamMetrics},
     partition::{PartitionMetrics, Watched, behind},
+    recent_warnings::{Entry, RecentWarnings},
     replica::replica,
+    scans::{Audited, Backfilled, HubScans, Scan, ScanProgress, Scans},
     serving::{Renewed, ServeMetrics},
     tokens::{Given, Scope, Tokens},
-    walks::{Audited, Backfilled, HubWalks, Walk, Walking, Walks},
 };
 use crate::config::{self, LogFormat};
 
@@ -94,12 +94,12 @@ pub enum Error {
     Twice(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// Starts logging to standard error, for the whole process, panics included. Warnings and errors are kept in the journal as
+/// Starts logging to standard error, for the whole process, panics included. Warnings and errors are kept in [`RecentWarnings`] as
 /// well.
 ///
 /// # Errors
 /// It was started before.
-pub fn init(settings: &config::Telemetry) -> Result<Journal, Error> {
+pub fn init(settings: &config::Telemetry) -> Result<RecentWarnings, Error> {
     let filter = settings.log_filter.parse::<Targets>()?;
     let output = fmt::layer().with_writer(std::io::stderr);
     let lines = limit::lines();
@@ -119,9 +119,9 @@ pub fn init(settings: &config::Telemetry) -> Result<Journal, Error> {
             .map_event_format(|inner| Limited { inner, shape: Shape::Json, lines })
             .boxed(),
     };
-    let journal = Journal::default();
-    let seen = journal.clone().with_filter(LevelFilter::WARN);
+    let recent_warnings = RecentWarnings::default();
+    let seen = recent_warnings.clone().with_filter(LevelFilter::WARN);
     tracing_subscriber::registry().with(output.with_filter(filter)).with(seen).with(recoveries).try_init()?;
-    last_word::log_panics(settings.log_format);
-    Ok(journal)
+    final_line::log_panics(settings.log_format);
+    Ok(recent_warnings)
 }

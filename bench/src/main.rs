@@ -82,7 +82,7 @@ enum Role {
         #[arg(long, value_name = "FILE", default_value = "docs/performance.md")]
         page: PathBuf,
     },
-    /// What documents and walks cost in request units, by size and indexing policy.
+    /// What documents and scans cost in request units, by size and indexing policy.
     Units(units::Arguments),
     /// What `router.linger` and `router.linger_behind` save, and what they cost in freshness.
     Linger(linger::Arguments),

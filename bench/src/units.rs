@@ -1,12 +1,12 @@
-//! `cargo bench-sync units`: what documents and walks cost in request units, under the recommended indexing policy and under
+//! `cargo bench-sync units`: what documents and scans cost in request units, under the recommended indexing policy and under
 //! the default of new containers.
 //!
 //! Documents are the daemon's own, made of the twins of devkit's IoT Hub, and go through the daemon's own store. Prices are those
 //! of devkit's Cosmos DB host, a model of figures that Microsoft publishes: see `devkit::cosmos::price`. They are exact and the
 //! same in each run.
 
+mod scans;
 mod twins;
-mod walks;
 
 use std::{fmt, time::Duration};
 
@@ -21,8 +21,8 @@ use twinsync::{
 };
 
 use self::{
+    scans::{Scan, Scans},
     twins::Fleet,
-    walks::{Walk, Walks},
 };
 
 /// Sizes of documents, in KiB.
@@ -35,7 +35,7 @@ const KEY: &str = "a2V5";
 /// Which of them.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Walks over a tenth of the documents.
+    /// Scans over a tenth of the documents.
     #[arg(long)]
     quick: bool,
     /// Prints one JSON object instead of the tables.
@@ -86,7 +86,7 @@ struct Row {
 #[serde(rename_all = "camelCase")]
 struct Outcome {
     documents: Vec<Row>,
-    walks: Vec<Walk>,
+    scans: Vec<Scan>,
 }
 
 /// Measures, and tells the result.
@@ -100,11 +100,11 @@ pub(crate) async fn measure(arguments: &Arguments) -> Result<String> {
             documents.push(Box::pin(document(kib, policy)).await?);
         }
     }
-    let mut walks = Vec::new();
+    let mut scans = Vec::new();
     for policy in Policy::BOTH {
-        walks.extend(Box::pin(Walks { policy, quick: arguments.quick }.measure()).await?);
+        scans.extend(Box::pin(Scans { policy, quick: arguments.quick }.measure()).await?);
     }
-    let outcome = Outcome { documents, walks };
+    let outcome = Outcome { documents, scans };
     Ok(match arguments.json {
         true => serde_json::to_string(&outcome)?,
         false => outcome.to_string(),
@@ -169,7 +169,7 @@ impl fmt::Display for Outcome {
             writeln!(f, "| {kib} | {} | {create:.2} | {one:.2} | {five:.2} | {read:.2} |", policy.name())?;
         }
         writeln!(f)?;
-        walks::table(f, &self.walks)
+        scans::table(f, &self.scans)
     }
 }
 
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_recommended_policy_makes_every_write_cheaper_and_no_walk_dearer() {
+    async fn the_recommended_policy_makes_every_write_cheaper_and_no_scan_dearer() {
         let outcome = measure(&Arguments { quick: true, json: true }).await.expect("measured");
         let outcome: Value = serde_json::from_str(&outcome).expect("JSON");
         let documents = outcome["documents"].as_array().expect("rows");
@@ -211,11 +211,11 @@ mod tests {
             let without_index = units(all, "/read"); // the same for both
             assert!((units(lean, "/read") - without_index).abs() < 1e-9);
         }
-        for pair in outcome["walks"].as_array().expect("walks").chunks(4) {
-            assert_eq!(pair.len(), 4, "two walks over two containers");
+        for pair in outcome["scans"].as_array().expect("scans").chunks(4) {
+            assert_eq!(pair.len(), 4, "two scans over two containers");
         }
         assert!(
-            outcome["walks"].as_array().expect("walks").iter().all(|walk| walk["scans"] == 0),
+            outcome["scans"].as_array().expect("scans").iter().all(|scan| scan["scans"] == 0),
             "{outcome}"
         );
     }

@@ -63,7 +63,7 @@ pub(crate) enum Fault {
 
 /// Whom a fault strikes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Struck {
+pub(crate) enum Target {
     One,
     All,
 }
@@ -88,7 +88,7 @@ impl Fault {
     }
 
     /// Whom it strikes.
-    pub(crate) fn struck(self) -> Struck {
+    pub(crate) fn target(self) -> Target {
         self.traits().0
     }
 
@@ -102,9 +102,9 @@ impl Fault {
         self.traits().2
     }
 
-    fn traits(self) -> (Struck, Told, Range<u64>) {
+    fn traits(self) -> (Target, Told, Range<u64>) {
         use {
-            Struck::{All, One},
+            Target::{All, One},
             Told::{May, Must},
         };
         // Over at once: what follows is recovery.

@@ -6,11 +6,11 @@ mod clock;
 mod cluster;
 mod disk;
 mod fault;
+mod inject;
 mod plot;
 mod report;
 mod run;
 mod series;
-mod strike;
 
 use std::{
     path::{Path, PathBuf},
@@ -135,14 +135,14 @@ async fn chaos(arguments: &Arguments) -> Result<bool> {
     for replica in &mut cluster.replicas {
         replica.stop().await.context("a replica did not stop in an orderly way")?;
     }
-    Ok(report::untold(&outcome.strikes) == 0)
+    Ok(report::untold(&outcome.injections) == 0)
 }
 
 fn shown(outcome: &Outcome) -> String {
-    let Outcome { strikes, points, events, report, converged, audit, counted } = outcome;
-    let mut text = report::table(&report::lines(strikes));
-    text += &format!("\n{} faults, {events} events. ", strikes.len());
-    let untold = report::untold(strikes);
+    let Outcome { injections, points, events, report, converged, audit, counted } = outcome;
+    let mut text = report::table(&report::lines(injections));
+    text += &format!("\n{} faults, {events} events. ", injections.len());
+    let untold = report::untold(injections);
     text += &format!("Not told by /readyz although they had to be: {untold}.\n");
     for (what, growth) in growths(points) {
         if let Some((first, last)) = growth {
@@ -167,12 +167,12 @@ fn growths(points: &[series::Point]) -> [(&'static str, Option<(f64, f64)>); 3] 
 }
 
 fn as_json(outcome: &Outcome) -> Result<String> {
-    let Outcome { strikes, points, events, report, converged, audit, counted } = outcome;
+    let Outcome { injections, points, events, report, converged, audit, counted } = outcome;
     let growth: Vec<_> = growths(points).into_iter().collect();
     let object = json!({
-        "lines": report::lines(strikes),
-        "strikes": strikes.len(),
-        "untold": report::untold(strikes),
+        "lines": report::lines(injections),
+        "injections": injections.len(),
+        "untold": report::untold(injections),
         "events": events,
         "report": report,
         "convergedSeconds": converged.as_secs_f64(),

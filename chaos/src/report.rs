@@ -8,7 +8,7 @@ use crate::fault::Fault;
 
 /// One fault, from its beginning until everything was in order again.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(crate) struct Strike {
+pub(crate) struct Injection {
     pub(crate) fault: Fault,
     /// From the first step of it to the last.
     pub(crate) held: Duration,
@@ -57,28 +57,28 @@ impl Spread {
 }
 
 /// A line for each kind that struck, in the order of the kinds.
-pub(crate) fn lines(strikes: &[Strike]) -> Vec<Line> {
-    let mut kinds: BTreeMap<Fault, Vec<&Strike>> = BTreeMap::new();
-    for strike in strikes {
-        kinds.entry(strike.fault).or_default().push(strike);
+pub(crate) fn lines(injections: &[Injection]) -> Vec<Line> {
+    let mut kinds: BTreeMap<Fault, Vec<&Injection>> = BTreeMap::new();
+    for inject in injections {
+        kinds.entry(inject.fault).or_default().push(inject);
     }
-    let line = |(fault, strikes): (Fault, Vec<&Strike>)| {
+    let line = |(fault, injections): (Fault, Vec<&Injection>)| {
         Some(Line {
             fault,
-            count: strikes.len(),
-            held: Spread::of(strikes.iter().map(|strike| strike.held))?,
-            told: strikes.iter().filter(|strike| strike.told.is_some()).count(),
-            told_after: Spread::of(strikes.iter().filter_map(|strike| strike.told)),
-            recovery: Spread::of(strikes.iter().map(|strike| strike.recovery))?,
-            repeated: strikes.iter().map(|strike| strike.repeated).sum(),
+            count: injections.len(),
+            held: Spread::of(injections.iter().map(|inject| inject.held))?,
+            told: injections.iter().filter(|inject| inject.told.is_some()).count(),
+            told_after: Spread::of(injections.iter().filter_map(|inject| inject.told)),
+            recovery: Spread::of(injections.iter().map(|inject| inject.recovery))?,
+            repeated: injections.iter().map(|inject| inject.repeated).sum(),
         })
     };
     kinds.into_iter().filter_map(line).collect()
 }
 
 /// Faults that had to be told, and were not.
-pub(crate) fn untold(strikes: &[Strike]) -> usize {
-    strikes.iter().filter(|strike| strike.told.is_none() && strike.fault.has_to_be_told()).count()
+pub(crate) fn untold(injections: &[Injection]) -> usize {
+    injections.iter().filter(|inject| inject.told.is_none() && inject.fault.has_to_be_told()).count()
 }
 
 /// The lines as a table in Markdown, numbered.
@@ -111,27 +111,27 @@ pub(crate) fn table(lines: &[Line]) -> String {
 mod tests {
     use super::*;
 
-    fn strike(fault: Fault, held: u64, told: Option<u64>, recovery: u64) -> Strike {
+    fn inject(fault: Fault, held: u64, told: Option<u64>, recovery: u64) -> Injection {
         let seconds = Duration::from_secs;
         let (held, told, recovery) = (seconds(held), told.map(seconds), seconds(recovery));
-        Strike { fault, held, told, recovery, last: String::new(), repeated: 5 }
+        Injection { fault, held, told, recovery, last: String::new(), repeated: 5 }
     }
 
     #[test]
     fn strikes_of_a_kind_share_a_line() {
-        let strikes = [
-            strike(Fault::Replays, 4, None, 0),
-            strike(Fault::Kill, 1, Some(0), 3),
-            strike(Fault::Kill, 2, None, 9),
-            strike(Fault::Kill, 3, Some(1), 4),
+        let injections = [
+            inject(Fault::Replays, 4, None, 0),
+            inject(Fault::Kill, 1, Some(0), 3),
+            inject(Fault::Kill, 2, None, 9),
+            inject(Fault::Kill, 3, Some(1), 4),
         ];
-        let lines = lines(&strikes);
+        let lines = lines(&injections);
         assert_eq!(lines.iter().map(|line| line.fault).collect::<Vec<_>>(), [Fault::Kill, Fault::Replays]);
         let Line { count, held, told, recovery, repeated, .. } = &lines[0];
         assert_eq!((*count, *told, *repeated), (3, 2, 15));
         assert_eq!(*held, Spread { median: 2.0, largest: 3.0 });
         assert_eq!(*recovery, Spread { median: 4.0, largest: 9.0 });
-        assert_eq!(untold(&strikes), 1, "replays need not be told");
+        assert_eq!(untold(&injections), 1, "replays need not be told");
         let table = table(&lines);
         assert!(table.contains("| 1 | `kill`: `kill -9` of one replica"), "{table}");
         assert!(table.contains("| 3 | 2.0 (3.0) | 2 of 3 | 1.0 (1.0) | 4.0 (9.0) | 15 |"), "{table}");

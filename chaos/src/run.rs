@@ -12,9 +12,9 @@ use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use crate::{
     cluster::{Cluster, LOOK, REPLICAS},
     fault::{Fault, between},
-    report::Strike,
+    inject::{self, Under},
+    report::Injection,
     series::{Point, Series},
-    strike::{self, Under},
 };
 
 /// How long everything may take to be in order again after a fault.
@@ -41,7 +41,7 @@ pub(crate) struct Options {
 
 /// What it came to.
 pub(crate) struct Outcome {
-    pub(crate) strikes: Vec<Strike>,
+    pub(crate) injections: Vec<Injection>,
     pub(crate) points: Vec<Point>,
     /// Events of the hub meanwhile.
     pub(crate) events: u64,
@@ -71,7 +71,7 @@ pub(crate) async fn run(cluster: &mut Cluster, options: &Options, tell: impl Fn(
     };
     cluster.stack.fleet().start(plan, Pace::Rate(options.rate))?;
     let mut series = Series::new(REPLICAS);
-    let (mut strikes, began) = (Vec::new(), Instant::now());
+    let (mut injections, began) = (Vec::new(), Instant::now());
     let mut faults = Vec::new();
     while began.elapsed() < options.time {
         if faults.is_empty() {
@@ -79,20 +79,20 @@ pub(crate) async fn run(cluster: &mut Cluster, options: &Options, tell: impl Fn(
             faults.shuffle(&mut random);
         }
         let Some(fault) = faults.pop() else { break };
-        let strike = Box::pin(one(cluster, fault, &mut series, &mut random)).await;
-        let strike = strike.with_context(|| format!("the fault {}", fault.name()))?;
-        let told = strike
+        let inject = Box::pin(one(cluster, fault, &mut series, &mut random)).await;
+        let inject = inject.with_context(|| format!("the fault {}", fault.name()))?;
+        let told = inject
             .told
             .map_or_else(|| "not told".to_owned(), |told| format!("told after {:.1} s", told.as_secs_f64()));
         tell(&format!(
             "{:6.1} s: {}: held {:.1} s, {told}, recovered in {:.1} s; last: {}",
             began.elapsed().as_secs_f64(),
             fault.name(),
-            strike.held.as_secs_f64(),
-            strike.recovery.as_secs_f64(),
-            strike.last.chars().take(SHOWN).collect::<String>(),
+            inject.held.as_secs_f64(),
+            inject.recovery.as_secs_f64(),
+            inject.last.chars().take(SHOWN).collect::<String>(),
         ));
-        strikes.push(strike);
+        injections.push(inject);
         tokio::time::sleep(PAUSE).await; // what follows has to meet a cluster at work
     }
     let fleet = cluster.stack.fleet();
@@ -105,7 +105,7 @@ pub(crate) async fn run(cluster: &mut Cluster, options: &Options, tell: impl Fn(
     let counted = counted(cluster).await?;
     let audit = audit(cluster).await?;
     let events = progress.counts.events;
-    Ok(Outcome { strikes, points: series.points, events, report, converged, audit, counted })
+    Ok(Outcome { injections, points: series.points, events, report, converged, audit, counted })
 }
 
 async fn one(
@@ -113,12 +113,12 @@ async fn one(
     fault: Fault,
     series: &mut Series,
     random: &mut StdRng,
-) -> Result<Strike> {
+) -> Result<Injection> {
     let lasts = between(fault.lasts(), random);
     let replica = random.random_range(0..REPLICAS);
     let before = cluster.repeated()?;
     let began = Instant::now();
-    let under = Box::pin(strike::begin(cluster, fault, replica)).await?;
+    let under = Box::pin(inject::begin(cluster, fault, replica)).await?;
     let mut told = None;
     while began.elapsed() < lasts {
         if told.is_none() && !is_ready(cluster, &under).await {
@@ -131,18 +131,18 @@ async fn one(
     if told.is_none() && !is_ready(cluster, &under).await {
         told = Some(began.elapsed());
     }
-    Box::pin(strike::end(cluster, under)).await?;
+    Box::pin(inject::end(cluster, under)).await?;
     let held = began.elapsed();
     let (recovery, last) = Box::pin(cluster.recover(RECOVERY)).await?;
     series.sample(cluster).await;
     let repeated = u64::try_from(cluster.repeated()? - before).unwrap_or(0);
-    Ok(Strike { fault, held, told, recovery, last, repeated })
+    Ok(Injection { fault, held, told, recovery, last, repeated })
 }
 
 /// Whether every struck replica says that it is ready.
 async fn is_ready(cluster: &Cluster, under: &Under) -> bool {
     for (number, replica) in cluster.replicas.iter().enumerate() {
-        if under.strikes(number) && !replica.is_ready().await {
+        if under.injections(number) && !replica.is_ready().await {
             return false;
         }
     }

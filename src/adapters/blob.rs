@@ -30,7 +30,7 @@ pub use self::probe::Probed;
 use super::credential::{NoToken, one_line};
 use crate::{
     config::{self, Secret},
-    domain::patience::Nature,
+    domain::grace_period::Nature,
 };
 
 /// Limit of one request with its repetitions.

@@ -20,7 +20,7 @@ pub use self::{blob::BlobStore, file::FileStore};
 use crate::{
     adapters::blob::{self as storage, Container},
     config,
-    domain::patience::Nature,
+    domain::grace_period::Nature,
     ports::SharedCheckpoints,
 };
 

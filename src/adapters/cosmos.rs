@@ -45,11 +45,11 @@ use super::credential::NoToken;
 use crate::{
     domain::{
         document::{Document, ETag, Item, Misplaced},
+        grace_period::Nature,
         id::{DocumentIdScheme, HubName, TwinKey},
-        patience::Nature,
         ticks::Ticks,
     },
-    ports::{Charged, Read, Scanned, Trouble, TroubleKind, TwinStore, Which, Write},
+    ports::{Charged, Read, Scanned, StoreError, StoreErrorKind, TwinStore, Which, Write},
 };
 
 /// The partition key that every container of ours has.
@@ -58,7 +58,7 @@ pub const PARTITION_KEY: &str = "/deviceId";
 /// What a token for an account must be for.
 pub const SCOPE: &str = account::SCOPE;
 
-/// Documents per page of a walk.
+/// Documents per page of a scan.
 const SCAN_PAGE: NonZeroU32 = NonZeroU32::new(1000).expect("1,000 is not 0");
 
 /// How to reach the container.
@@ -246,19 +246,23 @@ impl CosmosStore {
         self.id_scheme.document_id(key)
     }
 
-    /// The next page of a walk, and where it stands then.
-    async fn step(&self, walk: Walk, which: Which) -> Option<(Charged<Result<Vec<Scanned>, Trouble>>, Walk)> {
-        let mut pages = match walk {
-            Walk::End => return None,
-            Walk::At(pages) => pages,
-            Walk::Begin => {
+    /// The next page of a scan, and where it stands then.
+    async fn step(
+        &self,
+        scan: Scan,
+        which: Which,
+    ) -> Option<(Charged<Result<Vec<Scanned>, StoreError>>, Scan)> {
+        let mut pages = match scan {
+            Scan::End => return None,
+            Scan::At(pages) => pages,
+            Scan::Begin => {
                 let options = QueryOptions::default().with_max_item_count(MaxItemCountHint::Limit(SCAN_PAGE));
                 let everywhere = FeedScope::full_container();
                 let query =
-                    self.container.query_items(Query::from(queries::walk(which)), everywhere, Some(options));
+                    self.container.query_items(Query::from(queries::scan(which)), everywhere, Some(options));
                 match self.limited("query_items", Box::pin(query)).await {
                     Ok(feed) => Box::new(feed.into_pages()),
-                    Err(failure) => return Some((failed(&failure), Walk::End)),
+                    Err(failure) => return Some((failed(&failure), Scan::End)),
                 }
             }
         };
@@ -269,9 +273,9 @@ impl CosmosStore {
                 let rows = page.into_items().into_iter();
                 let rows = rows.filter_map(|row| serde_json::from_value::<ScannedRow>(row).ok());
                 let outcome = Ok(rows.map(Scanned::from).collect());
-                Some((Charged { outcome, request_units }, Walk::At(pages)))
+                Some((Charged { outcome, request_units }, Scan::At(pages)))
             }
-            Err(failure) => Some((failed(&failure), Walk::End)),
+            Err(failure) => Some((failed(&failure), Scan::End)),
         }
     }
 
@@ -344,19 +348,19 @@ impl Failure {
         headers.and_then(|headers| headers.request_charge).map_or(0.0, |charge| charge.value())
     }
 
-    fn trouble(&self) -> Trouble {
+    fn trouble(&self) -> StoreError {
         match self {
             Self::Silent(..) => {
-                let (kind, code) = (TroubleKind::Unavailable, answer::UNAVAILABLE);
-                Trouble { kind, code, retry_after: None, message: self.to_string() }
+                let (kind, code) = (StoreErrorKind::Unavailable, answer::UNAVAILABLE);
+                StoreError { kind, code, retry_after: None, message: self.to_string() }
             }
             Self::Answered(_, error) => {
                 let headers = error.response().map(|response| response.headers());
                 let retry_after = headers.and_then(|headers| headers.retry_after_ms);
-                Trouble {
+                StoreError {
                     kind: match error.status().is_throttled() {
-                        true => TroubleKind::Throttled,
-                        false => TroubleKind::Unavailable,
+                        true => StoreErrorKind::Throttled,
+                        false => StoreErrorKind::Unavailable,
                     },
                     code: match NoToken::find(error) {
                         Some(_) => NoToken::CODE,
@@ -415,7 +419,7 @@ fn one_line(error: &CosmosError) -> String {
     line.chars().take(300).collect()
 }
 
-/// A row of a walk. What has not these fields is no document of ours, and none of our business.
+/// A row of a scan. What has not these fields is no document of ours, and none of our business.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ScannedRow {
@@ -433,8 +437,8 @@ impl From<ScannedRow> for Scanned {
     }
 }
 
-/// Where a walk stands.
-enum Walk {
+/// Where a scan stands.
+enum Scan {
     Begin,
     At(Box<QueryPageIterator<Value>>),
     End,
@@ -491,7 +495,7 @@ impl TwinStore for CosmosStore {
         finish_write(self.limited("replace_item", replace).await, Writes::Something)
     }
 
-    async fn modules(&self, device: &TwinKey) -> Charged<Result<Vec<TwinKey>, Trouble>> {
+    async fn modules(&self, device: &TwinKey) -> Charged<Result<Vec<TwinKey>, StoreError>> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Row {
@@ -510,7 +514,7 @@ impl TwinStore for CosmosStore {
         }
     }
 
-    async fn hubs(&self, device: &str, module: Option<&str>) -> Charged<Result<Vec<HubName>, Trouble>> {
+    async fn hubs(&self, device: &str, module: Option<&str>) -> Charged<Result<Vec<HubName>, StoreError>> {
         let query =
             queries::twin("c.hubName", module).map_err(|error| Failure::Answered("query_items", error));
         let found = match query {
@@ -527,25 +531,25 @@ impl TwinStore for CosmosStore {
         }
     }
 
-    fn scan(&self, which: Which) -> BoxStream<'_, Charged<Result<Vec<Scanned>, Trouble>>> {
-        Box::pin(futures::stream::unfold(Walk::Begin, move |walk| self.step(walk, which)))
+    fn scan(&self, which: Which) -> BoxStream<'_, Charged<Result<Vec<Scanned>, StoreError>>> {
+        Box::pin(futures::stream::unfold(Scan::Begin, move |scan| self.step(scan, which)))
     }
 }
 
 fn unknown(message: String) -> Read {
-    let (kind, code) = (TroubleKind::Unavailable, answer::UNAVAILABLE);
-    Read::Unknown(Trouble { kind, code, retry_after: None, message })
+    let (kind, code) = (StoreErrorKind::Unavailable, answer::UNAVAILABLE);
+    Read::Unknown(StoreError { kind, code, retry_after: None, message })
 }
 
 fn newer(id: &str, format: i64) -> Read {
     let message = format!(
         "the document `{id}` has format {format}, which a newer release has written: update this replica (DOCUMENT_NEWER)"
     );
-    let (kind, code) = (TroubleKind::Newer, "DOCUMENT_NEWER");
-    Read::Unknown(Trouble { kind, code, retry_after: None, message })
+    let (kind, code) = (StoreErrorKind::Newer, "DOCUMENT_NEWER");
+    Read::Unknown(StoreError { kind, code, retry_after: None, message })
 }
 
-fn failed<T>(failure: &Failure) -> Charged<Result<T, Trouble>> {
+fn failed<T>(failure: &Failure) -> Charged<Result<T, StoreError>> {
     Charged { request_units: failure.charge(), outcome: Err(failure.trouble()) }
 }
 

@@ -26,7 +26,7 @@ pub use self::{blob::BlobDeadLetters, file::FileDeadLetters, letter::to_value};
 use crate::{
     adapters::blob::{self as storage, Container},
     config,
-    domain::{patience::Nature, ticks::Ticks},
+    domain::{grace_period::Nature, ticks::Ticks},
     ports::{DeadLetter, DeadLetterArchive, DeadLetters, StoredLetter},
 };
 

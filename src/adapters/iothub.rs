@@ -31,9 +31,9 @@ use crate::{
     config,
     domain::{
         id::{HubName, TwinKey},
-        registry::{Odd, RegistryTwin, Row, TwinReference},
+        registry::{NotATwin, RegistryTwin, Row, TwinReference},
     },
-    ports::{Continuation, Got, Page, QueryError, TWIN_UNANSWERED, Trouble, TroubleKind, TwinRegistry},
+    ports::{Continuation, Got, Page, QueryError, StoreError, StoreErrorKind, TWIN_UNANSWERED, TwinRegistry},
 };
 
 /// The version of the service API that we speak: the newest that every SDK of Microsoft's speaks, too.
@@ -187,9 +187,9 @@ impl IotHub {
         operation: &'static str,
         request: RequestBuilder,
         most_bytes: usize,
-    ) -> Result<Answer, Trouble> {
-        let failed = |reason: String| Trouble {
-            kind: TroubleKind::Unavailable,
+    ) -> Result<Answer, StoreError> {
+        let failed = |reason: String| StoreError {
+            kind: StoreErrorKind::Unavailable,
             code: answer::UNAVAILABLE,
             retry_after: None,
             message: format!("{operation}: {reason}"),
@@ -222,7 +222,7 @@ impl IotHub {
         query: &str,
         from: Option<&Continuation>,
         most_rows: u32,
-        read: impl Fn(&HubName, Value) -> Result<R, Odd> + Send,
+        read: impl Fn(&HubName, Value) -> Result<R, NotATwin> + Send,
     ) -> Result<Page<R>, QueryError> {
         let mut request = self.client.post(self.url("/devices/query")).header(MOST_ROWS, most_rows);
         if let Some(Continuation(from)) = from {
@@ -231,7 +231,7 @@ impl IotHub {
             request = request.header(CONTINUATION, from);
         }
         let request = request.json(&json!({ "query": query }));
-        let answer = self.call(QUERY, request, PAGE_BYTES_MAX).await.map_err(QueryError::Trouble)?;
+        let answer = self.call(QUERY, request, PAGE_BYTES_MAX).await.map_err(QueryError::StoreError)?;
         if answer.is_bad_request() {
             // What the service says of a continuation that it does not know is not documented. The query itself was
             // checked with its first page, so what is wrong with a later one is where it is to begin; and beginning again
@@ -242,13 +242,13 @@ impl IotHub {
             });
         }
         if !answer.is_ok() {
-            return Err(QueryError::Trouble(answer.trouble(&self.access)));
+            return Err(QueryError::StoreError(answer.trouble(&self.access)));
         }
-        let at = answer.at().map_err(QueryError::Trouble)?;
-        let values: Vec<Value> = answer.json().map_err(QueryError::Trouble)?;
+        let at = answer.at().map_err(QueryError::StoreError)?;
+        let values: Vec<Value> = answer.json().map_err(QueryError::StoreError)?;
         let found = values.len();
         let rows: Vec<R> = values.into_iter().filter_map(|value| read(&self.name, value).ok()).collect();
-        let next = answer.continuation().map_err(QueryError::Trouble)?.filter(|next| !next.is_empty());
+        let next = answer.continuation().map_err(QueryError::StoreError)?.filter(|next| !next.is_empty());
         Ok(Page { odd: found - rows.len(), rows, next: next.map(|next| Continuation(next.to_owned())), at })
     }
 }
@@ -266,8 +266,8 @@ impl TwinRegistry for IotHub {
     async fn get(&self, key: &TwinKey) -> Got {
         let Some(path) = address::twin(key) else {
             let message = self.unaskable(key).unwrap_or_default();
-            return Got::Unknown(Trouble {
-                kind: TroubleKind::Unavailable,
+            return Got::Unknown(StoreError {
+                kind: StoreErrorKind::Unavailable,
                 code: TWIN_UNANSWERED,
                 retry_after: None,
                 message,
@@ -316,14 +316,14 @@ impl TwinRegistry for IotHub {
             total_device_count: u64,
         }
         let request = self.client.get(self.url("/statistics/devices"));
-        let answer = self.call(COUNT, request, COUNT_BYTES_MAX).await.map_err(QueryError::Trouble)?;
+        let answer = self.call(COUNT, request, COUNT_BYTES_MAX).await.map_err(QueryError::StoreError)?;
         if answer.is_bad_request() {
             return Err(QueryError::Refused(answer.reason()));
         }
         if !answer.is_ok() {
-            return Err(QueryError::Trouble(answer.trouble(&self.access)));
+            return Err(QueryError::StoreError(answer.trouble(&self.access)));
         }
-        let statistics: Statistics = answer.json().map_err(QueryError::Trouble)?;
+        let statistics: Statistics = answer.json().map_err(QueryError::StoreError)?;
         Ok(statistics.total_device_count)
     }
 }

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use super::Error;
 use crate::{
     domain::{
+        grace_period::{GracePeriod, Verdict},
         health::{Dependency, Failure, StoreState},
-        patience::{Patience, Verdict},
         retry::Backoff,
     },
     runtime::jitter::jitter,
@@ -78,7 +78,7 @@ impl Connector<'_> {
         F: Future<Output = Result<T, Error>>,
     {
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
-        let (mut patience, began) = (Patience::new(self.grace), Instant::now());
+        let (mut grace, began) = (GracePeriod::new(self.grace), Instant::now());
         loop {
             let error = match Box::pin(attempt()).await {
                 Ok(reached) => {
@@ -87,7 +87,7 @@ impl Connector<'_> {
                 }
                 Err(error) => error,
             };
-            let Verdict::Wait(gives_up_in) = patience.failed(began.elapsed(), error.nature()) else {
+            let Verdict::Wait(gives_up_in) = grace.failed(began.elapsed(), error.nature()) else {
                 return Err(error);
             };
             let (retry_in, reason) = (backoff.next(jitter(), None), error.to_string());

@@ -48,7 +48,7 @@ impl Monitoring {
                 health: health.clone(),
                 metrics: metrics.clone(),
                 observer: observer.clone(),
-                door: http::Door::new(settings.http.token.as_ref()),
+                bearer_auth: http::BearerAuth::new(settings.http.token.as_ref()),
                 twins: twins.clone(),
             };
             tokio::spawn(http::serve(listener, state, served.clone()))

@@ -9,10 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Connections, Connector, Error, Needed, Shared, connect_store, rules};
 use crate::{
-    adapters::{bookmarks, credential, iothub},
+    adapters::{credential, iothub, notes},
     config::{BackfillOnStart, Settings},
     domain::{drift::Strictness, health::Dependency, quota::Purpose, ticks::Ticks},
-    ports::{Bookmarks, Clock, SystemClock, Trouble, TwinStore, Which},
+    ports::{Clock, NoteStore, StoreError, SystemClock, TwinStore, Which},
     runtime::{
         budgeted_store::BudgetedStore,
         quota::RateLimiter,
@@ -26,7 +26,7 @@ use crate::{
         },
         watch,
     },
-    telemetry::{HealthState, Metrics, Walks},
+    telemetry::{HealthState, Metrics, Scans},
 };
 
 /// The configured hubs, each within its share of the quota.
@@ -75,7 +75,7 @@ pub(super) struct Background {
     repair_queue: RepairQueue,
     repair: repair_queue::Options,
     schedule: schedule::Options,
-    bookmarks: Arc<dyn Bookmarks>,
+    notes: Arc<dyn NoteStore>,
 }
 
 /// Finds out what has to be done. Reads the container where a backfill depends on that.
@@ -101,7 +101,7 @@ pub(super) async fn prepare(
         BackfillOnStart::IfEmpty => connector.until(Needed::Store, || is_empty(&reconciler)).await?,
     };
     if backfill {
-        let plan = || plan_backfill(&reconciler, connections.bookmarks.as_ref());
+        let plan = || plan_backfill(&reconciler, connections.notes.as_ref());
         connector.until(Needed::Dependency(Dependency::Checkpoints), plan).await?;
     }
     Ok(Background {
@@ -120,14 +120,14 @@ pub(super) async fn prepare(
             audit_interval: settings.audit.interval,
             audit: audit_options(settings),
         },
-        bookmarks: Arc::clone(&connections.bookmarks),
+        notes: Arc::clone(&connections.notes),
     })
 }
 
 /// Notes for every hub that its twins are to be filled in.
-async fn plan_backfill(reconciler: &TwinReconciler, bookmarks: &dyn Bookmarks) -> Result<(), Error> {
+async fn plan_backfill(reconciler: &TwinReconciler, notes: &dyn NoteStore) -> Result<(), Error> {
     for registry in reconciler.registries() {
-        backfill::plan(reconciler, bookmarks, registry.hub()).await?;
+        backfill::plan(reconciler, notes, registry.hub()).await?;
     }
     Ok(())
 }
@@ -137,7 +137,7 @@ async fn is_empty(reconciler: &TwinReconciler) -> Result<bool, Error> {
     holds_nothing(reconciler).await.map_err(|trouble| Error::Scan(trouble.message))
 }
 
-async fn holds_nothing(reconciler: &TwinReconciler) -> Result<bool, Trouble> {
+async fn holds_nothing(reconciler: &TwinReconciler) -> Result<bool, StoreError> {
     let mut pages = std::pin::pin!(reconciler.budgeted_store().scan(Which::Present, Purpose::Backfill));
     while let Some(page) = pages.next().await {
         if !page?.is_empty() {
@@ -159,21 +159,21 @@ impl Background {
         leads: &watch::Receiver<bool>,
         audit_wanted: &watch::Receiver<Option<Ticks>>,
         stop: &CancellationToken,
-        walks: &Walks,
+        scans: &Scans,
     ) -> JoinSet<()> {
-        let Self { reconciler, repair_queue, repair, schedule, bookmarks } = self;
+        let Self { reconciler, repair_queue, repair, schedule, notes } = self;
         let mut tasks = JoinSet::new();
-        let keep = requests::keep(Arc::clone(&bookmarks), audit_wanted.clone(), stop.clone());
+        let keep = requests::keep(Arc::clone(&notes), audit_wanted.clone(), stop.clone());
         tasks.spawn(keep);
         for registry in reconciler.registries() {
             let schedule = Schedule {
                 reconciler: Arc::clone(&reconciler),
                 registry: Arc::clone(registry),
-                bookmarks: Arc::clone(&bookmarks),
+                notes: Arc::clone(&notes),
                 options: schedule.clone(),
                 leads: leads.clone(),
                 audit_wanted: audit_wanted.clone(),
-                walks: walks.clone(),
+                scans: scans.clone(),
             };
             tasks.spawn(Box::pin(schedule.run(stop.clone())));
         }
@@ -195,7 +195,7 @@ pub struct ReconcileTools {
     /// The hubs, at least one.
     pub registries: Vec<Arc<RateLimitedRegistry>>,
     /// Where notes are kept.
-    pub bookmarks: Arc<dyn Bookmarks>,
+    pub notes: Arc<dyn NoteStore>,
     /// How audits are done unless a person asks for something else.
     pub audit: audit::Options,
     /// Twins that a backfill deals with at the same time.
@@ -209,7 +209,7 @@ pub struct ReconcileTools {
 pub async fn reconcile_tools(settings: &Settings, metrics: &Metrics) -> Result<ReconcileTools, Error> {
     let credential = credential::connect(&settings.credential.identity)?;
     let registries = registries(settings, &credential, metrics, &HealthState::new())?;
-    let bookmarks = bookmarks::open(&settings.checkpoint.store, &credential).await?;
+    let notes = notes::open(&settings.checkpoint.store, &credential).await?;
     let store: Arc<dyn TwinStore> = Arc::new(connect_store(settings, credential).await?);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     Ok(ReconcileTools {
@@ -222,7 +222,7 @@ pub async fn reconcile_tools(settings: &Settings, metrics: &Metrics) -> Result<R
             metrics,
         )),
         registries,
-        bookmarks,
+        notes,
         audit: audit_options(settings),
         backfill_concurrency: settings.backfill.concurrency.get() as usize,
     })

@@ -44,7 +44,7 @@ use crate::{
     },
     status::{About, OtherPartitions, WholeLag},
     telemetry::{
-        self, HealthState, Journal, Metrics, Renewed, Scope, ServeMetrics,
+        self, HealthState, Metrics, RecentWarnings, Renewed, Scope, ServeMetrics,
         event::{CertificateChanged, DependencyChanged, Fault, KeysRenewed},
     },
 };
@@ -60,11 +60,11 @@ const KEYS_INTERVAL: Duration = Duration::from_secs(300);
 /// The key of the address.
 const LISTEN: &str = "serve.listen";
 
-/// Serves until SIGTERM or SIGINT; a second signal exits at once. `journal` is what it logs.
+/// Serves until SIGTERM or SIGINT; a second signal exits at once. `recent_warnings` is what it logs.
 ///
 /// # Errors
 /// It cannot start.
-pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
+pub async fn run(settings: &Settings, recent_warnings: RecentWarnings) -> Result<(), Error> {
     let serve = settings.serve.as_ref().ok_or(Error::ServesNobody)?;
     let stop = stop_on_signals()?;
     let metrics = Metrics::new().map_err(|error| Error::Metrics(error.to_string()))?;
@@ -76,8 +76,11 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
     let listener = http::bind_for(LISTEN, serve.listen).await?;
     let hubs: Vec<HubName> = serve.hub.iter().cloned().collect();
     let twins = Twins::with_places(hubs, metrics.clone(), stop.clone(), PLACES);
-    let about =
-        About { streams: Vec::new(), hubs: Vec::new(), ..about(settings, telemetry::replica(), journal) };
+    let about = About {
+        streams: Vec::new(),
+        hubs: Vec::new(),
+        ..about(settings, telemetry::replica(), recent_warnings)
+    };
     let monitoring = Monitoring::start(settings, about, &health, &metrics, &twins).await?;
     let callers = Callers::new(serve.max_request_units_per_second.map(|units| units.get().into()));
     let lag = Lag::default();
@@ -90,7 +93,7 @@ pub async fn run(settings: &Settings, journal: Journal) -> Result<(), Error> {
         hub: serve.hub.clone(),
         hub_host: serve.hub_host.clone(),
         most_queries: serve.max_concurrent_queries,
-        patience: serve.max_query_time,
+        max_wait: serve.max_query_time,
     });
     let mut tasks = JoinSet::new();
     tasks.spawn(callers.run(stop.clone()));
@@ -308,7 +311,7 @@ async fn watch_lag(
         };
         let failed = match measured {
             Ok(Ok(whole)) => {
-                lag.found(serve::Behind { events: whole.events, at_least: whole.at_least });
+                lag.found(serve::MeasuredLag { events: whole.events, at_least: whole.at_least });
                 None
             }
             Ok(Err(reason)) => Some(reason),

@@ -10,11 +10,11 @@ use super::{
 };
 use crate::{
     domain::id::HubName,
-    ports::{Bookmarks, Call},
+    ports::{Call, NoteStore},
     runtime::{
         rate_limited_registry::RateLimitedRegistry,
         reconcile::{
-            backfill::{self, Counts, Progress, bookmark_name},
+            backfill::{self, Counts, Progress, note_name},
             candidates::Ended,
         },
     },
@@ -52,11 +52,11 @@ struct Line<'a> {
 pub async fn run(arguments: &Arguments) -> Result<(), Error> {
     let session = Session::begin(&arguments.sources).await?;
     for registry in session.hubs(arguments.hub.as_deref())? {
-        let bookmarks = session.reconciler.bookmarks.as_ref();
+        let notes = session.reconciler.notes.as_ref();
         if arguments.restart {
-            forget(bookmarks, registry.hub()).await?;
+            forget(notes, registry.hub()).await?;
         }
-        let counts = fill(&session, &registry, bookmarks, arguments.json).await?;
+        let counts = fill(&session, &registry, notes, arguments.json).await?;
         let line = Line {
             hub: registry.hub(),
             counts,
@@ -79,28 +79,22 @@ pub async fn run(arguments: &Arguments) -> Result<(), Error> {
     Ok(())
 }
 
-async fn forget(bookmarks: &dyn Bookmarks, hub: &HubName) -> Result<(), Error> {
-    // What cannot be understood counts as no bookmark.
-    let forgotten = bookmarks.save(&bookmark_name(hub), b"{}").await;
+async fn forget(notes: &dyn NoteStore, hub: &HubName) -> Result<(), Error> {
+    // What cannot be understood counts as no note.
+    let forgotten = notes.save(&note_name(hub), b"{}").await;
     forgotten.map_err(|error| Error::Failed(error.to_string()))
 }
 
 async fn fill(
     session: &Session,
     registry: &std::sync::Arc<RateLimitedRegistry>,
-    bookmarks: &dyn Bookmarks,
+    notes: &dyn NoteStore,
     quiet: bool,
 ) -> Result<Counts, Error> {
     let progress = std::sync::Arc::new(Progress::default());
     let concurrency = session.reconciler.backfill_concurrency;
-    let work = backfill::run(
-        &session.reconciler.reconciler,
-        registry,
-        bookmarks,
-        concurrency,
-        &progress,
-        &session.stop,
-    );
+    let work =
+        backfill::run(&session.reconciler.reconciler, registry, notes, concurrency, &progress, &session.stop);
     let position = || (progress.counts().listed, progress.devices.load(Ordering::Relaxed));
     let label = format!("backfill of {}", registry.hub());
     match watched(quiet, label, position, Box::pin(work)).await {

@@ -6,7 +6,7 @@
 //! | `replay` | dead letters, documents | documents, under the same conditions as the daemon; removes what is decided |
 //! | `discard` | dead letters | removes dead letters |
 //!
-//! All of them may run beside a daemon. Dead letters are walked in order of stream, partition and sequence number, one
+//! All of them may run beside a daemon. Dead letters are scanned in order of stream, partition and sequence number, one
 //! at a time. Scripts get one JSON object per line: dead letters, then a summary. A payload is shown by `show` only.
 
 mod discard;
@@ -14,8 +14,8 @@ mod filter;
 mod list;
 mod replay;
 mod row;
+mod scan;
 mod show;
-mod walk;
 
 use super::Error;
 

@@ -19,7 +19,7 @@ use crate::{
     runtime::{
         rate_limited_registry::RateLimitedRegistry,
         reconcile::{
-            backfill::{Expected, Patience, patiently},
+            backfill::{Expected, RetryOutcome, reconcile_with_retries},
             candidates::{CandidatePages, Ended, Kind},
             reconciler::{Mode, Task, Unless, Verdict},
         },
@@ -169,7 +169,7 @@ impl Resync<'_> {
             .into_iter()
             .map(|key| {
                 Box::pin(async move {
-                    let verdict = patiently(
+                    let verdict = reconcile_with_retries(
                         &session.reconciler.reconciler,
                         &key,
                         task,
@@ -184,9 +184,9 @@ impl Resync<'_> {
         let mut turns = futures::stream::iter(turns).buffered(session.reconciler.audit.concurrency.max(1));
         while let Some((key, verdict)) = turns.next().await {
             match verdict {
-                Patience::Reconciled(verdict) => self.tell(&key, &verdict)?,
-                Patience::Exhausted(_) => self.line(&key, "unknown", None)?,
-                Patience::Stopped => return Err(stopped("what was resynced stays so")),
+                RetryOutcome::Reconciled(verdict) => self.tell(&key, &verdict)?,
+                RetryOutcome::Exhausted(_) => self.line(&key, "unknown", None)?,
+                RetryOutcome::Stopped => return Err(stopped("what was resynced stays so")),
             }
         }
         Ok(())

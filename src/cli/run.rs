@@ -29,10 +29,11 @@ pub async fn run(service: Service, sources: &Sources) -> ExitCode {
 }
 
 async fn start(service: Service, settings: &Settings) -> Result<(), Error> {
-    let journal = telemetry::init(&settings.telemetry).map_err(|error| Error::Failed(error.to_string()))?;
+    let recent_warnings =
+        telemetry::init(&settings.telemetry).map_err(|error| Error::Failed(error.to_string()))?;
     match service {
-        Service::Daemon => app::run(settings, journal).await?,
-        Service::ReadApi => app::serve::run(settings, journal).await?,
+        Service::Daemon => app::run(settings, recent_warnings).await?,
+        Service::ReadApi => app::serve::run(settings, recent_warnings).await?,
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ use crate::{
         words::{about, grouped},
     },
     http,
-    status::schema::{Count, DeadLetters, Dependency, Hub, Logged, Partition, SCHEMA, Status, Token, Walk},
+    status::schema::{Count, DeadLetters, Dependency, Hub, Logged, Partition, SCHEMA, Scan, Status, Token},
 };
 
 /// How long an answer may take.
@@ -345,7 +345,7 @@ fn hub(hub: &Hub, now: Ticks) -> [String; 6] {
     };
     [
         printable(&hub.hub, false),
-        hub.walk.as_ref().map_or("–".to_owned(), |walk| printable(&walking(walk), false)),
+        hub.scan.as_ref().map_or("–".to_owned(), |scan| printable(&scanning(scan), false)),
         audit(hub.audit_completed, hub.audit_twins, hub.audit_differences_left),
         audit(hub.clean_audit, hub.clean_audit_twins, None),
         hub.next_audit.map_or("–".to_owned(), |at| format!("in {}", duration(at.seconds_since(now)))),
@@ -384,18 +384,18 @@ fn count(count: &Count, as_of: Option<Ticks>, now: Ticks) -> [String; 4] {
     ]
 }
 
-fn walking(walk: &Walk) -> String {
-    let mut text = format!("{} ({}): {}", walk.what, walk.stage, grouped(walk.dealt_with));
-    if let Some(out_of) = walk.out_of {
+fn scanning(scan: &Scan) -> String {
+    let mut text = format!("{} ({}): {}", scan.what, scan.stage, grouped(scan.dealt_with));
+    if let Some(out_of) = scan.out_of {
         text += &format!(" of about {}", grouped(out_of));
     }
-    if walk.per_second.is_some() {
-        text += &format!(", {}", rate(walk.per_second));
+    if scan.per_second.is_some() {
+        text += &format!(", {}", rate(scan.per_second));
     }
-    if let Some(left) = walk.done_in_seconds {
+    if let Some(left) = scan.done_in_seconds {
         text += &format!(", done in about {}", duration(left));
     }
-    if let Some(cause) = &walk.waits_for {
+    if let Some(cause) = &scan.waits_for {
         text += &format!(", waits for {cause}");
     }
     text

@@ -1,8 +1,8 @@
 //! Which twins an audit asks about although they changed a moment ago, and when a request for an audit is met.
 //!
 //! What changed within the tolerance is not compared by a query's answer, which may be older than the change. A twin that
-//! changes all the time would never be compared that way, so each walk asks the hub about a limited number of them, and the
-//! next walk goes on where that one stopped. For an order that stays the same from walk to walk, twins have fixed places.
+//! changes all the time would never be compared that way, so each scan asks the hub about a limited number of them, and the
+//! next scan goes on where that one stopped. For an order that stays the same from scan to scan, twins have fixed places.
 //!
 //! A request says that something was lost. What was lost may be younger than what queries show yet, so one audit begins at
 //! once, and another one a tolerance later sees what the first one could not.
@@ -15,7 +15,7 @@ use std::{
 
 use super::{id::TwinKey, ticks::Ticks};
 
-/// Where a twin stands in the order of walks; below 2^53, so that any reader of JSON can hold it.
+/// Where a twin stands in the order of scans; below 2^53, so that any reader of JSON can hold it.
 pub fn place(key: &TwinKey) -> u64 {
     let mut hasher = DefaultHasher::new();
     key.hash(&mut hasher);
@@ -27,7 +27,7 @@ pub fn place(key: &TwinKey) -> u64 {
 pub struct Rotation<T> {
     from: u64,
     most: usize,
-    /// By distance from where the last walk stopped.
+    /// By distance from where the last scan stopped.
     chosen: BTreeMap<u64, T>,
     passed_over: u64,
 }
@@ -53,7 +53,7 @@ impl<T> Rotation<T> {
         self.passed_over
     }
 
-    /// The chosen ones, and where the next walk begins.
+    /// The chosen ones, and where the next scan begins.
     pub fn end(self) -> (Vec<T>, u64) {
         let last = self.chosen.last_key_value().map(|(distance, _)| distance.wrapping_add(self.from));
         let next = last.map_or(self.from, |last| last + 1);
@@ -113,20 +113,20 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whoever stays is met within as many walks as it takes to ask about all, whatever comes and goes.
+        /// Whoever stays is met within as many scans as it takes to ask about all, whatever comes and goes.
         #[test]
-        fn everyone_is_met_in_some_walk(
+        fn everyone_is_met_in_some_scan(
             stay in proptest::collection::btree_set(0_u64..1 << 53, 1..60),
             guests in proptest::collection::vec(proptest::collection::vec(0_u64..1 << 53, 0..10), 80),
             most in 1_usize..12,
             mut from in 0_u64..1 << 53
         ) {
             let mut met = BTreeSet::new();
-            // Guests come ten at a time at most, so whoever asks more often meets at least one more of the others in each walk.
-            let walks = if most > 10 { stay.len() } else { stay.len().div_ceil(most) };
-            for walk in 0..walks {
+            // Guests come ten at a time at most, so whoever asks more often meets at least one more of the others in each scan.
+            let scans = if most > 10 { stay.len() } else { stay.len().div_ceil(most) };
+            for scan in 0..scans {
                 let mut rotation = Rotation::new(from, most);
-                let guests = if most > 10 { &guests[walk % guests.len()][..] } else { &[] };
+                let guests = if most > 10 { &guests[scan % guests.len()][..] } else { &[] };
                 let all: BTreeSet<_> = stay.iter().chain(guests).copied().collect();
                 for place in &all {
                     rotation.offer(*place, *place);
@@ -142,8 +142,8 @@ mod tests {
     }
 
     #[test]
-    fn a_walk_goes_on_where_the_last_one_stopped_and_begins_again_behind_the_end() {
-        let mut walks = Vec::new();
+    fn a_scan_goes_on_where_the_last_one_stopped_and_begins_again_behind_the_end() {
+        let mut scans = Vec::new();
         let mut from = 0;
         for _ in 0..3 {
             let mut rotation = Rotation::new(from, 2);
@@ -151,10 +151,10 @@ mod tests {
                 rotation.offer(place, place);
             }
             let (chosen, next) = rotation.end();
-            walks.push(chosen);
+            scans.push(chosen);
             from = next;
         }
-        assert_eq!(walks, [[10, 20], [30, 40], [50, 10]]);
+        assert_eq!(scans, [[10, 20], [30, 40], [50, 10]]);
         let none = Rotation::<u64>::new(7, 2);
         assert_eq!(none.end(), (vec![], 7));
         let mut nothing_allowed = Rotation::new(7, 0);

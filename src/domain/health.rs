@@ -44,7 +44,7 @@ pub enum PartitionState {
 
 /// What a partition's consumer is doing, and for how long it has received nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
+pub struct PartitionStatus {
     /// What it is doing.
     pub state: PartitionState,
     /// Since it last received; zero while it does.
@@ -114,7 +114,7 @@ impl std::fmt::Display for Dependency {
 impl Dependency {
     /// So many failures in a row are an outage. One of them is nothing: it is tried again in a moment, and a service of that
     /// size always fails somebody.
-    pub const fn patience(&self) -> u32 {
+    pub const fn failures_until_outage(&self) -> u32 {
         match self {
             Self::Credential
             | Self::DeadLetters
@@ -177,7 +177,7 @@ pub struct Facts {
     /// Where the process is in its life.
     pub phase: Phase,
     /// The partitions we own.
-    pub partitions: BTreeMap<PartitionId, Standing>,
+    pub partitions: BTreeMap<PartitionId, PartitionStatus>,
     /// The document store.
     pub store: StoreState,
     /// For how long it has been like that.

@@ -40,11 +40,11 @@ pub fn obstacles(facts: &Facts) -> Vec<Wait> {
 
 /// What is out of order without that, or not for long enough.
 pub fn worries(facts: &Facts) -> Vec<Wait> {
-    let throttled = facts.partitions.iter().filter_map(|(partition, standing)| match &standing.state {
-        PartitionState::Throttled { reason } if standing.lasts <= facts.blocked_after => Some(Wait {
+    let throttled = facts.partitions.iter().filter_map(|(partition, status)| match &status.state {
+        PartitionState::Throttled { reason } if status.lasts <= facts.blocked_after => Some(Wait {
             what: format!("partition {partition} has been throttled"),
-            lasts: Some(standing.lasts),
-            next_try: standing.next_try,
+            lasts: Some(status.lasts),
+            next_try: status.next_try,
             reason: Some(reason.clone()),
         }),
         PartitionState::Throttled { .. }
@@ -95,11 +95,11 @@ fn no_answer(facts: &Facts, dependency: &Dependency, outage: &Outage) -> Wait {
 /// Partitions that are not received from, those of one stream that are in the same trouble as one.
 fn partitions(facts: &Facts) -> Vec<Wait> {
     let mut kinds: BTreeMap<(&str, u8), Vec<(&PartitionId, Wait)>> = BTreeMap::new();
-    for (partition, standing) in &facts.partitions {
-        let (kind, reason) = match &standing.state {
+    for (partition, status) in &facts.partitions {
+        let (kind, reason) = match &status.state {
             PartitionState::Receiving => continue,
             PartitionState::Waiting { reason } => (0, Some(reason.clone())),
-            PartitionState::Throttled { reason } if standing.lasts > facts.blocked_after => {
+            PartitionState::Throttled { reason } if status.lasts > facts.blocked_after => {
                 (1, Some(reason.clone()))
             }
             PartitionState::Throttled { .. } => continue,
@@ -107,8 +107,8 @@ fn partitions(facts: &Facts) -> Vec<Wait> {
         };
         let wait = Wait {
             what: String::new(),
-            lasts: Some(standing.lasts).filter(|lasts| kind < 2 || !lasts.is_zero()),
-            next_try: standing.next_try,
+            lasts: Some(status.lasts).filter(|lasts| kind < 2 || !lasts.is_zero()),
+            next_try: status.next_try,
             reason,
         };
         kinds.entry((&partition.stream, kind)).or_default().push((partition, wait));
@@ -157,7 +157,7 @@ mod tests {
 
     use super::*;
     use crate::domain::{
-        health::{Incomplete, Phase, Standing},
+        health::{Incomplete, PartitionStatus, Phase},
         id::SequenceNumber,
         ticks::Ticks,
     };
@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn partitions_in_the_same_trouble_are_one_wait_with_the_longest_and_the_nearest_try() {
         let mut facts = facts();
-        let waits = |reason: &str, lasts, next_try| Standing {
+        let waits = |reason: &str, lasts, next_try| PartitionStatus {
             state: PartitionState::Waiting { reason: reason.into() },
             lasts: s(lasts),
             next_try: Some(s(next_try)),
@@ -264,7 +264,7 @@ mod tests {
         facts.partitions.insert(partition("1"), waits("b", 100, 30));
         facts.partitions.insert(
             partition("2"),
-            Standing { state: PartitionState::Connecting, lasts: s(0), next_try: None },
+            PartitionStatus { state: PartitionState::Connecting, lasts: s(0), next_try: None },
         );
         assert_eq!(
             told(&obstacles(&facts)),

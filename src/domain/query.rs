@@ -13,30 +13,30 @@ use std::fmt;
 
 use serde_json::Value;
 
+mod aggregate;
 mod condition;
 mod declared;
 mod error;
 mod evaluate;
-mod fold;
-mod narrow;
 mod order;
 mod parse;
 mod path;
 mod project;
+mod pushdown;
 mod tally;
 #[cfg(test)]
 mod testing;
 mod token;
 mod value;
 
+pub use aggregate::{Aggregate, Aggregation};
 pub use condition::{Comparison, Condition, Operand, TextTest, TypeTest};
 pub use declared::{Declared, DeclaredError};
 pub use error::{LimitError, QueryError, QueryErrorKind};
-pub use fold::{Aggregate, Fold};
-pub use narrow::{Narrowed, Place};
 pub use order::Sorter;
 pub use parse::{CHARACTERS_MAX, NESTING_MAX};
 pub use path::{Path, Root};
+pub use pushdown::{Place, Pushdown};
 pub use tally::{Counted, GROUPS_MAX, Place as TwinPlace, Row, Tally};
 
 /// A query. It prints as a query that parses to the same.
@@ -138,7 +138,7 @@ impl Query {
         self.collection
     }
 
-    /// How many rows are wanted, at most. [`Fold`] and [`Sorter`] keep to it; a caller that uses neither counts.
+    /// How many rows are wanted, at most. [`Aggregation`] and [`Sorter`] keep to it; a caller that uses neither counts.
     pub fn top(&self) -> Option<u64> {
         self.top
     }
@@ -161,7 +161,7 @@ impl Query {
         }
     }
 
-    /// Whether rows are made of many twins, so that they come from a [`Fold`].
+    /// Whether rows are made of many twins, so that they come from an [`Aggregation`].
     pub fn is_grouped(&self) -> bool {
         let is_aggregate = |item: &Item| matches!(item.selected, Selected::Aggregate(..));
         !self.groups.is_empty() || self.items().iter().any(is_aggregate)

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    health::{Dependency, Facts, Failure, Outage, PartitionState, Phase, Standing, StoreState},
+    health::{Dependency, Facts, Failure, Outage, PartitionState, PartitionStatus, Phase, StoreState},
     id::PartitionId,
     obstacles::{self, is_obstacle, worries},
     token::worry,
@@ -101,9 +101,9 @@ fn warnings(facts: &Facts) -> Vec<String> {
         let outage = outage.as_ref()?;
         (!is_obstacle(facts, dependency, outage)).then(|| no_answer(dependency, outage))
     });
-    let throttled = facts.partitions.iter().filter_map(|(partition, standing)| match &standing.state {
-        PartitionState::Throttled { reason } if standing.lasts <= facts.blocked_after => {
-            Some(throttled(partition, standing, reason))
+    let throttled = facts.partitions.iter().filter_map(|(partition, status)| match &status.state {
+        PartitionState::Throttled { reason } if status.lasts <= facts.blocked_after => {
+            Some(throttled(partition, status, reason))
         }
         PartitionState::Throttled { .. }
         | PartitionState::Connecting
@@ -117,8 +117,8 @@ fn warnings(facts: &Facts) -> Vec<String> {
     outages.chain(throttled).chain(tokens).collect()
 }
 
-fn throttled(partition: &PartitionId, standing: &Standing, reason: &str) -> String {
-    format!("partition {partition} has been throttled for {} s: {reason}", standing.lasts.as_secs())
+fn throttled(partition: &PartitionId, status: &PartitionStatus, reason: &str) -> String {
+    format!("partition {partition} has been throttled for {} s: {reason}", status.lasts.as_secs())
 }
 
 fn no_answer(dependency: &Dependency, Outage { failure, reason, lasts, .. }: &Outage) -> String {
@@ -157,16 +157,16 @@ fn reasons_of_running(facts: &Facts) -> Vec<String> {
         }
     }
     // No partition at all is no obstacle: with more replicas than partitions, some stand by.
-    for (partition, standing) in &facts.partitions {
-        match &standing.state {
+    for (partition, status) in &facts.partitions {
+        match &status.state {
             PartitionState::Receiving => {}
             PartitionState::Connecting => reasons.push(format!("partition {partition} is connecting")),
             PartitionState::Waiting { reason } => {
                 reasons.push(format!("partition {partition} waits: {reason}"))
             }
             PartitionState::Throttled { reason } => {
-                if standing.lasts > facts.blocked_after {
-                    reasons.push(throttled(partition, standing, reason));
+                if status.lasts > facts.blocked_after {
+                    reasons.push(throttled(partition, status, reason));
                 }
             }
         }
@@ -188,15 +188,15 @@ mod tests {
         PartitionId { stream: "twins".into(), partition: name.into() }
     }
 
-    fn standing(state: PartitionState, seconds: u64) -> Standing {
-        Standing { state, lasts: Duration::from_secs(seconds), next_try: None }
+    fn status(state: PartitionState, seconds: u64) -> PartitionStatus {
+        PartitionStatus { state, lasts: Duration::from_secs(seconds), next_try: None }
     }
 
     fn healthy() -> Facts {
         let pulse = Pulse { silent_for: Duration::from_secs(1), limit: Duration::from_secs(30) };
         Facts {
             phase: Phase::Running,
-            partitions: BTreeMap::from([(partition("0"), standing(PartitionState::Receiving, 0))]),
+            partitions: BTreeMap::from([(partition("0"), status(PartitionState::Receiving, 0))]),
             store: StoreState::Reachable,
             store_lasts: Duration::ZERO,
             store_next_try: None,
@@ -223,7 +223,7 @@ mod tests {
             facts.dependencies = BTreeMap::from([(Dependency::Checkpoints, Some(busy))]);
             facts.partitions = BTreeMap::from([(
                 partition("0"),
-                standing(PartitionState::Throttled { reason: "busy".into() }, seconds),
+                status(PartitionState::Throttled { reason: "busy".into() }, seconds),
             )]);
             let report = assess(&facts);
             let told = [
@@ -287,8 +287,8 @@ mod tests {
         let mut facts = healthy();
         facts.store = StoreState::Unreachable { reason: "503".into() };
         let refused = PartitionState::Waiting { reason: "refused".into() };
-        facts.partitions.insert(partition("1"), standing(refused, 1));
-        facts.partitions.insert(partition("2"), standing(PartitionState::Connecting, 1));
+        facts.partitions.insert(partition("1"), status(refused, 1));
+        facts.partitions.insert(partition("2"), status(PartitionState::Connecting, 1));
         let report = assess(&facts);
         assert!(report.live.is_yes());
         assert_eq!(

@@ -49,7 +49,7 @@ pub struct TwinReference {
 
 /// Why an answer is no twin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Odd {
+pub enum NotATwin {
     /// It is no JSON object with the parts of a twin.
     #[error("the answer is no twin")]
     NoTwin,
@@ -63,13 +63,13 @@ impl Row {
     ///
     /// # Errors
     /// It is no twin.
-    pub fn read(hub: &HubName, value: Value) -> Result<Self, Odd> {
+    pub fn read(hub: &HubName, value: Value) -> Result<Self, NotATwin> {
         let Value::Object(mut body) = value else {
-            return Err(Odd::NoTwin);
+            return Err(NotATwin::NoTwin);
         };
         let TwinReference { key, version } = TwinReference::of(hub, &body)?;
         body.remove("version");
-        let mut twin = sections(body).map_err(|_| Odd::NoTwin)?;
+        let mut twin = sections(body).map_err(|_| NotATwin::NoTwin)?;
         // The service writes what a twin does not have as null; a document leaves it out.
         twin.root.retain(|_, value| !value.is_null());
         Ok(Self { key, version, twin })
@@ -86,15 +86,15 @@ impl TwinReference {
     ///
     /// # Errors
     /// It names no twin, or no version of it.
-    pub fn read(hub: &HubName, value: &Value) -> Result<Self, Odd> {
-        Self::of(hub, value.as_object().ok_or(Odd::NoTwin)?)
+    pub fn read(hub: &HubName, value: &Value) -> Result<Self, NotATwin> {
+        Self::of(hub, value.as_object().ok_or(NotATwin::NoTwin)?)
     }
 
-    fn of(hub: &HubName, body: &Map<String, Value>) -> Result<Self, Odd> {
+    fn of(hub: &HubName, body: &Map<String, Value>) -> Result<Self, NotATwin> {
         let id = |name| body.get(name).and_then(Value::as_str).filter(|id| !id.is_empty()).map(str::to_owned);
-        let device = id("deviceId").ok_or(Odd::NoTwin)?;
+        let device = id("deviceId").ok_or(NotATwin::NoTwin)?;
         let key = TwinKey { hub: hub.clone(), device, module: id("moduleId") };
-        let version = body.get("version").and_then(version).ok_or(Odd::NoTwin)?;
+        let version = body.get("version").and_then(version).ok_or(NotATwin::NoTwin)?;
         Ok(Self { key, version })
     }
 }
@@ -110,10 +110,10 @@ impl RegistryTwin {
     ///
     /// # Errors
     /// It is no twin, or another's.
-    pub fn read(key: &TwinKey, value: Value, at: Ticks) -> Result<Self, Odd> {
+    pub fn read(key: &TwinKey, value: Value, at: Ticks) -> Result<Self, NotATwin> {
         let Row { key: found, version, twin } = Row::read(&key.hub, value)?;
         if found != *key {
-            return Err(Odd::Another);
+            return Err(NotATwin::Another);
         }
         Ok(Self { key: found, version, twin, at })
     }
@@ -255,14 +255,14 @@ mod tests {
             json!({"deviceId": "d"}),
             json!({"deviceId": "d", "version": 2, "tags": 3}),
         ] {
-            assert_eq!(Row::read(&"h".into(), value).map(|row| row.key), Err(Odd::NoTwin));
+            assert_eq!(Row::read(&"h".into(), value).map(|row| row.key), Err(NotATwin::NoTwin));
         }
         for value in [json!(null), json!({"deviceId": "", "version": 1}), json!({"deviceId": "d"})] {
-            assert_eq!(TwinReference::read(&"h".into(), &value), Err(Odd::NoTwin), "{value}");
+            assert_eq!(TwinReference::read(&"h".into(), &value), Err(NotATwin::NoTwin), "{value}");
         }
-        assert_eq!(RegistryTwin::read(&key, answer(), Ticks::new(0)), Err(Odd::Another));
+        assert_eq!(RegistryTwin::read(&key, answer(), Ticks::new(0)), Err(NotATwin::Another));
         let module = TwinKey::module("h", "d", "m");
-        assert_eq!(RegistryTwin::read(&module, answer(), Ticks::new(0)), Err(Odd::Another));
+        assert_eq!(RegistryTwin::read(&module, answer(), Ticks::new(0)), Err(NotATwin::Another));
     }
 
     #[test]

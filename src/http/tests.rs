@@ -24,7 +24,7 @@ impl Server {
         let (health, metrics) = (HealthState::new(), Metrics::new().unwrap());
         let observer = Observer::new(health.clone(), metrics.clone(), crate::status::About::default());
         let twins = Twins::new(Vec::new(), metrics.clone(), CancellationToken::new());
-        let state = State { health, metrics, observer, door: Door::new(None), twins };
+        let state = State { health, metrics, observer, bearer_auth: BearerAuth::new(None), twins };
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(serve(listener, state.clone(), shutdown.clone()));
         Self { base, state, shutdown, task }
@@ -137,13 +137,13 @@ async fn half_sent_requests_take_no_room_from_others() {
     let server = Server::start().await;
     let address = server.base.trim_start_matches("http://").to_owned();
     let mut half_sent = Vec::new();
-    for _ in 0..ROOM.connections * 3 {
+    for _ in 0..LIMITS.connections * 3 {
         let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
         stream.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Slow: ").await.unwrap();
         half_sent.push(stream);
     }
     // Long before the time limit of a header: a probe takes the place of the oldest.
-    let probe = tokio::time::timeout(ROOM.idle / 2, server.get("/livez"));
+    let probe = tokio::time::timeout(LIMITS.idle / 2, server.get("/livez"));
     assert_eq!(probe.await.expect("in time").0, StatusCode::OK);
     server.stop().await;
 }
@@ -156,7 +156,7 @@ async fn a_header_that_never_ends_is_given_up() {
     let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
     stream.write_all(b"GET /livez HTTP/1.1\r\nX-Slow: ").await.unwrap();
     let mut answer = Vec::new();
-    let closed = tokio::time::timeout(ROOM.idle * 3, stream.read_to_end(&mut answer)).await;
+    let closed = tokio::time::timeout(LIMITS.idle * 3, stream.read_to_end(&mut answer)).await;
     closed.expect("the server closes it").unwrap();
     server.stop().await;
 }
@@ -290,7 +290,7 @@ async fn there_are_few_streams_and_whoever_finds_no_room_is_told_so() {
     );
     assert!(refused.json::<Value>().await.unwrap()["error"].as_str().unwrap().contains("/api/status"));
     // Probes and scrapers get through, however many come, and kick out no stream.
-    for _ in 0..ROOM.connections * 2 {
+    for _ in 0..LIMITS.connections * 2 {
         assert_eq!(server.get("/livez").await.0, StatusCode::OK);
         let client = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
         assert_eq!(

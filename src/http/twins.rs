@@ -7,9 +7,9 @@
 //! | `/api/twins?device=DEVICE&module=MODULE` | the same, for ids that no path can carry: `.` and `..` |
 //!
 //! `docs/twins.md` describes parameters and answers. What is not understood is refused: a `min_version` that is spelt wrong must
-//! not become a question that waits for nothing.
+//! not become a request that waits for nothing.
 
-mod question;
+mod parameters;
 mod schema;
 
 use std::{sync::Arc, sync::atomic::AtomicBool};
@@ -25,10 +25,10 @@ use axum::{
 use serde_json::json;
 
 use self::{
-    question::{Id, question},
+    parameters::{Id, request},
     schema::Twin,
 };
-use super::door;
+use super::bearer_auth;
 use crate::{
     listener::Connection,
     runtime::twins::{Answer, MOST_READERS, MOST_WAITERS, Outcome},
@@ -40,7 +40,7 @@ pub(super) fn routes(state: super::State) -> Router<super::State> {
         .route("/api/twins", get(by_query))
         .route("/api/twins/{device}", get(device))
         .route("/api/twins/{device}/modules/{module}", get(module))
-        .route_layer(middleware::from_fn_with_state(state, door::ask))
+        .route_layer(middleware::from_fn_with_state(state, bearer_auth::ask))
 }
 
 type About = Option<Extension<Connection>>;
@@ -70,8 +70,8 @@ async fn module(
 }
 
 async fn answer(state: &super::State, about: About, id: Id, RawQuery(query): RawQuery) -> Response {
-    let question = match question(id, query.as_deref().unwrap_or_default()) {
-        Ok(question) => question,
+    let request = match request(id, query.as_deref().unwrap_or_default()) {
+        Ok(request) => request,
         Err(error) => {
             state.twins.not_understood();
             return (StatusCode::BAD_REQUEST, Json(json!({ "error": error }))).into_response();
@@ -80,10 +80,10 @@ async fn answer(state: &super::State, about: About, id: Id, RawQuery(query): Raw
     // Without a connection of its own, as in a test, nobody makes room either.
     let kept =
         about.map_or_else(|| Arc::new(AtomicBool::new(false)), |Extension(connection)| connection.kept);
-    let answer = state.twins.answer(&question, &kept).await;
+    let answer = state.twins.answer(&request, &kept).await;
     let status = status(&answer.outcome);
     let retry_after = retry_after(&answer);
-    let mut response = (status, Json(Twin::new(&question, answer))).into_response();
+    let mut response = (status, Json(Twin::new(&request, answer))).into_response();
     if let Some(seconds) = retry_after {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use futures::stream::BoxStream;
 
-use super::{Behind, Charged, SelectError};
+use super::{Charged, Cursor, SelectError};
 use crate::domain::{document::Document, query::TwinPlace};
 
 /// A document that has changed.
@@ -22,20 +22,20 @@ pub struct Changed {
     /// The documents.
     pub changes: Vec<Change>,
     /// Where the next page begins.
-    pub next: Behind,
+    pub next: Cursor,
 }
 
 /// The documents that change.
 ///
-/// *Guarantees*: every document that was written behind `behind` comes as it is then, or as it is later, tombstones included; of several
+/// *Guarantees*: every document that was written after `cursor` comes as it is then, or as it is later, tombstones included; of several
 /// writes, the last one does. One that was removed does not come. Ends where, for a moment, there was nothing more.
 /// *Cancellation*, *idempotence*: reads only.
 /// *Errors*: in the outcome, and nothing comes after one; nothing is retried inside, and no page takes longer than its limit.
 pub trait TwinChanges: Send + Sync + 'static {
-    /// What was written behind a place; `None`: all that there is. Pages of about so many documents.
+    /// What was written after a cursor; `None`: all that there is. Pages of about so many documents.
     fn changes(
         &self,
-        behind: Option<&Behind>,
+        cursor: Option<&Cursor>,
         most: NonZeroU32,
     ) -> BoxStream<'_, Charged<Result<Changed, SelectError>>>;
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::Trouble;
+use super::StoreError;
 use crate::domain::{
     id::{HubName, TwinKey},
     registry::{RegistryTwin, Row, TwinReference},
@@ -19,7 +19,7 @@ pub enum Got {
     /// There is none: the hub itself said so (404) at this time of its own clock. Only this may delete.
     Absent(Ticks),
     /// It could not be told: timeout, refusal, 5xx, throttling, an answer that is no twin.
-    Unknown(Trouble),
+    Unknown(StoreError),
 }
 
 /// Where the next page of a query begins. Opaque, and valid for a limited time.
@@ -44,7 +44,7 @@ pub struct Page<R = Row> {
 pub enum QueryError {
     /// It passes with time.
     #[error("{}", .0.message)]
-    Trouble(Trouble),
+    StoreError(StoreError),
     /// The hub does not know the continuation (any more): begin again.
     #[error("the hub does not know the continuation any more")]
     Expired,
@@ -105,7 +105,7 @@ impl QueryError {
     /// The service's hint.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Trouble(trouble) => trouble.retry_after,
+            Self::StoreError(trouble) => trouble.retry_after,
             Self::Expired | Self::Refused(_) => None,
         }
     }

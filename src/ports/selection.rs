@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::{Charged, Trouble};
+use super::{Charged, StoreError};
 use crate::domain::{document::Document, id::HubName};
 
 /// Which documents are asked for, of twins that are there as far as is known: no tombstones.
@@ -23,7 +23,7 @@ pub struct Filter {
 
 /// Where the next page begins. Opaque; it belongs to its filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Behind(pub String);
+pub struct Cursor(pub String);
 
 /// A part of the documents that a filter selects.
 #[derive(Debug, Clone)]
@@ -31,7 +31,7 @@ pub struct Selected<T> {
     /// What was selected.
     pub content: T,
     /// Where the next page begins; `None`: this is the last one.
-    pub next: Option<Behind>,
+    pub next: Option<Cursor>,
 }
 
 /// Documents of a page.
@@ -48,7 +48,7 @@ pub struct Documents {
 pub enum SelectError {
     /// It passes with time.
     #[error("{}", .0.message)]
-    Trouble(Trouble),
+    StoreError(StoreError),
     /// The store does not know where to go on (any more): begin again.
     #[error("the store does not know the continuation")]
     Position,
@@ -69,13 +69,13 @@ pub trait TwinSelection: Send + Sync + 'static {
     async fn select(
         &self,
         filter: &Filter,
-        from: Option<&Behind>,
+        from: Option<&Cursor>,
         most: NonZeroU32,
     ) -> Charged<Result<Selected<Documents>, SelectError>>;
     /// Counts documents instead of reading them, page by page.
     async fn count(
         &self,
         filter: &Filter,
-        from: Option<&Behind>,
+        from: Option<&Cursor>,
     ) -> Charged<Result<Selected<u64>, SelectError>>;
 }

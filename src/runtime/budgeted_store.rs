@@ -11,7 +11,7 @@ use crate::{
         invariant::Invariant,
         quota::Purpose,
     },
-    ports::{Charged, Read, Scanned, Trouble, TwinStore, Which, Write},
+    ports::{Charged, Read, Scanned, StoreError, TwinStore, Which, Write},
     runtime::request_unit_budget::RequestUnitBudget,
     telemetry::{
         Metrics, ReadOutcome, WriteKind, WriteOutcome,
@@ -63,7 +63,7 @@ impl BudgetedStore {
         device: &str,
         module: Option<&str>,
         purpose: Purpose,
-    ) -> Charged<Result<Vec<HubName>, Trouble>> {
+    ) -> Charged<Result<Vec<HubName>, StoreError>> {
         self.budget.allowed().await;
         let charged = self.store.hubs(device, module).await;
         self.budget.spend(charged.request_units);
@@ -114,7 +114,7 @@ impl BudgetedStore {
     ///
     /// # Errors
     /// The store did not say.
-    pub async fn modules(&self, device: &TwinKey, purpose: Purpose) -> Result<Vec<TwinKey>, Trouble> {
+    pub async fn modules(&self, device: &TwinKey, purpose: Purpose) -> Result<Vec<TwinKey>, StoreError> {
         self.budget.allowed().await;
         let Charged { outcome, request_units } = self.store.modules(device).await;
         self.budget.spend(request_units);
@@ -123,12 +123,12 @@ impl BudgetedStore {
         outcome
     }
 
-    /// Walks documents; see [`TwinStore::scan`].
+    /// Scans documents; see [`TwinStore::scan`].
     pub fn scan(
         &self,
         which: Which,
         purpose: Purpose,
-    ) -> impl Stream<Item = Result<Vec<Scanned>, Trouble>> + Send + '_ {
+    ) -> impl Stream<Item = Result<Vec<Scanned>, StoreError>> + Send + '_ {
         self.store.scan(which).then(move |Charged { outcome, request_units }| async move {
             self.budget.spend(request_units);
             self.metrics.request_units_spent(purpose.into(), request_units);

@@ -7,13 +7,13 @@ use azure_messaging_eventhubs::{CheckpointStore, models::Checkpoint};
 use futures::future::join_all;
 use tokio::time::{Instant, timeout};
 
-use super::{progress::Progress, start::StoreTrouble};
+use super::{progress::Progress, start::CheckpointError};
 use crate::{
     domain::{
+        grace_period::Nature,
         health::{Dependency, Failure},
         id::{PartitionId, Position},
         invariant::Invariant,
-        patience::Nature,
     },
     telemetry::{
         HealthState, Metrics,
@@ -37,7 +37,7 @@ pub struct Committer {
     consumer_group: String,
     metrics: Metrics,
     health: HealthState,
-    classify: fn(&azure_core::Error) -> StoreTrouble,
+    classify: fn(&azure_core::Error) -> CheckpointError,
     /// With their offsets: a partition that was created again has the same numbers.
     committed: BTreeMap<PartitionId, Position>,
     /// When a checkpoint is written once more, although it has not moved; `None`: not any more.
@@ -52,7 +52,7 @@ impl Committer {
         consumer_group: &str,
         metrics: Metrics,
         health: HealthState,
-        classify: fn(&azure_core::Error) -> StoreTrouble,
+        classify: fn(&azure_core::Error) -> CheckpointError,
     ) -> Self {
         Self {
             store,
@@ -108,7 +108,7 @@ impl Committer {
                     progress.metrics.checkpoint_is_written();
                     CheckpointWritten { partition: id, sequence_number }.emit();
                 }
-                Err((kind, StoreTrouble { reason, code, .. })) => {
+                Err((kind, CheckpointError { reason, code, .. })) => {
                     failed += 1;
                     self.again.insert(id.clone(), Some(Instant::now() + LATE));
                     CheckpointDelayed { partition: id, code, failure: kind, error: &reason }
@@ -137,7 +137,7 @@ impl Committer {
         self.again.get(partition).is_some_and(|again| again.is_some_and(|at| at <= now))
     }
 
-    async fn write(&self, id: &PartitionId, position: Position) -> Result<(), (Failure, StoreTrouble)> {
+    async fn write(&self, id: &PartitionId, position: Position) -> Result<(), (Failure, CheckpointError)> {
         // Both fields empty would erase the stored checkpoint; the sequence number is always there.
         let checkpoint = Checkpoint {
             fully_qualified_namespace: self.namespace.clone(),
@@ -151,7 +151,7 @@ impl Committer {
             Ok(result) => result.map_err(|error| (failure_of(&error), (self.classify)(&error))),
             Err(_) => Err((
                 Failure::Silent,
-                StoreTrouble {
+                CheckpointError {
                     reason: format!("no answer within {} s (CHECKPOINT_IO)", WRITE_LIMIT.as_secs()),
                     code: "CHECKPOINT_IO",
                     nature: Nature::Passing,

@@ -18,7 +18,7 @@ use crate::{
         health::{Dependency, Failure},
         query::{Declared, Tally, TwinPlace},
     },
-    ports::{Behind, Changed, Charged, Clock, SelectError, TroubleKind, TwinChanges},
+    ports::{Changed, Charged, Clock, Cursor, SelectError, StoreErrorKind, TwinChanges},
     runtime::request_unit_budget::RequestUnitBudget,
     telemetry::{
         HealthState, Metrics, Purpose,
@@ -91,13 +91,13 @@ type Pages<'a> = BoxStream<'a, Charged<Result<Changed, SelectError>>>;
 /// A tally, and how far it has read.
 struct Reader {
     tally: Tally,
-    behind: Option<Behind>,
+    cursor: Option<Cursor>,
     documents: u64,
 }
 
 impl Reader {
     fn new(declared: &Arc<[Declared]>) -> Self {
-        Self { tally: Tally::new(Arc::clone(declared)), behind: None, documents: 0 }
+        Self { tally: Tally::new(Arc::clone(declared)), cursor: None, documents: 0 }
     }
 }
 
@@ -172,7 +172,7 @@ impl Keeper {
     /// partition, and would never come to the others where a turn has time for one page only.
     async fn count_all(&mut self, begun: &mut Reader) -> Result<(), SelectError> {
         let changes = Arc::clone(&self.tools.changes);
-        let mut pages = changes.changes(begun.behind.as_ref(), PAGE);
+        let mut pages = changes.changes(begun.cursor.as_ref(), PAGE);
         let mut followed = Instant::now();
         while self.tools.page(&mut pages, begun).await?.is_some() {
             if self.kept.is_none() {
@@ -214,7 +214,7 @@ impl Keeper {
 impl Tools {
     /// Reads the changes to their end, and says how many there were.
     async fn catch_up(&self, reader: &mut Reader) -> Result<u64, SelectError> {
-        let mut pages = self.changes.changes(reader.behind.as_ref(), PAGE);
+        let mut pages = self.changes.changes(reader.cursor.as_ref(), PAGE);
         let mut documents = 0;
         while let Some(page) = self.page(&mut pages, reader).await? {
             documents += page;
@@ -240,7 +240,7 @@ impl Tools {
             }
         }
         reader.documents += documents;
-        reader.behind = Some(page.next);
+        reader.cursor = Some(page.next);
         Ok(Some(documents))
     }
 
@@ -273,10 +273,12 @@ impl Tools {
 
 fn fault(error: &SelectError) -> Fault<'_> {
     match error {
-        SelectError::Trouble(trouble) => Fault {
+        SelectError::StoreError(trouble) => Fault {
             failure: match trouble.kind {
-                TroubleKind::Throttled => Failure::Throttled,
-                TroubleKind::Unavailable | TroubleKind::Contradictory | TroubleKind::Newer => Failure::Silent,
+                StoreErrorKind::Throttled => Failure::Throttled,
+                StoreErrorKind::Unavailable | StoreErrorKind::Contradictory | StoreErrorKind::Newer => {
+                    Failure::Silent
+                }
             },
             code: trouble.code,
             reason: &trouble.message,

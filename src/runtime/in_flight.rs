@@ -1,5 +1,5 @@
 //! The bound on events between intake and completion, by number and by bytes; and that of each twin. The number may be less for a
-//! while than what memory allows ([`crate::domain::room`]).
+//! while than what memory allows ([`crate::domain::in_flight_limit`]).
 
 use std::{
     collections::HashSet,

@@ -13,7 +13,7 @@ use crate::{
         document::{Document, ETag, Operation},
         id::{HubName, TwinKey},
     },
-    ports::{Charged, Read, Scanned, Trouble, TroubleKind, TwinStore, Which, Write},
+    ports::{Charged, Read, Scanned, StoreError, StoreErrorKind, TwinStore, Which, Write},
 };
 
 /// What happens to the next operation.
@@ -53,7 +53,7 @@ pub(crate) struct MemoryStore {
     pub(crate) contradictory: Mutex<Vec<TwinKey>>,
     /// What each read costs beside the one request unit of a small document.
     pub(crate) dearer: Mutex<f64>,
-    /// Walks that break off at their beginning.
+    /// Scans that break off at their beginning.
     pub(crate) broken_scans: Mutex<usize>,
     /// Writes without an answer that have not happened yet.
     late: Mutex<Vec<(TwinKey, Document, Option<u64>)>>,
@@ -96,8 +96,8 @@ impl MemoryStore {
             self.fault(key)
         };
         charged(match fault {
-            Some(Fault::Throttle) => Read::Unknown(trouble(TroubleKind::Throttled)),
-            Some(_) => Read::Unknown(trouble(TroubleKind::Unavailable)),
+            Some(Fault::Throttle) => Read::Unknown(trouble(StoreErrorKind::Throttled)),
+            Some(_) => Read::Unknown(trouble(StoreErrorKind::Unavailable)),
             None => match self.documents.lock().unwrap().get(key) {
                 Some((document, etag)) => Read::Present(Arc::new(document.clone()), ETag(etag.to_string())),
                 None => match self.damaged.lock().unwrap().get(key) {
@@ -115,18 +115,18 @@ impl MemoryStore {
         }
         let fault = self.fault(key);
         match fault {
-            Some(Fault::Throttle) => return Write::Unknown(trouble(TroubleKind::Throttled)),
-            Some(Fault::Fail) => return Write::Unknown(trouble(TroubleKind::Unavailable)),
+            Some(Fault::Throttle) => return Write::Unknown(trouble(StoreErrorKind::Throttled)),
+            Some(Fault::Fail) => return Write::Unknown(trouble(StoreErrorKind::Unavailable)),
             Some(Fault::Reject) => return Write::Rejected("too large".into()),
             Some(Fault::ApplyLater) => {
                 self.late.lock().unwrap().push((key.clone(), document.clone(), expected));
-                return Write::Unknown(trouble(TroubleKind::Unavailable));
+                return Write::Unknown(trouble(StoreErrorKind::Unavailable));
             }
             Some(Fault::ApplyThenFail) | None => {}
         }
         match (fault, self.perform(key, document, expected)) {
             (Some(Fault::ApplyThenFail), Write::Written(_)) => {
-                Write::Unknown(trouble(TroubleKind::Unavailable))
+                Write::Unknown(trouble(StoreErrorKind::Unavailable))
             }
             (_, outcome) => outcome,
         }
@@ -146,8 +146,8 @@ impl MemoryStore {
     }
 }
 
-fn trouble(kind: TroubleKind) -> Trouble {
-    Trouble { kind, code: "COSMOS_UNAVAILABLE", retry_after: None, message: "scripted".into() }
+fn trouble(kind: StoreErrorKind) -> StoreError {
+    StoreError { kind, code: "COSMOS_UNAVAILABLE", retry_after: None, message: "scripted".into() }
 }
 
 fn charged<T>(outcome: T) -> Charged<T> {
@@ -169,7 +169,7 @@ impl TwinStore for MemoryStore {
         charged(self.write(key, document, Some(etag.0.parse().unwrap())))
     }
 
-    async fn modules(&self, device: &TwinKey) -> Charged<Result<Vec<TwinKey>, Trouble>> {
+    async fn modules(&self, device: &TwinKey) -> Charged<Result<Vec<TwinKey>, StoreError>> {
         *self.queries.lock().unwrap() += 1;
         let modules = self
             .documents
@@ -180,27 +180,27 @@ impl TwinStore for MemoryStore {
             .cloned()
             .collect();
         charged(match self.fault(device) {
-            Some(_) => Err(trouble(TroubleKind::Unavailable)),
+            Some(_) => Err(trouble(StoreErrorKind::Unavailable)),
             None => Ok(modules),
         })
     }
 
-    async fn hubs(&self, device: &str, module: Option<&str>) -> Charged<Result<Vec<HubName>, Trouble>> {
+    async fn hubs(&self, device: &str, module: Option<&str>) -> Charged<Result<Vec<HubName>, StoreError>> {
         *self.queries.lock().unwrap() += 1;
         let documents = self.documents.lock().unwrap();
         let of = |key: &&TwinKey| key.device == device && key.module.as_deref() == module;
         let hubs = documents.keys().filter(of).map(|key| key.hub.clone()).collect();
         charged(match *self.away.lock().unwrap() {
-            true => Err(trouble(TroubleKind::Unavailable)),
+            true => Err(trouble(StoreErrorKind::Unavailable)),
             false => Ok(hubs),
         })
     }
 
-    fn scan(&self, which: Which) -> BoxStream<'_, Charged<Result<Vec<Scanned>, Trouble>>> {
+    fn scan(&self, which: Which) -> BoxStream<'_, Charged<Result<Vec<Scanned>, StoreError>>> {
         let mut broken = self.broken_scans.lock().unwrap();
         if *broken > 0 {
             *broken -= 1;
-            return Box::pin(futures::stream::iter([charged(Err(trouble(TroubleKind::Unavailable)))]));
+            return Box::pin(futures::stream::iter([charged(Err(trouble(StoreErrorKind::Unavailable)))]));
         }
         let documents = self.documents.lock().unwrap();
         let wanted = documents.values().map(|(document, _)| document).filter(|document| match which {

@@ -25,10 +25,10 @@ use super::{
 use crate::{
     domain::{
         decode::{Decoded, concerns, decode},
+        grace_period::{GracePeriod, Verdict},
         health::{Failure, PartitionState},
         id::{PartitionId, Position, SequenceNumber},
         message::{Message, Properties},
-        patience::{Patience, Verdict},
         progress::{Arrival, Invalid, Ticket},
         retry::Backoff,
         sampling::Sampler,
@@ -112,7 +112,7 @@ impl Partition {
     /// there is nothing to read, for longer than that is endured.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), StartError> {
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
-        let (mut patience, began) = (Patience::new(self.options.refused_grace), Instant::now());
+        let (mut grace, began) = (GracePeriod::new(self.options.refused_grace), Instant::now());
         let mut stable_after = Duration::ZERO;
         let outage = Mutex::new(None);
         loop {
@@ -143,7 +143,7 @@ impl Partition {
                             backoff.reset();
                         }
                         if backoff.attempts() == 0 {
-                            patience.succeeded();
+                            grace.succeeded();
                         }
                         broken
                     }
@@ -156,7 +156,7 @@ impl Partition {
                 Broken::Stuck(error) => return Err(error),
                 Broken::Source(error) => {
                     throttled = error.failure() == Failure::Throttled;
-                    let left = match patience.failed(began.elapsed(), error.nature()) {
+                    let left = match grace.failed(began.elapsed(), error.nature()) {
                         Verdict::Wait(left) => left,
                         Verdict::GiveUp => return Err(self.options.failed(self.source.name(), error)),
                     };

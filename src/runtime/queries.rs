@@ -26,7 +26,9 @@ use crate::{
         quota::Purpose,
         rest,
     },
-    ports::{Behind, Charged, Documents, Filter, SelectError, Selected, Trouble, TroubleKind, TwinSelection},
+    ports::{
+        Charged, Cursor, Documents, Filter, SelectError, Selected, StoreError, StoreErrorKind, TwinSelection,
+    },
     runtime::request_unit_budget::RequestUnitBudget,
     telemetry::{Metrics, event::DocumentsPassedOver},
 };
@@ -70,9 +72,9 @@ pub trait Client: Sync {
 
 /// Somebody who waits for whatever it costs.
 #[derive(Debug, Clone, Copy)]
-pub struct Patient;
+pub struct StaysConnected;
 
-impl Client for Patient {
+impl Client for StaysConnected {
     fn paid(&self, _: f64) {}
 
     fn is_gone(&self) -> bool {
@@ -131,13 +133,13 @@ pub enum Failure {
     Refused(String),
     /// It passes with time.
     #[error("{}", .0.message)]
-    Trouble(Trouble),
+    StoreError(StoreError),
 }
 
 impl From<SelectError> for Failure {
     fn from(error: SelectError) -> Self {
         match error {
-            SelectError::Trouble(trouble) => Self::Trouble(trouble),
+            SelectError::StoreError(trouble) => Self::StoreError(trouble),
             SelectError::Position => Self::Continuation,
             SelectError::Refused(_) => Self::Refused(error.to_string()),
         }
@@ -167,7 +169,7 @@ impl Queries {
 
     async fn page(&self, ask: Ask<'_>, bill: &mut Bill<'_>) -> Result<Answer, Failure> {
         let query = Query::parse(ask.query)?;
-        let narrowed = query.narrow(self.place)?;
+        let pushdown = query.pushdown(self.place)?;
         let fingerprint = Fingerprint::of(ask.query, ask.hub);
         let position = match ask.from {
             Some(text) => fingerprint.position(text).ok_or(Failure::Continuation)?,
@@ -176,10 +178,10 @@ impl Queries {
         let filter = Filter {
             hub: ask.hub.cloned(),
             of_modules: query.collection() == Collection::Modules,
-            condition: narrowed.condition,
-            parameters: narrowed.parameters,
+            condition: pushdown.condition,
+            parameters: pushdown.parameters,
         };
-        let (rows, next) = if let Some(name) = query.counted_as().filter(|_| narrowed.exact) {
+        let (rows, next) = if let Some(name) = query.counted_as().filter(|_| pushdown.exact) {
             let count = bill.count(&filter).await?;
             cut(
                 vec![Value::Object(Map::from_iter([(name, Value::from(count))]))],
@@ -188,15 +190,15 @@ impl Queries {
                 ask.most,
             )
         } else if query.is_grouped() {
-            let mut fold = query.fold(self.limits.held);
-            bill.for_each(&filter, &query, |twin| fold.add(twin)).await?;
-            cut(fold.rows(), &query, &position, ask.most)
+            let mut aggregation = query.aggregation(self.limits.held);
+            bill.for_each(&filter, &query, |twin| aggregation.add(twin)).await?;
+            cut(aggregation.rows(), &query, &position, ask.most)
         } else if query.is_sorted() {
             let mut sorter = query.sorter(self.limits.held);
             bill.for_each(&filter, &query, |twin| sorter.add(twin)).await?;
             cut(sorter.rows(), &query, &position, ask.most)
         } else {
-            bill.walk(&filter, &query, position, ask.most).await?
+            bill.scan(&filter, &query, position, ask.most).await?
         };
         let next = next.map(|next| fingerprint.text(&next));
         let Bill { passed_over, flagged, .. } = *bill;
@@ -242,7 +244,7 @@ impl Bill<'_> {
         ask: impl Future<Output = Charged<Result<T, SelectError>>>,
     ) -> Result<T, SelectError> {
         let turn = timeout_at(self.until, self.queries.budget.allowed()).await;
-        turn.map_err(|_| SelectError::Trouble(no_room()))?;
+        turn.map_err(|_| SelectError::StoreError(no_room()))?;
         let Charged { outcome, request_units } = ask.await;
         self.queries.budget.spend(request_units);
         self.queries.metrics.request_units_spent(Purpose::Request.into(), request_units);
@@ -274,7 +276,7 @@ impl Bill<'_> {
     async fn select(
         &mut self,
         filter: &Filter,
-        from: Option<&Behind>,
+        from: Option<&Cursor>,
         most: NonZeroU32,
     ) -> Result<Selected<Documents>, SelectError> {
         let selection = Arc::clone(&self.queries.selection);
@@ -329,7 +331,7 @@ impl Bill<'_> {
     }
 
     /// The next rows of a query that gives one for each twin.
-    async fn walk(
+    async fn scan(
         &mut self,
         filter: &Filter,
         query: &Query,
@@ -349,7 +351,7 @@ impl Bill<'_> {
             let page = match self.select(filter, from.as_ref(), room).await {
                 Ok(page) => page,
                 // What is there already is of use, and the next request meets the trouble again.
-                Err(SelectError::Trouble(_)) if !rows.is_empty() => {
+                Err(SelectError::StoreError(_)) if !rows.is_empty() => {
                     return Ok((rows, Some(Position { shown, behind: from })));
                 }
                 Err(error) => return Err(error.into()),
@@ -373,9 +375,9 @@ impl Bill<'_> {
 }
 
 /// That everything else uses up what may be spent, for as long as the request may take.
-fn no_room() -> Trouble {
-    Trouble {
-        kind: TroubleKind::Throttled,
+fn no_room() -> StoreError {
+    StoreError {
+        kind: StoreErrorKind::Throttled,
         code: "COSMOS_THROTTLED",
         retry_after: Some(Duration::from_secs(1)),
         message:

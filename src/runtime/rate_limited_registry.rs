@@ -15,7 +15,9 @@ use crate::{
         quota::Purpose,
         registry::TwinReference,
     },
-    ports::{Call, Continuation, Got, Page, QueryError, TWIN_UNANSWERED, Trouble, TroubleKind, TwinRegistry},
+    ports::{
+        Call, Continuation, Got, Page, QueryError, StoreError, StoreErrorKind, TWIN_UNANSWERED, TwinRegistry,
+    },
     telemetry::{
         HealthState, Metrics, RegistryCall, RegistryOutcome,
         event::{RegistryAsked, RegistryChanged},
@@ -80,8 +82,8 @@ impl RateLimitedRegistry {
     pub async fn get(&self, key: &TwinKey, purpose: Purpose) -> Got {
         if let Some(message) = self.registry.unaskable(key) {
             // It is no call, and says nothing about the hub.
-            return Got::Unknown(Trouble {
-                kind: TroubleKind::Unavailable,
+            return Got::Unknown(StoreError {
+                kind: StoreErrorKind::Unavailable,
                 code: TWIN_UNANSWERED,
                 retry_after: None,
                 message,
@@ -160,7 +162,7 @@ impl RateLimitedRegistry {
     }
 
     /// Tells the rate_limiter what the hub thinks of our pace.
-    fn feed_back(&self, call: Call, outcome: RegistryOutcome, trouble: Option<&Trouble>) {
+    fn feed_back(&self, call: Call, outcome: RegistryOutcome, trouble: Option<&StoreError>) {
         match outcome {
             RegistryOutcome::Throttled => {
                 self.rate_limiter.throttled(call, trouble.and_then(|trouble| trouble.retry_after));
@@ -225,17 +227,17 @@ struct Said<'a> {
 }
 
 impl<'a> Said<'a> {
-    fn new(trouble: Option<&Trouble>, message: Option<&'a str>) -> Self {
+    fn new(trouble: Option<&StoreError>, message: Option<&'a str>) -> Self {
         // Only trouble is told under a code.
         Self { code: trouble.map_or("IOTHUB_UNAVAILABLE", |trouble| trouble.code), message }
     }
 }
 
-const fn outcome_of(trouble: &Trouble) -> RegistryOutcome {
+const fn outcome_of(trouble: &StoreError) -> RegistryOutcome {
     match trouble.kind {
-        TroubleKind::Throttled => RegistryOutcome::Throttled,
+        StoreErrorKind::Throttled => RegistryOutcome::Throttled,
         // Documents only are of some release.
-        TroubleKind::Unavailable | TroubleKind::Newer | TroubleKind::Contradictory => {
+        StoreErrorKind::Unavailable | StoreErrorKind::Newer | StoreErrorKind::Contradictory => {
             RegistryOutcome::Unavailable
         }
     }
@@ -243,13 +245,13 @@ const fn outcome_of(trouble: &Trouble) -> RegistryOutcome {
 
 fn outcome_of_query<T>(
     result: &Result<T, QueryError>,
-) -> (RegistryOutcome, Option<&Trouble>, Option<String>) {
+) -> (RegistryOutcome, Option<&StoreError>, Option<String>) {
     let Err(error) = result else {
         return (RegistryOutcome::Ok, None, None);
     };
     let message = Some(error.to_string());
     match error {
-        QueryError::Trouble(trouble) => (outcome_of(trouble), Some(trouble), message),
+        QueryError::StoreError(trouble) => (outcome_of(trouble), Some(trouble), message),
         QueryError::Expired => (RegistryOutcome::Expired, None, message),
         QueryError::Refused(_) => (RegistryOutcome::Refused, None, message),
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! router ── flagged documents ─► repair queue ─┐
-//! walk of flagged documents ───────────────────┤
+//! scan of flagged documents ───────────────────┤
 //! backfill: pages of a query ──────────────────┼─► reconciler: read ─► GET ─► compare ─► conditional write
 //! audit: pages of a query, documents ──────────┤
 //! resync: what a person names ─────────────────┘
@@ -17,7 +17,7 @@ pub mod candidates;
 pub mod reconciler;
 pub mod repair_queue;
 pub mod requests;
+mod scanning;
 pub mod schedule;
 #[cfg(test)]
 mod testing;
-mod walking;

@@ -211,7 +211,7 @@ impl Preview {
         Verdict::Decided(decision)
     }
 
-    /// The document, with little patience: nothing depends on a preview.
+    /// The document, after a short wait at most: nothing depends on a preview.
     async fn read(&self, key: &TwinKey) -> Result<Option<Document>, String> {
         let mut backoff = Backoff::new(READ_BACKOFF.0, READ_BACKOFF.1);
         loop {

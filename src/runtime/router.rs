@@ -7,7 +7,7 @@
 mod completion;
 mod dead_letters;
 mod item;
-mod trouble;
+mod results;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -21,7 +21,7 @@ use tokio_util::time::DelayQueue;
 
 use self::{
     item::{Group, GroupId, Item, StoredDeadLetter},
-    trouble::Probed,
+    results::Probed,
 };
 use super::{
     documents::DocumentCache,
@@ -38,11 +38,11 @@ use crate::{
         document::Cascade,
         event::TwinEvent,
         id::TwinKey,
+        in_flight_limit::InFlightLimit,
         invariant::Invariant,
         lane::{Bound, Lanes, Linger},
         outage::Outage,
         retry::{Backoff, Concurrency},
-        room::Room,
         upsert::Upsert,
     },
     ports::{Clock, DeadLetters, TwinStore},
@@ -123,7 +123,7 @@ pub struct Router {
     health: HealthState,
     heartbeat: Heartbeat,
     /// How many events may be under way, by how fast they are completed.
-    room: Room,
+    room: InFlightLimit,
     /// When that was decided last, and how many had been completed by then.
     paced: (Duration, u64),
     /// Pulses in a row at which nothing was under way here, and something counted as such.
@@ -141,7 +141,7 @@ impl Router {
         health: HealthState,
         metrics: Metrics,
     ) -> Self {
-        let room = Room::new(limits.room(), options.linger.always);
+        let room = InFlightLimit::new(limits.room(), options.linger.always);
         limits.set_room(room.events());
         Self {
             lanes: Lanes::new(options.max_batch, options.bound),

@@ -7,8 +7,8 @@ use smol_str::SmolStr;
 use super::reconcile::requests::AuditRequests;
 use crate::{
     domain::{
+        grace_period::Nature,
         id::{PartitionId, Position, SequenceNumber},
-        patience::Nature,
         progress::{Extent, Invalid, Lost, Resume, resume},
     },
     ports::{SourceError, Start},
@@ -84,7 +84,7 @@ impl Policy {
 
 /// Why a checkpoint store cannot be used, as its adapter understands it.
 #[derive(Debug, Clone)]
-pub struct StoreTrouble {
+pub struct CheckpointError {
     /// One line that ends with the code.
     pub reason: String,
     /// Stable code; `docs/errors/<code>.md` explains it.
@@ -107,7 +107,7 @@ pub struct Options {
     /// How long it is endured that we are refused, or that something does not exist.
     pub refused_grace: Duration,
     /// Understands an error of the checkpoint store.
-    pub classify: fn(&azure_core::Error) -> StoreTrouble,
+    pub classify: fn(&azure_core::Error) -> CheckpointError,
 }
 
 impl Options {
@@ -138,7 +138,7 @@ pub enum StartError {
         /// The hub.
         hub: String,
         /// What the store said.
-        trouble: StoreTrouble,
+        trouble: CheckpointError,
     },
     /// A checkpoint does not fit.
     #[error(

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     domain::{health::StoreState, id::TwinKey, quota::Purpose},
-    ports::{Charged, Read, Trouble, TroubleKind, TwinStore},
+    ports::{Charged, Read, StoreError, StoreErrorKind, TwinStore},
     runtime::request_unit_budget::RequestUnitBudget,
     telemetry::{HealthState, Metrics, event::StoreChanged},
 };
@@ -70,7 +70,9 @@ pub async fn run(
 /// Why a read says nothing of the document. A store that asks for less load is there.
 fn trouble(read: Read) -> Option<(&'static str, String)> {
     match read {
-        Read::Unknown(Trouble { kind: TroubleKind::Unavailable, code, message, .. }) => Some((code, message)),
+        Read::Unknown(StoreError { kind: StoreErrorKind::Unavailable, code, message, .. }) => {
+            Some((code, message))
+        }
         Read::Unknown(_)
         | Read::Present(..)
         | Read::Absent

@@ -42,9 +42,9 @@ use super::{
 };
 use crate::{
     domain::{
+        grace_period::{GracePeriod, Verdict},
         health::{Dependency, PartitionState},
         id::{PartitionId, SequenceNumber},
-        patience::{Patience, Verdict},
         retry::Backoff,
     },
     ports::{EventSource, SourceError, Start},
@@ -259,10 +259,10 @@ impl Shared {
     }
 
     /// The same for a partition that was gained while others are consumed: trouble is endured as at start.
-    async fn resume_patiently(&self, partition: &str, fresh: Fresh) -> Result<Prepared, StartError> {
+    async fn resume_with_retries(&self, partition: &str, fresh: Fresh) -> Result<Prepared, StartError> {
         let id = PartitionId { stream: self.source.name().to_owned(), partition: partition.to_owned() };
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
-        let (mut patience, began) = (Patience::new(self.options.start.refused_grace), Instant::now());
+        let (mut grace, began) = (GracePeriod::new(self.options.start.refused_grace), Instant::now());
         let mut answers = self.answers.subscribe();
         loop {
             drop(answers.borrow_and_update());
@@ -270,7 +270,7 @@ impl Shared {
                 Ok(prepared) => return Ok(prepared),
                 Err(error) => error,
             };
-            let gives_up_in = match patience.failed(began.elapsed(), error.nature()) {
+            let gives_up_in = match grace.failed(began.elapsed(), error.nature()) {
                 Verdict::Wait(left) => left,
                 Verdict::GiveUp => return Err(error),
             };
@@ -577,7 +577,7 @@ impl Running {
             let prepared = tokio::select! {
                 biased;
                 () = stop.cancelled() => None,
-                prepared = shared.resume_patiently(&partition, fresh) => Some(prepared),
+                prepared = shared.resume_with_retries(&partition, fresh) => Some(prepared),
             };
             let result = match prepared {
                 None => Ok(()),

@@ -37,12 +37,12 @@ use self::{
 };
 use crate::{
     domain::{
-        awaited::Awaited,
         document::Document,
         id::HubName,
+        read_requirement::ReadRequirement,
         retry::{Backoff, Budget},
     },
-    ports::Trouble,
+    ports::StoreError,
     runtime::{
         budgeted_store::BudgetedStore,
         documents::{DocumentCache, Expected, Stored},
@@ -120,7 +120,7 @@ pub struct Access {
 
 /// Which twin, and what is waited for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Question {
+pub struct TwinRequest {
     /// The hub; `None`: the only one that there is.
     pub hub: Option<HubName>,
     /// The device.
@@ -128,7 +128,7 @@ pub struct Question {
     /// The module.
     pub module: Option<String>,
     /// What the document has to meet.
-    pub awaited: Awaited,
+    pub requirement: ReadRequirement,
     /// For how long it may fail to.
     pub wait: Duration,
     /// Whether the hub is asked, too.
@@ -164,7 +164,7 @@ pub enum Outcome {
     /// What was waited for did not come; this is there instead.
     TimedOut(Option<Stored>),
     /// It could not be told.
-    Unavailable(Trouble),
+    Unavailable(StoreError),
     /// As many wait, or read, as may.
     Busy,
     /// The store is not connected yet.
@@ -246,15 +246,15 @@ impl Twins {
         let _ = self.0.access.set(access);
     }
 
-    /// Answers a question. `kept` is true while it has a place among those that may be under way.
-    pub async fn answer(&self, question: &Question, kept: &AtomicBool) -> Answer {
+    /// Answers a request. `kept` is true while it has a place among those that may be under way.
+    pub async fn answer(&self, request: &TwinRequest, kept: &AtomicBool) -> Answer {
         let counted = Counted { metrics: &self.0.metrics, read: TwinRead::Gone };
-        let answer = Box::pin(self.0.answer(question, kept)).await;
+        let answer = Box::pin(self.0.answer(request, kept)).await;
         counted.conclude(answer.outcome.read());
         answer
     }
 
-    /// Counts a question that makes no sense.
+    /// Counts a request that makes no sense.
     pub fn not_understood(&self) {
         self.0.metrics.twin_read(TwinRead::Invalid);
     }
@@ -308,11 +308,11 @@ impl Drop for Place<'_> {
 }
 
 impl Shared {
-    async fn answer(&self, question: &Question, kept: &AtomicBool) -> Answer {
+    async fn answer(&self, request: &TwinRequest, kept: &AtomicBool) -> Answer {
         let began = Instant::now();
         let only = (self.hubs.len() == 1).then(|| self.hubs.first().cloned()).flatten();
-        let mut wanted = Wanted { question, hub: question.hub.clone().or(only), request_units: 0.0 };
-        let place = self.place(question, kept);
+        let mut wanted = Wanted { request, hub: request.hub.clone().or(only), request_units: 0.0 };
+        let place = self.place(request, kept);
         let outcome = match (self.access.get(), &place) {
             (None, _) => Outcome::Starting,
             (Some(_), None) => Outcome::Busy,
@@ -323,7 +323,7 @@ impl Shared {
         };
         let waited = began.elapsed();
         let comparison = match (self.access.get(), outcome.document()) {
-            (Some(access), Some(document)) if question.compare => {
+            (Some(access), Some(document)) if request.compare => {
                 let key = wanted.key();
                 Some(
                     self.comparer.compare(&access.registries, key.as_ref(), document, access.hub_limit).await,
@@ -336,9 +336,9 @@ impl Shared {
         Answer { hub, outcome, waited, comparison, mended, request_units }
     }
 
-    /// A place for a question. Where nobody can wait any more, what is there already can still be read.
-    fn place<'a>(&'a self, question: &Question, kept: &'a AtomicBool) -> Option<Place<'a>> {
-        let waits = question.awaited.is_something() && !question.wait.is_zero();
+    /// A place for a request. Where nobody can wait any more, what is there already can still be read.
+    fn place<'a>(&'a self, request: &TwinRequest, kept: &'a AtomicBool) -> Option<Place<'a>> {
+        let waits = request.requirement.is_something() && !request.wait.is_zero();
         let waiter = || Place::among(&self.waiters, kept, Some(&self.metrics));
         waits.then(waiter).flatten().or_else(|| Place::among(&self.readers, kept, None))
     }
@@ -350,15 +350,15 @@ impl Shared {
         began: Instant,
         place: &Place<'_>,
     ) -> Outcome {
-        let Question { device, module, awaited, wait, .. } = wanted.question;
-        let waits = awaited.is_something();
+        let TwinRequest { device, module, requirement, wait, .. } = wanted.request;
+        let waits = requirement.is_something();
         let limit = if waits { (*wait).clamp(LOOKUP_LIMIT_MIN, LOOKUP_LIMIT) } else { LOOKUP_LIMIT };
         // Before the first look, so that nothing is written in between unseen.
         let mut expected = waits.then(|| access.documents.expect(device, module.as_deref()));
         let found = access.look_up(wanted, began + limit).await;
         match (&mut expected, &found) {
             (None, _) | (_, Lookup::WhichHub(_) | Lookup::Refused(_)) => found.into_outcome(),
-            (Some(_), _) if awaited.is_met_by(found.document()) => found.into_outcome(),
+            (Some(_), _) if requirement.is_met_by(found.document()) => found.into_outcome(),
             (Some(_), _) if wait.is_zero() => found.into_disappointment(),
             (Some(_), _) if self.stop.is_cancelled() => Outcome::Stopping,
             (Some(_), _) if place.waits.is_none() => Outcome::Busy,
@@ -375,11 +375,11 @@ impl Shared {
         mut found: Lookup,
         deadline: Instant,
     ) -> Outcome {
-        let awaited = wanted.question.awaited;
+        let requirement = wanted.request.requirement;
         let mut pauses = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
             let hint = match &found {
-                Lookup::Trouble(trouble) => trouble.retry_after,
+                Lookup::StoreError(trouble) => trouble.retry_after,
                 Lookup::Document(_) | Lookup::Nothing(_) | Lookup::WhichHub(_) | Lookup::Refused(_) => None,
             };
             // Not all waiters at the same moment, and none at once.
@@ -397,7 +397,7 @@ impl Shared {
                 () = sleep_until(deadline) => return found.into_disappointment(),
                 lookup = self.look_up_again(access, wanted, pause, deadline) => found = lookup,
             }
-            if awaited.is_met_by(found.document())
+            if requirement.is_met_by(found.document())
                 || matches!(found, Lookup::WhichHub(_) | Lookup::Refused(_))
             {
                 return found.into_outcome();

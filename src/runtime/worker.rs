@@ -17,7 +17,7 @@ use crate::{
         retry::Backoff,
         upsert::{Action, Upsert},
     },
-    ports::{Charged, Clock, Read, TWIN_UNANSWERED, Trouble, TroubleKind, TwinStore, Write},
+    ports::{Charged, Clock, Read, StoreError, StoreErrorKind, TWIN_UNANSWERED, TwinStore, Write},
     telemetry::{
         Metrics, Purpose, ReadOutcome, WriteKind, WriteOutcome,
         event::{InvariantBroken, ModulesQueried, ReadFinished, WriteFinished},
@@ -96,7 +96,7 @@ pub enum WorkResult<T> {
         /// The work, to be resumed.
         work: Box<Work<T>>,
         /// Why.
-        trouble: Trouble,
+        trouble: StoreError,
     },
 }
 
@@ -108,7 +108,7 @@ pub async fn run<T: Send>(tools: Arc<Tools>, mut work: Box<Work<T>>) -> WorkResu
     }
 }
 
-async fn perform<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<Vec<TwinEvent>, Trouble> {
+async fn perform<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<Vec<TwinEvent>, StoreError> {
     loop {
         bring_in(tools, work).await?;
         if !work.key.is_module() {
@@ -130,7 +130,7 @@ async fn perform<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<Vec<TwinE
 
 /// Asks whether the store takes writes, with one that it cannot apply: of a document that nobody has, on a condition that
 /// never holds. A read would not do: a store may answer those and take no writes.
-pub async fn probe(tools: Arc<Tools>, document: Document) -> Charged<Result<(), Trouble>> {
+pub async fn probe(tools: Arc<Tools>, document: Document) -> Charged<Result<(), StoreError>> {
     let key = &document.key;
     let Charged { outcome, request_units } =
         tools.store.replace(key, &document, &ETag(NOBODYS_ETAG.to_owned())).await;
@@ -157,7 +157,7 @@ pub async fn probe(tools: Arc<Tools>, document: Document) -> Charged<Result<(), 
 }
 
 /// Brings the events into the document.
-async fn bring_in<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<(), Trouble> {
+async fn bring_in<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<(), StoreError> {
     let mut conflicts = 0;
     loop {
         let began;
@@ -231,13 +231,13 @@ async fn bring_in<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<(), Trou
             }
             Write::Rejected(reason) => work.upsert.rejected(reason),
             Write::Unknown(trouble)
-                if trouble.kind == TroubleKind::Unavailable && planted!(SilenceIsWritten) =>
+                if trouble.kind == StoreErrorKind::Unavailable && planted!(SilenceIsWritten) =>
             {
                 work.upsert.written(ETag(NOBODYS_ETAG.into()));
             }
             Write::Unknown(trouble) => {
                 // A throttled write was not applied; reading it back would only add load.
-                if trouble.kind == TroubleKind::Unavailable {
+                if trouble.kind == StoreErrorKind::Unavailable {
                     work.upsert.unsure();
                 }
                 return Err(trouble);
@@ -246,9 +246,9 @@ async fn bring_in<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<(), Trou
     }
 }
 
-fn quarrel(kind: WriteKind, conflicts: u32) -> Trouble {
-    Trouble {
-        kind: TroubleKind::Contradictory,
+fn quarrel(kind: WriteKind, conflicts: u32) -> StoreError {
+    StoreError {
+        kind: StoreErrorKind::Contradictory,
         code: TWIN_UNANSWERED,
         retry_after: None,
         message: format!(
@@ -259,7 +259,7 @@ fn quarrel(kind: WriteKind, conflicts: u32) -> Trouble {
 }
 
 /// Finds the modules that have to follow a deleted or re-created device.
-async fn cascade<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<Vec<TwinEvent>, Trouble> {
+async fn cascade<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<Vec<TwinEvent>, StoreError> {
     // Under way already: a change need not wait for that. What brings an end or a beginning does: it may be here for the second
     // time, for a checkpoint that knows nothing of the first.
     let waits = |cascade: &Cascade| work.followed != Some(*cascade) || !work.upsert.holds_changes_only();
@@ -290,7 +290,7 @@ async fn read<T: Send>(
     tools: &Tools,
     work: &mut Work<T>,
     key: &TwinKey,
-) -> Result<Option<(Arc<Document>, ETag)>, Trouble> {
+) -> Result<Option<(Arc<Document>, ETag)>, StoreError> {
     match read_raw(tools, work, key).await {
         Read::Present(document, etag) => Ok(Some((document, etag))),
         Read::Absent | Read::Damaged(..) | Read::Foreign(_) | Read::Refused(_) => Ok(None),

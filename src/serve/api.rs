@@ -57,7 +57,7 @@ pub struct Parts {
     /// Queries at the same time.
     pub most_queries: NonZeroU32,
     /// How long one waits for its turn.
-    pub patience: Duration,
+    pub max_wait: Duration,
 }
 
 /// IoT Hub's service REST API from the copy. Cheap to clone.
@@ -84,7 +84,7 @@ impl std::fmt::Debug for Api {
 impl Api {
     /// Of these parts. Queries are answered from [`Self::open`] on.
     pub fn new(parts: Parts) -> Self {
-        let desk = Desk::new(parts.most_queries, parts.patience);
+        let desk = Desk::new(parts.most_queries, parts.max_wait);
         let under_way = Semaphore::new(MOST_REQUESTS);
         Self(Arc::new(Inner { parts, desk, under_way, queries: OnceLock::new() }))
     }

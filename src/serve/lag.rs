@@ -12,7 +12,7 @@ const GOOD_FOR: Duration = Duration::from_secs(60);
 
 /// How far behind the copy is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Behind {
+pub struct MeasuredLag {
     /// Events that are not known to be completed, over all partitions. Checkpoints are written every few seconds, so this may be
     /// more than there are.
     pub events: u64,
@@ -22,16 +22,16 @@ pub struct Behind {
 
 /// What was found last. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Lag(Arc<Mutex<Option<(Behind, Instant)>>>);
+pub struct Lag(Arc<Mutex<Option<(MeasuredLag, Instant)>>>);
 
 impl Lag {
     /// Notes what a look has found.
-    pub fn found(&self, behind: Behind) {
+    pub fn found(&self, behind: MeasuredLag) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((behind, Instant::now()));
     }
 
     /// What the last look has found, and how long ago; `None`: nothing that is still of use.
-    pub fn get(&self) -> Option<(Behind, Duration)> {
+    pub fn get(&self) -> Option<(MeasuredLag, Duration)> {
         let found = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         found.map(|(behind, at)| (behind, at.elapsed())).filter(|(_, age)| *age <= GOOD_FOR)
     }
@@ -45,7 +45,7 @@ mod tests {
     async fn a_figure_is_told_for_a_minute() {
         let lag = Lag::default();
         assert_eq!(lag.get(), None);
-        let behind = Behind { events: 3, at_least: Some(Duration::from_secs(1)) };
+        let behind = MeasuredLag { events: 3, at_least: Some(Duration::from_secs(1)) };
         lag.found(behind);
         tokio::time::sleep(GOOD_FOR).await;
         assert_eq!(lag.get(), Some((behind, GOOD_FOR)));

@@ -91,17 +91,17 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Refus
 pub(super) struct Desk {
     places: Arc<Semaphore>,
     /// How long one waits for its turn.
-    patience: Duration,
+    max_wait: Duration,
 }
 
 impl Desk {
-    pub(super) fn new(places: NonZeroU32, patience: Duration) -> Self {
-        Self { places: Arc::new(Semaphore::new(places.get() as usize)), patience }
+    pub(super) fn new(places: NonZeroU32, max_wait: Duration) -> Self {
+        Self { places: Arc::new(Semaphore::new(places.get() as usize)), max_wait }
     }
 
     /// A place, when there is one.
     async fn place(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        let place = timeout(self.patience, Arc::clone(&self.places).acquire_owned()).await;
+        let place = timeout(self.max_wait, Arc::clone(&self.places).acquire_owned()).await;
         place.ok().and_then(Result::ok).ok_or_else(|| {
             Refusal::throttled(
                 1,
@@ -201,7 +201,7 @@ fn refusal(failure: &Failure) -> (Refusal, ServedOutcome) {
             (Refusal::invalid(failure.to_string()), ServedOutcome::Invalid)
         }
         Failure::TooExpensive(_) => (Refusal::invalid(failure.to_string()), ServedOutcome::TooExpensive),
-        Failure::Trouble(trouble) => super::trouble(trouble),
+        Failure::StoreError(trouble) => super::trouble(trouble),
         Failure::Gone => (Refusal::unavailable(1, failure.to_string()), ServedOutcome::Gone),
     }
 }

@@ -9,8 +9,8 @@ use url::form_urlencoded;
 use super::refusal::Refusal;
 use crate::{
     config::parse_duration,
-    domain::{awaited::Awaited, id::HubName},
-    runtime::twins::{Question, WAIT_MAX},
+    domain::{id::HubName, read_requirement::ReadRequirement},
+    runtime::twins::{TwinRequest, WAIT_MAX},
     telemetry::ServedOperation,
 };
 
@@ -129,15 +129,15 @@ impl Parameters {
             Some(_) => Err(Refusal::invalid(format!("{name} is there twice"))),
         };
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-            if name.starts_with("min") && !Awaited::NAMES.contains(&&*name) {
-                let known = Awaited::NAMES.join(", ");
+            if name.starts_with("min") && !ReadRequirement::NAMES.contains(&&*name) {
+                let known = ReadRequirement::NAMES.join(", ");
                 return Err(Refusal::invalid(format!(
                     "there is a condition that is not known here; known are {known}"
                 )));
             }
             put(name.into_owned(), value.into_owned())?;
         }
-        for name in Awaited::NAMES.into_iter().chain([WAIT]) {
+        for name in ReadRequirement::NAMES.into_iter().chain([WAIT]) {
             let header = format!("{HEADER}{}", name.replace('_', "-"));
             for value in headers.get_all(&header) {
                 let value =
@@ -185,7 +185,7 @@ impl Parameters {
     ///
     /// # Errors
     /// An id that cannot be, or a condition that is not understood.
-    pub(super) fn question(&self, id: Id, hub: Option<&HubName>) -> Result<Question, Refusal> {
+    pub(super) fn question(&self, id: Id, hub: Option<&HubName>) -> Result<TwinRequest, Refusal> {
         let Id { device, module } = id;
         for (what, id) in [("device id", Some(&device)), ("module id", module.as_ref())] {
             match id.map(|id| id.chars().count()) {
@@ -198,9 +198,9 @@ impl Parameters {
                 Some(_) | None => {}
             }
         }
-        let awaited = Awaited::read(|name| self.get(name)).map_err(Refusal::invalid)?;
+        let requirement = ReadRequirement::read(|name| self.get(name)).map_err(Refusal::invalid)?;
         let wait = match self.get(WAIT) {
-            Some(_) if !awaited.is_something() => {
+            Some(_) if !requirement.is_something() => {
                 return Err(Refusal::invalid(
                     "wait says for how long, and nothing for what: add min_version=N",
                 ));
@@ -211,7 +211,7 @@ impl Parameters {
             })?,
             None => WAIT_DEFAULT,
         };
-        Ok(Question { hub: hub.cloned(), device, module, awaited, wait, compare: false })
+        Ok(TwinRequest { hub: hub.cloned(), device, module, requirement, wait, compare: false })
     }
 }
 
@@ -304,7 +304,7 @@ mod tests {
         let by_query = parameters("min_version=7&wait=1s").unwrap();
         for found in [by_headers, by_query] {
             let question = found.question(id(), None).unwrap();
-            assert_eq!(question.awaited.version, Some(TwinVersion(7)));
+            assert_eq!(question.requirement.version, Some(TwinVersion(7)));
             assert_eq!(question.wait, Duration::from_secs(1));
         }
         let twice = Parameters::read(Some("min_version=7"), &headers).unwrap_err();

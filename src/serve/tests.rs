@@ -26,7 +26,7 @@ use crate::{
         query::Root,
         testing::document,
     },
-    ports::{Behind as Continuation, Charged, Documents, Filter, SelectError, Selected, TwinSelection},
+    ports::{Charged, Cursor as Continuation, Documents, Filter, SelectError, Selected, TwinSelection},
     runtime::{
         budgeted_store::BudgetedStore,
         documents::document_cache,
@@ -144,7 +144,7 @@ impl Bench {
             hub: Some(HubName::new("h")),
             hub_host: Some(HOST.to_owned()),
             most_queries: NonZeroU32::MIN,
-            patience: Duration::from_millis(50),
+            max_wait: Duration::from_millis(50),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
@@ -239,7 +239,7 @@ impl Bench {
 #[tokio::test]
 async fn without_a_right_there_is_nothing_but_401_whatever_is_asked() {
     let bench = Bench::open(None).await;
-    bench.lag.found(Behind { events: 3, at_least: None });
+    bench.lag.found(MeasuredLag { events: 3, at_least: None });
     let wrong = SIGNED.replace("B3bI", "B3bJ");
     for (method, path) in [
         ("GET", "/"),
@@ -301,7 +301,7 @@ async fn a_twin_says_how_fresh_it_is_and_is_not_sent_again_to_who_has_it() {
     assert_eq!((got.status, &*got.body), (StatusCode::NOT_MODIFIED, ""));
     assert_eq!(got.header("x-twinsync-version"), Some("7"));
 
-    bench.lag.found(Behind { events: 3, at_least: Some(Duration::from_secs(2)) });
+    bench.lag.found(MeasuredLag { events: 3, at_least: Some(Duration::from_secs(2)) });
     bench.write(Document { flags: [Flag::Gap].into(), ..document(8) }, 2);
     let again = bench.request(Method::GET, &path).header("if-none-match", &etag);
     let got = bench.send(again).await;

@@ -14,9 +14,9 @@ use crate::{
     domain::{
         document::{Document, ETag, Flag},
         rest,
-        standing::Presence,
+        sync_status::Presence,
     },
-    runtime::twins::{Outcome, Question},
+    runtime::twins::{Outcome, TwinRequest},
     telemetry::ServedOutcome,
 };
 
@@ -35,7 +35,7 @@ pub(super) enum Shown {
 /// There is nothing to show: with what is to be answered instead, and the document as it is where something else was waited for.
 pub(super) fn answer(
     outcome: &Outcome,
-    question: &Question,
+    question: &TwinRequest,
     shown: Shown,
     headers: &HeaderMap,
 ) -> Result<(Response, ServedOutcome), Refused> {
@@ -69,7 +69,7 @@ pub(super) struct Refused {
 }
 
 impl Refused {
-    fn not_found(question: &Question) -> Self {
+    fn not_found(question: &TwinRequest) -> Self {
         let (code, id) = match &question.module {
             None => ("DeviceNotFound", question.device.clone()),
             Some(module) => ("ModuleNotFound", format!("{}/{module}", question.device)),
@@ -86,7 +86,7 @@ impl Refused {
         Self { refusal, outcome: ServedOutcome::Unsupported, present: None }
     }
 
-    fn new(found: &Outcome, question: &Question) -> Self {
+    fn new(found: &Outcome, question: &TwinRequest) -> Self {
         let refused = |refusal, outcome| Self { refusal, outcome, present: None };
         match found {
             Outcome::Found(_) | Outcome::Absent(_) | Outcome::Deleted(_) => Self::not_found(question),

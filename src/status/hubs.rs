@@ -1,4 +1,4 @@
-//! The walks over the twins of each IoT hub, as the status shows them.
+//! The scans over the twins of each IoT hub, as the status shows them.
 
 use std::{
     collections::BTreeMap,
@@ -12,58 +12,58 @@ use super::{
 };
 use crate::{
     domain::{
+        scan_rate::{ScanRate, done_in},
         ticks::Ticks,
-        walk::{Course, done_in},
     },
-    telemetry::{HubWalks, Walk, Walks, name},
+    telemetry::{HubScans, Scan, Scans, name},
 };
 
-/// The courses of the walks that go on.
+/// The rates of the scans that go on.
 #[derive(Debug)]
-pub(super) struct Courses {
+pub(super) struct ScanRates {
     began: Instant,
-    courses: Mutex<BTreeMap<String, (Ticks, Course)>>,
+    rates: Mutex<BTreeMap<String, (Ticks, ScanRate)>>,
 }
 
-impl Default for Courses {
+impl Default for ScanRates {
     fn default() -> Self {
-        Self { began: Instant::now(), courses: Mutex::default() }
+        Self { began: Instant::now(), rates: Mutex::default() }
     }
 }
 
-impl Courses {
-    /// Notes how far the walks of these hubs are.
-    pub(super) fn note(&self, hubs: &[String], walks: &Walks) {
-        let mut courses = self.courses.lock().unwrap_or_else(PoisonError::into_inner);
+impl ScanRates {
+    /// Notes how far the scans of these hubs are.
+    pub(super) fn note(&self, hubs: &[String], scans: &Scans) {
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
         for hub in hubs {
-            match walks.of(hub).walk {
-                Some(Walk { started, walking, .. }) => {
-                    let (since, course) = courses.entry(hub.clone()).or_insert((started, Course::default()));
+            match scans.of(hub).scan {
+                Some(Scan { started, scanning, .. }) => {
+                    let (since, rate) = rates.entry(hub.clone()).or_insert((started, ScanRate::default()));
                     if *since != started {
-                        (*since, *course) = (started, Course::default());
+                        (*since, *rate) = (started, ScanRate::default());
                     }
-                    course.note(self.began.elapsed(), walking.dealt_with());
+                    rate.note(self.began.elapsed(), scanning.dealt_with());
                 }
                 None => {
-                    courses.remove(hub);
+                    rates.remove(hub);
                 }
             }
         }
     }
 
-    fn per_second(&self, hub: &str, walk: &Walk, dealt_with: u64) -> Option<f64> {
-        let courses = self.courses.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_, course) = courses.get(hub).filter(|(started, _)| *started == walk.started)?;
-        course.per_second(self.began.elapsed(), dealt_with)
+    fn per_second(&self, hub: &str, scan: &Scan, dealt_with: u64) -> Option<f64> {
+        let rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, rate) = rates.get(hub).filter(|(started, _)| *started == scan.started)?;
+        rate.per_second(self.began.elapsed(), dealt_with)
     }
 
-    fn walk(&self, hub: &str, walk: &Walk, hub_is_silent: bool) -> schema::Walk {
-        let (dealt_with, out_of) = (walk.walking.dealt_with(), walk.walking.out_of());
-        let per_second = self.per_second(hub, walk, dealt_with);
-        schema::Walk {
-            what: walk.what.to_owned(),
-            stage: walk.walking.stage().to_owned(),
-            started: walk.started,
+    fn scan(&self, hub: &str, scan: &Scan, hub_is_silent: bool) -> schema::Scan {
+        let (dealt_with, out_of) = (scan.scanning.dealt_with(), scan.scanning.out_of());
+        let per_second = self.per_second(hub, scan, dealt_with);
+        schema::Scan {
+            what: scan.what.to_owned(),
+            stage: scan.scanning.stage().to_owned(),
+            started: scan.started,
             dealt_with,
             out_of: out_of.map(|(twins, _)| twins),
             out_of_is: out_of.map(|(_, says)| says.to_owned()),
@@ -73,16 +73,16 @@ impl Courses {
                 .map(Duration::as_secs_f64),
             waits_for: match hub_is_silent {
                 true => Some("an answer of the hub".to_owned()),
-                false => walk.walking.waits_for(),
+                false => scan.scanning.waits_for(),
             },
         }
     }
 
-    /// What is shown of a hub. `done_by`: the replica that does its walks.
+    /// What is shown of a hub. `done_by`: the replica that does its scans.
     pub(super) fn hub(
         &self,
         hub: &str,
-        walks: &HubWalks,
+        scans: &HubScans,
         done_by: Option<String>,
         hub_is_silent: bool,
         metrics: &Exposition<'_>,
@@ -91,23 +91,23 @@ impl Courses {
         let completed = (completed > 0.0).then(|| Ticks::new(0).after(seconds(completed)));
         let left = || metrics.sum_with(name::AUDIT_DIFFERENCES_LEFT, "hub", hub) as u64;
         let mut backfill = whole(metrics.by_with(name::BACKFILL_TWINS, "outcome", ("hub", hub)));
-        if let (true, Some(backfilled)) = (backfill.is_empty(), &walks.backfilled) {
+        if let (true, Some(backfilled)) = (backfill.is_empty(), &scans.backfilled) {
             backfill =
                 backfilled.twins.iter().map(|(outcome, twins)| ((*outcome).to_owned(), *twins)).collect();
         }
         schema::Hub {
             hub: hub.to_owned(),
             done_by,
-            walk: walks.walk.as_ref().map(|walk| self.walk(hub, walk, hub_is_silent)),
+            scan: scans.scan.as_ref().map(|scan| self.scan(hub, scan, hub_is_silent)),
             backfill,
-            backfill_completed: walks.backfilled.as_ref().map(|backfilled| backfilled.at),
-            audit_completed: walks.audited.map(|audited| audited.at).or(completed),
-            audit_twins: walks.audited.map(|audited| audited.twins),
-            audit_differences_left: walks.audited.map(|audited| audited.left).or(completed.map(|_| left())),
+            backfill_completed: scans.backfilled.as_ref().map(|backfilled| backfilled.at),
+            audit_completed: scans.audited.map(|audited| audited.at).or(completed),
+            audit_twins: scans.audited.map(|audited| audited.twins),
+            audit_differences_left: scans.audited.map(|audited| audited.left).or(completed.map(|_| left())),
             audit_differences: whole(metrics.by_with(name::AUDIT_DIFFERENCES, "class", ("hub", hub))),
-            clean_audit: walks.clean.map(|clean| clean.at),
-            clean_audit_twins: walks.clean.map(|clean| clean.twins),
-            next_audit: walks.next_audit.filter(|_| walks.walk.is_none()),
+            clean_audit: scans.clean.map(|clean| clean.at),
+            clean_audit_twins: scans.clean.map(|clean| clean.twins),
+            next_audit: scans.next_audit.filter(|_| scans.scan.is_none()),
         }
     }
 }

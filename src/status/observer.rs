@@ -14,7 +14,7 @@ use super::{
     dead_letters::StoredDeadLetters,
     exposition::{Exposition, seconds, whole},
     history::{self, Between, Ends, History, Sample},
-    hubs::Courses,
+    hubs::ScanRates,
     other_partitions::{OtherPartitions, OthersLag, SharedHub},
     refreshed::Refreshed,
     schema::{self, SCHEMA, Status},
@@ -23,13 +23,13 @@ use crate::{
     domain::{
         dead_letter_counts::Stored,
         headline::{self, Unread, headline},
-        health::{Dependency, Failure, Outage, PartitionState, Phase, Standing, StoreState},
+        health::{Dependency, Failure, Outage, PartitionState, PartitionStatus, Phase, StoreState},
         id::PartitionId,
         refresh::Known,
         ticks::Ticks,
     },
     ports::{Clock, DeadLetterArchive, SystemClock},
-    telemetry::{self, Given, HealthState, Journal, Metrics, Scope, View, Watched, name},
+    telemetry::{self, Given, HealthState, Metrics, RecentWarnings, Scope, View, Watched, name},
 };
 
 /// The command that shows stored dead letters.
@@ -54,12 +54,12 @@ pub struct About {
     pub replica: String,
     /// For how long the Event Hubs keep an event.
     pub retention: Duration,
-    /// The Event Hubs; the owner of the first one's first partition does the walks.
+    /// The Event Hubs; the owner of the first one's first partition does the scans.
     pub streams: Vec<String>,
     /// The IoT hubs that may be asked.
     pub hubs: Vec<String>,
     /// What was logged.
-    pub journal: Journal,
+    pub recent_warnings: RecentWarnings,
 }
 
 /// Sees everything that a replica knows about itself. Cheap to clone.
@@ -74,7 +74,7 @@ struct Inner {
     history: Mutex<History>,
     stored_dead_letters: Refreshed<Stored>,
     others_lag: Refreshed<OthersLag>,
-    courses: Courses,
+    rates: ScanRates,
 }
 
 impl std::fmt::Debug for Observer {
@@ -94,7 +94,7 @@ impl Observer {
             history: Mutex::default(),
             stored_dead_letters: Refreshed::new(LETTERS_INTERVAL, LETTERS_LIMIT),
             others_lag: Refreshed::new(OTHERS_INTERVAL, OTHERS_LIMIT),
-            courses: Courses::default(),
+            rates: ScanRates::default(),
         }))
     }
 
@@ -128,7 +128,7 @@ impl Observer {
                 biased;
                 () = stop.cancelled() => return,
                 _ = timer.tick() => {
-                    self.0.courses.note(&self.0.about.hubs, self.0.health.walks());
+                    self.0.rates.note(&self.0.about.hubs, self.0.health.scans());
                     let sample = self.sample(&self.0.health.view(), &Exposition::read(&self.exposition()));
                     self.0.history.lock().unwrap_or_else(PoisonError::into_inner).push(sample);
                 }
@@ -220,8 +220,8 @@ impl Observer {
         let hub = |hub: &String| {
             let dependency = Dependency::Registry(hub.clone());
             let is_silent = matches!(view.facts.dependencies.get(&dependency), Some(Some(_)));
-            let walks = self.0.health.walks().of(hub);
-            self.0.courses.hub(hub, &walks, done_by.clone(), is_silent, metrics)
+            let scans = self.0.health.scans().of(hub);
+            self.0.rates.hub(hub, &scans, done_by.clone(), is_silent, metrics)
         };
         self.0.about.hubs.iter().map(hub).collect()
     }
@@ -255,9 +255,9 @@ impl Observer {
     fn partitions(&self, view: &View, now: Ticks) -> Vec<schema::Partition> {
         let watched: BTreeMap<_, _> = view.watched.iter().map(|(id, watched)| (id, watched)).collect();
         let owner = |id: &PartitionId| view.owners.get(id).cloned().flatten();
-        let ours = view.facts.partitions.iter().map(|(id, standing)| {
+        let ours = view.facts.partitions.iter().map(|(id, status)| {
             let owner = owner(id).or_else(|| Some(self.0.about.replica.clone()));
-            partition(id, owner, standing, watched.get(id).map(|watched| watched.as_ref()), now)
+            partition(id, owner, status, watched.get(id).map(|watched| watched.as_ref()), now)
         });
         let others = view.owners.iter().filter(|(id, _)| !view.facts.partitions.contains_key(id));
         let mut others = others.peekable();
@@ -350,7 +350,7 @@ impl Observer {
     }
 
     fn logged(&self) -> Vec<schema::Logged> {
-        let entries = self.0.about.journal.entries().into_iter().map(|entry| schema::Logged {
+        let entries = self.0.about.recent_warnings.entries().into_iter().map(|entry| schema::Logged {
             level: if entry.is_error { "error" } else { "warn" }.to_owned(),
             hint: entry.code.as_deref().and_then(codes::hint_of).map(str::to_owned),
             code: entry.code,
@@ -391,16 +391,16 @@ fn asked(dependency: &Dependency, outage: Option<&Outage>, view: &View, now: Tic
 /// What the consumers of an Event Hub's partitions meet.
 fn met(stream: &str, view: &View, now: Ticks) -> schema::Dependency {
     let ours = || view.facts.partitions.iter().filter(|(id, _)| id.stream == stream);
-    let waiting = ours().filter_map(|(id, standing)| match &standing.state {
+    let waiting = ours().filter_map(|(id, status)| match &status.state {
         PartitionState::Waiting { reason } => Some((id, reason)),
         PartitionState::Connecting | PartitionState::Receiving | PartitionState::Throttled { .. } => None,
     });
     let longest = waiting.max_by_key(|(id, _)| view.waiting_for.get(id).copied());
-    let throttled = ours().find_map(|(id, standing)| match &standing.state {
+    let throttled = ours().find_map(|(id, status)| match &status.state {
         PartitionState::Throttled { reason } => Some(format!("{id}: {reason}")),
         PartitionState::Connecting | PartitionState::Receiving | PartitionState::Waiting { .. } => None,
     });
-    let receiving = ours().any(|(_, standing)| standing.state == PartitionState::Receiving);
+    let receiving = ours().any(|(_, status)| status.state == PartitionState::Receiving);
     let answers = throttled.is_some() || receiving;
     schema::Dependency {
         name: capitalised(&Dependency::EventHub(stream.to_owned())),
@@ -417,7 +417,7 @@ fn met(stream: &str, view: &View, now: Ticks) -> schema::Dependency {
             true => Some(now),
             false => ours().filter_map(|(id, _)| view.told.get(id)).min().map(|ago| now.before(*ago)),
         },
-        next_try: ours().filter_map(|(_, standing)| standing.next_try).min().map(|after| now.after(after)),
+        next_try: ours().filter_map(|(_, status)| status.next_try).min().map(|after| now.after(after)),
         needed: true,
     }
 }
@@ -425,11 +425,11 @@ fn met(stream: &str, view: &View, now: Ticks) -> schema::Dependency {
 fn partition(
     id: &PartitionId,
     owner: Option<String>,
-    standing: &Standing,
+    status: &PartitionStatus,
     watched: Option<&dyn Watched>,
     now: Ticks,
 ) -> schema::Partition {
-    let (state, reason) = match &standing.state {
+    let (state, reason) = match &status.state {
         PartitionState::Connecting => ("connecting", None),
         PartitionState::Receiving => ("receiving", None),
         PartitionState::Waiting { reason } => ("waiting", Some(reason.clone())),
@@ -449,7 +449,7 @@ fn partition(
         owner,
         state: state.to_owned(),
         reason,
-        next_try: standing.next_try.map(|after| now.after(after)),
+        next_try: status.next_try.map(|after| now.after(after)),
         lag_events: lag.map(|(events, _)| events),
         lag_measured: lag.map(|(_, at)| ticks(at)),
         lag_seconds,

@@ -60,7 +60,7 @@ pub struct Status {
     pub counts: Counts,
     /// Events that can never be applied.
     pub dead_letters: DeadLetters,
-    /// The walks over all twins of each IoT hub.
+    /// The scans over all twins of each IoT hub.
     pub hubs: Vec<Hub>,
     /// Warnings and errors that were logged, one entry per kind, the latest first.
     pub log: Vec<Logged>,
@@ -355,16 +355,16 @@ pub struct StoredDeadLetters {
     pub reason: Option<String>,
 }
 
-/// The walks over all twins of one IoT hub. They are done by one replica, and shown there.
+/// The scans over all twins of one IoT hub. They are done by one replica, and shown there.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Hub {
     /// The hub.
     pub hub: String,
-    /// The replica that does its walks; `null`: nobody, or not known.
+    /// The replica that does its scans; `null`: nobody, or not known.
     pub done_by: Option<String>,
-    /// The walk that goes on.
-    pub walk: Option<Walk>,
+    /// The scan that goes on.
+    pub scan: Option<Scan>,
     /// Twins that the present backfill, or the last one, has dealt with, by outcome.
     pub backfill: BTreeMap<String, u64>,
     /// When the last backfill was done.
@@ -385,10 +385,10 @@ pub struct Hub {
     pub next_audit: Option<Ticks>,
 }
 
-/// A walk over all twins of a hub that goes on.
+/// A scan over all twins of a hub that goes on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Walk {
+pub struct Scan {
     /// `backfill` or `audit`.
     pub what: String,
     /// What it is doing.

@@ -29,8 +29,8 @@ pub use self::{
     },
     reconcile::{
         AuditFinished, BackfillFinished, BackfillStarted, DocumentRejected, NoteNotKept, QueryDelayed,
-        ReferencesRefused, RepairDelayed, RepairGivenUp, RepairScan, RowsUnreadable, StillDifferent,
-        TwinCorrected, TwinDelayed, TwinUnknown, TwinWentBack, WalkFailed,
+        ReferencesRefused, RepairDelayed, RepairGivenUp, RepairScan, RowsUnreadable, ScanFailed,
+        StillDifferent, TwinCorrected, TwinDelayed, TwinUnknown, TwinWentBack,
     },
     serving::{CallerServed, CertificateChanged, HandshakeFailed, KeysRenewed, RequestDenied},
 };

@@ -13,10 +13,11 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{counts::Counts, gauges::render, partition::Watched, tokens::Tokens, walks::Walks};
+use super::{counts::Counts, gauges::render, partition::Watched, scans::Scans, tokens::Tokens};
 use crate::domain::{
     health::{
-        Dependency, Facts, Failure, Incomplete, Outage, PartitionState, Phase, Pulse, Standing, StoreState,
+        Dependency, Facts, Failure, Incomplete, Outage, PartitionState, PartitionStatus, Phase, Pulse,
+        StoreState,
     },
     id::PartitionId,
     readiness,
@@ -46,7 +47,7 @@ struct Inner {
     posted: Mutex<Posted>,
     blocked_after: Duration,
     retention: Duration,
-    walks: Walks,
+    scans: Scans,
     counts: Counts,
     tokens: Tokens,
 }
@@ -101,7 +102,7 @@ struct Down {
 impl Down {
     /// Whether it is an outage. At start, whatever is waited for is one.
     fn counts(&self, dependency: &Dependency, phase: Phase) -> bool {
-        phase == Phase::Starting || self.failures >= dependency.patience()
+        phase == Phase::Starting || self.failures >= dependency.failures_until_outage()
     }
 }
 
@@ -159,7 +160,7 @@ impl HealthState {
     pub fn with_limits(blocked_after: Duration, retention: Duration) -> Self {
         Self(Arc::new(Inner {
             blocked_after,
-            walks: Walks::default(),
+            scans: Scans::default(),
             counts: Counts::default(),
             tokens: Tokens::default(),
             retention,
@@ -184,9 +185,9 @@ impl HealthState {
         }))
     }
 
-    /// Where walks over the twins of a hub show how far they are.
-    pub fn walks(&self) -> &Walks {
-        &self.0.walks
+    /// Where scans over the twins of a hub show how far they are.
+    pub fn scans(&self) -> &Scans {
+        &self.0.scans
     }
 
     /// Where the declared counts are shown.
@@ -267,7 +268,7 @@ impl HealthState {
         before.filter(|down| down.counts(&dependency, phase)).map(|down| down.since.elapsed())
     }
 
-    /// Posts that a dependency failed, how, and why, in one line without secrets. With [`Dependency::patience`] failures
+    /// Posts that a dependency failed, how, and why, in one line without secrets. With [`Dependency::failures_until_outage`] failures
     /// in a row it is out of order; returns whether that is news.
     pub fn is_down(&self, dependency: Dependency, failure: Failure, reason: &str) -> bool {
         self.post(|posted| {
@@ -392,7 +393,7 @@ impl HealthState {
                         _ => since.elapsed(),
                     };
                     let next_try = posted.partition_tries.get(id).and_then(|tries| tries.next(elapsed));
-                    (id.clone(), Standing { state: state.clone(), lasts, next_try })
+                    (id.clone(), PartitionStatus { state: state.clone(), lasts, next_try })
                 })
                 .collect(),
             store: posted.store.clone(),

@@ -2,7 +2,7 @@
 
 use crate::{
     domain::{decide, quota},
-    ports::{Read, TroubleKind, Write},
+    ports::{Read, StoreErrorKind, Write},
 };
 
 /// Defines an enum whose variants are label values, with the list of all of them.
@@ -254,12 +254,12 @@ impl From<quota::Purpose> for Purpose {
     }
 }
 
-impl From<TroubleKind> for ReadOutcome {
-    fn from(kind: TroubleKind) -> Self {
+impl From<StoreErrorKind> for ReadOutcome {
+    fn from(kind: StoreErrorKind) -> Self {
         match kind {
-            TroubleKind::Throttled => Self::Throttled,
-            TroubleKind::Unavailable | TroubleKind::Contradictory => Self::Unavailable,
-            TroubleKind::Newer => Self::Newer,
+            StoreErrorKind::Throttled => Self::Throttled,
+            StoreErrorKind::Unavailable | StoreErrorKind::Contradictory => Self::Unavailable,
+            StoreErrorKind::Newer => Self::Newer,
         }
     }
 }
@@ -284,9 +284,9 @@ impl From<&Write> for WriteOutcome {
             Write::Conflict => Self::Conflict,
             Write::Rejected(_) => Self::Rejected,
             Write::Unknown(trouble) => match trouble.kind {
-                TroubleKind::Throttled => Self::Throttled,
+                StoreErrorKind::Throttled => Self::Throttled,
                 // What is there already shows when it is read, not when it is written.
-                TroubleKind::Unavailable | TroubleKind::Newer | TroubleKind::Contradictory => {
+                StoreErrorKind::Unavailable | StoreErrorKind::Newer | StoreErrorKind::Contradictory => {
                     Self::Unavailable
                 }
             },

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::domain::{behind::Known, id::SequenceNumber, progress::Extent, ticks::Ticks};
+use crate::domain::{id::SequenceNumber, lag::Known, progress::Extent, ticks::Ticks};
 
 /// Figures of one partition. Writing is cheap.
 #[derive(Debug, Default)]

@@ -217,7 +217,7 @@ fn query(draw: &mut Draw) -> String {
 fn rows(query: &Query, twins: &[Value]) -> Vec<Value> {
     let selected = twins.iter().filter(|twin| query.matches(twin));
     if query.is_grouped() {
-        let mut fold = query.fold(BOUND);
+        let mut fold = query.aggregation(BOUND);
         selected.for_each(|twin| fold.add(twin).expect("within the bound"));
         return fold.rows();
     }

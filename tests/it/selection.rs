@@ -14,9 +14,9 @@ use twinsync::{
         id::{DocumentIdScheme, HubName, TwinKey},
         query::Root,
     },
-    ports::{Behind, Filter, Read, SelectError, TwinSelection, TwinStore},
+    ports::{Cursor, Filter, Read, SelectError, TwinSelection, TwinStore},
     runtime::{
-        queries::{Ask, Failure, Limits, Patient, Queries},
+        queries::{Ask, Failure, Limits, Queries, StaysConnected},
         request_unit_budget::RequestUnitBudget,
     },
     telemetry::Metrics,
@@ -86,7 +86,7 @@ async fn queries(world: &World) -> (Arc<CosmosStore>, Queries) {
 async fn ours(queries: &Queries, query: &str) -> (Vec<Value>, usize) {
     let (mut rows, mut pages, mut from) = (Vec::new(), 0, None);
     loop {
-        let ask = Ask { query, hub: None, from: from.as_deref(), most: PAGE, client: &Patient };
+        let ask = Ask { query, hub: None, from: from.as_deref(), most: PAGE, client: &StaysConnected };
         let page = queries.answer(ask).await.outcome.unwrap_or_else(|failure| panic!("{query}: {failure}"));
         assert!(page.rows.len() <= PAGE.get() as usize, "{query}");
         assert_eq!(page.passed_over, 0, "{query}");
@@ -220,7 +220,7 @@ async fn what_was_written_is_seen_at_once_and_no_continuation_from_outside_leads
     let State::Live { twin, .. } = &mut newest.state else { panic!("{newest:?}") };
     twin.tags.insert("site".to_owned(), json!("east"));
     store.replace(&key, &newest, &etag).await;
-    let ask = |query| Ask { query, hub: None, from: None, most: PAGE, client: &Patient };
+    let ask = |query| Ask { query, hub: None, from: None, most: PAGE, client: &StaysConnected };
     let found = queries.answer(ask("SELECT deviceId FROM devices WHERE tags.site = 'east'")).await;
     assert_eq!(
         found.outcome.expect("a page").rows,
@@ -245,7 +245,7 @@ async fn what_was_written_is_seen_at_once_and_no_continuation_from_outside_leads
     for made_up in ["c1.", "c1.e30", "c1.!!", "c9.e30"] {
         let filter =
             Filter { hub: None, of_modules: false, condition: "true".to_owned(), parameters: Vec::new() };
-        let found = store.select(&filter, Some(&Behind(made_up.to_owned())), PAGE).await.outcome;
+        let found = store.select(&filter, Some(&Cursor(made_up.to_owned())), PAGE).await.outcome;
         assert!(matches!(found, Err(SelectError::Position)), "{made_up}: {found:?}");
     }
 }

@@ -294,7 +294,7 @@ async fn directories_that_are_gone_with_the_container_are_warned_about_once_each
 }
 
 /// The last line, which must be JSON and say why.
-async fn last_word(world: &World, variables: &[(&str, &str)]) -> serde_json::Value {
+async fn final_line(world: &World, variables: &[(&str, &str)]) -> serde_json::Value {
     let mut command = world.setup.command();
     command.env("TWINSYNC__TELEMETRY__LOG_FORMAT", "json").env("TWINSYNC__START__REFUSED_GRACE", "0s");
     let output =
@@ -317,12 +317,12 @@ async fn with_json_the_last_word_is_json_too() {
         ("TWINSYNC__EVENTHUBS__CONSUMER_GROUP", "nobody", "EVENTHUBS_NOT_FOUND"),
         ("TWINSYNC__CACHE__MAX_BYTES", "much", "CONFIG_INVALID"),
     ] {
-        let last = last_word(&world, &[(variable, value)]).await;
+        let last = final_line(&world, &[(variable, value)]).await;
         assert_eq!((&last["code"], &last["level"]), (&json!(code), &json!("ERROR")), "{last}");
         assert!(last["message"].as_str().is_some_and(|message| message.contains(code)), "{last}");
         assert!(last["timestamp"].as_str().is_some_and(|time| time.ends_with('Z')), "{last}");
     }
     // Nobody may switch it off.
     let variables = [("TWINSYNC__TELEMETRY__LOG_FILTER", "off"), ("TWINSYNC__COSMOS__DATABASE", "elsewhere")];
-    assert_eq!(last_word(&world, &variables).await["code"], "COSMOS_NOT_FOUND");
+    assert_eq!(final_line(&world, &variables).await["code"], "COSMOS_NOT_FOUND");
 }

@@ -9,7 +9,7 @@ use devkit::{
     daemon::Daemon,
     iothub::{
         DeliveryFaults, Operation, TwinId,
-        api::{Fault, Faults, Trouble},
+        api::{Fault, FaultKind, Faults},
     },
     stack::Options,
 };
@@ -327,9 +327,10 @@ async fn the_hubs_twin_is_compared_where_somebody_asks_for_it() {
     assert_eq!(sample.count("twinsync_registry_calls_total", "purpose=\"request\""), 4);
 
     // A hub that throttles or hangs is told within a limit; the document is shown all the same.
-    for (trouble, hint) in
-        [(Trouble::Answer { status: 429, retry_after_seconds: Some(2) }, "429"), (Trouble::Hang, "no answer")]
-    {
+    for (trouble, hint) in [
+        (FaultKind::Answer { status: 429, retry_after_seconds: Some(2) }, "429"),
+        (FaultKind::Hang, "no answer"),
+    ] {
         bench.world.stack.registry().set_faults(Faults::of([Fault::new(trouble)])).expect("valid");
         let asked = Instant::now();
         let body = found(&daemon, "/pump?compare=true").await;

@@ -343,7 +343,7 @@ fn recount(world: &World, declared: &[Declared]) -> Vec<Vec<Value>> {
     let count = |declared: &Declared| {
         let query = declared.query();
         let of_modules = query.collection() == Collection::Modules;
-        let mut fold = query.fold(usize::MAX);
+        let mut fold = query.aggregation(usize::MAX);
         for twin in
             twins.iter().filter(|twin| twin.get("moduleId").is_some() == of_modules && query.matches(twin))
         {
@@ -443,7 +443,7 @@ impl Replica {
             dead_letters: Arc::new(DeadLetterStore(Arc::clone(link))),
             archive: Arc::new(DeadLetterStore(Arc::clone(link))),
             registries: if plan.registry { vec![rate_limited()] } else { Vec::new() },
-            bookmarks: Arc::new(Notes(Arc::clone(link))),
+            notes: Arc::new(Notes(Arc::clone(link))),
             changes: Arc::new(Documents(Arc::clone(link))),
         };
         let process = Process {

@@ -14,7 +14,6 @@
 //! is used here only. It has no time to live and no unique ids across restarts: everything is in memory.
 
 mod authorization;
-mod behind;
 mod bridge;
 mod counters;
 mod faults;
@@ -22,6 +21,7 @@ mod headers;
 pub mod price;
 mod reply;
 mod server;
+mod stale_reads;
 
 pub use counters::{Counters, OperationCount};
 pub use faults::{Consistency, Disguise, Fault, FaultError, Faults, Moment, Operations};

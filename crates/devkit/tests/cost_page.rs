@@ -85,12 +85,12 @@ fn the_examples_come_out_of_the_formula() {
 fn prices_per_request_are_those_of_the_local_host() {
     let kib = [0.5, 1.0, 1.5, 2.0, 5.0, 8.0, 20.0, 32.0, 500.0];
     let given: Vec<_> = kib.iter().map(|kib| json!(kib)).collect();
-    for (kib, found) in kib.iter().zip(run("[bySize(given, 1), bySize(given, 2), walk(1, given, 1)]", &given))
+    for (kib, found) in kib.iter().zip(run("[bySize(given, 1), bySize(given, 2), scan(1, given, 1)]", &given))
     {
         let bytes = (kib * 1_024.0) as usize;
         near(&found[0], price::read(bytes), "read");
         near(&found[1], price::create(bytes, 0), "write");
-        near(&found[2], price::query(kib * 1_024.0), "walk");
+        near(&found[2], price::query(kib * 1_024.0), "scan");
     }
     let given = [json!({"kib": 8, "modifiedTerms": 3})];
     let found = run("cost({...DEFAULTS, ...given}).replace", &given);

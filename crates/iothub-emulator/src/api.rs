@@ -30,6 +30,6 @@ mod server;
 mod throttle;
 
 pub use counters::{Counters, OperationCount};
-pub use faults::{Fault, FaultError, Faults, Operations, Trouble};
+pub use faults::{Fault, FaultError, FaultKind, Faults, Operations};
 pub use server::{Error, Options, Server};
 pub use throttle::{Quota, QuotaError, Tier};

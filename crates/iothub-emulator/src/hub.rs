@@ -173,7 +173,7 @@ impl Hub {
     /// There is no such twin.
     pub fn change_identity(&mut self, id: &TwinId, change: &IdentityChange) -> Result<(), Error> {
         let now = self.now.next();
-        self.twin_mut(id)?.standing.change(change, now);
+        self.twin_mut(id)?.identity_state.change(change, now);
         self.now = now;
         Ok(())
     }

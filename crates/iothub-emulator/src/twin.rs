@@ -10,9 +10,9 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Error, Timestamp, TwinId,
+    identity_state::IdentityState,
     limits::{self, Nulls, SectionName},
     patch::ServicePatch,
-    standing::Standing,
 };
 
 /// When, and at which section version, something was written.
@@ -119,7 +119,7 @@ pub(super) struct Twin {
     tags: Values,
     desired: Section,
     reported: Section,
-    pub(super) standing: Standing,
+    pub(super) identity_state: IdentityState,
 }
 
 impl Twin {
@@ -138,7 +138,7 @@ impl Twin {
             tags: Values::default(),
             desired: empty.clone(),
             reported: empty,
-            standing: Standing::new(now),
+            identity_state: IdentityState::new(now),
         };
         if let Some(tags) = initial.and_then(|initial| initial.tags.as_ref()) {
             twin.tags = Values::whole(SectionName::Tags, tags)?;
@@ -202,7 +202,7 @@ impl Twin {
     pub(super) fn report(&mut self, patch: Map<String, Value>, now: Timestamp) -> Result<Value, Error> {
         let bytes = self.reported.values.check(SectionName::Reported, &patch)?;
         self.reported.merge(&patch, bytes, Stamp { at: now, version: None });
-        self.standing.active(now);
+        self.identity_state.active(now);
         let mut body = Map::new();
         body.insert("version".to_owned(), Value::from(self.version()));
         body.insert("properties".to_owned(), object("reported", self.reported.render_patch(patch)));
@@ -225,7 +225,7 @@ impl Twin {
     pub(super) fn render_for_service(&self, id: &TwinId) -> Value {
         let mut twin = self.render(id, true);
         if let Value::Object(twin) = &mut twin {
-            self.standing.render(twin);
+            self.identity_state.render(twin);
             if id.module_id().is_none() {
                 twin.insert("capabilities".to_owned(), json!({ "iotEdge": false }));
             }

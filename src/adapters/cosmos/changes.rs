@@ -20,14 +20,14 @@ use serde_json::Value;
 use super::{CosmosStore, Failure, selection::refusal};
 use crate::{
     domain::{document::Item, id::TwinKey, query::TwinPlace},
-    ports::{Behind, Change, Changed, Charged, SelectError, TwinChanges},
+    ports::{Change, Changed, Charged, Cursor, SelectError, TwinChanges},
 };
 
 type Pages = ChangeFeedPageIterator<ChangeFeedItem<Value>>;
 
 /// Where a reader stands.
 enum Reading {
-    Begin(Option<Behind>),
+    Begin(Option<Cursor>),
     At {
         pages: Box<Pages>,
         is_continued: bool,
@@ -38,9 +38,9 @@ enum Reading {
 }
 
 impl CosmosStore {
-    async fn open_changes(&self, behind: Option<&Behind>, most: NonZeroU32) -> Result<Pages, Failure> {
+    async fn open_changes(&self, cursor: Option<&Cursor>, most: NonZeroU32) -> Result<Pages, Failure> {
         let mut options = ChangeFeedOptions::default().with_max_item_count(MaxItemCountHint::Limit(most));
-        if let Some(Behind(token)) = behind {
+        if let Some(Cursor(token)) = cursor {
             options = options.with_continuation_token(ContinuationToken::from_string(token.clone()));
         }
         let (everywhere, start) = (FeedScope::full_container(), ChangeFeedStartFrom::Beginning);
@@ -63,9 +63,9 @@ impl CosmosStore {
         let (mut pages, is_continued, empty) = match reading {
             Reading::End => return None,
             Reading::At { pages, is_continued, empty } => (pages, is_continued, empty),
-            Reading::Begin(behind) => match self.open_changes(behind.as_ref(), most).await {
-                Ok(pages) => (Box::new(pages), behind.is_some(), 0),
-                Err(failure) => return Some((failed(&failure, behind.is_some()), Reading::End)),
+            Reading::Begin(cursor) => match self.open_changes(cursor.as_ref(), most).await {
+                Ok(pages) => (Box::new(pages), cursor.is_some(), 0),
+                Err(failure) => return Some((failed(&failure, cursor.is_some()), Reading::End)),
             },
         };
         // Asked again each time: a partition may have split.
@@ -81,7 +81,7 @@ impl CosmosStore {
             let next = pages.to_continuation_token();
             Ok((page, next.map_err(|error| Failure::Answered("query_change_feed", error))?))
         }) {
-            Ok((Some(page), next)) => (page, Behind(next.as_str().to_owned())),
+            Ok((Some(page), next)) => (page, Cursor(next.as_str().to_owned())),
             // The SDK's feed never ends by itself.
             Ok((None, _)) => return None,
             Err(failure) => return Some((failed(&failure, is_continued), Reading::End)),
@@ -117,10 +117,10 @@ fn change(item: ChangeFeedItem<Value>) -> Option<Change> {
 impl TwinChanges for CosmosStore {
     fn changes(
         &self,
-        behind: Option<&Behind>,
+        cursor: Option<&Cursor>,
         most: NonZeroU32,
     ) -> BoxStream<'_, Charged<Result<Changed, SelectError>>> {
-        let begin = Reading::Begin(behind.cloned());
+        let begin = Reading::Begin(cursor.cloned());
         stream::unfold(begin, move |reading| self.next_changes(reading, most)).boxed()
     }
 }

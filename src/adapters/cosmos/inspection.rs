@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::{Access, Account, ConnectError, CosmosStore, Failure, Options, connection, queries};
 use crate::{
     domain::checks::{Container, DefaultTtl, Indexing},
-    ports::{TroubleKind, Which},
+    ports::{StoreErrorKind, Which},
 };
 
 /// How often something is tried that is throttled: beside a busy daemon that is no news.
@@ -111,12 +111,12 @@ impl Inspected {
         }
     }
 
-    /// Asks for the first page of the walk over flagged documents, as the daemon does.
+    /// Asks for the first page of the scan over flagged documents, as the daemon does.
     ///
     /// # Errors
     /// It is not answered.
     pub async fn query(&self) -> Result<(), Failed> {
-        self.first_page(queries::walk(Which::Flagged).into(), NonZeroU32::MIN).await.map(drop)
+        self.first_page(queries::scan(Which::Flagged).into(), NonZeroU32::MIN).await.map(drop)
     }
 
     /// Spellings of hubs in some documents.
@@ -147,13 +147,13 @@ impl Inspected {
                 feed.into_pages().try_next().await
             }
         };
-        let page = self.patiently("query_items", first).await;
+        let page = self.with_retries("query_items", first).await;
         let page = page.map_err(|failure| Failed::from(&failure))?;
         Ok(page.map(|page| page.into_items()).unwrap_or_default())
     }
 
     /// Does something within the limit of one operation, and again where it is throttled.
-    pub(super) async fn patiently<T, F>(
+    pub(super) async fn with_retries<T, F>(
         &self,
         operation: &'static str,
         mut attempt: impl FnMut() -> F,
@@ -168,7 +168,7 @@ impl Inspected {
                 Err(failure) => failure,
             };
             let trouble = failure.trouble();
-            if trouble.kind != TroubleKind::Throttled || tries == TRIES {
+            if trouble.kind != StoreErrorKind::Throttled || tries == TRIES {
                 return Err(failure);
             }
             tries += 1;

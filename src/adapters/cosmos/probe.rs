@@ -1,7 +1,7 @@
 //! The document that `twinsync check` writes to find out whether documents can be written, and removes whatever happens.
 //!
 //! Its id has more separators than that of any twin, so that no twin can have it, and its partition is one that no device can
-//! have. It names no hub and says nothing of a twin's state, so that no walk and no query of the daemon meets it; and where
+//! have. It names no hub and says nothing of a twin's state, so that no scan and no query of the daemon meets it; and where
 //! the container has time to live, it ends by itself soon, should the way to it be lost.
 
 use std::time::Duration;
@@ -91,7 +91,7 @@ impl Probe<'_> {
         let container = &self.inspected.store.container;
         let body = &self.body(1);
         let create = async || container.create_item(self.id.clone(), &self.id, body, None).await;
-        let result = self.inspected.patiently("create_item", create).await;
+        let result = self.inspected.with_retries("create_item", create).await;
         let failed = match result {
             Ok(_) => return Created::Maybe(Ok(())),
             Err(failure) => failure,
@@ -137,7 +137,7 @@ impl Probe<'_> {
     async fn read(&self, step: u8) -> Result<String, Failed> {
         let container = &self.inspected.store.container;
         let read = async || container.read_item(self.id.clone(), &self.id, None).await;
-        let response = self.inspected.patiently("read_item", read).await;
+        let response = self.inspected.with_retries("read_item", read).await;
         let response = response.map_err(|failure| Failed::from(&failure))?;
         let odd = |what: &str| Failed { code: "COSMOS_UNAVAILABLE", message: format!("read_item: {what}") };
         let etag = response.headers().etag().map(ToString::to_string).ok_or_else(|| odd("no ETag"))?;
@@ -155,7 +155,7 @@ impl Probe<'_> {
             let options = ItemWriteOptions::default().with_precondition(Precondition::if_match(etag));
             container.replace_item(self.id.clone(), &self.id, body, Some(options)).await
         };
-        let result = self.inspected.patiently("replace_item", replace).await;
+        let result = self.inspected.with_retries("replace_item", replace).await;
         match result {
             Err(failure) if failure.meaning() == Meaning::Nothing => Err(Failed::from(&failure)),
             other => Ok(finish_write(other, Writes::Something).outcome),
@@ -169,7 +169,7 @@ impl Probe<'_> {
         loop {
             tries += 1;
             let delete = async || container.delete_item(self.id.clone(), &self.id, None).await;
-            let result = self.inspected.patiently("delete_item", delete).await;
+            let result = self.inspected.with_retries("delete_item", delete).await;
             let failure: Failure = match result {
                 Ok(_) => return Ok(()),
                 // Not there, and still not there a moment later.

@@ -24,8 +24,8 @@ fn twin_text(fields: &str, is_module: bool) -> String {
     format!("SELECT {fields} FROM c WHERE {condition}")
 }
 
-/// The documents of a walk.
-pub(super) fn walk(which: Which) -> String {
+/// The documents of a scan.
+pub(super) fn scan(which: Which) -> String {
     let condition = match which {
         Which::Present => "c.sync.state IN ('live', 'partial')",
         // Empty flags are not stored. A pending cascade after anything but a repair is the streams' business.
@@ -83,8 +83,8 @@ mod tests {
             MODULES.to_owned(),
             twin_text("*", false),
             twin_text("*", true),
-            walk(Which::Present),
-            walk(Which::Flagged),
+            scan(Which::Present),
+            scan(Which::Flagged),
             selection_text("*", &everything()),
         ];
         let looked_at: BTreeSet<_> = all.iter().flat_map(|query| looks_at(query)).collect();

@@ -23,7 +23,9 @@ use super::{
 };
 use crate::{
     domain::{document::Item, id::TwinKey},
-    ports::{Behind, Charged, Documents, Filter, SelectError, Selected, Trouble, TroubleKind, TwinSelection},
+    ports::{
+        Charged, Cursor, Documents, Filter, SelectError, Selected, StoreError, StoreErrorKind, TwinSelection,
+    },
 };
 
 impl CosmosStore {
@@ -31,12 +33,12 @@ impl CosmosStore {
     async fn rows<T: DeserializeOwned + Send + 'static>(
         &self,
         query: azure_data_cosmos::Result<Query>,
-        from: Option<&Behind>,
+        from: Option<&Cursor>,
         most: NonZeroU32,
     ) -> Charged<Result<Selected<Vec<T>>, SelectError>> {
         let ask = Box::pin(async {
             let mut options = QueryOptions::default().with_max_item_count(MaxItemCountHint::Limit(most));
-            if let Some(Behind(token)) = from {
+            if let Some(Cursor(token)) = from {
                 options = options.with_continuation_token(ContinuationToken::from_string(token.clone()));
             }
             let everywhere = FeedScope::full_container();
@@ -52,7 +54,7 @@ impl CosmosStore {
         });
         match self.limited("query_items", ask).await {
             Ok((content, request_units, next)) => {
-                let next = next.map(|token| Behind(token.as_str().to_owned()));
+                let next = next.map(|token| Cursor(token.as_str().to_owned()));
                 Charged { outcome: Ok(Selected { content, next }), request_units }
             }
             Err(failure) => {
@@ -70,7 +72,7 @@ pub(super) fn refusal(failure: &Failure, is_continued: bool) -> SelectError {
         (_, true) if is_the_sdks_own(failure) => SelectError::Position,
         (Meaning::Refused | Meaning::TooLarge, false) => SelectError::Refused(failure.to_string()),
         (Meaning::Missing | Meaning::Conflict | Meaning::Nothing, _) => {
-            SelectError::Trouble(failure.trouble())
+            SelectError::StoreError(failure.trouble())
         }
     }
 }
@@ -86,7 +88,7 @@ fn is_the_sdks_own(failure: &Failure) -> bool {
 }
 
 /// Sorts the items of a page. One that only a newer release can read is trouble: without it, the page would be wrong.
-fn documents(items: Vec<Value>) -> Result<Documents, Trouble> {
+fn documents(items: Vec<Value>) -> Result<Documents, StoreError> {
     let mut found = Documents::default();
     for item in items {
         let text = |name: &str| item.get(name).and_then(Value::as_str).map(str::to_owned);
@@ -103,8 +105,8 @@ fn documents(items: Vec<Value>) -> Result<Documents, Trouble> {
                 let message = format!(
                     "the document `{id}` has format {format}, which a newer release has written: update this replica (DOCUMENT_NEWER)"
                 );
-                let (kind, code) = (TroubleKind::Newer, "DOCUMENT_NEWER");
-                return Err(Trouble { kind, code, retry_after: None, message });
+                let (kind, code) = (StoreErrorKind::Newer, "DOCUMENT_NEWER");
+                return Err(StoreError { kind, code, retry_after: None, message });
             }
         }
     }
@@ -116,12 +118,12 @@ impl TwinSelection for CosmosStore {
     async fn select(
         &self,
         filter: &Filter,
-        from: Option<&Behind>,
+        from: Option<&Cursor>,
         most: NonZeroU32,
     ) -> Charged<Result<Selected<Documents>, SelectError>> {
         let Charged { outcome, request_units } = self.rows(queries::selection("*", filter), from, most).await;
         let outcome = outcome.and_then(|Selected { content, next }| {
-            let content = documents(content).map_err(SelectError::Trouble)?;
+            let content = documents(content).map_err(SelectError::StoreError)?;
             Ok(Selected { content, next })
         });
         Charged { outcome, request_units }
@@ -130,7 +132,7 @@ impl TwinSelection for CosmosStore {
     async fn count(
         &self,
         filter: &Filter,
-        from: Option<&Behind>,
+        from: Option<&Cursor>,
     ) -> Charged<Result<Selected<u64>, SelectError>> {
         // The driver sends no aggregates over partitions (azure_data_cosmos_driver 1.0, planner): so each page has a row of next to
         // nothing for each document, and they are counted here.
@@ -163,6 +165,6 @@ mod tests {
         let mut newer = live;
         newer["sync"]["format"] = json!(99);
         let trouble = documents(vec![newer]).expect_err("nobody may guess");
-        assert_eq!((trouble.kind, trouble.code), (TroubleKind::Newer, "DOCUMENT_NEWER"));
+        assert_eq!((trouble.kind, trouble.code), (StoreErrorKind::Newer, "DOCUMENT_NEWER"));
     }
 }

@@ -1,4 +1,4 @@
-//! A token that could not be had, as everybody finds it who asked for one: by walking the sources of an error.
+//! A token that could not be had, as everybody finds it who asked for one: by scanning the sources of an error.
 
 use std::{error::Error as StdError, sync::Arc, time::Duration};
 

@@ -144,7 +144,7 @@ impl BlobDeadLetters {
 
     /// Hands the rest of the name of every blob below `prefix` to `take`. Each page has the limit of a request.
     async fn list(&self, prefix: &str, mut take: impl FnMut(&str)) -> Result<(), blob::Error> {
-        self.walk(prefix, |rest, _| {
+        self.scan(prefix, |rest, _| {
             take(rest);
             ControlFlow::Continue(())
         })
@@ -152,7 +152,7 @@ impl BlobDeadLetters {
     }
 
     /// The same with when each was written last, until `take` has enough.
-    async fn walk(
+    async fn scan(
         &self,
         prefix: &str,
         mut take: impl FnMut(&str, Option<Ticks>) -> ControlFlow<()>,
@@ -247,7 +247,7 @@ impl DeadLetterArchive for BlobDeadLetters {
 
     async fn first(&self, most: usize) -> Result<Listing, ArchiveError> {
         let mut listing = Listing::default();
-        let listed = self.walk(PREFIX, |rest, stored| {
+        let listed = self.scan(PREFIX, |rest, stored| {
             let [stream, partition, file] = rest.split('/').collect::<Vec<_>>()[..] else {
                 return ControlFlow::Continue(());
             };

@@ -2,7 +2,7 @@
 //!
 //! The SDK (azure_messaging_eventhubs 0.15 on azure_core_amqp 1.1) wraps what the peer said several times over, and keeps it
 //! as a value: answers of `$cbs` and `$management` as a status, the end of a link or connection as a condition, a token that
-//! could not be had as our own [`NoToken`]. Those are found by walking the sources. Where text is all that is left, only the
+//! could not be had as our own [`NoToken`]. Those are found by scanning the sources. Where text is all that is left, only the
 //! SDK's own wording of a status, or the whole name of a condition, counts: an address or a name may hold any digits.
 
 use std::error::Error as StdError;

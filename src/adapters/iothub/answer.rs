@@ -18,7 +18,7 @@ use super::{
 use crate::{
     config::REDACTED,
     domain::{id::TwinKey, ticks::Ticks},
-    ports::{Trouble, TroubleKind},
+    ports::{StoreError, StoreErrorKind},
 };
 
 /// Code of a hub that gives no usable answer.
@@ -93,15 +93,15 @@ impl Answer {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// Where the next page begins. One that cannot be read must not look like the end of the walk: everything behind it
+    /// Where the next page begins. One that cannot be read must not look like the end of the scan: everything behind it
     /// would seem to be gone.
-    pub(super) fn continuation(&self) -> Result<Option<&str>, Trouble> {
+    pub(super) fn continuation(&self) -> Result<Option<&str>, StoreError> {
         let Some(value) = self.headers.get(CONTINUATION) else { return Ok(None) };
         value.to_str().map(Some).map_err(|_| self.odd("its continuation is no text".to_owned()))
     }
 
     /// The hub's time of the answer, in whole seconds.
-    pub(super) fn at(&self) -> Result<Ticks, Trouble> {
+    pub(super) fn at(&self) -> Result<Ticks, StoreError> {
         let date = self.header(DATE.as_str()).ok_or_else(|| self.odd("it has no Date".to_owned()))?;
         let seconds = parse_rfc7231(date.trim()).map(OffsetDateTime::unix_timestamp).ok();
         seconds
@@ -110,7 +110,7 @@ impl Answer {
     }
 
     /// The body of an answer that is no refusal.
-    pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, Trouble> {
+    pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, StoreError> {
         serde_json::from_slice(&self.body).map_err(|error| {
             // The error's own text may quote what it found.
             let place = format!("line {} column {}", error.line(), error.column());
@@ -119,9 +119,9 @@ impl Answer {
     }
 
     /// An answer that cannot be used.
-    pub(super) fn odd(&self, reason: String) -> Trouble {
-        Trouble {
-            kind: TroubleKind::Unavailable,
+    pub(super) fn odd(&self, reason: String) -> StoreError {
+        StoreError {
+            kind: StoreErrorKind::Unavailable,
             code: UNAVAILABLE,
             retry_after: None,
             message: format!("{}: cannot use the answer: {reason}", self.operation),
@@ -142,10 +142,10 @@ impl Answer {
     }
 
     /// An answer that says neither that the twin is there nor that it is not.
-    pub(super) fn trouble(&self, access: &Access) -> Trouble {
+    pub(super) fn trouble(&self, access: &Access) -> StoreError {
         let kind = match self.status {
-            StatusCode::TOO_MANY_REQUESTS => TroubleKind::Throttled,
-            _ => TroubleKind::Unavailable,
+            StatusCode::TOO_MANY_REQUESTS => StoreErrorKind::Throttled,
+            _ => StoreErrorKind::Unavailable,
         };
         let code = match self.status {
             StatusCode::TOO_MANY_REQUESTS => "IOTHUB_THROTTLED",
@@ -171,7 +171,7 @@ impl Answer {
         };
         let separator = if remedy.is_empty() { "" } else { "; " };
         let message = format!("{}: {reason}{separator}{remedy}", self.operation);
-        Trouble { kind, code, retry_after: self.retry_after(), message }
+        StoreError { kind, code, retry_after: self.retry_after(), message }
     }
 
     /// How long the service asks to wait.

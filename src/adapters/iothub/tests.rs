@@ -88,11 +88,11 @@ fn key() -> TwinKey {
 }
 
 /// The trouble that a point read runs into.
-async fn unknown(response: server::Response) -> Trouble {
+async fn unknown(response: server::Response) -> StoreError {
     unknown_of(response, &key()).await
 }
 
-async fn unknown_of(response: server::Response, key: &TwinKey) -> Trouble {
+async fn unknown_of(response: server::Response, key: &TwinKey) -> StoreError {
     let server = Server::start([response]).await;
     match hub(&server).get(key).await {
         Got::Unknown(trouble) => trouble,
@@ -165,7 +165,7 @@ async fn only_the_hubs_own_404_is_an_absence() {
         with(404, &[("iothub-errorcode", "IotHubNotFound")], body),
     ] {
         let trouble = unknown(response).await;
-        assert_eq!(trouble.kind, TroubleKind::Unavailable);
+        assert_eq!(trouble.kind, StoreErrorKind::Unavailable);
         assert!(trouble.message.contains("not the hub's word"), "{}", trouble.message);
     }
     // A refusal of another kind that names the error is none either.
@@ -189,7 +189,7 @@ async fn an_answer_that_is_no_twin_is_unknown_and_says_why() {
         (with(204, &[], ""), "204"),
     ] {
         let trouble = unknown(response).await;
-        assert_eq!((trouble.kind, trouble.retry_after), (TroubleKind::Unavailable, None));
+        assert_eq!((trouble.kind, trouble.retry_after), (StoreErrorKind::Unavailable, None));
         assert!(trouble.message.starts_with("get twin: "), "{}", trouble.message);
         assert!(trouble.message.contains(reason), "{reason} not in {}", trouble.message);
     }
@@ -210,7 +210,7 @@ async fn throttling_tells_how_long_to_wait() {
     ] {
         let body = r#"{"Message":"ErrorCode:ThrottlingException;slow down"}"#;
         let trouble = unknown(with(429, headers, body)).await;
-        assert_eq!((trouble.kind, trouble.retry_after), (TroubleKind::Throttled, expected), "{headers:?}");
+        assert_eq!((trouble.kind, trouble.retry_after), (StoreErrorKind::Throttled, expected), "{headers:?}");
         assert_eq!(trouble.message, "get twin: 429 ThrottlingException: slow down");
     }
 }
@@ -226,7 +226,7 @@ async fn refusals_say_what_to_do() {
         (503, "<html>", "get twin: 503"),
     ] {
         let trouble = unknown(with(status, &[("location", "/elsewhere")], body)).await;
-        assert_eq!(trouble.kind, TroubleKind::Unavailable);
+        assert_eq!(trouble.kind, StoreErrorKind::Unavailable);
         assert!(trouble.message.contains(remedy), "{remedy} not in {}", trouble.message);
     }
     let busy = unknown(with(503, &[("retry-after", "3")], "")).await;
@@ -264,7 +264,7 @@ async fn without_a_token_nothing_is_sent() {
         let Got::Unknown(trouble) = hub_of(&entra, credential(token)).get(&key()).await else {
             panic!("must be unknown")
         };
-        assert_eq!(trouble.kind, TroubleKind::Unavailable);
+        assert_eq!(trouble.kind, StoreErrorKind::Unavailable);
         assert!(trouble.message.contains(reason), "{}", trouble.message);
     }
     assert_eq!(server.seen().len(), 0);
@@ -285,7 +285,7 @@ async fn a_server_that_is_not_there_hangs_or_breaks_off_is_unknown_in_time() {
     };
     // It accepts, in the kernel, and never answers.
     let trouble = get(&silent).await;
-    assert_eq!(trouble.kind, TroubleKind::Unavailable);
+    assert_eq!(trouble.kind, StoreErrorKind::Unavailable);
     assert_eq!(trouble.message, "get twin: no answer within 50ms");
 
     let patient = settings(endpoint, policy());
@@ -306,11 +306,11 @@ async fn a_server_that_is_not_there_hangs_or_breaks_off_is_unknown_in_time() {
         trouble = get(&patient) => trouble,
         () = broken => unreachable!("serves for ever"),
     };
-    assert_eq!(trouble.kind, TroubleKind::Unavailable, "{}", trouble.message);
+    assert_eq!(trouble.kind, StoreErrorKind::Unavailable, "{}", trouble.message);
 
     drop(listener);
     let trouble = get(&patient).await;
-    assert_eq!(trouble.kind, TroubleKind::Unavailable);
+    assert_eq!(trouble.kind, StoreErrorKind::Unavailable);
     assert!(!trouble.message.contains('\n') && !trouble.message.contains("/twins/"), "{}", trouble.message);
 }
 
@@ -389,12 +389,12 @@ async fn a_query_is_refused_with_the_services_words_and_a_continuation_expires()
     ] {
         let error = ask(response, None).await;
         assert!(
-            matches!(&error, QueryError::Trouble(trouble) if trouble.kind == TroubleKind::Unavailable),
+            matches!(&error, QueryError::StoreError(trouble) if trouble.kind == StoreErrorKind::Unavailable),
             "{error:?}"
         );
         assert!(error.to_string().contains(reason), "{reason} not in {error}");
     }
-    // Text that no header can hold comes from a damaged bookmark: nothing is sent.
+    // Text that no header can hold comes from a damaged note: nothing is sent.
     let server = Server::start([]).await;
     let odd = Continuation("a\nb".to_owned());
     let error = hub(&server).query("q", Some(&odd), 10).await.expect_err("no page");
@@ -414,7 +414,7 @@ async fn devices_are_counted() {
     assert_eq!(hub.device_count().await.unwrap(), 12);
     hub.device_count().await.expect_err("no count");
     let error = hub.device_count().await.expect_err("throttled");
-    assert!(matches!(error, QueryError::Trouble(trouble) if trouble.kind == TroubleKind::Throttled));
+    assert!(matches!(error, QueryError::StoreError(trouble) if trouble.kind == StoreErrorKind::Throttled));
     assert_eq!(server.seen()[0].target, "/statistics/devices?api-version=2021-04-12");
 }
 

@@ -16,7 +16,7 @@ use crate::{
         checks::{Checked, Finding, Kind, Problem, Seen, document_ids, hub_names, quota},
         id::TwinKey,
     },
-    ports::{Got, QueryError, Trouble, TroubleKind, TwinRegistry},
+    ports::{Got, QueryError, StoreError, StoreErrorKind, TwinRegistry},
 };
 
 /// Why a hub does not answer, as a finding.
@@ -33,14 +33,14 @@ fn failed(code: &'static str, message: &str) -> Finding {
 }
 
 /// A hub that throttles answers; it has no room for us now.
-fn unanswered(trouble: &Trouble) -> Finding {
+fn unanswered(trouble: &StoreError) -> Finding {
     match trouble.kind {
-        TroubleKind::Throttled => Finding::warn(
+        StoreErrorKind::Throttled => Finding::warn(
             trouble.code,
             format!("the hub throttles: {}", trouble.message),
             "see who else reads from it, raise its units, or lower iothub.share",
         ),
-        TroubleKind::Unavailable | TroubleKind::Contradictory | TroubleKind::Newer => {
+        StoreErrorKind::Unavailable | StoreErrorKind::Contradictory | StoreErrorKind::Newer => {
             failed(trouble.code, &trouble.message)
         }
     }
@@ -141,7 +141,7 @@ async fn read(registry: &dyn TwinRegistry, hub: &Hub) -> Finding {
 async fn query(registry: &dyn TwinRegistry) -> Finding {
     match registry.query("SELECT * FROM devices", None, 1).await {
         Ok(_) => Finding::ok("a query is answered"),
-        Err(QueryError::Trouble(trouble)) => unanswered(&trouble),
+        Err(QueryError::StoreError(trouble)) => unanswered(&trouble),
         Err(error @ (QueryError::Expired | QueryError::Refused(_))) => failed(CODE, &error.to_string()),
     }
 }

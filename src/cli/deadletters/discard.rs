@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{
     filter::Filter,
     row::Row,
-    walk::{Stop, Unreadable, Walk, ended},
+    scan::{Scan, Stop, Unreadable, ended},
 };
 use crate::{
     app,
@@ -71,7 +71,7 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Error> {
     let settings = arguments.sources.load()?;
     let letters = app::dead_letter_commands::connect(&settings).await?;
     let archive = letters.archive.as_ref();
-    let mut walk = Walk::begin(letters.archive.clone(), &arguments.filter).await?;
+    let mut scan = Scan::begin(letters.archive.clone(), &arguments.filter).await?;
     let mut summary = Summary {
         r#type: "summary",
         dry_run: arguments.dry_run,
@@ -80,7 +80,7 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Error> {
         failed: 0,
         unreadable: 0,
     };
-    while let Some(stop) = walk.next().await? {
+    while let Some(stop) = scan.next().await? {
         match stop {
             Stop::Letter(found) => {
                 summary.letters += 1;

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{
     filter::Filter,
     row::{Row, when},
-    walk::{Stop, Walk, ended},
+    scan::{Scan, Stop, ended},
 };
 use crate::{
     app,
@@ -85,12 +85,12 @@ struct Summary {
 pub(super) async fn run(arguments: &Arguments) -> Result<(), Error> {
     let settings = arguments.sources.load()?;
     let letters = app::dead_letter_commands::connect(&settings).await?;
-    let mut walk = Walk::begin(letters.archive, &arguments.filter).await?;
+    let mut scan = Scan::begin(letters.archive, &arguments.filter).await?;
     let limit = arguments.limit.unwrap_or(if arguments.json { usize::MAX } else { LIMIT });
     let mut summary = Summary { r#type: "summary", letters: 0, unreadable: 0, reasons: BTreeMap::new() };
     let mut listed = 0;
     let mut rows = Vec::new();
-    while let Some(stop) = walk.next().await? {
+    while let Some(stop) = scan.next().await? {
         let found = match stop {
             Stop::Letter(found) => found,
             Stop::Unreadable(unreadable) => {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{
     filter::Filter,
     row::Row,
-    walk::{Found, Stop, Walk, ended},
+    scan::{Found, Scan, Stop, ended},
 };
 use crate::{
     app,
@@ -52,10 +52,10 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Error> {
 
 async fn preview(arguments: &Arguments, settings: &Settings) -> Result<Report, Error> {
     let letters = app::dead_letter_commands::connect(settings).await?;
-    let mut walk = Walk::begin(letters.archive, &arguments.filter).await?;
+    let mut scan = Scan::begin(letters.archive, &arguments.filter).await?;
     let mut preview = app::dead_letter_commands::preview(settings).await?;
     let mut report = Report::new(arguments);
-    while let Some(stop) = walk.next().await? {
+    while let Some(stop) = scan.next().await? {
         match stop {
             Stop::Letter(found) => {
                 let Found { name, letter, .. } = *found;
@@ -82,11 +82,11 @@ struct Pending {
 async fn replay(arguments: &Arguments, settings: &Settings) -> Result<Report, Error> {
     let letters = app::dead_letter_commands::connect(settings).await?;
     let archive = letters.archive.as_ref();
-    let mut walk = Walk::begin(letters.archive.clone(), &arguments.filter).await?;
+    let mut scan = Scan::begin(letters.archive.clone(), &arguments.filter).await?;
     let replay = app::dead_letter_commands::replay(settings, &letters).await?;
     let mut report = Report::new(arguments);
     let mut pending = VecDeque::new();
-    while let Some(stop) = walk.next().await? {
+    while let Some(stop) = scan.next().await? {
         match stop {
             Stop::Letter(found) => {
                 let Found { name, letter, version } = *found;

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{
     filter::Filter,
     row::Row,
-    walk::{Found, Stop, Walk},
+    scan::{Found, Scan, Stop},
 };
 use crate::{
     adapters::dead_letters,
@@ -33,8 +33,8 @@ pub(super) struct Arguments {
 pub(super) async fn run(arguments: &Arguments) -> Result<(), Error> {
     let settings = arguments.sources.load()?;
     let letters = app::dead_letter_commands::connect(&settings).await?;
-    let mut walk = Walk::begin(letters.archive, &arguments.filter).await?;
-    let found = match walk.next().await? {
+    let mut scan = Scan::begin(letters.archive, &arguments.filter).await?;
+    let found = match scan.next().await? {
         Some(Stop::Letter(found)) => found,
         Some(Stop::Unreadable(unreadable)) => {
             let name = printable(&unreadable.name.to_string(), false);
@@ -43,7 +43,7 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Error> {
         None if arguments.json => return Ok(()),
         None => return output::line("no letter matches"),
     };
-    if walk.next().await?.is_some() {
+    if scan.next().await?.is_some() {
         let name = printable(&found.name.to_string(), false);
         let message =
             format!("several letters match; show takes one, e.g. `twinsync deadletters show {name}`");

@@ -35,7 +35,7 @@ pub struct Container {
     pub indexing: Option<Indexing>,
 }
 
-/// What the daemon's own queries look at: walks over flagged documents and over those that are there, and the modules of a
+/// What the daemon's own queries look at: scans over flagged documents and over those that are there, and the modules of a
 /// device.
 pub const QUERIED: [&str; 5] = ["/sync/state", "/sync/flags/[]", "/sync/cascade", "/sync/op", "/moduleId"];
 

@@ -1,7 +1,8 @@
 //! Counts that the configuration declares: of which twins, and by what.
 
 use super::{
-    Collection, Condition, Item, Path, Query, QueryError, Root, Selected, Selection, fold::Aggregate, parse,
+    Collection, Condition, Item, Path, Query, QueryError, Root, Selected, Selection, aggregate::Aggregate,
+    parse,
 };
 
 /// The longest name of a count.

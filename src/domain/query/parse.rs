@@ -4,8 +4,8 @@
 
 use super::{
     Collection, Condition, Direction, Item, Order, Query, Selected, Selection,
+    aggregate::Aggregate,
     error::{QueryError, QueryErrorKind},
-    fold::Aggregate,
     path::{Path, Root},
     token::{Token, Tokens, shortened},
 };

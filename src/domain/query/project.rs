@@ -24,7 +24,7 @@ pub(super) fn columns(items: &[Item]) -> Vec<String> {
 
 impl Query {
     /// The row that a selected twin becomes: the twin itself, or an object of what the query selects. A path that leads to
-    /// nothing has no column in it. Rows of aggregates come from a [`Fold`](super::Fold) instead; here they have no column.
+    /// nothing has no column in it. Rows of aggregates come from an [`Aggregation`](super::Aggregation) instead; here they have no column.
     pub fn row(&self, twin: &Value) -> Value {
         row(&self.selection, twin)
     }

@@ -97,11 +97,11 @@ fn counts_and_groups_are_served() {
         ),
     ] {
         let query = query(text);
-        let mut fold = query.fold(10);
+        let mut aggregation = query.aggregation(10);
         for twin in hub().iter().filter(|twin| query.matches(twin)) {
-            fold.add(twin).expect("has room");
+            aggregation.add(twin).expect("has room");
         }
-        assert_eq!(Value::from(fold.rows()), rows, "{text}");
+        assert_eq!(Value::from(aggregation.rows()), rows, "{text}");
     }
 }
 
@@ -110,7 +110,7 @@ fn what_only_the_hub_knows_can_be_parsed_and_evaluated_but_not_asked_of_the_stor
     let query = query(
         "SELECT DeviceId, LastActivityTime FROM devices WHERE status = 'enabled' AND connectionState = 'Disconnected'",
     );
-    let error = query.narrow(Root::place).expect_err("only the hub knows");
+    let error = query.pushdown(Root::place).expect_err("only the hub knows");
     assert_eq!((error.kind, error.position), (QueryErrorKind::HubOnly, 17));
     let twin = json!({"deviceId": "d", "status": "enabled", "connectionState": "Disconnected", "lastActivityTime": "2031"});
     assert!(query.matches(&twin));
@@ -165,7 +165,7 @@ fn the_errors_on_the_page_are_the_errors_that_are_given() {
             "at character 7: tags.a is neither an aggregate nor grouped by: write it into GROUP BY, or leave it out",
         ),
     ] {
-        let found = Query::parse(text).and_then(|query| query.narrow(Root::place).map(|_| ()));
+        let found = Query::parse(text).and_then(|query| query.pushdown(Root::place).map(|_| ()));
         assert_eq!(found.expect_err(text).to_string(), error);
     }
 }

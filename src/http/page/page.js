@@ -182,7 +182,7 @@ function logged(entry) {
   return row;
 }
 
-function walk(found, now) {
+function scan(found, now) {
   if (!found) return "none goes on";
   const twins = found.outOf !== null ? `${number(found.dealtWith)} of about ${number(found.outOf)} twins` : `${number(found.dealtWith)} twins`;
   const parts = [`${found.what} since ${moment(found.started, now)} (${found.stage}): ${twins}`];
@@ -198,18 +198,18 @@ function hub(found, now) {
   const counts = (named) => Object.entries(named).filter(([, count]) => count > 0).map(([name, count]) => `${number(count)} ${name.replaceAll("_", " ")}`).join(", ");
   const details = element("dl", null, { class: "wide" });
   const audited = (at, twins, left) => `${moment(at, now)}${twins === null ? "" : `, ${number(twins)} twins`}, ${left} different`;
-  const rows = [["Now", walk(found.walk, now)]];
-  if (found.walk?.outOf > 0) rows[0].push(Math.min(1, found.walk.dealtWith / found.walk.outOf));
+  const rows = [["Now", scan(found.scan, now)]];
+  if (found.scan?.outOf > 0) rows[0].push(Math.min(1, found.scan.dealtWith / found.scan.outOf));
   const backfilled = found.backfillCompleted ? `${moment(found.backfillCompleted, now)}: ` : "";
   rows.push(["Last backfill", `${backfilled}${counts(found.backfill) || (found.backfillCompleted ? "no twins" : "none")}`]);
   rows.push(["Last audit", found.auditCompleted ? audited(found.auditCompleted, found.auditTwins, number(found.auditDifferencesLeft)) : "none yet"]);
   rows.push(["Last clean audit", found.cleanAudit ? audited(found.cleanAudit, found.cleanAuditTwins, 0) : "none yet"]);
-  rows.push(["Next audit", found.walk?.what === "audit" ? "after this one" : found.nextAudit ? moment(found.nextAudit, now) : "none is planned here"]);
+  rows.push(["Next audit", found.scan?.what === "audit" ? "after this one" : found.nextAudit ? moment(found.nextAudit, now) : "none is planned here"]);
   rows.push(["Found by audits", counts(found.auditDifferences) || "nothing"]);
   if (found.doneBy) rows.push(["Done by", found.doneBy]);
   for (const [name, value, done] of rows) {
     const cell = element("dd", value);
-    if (done !== undefined) cell.append(element("progress", null, { value: done, max: 1, "aria-label": `${found.walk.what}: share of twins that were dealt with` }));
+    if (done !== undefined) cell.append(element("progress", null, { value: done, max: 1, "aria-label": `${found.scan.what}: share of twins that were dealt with` }));
     details.append(element("dt", name), cell);
   }
   part.append(details);

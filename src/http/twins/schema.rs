@@ -8,14 +8,14 @@ use serde_json::{Map, Value};
 use super::error;
 use crate::{
     domain::{
-        awaited::Versions,
         differences::Difference,
         document::{Document, ETag},
         id::HubName,
+        read_requirement::Versions,
         registry::RegistryTwin,
-        standing::{Presence, Standing},
+        sync_status::{Presence, SyncStatus},
     },
-    runtime::twins::{Answer, Compared, Comparison, Outcome, Question},
+    runtime::twins::{Answer, Compared, Comparison, Outcome, TwinRequest},
 };
 
 /// What this release writes.
@@ -41,7 +41,7 @@ pub(super) struct Twin {
     /// The hubs that could be meant.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     hubs: Vec<String>,
-    sync: Option<Standing>,
+    sync: Option<SyncStatus>,
     #[serde(serialize_with = "as_stored")]
     document: Option<Arc<Document>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -85,7 +85,7 @@ fn as_stored<S: Serializer>(document: &Option<Arc<Document>>, serializer: S) -> 
 }
 
 impl Twin {
-    pub(super) fn new(question: &Question, answer: Answer) -> Self {
+    pub(super) fn new(request: &TwinRequest, answer: Answer) -> Self {
         let Answer { hub, outcome, waited, comparison, mended, request_units: _ } = answer;
         let error = error(&outcome);
         let (state, stored) = match &outcome {
@@ -109,8 +109,8 @@ impl Twin {
         Self {
             schema: SCHEMA,
             hub: hub.as_ref().map(ToString::to_string),
-            device: question.device.clone(),
-            module: question.module.clone(),
+            device: request.device.clone(),
+            module: request.module.clone(),
             state,
             version: versions.map(|versions| versions.twin.0),
             desired_version: versions.and_then(|versions| versions.desired).map(|version| version.0),
@@ -123,7 +123,7 @@ impl Twin {
                 _ => None,
             },
             hubs,
-            sync: document.as_deref().map(|document| Standing::of(document, mended)),
+            sync: document.as_deref().map(|document| SyncStatus::of(document, mended)),
             comparison: comparison.map(|found| Beside::new(found, hub.as_ref(), document.as_deref())),
             document,
         }

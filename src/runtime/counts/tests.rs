@@ -13,7 +13,7 @@ use crate::{
         query::{Collection, Row, TwinPlace},
         testing,
     },
-    ports::{Change, Changed, SystemClock, Trouble},
+    ports::{Change, Changed, StoreError, SystemClock},
 };
 
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -77,7 +77,7 @@ impl Feed {
         }
         if inner.breaks_after.is_some_and(|pages| inner.pages > pages) {
             inner.breaks_after = None;
-            return Err(trouble(TroubleKind::Unavailable));
+            return Err(trouble(StoreErrorKind::Unavailable));
         }
         let newer = inner.documents.iter().filter(|(_, (number, _))| *number > behind);
         let mut newer: Vec<_> =
@@ -87,12 +87,12 @@ impl Feed {
         let next = newer.last().map_or(behind, |(number, ..)| *number);
         let changes =
             newer.into_iter().map(|(_, place, document)| Change { place, document: document.map(Box::new) });
-        Ok(Changed { changes: changes.collect(), next: Behind(next.to_string()) })
+        Ok(Changed { changes: changes.collect(), next: Cursor(next.to_string()) })
     }
 }
 
-fn trouble(kind: TroubleKind) -> SelectError {
-    SelectError::Trouble(Trouble {
+fn trouble(kind: StoreErrorKind) -> SelectError {
+    SelectError::StoreError(StoreError {
         kind,
         code: "COSMOS_UNAVAILABLE",
         retry_after: None,
@@ -103,10 +103,10 @@ fn trouble(kind: TroubleKind) -> SelectError {
 impl TwinChanges for Feed {
     fn changes(
         &self,
-        behind: Option<&Behind>,
+        behind: Option<&Cursor>,
         _most: NonZeroU32,
     ) -> BoxStream<'_, Charged<Result<Changed, SelectError>>> {
-        let begin = behind.map_or(0, |Behind(number)| number.parse().unwrap());
+        let begin = behind.map_or(0, |Cursor(number)| number.parse().unwrap());
         stream::unfold(Some(begin), async move |behind| {
             let delay = self.0.lock().unwrap().delay;
             sleep(delay).await;
@@ -230,7 +230,7 @@ async fn without_answers_counts_grow_old_in_sight_and_are_right_again_afterwards
     let world = World::start(feed);
     assert_eq!(world.after(Duration::ZERO).await, all(1, &[("x", 1)]));
     for (kind, failure) in
-        [(TroubleKind::Unavailable, Failure::Silent), (TroubleKind::Throttled, Failure::Throttled)]
+        [(StoreErrorKind::Unavailable, Failure::Silent), (StoreErrorKind::Throttled, Failure::Throttled)]
     {
         world.feed.fails(Some(trouble(kind)));
         world.feed.write("b", Some("x"));

@@ -498,7 +498,7 @@ async fn whoever_is_throttled_waits_as_it_was_told_whoever_answers() {
 async fn a_refusal_now_and_then_on_links_that_stood_is_no_reason_to_end() {
     // The end of a token, for instance: the link stood, and so does the next one.
     let links = (0..10_000).map(|_| VecDeque::from([Err(refusal())])).collect();
-    let source = Standing { links: Mutex::new(links), stands: Duration::from_secs(3600) };
+    let source = LongLived { links: Mutex::new(links), stands: Duration::from_secs(3600) };
     assert!(run_source_for(Duration::from_secs(86_400), Arc::new(source)).await.is_none());
 }
 
@@ -515,13 +515,13 @@ async fn run_source_for(time: Duration, source: Arc<dyn EventSource>) -> Option<
 }
 
 /// A source whose links stand for a while before their script begins.
-struct Standing {
+struct LongLived {
     links: Mutex<VecDeque<Script>>,
     stands: Duration,
 }
 
 #[async_trait]
-impl EventSource for Standing {
+impl EventSource for LongLived {
     fn name(&self) -> &str {
         "hub"
     }
@@ -536,19 +536,19 @@ impl EventSource for Standing {
 
     async fn open(&self, _: &str, _: Start) -> Result<Box<dyn Receiver>, SourceError> {
         let link = Link(self.links.lock().unwrap().pop_front().unwrap_or_default());
-        Ok(Box::new(StandingLink { link, stands: self.stands }))
+        Ok(Box::new(LongLivedLink { link, stands: self.stands }))
     }
 
     async fn close(&self) {}
 }
 
-struct StandingLink {
+struct LongLivedLink {
     link: Link,
     stands: Duration,
 }
 
 #[async_trait]
-impl Receiver for StandingLink {
+impl Receiver for LongLivedLink {
     async fn receive(&mut self) -> Result<Vec<Message>, SourceError> {
         tokio::time::sleep(self.stands).await;
         self.link.receive().await

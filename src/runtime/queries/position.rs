@@ -4,7 +4,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::{domain::id::HubName, ports::Behind};
+use crate::{domain::id::HubName, ports::Cursor};
 
 /// Where a page begins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub(super) struct Position {
     /// Rows on the pages before.
     pub(super) shown: u64,
     /// Where the store goes on; `None`: at its beginning.
-    pub(super) behind: Option<Behind>,
+    pub(super) behind: Option<Cursor>,
 }
 
 /// Tells queries apart: a continuation belongs to its query, as at the hub.
@@ -53,7 +53,7 @@ impl Fingerprint {
     pub(super) fn position(&self, text: &str) -> Option<Position> {
         let carried: Carried = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
         (carried.query == self.0)
-            .then(|| Position { shown: carried.shown, behind: carried.behind.map(Behind) })
+            .then(|| Position { shown: carried.shown, behind: carried.behind.map(Cursor) })
     }
 }
 
@@ -66,7 +66,7 @@ mod tests {
         let hub = HubName::from("h");
         let own = Fingerprint::of("SELECT * FROM devices", Some(&hub));
         for position in [
-            Position { shown: 7, behind: Some(Behind("c1.e30".to_owned())) },
+            Position { shown: 7, behind: Some(Cursor("c1.e30".to_owned())) },
             Position { shown: 3, behind: None },
         ] {
             let text = own.text(&position);

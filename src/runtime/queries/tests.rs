@@ -13,7 +13,7 @@ use serde::Deserialize as _;
 use serde_json::json;
 
 use super::*;
-use crate::{domain::document::Document, ports::TroubleKind};
+use crate::{domain::document::Document, ports::StoreErrorKind};
 
 /// Documents in order, of which every filter selects all: more than it must.
 struct Scripted {
@@ -31,7 +31,7 @@ struct Scripted {
 const PER_PAGE: f64 = 5.0;
 
 impl Scripted {
-    async fn begin(&self, filter: &Filter, from: Option<&Behind>) -> Result<usize, SelectError> {
+    async fn begin(&self, filter: &Filter, from: Option<&Cursor>) -> Result<usize, SelectError> {
         self.asked.lock().unwrap().push(filter.clone());
         tokio::time::sleep(self.takes).await;
         match self.errors.lock().unwrap().pop_front() {
@@ -40,8 +40,8 @@ impl Scripted {
         }
     }
 
-    fn next(&self, end: usize) -> Option<Behind> {
-        (end < self.documents.len()).then(|| Behind(end.to_string()))
+    fn next(&self, end: usize) -> Option<Cursor> {
+        (end < self.documents.len()).then(|| Cursor(end.to_string()))
     }
 }
 
@@ -54,7 +54,7 @@ impl TwinSelection for Scripted {
     async fn select(
         &self,
         filter: &Filter,
-        from: Option<&Behind>,
+        from: Option<&Cursor>,
         most: NonZeroU32,
     ) -> Charged<Result<Selected<Documents>, SelectError>> {
         self.selects.fetch_add(1, Ordering::Relaxed);
@@ -69,7 +69,7 @@ impl TwinSelection for Scripted {
     async fn count(
         &self,
         filter: &Filter,
-        from: Option<&Behind>,
+        from: Option<&Cursor>,
     ) -> Charged<Result<Selected<u64>, SelectError>> {
         self.counts.fetch_add(1, Ordering::Relaxed);
         charged(self.begin(filter, from).await.map(|begin| {
@@ -123,7 +123,7 @@ fn bench(documents: usize) -> Bench {
 impl Bench {
     async fn page(&self, query: &str, from: Option<&str>, most: u32) -> Result<Answer, Failure> {
         let most = NonZeroU32::new(most).expect("not 0");
-        self.queries.answer(Ask { query, hub: None, from, most, client: &Patient }).await.outcome
+        self.queries.answer(Ask { query, hub: None, from, most, client: &StaysConnected }).await.outcome
     }
 
     /// The rows of each page, to the end.
@@ -150,8 +150,8 @@ impl Bench {
 }
 
 fn away() -> SelectError {
-    SelectError::Trouble(Trouble {
-        kind: TroubleKind::Unavailable,
+    SelectError::StoreError(StoreError {
+        kind: StoreErrorKind::Unavailable,
         code: "COSMOS_UNAVAILABLE",
         retry_after: None,
         message: "away".into(),
@@ -268,13 +268,13 @@ async fn trouble_ends_a_page_early_where_it_has_rows_and_is_told_where_it_has_no
     assert_eq!(first.rows.len(), 4);
     bench.fails([Some(away())]);
     let failure = bench.page(query, first.next.as_deref(), 100).await.expect_err("nothing yet");
-    assert!(matches!(failure, Failure::Trouble(_)), "{failure}");
+    assert!(matches!(failure, Failure::StoreError(_)), "{failure}");
     let rest = bench.page(query, first.next.as_deref(), 100).await.expect("the rest");
     assert_eq!((rest.rows.len(), rest.next), (6, None));
     bench.fails([None, Some(away())]);
     let failure =
         bench.page("SELECT COUNT() AS n FROM devices", None, 1).await.expect_err("no part of a count");
-    assert!(matches!(failure, Failure::Trouble(_)), "{failure}");
+    assert!(matches!(failure, Failure::StoreError(_)), "{failure}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -286,7 +286,7 @@ async fn nobody_waits_for_room_within_the_cap_for_longer_than_a_request_may_take
     assert_eq!(first.rows.len(), 4);
     let failure = bench.page(query, first.next.as_deref(), 100).await.expect_err("no room");
     assert!(
-        matches!(&failure, Failure::Trouble(trouble) if trouble.kind == TroubleKind::Throttled),
+        matches!(&failure, Failure::StoreError(trouble) if trouble.kind == StoreErrorKind::Throttled),
         "{failure}"
     );
     assert!(began.elapsed() <= Duration::from_secs(2), "{:?}", began.elapsed());
@@ -317,7 +317,7 @@ async fn what_is_wrong_with_a_request_is_told() {
 async fn what_a_request_costs_is_told_and_counted() {
     let bench = bench(10);
     let most = NonZeroU32::new(100).expect("not 0");
-    let ask = Ask { query: "SELECT * FROM devices", hub: None, from: None, most, client: &Patient };
+    let ask = Ask { query: "SELECT * FROM devices", hub: None, from: None, most, client: &StaysConnected };
     let charged = bench.queries.answer(ask).await;
     assert_eq!(charged.request_units, 3.0 * PER_PAGE);
     let text = bench.queries.metrics.render();

@@ -36,7 +36,7 @@ impl TwinRegistry for Scripted {
     async fn get(&self, _key: &TwinKey) -> Got {
         match self.next() {
             Ok(()) => Got::Absent(Ticks::new(0)),
-            Err(QueryError::Trouble(trouble)) => Got::Unknown(trouble),
+            Err(QueryError::StoreError(trouble)) => Got::Unknown(trouble),
             Err(other) => panic!("no answer to a point read: {other}"),
         }
     }
@@ -55,8 +55,8 @@ impl TwinRegistry for Scripted {
     }
 }
 
-fn trouble(kind: TroubleKind, retry_after: Option<Duration>) -> Result<(), QueryError> {
-    Err(QueryError::Trouble(Trouble {
+fn trouble(kind: StoreErrorKind, retry_after: Option<Duration>) -> Result<(), QueryError> {
+    Err(QueryError::StoreError(StoreError {
         kind,
         code: "IOTHUB_UNAVAILABLE",
         retry_after,
@@ -97,7 +97,7 @@ impl io::Write for Captured {
 #[tokio::test]
 async fn a_throttled_call_makes_the_next_of_its_kind_wait() {
     let hint = Some(Duration::from_millis(50));
-    let (rate_limited, _) = rate_limited([trouble(TroubleKind::Throttled, hint), Ok(()), Ok(())]);
+    let (rate_limited, _) = rate_limited([trouble(StoreErrorKind::Throttled, hint), Ok(()), Ok(())]);
     rate_limited.get(&key(), Purpose::Repair).await;
     let begin = Instant::now();
     rate_limited.query("SELECT * FROM devices", None, 10, Purpose::Audit).now_or_never().unwrap().unwrap();
@@ -126,12 +126,12 @@ async fn a_twin_that_cannot_be_asked_about_takes_no_quota_and_says_nothing_about
 async fn every_call_is_counted_by_what_became_of_it() {
     let (rate_limited, metrics) = rate_limited([
         Ok(()),
-        trouble(TroubleKind::Unavailable, None),
+        trouble(StoreErrorKind::Unavailable, None),
         Ok(()),
         Err(QueryError::Expired),
         Err(QueryError::Refused("no".to_owned())),
         Ok(()),
-        trouble(TroubleKind::Throttled, None),
+        trouble(StoreErrorKind::Throttled, None),
     ]);
     for _ in 0..2 {
         rate_limited.get(&key(), Purpose::Repair).await;
@@ -162,7 +162,7 @@ async fn a_hub_that_goes_and_comes_is_told_once_each() {
     let writer = captured.clone();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
     let _guard = tracing::subscriber::set_default(subscriber);
-    let down = || trouble(TroubleKind::Unavailable, None);
+    let down = || trouble(StoreErrorKind::Unavailable, None);
     let (rate_limited, _) = rate_limited([
         down(),
         Ok(()),

@@ -99,7 +99,7 @@ impl Progress {
     }
 }
 
-/// Audits one hub. `from` is where the last walk stopped among those that changed within the tolerance
+/// Audits one hub. `from` is where the last scan stopped among those that changed within the tolerance
 /// ([`Report::recent_next`]).
 ///
 /// # Errors
@@ -184,7 +184,7 @@ impl Audit<'_> {
                 let mut rows = Vec::new();
                 for row in page.rows {
                     let hash = self.hash(&row.key);
-                    // A walk that had to begin again shows twins twice.
+                    // A scan that had to begin again shows twins twice.
                     if self.is_sampled(hash) && self.seen.insert(hash) {
                         rows.push(row);
                     }
@@ -202,7 +202,7 @@ impl Audit<'_> {
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         let mut already_checked = HashSet::new();
         let budgeted_store = self.check.reconciler.budgeted_store().clone();
-        'walk: loop {
+        'scan: loop {
             let mut pages = pin!(budgeted_store.scan(Which::Present, Purpose::Audit));
             while let Some(page) = pages.next().await {
                 let page = match page {
@@ -211,12 +211,12 @@ impl Audit<'_> {
                         if !self.check.pause(backoff.next(jitter(), trouble.retry_after)).await {
                             return Err(Ended::Stopped);
                         }
-                        continue 'walk; // from the beginning: what was looked at is not looked at again
+                        continue 'scan; // from the beginning: what was looked at is not looked at again
                     }
                     Err(trouble) => {
                         return Err(Ended::Silent {
                             hub: self.registry.hub().to_string(),
-                            reason: format!("the walk over the documents stopped: {}", trouble.message),
+                            reason: format!("the scan over the documents stopped: {}", trouble.message),
                         });
                     }
                 };

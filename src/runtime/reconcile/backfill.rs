@@ -2,7 +2,7 @@
 //!
 //! A query lists candidates; every twin is read from the hub itself, and written only over what was read before: so a
 //! document that streams bring in meanwhile is never set back, and what is there already costs one read. That is also
-//! what makes a backfill resumable: a bookmark saves the walk, but nothing depends on it. Where many twins in a row had no
+//! what makes a backfill resumable: a note saves the scan, but nothing depends on it. Where many twins in a row had no
 //! document, as in an empty container, the next ones are created without the read. The next page is asked for while the twins of one
 //! are dealt with.
 
@@ -31,7 +31,7 @@ use crate::{
         retry::Backoff,
         ticks::Ticks,
     },
-    ports::{BookmarkError, Bookmarks, Continuation},
+    ports::{Continuation, NoteError, NoteStore},
     runtime::{jitter::jitter, rate_limited_registry::RateLimitedRegistry},
     telemetry::{
         Metrics,
@@ -51,7 +51,7 @@ const MISSING_IN_A_ROW: u32 = 16;
 /// How far the backfill of one hub has come; what is kept over restarts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub struct Bookmark {
+pub struct Note {
     /// When it was begun.
     pub started_at: Ticks,
     /// When it was finished.
@@ -152,29 +152,29 @@ impl Progress {
 /// Why a backfill is not finished.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The walk ended early.
+    /// The scan ended early.
     #[error(transparent)]
     Ended(#[from] Ended),
-    /// The bookmark cannot be read: nothing would be lost, but a person should know.
+    /// The note cannot be read: nothing would be lost, but a person should know.
     #[error(transparent)]
-    Bookmark(#[from] BookmarkError),
+    Note(#[from] NoteError),
 }
 
-/// The name of a hub's bookmark.
-pub fn bookmark_name(hub: &HubName) -> String {
+/// The name of a hub's note.
+pub fn note_name(hub: &HubName) -> String {
     format!("backfill/{}", hub)
 }
 
-/// The bookmark of a hub. One that cannot be understood counts as none: the walk begins again.
+/// The note of a hub. One that cannot be understood counts as none: the scan begins again.
 ///
 /// # Errors
 /// The notes cannot be read.
-pub async fn bookmark(bookmarks: &dyn Bookmarks, hub: &HubName) -> Result<Option<Bookmark>, BookmarkError> {
-    let note = bookmarks.load(&bookmark_name(hub)).await?;
+pub async fn note(notes: &dyn NoteStore, hub: &HubName) -> Result<Option<Note>, NoteError> {
+    let note = notes.load(&note_name(hub)).await?;
     Ok(note.and_then(|note| serde_json::from_slice(&note).ok()))
 }
 
-impl Bookmark {
+impl Note {
     /// Nothing is done yet.
     fn at_the_beginning(reconciler: &TwinReconciler) -> Self {
         Self {
@@ -196,12 +196,12 @@ impl Bookmark {
 /// The notes cannot be read or written.
 pub async fn plan(
     reconciler: &TwinReconciler,
-    bookmarks: &dyn Bookmarks,
+    notes: &dyn NoteStore,
     hub: &HubName,
-) -> Result<(), BookmarkError> {
-    match bookmark(bookmarks, hub).await? {
+) -> Result<(), NoteError> {
+    match note(notes, hub).await? {
         Some(begun) if begun.finished_at.is_none() => Ok(()),
-        Some(_) | None => save(bookmarks, hub, &Bookmark::at_the_beginning(reconciler)).await,
+        Some(_) | None => save(notes, hub, &Note::at_the_beginning(reconciler)).await,
     }
 }
 
@@ -218,28 +218,28 @@ pub async fn plan(
 pub async fn run(
     reconciler: &Arc<TwinReconciler>,
     registry: &Arc<RateLimitedRegistry>,
-    bookmarks: &dyn Bookmarks,
+    notes: &dyn NoteStore,
     concurrency: usize,
     progress: &Arc<Progress>,
     stop: &CancellationToken,
 ) -> Result<Counts, Error> {
     let hub = registry.hub();
-    let begun = bookmark(bookmarks, hub).await?.filter(|begun| begun.finished_at.is_none());
+    let begun = note(notes, hub).await?.filter(|begun| begun.finished_at.is_none());
     let resumed = begun.is_some();
-    let mut bookmark = begun.unwrap_or_else(|| Bookmark::at_the_beginning(reconciler));
-    bookmark.runs = bookmark.runs.saturating_add(1);
-    keep(bookmarks, hub, &bookmark).await;
-    progress.resume(bookmark.counts);
+    let mut note = begun.unwrap_or_else(|| Note::at_the_beginning(reconciler));
+    note.runs = note.runs.saturating_add(1);
+    keep(notes, hub, &note).await;
+    progress.resume(note.counts);
     if let Ok(devices) = registry.device_count(Purpose::Backfill).await {
         progress.devices.store(devices, Ordering::Relaxed);
     }
     BackfillStarted { hub, resumed, devices: progress.devices.load(Ordering::Relaxed) }.emit();
-    let first = bookmark.kind;
+    let first = note.kind;
     for kind in Kind::ALL.into_iter().filter(|kind| *kind >= first) {
         progress.modules.store(kind != Kind::Devices, Ordering::Relaxed);
         let mut pages = CandidatePages::references(Arc::clone(registry), kind, None, Purpose::Backfill);
-        if let Some(from) = bookmark.continuation.take() {
-            let query = bookmark.query.take().unwrap_or_else(|| kind.query().to_owned());
+        if let Some(from) = note.continuation.take() {
+            let query = note.query.take().unwrap_or_else(|| kind.query().to_owned());
             pages = pages.resumed(query, Continuation(from));
         }
         let mut next = pages.next(stop).await;
@@ -255,40 +255,40 @@ pub async fn run(
             if !all {
                 return Err(Ended::Stopped.into());
             }
-            bookmark.kind = kind;
-            (bookmark.continuation, bookmark.query) = (behind, query);
-            bookmark.counts = progress.counts();
-            bookmark.counts.show(hub, &reconciler.budgeted_store().metrics);
-            keep(bookmarks, hub, &bookmark).await;
+            note.kind = kind;
+            (note.continuation, note.query) = (behind, query);
+            note.counts = progress.counts();
+            note.counts.show(hub, &reconciler.budgeted_store().metrics);
+            keep(notes, hub, &note).await;
             next = then;
         }
     }
-    let audit_follows = (progress.counts().unknown > 0 || bookmark.runs > 1)
-        && reconciler.audits().ask_before_it_is_forgotten(bookmarks).await;
-    bookmark.finished_at = Some(reconciler.now());
-    (bookmark.continuation, bookmark.query) = (None, None);
-    bookmark.counts = progress.counts();
-    keep(bookmarks, hub, &bookmark).await;
-    let Counts { listed: twins, created, corrected, rejected, unknown, .. } = bookmark.counts;
+    let audit_follows = (progress.counts().unknown > 0 || note.runs > 1)
+        && reconciler.audits().ask_before_it_is_forgotten(notes).await;
+    note.finished_at = Some(reconciler.now());
+    (note.continuation, note.query) = (None, None);
+    note.counts = progress.counts();
+    keep(notes, hub, &note).await;
+    let Counts { listed: twins, created, corrected, rejected, unknown, .. } = note.counts;
     BackfillFinished { hub, twins, created, corrected, rejected, unknown, audit_follows }.emit();
-    Ok(bookmark.counts)
+    Ok(note.counts)
 }
 
-/// Keeps the bookmark where that is possible: without it, a restart costs a read of each document once more.
-async fn keep(bookmarks: &dyn Bookmarks, hub: &HubName, bookmark: &Bookmark) {
-    if let Err(error) = save(bookmarks, hub, bookmark).await {
+/// Keeps the note where that is possible: without it, a restart costs a read of each document once more.
+async fn keep(notes: &dyn NoteStore, hub: &HubName, note: &Note) {
+    if let Err(error) = save(notes, hub, note).await {
         NoteNotKept { error: &error.to_string() }.emit();
     }
 }
 
-async fn save(bookmarks: &dyn Bookmarks, hub: &HubName, bookmark: &Bookmark) -> Result<(), BookmarkError> {
-    let note = serde_json::to_vec(bookmark).map_err(|error| BookmarkError {
+async fn save(notes: &dyn NoteStore, hub: &HubName, note: &Note) -> Result<(), NoteError> {
+    let note = serde_json::to_vec(note).map_err(|error| NoteError {
         operation: "write",
-        name: bookmark_name(hub),
+        name: note_name(hub),
         place: "memory".into(),
         source: error.into(),
     })?;
-    bookmarks.save(&bookmark_name(hub), &note).await
+    notes.save(&note_name(hub), &note).await
 }
 
 /// Deals with the twins of a page, so many at once, each in a task of its own, so that all processors take part; `false`: stopped before
@@ -337,14 +337,14 @@ async fn twin(
         true => Expected::Missing,
         false => Expected::Anything,
     };
-    let verdict = match patiently(reconciler, &key, &task, expected, stop).await {
-        Patience::Reconciled(verdict) => verdict,
-        Patience::Exhausted(_) => {
+    let verdict = match reconcile_with_retries(reconciler, &key, &task, expected, stop).await {
+        RetryOutcome::Reconciled(verdict) => verdict,
+        RetryOutcome::Exhausted(_) => {
             progress.add(0);
             progress.add(6);
             return true;
         }
-        Patience::Stopped => return false,
+        RetryOutcome::Stopped => return false,
     };
     match verdict {
         Verdict::Corrected(Drift::Missing) => progress.missing.fetch_add(1, Ordering::Relaxed),
@@ -362,7 +362,7 @@ async fn twin(
 }
 
 /// What became of a twin that was waited for.
-pub enum Patience {
+pub enum RetryOutcome {
     /// It was reconciled.
     Reconciled(Verdict),
     /// Nobody answered about it, although both answered otherwise; the reason.
@@ -385,13 +385,13 @@ pub enum Expected {
 ///
 /// SUBTLE: an outage may end between the twin's failure and the question whether others are answered. So a twin is given up only
 /// where it fails again after others were answered.
-pub async fn patiently(
+pub async fn reconcile_with_retries(
     reconciler: &TwinReconciler,
     key: &TwinKey,
     task: &Task,
     expected: Expected,
     stop: &CancellationToken,
-) -> Patience {
+) -> RetryOutcome {
     let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
     let mut others_were_answered = false;
     loop {
@@ -411,14 +411,14 @@ pub async fn patiently(
         };
         let turn = tokio::select! {
             biased;
-            () = stop.cancelled() => return Patience::Stopped,
+            () = stop.cancelled() => return RetryOutcome::Stopped,
             turn = turn => turn,
         };
         let trouble = match turn {
-            Ok(verdict) => return Patience::Reconciled(verdict),
+            Ok(verdict) => return RetryOutcome::Reconciled(verdict),
             Err((trouble, true)) if others_were_answered => {
                 TwinUnknown { twin: key, message: &trouble.message }.emit();
-                return Patience::Exhausted(trouble.message);
+                return RetryOutcome::Exhausted(trouble.message);
             }
             Err((trouble, alone)) => {
                 others_were_answered = alone;
@@ -432,7 +432,7 @@ pub async fn patiently(
         }
         tokio::select! {
             biased;
-            () = stop.cancelled() => return Patience::Stopped,
+            () = stop.cancelled() => return RetryOutcome::Stopped,
             () = tokio::time::sleep(retry_in) => {}
         }
     }

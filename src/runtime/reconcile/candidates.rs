@@ -1,7 +1,7 @@
-//! Walks the pages of a query, however long the hub takes to answer.
+//! Scans the pages of a query, however long the hub takes to answer.
 //!
 //! Rows are up to 30 minutes old, so they only list candidates. A continuation may expire, in particular one that was kept over
-//! a restart; the walk then begins again, and whoever takes the rows must not mind to see a twin twice.
+//! a restart; the scan then begins again, and whoever takes the rows must not mind to see a twin twice.
 
 use std::{marker::PhantomData, sync::Arc, time::Duration};
 
@@ -26,8 +26,8 @@ const ROWS: u32 = 1000;
 /// First and longest wait after trouble.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// How often one walk begins again. A continuation expires after long waits only, so more than this is a hub that takes none
-/// of them, and a walk over the same first pages for ever.
+/// How often one scan begins again. A continuation expires after long waits only, so more than this is a hub that takes none
+/// of them, and a scan over the same first pages for ever.
 const RESTARTS: u32 = 5;
 
 /// The two kinds of twins, which the query language keeps apart.
@@ -41,7 +41,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Both, in the order in which they are walked: a module's device first.
+    /// Both, in the order in which they are scanned: a module's device first.
     pub const ALL: [Self; 2] = [Self::Devices, Self::Modules];
 
     /// The query for all of them, whole.
@@ -107,7 +107,7 @@ impl Candidate for TwinReference {
     }
 }
 
-/// Why a walk ended early.
+/// Why a scan ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum Ended {
     /// It was asked to stop.
@@ -131,7 +131,7 @@ pub enum Ended {
     },
 }
 
-/// A walk over the pages of one query.
+/// A scan over the pages of one query.
 pub struct CandidatePages<R> {
     registry: Arc<RateLimitedRegistry>,
     kind: Kind,
@@ -148,7 +148,7 @@ pub struct CandidatePages<R> {
 }
 
 impl CandidatePages<TwinReference> {
-    /// A walk over references to the twins of `kind` for which `condition` holds, if there is one.
+    /// A scan over references to the twins of `kind` for which `condition` holds, if there is one.
     ///
     /// Only the columns of a reference are asked for: they cost less time here, and a hub counts its answers to queries as messages
     /// of the day by their size. A hub that does not take such a query, or answers with rows that are no references, is asked
@@ -167,7 +167,7 @@ impl CandidatePages<TwinReference> {
         Self { otherwise, ..Self::new(registry, kind, query(kind.references()), purpose) }
     }
 
-    /// The same, where a walk by `query` has stopped before `from`: a continuation belongs to its query.
+    /// The same, where a scan by `query` has stopped before `from`: a continuation belongs to its query.
     #[must_use]
     pub fn resumed(self, query: String, from: Continuation) -> Self {
         Self { query, from: Some(from), ..self }
@@ -175,7 +175,7 @@ impl CandidatePages<TwinReference> {
 }
 
 impl CandidatePages<Row> {
-    /// A walk over all twins of `kind`, with their content.
+    /// A scan over all twins of `kind`, with their content.
     pub fn whole_twins(registry: Arc<RateLimitedRegistry>, kind: Kind, purpose: Purpose) -> Self {
         Self::new(registry, kind, kind.query().to_owned(), purpose)
     }
@@ -207,12 +207,12 @@ impl<R: Candidate> CandidatePages<R> {
         self.from.as_ref()
     }
 
-    /// Begins again; returns after how long. Ends the walk where that does not help.
+    /// Begins again; returns after how long. Ends the scan where that does not help.
     fn begin_again(&mut self, error: &QueryError, backoff: &mut Backoff) -> Result<Duration, Ended> {
         if self.restarts >= RESTARTS {
             return Err(Ended::Refused {
                 hub: self.registry.hub().to_string(),
-                reason: format!("it took no continuation, {RESTARTS} walks from the beginning ended early"),
+                reason: format!("it took no continuation, {RESTARTS} scans from the beginning ended early"),
             });
         }
         self.from = None;
@@ -251,7 +251,7 @@ impl<R: Candidate> CandidatePages<R> {
                 answer = ask => answer.map(|page| only(self.kind, page)),
             };
             let retry_in = match answer {
-                // A page that leads to itself would be walked for ever.
+                // A page that leads to itself would be scanned for ever.
                 Ok(page) if page.next.is_some() && page.next == self.from => {
                     self.begin_again(&QueryError::Expired, &mut backoff)?
                 }
@@ -275,8 +275,8 @@ impl<R: Candidate> CandidatePages<R> {
                     return Err(Ended::Refused { hub: self.registry.hub().to_string(), reason });
                 }
                 Err(error @ QueryError::Expired) => self.begin_again(&error, &mut backoff)?,
-                Err(QueryError::Trouble(_)) if planted!(BackfillEndsEarly) => return Ok(None),
-                Err(error @ QueryError::Trouble(_)) => {
+                Err(QueryError::StoreError(_)) if planted!(BackfillEndsEarly) => return Ok(None),
+                Err(error @ QueryError::StoreError(_)) => {
                     let retry_in = backoff.next(jitter(), error.retry_after());
                     QueryDelayed { hub: self.registry.hub(), message: &error.to_string(), retry_in }.emit();
                     retry_in

@@ -35,7 +35,7 @@ use crate::{
         ticks::Ticks,
         twin::{Sections, TwinVersion},
     },
-    ports::{Clock, Got, Read, TWIN_UNANSWERED, Trouble, TroubleKind, Write},
+    ports::{Clock, Got, Read, StoreError, StoreErrorKind, TWIN_UNANSWERED, Write},
     runtime::{
         budgeted_store::BudgetedStore, documents::DocumentCache, rate_limited_registry::RateLimitedRegistry,
     },
@@ -289,7 +289,7 @@ impl TwinReconciler {
     /// # Errors
     /// The store or the registry gave no answer, or the document never stood still; nothing is wrong that was not
     /// before, and it can be tried again.
-    pub async fn reconcile(&self, key: &TwinKey, task: &Task) -> Result<Verdict, Trouble> {
+    pub async fn reconcile(&self, key: &TwinKey, task: &Task) -> Result<Verdict, StoreError> {
         let Done { verdict, left } = self.reconcile_alone(key, task).await?;
         if let Some((document, etag)) = left
             && task.mode == Mode::Correct
@@ -308,7 +308,7 @@ impl TwinReconciler {
     ///
     /// # Errors
     /// As there.
-    pub async fn bring_in(&self, key: &TwinKey, task: &Task) -> Result<Verdict, Trouble> {
+    pub async fn bring_in(&self, key: &TwinKey, task: &Task) -> Result<Verdict, StoreError> {
         let may_create = task.mode == Mode::Correct && !self.rules.id_scheme.may_lie_elsewhere();
         if let Some(registry) = self.registry(&key.hub).filter(|_| may_create) {
             match registry.get(key, task.purpose).await {
@@ -335,10 +335,10 @@ impl TwinReconciler {
         &self,
         key: &TwinKey,
         purpose: Purpose,
-    ) -> Result<(Option<Arc<Document>>, Option<RegistryTwin>), Trouble> {
+    ) -> Result<(Option<Arc<Document>>, Option<RegistryTwin>), StoreError> {
         let stored = self.read(key, purpose).await?;
-        let registry = self.registry(&key.hub).ok_or_else(|| Trouble {
-            kind: TroubleKind::Unavailable,
+        let registry = self.registry(&key.hub).ok_or_else(|| StoreError {
+            kind: StoreErrorKind::Unavailable,
             code: TWIN_UNANSWERED,
             retry_after: None,
             message: format!("there is no registry of the hub {}", key.hub),
@@ -362,13 +362,13 @@ impl TwinReconciler {
     }
 
     /// Reconciles one twin alone, and looks at the device of a module that was begun, also in an earlier try.
-    async fn reconcile_alone(&self, key: &TwinKey, task: &Task) -> Result<Done, Trouble> {
+    async fn reconcile_alone(&self, key: &TwinKey, task: &Task) -> Result<Done, StoreError> {
         let done = self.compare_and_write(key, task).await?;
         self.follow_device(key, task).await?;
         Ok(done)
     }
 
-    async fn compare_and_write(&self, key: &TwinKey, task: &Task) -> Result<Done, Trouble> {
+    async fn compare_and_write(&self, key: &TwinKey, task: &Task) -> Result<Done, StoreError> {
         let Some(registry) = self.registry(&key.hub) else {
             return Ok(Done { verdict: Verdict::ForeignHub, left: None });
         };
@@ -404,7 +404,7 @@ impl TwinReconciler {
     ///
     /// SUBTLE: the device's end is written first, and then its modules are looked for. This module is written first, and then its
     /// device is looked at. Whatever the interleaving, one of the two sees the other.
-    async fn follow_device(&self, key: &TwinKey, task: &Task) -> Result<(), Trouble> {
+    async fn follow_device(&self, key: &TwinKey, task: &Task) -> Result<(), StoreError> {
         let Some(until) = self.begun.get(key).filter(|_| task.mode == Mode::Correct) else { return Ok(()) };
         for _ in 0..CYCLES {
             let device = self.read(&key.parent(), task.purpose).await?;
@@ -457,7 +457,7 @@ impl TwinReconciler {
         stored: Stored,
         twin: RegistryTwin,
         task: &Task,
-    ) -> Result<Option<Done>, Trouble> {
+    ) -> Result<Option<Done>, StoreError> {
         let found = match stored.is_damaged() {
             true => Some(Drift::Different(Part::Damaged)),
             false => {
@@ -474,7 +474,7 @@ impl TwinReconciler {
         stored: Stored,
         at: Ticks,
         task: &Task,
-    ) -> Result<Option<Done>, Trouble> {
+    ) -> Result<Option<Done>, StoreError> {
         let comes = task.mode == Mode::Correct
             && stored.document.is_none()
             && self.unanswered.may_come(key, stored.etag.as_ref());
@@ -497,7 +497,7 @@ impl TwinReconciler {
         found: Option<Drift>,
         event: TwinEvent,
         task: &Task,
-    ) -> Result<Option<Done>, Trouble> {
+    ) -> Result<Option<Done>, StoreError> {
         let only_looks =
             task.mode == Mode::Compare || (task.purpose == Purpose::Audit && planted!(AuditOnlyLooks));
         let comes = !only_looks && self.unanswered.may_come(key, stored.etag.as_ref());
@@ -579,7 +579,7 @@ impl TwinReconciler {
         TwinWentBack { twin: key, audit }.emit(&self.budgeted_store.metrics);
     }
 
-    async fn read(&self, key: &TwinKey, purpose: Purpose) -> Result<Stored, Trouble> {
+    async fn read(&self, key: &TwinKey, purpose: Purpose) -> Result<Stored, StoreError> {
         match self.budgeted_store.read(key, purpose).await {
             Read::Present(document, etag) => {
                 Ok(Stored { document: Some(document), etag: Some(etag), foreign: None })
@@ -597,7 +597,7 @@ impl TwinReconciler {
     ///
     /// The note is in the document until then, so that a crash cannot forget it. Its time does not matter here: whether
     /// a module lives, the hub is asked.
-    async fn cascade(&self, device: &Document, etag: &ETag, task: &Task) -> Result<(), Trouble> {
+    async fn cascade(&self, device: &Document, etag: &ETag, task: &Task) -> Result<(), StoreError> {
         let task = Task { unless: Unless::Never, ..*task };
         for module in self.budgeted_store.modules(&device.key, task.purpose).await? {
             self.reconcile_alone(&module, &task).await?;
@@ -633,9 +633,9 @@ fn spared(document: Option<&Document>, unless: Unless) -> bool {
     }
 }
 
-fn never_stood_still() -> Trouble {
-    Trouble {
-        kind: TroubleKind::Unavailable,
+fn never_stood_still() -> StoreError {
+    StoreError {
+        kind: StoreErrorKind::Unavailable,
         code: TWIN_UNANSWERED,
         retry_after: None,
         message: format!("the document was written {CYCLES} times while the hub was asked"),

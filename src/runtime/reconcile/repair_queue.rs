@@ -1,6 +1,6 @@
 //! Flagged documents, and the task that repairs them in the background.
 //!
-//! The flags lie in the documents, so nothing here has to survive: what a restart forgets, or what found no room, a walk
+//! The flags lie in the documents, so nothing here has to survive: what a restart forgets, or what found no room, a scan
 //! over the flagged documents finds again. A flag waits a moment before the hub is asked, because most heal by
 //! themselves: the create event of a partial document is usually just behind, on the other stream.
 
@@ -22,7 +22,7 @@ use crate::{
         quota::Purpose,
         retry::Backoff,
     },
-    ports::{Trouble, TroubleKind, Which},
+    ports::{StoreError, StoreErrorKind, Which},
     runtime::{jitter::jitter, watch},
     telemetry::event::{RepairDelayed, RepairGivenUp, RepairScan},
 };
@@ -33,12 +33,12 @@ const GRACE: Duration = Duration::from_secs(2);
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// Tries of one twin after which it is asked whether the trouble is its own.
 const PATIENCE: u32 = 8;
-/// Twins that are remembered at most; about 200 bytes each. The walk finds the others.
+/// Twins that are remembered at most; about 200 bytes each. The scan finds the others.
 const MOST: usize = 50_000;
 /// New twins are remembered while fewer than so many wait: a fleet that is being registered must not keep what is flagged waiting. An
 /// audit brings in the others.
 const MOST_WITH_NEW: usize = 500;
-/// A walk goes on when so few are left.
+/// A scan goes on when so few are left.
 const FEW: usize = MOST / 2;
 
 const REPAIR: Task = Task {
@@ -69,7 +69,7 @@ struct State {
     twins: HashMap<TwinKey, Repair>,
     due: BTreeMap<(Instant, u64), TwinKey>,
     next: u64,
-    /// Something found no room: walk when there is some.
+    /// Something found no room: scan when there is some.
     overflowed: bool,
     /// How many of them only lack their identity.
     completing: usize,
@@ -233,7 +233,7 @@ pub struct Options {
     pub scan_interval: Duration,
 }
 
-/// Repairs what the queue holds until `stop`. `walks` says whether this replica is the one that looks for forgotten ones.
+/// Repairs what the queue holds until `stop`. `scans` says whether this replica is the one that looks for forgotten ones.
 ///
 /// # Panics
 /// A panic of a repair is passed on.
@@ -241,14 +241,14 @@ pub async fn run(
     reconciler: Arc<TwinReconciler>,
     repair_queue: RepairQueue,
     options: Options,
-    walks: watch::Receiver<bool>,
+    scans: watch::Receiver<bool>,
     stop: CancellationToken,
 ) {
     let Some(shared) = repair_queue.0.clone() else {
         return stop.cancelled().await;
     };
-    let walk = walk(Arc::clone(&reconciler), repair_queue.clone(), Arc::clone(&shared), options, walks);
-    let mut walk = std::pin::pin!(walk);
+    let scan = scan(Arc::clone(&reconciler), repair_queue.clone(), Arc::clone(&shared), options, scans);
+    let mut scan = std::pin::pin!(scan);
     let mut repairs: JoinSet<(TwinKey, Result<Verdict, Failed>)> = JoinSet::new();
     loop {
         let mut next_due = None;
@@ -281,7 +281,7 @@ pub async fn run(
             },
             () = until(next_due), if next_due.is_some() => {}
             () = shared.changed.notified() => {}
-            () = &mut walk => return repairs.shutdown().await,
+            () = &mut scan => return repairs.shutdown().await,
         }
         reconciler.budgeted_store().metrics.set_repairs_waiting(repair_queue.flagged());
     }
@@ -289,7 +289,7 @@ pub async fn run(
 
 /// Why a twin was not repaired.
 struct Failed {
-    trouble: Trouble,
+    trouble: StoreError,
     /// Whether store and hub answer about others, after many tries of this one.
     alone: bool,
 }
@@ -304,7 +304,7 @@ async fn repair(
         Ok(verdict) => Ok(verdict),
         Err(trouble) => {
             let alone = attempts >= PATIENCE
-                && trouble.kind != TroubleKind::Throttled
+                && trouble.kind != StoreErrorKind::Throttled
                 && reconciler.answers(&key.hub, REPAIR.purpose).await;
             Err(Failed { trouble, alone })
         }
@@ -323,7 +323,7 @@ fn conclude(shared: &Shared, key: &TwinKey, verdict: Result<Verdict, Failed>, re
             | Verdict::Rejected(..)
             | Verdict::ForeignHub,
         ) => state.done(key, shared.grace),
-        // An answer that makes no sense, for one: asking on and on does not help. Its document stays flagged, and the walk
+        // An answer that makes no sense, for one: asking on and on does not help. Its document stays flagged, and the scan
         // comes by again.
         Err(Failed { trouble, alone: true }) => {
             state.done(key, shared.grace);
@@ -342,19 +342,19 @@ fn conclude(shared: &Shared, key: &TwinKey, verdict: Result<Verdict, Failed>, re
 }
 
 /// Looks for flagged documents that nobody remembers: at first, every now and then, and after something found no room.
-async fn walk(
+async fn scan(
     reconciler: Arc<TwinReconciler>,
     repair_queue: RepairQueue,
     shared: Arc<Shared>,
     options: Options,
-    mut walks: watch::Receiver<bool>,
+    mut scans: watch::Receiver<bool>,
 ) {
     let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
     loop {
-        if walks.wait_for(|walks| *walks).await.is_err() {
+        if scans.wait_for(|scans| *scans).await.is_err() {
             return std::future::pending().await; // nobody will ask any more
         }
-        let result = walk_once(&reconciler, &repair_queue, &shared).await;
+        let result = scan_once(&reconciler, &repair_queue, &shared).await;
         let pause = match result {
             Ok(found) => {
                 backoff.reset();
@@ -381,11 +381,11 @@ async fn walk(
     }
 }
 
-async fn walk_once(
+async fn scan_once(
     reconciler: &TwinReconciler,
     repair_queue: &RepairQueue,
     shared: &Shared,
-) -> Result<usize, Trouble> {
+) -> Result<usize, StoreError> {
     let mut found = 0;
     let mut pages = std::pin::pin!(reconciler.budgeted_store().scan(Which::Flagged, Purpose::Repair));
     while let Some(page) = pages.next().await {

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     domain::{retry::Backoff, ticks::Ticks},
-    ports::{BookmarkError, Bookmarks, Clock},
+    ports::{Clock, NoteError, NoteStore},
     runtime::{jitter::jitter, watch},
     telemetry::event::NoteNotKept,
 };
@@ -61,9 +61,9 @@ impl AuditRequests {
 
     /// The same, where what made it necessary is about to be written down as done with: the note is written before this returns, for
     /// nobody would ask again after a crash. Where it cannot be written, [`keep`] tries on.
-    pub async fn ask_before_it_is_forgotten(&self, bookmarks: &dyn Bookmarks) -> bool {
+    pub async fn ask_before_it_is_forgotten(&self, notes: &dyn NoteStore) -> bool {
         let Some(wanted_at) = self.tell() else { return false };
-        if let Err(error) = save(bookmarks, wanted_at).await {
+        if let Err(error) = save(notes, wanted_at).await {
             NoteNotKept { error: &error }.emit();
         }
         true
@@ -87,14 +87,14 @@ impl AuditRequests {
 ///
 /// # Errors
 /// The note could not be read.
-pub async fn last_request(bookmarks: &dyn Bookmarks) -> Result<Option<Ticks>, BookmarkError> {
-    let note = bookmarks.load(NAME).await?;
+pub async fn last_request(notes: &dyn NoteStore) -> Result<Option<Ticks>, NoteError> {
+    let note = notes.load(NAME).await?;
     Ok(note.and_then(|note| serde_json::from_slice::<Note>(&note).ok()).map(|note| note.wanted_at))
 }
 
 /// Keeps each request as a note, for whichever replica does the audits, until `stop`.
 pub async fn keep(
-    bookmarks: Arc<dyn Bookmarks>,
+    notes: Arc<dyn NoteStore>,
     mut asked: watch::Receiver<Option<Ticks>>,
     stop: CancellationToken,
 ) {
@@ -108,7 +108,7 @@ pub async fn keep(
             },
         }
         let Some(wanted_at) = *asked.borrow_and_update() else { continue };
-        while let Err(error) = save(bookmarks.as_ref(), wanted_at).await {
+        while let Err(error) = save(notes.as_ref(), wanted_at).await {
             // Where this replica does the audits, its schedule knows; any other one has only the note.
             NoteNotKept { error: &error }.emit();
             tokio::select! {
@@ -121,7 +121,7 @@ pub async fn keep(
     }
 }
 
-async fn save(bookmarks: &dyn Bookmarks, wanted_at: Ticks) -> Result<(), String> {
+async fn save(notes: &dyn NoteStore, wanted_at: Ticks) -> Result<(), String> {
     let note = serde_json::to_vec(&Note { wanted_at }).map_err(|error| error.to_string())?;
-    bookmarks.save(NAME, &note).await.map_err(|error| error.to_string())
+    notes.save(NAME, &note).await.map_err(|error| error.to_string())
 }

@@ -2,7 +2,7 @@
 //!
 //! One replica does it: the one that owns the first partition of the first stream, so that there is nothing more to
 //! agree on. It stops where it stands when that partition goes to another replica, which then goes on: a backfill at its
-//! bookmark, an audit from the beginning, since what it has seen is in its memory only.
+//! note, an audit from the beginning, since what it has seen is in its memory only.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,15 +15,15 @@ use super::{
     backfill,
     reconciler::TwinReconciler,
     requests::last_request,
-    walking::{Auditing, Backfilling},
+    scanning::{Auditing, Backfilling},
 };
 use crate::{
     domain::{audit::Met, retry::Backoff, ticks::Ticks},
-    ports::Bookmarks,
+    ports::NoteStore,
     runtime::{jitter::jitter, rate_limited_registry::RateLimitedRegistry, watch},
     telemetry::{
-        Audited, Backfilled, HubWalks, Walk, Walks,
-        event::{NoteNotKept, WalkFailed},
+        Audited, Backfilled, HubScans, Scan, Scans,
+        event::{NoteNotKept, ScanFailed},
     },
 };
 
@@ -56,15 +56,15 @@ pub struct Schedule {
     /// The hub.
     pub registry: Arc<RateLimitedRegistry>,
     /// Where notes are kept.
-    pub bookmarks: Arc<dyn Bookmarks>,
+    pub notes: Arc<dyn NoteStore>,
     /// What is done when.
     pub options: Options,
     /// Whether this replica is the one.
     pub leads: watch::Receiver<bool>,
     /// When this process has asked for an audit last.
     pub audit_wanted: watch::Receiver<Option<Ticks>>,
-    /// Where it is shown how far walks are.
-    pub walks: Walks,
+    /// Where it is shown how far scans are.
+    pub scans: Scans,
 }
 
 /// What the last audit leaves to the next one, beside what it found; parts of its note.
@@ -118,11 +118,11 @@ impl LastAudit {
         }
     }
 
-    fn show(&self, hub: &str, walks: &Walks) {
+    fn show(&self, hub: &str, scans: &Scans) {
         let audited = |at, twins, left| Audited { at, twins, left };
-        walks.note(hub, |walks| {
-            walks.audited = self.finished_at.map(|at| audited(at, self.twins, self.left));
-            walks.clean = self.clean.map(|clean| audited(clean.finished_at, clean.twins, 0));
+        scans.note(hub, |scans| {
+            scans.audited = self.finished_at.map(|at| audited(at, self.twins, self.left));
+            scans.clean = self.clean.map(|clean| audited(clean.finished_at, clean.twins, 0));
         });
     }
 }
@@ -144,11 +144,11 @@ pub fn report_name(hub: &str) -> String {
 }
 
 /// Keeps a report as the hub's last one.
-async fn keep(bookmarks: &dyn Bookmarks, report: &Report, last: &LastAudit) -> Result<(), String> {
+async fn keep(notes: &dyn NoteStore, report: &Report, last: &LastAudit) -> Result<(), String> {
     let LastAudit { answered, closed, left, clean, .. } = *last;
     let kept = Kept { report, answered, closed, left, clean };
     let note = serde_json::to_vec_pretty(&kept).map_err(|error| error.to_string())?;
-    bookmarks.save(&report_name(&report.hub), &note).await.map_err(|error| error.to_string())
+    notes.save(&report_name(&report.hub), &note).await.map_err(|error| error.to_string())
 }
 
 impl Schedule {
@@ -196,8 +196,7 @@ impl Schedule {
                 }
             }
             audit_wanted = true; // until it is done, whoever stops it
-            let request =
-                newest(self.bookmarks.as_ref(), &mut self.audit_wanted, &mut asked, &last.met()).await;
+            let request = newest(self.notes.as_ref(), &mut self.audit_wanted, &mut asked, &last.met()).await;
             let met = last.met().by_audit(request, self.reconciler.now(), self.options.audit.tolerance);
             match self.leading(&stop, async |this, stop| this.audit(met, last, stop).await).await {
                 Some(Ok(done)) => {
@@ -215,7 +214,7 @@ impl Schedule {
     async fn begin_to_lead(&mut self, stop: &CancellationToken) -> bool {
         if !*self.leads.borrow() {
             // Whoever leads knows, and shows it.
-            self.walks.note(self.registry.hub(), |walks| *walks = HubWalks::default());
+            self.scans.note(self.registry.hub(), |scans| *scans = HubScans::default());
         }
         tokio::select! {
             biased;
@@ -245,7 +244,7 @@ impl Schedule {
     /// Tells why, and waits before the next try.
     async fn failed(&self, what: &'static str, error: &str, backoff: &mut Backoff, stop: &CancellationToken) {
         let retry_in = backoff.next(jitter(), None);
-        WalkFailed { what, hub: self.registry.hub(), error, retry_in }.emit();
+        ScanFailed { what, hub: self.registry.hub(), error, retry_in }.emit();
         self.registry.asks_again(retry_in);
         tokio::select! {
             biased;
@@ -258,29 +257,29 @@ impl Schedule {
         if wanted {
             return Ok(true);
         }
-        let bookmark = backfill::bookmark(self.bookmarks.as_ref(), self.registry.hub()).await;
-        let bookmark = bookmark.map_err(|error| error.to_string())?;
-        if let Some(backfill::Bookmark { finished_at: Some(at), counts, .. }) = &bookmark {
+        let note = backfill::note(self.notes.as_ref(), self.registry.hub()).await;
+        let note = note.map_err(|error| error.to_string())?;
+        if let Some(backfill::Note { finished_at: Some(at), counts, .. }) = &note {
             self.show_backfilled(*at, counts);
         }
-        Ok(bookmark.is_some_and(|bookmark| bookmark.finished_at.is_none()))
+        Ok(note.is_some_and(|note| note.finished_at.is_none()))
     }
 
     fn show_backfilled(&self, at: Ticks, counts: &backfill::Counts) {
         let twins = counts.outcomes().to_vec();
-        self.walks.note(self.registry.hub(), |walks| walks.backfilled = Some(Backfilled { at, twins }));
+        self.scans.note(self.registry.hub(), |scans| scans.backfilled = Some(Backfilled { at, twins }));
     }
 
     async fn backfill(&self, stop: &CancellationToken) -> Result<(), String> {
         let progress = Arc::new(backfill::Progress::default());
-        let walking = Backfilling { registry: Arc::clone(&self.registry), progress: Arc::clone(&progress) };
-        let walk = Walk { what: "backfill", started: self.reconciler.now(), walking: Arc::new(walking) };
-        let _shown = self.walks.show(self.registry.hub(), walk);
+        let scanning = Backfilling { registry: Arc::clone(&self.registry), progress: Arc::clone(&progress) };
+        let scan = Scan { what: "backfill", started: self.reconciler.now(), scanning: Arc::new(scanning) };
+        let _shown = self.scans.show(self.registry.hub(), scan);
         let concurrency = self.options.backfill_concurrency;
         let run = backfill::run(
             &self.reconciler,
             &self.registry,
-            self.bookmarks.as_ref(),
+            self.notes.as_ref(),
             concurrency,
             &progress,
             stop,
@@ -293,19 +292,19 @@ impl Schedule {
     /// Audits; returns what it leaves to the next one.
     async fn audit(&self, met: Met, last: LastAudit, stop: &CancellationToken) -> Result<LastAudit, String> {
         let progress = Arc::new(audit::Progress::default());
-        let walking = Auditing {
+        let scanning = Auditing {
             registry: Arc::clone(&self.registry),
             progress: Arc::clone(&progress),
             last: last.finished_at.map(|_| last.twins),
         };
-        let walk = Walk { what: "audit", started: self.reconciler.now(), walking: Arc::new(walking) };
-        let _shown = self.walks.show(self.registry.hub(), walk);
+        let scan = Scan { what: "audit", started: self.reconciler.now(), scanning: Arc::new(scanning) };
+        let _shown = self.scans.show(self.registry.hub(), scan);
         let options = &self.options.audit;
         let run = audit::run(&self.reconciler, &self.registry, options, last.recent_next, &progress, stop);
         let report = Box::pin(run).await.map_err(|error| error.to_string())?;
         let last = last.followed_by(met, &report);
-        last.show(self.registry.hub(), &self.walks);
-        if let Err(error) = keep(self.bookmarks.as_ref(), &report, &last).await {
+        last.show(self.registry.hub(), &self.scans);
+        if let Err(error) = keep(self.notes.as_ref(), &report, &last).await {
             NoteNotKept { error: &error }.emit();
         }
         Ok(last)
@@ -322,7 +321,7 @@ impl Schedule {
     ) -> Option<Why> {
         let due = self.audit_due(started, last.started_at);
         let next = due.map(|due| self.reconciler.now().after(due.saturating_duration_since(Instant::now())));
-        self.walks.note(self.registry.hub(), |walks| walks.next_audit = next);
+        self.scans.note(self.registry.hub(), |scans| scans.next_audit = next);
         let timer = async {
             match due {
                 Some(due) => tokio::time::sleep_until(due).await,
@@ -333,7 +332,7 @@ impl Schedule {
             tokio::time::sleep_until(rests_until).await;
             loop {
                 let met = last.met();
-                let request = newest(self.bookmarks.as_ref(), &mut self.audit_wanted, asked, &met).await;
+                let request = newest(self.notes.as_ref(), &mut self.audit_wanted, asked, &met).await;
                 let wait = met.wait_for(request, self.reconciler.now(), self.options.audit.tolerance);
                 if wait == Some(Duration::ZERO) {
                     return;
@@ -356,7 +355,7 @@ impl Schedule {
 
     /// The last audit that left a note, or `known`, where that is newer.
     async fn last_audit(&self, known: LastAudit) -> LastAudit {
-        let note = match self.bookmarks.load(&report_name(self.registry.hub())).await {
+        let note = match self.notes.load(&report_name(self.registry.hub())).await {
             Ok(note) => note.and_then(|note| serde_json::from_slice::<LastAudit>(&note).ok()),
             Err(error) => {
                 NoteNotKept { error: &error.to_string() }.emit();
@@ -364,7 +363,7 @@ impl Schedule {
             }
         };
         let last = note.filter(|note| note.started_at > known.started_at).unwrap_or(known);
-        last.show(self.registry.hub(), &self.walks);
+        last.show(self.registry.hub(), &self.scans);
         last
     }
 
@@ -392,7 +391,7 @@ enum Why {
 /// The newest request for an audit: one of this process, for as long as no note tells of it, or the one that the note tells of,
 /// whoever has left it.
 async fn newest(
-    bookmarks: &dyn Bookmarks,
+    notes: &dyn NoteStore,
     own: &mut watch::Receiver<Option<Ticks>>,
     asked: &mut Option<Ticks>,
     met: &Met,
@@ -400,7 +399,7 @@ async fn newest(
     if own.has_changed() {
         *asked = *own.borrow_and_update();
     }
-    let noted = last_request(bookmarks).await.unwrap_or_else(|error| {
+    let noted = last_request(notes).await.unwrap_or_else(|error| {
         NoteNotKept { error: &error.to_string() }.emit();
         None
     });

@@ -17,7 +17,7 @@ use super::{
     requests::AuditRequests,
 };
 use crate::{
-    adapters::bookmarks::MemoryBookmarks,
+    adapters::notes::MemoryNotes,
     domain::{
         decide::{Rules, decide},
         document::Document,
@@ -29,7 +29,7 @@ use crate::{
         ticks::Ticks,
         twin::{Sections, TwinVersion},
     },
-    ports::{Clock, Continuation, Got, Page, QueryError, Trouble, TroubleKind, TwinRegistry},
+    ports::{Clock, Continuation, Got, Page, QueryError, StoreError, StoreErrorKind, TwinRegistry},
     runtime::{
         budgeted_store::BudgetedStore,
         documents::{DocumentCache, document_cache},
@@ -68,13 +68,13 @@ pub(super) fn module(device: &str, id: &str) -> TwinKey {
     TwinKey::module(HUB, device, id)
 }
 
-pub(super) fn trouble(kind: TroubleKind, retry_after: Option<Duration>) -> Trouble {
-    Trouble { kind, code: "COSMOS_UNAVAILABLE", retry_after, message: "scripted".into() }
+pub(super) fn trouble(kind: StoreErrorKind, retry_after: Option<Duration>) -> StoreError {
+    StoreError { kind, code: "COSMOS_UNAVAILABLE", retry_after, message: "scripted".into() }
 }
 
 /// Unavailable, without a hint.
-pub(super) fn away() -> Trouble {
-    trouble(TroubleKind::Unavailable, None)
+pub(super) fn away() -> StoreError {
+    trouble(StoreErrorKind::Unavailable, None)
 }
 
 type Twins = BTreeMap<TwinKey, (i64, Value)>;
@@ -99,7 +99,7 @@ pub(super) struct ScriptedRegistry {
     /// What queries show, where that is not the present.
     pub(super) view: Mutex<Option<Twins>>,
     /// Answers of the next point reads.
-    pub(super) gets: Mutex<VecDeque<Trouble>>,
+    pub(super) gets: Mutex<VecDeque<StoreError>>,
     /// Answers of the next queries.
     pub(super) queries: Mutex<VecDeque<QueryError>>,
     /// Every point read fails.
@@ -243,7 +243,7 @@ impl TwinRegistry for ScriptedRegistry {
 
     async fn device_count(&self) -> Result<u64, QueryError> {
         if *self.silent.lock().unwrap() {
-            return Err(QueryError::Trouble(away()));
+            return Err(QueryError::StoreError(away()));
         }
         Ok(self.twins.lock().unwrap().keys().filter(|key| !key.is_module()).count() as u64)
     }
@@ -275,7 +275,7 @@ pub(super) struct Bench {
     pub(super) cache: DocumentCache,
     pub(super) clock: Arc<TestClock>,
     pub(super) metrics: Metrics,
-    pub(super) bookmarks: Arc<MemoryBookmarks>,
+    pub(super) notes: Arc<MemoryNotes>,
 }
 
 impl Bench {
@@ -319,17 +319,8 @@ impl Bench {
         let reconciler =
             TwinReconciler::new(budgeted_store, &registries, cache.clone(), Arc::clone(&clock) as _, RULES)
                 .with_identity(true);
-        let bookmarks = Arc::new(MemoryBookmarks::default());
-        Self {
-            store,
-            registry,
-            rate_limited,
-            reconciler: Arc::new(reconciler),
-            cache,
-            clock,
-            metrics,
-            bookmarks,
-        }
+        let notes = Arc::new(MemoryNotes::default());
+        Self { store, registry, rate_limited, reconciler: Arc::new(reconciler), cache, clock, metrics, notes }
     }
 
     /// A second reconciler over the same, which asks for audits.

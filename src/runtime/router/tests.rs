@@ -297,7 +297,7 @@ async fn nothing_lingers_where_room_runs_short() {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_completed_once_gives_more_room_without_waiting_for_a_second() {
-    let least = crate::domain::room::LEAST;
+    let least = crate::domain::in_flight_limit::LEAST;
     let began = Instant::now();
     let mut bench = Bench::new(64);
     for part in 0..4 {
@@ -871,12 +871,12 @@ async fn a_twin_that_gets_no_answer_takes_nobody_elses_room() {
     let stuck = device("stuck");
     bench.store.broken.lock().unwrap().push(stuck.clone());
     let limits = Arc::clone(&bench.limits);
-    assert_eq!(limits.room(), crate::domain::room::LEAST, "nothing was completed yet");
+    assert_eq!(limits.room(), crate::domain::in_flight_limit::LEAST, "nothing was completed yet");
     let events: Vec<_> = (1..2_000).map(|version| updated(&stuck, version, version)).collect();
     bench.send(events).await;
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(limits.used().0, 1_999);
-    assert_eq!(limits.room(), crate::domain::room::LEAST + 1_999);
+    assert_eq!(limits.room(), crate::domain::in_flight_limit::LEAST + 1_999);
     // As many again of others, one after the other, while it waits.
     for round in 0..4 {
         bench.send((0..1_000).map(|twin| created(&device(&format!("d{round}-{twin}")), 1)).collect()).await;
@@ -895,5 +895,5 @@ async fn what_is_completed_fast_gives_room_for_more() {
     let room = limits.room();
     assert!(room > 5_000, "about a thousand were completed per second, and {room} may be under way");
     tokio::time::sleep(Duration::from_secs(600)).await;
-    assert_eq!(limits.room(), crate::domain::room::LEAST);
+    assert_eq!(limits.room(), crate::domain::in_flight_limit::LEAST);
 }

@@ -19,7 +19,7 @@ use crate::{
     runtime::rate_limited_registry::RateLimitedRegistry,
 };
 
-/// How long a question may wait for its turn in the hub's quota, and a little more: then nobody looks any more.
+/// How long a request may wait for its turn in the hub's quota, and a little more: then nobody looks any more.
 const TURN_LIMIT: Duration = Duration::from_secs(5);
 /// Differences that are told at most.
 const MOST_DIFFERENCES: usize = 200;

@@ -2,14 +2,14 @@
 
 use tokio::time::{Instant, timeout_at};
 
-use super::{Access, Outcome, Question};
+use super::{Access, Outcome, TwinRequest};
 use crate::{
     domain::{
         document::Document,
         id::{HubName, TwinKey},
         quota::Purpose,
     },
-    ports::{Charged, Read, Trouble, TroubleKind},
+    ports::{Charged, Read, StoreError, StoreErrorKind},
     runtime::documents::Stored,
 };
 
@@ -17,7 +17,7 @@ use crate::{
 pub(super) enum Lookup {
     Document(Stored),
     Nothing(Option<String>),
-    Trouble(Trouble),
+    StoreError(StoreError),
     WhichHub(Vec<HubName>),
     Refused(String),
 }
@@ -26,7 +26,7 @@ impl Lookup {
     pub(super) fn document(&self) -> Option<&Document> {
         match self {
             Self::Document((document, _)) => Some(document),
-            Self::Nothing(_) | Self::Trouble(_) | Self::WhichHub(_) | Self::Refused(_) => None,
+            Self::Nothing(_) | Self::StoreError(_) | Self::WhichHub(_) | Self::Refused(_) => None,
         }
     }
 
@@ -36,7 +36,7 @@ impl Lookup {
             Self::Document(stored) if stored.0.twin().is_none() => Outcome::Deleted(stored),
             Self::Document(stored) => Outcome::Found(stored),
             Self::Nothing(reason) => Outcome::Absent(reason),
-            Self::Trouble(trouble) => Outcome::Unavailable(trouble),
+            Self::StoreError(trouble) => Outcome::Unavailable(trouble),
             Self::WhichHub(hubs) => Outcome::WhichHub(hubs),
             Self::Refused(reason) => Outcome::Refused(reason),
         }
@@ -47,14 +47,14 @@ impl Lookup {
         match self {
             Self::Document(stored) => Outcome::TimedOut(Some(stored)),
             Self::Nothing(_) => Outcome::TimedOut(None),
-            Self::Trouble(_) | Self::WhichHub(_) | Self::Refused(_) => self.into_outcome(),
+            Self::StoreError(_) | Self::WhichHub(_) | Self::Refused(_) => self.into_outcome(),
         }
     }
 }
 
 /// A twin that is looked for; its hub may have to be found out.
 pub(super) struct Wanted<'a> {
-    pub(super) question: &'a Question,
+    pub(super) request: &'a TwinRequest,
     pub(super) hub: Option<HubName>,
     /// What the looks have cost.
     pub(super) request_units: f64,
@@ -62,7 +62,7 @@ pub(super) struct Wanted<'a> {
 
 impl Wanted<'_> {
     pub(super) fn key(&self) -> Option<TwinKey> {
-        let Question { device, module, .. } = self.question;
+        let TwinRequest { device, module, .. } = self.request;
         self.hub.as_ref().map(|hub| TwinKey {
             hub: hub.clone(),
             device: device.clone(),
@@ -79,21 +79,21 @@ impl Access {
     /// Reads the document once; says what that cost.
     pub(super) async fn charged_lookup(&self, wanted: &mut Wanted<'_>, limit: Instant) -> (Lookup, f64) {
         let began = Instant::now();
-        let silent = |kind: TroubleKind, code: &'static str, what: &str| {
+        let silent = |kind: StoreErrorKind, code: &'static str, what: &str| {
             let seconds = began.elapsed().as_secs_f64();
             let message = format!("{what} within {seconds:.1} s");
-            Lookup::Trouble(Trouble { kind, retry_after: None, code, message })
+            Lookup::StoreError(StoreError { kind, retry_after: None, code, message })
         };
         if timeout_at(limit, self.budgeted_store.budget.allowed()).await.is_err() {
             // The streams go first, and so does the cap on request units.
             let turn = "there was no turn to read: the store throttles, or cosmos.max_request_units_per_second is used up;";
-            let lookup = silent(TroubleKind::Throttled, "COSMOS_THROTTLED", &format!("{turn} no read"));
+            let lookup = silent(StoreErrorKind::Throttled, "COSMOS_THROTTLED", &format!("{turn} no read"));
             return (lookup, 0.0);
         }
         let looked_up = async {
             let (key, spent) = match wanted.key() {
                 Some(key) => (key, 0.0),
-                None => match self.find_hub(wanted.question).await {
+                None => match self.find_hub(wanted.request).await {
                     Charged { outcome: Ok(key), request_units } => (key, request_units),
                     Charged { outcome: Err(lookup), request_units } => return (lookup, request_units, None),
                 },
@@ -110,18 +110,18 @@ impl Access {
             }
             Err(_) => {
                 let what = "the document store gave no answer";
-                (silent(TroubleKind::Unavailable, "COSMOS_UNAVAILABLE", what), 0.0)
+                (silent(StoreErrorKind::Unavailable, "COSMOS_UNAVAILABLE", what), 0.0)
             }
         }
     }
 
     /// Finds the hub of a twin where none is configured: events alone have said which there are.
-    async fn find_hub(&self, question: &Question) -> Charged<Result<TwinKey, Lookup>> {
-        let Question { device, module, .. } = question;
+    async fn find_hub(&self, request: &TwinRequest) -> Charged<Result<TwinKey, Lookup>> {
+        let TwinRequest { device, module, .. } = request;
         let Charged { outcome, request_units } =
             self.budgeted_store.hubs(device, module.as_deref(), Purpose::Request).await;
         let outcome = match outcome {
-            Err(trouble) => Err(Lookup::Trouble(trouble)),
+            Err(trouble) => Err(Lookup::StoreError(trouble)),
             Ok(mut hubs) => match (hubs.pop(), hubs.is_empty()) {
                 (None, _) => Err(Lookup::Nothing(None)),
                 (Some(hub), true) => Ok(TwinKey { hub, device: device.clone(), module: module.clone() }),
@@ -141,14 +141,14 @@ fn seen(read: Read) -> Lookup {
         Read::Absent => Lookup::Nothing(None),
         Read::Foreign(reason) => Lookup::Nothing(Some(reason)),
         Read::Refused(reason) => Lookup::Refused(reason),
-        Read::Damaged(_, reason) => Lookup::Trouble(Trouble {
-            kind: TroubleKind::Unavailable,
+        Read::Damaged(_, reason) => Lookup::StoreError(StoreError {
+            kind: StoreErrorKind::Unavailable,
             retry_after: None,
             code: "DOCUMENT_DAMAGED",
             message: format!(
                 "what is stored under the twin's id is no document ({reason}): its next change, a repair or `twinsync resync` replaces it"
             ),
         }),
-        Read::Unknown(trouble) => Lookup::Trouble(trouble),
+        Read::Unknown(trouble) => Lookup::StoreError(trouble),
     }
 }

@@ -66,8 +66,8 @@ impl Bench {
         self.documents.insert(document.key.clone(), (Arc::new(document.clone()), ETag("own".into())));
     }
 
-    async fn ask(&self, question: &Question) -> Answer {
-        self.twins.answer(question, &self.kept).await
+    async fn ask(&self, request: &TwinRequest) -> Answer {
+        self.twins.answer(request, &self.kept).await
     }
 
     fn reads(&self) -> usize {
@@ -80,20 +80,20 @@ impl Bench {
     }
 }
 
-fn question() -> Question {
-    Question {
+fn request() -> TwinRequest {
+    TwinRequest {
         hub: None,
         device: "d".into(),
         module: None,
-        awaited: Awaited::default(),
+        requirement: ReadRequirement::default(),
         wait: Duration::from_secs(5),
         compare: false,
     }
 }
 
-fn for_version(version: i64) -> Question {
-    let awaited = Awaited { version: Some(TwinVersion(version)), ..Awaited::default() };
-    Question { awaited, ..question() }
+fn for_version(version: i64) -> TwinRequest {
+    let requirement = ReadRequirement { version: Some(TwinVersion(version)), ..ReadRequirement::default() };
+    TwinRequest { requirement, ..request() }
 }
 
 fn version(outcome: &Outcome) -> Option<i64> {
@@ -110,12 +110,12 @@ fn deleted() -> Document {
 #[tokio::test(start_paused = true)]
 async fn a_twin_is_told_as_it_is_and_for_one_read() {
     let bench = Bench::new(&["h"]);
-    let answer = bench.ask(&question()).await;
+    let answer = bench.ask(&request()).await;
     assert!(matches!(answer.outcome, Outcome::Absent(None)), "{answer:?}");
     bench.write(&document(7));
-    assert_eq!(version(&bench.ask(&question()).await.outcome), Some(7));
+    assert_eq!(version(&bench.ask(&request()).await.outcome), Some(7));
     bench.write(&deleted());
-    assert!(matches!(bench.ask(&question()).await.outcome, Outcome::Deleted(_)));
+    assert!(matches!(bench.ask(&request()).await.outcome, Outcome::Deleted(_)));
     assert_eq!(bench.reads(), 3);
     for line in [
         "twinsync_twin_reads_total{outcome=\"absent\"} 1",
@@ -172,7 +172,7 @@ async fn who_waits_in_vain_is_told_what_there_is() {
         let Outcome::TimedOut(Some((found, _))) = answer.outcome else { panic!("{answer:?}") };
         assert_eq!(found.state, stored.state);
     }
-    let at_once = Question { wait: Duration::ZERO, ..for_version(7) };
+    let at_once = TwinRequest { wait: Duration::ZERO, ..for_version(7) };
     let reads = bench.reads();
     let answer = bench.ask(&at_once).now_or_never().expect("no time passes");
     assert!(matches!(answer.outcome, Outcome::TimedOut(Some(_))), "{answer:?}");
@@ -186,9 +186,9 @@ async fn all_waiters_together_keep_within_a_budget_of_request_units() {
     let bench = Bench::new(&["h"]);
     let each = 5.0; // as for a document of 64 KB
     *bench.store.dearer.lock().unwrap() = each - 1.0;
-    let question = Question { wait: WAIT_MAX, ..for_version(1) };
+    let request = TwinRequest { wait: WAIT_MAX, ..for_version(1) };
     let kept: Vec<_> = (0..MOST_WAITERS).map(|_| AtomicBool::new(false)).collect();
-    let waiters = kept.iter().map(|kept| bench.twins.answer(&question, kept));
+    let waiters = kept.iter().map(|kept| bench.twins.answer(&request, kept));
     futures::future::join_all(waiters).await;
     let spent = bench.metrics.request_units(crate::telemetry::Purpose::Request);
     let first_lookups = MOST_WAITERS as f64 * each;
@@ -200,17 +200,17 @@ async fn all_waiters_together_keep_within_a_budget_of_request_units() {
 #[tokio::test(start_paused = true)]
 async fn no_more_than_the_most_wait_and_those_who_go_away_make_room() {
     let bench = Bench::new(&["h"]);
-    let question = Question { wait: WAIT_MAX, ..for_version(1) };
+    let request = TwinRequest { wait: WAIT_MAX, ..for_version(1) };
     let kept: Vec<_> = (0..MOST_WAITERS).map(|_| AtomicBool::new(false)).collect();
-    let mut waiters: Vec<_> = kept.iter().map(|kept| Box::pin(bench.twins.answer(&question, kept))).collect();
+    let mut waiters: Vec<_> = kept.iter().map(|kept| Box::pin(bench.twins.answer(&request, kept))).collect();
     for waiter in &mut waiters {
         assert!(futures::poll!(waiter).is_pending());
     }
     bench.has_line(&format!("twinsync_twin_waiters {MOST_WAITERS}"));
-    let answer = bench.ask(&question).now_or_never().expect("no time passes");
+    let answer = bench.ask(&request).now_or_never().expect("no time passes");
     assert!(matches!(answer.outcome, Outcome::Busy), "{answer:?}");
     bench.write(&document(1));
-    assert_eq!(version(&bench.ask(&question).await.outcome), Some(1), "what is there needs no place");
+    assert_eq!(version(&bench.ask(&request).await.outcome), Some(1), "what is there needs no place");
     drop(waiters);
     bench.has_line("twinsync_twin_waiters 0");
     bench.has_line(&format!("twinsync_twin_reads_total{{outcome=\"gone\"}} {MOST_WAITERS}"));
@@ -230,7 +230,7 @@ async fn the_end_of_the_process_ends_every_wait_and_no_read() {
     assert!(matches!(answer.outcome, Outcome::Stopping), "{answer:?}");
     let answer = bench.ask(&for_version).now_or_never().expect("no time passes");
     assert!(matches!(answer.outcome, Outcome::Stopping), "{answer:?}");
-    assert_eq!(version(&bench.ask(&question()).await.outcome), Some(6), "while it drains");
+    assert_eq!(version(&bench.ask(&request()).await.outcome), Some(6), "while it drains");
 }
 
 #[tokio::test(start_paused = true)]
@@ -238,8 +238,8 @@ async fn a_store_that_is_away_is_told_with_its_reason_and_its_return_is_noticed(
     let bench = Bench::new(&["h"]);
     bench.write(&document(7));
     *bench.store.away.lock().unwrap() = true;
-    for question in [question(), for_version(7), Question { wait: Duration::ZERO, ..for_version(7) }] {
-        let answer = bench.ask(&question).await;
+    for request in [request(), for_version(7), TwinRequest { wait: Duration::ZERO, ..for_version(7) }] {
+        let answer = bench.ask(&request).await;
         assert!(answer.waited <= Duration::from_secs(5), "{answer:?}");
         let Outcome::Unavailable(trouble) = answer.outcome else { panic!("{answer:?}") };
         assert_eq!(trouble.message, "scripted");
@@ -263,7 +263,7 @@ async fn reads_that_get_no_turn_end_within_the_limit_and_say_why() {
         BudgetedStore { store: Arc::clone(&bench.store) as _, budget, metrics: bench.metrics.clone() };
     let (documents, registries) = (bench.documents.clone(), BTreeMap::new());
     twins.open(Access { budgeted_store, documents, registries, hub_limit: Duration::from_secs(1) });
-    let answer = twins.answer(&question(), &bench.kept).await;
+    let answer = twins.answer(&request(), &bench.kept).await;
     assert_eq!(answer.waited, LOOKUP_LIMIT);
     let Outcome::Unavailable(trouble) = answer.outcome else { panic!("{answer:?}") };
     assert!(trouble.message.contains("cosmos.max_request_units_per_second"), "{trouble:?}");
@@ -273,8 +273,8 @@ async fn reads_that_get_no_turn_end_within_the_limit_and_say_why() {
 #[tokio::test(start_paused = true)]
 async fn before_the_store_is_there_it_says_so() {
     let bench = Bench::starting(&["h"]);
-    for question in [question(), for_version(1)] {
-        let answer = bench.ask(&question).now_or_never().expect("no time passes");
+    for request in [request(), for_version(1)] {
+        let answer = bench.ask(&request).now_or_never().expect("no time passes");
         assert!(matches!(answer.outcome, Outcome::Starting), "{answer:?}");
     }
 }
@@ -283,21 +283,21 @@ async fn before_the_store_is_there_it_says_so() {
 async fn which_hub_is_meant_is_asked_for_only_where_there_are_several() {
     let several = Bench::new(&["h", "other"]);
     several.write(&document(7));
-    let answer = several.ask(&question()).await;
+    let answer = several.ask(&request()).await;
     let Outcome::WhichHub(hubs) = &answer.outcome else { panic!("{answer:?}") };
     assert_eq!(hubs.iter().map(ToString::to_string).collect::<Vec<_>>(), ["h", "other"]);
     assert_eq!(several.reads(), 0, "nothing is asked for that");
-    let named = Question { hub: Some("H".into()), ..question() };
+    let named = TwinRequest { hub: Some("H".into()), ..request() };
     assert_eq!(version(&several.ask(&named).await.outcome), Some(7));
 
     // Where none is configured, the documents say which there are.
     let unknown = Bench::new(&[]);
-    assert!(matches!(unknown.ask(&question()).await.outcome, Outcome::Absent(None)));
+    assert!(matches!(unknown.ask(&request()).await.outcome, Outcome::Absent(None)));
     unknown.write(&document(7));
-    let answer = unknown.ask(&question()).await;
+    let answer = unknown.ask(&request()).await;
     assert_eq!((version(&answer.outcome), answer.hub), (Some(7), Some("h".into())));
     unknown.write(&Document { key: TwinKey::device("i", "d"), ..document(8) });
-    assert!(matches!(unknown.ask(&question()).await.outcome, Outcome::WhichHub(hubs) if hubs.len() == 2));
+    assert!(matches!(unknown.ask(&request()).await.outcome, Outcome::WhichHub(hubs) if hubs.len() == 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -314,7 +314,7 @@ async fn who_does_not_know_the_hub_hears_of_a_twin_that_begins() {
 #[tokio::test(start_paused = true)]
 async fn another_hubs_twin_of_the_same_name_is_no_answer() {
     let bench = Bench::new(&["h", "other"]);
-    let named = Question { hub: Some("h".into()), ..for_version(2) };
+    let named = TwinRequest { hub: Some("h".into()), ..for_version(2) };
     let mut waiting = Box::pin(bench.ask(&named));
     assert!(futures::poll!(&mut waiting).is_pending());
     bench.write_here(&Document { key: TwinKey::device("other", "d"), ..document(9) });
@@ -328,12 +328,12 @@ async fn another_hubs_twin_of_the_same_name_is_no_answer() {
 async fn what_is_no_document_and_what_can_be_none_are_told_apart() {
     let bench = Bench::new(&["h"]);
     bench.store.damaged.lock().unwrap().insert(TwinKey::device("h", "d"), 1);
-    let answer = bench.ask(&question()).await;
+    let answer = bench.ask(&request()).await;
     let Outcome::Unavailable(trouble) = &answer.outcome else { panic!("{answer:?}") };
     assert!(trouble.message.contains("is no document"), "{trouble:?}");
     bench.store.refused.lock().unwrap().push(TwinKey::device("h", "d"));
-    for question in [question(), for_version(1)] {
-        let answer = bench.ask(&question).now_or_never().expect("nothing is waited for");
+    for request in [request(), for_version(1)] {
+        let answer = bench.ask(&request).now_or_never().expect("nothing is waited for");
         assert!(matches!(answer.outcome, Outcome::Refused(_)), "{answer:?}");
     }
 }
@@ -348,19 +348,19 @@ async fn no_more_than_the_most_read_at_once() {
         BudgetedStore { store: Arc::clone(&bench.store) as _, budget, metrics: bench.metrics.clone() };
     let (documents, registries) = (bench.documents.clone(), BTreeMap::new());
     twins.open(Access { budgeted_store, documents, registries, hub_limit: Duration::from_secs(1) });
-    let question = question();
+    let request = request();
     let kept: Vec<_> = (0..MOST_READERS).map(|_| AtomicBool::new(false)).collect();
-    let mut readers: Vec<_> = kept.iter().map(|kept| Box::pin(twins.answer(&question, kept))).collect();
+    let mut readers: Vec<_> = kept.iter().map(|kept| Box::pin(twins.answer(&request, kept))).collect();
     for reader in &mut readers {
         assert!(futures::poll!(reader).is_pending());
     }
     assert!(kept.iter().all(|kept| kept.load(Ordering::Acquire)), "nobody breaks them off");
-    let answer = twins.answer(&question, &bench.kept).now_or_never().expect("no time passes");
+    let answer = twins.answer(&request, &bench.kept).now_or_never().expect("no time passes");
     assert!(matches!(answer.outcome, Outcome::Busy), "{answer:?}");
     assert!(!bench.kept.load(Ordering::Acquire));
     drop(readers);
     assert!(
-        futures::poll!(Box::pin(twins.answer(&question, &bench.kept))).is_pending(),
+        futures::poll!(Box::pin(twins.answer(&request, &bench.kept))).is_pending(),
         "there is room again"
     );
 }

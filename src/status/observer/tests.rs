@@ -38,7 +38,7 @@ impl Bench {
             retention: Duration::from_secs(86_400),
             streams: vec!["twins".into()],
             hubs: vec!["contoso".into()],
-            journal: Journal::default(),
+            recent_warnings: RecentWarnings::default(),
         };
         let observer = Observer::new(health.clone(), metrics.clone(), about);
         health.set_phase(Phase::Running);

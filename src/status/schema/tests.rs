@@ -109,7 +109,7 @@ fn full() -> Status {
         hubs: vec![Hub {
             hub: String::new(),
             done_by: None,
-            walk: Some(Walk {
+            scan: Some(Scan {
                 what: String::new(),
                 stage: String::new(),
                 started: at,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     domain::id::TwinKey,
-    ports::{TWIN_UNANSWERED, Trouble},
+    ports::{StoreError, TWIN_UNANSWERED},
     telemetry::{
         label::{Purpose, ReadOutcome, WriteKind, WriteOutcome},
         metrics::Metrics,
@@ -123,7 +123,7 @@ pub struct ModulesQueried<'a> {
     /// The device.
     pub twin: &'a TwinKey,
     /// Its modules, or what the store said instead.
-    pub modules: Result<usize, &'a Trouble>,
+    pub modules: Result<usize, &'a StoreError>,
     /// What it cost.
     pub request_units: f64,
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     domain::{drift::Drift, id::TwinKey, ticks::Ticks},
-    ports::{TWIN_UNANSWERED, Trouble},
+    ports::{StoreError, TWIN_UNANSWERED},
     telemetry::{label::Purpose, metrics::Metrics},
 };
 
@@ -117,15 +117,15 @@ impl RepairGivenUp<'_> {
     }
 }
 
-/// A walk over the flagged documents came to its end.
+/// A scan over the flagged documents came to its end.
 #[derive(Debug, Clone, Copy)]
 pub struct RepairScan<'a> {
     /// How many it met, or what stopped it.
-    pub found: Result<usize, &'a Trouble>,
+    pub found: Result<usize, &'a StoreError>,
 }
 
 impl RepairScan<'_> {
-    /// INFO where there is something to repair, WARN where the walk stopped.
+    /// INFO where there is something to repair, WARN where the scan stopped.
     pub fn emit(&self) {
         match self.found {
             Ok(0) => tracing::debug!("no document is flagged"),
@@ -373,7 +373,7 @@ impl StillDifferent<'_> {
 
 /// A backfill or an audit did not come to its end.
 #[derive(Debug, Clone, Copy)]
-pub struct WalkFailed<'a> {
+pub struct ScanFailed<'a> {
     /// `backfill` or `audit`.
     pub what: &'static str,
     /// The hub.
@@ -384,17 +384,17 @@ pub struct WalkFailed<'a> {
     pub retry_in: Duration,
 }
 
-impl WalkFailed<'_> {
+impl ScanFailed<'_> {
     /// ERROR: it does not pass by itself.
     pub fn emit(&self) {
         tracing::error!(
-            hub = %self.hub, error = self.error, retry_in = ?self.retry_in, code = "WALK_FAILED",
+            hub = %self.hub, error = self.error, retry_in = ?self.retry_in, code = "SCAN_FAILED",
             "{} did not come to its end: it begins again later", self.what
         );
     }
 }
 
-/// A long walk could not note how far it is, or what it found.
+/// A long scan could not note how far it is, or what it found.
 #[derive(Debug, Clone, Copy)]
 pub struct NoteNotKept<'a> {
     /// Why, in one line.

@@ -24,14 +24,14 @@ fn root() -> &'static Path {
 
 /// The program's source without its tests.
 fn sources() -> Vec<(PathBuf, String)> {
-    fn walk(directory: &Path, found: &mut Vec<(PathBuf, String)>) {
+    fn scan(directory: &Path, found: &mut Vec<(PathBuf, String)>) {
         for entry in fs::read_dir(directory).expect("readable").map(|entry| entry.expect("readable").path()) {
             let name = entry.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
             if name == "tests" || name == "tests.rs" || name.ends_with("_tests.rs") {
                 continue;
             }
             if entry.is_dir() {
-                walk(&entry, found);
+                scan(&entry, found);
             } else if name.ends_with(".rs") {
                 let text = fs::read_to_string(&entry).expect("readable");
                 let program = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned();
@@ -40,7 +40,7 @@ fn sources() -> Vec<(PathBuf, String)> {
         }
     }
     let mut found = Vec::new();
-    walk(&root().join("src"), &mut found);
+    scan(&root().join("src"), &mut found);
     found
 }
 

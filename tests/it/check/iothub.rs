@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use devkit::{
     cosmos,
-    iothub::api::{Fault, Faults, Trouble},
+    iothub::api::{Fault, FaultKind, Faults},
     stack::{AnotherIotHub, Options},
 };
 
@@ -33,7 +33,7 @@ async fn a_hub_that_refuses_throttles_hangs_or_is_another_is_told_in_seconds() {
     let found = check(&bench, &["--connect"]).await;
     assert_eq!(found.code, 1);
     found.says("iothub.read", "warn", "IOTHUB_THROTTLED", "iothub.share");
-    strikes(&bench, Fault::new(Trouble::Hang));
+    strikes(&bench, Fault::new(FaultKind::Hang));
     let started = Instant::now();
     let found = check(&bench, &["--connect"]).await;
     assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());

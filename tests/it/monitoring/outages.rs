@@ -39,7 +39,7 @@ const fn minutes(minutes: u64) -> Duration {
 }
 
 /// Something that is out of order for a while.
-trait Trouble {
+trait Disturbance {
     /// It begins.
     async fn begin(&mut self, world: &World, daemon: &mut Option<Daemon>);
     /// It ends.
@@ -47,7 +47,7 @@ trait Trouble {
 }
 
 /// Records an outage that lasts so long.
-async fn record(name: &str, world: &World, lasts: Duration, mut trouble: impl Trouble) {
+async fn record(name: &str, world: &World, lasts: Duration, mut trouble: impl Disturbance) {
     let directory = std::env::var_os("TWINSYNC_RECORD_SCRAPES");
     let directory = PathBuf::from(directory.expect("TWINSYNC_RECORD_SCRAPES names a directory"));
     std::fs::create_dir_all(&directory).expect("a directory");
@@ -105,7 +105,7 @@ async fn scrape_until(
 /// A way that is closed for a while.
 struct Way(Proxy);
 
-impl Trouble for Way {
+impl Disturbance for Way {
     async fn begin(&mut self, _: &World, _: &mut Option<Daemon>) {
         self.0.refuse();
     }
@@ -118,7 +118,7 @@ impl Trouble for Way {
 /// A way on which nothing arrives for a while.
 struct Hole(Proxy);
 
-impl Trouble for Hole {
+impl Disturbance for Hole {
     async fn begin(&mut self, _: &World, _: &mut Option<Daemon>) {
         self.0.freeze();
     }
@@ -131,7 +131,7 @@ impl Trouble for Hole {
 /// An account that answers like this for a while.
 struct Account(Faults);
 
-impl Trouble for Account {
+impl Disturbance for Account {
     async fn begin(&mut self, world: &World, _: &mut Option<Daemon>) {
         world.stack.cosmos().set_faults(self.0.clone()).expect("valid");
     }
@@ -150,7 +150,7 @@ impl Letters {
     }
 }
 
-impl Trouble for Letters {
+impl Disturbance for Letters {
     async fn begin(&mut self, world: &World, _: &mut Option<Daemon>) {
         let (letters, aside) = Self::paths(world);
         std::fs::rename(&letters, &aside).expect("moved");
@@ -168,7 +168,7 @@ impl Trouble for Letters {
 /// An IoT hub that refuses connections while twins are flagged.
 struct Registry(Proxy);
 
-impl Trouble for Registry {
+impl Disturbance for Registry {
     async fn begin(&mut self, world: &World, _: &mut Option<Daemon>) {
         self.0.refuse();
         poison(world, "pump-0");
@@ -182,7 +182,7 @@ impl Trouble for Registry {
 /// A process that is gone for a while.
 struct Gone;
 
-impl Trouble for Gone {
+impl Disturbance for Gone {
     async fn begin(&mut self, _: &World, daemon: &mut Option<Daemon>) {
         if let Some(daemon) = daemon.take() {
             daemon.end(Signal::Kill).await.expect("killed");
@@ -197,7 +197,7 @@ impl Trouble for Gone {
 /// Event Hubs that ask for patience for a while.
 struct Busy;
 
-impl Trouble for Busy {
+impl Disturbance for Busy {
     async fn begin(&mut self, world: &World, _: &mut Option<Daemon>) {
         world.stack.broker().faults().throttle(true);
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use devkit::{
-    iothub::api::{Fault, Faults, Trouble},
+    iothub::api::{Fault, FaultKind, Faults},
     proxy::Proxy,
 };
 
@@ -110,7 +110,7 @@ async fn that_is_slow_or_throttles_shows_in_figures_only() {
     repaired(&mut ward).await;
     proxy.delay(Duration::ZERO);
 
-    let throttle = Trouble::Answer { status: 429, retry_after_seconds: Some(1) };
+    let throttle = FaultKind::Answer { status: 429, retry_after_seconds: Some(1) };
     let registry = bench.world.stack.registry();
     registry.set_faults(Faults::of([Fault::new(throttle)])).expect("valid");
     ward.well().await;

@@ -118,25 +118,25 @@ async fn a_backfill_shows_how_far_it_is_when_it_is_done_and_what_it_waits_for() 
     let bench = Bench::new("tier = \"s1\"\nunits = 1\nshare = \"0.2\"\n", more).await;
     bench.were_there(&old_twins(300));
     let daemon = bench.start().await;
-    let walk = |found: &Value| found["hubs"][0]["walk"].clone();
+    let scan = |found: &Value| found["hubs"][0]["scan"].clone();
     let found = crate::status::until(&daemon, "it tells when it is done", |found| {
-        walk(found)["doneInSeconds"].is_f64() && walk(found)["waitsFor"].is_string()
+        scan(found)["doneInSeconds"].is_f64() && scan(found)["waitsFor"].is_string()
     })
     .await;
-    let walk = walk(&found);
+    let scan = scan(&found);
     assert_eq!(
-        (&walk["what"], &walk["stage"], &walk["outOf"]),
+        (&scan["what"], &scan["stage"], &scan["outOf"]),
         (&json!("backfill"), &json!("devices"), &json!(300))
     );
-    let (rate, left) = (walk["perSecond"].as_f64().expect("a rate"), walk["doneInSeconds"].as_f64());
-    assert!((10.0..40.0).contains(&rate), "20 reads per second are allowed: {walk:#}");
-    let dealt_with = walk["dealtWith"].as_f64().expect("a count");
-    assert!((left.expect("told") - (300.0 - dealt_with) / rate).abs() < 0.1, "{walk:#}");
-    let waits_for = walk["waitsFor"].as_str().expect("told");
+    let (rate, left) = (scan["perSecond"].as_f64().expect("a rate"), scan["doneInSeconds"].as_f64());
+    assert!((10.0..40.0).contains(&rate), "20 reads per second are allowed: {scan:#}");
+    let dealt_with = scan["dealtWith"].as_f64().expect("a count");
+    assert!((left.expect("told") - (300.0 - dealt_with) / rate).abs() < 0.1, "{scan:#}");
+    let waits_for = scan["waitsFor"].as_str().expect("told");
     assert!(waits_for.contains("share of the hub's quota: 20.0 reads"), "{waits_for}");
     assert!(found["hubs"][0]["doneBy"] == found["replica"]["name"], "{:#}", found["hubs"]);
     let found = crate::status::until(&daemon, "it is done", |found| {
-        found["hubs"][0]["backfillCompleted"].is_string() && found["hubs"][0]["walk"].is_null()
+        found["hubs"][0]["backfillCompleted"].is_string() && found["hubs"][0]["scan"].is_null()
     })
     .await;
     assert_eq!(found["hubs"][0]["backfill"]["created"], 330, "{:#}", found["hubs"]);

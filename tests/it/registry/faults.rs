@@ -6,7 +6,7 @@ use devkit::{
     fleet::Pace,
     iothub::{
         DeliveryFaults,
-        api::{Fault, Faults, Operations, Trouble},
+        api::{Fault, FaultKind, Faults, Operations},
     },
 };
 use serde_json::json;
@@ -20,15 +20,15 @@ const NO_AUDIT: &str = "[audit]\ninterval = \"off\"\n";
 async fn a_registry_that_throttles_fails_hangs_and_breaks_off_delays_everything_and_spoils_nothing() {
     let bench = Bench::new(FAST, NO_AUDIT).await;
     let mut daemon = bench.start().await;
-    let throttle = Trouble::Answer { status: 429, retry_after_seconds: Some(1) };
+    let throttle = FaultKind::Answer { status: 429, retry_after_seconds: Some(1) };
     let faults = [
         Fault::new(throttle).with_probability(0.05),
         Fault::answer(500).with_probability(0.1),
         Fault::answer(503).with_probability(0.1),
-        Fault::new(Trouble::Hang).with_probability(0.03),
-        Fault::new(Trouble::Drop).with_probability(0.05),
-        Fault::new(Trouble::Truncate).with_probability(0.05),
-        Fault::new(Trouble::Delay { ms: 20 }).with_probability(0.2),
+        Fault::new(FaultKind::Hang).with_probability(0.03),
+        Fault::new(FaultKind::Drop).with_probability(0.05),
+        Fault::new(FaultKind::Truncate).with_probability(0.05),
+        Fault::new(FaultKind::Delay { ms: 20 }).with_probability(0.2),
     ];
     bench.world.stack.registry().set_faults(Faults { seed: 9, ..Faults::of(faults) }).expect("valid");
     bench.world.stack.hub().set_delivery_faults(DeliveryFaults {
@@ -70,10 +70,10 @@ async fn a_hub_that_never_answers_deletes_nothing() {
     let before = bench.report().await;
     let writes = bench.writes();
     for trouble in [
-        Trouble::Answer { status: 500, retry_after_seconds: None },
-        Trouble::Hang,
-        Trouble::Drop,
-        Trouble::Truncate,
+        FaultKind::Answer { status: 500, retry_after_seconds: None },
+        FaultKind::Hang,
+        FaultKind::Drop,
+        FaultKind::Truncate,
     ] {
         let silent = Faults::of([Fault::new(trouble).on(Operations::Reads)]);
         bench.world.stack.registry().set_faults(silent).expect("valid");

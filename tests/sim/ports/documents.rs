@@ -12,8 +12,8 @@ use twinsync::{
         query::TwinPlace,
     },
     ports::{
-        Behind, Change, Changed, Charged, Read, Scanned, SelectError, Trouble, TroubleKind, TwinChanges,
-        TwinStore, Which, Write,
+        Change, Changed, Charged, Cursor, Read, Scanned, SelectError, StoreError, StoreErrorKind,
+        TwinChanges, TwinStore, Which, Write,
     },
 };
 
@@ -37,12 +37,14 @@ struct Put {
     over: Option<String>,
 }
 
-fn trouble(kind: TroubleKind, message: &str) -> Trouble {
+fn trouble(kind: StoreErrorKind, message: &str) -> StoreError {
     let code = match kind {
-        TroubleKind::Throttled => "COSMOS_THROTTLED",
-        TroubleKind::Unavailable | TroubleKind::Contradictory | TroubleKind::Newer => "COSMOS_UNAVAILABLE",
+        StoreErrorKind::Throttled => "COSMOS_THROTTLED",
+        StoreErrorKind::Unavailable | StoreErrorKind::Contradictory | StoreErrorKind::Newer => {
+            "COSMOS_UNAVAILABLE"
+        }
     };
-    Trouble { kind, code, retry_after: None, message: message.to_owned() }
+    StoreError { kind, code, retry_after: None, message: message.to_owned() }
 }
 
 fn charged<T>(outcome: T) -> Charged<T> {
@@ -73,10 +75,10 @@ fn put(inner: &mut Inner, put: &Put, now: i64) -> (u64, Result<u64, ()>) {
 
 impl Documents {
     /// Trouble that a request meets before it is performed.
-    async fn meets_trouble(&self) -> Option<Trouble> {
+    async fn meets_trouble(&self) -> Option<StoreError> {
         let world = &self.0.world;
         if world.draws(Fault::StoreThrottles) {
-            let mut throttled = trouble(TroubleKind::Throttled, "429");
+            let mut throttled = trouble(StoreErrorKind::Throttled, "429");
             throttled.retry_after = (world.below(2) == 0).then(|| Duration::from_millis(world.below(500)));
             return Some(throttled);
         }
@@ -84,7 +86,7 @@ impl Documents {
             if world.below(4) == 0 {
                 tokio::time::sleep(LIMIT).await;
             }
-            return Some(trouble(TroubleKind::Unavailable, "503"));
+            return Some(trouble(StoreErrorKind::Unavailable, "503"));
         }
         None
     }
@@ -116,14 +118,14 @@ impl Documents {
             });
             tokio::time::sleep(LIMIT).await;
             link.end(step).await;
-            return charged(Write::Unknown(trouble(TroubleKind::Unavailable, "timeout")));
+            return charged(Write::Unknown(trouble(StoreErrorKind::Unavailable, "timeout")));
         }
         let (at, outcome) = put(&mut link.world.lock(), &write, link.world.now());
         link.world.tell(format!("{what} {key}: {outcome:?}"));
         let loses = link.world.draws(Fault::StoreLosesAnswers);
         link.end(step).await;
         if loses {
-            return charged(Write::Unknown(trouble(TroubleKind::Unavailable, "the connection broke")));
+            return charged(Write::Unknown(trouble(StoreErrorKind::Unavailable, "the connection broke")));
         }
         link.has_seen(at);
         charged(match outcome {
@@ -150,7 +152,7 @@ fn at(versions: &[Version], view: u64, now: i64) -> Option<&Version> {
     newest.filter(|newest| !newest.has_expired(now))
 }
 
-/// What a walk says of an item, if it is one of those. It does not matter whether the rest of it can be read.
+/// What a scan says of an item, if it is one of those. It does not matter whether the rest of it can be read.
 fn scanned(which: Which, key: &TwinKey, json: &str) -> Option<Scanned> {
     let item: Value = serde_json::from_str(json).expect("what was written is JSON");
     let sync = &item["sync"];
@@ -205,7 +207,7 @@ impl TwinStore for Documents {
         self.write("replace", key, document, Some(etag)).await
     }
 
-    async fn modules(&self, device: &TwinKey) -> Charged<Result<Vec<TwinKey>, Trouble>> {
+    async fn modules(&self, device: &TwinKey) -> Charged<Result<Vec<TwinKey>, StoreError>> {
         let link = &self.0;
         let step = link.begin(&format!("modules of {device}")).await;
         if let Some(trouble) = self.meets_trouble().await {
@@ -227,11 +229,11 @@ impl TwinStore for Documents {
         charged(Ok(modules))
     }
 
-    async fn hubs(&self, _device: &str, _module: Option<&str>) -> Charged<Result<Vec<HubName>, Trouble>> {
+    async fn hubs(&self, _device: &str, _module: Option<&str>) -> Charged<Result<Vec<HubName>, StoreError>> {
         charged(Ok(vec!["hub".into()]))
     }
 
-    fn scan(&self, which: Which) -> BoxStream<'_, Charged<Result<Vec<Scanned>, Trouble>>> {
+    fn scan(&self, which: Which) -> BoxStream<'_, Charged<Result<Vec<Scanned>, StoreError>>> {
         let page = async move {
             let link = &self.0;
             let step = link.begin(&format!("scan {which:?}")).await;
@@ -266,7 +268,7 @@ impl Documents {
         let step = link.begin(&format!("changes behind {behind}")).await;
         if let Some(trouble) = self.meets_trouble().await {
             link.end(step).await;
-            return charged(Err(SelectError::Trouble(trouble)));
+            return charged(Err(SelectError::StoreError(trouble)));
         }
         let (view, now) = (self.view(), link.world.now());
         let mut found: Vec<(u64, Change)> = {
@@ -283,7 +285,7 @@ impl Documents {
         link.world.tell(format!("changes behind {behind}: {}", found.len()));
         link.end(step).await;
         let changes = found.into_iter().map(|(_, change)| change).collect();
-        charged(Ok(Changed { changes, next: Behind(next.to_string()) }))
+        charged(Ok(Changed { changes, next: Cursor(next.to_string()) }))
     }
 }
 
@@ -300,14 +302,14 @@ fn change(key: &TwinKey, json: &str) -> Change {
 impl TwinChanges for Documents {
     fn changes(
         &self,
-        behind: Option<&Behind>,
+        behind: Option<&Cursor>,
         _most: NonZeroU32,
     ) -> BoxStream<'_, Charged<Result<Changed, SelectError>>> {
-        let begin = behind.map_or(0, |Behind(number)| number.parse().expect("ours"));
+        let begin = behind.map_or(0, |Cursor(number)| number.parse().expect("ours"));
         Box::pin(futures::stream::unfold(Some(begin), async move |behind| {
             let page = self.changed(behind?).await;
             let next = match &page.outcome {
-                Ok(Changed { changes, next: Behind(next) }) if !changes.is_empty() => {
+                Ok(Changed { changes, next: Cursor(next) }) if !changes.is_empty() => {
                     Some(next.parse().expect("ours"))
                 }
                 Ok(_) | Err(_) => None,

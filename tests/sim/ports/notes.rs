@@ -1,16 +1,16 @@
-//! Notes of long walks.
+//! Notes of long scans.
 
 use std::{io, sync::Arc};
 
 use async_trait::async_trait;
-use twinsync::ports::{BookmarkError, Bookmarks};
+use twinsync::ports::{NoteError, NoteStore};
 
 use crate::{link::Link, plan::Fault, world::Service};
 
 pub(crate) struct Notes(pub(crate) Arc<Link>);
 
-fn failed(operation: &'static str, name: &str) -> BookmarkError {
-    BookmarkError {
+fn failed(operation: &'static str, name: &str) -> NoteError {
+    NoteError {
         operation,
         name: name.to_owned(),
         place: "the simulation".to_owned(),
@@ -19,8 +19,8 @@ fn failed(operation: &'static str, name: &str) -> BookmarkError {
 }
 
 #[async_trait]
-impl Bookmarks for Notes {
-    async fn load(&self, name: &str) -> Result<Option<Vec<u8>>, BookmarkError> {
+impl NoteStore for Notes {
+    async fn load(&self, name: &str) -> Result<Option<Vec<u8>>, NoteError> {
         let step = self.0.begin(&format!("load {name}")).await;
         let fails =
             self.0.world.is_away(Service::Storage, &self.0.name) || self.0.world.draws(Fault::NotesFail);
@@ -29,7 +29,7 @@ impl Bookmarks for Notes {
         if fails { Err(failed("read", name)) } else { Ok(note) }
     }
 
-    async fn save(&self, name: &str, note: &[u8]) -> Result<(), BookmarkError> {
+    async fn save(&self, name: &str, note: &[u8]) -> Result<(), NoteError> {
         let step = self.0.begin(&format!("save {name}")).await;
         let away = self.0.world.is_away(Service::Storage, &self.0.name);
         let fails = away || self.0.world.draws(Fault::NotesFail);

@@ -10,7 +10,7 @@ use twinsync::{
         registry::{RegistryTwin, Row},
         ticks::Ticks,
     },
-    ports::{Continuation, Got, Page, QueryError, Trouble, TroubleKind, TwinRegistry},
+    ports::{Continuation, Got, Page, QueryError, StoreError, StoreErrorKind, TwinRegistry},
 };
 
 use crate::{
@@ -28,9 +28,9 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    async fn refused(&self, step: Step) -> Result<Step, Trouble> {
+    async fn refused(&self, step: Step) -> Result<Step, StoreError> {
         let world = &self.link.world;
-        let trouble = |kind, retry_after, message: &str| Trouble {
+        let trouble = |kind, retry_after, message: &str| StoreError {
             kind,
             code: "IOTHUB_UNAVAILABLE",
             retry_after,
@@ -39,14 +39,14 @@ impl Registry {
         if world.draws(Fault::RegistryThrottles) {
             let hint = (world.below(2) == 0).then(|| Duration::from_millis(world.below(3_000)));
             self.link.end(step).await;
-            return Err(trouble(TroubleKind::Throttled, hint, "429"));
+            return Err(trouble(StoreErrorKind::Throttled, hint, "429"));
         }
         if world.is_away(Service::Registry, &self.link.name) || world.draws(Fault::RegistryFails) {
             if world.below(3) == 0 {
                 tokio::time::sleep(Duration::from_secs(10)).await;
             }
             self.link.end(step).await;
-            return Err(trouble(TroubleKind::Unavailable, None, "503"));
+            return Err(trouble(StoreErrorKind::Unavailable, None, "503"));
         }
         Ok(step)
     }
@@ -89,7 +89,7 @@ impl TwinRegistry for Registry {
 
     async fn query(&self, query: &str, from: Option<&Continuation>, _: u32) -> Result<Page, QueryError> {
         let step = self.link.begin(&format!("query {query} from {from:?}")).await;
-        let step = self.refused(step).await.map_err(QueryError::Trouble)?;
+        let step = self.refused(step).await.map_err(QueryError::StoreError)?;
         let modules = query.contains("devices.modules");
         // A page begins behind the last twin of the one before, whatever has come and gone since.
         let mut rows: Vec<Row> = {

@@ -16,12 +16,12 @@ use url::Url;
 use super::{
     ELSEWHERE,
     authorization::MasterKey,
-    behind::Behind,
     counters::{Counting, Marks},
     faults::{Answer, Disguise, Injector, Moment, Operation, Pretence},
     headers::{PARTITION_KEY, STRATEGY},
     price::{Asked, Ledger, Throughput},
     reply::Reply,
+    stale_reads::StaleReads,
 };
 
 /// Far over the service's limit of 2 MiB per document, which the emulator checks itself.
@@ -40,7 +40,7 @@ pub(super) struct Account {
     pub(super) key: Option<MasterKey>,
     pub(super) counting: Counting,
     pub(super) injector: Injector,
-    pub(super) behind: Behind,
+    pub(super) stale_reads: StaleReads,
     /// Prices what is asked.
     pub(super) ledger: Ledger,
     /// Absent: nothing is throttled.
@@ -99,7 +99,7 @@ impl Account {
         let path = parts.uri.path();
         if operation == Operation::Read
             && pretence.is_behind()
-            && let Some(reply) = self.behind.answer(path, &parts.headers, pretence.is_session())
+            && let Some(reply) = self.stale_reads.answer(path, &parts.headers, pretence.is_session())
         {
             return reply;
         }
@@ -120,7 +120,7 @@ impl Account {
         let mut reply = self.dispatch(&request).await;
         self.price(asked, &mut reply);
         if let (Some(path), Some(before), true) = (written, before, reply.status.is_success()) {
-            self.behind.wrote(&path, before, &reply, pretence.stale_reads);
+            self.stale_reads.wrote(&path, before, &reply, pretence.stale_reads);
         }
         if operation == Operation::Metadata && reply.status.is_success() {
             match path.trim_matches('/').split('/').collect::<Vec<_>>().as_slice() {

@@ -18,11 +18,11 @@ use url::Url;
 use super::{
     Counters, FaultError, Faults,
     authorization::MasterKey,
-    behind::Behind,
     bridge::{self, Account},
     counters::Counting,
     faults::Injector,
     price::{Ledger, Policy, Throughput},
+    stale_reads::StaleReads,
 };
 
 /// The indexing policy that twinsync's documentation recommends.
@@ -141,7 +141,7 @@ impl Server {
             key,
             counting: Counting::default(),
             injector: Injector::new(),
-            behind: Behind::default(),
+            stale_reads: StaleReads::default(),
             ledger: Ledger::new(policy, options.partitions),
             throughput: options.throughput.map(|most| Throughput::new(most, options.partitions)),
             indexing_policy,

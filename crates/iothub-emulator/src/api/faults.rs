@@ -39,7 +39,7 @@ impl Operations {
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
-pub enum Trouble {
+pub enum FaultKind {
     /// The request is not performed and answered with 429, 500, 502 or 503.
     Answer {
         /// The status.
@@ -66,7 +66,7 @@ pub enum Trouble {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Fault {
     /// What goes wrong.
-    pub trouble: Trouble,
+    pub trouble: FaultKind,
     /// Which requests.
     #[serde(default)]
     pub operations: Operations,
@@ -87,13 +87,13 @@ fn certain() -> f64 {
 
 impl Fault {
     /// `trouble` for every request, for ever.
-    pub fn new(trouble: Trouble) -> Self {
+    pub fn new(trouble: FaultKind) -> Self {
         Self { trouble, operations: Operations::All, next: None, for_ms: None, probability: certain() }
     }
 
     /// Answers every request with `status`, without `Retry-After`.
     pub fn answer(status: u16) -> Self {
-        Self::new(Trouble::Answer { status, retry_after_seconds: None })
+        Self::new(FaultKind::Answer { status, retry_after_seconds: None })
     }
 
     /// The same fault for other requests.
@@ -159,7 +159,7 @@ impl Faults {
     /// The first setting that makes no sense.
     pub fn validate(&self) -> Result<(), FaultError> {
         for fault in &self.faults {
-            if let Trouble::Answer { status, .. } = fault.trouble
+            if let FaultKind::Answer { status, .. } = fault.trouble
                 && ![429, 500, 502, 503].contains(&status)
             {
                 return Err(FaultError::Status(status));
@@ -177,7 +177,7 @@ impl Faults {
 pub(super) struct Verdict {
     pub(super) delay: Duration,
     /// Anything but a delay.
-    pub(super) trouble: Option<Trouble>,
+    pub(super) trouble: Option<FaultKind>,
 }
 
 /// The faults in force, with what is left of them.
@@ -230,8 +230,11 @@ impl Injector {
             }
             fault.next = fault.next.map(|left| left - 1);
             match fault.trouble {
-                Trouble::Delay { ms } => verdict.delay += Duration::from_millis(ms),
-                trouble @ (Trouble::Answer { .. } | Trouble::Hang | Trouble::Drop | Trouble::Truncate) => {
+                FaultKind::Delay { ms } => verdict.delay += Duration::from_millis(ms),
+                trouble @ (FaultKind::Answer { .. }
+                | FaultKind::Hang
+                | FaultKind::Drop
+                | FaultKind::Truncate) => {
                     verdict.trouble = Some(trouble);
                     break;
                 }
@@ -249,7 +252,7 @@ impl Injector {
 mod tests {
     use super::*;
 
-    fn troubles(faults: Vec<Fault>, requests: &[(Kind, u64)]) -> Vec<Option<Trouble>> {
+    fn troubles(faults: Vec<Fault>, requests: &[(Kind, u64)]) -> Vec<Option<FaultKind>> {
         let (injector, start) = (Injector::new(), Instant::now());
         injector.set(Faults::of(faults), start);
         let decide =
@@ -260,21 +263,21 @@ mod tests {
     #[test]
     fn a_fault_strikes_its_operations_as_often_and_as_long_as_it_says() {
         use Kind::{Query, ReadTwin};
-        let counted = Fault::new(Trouble::Hang).on(Operations::Reads).times(1);
+        let counted = Fault::new(FaultKind::Hang).on(Operations::Reads).times(1);
         let seen = troubles(vec![counted], &[(Query, 0), (ReadTwin, 0), (ReadTwin, 0)]);
-        assert_eq!(seen, [None, Some(Trouble::Hang), None]);
-        let timed = Fault::new(Trouble::Drop).lasting(Duration::from_millis(50));
+        assert_eq!(seen, [None, Some(FaultKind::Hang), None]);
+        let timed = Fault::new(FaultKind::Drop).lasting(Duration::from_millis(50));
         let seen = troubles(vec![timed], &[(Query, 0), (ReadTwin, 49), (ReadTwin, 50)]);
-        assert_eq!(seen, [Some(Trouble::Drop), Some(Trouble::Drop), None]);
+        assert_eq!(seen, [Some(FaultKind::Drop), Some(FaultKind::Drop), None]);
     }
 
     #[test]
     fn delays_add_up_and_the_first_other_fault_decides() {
         let (injector, now) = (Injector::new(), Instant::now());
-        let delay = || Fault::new(Trouble::Delay { ms: 20 });
-        let faults = [delay(), delay(), Fault::new(Trouble::Truncate), delay(), Fault::answer(503)];
+        let delay = || Fault::new(FaultKind::Delay { ms: 20 });
+        let faults = [delay(), delay(), Fault::new(FaultKind::Truncate), delay(), Fault::answer(503)];
         injector.set(Faults::of(faults), now);
-        let expected = Verdict { delay: Duration::from_millis(40), trouble: Some(Trouble::Truncate) };
+        let expected = Verdict { delay: Duration::from_millis(40), trouble: Some(FaultKind::Truncate) };
         assert_eq!(injector.decide(Kind::Query, now), expected);
     }
 

@@ -1,6 +1,6 @@
 //! Queries, and their answers page by page.
 //!
-//! Rows that stand for one twin each are walked in the order of the twins' ids, so a page begins behind the last twin of the one
+//! Rows that stand for one twin each are scanned in the order of the twins' ids, so a page begins behind the last twin of the one
 //! before, whatever has come and gone since. All others (groups, `TOP`) are put together anew for each page, and counted off.
 
 use axum::http::HeaderMap;

@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Counters, FaultError, Faults, Quota, QuotaError, Trouble, answer::Answer, authorization::Access,
+    Counters, FaultError, FaultKind, Faults, Quota, QuotaError, answer::Answer, authorization::Access,
     call::Call, counters::Counting, faults::Injector, kind::Kind, throttle::Throttle,
 };
 use crate::Service;
@@ -247,16 +247,16 @@ impl Registry {
             }
         }
         match verdict.trouble {
-            Some(Trouble::Hang) => {
+            Some(FaultKind::Hang) => {
                 self.counting.record(kind.name(), "hang");
                 self.stop.cancelled().await;
                 return Err(Dropped);
             }
-            Some(Trouble::Drop) => {
+            Some(FaultKind::Drop) => {
                 self.counting.record(kind.name(), "drop");
                 return Err(Dropped);
             }
-            Some(Trouble::Answer { status, retry_after_seconds }) => {
+            Some(FaultKind::Answer { status, retry_after_seconds }) => {
                 let answer = Answer::fault(status);
                 let answer = match retry_after_seconds {
                     Some(seconds) => answer.with("retry-after", seconds.to_string()),
@@ -264,7 +264,7 @@ impl Registry {
                 };
                 return Ok(self.answer(kind, &answer));
             }
-            Some(Trouble::Truncate | Trouble::Delay { .. }) | None => {}
+            Some(FaultKind::Truncate | FaultKind::Delay { .. }) | None => {}
         }
         let answer = match self.admit(&call, &parts.headers) {
             Err(refusal) => refusal,
@@ -277,7 +277,7 @@ impl Registry {
                 ),
             },
         };
-        if verdict.trouble == Some(Trouble::Truncate) {
+        if verdict.trouble == Some(FaultKind::Truncate) {
             self.counting.record(kind.name(), "truncate");
             return Ok(self.truncated(&answer));
         }

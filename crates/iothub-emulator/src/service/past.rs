@@ -106,7 +106,7 @@ impl Service {
         let mut next = state.hub.next_after(None);
         while let Some((id, twin)) = next {
             if id.module_id().is_none() {
-                match twin.standing.status() {
+                match twin.identity_state.status() {
                     Status::Enabled => enabled += 1,
                     Status::Disabled => disabled += 1,
                 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use iothub_emulator::api::{Fault, Faults, Operations, Quota, Tier, Trouble};
+use iothub_emulator::api::{Fault, FaultKind, Faults, Operations, Quota, Tier};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -47,7 +47,7 @@ async fn a_hub_over_its_quota_answers_429_and_says_when_to_come_back() {
 
 #[tokio::test]
 async fn an_injected_answer_strikes_its_operations_and_tells_nothing_about_the_twin() {
-    let throttled = Trouble::Answer { status: 429, retry_after_seconds: Some(7) };
+    let throttled = FaultKind::Answer { status: 429, retry_after_seconds: Some(7) };
     let faults = [
         Fault::new(throttled).on(Operations::Reads).times(1),
         Fault::answer(500).on(Operations::Reads).times(1),
@@ -94,14 +94,14 @@ async fn a_share_of_requests_fails_for_a_while_and_then_none() {
 
 #[tokio::test]
 async fn a_request_that_hangs_is_taken_and_never_answered_while_others_are() {
-    let world = one_device([Fault::new(Trouble::Hang).on(Operations::Reads).times(1)]).await;
+    let world = one_device([Fault::new(FaultKind::Hang).on(Operations::Reads).times(1)]).await;
     let request = world.request(Method::GET, "/twins/d").header("authorization", signature());
     let error = request.timeout(Duration::from_millis(200)).send().await.unwrap_err();
     assert!(error.is_timeout(), "{error:?}");
     assert_eq!(world.get("/twins/d").await.status(), 200);
     assert_eq!(world.server.counters()["readTwin"].answers["hang"], 1);
     // A request that hangs does not keep the server from stopping.
-    world.server.set_faults(Faults::of([Fault::new(Trouble::Hang)])).unwrap();
+    world.server.set_faults(Faults::of([Fault::new(FaultKind::Hang)])).unwrap();
     let mut hanging = JoinSet::new();
     hanging.spawn(world.request(Method::GET, "/twins/d").send());
     while world.server.counters()["readTwin"].answers["hang"] < 2 {
@@ -113,7 +113,7 @@ async fn a_request_that_hangs_is_taken_and_never_answered_while_others_are() {
 
 #[tokio::test]
 async fn a_dropped_connection_has_no_answer_and_a_truncated_body_is_not_a_body() {
-    let faults = [Fault::new(Trouble::Drop).times(1), Fault::new(Trouble::Truncate).times(2)];
+    let faults = [Fault::new(FaultKind::Drop).times(1), Fault::new(FaultKind::Truncate).times(2)];
     let world = one_device(faults).await;
     let request = || world.request(Method::GET, "/twins/d").header("authorization", signature());
     let error = request().send().await.unwrap_err();
@@ -131,7 +131,7 @@ async fn a_dropped_connection_has_no_answer_and_a_truncated_body_is_not_a_body()
 
 #[tokio::test]
 async fn a_delay_comes_before_the_answer() {
-    let world = one_device([Fault::new(Trouble::Delay { ms: 150 }).on(Operations::Queries).times(1)]).await;
+    let world = one_device([Fault::new(FaultKind::Delay { ms: 150 }).on(Operations::Queries).times(1)]).await;
     let started = Instant::now();
     assert_eq!(world.query(ALL).send().await.unwrap().status(), 200);
     assert!(started.elapsed() >= Duration::from_millis(150));

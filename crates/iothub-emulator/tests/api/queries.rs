@@ -23,7 +23,7 @@ async fn ten_devices() -> World {
 }
 
 #[tokio::test]
-async fn pages_walk_by_id_and_end_without_a_continuation() {
+async fn pages_scan_by_id_and_end_without_a_continuation() {
     let world = ten_devices().await;
     let pages = world.pages(ALL, 4).await;
     assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 2]);

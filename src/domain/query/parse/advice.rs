@@ -2,8 +2,8 @@
 
 use super::{
     super::{
+        aggregate::Aggregate,
         error::{QueryError, QueryErrorKind},
-        fold::Aggregate,
         token::{Token, Tokens, shortened},
     },
     condition,

@@ -35,7 +35,7 @@ fn place(device: &str, module: Option<&str>) -> Place {
 /// What a count of all these documents would come to.
 fn recount(declared: &Declared, documents: &BTreeMap<(String, Option<String>), Document>) -> Vec<Value> {
     let query = declared.query();
-    let mut fold = query.fold(usize::MAX);
+    let mut fold = query.aggregation(usize::MAX);
     for document in documents.values() {
         let of_modules = query.collection() == Collection::Modules;
         let twin = rest::twin(document).filter(|_| of_modules == document.key.is_module());

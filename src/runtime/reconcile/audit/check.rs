@@ -18,7 +18,7 @@ use crate::{
         retry::Backoff,
         ticks::Ticks,
     },
-    ports::{Read, Scanned, TWIN_UNANSWERED, Trouble, TroubleKind},
+    ports::{Read, Scanned, StoreError, StoreErrorKind, TWIN_UNANSWERED},
     runtime::jitter::jitter,
 };
 
@@ -182,7 +182,7 @@ impl Check<'_> {
                 .is_some_and(|changed| changed > now.before(tolerance) && changed < now.after(tolerance))
     }
 
-    async fn stored(&self, key: &TwinKey) -> Result<Stored, Trouble> {
+    async fn stored(&self, key: &TwinKey) -> Result<Stored, StoreError> {
         self.attempt(|| async move {
             match self.reconciler.budgeted_store().read(key, Purpose::Audit).await {
                 Read::Present(document, _) => Ok(Stored::Document(Some(document))),
@@ -196,16 +196,16 @@ impl Check<'_> {
     }
 
     /// Tries a few times: an audit must come to an end, and the next one comes.
-    async fn attempt<T, F>(&self, act: impl Fn() -> F) -> Result<T, Trouble>
+    async fn attempt<T, F>(&self, act: impl Fn() -> F) -> Result<T, StoreError>
     where
-        F: Future<Output = Result<T, Trouble>>,
+        F: Future<Output = Result<T, StoreError>>,
     {
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         loop {
             let turn = tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return Err(Trouble {
-                    kind: TroubleKind::Unavailable,
+                () = self.stop.cancelled() => return Err(StoreError {
+                    kind: StoreErrorKind::Unavailable,
                     code: TWIN_UNANSWERED,
                     retry_after: None,
                     message: "stopped".into(),

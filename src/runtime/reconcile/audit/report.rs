@@ -37,7 +37,7 @@ pub struct Report {
     pub recent: u64,
     /// A candidate that changed as recently, and was asked about all the same.
     pub recent_asked: u64,
-    /// Where the next walk goes on among these.
+    /// Where the next scan goes on among these.
     pub recent_next: u64,
     /// A candidate that was right when the hub was asked: the query was behind.
     pub cleared: u64,

@@ -167,13 +167,13 @@ async fn where_it_differs_still_the_next_audit_asks_about_others() {
     }
     let few = Options { recent_checks: 2, ..LOOK };
     let mut from = 0;
-    for walk in 1..=3 {
+    for scan in 1..=3 {
         let stop = CancellationToken::new();
         let progress = Progress::default();
         let report = run(&bench.reconciler, &bench.rate_limited, &few, from, &progress, &stop).await;
         from = report.expect("an audit").recent_next;
         let asked: HashSet<_> = bench.registry.asked().into_iter().collect();
-        assert_eq!(asked.len(), walk * 2);
+        assert_eq!(asked.len(), scan * 2);
     }
 }
 
@@ -227,7 +227,7 @@ async fn a_hub_that_answers_nothing_at_all_ends_the_audit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_walk_over_the_documents_that_breaks_off_begins_again() {
+async fn a_scan_over_the_documents_that_breaks_off_begins_again() {
     let bench = spoilt();
     *bench.store.broken_scans.lock().unwrap() = 2;
     let report = audit(&bench, &OPTIONS).await;

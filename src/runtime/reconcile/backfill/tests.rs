@@ -7,7 +7,7 @@ use super::{
     *,
 };
 use crate::{
-    adapters::bookmarks::MemoryBookmarks,
+    adapters::notes::MemoryNotes,
     ports::{Clock, QueryError},
     runtime::reconcile::requests::{AuditRequests, last_request},
 };
@@ -24,8 +24,7 @@ fn bench(devices: usize) -> Bench {
 async fn fill(bench: &Bench) -> Counts {
     let progress = Arc::new(Progress::default());
     let stop = CancellationToken::new();
-    let filled =
-        run(&bench.reconciler, &bench.rate_limited, bench.bookmarks.as_ref(), 2, &progress, &stop).await;
+    let filled = run(&bench.reconciler, &bench.rate_limited, bench.notes.as_ref(), 2, &progress, &stop).await;
     let counts = filled.expect("filled");
     assert_eq!(progress.counts(), counts);
     counts
@@ -66,25 +65,25 @@ async fn a_document_among_many_that_are_missing_is_met_and_left_as_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_planned_is_noted_once_and_leaves_a_walk_that_has_begun_where_it_is() {
+async fn what_is_planned_is_noted_once_and_leaves_a_scan_that_has_begun_where_it_is() {
     let bench = bench(12);
-    let (hub, notes) = (HubName::from("H"), bench.bookmarks.as_ref());
-    let noted = async || bookmark(notes, &hub).await.expect("readable").expect("noted");
+    let (hub, notes) = (HubName::from("H"), bench.notes.as_ref());
+    let noted = async || note(notes, &hub).await.expect("readable").expect("noted");
     plan(&bench.reconciler, notes, &hub).await.expect("noted");
     assert_eq!((noted().await.finished_at, noted().await.continuation), (None, None));
-    let begun = Bookmark { continuation: Some("4".into()), ..noted().await };
+    let begun = Note { continuation: Some("4".into()), ..noted().await };
     save(notes, &hub, &begun).await.expect("saved");
     plan(&bench.reconciler, notes, &hub).await.expect("noted");
     assert_eq!(noted().await, begun);
     // A container that was emptied after an earlier backfill is filled again.
     let finished_at = Some(bench.reconciler.now());
-    save(notes, &hub, &Bookmark { finished_at, ..begun }).await.expect("saved");
+    save(notes, &hub, &Note { finished_at, ..begun }).await.expect("saved");
     plan(&bench.reconciler, notes, &hub).await.expect("noted");
     assert_eq!((noted().await.finished_at, noted().await.continuation), (None, None));
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_goes_on_at_its_bookmark_and_asks_for_nothing_twice() {
+async fn it_goes_on_at_its_note_and_asks_for_nothing_twice() {
     let bench = bench(12);
     // Stopped in the second page.
     let stop = CancellationToken::new();
@@ -97,9 +96,9 @@ async fn it_goes_on_at_its_bookmark_and_asks_for_nothing_twice() {
     });
     let progress = Arc::new(Progress::default());
     let stopped =
-        run(&bench.reconciler, &bench.rate_limited, bench.bookmarks.as_ref(), 1, &progress, &stop).await;
+        run(&bench.reconciler, &bench.rate_limited, bench.notes.as_ref(), 1, &progress, &stop).await;
     assert!(matches!(stopped, Err(Error::Ended(Ended::Stopped))));
-    let kept = bookmark(bench.bookmarks.as_ref(), &"H".into()).await.expect("readable").expect("kept");
+    let kept = note(bench.notes.as_ref(), &"H".into()).await.expect("readable").expect("kept");
     assert_eq!((kept.kind, kept.continuation.as_deref(), kept.counts.listed), (Kind::Devices, Some("4"), 4));
     bench.registry.on_get(|_| {});
     let pages = bench.registry.pages.load(Ordering::Relaxed);
@@ -113,7 +112,7 @@ async fn it_goes_on_at_its_bookmark_and_asks_for_nothing_twice() {
         3,
         "two pages of devices and one of modules"
     );
-    let done = bookmark(bench.bookmarks.as_ref(), &"h".into()).await.expect("readable").expect("kept");
+    let done = note(bench.notes.as_ref(), &"h".into()).await.expect("readable").expect("kept");
     assert!(done.finished_at.is_some() && done.continuation.is_none());
 }
 
@@ -124,7 +123,7 @@ async fn a_continuation_goes_on_with_the_query_that_it_is_of() {
     // As it is kept today, for a hub that gives references and one that does not, and as it was before the query was kept.
     for (kept, first) in [(Some(columns), columns), (Some(whole), whole), (None, whole)] {
         let bench = bench(8);
-        let bookmark = Bookmark {
+        let note = Note {
             started_at: bench.clock.now(),
             finished_at: None,
             kind: Kind::Devices,
@@ -133,7 +132,7 @@ async fn a_continuation_goes_on_with_the_query_that_it_is_of() {
             counts: Counts::default(),
             runs: 1,
         };
-        save(bench.bookmarks.as_ref(), &"h".into(), &bookmark).await.expect("kept");
+        save(bench.notes.as_ref(), &"h".into(), &note).await.expect("kept");
         assert_eq!(fill(&bench).await.created, 5, "four devices and a module, {kept:?}");
         let queries = bench.registry.asked_for.lock().unwrap().clone();
         assert_eq!(queries, [first, "SELECT deviceId, moduleId, version FROM devices.modules"], "{kept:?}");
@@ -158,17 +157,17 @@ async fn the_query_that_a_hub_takes_is_kept_with_the_continuation() {
         });
         let progress = Arc::new(Progress::default());
         let stopped =
-            run(&bench.reconciler, &bench.rate_limited, bench.bookmarks.as_ref(), 1, &progress, &stop).await;
+            run(&bench.reconciler, &bench.rate_limited, bench.notes.as_ref(), 1, &progress, &stop).await;
         assert!(matches!(stopped, Err(Error::Ended(Ended::Stopped))));
-        let kept = bookmark(bench.bookmarks.as_ref(), &"h".into()).await.expect("readable").expect("kept");
+        let kept = note(bench.notes.as_ref(), &"h".into()).await.expect("readable").expect("kept");
         assert_eq!((kept.continuation.as_deref(), kept.query.as_deref()), (Some("4"), Some(expected)));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_kept_continuation_that_the_hub_forgot_costs_a_walk_and_no_call() {
+async fn a_kept_continuation_that_the_hub_forgot_costs_a_scan_and_no_call() {
     let bench = bench(8);
-    let kept = Bookmark {
+    let kept = Note {
         started_at: bench.clock.now(),
         finished_at: None,
         kind: Kind::Devices,
@@ -177,15 +176,15 @@ async fn a_kept_continuation_that_the_hub_forgot_costs_a_walk_and_no_call() {
         counts: Counts::default(),
         runs: 1,
     };
-    save(bench.bookmarks.as_ref(), &"h".into(), &kept).await.expect("kept");
+    save(bench.notes.as_ref(), &"h".into(), &kept).await.expect("kept");
     bench.registry.queries.lock().unwrap().push_back(QueryError::Expired);
     assert_eq!(fill(&bench).await.created, 9, "the first ones too");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bookmark_that_cannot_be_understood_counts_as_none() {
+async fn a_note_that_cannot_be_understood_counts_as_none() {
     let bench = bench(3);
-    bench.bookmarks.save(&bookmark_name(&"h".into()), b"{\"kind\": 7").await.expect("kept");
+    bench.notes.save(&note_name(&"h".into()), b"{\"kind\": 7").await.expect("kept");
     assert_eq!(fill(&bench).await.created, 4);
 }
 
@@ -251,18 +250,18 @@ async fn an_audit_follows_where_twins_had_no_answer_and_nobody_forgets_it() {
     let reconciler = Arc::new(bench.reconciler_over(audits));
     let progress = Arc::new(Progress::default());
     let stop = CancellationToken::new();
-    let fill = || run(&reconciler, &bench.rate_limited, bench.bookmarks.as_ref(), 2, &progress, &stop);
+    let fill = || run(&reconciler, &bench.rate_limited, bench.notes.as_ref(), 2, &progress, &stop);
     bench.registry.mute.lock().unwrap().insert(device("d02"));
     assert_eq!(fill().await.expect("filled").unknown, 1);
     // The note is there although nobody keeps what is asked: it was written before the backfill was noted as done.
-    let noted = last_request(bench.bookmarks.as_ref()).await.expect("readable");
+    let noted = last_request(bench.notes.as_ref()).await.expect("readable");
     assert!(noted.is_some() && noted == *asked.borrow(), "{noted:?}");
 
     bench.registry.mute.lock().unwrap().clear();
-    let (bookmarks, progress) = (MemoryBookmarks::default(), Arc::new(Progress::default()));
-    let filled = run(&reconciler, &bench.rate_limited, &bookmarks, 2, &progress, &stop).await;
+    let (notes, progress) = (MemoryNotes::default(), Arc::new(Progress::default()));
+    let filled = run(&reconciler, &bench.rate_limited, &notes, 2, &progress, &stop).await;
     assert_eq!(filled.expect("filled").unknown, 0);
-    assert_eq!(last_request(&bookmarks).await.expect("readable"), None, "nothing was left");
+    assert_eq!(last_request(&notes).await.expect("readable"), None, "nothing was left");
 }
 
 #[tokio::test(start_paused = true)]
@@ -272,11 +271,11 @@ async fn an_audit_follows_a_backfill_that_was_interrupted() {
     let reconciler = Arc::new(bench.reconciler_over(audits));
     let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
     stop.cancel();
-    let fill = |stop| run(&reconciler, &bench.rate_limited, bench.bookmarks.as_ref(), 2, &progress, stop);
+    let fill = |stop| run(&reconciler, &bench.rate_limited, bench.notes.as_ref(), 2, &progress, stop);
     fill(&stop).await.expect_err("stopped");
-    assert_eq!(last_request(bench.bookmarks.as_ref()).await.expect("readable"), None);
+    assert_eq!(last_request(bench.notes.as_ref()).await.expect("readable"), None);
     fill(&CancellationToken::new()).await.expect("filled");
-    assert!(last_request(bench.bookmarks.as_ref()).await.expect("readable").is_some());
+    assert!(last_request(bench.notes.as_ref()).await.expect("readable").is_some());
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ use super::{
     super::testing::{Bench, References, away, device, module, trouble},
     *,
 };
-use crate::ports::TroubleKind;
+use crate::ports::StoreErrorKind;
 
 fn bench() -> Bench {
     let bench = Bench::with_pages_of(2);
@@ -20,7 +20,7 @@ fn bench() -> Bench {
     bench
 }
 
-async fn walk(bench: &Bench, kind: Kind) -> Vec<String> {
+async fn scan(bench: &Bench, kind: Kind) -> Vec<String> {
     let mut pages = CandidatePages::whole_twins(Arc::clone(&bench.rate_limited), kind, Purpose::Audit);
     let mut seen = Vec::new();
     while let Some(page) = pages.next(&CancellationToken::new()).await.expect("a page") {
@@ -30,11 +30,11 @@ async fn walk(bench: &Bench, kind: Kind) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn devices_and_modules_are_walked_page_by_page() {
+async fn devices_and_modules_are_scanned_page_by_page() {
     let bench = bench();
-    assert_eq!(walk(&bench, Kind::Devices).await, ["h/d0", "h/d1", "h/d2", "h/d3", "h/d4"]);
-    assert_eq!(walk(&bench, Kind::Modules).await, ["h/d1/m"]);
-    assert_eq!(walk(&Bench::new(), Kind::Devices).await, [""; 0]);
+    assert_eq!(scan(&bench, Kind::Devices).await, ["h/d0", "h/d1", "h/d2", "h/d3", "h/d4"]);
+    assert_eq!(scan(&bench, Kind::Modules).await, ["h/d1/m"]);
+    assert_eq!(scan(&Bench::new(), Kind::Devices).await, [""; 0]);
 }
 
 async fn references(
@@ -91,7 +91,7 @@ async fn a_hub_that_gives_no_references_is_asked_for_whole_twins() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_condition_that_the_hub_refuses_either_way_ends_the_walk_with_its_reason() {
+async fn a_condition_that_the_hub_refuses_either_way_ends_the_scan_with_its_reason() {
     let bench = bench();
     let refused = |reason: &str| QueryError::Refused(reason.to_owned());
     bench.registry.queries.lock().unwrap().extend([refused("no columns"), refused("no such function")]);
@@ -111,10 +111,15 @@ async fn a_module_without_its_name_never_passes_for_its_device() {
 #[tokio::test(start_paused = true)]
 async fn trouble_is_waited_out_for_as_long_as_the_hub_asks() {
     let bench = bench();
-    let busy = trouble(TroubleKind::Throttled, Some(Duration::from_secs(40)));
-    bench.registry.queries.lock().unwrap().extend([QueryError::Trouble(busy), QueryError::Trouble(away())]);
+    let busy = trouble(StoreErrorKind::Throttled, Some(Duration::from_secs(40)));
+    bench
+        .registry
+        .queries
+        .lock()
+        .unwrap()
+        .extend([QueryError::StoreError(busy), QueryError::StoreError(away())]);
     let started = Instant::now();
-    assert_eq!(walk(&bench, Kind::Devices).await.len(), 5);
+    assert_eq!(scan(&bench, Kind::Devices).await.len(), 5);
     assert!(started.elapsed() >= Duration::from_secs(40), "{:?}", started.elapsed());
 }
 
@@ -132,7 +137,7 @@ async fn a_continuation_that_expired_means_from_the_beginning() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_query_that_is_refused_or_a_stop_ends_the_walk() {
+async fn a_query_that_is_refused_or_a_stop_ends_the_scan() {
     let bench = bench();
     let refused = QueryError::Refused("no such field".into());
     bench.registry.queries.lock().unwrap().push_back(refused);
@@ -146,7 +151,7 @@ async fn a_query_that_is_refused_or_a_stop_ends_the_walk() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hub_that_takes_no_continuation_is_not_walked_for_ever() {
+async fn a_hub_that_takes_no_continuation_is_not_scanned_for_ever() {
     let bench = bench();
     let stop = CancellationToken::new();
     let mut pages =
@@ -160,16 +165,16 @@ async fn a_hub_that_takes_no_continuation_is_not_walked_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_page_that_leads_to_itself_is_not_walked_for_ever() {
+async fn a_page_that_leads_to_itself_is_not_scanned_for_ever() {
     let bench = bench();
     *bench.registry.stuck.lock().unwrap() = true;
     let stop = CancellationToken::new();
     let mut pages =
         CandidatePages::whole_twins(Arc::clone(&bench.rate_limited), Kind::Devices, Purpose::Audit);
-    let walk = async {
+    let scan = async {
         while let Some(_page) = pages.next(&stop).await? {}
         Ok::<_, Ended>(())
     };
-    let ended = tokio::time::timeout(Duration::from_secs(3600), walk).await.expect("it ends");
+    let ended = tokio::time::timeout(Duration::from_secs(3600), scan).await.expect("it ends");
     assert!(matches!(ended, Err(Ended::Refused { .. })), "{ended:?}");
 }

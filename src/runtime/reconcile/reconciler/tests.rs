@@ -68,7 +68,7 @@ async fn only_the_hubs_own_not_found_makes_a_tombstone() {
     let key = device("d");
     bench.event(&key, created(2, json!({})));
     let before = bench.document(&key);
-    for trouble in [away(), super::super::testing::trouble(TroubleKind::Throttled, None)] {
+    for trouble in [away(), super::super::testing::trouble(StoreErrorKind::Throttled, None)] {
         bench.registry.gets.lock().unwrap().push_back(trouble);
         bench.reconciler.reconcile(&key, &CORRECT).await.expect_err("no answer");
         assert_eq!(bench.document(&key), before);
@@ -419,7 +419,7 @@ async fn a_crash_between_a_device_and_its_modules_is_finished_by_the_next_look()
     assert!(bench.document(&module).expect("a document").twin().is_some(), "not yet");
     bench.store.script.lock().unwrap().clear();
     bench.registry.on_get(|_| {});
-    // The walk over flagged documents meets the device, since the note is in its tombstone.
+    // The scan over flagged documents meets the device, since the note is in its tombstone.
     let found: Vec<_> = futures::StreamExt::collect(
         bench.reconciler.budgeted_store().scan(crate::ports::Which::Flagged, Purpose::Repair),
     )

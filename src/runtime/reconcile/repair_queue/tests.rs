@@ -163,12 +163,12 @@ async fn a_twin_without_a_usable_answer_is_not_asked_about_on_and_on_and_stays_f
     running.quiet().await;
     let asked = || running.bench.registry.asked().iter().filter(|key| **key == odd).count();
     let before = asked();
-    assert!((8..20).contains(&before), "with patience, and an end: {before}");
+    assert!((8..20).contains(&before), "patiently, and with an end: {before}");
     let text = running.bench.metrics.render();
     assert!(text.contains("twinsync_repairs_given_up_total 1"), "{text}");
     assert!(running.bench.document(&odd).expect("a document").is_flagged());
     assert!(!running.bench.document(&other).expect("a document").is_flagged());
-    // The walk meets it again, once the answer can be used.
+    // The scan meets it again, once the answer can be used.
     running.bench.registry.mute.lock().unwrap().clear();
     let started = Instant::now();
     while running.bench.document(&odd).expect("a document").is_flagged() {
@@ -196,7 +196,7 @@ async fn only_the_leader_looks_for_what_a_restart_forgot() {
     let running = Running::start(bench, false);
     tokio::time::sleep(OPTIONS.scan_interval * 3).await;
     assert!(running.bench.document(&key).expect("a document").is_flagged());
-    // The first walk breaks off; the next one finds it.
+    // The first scan breaks off; the next one finds it.
     *running.bench.store.broken_scans.lock().unwrap() = 1;
     running.leads.send_replace(true);
     let started = Instant::now();
@@ -208,11 +208,11 @@ async fn only_the_leader_looks_for_what_a_restart_forgot() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn memory_is_bounded_and_the_rest_is_found_by_the_walk() {
+async fn memory_is_bounded_and_the_rest_is_found_by_the_scan() {
     let bench = Bench::new();
     let late = flagged_twin(&bench, "late");
     let running = Running::start(bench, true);
-    // The walk at the start has met the late one already.
+    // The scan at the start has met the late one already.
     running.quiet().await;
     running.bench.event(&late, updated(99, json!({"changed": "again"})));
     running.bench.registry.set(&late, 99, json!({"whole": true}));

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     domain::drift::Strictness,
-    ports::{BookmarkError, QueryError},
+    ports::{NoteError, QueryError},
     runtime::reconcile::reconciler::Mode,
 };
 
@@ -20,31 +20,31 @@ struct Running {
     wanted: watch::Sender<Option<Ticks>>,
     stop: CancellationToken,
     task: tokio::task::JoinHandle<()>,
-    walks: Walks,
+    scans: Scans,
 }
 
 impl Running {
     fn start(bench: Bench, leads: bool, options: Options) -> Self {
-        let bookmarks = Arc::clone(&bench.bookmarks) as _;
-        Self::with(bench, bookmarks, leads, options)
+        let notes = Arc::clone(&bench.notes) as _;
+        Self::with(bench, notes, leads, options)
     }
 
-    fn with(bench: Bench, bookmarks: Arc<dyn Bookmarks>, leads: bool, options: Options) -> Self {
+    fn with(bench: Bench, notes: Arc<dyn NoteStore>, leads: bool, options: Options) -> Self {
         let (leads, led) = watch::channel(leads);
         let (wanted, asked) = watch::channel(None);
         let stop = CancellationToken::new();
-        let walks = Walks::default();
+        let scans = Scans::default();
         let schedule = Schedule {
             reconciler: Arc::clone(&bench.reconciler),
             registry: Arc::clone(&bench.rate_limited),
-            bookmarks,
+            notes,
             options,
             leads: led,
             audit_wanted: asked,
-            walks: walks.clone(),
+            scans: scans.clone(),
         };
         let task = tokio::spawn(schedule.run(stop.clone()));
-        Self { bench, leads, wanted, stop, task, walks }
+        Self { bench, leads, wanted, stop, task, scans }
     }
 
     /// Lets time pass for timers and clock alike.
@@ -60,7 +60,7 @@ impl Running {
 
     /// When the last report began.
     async fn last_audit(&self) -> Option<Ticks> {
-        let note = self.bench.bookmarks.load(&report_name("h")).await.expect("readable")?;
+        let note = self.bench.notes.load(&report_name("h")).await.expect("readable")?;
         serde_json::from_slice::<LastAudit>(&note).expect("a report").started_at
     }
 
@@ -158,7 +158,7 @@ async fn an_unfinished_backfill_goes_on_whatever_the_configuration_says() {
         "counts": {"nominated": 0, "created": 0, "corrected": 0, "present": 0, "gone": 0, "rejected": 0}
     });
     let note = serde_json::to_vec(&begun).expect("JSON");
-    bench.bookmarks.save(&backfill::bookmark_name(&"h".into()), &note).await.expect("kept");
+    bench.notes.save(&backfill::note_name(&"h".into()), &note).await.expect("kept");
     let running = Running::start(bench, true, options(None));
     running.pass(HOUR).await;
     assert_eq!(running.bench.writes(), 5);
@@ -202,10 +202,10 @@ async fn what_queries_do_not_show_yet_is_found_by_a_second_audit_also_after_a_re
             let bench = running.stop().await;
             // The note was left by the process before.
             let note = serde_json::to_vec(&json!({"wanted_at": first.before(Duration::from_secs(1))}));
-            bench.bookmarks.save("audit-wanted", &note.expect("JSON")).await.expect("kept");
+            bench.notes.save("audit-wanted", &note.expect("JSON")).await.expect("kept");
             let met = json!({"started_at": first, "answered": first.before(Duration::from_secs(1))});
             let note = serde_json::to_vec(&met).expect("JSON");
-            bench.bookmarks.save(&report_name("h"), &note).await.expect("kept");
+            bench.notes.save(&report_name("h"), &note).await.expect("kept");
             Running::start(bench, true, options(None))
         } else {
             running
@@ -227,7 +227,7 @@ async fn a_note_with_a_time_to_come_does_not_ask_for_ever() {
     let running = Running::start(bench(), true, options(None));
     let wanted_at = running.bench.reconciler.now().after(HOUR * 24 * 365);
     let note = serde_json::to_vec(&json!({ "wanted_at": wanted_at })).expect("JSON");
-    running.bench.bookmarks.save("audit-wanted", &note).await.expect("kept");
+    running.bench.notes.save("audit-wanted", &note).await.expect("kept");
     running.pass(Duration::from_secs(60)).await;
     let pages = running.pages();
     assert!(pages > 0);
@@ -252,11 +252,11 @@ async fn an_audit_that_fails_is_tried_again_before_its_next_turn() {
 /// Notes that cannot be kept, and for a while not be read.
 struct Broken {
     unreadable: std::sync::atomic::AtomicUsize,
-    inner: Arc<crate::adapters::bookmarks::MemoryBookmarks>,
+    inner: Arc<crate::adapters::notes::MemoryNotes>,
 }
 
-fn full(operation: &'static str, name: &str) -> BookmarkError {
-    BookmarkError {
+fn full(operation: &'static str, name: &str) -> NoteError {
+    NoteError {
         operation,
         name: name.into(),
         place: "memory".into(),
@@ -265,8 +265,8 @@ fn full(operation: &'static str, name: &str) -> BookmarkError {
 }
 
 #[async_trait::async_trait]
-impl Bookmarks for Broken {
-    async fn load(&self, name: &str) -> Result<Option<Vec<u8>>, BookmarkError> {
+impl NoteStore for Broken {
+    async fn load(&self, name: &str) -> Result<Option<Vec<u8>>, NoteError> {
         use std::sync::atomic::Ordering::Relaxed;
         if self.unreadable.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
             return Err(full("read", name));
@@ -274,7 +274,7 @@ impl Bookmarks for Broken {
         self.inner.load(name).await
     }
 
-    async fn save(&self, name: &str, _note: &[u8]) -> Result<(), BookmarkError> {
+    async fn save(&self, name: &str, _note: &[u8]) -> Result<(), NoteError> {
         Err(full("write", name))
     }
 }
@@ -282,7 +282,7 @@ impl Bookmarks for Broken {
 #[tokio::test(start_paused = true)]
 async fn reports_that_cannot_be_kept_do_not_make_audits_follow_each_other() {
     let bench = bench();
-    let notes = Broken { unreadable: 0.into(), inner: Arc::clone(&bench.bookmarks) };
+    let notes = Broken { unreadable: 0.into(), inner: Arc::clone(&bench.notes) };
     let running = Running::with(bench, Arc::new(notes), true, options(Some(HOUR * 24)));
     running.pass(HOUR).await;
     let pages = running.pages();
@@ -302,8 +302,8 @@ async fn an_unfinished_backfill_is_found_when_notes_can_be_read_again() {
         "counts": {"listed": 0, "created": 0, "corrected": 0, "present": 0, "gone": 0, "rejected": 0}
     });
     let note = serde_json::to_vec(&begun).expect("JSON");
-    bench.bookmarks.save(&backfill::bookmark_name(&"h".into()), &note).await.expect("kept");
-    let notes = Broken { unreadable: 3.into(), inner: Arc::clone(&bench.bookmarks) };
+    bench.notes.save(&backfill::note_name(&"h".into()), &note).await.expect("kept");
+    let notes = Broken { unreadable: 3.into(), inner: Arc::clone(&bench.notes) };
     let running = Running::with(bench, Arc::new(notes), true, options(None));
     running.pass(HOUR).await;
     assert_eq!(running.bench.writes(), 5);
@@ -314,34 +314,34 @@ async fn an_unfinished_backfill_is_found_when_notes_can_be_read_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn walks_show_how_far_they_are_and_what_they_came_to_also_after_a_restart() {
+async fn scans_show_how_far_they_are_and_what_they_came_to_also_after_a_restart() {
     let running = Running::start(bench(), true, Options { backfill: true, ..options(Some(HOUR * 24)) });
     *running.bench.registry.silent.lock().unwrap() = true;
     running.pass(Duration::from_secs(20)).await;
-    let walk = running.walks.of("h").walk.expect("a backfill goes on");
-    assert_eq!((walk.what, walk.walking.stage(), walk.walking.dealt_with()), ("backfill", "devices", 0));
+    let scan = running.scans.of("h").scan.expect("a backfill goes on");
+    assert_eq!((scan.what, scan.scanning.stage(), scan.scanning.dealt_with()), ("backfill", "devices", 0));
     *running.bench.registry.silent.lock().unwrap() = false;
     running.pass(HOUR / 4).await;
-    let found = running.walks.of("h");
-    assert!(found.walk.is_none(), "it is done");
+    let found = running.scans.of("h");
+    assert!(found.scan.is_none(), "it is done");
     let twins = found.backfilled.expect("done").twins;
     assert_eq!(twins.iter().map(|(_, twins)| twins).sum::<u64>(), 5, "{twins:?}");
     assert_eq!(found.audited, None);
     let due = found.next_audit.expect("due").seconds_since(running.bench.reconciler.now());
     assert!((0.0..1800.0).contains(&due), "{due}");
     running.pass(HOUR).await;
-    let found = running.walks.of("h");
+    let found = running.scans.of("h");
     let clean = found.clean.expect("it was clean");
     assert_eq!((clean.twins, clean.left, found.audited), (5, 0, Some(clean)));
     let due = found.next_audit.expect("due").seconds_since(running.bench.reconciler.now());
     assert!((22.0 * 3600.0..=24.0 * 3600.0).contains(&due), "{due}");
     running.leads.send_replace(false);
     running.pass(Duration::from_secs(60)).await;
-    assert!(running.walks.of("h").audited.is_none(), "whoever leads knows");
+    assert!(running.scans.of("h").audited.is_none(), "whoever leads knows");
     let bench = running.stop().await;
     let running = Running::start(bench, true, options(Some(HOUR * 24)));
     running.pass(Duration::from_secs(60)).await;
-    let found = running.walks.of("h");
+    let found = running.scans.of("h");
     assert_eq!((found.audited, found.clean), (Some(clean), Some(clean)));
     assert_eq!(found.backfilled.expect("its note tells").twins, twins);
     running.stop().await;

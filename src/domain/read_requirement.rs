@@ -14,7 +14,7 @@ use super::{
 
 /// Conditions that a document has to meet, all of them. None of them is met by anything that is there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Awaited {
+pub struct ReadRequirement {
     /// The twin's `version`, at least.
     pub version: Option<TwinVersion>,
     /// `properties.desired.$version`, at least.
@@ -27,7 +27,7 @@ pub struct Awaited {
     pub unflagged: bool,
 }
 
-impl Awaited {
+impl ReadRequirement {
     /// The names of the conditions, as requests have them.
     pub const NAMES: [&str; 5] =
         ["min_version", "min_desired_version", "min_reported_version", "min_time", "unflagged"];
@@ -128,43 +128,43 @@ mod tests {
 
     #[test]
     fn each_condition_holds_from_its_bound_on() {
-        let nothing = Awaited::default();
+        let nothing = ReadRequirement::default();
         let version = TwinVersion;
-        for (awaited, met) in [
+        for (requirement, met) in [
             (nothing, true),
-            (Awaited { version: Some(version(7)), ..nothing }, true),
-            (Awaited { version: Some(version(8)), ..nothing }, false),
-            (Awaited { desired: Some(version(3)), ..nothing }, true),
-            (Awaited { desired: Some(version(4)), ..nothing }, false),
-            (Awaited { reported: Some(version(5)), ..nothing }, true),
-            (Awaited { reported: Some(version(6)), ..nothing }, false),
-            (Awaited { changed: Some(Ticks::new(100)), ..nothing }, true),
-            (Awaited { changed: Some(Ticks::new(101)), ..nothing }, false),
-            (Awaited { version: Some(version(6)), desired: Some(version(4)), ..nothing }, false),
-            (Awaited { unflagged: true, ..nothing }, true),
+            (ReadRequirement { version: Some(version(7)), ..nothing }, true),
+            (ReadRequirement { version: Some(version(8)), ..nothing }, false),
+            (ReadRequirement { desired: Some(version(3)), ..nothing }, true),
+            (ReadRequirement { desired: Some(version(4)), ..nothing }, false),
+            (ReadRequirement { reported: Some(version(5)), ..nothing }, true),
+            (ReadRequirement { reported: Some(version(6)), ..nothing }, false),
+            (ReadRequirement { changed: Some(Ticks::new(100)), ..nothing }, true),
+            (ReadRequirement { changed: Some(Ticks::new(101)), ..nothing }, false),
+            (ReadRequirement { version: Some(version(6)), desired: Some(version(4)), ..nothing }, false),
+            (ReadRequirement { unflagged: true, ..nothing }, true),
         ] {
-            assert_eq!(awaited.is_met_by(Some(&stored())), met, "{awaited:?}");
-            assert_eq!(awaited.is_something(), awaited != nothing);
+            assert_eq!(requirement.is_met_by(Some(&stored())), met, "{requirement:?}");
+            assert_eq!(requirement.is_something(), requirement != nothing);
         }
     }
 
     #[test]
     fn who_wants_it_unflagged_waits_until_no_flag_is_left() {
         let flagged = Document { flags: [Flag::Gap].into(), ..stored() };
-        let reached = Awaited { version: Some(TwinVersion(7)), ..Awaited::default() };
+        let reached = ReadRequirement { version: Some(TwinVersion(7)), ..ReadRequirement::default() };
         assert!(reached.is_met_by(Some(&flagged)));
-        assert!(!Awaited { unflagged: true, ..reached }.is_met_by(Some(&flagged)));
-        assert!(Awaited { unflagged: true, ..reached }.is_met_by(Some(&stored())));
+        assert!(!ReadRequirement { unflagged: true, ..reached }.is_met_by(Some(&flagged)));
+        assert!(ReadRequirement { unflagged: true, ..reached }.is_met_by(Some(&stored())));
     }
 
     #[test]
     fn a_twin_that_is_not_there_meets_nothing_and_sections_without_a_version_are_before_any() {
         let deleted = Document { state: State::Deleted, ..stored() };
         for absent in [None, Some(&deleted)] {
-            assert!(!Awaited::default().is_met_by(absent));
+            assert!(!ReadRequirement::default().is_met_by(absent));
         }
         let bare = document(7);
-        let desired = Awaited { desired: Some(TwinVersion(1)), ..Awaited::default() };
+        let desired = ReadRequirement { desired: Some(TwinVersion(1)), ..ReadRequirement::default() };
         assert!(!desired.is_met_by(Some(&bare)));
         assert_eq!(Versions::of(bare.twin().expect("a twin")).desired, None);
         let versions = Versions::of(stored().twin().expect("a twin")).reported;

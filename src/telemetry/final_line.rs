@@ -16,7 +16,7 @@ pub const PANICKED: &str = "PANICKED";
 
 /// The last word of a process whose log is JSON, as one line of it. It does not depend on the filter: whoever reads the log
 /// must be able to see why there is no more of it.
-pub fn last_word(code: Option<&str>, message: &str) -> String {
+pub fn final_line(code: Option<&str>, message: &str) -> String {
     json(&Line { code, message, ..Line::now(&now()) })
 }
 
@@ -117,13 +117,13 @@ mod tests {
         assert!(ended.is_err());
         let lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
         let json: serde_json::Value = serde_json::from_str(&lines[0]).expect("JSON");
-        assert!(json["location"].as_str().is_some_and(|place| place.contains("last_word.rs:")), "{json}");
+        assert!(json["location"].as_str().is_some_and(|place| place.contains("final_line.rs:")), "{json}");
         assert_eq!(
             (&json["code"], &json["thread"], &json["level"]),
             (&"PANICKED".into(), &"worker".into(), &"ERROR".into())
         );
         assert_eq!(json["replica"], replica());
-        assert!(lines[1].contains("last_word.rs:") && lines[1].ends_with(replica()), "{}", lines[1]);
+        assert!(lines[1].contains("final_line.rs:") && lines[1].ends_with(replica()), "{}", lines[1]);
         assert!(
             lines.iter().all(|line| !line.contains("device-7") && line.lines().count() == 1),
             "{lines:?}"
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn the_last_word_has_the_fields_of_any_line() {
-        let line: serde_json::Value = serde_json::from_str(&last_word(Some("A"), "b\nc")).expect("JSON");
+        let line: serde_json::Value = serde_json::from_str(&final_line(Some("A"), "b\nc")).expect("JSON");
         assert_eq!(
             (&line["code"], &line["message"], &line["replica"]),
             (&"A".into(), &"b\nc".into(), &replica().into())

@@ -42,7 +42,7 @@ pub struct IdentityChange {
 
 /// What a twin's root says about identity and connection.
 #[derive(Clone, Debug)]
-pub(super) struct Standing {
+pub(super) struct IdentityState {
     status: Status,
     status_reason: Option<String>,
     status_update_time: Timestamp,
@@ -52,7 +52,7 @@ pub(super) struct Standing {
     device_etag: i64,
 }
 
-impl Standing {
+impl IdentityState {
     pub(super) fn new(now: Timestamp) -> Self {
         Self {
             status: Status::default(),
@@ -122,24 +122,24 @@ fn device_etag(now: Timestamp) -> i64 {
 mod tests {
     use super::*;
 
-    fn rendered(standing: &Standing) -> Value {
+    fn rendered(identity_state: &IdentityState) -> Value {
         let mut twin = Map::new();
-        standing.render(&mut twin);
+        identity_state.render(&mut twin);
         Value::Object(twin)
     }
 
     #[test]
     fn a_disabled_device_shows_when_and_why_and_gets_another_device_etag() {
-        let mut standing = Standing::new(Timestamp::from_ticks(5));
-        let before = rendered(&standing);
+        let mut identity_state = IdentityState::new(Timestamp::from_ticks(5));
+        let before = rendered(&identity_state);
         assert_eq!((&before["status"], &before["statusReason"]), (&json!("enabled"), &Value::Null));
         let change = IdentityChange {
             status: Some(Status::Disabled),
             status_reason: Some("lost".to_owned()),
             connection_state: None,
         };
-        standing.change(&change, Timestamp::from_ticks(17_700_000_000_000_000));
-        let after = rendered(&standing);
+        identity_state.change(&change, Timestamp::from_ticks(17_700_000_000_000_000));
+        let after = rendered(&identity_state);
         assert_eq!((&after["status"], &after["statusReason"]), (&json!("disabled"), &json!("lost")));
         assert_eq!(after["statusUpdateTime"], "2026-02-02T02:40:00Z");
         assert_eq!(after["connectionState"], "Disconnected");
@@ -148,10 +148,10 @@ mod tests {
 
     #[test]
     fn activity_connects_a_device_without_touching_its_identity() {
-        let mut standing = Standing::new(Timestamp::from_ticks(5));
-        let before = rendered(&standing);
-        standing.active(Timestamp::from_ticks(17_700_000_000_000_000));
-        let after = rendered(&standing);
+        let mut identity_state = IdentityState::new(Timestamp::from_ticks(5));
+        let before = rendered(&identity_state);
+        identity_state.active(Timestamp::from_ticks(17_700_000_000_000_000));
+        let after = rendered(&identity_state);
         assert_eq!(
             (&after["connectionState"], &after["deviceEtag"]),
             (&json!("Connected"), &before["deviceEtag"])

@@ -1,4 +1,4 @@
-//! Notes of long walks, beside the checkpoints.
+//! Notes of long scans, beside the checkpoints.
 //!
 //! | checkpoints | notes |
 //! |---|---|
@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     config,
-    ports::{BookmarkError, Bookmarks},
+    ports::{NoteError, NoteStore},
 };
 
 /// Where notes lie.
@@ -41,31 +41,31 @@ const FOLDER: &str = "notes";
 pub async fn open(
     store: &config::CheckpointStore,
     credential: &Arc<dyn TokenCredential>,
-) -> Result<Arc<dyn Bookmarks>, blob::Error> {
+) -> Result<Arc<dyn NoteStore>, blob::Error> {
     Ok(match store {
-        config::CheckpointStore::Memory => Arc::new(MemoryBookmarks::default()),
-        config::CheckpointStore::File { path } => Arc::new(FileBookmarks::new(path.join(FOLDER))),
+        config::CheckpointStore::Memory => Arc::new(MemoryNotes::default()),
+        config::CheckpointStore::File { path } => Arc::new(FileNotes::new(path.join(FOLDER))),
         config::CheckpointStore::Blob(settings) => {
-            Arc::new(BlobBookmarks { container: Container::open(settings, Arc::clone(credential)).await? })
+            Arc::new(BlobNotes { container: Container::open(settings, Arc::clone(credential)).await? })
         }
     })
 }
 
-fn failed(operation: &'static str, name: &str, place: String, source: io::Error) -> BookmarkError {
-    BookmarkError { operation, name: name.to_owned(), place, source }
+fn failed(operation: &'static str, name: &str, place: String, source: io::Error) -> NoteError {
+    NoteError { operation, name: name.to_owned(), place, source }
 }
 
 /// Notes that end with the process.
 #[derive(Debug, Default)]
-pub struct MemoryBookmarks(Mutex<BTreeMap<String, Vec<u8>>>);
+pub struct MemoryNotes(Mutex<BTreeMap<String, Vec<u8>>>);
 
 #[async_trait]
-impl Bookmarks for MemoryBookmarks {
-    async fn load(&self, name: &str) -> Result<Option<Vec<u8>>, BookmarkError> {
+impl NoteStore for MemoryNotes {
+    async fn load(&self, name: &str) -> Result<Option<Vec<u8>>, NoteError> {
         Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned())
     }
 
-    async fn save(&self, name: &str, note: &[u8]) -> Result<(), BookmarkError> {
+    async fn save(&self, name: &str, note: &[u8]) -> Result<(), NoteError> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), note.to_owned());
         Ok(())
     }
@@ -73,11 +73,11 @@ impl Bookmarks for MemoryBookmarks {
 
 /// One file per note.
 #[derive(Debug)]
-pub struct FileBookmarks {
+pub struct FileNotes {
     folder: PathBuf,
 }
 
-impl FileBookmarks {
+impl FileNotes {
     /// Notes in `folder`, which is created with the first of them.
     pub fn new(folder: PathBuf) -> Self {
         Self { folder }
@@ -95,8 +95,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
 }
 
 #[async_trait]
-impl Bookmarks for FileBookmarks {
-    async fn load(&self, name: &str) -> Result<Option<Vec<u8>>, BookmarkError> {
+impl NoteStore for FileNotes {
+    async fn load(&self, name: &str) -> Result<Option<Vec<u8>>, NoteError> {
         let path = self.path(name);
         let place = self.folder.display().to_string();
         match blocking(move || std::fs::read(path)).await {
@@ -106,7 +106,7 @@ impl Bookmarks for FileBookmarks {
         }
     }
 
-    async fn save(&self, name: &str, note: &[u8]) -> Result<(), BookmarkError> {
+    async fn save(&self, name: &str, note: &[u8]) -> Result<(), NoteError> {
         let (path, note) = (self.path(name), note.to_owned());
         let write = blocking(move || {
             if let Some(folder) = path.parent() {
@@ -120,12 +120,12 @@ impl Bookmarks for FileBookmarks {
 
 /// One blob per note.
 #[derive(Debug)]
-struct BlobBookmarks {
+struct BlobNotes {
     container: Arc<Container>,
 }
 
-impl BlobBookmarks {
-    fn failed(&self, operation: &'static str, name: &str, error: blob::Error) -> BookmarkError {
+impl BlobNotes {
+    fn failed(&self, operation: &'static str, name: &str, error: blob::Error) -> NoteError {
         failed(operation, name, self.container.place().to_owned(), io::Error::other(error))
     }
 }
@@ -135,8 +135,8 @@ fn blob_name(name: &str) -> String {
 }
 
 #[async_trait]
-impl Bookmarks for BlobBookmarks {
-    async fn load(&self, name: &str) -> Result<Option<Vec<u8>>, BookmarkError> {
+impl NoteStore for BlobNotes {
+    async fn load(&self, name: &str) -> Result<Option<Vec<u8>>, NoteError> {
         let client = self.container.client().blob_client(&blob_name(name));
         let request = Box::pin(async { client.download(None).await?.body.collect().await });
         match self.container.call("read a note", REQUEST_LIMIT, request).await {
@@ -146,7 +146,7 @@ impl Bookmarks for BlobBookmarks {
         }
     }
 
-    async fn save(&self, name: &str, note: &[u8]) -> Result<(), BookmarkError> {
+    async fn save(&self, name: &str, note: &[u8]) -> Result<(), NoteError> {
         let options = BlobClientUploadOptions {
             blob_content_type: Some("application/json".to_owned()),
             ..BlobClientUploadOptions::default()
@@ -165,7 +165,7 @@ mod tests {
     #[tokio::test]
     async fn a_note_in_a_file_is_read_back_and_replaced() {
         let directory = tempfile::tempdir().expect("a directory");
-        let notes = FileBookmarks::new(directory.path().join("a").join(FOLDER));
+        let notes = FileNotes::new(directory.path().join("a").join(FOLDER));
         assert_eq!(notes.load("backfill/My Hub").await.expect("readable"), None);
         for note in [b"1".as_slice(), b"22"] {
             notes.save("backfill/My Hub", note).await.expect("written");
@@ -179,7 +179,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("file");
         std::fs::write(&file, "").expect("written");
-        let notes = FileBookmarks::new(file.clone());
+        let notes = FileNotes::new(file.clone());
         let error = notes.save("backfill/h", b"1").await.expect_err("a file is no directory");
         assert!(error.to_string().contains(&file.display().to_string()), "{error}");
     }

@@ -6,14 +6,14 @@ use super::{
         Comparison, Condition, Operand, Query, QueryErrorKind, Root, TextTest, TypeTest,
         testing::{any_condition, condition, path, query, twin, values},
     },
-    Narrowed, Place,
+    Place, Pushdown,
 };
 use cosmos::Dialect;
 
 mod cosmos;
 
-fn narrowed(condition: &str) -> Narrowed {
-    query(&format!("SELECT * FROM devices WHERE {condition}")).narrow(Root::place).expect("is stored")
+fn pushdown(condition: &str) -> Pushdown {
+    query(&format!("SELECT * FROM devices WHERE {condition}")).pushdown(Root::place).expect("is stored")
 }
 
 fn dialects() -> impl Iterator<Item = Dialect> {
@@ -101,7 +101,7 @@ fn conditions_become_cosmos_sql() {
             true,
         ),
     ] {
-        let found = narrowed(condition);
+        let found = pushdown(condition);
         let (names, values): (Vec<_>, Vec<_>) = found.parameters.into_iter().unzip();
         assert_eq!(
             (found.condition.as_str(), &json!(values), found.exact),
@@ -114,8 +114,8 @@ fn conditions_become_cosmos_sql() {
 
 #[test]
 fn without_a_condition_everything_is_selected() {
-    let all = query("SELECT COUNT() AS n FROM devices").narrow(Root::place).expect("is stored");
-    assert_eq!(all, Narrowed { condition: "true".into(), parameters: Vec::new(), exact: true });
+    let all = query("SELECT COUNT() AS n FROM devices").pushdown(Root::place).expect("is stored");
+    assert_eq!(all, Pushdown { condition: "true".into(), parameters: Vec::new(), exact: true });
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn what_only_the_hub_knows_is_named_wherever_it_stands() {
             (format!("SELECT * FROM devices ORDER BY version, {}", name.to_uppercase()), 40),
             (format!("SELECT MAX({name}) AS n FROM devices"), 11),
         ] {
-            let error = query(&text).narrow(Root::place).expect_err(&text);
+            let error = query(&text).pushdown(Root::place).expect_err(&text);
             assert_eq!((error.kind, error.position), (QueryErrorKind::HubOnly, position), "{text}");
             assert!(
                 error.message.starts_with(name) && error.message.contains("only the hub knows"),
@@ -150,7 +150,7 @@ fn what_only_the_hub_knows_is_named_wherever_it_stands() {
 fn a_field_that_is_not_in_the_document_narrows_nothing() {
     let place = |root: Root| if root == Root::Status { Place::Elsewhere } else { root.place() };
     let both = query("SELECT * FROM devices WHERE status = 'enabled' AND tags.a = 1")
-        .narrow(place)
+        .pushdown(place)
         .expect("is stored");
     assert_eq!((both.condition.as_str(), both.exact), ("c.tags['a'] = @q0", false));
 }
@@ -160,7 +160,7 @@ fn what_is_nested_too_deep_for_the_sdk_is_taken_for_true() {
     let deep = (0..30).fold("tags.a = 1".to_owned(), |inner, level| {
         format!("({inner}) {} tags.b = {level}", if level % 2 == 0 { "AND" } else { "OR" })
     });
-    let found = narrowed(&deep);
+    let found = pushdown(&deep);
     assert!(!found.exact);
     assert!(!found.condition.contains(&"(".repeat(14)), "{}", found.condition);
     let nothing = json!({"tags": {"b": 29}});
@@ -174,15 +174,15 @@ fn what_is_nested_too_deep_for_the_sdk_is_taken_for_true() {
 #[test]
 fn no_name_gets_out_of_its_quotes() {
     for name in ["x'] = 1 OR true OR c['y", "x\"", "x\\", "x\n", "\u{85}", "'"] {
-        let found = narrowed(&format!("tags.[[{name}]] = 'v'"));
+        let found = pushdown(&format!("tags.[[{name}]] = 'v'"));
         assert_eq!((found.condition.as_str(), found.exact), ("true", false), "{name:?}");
     }
-    let odd = narrowed("tags.[[a) OR (true -- /* @q0 ; ü]] = 'v'");
+    let odd = pushdown("tags.[[a) OR (true -- /* @q0 ; ü]] = 'v'");
     assert_eq!(odd.condition, "c.tags['a) OR (true -- /* @q0 ; ü'] = @q0");
 }
 
 fn check(query: &Query, twin: &Value) -> Result<(), TestCaseError> {
-    let found = query.narrow(Root::place).map_err(|error| TestCaseError::fail(error.to_string()))?;
+    let found = query.pushdown(Root::place).map_err(|error| TestCaseError::fail(error.to_string()))?;
     let selected = query.matches(twin);
     for dialect in dialects() {
         let asked = cosmos::selects(&found.condition, &found.parameters, twin, dialect);

@@ -1,4 +1,4 @@
-//! Where the walks over the twins of each IoT hub show how far they are, and what the last ones came to.
+//! Where the scans over the twins of each IoT hub show how far they are, and what the last ones came to.
 
 use std::{
     collections::BTreeMap,
@@ -7,8 +7,8 @@ use std::{
 
 use crate::domain::ticks::Ticks;
 
-/// A walk that can be asked at any time, from any thread.
-pub trait Walking: Send + Sync {
+/// A scan that can be asked at any time, from any thread.
+pub trait ScanProgress: Send + Sync {
     /// What it is doing, in a few words.
     fn stage(&self) -> &'static str;
     /// Twins that it has dealt with.
@@ -19,15 +19,15 @@ pub trait Walking: Send + Sync {
     fn waits_for(&self) -> Option<String>;
 }
 
-/// A walk that goes on.
+/// A scan that goes on.
 #[derive(Clone)]
-pub struct Walk {
+pub struct Scan {
     /// `backfill` or `audit`.
     pub what: &'static str,
     /// When it began, in this process.
     pub started: Ticks,
     /// How far it is.
-    pub walking: Arc<dyn Walking>,
+    pub scanning: Arc<dyn ScanProgress>,
 }
 
 /// An audit that is done.
@@ -50,11 +50,11 @@ pub struct Backfilled {
     pub twins: Vec<(&'static str, u64)>,
 }
 
-/// What is known of the walks of one hub.
+/// What is known of the scans of one hub.
 #[derive(Clone, Default)]
-pub struct HubWalks {
+pub struct HubScans {
     /// The one that goes on.
-    pub walk: Option<Walk>,
+    pub scan: Option<Scan>,
     /// The last backfill.
     pub backfilled: Option<Backfilled>,
     /// The last audit.
@@ -65,44 +65,44 @@ pub struct HubWalks {
     pub next_audit: Option<Ticks>,
 }
 
-/// Shared by those who walk and those who look. Cheap to clone.
+/// Shared by those who scan and those who look. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Walks(Arc<Mutex<BTreeMap<String, HubWalks>>>);
+pub struct Scans(Arc<Mutex<BTreeMap<String, HubScans>>>);
 
-impl std::fmt::Debug for Walks {
+impl std::fmt::Debug for Scans {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Walks").finish_non_exhaustive()
+        f.debug_struct("Scans").finish_non_exhaustive()
     }
 }
 
-/// Takes a walk off when it is dropped, however it ends.
+/// Takes a scan off when it is dropped, however it ends.
 #[must_use]
 pub struct Shown<'a> {
-    walks: &'a Walks,
+    scans: &'a Scans,
     hub: &'a str,
 }
 
-impl Walks {
-    /// Shows a walk until what is returned is dropped.
-    pub fn show<'a>(&'a self, hub: &'a str, walk: Walk) -> Shown<'a> {
-        self.note(hub, |walks| walks.walk = Some(walk));
-        Shown { walks: self, hub }
+impl Scans {
+    /// Shows a scan until what is returned is dropped.
+    pub fn show<'a>(&'a self, hub: &'a str, scan: Scan) -> Shown<'a> {
+        self.note(hub, |scans| scans.scan = Some(scan));
+        Shown { scans: self, hub }
     }
 
-    /// Notes something about the walks of a hub.
-    pub fn note(&self, hub: &str, change: impl FnOnce(&mut HubWalks)) {
+    /// Notes something about the scans of a hub.
+    pub fn note(&self, hub: &str, change: impl FnOnce(&mut HubScans)) {
         let mut hubs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         change(hubs.entry(hub.to_owned()).or_default());
     }
 
-    /// What is known of the walks of a hub.
-    pub fn of(&self, hub: &str) -> HubWalks {
+    /// What is known of the scans of a hub.
+    pub fn of(&self, hub: &str) -> HubScans {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(hub).cloned().unwrap_or_default()
     }
 }
 
 impl Drop for Shown<'_> {
     fn drop(&mut self) {
-        self.walks.note(self.hub, |walks| walks.walk = None);
+        self.scans.note(self.hub, |scans| scans.scan = None);
     }
 }

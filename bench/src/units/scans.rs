@@ -1,4 +1,4 @@
-//! What the daemon's walks over the container cost.
+//! What the daemon's scans over the container cost.
 
 use std::{fmt, pin::pin};
 
@@ -12,11 +12,11 @@ use twinsync::{
 
 use super::{Fleet, Policy, start, written};
 
-/// Documents of the containers that are walked over.
+/// Documents of the containers that are scanned over.
 const COUNTS: [usize; 2] = [1_000, 10_000];
 /// For which it is told what that would come to.
 const LARGE: f64 = 1_000_000.0;
-/// Documents in a page of a walk, at most; fewer where a page is full of bytes.
+/// Documents in a page of a scan, at most; fewer where a page is full of bytes.
 const PAGE: f64 = 1_000.0;
 /// Bytes of each document.
 const BYTES: usize = 2 << 10;
@@ -24,10 +24,10 @@ const BYTES: usize = 2 << 10;
 const DOUBTFUL: usize = 100;
 const CONCURRENCY: usize = 16;
 
-/// A walk over one container.
+/// A scan over one container.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Walk {
+pub(super) struct Scan {
     policy: Policy,
     name: &'static str,
     documents: usize,
@@ -39,15 +39,15 @@ pub(super) struct Walk {
     scans: u64,
 }
 
-pub(super) struct Walks {
+pub(super) struct Scans {
     pub(super) policy: Policy,
     pub(super) quick: bool,
 }
 
-impl Walks {
-    /// Each walk over each container.
-    pub(super) async fn measure(&self) -> Result<Vec<Walk>> {
-        let mut walks = Vec::new();
+impl Scans {
+    /// Each scan over each container.
+    pub(super) async fn measure(&self) -> Result<Vec<Scan>> {
+        let mut scans = Vec::new();
         for count in COUNTS {
             let count = if self.quick { count / 10 } else { count };
             let (server, store) = start(self.policy).await?;
@@ -69,7 +69,7 @@ impl Walks {
             writes.try_for_each(|_| async { Ok(()) }).await?;
             for (name, which) in [("flagged", Which::Flagged), ("present", Which::Present)] {
                 server.reset_counters();
-                let mut walk = Walk {
+                let mut scan = Scan {
                     policy: self.policy,
                     name,
                     documents: count,
@@ -81,32 +81,32 @@ impl Walks {
                 };
                 let mut pages = pin!(store.scan(which));
                 while let Some(page) = pages.next().await {
-                    walk.request_units += page.request_units;
-                    walk.pages += 1;
+                    scan.request_units += page.request_units;
+                    scan.pages += 1;
                     match page.outcome {
-                        Ok(rows) => walk.found += rows.len(),
-                        Err(trouble) => bail!("the walk ended: {trouble:?}"),
+                        Ok(rows) => scan.found += rows.len(),
+                        Err(trouble) => bail!("the scan ended: {trouble:?}"),
                     }
                 }
-                walk.as_reads = walk.found as f64 * devkit::cosmos::price::read(BYTES);
-                walk.scans = server.counters().get("query").map_or(0, |query| query.scans);
-                walks.push(walk);
+                scan.as_reads = scan.found as f64 * devkit::cosmos::price::read(BYTES);
+                scan.scans = server.counters().get("query").map_or(0, |query| query.scans);
+                scans.push(scan);
             }
             server.stop().await;
         }
-        Ok(walks)
+        Ok(scans)
     }
 }
 
-/// What a walk costs: so much per page, and so much for each document that it finds. Both walks took as many pages: one per
+/// What a scan costs: so much per page, and so much for each document that it finds. Both scans took as many pages: one per
 /// physical partition.
-fn prices(small: &Walk, large: &Walk) -> (f64, f64) {
+fn prices(small: &Scan, large: &Scan) -> (f64, f64) {
     let each = (large.request_units - small.request_units) / (large.found - small.found).max(1) as f64;
     ((large.request_units - each * large.found as f64) / large.pages.max(1) as f64, each)
 }
 
-/// What a walk over many documents comes to, of which as many are found as of those of `large`.
-fn beyond(small: &Walk, large: &Walk) -> String {
+/// What a scan over many documents comes to, of which as many are found as of those of `large`.
+fn beyond(small: &Scan, large: &Scan) -> String {
     let (page, each) = prices(small, large);
     let found = (LARGE * large.found as f64 / large.documents as f64).round();
     let pages = (found / PAGE).ceil().max(large.pages as f64);
@@ -114,18 +114,18 @@ fn beyond(small: &Walk, large: &Walk) -> String {
 }
 
 /// All of them, and what they come to over a large container.
-pub(super) fn table(f: &mut fmt::Formatter<'_>, walks: &[Walk]) -> fmt::Result {
+pub(super) fn table(f: &mut fmt::Formatter<'_>, scans: &[Scan]) -> fmt::Result {
     writeln!(
         f,
-        "| walk | indexing policy | documents | found | pages | RU | as point reads, RU | over {LARGE:.0} documents: per page × pages + each × found, RU |"
+        "| scan | indexing policy | documents | found | pages | RU | as point reads, RU | over {LARGE:.0} documents: per page × pages + each × found, RU |"
     )?;
     writeln!(f, "|---|---|---|---|---|---|---|---|")?;
-    for large in walks {
-        let is_pair = |other: &&Walk| {
+    for large in scans {
+        let is_pair = |other: &&Scan| {
             (other.name, other.policy) == (large.name, large.policy) && other.documents < large.documents
         };
-        let beyond = walks.iter().find(is_pair).map_or_else(String::new, |small| beyond(small, large));
-        let Walk { policy, name, documents, found, pages, request_units, as_reads, .. } = large;
+        let beyond = scans.iter().find(is_pair).map_or_else(String::new, |small| beyond(small, large));
+        let Scan { policy, name, documents, found, pages, request_units, as_reads, .. } = large;
         let policy = policy.name();
         writeln!(
             f,
@@ -139,17 +139,17 @@ pub(super) fn table(f: &mut fmt::Formatter<'_>, walks: &[Walk]) -> fmt::Result {
 mod tests {
     use super::*;
 
-    fn walk(documents: usize, found: usize, request_units: f64) -> Walk {
+    fn scan(documents: usize, found: usize, request_units: f64) -> Scan {
         let (policy, name, pages, as_reads, scans) = (Policy::Recommended, "x", 16, 0.0, 0);
-        Walk { policy, name, documents, found, pages, request_units, as_reads, scans }
+        Scan { policy, name, documents, found, pages, request_units, as_reads, scans }
     }
 
     #[test]
     fn many_documents_need_many_pages() {
         let (small, large) =
-            (walk(1_000, 1_000, 16.0 * 3.0 + 20.0), walk(10_000, 10_000, 16.0 * 3.0 + 200.0));
+            (scan(1_000, 1_000, 16.0 * 3.0 + 20.0), scan(10_000, 10_000, 16.0 * 3.0 + 200.0));
         assert_eq!(beyond(&small, &large), "3.00 × 1000 + 0.0200 × 1000000 = 23000");
-        let (small, large) = (walk(1_000, 10, 16.0 * 3.0 + 0.2), walk(10_000, 100, 16.0 * 3.0 + 2.0));
+        let (small, large) = (scan(1_000, 10, 16.0 * 3.0 + 0.2), scan(10_000, 100, 16.0 * 3.0 + 2.0));
         assert_eq!(beyond(&small, &large), "3.00 × 16 + 0.0200 × 10000 = 248");
     }
 }

@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::{
     clock::Off,
     cluster::{Cluster, Replica, SECOND_DEVICES, apply, device},
-    fault::{Fault, Struck},
+    fault::{Fault, Target},
 };
 
 /// Files that a replica may open at most while it may open none: it has more than these.
@@ -34,8 +34,8 @@ pub(crate) struct Under {
 
 impl Under {
     /// Whether it strikes this replica.
-    pub(crate) fn strikes(&self, replica: usize) -> bool {
-        self.fault.struck() == Struck::All || replica == self.replica
+    pub(crate) fn injections(&self, replica: usize) -> bool {
+        self.fault.target() == Target::All || replica == self.replica
     }
 }
 
@@ -86,7 +86,7 @@ pub(crate) async fn begin(cluster: &mut Cluster, fault: Fault, replica: usize) -
         Fault::StorageHangs => chosen(cluster, replica)?.storage.freeze(),
         Fault::RegistryHangs => {
             let hangs =
-                api::Faults { faults: vec![api::Fault::new(api::Trouble::Hang)], ..api::Faults::default() };
+                api::Faults { faults: vec![api::Fault::new(api::FaultKind::Hang)], ..api::Faults::default() };
             for hub in cluster.stack.iothubs() {
                 hub.registry().set_faults(hangs.clone())?;
             }

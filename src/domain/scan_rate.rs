@@ -1,4 +1,4 @@
-//! How far a walk over the twins of a hub has come, and when it will be done.
+//! How far a scan over the twins of a hub has come, and when it will be done.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -7,11 +7,11 @@ const WINDOW: Duration = Duration::from_secs(120);
 /// Below this, two moments say nothing about a rate.
 const LEAST: Duration = Duration::from_secs(8);
 
-/// Moments of one walk. Times are since any fixed start.
+/// Moments of one scan. Times are since any fixed start.
 #[derive(Debug, Default)]
-pub struct Course(VecDeque<(Duration, u64)>);
+pub struct ScanRate(VecDeque<(Duration, u64)>);
 
-impl Course {
+impl ScanRate {
     /// So many twins were dealt with up to now.
     pub fn note(&mut self, now: Duration, dealt_with: u64) {
         while self.0.len() > 1 && self.0.front().is_some_and(|(at, _)| now.saturating_sub(*at) > WINDOW) {
@@ -45,19 +45,19 @@ mod tests {
 
     #[test]
     fn the_rate_is_that_of_late_and_says_when_it_is_done() {
-        let mut course = Course::default();
-        assert_eq!(course.per_second(s(0), 0), None);
-        course.note(s(0), 1000);
-        assert_eq!(course.per_second(s(5), 1100), None, "too early");
-        assert_eq!(course.per_second(s(10), 1100), Some(10.0));
+        let mut rate = ScanRate::default();
+        assert_eq!(rate.per_second(s(0), 0), None);
+        rate.note(s(0), 1000);
+        assert_eq!(rate.per_second(s(5), 1100), None, "too early");
+        assert_eq!(rate.per_second(s(10), 1100), Some(10.0));
         for second in 1..=100 {
-            course.note(s(second * 5), 1000 + second * 5 * 10);
+            rate.note(s(second * 5), 1000 + second * 5 * 10);
         }
         for second in 101..=200 {
-            course.note(s(second * 5), 6000);
+            rate.note(s(second * 5), 6000);
         }
-        assert_eq!(course.per_second(s(1000), 6000), Some(0.0), "it stands still");
-        assert!(course.0.len() < 30, "{}", course.0.len());
+        assert_eq!(rate.per_second(s(1000), 6000), Some(0.0), "it stands still");
+        assert!(rate.0.len() < 30, "{}", rate.0.len());
         assert_eq!(done_in(6000, Some(7000), Some(10.0)), Some(s(100)));
         assert_eq!(done_in(6000, Some(7000), Some(0.0)), None);
         assert_eq!(done_in(6000, None, Some(10.0)), None);

@@ -6,8 +6,8 @@ use url::form_urlencoded;
 
 use crate::{
     config::parse_duration,
-    domain::awaited::Awaited,
-    runtime::twins::{Question, WAIT_MAX},
+    domain::read_requirement::ReadRequirement,
+    runtime::twins::{TwinRequest, WAIT_MAX},
 };
 
 /// Parameters of every request.
@@ -43,7 +43,7 @@ pub(super) enum Id {
 ///
 /// # Errors
 /// One sentence that says what to write. It repeats no value: a token may have been put there by mistake.
-pub(super) fn question(id: Id, query: &str) -> Result<Question, String> {
+pub(super) fn request(id: Id, query: &str) -> Result<TwinRequest, String> {
     let known = |name: &str| {
         PARAMETERS.contains(&name) || (id == Id::InQuery && ["device", "module"].contains(&name))
     };
@@ -95,10 +95,10 @@ pub(super) fn question(id: Id, query: &str) -> Result<Question, String> {
         Some("false") | None => Ok(false),
         Some(_) => Err(format!("{name} is neither true nor false")),
     };
-    let awaited = Awaited::read(|name| values.get(name).map(String::as_str))?;
+    let requirement = ReadRequirement::read(|name| values.get(name).map(String::as_str))?;
     let compare = yes("compare")?;
     let wait = match values.get("wait") {
-        Some(_) if !awaited.is_something() => {
+        Some(_) if !requirement.is_something() => {
             return Err("wait says for how long, and nothing for what: add min_version=N".to_owned());
         }
         Some(text) => parse_duration(text).ok().filter(|wait| *wait <= WAIT_MAX).ok_or_else(|| {
@@ -106,7 +106,7 @@ pub(super) fn question(id: Id, query: &str) -> Result<Question, String> {
         })?,
         None => WAIT_DEFAULT,
     };
-    Ok(Question { hub, device, module, awaited, wait, compare })
+    Ok(TwinRequest { hub, device, module, requirement, wait, compare })
 }
 
 #[cfg(test)]
@@ -114,31 +114,31 @@ mod tests {
     use super::*;
     use crate::domain::{ticks::Ticks, twin::TwinVersion};
 
-    fn asked(query: &str) -> Question {
-        question(Id::Device("d".into()), query).unwrap_or_else(|error| panic!("{query}: {error}"))
+    fn asked(query: &str) -> TwinRequest {
+        request(Id::Device("d".into()), query).unwrap_or_else(|error| panic!("{query}: {error}"))
     }
 
     #[test]
     fn nothing_but_a_path_asks_for_the_document_as_it_is() {
-        let Question { hub, device, module, awaited, compare, .. } = asked("");
+        let TwinRequest { hub, device, module, requirement, compare, .. } = asked("");
         assert_eq!((hub, device.as_str(), module, compare), (None, "d", None, false));
-        assert!(!awaited.is_something());
+        assert!(!requirement.is_something());
     }
 
     #[test]
     fn every_parameter_is_understood() {
         let query = "hub=Contoso.azure-devices.net&min_version=7&min_desired_version=3&min_reported_version=0\
                      &min_time=2031-01-31T08:00:00Z&unflagged=true&wait=500ms&compare=true";
-        let Question { hub, awaited, wait, compare, .. } = asked(query);
+        let TwinRequest { hub, requirement, wait, compare, .. } = asked(query);
         assert_eq!(hub.map(|hub| hub.to_string()).as_deref(), Some("contoso"));
-        let expected = Awaited {
+        let expected = ReadRequirement {
             version: Some(TwinVersion(7)),
             desired: Some(TwinVersion(3)),
             reported: Some(TwinVersion(0)),
             changed: Ticks::parse("2031-01-31T08:00:00Z"),
             unflagged: true,
         };
-        assert_eq!((awaited, wait, compare), (expected, Duration::from_millis(500), true));
+        assert_eq!((requirement, wait, compare), (expected, Duration::from_millis(500), true));
         assert_eq!(asked("min_version=7").wait, WAIT_DEFAULT);
         assert_eq!(asked("min_version=7&wait=30s").wait, WAIT_MAX);
         assert_eq!(asked("min_version=7&wait=0s").wait, Duration::ZERO);
@@ -148,9 +148,9 @@ mod tests {
     fn ids_come_from_the_path_or_from_parameters_with_all_their_characters() {
         let id = "a+b:c%d_e#f*g?h!i(j),k=l@m$n'o";
         let encoded: String = form_urlencoded::byte_serialize(id.as_bytes()).collect();
-        let found = question(Id::InQuery, &format!("device={encoded}&module=..")).expect("understood");
+        let found = request(Id::InQuery, &format!("device={encoded}&module=..")).expect("understood");
         assert_eq!((found.device.as_str(), found.module.as_deref()), (id, Some("..")));
-        let found = question(Id::Module("..".into(), id.into()), "").expect("understood");
+        let found = request(Id::Module("..".into(), id.into()), "").expect("understood");
         assert_eq!((found.device.as_str(), found.module.as_deref()), ("..", Some(id)));
     }
 
@@ -179,7 +179,7 @@ mod tests {
             (Id::InQuery, String::new(), "say which twin"),
             (Id::InQuery, "device=".into(), "the device id is empty"),
         ] {
-            let error = question(id, &query).expect_err(&query);
+            let error = request(id, &query).expect_err(&query);
             assert!(error.contains(hint) && !error.contains(secret), "{query}: {error}");
         }
     }

@@ -20,7 +20,7 @@ use super::{
 
 /// What was there before each of the last writes, by the document's path.
 #[derive(Debug, Default)]
-pub(super) struct Behind(Mutex<HashMap<String, Vec<Before>>>);
+pub(super) struct StaleReads(Mutex<HashMap<String, Vec<Before>>>);
 
 /// What a write has replaced.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ struct Before {
     reply: Reply,
 }
 
-impl Behind {
+impl StaleReads {
     /// A write was performed with the answer `written`; before it, a read was answered with `before`.
     pub(super) fn wrote(&self, path: &str, before: Reply, written: &Reply, time: Duration) {
         let Some(place) = places(&written.headers).into_iter().next() else {
@@ -97,13 +97,17 @@ mod tests {
         parsed.collect()
     }
 
-    fn seen(behind: &Behind, headers: &[(&str, &'static str)], account_is_session: bool) -> Option<Bytes> {
+    fn seen(
+        behind: &StaleReads,
+        headers: &[(&str, &'static str)],
+        account_is_session: bool,
+    ) -> Option<Bytes> {
         behind.answer("/d", &asking(headers), account_is_session).map(|reply| reply.body)
     }
 
     #[test]
     fn a_read_sees_what_was_there_before_the_first_write_that_it_does_not_know_of() {
-        let behind = Behind::default();
+        let behind = StaleReads::default();
         behind.wrote("/d", reply("nothing", "3:1#10#0=10"), &reply("", "3:1#11#0=11"), LONG);
         behind.wrote("/d", reply("one", "3:1#11#0=11"), &reply("", "3:1#12#0=12"), LONG);
         assert_eq!(seen(&behind, &[], true).as_deref(), Some(&b"nothing"[..]));
@@ -116,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_token_counts_where_session_is_meant_only() {
-        let behind = Behind::default();
+        let behind = StaleReads::default();
         behind.wrote("/d", reply("nothing", "3:1#10#0=10"), &reply("", "3:1#11#0=11"), LONG);
         let knows = (SESSION_TOKEN, "3:1#11#0=11");
         assert!(seen(&behind, &[knows], false).is_some(), "the account is not Session");
@@ -127,7 +131,7 @@ mod tests {
 
     #[test]
     fn it_is_over_after_its_time() {
-        let behind = Behind::default();
+        let behind = StaleReads::default();
         behind.wrote("/d", reply("nothing", "3:1#10#0=10"), &reply("", "3:1#11#0=11"), Duration::ZERO);
         assert!(seen(&behind, &[], true).is_none());
     }

@@ -30,18 +30,18 @@ pub enum Verdict {
 
 /// How long one thing has been refused.
 #[derive(Debug, Clone)]
-pub struct Patience {
+pub struct GracePeriod {
     grace: Duration,
     refused_since: Option<Duration>,
 }
 
-impl Patience {
+impl GracePeriod {
     /// Endures refusals for `grace`; with none, the first one is one too many.
     pub const fn new(grace: Duration) -> Self {
         Self { grace, refused_since: None }
     }
 
-    /// It failed at `now`, a time since any fixed start. Trouble that passes does not stop the grace: what is refused
+    /// It failed at `now`, a time since any fixed start. Trouble that passes does not stop the clock: what is refused
     /// before and after an outage has been refused all along.
     pub fn failed(&mut self, now: Duration, nature: Nature) -> Verdict {
         match nature {
@@ -77,40 +77,40 @@ mod tests {
 
     #[test]
     fn what_passes_is_waited_out_for_ever() {
-        let mut patience = Patience::new(seconds(10));
+        let mut grace = GracePeriod::new(seconds(10));
         for now in [0, 11, 1_000_000] {
-            assert_eq!(patience.failed(seconds(now), Nature::Passing), Verdict::Wait(None));
+            assert_eq!(grace.failed(seconds(now), Nature::Passing), Verdict::Wait(None));
         }
     }
 
     #[test]
     fn what_is_refused_is_endured_for_the_grace_since_the_first_refusal() {
-        let mut patience = Patience::new(seconds(10));
-        assert_eq!(patience.failed(seconds(100), Nature::Passing), Verdict::Wait(None));
-        assert_eq!(patience.failed(seconds(105), Nature::Refused), wait(10));
-        assert_eq!(patience.failed(seconds(107), Nature::Passing), Verdict::Wait(None));
-        assert_eq!(patience.failed(seconds(114), Nature::Refused), wait(1));
-        assert_eq!(patience.failed(seconds(115), Nature::Refused), Verdict::GiveUp);
+        let mut grace = GracePeriod::new(seconds(10));
+        assert_eq!(grace.failed(seconds(100), Nature::Passing), Verdict::Wait(None));
+        assert_eq!(grace.failed(seconds(105), Nature::Refused), wait(10));
+        assert_eq!(grace.failed(seconds(107), Nature::Passing), Verdict::Wait(None));
+        assert_eq!(grace.failed(seconds(114), Nature::Refused), wait(1));
+        assert_eq!(grace.failed(seconds(115), Nature::Refused), Verdict::GiveUp);
     }
 
     #[test]
     fn success_begins_a_new_grace() {
-        let mut patience = Patience::new(seconds(10));
-        assert_eq!(patience.failed(seconds(1), Nature::Refused), wait(10));
-        patience.succeeded();
-        assert_eq!(patience.failed(seconds(12), Nature::Refused), wait(10));
+        let mut grace = GracePeriod::new(seconds(10));
+        assert_eq!(grace.failed(seconds(1), Nature::Refused), wait(10));
+        grace.succeeded();
+        assert_eq!(grace.failed(seconds(12), Nature::Refused), wait(10));
     }
 
     #[test]
     fn without_a_grace_the_first_refusal_ends_it_and_a_final_one_always_does() {
-        assert_eq!(Patience::new(Duration::ZERO).failed(seconds(5), Nature::Refused), Verdict::GiveUp);
-        assert_eq!(Patience::new(seconds(600)).failed(seconds(5), Nature::Final), Verdict::GiveUp);
+        assert_eq!(GracePeriod::new(Duration::ZERO).failed(seconds(5), Nature::Refused), Verdict::GiveUp);
+        assert_eq!(GracePeriod::new(seconds(600)).failed(seconds(5), Nature::Final), Verdict::GiveUp);
     }
 
     #[test]
     fn a_clock_that_goes_back_is_no_reason_to_panic() {
-        let mut patience = Patience::new(seconds(10));
-        assert_eq!(patience.failed(seconds(5), Nature::Refused), wait(10));
-        assert_eq!(patience.failed(seconds(4), Nature::Refused), wait(10));
+        let mut grace = GracePeriod::new(seconds(10));
+        assert_eq!(grace.failed(seconds(5), Nature::Refused), wait(10));
+        assert_eq!(grace.failed(seconds(4), Nature::Refused), wait(10));
     }
 }

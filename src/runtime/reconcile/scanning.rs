@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use super::{audit, backfill};
 use crate::{
-    domain::quota::Purpose, runtime::rate_limited_registry::RateLimitedRegistry, telemetry::Walking,
+    domain::quota::Purpose, runtime::rate_limited_registry::RateLimitedRegistry, telemetry::ScanProgress,
 };
 
 /// What the hub estimates.
@@ -26,7 +26,7 @@ pub(super) struct Auditing {
     pub(super) last: Option<u64>,
 }
 
-impl Walking for Backfilling {
+impl ScanProgress for Backfilling {
     fn stage(&self) -> &'static str {
         match self.progress.modules.load(Ordering::Relaxed) {
             false => "devices",
@@ -49,7 +49,7 @@ impl Walking for Backfilling {
     }
 }
 
-impl Walking for Auditing {
+impl ScanProgress for Auditing {
     fn stage(&self) -> &'static str {
         audit::STAGES.get(self.progress.stage.load(Ordering::Relaxed)).copied().unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! How far long walks have come, and what they found.
+//! How far long scans have come, and what they found.
 
 use std::io;
 
@@ -12,17 +12,17 @@ use async_trait::async_trait;
 /// *Idempotence*: saving twice is saving once.
 /// *Errors*: passing, unless a person has to mend the store.
 #[async_trait]
-pub trait Bookmarks: Send + Sync + 'static {
+pub trait NoteStore: Send + Sync + 'static {
     /// The note, if there is one.
-    async fn load(&self, name: &str) -> Result<Option<Vec<u8>>, BookmarkError>;
+    async fn load(&self, name: &str) -> Result<Option<Vec<u8>>, NoteError>;
     /// Writes the note over an earlier one.
-    async fn save(&self, name: &str, note: &[u8]) -> Result<(), BookmarkError>;
+    async fn save(&self, name: &str, note: &[u8]) -> Result<(), NoteError>;
 }
 
 /// A note could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {operation} the note {name} in {place}: {source}")]
-pub struct BookmarkError {
+pub struct NoteError {
     /// `read` or `write`.
     pub operation: &'static str,
     /// The note.

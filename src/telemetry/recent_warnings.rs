@@ -28,7 +28,7 @@ const MOST_CHARACTERS: usize = 400;
 
 /// What has been logged so far. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Journal(Arc<Mutex<HashMap<Kind, Entry>>>);
+pub struct RecentWarnings(Arc<Mutex<HashMap<Kind, Entry>>>);
 
 /// A place in the code, and the code that its line carries.
 type Kind = (Identifier, Option<String>);
@@ -50,7 +50,7 @@ pub struct Entry {
     pub last: Ticks,
 }
 
-impl Journal {
+impl RecentWarnings {
     /// All entries, the latest first.
     pub fn entries(&self) -> Vec<Entry> {
         let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -85,7 +85,7 @@ impl Journal {
     }
 }
 
-impl<S: Subscriber> Layer<S> for Journal {
+impl<S: Subscriber> Layer<S> for RecentWarnings {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
         // More severe is less.
@@ -147,9 +147,9 @@ mod tests {
     use super::*;
 
     fn logged(act: impl FnOnce()) -> Vec<Entry> {
-        let journal = Journal::default();
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(journal.clone()), act);
-        journal.entries()
+        let recent_warnings = RecentWarnings::default();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(recent_warnings.clone()), act);
+        recent_warnings.entries()
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl Aggregate {
 ///
 /// Integers are summed without loss, whatever the order of the twins. What is not finite has no place in JSON and is left out.
 #[derive(Debug, Clone)]
-pub struct Fold {
+pub struct Aggregation {
     items: Vec<Item>,
     paths: Vec<Path>,
     top: Option<u64>,
@@ -62,8 +62,8 @@ pub struct Fold {
 
 impl Query {
     /// Starts without any twin. At most `max_groups` groups are kept in memory.
-    pub fn fold(&self, max_groups: usize) -> Fold {
-        let mut fold = Fold {
+    pub fn aggregation(&self, max_groups: usize) -> Aggregation {
+        let mut aggregation = Aggregation {
             items: self.items().to_vec(),
             paths: self.groups.clone(),
             top: self.top,
@@ -71,14 +71,14 @@ impl Query {
             groups: BTreeMap::new(),
         };
         // Without GROUP BY there is one group, even of no twins: COUNT() is 0 then.
-        if fold.paths.is_empty() {
-            fold.groups.insert(Vec::new(), fold.start());
+        if aggregation.paths.is_empty() {
+            aggregation.groups.insert(Vec::new(), aggregation.start());
         }
-        fold
+        aggregation
     }
 }
 
-impl Fold {
+impl Aggregation {
     /// Adds a twin that the query selects.
     ///
     /// # Errors

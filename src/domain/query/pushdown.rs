@@ -12,7 +12,7 @@
 //! that must be false is therefore written behind a test of the type, so that it means the same whether Cosmos DB takes such
 //! a comparison for undefined or for false.
 //!
-//! **What is not narrowed**, and makes the condition inexact: two paths compared with each other; numbers from 2^53 on, where
+//! **What is not pushed down**, and makes the condition inexact: two paths compared with each other; numbers from 2^53 on, where
 //! doubles have gaps; the order of texts from U+D800 on, where UTF-16 and code points disagree; arrays; and names with quotes,
 //! backslashes or control characters, which Cosmos DB and its SDK's own parser read differently.
 //!
@@ -37,7 +37,7 @@ pub enum Place {
     /// In the stored document's root, under this name, which is a plain identifier; what lies below it is stored as it is in the
     /// twin.
     Field(&'static str),
-    /// In the twin that is evaluated, but not in the document as such: nothing is narrowed by it.
+    /// In the twin that is evaluated, but not in the document as such: it takes nothing out.
     Elsewhere,
     /// Only the hub knows.
     HubOnly,
@@ -68,7 +68,7 @@ impl Root {
 
 /// What to ask Cosmos DB for.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Narrowed {
+pub struct Pushdown {
     /// A condition over documents named `c`. To join it with others by AND, put it in parentheses.
     pub condition: String,
     /// The values of its parameters `@q0`, `@q1`, …, with their names.
@@ -84,7 +84,7 @@ impl Query {
     /// # Errors
     ///
     /// The query, wherever in its text, uses a field that only the hub knows. The error names it.
-    pub fn narrow(&self, place: impl Fn(Root) -> Place) -> Result<Narrowed, QueryError> {
+    pub fn pushdown(&self, place: impl Fn(Root) -> Place) -> Result<Pushdown, QueryError> {
         let mut unknown = None;
         self.for_each_path(&mut |path| {
             if unknown.is_none() && place(path.root) == Place::HubOnly {

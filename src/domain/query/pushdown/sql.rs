@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::Narrowed;
+use super::Pushdown;
 
 /// Levels of AND in OR in AND … that are written. The SDK's parser takes 32 parentheses in each other, and the caller's and
 /// those of single terms count as well. What lies deeper is taken for true, which is a bound of everything.
@@ -111,10 +111,10 @@ impl Bound {
     }
 
     /// Writes it.
-    pub(super) fn render(self) -> Narrowed {
-        let mut narrowed = Narrowed { condition: String::new(), parameters: Vec::new(), exact: self.exact };
-        self.sql.write(&mut narrowed);
-        narrowed
+    pub(super) fn render(self) -> Pushdown {
+        let mut pushdown = Pushdown { condition: String::new(), parameters: Vec::new(), exact: self.exact };
+        self.sql.write(&mut pushdown);
+        pushdown
     }
 }
 
@@ -126,7 +126,7 @@ impl Sql {
         }
     }
 
-    fn write(self, to: &mut Narrowed) {
+    fn write(self, to: &mut Pushdown) {
         match self {
             Self::Always => to.condition.push_str("true"),
             Self::Never => to.condition.push_str("false"),
@@ -137,7 +137,7 @@ impl Sql {
     }
 }
 
-fn write_joined(parts: Vec<Sql>, word: &str, to: &mut Narrowed) {
+fn write_joined(parts: Vec<Sql>, word: &str, to: &mut Pushdown) {
     for (index, part) in parts.into_iter().enumerate() {
         if index > 0 {
             to.condition.push_str(word);
@@ -154,7 +154,7 @@ fn write_joined(parts: Vec<Sql>, word: &str, to: &mut Narrowed) {
 }
 
 impl Piece {
-    fn write(self, to: &mut Narrowed) {
+    fn write(self, to: &mut Pushdown) {
         match self {
             Self::Text(text) => to.condition.push_str(&text),
             Self::Value(value) => {

@@ -13,7 +13,7 @@ use crate::{
         lane::Bound,
         outage::Cause,
     },
-    ports::{Charged, Trouble, TroubleKind},
+    ports::{Charged, StoreError, StoreErrorKind},
     runtime::{
         jitter::jitter,
         worker::{self, Work, WorkResult},
@@ -28,7 +28,7 @@ use crate::{
 const NOBODY: &str = "twinsync-probe";
 
 /// What a probe found out.
-pub(super) type Probed = Charged<Result<(), Trouble>>;
+pub(super) type Probed = Charged<Result<(), StoreError>>;
 
 impl Router {
     pub(super) fn work_returned(&mut self, result: WorkResult<Item>) {
@@ -49,18 +49,18 @@ impl Router {
                 self.charge(&mut work);
                 let delay = work.backoff.next(jitter(), trouble.retry_after);
                 match trouble.kind {
-                    TroubleKind::Throttled => {
+                    StoreErrorKind::Throttled => {
                         self.concurrency.throttled(now);
                         self.options.budget.streams_are_throttled();
                     }
-                    TroubleKind::Unavailable => self.unanswered(&work.key, trouble, now),
-                    TroubleKind::Contradictory => {
+                    StoreErrorKind::Unavailable => self.unanswered(&work.key, trouble, now),
+                    StoreErrorKind::Contradictory => {
                         // That of this twin, then, however many others are in the same trouble.
                         self.outage.answered(now);
                         self.store_answers();
                         self.unanswered(&work.key, trouble, now);
                     }
-                    TroubleKind::Newer => {
+                    StoreErrorKind::Newer => {
                         if self.outage.unusable(&work.key, now) {
                             TwinUnanswered::Newer { twin: &work.key, reason: &trouble.message }.emit();
                         }
@@ -124,7 +124,7 @@ impl Router {
     }
 
     /// The store gave no answer about a twin.
-    fn unanswered(&mut self, key: &TwinKey, trouble: Trouble, now: Duration) {
+    fn unanswered(&mut self, key: &TwinKey, trouble: StoreError, now: Duration) {
         match self.outage.failed(key, now) {
             Cause::Store => self.store_is_out(trouble, now),
             Cause::Twin => {
@@ -136,7 +136,7 @@ impl Router {
     }
 
     /// An unreachable store is answered like a throttling one: with less load.
-    fn store_is_out(&mut self, Trouble { code, message, .. }: Trouble, now: Duration) {
+    fn store_is_out(&mut self, StoreError { code, message, .. }: StoreError, now: Duration) {
         self.concurrency.throttled(now);
         if self.health.set_store(StoreState::Unreachable { reason: message.clone() }) {
             StoreChanged::Unreachable { code, reason: &message }.emit();
@@ -163,12 +163,12 @@ impl Router {
         let now = self.now();
         self.options.budget.spend(probed.request_units);
         match probed.outcome {
-            Ok(()) | Err(Trouble { kind: TroubleKind::Newer | TroubleKind::Contradictory, .. }) => {
+            Ok(()) | Err(StoreError { kind: StoreErrorKind::Newer | StoreErrorKind::Contradictory, .. }) => {
                 self.outage.answered(now);
                 self.store_answers();
             }
-            Err(Trouble { kind: TroubleKind::Throttled, .. }) => self.concurrency.throttled(now),
-            Err(trouble @ Trouble { kind: TroubleKind::Unavailable, .. }) => {
+            Err(StoreError { kind: StoreErrorKind::Throttled, .. }) => self.concurrency.throttled(now),
+            Err(trouble @ StoreError { kind: StoreErrorKind::Unavailable, .. }) => {
                 self.outage.probe_failed();
                 self.store_is_out(trouble, now);
             }

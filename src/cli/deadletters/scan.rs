@@ -1,4 +1,4 @@
-//! Walks through the dead letters that match a filter: in order, one at a time, and past those that cannot be read.
+//! Scans through the dead letters that match a filter: in order, one at a time, and past those that cannot be read.
 
 use std::{sync::Arc, vec};
 
@@ -15,7 +15,7 @@ use crate::{
     ports::{ArchiveError, DeadLetterArchive, LetterName, LetterVersion, ReadLetter, StoredLetter},
 };
 
-/// One stop of a walk.
+/// One stop of a scan.
 pub(super) enum Stop {
     /// A dead letter that matches.
     Letter(Box<Found>),
@@ -77,15 +77,15 @@ impl From<ArchiveError> for Error {
     }
 }
 
-/// The walk.
-pub(super) struct Walk<'a> {
+/// The scan.
+pub(super) struct Scan<'a> {
     archive: Arc<dyn DeadLetterArchive>,
     filter: &'a Filter,
     partitions: vec::IntoIter<PartitionId>,
     names: vec::IntoIter<LetterName>,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> Scan<'a> {
     /// Stands before the first dead letter.
     pub(super) async fn begin(
         archive: Arc<dyn DeadLetterArchive>,

@@ -5,11 +5,11 @@ use super::super::{LimitError, testing::query};
 
 /// The rows of twins with these tags.
 fn rows(text: &str, tags: &[Value]) -> Vec<Value> {
-    let mut fold = query(text).fold(100);
+    let mut aggregation = query(text).aggregation(100);
     for tags in tags {
-        fold.add(&json!({"tags": tags})).expect("has room");
+        aggregation.add(&json!({"tags": tags})).expect("has room");
     }
-    fold.rows()
+    aggregation.rows()
 }
 
 /// What an aggregate makes of values; `None`: the column is left out.
@@ -137,17 +137,17 @@ fn groups_by_several_paths() {
 
 #[test]
 fn more_groups_than_are_kept_are_an_error_that_changes_nothing() {
-    let mut fold = query("SELECT tags.k, COUNT() AS n FROM devices GROUP BY tags.k").fold(2);
+    let mut aggregation = query("SELECT tags.k, COUNT() AS n FROM devices GROUP BY tags.k").aggregation(2);
     let twin = |key: i32| json!({"tags": {"k": key}});
     for key in [1, 2, 1] {
-        fold.add(&twin(key)).expect("has room");
+        aggregation.add(&twin(key)).expect("has room");
     }
-    let error = fold.add(&twin(3)).expect_err("has no room");
+    let error = aggregation.add(&twin(3)).expect_err("has no room");
     assert_eq!(error, LimitError::Groups { max: 2 });
     assert!(error.to_string().contains("more than 2 groups: group by a field with fewer"), "{error}");
-    fold.add(&twin(2)).expect("is a group already");
-    assert_eq!(fold.groups(), 2);
-    assert_eq!(fold.rows(), [json!({"k": 1, "n": 2}), json!({"k": 2, "n": 2})]);
+    aggregation.add(&twin(2)).expect("is a group already");
+    assert_eq!(aggregation.groups(), 2);
+    assert_eq!(aggregation.rows(), [json!({"k": 1, "n": 2}), json!({"k": 2, "n": 2})]);
 }
 
 proptest! {

@@ -22,7 +22,7 @@ pub enum Presence {
 /// How a document stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Standing {
+pub struct SyncStatus {
     /// One or two sentences that say how it is.
     pub summary: String,
     /// Whether it may differ from the hub's twin, and says so.
@@ -85,7 +85,7 @@ impl Presence {
     }
 }
 
-impl Standing {
+impl SyncStatus {
     /// How `document` stands. `mended`: whether the hub can be asked about its reasons.
     pub fn of(document: &Document, mended: bool) -> Self {
         Self {
@@ -231,12 +231,12 @@ mod tests {
 
     #[test]
     fn a_twin_without_a_flag_says_only_that_it_is_there() {
-        let standing = Standing::of(&document(7), false);
-        assert_eq!(standing.summary, "The twin is there. The copy has its version 7.");
-        assert!(!standing.flagged && standing.reasons.is_empty(), "{standing:?}");
+        let status = SyncStatus::of(&document(7), false);
+        assert_eq!(status.summary, "The twin is there. The copy has its version 7.");
+        assert!(!status.flagged && status.reasons.is_empty(), "{status:?}");
         assert_eq!(Presence::of(&document(7)), Presence::Present);
-        assert_eq!(standing.last_event.text, "tags or properties were changed");
-        let Incarnation { text, began, ended } = standing.incarnation;
+        assert_eq!(status.last_event.text, "tags or properties were changed");
+        let Incarnation { text, began, ended } = status.incarnation;
         let born = Ticks::new(10).to_string();
         assert_eq!(text, format!("This life of the twin began with its creation at {born}."));
         assert_eq!((began, ended), (Some(born), None));
@@ -247,13 +247,13 @@ mod tests {
         let (refused, text) = at(50);
         let flagged =
             Document { flags: [Flag::Gap, Flag::Suspect].into(), refused: Some(refused), ..document(7) };
-        let standing = Standing::of(&flagged, true);
-        assert!(standing.flagged);
-        assert!(standing.summary.ends_with("The hub is asked about it in the background."), "{standing:?}");
+        let status = SyncStatus::of(&flagged, true);
+        assert!(status.flagged);
+        assert!(status.summary.ends_with("The hub is asked about it in the background."), "{status:?}");
         let reasons: Vec<_> =
-            standing.reasons.iter().map(|reason| (reason.kind, reason.since.clone())).collect();
+            status.reasons.iter().map(|reason| (reason.kind, reason.since.clone())).collect();
         assert_eq!(reasons, [("gap", None), ("suspect", Some(text))]);
-        let alone = Standing::of(&flagged, false).summary;
+        let alone = SyncStatus::of(&flagged, false).summary;
         assert!(alone.contains("no [iothub] is configured"), "{alone}");
     }
 
@@ -263,11 +263,11 @@ mod tests {
         let twin = Twin { version: TwinVersion(9), ..Twin::default() };
         let partial = Document { state: State::Partial { since, twin, base: Box::default() }, ..document(9) };
         assert_eq!(Presence::of(&partial), Presence::Partial);
-        let standing = Standing::of(&partial, true);
-        assert!(standing.summary.contains("up to version 9"), "{standing:?}");
-        assert_eq!(standing.reasons[0].kind, "partial");
-        assert_eq!(standing.reasons[0].since.as_deref(), Some(&*text));
-        assert!(standing.incarnation.text.contains(&format!("before {text}")), "{standing:?}");
+        let status = SyncStatus::of(&partial, true);
+        assert!(status.summary.contains("up to version 9"), "{status:?}");
+        assert_eq!(status.reasons[0].kind, "partial");
+        assert_eq!(status.reasons[0].since.as_deref(), Some(&*text));
+        assert!(status.incarnation.text.contains(&format!("before {text}")), "{status:?}");
     }
 
     #[test]
@@ -282,16 +282,16 @@ mod tests {
             ..document(7)
         };
         assert_eq!(Presence::of(&tombstone), Presence::Deleted);
-        let standing = Standing::of(&tombstone, true);
+        let status = SyncStatus::of(&tombstone, true);
         let expected = format!(
             "The twin was deleted at {ended_text}. This note keeps late events out, and goes by itself after 8 days."
         );
-        assert_eq!(standing.summary, expected);
-        let Incarnation { began, ended, text } = standing.incarnation;
+        assert_eq!(status.summary, expected);
+        let Incarnation { began, ended, text } = status.incarnation;
         assert_eq!((began, ended), (Some(began_text), Some(ended_text)), "{text}");
         let flagged = Document { flags: [Flag::Suspect].into(), ..tombstone };
         assert!(
-            Standing::of(&flagged, true).summary.contains("flagged"),
+            SyncStatus::of(&flagged, true).summary.contains("flagged"),
             "an event after it was not applied"
         );
     }
@@ -300,7 +300,7 @@ mod tests {
     fn what_was_there_before_is_told() {
         let (ended, text) = at(5);
         let reborn = Document { previous: Some(ended), ..document(2) };
-        let told = Standing::of(&reborn, true).incarnation.text;
+        let told = SyncStatus::of(&reborn, true).incarnation.text;
         assert!(told.ends_with(&format!("after another one that had ended by {text}.")), "{told}");
     }
 }

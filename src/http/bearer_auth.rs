@@ -23,29 +23,29 @@ use crate::{
 
 /// Decides who may read twins.
 #[derive(Debug, Clone, Copy)]
-pub struct Door(Option<[u8; 32]>);
+pub struct BearerAuth(Option<[u8; 32]>);
 
 /// Why somebody may not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Closed {
+enum Refusal {
     /// Nobody may: there is no token.
     ForAll,
     /// What was shown is not enough.
     For(Unauthorized),
 }
 
-impl Door {
+impl BearerAuth {
     /// Opens for `token`; without one, for nobody.
     pub fn new(token: Option<&Secret>) -> Self {
         Self(token.map(|token| Sha256::digest(token.expose()).into()))
     }
 
-    fn admits(&self, headers: &HeaderMap) -> Result<(), Closed> {
-        let digest = self.0.ok_or(Closed::ForAll)?;
-        let shown = shown(headers).ok_or(Closed::For(Unauthorized::NoToken))?;
+    fn admits(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        let digest = self.0.ok_or(Refusal::ForAll)?;
+        let shown = shown(headers).ok_or(Refusal::For(Unauthorized::NoToken))?;
         match bool::from(Sha256::digest(shown).as_slice().ct_eq(&digest)) {
             true => Ok(()),
-            false => Err(Closed::For(Unauthorized::WrongToken)),
+            false => Err(Refusal::For(Unauthorized::WrongToken)),
         }
     }
 }
@@ -63,17 +63,17 @@ fn shown(headers: &HeaderMap) -> Option<&[u8]> {
 
 /// Lets those through who may.
 pub(super) async fn ask(State(state): State<super::State>, request: Request, next: Next) -> Response {
-    let Err(closed) = state.door.admits(request.headers()) else {
+    let Err(closed) = state.bearer_auth.admits(request.headers()) else {
         return next.run(request).await;
     };
     let reason = match closed {
         // Not 404: that is how a twin that does not exist looks, and a program must not take one for the other.
-        Closed::ForAll => {
+        Refusal::ForAll => {
             let error = "reading twins over HTTP is off: set http.token or http.token_file in the configuration of this \
                          replica (docs/twins.md) and start it again";
             return (StatusCode::FORBIDDEN, Json(json!({ "error": error }))).into_response();
         }
-        Closed::For(reason) => reason,
+        Refusal::For(reason) => reason,
     };
     let peer = request.extensions().get::<Connection>().map(|connection| connection.peer);
     TwinReadRefused { reason, peer }.emit(&state.metrics);
@@ -107,9 +107,9 @@ mod tests {
 
     #[test]
     fn only_the_whole_token_in_its_header_opens() {
-        let door = Door::new(Some(&Secret::new(TOKEN)));
+        let bearer_auth = BearerAuth::new(Some(&Secret::new(TOKEN)));
         for value in [format!("Bearer {TOKEN}"), format!("bearer {TOKEN}"), format!("BEARER  {TOKEN} ")] {
-            assert_eq!(door.admits(&headers(&[&value])), Ok(()), "{value}");
+            assert_eq!(bearer_auth.admits(&headers(&[&value])), Ok(()), "{value}");
         }
         for value in [
             format!("Bearer {}", &TOKEN[1..]),
@@ -118,8 +118,8 @@ mod tests {
             format!("Bearer x{}", &TOKEN[1..]),
             format!("Bearer {TOKEN} {TOKEN}"),
         ] {
-            let found = door.admits(&headers(&[&value]));
-            assert_eq!(found, Err(Closed::For(Unauthorized::WrongToken)), "{value}");
+            let found = bearer_auth.admits(&headers(&[&value]));
+            assert_eq!(found, Err(Refusal::For(Unauthorized::WrongToken)), "{value}");
         }
         let right = format!("Bearer {TOKEN}");
         for values in [
@@ -131,18 +131,18 @@ mod tests {
             vec!["Basic MDEyMzQ1Njc4OWFiY2RlZg=="],
             vec![&right, &right],
         ] {
-            let found = door.admits(&headers(&values));
-            assert_eq!(found, Err(Closed::For(Unauthorized::NoToken)), "{values:?}");
+            let found = bearer_auth.admits(&headers(&values));
+            assert_eq!(found, Err(Refusal::For(Unauthorized::NoToken)), "{values:?}");
         }
     }
 
     #[test]
     fn without_a_token_it_opens_for_nobody_and_shows_none() {
-        let door = Door::new(None);
+        let bearer_auth = BearerAuth::new(None);
         for values in [vec![], vec!["Bearer "], vec!["Bearer x"]] {
-            assert_eq!(door.admits(&headers(&values)), Err(Closed::ForAll));
+            assert_eq!(bearer_auth.admits(&headers(&values)), Err(Refusal::ForAll));
         }
-        let shown = format!("{:?}", Door::new(Some(&Secret::new(TOKEN))));
+        let shown = format!("{:?}", BearerAuth::new(Some(&Secret::new(TOKEN))));
         assert!(!shown.contains(TOKEN), "{shown}");
     }
 }

@@ -15,7 +15,7 @@ const KEPT: f64 = 0.9;
 
 /// The pace at which events are completed, and the room that follows from it.
 #[derive(Debug, Clone, Copy)]
-pub struct Room {
+pub struct InFlightLimit {
     most: u32,
     /// For how long an event may wait.
     wait: Duration,
@@ -23,7 +23,7 @@ pub struct Room {
     pace: f64,
 }
 
-impl Room {
+impl InFlightLimit {
     /// Nothing was completed yet; `most` is what memory allows, and `linger` for how long an event waits for others of its twin in any
     /// case.
     pub const fn new(most: u32, linger: Duration) -> Self {
@@ -59,13 +59,13 @@ mod tests {
 
     #[test]
     fn what_is_under_way_is_completed_in_twenty_seconds() {
-        let mut room = Room::new(60_000, Duration::ZERO);
+        let mut room = InFlightLimit::new(60_000, Duration::ZERO);
         assert_eq!((room.events(), room.is_least()), (LEAST, true), "nothing is known yet");
         assert_eq!(room.completed(500, SECOND), 10_000);
         assert!(!room.is_least());
         assert_eq!(room.completed(100_000, SECOND), 60_000, "as many as memory allows");
         assert_eq!(
-            Room::new(60_000, Duration::ZERO).completed(1_000, 2 * SECOND),
+            InFlightLimit::new(60_000, Duration::ZERO).completed(1_000, 2 * SECOND),
             10_000,
             "a pace is per second"
         );
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn it_grows_at_once_and_shrinks_slowly_down_to_the_least() {
-        let mut room = Room::new(60_000, Duration::ZERO);
+        let mut room = InFlightLimit::new(60_000, Duration::ZERO);
         room.completed(1_000, SECOND);
         assert_eq!(room.completed(0, SECOND), 18_000);
         assert_eq!(room.completed(0, 2 * SECOND), 14_580);
@@ -84,14 +84,14 @@ mod tests {
 
     #[test]
     fn what_waits_for_others_takes_no_room_from_what_waits_for_the_store() {
-        let mut room = Room::new(60_000, 40 * SECOND);
+        let mut room = InFlightLimit::new(60_000, 40 * SECOND);
         assert_eq!(room.completed(500, SECOND), 30_000);
-        assert_eq!(Room::new(60_000, Duration::MAX).completed(1, SECOND), 60_000);
+        assert_eq!(InFlightLimit::new(60_000, Duration::MAX).completed(1, SECOND), 60_000);
     }
 
     #[test]
     fn a_small_limit_stays_as_it_is() {
-        let mut room = Room::new(10, Duration::ZERO);
+        let mut room = InFlightLimit::new(10, Duration::ZERO);
         assert_eq!(room.events(), 10);
         assert_eq!(room.completed(1_000_000, SECOND), 10);
         assert_eq!(room.completed(0, 3_600 * SECOND), 10);
