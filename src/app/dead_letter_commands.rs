@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Error, Shared, connect_store, router_options};
+use super::{Error, connections::connect_store, options::router_options, shared::Shared};
 use crate::{
     adapters::{
         credential,
@@ -31,7 +31,7 @@ pub async fn connect(settings: &Settings) -> Result<Store, Error> {
 
 /// As for streams, but dead letters may be older than any tombstone.
 fn rules(settings: &Settings) -> Rules {
-    Rules { forgets_after: Some(settings.document.tombstone_ttl), ..super::rules(settings) }
+    Rules { forgets_after: Some(settings.document.tombstone_ttl), ..super::options::rules(settings) }
 }
 
 /// A router that writes to the daemon's container. What it cannot apply stays among the `letters`.

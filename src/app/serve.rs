@@ -12,7 +12,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Connector, Error, Monitoring, Needed, about, budgets, connect_store, shared_hubs_of, stop_on_signals,
+    Error,
+    connect::{Connector, Needed},
+    connections::{connect_store, shared_hubs_of},
+    monitoring::Monitoring,
+    options::{about, budgets},
+    stop_on_signals,
 };
 use crate::{
     adapters::{checkpoints, cosmos::CosmosStore, credential},

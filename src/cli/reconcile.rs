@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Error, Sources};
 use crate::{
-    app::{self, registry::ReconcileTools},
+    app::{self, reconcile::ReconcileTools},
     config::{self, Settings},
     domain::id::HubName,
     runtime::rate_limited_registry::RateLimitedRegistry,
@@ -44,7 +44,7 @@ impl Session {
         let reconciler = tokio::select! {
             biased;
             () = stop.cancelled() => return Err(stopped("nothing was changed")),
-            reconciler = Box::pin(app::registry::reconcile_tools(&settings, &metrics)) => reconciler?,
+            reconciler = Box::pin(app::reconcile::reconcile_tools(&settings, &metrics)) => reconciler?,
         };
         Ok(Self { reconciler, metrics, stop, started: Instant::now() })
     }

@@ -34,17 +34,21 @@
 //! A flag outlives its incarnation: what was refused and is no older than the boundary may belong to what comes
 //! after it. Only a snapshot clears it.
 
+mod answer;
+mod content;
+
 use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::Value;
 
+use self::content::{live, under};
 use super::{
-    document::{BaseNotes, Cascade, Document, Flag, Operation, State, Twin},
+    document::{Cascade, Document, Flag, Operation, State, Twin},
     event::{Change, TwinEvent},
     id::{DocumentIdScheme, TwinKey},
-    merge, registry,
+    merge,
     ticks::Ticks,
-    twin::{Sections, TwinVersion, drop_etags},
+    twin::{Sections, TwinVersion},
 };
 
 /// The least time between two moments.
@@ -431,55 +435,6 @@ impl Context<'_> {
         }
     }
 
-    fn snapshot(&self, document: &mut Document, version: TwinVersion, body: &Sections) -> Decision {
-        let suspect = document.flags.contains(&Flag::Suspect);
-        let born = match document.state {
-            // What could not be placed may have been the beginning of another incarnation.
-            State::Live { born, .. } if !suspect => born,
-            State::Live { .. } | State::Partial { .. } | State::Deleted => None,
-        };
-        let state = live(born, version, body);
-        if document.state.says_the_same(&state) && document.flags.is_empty() && document.refused.is_none() {
-            return Decision::Duplicate; // an equal replica costs no write
-        }
-        self.confirm(document, state, body);
-        if suspect && let Some(confirmed) = document.confirmed_until {
-            // The modules of an incarnation that ended unseen ended with it.
-            document.cascade = document.cascade.or(self.cascade(Cascade::Reborn(confirmed)));
-        }
-        Decision::Applied
-    }
-
-    /// The hub has no such twin.
-    fn gone(&self, document: &mut Document) -> Decision {
-        let ended = self.confirmed_by(Some(document));
-        if matches!(document.state, State::Deleted) && document.flags.is_empty() && document.refused.is_none()
-        {
-            return Decision::Duplicate;
-        }
-        let already_deleted = matches!(document.state, State::Deleted);
-        let cascade = if already_deleted { document.cascade } else { self.cascade(Cascade::Deleted(ended)) };
-        let fresh = self.begin(State::Deleted);
-        *document = Document { id: std::mem::take(&mut document.id), last: ended, cascade, ..fresh };
-        Decision::Applied
-    }
-
-    /// Up to when the registry's answer is known to hold: until shortly before it was given, and for all that the
-    /// document knows of, because that was read before the question was asked. A stamp that is further in the future than
-    /// clocks can differ says nothing about what will happen until then.
-    fn confirmed_by(&self, document: Option<&Document>) -> Ticks {
-        let answered = self.event.at.before(self.rules.clock_tolerance);
-        document.map_or(answered, |document| {
-            let known = document.refused.map_or(document.last, |refused| refused.max(document.last));
-            answered.max(known.min(self.plausible()))
-        })
-    }
-
-    /// The latest that an operation can be stamped which the registry's answer reflects.
-    fn plausible(&self) -> Ticks {
-        self.event.at.after(self.rules.clock_tolerance)
-    }
-
     /// The earliest that something stamped `at` can have happened.
     fn before(&self, at: Ticks) -> Ticks {
         at.before(self.rules.clock_tolerance)
@@ -527,14 +482,6 @@ impl Context<'_> {
             Some(State::Deleted) | None => true,
         };
         body.desired.is_none() || (body.tags.is_none() && may_hold_tags)
-    }
-
-    /// The newest change that a snapshot contains. HTTP tells the time of an answer in whole seconds, metadata tell that
-    /// of a change to the tick; an import may have written any time, so one that is too new says nothing.
-    fn newest_in(&self, body: &Sections, at_least: Ticks) -> Ticks {
-        registry::last_updated(body)
-            .filter(|updated| *updated <= self.plausible())
-            .map_or(at_least, |updated| updated.max(at_least))
     }
 
     /// A document of a twin that had none.
@@ -602,131 +549,6 @@ impl Context<'_> {
     /// Only a device has modules that follow it.
     fn cascade(&self, cascade: Cascade) -> Option<Cascade> {
         (!self.event.key.is_module()).then_some(cascade)
-    }
-
-    fn partial(&self) -> State {
-        let first = match self.event.change {
-            Change::Updated { version, .. } | Change::Replaced { version, .. } => Some(version),
-            Change::Created { .. }
-            | Change::Deleted
-            | Change::Snapshot { .. }
-            | Change::Gone
-            | Change::Unapplied
-            | Change::ParentReborn => None,
-        };
-        let mut state = State::Partial {
-            since: self.event.at,
-            twin: Twin::default(),
-            base: Box::new(BaseNotes { first, ..BaseNotes::default() }),
-        };
-        self.apply(&mut state);
-        state
-    }
-
-    /// Applies a patch or a replacement to the content.
-    fn apply(&self, state: &mut State) {
-        let (twin, base) = match state {
-            State::Live { twin, .. } => (twin, None),
-            State::Partial { since, twin, base } => {
-                // Tombstones outlive what an Event Hub retains, so after that time the creation cannot be received any more.
-                let retained = Duration::from_secs(self.rules.tombstone_ttl_seconds.into());
-                if self.event.at > since.after(retained) {
-                    base.give_up();
-                }
-                (twin, Some(base))
-            }
-            State::Deleted => return,
-        };
-        match &self.event.change {
-            Change::Updated { version, patch } => {
-                if let Some(base) = base {
-                    note(base, twin, &patch.sections());
-                }
-                twin.version = *version;
-                patch.apply(twin);
-            }
-            Change::Replaced { version, twin: body } => {
-                twin.version = *version;
-                renew_root(twin, body);
-                // Creations leave empty tags out, so absent tags are taken for empty ones; where that matters, the document
-                // is flagged. Properties always hold at least `$version`, so absent ones were not carried.
-                twin.tags = body.tags.as_ref().map(merge::whole).unwrap_or_default();
-                for (section, body) in
-                    [(&mut twin.desired, &body.desired), (&mut twin.reported, &body.reported)]
-                {
-                    if let Some(body) = body {
-                        if planted!(ReplacementMerged) {
-                            merge::patch(section, body);
-                            continue;
-                        }
-                        *section = merge::whole(body);
-                    }
-                }
-                if let Some(base) = base {
-                    base.tags.replace_all();
-                    for (notes, body) in
-                        [(&mut base.desired, &body.desired), (&mut base.reported, &body.reported)]
-                    {
-                        if body.is_some() {
-                            notes.replace_all();
-                        }
-                    }
-                }
-            }
-            Change::Created { .. }
-            | Change::Deleted
-            | Change::Snapshot { .. }
-            | Change::Gone
-            | Change::Unapplied
-            | Change::ParentReborn => {}
-        }
-    }
-}
-
-/// Root fields are kept unless an event brings them; an etag is of one write, so that of an earlier one is dropped.
-fn renew_root(twin: &mut Twin, body: &Sections) {
-    drop_etags(&mut twin.root);
-    twin.root.extend(body.root.clone());
-}
-
-fn live(born: Option<Ticks>, version: TwinVersion, body: &Sections) -> State {
-    let section = |part: &Option<merge::Section>| part.as_ref().map(merge::whole).unwrap_or_default();
-    State::Live {
-        born,
-        twin: Twin {
-            version,
-            root: body.root.clone(),
-            tags: section(&body.tags),
-            desired: section(&body.desired),
-            reported: section(&body.reported),
-        },
-    }
-}
-
-fn note(base: &mut BaseNotes, twin: &Twin, patch: &Sections) {
-    for (notes, content, patch) in [
-        (&mut base.tags, &twin.tags, &patch.tags),
-        (&mut base.desired, &twin.desired, &patch.desired),
-        (&mut base.reported, &twin.reported, &patch.reported),
-    ] {
-        if let Some(patch) = patch {
-            notes.record(content, patch);
-        }
-    }
-}
-
-/// The twin of a create event with the changes of a partial document laid over it. Where no change was applied yet, the
-/// partial document has no version of its own.
-fn under(base: &BaseNotes, twin: Twin, version: TwinVersion, body: &Sections) -> Twin {
-    let nothing = merge::Section::new();
-    let mut root = body.root.clone();
-    root.extend(twin.root);
-    Twin {
-        version: twin.version.max(version),
-        root,
-        tags: base.tags.put_under(body.tags.as_ref().unwrap_or(&nothing), twin.tags),
-        desired: base.desired.put_under(body.desired.as_ref().unwrap_or(&nothing), twin.desired),
-        reported: base.reported.put_under(body.reported.as_ref().unwrap_or(&nothing), twin.reported),
     }
 }
 

@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError, RwLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -20,6 +20,17 @@ use metrics_exporter_prometheus::{
 use tokio::runtime::RuntimeMetrics;
 use tokio_util::sync::CancellationToken;
 
+mod by_reason;
+mod rare;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+pub use self::stream::StreamMetrics;
+use self::{
+    by_reason::ByReason,
+    rare::{DROPPED, EXPORTED, REFUSED},
+};
 use super::{
     label::{
         Decision, Purpose, ReadOutcome, RegistryCall, RegistryOutcome, TwinRead, Unauthorized, WriteKind,
@@ -32,7 +43,6 @@ use super::{
 use crate::domain::{
     decode::Ignored,
     drift::{Drift, INCOMPLETE, ORPHAN},
-    health::Failure,
     invariant::Invariant,
     ticks::Ticks,
     undeliverable::Undeliverable,
@@ -81,11 +91,6 @@ impl std::fmt::Debug for Metrics {
         f.debug_struct("Metrics").finish_non_exhaustive()
     }
 }
-
-/// Outcomes of spans.
-const EXPORTED: &str = "exported";
-const DROPPED: &str = "dropped";
-const REFUSED: &str = "refused";
 
 /// The parts of the way of an event, in seconds. What is not known is `None` and not recorded.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -249,12 +254,6 @@ impl Metrics {
         }
     }
 
-    /// Counts a failed try of a start to reach what it needs.
-    pub fn start_delayed(&self, dependency: &'static str) {
-        let key = key(name::START_DELAYS, &[("dependency", dependency)]);
-        self.0.recorder.register_counter(&key, &METADATA).increment(1);
-    }
-
     /// Counts an event that does not concern us.
     pub fn event_ignored(&self, reason: &'static str) {
         self.0.ignored.count(&self.0.recorder, reason);
@@ -263,51 +262,6 @@ impl Metrics {
     /// Counts a dead letter.
     pub fn event_dead_lettered(&self, reason: &'static str) {
         self.0.dead_letters.count(&self.0.recorder, reason);
-    }
-
-    /// Counts a dead letter that does not tell which twin it is about.
-    pub fn dead_letter_without_twin(&self) {
-        self.count(name::DEAD_LETTERS_WITHOUT_TWIN, &[]);
-    }
-
-    /// Counts spans that the receiver has taken.
-    pub fn spans_exported(&self, spans: usize) {
-        self.spans(EXPORTED, spans);
-    }
-
-    /// Counts spans for which there was no room, or no time in the end.
-    pub fn spans_dropped(&self, spans: usize) {
-        self.spans(DROPPED, spans);
-    }
-
-    /// Counts spans that the receiver does not take.
-    pub fn spans_refused(&self, spans: usize) {
-        self.spans(REFUSED, spans);
-    }
-
-    fn spans(&self, outcome: &'static str, spans: usize) {
-        let key = key(name::OTLP_SPANS, &[("outcome", outcome)]);
-        self.0.recorder.register_counter(&key, &METADATA).increment(spans as u64);
-    }
-
-    /// Counts a request to the receiver of traces that failed.
-    pub fn span_export_failed(&self) {
-        self.count(name::OTLP_EXPORT_FAILURES, &[]);
-    }
-
-    /// Counts a flagged document that the store refuses.
-    pub fn flag_rejected(&self) {
-        self.count(name::FLAGS_REJECTED, &[]);
-    }
-
-    /// Counts a repaired twin that the hub had in an earlier state.
-    pub fn twin_went_back(&self) {
-        self.count(name::TWINS_WENT_BACK, &[]);
-    }
-
-    /// Counts a repair that was given up until the next look for flagged documents.
-    pub fn repair_given_up(&self) {
-        self.count(name::REPAIRS_GIVEN_UP, &[]);
     }
 
     /// Counts an attempt to write.
@@ -356,78 +310,6 @@ impl Metrics {
         }
     }
 
-    /// Counts a connection to a partition that was given up.
-    pub fn partition_rebuilt(&self, stream: &str, reason: &'static str) {
-        self.count(name::PARTITION_REBUILDS, &[("stream", stream), ("reason", reason)]);
-    }
-
-    /// Counts a query for the modules of a device.
-    pub fn modules_queried(&self, outcome: ReadOutcome) {
-        self.count(name::MODULE_QUERIES, &[("outcome", outcome.label())]);
-    }
-
-    /// Counts an event that was received before.
-    pub fn event_repeated(&self, stream: &str) {
-        self.count(name::EVENTS_REPEATED, &[("stream", stream)]);
-    }
-
-    /// Counts a message that is no valid AMQP.
-    pub fn message_undecodable(&self, stream: &str) {
-        self.count(name::MESSAGES_UNDECODABLE, &[("stream", stream)]);
-    }
-
-    /// Counts a checkpoint that could not be written.
-    pub fn checkpoint_failed(&self, stream: &str, failure: Failure) {
-        let reason = reason::of_failure(failure);
-        self.count(name::CHECKPOINT_FAILURES, &[("stream", stream), ("reason", reason)]);
-    }
-
-    /// Counts an attempt to store a dead letter that failed.
-    pub fn dead_letter_failed(&self, failure: Failure) {
-        self.count(name::DEAD_LETTER_FAILURES, &[("reason", reason::of_failure(failure))]);
-    }
-
-    /// Counts a document that differed and says now what the hub says.
-    pub fn twin_corrected(&self, purpose: Purpose, class: &'static str) {
-        self.count(name::TWINS_CORRECTED, &[("purpose", purpose.label()), ("class", class)]);
-    }
-
-    /// Counts a twin that the store refuses.
-    pub fn twin_rejected(&self) {
-        self.count(name::TWINS_REJECTED, &[]);
-    }
-
-    /// Counts what holds at every moment, and did not.
-    pub fn invariant_broken(&self, invariant: Invariant) {
-        self.count(name::INVARIANT_VIOLATIONS, &[("invariant", invariant.id())]);
-    }
-
-    /// Counts a twin that differed again right after its repair.
-    pub fn twin_still_different(&self) {
-        self.count(name::TWINS_STILL_DIFFERENT, &[]);
-    }
-
-    /// Counts twins that a recount has found to be counted wrongly.
-    pub fn counts_corrected(&self, twins: usize) {
-        self.counter(name::COUNTS_CORRECTED, &[]).increment(twins as u64);
-    }
-
-    /// Counts a look at the changes of the container that failed.
-    pub fn counts_read_failed(&self) {
-        self.count(name::COUNTS_READ_FAILURES, &[]);
-    }
-
-    /// Sets how many twins wait for their repair.
-    pub fn set_repairs_waiting(&self, twins: usize) {
-        self.0.recorder.register_gauge(&key(name::REPAIRS_WAITING, &[]), &METADATA).set(twins as f64);
-    }
-
-    /// Sets how many twins of a hub a backfill has dealt with.
-    pub fn set_backfill_twins(&self, hub: &str, outcome: &'static str, twins: u64) {
-        let key = key(name::BACKFILL_TWINS, &[("hub", hub), ("outcome", outcome)]);
-        self.0.recorder.register_gauge(&key, &METADATA).set(twins as f64);
-    }
-
     /// Notes what an audit found.
     pub fn audit_finished(&self, hub: &str, at: Ticks, left: u64, found: &BTreeMap<&'static str, u64>) {
         for (class, count) in found {
@@ -437,12 +319,6 @@ impl Metrics {
         let gauge = |name| self.0.recorder.register_gauge(&key(name, &[("hub", hub)]), &METADATA);
         gauge(name::AUDIT_DIFFERENCES_LEFT).set(left as f64);
         gauge(name::AUDIT_COMPLETED).set(at.seconds_since(Ticks::new(0)));
-    }
-
-    /// Notes how many twins the last audit could not compare, and why.
-    pub fn set_audit_undecided(&self, hub: &str, reason: &'static str, twins: u64) {
-        let key = key(name::AUDIT_UNDECIDED, &[("hub", hub), ("reason", reason)]);
-        self.0.recorder.register_gauge(&key, &METADATA).set(twins as f64);
     }
 
     /// Counts a call to the registry of a hub, and how long it took.
@@ -472,39 +348,6 @@ impl Metrics {
             let key = key(name, &[("stream", stream)]);
             self.0.recorder.register_gauge(&key, &METADATA).set(partitions as f64);
         }
-    }
-
-    /// Counts a look for new partitions that failed.
-    pub fn partition_discovery_failed(&self, stream: &str) {
-        self.count(name::PARTITION_DISCOVERY_FAILURES, &[("stream", stream)]);
-    }
-
-    /// Sets how many partitions of a stream are ours.
-    pub fn set_partitions_owned(&self, stream: &str, partitions: usize) {
-        let key = key(name::PARTITIONS_OWNED, &[("stream", stream)]);
-        self.0.recorder.register_gauge(&key, &METADATA).set(partitions as f64);
-    }
-
-    /// Shows how many replicas are alive, this one included.
-    pub fn set_replicas_alive(&self, replicas: usize) {
-        self.0.recorder.register_gauge(&key(name::REPLICAS_ALIVE, &[]), &METADATA).set(replicas as f64);
-    }
-
-    /// Shows the part of each hub's quota that this replica may use.
-    pub fn set_registry_share(&self, share: f64) {
-        self.0.recorder.register_gauge(&key(name::REGISTRY_SHARE, &[]), &METADATA).set(share);
-    }
-
-    /// Shows how many request units this replica may spend per second.
-    pub fn set_request_units_limit(&self, request_units_per_second: f64) {
-        let key = key(name::REQUEST_UNITS_LIMIT, &[]);
-        self.0.recorder.register_gauge(&key, &METADATA).set(request_units_per_second);
-    }
-
-    /// Shows how often an audit is due.
-    pub fn set_audit_interval(&self, interval: Duration) {
-        let key = key(name::AUDIT_INTERVAL, &[]);
-        self.0.recorder.register_gauge(&key, &METADATA).set(interval.as_secs_f64());
     }
 
     /// Counts a request for a twin.
@@ -540,11 +383,6 @@ impl Metrics {
     /// Shows a counter before it counts.
     fn zero(&self, name: &'static str, labels: &[(&'static str, &str)]) {
         self.0.recorder.register_counter(&key(name, labels), &METADATA).increment(0);
-    }
-
-    /// For what is rare: looks the counter up each time.
-    fn count(&self, name: &'static str, labels: &[(&'static str, &str)]) {
-        self.0.recorder.register_counter(&key(name, labels), &METADATA).increment(1);
     }
 
     /// Sets what has been received and is not yet completed.
@@ -605,69 +443,6 @@ impl Metrics {
     }
 }
 
-/// Counters of one stream, one per decision.
-#[derive(Clone)]
-pub struct StreamMetrics {
-    decisions: Vec<Counter>,
-    lost: Counter,
-}
-
-impl StreamMetrics {
-    /// Counts one event.
-    pub fn decided(&self, decision: Decision) {
-        self.decided_many(decision, 1);
-    }
-
-    /// Counts events that can never be received.
-    pub fn lost(&self, events: u64) {
-        self.lost.increment(events);
-    }
-
-    /// Counts several events that were decided alike.
-    pub fn decided_many(&self, decision: Decision, events: u64) {
-        self.decisions[decision.index()].increment(events);
-    }
-}
-
-impl std::fmt::Debug for StreamMetrics {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StreamMetrics").finish_non_exhaustive()
-    }
-}
-
-/// Counters by reason. Reasons are `'static`, so outside input cannot make new ones.
-struct ByReason {
-    name: &'static str,
-    counters: RwLock<BTreeMap<&'static str, Counter>>,
-}
-
-impl ByReason {
-    /// All at zero: an alert on an increase must not miss the first of its kind.
-    fn new(
-        recorder: &PrometheusRecorder,
-        name: &'static str,
-        reasons: impl IntoIterator<Item = &'static str>,
-    ) -> Self {
-        let counter =
-            |reason| (reason, recorder.register_counter(&key(name, &[("reason", reason)]), &METADATA));
-        Self { name, counters: RwLock::new(reasons.into_iter().map(counter).collect()) }
-    }
-
-    fn count(&self, recorder: &PrometheusRecorder, reason: &'static str) {
-        let counters = self.counters.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(counter) = counters.get(reason) {
-            counter.increment(1);
-            return;
-        }
-        drop(counters);
-        let key = key(self.name, &[("reason", reason)]);
-        let counter = recorder.register_counter(&key, &METADATA);
-        counter.increment(1);
-        let mut counters = self.counters.write().unwrap_or_else(PoisonError::into_inner);
-        counters.insert(reason, counter);
-    }
-}
-
 /// Reason codes of all dead letters.
 fn dead_letter_reasons() -> impl Iterator<Item = &'static str> {
     Undeliverable::ALL.into_iter().map(Undeliverable::code).chain(reason::LETTERS)
@@ -676,157 +451,4 @@ fn dead_letter_reasons() -> impl Iterator<Item = &'static str> {
 fn key(name: &'static str, labels: &[(&'static str, &str)]) -> Key {
     let labels = labels.iter().map(|(label, value)| Label::new(*label, (*value).to_owned()));
     Key::from_parts(name, labels.collect::<Vec<_>>())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::telemetry::ServeMetrics;
-
-    fn has_line(metrics: &Metrics, line: &str) {
-        let text = metrics.render();
-        assert!(text.lines().any(|found| found == line), "{line}\nnot in\n{text}");
-    }
-
-    #[test]
-    fn what_is_counted_is_rendered_with_its_labels() {
-        let metrics = Metrics::new().unwrap();
-        let stream = metrics.stream("twins");
-        stream.decided(Decision::Applied);
-        stream.decided_many(Decision::Duplicate, 3);
-        metrics.event_ignored("telemetry");
-        metrics.event_ignored("telemetry");
-        metrics.event_dead_lettered("body_not_json");
-        metrics.write_finished(WriteKind::Replace, WriteOutcome::Conflict);
-        metrics.read_finished(ReadOutcome::Absent);
-        metrics.partition_rebuilt("twins", "stolen");
-        metrics.set_in_flight(2, 700);
-        metrics.set_store_concurrency_limit(64);
-        for line in [
-            "twinsync_events_total{stream=\"twins\",decision=\"applied\"} 1",
-            "twinsync_events_total{stream=\"twins\",decision=\"duplicate\"} 3",
-            "twinsync_events_total{stream=\"twins\",decision=\"gap\"} 0",
-            "twinsync_events_ignored_total{reason=\"telemetry\"} 2",
-            "twinsync_dead_letters_total{reason=\"body_not_json\"} 1",
-            "twinsync_writes_total{kind=\"replace\",outcome=\"conflict\"} 1",
-            "twinsync_writes_total{kind=\"create\",outcome=\"written\"} 0",
-            "twinsync_reads_total{outcome=\"absent\"} 1",
-            "twinsync_partition_rebuilds_total{stream=\"twins\",reason=\"stolen\"} 1",
-            "twinsync_in_flight_events 2",
-            "twinsync_in_flight_bytes 700",
-            "twinsync_store_concurrency_limit 64",
-        ] {
-            has_line(&metrics, line);
-        }
-        assert!(metrics.render().contains("twinsync_build_info{version="));
-    }
-
-    #[test]
-    fn request_units_are_a_counter_with_fractions() {
-        let metrics = Metrics::new().unwrap();
-        for charge in [1.5, 5.81, 0.0, -1.0, f64::NAN, f64::INFINITY] {
-            metrics.request_units_spent(Purpose::Live, charge);
-        }
-        has_line(&metrics, "# TYPE twinsync_request_units_total counter");
-        has_line(&metrics, "twinsync_request_units_total{purpose=\"live\"} 7.31");
-    }
-
-    #[test]
-    fn no_request_unit_is_lost_between_threads() {
-        let metrics = Metrics::new().unwrap();
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| (0..10_000).for_each(|_| metrics.request_units_spent(Purpose::Live, 0.5)));
-            }
-        });
-        assert_eq!(metrics.request_units(Purpose::Live), 20_000.0);
-    }
-
-    #[test]
-    fn latencies_fall_into_buckets_and_negative_ones_count_as_zero() {
-        let metrics = Metrics::new().unwrap();
-        for freshness in [Some(-5.0), Some(0.012), Some(f64::NAN), None] {
-            metrics.event_durable(Latency { freshness, ..Latency::default() });
-        }
-        metrics.events_written(4);
-        for line in [
-            "# TYPE twinsync_freshness_seconds histogram",
-            "twinsync_freshness_seconds_bucket{le=\"0.001\"} 1",
-            "twinsync_freshness_seconds_bucket{le=\"0.015\"} 2",
-            "twinsync_freshness_seconds_bucket{le=\"3600\"} 2",
-            "twinsync_freshness_seconds_count 2",
-            "twinsync_events_per_write_bucket{le=\"5\"} 1",
-        ] {
-            has_line(&metrics, line);
-        }
-        let text = metrics.render();
-        assert!(!text.contains("twinsync_hub_to_eventhub_seconds_count 1"), "{text}");
-    }
-
-    #[test]
-    fn every_rendered_metric_is_described() {
-        let metrics = Metrics::new().unwrap();
-        let _ = metrics.stream("s");
-        metrics.event_durable(Latency {
-            freshness: Some(1.0),
-            hub_to_eventhub: Some(1.0),
-            eventhub_to_received: Some(1.0),
-            received_to_durable: Some(1.0),
-        });
-        let text = metrics.render();
-        for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
-            let name = line.split(' ').next().unwrap();
-            assert!(text.contains(&format!("# HELP {name} ")), "{name}");
-        }
-    }
-
-    #[test]
-    fn every_counter_is_there_before_it_counts() {
-        let metrics = Metrics::new().unwrap();
-        let _ = metrics.stream("s");
-        metrics.registry("h");
-        let _ = ServeMetrics::new(&metrics, ["missing"]);
-        let text = metrics.render();
-        for &Description { name, kind, .. } in name::DESCRIPTIONS {
-            // The process and its runtime are not at zero, and not kept here.
-            if [name::PROCESS_CPU, name::RUNTIME_BUSY, name::RECEIVE_BUSY].contains(&name) {
-                continue;
-            }
-            let sample =
-                |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
-            if kind == Kind::Histogram {
-                let empty = |line: &str| line.starts_with(&format!("{name}_count")) && line.ends_with(" 0");
-                assert!(text.lines().any(empty), "{name}: the first ones would be missed");
-            }
-            if matches!(kind, Kind::Counter) {
-                let found: Vec<_> = text.lines().filter(sample).collect();
-                assert!(!found.is_empty(), "{name}: an alert on its increase would miss the first one");
-                assert!(found.iter().all(|line| line.ends_with(" 0")), "{found:?}");
-            }
-        }
-        for line in [
-            "twinsync_dead_letters_total{reason=\"rejected_by_store\"} 0",
-            "twinsync_dead_letters_total{reason=\"not_json\"} 0",
-            "twinsync_partition_rebuilds_total{stream=\"s\",reason=\"stalled\"} 0",
-            "twinsync_events_lost_total{stream=\"s\"} 0",
-        ] {
-            has_line(&metrics, line);
-        }
-    }
-
-    #[test]
-    fn two_daemons_in_one_process_count_apart() {
-        let (one, other) = (Metrics::new().unwrap(), Metrics::new().unwrap());
-        one.event_ignored("telemetry");
-        has_line(&one, "twinsync_events_ignored_total{reason=\"telemetry\"} 1");
-        has_line(&other, "twinsync_events_ignored_total{reason=\"telemetry\"} 0");
-    }
-
-    #[tokio::test]
-    async fn upkeep_ends_with_the_daemon() {
-        let shutdown = CancellationToken::new();
-        let task = tokio::spawn(Metrics::new().unwrap().run_upkeep(shutdown.clone()));
-        shutdown.cancel();
-        tokio::time::timeout(Duration::from_secs(5), task).await.expect("ends").unwrap();
-    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use azure_core::credentials::TokenCredential;
 
 use super::{
-    super::{cosmos_access, cosmos_options},
+    super::options::{cosmos_access, cosmos_options},
     Inspector, LIMIT, Shared, WHOLE_LIMIT,
     credential::{Scope, Tokens},
     stopped,

@@ -14,7 +14,7 @@ use azure_messaging_eventhubs::CheckpointStore;
 use futures::{StreamExt, TryStreamExt, future::join_all, stream};
 
 use super::{
-    super::{eventhubs_options, start_options},
+    super::options::{eventhubs_options, start_options},
     Inspector, LIMIT, Shared, WHOLE_LIMIT,
     credential::{Scope, Tokens},
     stopped,
@@ -307,7 +307,7 @@ impl Inspector<'_> {
         let listed = match self.within(WHOLE_LIMIT, late, list).await {
             Ok(Ok(listed)) => listed,
             Ok(Err(error)) => {
-                let trouble = super::super::classify_checkpoint_error(&error);
+                let trouble = super::super::options::classify_checkpoint_error(&error);
                 return Finding::of_error(trouble.code, &trouble.reason);
             }
             Err(finding) => return finding,

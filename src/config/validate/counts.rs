@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use super::values::{bounded_duration, choice, positive_duration};
 use super::{
     super::{
         problem::{Origin, Problem},
         raw::{self, Raw},
         settings::{Counting, IotHub},
     },
-    Check, bounded_duration, choice, positive_duration,
+    Check,
 };
 use crate::domain::query::{Collection, Declared, DeclaredError};
 

@@ -2,7 +2,7 @@
 
 use std::{fs::File, io::Read as _, net::SocketAddr};
 
-use super::{Check, positive_duration};
+use super::{Check, values::positive_duration};
 use crate::config::{raw, secret::Secret, settings::Http};
 
 /// Fewer characters could be guessed by somebody who may ask as often as the network allows.

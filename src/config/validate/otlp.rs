@@ -5,9 +5,10 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
+use super::values::{bounded_duration, choice, count};
 use super::{
     super::{human, raw, secret::Secret, settings::Otlp},
-    Check, bounded_duration, choice, count,
+    Check,
 };
 use crate::domain::sampling::Ratio;
 

@@ -4,13 +4,14 @@ use std::{num::NonZeroU32, time::Duration};
 
 use url::Url;
 
+use super::values::{choice, count, is_loopback, positive_duration};
 use super::{
     super::{
         hub::{self, Endpoints},
         human, raw,
         settings::{Audit, Backfill, BackfillOnStart, Hub, HubAccess, Identity, IotHub, Repair},
     },
-    Check, choice, count, is_loopback, positive_duration,
+    Check,
 };
 use crate::domain::quota::Tier;
 

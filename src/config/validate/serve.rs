@@ -5,6 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use url::Url;
 
+use super::values::{bounded_duration, choice, count, directory, positive_duration};
 use super::{
     super::{
         hub::{self, PolicyString},
@@ -13,7 +14,7 @@ use super::{
         secret::Secret,
         settings::{Encryption, Entra, IotHub, Policy, Serve},
     },
-    Check, bounded_duration, choice, count, directory, positive_duration,
+    Check,
 };
 use crate::domain::id::HubName;
 

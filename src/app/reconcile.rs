@@ -2,20 +2,24 @@
 
 use std::sync::Arc;
 
-use azure_core::credentials::TokenCredential;
 use futures::StreamExt;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Connections, Connector, Error, Needed, Shared, connect_store, rules};
+use super::{
+    Error,
+    connect::{Connector, Needed},
+    connections::{Connections, connect_registries, connect_store},
+    options::rules,
+    shared::Shared,
+};
 use crate::{
-    adapters::{credential, iothub, notes},
+    adapters::{credential, notes},
     config::{BackfillOnStart, Settings},
     domain::{drift::Strictness, health::Dependency, quota::Purpose, ticks::Ticks},
     ports::{Clock, NoteStore, StoreError, SystemClock, TwinStore, Which},
     runtime::{
         budgeted_store::BudgetedStore,
-        quota::RateLimiter,
         rate_limited_registry::RateLimitedRegistry,
         reconcile::{
             audit, backfill,
@@ -28,21 +32,6 @@ use crate::{
     },
     telemetry::{HealthState, Metrics, Scans},
 };
-
-/// The configured hubs, each within its share of the quota.
-pub(super) fn registries(
-    settings: &Settings,
-    credential: &Arc<dyn TokenCredential>,
-    metrics: &Metrics,
-    health: &HealthState,
-) -> Result<Vec<Arc<RateLimitedRegistry>>, iothub::Error> {
-    let hub = &settings.iothub;
-    let rate_limited = |registry| {
-        let rate_limiter = RateLimiter::new(hub.tier, hub.units.get(), hub.share);
-        Arc::new(RateLimitedRegistry::new(registry, rate_limiter, metrics.clone()).shown_on(health))
-    };
-    Ok(iothub::connect(hub, credential)?.into_iter().map(rate_limited).collect())
-}
 
 fn twin_reconciler(
     settings: &Settings,
@@ -208,7 +197,7 @@ pub struct ReconcileTools {
 /// No hub is configured, or something cannot be used.
 pub async fn reconcile_tools(settings: &Settings, metrics: &Metrics) -> Result<ReconcileTools, Error> {
     let credential = credential::connect(&settings.credential.identity)?;
-    let registries = registries(settings, &credential, metrics, &HealthState::new())?;
+    let registries = connect_registries(settings, &credential, metrics, &HealthState::new())?;
     let notes = notes::open(&settings.checkpoint.store, &credential).await?;
     let store: Arc<dyn TwinStore> = Arc::new(connect_store(settings, credential).await?);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);

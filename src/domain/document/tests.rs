@@ -1,0 +1,170 @@
+//! The published shape, and what is no document of ours.
+
+use serde_json::json;
+
+use super::*;
+
+fn ticks(text: &str) -> Ticks {
+    Ticks::parse(text).expect("a valid time")
+}
+
+fn live() -> Document {
+    let section = |value: Value| value.as_object().expect("an object").clone();
+    Document {
+        id: "pump%2F1|m".into(),
+        key: TwinKey::module("h", "pump/1", "m"),
+        state: State::Live {
+            born: Some(ticks("2031-01-01T00:00:00.0000001Z")),
+            twin: Twin {
+                version: TwinVersion(7),
+                root: section(json!({"etag": "AAAAAAAAAAQ=", "status": "enabled"})),
+                tags: section(json!({"id": "user's", "ttl": 3, "_etag": "user's"})),
+                desired: section(json!({"$version": 2, "rate": 0.1, "big": 4_503_599_627_370_495_i64})),
+                reported: section(json!({"$version": 3, "deep": {"a": [1, {"b": null}]}})),
+            },
+        },
+        last: ticks("2031-01-02T00:00:00Z"),
+        flags: BTreeSet::from([Flag::Gap]),
+        refused: None,
+        previous: None,
+        confirmed_until: None,
+        cascade: None,
+        applied_at: ticks("2031-01-02T00:00:01Z"),
+        operation: Operation::Update,
+        ttl_seconds: None,
+    }
+}
+
+#[test]
+fn a_live_document_has_the_published_shape() {
+    let written = serde_json::to_value(live()).expect("serialises");
+    assert_eq!(
+        written,
+        json!({
+            "id": "pump%2F1|m", "hubName": "h", "deviceId": "pump/1", "moduleId": "m",
+            "etag": "AAAAAAAAAAQ=", "status": "enabled", "version": 7,
+            "tags": {"id": "user's", "ttl": 3, "_etag": "user's"},
+            "properties": {
+                "desired": {"$version": 2, "rate": 0.1, "big": 4_503_599_627_370_495_i64},
+                "reported": {"$version": 3, "deep": {"a": [1, {"b": null}]}}
+            },
+            "sync": {
+                "state": "live", "flags": ["gap"], "born": "2031-01-01T00:00:00.0000001Z",
+                "last": "2031-01-02T00:00:00.0000000Z", "appliedAt": "2031-01-02T00:00:01.0000000Z",
+                "op": "updateTwin"
+            }
+        })
+    );
+}
+
+#[test]
+fn a_document_survives_the_way_through_cosmos() {
+    let mut stored = serde_json::to_value(live()).expect("serialises");
+    for (name, value) in [("_rid", json!("x")), ("_etag", json!("\"e\"")), ("_ts", json!(1))] {
+        stored[name] = value;
+    }
+    assert_eq!(serde_json::from_value::<Document>(stored).expect("reads back"), live());
+}
+
+#[test]
+fn names_of_earlier_releases_are_read_and_not_written() {
+    let at = ticks("2031-01-03T00:00:00Z");
+    let cascade = Some(Cascade::Deleted(at));
+    let document = Document { confirmed_until: Some(at), operation: Operation::Flag, cascade, ..live() };
+    let mut stored = serde_json::to_value(&document).expect("serialises");
+    let sync = stored["sync"].as_object_mut().expect("an object");
+    assert_eq!(sync["op"], "flag");
+    let confirmed = sync.remove("confirmedUntil").expect("written");
+    let cascade = sync.remove("cascade").expect("written");
+    let earlier = [("settled", confirmed), ("sweep", cascade), ("op", json!("doubt"))];
+    sync.extend(earlier.map(|(name, value)| (name.to_owned(), value)));
+    assert_eq!(serde_json::from_value::<Document>(stored).expect("reads back"), document);
+}
+
+#[test]
+fn a_tombstone_keeps_ids_and_sync_only() {
+    let tombstone = Document { state: State::Deleted, ttl_seconds: Some(60), ..live() };
+    let written = serde_json::to_value(&tombstone).expect("serialises");
+    let names: Vec<_> = written.as_object().expect("an object").keys().map(String::as_str).collect();
+    assert_eq!(names, ["deviceId", "hubName", "id", "moduleId", "sync", "ttl"]);
+    assert_eq!(serde_json::from_value::<Document>(written).expect("reads back"), tombstone);
+}
+
+#[test]
+fn reserved_names_of_a_twin_root_never_reach_the_document() {
+    let mut document = live();
+    if let State::Live { twin, .. } = &mut document.state {
+        for name in ["id", "ttl", "_etag", "_self", "sync", "hubName"] {
+            twin.root.insert(name.into(), json!("intruder"));
+        }
+    }
+    let written = serde_json::to_string(&document).expect("serialises");
+    assert!(!written.contains("intruder"), "{written}");
+}
+
+#[test]
+fn what_lies_under_a_twins_id_is_its_own_anothers_newer_or_damaged() {
+    let key = live().key;
+    let stored = || serde_json::to_value(live()).expect("serialises");
+    assert_eq!(Item::of(stored(), &key), Item::Document(Box::new(live())));
+    let with = |pointer: &str, value: Value| {
+        let mut item = stored();
+        *item.pointer_mut(pointer).expect("is there") = value;
+        item
+    };
+    assert_eq!(Item::of(with("/hubName", json!("H")), &key), Item::Document(Box::new(live())));
+    for (pointer, value, whose) in [
+        ("/hubName", json!("other"), "other/pump/1/m"),
+        ("/deviceId", json!("pump"), "h/pump/m"),
+        ("/moduleId", json!("n"), "h/pump/1/n"),
+    ] {
+        assert_eq!(Item::of(with(pointer, value), &key), Item::Foreign(whose.into()), "{pointer}");
+    }
+    // A newer release may write what this one cannot read, and says so.
+    let mut newer = with("/sync/state", json!("archived"));
+    newer["sync"]["format"] = json!(2);
+    assert_eq!(Item::of(newer, &key), Item::Newer(2));
+    let mut current = stored();
+    current["sync"]["format"] = json!(1);
+    assert!(matches!(Item::of(current, &key), Item::Document(_)));
+    for damaged in
+        [with("/sync", json!("nonsense")), with("/sync/state", json!("archived")), json!({}), json!([])]
+    {
+        assert!(matches!(Item::of(damaged.clone(), &key), Item::Damaged(_)), "{damaged}");
+    }
+    // Of another hub, and damaged: it is still somebody else's.
+    let mut foreign = with("/sync", json!(1));
+    foreign["hubName"] = json!("other");
+    assert!(matches!(Item::of(foreign, &key), Item::Foreign(_)));
+}
+
+#[test]
+fn a_document_whose_id_spells_the_hub_otherwise_is_found_by_what_it_says() {
+    let key = live().key;
+    let stored = |id: &str, hub: &str, module: &str| {
+        let mut item = serde_json::to_value(live()).expect("serialises");
+        item["_etag"] = json!(format!("of {id}"));
+        (item["id"], item["hubName"], item["moduleId"]) = (json!(id), json!(hub), json!(module));
+        item
+    };
+    let of_others =
+        [stored("x|pump%2F1|m", "x", "m"), stored("H|pump%2F1|n", "H", "n"), json!({"id": "H|?"})];
+    assert_eq!(Misplaced::among(of_others.to_vec(), &key), None);
+    let mut damaged = stored("A|pump%2F1|m", "h", "m");
+    damaged["sync"] = json!(0);
+    let ours = [stored("hH|pump%2F1|m", "h", "m"), stored("H|pump%2F1|m", "H", "m"), damaged];
+    let found = Misplaced::among([&of_others[..], &ours].concat(), &key).expect("is there");
+    assert_eq!((found.id.as_str(), found.etag), ("H|pump%2F1|m", ETag("of H|pump%2F1|m".into())));
+    let document = found.document.expect("can be read");
+    assert_eq!(*document, Document { id: "H|pump%2F1|m".into(), ..live() }, "it keeps its id");
+    let mut newer = stored("H|pump%2F1|m", "H", "m");
+    newer["sync"]["format"] = json!(2);
+    assert_eq!(Misplaced::among(vec![newer], &key).expect("is there").document, Err(2));
+}
+
+#[test]
+fn what_is_no_document_is_an_error() {
+    for damaged in [json!({}), json!({"id": "a", "hubName": "h", "deviceId": 1, "sync": {}}), json!([])] {
+        assert!(serde_json::from_value::<Document>(damaged).is_err());
+    }
+}
