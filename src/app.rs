@@ -1,7 +1,16 @@
 //! The composition root: builds the adapters, spawns the tasks, owns the order of shutdown.
 //!
+//! | module | holds |
+//! |---|---|
+//! | `connections`, `connect` | what a daemon connects to, and for how long it waits for what is not there |
+//! | `options` | what each part is told, from the settings |
+//! | `pipeline` | the way of events: prepared, started, drained |
+//! | [`reconcile`] | repair, backfill and audit: in the background, and as commands |
+//! | [`serve`], [`check`], [`dead_letter_commands`] | what the other commands work with |
+//! | `monitoring`, `traces` | page, health and metrics; the exporter of traces |
+//!
 //! Start: health and metrics listen first; then credential → container and stores → streams. What passes is waited for, what a
-//! person has to mend ends the start with a code (`reach`). Once running, trouble is waited out.
+//! person has to mend ends the start with a code (`connect`). Once running, trouble is waited out.
 //!
 //! Shutdown: stop intake → drain with a deadline → checkpoint → close. What is not drained in time was not
 //! completed, so it is replayed; a second signal exits at once, which costs the same.

@@ -9,6 +9,16 @@
 //!
 //! Loading reads the given files, the file of `http.token_file`, and nothing else: the environment is an argument. Values of secrets never
 //! appear in problems, listings or debug output.
+//!
+//! A mistyped key is no silence:
+//!
+//! ```
+//! use twinsync::config::Settings;
+//!
+//! let environment = [("TWINSYNC__COSMOS__DATABSE".to_owned(), "twins".to_owned())];
+//! let error = Settings::load(&[], environment.into_iter()).expect_err("there is no such key");
+//! assert!(error.to_string().contains("cosmos.database"), "{error}");
+//! ```
 
 mod container;
 mod hub;

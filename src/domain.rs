@@ -3,6 +3,52 @@
 //! Nothing in here performs I/O, reads a clock or draws a random number; time and jitter arrive as
 //! arguments. The same input gives the same output, which is what makes the property tests possible.
 //!
+//! An event that arrives, decided about where there is no document yet:
+//!
+//! ```
+//! use std::time::Duration;
+//! use twinsync::domain::{
+//!     decide::{Decision, Rules, decide},
+//!     decode::{Decoded, decode},
+//!     id::{DocumentIdScheme, Position, SequenceNumber},
+//!     message::{Message, Properties, Property},
+//!     ticks::Ticks,
+//! };
+//!
+//! let text = |text: &str| Property::Text(text.to_owned().into());
+//! let message = Message {
+//!     position: Position { sequence_number: SequenceNumber(0), offset: "0".into() },
+//!     enqueued: None,
+//!     body: br#"{"version": 2, "tags": {"site": "Oslo"}}"#.to_vec().into(),
+//!     application_properties: [
+//!         ("hubName", text("contoso")),
+//!         ("deviceId", text("thermostat-1")),
+//!         ("opType", text("createDeviceIdentity")),
+//!         ("operationTimestamp", text("2026-01-31T08:00:00Z")),
+//!         ("iothub-message-schema", text("deviceLifecycleNotification")),
+//!     ]
+//!     .into_iter()
+//!     .collect(),
+//!     annotations: Properties::default(),
+//! };
+//! let Decoded::Event(event) = decode(&message, 256 * 1024) else { panic!("it is one of ours") };
+//!
+//! let rules = Rules {
+//!     id_scheme: DocumentIdScheme::Device,
+//!     tombstone_ttl_seconds: 7 * 86_400,
+//!     clock_tolerance: Duration::from_secs(5),
+//!     forgets_after: None,
+//! };
+//! let now = Ticks::parse("2026-01-31T08:00:01Z").expect("a time");
+//! let mut document = None;
+//! assert_eq!(decide(&mut document, &event, now, &rules), Decision::Applied);
+//! assert_eq!(document.expect("it was begun").twin().expect("it is live").tags["site"], "Oslo");
+//! // Delivered once more, as Event Hubs may do at any time:
+//! let mut document = None;
+//! decide(&mut document, &event, now, &rules);
+//! assert_eq!(decide(&mut document, &event, now, &rules), Decision::Duplicate);
+//! ```
+//!
 //! **From a message to a document**
 //!
 //! | module | decides |

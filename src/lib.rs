@@ -21,13 +21,16 @@
 //! | [`adapters`] | Azure SDK types stop here: Event Hubs, Cosmos DB, IoT Hub, checkpoints, dead letters, credentials |
 //! | [`runtime`] | the loops: partitions, lanes, commits, shutdown |
 //! | [`config`] | what was written, and what it means |
-//! | [`telemetry`] | logs and metrics: one struct per operational fact |
+//! | [`telemetry`] | logs, metrics and health: one struct per operational fact |
 //! | [`status`] | what a replica knows about itself, put together when somebody asks |
 //! | [`serve`] | IoT Hub's service REST API from the copy, read only |
 //! | [`http`] | the status page, `/api/status`, `/livez`, `/readyz`, `/metrics` |
 //! | [`listener`] | connections with HTTP/1.1 over them, within bounds; for both of these |
 //! | [`cli`] | one module per subcommand |
 //! | [`app`] | puts it all together and owns the order of shutdown |
+//!
+//! Where to begin: [`domain`] has an example of what all of this is about; [`runtime`] shows how events flow; [`ports`] what is asked of
+//! the outside world. `ARCHITECTURE.md` walks one event, one repair and one hand-over of a partition through the code by function.
 //!
 //! Guarantees: an event counts as completed only once it is durable in Cosmos DB, decided as needing no
 //! write, or durably dead-lettered; a checkpoint never passes an event that is not completed; nothing is

@@ -1,8 +1,20 @@
 //! The traits through which the runtime drives the outside world.
 //!
-//! A port returns an outcome, not a status code. Reads are three-valued: present, absent, unknown; only
-//! *absent* may lead to a create, and a timeout is *unknown*. Adapters translate; they decide nothing about
-//! twins.
+//! | port | gives | of |
+//! |---|---|---|
+//! | [`EventSource`], [`Receiver`] | the messages of a partition in order, and what a partition holds | Event Hubs |
+//! | [`TwinStore`] | one document, conditional writes, pages of flagged or of all documents | Cosmos DB |
+//! | [`TwinSelection`] | documents by condition, for queries | Cosmos DB |
+//! | [`TwinChanges`] | documents in the order in which they change, for declared counts | Cosmos DB |
+//! | [`TwinRegistry`] | one twin, and pages of a query | IoT Hub |
+//! | [`DeadLetters`], [`DeadLetterArchive`] | a place for what can never be applied, and the way back | files, blobs |
+//! | [`NoteStore`] | small notes that survive restarts | files, blobs |
+//! | [`SharedCheckpoints`] | the checkpoints of all replicas | blobs |
+//! | [`Clock`] | the time of day | |
+//!
+//! A port returns an outcome, not a status code. Reads are three-valued: present, absent, unknown; only *absent* may lead to a
+//! create, and a timeout is *unknown*. Each port says what it guarantees, what it assumes, what a cancelled call may have done,
+//! whether it may be repeated, and which errors pass.
 
 mod archive;
 mod changes;

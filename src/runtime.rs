@@ -11,8 +11,20 @@
 //! twins ─► store, on request; waits for what the router writes
 //! queries ─► store, on request; IoT Hub's query language over the documents
 //! counts ◄─ changes of the store: declared counts
-//! rate_limited ─► registry of a hub, at the pace of quota
+//! rate_limited_registry ─► registry of a hub, at the pace of quota
 //! ```
+//!
+//! | module | does |
+//! |---|---|
+//! | [`stream`], [`partitions`], [`lease`], [`start`] | owns the partitions of one Event Hub, and knows where each goes on |
+//! | [`partition`], [`receive_threads`] | receives, decodes, dispatches |
+//! | [`progress`], [`intake`], [`in_flight`] | what partitions and router share: how far a partition is, what is given over, how much may be under way |
+//! | [`router`], [`worker`], [`documents`] | lanes of twins, reads and writes, and the cache between them |
+//! | [`committer`], [`lag`] | checkpoints; how far behind, and whether a link is silent |
+//! | [`reconcile`], [`rate_limited_registry`], [`quota`], [`replicas`] | repair, backfill and audit within the hub's quota, which replicas share |
+//! | [`budgeted_store`], [`request_unit_budget`] | the cap on request units |
+//! | [`twins`], [`queries`], [`counts`], [`store_watch`] | what somebody asks over HTTP, and declared counts |
+//! | [`replay`] | dead letters on the normal path |
 //!
 //! Every task has an owner that joins it, and a panic in one of them ends the daemon: progress is held, so a
 //! restart replays what was open.
