@@ -121,6 +121,40 @@ where
     within("the next event", stream.next()).await.expect("the stream goes on")
 }
 
+/// A client that reads the only partition of [`SINGLE`] from its beginning.
+pub(crate) struct Reader {
+    pub(crate) client: ConsumerClient,
+    pub(crate) receiver: EventReceiver,
+}
+
+impl Reader {
+    pub(crate) async fn open(broker: &Broker) -> Self {
+        Self::with_token(broker, TOKEN).await
+    }
+
+    pub(crate) async fn with_token(broker: &Broker, token: &'static str) -> Self {
+        let client = consumer_of_group(broker, SINGLE, "$Default", token).await;
+        let receiver = receiver(&client, "0", StartLocation::Earliest, false).await;
+        Self { client, receiver }
+    }
+
+    /// One that has received the first event: its link is up.
+    pub(crate) async fn behind_the_first_event(broker: &Broker) -> Self {
+        append_all(broker, ["a"]);
+        let reader = Self::open(broker).await;
+        assert_eq!(text(&reader.next().await.expect("an event")), "a");
+        reader
+    }
+
+    pub(crate) async fn next(&self) -> azure_messaging_eventhubs::Result<ReceivedEventData> {
+        next(&mut Box::pin(self.receiver.stream_events())).await
+    }
+
+    pub(crate) async fn take(&self, count: usize) -> Vec<(i64, String)> {
+        take(&self.receiver, count).await
+    }
+}
+
 /// The next `count` events as (sequence number, body).
 pub(crate) async fn take(receiver: &EventReceiver, count: usize) -> Vec<(i64, String)> {
     let mut stream = Box::pin(receiver.stream_events());
