@@ -546,18 +546,7 @@ impl Running {
 
     fn consume_prepared(&mut self, prepared: Prepared) {
         let partition = prepared.progress.id().partition.clone();
-        let (owned, shared, limits) = self.own(&partition);
-        let (known, stop, term) = (Arc::clone(&owned.progress), owned.stop.clone(), owned.term);
-        let Some(intake) = self.intake.clone() else { return };
-        self.owned.insert(partition.clone(), owned);
-        self.show_owned();
-        self.tell_who_leads();
-        self.spawn(async move {
-            let owned = shared.owned.clone();
-            let result = consume(shared, prepared, known, limits, intake, stop).await;
-            owned.count();
-            (partition, term, result)
-        });
+        self.consume_from(partition, |_, _| async { Ok(prepared) });
     }
 
     fn consume_gained(&mut self, partition: String) {
@@ -566,6 +555,19 @@ impl Running {
             true => Fresh::Earliest,
             false => self.shared.options.start.fresh,
         };
+        self.consume_from(partition, move |shared, partition| async move {
+            shared.resume_with_retries(&partition, fresh).await
+        });
+    }
+
+    /// Consumes a partition of ours, from where `resume` finds out that it goes on.
+    fn consume_from<F>(
+        &mut self,
+        partition: String,
+        resume: impl FnOnce(Shared, String) -> F + Send + 'static,
+    ) where
+        F: Future<Output = Result<Prepared, StartError>> + Send + 'static,
+    {
         let (owned, shared, limits) = self.own(&partition);
         let (known, stop, term) = (Arc::clone(&owned.progress), owned.stop.clone(), owned.term);
         let Some(intake) = self.intake.clone() else { return };
@@ -577,7 +579,7 @@ impl Running {
             let prepared = tokio::select! {
                 biased;
                 () = stop.cancelled() => None,
-                prepared = shared.resume_with_retries(&partition, fresh) => Some(prepared),
+                prepared = resume(shared.clone(), partition.clone()) => Some(prepared),
             };
             let result = match prepared {
                 None => Ok(()),

@@ -74,33 +74,26 @@ impl From<bool> for Value {
     }
 }
 
-impl From<Value> for AmqpValue {
-    fn from(value: Value) -> Self {
-        match value {
-            Value::Text(text) => Self::String(text),
-            Value::Timestamp(milliseconds) => Self::Timestamp(Timestamp::from_milliseconds(milliseconds)),
-            Value::Long(number) => Self::Long(number),
-            Value::Integer(number) => Self::Int(number),
-            Value::Double(number) => Self::Double(number.into()),
-            Value::Boolean(truth) => Self::Bool(truth),
-            Value::Binary(bytes) => Self::Binary(Binary::from(bytes)),
+/// Both of AMQP's types for values have the same variants for ours.
+macro_rules! from_value {
+    ($($amqp:ident),*) => {$(
+        impl From<Value> for $amqp {
+            fn from(value: Value) -> Self {
+                match value {
+                    Value::Text(text) => Self::String(text),
+                    Value::Timestamp(milliseconds) => Self::Timestamp(Timestamp::from_milliseconds(milliseconds)),
+                    Value::Long(number) => Self::Long(number),
+                    Value::Integer(number) => Self::Int(number),
+                    Value::Double(number) => Self::Double(number.into()),
+                    Value::Boolean(truth) => Self::Bool(truth),
+                    Value::Binary(bytes) => Self::Binary(Binary::from(bytes)),
+                }
+            }
         }
-    }
+    )*};
 }
 
-impl From<Value> for SimpleValue {
-    fn from(value: Value) -> Self {
-        match value {
-            Value::Text(text) => Self::String(text),
-            Value::Timestamp(milliseconds) => Self::Timestamp(Timestamp::from_milliseconds(milliseconds)),
-            Value::Long(number) => Self::Long(number),
-            Value::Integer(number) => Self::Int(number),
-            Value::Double(number) => Self::Double(number.into()),
-            Value::Boolean(truth) => Self::Bool(truth),
-            Value::Binary(bytes) => Self::Binary(Binary::from(bytes)),
-        }
-    }
-}
+from_value!(AmqpValue, SimpleValue);
 
 impl Event {
     /// The AMQP message of this event; `partition_key` becomes the annotation that readers see.
