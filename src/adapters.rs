@@ -1,20 +1,20 @@
-//! The outside world behind the ports. SDK types stop here, and an adapter decides nothing about twins.
+//! The implementations of the ports. SDK types are used only here, and an adapter makes no decisions about twins.
 //!
-//! | module | the port, and what is behind it |
+//! | module | the port and the service behind it |
 //! |---|---|
-//! | [`eventhubs`] | [`EventSource`](crate::ports::EventSource): Event Hubs over AMQP, a client per partition, replaced and never repaired |
+//! | [`eventhubs`] | [`EventSource`](crate::ports::EventSource): Event Hubs over AMQP, one client per partition, replaced and never repaired |
 //! | [`cosmos`] | [`TwinStore`](crate::ports::TwinStore), [`TwinSelection`](crate::ports::TwinSelection), [`TwinChanges`](crate::ports::TwinChanges): Cosmos DB |
 //! | [`iothub`] | [`TwinRegistry`](crate::ports::TwinRegistry): the service API of an IoT hub |
 //! | [`checkpoints`] | the SDK's checkpoint store: in memory, in files, on blobs |
 //! | [`dead_letters`] | [`DeadLetters`](crate::ports::DeadLetters) and [`DeadLetterArchive`](crate::ports::DeadLetterArchive): files or blobs |
 //! | [`notes`] | [`NoteStore`](crate::ports::NoteStore): beside the checkpoints |
-//! | [`blob`], `durable_file` | what the three above stand on: a blob container; files that are whole after a crash |
-//! | [`credential`] | tokens of Entra ID, and what they are good for |
+//! | [`blob`], `durable_file` | the base of the three above: a blob container; files that are whole after a crash |
+//! | [`credential`] | tokens of Entra ID, and how long they are valid |
 //! | [`otlp`] | spans for a collector |
 //! | [`date`], [`directory`], [`mounts`], [`process`] | facts about this machine and the services' clocks, for `twinsync check` and warnings |
 //!
 //! An error of an adapter has a stable code, one line for people without a secret, and a
-//! [`Nature`](crate::domain::grace_period::Nature): whether time mends it.
+//! [`Nature`](crate::domain::grace_period::Nature): whether waiting helps.
 
 pub mod blob;
 pub mod checkpoints;

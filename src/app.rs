@@ -2,18 +2,18 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `connections`, `connect` | what a daemon connects to, and for how long it waits for what is not there |
-//! | `options` | what each part is told, from the settings |
-//! | `pipeline` | the way of events: prepared, started, drained |
+//! | `connections`, `connect` | the connections of a daemon, and how long it waits for a dependency that is missing |
+//! | `options` | the options of each part, from the settings |
+//! | `pipeline` | the path of events: prepared, started, drained |
 //! | [`reconcile`] | repair, backfill and audit: in the background, and as commands |
-//! | [`serve`], [`check`], [`dead_letter_commands`] | what the other commands work with |
+//! | [`serve`], [`check`], [`dead_letter_commands`] | the tools of the other commands |
 //! | `monitoring`, `traces` | page, health and metrics; the exporter of traces |
 //!
-//! Start: health and metrics listen first; then credential → container and stores → streams. What passes is waited for, what a
-//! person has to mend ends the start with a code (`connect`). Once running, trouble is waited out.
+//! Start: health and metrics listen first, then credential → container and stores → streams. Temporary failures are waited out. A failure
+//! that a person has to fix ends the start with a code (`connect`). A running daemon waits failures out.
 //!
-//! Shutdown: stop intake → drain with a deadline → checkpoint → close. What is not drained in time was not
-//! completed, so it is replayed; a second signal exits at once, which costs the same.
+//! Shutdown: stop intake → drain with a deadline → checkpoint → close. Events that are not drained in time were not completed, so they are
+//! replayed. A second signal exits at once, which costs the same.
 
 pub mod check;
 mod connect;
@@ -52,36 +52,36 @@ use crate::{
     telemetry::{self, HealthState, Metrics, RecentWarnings},
 };
 
-/// Why the daemon could not start, or had to stop. One line that says how to mend it.
+/// Why the daemon could not start, or had to stop. The message is one line that says how to fix it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No credential.
+    /// There is no credential.
     #[error(transparent)]
     Credential(#[from] credential::Error),
     /// The credential gives no token.
     #[error(transparent)]
     NoToken(#[from] NoToken),
-    /// No container.
+    /// The container cannot be used.
     #[error(transparent)]
     Cosmos(#[from] cosmos::ConnectError),
-    /// No place for checkpoints.
+    /// The store for checkpoints cannot be used.
     #[error(transparent)]
     Checkpoints(#[from] checkpoints::Error),
-    /// No place for dead letters.
+    /// The store for dead letters cannot be used.
     #[error(transparent)]
     DeadLetters(#[from] dead_letters::Error),
-    /// The address for health and metrics is taken.
+    /// The address for health and metrics is in use.
     #[error(transparent)]
     Http(#[from] http::Error),
     /// An IoT hub cannot be asked.
     #[error(transparent)]
     IotHub(#[from] iothub::Error),
-    /// Nobody is allowed to read.
+    /// No caller is configured that may read.
     #[error(
         "[serve] lets nobody in: set serve.connection_strings, or serve.entra_tenant with roles or principals (SERVE_NOT_CONFIGURED)"
     )]
     ServesNobody,
-    /// It cannot be decided who may read.
+    /// The configuration does not say who may read.
     #[error("{0} (SERVE_NOT_CONFIGURED)")]
     Access(#[from] access::SettingsError),
     /// The client that fetches the keys of Entra ID cannot be set up.
@@ -90,10 +90,10 @@ pub enum Error {
     /// The certificate cannot be used.
     #[error("cannot speak TLS: {0} (CERTIFICATE_UNUSABLE)")]
     Certificate(String),
-    /// It cannot be noted that a backfill is to be done.
+    /// The note that a backfill is planned cannot be written.
     #[error("{0} (NOTE_NOT_KEPT)")]
     Note(#[from] NoteError),
-    /// The documents cannot be looked through.
+    /// The container cannot be searched for documents.
     #[error("cannot look for documents in the container: {0} (COSMOS_UNAVAILABLE)")]
     Scan(String),
     /// Traces cannot be sent.
@@ -146,7 +146,7 @@ impl Error {
         }
     }
 
-    /// Whether waiting helps.
+    /// Whether waiting may help.
     fn nature(&self) -> Nature {
         match self {
             Self::NoToken(error) if error.refused => Nature::Refused,
@@ -171,11 +171,14 @@ impl Error {
     }
 }
 
-/// Runs the daemon until SIGTERM or SIGINT; a second signal exits at once. `recent_warnings` is what it logs.
+/// Runs the daemon until SIGTERM or SIGINT. A second signal exits at once. `recent_warnings` holds its logged warnings and errors.
+///
+/// # Errors
+/// The daemon cannot start, a person has to decide something, or a task panicked.
 pub async fn run(settings: &Settings, recent_warnings: RecentWarnings) -> Result<(), Error> {
     let stop = stop_on_signals()?;
     let metrics = Metrics::new().map_err(|error| Error::Metrics(error.to_string()))?;
-    // Before anything that would have to be ended.
+    // This comes first: an error here leaves nothing to shut down.
     let threads = ReceiveThreads::start().map_err(Error::Threads)?;
     for thread in threads.handles() {
         metrics.receives_on(thread.metrics());
@@ -203,7 +206,7 @@ pub async fn run(settings: &Settings, recent_warnings: RecentWarnings) -> Result
         health: health.clone(),
         metrics: metrics.clone(),
     };
-    // Aborted in the end: what hangs holds nobody up.
+    // Aborted at the end, so a task that hangs does not delay the shutdown.
     let mut refreshes = JoinSet::new();
     let outcome = tokio::select! {
         biased;
@@ -222,17 +225,16 @@ pub async fn run(settings: &Settings, recent_warnings: RecentWarnings) -> Result
             Err(error) => Err(error),
         },
     };
-    stop.cancel(); // whatever the reason: nobody waits for twins any more
+    stop.cancel(); // for whatever reason: requests no longer wait for twins
     traces.end().await;
     monitoring.end().await;
     outcome
 }
 
-/// Runs a daemon over an outside world that is there already, until `stop`; then it drains and commits. Health and metrics are
-/// not served.
+/// Runs a daemon over existing connections until `stop`. Then it drains and commits. Health and metrics are not served.
 ///
 /// # Errors
-/// It cannot start, a person has to decide something, or one of its tasks panicked.
+/// The daemon cannot start, a person has to decide something, or one of its tasks panicked.
 pub async fn run_over(
     settings: &Settings,
     connections: Connections,
@@ -242,7 +244,7 @@ pub async fn run_over(
     consume(settings, connections, &Shared::new(settings), process, stop).await
 }
 
-/// A token that the first SIGTERM or SIGINT cancels; the second ends the process.
+/// Returns a token that the first SIGTERM or SIGINT cancels. The second signal ends the process.
 pub(crate) fn stop_on_signals() -> Result<CancellationToken, Error> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;

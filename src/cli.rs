@@ -1,7 +1,7 @@
 //! The command line: parse, call one function, render the answer.
 //!
-//! Exit codes: 0 done; 1 the command failed, `demo` or `audit` left a difference, or `deadletters` could not do everything
-//! that was asked; 2 usage or configuration. `check` has its own: see there.
+//! Exit codes: 0 done; 1 the command failed, `demo` or `audit` left a difference, or `deadletters` could not do everything that was
+//! requested; 2 usage or configuration. `check` has its own codes: see that module.
 
 pub mod audit;
 pub mod backfill;
@@ -62,12 +62,12 @@ enum Command {
     Demo(demo::Arguments),
 }
 
-/// What sets the number of workers of any program that runs on tokio.
+/// The variable that sets the number of workers of any program that runs on tokio.
 const WORKERS: &str = "TOKIO_WORKER_THREADS";
 
 impl Cli {
-    /// How many workers the runtime of this command has, where that is not one for each processor: the daemon leaves one to the
-    /// threads that receive. Where `TOKIO_WORKER_THREADS` is set, that is what counts.
+    /// Number of workers of this command's runtime. `None`: one per processor. The daemon leaves one processor to the receive threads. If
+    /// `TOKIO_WORKER_THREADS` is set, it takes precedence.
     pub fn workers(&self) -> Option<usize> {
         let receives = matches!(self.command, Command::Run(_));
         (receives && std::env::var_os(WORKERS).is_none()).then(receive_threads::workers_beside)
@@ -101,16 +101,16 @@ pub enum Error {
     /// Documents differ from the hub's twins.
     #[error("{0} twins differ")]
     Different(usize),
-    /// The arguments make no sense together.
+    /// The arguments cannot be combined.
     #[error("{0}")]
     Usage(String),
-    /// Anything else, on one line.
+    /// Any other error, on one line.
     #[error("{0}")]
     Failed(String),
 }
 
 impl Error {
-    /// Stable code, where there is one.
+    /// Stable code, if there is one.
     fn code(&self) -> Option<&'static str> {
         match self {
             Self::Configuration(_) => Some(config::Error::CODE),
@@ -127,7 +127,7 @@ impl Error {
     }
 }
 
-/// Runs the command that `cli` names and says how the process should exit.
+/// Runs the command in `cli` and returns the exit code of the process.
 pub async fn main(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Run(sources) => return Box::pin(run::run(Service::Daemon, &sources)).await,
@@ -146,7 +146,7 @@ pub async fn main(cli: Cli) -> ExitCode {
     ended(result, LogFormat::Text)
 }
 
-/// Says why a command failed, in the format of its log, and how the process should exit.
+/// Prints why a command failed, in the format of its log, and returns the exit code.
 #[expect(clippy::print_stderr, reason = "the last word of a command goes to the terminal")]
 fn ended(result: Result<(), Error>, format: LogFormat) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
@@ -157,8 +157,8 @@ fn ended(result: Result<(), Error>, format: LogFormat) -> ExitCode {
     error.exit_code()
 }
 
-/// Says why there is no command to run, in the format of the log where the log would have been that of the daemon, and how the
-/// process should exit. Help and version are asked for, and no failure.
+/// Prints why the arguments cannot be used, in the format of the log if the daemon was meant, and returns the exit code. A request for help
+/// or the version is not an error.
 #[expect(clippy::print_stderr, reason = "the last word of a command goes to the terminal")]
 pub fn refused(error: &clap::Error, arguments: &[String]) -> ExitCode {
     if error.use_stderr() && format_of(arguments) == LogFormat::Json {
@@ -167,13 +167,13 @@ pub fn refused(error: &clap::Error, arguments: &[String]) -> ExitCode {
         let said = said.collect::<Vec<_>>().join(" ");
         eprintln!("{}", telemetry::final_line(Some("ARGUMENTS_INVALID"), said.trim_start_matches("error: ")));
     } else {
-        // Nobody is left to tell that the output is closed.
+        // If the output is closed, there is no place left to report that.
         let _ = error.print();
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
-/// The process has no threads or file descriptors left to begin with.
+/// Reports that the process has no threads or file descriptors left to start.
 #[expect(clippy::print_stderr, reason = "there is nothing else to report to")]
 pub fn cannot_start(error: &std::io::Error, arguments: &[String]) -> ExitCode {
     let message = format!("cannot start the runtime: {error}; raise the limits of threads and open files");
@@ -184,8 +184,8 @@ pub fn cannot_start(error: &std::io::Error, arguments: &[String]) -> ExitCode {
     ExitCode::from(1)
 }
 
-/// How to say something before the arguments are understood: as the daemon's log is configured, unless another command was
-/// meant, whose words are for people.
+/// The format for messages before the arguments are parsed: that of the daemon's log in the configuration, unless another command was
+/// meant, whose messages are for people.
 fn format_of(arguments: &[String]) -> LogFormat {
     let command = Cli::command();
     let is_of_people = |name: &&str| !["run", "serve"].contains(name);

@@ -1,4 +1,4 @@
-//! Configuration: what was written, and what it means.
+//! Configuration: the written text, and its meaning.
 //!
 //! ```text
 //! config/default.toml < --config files < environment      load      text per key, with its origin
@@ -10,7 +10,7 @@
 //! Loading reads the given files, the file of `http.token_file`, and nothing else: the environment is an argument. Values of secrets never
 //! appear in problems, listings or debug output.
 //!
-//! A mistyped key is no silence:
+//! A mistyped key is reported:
 //!
 //! ```
 //! use twinsync::config::Settings;
@@ -44,12 +44,12 @@ pub use settings::{
     Telemetry,
 };
 
-/// One line of the effective configuration.
+/// The effective value of one key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Effective {
     /// The key, e.g. `cosmos.endpoint`.
     pub key: String,
-    /// Its value as written; [`REDACTED`] for a secret that is set.
+    /// The value as written, or [`REDACTED`] for a secret that is set.
     pub value: String,
     /// Where the value came from.
     #[serde(serialize_with = "as_text")]
@@ -63,10 +63,10 @@ fn as_text<S: serde::Serializer>(origin: &Origin, serializer: S) -> Result<S::Ok
 impl Settings {
     /// Merges the defaults, `files` in their order and `environment`, and checks the result.
     ///
-    /// Does blocking reads of the files, and of that which `http.token_file` names; looks at nothing else outside.
+    /// Blocks while it reads these files and the file of `http.token_file`. It has no other outside input.
     ///
     /// # Errors
-    /// Every problem that can be found in one go.
+    /// All problems that can be found in one run.
     pub fn load(
         files: &[PathBuf],
         environment: impl Iterator<Item = (String, String)>,
@@ -74,7 +74,7 @@ impl Settings {
         let layers = load::Layers::read(files, environment);
         let mut problems = layers.problems.clone();
         let raw = layers.raw().map_err(|error| {
-            // The keys were checked one by one already: this is a slip in the defaults, which a test excludes.
+            // Each key was already checked. So this is a mistake in the defaults, which a test excludes.
             problems.push(Problem {
                 key: None,
                 origin: Origin::Default,
@@ -90,16 +90,17 @@ impl Settings {
         }
     }
 
-    /// Every key with its effective value and origin, in order of the keys; secrets redacted.
+    /// Every key with its effective value and origin, in the order of the keys. Secrets are redacted.
     pub fn effective(&self) -> &[Effective] {
         &self.effective
     }
 }
 
-/// `http.listen` of a configuration, whatever the rest of it says: who asks a running daemon needs nothing else. `None`: off.
+/// Reads only `http.listen` of a configuration, whether or not the rest is valid: a request to a running daemon needs nothing else. `None`:
+/// off.
 ///
 /// # Errors
-/// A file cannot be read, or the value makes no sense.
+/// A file cannot be read, or the value is invalid.
 pub fn listen_address(
     files: &[PathBuf],
     environment: impl Iterator<Item = (String, String)>,
@@ -118,13 +119,13 @@ pub fn listen_address(
     Err(Error { problems, log_format: log_format(&layers) })
 }
 
-/// `telemetry.log_format` of a configuration, whatever the rest of it says, and as text where that cannot be told: for what has to
-/// be said before the configuration is read.
+/// Reads only `telemetry.log_format` of a configuration, whether or not the rest is valid. Text if the format is unknown. For messages
+/// before the configuration is loaded.
 pub fn log_format_of(files: &[PathBuf], environment: impl Iterator<Item = (String, String)>) -> LogFormat {
     log_format(&load::Layers::read(files, environment))
 }
 
-/// How to say what is wrong with the rest.
+/// The format for errors in the rest of the configuration.
 fn log_format(layers: &load::Layers) -> LogFormat {
     let json = layers.values.get("telemetry.log_format").is_some_and(|format| format.text == "json");
     if json { LogFormat::Json } else { LogFormat::Text }
@@ -142,10 +143,10 @@ fn effective(layers: &load::Layers) -> Vec<Effective> {
         .collect()
 }
 
-/// A value as people may see it.
+/// A value as it may be shown.
 fn shown(key: &str, text: &str) -> String {
     if key == raw::CONTAINER_URL {
-        // Which container it is, people have to see; only its signature is secret.
+        // The container has to be visible. Only its signature is secret.
         match text.split_once('?') {
             Some((address, _)) => format!("{address}?{REDACTED}"),
             None => text.to_owned(),
@@ -159,7 +160,7 @@ fn shown(key: &str, text: &str) -> String {
 
 /// The environment of this process, for [`Settings::load`].
 ///
-/// What is not UTF-8 is replaced by U+FFFD, which `load` then reports where it matters to us.
+/// Text that is not UTF-8 is replaced by U+FFFD. `load` then reports it if the variable belongs to twinsync.
 pub fn process_environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().map(|(name, value)| {
         let text = |part: std::ffi::OsString| part.to_string_lossy().into_owned();

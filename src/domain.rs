@@ -1,9 +1,9 @@
 //! The pure core: every decision about events, twins and progress.
 //!
-//! Nothing in here performs I/O, reads a clock or draws a random number; time and jitter arrive as
-//! arguments. The same input gives the same output, which is what makes the property tests possible.
+//! This code performs no I/O, reads no clock and draws no random numbers; time and jitter are arguments. The same input
+//! gives the same output. That makes the property tests possible.
 //!
-//! An event that arrives, decided about where there is no document yet:
+//! Example: an event arrives for a twin that has no document yet.
 //!
 //! ```
 //! use std::time::Duration;
@@ -60,32 +60,32 @@
 //! | [`upsert`] | read, decide, write with `If-Match`, and what an answer that fails means |
 //! | [`lane`] | order within a twin, one write at a time, and what arrives meanwhile |
 //!
-//! **How far everything is**
+//! **Progress and pace**
 //!
 //! | module | decides |
 //! |---|---|
 //! | [`progress`] | the contiguous prefix of completed events, and whether a checkpoint fits its partition |
 //! | [`lease`] | which partitions a replica should own |
-//! | [`retry`], [`outage`], [`grace_period`], [`in_flight_limit`] | how long to wait, whose trouble it is, when to give up, how much may be under way |
-//! | [`lag`], [`other_partitions`], [`invariant`] | how far behind a partition is; what holds at every moment |
+//! | [`retry`], [`outage`], [`grace_period`], [`in_flight_limit`] | how long to wait, what caused a failure, when to give up, how many events may be under way |
+//! | [`lag`], [`other_partitions`], [`invariant`] | how far behind a partition is; conditions that hold at every moment |
 //!
-//! **The hub's own answers**
+//! **Answers of the hub**
 //!
 //! | module | decides |
 //! |---|---|
 //! | [`registry`], [`rest`] | twins as the hub's service API shows them, read and written |
 //! | [`drift`], [`differences`] | whether a document differs from its twin, and where |
-//! | [`audit`], [`quota`], [`scan_rate`] | which twins are asked about, how many per second, and when that is done |
+//! | [`audit`], [`quota`], [`scan_rate`] | which twins the hub is asked about, how many per second, and when the scan ends |
 //!
-//! **Questions of people**
+//! **Questions of users**
 //!
 //! | module | decides |
 //! |---|---|
 //! | [`query`] | IoT Hub's query language over documents, and declared counts |
 //! | [`read_requirement`], [`sync_status`] | what a reader waits for; what `sync` means, in words |
-//! | [`health`], [`readiness`], [`obstacles`], [`wait`], [`token`], [`headline`] | whether the process is alive and ready, and the sentence that says why not |
+//! | [`health`], [`readiness`], [`obstacles`], [`wait`], [`token`], [`headline`] | whether the process is alive and ready, and the sentence that explains why not |
 //! | [`checks`], [`mounts`], [`hint`] | what `twinsync check` finds, and what to do about it |
-//! | [`refresh`], [`dead_letter_counts`], [`sampling`], [`words`] | when those who look are told anew; which events are traced; how numbers read |
+//! | [`refresh`], [`dead_letter_counts`], [`sampling`], [`words`] | when the status is refreshed; which events are traced; how numbers are written |
 
 pub mod audit;
 pub mod body;

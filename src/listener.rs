@@ -1,9 +1,9 @@
-//! Accepts connections and speaks HTTP/1.1 over them, within bounds.
+//! Accepts connections and serves HTTP/1.1 over them, within limits.
 //!
-//! Whoever can reach an address may open connections and send nothing, or half a request. So headers have a time limit, and there is
-//! room for so many connections only: where all of it is taken, the oldest idle one makes room for the newest. A new client always
-//! gets through, and the process keeps its file descriptors for its work. A connection with a request under way that has shown its
-//! right makes room for nobody ([`Connection::kept`]).
+//! Any client that can reach an address may open connections and send nothing, or half a request. So headers have a time limit, and the
+//! number of connections is limited. If all places are taken, the oldest idle connection is closed in favour of the newest one. So a new
+//! client always gets through, and the process keeps its file descriptors for its work. A connection with an authorized request in progress
+//! is never closed in this way ([`Connection::kept`]).
 
 mod connection;
 
@@ -25,30 +25,30 @@ use tokio_util::sync::CancellationToken;
 pub use self::connection::Connection;
 use self::connection::Connections;
 
-/// Wait after a connection that could not be accepted.
+/// Wait after a failure to accept a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Wait before one connection makes room for another: long enough to begin with a request, and short for a probe that stands in
-/// line behind whatever fills the room.
+/// Wait before one connection is closed in favour of another: long enough for a client to begin a request, and short for a probe that
+/// queues behind many new connections.
 const CROWDED_PAUSE: Duration = Duration::from_millis(1);
 
-/// What a server has room and time for.
+/// Limits of a server.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections at the same time, beside those with a request under way that has shown its right.
+    /// Maximum number of connections at the same time, not counting those with an authorized request in progress.
     pub connections: usize,
-    /// How long a client may take for the header of a request, and between two requests on one connection.
+    /// Time limit for the header of a request, and for the pause between two requests on one connection.
     pub idle: Duration,
-    /// Bytes of a request's header at most.
+    /// Maximum size of a request's header, in bytes.
     pub header_bytes: usize,
-    /// How long requests that are under way may take once the server is asked to stop.
+    /// Time limit for open requests after the server is asked to stop.
     pub closing: Duration,
 }
 
-/// Answers requests by `router` until `shutdown`, then lets those under way finish for a moment. `upgrade` makes what is spoken over of
-/// what was accepted, such as TLS; `None` gives the connection up, and has told why.
+/// Answers requests with `router` until `shutdown`, and then lets open requests finish within a limit. `upgrade` turns an accepted
+/// connection into the stream to use, such as TLS. `None` means that it gave the connection up and has already reported why.
 ///
-/// Ends with `shutdown` only: a listener that fails is tried again.
+/// Ends only with `shutdown`: a listener that fails is tried again.
 pub async fn serve<T, F>(
     listener: TcpListener,
     room: Limits,
@@ -77,7 +77,7 @@ pub async fn serve<T, F>(
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    // No file descriptors, or a client that is gone already: neither lasts.
+                    // No file descriptors, or a client that is already gone: both are temporary.
                     tracing::debug!(%error, "a connection to the HTTP server was not accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
@@ -85,7 +85,7 @@ pub async fn serve<T, F>(
             },
         };
         if connections.is_full() {
-            // Many may come at once, and those that have just been accepted have not shown yet what they want.
+            // Many connections may come at once, and the newest have not sent a request yet.
             tokio::time::sleep(CROWDED_PAUSE).await;
             while let Some(ended) = tasks.try_join_next() {
                 ended.into_iter().for_each(|ended| connections.ended(ended));
@@ -118,7 +118,7 @@ pub async fn serve<T, F>(
         });
         connections.began(number, about, task);
     }
-    // A client that does not read its answer must not hold up the exit.
+    // A client that does not read its answer must not delay the exit.
     let finish = async { while tasks.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(room.closing, finish).await;
 }

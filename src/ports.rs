@@ -1,4 +1,4 @@
-//! The traits through which the runtime drives the outside world.
+//! The traits through which the runtime uses external services.
 //!
 //! | port | gives | of |
 //! |---|---|---|
@@ -7,14 +7,14 @@
 //! | [`TwinSelection`] | documents by condition, for queries | Cosmos DB |
 //! | [`TwinChanges`] | documents in the order in which they change, for declared counts | Cosmos DB |
 //! | [`TwinRegistry`] | one twin, and pages of a query | IoT Hub |
-//! | [`DeadLetters`], [`DeadLetterArchive`] | a place for what can never be applied, and the way back | files, blobs |
+//! | [`DeadLetters`], [`DeadLetterArchive`] | a store for events that can never be applied, and reading them back | files, blobs |
 //! | [`NoteStore`] | small notes that survive restarts | files, blobs |
 //! | [`SharedCheckpoints`] | the checkpoints of all replicas | blobs |
 //! | [`Clock`] | the time of day | |
 //!
-//! A port returns an outcome, not a status code. Reads are three-valued: present, absent, unknown; only *absent* may lead to a
-//! create, and a timeout is *unknown*. Each port says what it guarantees, what it assumes, what a cancelled call may have done,
-//! whether it may be repeated, and which errors pass.
+//! A port returns an outcome, not a status code. Reads have three results: present, absent, unknown. Only *absent* may
+//! lead to a create; a timeout is *unknown*. Each port documents what it guarantees, what it assumes, what a cancelled
+//! call may have done, whether it may be repeated, and which errors are temporary.
 
 mod archive;
 mod changes;
@@ -47,103 +47,105 @@ pub use self::registry::{Call, Continuation, Got, Page, QueryError, TwinRegistry
 pub use self::selection::{Cursor, Documents, Filter, SelectError, Selected, TwinSelection};
 pub use crate::domain::document::ETag;
 
-/// What a point read found.
+/// The result of a point read.
 #[derive(Debug, Clone)]
 pub enum Read {
-    /// The document, with the ETag a conditional replace needs.
+    /// The document, with the ETag that a conditional replace needs.
     Present(Arc<Document>, ETag),
-    /// There is no such document.
+    /// There is no document.
     Absent,
-    /// Something is stored under its id that is no document of ours; says what is wrong with it.
+    /// The item stored under its id is not one of our documents; the text says what is wrong with it.
     Damaged(ETag, String),
-    /// The document of another twin lies under its id; says what to do about it. It is never written over.
+    /// The document of another twin is stored under its id; the text says what to do about it. It is never overwritten.
     Foreign(String),
-    /// No document can have this id: the store will never answer about it. Holds the reason without payload.
+    /// No document can have this id, so the store will never answer about it. Contains the reason, without payload.
     Refused(String),
-    /// It could not be told.
+    /// The outcome is unknown.
     Unknown(StoreError),
 }
 
-/// What became of a conditional write.
+/// The outcome of a conditional write.
 #[derive(Debug, Clone)]
 pub enum Write {
     /// It is durable under this ETag.
     Written(ETag),
-    /// The condition did not hold: someone wrote in between. That someone may be an earlier, re-sent attempt
-    /// of this very write.
+    /// The condition failed: another write happened in between. It may be an earlier, re-sent attempt of this same
+    /// write.
     Conflict,
-    /// It will never be accepted: too large or malformed. Holds the reason without payload.
+    /// It will never be accepted: too large or malformed. Contains the reason, without payload.
     Rejected(String),
-    /// It was not applied, or it was and the reply is lost.
+    /// It was not applied, or it was applied and the reply was lost.
     Unknown(StoreError),
 }
 
-/// Why an operation did not come to an answer. All of these pass with time.
+/// Why an operation got no answer. All of these errors are temporary.
 #[derive(Debug, Clone)]
 pub struct StoreError {
-    /// Whether the service asked for less load.
+    /// The kind of error, e.g. whether the service asked for less load.
     pub kind: StoreErrorKind,
     /// Stable code; `docs/errors/<code>.md` explains it.
     pub code: &'static str,
-    /// How long the service asked to wait.
+    /// How long the service asked us to wait.
     pub retry_after: Option<Duration>,
-    /// One line for logs: operation and status, no payload, no secret.
+    /// One line for logs: operation and status, without payload or secret.
     pub message: String,
 }
 
-/// Code of a twin about which there is no answer that could be used, while there are about others.
+/// Code of a twin for which there is no usable answer, although there are answers for others.
 pub const TWIN_UNANSWERED: &str = "TWIN_UNANSWERED";
 
-/// The kinds of passing trouble.
+/// The kinds of temporary errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreErrorKind {
-    /// The service throttles (429): slow down; this is no failure.
+    /// The service throttles (429): slow down; this is not a failure.
     Throttled,
-    /// The service or the way to it fails: timeouts, 5xx, connection errors, and refusals that an operator
-    /// can mend while we wait (401, 403, a missing container).
+    /// The service or the connection to it fails: timeouts, 5xx, connection errors, and refusals that an operator can
+    /// fix while we wait (401, 403, a missing container).
     Unavailable,
-    /// The service answers, and its answers about one twin contradict each other: no document is there, and none can be created.
+    /// The service answers, but its answers about one twin contradict each other: there is no document, and none can be
+    /// created.
     Contradictory,
-    /// The service answers, with a document that only a newer release understands: one twin waits for such a replica.
+    /// The service answers with a document that only a newer release understands: this twin waits for a replica of that
+    /// release.
     Newer,
 }
 
-/// The documents that a scan visits.
+/// The documents that a scan returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
-    /// Of twins that are there, as far as is known: no tombstones.
+    /// Documents of twins that exist, as far as is known: no tombstones.
     Present,
-    /// Flagged, or of a device whose modules have not been looked after since its repair.
+    /// Flagged documents, and documents of devices whose modules have not been checked since the device's repair.
     Flagged,
 }
 
-/// A document that a scan has met.
+/// A document that a scan has returned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scanned {
     /// Its id.
     pub id: String,
     /// Its twin.
     pub key: TwinKey,
-    /// When its content was decided on.
+    /// When its content was decided.
     pub applied_at: Ticks,
 }
 
-/// The outcome of an operation together with what it cost.
+/// The result of an operation together with its cost.
 #[derive(Debug, Clone)]
 pub struct Charged<T> {
-    /// The outcome.
+    /// The result.
     pub outcome: T,
-    /// Request units charged by the service.
+    /// Request units that the service charged.
     pub request_units: f64,
 }
 
-/// Where documents live.
+/// The store of documents.
 ///
 /// *Guarantees*: a `Written` document is durable; a write is applied only if its condition held.
-/// *Assumptions*: one document per twin; the caller serialises its own writes of one twin.
+/// *Assumptions*: there is one document per twin; the caller serialises its own writes of one twin.
 /// *Cancellation*: a dropped write may or may not have been applied: read again.
-/// *Idempotence*: none; conditions are what makes a repeat harmless.
-/// *Errors*: in the outcome; the implementation neither retries nor waits longer than one operation's limit.
+/// *Idempotence*: none; the conditions make a repeat harmless.
+/// *Errors*: in the outcome; the implementation neither retries nor waits longer than the limit of one operation.
 #[async_trait]
 pub trait TwinStore: Send + Sync + 'static {
     /// Reads the document of `key`.
@@ -152,17 +154,17 @@ pub trait TwinStore: Send + Sync + 'static {
     async fn create(&self, key: &TwinKey, document: &Document) -> Charged<Write>;
     /// Replaces the document that still has `etag`.
     async fn replace(&self, key: &TwinKey, document: &Document, etag: &ETag) -> Charged<Write>;
-    /// The modules of a device that have a document of any state.
+    /// The modules of a device that have a document in any state.
     async fn modules(&self, device: &TwinKey) -> Charged<Result<Vec<TwinKey>, StoreError>>;
-    /// The hubs that have a document of this device or module, of any state, in the order of their names: for whoever does not
-    /// know the hub.
+    /// The hubs that have a document of this device or module, in any state, in the order of their names: for callers
+    /// that do not know the hub.
     async fn hubs(&self, device: &str, module: Option<&str>) -> Charged<Result<Vec<HubName>, StoreError>>;
-    /// Scans the documents of all hubs, page by page, in no particular order; each page with what it cost. What is
-    /// written meanwhile may or may not be among them. Ends after trouble.
+    /// Scans the documents of all hubs, page by page, in no particular order; each page comes with its cost. Documents
+    /// written during the scan may or may not be included. The stream ends after an error.
     fn scan(&self, which: Which) -> BoxStream<'_, Charged<Result<Vec<Scanned>, StoreError>>>;
 }
 
-/// An event that can never be applied, with all a person needs to assess it.
+/// An event that can never be applied, with everything that a person needs to assess it.
 #[derive(Debug, Clone)]
 pub struct DeadLetter<'a> {
     /// The partition it came from.
@@ -171,16 +173,16 @@ pub struct DeadLetter<'a> {
     pub message: &'a Message,
     /// Stable reason code, e.g. `body_not_json`.
     pub reason: &'static str,
-    /// One sentence for people; no payload.
+    /// One sentence for people, without payload.
     pub detail: String,
 }
 
-/// Where events go that can never be applied.
+/// The store of events that can never be applied.
 ///
 /// *Guarantees*: when `store` returns `Ok`, the dead letter is durable.
 /// *Idempotence*: storing the dead letter of one position twice leaves one dead letter.
 /// *Cancellation*: a dropped call may have stored the dead letter; store again.
-/// *Errors*: passing; the caller retries for ever and holds the partition's progress meanwhile.
+/// *Errors*: temporary; the caller retries without a limit, and the partition's progress waits meanwhile.
 #[async_trait]
 pub trait DeadLetters: Send + Sync + 'static {
     /// Stores one dead letter durably.
@@ -195,17 +197,17 @@ pub struct DeadLetterError {
     pub partition: PartitionId,
     /// Its sequence number.
     pub sequence_number: SequenceNumber,
-    /// Where it should have gone; no secret.
+    /// The place where it should have been stored; no secret.
     pub place: String,
     /// Stable code; `docs/errors/<code>.md` explains it.
     pub code: &'static str,
-    /// What the operating system or service said; one that asks for less is of the kind `ResourceBusy`.
+    /// The error of the operating system or service. If the service asks for less load, its kind is `ResourceBusy`.
     #[source]
     pub source: std::io::Error,
 }
 
 impl DeadLetterError {
-    /// How the store fails.
+    /// The kind of failure of the store.
     pub fn failure(&self) -> Failure {
         match self.source.kind() {
             std::io::ErrorKind::ResourceBusy => Failure::Throttled,
@@ -219,18 +221,19 @@ impl DeadLetterError {
 pub struct SharedCheckpoint {
     /// The partition.
     pub partition: String,
-    /// The event up to which all are completed; `None`: another program wrote it, without a number.
+    /// The event up to which all events are completed; `None` if another program wrote the checkpoint, without a
+    /// number.
     pub number: Option<SequenceNumber>,
-    /// When it was written, by the clock of the store.
+    /// When it was written, by the store's clock.
     pub written: Option<Ticks>,
 }
 
-/// Where replicas see each other's progress.
+/// The progress of all replicas.
 ///
-/// *Cancellation*: may be dropped. *Errors*: why they cannot be listed, in one line without secrets.
+/// *Cancellation*: calls may be dropped. *Errors*: why the checkpoints cannot be listed, in one line without secrets.
 #[async_trait]
 pub trait SharedCheckpoints: Send + Sync + 'static {
-    /// The checkpoints of an Event Hub and consumer group.
+    /// Lists the checkpoints of an Event Hub and consumer group.
     async fn written(
         &self,
         namespace: &str,
@@ -242,17 +245,17 @@ pub trait SharedCheckpoints: Send + Sync + 'static {
 /// Where receiving begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Start {
-    /// At the oldest event still retained.
+    /// At the oldest retained event.
     Earliest,
-    /// At the event with this position, which was received before: that it is delivered again shows that the partition is
-    /// still the one that it was. The offset is known, and is what is asked for; it survives geo-failover.
+    /// At the event with this position, which was received before. If it is delivered again, the partition is still the
+    /// same one. Its offset is known and is used in the request; an offset survives a geo-failover.
     At(Position),
-    /// After the event with this sequence number, of which nothing else is known.
+    /// After the event with this sequence number; nothing else is known about it.
     After(SequenceNumber),
 }
 
 impl Start {
-    /// Cursor an event that was received before; behind −1 is the beginning.
+    /// Starts after an event that was received before; sequence number −1 means the beginning of the partition.
     pub fn behind(position: Position) -> Self {
         match position.offset.is_empty() {
             true if position.sequence_number.0 < 0 => Self::Earliest,
@@ -262,70 +265,70 @@ impl Start {
     }
 }
 
-/// Why a source cannot be read just now.
+/// Why a source cannot be read at present.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum SourceError {
-    /// One message cannot be decoded by the AMQP layer; the link is still good and the message is skipped.
+    /// The AMQP layer cannot decode one message; the link still works and the message is skipped.
     #[error("a message could not be decoded by the AMQP layer: {0}")]
     Undecodable(String),
-    /// Another receiver took the partition over.
+    /// Another receiver took over the partition.
     #[error("another receiver took the partition over (link stolen)")]
     Stolen,
-    /// The service refuses us: credentials or roles.
+    /// The service refuses our request: credentials or roles.
     #[error("{operation} was refused: {reason}")]
     Refused {
-        /// What was tried.
+        /// The operation that was tried.
         operation: &'static str,
-        /// What the service said; no secret.
+        /// The service's message; no secret.
         reason: String,
     },
-    /// There is no token to show: the service was not asked.
+    /// There is no token: the service was not called.
     #[error("{reason}")]
     NoToken {
-        /// Which credential gives none, and why; no secret.
+        /// Which credential provides no token, and why; no secret.
         reason: String,
-        /// Whether a person has to mend it.
+        /// Whether an operator must fix it.
         refused: bool,
     },
-    /// The token of this client has expired, and none could be put in its place in time: only a new client gets one.
+    /// The token of this client has expired, and it was not replaced in time: only a new client gets a new token.
     #[error("the token for Event Hubs has expired and was not renewed")]
     TokenExpired,
     /// The hub, group or partition does not exist.
     #[error("{operation} found nothing there: {reason}")]
     NotFound {
-        /// What was tried.
+        /// The operation that was tried.
         operation: &'static str,
-        /// What the service said.
+        /// The service's message.
         reason: String,
     },
-    /// The service asks for less: the namespace is over its throughput.
+    /// The service asks for less load: the namespace exceeds its throughput.
     #[error("{operation} was throttled: {reason}")]
     Throttled {
-        /// What was tried.
+        /// The operation that was tried.
         operation: &'static str,
-        /// What the service said.
+        /// The service's message.
         reason: String,
     },
-    /// A limit of the service is reached, as that of five readers in one consumer group.
+    /// A limit of the service is reached, e.g. five readers in one consumer group.
     #[error("{operation} met a limit of Event Hubs: {reason}")]
     LimitReached {
-        /// What was tried.
+        /// The operation that was tried.
         operation: &'static str,
-        /// What the service said.
+        /// The service's message.
         reason: String,
     },
-    /// The way to the service is broken.
+    /// The connection to the service is broken.
     #[error("{operation} failed: {reason}")]
     Lost {
-        /// What was tried.
+        /// The operation that was tried.
         operation: &'static str,
-        /// What the SDK said, on one line.
+        /// The SDK's message, on one line.
         reason: String,
     },
 }
 
 impl SourceError {
-    /// Whether waiting helps. An Event Hub or consumer group that does not exist is made by people.
+    /// Whether waiting helps. A missing Event Hub or consumer group must be created by an operator.
     pub const fn nature(&self) -> Nature {
         match self {
             Self::Refused { .. } | Self::NotFound { .. } | Self::NoToken { refused: true, .. } => {
@@ -354,7 +357,7 @@ impl SourceError {
         }
     }
 
-    /// What a person can do about it.
+    /// What an operator can do about it.
     pub const fn hint(&self) -> &'static str {
         match self {
             Self::Refused { .. } | Self::TokenExpired => {
@@ -392,7 +395,7 @@ impl SourceError {
         }
     }
 
-    /// How the service fails.
+    /// The kind of failure of the service.
     pub const fn failure(&self) -> Failure {
         match self {
             Self::Throttled { .. } => Failure::Throttled,
@@ -410,10 +413,10 @@ impl SourceError {
 
 /// One Event Hub with one consumer group.
 ///
-/// *Guarantees*: events of a partition arrive in order; after an error other than `Undecodable` the receiver
-/// is dead.
-/// *Cancellation*: every call may be dropped; a dropped `receive` may lose what it held, so whoever drops it
-/// opens a new receiver at the last event it saw.
+/// *Guarantees*: events of a partition arrive in order; after an error other than `Undecodable`, the receiver cannot be
+/// used any more.
+/// *Cancellation*: every call may be dropped. A dropped `receive` may lose the events that it held, so the caller then
+/// opens a new receiver at the last event it received.
 /// *Errors*: nothing is retried inside.
 #[async_trait]
 pub trait EventSource: Send + Sync + 'static {
@@ -421,26 +424,26 @@ pub trait EventSource: Send + Sync + 'static {
     fn name(&self) -> &str;
     /// Ids of the partitions.
     async fn partitions(&self) -> Result<Vec<String>, SourceError>;
-    /// What a partition holds.
+    /// The properties of a partition: which events it holds.
     async fn extent(&self, partition: &str) -> Result<Extent, SourceError>;
-    /// Opens a receiver; whether the partition can really be read shows with the first `receive`.
+    /// Opens a receiver. Only the first `receive` shows whether the partition can be read.
     async fn open(&self, partition: &str, start: Start) -> Result<Box<dyn Receiver>, SourceError>;
-    /// Lets go of the connection that management calls keep.
+    /// Closes the connection used by management calls.
     async fn close(&self);
 }
 
 /// Receives from one partition.
 #[async_trait]
 pub trait Receiver: Send {
-    /// Waits for events: at least one, and what else is there already.
+    /// Waits for events: returns at least one, and all others that are already available.
     async fn receive(&mut self) -> Result<Vec<Message>, SourceError>;
-    /// Detaches in an orderly way, within a second or two.
+    /// Detaches cleanly, within a second or two.
     async fn close(self: Box<Self>);
 }
 
-/// The time of day. Durations are measured with tokio's clock; this one only stamps.
+/// The time of day. Durations are measured with tokio's clock; this clock is only used for timestamps.
 pub trait Clock: Send + Sync + 'static {
-    /// The present.
+    /// The current time.
     fn now(&self) -> Ticks;
 }
 

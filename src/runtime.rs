@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! stream (one per Event Hub) ─ partition loops ─► intake ─► router ─► workers ─► store
-//!   │  ├─ leases: which partitions are ours                   │  └──► dead letters
+//!   │  ├─ leases: which partitions this replica owns          │  └──► dead letters
 //!   │  ├─ partitions: which there are
 //!   │  └─ lag                              progress ◄─────────┘
 //!   └─ committer ─► checkpoints ◄─────────────┘
@@ -16,18 +16,18 @@
 //!
 //! | module | does |
 //! |---|---|
-//! | [`stream`], [`partitions`], [`lease`], [`start`] | owns the partitions of one Event Hub, and knows where each goes on |
+//! | [`stream`], [`partitions`], [`lease`], [`start`] | owns the partitions of one Event Hub, and knows where each one resumes |
 //! | [`partition`], [`receive_threads`] | receives, decodes, dispatches |
-//! | [`progress`], [`intake`], [`in_flight`] | what partitions and router share: how far a partition is, what is given over, how much may be under way |
+//! | [`progress`], [`intake`], [`in_flight`] | shared by partitions and router: progress, dispatch, in-flight limits |
 //! | [`router`], [`worker`], [`documents`] | lanes of twins, reads and writes, and the cache between them |
-//! | [`committer`], [`lag`] | checkpoints; how far behind, and whether a link is silent |
+//! | [`committer`], [`lag`] | checkpoints; how far a partition lags, and whether its link is silent |
 //! | [`reconcile`], [`rate_limited_registry`], [`quota`], [`replicas`] | repair, backfill and audit within the hub's quota, which replicas share |
 //! | [`budgeted_store`], [`request_unit_budget`] | the cap on request units |
-//! | [`twins`], [`queries`], [`counts`], [`store_watch`] | what somebody asks over HTTP, and declared counts |
-//! | [`replay`] | dead letters on the normal path |
+//! | [`twins`], [`queries`], [`counts`], [`store_watch`] | answers to HTTP requests, and declared counts |
+//! | [`replay`] | dead letters, replayed on the normal path |
 //!
-//! Every task has an owner that joins it, and a panic in one of them ends the daemon: progress is held, so a
-//! restart replays what was open.
+//! Every task has an owner that joins it. A panic in a task ends the daemon: the checkpoint has not moved past open events, so a restart
+//! replays them.
 
 pub mod budgeted_store;
 pub mod committer;

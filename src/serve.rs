@@ -1,4 +1,4 @@
-//! IoT Hub's service REST API from the copy, read only.
+//! IoT Hub's service REST API, answered from the copy, read-only.
 //!
 //! ```text
 //! connection ─► TLS ─► who asks (access) ─► for what (request) ─► may it spend (callers) ─┬─► a twin (twin) ─► runtime/twins
@@ -8,15 +8,15 @@
 //! | module | holds |
 //! |---|---|
 //! | [`access`] | shared access signatures and tokens of Entra ID, as the official clients send them |
-//! | [`tls`] | certificates from files, which are looked at again |
-//! | [`Api`] | one request after the other |
-//! | `request`, `refusal` | what a first line asks for; answers that are none, in the form of IoT Hub |
+//! | [`tls`] | certificates from files, which are checked for changes |
+//! | [`Api`] | the handling of one request |
+//! | `request`, `refusal` | the target of a request, from its first line; error answers, in the form of IoT Hub |
 //! | `twin`, `query` | twins and rows as answers, with headers about their freshness |
-//! | [`Callers`] | what each caller may spend, and the line that says what it was given |
-//! | [`Lag`] | how far behind the copy is, as answers tell it |
+//! | [`Callers`] | the limits of each caller, and the log line with its usage |
+//! | [`Lag`] | the lag of the copy, as answers report it |
 //!
-//! Nothing here writes, and no query reaches anything but the twins of the configured container. Whoever shows no right learns
-//! nothing but that (401), whatever the path.
+//! This module writes nothing, and a query reaches only the twins of the configured container. An unauthorized client only learns that it
+//! is unauthorized (401), whatever the path.
 
 pub mod access;
 mod api;
@@ -49,7 +49,7 @@ use crate::{
     telemetry::{ServeMetrics, ServedOutcome, event::HandshakeFailed},
 };
 
-/// Clients keep connections, some of them for minutes between two requests.
+/// Clients keep connections open, some of them for minutes between two requests.
 const LIMITS: Limits = Limits {
     connections: 512,
     idle: Duration::from_secs(75),
@@ -57,7 +57,7 @@ const LIMITS: Limits = Limits {
     closing: Duration::from_secs(5),
 };
 
-/// Answers requests until `shutdown`; over TLS, unless something in front has ended it.
+/// Answers requests until `shutdown`, over TLS unless a proxy in front handles it.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<Tls>,
@@ -86,7 +86,7 @@ pub async fn serve(
     }
 }
 
-/// What is answered where the store gave no answer.
+/// The answer if the store gave no answer.
 fn trouble(trouble: &StoreError) -> (Refusal, ServedOutcome) {
     let seconds = trouble.retry_after.map_or(1, |hint| hint.as_secs_f64().ceil() as u64);
     match trouble.kind {

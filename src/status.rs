@@ -1,8 +1,8 @@
-//! What a replica knows about itself, put together when somebody asks.
+//! The state of a replica, put together on request.
 //!
-//! Page, `/api/status` and `twinsync status` show the same [`schema::Status`], so they cannot disagree. How it is follows
-//! from the health state at the moment of asking; no loop has to live for it to turn red. Rates need two moments: a task keeps
-//! samples of the metrics for a quarter of an hour, and where it is late, rates are not known.
+//! The page, `/api/status` and `twinsync status` show the same [`schema::Status`], so they cannot disagree. It is computed from the health
+//! state at the time of the request, so it turns red even if a loop has died. Rates need two points in time: a task keeps samples of the
+//! metrics for 15 minutes. If that task is late, rates are unknown.
 
 pub(crate) mod codes;
 mod dead_letters;

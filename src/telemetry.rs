@@ -1,4 +1,4 @@
-//! Logs, metrics and health: what the daemon tells about itself.
+//! Logs, metrics and health: everything that the daemon reports about itself.
 //!
 //! | module | holds |
 //! |---|---|
@@ -9,7 +9,7 @@
 //! | `final_line` | lines that depend on nothing: why the process ends, and panics |
 //! | [`trace`] | traces of sampled events |
 //! | [`RecentWarnings`] | the warnings and errors that were logged, one entry per kind |
-//! | [`HealthState`] | what the components say about their state, for the health endpoints |
+//! | [`HealthState`] | the state that the components report, for the health endpoints |
 //!
 //! No secrets, payloads or property values, at any level; no device ids as labels. Levels: TRACE per event,
 //! DEBUG per condition, INFO a change in the state of the service, WARN alert if frequent, ERROR needs a person.
@@ -69,36 +69,35 @@ use crate::config::{self, LogFormat};
 /// Version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Source revision of this build, where the builder gave `TWINSYNC_REVISION`.
+/// Source revision of this build, if the builder set `TWINSYNC_REVISION`.
 pub const REVISION: &str = match option_env!("TWINSYNC_REVISION") {
     Some(revision) => revision,
     None => "unknown",
 };
 
-/// What `/metrics` answers: everything that was counted, what is in the health state, and the process itself.
+/// The answer of `/metrics`: all counters, the gauges of the health state, and the metrics of the process.
 pub fn exposition(metrics: &Metrics, health: &HealthState) -> String {
     metrics.render() + &health.render() + &process::render(&metrics.receiving())
 }
 
-/// Code of what should not happen: a fault of the program, or of the machine.
+/// Code of an unexpected error: a defect of the program or of the machine.
 pub const INTERNAL: &str = "INTERNAL";
 
 /// Logging could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The filter expression is wrong; loading the configuration refuses it before.
+    /// The filter expression is wrong. Loading the configuration rejects it earlier.
     #[error("cannot parse telemetry.log_filter")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
-    /// This process logs already.
+    /// This process has already started logging.
     #[error("cannot start logging twice in one process")]
     Twice(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// Starts logging to standard error, for the whole process, panics included. Warnings and errors are kept in [`RecentWarnings`] as
-/// well.
+/// Starts logging to standard error for the whole process, including panics. Warnings and errors are also kept in [`RecentWarnings`].
 ///
 /// # Errors
-/// It was started before.
+/// Logging was already started.
 pub fn init(settings: &config::Telemetry) -> Result<RecentWarnings, Error> {
     let filter = settings.log_filter.parse::<Targets>()?;
     let output = fmt::layer().with_writer(std::io::stderr);
@@ -107,7 +106,7 @@ pub fn init(settings: &config::Telemetry) -> Result<RecentWarnings, Error> {
     let output = match settings.log_format {
         LogFormat::Text => output
             .map_event_format(|inner| {
-                // Said to the format itself: its output goes through `Limited` and not straight to a terminal.
+                // Set on the format itself: its output goes through `Limited`, not directly to a terminal.
                 let inner = inner.with_ansi(std::io::stderr().is_terminal());
                 Limited { inner, shape: Shape::Text, lines }
             })

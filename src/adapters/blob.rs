@@ -1,11 +1,11 @@
-//! A container of Azure Blob Storage, for whatever keeps its data on blobs.
+//! A container of Azure Blob Storage, for all data that is stored in blobs.
 //!
-//! Facts about azure_storage_blob 1.1 that shape this file: it knows no other secret than a signature (SAS) in the URL,
-//! which then appears in the debug output of its errors and in their sources; it would try for a minute, longer than a
-//! lease lasts; a slash at the end of the container's URL would silently put all blobs elsewhere.
+//! Facts about azure_storage_blob 1.1 that shape this file: the only secret that it supports is a signature (SAS) in
+//! the URL, which then appears in the debug output of its errors and in their sources; it would retry for a minute,
+//! longer than a lease lasts; a slash at the end of the container's URL would silently change the names of all blobs.
 //!
-//! *Invariants*: the SDK never sees the signature, so that nothing of it can show one: it joins the request below
-//! everything that logs (`Signing`). Every call has a limit. Errors are one line and have no sources.
+//! *Invariants*: the SDK never gets the signature, so it cannot show it: the signature is added to the request below
+//! all code that logs (`Signing`). Every call has a time limit. Errors are one line and have no sources.
 
 mod probe;
 
@@ -33,105 +33,105 @@ use crate::{
     domain::grace_period::Nature,
 };
 
-/// Limit of one request with its repetitions.
+/// Limit of one request, including its retries.
 pub const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 
 /// Limit of reading all pages of a listing.
 pub const LIST_LIMIT: Duration = Duration::from_secs(15);
 
-/// What is told as failed where no client can be made.
+/// The operation named in an error when no client can be created.
 const SET_UP: &str = "set up a client";
 
-/// What can go wrong with a container. Each message is one line, says how to mend it, and holds no secret.
+/// Why a container cannot be used. Each message is one line, says how to fix it, and contains no secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The container does not exist, and may not be created by us.
+    /// The container does not exist, and we may not create it.
     #[error(
         "cannot {operation} in blob container {place}: the container does not exist ({reason}); create it, or give the \
          identity the right to ({})", self.code()
     )]
     Missing {
-        /// What was tried.
+        /// The operation that was tried.
         operation: &'static str,
         /// The container.
         place: String,
-        /// What the service said.
+        /// The service's message.
         reason: String,
     },
-    /// The service refuses us.
+    /// The service refuses our request.
     #[error(
         "cannot {operation} in blob container {place}: refused ({reason}); give the identity the role `Storage Blob Data \
          Contributor`, or set blob.container_url with a signature that has not expired and allows rwdlc ({})", self.code()
     )]
     Refused {
-        /// What was tried.
+        /// The operation that was tried.
         operation: &'static str,
         /// The container.
         place: String,
-        /// The status.
+        /// The HTTP status.
         status: StatusCode,
-        /// What the service said.
+        /// The service's message.
         reason: String,
     },
-    /// The service does not understand the version of its API that we speak.
+    /// The service does not support our version of its API.
     #[error(
         "cannot {operation} in blob container {place}: the service does not know our version of its API ({reason}); set \
          blob.api_version to one that it knows ({})", self.code()
     )]
     Version {
-        /// What was tried.
+        /// The operation that was tried.
         operation: &'static str,
         /// The container.
         place: String,
-        /// What the service said.
+        /// The service's message.
         reason: String,
     },
-    /// The request did not fit what is stored: another state of a blob, or no such blob.
+    /// The request did not match what is stored: the blob has another state, or there is no such blob.
     #[error("cannot {operation} in blob container {place}: {reason} ({})", self.code())]
     State {
-        /// What was tried.
+        /// The operation that was tried.
         operation: &'static str,
         /// The container.
         place: String,
-        /// The status.
+        /// The HTTP status.
         status: StatusCode,
-        /// What the service said.
+        /// The service's message.
         reason: String,
     },
-    /// There is no token to show: the service was not asked.
+    /// There is no token: the service was not called.
     #[error("cannot {operation} in blob container {place}: {reason}")]
     NoToken {
-        /// What was tried.
+        /// The operation that was tried.
         operation: &'static str,
         /// The container.
         place: String,
-        /// Which credential gives none, and why.
+        /// Which credential provides no token, and why.
         reason: NoToken,
     },
-    /// The service asks for less. Passes with time.
+    /// The service asks for less load. Temporary.
     #[error(
         "cannot {operation} in blob container {place}: the storage account asks for less ({reason}); see who else uses it, \
          and what its limits are ({})", self.code()
     )]
     Throttled {
-        /// What was tried.
+        /// The operation that was tried.
         operation: &'static str,
         /// The container.
         place: String,
-        /// What the service said.
+        /// The service's message.
         reason: String,
     },
-    /// No usable answer. Passes with time.
+    /// No usable answer. Temporary.
     #[error(
         "cannot {operation} in blob container {place}: {reason}; check blob.container_url, network rules and the state of \
          the storage account ({})", self.code()
     )]
     Unavailable {
-        /// What was tried.
+        /// The operation that was tried.
         operation: &'static str,
         /// The container.
         place: String,
-        /// What went wrong.
+        /// The cause.
         reason: String,
     },
 }
@@ -150,8 +150,8 @@ impl Error {
         }
     }
 
-    /// Whether waiting helps. A state that does not fit does pass, e.g. where a container of this name is being deleted, but
-    /// not for ever.
+    /// Whether waiting helps. A state that does not match can be temporary, e.g. while a container with this name is
+    /// being deleted; so it is retried during the grace period only.
     pub fn nature(&self) -> Nature {
         match self {
             Self::Missing { .. } | Self::Refused { .. } | Self::State { .. } => Nature::Refused,
@@ -161,8 +161,9 @@ impl Error {
         }
     }
 
-    /// The kind that callers of the SDK's traits look at: the status survives, the answer does not. Blob Storage throttles
-    /// with 503, which other services mean otherwise; what is told on is the status that says so.
+    /// The error kind for callers of the SDK's traits: it contains the status, but not the answer. Blob Storage
+    /// throttles with 503, which has another meaning for other services. So the status for throttling is returned
+    /// instead.
     pub(super) fn kind(&self) -> ErrorKind {
         let status = match self {
             Self::Missing { .. } => StatusCode::NotFound,
@@ -176,7 +177,7 @@ impl Error {
     }
 }
 
-/// A container that can be reached.
+/// A container that can be used.
 pub struct Container {
     client: BlobContainerClient,
     place: String,
@@ -192,7 +193,8 @@ impl fmt::Debug for Container {
 }
 
 impl Container {
-    /// Makes the client, and makes sure that the container exists: where the identity may, it is created.
+    /// Creates the client and makes sure that the container exists. The container is created if the identity has
+    /// permission.
     ///
     /// # Errors
     /// The container cannot be used; the message says what to do.
@@ -208,7 +210,7 @@ impl Container {
         Ok(Arc::new(container))
     }
 
-    /// As [`Container::open`], for those who only read: a container that does not exist is an error.
+    /// Like [`Container::open`], for callers that only read: a container that does not exist is an error.
     ///
     /// # Errors
     /// The container cannot be used; the message says what to do.
@@ -221,14 +223,14 @@ impl Container {
         Ok(Arc::new(container))
     }
 
-    /// Makes the client. No I/O.
+    /// Creates the client. No I/O.
     fn new(settings: &config::Blob, credential: Arc<dyn TokenCredential>) -> Result<Self, Error> {
         let whole = settings.container_url.expose();
         let (address, signature) = match whole.split_once('?') {
             Some((address, query)) => (address, Some(Secret::new(query))),
             None => (whole, None),
         };
-        // With it, blob names would begin with a slash.
+        // With a trailing slash, blob names would begin with a slash.
         let place = address.trim_end_matches('/').to_owned();
         let failed = |reason: String| Error::Unavailable {
             operation: SET_UP,
@@ -241,7 +243,7 @@ impl Container {
             max_total_elapsed: Span::seconds(3),
             ..ExponentialRetryOptions::default()
         };
-        // Storage's digests are of what travels: nothing is unpacked on the way.
+        // Storage computes its digests over the transferred bytes, so nothing may be decompressed on the way.
         let inner = new_http_client(Some(HttpClientOptions { automatic_decompression: false }));
         let credential = Some(credential).filter(|_| signature.is_none());
         let mut options = BlobContainerClientOptions {
@@ -260,10 +262,10 @@ impl Container {
         Ok(Self { client, place, url, credential, options })
     }
 
-    /// Another client of the same container, for code of the SDK that wants one of its own. Shares the connections.
+    /// Creates another client of the same container, for SDK code that needs its own. It shares the connections.
     ///
     /// # Errors
-    /// The SDK refuses to make a client.
+    /// The SDK cannot create a client.
     pub fn new_client(&self) -> Result<BlobContainerClient, Error> {
         BlobContainerClient::new(self.url.clone(), self.credential.clone(), Some(self.options.clone()))
             .map_err(|error| self.failed(SET_UP, &error))
@@ -274,15 +276,15 @@ impl Container {
         &self.client
     }
 
-    /// Where it is, without any secret.
+    /// The address of the container, without any secret.
     pub fn place(&self) -> &str {
         &self.place
     }
 
-    /// Waits for a request of the SDK's client, for `limit` at most, and translates its error.
+    /// Waits at most `limit` for a request of the SDK's client, and translates its error.
     ///
     /// # Errors
-    /// What the service said, or that it said nothing. A dropped or failed write may have been applied.
+    /// The service's error, or there was no answer. A dropped or failed write may have been applied.
     pub async fn call<T>(
         &self,
         operation: &'static str,
@@ -332,9 +334,9 @@ impl Container {
         }
     }
 
-    /// Whether the container is there and may be listed.
+    /// Checks that the container exists and can be listed.
     ///
-    /// A listing, since a signature of the container is good for that, but not for asking for its properties.
+    /// Uses a listing, because a signature for the container allows that, but not reading the container's properties.
     async fn probe(&self) -> Result<(), Error> {
         let first = async {
             let options = BlobContainerClientListBlobsOptions { maxresults: Some(1), ..Default::default() };
@@ -343,7 +345,7 @@ impl Container {
         self.call("list blobs", REQUEST_LIMIT, first).await.map(drop)
     }
 
-    /// Creates the container, unless somebody else was faster.
+    /// Creates the container, unless another process has just created it.
     async fn create(&self, missing: String) -> Result<(), Error> {
         let operation = "create the container";
         let created = self.call(operation, REQUEST_LIMIT, self.client.create(None)).await;
@@ -363,7 +365,7 @@ impl Container {
     }
 }
 
-/// The HTTP client that puts the signature on every request, and takes the request's URL out of every error.
+/// The HTTP client that adds the signature to every request, and removes the request's URL from every error.
 struct Signing {
     inner: Arc<dyn HttpClient>,
     signature: Option<Secret>,
@@ -395,21 +397,23 @@ impl HttpClient for Signing {
     }
 }
 
-/// The error without its sources, one of which holds the URL with the signature; their words, without it, stay.
+/// The error without its sources, because one of them contains the URL with the signature. Their messages are kept,
+/// without the signature.
 fn without_url(error: azure_core::Error) -> azure_core::Error {
     azure_core::Error::with_message(error.kind().clone(), redact(&one_line(&error)))
 }
 
-/// Text without any signature: of URLs that hold one, the whole query goes, of other text its value.
+/// The text without any signature: in a URL with a signature, the whole query is removed; in other text, the value is
+/// removed.
 pub(super) fn redact(text: &str) -> String {
     const NAME: &str = "sig=";
     let mut redacted = String::with_capacity(text.len());
     let mut rest = text;
-    // ASCII lower-casing keeps all positions.
+    // ASCII lower-casing keeps all byte positions.
     while let Some(at) = rest.to_ascii_lowercase().find(NAME) {
         let (before, value) = rest.split_at(at + NAME.len());
         let ends = |character: char| character.is_whitespace() || "()<>[]{}\"'`,;".contains(character);
-        // Up to the query's beginning, where it is one without a break until here.
+        // Starts at the beginning of the URL's query, if the text is one URL without a break up to here.
         let query = before.rfind('?').filter(|begin| !before[*begin..].contains(ends));
         redacted.push_str(query.map_or(before, |begin| &before[..=begin]));
         redacted.push_str(config::REDACTED);

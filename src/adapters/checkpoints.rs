@@ -1,4 +1,4 @@
-//! Where progress and ownership are kept, behind the SDK's [`CheckpointStore`].
+//! The store of progress and ownership, behind the SDK's [`CheckpointStore`].
 //!
 //! | store | for | durable |
 //! |---|---|---|
@@ -6,7 +6,7 @@
 //! | `file` | one replica with a disk | yes |
 //! | `blob` | any number of replicas | yes |
 //!
-//! Damaged data is an error with a code, never "no checkpoint": starting over by mistake is the worse fault.
+//! Damaged data is an error with a code, never "no checkpoint", because starting over by mistake is worse.
 
 mod blob;
 mod file;
@@ -24,7 +24,7 @@ use crate::{
     ports::SharedCheckpoints,
 };
 
-/// Opens the configured store; `credential` is for a container whose URL holds no signature.
+/// Opens the configured store; `credential` is used for a container whose URL contains no signature.
 ///
 /// # Errors
 /// The directory cannot be used, or another process uses it; the container cannot be used.
@@ -47,16 +47,17 @@ pub async fn open(
     })
 }
 
-/// A store that can be used.
+/// An open store.
 #[derive(Clone)]
 pub struct Opened {
-    /// For those who own partitions.
+    /// For the code that owns partitions.
     pub store: Arc<dyn CheckpointStore>,
-    /// For those who look at what others own, where there are others.
+    /// For the code that reads the progress of other replicas; `None` if the store has only one replica.
     pub shared: Option<Arc<dyn SharedCheckpoints>>,
 }
 
-/// The configured store to look at: nothing is created, locked or changed. `None`: it ends with its process, so there is nothing.
+/// Opens the configured store for reading: nothing is created, locked or changed. `None` if the store is in memory: it
+/// ends with its process, so there is nothing to read.
 ///
 /// # Errors
 /// The container cannot be used.
@@ -74,7 +75,8 @@ pub async fn open_read_only(
     })
 }
 
-/// What replicas share of the configured store, to look at: nothing is created, locked or changed. `None`: it belongs to one process.
+/// Opens the shared part of the configured store for reading: nothing is created, locked or changed. `None` if the
+/// store belongs to one process.
 ///
 /// # Errors
 /// The container cannot be used.
@@ -91,11 +93,10 @@ pub async fn open_shared_read_only(
     })
 }
 
-/// What can be wrong with a store. Reaches callers of the trait inside an [`azure_core::Error`]: see
-/// [`Error::find`].
+/// Why a store cannot be used. Callers of the trait get it inside an [`azure_core::Error`]: see [`Error::find`].
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Another store has the directory.
+    /// Another store uses the directory.
     #[error(
         "cannot use checkpoint directory {}: {holder} uses it; stop that process or configure another directory \
          ({})", path.display(), self.code()
@@ -103,10 +104,10 @@ pub enum Error {
     InUse {
         /// The directory.
         path: PathBuf,
-        /// Who holds it, as far as known.
+        /// The holder of the lock, if known.
         holder: String,
     },
-    /// A file holds something else than what was written there.
+    /// The content of a file is not what was written there.
     #[error(
         "cannot read checkpoint file {}: {reason}; restore it, or delete it to begin at eventhubs.start ({})",
         path.display(), self.code()
@@ -120,20 +121,20 @@ pub enum Error {
     /// The operating system refused.
     #[error("cannot {operation} {}: {source} ({})", path.display(), self.code())]
     Io {
-        /// What was tried.
+        /// The operation that was tried.
         operation: &'static str,
-        /// On which file or directory.
+        /// The file or directory.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         #[source]
         source: io::Error,
     },
-    /// The caller's data has no place in a store.
+    /// The caller's data cannot be stored.
     #[error("cannot store {what}: {reason} ({})", self.code())]
     Refused {
-        /// What was to be stored.
+        /// What should have been stored.
         what: &'static str,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
     /// The blob container cannot be used.
@@ -163,7 +164,7 @@ impl Error {
         }
     }
 
-    /// The error of this kind inside an error of the trait's methods, if that is what it is.
+    /// The error of this type inside an error of the trait's methods, if there is one.
     pub fn find(error: &azure_core::Error) -> Option<&Self> {
         error.downcast_ref()
     }
@@ -184,7 +185,7 @@ impl From<Error> for azure_core::Error {
 /// For fuzz targets only.
 #[cfg(fuzzing)]
 pub mod fuzzing {
-    /// The position that the metadata of a checkpoint tell: sequence number and offset, as far as they are ones.
+    /// The position in the metadata of a checkpoint: sequence number and offset, each only if it is valid.
     pub fn position(number: &str, offset: &str) -> (Option<i64>, Option<String>) {
         let offset = super::blob::is_position(offset).then(|| offset.to_owned());
         (super::blob::sequence_number(number, offset.is_some()), offset)

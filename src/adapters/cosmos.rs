@@ -1,18 +1,20 @@
 //! The [`TwinStore`] on Azure Cosmos DB.
 //!
-//! Facts about azure_data_cosmos 1.0 that shape this file: it has no end-to-end timeout unless one is set; it
-//! would retry a 429 for up to 270 s on its own, which hides backpressure from our scheduler; after an
-//! ambiguous failure it re-sends writes, so a failed condition may be the answer to our own stored write (the
-//! state machine in [`crate::domain::upsert`] deals with that). Nothing is retried here.
+//! Facts about azure_data_cosmos 1.0 that shape this file: it has no end-to-end timeout unless one is set; it would
+//! retry a 429 by itself for up to 270 s, which hides backpressure from our scheduler; after an ambiguous failure it
+//! re-sends writes, so a failed condition may be the answer to our own stored write (the state machine in
+//! [`crate::domain::upsert`] handles that). Nothing is retried here.
 //!
-//! A status counts as Cosmos DB's word about a document only where the answer is Cosmos DB's (a proxy says 404 and 400 as
-//! well) and has no substatus, which would tell of the container, the account or the session instead: see `cosmos::answer`.
+//! A status counts as Cosmos DB's answer about a document only if the answer comes from Cosmos DB (proxies also answer
+//! with 404 and 400) and has no substatus. A substatus would mean that the answer is about the container, the account
+//! or the session: see `cosmos::answer`.
 //!
-//! What reads see: the SDK keeps a session token per physical partition, taken from every answer to a write or read, also
-//! from 409, 412 and 404, and sends it with each read and query for which Session is asked. So a read sees at least what
-//! this process has written or seen, and after a failed condition at least the write that made it fail. A read before any
-//! other may be older; the condition of the write that follows finds out. A replica of the account that is not that far
-//! answers 404 with the substatus 1002, which is *unknown*, never *absent*. `docs/adr/0005` gives the argument.
+//! What reads see: the SDK keeps a session token per physical partition. It takes the token from every answer to a
+//! write or read, also from 409, 412 and 404, and sends it with each read and query that asks for Session consistency.
+//! So a read sees at least what this process has written or read, and after a failed condition at least the write that
+//! made it fail. The first read of a process may be older; the condition of the following write detects that. A replica
+//! of the account that is behind the session answers 404 with the substatus 1002; this is *unknown*, never *absent*.
+//! `docs/adr/0005` gives the argument.
 
 mod account;
 mod answer;
@@ -52,16 +54,16 @@ use crate::{
     ports::{Charged, Read, Scanned, StoreError, StoreErrorKind, TwinStore, Which, Write},
 };
 
-/// The partition key that every container of ours has.
+/// The partition key of all our containers.
 pub const PARTITION_KEY: &str = "/deviceId";
 
-/// What a token for an account must be for.
+/// The scope of a token for an account.
 pub const SCOPE: &str = account::SCOPE;
 
 /// Documents per page of a scan.
 const SCAN_PAGE: NonZeroU32 = NonZeroU32::new(1000).expect("1,000 is not 0");
 
-/// How to reach the container.
+/// How to connect to the container.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Account endpoint, e.g. `https://contoso.documents.azure.com/`.
@@ -70,13 +72,13 @@ pub struct Options {
     pub database: String,
     /// Container name.
     pub container: String,
-    /// Region that the daemon runs in; the SDK prefers replicas near it.
+    /// The region in which the daemon runs; the SDK prefers replicas near it.
     pub region: Option<String>,
-    /// The region in which everything is read and written, where the account takes writes in several.
+    /// The region for all reads and writes, if the account accepts writes in several regions.
     pub write_region: Option<String>,
-    /// Limit of one operation, its inner retries included; at least one second.
+    /// Limit of one operation, including its inner retries; at least one second.
     pub request_timeout: Duration,
-    /// Whether bodies travel in Cosmos DB's binary encoding; third-party emulators reject it.
+    /// Whether bodies are sent in Cosmos DB's binary encoding; third-party emulators reject it.
     pub binary_encoding: bool,
     /// How document ids are made.
     pub id_scheme: DocumentIdScheme,
@@ -91,7 +93,7 @@ pub enum Access {
     Token(Arc<dyn TokenCredential>),
 }
 
-/// The container cannot be used. Each message says how to mend it.
+/// Why the container cannot be used. Each message says how to fix it.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// No answer from the account.
@@ -101,20 +103,20 @@ pub enum ConnectError {
     Unreachable {
         /// The account.
         endpoint: String,
-        /// One line of what the SDK said.
+        /// The SDK's message, on one line.
         reason: String,
     },
-    /// The account refuses us.
+    /// The account refuses our credential.
     #[error(
         "the Cosmos DB account {endpoint} refused the credential ({reason}); check cosmos.key, or give the identity the role `Cosmos DB Built-in Data Contributor` on it ({})", self.code()
     )]
     Refused {
         /// The account.
         endpoint: String,
-        /// Status.
+        /// The status.
         reason: String,
     },
-    /// Database or container are missing.
+    /// The database or the container does not exist.
     #[error(
         "the container `{container}` of database `{database}` does not exist in {endpoint}; create it with partition key /deviceId and a default time to live of -1, e.g. `az cosmosdb sql container create -a ACCOUNT -g GROUP -d {database} -n {container} -p /deviceId --ttl -1 --idx @deploy/cosmos/indexing-policy.json` ({})", self.code()
     )]
@@ -126,24 +128,24 @@ pub enum ConnectError {
         /// Container name.
         container: String,
     },
-    /// Reads of the account need not see what was written before them.
+    /// Reads of the account may not see what was written before them.
     #[error(
         "the Cosmos DB account {endpoint} has the consistency {level}, with which modules could outlive their device unseen; twinsync needs Session or stronger: `az cosmosdb update -n ACCOUNT -g GROUP --default-consistency-level Session` ({})", self.code()
     )]
     Consistency {
         /// The account.
         endpoint: String,
-        /// What it has.
+        /// The consistency level of the account.
         level: String,
     },
-    /// The account takes writes in several regions, and it is not known in which one we write.
+    /// The account accepts writes in several regions, and it is unknown in which one we write.
     #[error(
         "the Cosmos DB account {endpoint} takes writes in several regions ({regions}), between which the last writer wins, whatever the conditions; {named}: set it to one of them, the same for all replicas ({})", self.code()
     )]
     MultiWrite {
         /// The account.
         endpoint: String,
-        /// Where it takes writes.
+        /// The regions that accept writes.
         regions: String,
         /// What is wrong with the setting.
         named: String,
@@ -155,15 +157,15 @@ pub enum ConnectError {
     PartitionKey {
         /// Container name.
         container: String,
-        /// Its partition key.
+        /// The partition key of the container.
         found: String,
     },
-    /// There is no token to show: the account was not asked.
+    /// There is no token: the account was not called.
     #[error("cannot use the Cosmos DB account {endpoint}: {reason}")]
     NoToken {
         /// The account.
         endpoint: String,
-        /// Which credential gives none, and why.
+        /// Which credential provides no token, and why.
         reason: NoToken,
     },
 }
@@ -182,7 +184,7 @@ impl ConnectError {
         }
     }
 
-    /// Whether waiting helps. A container may be on its way, from the same deployment as we are.
+    /// Whether waiting helps. The same deployment that started this process may still be creating the container.
     pub const fn nature(&self) -> Nature {
         match self {
             Self::Unreachable { .. } => Nature::Passing,
@@ -198,12 +200,15 @@ impl ConnectError {
 pub struct CosmosStore {
     container: ContainerClient,
     id_scheme: DocumentIdScheme,
-    /// The SDK's own limit must never be the only one: a hang outside its pipeline would hold a lane.
+    /// The SDK's own limit must not be the only one: a hang outside its pipeline would block a lane.
     limit: Duration,
 }
 
 impl CosmosStore {
     /// Connects and makes sure that the container exists and has our partition key.
+    ///
+    /// # Errors
+    /// The container cannot be used; the message says how to fix it.
     pub async fn connect(options: &Options, access: Access) -> Result<Self, ConnectError> {
         let endpoint = options.endpoint.to_string();
         let unreachable = |reason: String| ConnectError::Unreachable { endpoint: endpoint.clone(), reason };
@@ -213,12 +218,12 @@ impl CosmosStore {
                 account.check_consistency(&options.endpoint)?;
                 account.pin(&options.endpoint, options.write_region.as_deref())?
             }
-            Err(_) => None, // told below, where it is not the account as a whole that cannot be reached
+            Err(_) => None, // reported below, unless the account as a whole is unreachable
         };
         let (container, properties) = connection::open(options, access, excluded).await?;
         match told {
             Ok(_) => {}
-            // Without the other regions' names, none can be kept out.
+            // Without the names of the other regions, they cannot be excluded.
             Err(reason) if options.write_region.is_some() => {
                 return Err(unreachable(format!("its regions cannot be read: {reason}")));
             }
@@ -246,7 +251,7 @@ impl CosmosStore {
         self.id_scheme.document_id(key)
     }
 
-    /// The next page of a scan, and where it stands then.
+    /// The next page of a scan, and the position of the scan after it.
     async fn step(
         &self,
         scan: Scan,
@@ -279,10 +284,10 @@ impl CosmosStore {
         }
     }
 
-    /// Looks for a twin's document under other ids. Releases that took the hub's name as it was spelt made ids of that, and
-    /// a document keeps its id for life.
+    /// Searches for a twin's document under other ids. Older releases used the hub's name in ids without converting it
+    /// to lower case, and a document never changes its id.
     ///
-    /// Costs a query within one partition, and only where there is no document under the twin's id.
+    /// Costs a query within one partition, and runs only if there is no document under the twin's id.
     async fn read_elsewhere(&self, key: &TwinKey, spent: f64) -> Charged<Read> {
         let found = match queries::twin("*", key.module.as_deref()) {
             Ok(query) => self.within(&key.device, query).await,
@@ -305,7 +310,7 @@ impl CosmosStore {
         }
     }
 
-    /// The rows of a query within a device's partition, and what they cost.
+    /// The rows of a query within a device's partition, and their cost.
     async fn within(&self, device: &str, query: Query) -> Result<(Vec<Value>, f64), Failure> {
         let collect = Box::pin(async {
             let scope = FeedScope::partition(device.to_owned());
@@ -373,7 +378,7 @@ impl Failure {
         }
     }
 
-    /// What it says about the document.
+    /// The meaning of the failure for the document.
     fn meaning(&self) -> Meaning {
         match self {
             Self::Silent(..) => Meaning::Nothing,
@@ -385,7 +390,7 @@ impl Failure {
         match (self.meaning(), over) {
             (Meaning::Conflict, _) | (Meaning::Missing, Writes::Something) => Write::Conflict,
             (Meaning::Refused | Meaning::TooLarge, _) => Write::Rejected(self.to_string()),
-            // Nothing has to be there for a document to be created, but the container.
+            // A create needs no existing document, only the container.
             (Meaning::Missing, Writes::Nothing) | (Meaning::Nothing, _) => Write::Unknown(self.trouble()),
         }
     }
@@ -405,7 +410,7 @@ impl std::fmt::Display for Failure {
     }
 }
 
-/// What a write needs to be there.
+/// What must exist for a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Writes {
     Nothing,
@@ -419,7 +424,7 @@ fn one_line(error: &CosmosError) -> String {
     line.chars().take(300).collect()
 }
 
-/// A row of a scan. What has not these fields is no document of ours, and none of our business.
+/// A row of a scan. An item without these fields is not one of our documents and is ignored.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ScannedRow {
@@ -437,7 +442,7 @@ impl From<ScannedRow> for Scanned {
     }
 }
 
-/// Where a scan stands.
+/// The position of a scan.
 enum Scan {
     Begin,
     At(Box<QueryPageIterator<Value>>),
@@ -502,7 +507,7 @@ impl TwinStore for CosmosStore {
             hub_name: String,
             module_id: String,
         }
-        // The partition key narrows it to the devices of this id.
+        // The partition key limits the query to devices with this id.
         match self.within(&device.device, Query::from(queries::MODULES)).await {
             Ok((rows, request_units)) => {
                 let rows = rows.into_iter().filter_map(|row| serde_json::from_value::<Row>(row).ok());
@@ -562,7 +567,7 @@ fn finish_write(
             let request_units = response.headers().request_charge().map_or(0.0, |charge| charge.value());
             let outcome = match response.headers().etag() {
                 Some(etag) => Write::Written(ETag(etag.to_string())),
-                // It is stored, but the next write could not name it: read again.
+                // It is stored, but the next write could not use its ETag: read again.
                 None => Write::Conflict,
             };
             Charged { outcome, request_units }

@@ -1,8 +1,8 @@
-//! Who we are towards Azure: one credential for the whole process.
+//! Our identity towards Azure: one credential for the whole process.
 //!
-//! Share the result of [`connect`] between all clients: azure_identity caches tokens per instance and makes
-//! callers wait for each other behind a slow token service. Wrap it in an [`EventHubsCredential`] for each Event Hubs
-//! client, and for these *only*; another client would use its prolonged tokens after they have expired.
+//! Share the result of [`connect`] between all clients: azure_identity caches tokens per instance and lets callers wait
+//! for each other if the token service is slow. Wrap it in an [`EventHubsCredential`] for each Event Hubs client, and
+//! for these *only*; another client would use its prolonged tokens after they have expired.
 
 mod no_token;
 
@@ -24,7 +24,7 @@ use self::no_token::Named;
 pub use self::no_token::NoToken;
 use crate::{config::Identity, telemetry::Tokens};
 
-/// A credential could not be made; the configuration or the environment is incomplete.
+/// A credential could not be created: the configuration or the environment is incomplete.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot set up credential {kind:?}: {reason} ({})", Self::CODE)]
 pub struct Error {
@@ -39,7 +39,7 @@ impl Error {
     pub const CODE: &'static str = "CREDENTIAL_UNUSABLE";
 }
 
-/// Makes the credential for `identity`. No I/O: whether Azure accepts it shows with the first token.
+/// Creates the credential for `identity`. No I/O: only the first token shows whether Azure accepts it.
 ///
 /// # Errors
 /// The identity is incomplete or cannot work in this environment.
@@ -47,10 +47,10 @@ pub fn connect(identity: &Identity) -> Result<Arc<dyn TokenCredential>, Error> {
     connect_noting(identity, &Tokens::default())
 }
 
-/// The same, where `tokens` is told which tokens were given.
+/// The same, and records in `tokens` which tokens were obtained.
 ///
 /// # Errors
-/// As there.
+/// The same as for [`connect`].
 pub fn connect_noting(identity: &Identity, tokens: &Tokens) -> Result<Arc<dyn TokenCredential>, Error> {
     let kind = identity.kind();
     let credential = match identity {
@@ -88,31 +88,32 @@ pub fn connect_noting(identity: &Identity, tokens: &Tokens) -> Result<Arc<dyn To
     Ok(Arc::new(Named { kind, inner, tokens: tokens.clone() }))
 }
 
-/// What a token for Event Hubs must be for; the SDK's name for it is the same in all clouds.
+/// The scope of a token for Event Hubs; the SDK uses the same name in all clouds.
 pub const EVENT_HUBS_SCOPE: &str = "https://eventhubs.azure.net/.default";
 
-/// What a token for blob storage must be for, as the SDK asks for it.
+/// The scope of a token for blob storage, as the SDK requests it.
 pub const STORAGE_SCOPE: &str = "https://storage.azure.com/.default";
 
-/// Asks for a token, as the clients will, for what nobody does without.
+/// Requests a token, as the clients will, for a scope that is always needed.
 ///
 /// # Errors
-/// There is none.
+/// There is no token.
 pub async fn probe(credential: &Arc<dyn TokenCredential>) -> Result<(), NoToken> {
     token_expiry(credential, EVENT_HUBS_SCOPE).await.map(drop)
 }
 
-/// Asks for a token and says when it ends.
+/// Requests a token and returns its expiry.
 ///
 /// # Errors
-/// There is none.
+/// There is no token.
 pub async fn token_expiry(
     credential: &Arc<dyn TokenCredential>,
     scope: &str,
 ) -> Result<OffsetDateTime, NoToken> {
     match credential.get_token(&[scope], None).await {
         Ok(token) => Ok(token.expires_on),
-        // Each error of ours holds one; another would be a credential that was not made here.
+        // Each error of our credentials contains one; another error would come from a credential that was not created
+        // here.
         Err(error) => Err(NoToken::find(&error).cloned().unwrap_or_else(|| NoToken::of("other", &error))),
     }
 }
@@ -121,10 +122,10 @@ fn erase<C: TokenCredential + 'static>(credential: Arc<C>) -> Arc<dyn TokenCrede
     credential
 }
 
-/// The error and what caused it, in one line of bounded length.
+/// The error and its causes, in one line of limited length.
 ///
-/// Token services answer with pages of text; the beginning is what tells people what to do. No secret is in
-/// them: requests carry secrets, answers of failed requests do not.
+/// Token services answer with pages of text; the beginning says what to do. The text contains no secret: requests
+/// contain secrets, answers to failed requests do not.
 pub fn one_line(error: &(dyn std::error::Error + 'static)) -> String {
     /// Long enough for the code and the sentence of an Entra ID error.
     const CHARACTERS_MAX: usize = 500;
@@ -132,7 +133,7 @@ pub fn one_line(error: &(dyn std::error::Error + 'static)) -> String {
     let mut cause = Some(error);
     while let Some(error) = cause {
         let text = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-        // Many wrappers repeat their source.
+        // Many wrappers repeat the message of their source.
         if !line.contains(&text) {
             if !line.is_empty() {
                 line.push_str(": ");
@@ -147,7 +148,7 @@ pub fn one_line(error: &(dyn std::error::Error + 'static)) -> String {
     }
 }
 
-/// Presents a fixed text as a token that is always fresh. Emulators do not look at it.
+/// Returns a fixed text as a token that is always fresh. Emulators do not check it.
 #[derive(Debug)]
 struct EmulatorCredential(crate::config::Secret);
 
@@ -158,8 +159,8 @@ impl TokenCredential for EmulatorCredential {
         _scopes: &[&str],
         _options: Option<TokenRequestOptions<'_>>,
     ) -> azure_core::Result<AccessToken> {
-        // Far enough away that no client starts to renew it: renewal of a token with little time left would
-        // never come to rest.
+        // Far enough in the future that no client starts to renew it: a client would renew a token with little time
+        // left again and again.
         let expires_on = OffsetDateTime::now_utc() + Duration::from_secs(365 * 86_400);
         Ok(AccessToken::new(self.0.expose().to_owned(), expires_on))
     }
@@ -167,40 +168,40 @@ impl TokenCredential for EmulatorCredential {
 
 type Sleep = Arc<dyn Fn(Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
-/// Tries of one token request.
+/// Attempts for one token request.
 const TRIES: u32 = 4;
 
-/// Upper bound of the first wait; doubles with each try. All waits together stay below 1.5 s.
+/// Upper limit of the first wait; doubles with each attempt. All waits together are less than 1.5 s.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 
-/// What is added to a token's expiry.
+/// The time that is added to a token's expiry.
 ///
-/// The Event Hubs client renews 6 minutes before the expiry that it was told (azure_messaging_eventhubs 0.15),
-/// but azure_identity 1.0 hands out its cached token until 5 minutes before the true one: for a minute, every
-/// connection would put the same old token several times a second. With 2 minutes added, renewal starts when
-/// the cache is ready to fetch a new token.
+/// The Event Hubs client renews 6 minutes before the expiry that it was given (azure_messaging_eventhubs 0.15), but
+/// azure_identity 1.0 returns its cached token until 5 minutes before the true expiry. So for one minute, every
+/// connection would send the same old token several times a second. With 2 minutes added, renewal starts when the cache
+/// is ready to fetch a new token.
 const PROLONGATION: azure_core::time::Duration = azure_core::time::Duration::seconds(120);
 
-/// Before its (reported) expiry, the Event Hubs client renews a token: 6 minutes, give or take 5 seconds.
+/// How long before its (reported) expiry the Event Hubs client renews a token: 6 minutes, plus or minus 5 seconds.
 const RENEWAL_LEAD: azure_core::time::Duration = azure_core::time::Duration::seconds(6 * 60 + 5);
 
-/// At least so long lies between two renewals of one client.
+/// The minimum time between two renewals of one client.
 ///
-/// The client would renew a token that has less than its lead left at once, get the same token from the cache, and do
-/// so again, several times a second, until another one comes.
+/// If a token has less time left than the client's lead, the client would renew it at once, get the same token from the
+/// cache, and repeat that several times a second until it gets another token.
 const RENEWAL_PAUSE: azure_core::time::Duration = azure_core::time::Duration::seconds(15);
 
-/// How long a wait for an expiry may last before the clock is looked at again: it may have been set meanwhile.
+/// The maximum wait for an expiry before the clock is read again, because the clock may have been changed.
 const CLOCK_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The credential as one Event Hubs client needs it.
+/// The credential in the form that one Event Hubs client needs.
 ///
-/// It tries again inside `get_token`, because the client gives up renewal for good after one failed try; it prolongs the
-/// expiry by two minutes; and it never lets renewals follow each other closely. If renewal fails all the same, nobody
-/// renews any more, and at the true expiry the broker detaches: [`Self::expired`] tells when to replace the client.
+/// It retries inside `get_token`, because the client permanently stops renewal after one failed attempt. It prolongs
+/// the expiry by two minutes. It keeps a minimum time between renewals. If renewal fails nevertheless, the client stops
+/// renewing, and at the true expiry the broker detaches: [`Self::expired`] shows when to replace the client.
 ///
-/// What it knows is what it handed out. A new token that the broker then refuses is not noticed here: the old one's
-/// end shows as the broker's detach.
+/// It knows only which tokens it returned. If the broker refuses a new token, that is not detected here: the end of the
+/// old token appears as a detach by the broker.
 pub struct EventHubsCredential {
     inner: Arc<dyn TokenCredential>,
     true_expiry: watch::Sender<Option<OffsetDateTime>>,
@@ -208,7 +209,7 @@ pub struct EventHubsCredential {
 }
 
 impl EventHubsCredential {
-    /// Wraps the process's credential. Make one per Event Hubs client, so that the expiry belongs to it.
+    /// Wraps the process's credential. Create one per Event Hubs client, so that the expiry belongs to that client.
     pub fn new(inner: Arc<dyn TokenCredential>) -> Arc<Self> {
         Self::with_sleep(inner, Arc::new(|wait| Box::pin(tokio::time::sleep(wait))))
     }
@@ -217,17 +218,17 @@ impl EventHubsCredential {
         Arc::new(Self { inner, true_expiry: watch::Sender::new(None), sleep })
     }
 
-    /// When the last token that was handed out really expires; `None` before the first.
+    /// The true expiry of the last token returned; `None` before the first token.
     pub fn true_expiry(&self) -> Option<OffsetDateTime> {
         *self.true_expiry.borrow()
     }
 
-    /// Whether the last token that was handed out has expired: renewal has failed and stopped, replace the client.
+    /// Whether the last token returned has expired: renewal has failed and stopped, so the client must be replaced.
     pub fn is_expired(&self) -> bool {
         self.true_expiry().is_some_and(|expiry| expiry <= OffsetDateTime::now_utc())
     }
 
-    /// Waits until [`Self::is_expired`]; for ever where each token is followed by another in time. Cancel safe.
+    /// Waits until [`Self::is_expired`]. Never returns while every token is replaced in time. Cancel safe.
     pub async fn expired(&self) {
         let mut handed_out = self.true_expiry.subscribe();
         loop {
@@ -237,15 +238,15 @@ impl EventHubsCredential {
                 Some(left) => left.unsigned_abs().min(CLOCK_CHECK_INTERVAL),
                 None => CLOCK_CHECK_INTERVAL,
             };
-            // Whether time has passed or another token was handed out: the expiry is looked at again.
+            // Whether time has passed or another token was returned: the expiry is checked again.
             let _ = tokio::time::timeout(wait, handed_out.changed()).await;
         }
     }
 }
 
-/// The expiry to tell the client, which only takes from it when to renew.
+/// The expiry to report to the client, which uses it only to decide when to renew.
 ///
-/// A moment at the end of the calendar stays as it is.
+/// A time at the end of the calendar is not changed.
 fn reported(true_expiry: OffsetDateTime, now: OffsetDateTime) -> OffsetDateTime {
     let prolonged = true_expiry.checked_add(PROLONGATION).unwrap_or(true_expiry);
     let not_before = now.checked_add(RENEWAL_LEAD + RENEWAL_PAUSE).unwrap_or(true_expiry);
@@ -304,7 +305,7 @@ mod tests {
     use super::*;
     use crate::config;
 
-    /// Answers with a script; an empty script is a failed test.
+    /// Answers from a script; an empty script fails the test.
     #[derive(Debug)]
     struct Scripted(Mutex<VecDeque<Result<OffsetDateTime, &'static str>>>);
 
@@ -323,7 +324,7 @@ mod tests {
         }
     }
 
-    /// The wrapper around a script, and the waits it asks for. Nothing really sleeps.
+    /// The wrapper around a script, and the waits that it requests. Nothing really sleeps.
     fn wrapped(
         script: impl IntoIterator<Item = Result<OffsetDateTime, &'static str>>,
     ) -> (Arc<EventHubsCredential>, Arc<Mutex<Vec<Duration>>>) {
@@ -376,7 +377,7 @@ mod tests {
         assert_eq!(credential.true_expiry(), Some(expiry), "what was handed out before still expires then");
     }
 
-    /// The client renews when less than 6 minutes are left of what it is told, so this is when it asks again.
+    /// The client renews when less than 6 minutes of the reported time are left, so this is when it asks again.
     #[test]
     fn no_token_is_renewed_again_at_once_however_little_is_left_of_it() {
         let now = OffsetDateTime::now_utc();

@@ -1,4 +1,4 @@
-//! What a service says the time is: the `Date` of any answer of its, whatever the answer.
+//! The time according to a service: the `Date` of any of its answers.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,8 +12,8 @@ use url::Url;
 
 use crate::domain::checks::Measured;
 
-/// Asks `url`, without any credential: a refusal has a `Date` as well. `host` is what the request names where that is not what
-/// is dialled. `None`: there is no answer within `limit`, or it has none.
+/// Sends a request to `url` without credentials, because a refusal also has a `Date`. `host` is the host name in the
+/// request if it differs from the address. `None` if there is no answer within `limit`, or the answer has no `Date`.
 pub async fn measure(service: &str, url: &Url, host: Option<&str>, limit: Duration) -> Option<Measured> {
     let client = Client::builder()
         .user_agent(concat!("twinsync/", env!("CARGO_PKG_VERSION")))
@@ -28,7 +28,7 @@ pub async fn measure(service: &str, url: &Url, host: Option<&str>, limit: Durati
             None => request,
         }
     };
-    // The first request pays for the connection, which says nothing of the clock.
+    // The first request opens the connection; its duration says nothing about the clock.
     let answer = async {
         get(url).send().await.ok()?.bytes().await.ok()?;
         let asked = now();

@@ -1,13 +1,14 @@
-//! Where events go that can never be applied, and come back from.
+//! The store of events that can never be applied, for writing and reading back.
 //!
 //! | store | for |
 //! |---|---|
 //! | `file` | one replica with a disk, or a volume that all replicas share |
 //! | `blob` | any number of replicas |
 //!
-//! Both hold one dead letter under one name, `<stream>/<partition>/<sequence number>`, in the same form. Storing the dead letter
-//! of one event again changes nothing. Sequence numbers start over when an Event Hub is re-created: a *different* event
-//! at a position that is taken goes beside it, as `<sequence number>.2` and so on; nothing is overwritten.
+//! Both store one dead letter under one name, `<stream>/<partition>/<sequence number>`, in the same form. Storing the
+//! dead letter of one event again changes nothing. Sequence numbers start again when an Event Hub is re-created. A
+//! *different* event at a position that is in use is stored beside it, as `<sequence number>.2` and so on; nothing is
+//! overwritten.
 
 mod blob;
 mod file;
@@ -36,13 +37,13 @@ pub const DAMAGED: &str = "DEAD_LETTER_DAMAGED";
 /// Stable code of a directory that cannot be used.
 const DIRECTORY_UNUSABLE: &str = "DEAD_LETTER_DIRECTORY_UNUSABLE";
 
-/// Stable code of a dead letter that is not stored, where nothing more is known.
+/// Stable code of a dead letter that was not stored, if nothing more specific is known.
 const NOT_STORED: &str = "DEAD_LETTER_NOT_STORED";
 
-/// Ends the names of dead letters.
+/// The suffix of the names of dead letters.
 const SUFFIX: &str = ".json";
 
-/// There is no place for dead letters.
+/// Dead letters cannot be stored.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The directory cannot be used.
@@ -53,7 +54,7 @@ pub enum Error {
     Directory {
         /// The directory.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         reason: io::Error,
     },
     /// The blob container cannot be used.
@@ -79,12 +80,12 @@ impl Error {
     }
 }
 
-/// One store, from both sides.
+/// One store, for writers and for readers.
 #[derive(Clone)]
 pub struct Store {
-    /// For the daemon, which puts dead letters in.
+    /// For the daemon, which stores dead letters.
     pub letters: Arc<dyn DeadLetters>,
-    /// For the people who look at them.
+    /// For the people who read them.
     pub archive: Arc<dyn DeadLetterArchive>,
 }
 
@@ -95,8 +96,8 @@ impl Store {
     }
 }
 
-/// Makes sure that dead letters can be stored, so that a wrong setting shows at start and not with the first poisonous
-/// event.
+/// Makes sure that dead letters can be stored. So a wrong setting is reported at start and not with the first event
+/// that cannot be applied.
 ///
 /// # Errors
 /// The message says what to do.
@@ -115,10 +116,10 @@ pub async fn open(
     })
 }
 
-/// The store as it is: nothing is created, so that a wrong setting shows instead of looking like an empty store.
+/// Opens an existing store: nothing is created, so a wrong setting is an error and does not look like an empty store.
 ///
 /// # Errors
-/// It is not there; the message says what to do.
+/// The store does not exist; the message says what to do.
 pub async fn open_existing(
     settings: &config::DeadLetters,
     credential: &Arc<dyn TokenCredential>,
@@ -135,7 +136,7 @@ pub async fn open_existing(
     })
 }
 
-/// The dead letter as it is kept, stamped with the present.
+/// The dead letter in its stored form, with the current time.
 fn stamped(letter: DeadLetter<'_>) -> StoredLetter {
     StoredLetter {
         stored_at: clock(),
@@ -146,7 +147,7 @@ fn stamped(letter: DeadLetter<'_>) -> StoredLetter {
     }
 }
 
-/// The present; before 1970 only on a machine whose clock is not set.
+/// The current time; before 1970 only on a machine whose clock is not set.
 fn clock() -> Option<Ticks> {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
     i64::try_from(elapsed.as_nanos() / 100).ok().map(Ticks::new)

@@ -1,4 +1,4 @@
-//! Facts about a directory in which something is kept. Nothing of what is found or made to find out stays.
+//! Facts about a directory for stored data. Nothing that the check creates is left behind.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -10,13 +10,16 @@ use std::{
 use super::mounts;
 use crate::domain::checks::{Directory, Writable};
 
-/// The file that a running daemon holds locked, in a directory of checkpoints.
+/// The file that a running daemon keeps locked in a checkpoint directory.
 pub(super) const LOCK: &str = "lock";
 
-/// Begins the names of what is made to find out.
+/// The prefix of the names of files that the check creates.
 const PREFIX: &str = ".twinsync-check-";
 
-/// Finds out. Blocks: a network disk may hang.
+/// Checks the directory on a thread that may block: a network disk may hang.
+///
+/// # Errors
+/// The check panicked or was cancelled.
 pub async fn inspect(path: PathBuf) -> io::Result<Directory> {
     tokio::task::spawn_blocking(move || inspect_now(&path)).await.map_err(io::Error::other)
 }
@@ -32,13 +35,13 @@ fn inspect_now(path: &Path) -> Directory {
         held_by: holder(path),
         ephemeral: mounts::ephemeral(there),
         free_bytes: space.as_ref().map(|space| space.f_bavail.saturating_mul(space.f_frsize)),
-        // Filesystems that make them as they need them say 0 of 0.
+        // File systems that create inodes on demand report 0 of 0.
         free_files: space.filter(|space| space.f_files > 0).map(|space| space.f_favail),
         took,
     }
 }
 
-/// The directory, or of those above it the first that is there.
+/// The directory, or its nearest parent that exists.
 fn existing(path: &Path) -> &Path {
     path.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("."))
 }
@@ -79,8 +82,8 @@ fn write_into(path: &Path) -> Writable {
     }
 }
 
-/// Who holds the lock of a directory of checkpoints. The lock is looked at with a shared one, for a moment; a start that meets
-/// that moment tries again.
+/// The holder of the lock of a checkpoint directory. The check takes a shared lock for a moment; a daemon that starts
+/// at that moment tries again.
 fn holder(path: &Path) -> Option<String> {
     let mut file = File::open(path.join(LOCK)).ok()?;
     match file.try_lock_shared() {

@@ -1,4 +1,4 @@
-//! Small files that are either the old or the new one after a crash, never half of one.
+//! Small files that have either the old or the new content after a crash, never a part of it.
 //!
 //! All functions block: call them through [`tokio::task::spawn_blocking`].
 
@@ -10,14 +10,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Ends the names of files that are still being written.
+/// The suffix of files that are still being written.
 const TEMPORARY: &str = ".tmp";
 
-/// Rights of what is created: dead letters hold whole events, and nobody but the daemon has to read them.
+/// Permissions of created files: dead letters contain whole events, and only the daemon needs to read them.
 const OWN_FILE: u32 = 0o600;
 const OWN_DIRECTORY: u32 = 0o700;
 
-/// Takes the rights of everybody else to a directory of ours away.
+/// Removes the permissions of all other users from one of our directories.
 pub(super) fn make_private(directory: &Path) -> io::Result<()> {
     let mode = fs::metadata(directory)?.permissions().mode();
     if mode & 0o077 == 0 {
@@ -26,7 +26,7 @@ pub(super) fn make_private(directory: &Path) -> io::Result<()> {
     fs::set_permissions(directory, fs::Permissions::from_mode(OWN_DIRECTORY))
 }
 
-/// Content that is durable beside its target and waits to take its place.
+/// Content that is durable in a temporary file and not yet renamed to its target.
 #[derive(Debug)]
 pub(super) struct Staged {
     temporary: PathBuf,
@@ -34,14 +34,14 @@ pub(super) struct Staged {
 }
 
 impl Staged {
-    /// Writes `bytes` next to `target` and makes them durable. The target is untouched.
+    /// Writes `bytes` next to `target` and makes them durable. The target is not changed.
     ///
-    /// The directory must exist. Each call uses a name of its own, so that a repeat may run beside the attempt
-    /// that it repeats.
+    /// The directory must exist. Each call uses a different name, so that a retry may run beside the attempt that it
+    /// repeats.
     pub(super) fn write(target: &Path, bytes: &[u8]) -> io::Result<Self> {
         let name = target.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         let mut temporary = OsString::from(name);
-        // Random, since process ids repeat between containers that share a volume.
+        // Random, because process ids repeat between containers that share a volume.
         temporary.push(format!(".{:016x}{TEMPORARY}", rand::random::<u64>()));
         let staged = Self { temporary: target.with_file_name(temporary), target: target.to_owned() };
         let created = File::options().write(true).create_new(true).mode(OWN_FILE).open(&staged.temporary);
@@ -52,14 +52,14 @@ impl Staged {
         match written {
             Ok(()) => Ok(staged),
             Err(error) => {
-                // Frees the space on a full disk. The first error is the one that tells what is wrong.
+                // This frees the space on a full disk. The first error is reported, because it shows what is wrong.
                 let _ = fs::remove_file(&staged.temporary);
                 Err(error)
             }
         }
     }
 
-    /// Takes the target's place, durably.
+    /// Replaces the target, durably.
     pub(super) fn commit(self) -> io::Result<()> {
         fs::rename(&self.temporary, &self.target)?;
         sync_directory(self.target.parent().ok_or(io::ErrorKind::InvalidInput)?)
@@ -71,20 +71,20 @@ pub(super) fn replace(target: &Path, bytes: &[u8]) -> io::Result<()> {
     Staged::write(target, bytes)?.commit()
 }
 
-/// Removes a file. When this returns, it is gone for good, now or since earlier.
+/// Removes a file. When this returns, it is permanently gone, now or since earlier.
 pub(super) fn remove(target: &Path) -> io::Result<()> {
     match fs::remove_file(target) {
-        // Removed before; whether that was durable is open.
+        // It was removed before, but that removal may not be durable yet.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         other => other?,
     }
     match sync_directory(target.parent().ok_or(io::ErrorKind::InvalidInput)?) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()), // gone with its directory
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()), // its directory is gone too
         other => other,
     }
 }
 
-/// Creates a directory with its parents, so that they are still there after a crash.
+/// Creates a directory with its parents, durably.
 pub(super) fn create_directory(directory: &Path) -> io::Result<()> {
     if directory.is_dir() {
         return Ok(());
@@ -93,7 +93,7 @@ pub(super) fn create_directory(directory: &Path) -> io::Result<()> {
         create_directory(parent)?;
     }
     match fs::DirBuilder::new().mode(OWN_DIRECTORY).create(directory) {
-        // Someone else was faster; a file in the way is an error.
+        // Another process created it first; if a file is in the way, that is an error.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {}
         other => other?,
     }
@@ -106,7 +106,7 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// Removes what a crash left half-written in `directory`. Only for an owner who knows that nobody writes there.
+/// Removes incomplete files that a crash left in `directory`. Only for a caller that knows that nobody writes there.
 pub(super) fn remove_temporaries(directory: &Path) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
@@ -117,8 +117,8 @@ pub(super) fn remove_temporaries(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A name of the outside world as the name of a file: lower-cased, because Event Hubs compares names without
-/// case, and percent-encoded, so that no two names share a file and none leaves its directory.
+/// An external name as a file name: in lower case, because Event Hubs ignores case, and percent-encoded, so that two
+/// names never share a file and no name leads out of its directory.
 pub(super) fn file_name(name: &str) -> String {
     use std::fmt::Write as _;
     let mut encoded = String::with_capacity(name.len());
@@ -139,7 +139,7 @@ pub(super) fn file_name(name: &str) -> String {
     encoded
 }
 
-/// The lower-cased name that [`file_name`] made a file's name of; `None` where it did not make it.
+/// The lower-case name from which [`file_name`] made this file name; `None` if it did not make it.
 pub(super) fn name_of(file: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(file.len());
     let mut rest = file.as_bytes();

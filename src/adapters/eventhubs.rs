@@ -1,16 +1,16 @@
 //! The [`EventSource`] on Azure Event Hubs.
 //!
 //! Facts about azure_messaging_eventhubs 0.15 that shape this file:
-//! - with retries it re-attaches silently at the *original* position, fights over stolen links and can lock up;
-//!   `max_retries: 0` turns all of that into plain errors, and recovery is ours;
-//! - locks are connection-wide, so every partition has a client, and with it a connection, of its own;
-//! - opening has no timeout, resolves names on the thread that it runs on, and a client whose connection dropped is dead for
-//!   good;
-//! - a stream ends with its first error; after a message that could not be decoded, a new stream on the same
-//!   receiver goes on with the next message, while a new receiver would meet the same message again;
-//! - renewal of tokens stops for good with the first failure, so every client has a credential of its own that knows when
-//!   its last token expires, and is replaced at that moment;
-//! - management answers of an unexpected type panic inside the SDK, so those calls run in a task of their own.
+//! - with retries, it re-attaches silently at the *original* position, competes for stolen links and can lock up; with
+//!   `max_retries: 0`, all of that becomes plain errors, and we do the recovery;
+//! - locks are connection-wide, so every partition has a separate client, and with it a separate connection;
+//! - opening has no timeout, resolves names on the thread that it runs on, and blocks that thread meanwhile; a client
+//!   whose connection was dropped never works again;
+//! - a stream ends with its first error; after a message that could not be decoded, a new stream on the same receiver
+//!   continues with the next message, while a new receiver would get the same message again;
+//! - renewal of tokens stops permanently with the first failure, so every client has a separate credential that knows
+//!   when its last token expires, and the client is replaced at that time;
+//! - management answers of an unexpected type panic inside the SDK, so those calls run in a separate task.
 
 mod classify;
 
@@ -53,24 +53,24 @@ use crate::{
     ports::{EventSource, Receiver, SourceError, Start},
 };
 
-/// How many messages that cannot be decoded are skipped in a row on one link. Their credit is never given
-/// back, so a link that sees only those would run dry.
+/// How many messages that cannot be decoded are skipped in a row on one link. Their credit is never returned, so a link
+/// that receives only such messages would run out of credit.
 const UNDECODABLE_IN_A_ROW: usize = 64;
-/// Events handed over at once.
+/// The maximum number of events that are passed on at once.
 const CHUNK: usize = 256;
-/// Limit of an orderly close; a half-open peer never answers.
+/// Limit of a clean close; a half-open peer never answers.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
-/// How to reach one Event Hub.
+/// How to connect to one Event Hub.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Fully qualified namespace, e.g. `contoso.servicebus.windows.net`.
     pub namespace: String,
     /// Name of the Event Hub.
     pub hub: String,
-    /// Consumer group; give the daemon its own.
+    /// Consumer group; it should be used by the daemon only.
     pub consumer_group: String,
-    /// Another address to dial, for emulators: `amqp://127.0.0.1:5672`.
+    /// Another address to connect to, for emulators: `amqp://127.0.0.1:5672`.
     pub endpoint: Option<String>,
     /// Events in flight per partition.
     pub prefetch: u32,
@@ -82,31 +82,33 @@ pub struct Options {
 pub struct EventHub {
     options: Options,
     credential: Arc<dyn TokenCredential>,
-    /// Kept between management calls, dropped with the first error: a broken client never recovers.
+    /// Kept between management calls, dropped with the first error, because a broken client never recovers.
     management: Mutex<Option<Connected>>,
-    /// Partitions that it has, as far as is known; 0: nobody has asked.
+    /// The number of its partitions, if known; 0 before the first request.
     partitions: AtomicUsize,
 }
 
-/// A client, and the credential that only this client asks.
+/// A client, and the credential that only this client uses.
 struct Connected {
     client: Arc<ConsumerClient>,
     credential: Arc<EventHubsCredential>,
 }
 
-/// Events that all links of an Event Hub together may deliver ahead: what lies in the client's buffers counts to no other limit.
+/// The number of events that all links of an Event Hub together may prefetch: events in the client's buffers count
+/// towards no other limit.
 const AHEAD: usize = 16_000;
-/// Fewer for a link would let its credit travel back and forth more often than events.
+/// With fewer events per link, credit would be transferred more often than events.
 const AHEAD_LEAST: u32 = 250;
 
-/// Events that the link of a partition may deliver ahead, where the Event Hub has so many partitions.
+/// The number of events that the link of a partition may prefetch, if the Event Hub has this many partitions.
 fn prefetch(wanted: u32, partitions: usize) -> u32 {
     let share = u32::try_from(AHEAD / partitions.max(1)).unwrap_or(u32::MAX);
     wanted.min(share.max(AHEAD_LEAST))
 }
 
 impl EventHub {
-    /// Nothing is connected before the first call. `credential` is the process's own, not yet fit for Event Hubs.
+    /// Creates the source; nothing is connected before the first call. `credential` is the process's own, not yet
+    /// wrapped for Event Hubs.
     pub fn new(options: Options, credential: Arc<dyn TokenCredential>) -> Self {
         Self { options, credential, management: Mutex::new(None), partitions: AtomicUsize::new(0) }
     }
@@ -130,11 +132,11 @@ impl EventHub {
         }
     }
 
-    /// Finds out whether the name can be resolved. The SDK would block its thread for as long as that takes, several of which
-    /// would silence the whole process; behind a name that has just been resolved, it rarely waits.
+    /// Checks whether the name can be resolved. The SDK would block its thread during name resolution, and several
+    /// blocked threads would stop the whole process. If a name was resolved just before, the SDK rarely waits.
     async fn resolve(&self, limit: Duration) -> Result<(), SourceError> {
         const OPERATION: &str = "resolving the host name";
-        /// Only the name matters.
+        /// Only the name matters, not the port.
         const PORT: u16 = 5671;
         let endpoint = self.options.endpoint.as_ref().and_then(|endpoint| url::Url::parse(endpoint).ok());
         let host = endpoint.as_ref().and_then(url::Url::host_str).unwrap_or(&self.options.namespace);
@@ -148,7 +150,7 @@ impl EventHub {
         }
     }
 
-    /// Runs a management call, in a task of its own, on the management connection.
+    /// Runs a management call in a separate task on the management connection.
     async fn manage<T, F>(
         &self,
         operation: &'static str,
@@ -203,7 +205,7 @@ impl EventSource for EventHub {
                 client.get_eventhub_properties().await
             })
             .await?;
-        self.partitions.store(properties.partition_ids.len(), Ordering::Relaxed); // a count on its own
+        self.partitions.store(properties.partition_ids.len(), Ordering::Relaxed); // an independent counter
         Ok(properties.partition_ids)
     }
 
@@ -249,8 +251,8 @@ impl EventSource for EventHub {
     }
 }
 
-/// Receives through a task that owns client, receiver and stream: the stream borrows from the receiver, and a
-/// receive that has begun must not be dropped.
+/// Receives through a task that owns client, receiver and stream, because the stream borrows from the receiver and a
+/// started receive must not be dropped.
 struct PartitionReceiver {
     received: mpsc::Receiver<Result<Vec<Message>, SourceError>>,
     stop: CancellationToken,
@@ -307,7 +309,7 @@ async fn pump(
 }
 
 enum Next {
-    /// A message was skipped; says whether good ones came before it.
+    /// A message was skipped; the flag says whether good ones came before it.
     SkippedAfter(bool),
     Ended,
 }
@@ -326,7 +328,7 @@ async fn stream(
             biased;
             () = stop.cancelled() => return Next::Ended,
             () = &mut expired => {
-                // Where nobody receives any more, nobody needs to know.
+                // If the receiver was dropped, this message is not needed.
                 let _ = chunks.send(Err(SourceError::TokenExpired)).await;
                 return Next::Ended;
             }
@@ -338,7 +340,7 @@ async fn stream(
         for event in chunk {
             match event.map_err(|error| classify("receiving", &error)).and_then(|event| translate(&event)) {
                 Ok(message) => messages.push(message),
-                Err(error) => failure = Some(error), // always the last of its chunk: the stream has ended
+                Err(error) => failure = Some(error), // always the last item of its chunk: the stream has ended
             }
         }
         if !messages.is_empty() {
@@ -358,12 +360,12 @@ async fn stream(
 }
 
 async fn close_client(client: ConsumerClient) {
-    // An error here says that the connection is gone already.
+    // An error here means that the connection is already gone.
     let _ = timeout(CLOSE_LIMIT, client.close()).await;
 }
 
 fn translate(event: &ReceivedEventData) -> Result<Message, SourceError> {
-    // Without both there is no position to check or to come back to.
+    // Without both, there is no position to check or to resume from.
     let (Some(number), Some(offset)) = (event.sequence_number(), event.offset()) else {
         let reason = "an event without sequence number or offset: no Event Hubs partition".to_owned();
         return Err(SourceError::Lost { operation: "receiving", reason });
@@ -420,7 +422,7 @@ macro_rules! scalar_property {
                 ticks(time).map_or_else(|| Property::Other("timestamp out of range".into()), Property::Time)
             }
             $kind::Binary(bytes) => Property::Binary(bytes.as_slice().into()),
-            // What twin events never use; the SDK's own Debug shows no content.
+            // Types that twin events never use; the SDK's own Debug shows no content.
             other => Property::Other(format!("{other:?}").into()),
         }
     };

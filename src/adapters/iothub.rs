@@ -1,10 +1,10 @@
 //! The [`TwinRegistry`] on the service API of Azure IoT Hub.
 //!
-//! Plain HTTPS, since the SDK has no client for it. Facts that shape this file: a point read is current, a query may be
-//! 30 minutes old (Microsoft's page "IoT Hub query language"); a 404 may as well come from a proxy or from another host,
-//! so only one that names the hub's own error counts as the twin's absence; redirects are not followed, since a token
-//! would go with them. Nothing is retried here, and no call lasts longer than `iothub.request_timeout`, its token and its
-//! body included.
+//! Plain HTTPS, because the SDK has no client for it. Facts that shape this file: a point read is current, a query may
+//! be 30 minutes old (Microsoft's page "IoT Hub query language"). A 404 may also come from a proxy or from another
+//! host, so only a 404 with the hub's own error means that the twin does not exist. Redirects are not followed, because
+//! the token would be sent along. Nothing is retried here, and no call lasts longer than `iothub.request_timeout`,
+//! including its token and its body.
 
 mod access;
 mod address;
@@ -36,46 +36,46 @@ use crate::{
     ports::{Continuation, Got, Page, QueryError, StoreError, StoreErrorKind, TWIN_UNANSWERED, TwinRegistry},
 };
 
-/// The version of the service API that we speak: the newest that every SDK of Microsoft's speaks, too.
+/// The version of the service API that we use: the newest one that every Microsoft SDK also uses.
 const API_VERSION: &str = "api-version=2021-04-12";
 
-/// What a token for a hub must be for.
+/// The scope of a token for a hub.
 pub const SCOPE: &str = access::SCOPE;
 
-/// Limit of connecting, where the whole call may take longer.
+/// Limit of connecting, if the limit of the whole call is longer.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
-/// The largest twin we take: its three sections may have 72 KiB (Microsoft's page "Understand device twins"), and metadata
-/// multiply that for many small values.
+/// The maximum size of a twin in bytes: its three sections may have 72 KiB (Microsoft's page "Understand device
+/// twins"), and with many small values the metadata is a multiple of that.
 const TWIN_BYTES_MAX: usize = 4 << 20;
 
-/// The largest page we take. The service ends pages long before.
+/// The maximum size of a page in bytes. The service's pages are far smaller.
 const PAGE_BYTES_MAX: usize = 64 << 20;
 
-/// The largest answer that holds counts.
+/// The maximum size of an answer with counts, in bytes.
 const COUNT_BYTES_MAX: usize = 64 << 10;
 
-/// What was tried, for people.
+/// The operation, for messages.
 const GET: &str = "get twin";
 const QUERY: &str = "query twins";
 const COUNT: &str = "count devices";
 
-/// Names of the headers by which pages of a query are asked for and continued.
+/// Names of the headers for the size and the continuation of a query's pages.
 const MOST_ROWS: &str = "x-ms-max-item-count";
 const CONTINUATION: &str = "x-ms-continuation";
 
-/// The client of a hub cannot be made.
+/// The client of a hub cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The HTTP client refuses to be made, e.g. because there are no certificates to trust.
+    /// The HTTP client cannot be created, e.g. because there are no trusted certificates.
     #[error("cannot set up the client of IoT hub {hub}: {reason} ({})", self.code())]
     Client {
         /// The hub.
         hub: String,
-        /// What the client said.
+        /// The client's message.
         reason: String,
     },
-    /// The key of the policy is no key.
+    /// The key of the policy is not valid.
     #[error(
         "cannot set up the client of IoT hub {hub}: the key of policy `{policy}` is not base64; copy the whole connection \
          string from the hub's page of shared access policies ({})", self.code()
@@ -97,10 +97,10 @@ impl Error {
     }
 }
 
-/// Makes a client for each hub that is configured. No I/O: whether a hub answers shows with the first call.
+/// Creates a client for each configured hub. No I/O: only the first call shows whether a hub answers.
 ///
 /// # Errors
-/// A client cannot be made.
+/// A client cannot be created.
 pub fn connect(
     settings: &config::IotHub,
     credential: &Arc<dyn TokenCredential>,
@@ -113,7 +113,7 @@ pub fn connect(
 pub struct IotHub {
     name: HubName,
     host: String,
-    /// What is dialled: the host, or the emulator in its place.
+    /// The address of requests: the host, or the emulator in its place.
     base: Url,
     emulated: bool,
     access: Access,
@@ -131,10 +131,10 @@ impl fmt::Debug for IotHub {
 }
 
 impl IotHub {
-    /// Makes the client of `hub`. No I/O.
+    /// Creates the client of `hub`. No I/O.
     ///
     /// # Errors
-    /// The client cannot be made.
+    /// The client cannot be created.
     pub fn connect(
         settings: &config::IotHub,
         hub: &config::Hub,
@@ -158,7 +158,7 @@ impl IotHub {
             .redirect(reqwest::redirect::Policy::none());
         let emulated = hub.endpoint.is_some();
         if emulated {
-            // HTTP/2 has no Host header beside the address, and that is how an emulator can tell hubs apart.
+            // HTTP/2 has no Host header beside the address, and an emulator needs that header to distinguish hubs.
             builder = builder.http1_only();
         }
         Ok(Self {
@@ -172,7 +172,7 @@ impl IotHub {
         })
     }
 
-    /// Where `path`, which is encoded, is asked for.
+    /// The URL of `path`, which is already encoded.
     fn url(&self, path: &str) -> Url {
         let mut url = self.base.clone();
         let path = format!("{}{path}", url.path().trim_end_matches('/'));
@@ -181,7 +181,7 @@ impl IotHub {
         url
     }
 
-    /// Sends a request and reads the whole answer, of whatever status.
+    /// Sends a request and reads the whole answer, with any status.
     async fn call(
         &self,
         operation: &'static str,
@@ -200,7 +200,7 @@ impl IotHub {
             if self.emulated {
                 request = request.header(HOST, self.host.as_str());
             }
-            // The URL names the device, which the caller knows better how to show.
+            // The URL names the device; the caller knows better how to show it.
             let lost = |error: reqwest::Error| failed(one_line(&error.without_url()));
             let response = request.send().await.map_err(lost)?;
             Answer::read(operation, response, most_bytes).await.map_err(|error| match error {
@@ -216,7 +216,7 @@ impl IotHub {
 }
 
 impl IotHub {
-    /// Asks for a page, of whose rows `read` makes something.
+    /// Requests a page and converts its rows with `read`.
     async fn page<R>(
         &self,
         query: &str,
@@ -226,16 +226,16 @@ impl IotHub {
     ) -> Result<Page<R>, QueryError> {
         let mut request = self.client.post(self.url("/devices/query")).header(MOST_ROWS, most_rows);
         if let Some(Continuation(from)) = from {
-            // What no header can hold was never a continuation.
+            // A text that no header can contain was never a continuation.
             let from = HeaderValue::from_str(from).map_err(|_| QueryError::Expired)?;
             request = request.header(CONTINUATION, from);
         }
         let request = request.json(&json!({ "query": query }));
         let answer = self.call(QUERY, request, PAGE_BYTES_MAX).await.map_err(QueryError::StoreError)?;
         if answer.is_bad_request() {
-            // What the service says of a continuation that it does not know is not documented. The query itself was
-            // checked with its first page, so what is wrong with a later one is where it is to begin; and beginning again
-            // shows what was wrong if it was not.
+            // The service's answer to an unknown continuation is not documented. The query itself was checked with its
+            // first page. So if a later page is refused, its continuation is wrong. If that is not the cause, starting
+            // again shows the real error.
             return Err(match from {
                 Some(_) => QueryError::Expired,
                 None => QueryError::Refused(answer.reason()),

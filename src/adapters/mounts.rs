@@ -1,4 +1,4 @@
-//! Whether the directories in which the daemon keeps things outlive it.
+//! Whether the data directories of the daemon outlive its container.
 
 use std::{fs, path::Path};
 
@@ -8,10 +8,10 @@ use crate::{
     telemetry::event::StorageEphemeral,
 };
 
-/// What Linux says about the mounts of this process; on other systems nothing is known.
+/// The list of this process's mounts on Linux; on other systems nothing is known.
 const MOUNTINFO: &str = "/proc/self/mountinfo";
 
-/// Warns about each directory that is gone with its container. Call it once the directories exist.
+/// Warns about each directory that is lost with its container. Call it after the directories exist.
 pub async fn warn_about_ephemeral(settings: &Settings) {
     let mut directories = Vec::new();
     if let CheckpointStore::File { path } = &settings.checkpoint.store {
@@ -21,7 +21,7 @@ pub async fn warn_about_ephemeral(settings: &Settings) {
         directories.push(("dead_letters", path.clone()));
     }
     let warn = move || {
-        // A system without it, or one that hides it, is none of which we could say anything.
+        // If a system does not have it or hides it, nothing is known.
         let Ok(mountinfo) = fs::read_to_string(MOUNTINFO) else { return };
         for (section, path) in directories {
             warn(&mountinfo, section, &path);
@@ -38,12 +38,12 @@ fn warn(mountinfo: &str, section: &'static str, path: &Path) {
     }
 }
 
-/// Whether a directory is gone with its container. Blocks. `None`: it is not, or nothing is known.
+/// Whether a directory is lost with its container. Blocks. `None` if it is not, or if nothing is known.
 pub(super) fn ephemeral(path: &Path) -> Option<Ephemeral> {
     kind(&fs::read_to_string(MOUNTINFO).ok()?, path)
 }
 
 fn kind(mountinfo: &str, path: &Path) -> Option<Ephemeral> {
-    // Behind links, to where it really is.
+    // Links are resolved to the real path.
     mounts::ephemeral(mountinfo, &fs::canonicalize(path).ok()?)
 }

@@ -6,7 +6,8 @@
 //! | `file` | `<checkpoint.path>/notes/<name>.json` |
 //! | `blob` | blob `notes/<name>.json` in the container |
 //!
-//! Files are not locked: `twinsync backfill` may run beside the daemon. The last note wins, and nothing depends on one.
+//! Files are not locked: `twinsync backfill` may run beside the daemon. The last note wins, and correctness does not
+//! depend on notes.
 
 use std::{
     collections::BTreeMap,
@@ -31,7 +32,7 @@ use crate::{
     ports::{NoteError, NoteStore},
 };
 
-/// Where notes lie.
+/// The folder of the notes.
 const FOLDER: &str = "notes";
 
 /// The notes that belong to a checkpoint store.
@@ -55,7 +56,7 @@ fn failed(operation: &'static str, name: &str, place: String, source: io::Error)
     NoteError { operation, name: name.to_owned(), place, source }
 }
 
-/// Notes that end with the process.
+/// Notes in memory: they end with the process.
 #[derive(Debug, Default)]
 pub struct MemoryNotes(Mutex<BTreeMap<String, Vec<u8>>>);
 
@@ -78,7 +79,7 @@ pub struct FileNotes {
 }
 
 impl FileNotes {
-    /// Notes in `folder`, which is created with the first of them.
+    /// Creates a store in `folder`. The folder is created with the first note.
     pub fn new(folder: PathBuf) -> Self {
         Self { folder }
     }

@@ -1,10 +1,12 @@
 //! Sends spans to an OpenTelemetry receiver: OTLP over HTTP, as protobuf.
 //!
-//! The messages and their encoding are `opentelemetry-proto`'s. The exporter of `opentelemetry-otlp` is not used: it reads
-//! environment variables of its own, past the configuration, retries inside, and does not say what became of the spans.
+//! The messages and their encoding come from `opentelemetry-proto`. The exporter of `opentelemetry-otlp` is not used:
+//! it reads environment variables in addition to the configuration, retries internally, and does not report what
+//! happened to the spans.
 //!
-//! *Invariants*: nobody waits for this but the end of the process, and that with a limit. What cannot be sent is kept while
-//! there is room and sent when the receiver is back; what has no room, or is refused, is counted.
+//! *Invariants*: only the end of the process waits for this exporter, with a limit. Spans that cannot be sent are kept
+//! while there is space, and sent when the receiver is available again. Spans that do not fit or are refused are
+//! counted.
 
 use std::{fmt, time::Duration};
 
@@ -42,22 +44,22 @@ use crate::{
     },
 };
 
-/// Spans of one request at most.
+/// The maximum number of spans in one request.
 const BATCH: usize = 512;
 /// How long spans wait for others to share their request.
 const LINGER: Duration = Duration::from_secs(1);
 /// First and longest wait before a request is sent again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
-/// How long sending what is left may hold up the end of the process.
+/// How long sending the remaining spans may delay the end of the process.
 const FLUSH_LIMIT: Duration = Duration::from_secs(5);
-/// What is read of an answer.
+/// The number of bytes that are read of an answer.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 /// Code of a receiver that gives no usable answer.
 const UNAVAILABLE: &str = "OTLP_UNAVAILABLE";
-/// Code of a receiver that does not take our spans.
+/// Code of a receiver that refuses our spans.
 const REFUSED: &str = "OTLP_REFUSED";
 
-/// The exporter cannot be made on this machine.
+/// The exporter cannot be created on this machine.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot set up the sending of traces: {reason} ({})", Self::CODE)]
 pub struct Error {
@@ -86,14 +88,14 @@ impl fmt::Debug for Exporter {
     }
 }
 
-/// Why a request came to nothing.
+/// Why a request failed.
 struct Failed {
     failure: Failure,
     code: &'static str,
     reason: String,
     /// Whether the same spans may be sent again.
     again: bool,
-    /// How long the receiver asked to wait.
+    /// How long the receiver asked us to wait.
     retry_after: Option<Duration>,
 }
 
@@ -105,10 +107,10 @@ impl Failed {
 }
 
 impl Exporter {
-    /// An exporter that has sent nothing yet.
+    /// Creates an exporter.
     ///
     /// # Errors
-    /// No HTTP client can be made; a header cannot be sent.
+    /// The HTTP client cannot be created, or a header cannot be sent.
     pub fn new(settings: &config::Otlp, metrics: Metrics, health: HealthState) -> Result<Self, Error> {
         let client = Client::builder()
             .user_agent(concat!("twinsync/", env!("CARGO_PKG_VERSION")))
@@ -117,7 +119,7 @@ impl Exporter {
             .map_err(|error| Error { reason: one_line(&error) })?;
         let mut headers = HeaderMap::new();
         for (name, value) in &settings.headers {
-            // Loading the configuration has looked at both.
+            // Loading the configuration has checked both.
             let unusable = || Error { reason: format!("the header {name:?} of otlp.headers cannot be sent") };
             let mut value = HeaderValue::from_str(value.expose()).map_err(|_| unusable())?;
             value.set_sensitive(true);
@@ -135,7 +137,7 @@ impl Exporter {
         })
     }
 
-    /// Sends what comes until `ended`, and then what is left, within a limit.
+    /// Sends spans as they arrive until `ended`; then sends the remaining ones, within a limit.
     pub async fn run(self, mut spans: mpsc::Receiver<SpanData>, ended: CancellationToken) {
         let mut batch = Vec::with_capacity(BATCH);
         let mut unsent = None;
@@ -143,7 +145,7 @@ impl Exporter {
             let (count, request) = (batch.len(), self.encode(std::mem::take(&mut batch)));
             unsent = self.deliver(request, count, &ended).await;
         }
-        // Nothing more is taken in; what has been is sent while there is time.
+        // No more spans are accepted; those received so far are sent while there is time.
         spans.close();
         let until = Instant::now() + FLUSH_LIMIT.min(self.timeout);
         loop {
@@ -167,7 +169,7 @@ impl Exporter {
         }
     }
 
-    /// Collects spans for a request; `false` when it is the end.
+    /// Collects spans for a request; `false` at the end.
     async fn fill(
         &self,
         batch: &mut Vec<SpanData>,
@@ -182,7 +184,7 @@ impl Exporter {
                 () = ended.cancelled() => return false,
                 received = spans.recv_many(batch, room) => {
                     if received == 0 {
-                        return false; // nobody makes spans any more
+                        return false; // no more spans will be created
                     }
                     until.get_or_insert_with(|| Instant::now() + LINGER);
                 }
@@ -192,7 +194,7 @@ impl Exporter {
         true
     }
 
-    /// Sends a request, again and again while that may help. Where `ended` comes before, it is given back.
+    /// Sends a request, and retries while that may help. If `ended` comes first, the request is returned.
     async fn deliver(
         &self,
         request: Bytes,
@@ -253,7 +255,7 @@ impl Exporter {
         if !status.is_success() {
             return Err(refusal(status, retry_after));
         }
-        // One that cannot be read says at least that it took them.
+        // An answer that cannot be read still shows that the spans were accepted.
         let answer = ExportTraceServiceResponse::decode(body.as_slice()).unwrap_or_default();
         let rejected = answer.partial_success.map_or(0, |partial| {
             let spans = usize::try_from(partial.rejected_spans).unwrap_or(0).min(count);
@@ -268,8 +270,8 @@ impl Exporter {
     }
 }
 
-/// What a status that is no success means; these are the ones that OTLP's specification says may be tried again, and those of
-/// services that are there and fail.
+/// The meaning of a status other than success. A status is retried if the OTLP specification allows that, or if the
+/// service is available but fails.
 fn refusal(status: StatusCode, retry_after: Option<Duration>) -> Failed {
     let reason = format!("status {status}");
     let (failure, code, again) = match status {
@@ -281,18 +283,18 @@ fn refusal(status: StatusCode, retry_after: Option<Duration>) -> Failed {
     Failed { failure, code, reason, again, retry_after }
 }
 
-/// In seconds; a date is left to our own backoff.
+/// The wait in seconds; for a date, our own backoff is used.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds).min(Duration::from_secs(300)))
 }
 
-/// What a receiver says, as far as a line of the log needs it.
+/// The receiver's message, shortened for a log line.
 fn first_line(text: &str) -> String {
     redact(&text.lines().next().unwrap_or_default().chars().take(200).collect::<String>())
 }
 
-/// Who we are, as traces say it.
+/// Our identity in traces.
 fn resource(settings: &config::Otlp) -> Resource {
     let own = [
         KeyValue::new("service.name", settings.service_name.clone()),
@@ -301,7 +303,7 @@ fn resource(settings: &config::Otlp) -> Resource {
     ];
     let more = settings.resource_attributes.iter();
     let more = more.map(|(name, value)| KeyValue::new(name.clone(), value.clone()));
-    // What is configured wins, but for the name, which has a key of its own.
+    // The configured attributes win, except for the name, which has a separate setting.
     Resource::builder_empty()
         .with_attributes(own.clone())
         .with_attributes(more)

@@ -1,9 +1,8 @@
-//! What `twinsync check` does: it gathers facts, by the same adapters as a start, and lets `domain/checks` assess them.
+//! What `twinsync check` does: it gathers facts, with the same adapters as a start, and `domain/checks` assesses them.
 //!
-//! *Invariants*: every check has a limit of its own, so that nothing hangs. What does not depend on each other is asked at the
-//! same time; the lines come in the order of [`Kind`] all the same. What needs something that is not in order is skipped, and
-//! says so. Nothing that belongs to a running daemon is touched: no lock, no lease, no checkpoint, no port, no reader. What is
-//! written to find out is removed, also when the run is stopped.
+//! *Invariants*: every check has its own time limit, so nothing hangs. Independent checks run at the same time, but the lines come in the
+//! order of [`Kind`]. A check is skipped, and says so, if something that it needs is not in order. Nothing that belongs to a running daemon
+//! is touched: no lock, no lease, no checkpoint, no port, no reader. Test writes are removed, also when the run is stopped.
 
 mod blobs;
 mod cosmos;
@@ -27,32 +26,32 @@ use crate::{
     domain::checks::{Checked, Finding, Kind},
 };
 
-/// Limit of one question to a service, where what it is configured with is longer.
+/// Time limit of one request to a service, if the configured limit is longer.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Limit of a check that consists of several questions.
+/// Time limit of a check that consists of several requests.
 const WHOLE_LIMIT: Duration = Duration::from_secs(15);
 
-/// What the sections of a run have in common.
+/// The dependencies that all sections of a run share.
 struct Inspector<'a> {
     settings: &'a Settings,
     connect: bool,
     stop: &'a CancellationToken,
 }
 
-/// What the sections tell each other. `None`: not known yet.
+/// Results that sections share with each other. `None`: not known yet.
 #[derive(Default)]
 struct Shared {
     /// Whether the blob container can be used.
     container: watch::Sender<Option<bool>>,
-    /// What was seen in Event Hubs.
+    /// The facts that were found in Event Hubs.
     events: watch::Sender<Option<eventhubs::Seen>>,
-    /// Spellings of hubs in documents.
+    /// Spellings of hub names in documents.
     documents: watch::Sender<Option<BTreeSet<String>>>,
 }
 
 impl Shared {
-    /// Waits until a section has told. Every section tells, whatever it found.
+    /// Waits until a section has published its result. Every section publishes one, whatever it found.
     async fn told<T: Clone + Default>(told: &watch::Sender<Option<T>>) -> T {
         let mut receiver = told.subscribe();
         match receiver.wait_for(Option::is_some).await {
@@ -63,10 +62,10 @@ impl Shared {
 }
 
 impl Inspector<'_> {
-    /// Waits for an answer, for `limit` at most and until the run is stopped.
+    /// Waits for an answer, at most for `limit`, and until the run is stopped.
     ///
     /// # Errors
-    /// The finding that tells why there is none: `late`, or that the run was stopped.
+    /// A finding with the reason why there is no answer: `late`, or that the run was stopped.
     async fn within<T>(
         &self,
         limit: Duration,
@@ -82,7 +81,7 @@ impl Inspector<'_> {
         }
     }
 
-    /// The container of blobs, where something is kept in one, and whether dead letters are.
+    /// The blob container, if checkpoints or dead letters are stored in one, and whether dead letters are.
     fn blob(&self) -> Option<(&config::Blob, bool)> {
         match (&self.settings.checkpoint.store, &self.settings.dead_letters) {
             (_, DeadLetters::Blob(blob)) => Some((blob, true)),
@@ -92,13 +91,13 @@ impl Inspector<'_> {
     }
 }
 
-/// The run was stopped.
+/// The finding for a run that was stopped.
 fn stopped() -> Finding {
     Finding::Skipped("stopped on request".to_owned())
 }
 
-/// Looks at everything, without connections or with them, and tells each line in order as soon as all before it are known.
-/// Once `stop` is cancelled, what is left is skipped, and what was written is removed.
+/// Runs all checks, with or without connections. Reports each line in order, as soon as all lines before it are known. When `stop` is
+/// cancelled, the remaining checks are skipped, and test writes are removed.
 pub async fn run(
     settings: &Settings,
     connect: bool,
@@ -131,7 +130,7 @@ pub async fn run(
     }
 }
 
-/// The lines where the configuration cannot be used: nothing can be looked at.
+/// The lines for an unusable configuration: nothing can be checked.
 pub fn without_configuration(connect: bool) -> impl Iterator<Item = Checked> {
     let rest = Kind::ALL
         .into_iter()

@@ -1,7 +1,8 @@
-//! Reaching the outside world at start: what passes is waited for, what a person has to mend ends the start with its code.
+//! Connects to the dependencies at the start. Temporary failures are waited out. A failure that a person has to fix ends the start with its
+//! code.
 //!
-//! Whatever is waited for shows on `/readyz` and in `twinsync_start_delays_total`, and a restart would not help: the process
-//! stays live. `docs/errors` has a page for every code.
+//! `/readyz` and `twinsync_start_delays_total` show what the start waits for. A restart would not help, so the process stays live.
+//! `docs/errors` has a page for every code.
 
 use std::time::Duration;
 
@@ -18,15 +19,15 @@ use crate::{
     telemetry::{HealthState, Metrics, event::StartDelayed},
 };
 
-/// First and longest wait between two tries. Short enough that an outage costs little more than it lasts.
+/// First and longest wait between two tries. Short, so that the start follows soon after the end of an outage.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
 
-/// What the daemon cannot begin without.
+/// A dependency that the daemon needs to start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Needed {
     /// Cosmos DB.
     Store,
-    /// Any other.
+    /// Any other dependency.
     Dependency(Dependency),
 }
 
@@ -40,7 +41,7 @@ impl Needed {
             Self::Dependency(Dependency::Checkpoints | Dependency::Leases) => "checkpoints",
             Self::Dependency(Dependency::DeadLetters) => "dead_letters",
             Self::Dependency(Dependency::Registry(_)) => "registry",
-            // Nothing waits for them.
+            // The start does not wait for traces.
             Self::Dependency(Dependency::Traces) => "traces",
             Self::Dependency(Dependency::EntraKeys) => "entra_keys",
             Self::Dependency(Dependency::Lag) => "lag",
@@ -58,21 +59,21 @@ impl std::fmt::Display for Needed {
     }
 }
 
-/// How a start waits.
+/// How a start waits for its dependencies.
 pub(super) struct Connector<'a> {
-    /// How long refusals are endured.
+    /// How long refusals are retried.
     pub(super) grace: Duration,
-    /// Where it shows what is waited for.
+    /// Where the wait is shown.
     pub(super) health: &'a HealthState,
-    /// Counts what is waited for.
+    /// Counts the failed tries.
     pub(super) metrics: &'a Metrics,
 }
 
 impl Connector<'_> {
-    /// Tries until it works, as long as that may help. May be dropped at any time.
+    /// Repeats `attempt` until it succeeds, as long as that may help. May be dropped at any time.
     ///
     /// # Errors
-    /// A person has to mend something.
+    /// A person has to fix something.
     pub(super) async fn until<T, F>(&self, what: Needed, mut attempt: impl FnMut() -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<T, Error>>,
@@ -145,7 +146,7 @@ mod tests {
         ConnectError::Refused { endpoint: "https://a/".into(), reason: "403".into() }.into()
     }
 
-    /// Tries with these failures, one after the other; the result and how often it was tried.
+    /// Runs tries with these failures, one after the other. Returns the result and the number of tries.
     async fn try_with(
         grace: Duration,
         failures: Vec<fn() -> Error>,

@@ -1,4 +1,4 @@
-//! The outside world of one daemon: what it connects to at its start.
+//! The connections of one daemon, which it opens at its start.
 
 use std::sync::Arc;
 
@@ -28,30 +28,30 @@ use crate::{
     telemetry::{HealthState, Metrics, Scope},
 };
 
-/// The outside world of one daemon.
+/// The connections of one daemon.
 pub struct Connections {
-    /// Where events come from; one or two hubs.
+    /// The sources of events: one or two Event Hubs.
     pub sources: Vec<Arc<dyn EventSource>>,
-    /// Where documents go.
+    /// The store of the documents.
     pub store: Arc<dyn TwinStore>,
-    /// Where progress is kept.
+    /// The store of the checkpoints.
     pub checkpoints: Arc<dyn CheckpointStore>,
-    /// The hubs once more where other replicas may own their partitions, for those who look at the status.
+    /// The Event Hubs once more, for the status, if other replicas may own their partitions.
     pub shared_hubs: Vec<SharedHub>,
-    /// Where events go that can never be applied.
+    /// The store for events that can never be applied.
     pub dead_letters: Arc<dyn DeadLetters>,
-    /// The same, from the side of the reader.
+    /// The same store, for readers.
     pub archive: Arc<dyn DeadLetterArchive>,
-    /// The IoT hubs themselves, where they may be asked.
+    /// The registries of the IoT hubs, if they may be asked.
     pub registries: Vec<Arc<RateLimitedRegistry>>,
-    /// Where long scans keep their notes.
+    /// The store for the notes of long scans.
     pub notes: Arc<dyn NoteStore>,
-    /// What changes in the container, for declared counts.
+    /// The change feed of the container, for declared counts.
     pub changes: Arc<dyn TwinChanges>,
 }
 
 impl Connections {
-    /// Connects to everything that `settings` name, and waits for what is not there yet.
+    /// Connects to everything in `settings`, and waits for dependencies that are not there yet.
     pub(super) async fn connect(
         settings: &Settings,
         connector: &Connector<'_>,
@@ -72,7 +72,7 @@ impl Connections {
             health.tokens().configured(Scope::Signature, end);
         }
         let registries = connect_registries(settings, &credential, connector.metrics, health)?;
-        // On its own, so that nothing else is blamed where there is no token.
+        // The token is requested separately, so that a missing token is not blamed on a service.
         let token = || async { Ok(credential::probe(&credential).await?) };
         connector.until(Needed::Dependency(Dependency::Credential), token).await?;
         let store = connector.until(Needed::Store, || connect_store(settings, Arc::clone(&credential)));
@@ -83,7 +83,7 @@ impl Connections {
         let letters = connector.until(Needed::Dependency(Dependency::DeadLetters), || async {
             Ok(dead_letters::open(&settings.dead_letters, &credential).await?)
         });
-        // All at once: a person sees everything that is to be mended.
+        // All at the same time, so that a person sees everything that has to be fixed.
         let (store, (checkpoints, notes), dead_letters) = tokio::try_join!(store, progress, letters)?;
         mounts::warn_about_ephemeral(settings).await;
         let source = |hub: &str| event_source(settings, &credential, hub);
@@ -103,7 +103,7 @@ impl Connections {
         })
     }
 
-    /// What twins are read from that somebody asks for.
+    /// The dependencies for answering requests for twins.
     pub(super) fn twins_access(
         &self,
         settings: &Settings,
@@ -132,7 +132,7 @@ pub(super) fn event_source(
     Arc::new(EventHub::new(eventhubs_options(settings, hub), Arc::clone(credential)))
 }
 
-/// The Event Hubs, for those who look at how far behind the checkpoints of all replicas are.
+/// The Event Hubs, for a status that shows how far the checkpoints of all replicas lag.
 pub(super) fn shared_hubs_of(
     settings: &Settings,
     credential: &Arc<dyn TokenCredential>,

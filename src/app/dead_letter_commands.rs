@@ -1,4 +1,4 @@
-//! What the `deadletters` commands work with: the same stores and the same router that the daemon uses.
+//! The tools of the `deadletters` commands: the same stores and the same router that the daemon uses.
 
 use std::sync::Arc;
 
@@ -20,21 +20,21 @@ use crate::{
     telemetry::{HealthState, Metrics},
 };
 
-/// Opens the dead letters of a daemon where they are; nothing is created.
+/// Opens the existing store of a daemon's dead letters. Nothing is created.
 ///
 /// # Errors
-/// They are not there, or cannot be read.
+/// The store does not exist, or cannot be read.
 pub async fn connect(settings: &Settings) -> Result<Store, Error> {
     let credential = credential::connect(&settings.credential.identity)?;
     Ok(dead_letters::open_existing(&settings.dead_letters, &credential).await?)
 }
 
-/// As for streams, but dead letters may be older than any tombstone.
+/// The rules of the streams, except that dead letters may be older than any tombstone.
 fn rules(settings: &Settings) -> Rules {
     Rules { forgets_after: Some(settings.document.tombstone_ttl), ..super::options::rules(settings) }
 }
 
-/// A router that writes to the daemon's container. What it cannot apply stays among the `letters`.
+/// A router that writes to the daemon's container. Dead letters that it cannot apply stay in `letters`.
 ///
 /// # Errors
 /// The container cannot be used.
@@ -60,7 +60,7 @@ pub async fn replay(settings: &Settings, letters: &Store) -> Result<Replay, Erro
     Ok(Replay::start(router, limits, metrics, settings.document.max_event_size))
 }
 
-/// Reads the daemon's container and writes nothing.
+/// A preview that reads the daemon's container and writes nothing.
 ///
 /// # Errors
 /// The container cannot be used.

@@ -1,5 +1,5 @@
-//! What every command has that runs until it is stopped: metrics that are kept, a status that is observed, and the HTTP server that
-//! shows both. It outlives everything else, so that the way down can be watched.
+//! The parts that every long-running command has: upkeep of its metrics, an observer of its status, and the HTTP server that shows both.
+//! They outlive everything else, so that the shutdown can be observed.
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -13,11 +13,11 @@ use crate::{
     telemetry::{HealthState, Metrics},
 };
 
-/// What runs around the work.
+/// The monitoring of a running command.
 pub(super) struct Monitoring {
-    /// Sees how the process is.
+    /// Observes the status of the process.
     pub(super) observer: Observer,
-    /// Ends with it.
+    /// Cancelled at the end of the monitoring.
     pub(super) closing: CancellationToken,
     served: CancellationToken,
     upkeep: JoinHandle<()>,
@@ -26,7 +26,7 @@ pub(super) struct Monitoring {
 }
 
 impl Monitoring {
-    /// Starts it, and listens first.
+    /// Starts the monitoring. Listening comes first.
     ///
     /// # Errors
     /// The address of `http.listen` cannot be listened on.
@@ -63,12 +63,12 @@ impl Monitoring {
         })
     }
 
-    /// Ends it.
+    /// Ends the monitoring.
     pub(super) async fn end(self) {
         let Self { observer: _, closing, served, upkeep, observing, server } = self;
         served.cancel();
         closing.cancel();
-        // All end by themselves; whether a client got its last answer decides nothing.
+        // All of these tasks end on their own. It does not matter whether a client received its last answer.
         if let Some(server) = server {
             let _ = server.await;
         }

@@ -1,4 +1,4 @@
-//! What each part is told, from the settings: one function for each part, and nothing else decides about its options.
+//! The options of each part, from the settings: one function per part. No other code decides about them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,10 +19,10 @@ use crate::{
     telemetry::RecentWarnings,
 };
 
-/// How far apart the clocks within one IoT hub may be; Azure keeps its machines far closer. An event within it is
-/// compared by its version, and at worst looked at once more.
+/// How far the clocks within one IoT hub may differ. Azure keeps its machines far closer. An event within this tolerance is compared by its
+/// version, and in the worst case its twin is checked once more.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
-/// How often lag is measured at least.
+/// Maximum time between two lag measurements.
 const LAG_INTERVAL: Duration = Duration::from_secs(5);
 
 pub(super) fn cosmos_access(settings: &Settings, credential: Arc<dyn TokenCredential>) -> cosmos::Access {
@@ -61,7 +61,7 @@ pub(super) fn eventhubs_options(settings: &Settings, hub: &str) -> eventhubs::Op
     }
 }
 
-/// Where partitions go on, and what to do where that leaves a choice.
+/// Where partitions resume, and what to do when there is a choice.
 pub(super) fn start_options(settings: &Settings, audits: &AuditRequests) -> start::Options {
     start::Options {
         namespace: settings.eventhubs.namespace.clone(),
@@ -97,7 +97,7 @@ pub(super) fn stream_options(
     stream::Options {
         start: start_options(settings, audits),
         sharing: match settings.checkpoint.store {
-            // Both belong to one process.
+            // Both stores belong to one process.
             config::CheckpointStore::Memory | config::CheckpointStore::File { .. } => stream::Sharing::Alone,
             config::CheckpointStore::Blob(_) => stream::Sharing::Leases(lease::Options {
                 owner: replica.to_owned(),
@@ -116,8 +116,8 @@ pub(super) fn stream_options(
     }
 }
 
-/// Understands an error of the checkpoint store. One that is none of ours is the SDK's own, about a request that it did not
-/// even send.
+/// Classifies an error of the checkpoint store. An error that is not from this project's adapters comes from the SDK, and concerns a
+/// request that was not sent.
 pub(super) fn classify_checkpoint_error(error: &azure_core::Error) -> start::CheckpointError {
     let known = checkpoints::Error::find(error);
     start::CheckpointError {
@@ -147,7 +147,7 @@ pub(super) fn rules(settings: &Settings) -> Rules {
     }
 }
 
-/// What all replicas together may use.
+/// The budgets of all replicas together.
 pub(super) fn budgets(settings: &Settings) -> Budgets {
     Budgets {
         registry_share: settings.iothub.share,

@@ -1,5 +1,5 @@
-//! The way of events in one daemon, from the Event Hubs to the checkpoints: how it is put together, when it ends, and in which order it
-//! is brought to its end.
+//! The path of events in one daemon, from the Event Hubs to the checkpoints: how it is assembled, when it ends, and in which order it is
+//! shut down.
 
 use std::{sync::Arc, time::Duration};
 
@@ -40,29 +40,29 @@ use crate::{
     telemetry::{self, HealthState, Metrics, trace::Tracer},
 };
 
-/// Batches on their way from the partitions to the router.
+/// Number of batches that the channel from the partitions to the router holds.
 const INTAKE: usize = 64;
 
-/// What a daemon takes from the process that it runs in.
+/// The inputs that a daemon takes from its process.
 pub struct Process {
-    /// Names it among the replicas; unique.
+    /// Name of this process among the replicas. Unique.
     pub replica: String,
-    /// The time of day.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// Where partitions are received; `None`: among everything else.
+    /// The threads that receive partitions. `None`: they run on the common runtime.
     pub threads: Option<Arc<ReceiveThreads>>,
     /// Makes traces.
     pub tracer: Option<Tracer>,
     /// What readiness and the status page are computed from.
     pub health: HealthState,
-    /// Counts what happens.
+    /// Counts everything that happens.
     pub metrics: Metrics,
 }
 
 /// Consumes the streams until `stop`, then drains and commits.
 ///
 /// # Errors
-/// It cannot start, a person has to decide something, or one of its tasks panicked.
+/// The daemon cannot start, a person has to decide something, or one of its tasks panicked.
 pub(super) async fn consume(
     settings: &Settings,
     connections: Connections,
@@ -80,7 +80,7 @@ pub(super) async fn consume(
     running.drain(settings.shutdown.drain_timeout, ended).await
 }
 
-/// Everything that has to answer once before events are consumed.
+/// The dependencies that have answered once, before events are consumed.
 struct Prepared {
     process: Process,
     store: Arc<dyn TwinStore>,
@@ -105,7 +105,7 @@ impl Prepared {
         let (leads, led) = watch::channel(false);
         let (requests, audit_asked) = AuditRequests::channel(Arc::clone(clock));
         let audits = if connections.registries.is_empty() { AuditRequests::nobodys() } else { requests };
-        // Before the streams, which would fill an empty container.
+        // Before the streams, which would write documents into an empty container.
         let background =
             reconcile::prepare(settings, &connections, shared, clock, audits.clone(), &connector).await?;
         let replicas = Arc::new(Replicas::new(
@@ -142,7 +142,7 @@ impl Prepared {
         })
     }
 
-    /// Spawns router, streams and background work.
+    /// Starts the router, the streams and the background work.
     fn start(self, settings: &Settings, shared: &Shared, stop: &CancellationToken) -> Running {
         let Process { clock, threads, tracer, health, metrics, .. } = self.process;
         let counting = counts::Tools {
@@ -185,7 +185,7 @@ impl Prepared {
     }
 }
 
-/// Where several hubs have a device of one id, only one of them can have a document under that id.
+/// Warns that only one document can exist under a device id if several hubs have a device with that id.
 fn warn_about_shared_ids(settings: &Settings) {
     if settings.iothub.hubs.len() > 1 && settings.document.id == DocumentIdScheme::Device {
         tracing::warn!(
@@ -197,7 +197,7 @@ fn warn_about_shared_ids(settings: &Settings) {
     }
 }
 
-/// Events flow. Its tasks end with it, however that ends.
+/// A running pipeline. Its tasks end when it is dropped.
 struct Running {
     router: AbortOnDropHandle<Result<(), Panicked>>,
     consumers: JoinSet<Result<(), stream::Error>>,
@@ -208,7 +208,7 @@ struct Running {
     drained: CancellationToken,
 }
 
-/// How it came to an end.
+/// How the pipeline ended.
 struct Ended {
     outcome: Result<(), Error>,
     /// Whether the router has ended, so that nothing more can be drained.
@@ -216,23 +216,23 @@ struct Ended {
 }
 
 impl Running {
-    /// Waits for `stop`. What ends by itself before that has failed.
+    /// Waits for `stop`. A task that ends before the stop has failed.
     async fn ended(&mut self, stop: &CancellationToken) -> Ended {
         tokio::select! {
             biased;
             () = stop.cancelled() => Ended { outcome: Ok(()), router_ended: false },
             ended = &mut self.router => Ended {
-                // In order, it ends when nobody dispatches anything any more: all streams have ended, and say why when they are joined.
+                // In the orderly case, the router ends after all streams have ended. Their errors are returned when they are joined.
                 outcome: if matches!(ended, Ok(Ok(()))) { Ok(()) } else { Err(Panicked.into()) },
                 router_ended: true,
             },
             Some(ended) = self.consumers.join_next() => Ended { outcome: consumer_ended(ended), router_ended: false },
-            // Its tasks end with the stop only; before, it is a panic.
+            // These tasks end only with the stop. An earlier end is a panic.
             Some(_) = self.background.join_next() => Ended { outcome: Err(Panicked.into()), router_ended: false },
         }
     }
 
-    /// Brings everything to an orderly end: no more intake, what was received is finished within `limit`, checkpoints, leases.
+    /// Shuts everything down in order: stops intake, finishes received events within `limit`, writes checkpoints, releases leases.
     async fn drain(mut self, limit: Duration, ended: Ended) -> Result<(), Error> {
         let Ended { mut outcome, router_ended } = ended;
         self.health.set_phase(Phase::Stopping);
@@ -253,8 +253,8 @@ impl Running {
                 }
             }
         }
-        self.background.shutdown().await; // what it had under way is conditional, or done again
-        // Leases were kept until here; they end with the last checkpoint.
+        self.background.shutdown().await; // its open work is conditional, or is repeated later
+        // Leases were kept until now. They end with the last checkpoint.
         self.drained.cancel();
         while let Some(ended) = self.consumers.join_next().await {
             outcome = outcome.and(consumer_ended(ended));

@@ -1,4 +1,4 @@
-//! What asks the IoT hubs: the daemon's background work, and what `backfill`, `audit` and `resync` work with.
+//! Everything that asks the IoT hubs: the daemon's background work, and the tools of `backfill`, `audit` and `resync`.
 
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ fn twin_reconciler(
         .with_identity(settings.iothub.identity)
 }
 
-/// How audits are done unless a person asks for something else.
+/// Options of audits, unless a person requests others.
 fn audit_options(settings: &Settings) -> audit::Options {
     audit::Options {
         sample: 1.0,
@@ -67,7 +67,7 @@ pub(super) struct Background {
     notes: Arc<dyn NoteStore>,
 }
 
-/// Finds out what has to be done. Reads the container where a backfill depends on that.
+/// Prepares the background work. Reads the container if that decides whether a backfill is needed.
 pub(super) async fn prepare(
     settings: &Settings,
     connections: &Connections,
@@ -113,7 +113,7 @@ pub(super) async fn prepare(
     })
 }
 
-/// Notes for every hub that its twins are to be filled in.
+/// Writes a note for every hub that a backfill is planned.
 async fn plan_backfill(reconciler: &TwinReconciler, notes: &dyn NoteStore) -> Result<(), Error> {
     for registry in reconciler.registries() {
         backfill::plan(reconciler, notes, registry.hub()).await?;
@@ -137,12 +137,12 @@ async fn holds_nothing(reconciler: &TwinReconciler) -> Result<bool, StoreError> 
 }
 
 impl Background {
-    /// Where flagged documents are made known.
+    /// Queue to which flagged documents are reported.
     pub(super) fn repair_queue(&self) -> RepairQueue {
         self.repair_queue.clone()
     }
 
-    /// Runs until `stop`; one task for repair, one for requests, and one for each hub.
+    /// Runs until `stop`: one task for repair, one for requests, and one for each hub.
     pub(super) fn spawn(
         self,
         leads: &watch::Receiver<bool>,
@@ -177,7 +177,7 @@ impl Background {
     }
 }
 
-/// What the commands work with that ask the hubs.
+/// The tools of the commands that ask the hubs.
 pub struct ReconcileTools {
     /// Reconciles single twins.
     pub reconciler: Arc<TwinReconciler>,
@@ -185,13 +185,13 @@ pub struct ReconcileTools {
     pub registries: Vec<Arc<RateLimitedRegistry>>,
     /// Where notes are kept.
     pub notes: Arc<dyn NoteStore>,
-    /// How audits are done unless a person asks for something else.
+    /// Options of audits, unless a person requests others.
     pub audit: audit::Options,
-    /// Twins that a backfill deals with at the same time.
+    /// Number of twins that a backfill processes at the same time.
     pub backfill_concurrency: usize,
 }
 
-/// Connects to the container and the hubs, as the daemon does; a daemon may run beside it.
+/// Connects to the container and the hubs, as the daemon does. A daemon may run at the same time.
 ///
 /// # Errors
 /// No hub is configured, or something cannot be used.

@@ -1,5 +1,5 @@
-//! `twinsync serve`: IoT Hub's read API from the copy. Reads the container, and what tells how far behind it is; writes nothing, owns
-//! no partition, and any number of such processes may run.
+//! `twinsync serve`: IoT Hub's read API, answered from the copy. It reads the container, and measures how far the copy lags. It writes
+//! nothing and owns no partition, so any number of such processes may run.
 
 use std::{sync::Arc, time::Duration};
 
@@ -54,28 +54,28 @@ use crate::{
     },
 };
 
-/// Requests at the same time: each has a connection of its own, and those are limited.
+/// Maximum numbers of requests at the same time. Each has its own connection, and connections are limited.
 const PLACES: Places = Places { waiters: 256, readers: 512 };
-/// How often it is measured how far behind the copy is: a listing of checkpoints for each Event Hub, and a question for each partition.
+/// How often the lag of the copy is measured. That costs a listing of checkpoints per Event Hub and a request per partition.
 const LAG_INTERVAL: Duration = Duration::from_secs(15);
-/// How long that may take before it is told that there is no answer.
+/// Time limit of that measurement. After it, the lag is reported as unknown.
 const LAG_LIMIT: Duration = Duration::from_secs(20);
-/// How often the keys of Entra ID are measured after. They are fetched where they are older than an hour.
+/// How often the age of the Entra ID keys is checked. Keys older than an hour are fetched again.
 const KEYS_INTERVAL: Duration = Duration::from_secs(300);
-/// The key of the address.
+/// Configuration key of the address.
 const LISTEN: &str = "serve.listen";
 
-/// Serves until SIGTERM or SIGINT; a second signal exits at once. `recent_warnings` is what it logs.
+/// Serves until SIGTERM or SIGINT. A second signal exits at once. `recent_warnings` holds its logged warnings and errors.
 ///
 /// # Errors
-/// It cannot start.
+/// The process cannot start.
 pub async fn run(settings: &Settings, recent_warnings: RecentWarnings) -> Result<(), Error> {
     let serve = settings.serve.as_ref().ok_or(Error::ServesNobody)?;
     let stop = stop_on_signals()?;
     let metrics = Metrics::new().map_err(|error| Error::Metrics(error.to_string()))?;
     let served = ServeMetrics::new(&metrics, Denied::ALL.map(Denied::label));
     let health = HealthState::with_limits(settings.http.blocked_after, settings.eventhubs.retention);
-    // What a person has to mend comes first, before anything is waited for.
+    // Errors that a person has to fix are reported first, before any wait.
     let access = Arc::new(access(serve, &health, &served)?);
     let (tls, rotation) = encryption(serve, &health).await?.unzip();
     let listener = http::bind_for(LISTEN, serve.listen).await?;
@@ -106,7 +106,7 @@ pub async fn run(settings: &Settings, recent_warnings: RecentWarnings) -> Result
     if let Some(rotation) = rotation {
         tasks.spawn(watch_certificate(rotation, health.clone(), served.clone(), stop.clone()));
     }
-    // Answers at once: until the store is connected, that it is not.
+    // The server answers at once. Until the store is connected, it answers that it is not.
     let mut server = {
         let (api, served, stop) = (api.clone(), served.clone(), stop.clone());
         tokio::spawn(async move { serve::serve(listener, tls, &api, served, stop).await })
@@ -122,14 +122,14 @@ pub async fn run(settings: &Settings, recent_warnings: RecentWarnings) -> Result
                 let watched: Arc<dyn TwinStore> = store;
                 let key = TwinKey::device(serve.hub.as_ref().map_or("twinsync", HubName::as_str), "twinsync-store-watch");
                 tasks.spawn(store_watch::run(watched, key, budget, health.clone(), metrics.clone(), stop.clone()));
-                // Elsewhere the checkpoints belong to one process, and nobody else can tell.
+                // Other checkpoint stores belong to one process, so the lag is unknown.
                 if let config::CheckpointStore::Blob(_) = settings.checkpoint.store {
                     let settings = settings.clone();
                     tasks.spawn(watch_lag(settings, credential, lag, health.clone(), served, stop.clone()));
                 }
                 health.set_phase(Phase::Running);
                 tracing::info!(version = telemetry::VERSION, address = %serve.listen, "serving IoT Hub's read API");
-                // What ends by itself has panicked.
+                // A task that ends before the stop has panicked.
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => Ok(()),
@@ -141,16 +141,16 @@ pub async fn run(settings: &Settings, recent_warnings: RecentWarnings) -> Result
         },
     };
     health.set_phase(Phase::Stopping);
-    stop.cancel(); // whatever the reason
+    stop.cancel(); // for whatever reason
     if !server.is_finished() {
-        let _ = server.await; // it has a limit of its own for what is under way
+        let _ = server.await; // it limits the time for open requests itself
     }
     while tasks.join_next().await.is_some() {}
     monitoring.end().await;
     outcome
 }
 
-/// Everything that the API reads from.
+/// The dependencies that the API reads from.
 struct Connected {
     store: Arc<CosmosStore>,
     credential: Arc<dyn TokenCredential>,
@@ -164,7 +164,7 @@ async fn connect(settings: &Settings, connector: &Connector<'_>) -> Result<Conne
     Ok(Connected { store: Arc::new(store), credential })
 }
 
-/// From here on, twins and queries are answered.
+/// From now on, twins and queries are answered.
 fn open(
     settings: &Settings,
     serve: &config::Serve,
@@ -201,7 +201,7 @@ fn open(
     });
 }
 
-/// Who may read.
+/// Decides who may read, from the settings.
 fn access(serve: &config::Serve, health: &HealthState, metrics: &ServeMetrics) -> Result<Access, Error> {
     let tokens = |entra: &config::Entra| entra::Settings {
         authority: entra.authority.as_str().trim_end_matches('/').to_owned(),
@@ -237,7 +237,7 @@ fn keys_changed(event: KeyEvent, health: &HealthState, metrics: &ServeMetrics) {
     }
 }
 
-/// `None`: something in front speaks TLS.
+/// The TLS configuration. `None`: a proxy in front handles TLS.
 async fn encryption(serve: &config::Serve, health: &HealthState) -> Result<Option<(Tls, Rotation)>, Error> {
     let Encryption::Files { certificate, key } = &serve.encryption else { return Ok(None) };
     let loaded = Tls::load(Files { certificate: certificate.clone(), key: key.clone() }).await;
@@ -273,13 +273,13 @@ async fn watch_certificate(
     }
 }
 
-/// A certificate's end. `None`: beyond what ticks can tell, which is no worry.
+/// The end of a certificate. `None`: too far in the future for ticks, which is harmless.
 fn ticks(at: OffsetDateTime) -> Option<Ticks> {
     let milliseconds = at.unix_timestamp().checked_mul(1_000)?;
     Ticks::from_unix_milliseconds(milliseconds)
 }
 
-/// Fetches the keys of Entra ID at the start, so that no caller waits for them, and keeps them fresh while nobody asks.
+/// Fetches the keys of Entra ID at the start, so that no caller waits for them, and keeps them fresh without requests.
 async fn renew_keys(access: Arc<Access>, stop: CancellationToken) {
     let mut timer = interval(KEYS_INTERVAL);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -292,7 +292,7 @@ async fn renew_keys(access: Arc<Access>, stop: CancellationToken) {
     }
 }
 
-/// Looks again and again how far behind the copy is.
+/// Measures periodically how far the copy lags.
 async fn watch_lag(
     settings: Settings,
     credential: Arc<dyn TokenCredential>,
@@ -303,7 +303,7 @@ async fn watch_lag(
 ) {
     let mut timer = interval(LAG_INTERVAL);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // Opened by the first look that can, and kept: it remembers since when events wait.
+    // Opened by the first measurement that succeeds, and then kept: it remembers since when events wait.
     let mut others = None;
     loop {
         let measured = tokio::select! {

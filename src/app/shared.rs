@@ -1,4 +1,4 @@
-//! What the streams, the background work and the lookups share about the store.
+//! State for the store that the streams, the background work and the lookups share.
 
 use crate::{
     config::Settings,
@@ -8,7 +8,7 @@ use crate::{
     },
 };
 
-/// What the streams and the background work share about the store.
+/// State for the store that the streams and the background work share.
 #[derive(Clone)]
 pub(super) struct Shared {
     /// Documents that are kept for the next write of their twin.
@@ -18,7 +18,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Nothing is cached or spent yet.
+    /// Creates an empty cache and an unused budget.
     pub(super) fn new(settings: &Settings) -> Self {
         let cap = settings.cosmos.max_request_units_per_second.map(|units| units.get().into());
         Self { cache: document_cache(settings.cache.max_bytes as u64), budget: RequestUnitBudget::new(cap) }

@@ -1,4 +1,4 @@
-//! Traces, where they are configured: the tracer that the streams and the router use, and the task that sends its spans.
+//! Traces, if they are configured: the tracer of the streams and the router, and the task that exports its spans.
 
 use std::time::Duration;
 
@@ -14,21 +14,21 @@ use crate::{
     },
 };
 
-/// For how long the end is held up in the worst case; the exporter itself ends before.
+/// Maximum delay of the shutdown. The exporter itself ends earlier.
 const END_LIMIT: Duration = Duration::from_secs(7);
 
-/// What makes traces, and what sends them.
+/// The tracer and its exporter.
 pub(super) struct Traces {
-    /// `None`: off.
+    /// `None`: tracing is off.
     pub(super) tracer: Option<Tracer>,
     exporter: Option<(JoinHandle<()>, CancellationToken)>,
 }
 
 impl Traces {
-    /// Starts to send, where that is configured.
+    /// Starts the export, if it is configured.
     ///
     /// # Errors
-    /// No client can be made on this machine.
+    /// The HTTP client cannot be created on this machine.
     pub(super) fn start(
         settings: &Settings,
         metrics: &Metrics,
@@ -55,7 +55,7 @@ impl Traces {
         Ok(Self { tracer: Some(tracer), exporter: Some((task, ended)) })
     }
 
-    /// Sends what is left, within a limit.
+    /// Exports the remaining spans, within a time limit.
     pub(super) async fn end(self) {
         if let Some((mut task, ended)) = self.exporter {
             ended.cancel();

@@ -1,4 +1,4 @@
-//! `twinsync audit`: looks for differences between the documents and the hubs' twins.
+//! `twinsync audit`: finds differences between the documents and the hubs' twins.
 
 use std::{path::PathBuf, sync::atomic::Ordering, time::Duration};
 
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// Findings that people are shown; the report file and `--json` have more.
+/// Maximum number of findings in the text output. The report file and `--json` have more.
 const SHOWN: usize = 20;
 
 /// Arguments of `audit`.
@@ -62,7 +62,7 @@ struct File<'a> {
     reports: &'a [Report],
 }
 
-/// Audits; fails where differences are left or something is not known.
+/// Audits the hubs. Fails if differences remain or some twins had no answer.
 pub async fn run(arguments: &Arguments) -> Result<(), Error> {
     let session = Session::begin(&arguments.sources).await?;
     let options = Options {
@@ -75,7 +75,7 @@ pub async fn run(arguments: &Arguments) -> Result<(), Error> {
     let mut reports = Vec::new();
     for registry in session.hubs(arguments.hub.as_deref())? {
         let progress = Progress::default();
-        // The daemon's audits take turns; this one asks about any.
+        // The daemon's audits take turns through the recent twins. This one begins at a random place.
         let from = rand::random::<u64>() >> 11;
         let work =
             audit::run(&session.reconciler.reconciler, &registry, &options, from, &progress, &session.stop);

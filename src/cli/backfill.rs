@@ -1,4 +1,4 @@
-//! `twinsync backfill`: brings in the twins that were there before the streams.
+//! `twinsync backfill`: brings in the twins that existed before the streams.
 
 use std::sync::atomic::Ordering;
 
@@ -48,7 +48,7 @@ struct Line<'a> {
     request_units: f64,
 }
 
-/// Fills in all twins; documents that are there and right stay as they are.
+/// Brings in all twins. Documents that are there and right stay unchanged.
 pub async fn run(arguments: &Arguments) -> Result<(), Error> {
     let session = Session::begin(&arguments.sources).await?;
     for registry in session.hubs(arguments.hub.as_deref())? {
@@ -80,7 +80,7 @@ pub async fn run(arguments: &Arguments) -> Result<(), Error> {
 }
 
 async fn forget(notes: &dyn NoteStore, hub: &HubName) -> Result<(), Error> {
-    // What cannot be understood counts as no note.
+    // A note that cannot be parsed counts as no note.
     let forgotten = notes.save(&note_name(hub), b"{}").await;
     forgotten.map_err(|error| Error::Failed(error.to_string()))
 }

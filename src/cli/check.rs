@@ -1,7 +1,7 @@
-//! `twinsync check`: says what is not in order, and what mends it, before a start or beside a running daemon.
+//! `twinsync check`: reports problems and how to fix them, before a start or beside a running daemon.
 //!
-//! Exit codes: 0 nothing to mend; 1 warnings only (0 with `--allow-warnings`); 2 at least one failure, as for a configuration that cannot be used by any
-//! command, and where the report itself cannot be printed; 130 stopped before the end. `docs/check.md` describes the lines and the JSON.
+//! Exit codes: 0 no problems; 1 warnings only (0 with `--allow-warnings`); 2 at least one failure, or a configuration that no command can
+//! use, or a report that cannot be printed; 130 stopped before the end. `docs/check.md` describes the lines and the JSON.
 
 mod text;
 
@@ -18,10 +18,10 @@ use crate::{
     telemetry::VERSION,
 };
 
-/// The version of the JSON. Fields are added without counting it up.
+/// The version of the JSON. Adding fields does not raise it.
 const SCHEMA: u32 = 1;
 
-/// Stopped by a signal, as shells say it.
+/// Exit code after a stop by a signal, as shells use it.
 const STOPPED: u8 = 130;
 
 /// Arguments of `check`.
@@ -40,13 +40,13 @@ pub struct Arguments {
     json: bool,
 }
 
-/// Prints a line for each check. The exit code is the worst of them.
+/// Prints a line for each check. The exit code is that of the worst one.
 pub async fn run(arguments: &Arguments) -> ExitCode {
     match check(arguments).await {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             super::ended(Err(error), config::LogFormat::Text);
-            // Whatever other commands end with then: 1 would mean that there are warnings only.
+            // The same code as for other failures here: 1 would mean warnings only.
             ExitCode::from(Verdict::Fail.exit_code())
         }
     }
@@ -71,7 +71,7 @@ async fn check(arguments: &Arguments) -> Result<u8, Error> {
     report.end(&stop)
 }
 
-/// Every problem of the configuration, one line each.
+/// Every problem of the configuration, on one line each.
 fn problems(error: &config::Error) -> impl Iterator<Item = Checked> {
     error.problems.iter().map(|problem| {
         let subject = problem.key.clone().unwrap_or_default();
@@ -84,7 +84,7 @@ fn problems(error: &config::Error) -> impl Iterator<Item = Checked> {
     })
 }
 
-/// Where a problem is mended whose message does not say how.
+/// Where to fix a problem whose message does not say that.
 fn place(problem: &config::Problem) -> String {
     match (&problem.origin, &problem.key) {
         (config::Origin::Default, Some(key)) => {
@@ -102,17 +102,17 @@ fn words(settings: &Settings) -> String {
     format!("makes sense; {set} of {} settings are not the default", settings.effective().len())
 }
 
-/// What is printed.
+/// The printed report.
 struct Report {
     connect: bool,
     allow_warnings: bool,
     json: bool,
     lines: Vec<Checked>,
-    /// Nobody reads any more.
+    /// The error when the output was closed.
     failed: Option<Error>,
 }
 
-/// What scripts get.
+/// The JSON output.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Json<'a> {
@@ -136,7 +136,7 @@ struct Line<'a> {
     page: Option<String>,
 }
 
-/// Where the page about a code is.
+/// Address of the page about a code.
 fn page(code: &str) -> String {
     format!("docs/errors/{code}.md")
 }

@@ -1,13 +1,13 @@
-//! `twinsync deadletters`: looks at dead letters, replays them through the normal path, discards them.
+//! `twinsync deadletters`: shows dead letters, replays them on the normal path, discards them.
 //!
 //! | command | reads | writes |
 //! |---|---|---|
 //! | `list`, `show` | dead letters | nothing |
-//! | `replay` | dead letters, documents | documents, under the same conditions as the daemon; removes what is decided |
+//! | `replay` | dead letters, documents | documents, under the same conditions as the daemon; removes dead letters that are decided |
 //! | `discard` | dead letters | removes dead letters |
 //!
-//! All of them may run beside a daemon. Dead letters are scanned in order of stream, partition and sequence number, one
-//! at a time. Scripts get one JSON object per line: dead letters, then a summary. A payload is shown by `show` only.
+//! All of them may run beside a daemon. Dead letters are scanned in the order of stream, partition and sequence number, one at a time.
+//! Scripts get one JSON object per line: dead letters, then a summary. Only `show` prints a payload.
 
 mod discard;
 mod filter;

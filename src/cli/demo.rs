@@ -1,8 +1,8 @@
-//! `twinsync demo`: the main job on an embedded local Azure, and the proof that nothing differs.
+//! `twinsync demo`: the main function on an embedded local Azure, and the proof that nothing differs.
 //!
-//! The daemon runs as a process of its own, the same binary with the same `run` that is shipped; the local Azure lives in
-//! this process. Between the phases of the fleet the daemon is given time to catch up, because deleted ids are
-//! re-created then, and two streams without mutual order could not tell whose event is whose.
+//! The daemon runs as a separate process: the same binary and the same `run` that are shipped. The local Azure runs in this process.
+//! Between the phases of the fleet, the daemon gets time to catch up, because deleted ids are re-created there, and two streams without
+//! mutual order could not show which event belongs to which incarnation.
 
 mod report;
 
@@ -25,20 +25,20 @@ use self::report::{Figures, Report, differing};
 use super::{Error, output};
 use crate::telemetry::name;
 
-/// Share of the events that is sent at a steady rate at the end, to measure freshness.
+/// One event in this many is sent at a steady rate at the end, to measure freshness.
 const STEADY_SHARE: u64 = 20;
-/// Bounds of that number.
+/// Bounds of the number of these events.
 const STEADY_EVENTS: std::ops::RangeInclusive<u64> = 100..=2_500;
-/// What one round of `--stay` does.
+/// Sizes of one round of `--stay`.
 const STAYING_DEVICES: usize = 50;
 const STAYING_EVENTS: u64 = 5_000;
-/// What the page counts.
+/// The declared counts on the status page.
 const COUNTS: &str = "[[counts]]\nname = \"devices\"\n\n[[counts]]\nname = \"by_firmware\"\n\
                       where = \"is_defined(properties.reported.firmware.version)\"\n\
                       group_by = \"properties.reported.firmware.version\"\n";
-/// How often progress is looked at.
+/// How often progress is checked.
 const POLL: Duration = Duration::from_millis(50);
-/// How long nothing may move before the demo gives up.
+/// How long progress may stop before the demo gives up.
 const STUCK: Duration = Duration::from_secs(60);
 
 /// Arguments of `demo`.
@@ -70,7 +70,7 @@ pub struct Arguments {
     stay: bool,
 }
 
-/// Runs the demo; fails if any document differs.
+/// Runs the demo. Fails if any document differs.
 pub async fn run(arguments: &Arguments) -> Result<(), Error> {
     let stack = Box::pin(Stack::start(stack_options(arguments)))
         .await
@@ -83,11 +83,11 @@ pub async fn run(arguments: &Arguments) -> Result<(), Error> {
     }
 }
 
-/// Says how many twins differ at the end.
+/// Returns how many twins differ at the end.
 async fn run_on(arguments: &Arguments, stack: &Stack) -> Result<usize, Error> {
     let directory = tempfile::tempdir().map_err(|error| failed("cannot make a directory", &error))?;
     let program = std::env::current_exe().map_err(|error| failed("cannot find this program", &error))?;
-    // Ctrl-C is for this process: the daemon is asked to stop when everything is done.
+    // Ctrl-C is for this process only: the daemon is asked to stop when everything is finished.
     let setup = Setup::new(&program, directory.path(), stack.endpoints(), COUNTS)?.in_a_group_of_its_own();
     let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
     let mut daemon = setup.start().await?;
@@ -115,7 +115,7 @@ async fn run_on(arguments: &Arguments, stack: &Stack) -> Result<usize, Error> {
     Ok(report.differences() + differing(&verified))
 }
 
-/// Keeps devices changing until Ctrl-C.
+/// Changes devices until Ctrl-C.
 async fn stay<T>(
     arguments: &Arguments,
     stack: &Stack,
@@ -167,7 +167,7 @@ async fn show(arguments: &Arguments, stack: &Stack, daemon: &mut Daemon) -> Resu
     let show = Show { arguments, stack, bar: bar(arguments) };
     let before = daemon.sample().await?;
 
-    // As a backlog: as fast as the hub takes it.
+    // As a backlog: as fast as the hub accepts it.
     let steady = (arguments.events / STEADY_SHARE).clamp(*STEADY_EVENTS.start(), *STEADY_EVENTS.end());
     let plan = Plan {
         devices: arguments.devices as usize,
@@ -178,7 +178,7 @@ async fn show(arguments: &Arguments, stack: &Stack, daemon: &mut Daemon) -> Resu
     let backlog_seconds = show.fleet(plan, Pace::Backlog, daemon).await?;
     let backlog = daemon.sample().await?;
 
-    // At a steady rate: what freshness means is how long a change takes when nothing is behind.
+    // At a steady rate: freshness is the latency of a change without a backlog.
     let plan = Plan {
         devices: usize::try_from(steady / 10).unwrap_or(1).clamp(1, 100),
         events: steady,
@@ -202,7 +202,7 @@ async fn show(arguments: &Arguments, stack: &Stack, daemon: &mut Daemon) -> Resu
     })
 }
 
-/// Every document with its twin.
+/// Compares every document with its twin.
 async fn compare(stack: &Stack) -> Result<verify::Report, Error> {
     Box::pin(verify::verify(stack.endpoints()))
         .await
@@ -224,7 +224,7 @@ struct Show<'a> {
 }
 
 impl Show<'_> {
-    /// Runs a plan to its end, phase by phase, and returns how long the daemon took for it.
+    /// Runs a plan to its end, phase by phase. Returns how long the daemon took for it, in seconds.
     async fn fleet(&self, plan: Plan, pace: Pace, daemon: &mut Daemon) -> Result<f64, Error> {
         let fleet = self.stack.fleet();
         fleet.start(plan, pace).map_err(|error| {
@@ -252,7 +252,7 @@ impl Show<'_> {
         }
     }
 
-    /// Waits until the phase is over and every event of it is completed.
+    /// Waits until the phase is over and all its events are completed.
     async fn caught_up(&self, daemon: &mut Daemon) -> Result<(), Error> {
         let mut seen = 0;
         let mut moved = Instant::now();
@@ -285,7 +285,7 @@ impl Show<'_> {
     }
 }
 
-/// Events that were decided on, ignored or dead-lettered.
+/// Number of events that were decided, ignored or dead-lettered.
 fn handled(sample: &Sample) -> u64 {
     sample.count(name::EVENTS, "")
 }
@@ -296,7 +296,7 @@ impl From<devkit::daemon::Error> for Error {
     }
 }
 
-/// One line with the chain of causes.
+/// An error on one line, with its chain of causes.
 fn failed(what: &str, error: &(dyn std::error::Error + 'static)) -> Error {
     let mut line = format!("{what}: {error}");
     let mut cause = error.source();

@@ -26,9 +26,9 @@ pub(in crate::cli) fn json(value: &impl Serialize) -> Result<(), Error> {
     line(text.map_err(|error| Error::Failed(format!("cannot print: {error}")))?)
 }
 
-/// Text from outside without what could steer a terminal; line breaks and tabs stay where `keep_lines` is set.
+/// Text from outside, with the characters that could control a terminal escaped. Line breaks and tabs stay if `keep_lines` is set.
 pub(in crate::cli) fn printable(text: &str, keep_lines: bool) -> String {
-    /// Marks that reorder text, so that it reads as what it is not.
+    /// Marks that reorder text, so that it would display as different text.
     const REORDERING: [std::ops::RangeInclusive<char>; 2] =
         ['\u{202a}'..='\u{202e}', '\u{2066}'..='\u{2069}'];
     let mut clean = String::with_capacity(text.len());

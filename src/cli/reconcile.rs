@@ -1,4 +1,4 @@
-//! What `backfill`, `audit` and `resync` share.
+//! The common parts of `backfill`, `audit` and `resync`.
 
 use std::{
     io::IsTerminal,
@@ -18,12 +18,12 @@ use crate::{
     telemetry::{self, Metrics},
 };
 
-/// How often a progress bar is moved.
+/// How often a progress bar is updated.
 const POLL: Duration = Duration::from_millis(200);
-/// What is logged beside a progress bar.
+/// The log filter while a progress bar is shown.
 const LOG_FILTER: &str = "warn";
 
-/// Everything that a command needs to ask the hubs.
+/// The dependencies of a command that asks the hubs.
 pub(super) struct Session {
     pub(super) reconciler: ReconcileTools,
     pub(super) metrics: Metrics,
@@ -36,7 +36,7 @@ impl Session {
     pub(super) async fn begin(sources: &Sources) -> Result<Self, Error> {
         let settings = sources.load()?;
         require_hub(&settings)?;
-        // Nothing but what needs attention: the command itself tells the rest.
+        // Only lines that need attention: the command itself reports the rest.
         let quiet = config::Telemetry { log_filter: LOG_FILTER.to_owned(), ..settings.telemetry.clone() };
         telemetry::init(&quiet).map_err(|error| Error::Failed(error.to_string()))?;
         let stop = app::stop_on_signals()?;
@@ -49,7 +49,7 @@ impl Session {
         Ok(Self { reconciler, metrics, stop, started: Instant::now() })
     }
 
-    /// The hubs, or the one that is named.
+    /// All hubs, or the named one.
     pub(super) fn hubs(&self, name: Option<&str>) -> Result<Vec<Arc<RateLimitedRegistry>>, Error> {
         let all = &self.reconciler.registries;
         let Some(name) = name else {
@@ -67,7 +67,7 @@ impl Session {
         }
     }
 
-    /// Since the command began to work.
+    /// Seconds since the command began to work.
     pub(super) fn seconds(&self) -> f64 {
         self.started.elapsed().as_secs_f64()
     }
@@ -83,12 +83,12 @@ fn require_hub(settings: &Settings) -> Result<(), Error> {
     }
 }
 
-/// The command was asked to stop.
+/// The error of a command that was asked to stop.
 pub(super) fn stopped(then: &str) -> Error {
     Error::Failed(format!("stopped on request; {then}"))
 }
 
-/// Shows a bar on a terminal while `work` runs.
+/// Shows a progress bar on a terminal while `work` runs.
 pub(super) async fn watched<T>(
     quiet: bool,
     label: String,
@@ -113,7 +113,7 @@ pub(super) async fn watched<T>(
             }
             _ = polls.tick() => {
                 let (done, of) = position();
-                // The hub's count is an estimate, and knows no modules.
+                // The hub's count is an estimate, and does not include modules.
                 bar.set_length(of.max(done));
                 bar.set_position(done);
             }

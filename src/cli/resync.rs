@@ -1,4 +1,4 @@
-//! `twinsync resync`: makes single twins right, whatever their documents say.
+//! `twinsync resync`: reconciles single twins, whatever their documents contain.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -75,7 +75,7 @@ struct Summary {
     outcomes: BTreeMap<&'static str, u64>,
 }
 
-/// Reads the twins from the hub and makes their documents say the same, `$metadata` included.
+/// Reads the twins from the hub and makes their documents equal, including `$metadata`.
 pub async fn run(arguments: &Arguments) -> Result<(), Error> {
     let session = Session::begin(&arguments.sources).await?;
     let mut resync =
@@ -103,7 +103,7 @@ struct Resync<'a> {
     session: &'a Session,
     outcomes: BTreeMap<&'static str, u64>,
     twins: u64,
-    /// What was asked for by its name, and is nowhere.
+    /// A twin that was requested by name and exists nowhere.
     unknown_name: Option<TwinKey>,
 }
 
@@ -119,7 +119,7 @@ impl Resync<'_> {
         let known = account.modules(&device, Purpose::Repair).await;
         keys.extend(known.map_err(|trouble| Error::Failed(trouble.message))?);
         self.twins(keys.clone()).await?;
-        // The hub may know others. An id with a quotation mark cannot be named in a query.
+        // The hub may have modules without a document. An id with a quotation mark cannot be written in a query.
         if device.device.contains('\'') {
             return output_note(
                 "modules that have no document yet were not looked for: the id has a quotation mark",

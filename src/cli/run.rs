@@ -1,11 +1,11 @@
-//! `twinsync run`, the daemon, and `twinsync serve`, IoT Hub's read API: what runs until it is stopped.
+//! `twinsync run`, the daemon, and `twinsync serve`, IoT Hub's read API: the long-running commands.
 
 use std::process::ExitCode;
 
 use super::{Error, Sources, ended};
 use crate::{app, config::Settings, telemetry};
 
-/// What runs until it is stopped.
+/// A long-running command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Service {
     /// The daemon.
@@ -14,7 +14,7 @@ pub enum Service {
     ReadApi,
 }
 
-/// Loads the configuration, starts everything, and returns when it has stopped. Its last word is of the log's format.
+/// Loads the configuration, starts everything, and returns when it has stopped. The final line has the format of the log.
 pub async fn run(service: Service, sources: &Sources) -> ExitCode {
     match sources.load() {
         Ok(settings) => {

@@ -23,16 +23,16 @@ use crate::{
     status::schema::{Count, DeadLetters, Dependency, Hub, Logged, Partition, SCHEMA, Scan, Status, Token},
 };
 
-/// How long an answer may take.
+/// Time limit of an answer.
 const LIMIT: Duration = Duration::from_secs(5);
-/// Time between two looks with `--watch`.
+/// Time between two requests with `--watch`.
 const INTERVAL: Duration = Duration::from_secs(2);
 /// Clears a terminal and goes to its top.
 const CLEAR: &str = "\u{1b}[2J\u{1b}[H";
-/// How often, and with which pause, a single look asks again while the replica asks for what only those need who look.
+/// Maximum number of requests, and the pause between them, while the replica still collects values that it only collects on request.
 const ATTEMPTS: u32 = 10;
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(300);
-/// Lines of the log that are shown.
+/// Maximum number of log lines that are shown.
 const LINES: usize = 8;
 
 /// Arguments of `status`.
@@ -90,7 +90,7 @@ impl Place {
 }
 
 fn client() -> Result<reqwest::Client, Error> {
-    // A proxy of the environment is for the way out, not for the replica on this machine.
+    // A proxy from the environment is for outgoing requests, not for the replica on this machine.
     let client = reqwest::Client::builder().timeout(LIMIT).no_proxy().build();
     client.map_err(|error| Error::Failed(format!("cannot make a client: {error}")))
 }
@@ -105,7 +105,7 @@ async fn get(client: &reqwest::Client, url: &Url) -> Result<reqwest::Response, E
     })
 }
 
-/// Shows the status. With a headline that is bad, the exit code is 1.
+/// Shows the status. The exit code is 1 if the headline is bad.
 pub async fn run(arguments: &Arguments) -> Result<(), Error> {
     let url = arguments.place.url("api/status")?;
     let client = client()?;
@@ -115,7 +115,7 @@ pub async fn run(arguments: &Arguments) -> Result<(), Error> {
             if !status.is_asking() {
                 break;
             }
-            // That we look is what makes it ask.
+            // The previous request made the replica collect these values.
             tokio::time::sleep(ATTEMPT_PAUSE).await;
             (answer, status) = ask(&client, &url).await?;
         }
@@ -129,7 +129,7 @@ pub async fn run(arguments: &Arguments) -> Result<(), Error> {
         if !arguments.json && io::stdout().is_terminal() {
             line(CLEAR)?;
         }
-        // Who watches wants to see it come back.
+        // With `--watch`, an outage of the replica must not end the command.
         match ask(&client, &url).await {
             Ok((answer, status)) => print(&answer, &status, arguments.json)?,
             Err(error) => line(error)?,
@@ -166,7 +166,7 @@ async fn ask(client: &reqwest::Client, url: &Url) -> Result<(Value, Status), Err
     Ok((answer, status))
 }
 
-/// Asks `/livez` or `/readyz`. The exit code is the answer.
+/// Requests `/livez` or `/readyz`. The exit code is the answer.
 pub async fn healthcheck(arguments: &HealthcheckArguments) -> Result<(), Error> {
     let path = if arguments.ready { "readyz" } else { "livez" };
     let url = arguments.place.url(path)?;
@@ -228,7 +228,7 @@ fn show(status: &Status) -> Result<(), Error> {
     Ok(())
 }
 
-/// Name and value.
+/// Names and values of the figures.
 fn figures(status: &Status) -> Vec<[String; 2]> {
     let Status { freshness, flow, store, dead_letters, twins, .. } = status;
     let units: f64 = store.request_units_per_second.values().sum();
@@ -353,7 +353,7 @@ fn hub(hub: &Hub, now: Ticks) -> [String; 6] {
     ]
 }
 
-/// Groups of a count in its line; `/api/counts` has all of them.
+/// Number of groups of a count on its line. `/api/counts` has all of them.
 const GROUPS: usize = 3;
 
 fn count(count: &Count, as_of: Option<Ticks>, now: Ticks) -> [String; 4] {
@@ -412,7 +412,7 @@ fn logged(entry: &Logged) -> [String; 4] {
     ]
 }
 
-/// How long ago something was; a moment ago is now.
+/// How long ago a time was. Less than a moment ago is "now".
 fn ago(at: Ticks, now: Ticks) -> String {
     match now.seconds_since(at) {
         ..1.0 => "now".to_owned(),

@@ -1,11 +1,11 @@
-//! The address of a blob container as people write it, and what they write by mistake.
+//! The address of a blob container as people write it, and common mistakes in it.
 
 use url::Url;
 
-/// A container's URL, without a slash at its end; what may follow is the signature (SAS).
+/// Parses a container's URL, without a trailing slash. A signature (SAS) may follow it.
 ///
 /// # Errors
-/// One sentence that says what to write. Nothing of the text is repeated: it may hold a signature or a key.
+/// One sentence that says what to write. It repeats nothing of the text, which may contain a signature or a key.
 pub(super) fn url(text: &str) -> Result<Url, String> {
     const EXAMPLE: &str = "write e.g. \"https://contoso.blob.core.windows.net/twinsync\"";
     let lower = text.to_ascii_lowercase();
@@ -19,7 +19,7 @@ pub(super) fn url(text: &str) -> Result<Url, String> {
     if !url.username().is_empty() || url.password().is_some() {
         return Err(format!("holds a user or password: {EXAMPLE}"));
     }
-    // A slash at the end would put all blobs below a name that begins with one.
+    // A trailing slash would put all blobs below a name that begins with a slash.
     let path = url.path().trim_end_matches('/').to_owned();
     let container = path.rsplit('/').next().unwrap_or_default();
     if !is_container_name(container) {
@@ -40,7 +40,7 @@ pub(super) fn url(text: &str) -> Result<Url, String> {
     }
 }
 
-/// Rules of Azure Storage for names of containers.
+/// Rules of Azure Storage for container names.
 fn is_container_name(name: &str) -> bool {
     let characters = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (3..=63).contains(&name.len())
@@ -50,7 +50,7 @@ fn is_container_name(name: &str) -> bool {
         && !name.contains("--")
 }
 
-/// A version of Azure Storage's API: they are days, such as 2025-11-05.
+/// Parses a version of Azure Storage's API. Versions are dates, such as 2025-11-05.
 ///
 /// # Errors
 /// One sentence that says what to write.

@@ -1,4 +1,4 @@
-//! IoT hubs as people write them: host names, connection strings.
+//! IoT hubs as people write them: host names and connection strings.
 
 use std::collections::BTreeMap;
 
@@ -18,16 +18,16 @@ const WHERE: &str = "copy the connection string of a policy with the permission 
 const SEVERAL: &str = "has several addresses and does not say of which hub: write one for all, or e.g. \
                        \"contoso=http://127.0.0.1:8091, fabrikam=http://127.0.0.1:8092\"";
 
-/// The items of a list that commas or blanks separate. Neither host names nor connection strings hold any.
+/// The items of a list that is separated by commas or blanks. Neither host names nor connection strings contain these.
 pub(super) fn items(text: &str) -> impl Iterator<Item = &str> {
     text.split(|character: char| character == ',' || character.is_whitespace())
         .filter(|item| !item.is_empty())
 }
 
-/// The hub at a host, for the identity of the process.
+/// The hub at a host, accessed with the identity of the process.
 ///
 /// # Errors
-/// One sentence that says what to write. Connection strings are not repeated: they hold a key.
+/// One sentence that says what to write. Connection strings are not repeated, because they contain a key.
 pub(super) fn of_host(text: &str) -> Result<Hub, String> {
     let lower = text.to_ascii_lowercase();
     if lower.contains("sharedaccesskey") || lower.starts_with("hostname=") {
@@ -39,7 +39,7 @@ pub(super) fn of_host(text: &str) -> Result<Hub, String> {
 /// The hub of a connection string of a shared access policy.
 ///
 /// # Errors
-/// One sentence that says what to write, and nothing of what was written but the hub's host.
+/// One sentence that says what to write. Of the text, it repeats only the hub's host.
 pub(super) fn of_connection_string(text: &str) -> Result<Hub, String> {
     let PolicyString { host, name, key } = PolicyString::parse(text, WHERE)?;
     hub(&host, HubAccess::Policy { name, key })
@@ -57,11 +57,11 @@ pub(super) struct PolicyString {
 
 impl PolicyString {
     /// # Errors
-    /// One sentence that ends with `advice`, and nothing of what was written.
+    /// One sentence that ends with `advice`. It repeats nothing of the text.
     pub(super) fn parse(text: &str, advice: &str) -> Result<Self, String> {
         let (mut host, mut policy, mut key) = (None, None, None);
         for part in text.split(';').filter(|part| !part.is_empty()) {
-            // Only the first: base64 ends with equal signs.
+            // Split at the first one only: base64 ends with equal signs.
             let Some((name, value)) = part.split_once('=') else {
                 return Err(format!("has a part without \"=\": {advice}"));
             };
@@ -126,20 +126,20 @@ fn hub(host: &str, access: HubAccess) -> Result<Hub, String> {
     }
 }
 
-/// Emulators to dial instead of hubs.
+/// Addresses of emulators that are used instead of hubs.
 #[derive(Debug)]
 pub(super) enum Endpoints {
-    /// One that stands for every hub; it tells them apart by the Host header.
+    /// One emulator for all hubs. It distinguishes them by the `Host` header.
     OfAll(Url),
-    /// Of the hubs that are named.
+    /// Emulators of the named hubs.
     Of(BTreeMap<HubName, Url>),
 }
 
 impl Endpoints {
-    /// None at all.
+    /// No emulators.
     pub(super) const NONE: Self = Self::Of(BTreeMap::new());
 
-    /// What to dial for a hub.
+    /// The address to use for a hub, if it has an emulator.
     pub(super) fn of(&self, hub: &HubName) -> Option<&Url> {
         match self {
             Self::OfAll(url) => Some(url),
@@ -156,7 +156,7 @@ impl Endpoints {
         of_all.into_iter().chain(of.into_iter().flatten())
     }
 
-    /// The hubs that have an address of their own.
+    /// The hubs that have their own address.
     pub(super) fn names(&self) -> impl Iterator<Item = &HubName> {
         match self {
             Self::OfAll(_) => None,
@@ -167,7 +167,7 @@ impl Endpoints {
     }
 }
 
-/// One address for all hubs, or `NAME=ADDRESS` for each.
+/// Parses one address for all hubs, or `NAME=ADDRESS` for each.
 ///
 /// # Errors
 /// One sentence that says what to write.
@@ -175,10 +175,10 @@ pub(super) fn endpoints(text: &str) -> Result<Endpoints, String> {
     let mut named = BTreeMap::new();
     let mut of_all = None;
     for item in items(text) {
-        // The first equal sign of an address comes behind its scheme.
+        // The first equal sign inside an address comes after its scheme.
         match item.split_once('=').filter(|(name, _)| !name.contains(':')) {
             Some((name, address)) => {
-                // A host is taken for the name that it begins with.
+                // For a host, its first label is the name.
                 let name = HubName::new(name.split('.').next().unwrap_or(name));
                 if named.insert(name.clone(), endpoint(address)?).is_some() {
                     return Err(format!("has two addresses for the hub \"{name}\": one is enough"));
@@ -197,7 +197,7 @@ pub(super) fn endpoints(text: &str) -> Result<Endpoints, String> {
     }
 }
 
-/// An emulator's address.
+/// Parses the address of an emulator.
 fn endpoint(text: &str) -> Result<Url, String> {
     const EXAMPLE: &str = "write e.g. \"http://127.0.0.1:8090\", or leave it out for Azure";
     let url = Url::parse(text).map_err(|error| format!("{text:?} is not a URL ({error}): {EXAMPLE}"))?;

@@ -1,14 +1,14 @@
 //! Durations and sizes as people write them: `1h30m`, `64MiB`.
 //!
-//! The unit is mandatory: a bare number has been read as seconds by one person and as milliseconds by the next.
+//! The unit is mandatory: without it, one person reads a number as seconds and another as milliseconds.
 
 use std::time::Duration;
 
-/// Units of time with their milliseconds.
+/// Units of time, in milliseconds.
 const TIME_UNITS: [(&str, u64); 5] =
     [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
-/// Units of size with their bytes.
+/// Units of size, in bytes.
 const SIZE_UNITS: [(&str, u64); 7] = [
     ("B", 1),
     ("KB", 1_000),
@@ -70,13 +70,13 @@ fn total(text: &str, units: &[(&str, u64)], what: &str, examples: &str) -> Resul
     Ok(sum)
 }
 
-/// The longest start of `text` whose characters all satisfy `belongs`.
+/// The longest prefix of `text` whose characters all satisfy `belongs`.
 fn leading(text: &str, belongs: impl Fn(char) -> bool) -> &str {
     let end = text.find(|character| !belongs(character)).unwrap_or(text.len());
     &text[..end]
 }
 
-/// Whether it is an id of the form 8-4-4-4-12, as Microsoft Entra ID has them.
+/// Whether the text is an id of the form 8-4-4-4-12, like the ids in Microsoft Entra ID.
 pub fn is_guid(text: &str) -> bool {
     let is_hex = |group: &str| group.bytes().all(|byte| byte.is_ascii_hexdigit());
     text.split('-').map(|group| is_hex(group).then_some(group.len())).eq([8, 4, 4, 4, 12].map(Some))

@@ -1,7 +1,7 @@
-//! Finds the effective value of every key and remembers where it came from.
+//! Finds the effective value of every key, and records its origin.
 //!
-//! Layers in rising order: the embedded `default.toml`, the given files, the environment. Which keys exist is
-//! read off the defaults, so there is no second list to keep in step. Nothing here knows what a value means.
+//! Layers in rising order: the embedded `default.toml`, the given files, the environment. The defaults determine which keys exist, so there
+//! is no second list to keep in step. This module does not know the meaning of values.
 
 use std::{
     collections::BTreeMap,
@@ -18,10 +18,10 @@ use super::{
 /// The built-in defaults, and the list of all keys.
 pub(super) const DEFAULTS: &str = include_str!("../../config/default.toml");
 
-/// Starts the names of our environment variables.
+/// Prefix of twinsync's environment variables.
 const PREFIX: &str = "TWINSYNC__";
 
-/// Environment variables of others that bear on the meaning of ours, by name.
+/// Environment variables of other programs that influence the meaning of twinsync's own, by name.
 const FOREIGN: [&str; 12] = [
     "OTEL_EXPORTER_OTLP_ENDPOINT",
     "OTEL_EXPORTER_OTLP_HEADERS",
@@ -37,7 +37,7 @@ const FOREIGN: [&str; 12] = [
     "AZURE_TENANT_ID",
 ];
 
-/// OpenTelemetry's own variables, and the keys whose value they are where nobody else gives one.
+/// OpenTelemetry's variables, and the keys that they set if no other layer does.
 const OTEL: [(&str, &str); 4] = [
     ("OTEL_EXPORTER_OTLP_ENDPOINT", "otlp.endpoint"),
     ("OTEL_EXPORTER_OTLP_HEADERS", "otlp.headers"),
@@ -59,7 +59,7 @@ pub(super) struct Layers {
     pub(super) values: BTreeMap<String, Sourced>,
     /// Those of [`FOREIGN`] that are set and not empty.
     pub(super) foreign: BTreeMap<&'static str, String>,
-    /// What could not be merged.
+    /// Problems that were found while merging.
     pub(super) problems: Vec<Problem>,
 }
 
@@ -85,7 +85,7 @@ impl Layers {
         layers
     }
 
-    /// The merged values in the shape of [`Raw`].
+    /// The merged values in the form of [`Raw`].
     pub(super) fn raw(&self) -> Result<Raw, ::config::ConfigError> {
         let mut builder = ::config::Config::builder();
         let mut counts = BTreeMap::<usize, raw::Count>::new();
@@ -121,7 +121,7 @@ impl Layers {
             .and_then(|text| leaves(&text));
         match read {
             Ok(leaves) => {
-                // A list is taken whole: half of one and half of another would be neither.
+                // A list replaces the earlier one completely. A mix of two lists would be neither of them.
                 if leaves.iter().any(|(key, _)| of_count(key).is_some()) {
                     self.values.retain(|key, _| of_count(key).is_none());
                 }
@@ -155,15 +155,15 @@ impl Layers {
         }
     }
 
-    /// The key that `TWINSYNC_SECTION_KEY` was probably meant to set. Other names with one underscore are left
-    /// alone: Kubernetes invents `TWINSYNC_PORT` and the like for a service named twinsync.
+    /// The key that `TWINSYNC_SECTION_KEY` was probably meant to set. Other names with single underscores are ignored: Kubernetes sets
+    /// `TWINSYNC_PORT` and similar variables for a service named twinsync.
     fn written_with_single_underscores(&self, upper: &str) -> Option<&str> {
         let squeeze = |text: &str| text.replace(['_', '.'], "").to_ascii_lowercase();
         let meant = squeeze(upper.strip_prefix("TWINSYNC_")?);
         self.values.keys().find(|key| squeeze(key) == meant).map(String::as_str)
     }
 
-    /// Sets one key, or says why not.
+    /// Sets one key, or records why not.
     fn set(&mut self, key: String, leaf: Result<String, String>, origin: &Origin) {
         let text = match leaf {
             Ok(text) if text.contains('\u{FFFD}') => Err("is not valid UTF-8".to_owned()),
@@ -205,7 +205,7 @@ impl Layers {
         }
     }
 
-    /// Lets `PORT`, by which App Service tells where it will look for us, decide the port where nobody else does.
+    /// Applies `PORT` if no other layer sets the port. App Service sets this variable to the port that it will connect to.
     fn apply_port(&mut self) {
         let Some(port) = self.foreign.get("PORT").cloned() else {
             return;
@@ -228,8 +228,8 @@ impl Layers {
 }
 
 impl Layers {
-    /// Takes over what OpenTelemetry's variables say where our own keys are not set. An address for another protocol than
-    /// ours is none for us: platforms set it for all their programs.
+    /// Applies OpenTelemetry's variables if twinsync's own keys are not set. An address for another protocol is ignored: platforms set it
+    /// for all their programs.
     fn apply_otel(&mut self) {
         let is = |name: &str, other: fn(&str) -> bool| {
             self.foreign.get(name).is_some_and(|text| other(text.trim()))
@@ -252,7 +252,7 @@ fn starts_with_digit(text: &str) -> bool {
     text.starts_with(|first: char| first.is_ascii_digit())
 }
 
-/// The place of a count in the list, and which of its keys this is. In the environment, the first one is
+/// The index of a count in the list, and its key there. In the environment, the first one is
 /// `TWINSYNC__COUNTS__0__NAME`.
 fn of_count(key: &str) -> Option<(usize, &str)> {
     let (place, name) = key.strip_prefix(raw::COUNTS)?.strip_prefix('.')?.split_once('.')?;
@@ -260,13 +260,13 @@ fn of_count(key: &str) -> Option<(usize, &str)> {
     raw::COUNT.contains(&name).then_some((place, name))
 }
 
-/// The known key that is most like `key`, if any is much like it.
+/// The known key that is most similar to `key`, if any is similar enough.
 fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    /// Below this similarity (1 = equal) a suggestion misleads more than it helps.
+    /// Below this similarity (1 = equal), a suggestion misleads more often than it helps.
     const ALIKE: f64 = 0.6;
     let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
     let likeness = |candidate: &str| {
-        // The right name in the wrong section is as common as a slip of the finger.
+        // The right name in the wrong section is as common as a typing error.
         let whole = strsim::normalized_damerau_levenshtein(key, candidate);
         let name = strsim::normalized_damerau_levenshtein(&last(key), &last(candidate));
         whole.max(0.9 * name)
@@ -278,7 +278,7 @@ fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a st
         .map(|(_, candidate)| candidate)
 }
 
-/// A key with the text of its value, or with what is wrong with it.
+/// A key with the text of its value, or with the error in it.
 type Leaf = (String, Result<String, String>);
 
 /// Parses TOML into keys like `cosmos.endpoint`.
@@ -292,7 +292,7 @@ fn leaves(text: &str) -> Result<Vec<Leaf>, String> {
     Ok(leaves)
 }
 
-/// Where and what, without the excerpt in between: the offending line may hold a secret.
+/// The place and the error, without the excerpt in between: the offending line may contain a secret.
 fn without_excerpt(message: &str) -> String {
     let mut lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
     let first = lines.next().unwrap_or("is not TOML");

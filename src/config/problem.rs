@@ -1,4 +1,4 @@
-//! What can be wrong with a configuration, all of it reported at once.
+//! Problems of a configuration. All of them are reported at once.
 
 use std::{fmt, path::PathBuf};
 
@@ -7,7 +7,7 @@ use super::LogFormat;
 /// Where the effective value of a key comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// The defaults that are built in.
+    /// The built-in defaults.
     Default,
     /// A file given with `--config`.
     File(PathBuf),
@@ -25,14 +25,14 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One thing to mend.
+/// One problem to fix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The key it is about, e.g. `cosmos.endpoint`; `None` where a whole file is.
+    /// The key with the problem, e.g. `cosmos.endpoint`. `None` if the problem concerns a whole file.
     pub key: Option<String>,
-    /// Where the value was found.
+    /// The origin of the value.
     pub origin: Origin,
-    /// What is wrong and what to do; never the value of a secret.
+    /// What is wrong and what to do. Never contains the value of a secret.
     pub message: String,
 }
 
@@ -51,7 +51,7 @@ impl fmt::Display for Problem {
 pub struct Error {
     /// At least one.
     pub problems: Vec<Problem>,
-    /// The format in which to say so, as far as it is known.
+    /// The format in which to report them, as far as it is known.
     pub log_format: LogFormat,
 }
 

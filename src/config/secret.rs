@@ -4,10 +4,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-/// What is shown in place of a secret.
+/// The text that is shown instead of a secret.
 pub const REDACTED: &str = "[redacted]";
 
-/// A secret: `Debug`, `Display` and `Serialize` show that it is there, never what it is.
+/// A secret. `Debug`, `Display` and `Serialize` show that it exists, never its value.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
@@ -18,12 +18,12 @@ impl Secret {
         Self(secret.into())
     }
 
-    /// The secret itself, for the one call that presents it.
+    /// The value of the secret, for the one call that needs it.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether there is nothing in it, which means "not set" in configuration.
+    /// Whether it is empty, which means "not set" in a configuration.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -7,7 +7,7 @@ use tempfile::NamedTempFile;
 use super::*;
 use crate::domain::{lane::Linger, quota::Tier};
 
-/// The least that makes a configuration for Azure complete.
+/// A minimal complete configuration for Azure.
 const COMPLETE: [(&str, &str); 4] = [
     ("TWINSYNC__EVENTHUBS__NAMESPACE", "contoso.servicebus.windows.net"),
     ("TWINSYNC__EVENTHUBS__LIFECYCLE__HUB", "twins"),
@@ -37,7 +37,7 @@ fn repository_file(name: &str) -> PathBuf {
 
 #[test]
 fn defaults_and_raw_agree_on_every_key() {
-    // Raw has no serde defaults and refuses unknown keys, so this fails for a key missing on either side.
+    // `Raw` has no serde defaults and refuses unknown keys, so this fails if a key is missing on either side.
     let layers = load::Layers::read(&[], std::iter::empty());
     assert_eq!(layers.problems, []);
     layers.raw().expect("default.toml has exactly the keys of Raw");
@@ -662,7 +662,7 @@ fn what_can_only_be_a_slip_of_the_finger_is_refused() {
 fn single_underscores_are_caught_and_other_names_left_alone() {
     let error = refused(&[("TWINSYNC_COSMOS_DATABASE", "x")]);
     assert!(error.contains("use TWINSYNC__COSMOS__DATABASE"), "{error}");
-    // What Kubernetes sets for a service named twinsync.
+    // The variables that Kubernetes sets for a service named twinsync.
     load_with(&[], &[("TWINSYNC_PORT", "tcp://10.0.0.1:80"), ("TWINSYNC_SERVICE_HOST", "10.0.0.1")]).unwrap();
 }
 
@@ -703,7 +703,7 @@ fn where_a_daemon_listens_is_found_without_the_rest_of_its_configuration() {
         let pairs = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         listen_address(&[], pairs.collect::<Vec<_>>().into_iter())
     };
-    // As in the image: the required keys are in a file that a health check is not told of.
+    // As in the image: the required keys are in a file that the health check does not receive.
     let found =
         listen(&[("TWINSYNC__HTTP__LISTEN", "0.0.0.0:8080"), ("TWINSYNC__COSMOS__ENDPOINT", "nonsense")]);
     assert_eq!(found.unwrap(), Some("0.0.0.0:8080".parse().unwrap()));

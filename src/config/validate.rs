@@ -1,7 +1,7 @@
-//! Gives meaning to what was written, or says everything that is wrong with it.
+//! Gives meaning to the written values, or reports everything that is wrong with them.
 //!
-//! Each section is parsed to the end before the first missing value ends it, so that one run reports all
-//! problems. Rules that span several keys stand at the end of the section that they restrict.
+//! Each section is parsed to its end before a missing value makes it fail, so that one run reports all problems. Rules that span several
+//! keys are at the end of the section that they restrict.
 
 mod counts;
 mod credential;
@@ -38,10 +38,10 @@ use crate::domain::{id::DocumentIdScheme, lane::Linger};
 /// Cosmos DB's SDK refuses a shorter end-to-end limit (azure_data_cosmos_driver 1.0.0).
 const REQUEST_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 
-/// More than this many requests at once only queue inside the SDK's connections.
+/// More concurrent requests than this only queue inside the SDK's connections.
 const CONCURRENCY_MAX: u32 = 1024;
 
-/// Settings without their listing, or the problems.
+/// The settings without their listing, or the problems.
 pub(super) fn settings(raw: &Raw, layers: &Layers) -> (Option<Settings>, Vec<Problem>) {
     let mut check = Check { layers, problems: Vec::new() };
     let refused_grace = check.parse("start.refused_grace", &raw.start.refused_grace, grace);
@@ -95,7 +95,7 @@ pub(super) fn settings(raw: &Raw, layers: &Layers) -> (Option<Settings>, Vec<Pro
     (settings, problems)
 }
 
-/// Collects problems while parsing.
+/// Collects the problems that are found while parsing.
 struct Check<'a> {
     layers: &'a Layers,
     problems: Vec<Problem>,
@@ -246,7 +246,7 @@ impl Check<'_> {
         }
     }
 
-    /// Parses a value that may be left out: `Some(None)` where it is, `None` where it is wrong.
+    /// Parses an optional value: `Some(None)` if it is missing, `None` if it is wrong.
     fn optional<T>(
         &mut self,
         key: &str,
@@ -259,7 +259,7 @@ impl Check<'_> {
         self.parse(key, text, parse).map(Some)
     }
 
-    /// Insists on a value that another choice makes necessary.
+    /// Requires a value that another choice makes necessary.
     fn present<T>(&mut self, key: &str, value: Option<T>, message: String) -> Option<T> {
         if value.is_none() {
             self.problem(key, message);

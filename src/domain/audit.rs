@@ -1,11 +1,12 @@
-//! Which twins an audit asks about although they changed a moment ago, and when a request for an audit is met.
+//! Which recently changed twins an audit asks about, and when a request for an audit is fulfilled.
 //!
-//! What changed within the tolerance is not compared by a query's answer, which may be older than the change. A twin that
-//! changes all the time would never be compared that way, so each scan asks the hub about a limited number of them, and the
-//! next scan goes on where that one stopped. For an order that stays the same from scan to scan, twins have fixed places.
+//! A document that changed within the tolerance is not compared with a query's answer, because the answer may be older
+//! than the change. A twin that changes all the time would never be compared that way. So each scan asks the hub about
+//! a limited number of such twins, and the next scan continues where this one stopped. Twins have fixed places, so that
+//! the order is the same in every scan.
 //!
-//! A request says that something was lost. What was lost may be younger than what queries show yet, so one audit begins at
-//! once, and another one a tolerance later sees what the first one could not.
+//! A request says that something was lost. The loss may be too recent for queries to show it. So one audit begins at
+//! once, and another one after the tolerance sees what the first one could not.
 
 use std::{
     collections::BTreeMap,
@@ -15,32 +16,32 @@ use std::{
 
 use super::{id::TwinKey, ticks::Ticks};
 
-/// Where a twin stands in the order of scans; below 2^53, so that any reader of JSON can hold it.
+/// The place of a twin in the order of scans; less than 2^53, so that every JSON reader can represent it.
 pub fn place(key: &TwinKey) -> u64 {
     let mut hasher = DefaultHasher::new();
     key.hash(&mut hasher);
     hasher.finish() >> 11
 }
 
-/// Chooses a limited number of those that are met, the next ones in the order of their places.
+/// Chooses a limited number of the offered items: the next ones in the order of their places.
 #[derive(Debug)]
 pub struct Rotation<T> {
     from: u64,
     most: usize,
-    /// By distance from where the last scan stopped.
+    /// The chosen items, by distance from the place where the last scan stopped.
     chosen: BTreeMap<u64, T>,
     passed_over: u64,
 }
 
 impl<T> Rotation<T> {
-    /// Chooses at most `most`, beginning at the place `from`.
+    /// Chooses at most `most` items, starting at the place `from`.
     pub const fn new(from: u64, most: usize) -> Self {
         Self { from, most, chosen: BTreeMap::new(), passed_over: 0 }
     }
 
-    /// Meets one. Holds no more than are chosen.
+    /// Offers one item. Holds no more items than are chosen.
     pub fn offer(&mut self, place: u64, item: T) {
-        // Whoever stands before the beginning comes after the last one.
+        // Places before the start come after the last place.
         self.chosen.insert(place.wrapping_sub(self.from), item);
         if self.chosen.len() > self.most {
             self.chosen.pop_last();
@@ -48,12 +49,12 @@ impl<T> Rotation<T> {
         }
     }
 
-    /// How many were met and not chosen.
+    /// How many items were offered and not chosen.
     pub const fn passed_over(&self) -> u64 {
         self.passed_over
     }
 
-    /// The chosen ones, and where the next scan begins.
+    /// The chosen items, and the place where the next scan begins.
     pub fn end(self) -> (Vec<T>, u64) {
         let last = self.chosen.last_key_value().map(|(distance, _)| distance.wrapping_add(self.from));
         let next = last.map_or(self.from, |last| last + 1);
@@ -61,19 +62,19 @@ impl<T> Rotation<T> {
     }
 }
 
-/// How far requests are met, by the audit that was done last.
+/// How far requests are fulfilled, as of the last completed audit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Met {
     /// When that audit began.
     pub began: Option<Ticks>,
     /// The newest request that it knew of.
     pub answered: Option<Ticks>,
-    /// The newest request that needs no further audit.
+    /// The newest request that needs no more audits.
     pub closed: Option<Ticks>,
 }
 
 impl Met {
-    /// What is met by an audit that begins `now`, knows of `request`, and follows this one.
+    /// The state after an audit that begins at `now`, knows of `request`, and follows this one.
     #[must_use]
     pub fn by_audit(self, request: Option<Ticks>, now: Ticks, tolerance: Duration) -> Self {
         let closes =
@@ -82,9 +83,9 @@ impl Met {
         Self { began: Some(now), answered: request, closed }
     }
 
-    /// How long after `now` an audit has to begin because of `request`; `None`: nothing is left to do about it.
+    /// How long after `now` an audit has to begin because of `request`; `None` if the request needs no more audits.
     ///
-    /// Requests are compared with requests only, for the clocks of replicas differ.
+    /// Requests are compared only with requests, because the clocks of replicas differ.
     pub fn wait_for(&self, request: Option<Ticks>, now: Ticks, tolerance: Duration) -> Option<Duration> {
         let request = request?;
         if self.answered != Some(request) {
@@ -93,7 +94,8 @@ impl Met {
         (self.closed != Some(request)).then(|| self.follow_up(now, tolerance))
     }
 
-    /// Until a tolerance has passed since the audit began. A clock that went back makes nobody wait longer than that.
+    /// Time until the tolerance has passed since the audit began. If the clock went back, the wait is still no longer
+    /// than the tolerance.
     fn follow_up(&self, now: Ticks, tolerance: Duration) -> Duration {
         let passed = self.began.map_or(0.0, |began| now.seconds_since(began));
         tolerance.saturating_sub(Duration::try_from_secs_f64(passed).unwrap_or_default())
@@ -113,7 +115,8 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whoever stays is met within as many scans as it takes to ask about all, whatever comes and goes.
+        /// Every twin that stays is asked about within as many scans as it takes to ask about all, whatever other twins
+        /// come and go.
         #[test]
         fn everyone_is_met_in_some_scan(
             stay in proptest::collection::btree_set(0_u64..1 << 53, 1..60),
@@ -122,7 +125,8 @@ mod tests {
             mut from in 0_u64..1 << 53
         ) {
             let mut met = BTreeSet::new();
-            // Guests come ten at a time at most, so whoever asks more often meets at least one more of the others in each scan.
+            // At most ten twins come at a time. So if more than ten are asked about, each scan includes at least one
+            // more of the twins that stay.
             let scans = if most > 10 { stay.len() } else { stay.len().div_ceil(most) };
             for scan in 0..scans {
                 let mut rotation = Rotation::new(from, most);
@@ -208,7 +212,7 @@ mod tests {
             }
             assert_eq!(audits, 2);
         }
-        // The clock went back by a day after the first one.
+        // The clock went back by one day after the first audit.
         let first = Met::default().by_audit(Some(at(1)), at(90_000), 1800 * S);
         assert_eq!(first.wait_for(Some(at(1)), at(3600), 1800 * S), Some(1800 * S));
     }

@@ -1,4 +1,4 @@
-//! The JSON body of an event or an answer, as far as it is a twin or a part of one.
+//! The JSON body of an event or an answer that contains a twin or a part of one.
 
 use serde_json::{Map, Value};
 
@@ -7,7 +7,7 @@ use super::{
     undeliverable::{MAX_DEPTH, Undeliverable},
 };
 
-/// The text of a body that may be parsed.
+/// The text of a body, if it may be parsed.
 pub(super) fn text_of(body: &[u8], max_body_bytes: usize) -> Result<&str, Undeliverable> {
     if body.len() > max_body_bytes {
         return Err(Undeliverable::TooLarge);
@@ -23,10 +23,10 @@ pub(super) fn parse(body: &[u8], max_body_bytes: usize) -> Result<Map<String, Va
     tree(text_of(body, max_body_bytes)?.as_bytes())
 }
 
-/// The JSON object of a text whose depth has been looked at.
+/// The JSON object of a text whose depth has been checked.
 pub(super) fn tree(text: &[u8]) -> Result<Map<String, Value>, Undeliverable> {
     let mut deserializer = serde_json::Deserializer::from_slice(text);
-    // Its own limit stops one level short of Cosmos DB's; the check above has bounded the recursion.
+    // The parser's own limit is one level less than that of Cosmos DB; the check above has bounded the recursion.
     deserializer.disable_recursion_limit();
     let value = <Value as serde::Deserialize>::deserialize(&mut deserializer)
         .and_then(|value| deserializer.end().map(|()| value))
@@ -39,7 +39,7 @@ pub(super) fn tree(text: &[u8]) -> Result<Map<String, Value>, Undeliverable> {
     }
 }
 
-/// The deepest nesting of brackets outside strings; an upper bound for what a parser will recurse into.
+/// The deepest nesting of brackets outside strings: an upper bound for the recursion of a parser.
 fn depth(text: &str) -> usize {
     let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
     for byte in text.bytes() {
@@ -58,15 +58,15 @@ fn depth(text: &str) -> usize {
     deepest
 }
 
-/// A version, which some answers write as text.
+/// A version; some answers write it as text.
 pub(super) fn version(value: &Value) -> Option<TwinVersion> {
     value.as_i64().or_else(|| value.as_str()?.parse().ok()).map(TwinVersion)
 }
 
-/// The sections of a body, and what of its root belongs to the twin.
+/// The sections of a body, and the fields of its root that belong to the twin.
 ///
 /// # Errors
-/// A section is no object.
+/// A section is not an object.
 pub(super) fn sections(mut body: Map<String, Value>) -> Result<Sections, Undeliverable> {
     let tags = section(body.remove("tags"))?;
     let mut properties = section(body.remove("properties"))?.unwrap_or_default();
@@ -76,7 +76,7 @@ pub(super) fn sections(mut body: Map<String, Value>) -> Result<Sections, Undeliv
     Ok(Sections { root: body, tags, desired, reported })
 }
 
-/// IoT Hub refuses a null section, so one that shows up says nothing about the section.
+/// IoT Hub refuses a null section, so a null section in a body says nothing about the section.
 fn section(value: Option<Value>) -> Result<Option<Map<String, Value>>, Undeliverable> {
     match value {
         Some(Value::Object(section)) => Ok(Some(section)),

@@ -1,7 +1,8 @@
-//! What `twinsync check` looks at, and what a fact that it finds means: fine, worth a warning, or a failure, in words, with what
-//! mends it and the code of the page that says more.
+//! The checks of `twinsync check` and the meaning of each fact that they find: ok, a warning, or a failure, with an
+//! explanation, the remedy, and the code of the page with the details.
 //!
-//! Facts are gathered elsewhere and come in as arguments. Each judgement says something for every fact: nothing is passed over.
+//! Facts are gathered elsewhere and passed as arguments. Every function here returns a finding for every fact; none is
+//! skipped silently.
 
 mod clock;
 mod container;
@@ -28,50 +29,50 @@ pub use self::{
     token::token,
 };
 
-/// Everything that is looked at, in the order in which it is told. `docs/check.md` has a row for each.
+/// All checks, in the order of the report. `docs/check.md` has a row for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// What was written makes sense.
+    /// The configuration is consistent.
     Configuration,
-    /// An identity is there.
+    /// An identity is available.
     CredentialKind,
-    /// It gives tokens.
+    /// The identity provides tokens.
     CredentialToken,
-    /// This machine's clock.
+    /// The clock of this machine.
     Clock,
-    /// What is told of the retention fits the rest.
+    /// The configured retention fits the other settings.
     EventHubsRetention,
-    /// An Event Hub answers.
+    /// The Event Hub answers.
     EventHubsHub,
-    /// Its consumer group can be read.
+    /// The consumer group can be read.
     EventHubsGroup,
-    /// Its oldest event is not older than it should be.
+    /// The oldest event is not older than expected.
     EventHubsOldest,
-    /// Checkpoints fit its partitions.
+    /// The checkpoints match the partitions.
     EventHubsCheckpoints,
-    /// Who owns its partitions.
+    /// The owners of the partitions.
     EventHubsOwners,
-    /// The account answers.
+    /// The Cosmos DB account answers.
     CosmosAccount,
-    /// Reads see what was written.
+    /// Reads return what was written.
     CosmosConsistency,
-    /// One region takes our writes.
+    /// One region accepts our writes.
     CosmosRegions,
-    /// The container is there and has our partition key.
+    /// The container exists and has our partition key.
     CosmosContainer,
-    /// Tombstones can go by themselves.
+    /// Tombstones can expire automatically.
     CosmosTimeToLive,
-    /// Our queries are served by the index.
+    /// The index serves our queries.
     CosmosIndexing,
     /// Our queries are answered.
     CosmosQuery,
-    /// Documents can be written under conditions, read and deleted.
+    /// Documents can be written conditionally, read and deleted.
     CosmosWrite,
     /// The signature in the container's URL.
     BlobSignature,
-    /// The container is there.
+    /// The blob container exists.
     BlobContainer,
-    /// Blobs can be written under conditions, read and deleted.
+    /// Blobs can be written conditionally, read and deleted.
     BlobWrite,
     /// The directory of the checkpoints.
     DirectoryCheckpoints,
@@ -79,42 +80,42 @@ pub enum Kind {
     DirectoryDeadLetters,
     /// The share of the hubs' quota.
     IotHubQuota,
-    /// Ids of documents of several hubs.
+    /// Document ids when there are several hubs.
     IotHubDocumentIds,
     /// A twin can be read.
     IotHubRead,
     /// Twins can be queried.
     IotHubQuery,
-    /// Events and documents come from the hubs that are configured.
+    /// Events and documents come from the configured hubs.
     IotHubNames,
     /// The address of the read API.
     ServeListen,
-    /// Its certificate and key.
+    /// The certificate and key of the read API.
     ServeCertificate,
     /// The address of health and metrics.
     HttpListen,
     /// File descriptors.
     ProcessFiles,
-    /// The time that a stop may take.
+    /// The time that a shutdown may take.
     ProcessShutdown,
 }
 
-/// A group of checks, as people see it.
+/// A group of checks, as shown to users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Area {
-    /// What was written.
+    /// The configuration.
     Configuration,
-    /// Who we are.
+    /// Our identity.
     Credential,
-    /// Where events come from.
+    /// The source of events.
     EventHubs,
-    /// Where documents go.
+    /// The store of documents.
     Cosmos,
-    /// Where progress and dead letters are kept, on blobs.
+    /// Checkpoints and dead letters in blob storage.
     Blobs,
-    /// The same, on a disk.
+    /// Checkpoints and dead letters on a disk.
     Directories,
-    /// The hubs themselves.
+    /// The IoT hubs.
     IotHub,
     /// What `twinsync serve` needs.
     ReadApi,
@@ -123,7 +124,7 @@ pub enum Area {
 }
 
 impl Area {
-    /// For people.
+    /// Its title, for people.
     pub const fn title(self) -> &'static str {
         match self {
             Self::Configuration => "Configuration",
@@ -140,7 +141,7 @@ impl Area {
 }
 
 impl Kind {
-    /// All of them, in order.
+    /// All checks, in order.
     pub const ALL: [Self; 33] = [
         Self::Configuration,
         Self::CredentialKind,
@@ -216,7 +217,7 @@ impl Kind {
         }
     }
 
-    /// Whether it is only looked at with `--connect`.
+    /// Whether it only runs with `--connect`.
     pub const fn connects(self) -> bool {
         match self {
             Self::CredentialToken
@@ -255,7 +256,7 @@ impl Kind {
         }
     }
 
-    /// Where it belongs.
+    /// The area that it belongs to.
     pub const fn area(self) -> Area {
         match self {
             Self::Configuration => Area::Configuration,
@@ -287,16 +288,16 @@ impl Kind {
     }
 }
 
-/// How bad something is, the worst last.
+/// How serious a finding is, the most serious last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
-    /// As it should be.
+    /// Everything is right.
     Ok,
-    /// Not looked at.
+    /// Not checked.
     Skipped,
-    /// It works, and somebody should look.
+    /// It works, but somebody should look at it.
     Warn,
-    /// twinsync does not work this way.
+    /// twinsync does not work like this.
     Fail,
 }
 
@@ -321,25 +322,25 @@ impl Verdict {
     }
 }
 
-/// Something to mend.
+/// Something that has to be fixed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// What is the matter, in one line.
+    /// What is wrong, in one line.
     pub text: String,
-    /// The command or setting that mends it.
+    /// The command or setting that fixes it.
     pub remedy: String,
     /// Stable code; `docs/errors/<code>.md` explains it.
     pub code: &'static str,
 }
 
 impl Problem {
-    /// A problem.
+    /// Creates a problem.
     pub fn new(code: &'static str, text: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { text: text.into(), remedy: remedy.into(), code }
     }
 
-    /// Reads one of our own errors, which all have one form: what is the matter, a semicolon, what to do, and the code in
-    /// brackets. Of those that do not say what to do, the page does.
+    /// Parses one of our own errors. They all have one form: what is wrong, a semicolon, the remedy, and the code in
+    /// brackets. If an error has no remedy, the page has one.
     pub fn of_error(code: &'static str, message: &str) -> Self {
         let message = message.trim();
         let message = message.strip_suffix(&format!(" ({code})")).unwrap_or(message);
@@ -350,26 +351,26 @@ impl Problem {
     }
 }
 
-/// What a check found.
+/// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finding {
-    /// It is as it should be; says how it is.
+    /// Everything is right; the text describes it.
     Ok(String),
-    /// It works, and somebody should look.
+    /// It works, but somebody should look at it.
     Warn(Problem),
-    /// twinsync does not work this way.
+    /// twinsync does not work like this.
     Fail(Problem),
-    /// It was not looked at; says why.
+    /// Not checked; the text says why.
     Skipped(String),
 }
 
 impl Finding {
-    /// As it should be.
+    /// A result without a problem.
     pub fn ok(text: impl Into<String>) -> Self {
         Self::Ok(text.into())
     }
 
-    /// Worth a look.
+    /// A warning.
     pub fn warn(code: &'static str, text: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self::Warn(Problem::new(code, text, remedy))
     }
@@ -379,18 +380,18 @@ impl Finding {
         Self::Fail(Problem::new(code, text, remedy))
     }
 
-    /// A failure that one of our errors tells.
+    /// A failure described by one of our errors.
     pub fn of_error(code: &'static str, message: &str) -> Self {
         Self::Fail(Problem::of_error(code, message))
     }
 
-    /// Not looked at, since it needs what another check has not found in order.
+    /// Not checked, because it needs another check that did not succeed.
     pub fn needs(kind: Kind, subject: &str) -> Self {
         let subject = if subject.is_empty() { String::new() } else { format!(" ({subject})") };
         Self::Skipped(format!("it needs {}{subject}, which is not in order", kind.name()))
     }
 
-    /// How bad it is.
+    /// How serious it is.
     pub const fn verdict(&self) -> Verdict {
         match self {
             Self::Ok(_) => Verdict::Ok,
@@ -400,12 +401,12 @@ impl Finding {
         }
     }
 
-    /// Whether what builds on it can be looked at.
+    /// Whether checks that depend on it can run.
     pub const fn is_usable(&self) -> bool {
         matches!(self, Self::Ok(_) | Self::Warn(_))
     }
 
-    /// What it says.
+    /// The text of the finding.
     pub fn text(&self) -> &str {
         match self {
             Self::Ok(text) | Self::Skipped(text) => text,
@@ -413,7 +414,7 @@ impl Finding {
         }
     }
 
-    /// What is to be mended.
+    /// The problem to fix, if there is one.
     pub const fn problem(&self) -> Option<&Problem> {
         match self {
             Self::Warn(problem) | Self::Fail(problem) => Some(problem),
@@ -425,16 +426,16 @@ impl Finding {
 /// One line of the report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checked {
-    /// What was looked at.
+    /// What was checked.
     pub kind: Kind,
-    /// Of which it is about, e.g. the Event Hub; empty where there is only one.
+    /// What the line is about, e.g. the Event Hub; empty if there is only one.
     pub subject: String,
-    /// What was found.
+    /// The result.
     pub finding: Finding,
 }
 
 impl Checked {
-    /// A line about the only one of its kind.
+    /// A line about something of which there is only one.
     pub fn new(kind: Kind, finding: Finding) -> Self {
         Self::about(kind, "", finding)
     }
@@ -445,7 +446,7 @@ impl Checked {
     }
 }
 
-/// The worst of all verdicts. What was skipped is none: either it does not matter, or it needs something that is worse.
+/// The most serious verdict. Skipped checks do not count: they either do not matter, or need a check that is worse.
 pub fn worst(checked: &[Checked]) -> Verdict {
     let verdicts = checked.iter().map(|line| line.finding.verdict());
     verdicts.filter(|verdict| *verdict != Verdict::Skipped).max().unwrap_or(Verdict::Ok)

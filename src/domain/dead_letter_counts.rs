@@ -1,46 +1,46 @@
-//! What is told of the dead letters that are stored, without reading all of them.
+//! What is reported about the stored dead letters, without reading all of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{id::PartitionId, ticks::Ticks};
 
-/// Dead letters that are counted at most: a listing may hold any number of them.
+/// The maximum number of dead letters that are counted: a listing may contain any number of them.
 pub const MOST_COUNTED: usize = 10_000;
-/// Dead letters that are read per look to learn their reasons; those that are known are not read again.
+/// The maximum number of dead letters that are read per refresh to learn their reasons; known ones are not read again.
 pub const MOST_READ: usize = 50;
 
-/// A dead letter that a listing shows.
+/// A dead letter from a listing.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Listed {
-    /// When it was stored, as the store tells.
+    /// When it was stored, if the store reports that.
     pub stored: Option<Ticks>,
     /// Its partition.
     pub partition: PartitionId,
-    /// Its name there.
+    /// Its name within the partition.
     pub name: String,
 }
 
-/// At most so many dead letters as were asked for.
+/// The first part of a listing, limited to a requested number of dead letters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listing {
     /// The dead letters.
     pub letters: Vec<Listed>,
-    /// Whether there are more.
+    /// Whether there are more dead letters.
     pub more: bool,
 }
 
-/// What is told.
+/// The summary that is reported.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stored {
-    /// Dead letters that were counted.
+    /// The number of dead letters counted.
     pub count: u64,
     /// Whether there are more.
     pub more: bool,
-    /// When the oldest of those was stored.
+    /// When the oldest of the counted ones was stored.
     pub oldest: Option<Ticks>,
-    /// Dead letters by reason, of those that were read.
+    /// Number of dead letters by reason, of those that were read.
     pub by_reason: BTreeMap<String, u64>,
-    /// How many that are.
+    /// How many were read.
     pub read: u64,
 }
 
@@ -49,8 +49,8 @@ pub struct Stored {
 pub struct Reasons(BTreeMap<(PartitionId, String), String>);
 
 impl Reasons {
-    /// Forgets dead letters that are no longer listed, and says which to read next: the newest of those that are not known, since
-    /// they tell of what goes wrong at present, and the oldest.
+    /// Forgets dead letters that are no longer listed, and returns which ones to read next: the newest unknown ones,
+    /// because they show the current problems, and the oldest one.
     pub fn missing(&mut self, listing: &Listing) -> Vec<Listed> {
         let listed: BTreeSet<_> =
             listing.letters.iter().map(|letter| (&letter.partition, letter.name.as_str())).collect();
@@ -69,12 +69,12 @@ impl Reasons {
         self.0.contains_key(&(letter.partition.clone(), letter.name.clone()))
     }
 
-    /// Notes what a dead letter says.
+    /// Records the reason of a dead letter.
     pub fn learn(&mut self, letter: Listed, reason: String) {
         self.0.insert((letter.partition, letter.name), reason);
     }
 
-    /// Puts together what is known.
+    /// Summarises what is known.
     pub fn summary(&self, listing: &Listing) -> Stored {
         let mut by_reason = BTreeMap::new();
         for reason in self.0.values() {

@@ -1,7 +1,7 @@
 //! The decision table: what one event means for one document.
 //!
-//! Order is (incarnation, version), stored in the document. V = stored version, born = time of the
-//! incarnation's create, last = time of the newest applied change, since = time of a partial document's first
+//! Events are ordered by (incarnation, version); the document stores both. V = stored version, born = time of the
+//! incarnation's create event, last = time of the newest applied change, since = time of a partial document's first
 //! change, D = time of the deletion.
 //!
 //! | | absent | live | partial | deleted at D |
@@ -14,25 +14,26 @@
 //! | created, updated, replaced at T, where a tombstone may have expired since | the same, and suspect | – | – | – |
 //! | unapplied(T) | partial without content, since = T, suspect | T < born, T ≤ previous: stale; T ≤ confirmed until: duplicate; else suspect | same | T ≤ D: stale; else as absent |
 //!
-//! A snapshot was read after the document and is written only over that document, so it reflects whatever the document
-//! knows of; and it reflects whatever the hub did before it answered. That moment is kept (`confirmed_until`): what is not
-//! newer is contained (v ≤ V: duplicate) or over (stale), and is no reason for a flag. The end of that time may be a stamp that
-//! the document knew, of a clock ahead of the answer's: shortly before it, a later version or a deletion is *suspect*.
+//! A snapshot is read from the hub after the document was read, and is written only over that document. So it reflects
+//! everything that the document knows of, and everything that the hub did before it answered. The document stores that
+//! time (`confirmed_until`). An event that is not newer than it is already contained (v ≤ V: duplicate) or over
+//! (stale), and needs no flag. `confirmed_until` may be a timestamp that the document knew, from a clock that is ahead
+//! of the clock of the answer. So a later version or a deletion shortly before `confirmed_until` is *suspect*.
 //!
-//! Where the end of the incarnation before is known (`previous`), it takes the place of an unknown *born*: what
-//! is not newer is stale. A base that the first change does not directly follow is a gap. A device's deletion
-//! that is stale or cannot be placed still ends every module that is older than it. A change that directly follows in
-//! version but not in the `$version` of a section is a gap as well: something that nobody told of was undone or overwritten.
-//! So is a replacement that does not tell what it replaced: without `tags` over tags that may have been there, or without
-//! desired properties.
+//! If the end of the previous incarnation is known (`previous`), it replaces an unknown *born*: events that are not
+//! newer are stale. If the first change does not directly follow the base, that is a gap. A device's deletion that is
+//! stale or cannot be ordered still ends every module that is older than the deletion. A change that follows directly
+//! in version but not in the `$version` of a section is a gap as well: a change that no event reported was undone or
+//! overwritten. A replacement is also a gap if it does not say what it replaced: if it has no `tags` although the
+//! document may have tags, or if it has no desired properties.
 //!
-//! Operations of one hub are stamped by several machines. Where a boundary is missed by no more than their clocks may
-//! differ, and what else is known speaks for the event (its version is later, or nothing tells it from an event of
-//! the incarnation that the boundary belongs to), it is *suspect* instead of stale or of a new incarnation.
+//! Several machines timestamp the operations of one hub. An event can miss a boundary by no more than their clocks may
+//! differ, while other facts support the event: its version is later, or nothing distinguishes it from an event of the
+//! incarnation that the boundary belongs to. Such an event is *suspect* instead of stale or of a new incarnation.
 //!
-//! *Suspect* and *regression* do not apply the event: they set the flag and remember the newest refused time.
-//! A flag outlives its incarnation: what was refused and is no older than the boundary may belong to what comes
-//! after it. Only a snapshot clears it.
+//! *Suspect* and *regression* do not apply the event: they set the flag and store the newest refused time. A flag
+//! outlives its incarnation: a refused event that is no older than the boundary may belong to the next incarnation.
+//! Only a snapshot clears the flag.
 
 mod answer;
 mod content;
@@ -51,30 +52,31 @@ use super::{
     twin::{Sections, TwinVersion},
 };
 
-/// The least time between two moments.
+/// The smallest difference between two points in time: one tick.
 const TICK: Duration = Duration::from_nanos(100);
 
-/// What was decided for one event.
+/// The decision for one event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Decision {
-    /// Applied; it directly followed what was stored.
+    /// Applied: it directly followed the stored version.
     Applied,
-    /// Applied, but versions were skipped; flagged.
+    /// Applied and flagged: versions were skipped.
     Gap,
-    /// Applied to a twin that was never seen whole.
+    /// Applied to a twin whose complete state was never received.
     Partial,
-    /// Already contained.
+    /// Not applied: the document already contains it.
     Duplicate,
-    /// Belongs to an incarnation that is over.
+    /// Not applied: it belongs to an incarnation that is over.
     Stale,
-    /// Not applied, flagged: later in time, but not in version.
+    /// Not applied, flagged: it is later in time, but not in version.
     Regression,
-    /// Flagged: could not be placed, and was not applied; or nobody remembers whether its twin was deleted since.
+    /// Flagged: the event could not be ordered and was not applied, or its twin may have been deleted since and the
+    /// tombstone may have expired.
     Suspect,
 }
 
 impl Decision {
-    /// All of them, for metrics and tables.
+    /// All decisions, for metrics and tables.
     pub const ALL: [Self; 7] = [
         Self::Applied,
         Self::Gap,
@@ -99,24 +101,23 @@ impl Decision {
     }
 }
 
-/// What decisions need to know beside document and event.
+/// The settings of the decision table.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
     /// How document ids are made.
     pub id_scheme: DocumentIdScheme,
-    /// Seconds that a tombstone lives; must outlast the Event Hubs retention.
+    /// Lifetime of a tombstone in seconds. Must be longer than the retention of the Event Hubs.
     pub tombstone_ttl_seconds: u32,
-    /// How far apart the clocks may be that stamp operations and the registry's answers.
+    /// How much the clocks may differ that timestamp operations and the registry's answers.
     pub clock_tolerance: Duration,
-    /// For how long deletions are remembered, where events may be older than that: those of dead letters. `None` for streams,
-    /// which do not reach back that far.
+    /// How long deletions are remembered. `Some` if events may be older than that: events from dead letters. `None` for
+    /// streams: their events are never that old.
     pub forgets_after: Option<Duration>,
 }
 
-/// Decides on `event` and applies it to `document`; `None` stands for an absent document.
+/// Decides on `event` and applies it to `document`; `None` means that there is no document.
 ///
-/// `now` becomes `applied_at` where anything changes. The document is left as it was, to the last field,
-/// where nothing changes.
+/// If anything changes, `applied_at` is set to `now`. If nothing changes, every field of the document stays as it was.
 pub fn decide(document: &mut Option<Document>, event: &TwinEvent, now: Ticks, rules: &Rules) -> Decision {
     let context = Context { event, now, rules };
     match document {
@@ -161,7 +162,7 @@ impl Context<'_> {
         if self.leaves_unsaid(None) {
             begun.flags.insert(Flag::Gap);
         }
-        // Where a tombstone may have expired, this would bring a deleted twin back.
+        // If a tombstone may have expired, this event could bring a deleted twin back.
         let forgotten = !matches!(begun.state, State::Deleted) && self.is_older_than_tombstones(at);
         if forgotten {
             begun.flags.insert(Flag::Suspect);
@@ -175,8 +176,8 @@ impl Context<'_> {
         self.rules.forgets_after.is_some_and(|forgets_after| at < remembered(forgets_after))
     }
 
-    /// A document of a twin of which nothing is known but that something happened to it. What could not be applied can
-    /// still be, once it has been mended: it counts as the first change, and not as an applied one.
+    /// A document for a twin of which we only know that some event happened to it. The event that could not be applied
+    /// may still be applied after it has been repaired, so it counts as the first change, but not as an applied one.
     fn unknown(&self) -> Document {
         let (twin, base) = (Twin::default(), Box::default());
         let mut unknown = self.begin(State::Partial { since: self.event.at, twin, base });
@@ -195,17 +196,18 @@ impl Context<'_> {
                 std::cmp::Ordering::Equal => Decision::Duplicate,
                 std::cmp::Ordering::Greater => {
                     self.start_over(document, State::Deleted, at);
-                    // A module ends with its device after it has ended by itself: what came before that is over as well.
+                    // The module had ended before its device ended. So everything before that first end is over as
+                    // well.
                     document.previous = Some(deleted_at);
                     Decision::Applied
                 }
             },
             Change::Created { version, twin } if at > deleted_at => {
                 let cascade = document.cascade;
-                // The flag is carried over this event's own time: what was refused before it is over.
+                // The flag is compared with this event's own time: what was refused before it is over.
                 self.start_over(document, live(Some(at), *version, twin), at);
                 document.previous = Some(deleted_at);
-                document.cascade = cascade; // not done yet: the modules still have to go
+                document.cascade = cascade; // not done yet: the modules must still be removed
                 Decision::Applied
             }
             Change::Updated { .. } | Change::Replaced { .. } if at > deleted_at => {
@@ -230,8 +232,8 @@ impl Context<'_> {
                 *document = Document { id, previous: Some(deleted_at), cascade, refused, ..self.unknown() };
                 Decision::Suspect
             }
-            // Its stamp may be too early for the beginning of what came after the deletion; the end of what came before is
-            // known where it is told from that.
+            // The creation may start the incarnation after the deletion, with a timestamp that is too early. If the
+            // start of the deleted incarnation is known, a creation that is not after it cannot be a new one.
             Change::Created { .. }
                 if self.is_within_tolerance(at, deleted_at)
                     && document.previous.is_none_or(|begun| at > begun) =>
@@ -273,7 +275,7 @@ impl Context<'_> {
             State::Partial { since, twin, base } if at <= *since => {
                 let gap = base.is_given_up() || base.first.is_none_or(|first| !first.follows(version));
                 if twin.version == TwinVersion::default() {
-                    document.last = at; // no change was applied yet: there is only a flag, and it keeps its own time
+                    document.last = at; // no change was applied yet: only a flag is stored, and the flag keeps its own time
                 }
                 if planted!(CreationWins) {
                     *twin = Twin { version: twin.version, ..Twin::default() };
@@ -286,14 +288,16 @@ impl Context<'_> {
                 self.touch(document);
                 if gap { Decision::Gap } else { Decision::Applied }
             }
-            // The base of what is stored, stamped too late? Or another incarnation that began at once.
+            // Either the base of the stored changes with a timestamp that is too late, or another incarnation that
+            // began immediately.
             State::Partial { base, .. }
                 if self.is_within_tolerance(document.last, at)
                     && base.first.is_none_or(|first| first > version) =>
             {
                 self.refuse(document, Decision::Suspect)
             }
-            // The beginning of what the registry told about, or of something that came after its answer?
+            // Either the beginning of the incarnation that the registry described, or of one that came after its
+            // answer.
             State::Live { born: None, .. }
                 if document
                     .confirmed_until
@@ -305,7 +309,7 @@ impl Context<'_> {
                 let previous = document.last;
                 self.start_over(document, live(Some(at), version, body), at);
                 document.previous = Some(previous);
-                // No deletion was seen in between, so it is not known when its modules went.
+                // No deletion was received in between, so the time at which its modules ended is unknown.
                 document.cascade = self.cascade(Cascade::Reborn(at));
                 Decision::Applied
             }
@@ -319,7 +323,8 @@ impl Context<'_> {
         let at = self.event.at;
         let stored = document.twin().map_or(TwinVersion(0), |twin| twin.version);
         match document.state {
-            // Not contained, and newer than what came before: of this incarnation, stamped too early?
+            // Not contained, and newer than the previous incarnation. It may be of this incarnation, with a timestamp
+            // that is too early.
             State::Live { born: Some(born), .. }
                 if at < born
                     && version > stored
@@ -335,7 +340,7 @@ impl Context<'_> {
             {
                 return Decision::Stale;
             }
-            // Older than anything that was seen, so it cannot be contained.
+            // Older than every event received so far, so it cannot be contained.
             State::Partial { since, .. } if at < since => return self.refuse(document, Decision::Suspect),
             State::Live { born: None, .. } | State::Partial { .. } | State::Deleted => {}
         }
@@ -351,7 +356,7 @@ impl Context<'_> {
         match (version <= stored, at <= document.last) {
             (true, true) => return Decision::Duplicate,
             (true, false) => return self.refuse(document, Decision::Regression),
-            // A newer version at an older time: another incarnation is mixed in.
+            // A newer version with an older time: events of another incarnation are mixed in.
             (false, true) => return self.refuse(document, Decision::Suspect),
             (false, false) => {}
         }
@@ -377,24 +382,25 @@ impl Context<'_> {
             State::Deleted => false,
         };
         let unheard = document.previous < Some(at);
-        // The hub knows this twin, so it was created again, or a failover has undone the deletion. Which of its modules live,
-        // the registry can tell.
+        // The hub knows this twin, so it was created again, or a failover has undone the deletion. Only the registry
+        // knows which of its modules exist.
         let confirmed = document.confirmed_until >= Some(at);
         if (over || confirmed || document.last > at) && unheard && !self.event.key.is_module() {
-            // Whatever became of the device since: its modules of that time are gone.
+            // Whatever happened to the device since then, its modules of that time are gone.
             let cascade = if confirmed { Cascade::Reborn(at) } else { Cascade::Deleted(at) };
             document.previous = Some(at);
             document.applied_at = self.now;
             document.cascade = match document.cascade {
-                // Flags more modules than this one would end.
+                // `Reborn` flags more modules than this deletion would end.
                 Some(Cascade::Reborn(reborn)) if over || confirmed => Some(Cascade::Reborn(reborn.max(at))),
-                // An older end says nothing of modules that came after it and went with this one.
+                // An older end says nothing about modules that were created after it and ended with this deletion.
                 Some(Cascade::Deleted(deleted)) if confirmed && deleted >= at => document.cascade,
                 Some(Cascade::Reborn(_) | Cascade::Deleted(_)) | None => Some(cascade),
             };
         }
         if over {
-            // A deletion of this very incarnation, stamped too early? One that was heard of before is not.
+            // It may be a deletion of this incarnation with a timestamp that is too early. A deletion that was received
+            // before is not.
             return match document.state {
                 State::Live { born: Some(born), .. } if unheard && self.is_within_tolerance(at, born) => {
                     self.refuse(document, Decision::Suspect)
@@ -435,26 +441,27 @@ impl Context<'_> {
         }
     }
 
-    /// The earliest that something stamped `at` can have happened.
+    /// The earliest time at which an operation with timestamp `at` can have happened.
     fn before(&self, at: Ticks) -> Ticks {
         at.before(self.rules.clock_tolerance)
     }
 
-    /// Whether the event, though not newer than `confirmed`, may have happened after the answer. What the document knew may have
-    /// been stamped by a clock that is ahead of the answer's, and this event by one that is behind.
+    /// Whether the event may have happened after the registry's answer although it is not newer than `confirmed`. What
+    /// the document knew may have a timestamp from a clock that is ahead of the clock of the answer, and this event
+    /// from a clock that is behind.
     fn may_be_newer_than_the_answer(&self, confirmed: Ticks) -> bool {
         self.is_within_tolerance(self.event.at, self.before(confirmed))
     }
 
-    /// Whether `earlier` may be no earlier than `later` after all, as far as clocks differ.
+    /// Whether `earlier` may in fact be at or after `later`, because clocks differ.
     fn is_within_tolerance(&self, earlier: Ticks, later: Ticks) -> bool {
         earlier.after(self.rules.clock_tolerance) > later
     }
 
-    /// Whether each section that the event writes directly follows the stored one, where both tell. Each accepted write
-    /// counts up the `$version` of the sections that it writes by one (seen in all captures).
+    /// Whether each section that the event writes directly follows the stored section, if both have a `$version`. Each
+    /// accepted write increments the `$version` of the sections that it writes by one (seen in all captures).
     fn sections_follow(&self, document: &Document) -> bool {
-        // A replacement brings whole sections: what was in them before does not matter.
+        // A replacement contains whole sections, so their previous content does not matter.
         let Change::Updated { patch, .. } = &self.event.change else {
             return true;
         };
@@ -469,9 +476,10 @@ impl Context<'_> {
         )
     }
 
-    /// Whether the event is a replacement that does not tell what stands in a section that it replaces in `state`. Documented
-    /// is that it brings all tags and properties, and creations leave empty tags out. No replacement was ever captured, so
-    /// whether one that empties tags leaves them out, or one that leaves them alone, is not known.
+    /// Whether the event is a replacement that omits a section which it replaces in `state`. According to the
+    /// documentation it contains all tags and properties, and create events omit empty tags. No replacement was ever
+    /// captured. So we do not know whether absent tags mean that the tags were emptied or that they were left
+    /// unchanged.
     fn leaves_unsaid(&self, state: Option<&State>) -> bool {
         let Change::Replaced { twin: body, .. } = &self.event.change else {
             return false;
@@ -484,7 +492,7 @@ impl Context<'_> {
         body.desired.is_none() || (body.tags.is_none() && may_hold_tags)
     }
 
-    /// A document of a twin that had none.
+    /// A new document for a twin that had none.
     fn begin(&self, state: State) -> Document {
         let cascade = matches!(state, State::Deleted).then_some(Cascade::Deleted(self.event.at));
         Document {
@@ -503,7 +511,7 @@ impl Context<'_> {
         }
     }
 
-    /// Replaces what is stored by a new incarnation or a tombstone; flags that are no older than `boundary` stay.
+    /// Replaces the stored state with a new incarnation or a tombstone. Flags that are no older than `boundary` stay.
     fn start_over(&self, document: &mut Document, state: State, boundary: Ticks) {
         let refused = document.refused.filter(|refused| *refused >= boundary);
         let fresh = self.begin(state);
@@ -514,7 +522,7 @@ impl Context<'_> {
         }
     }
 
-    /// Takes the registry's word: no flag stays.
+    /// Takes over the registry's answer and clears all flags.
     fn confirm(&self, document: &mut Document, state: State, body: &Sections) {
         let confirmed = self.confirmed_by(Some(document));
         document.ttl_seconds = self.ttl(&state);
@@ -526,7 +534,7 @@ impl Context<'_> {
         self.touch(document);
     }
 
-    /// Notes that the event was not applied.
+    /// Records that the event was not applied.
     fn refuse(&self, document: &mut Document, decision: Decision) -> Decision {
         let refused = document.refused.max(Some(self.event.at));
         if document.flags.insert(Flag::Suspect) || refused != document.refused {
@@ -546,7 +554,7 @@ impl Context<'_> {
         matches!(state, State::Deleted).then_some(self.rules.tombstone_ttl_seconds)
     }
 
-    /// Only a device has modules that follow it.
+    /// Only a device has modules that must follow it.
     fn cascade(&self, cascade: Cascade) -> Option<Cascade> {
         (!self.event.key.is_module()).then_some(cascade)
     }

@@ -1,8 +1,8 @@
-//! From a message to an event, or to the reason why it is none.
+//! From a message to an event, or to the reason why it is not an event.
 //!
-//! Routes may carry anything: telemetry on the fallback route, connection states, digital-twin changes that
-//! use the very same operation names. What is not ours is ignored and counted; what is ours and can never be
-//! applied is dead-lettered; neither stops the partition.
+//! Routes may carry anything: telemetry on the fallback route, connection states, digital-twin changes that use the
+//! same operation names. Messages that are not twin events are ignored and counted. Twin events that can never be
+//! applied become dead letters. Neither stops the partition.
 
 use serde_json::{Map, Value};
 
@@ -17,7 +17,7 @@ use super::{
     undeliverable::{MAX_ID, Undeliverable},
 };
 
-/// What a message turned out to be.
+/// The result of decoding a message.
 #[expect(
     clippy::large_enum_variant,
     reason = "lives for one match and is nearly always an event: a box would cost an allocation for each"
@@ -26,13 +26,13 @@ use super::{
 pub enum Decoded {
     /// A change of a twin.
     Event(TwinEvent),
-    /// Not ours.
+    /// Not a twin event.
     Ignored(Ignored),
-    /// Ours, but it can never be applied.
+    /// A twin event that can never be applied.
     Undeliverable(Undeliverable),
 }
 
-/// Why a message is not ours.
+/// Why a message is not a twin event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Ignored {
     /// Device-to-cloud telemetry.
@@ -41,18 +41,18 @@ pub enum Ignored {
     ConnectionState,
     /// A Plug and Play view of a change that also arrives as a twin change.
     DigitalTwinChange,
-    /// A job's progress.
+    /// The progress of a job.
     JobLifecycle,
-    /// Some other source.
+    /// Another message source.
     OtherSource,
-    /// Neither source nor schema is given: no message of an IoT Hub route.
+    /// It has neither source nor schema: it is not a message of an IoT Hub route.
     NoSource,
-    /// Ours, but an operation that does not change a twin as far as is known.
+    /// A twin event, but its operation does not change a twin as far as is known.
     UnknownOperation,
 }
 
 impl Ignored {
-    /// All of them, for metrics.
+    /// All reasons, for metrics.
     pub const ALL: [Self; 7] = [
         Self::Telemetry,
         Self::ConnectionState,
@@ -77,7 +77,7 @@ impl Ignored {
     }
 }
 
-/// Decodes `message`. Bodies over `max_body_bytes` are undeliverable.
+/// Decodes `message`. A body of more than `max_body_bytes` bytes is undeliverable.
 pub fn decode(message: &Message, max_body_bytes: usize) -> Decoded {
     let operation = match operation(message) {
         Ok(operation) => operation,
@@ -97,7 +97,8 @@ enum Operation {
     Replace,
 }
 
-/// Source first, then operation: digital-twin changes share their operation's name with twin changes.
+/// Checks the source first, then the operation, because digital-twin changes have the same operation name as twin
+/// changes.
 fn operation(message: &Message) -> Result<Operation, Ignored> {
     let property = |name| message.application_properties.get(name).and_then(Property::as_text);
     let source = message
@@ -115,7 +116,7 @@ fn operation(message: &Message) -> Result<Operation, Ignored> {
             "replaceTwin" => Ok(Operation::Replace),
             _ => Err(Ignored::UnknownOperation),
         },
-        // Documentation of different years names modules' operations and schema differently.
+        // Documentation from different years uses different names for the operations and the schema of modules.
         "deviceLifecycleEvents"
         | "deviceLifecycleNotification"
         | "moduleLifecycleEvents"
@@ -136,7 +137,7 @@ fn event(message: &Message, operation: Operation, max_body_bytes: usize) -> Resu
     if operation == Operation::Update {
         return update(message, max_body_bytes);
     }
-    // A delete is told by its operation and ids alone: its body may be a twin, a part of one, or empty.
+    // A delete needs only the operation and the ids: its body may be a twin, a part of one, or empty.
     let mut body = match parse(&message.body, max_body_bytes) {
         Ok(body) => body,
         Err(_) if operation == Operation::Delete => Map::new(),
@@ -151,7 +152,8 @@ fn event(message: &Message, operation: Operation, max_body_bytes: usize) -> Resu
     let sections = sections(body)?;
     let change = match operation {
         Operation::Create => {
-            // An older documented create body has no version. A wrong guess shows up as a flagged gap.
+            // Older documentation shows a create body without a version. If the default is wrong, the document is
+            // flagged with a gap.
             Change::Created { version: version.unwrap_or(TwinVersion::INITIAL), twin: sections }
         }
         Operation::Replace | Operation::Update | Operation::Delete => {
@@ -161,7 +163,7 @@ fn event(message: &Message, operation: Operation, max_body_bytes: usize) -> Resu
     Ok(TwinEvent { key, at, change })
 }
 
-/// A change: by far the most frequent event, so nothing is made of its body before it is applied.
+/// A change: by far the most frequent event, so its body is not parsed into a tree before it is applied.
 fn update(message: &Message, max_body_bytes: usize) -> Result<TwinEvent, Undeliverable> {
     let text = text_of(&message.body, max_body_bytes)?;
     let Checked { patch, version, ids, wrong_section } =
@@ -190,7 +192,8 @@ fn key(message: &Message, body: &Map<String, Value>) -> Result<TwinKey, Undelive
     Ok(TwinKey { hub: HubName::new(&hub), device, module })
 }
 
-/// Whether operation or source name modules. Documentation also shows modules' events under the names of devices'.
+/// Whether the operation or the source names modules. Documentation also shows events of modules under the names for
+/// devices.
 fn is_about_a_module(message: &Message) -> bool {
     let names = |property: Option<Property<'_>>, which: &[&str]| {
         property.and_then(Property::as_text).is_some_and(|text| which.contains(&text.as_ref()))
@@ -201,14 +204,14 @@ fn is_about_a_module(message: &Message) -> bool {
         || names(message.annotations.get("iothub-message-source"), &["moduleLifecycleEvents"])
 }
 
-/// The twin that a message is about, as far as it can be told, and when its operation was performed: what is flagged where
+/// The twin that a message is about, if it can be determined, and the time of its operation. This twin is flagged if
 /// the message cannot be applied.
 pub fn concerns(message: &Message) -> Option<(TwinKey, Option<Ticks>)> {
     let body = parse(&message.body, usize::MAX).unwrap_or_default();
     key(message, &body).ok().map(|key| (key, time(message)))
 }
 
-/// Device and module that a message names, as far as it can be told: for people who look through dead letters.
+/// The device and module that a message names, if they can be determined: for people who look through dead letters.
 pub fn subject(message: &Message) -> (Option<String>, Option<String>) {
     let body = parse(&message.body, usize::MAX).unwrap_or_default();
     named(message, &body)

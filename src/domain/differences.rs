@@ -1,6 +1,6 @@
-//! What a document and the hub's twin say differently, value by value, for people.
+//! The differences between a document and the hub's twin, value by value, for people.
 //!
-//! [`drift`](super::drift::drift) decides whether they differ; this says where, by the same rules.
+//! [`drift`](super::drift::drift) decides whether they differ; this module finds where, by the same rules.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -11,28 +11,28 @@ use super::{
     twin::{ETAGS, Sections, TwinVersion},
 };
 
-/// A value that is not the same on both sides.
+/// A value that differs between the two sides.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Difference {
-    /// Where it lies in a twin, as a JSON Pointer (RFC 6901), e.g. `/properties/desired/rate`.
+    /// Its place in a twin, as a JSON Pointer (RFC 6901), e.g. `/properties/desired/rate`.
     pub path: String,
-    /// What the document holds; `None`: nothing.
+    /// The value in the document; `None` if it has none.
     pub stored: Option<Value>,
-    /// What the hub has; `None`: nothing.
+    /// The value in the hub; `None` if it has none.
     pub hub: Option<Value>,
 }
 
-/// What differs, and whether there is more of it than was asked for.
+/// The differences found, and whether there are more than were asked for.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Differences {
-    /// In the order of their paths within each section.
+    /// The differences, in the order of their paths within each section.
     pub found: Vec<Difference>,
-    /// Whether `most` were found before the end.
+    /// Whether the search stopped because `most` were found.
     pub more: bool,
 }
 
-/// What `stored` and the hub's twin say differently, `most` of it. Not compared are `$metadata`, and what events do not keep
-/// up to date: see [`super::drift`].
+/// The first `most` differences between `stored` and the hub's twin. `$metadata` and everything that events do not keep
+/// up to date are not compared: see [`super::drift`].
 pub fn differences(stored: &Twin, version: TwinVersion, twin: &Sections, most: usize) -> Differences {
     let mut walk = Walk { differences: Differences::default(), most };
     if stored.version != version {
@@ -49,7 +49,7 @@ pub fn differences(stored: &Twin, version: TwinVersion, twin: &Sections, most: u
         ("/properties/reported", &stored.reported, &twin.reported),
     ] {
         let twin = twin.as_ref().unwrap_or(&nothing);
-        // Only a section itself has metadata of its own.
+        // Only a section has metadata at its top level.
         let content = |section: &Section| -> Section {
             let kept = section.iter().filter(|(name, _)| *name != "$metadata");
             kept.map(|(name, value)| (name.clone(), value.clone())).collect()
@@ -93,7 +93,7 @@ impl Walk {
     }
 }
 
-/// A name as a part of a JSON Pointer.
+/// A name, escaped as a part of a JSON Pointer.
 fn escaped(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }

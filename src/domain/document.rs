@@ -1,8 +1,8 @@
 //! The stored twin document: one per twin.
 //!
-//! User data never lies next to `id`, `_etag` or `ttl`: tags and properties keep their own objects, and only
-//! fields of the hub's own twin root (`etag`, `status`, …) stand beside them. A tombstone keeps the ids and
-//! `sync`, and carries `ttl`.
+//! User data never shares a level with `id`, `_etag` or `ttl`: tags and properties have their own objects, and only
+//! fields of the hub's own twin root (`etag`, `status`, …) are on the same level. A tombstone keeps the ids and `sync`,
+//! and has a `ttl`.
 
 mod item;
 mod stored;
@@ -23,62 +23,62 @@ use super::{
 };
 use serde_json::{Map, Value};
 
-/// The version of a stored document, as the store names it. Opaque.
+/// The version of a stored document, as the store returns it. Opaque.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ETag(pub String);
 
-/// A twin's document.
+/// The document of one twin.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Document {
     /// Id within the container, made from `key`.
     pub id: String,
-    /// The twin.
+    /// The key of the twin.
     pub key: TwinKey,
-    /// What is known of it.
+    /// The known state of the twin.
     pub state: State,
-    /// Time of the newest applied change; of a tombstone: the time of the deletion.
+    /// Time of the newest applied change. For a tombstone: time of the deletion.
     pub last: Ticks,
     /// Open flags.
     pub flags: BTreeSet<Flag>,
-    /// Newest time of an event that was not applied because it could not be placed.
+    /// Newest time of an event that was not applied because it could not be ordered.
     pub refused: Option<Ticks>,
-    /// When the previous incarnation is known to have ended, at the earliest: events and modules that are not
-    /// newer than this belong to it. Of a tombstone: when the incarnation began that it ended.
+    /// The earliest time at which the previous incarnation is known to have ended: events and modules that are not
+    /// newer belong to it. For a tombstone: the time at which the deleted incarnation began.
     pub previous: Option<Ticks>,
-    /// Up to when the registry's word is known to hold: whatever happened to the twin until then is reflected in the
-    /// content, or is over.
+    /// The time until which the registry's answer is known to hold: everything that happened to the twin until then is
+    /// reflected in the content, or is over.
     pub confirmed_until: Option<Ticks>,
-    /// Modules of this device that still have to follow it. Set in the write that makes it necessary, so
-    /// that a crash cannot forget it.
+    /// Modules of this device that still have to follow it. Set in the same write that makes it necessary, so that a
+    /// crash cannot lose it.
     pub cascade: Option<Cascade>,
     /// When the daemon decided on this content.
     pub applied_at: Ticks,
-    /// The operation that led to it.
+    /// The operation that led to this content.
     pub operation: Operation,
-    /// Seconds until Cosmos DB removes the document by itself; tombstones only.
+    /// Seconds until Cosmos DB removes the document automatically; tombstones only.
     pub ttl_seconds: Option<u32>,
 }
 
-/// What is known of a twin.
+/// What is known about a twin.
 #[derive(Debug, Clone, PartialEq)]
 pub enum State {
-    /// All of it.
+    /// Everything.
     Live {
-        /// Time of the incarnation's create event; unknown where a snapshot was the first sight of it.
+        /// Time of the incarnation's create event; unknown if the twin was first received as a snapshot.
         born: Option<Ticks>,
-        /// Its content.
+        /// The content of the twin.
         twin: Twin,
     },
-    /// Changes were seen, the twin they apply to was not.
+    /// Changes were received, but not the twin that they apply to.
     Partial {
-        /// Time of the first change seen.
+        /// Time of the first change received.
         since: Ticks,
-        /// What the changes add up to.
+        /// The combined result of the changes.
         twin: Twin,
-        /// What it takes to put a base under it.
+        /// The notes needed to put a base under it.
         base: Box<BaseNotes>,
     },
-    /// It was deleted at the document's `last`.
+    /// The twin was deleted at the document's `last`.
     Deleted,
 }
 
@@ -101,16 +101,16 @@ pub struct Twin {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BaseNotes {
-    /// Version of the first change seen; a base that it does not directly follow leaves a gap.
+    /// Version of the first change received. If it does not directly follow the base, there is a gap.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first: Option<TwinVersion>,
-    /// Of the tags.
+    /// Notes of the tags.
     #[serde(skip_serializing_if = "Notes::is_empty")]
     pub tags: Notes,
-    /// Of the desired properties.
+    /// Notes of the desired properties.
     #[serde(skip_serializing_if = "Notes::is_empty")]
     pub desired: Notes,
-    /// Of the reported properties.
+    /// Notes of the reported properties.
     #[serde(skip_serializing_if = "Notes::is_empty")]
     pub reported: Notes,
 }
@@ -121,12 +121,13 @@ impl BaseNotes {
         first.is_none() && tags.is_empty() && desired.is_empty() && reported.is_empty()
     }
 
-    /// Whether some of it was given up, so that a base put under the content may show through where it must not.
+    /// Whether some notes were given up. Then a base put under the content may restore values that were deleted or
+    /// replaced.
     pub fn is_given_up(&self) -> bool {
         self.tags.given_up || self.desired.given_up || self.reported.given_up
     }
 
-    /// Gives all of it up: a base is not expected any more.
+    /// Gives up all notes: a base is not expected any more.
     pub fn give_up(&mut self) {
         for notes in [&mut self.tags, &mut self.desired, &mut self.reported] {
             notes.give_up();
@@ -144,7 +145,7 @@ impl BaseNotes {
 pub enum Flag {
     /// Versions were skipped: the hub coalesced changes, or an event was lost.
     Gap,
-    /// An event was not applied because it could not be placed in time.
+    /// An event was not applied because it could not be ordered in time.
     Suspect,
 }
 
@@ -154,15 +155,15 @@ pub enum Flag {
 pub enum Cascade {
     /// The device was deleted at this time, and its modules with it.
     Deleted(Ticks),
-    /// The device was created at this time over an incarnation whose deletion was never seen.
+    /// The device was created at this time over an incarnation whose deletion was never received.
     Reborn(Ticks),
 }
 
-/// What tells two states of one document from each other without its content. Every change of the content leaves one of these
-/// different, but for one that brings nothing new.
+/// Distinguishes two states of one document without comparing the content. Every change of the content changes one of
+/// these fields, except a change that adds nothing new.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Marks {
-    /// The state's kind and its time.
+    /// The kind of state and its time.
     state: (StateName, Option<Ticks>),
     version: Option<TwinVersion>,
     last: Ticks,
@@ -177,7 +178,7 @@ pub struct Marks {
 }
 
 impl State {
-    /// Equality, but for how numbers are spelt.
+    /// Equality, ignoring how numbers are written.
     pub fn says_the_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Live { born, twin }, Self::Live { born: other_born, twin: other_twin }) => {
@@ -204,7 +205,7 @@ impl Twin {
 }
 
 impl Document {
-    /// The twin's content, where there is one.
+    /// The twin's content, if there is one.
     pub fn twin(&self) -> Option<&Twin> {
         match &self.state {
             State::Live { twin, .. } | State::Partial { twin, .. } => Some(twin),
@@ -212,7 +213,7 @@ impl Document {
         }
     }
 
-    /// What changes with every change of it.
+    /// The marks of this document: they change with every change of it.
     pub fn marks(&self) -> Marks {
         let state = match self.state {
             State::Live { born, .. } => (StateName::Live, born),
@@ -234,7 +235,7 @@ impl Document {
         }
     }
 
-    /// Whether `other` is this very write as read back: equal to the last field, but for how numbers are spelt.
+    /// Whether `other` is this same write as read back: every field is equal, ignoring how numbers are written.
     pub fn is_same_write(&self, other: &Self) -> bool {
         let Self {
             id,
@@ -257,25 +258,25 @@ impl Document {
             && state.says_the_same(&other.state)
     }
 
-    /// Whether it may differ from the hub's twin, and says so.
+    /// Whether the document says that it may differ from the hub's twin.
     pub fn is_flagged(&self) -> bool {
         !self.flags.is_empty() || matches!(self.state, State::Partial { .. })
     }
 
-    /// Whether it is of a twin about whose identity (`status`, `capabilities`, …) nothing is known: no event tells of it, and the hub
-    /// was not asked since.
+    /// Whether nothing is known about the twin's identity (`status`, `capabilities`, …): no event contained it, and the
+    /// hub was not asked since.
     pub fn lacks_identity(&self) -> bool {
         self.twin().is_some_and(|twin| !twin.root.contains_key("status"))
     }
 
-    /// Whether the twin came into being a moment ago: `now` by our clock, its beginning by the hub's.
+    /// Whether the twin was created recently. `now` is by our clock, its beginning by the hub's.
     pub fn is_new(&self, now: Ticks) -> bool {
-        /// Where a backlog is worked off, most creations are older.
+        /// During a backlog, most creations are older.
         const NEW: Duration = Duration::from_secs(600);
         self.beginning().is_some_and(|began| now < began.after(NEW))
     }
 
-    /// When the incarnation began, as far as it is known: its creation, or the first change that was seen.
+    /// When the incarnation began, if known: its creation, or the first change received.
     pub fn beginning(&self) -> Option<Ticks> {
         match self.state {
             State::Live { born, .. } => born,
@@ -292,7 +293,7 @@ impl Document {
         }
     }
 
-    /// Bytes this document holds in memory, roughly: what a cache counts.
+    /// Approximate size of this document in memory, in bytes, as a cache counts it.
     pub fn weight(&self) -> usize {
         fn of(value: &Value) -> usize {
             match value {
@@ -303,7 +304,7 @@ impl Document {
             }
         }
         fn of_map(map: &Map<String, Value>) -> usize {
-            // A B-tree node has room for eleven entries of key and value.
+            // A B-tree node has space for eleven key–value entries.
             600 + map.iter().map(|(name, value)| name.len() + of(value)).sum::<usize>()
         }
         let notes = match &self.state {
@@ -326,16 +327,16 @@ pub enum Operation {
     /// A delete event.
     #[serde(rename = "deleteIdentity")]
     Delete,
-    /// A patch.
+    /// A patch event.
     #[serde(rename = "updateTwin")]
     Update,
-    /// A replacement.
+    /// A replacement event.
     #[serde(rename = "replaceTwin")]
     Replace,
     /// A point read of the registry.
     #[serde(rename = "snapshot")]
     Snapshot,
-    /// A flag that was noted without changing the twin.
+    /// A flag was set without changing the twin.
     #[serde(rename = "flag", alias = "doubt")]
     Flag,
 }

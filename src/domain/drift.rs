@@ -1,9 +1,9 @@
 //! How a document differs from the hub's twin.
 //!
-//! Compared is what events keep up to date: version, tags, desired and reported properties, and the root fields that
-//! the document holds. `$metadata` only where asked for. Root fields change without any event, so a document that
-//! was made by events does not hold them: that is no difference, and told apart as *incomplete*. The hub's ETags are never compared:
-//! no event carries the new one.
+//! The comparison covers what events keep up to date: version, tags, desired and reported properties, and the root
+//! fields that the document holds. `$metadata` is compared only on request. Root fields change without any event, so a
+//! document made by events does not hold them. That is not a difference; it is reported separately as *incomplete*. The
+//! hub's ETags are never compared, because no event contains the new ETag.
 
 use super::{
     document::{Document, Twin},
@@ -11,27 +11,28 @@ use super::{
     twin::{ETAGS, Sections, TwinVersion},
 };
 
-/// How closely to look.
+/// How strict the comparison is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Strictness {
     /// Without `$metadata`.
     Content,
-    /// With it.
+    /// With `$metadata`.
     Metadata,
 }
 
-/// The classes of difference, the gravest first.
+/// The classes of difference, the most serious first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Drift {
-    /// The hub has the twin, and there is no document of it, or a tombstone.
+    /// The hub has the twin, but there is no document, or only a tombstone.
     Missing,
-    /// There is a document, and the hub has no such twin.
+    /// There is a document, but the hub does not have the twin.
     Extra,
     /// Their contents differ.
     Different(Part),
-    /// They are equal, or were not compared, and the document says that it is flagged.
+    /// The contents are equal, or were not compared, and the document is flagged.
     Flagged,
-    /// They are equal, and the document lacks fields of the identity: no event tells of them. It says nothing wrong.
+    /// The contents are equal, but the document lacks fields of the identity, because no event contains them. What it
+    /// holds is right.
     Incomplete,
 }
 
@@ -50,14 +51,14 @@ pub enum Part {
     Version,
     /// `$metadata` only.
     Metadata,
-    /// What is stored is no document.
+    /// The stored item is not a document.
     Damaged,
 }
 
-/// The class of documents that are not the twin's own and say that they are: nobody updates them.
+/// The class of documents that claim to be the document of a twin but are not: nothing updates them.
 pub const ORPHAN: &str = "orphan";
 
-/// The class of documents that say nothing wrong and lack fields of the identity.
+/// The class of documents that are right but lack fields of the identity.
 pub const INCOMPLETE: &str = "incomplete";
 
 impl Drift {
@@ -72,7 +73,7 @@ impl Drift {
         }
     }
 
-    /// The names of the classes of what is wrong or flagged.
+    /// The names of the classes of wrong or flagged documents.
     pub const CLASSES: [&'static str; 4] = ["missing", "extra", "different", "flagged"];
 }
 
@@ -91,8 +92,8 @@ impl Part {
     }
 }
 
-/// How `document` differs from the twin that the hub has, if it does. An absent document of a twin that the hub does
-/// not have is no difference, and neither is a tombstone of it.
+/// How `document` differs from the hub's twin, if it does. If the hub does not have the twin, an absent document is no
+/// difference, and neither is a tombstone.
 pub fn drift(
     document: Option<&Document>,
     twin: Option<(TwinVersion, &Sections)>,
@@ -144,7 +145,7 @@ fn difference(stored: &Twin, version: TwinVersion, twin: &Sections, strictness: 
     }
     let held = stored.root.iter().filter(|(name, _)| !ETAGS.contains(&name.as_str()));
     for (name, value) in held {
-        // What the hub has dropped is a difference as well; what no event ever brings is none.
+        // A field that the hub has dropped is a difference; a field that no event ever contains is not.
         if !twin.root.get(name).is_some_and(|theirs| merge::same_value(value, theirs)) {
             return Some(Part::Root);
         }
@@ -152,7 +153,7 @@ fn difference(stored: &Twin, version: TwinVersion, twin: &Sections, strictness: 
     if stored.version != version {
         return Some(Part::Version);
     }
-    // As it would be stored: the service keeps metadata of properties that are gone.
+    // Compared as it would be stored: the service keeps the metadata of removed properties.
     let same = |stored: &Section, twin: &Option<Section>| {
         merge::same(stored, &merge::whole(twin.as_ref().unwrap_or(&nothing)))
     };
@@ -161,7 +162,7 @@ fn difference(stored: &Twin, version: TwinVersion, twin: &Sections, strictness: 
     strict.then_some(Part::Metadata)
 }
 
-/// Equality without `$metadata`, which only the section itself has.
+/// Equality without `$metadata`, which exists only at the top level of a section.
 fn same_content(left: &Section, right: &Section) -> bool {
     let content = |section: &Section| section.len() - usize::from(section.contains_key("$metadata"));
     content(left) == content(right)

@@ -1,4 +1,4 @@
-//! What happened to a twin, as decided from one message.
+//! The change of a twin, decoded from one message.
 
 use super::{
     document::Operation,
@@ -15,7 +15,7 @@ pub struct TwinEvent {
     pub key: TwinKey,
     /// When the hub performed the operation.
     pub at: Ticks,
-    /// What it did.
+    /// The change.
     pub change: Change,
 }
 
@@ -42,23 +42,23 @@ pub enum Change {
     Replaced {
         /// Version after the replacement.
         version: TwinVersion,
-        /// The new content; `reported` only where the event carries it.
+        /// The new content; `reported` only if the event contains it.
         twin: Sections,
     },
-    /// Internal: what a point read of the registry answered, issued after the document had been read and written
-    /// only over that document: it reflects everything that the document could know.
+    /// Internal: the answer of the registry to a point read. The read was sent after the document had been read, and
+    /// the answer is written only over that document. So it reflects everything that the document can know.
     Snapshot {
         /// Version of the twin read.
         version: TwinVersion,
         /// The whole twin.
         twin: Sections,
     },
-    /// Internal: the registry answered a point read, issued as for a snapshot, that there is no such twin.
+    /// Internal: the registry answered a point read, sent as for a snapshot, that there is no such twin.
     Gone,
-    /// Internal: an event of this time could not be applied and is kept as a dead letter, so what it changed is missing.
+    /// Internal: an event of this time could not be applied and is kept as a dead letter, so its change is missing.
     Unapplied,
-    /// Internal: the parent device was found re-created although no deletion was seen, so it cannot be told
-    /// whether this module still exists.
+    /// Internal: the parent device was re-created, but no deletion was received. So it is unknown whether this module
+    /// still exists.
     ParentReborn,
 }
 

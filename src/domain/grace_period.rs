@@ -1,34 +1,34 @@
-//! How long trouble with the outside world is endured before a person has to be called.
+//! How long errors of external services are tolerated before the process ends and an operator must act.
 //!
-//! | nature | what is done |
+//! | nature | reaction |
 //! |---|---|
-//! | passing: no answer, busy, throttled, a name that is not resolved | waited out, without a limit: a restart would not help |
-//! | refused: no right to it, or it does not exist | endured for the grace, since rights take minutes to take effect; then given up |
-//! | final: no time mends it | given up at once |
+//! | passing: no answer, busy, throttled, a name that is not resolved | retried without a limit: a restart would not help |
+//! | refused: no permission, or it does not exist | retried during the grace period, because permissions take minutes to take effect; then given up |
+//! | final: waiting never helps | given up at once |
 
 use std::time::Duration;
 
-/// What kind of trouble it is.
+/// The nature of an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Nature {
-    /// It passes by itself.
+    /// It ends without any action.
     Passing,
-    /// A person has to mend it, or has just done so.
+    /// An operator must fix it, or has just done so.
     Refused,
-    /// Only another configuration mends it.
+    /// Only a change of the configuration fixes it.
     Final,
 }
 
-/// What to do about a failure.
+/// The reaction to a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Try again; for this much longer, where there is a limit.
+    /// Retry; for at most this much longer if there is a limit.
     Wait(Option<Duration>),
-    /// Stop, and call a person.
+    /// Stop; an operator must act.
     GiveUp,
 }
 
-/// How long one thing has been refused.
+/// How long one operation has been refused.
 #[derive(Debug, Clone)]
 pub struct GracePeriod {
     grace: Duration,
@@ -36,13 +36,13 @@ pub struct GracePeriod {
 }
 
 impl GracePeriod {
-    /// Endures refusals for `grace`; with none, the first one is one too many.
+    /// Tolerates refusals for `grace`. If `grace` is zero, the first refusal is final.
     pub const fn new(grace: Duration) -> Self {
         Self { grace, refused_since: None }
     }
 
-    /// It failed at `now`, a time since any fixed start. Trouble that passes does not stop the clock: what is refused
-    /// before and after an outage has been refused all along.
+    /// The operation failed at `now`, a time since any fixed start. A passing error does not reset the time: what is
+    /// refused before and after an outage counts as refused during the outage.
     pub fn failed(&mut self, now: Duration, nature: Nature) -> Verdict {
         match nature {
             Nature::Passing => Verdict::Wait(None),
@@ -57,7 +57,7 @@ impl GracePeriod {
         }
     }
 
-    /// It works: what was before is forgotten.
+    /// The operation succeeded: earlier refusals are forgotten.
     pub fn succeeded(&mut self) {
         self.refused_since = None;
     }

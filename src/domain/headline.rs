@@ -1,16 +1,16 @@
-//! How a replica is, and why, in one sentence for whoever looks first.
+//! The state of a replica and its reason, in one sentence, for a first look.
 //!
-//! | what is found first, from top to bottom | level |
+//! | the first condition that applies, from top to bottom | level |
 //! |---|---|
 //! | it stops | attention |
-//! | a loop does not turn: only a restart helps | bad |
+//! | a loop is stuck: only a restart helps | bad |
 //! | it starts | attention |
 //! | it is not ready | bad |
-//! | nobody reads a partition | bad |
+//! | no replica reads a partition | bad |
 //! | events will be lost soon | bad |
-//! | nobody could measure how far behind it is | attention |
+//! | the lag could not be measured | attention |
 //! | it is behind | attention |
-//! | something beside its work is out of order | attention |
+//! | something other than its main work is out of order | attention |
 //! | it has no partitions | good |
 //! | none of these | good |
 
@@ -26,69 +26,69 @@ use super::{
     words::{about, clock, grouped},
 };
 
-/// Behind for longer than this is worth a word.
+/// A lag longer than this is reported.
 const BEHIND: Duration = Duration::from_secs(10);
-/// A lag that was measured longer ago than this says nothing.
+/// A lag that was measured longer ago than this is too old to use.
 const OLD: Duration = Duration::from_secs(60);
-/// When this part of the retention is left, whatever wakes people must have done so.
+/// If only this fraction of the retention is left, an alert must have fired.
 const LITTLE_IS_LEFT: f64 = 0.25;
 
-/// How it is.
+/// The level of a headline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
-    /// All is in order.
+    /// Everything is in order.
     Good,
-    /// Somebody may want to know.
+    /// It may be of interest to an operator.
     Attention,
-    /// Somebody has to look.
+    /// An operator must look at it.
     Bad,
 }
 
-/// One sentence.
+/// The headline: one sentence with its level.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Headline {
-    /// How it is.
+    /// Its level.
     pub level: Level,
-    /// How, and why.
+    /// The state and its reason.
     pub text: String,
 }
 
-/// What is known of the flow of events.
+/// What is known about the flow of events.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Flow {
-    /// Partitions that are ours.
+    /// The number of partitions that this replica owns.
     pub partitions: usize,
-    /// Events in them that are not completed, as last measured.
+    /// Events in them that are not completed, at the last measurement.
     pub lag_events: u64,
-    /// The oldest of these measurements; `None` where one is missing.
+    /// The age of the oldest of these measurements; `None` if one is missing.
     pub measured_ago: Option<Duration>,
-    /// Age of the oldest event that is not completed, as far as it is known.
+    /// Age of the oldest event that is not completed, if known.
     pub behind: Duration,
-    /// Time until the lag is worked off, where it shrinks.
+    /// Time until the lag is worked off, if it shrinks.
     pub caught_up_in: Option<Duration>,
-    /// 99 of 100 changes of the last minute were stored within this; `None`: there were none.
+    /// 99 of 100 changes of the last minute were stored within this time; `None` if there were none.
     pub freshness: Option<Duration>,
-    /// The partition that loses events first, the time until then, and the retention.
+    /// The partition that will lose events first, the time until then, and the retention.
     pub loss: Option<(PartitionId, Duration, Duration)>,
-    /// What nobody reads, and has not for a while.
+    /// The partitions that no replica has read for some time.
     pub unread: Option<Unread>,
 }
 
-/// A partition that nobody reads.
+/// Partitions that no replica reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unread {
-    /// The one that was left first.
+    /// The one that has been unread for the longest time.
     pub partition: PartitionId,
-    /// For how long it has been.
+    /// How long it has been unread.
     pub lasts: Duration,
-    /// How many others there are.
+    /// The number of other unread partitions.
     pub others: usize,
-    /// Events that wait in all of them; `None`: not known.
+    /// Events that wait in all of them; `None` if not known.
     pub events: Option<u64>,
 }
 
-/// Decides what comes first, `now`.
+/// Chooses the headline at `now`.
 pub fn headline(phase: Phase, report: &Report, flow: &Flow, now: Ticks) -> Headline {
     let with = |level, text| Headline { level, text };
     if phase == Phase::Stopping {

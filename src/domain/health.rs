@@ -1,6 +1,8 @@
-//! What the components of a process know about themselves: partitions, stores, loops, dependencies and tokens, as facts.
+//! What the components of a process report about themselves: partitions, stores, loops, dependencies and tokens, as
+//! facts.
 //!
-//! [`readiness`](super::readiness) makes the answers of `/livez` and `/readyz` of them, [`obstacles`](super::obstacles) the sentences for people.
+//! [`readiness`](super::readiness) turns them into the answers of `/livez` and `/readyz`,
+//! [`obstacles`](super::obstacles) into sentences for people.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,44 +14,44 @@ use super::{
     token::Token,
 };
 
-/// Where the process is in its life.
+/// The phase of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Connections are being made.
+    /// Connections are being opened.
     Starting,
-    /// Events flow, or could.
+    /// Events are processed when they arrive.
     Running,
-    /// Asked to stop: finishing what has been received.
+    /// Asked to stop: received events are being finished.
     Stopping,
 }
 
-/// What a partition's consumer is doing.
+/// The state of a partition's consumer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PartitionState {
-    /// It connects.
+    /// It is connecting.
     Connecting,
-    /// Events arrive as they come.
+    /// It receives events as they arrive.
     Receiving,
-    /// It cannot go on at present.
+    /// It cannot continue at present.
     Waiting {
-        /// Why, in one line without secrets.
+        /// The reason, in one line without secrets.
         reason: String,
     },
-    /// Event Hubs asks for patience: it answers, and gives no events for a while.
+    /// Event Hubs throttles it: Event Hubs answers, but delivers no events for a while.
     Throttled {
-        /// What it said, in one line without secrets.
+        /// What Event Hubs answered, in one line without secrets.
         reason: String,
     },
 }
 
-/// What a partition's consumer is doing, and for how long it has received nothing.
+/// The state of a partition's consumer, and how long it has received nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionStatus {
-    /// What it is doing.
+    /// The state.
     pub state: PartitionState,
-    /// Since it last received; zero while it does.
+    /// Time since it last received; zero while it receives.
     pub lasts: Duration,
-    /// How long until it connects again, where that is planned.
+    /// Time until it reconnects, if that is planned.
     pub next_try: Option<Duration>,
 }
 
@@ -60,37 +62,38 @@ pub enum StoreState {
     Unknown,
     /// It answers.
     Reachable,
-    /// It does not.
+    /// It does not answer.
     Unreachable {
-        /// Why, in one line without secrets.
+        /// The reason, in one line without secrets.
         reason: String,
     },
 }
 
-/// What the daemon needs beside its partitions and the document store. The first matters at start only: afterwards, each
-/// request tells.
+/// The services that the daemon needs beside its partitions and the document store. `Credential` is only checked at
+/// start; afterwards, each request shows whether it works.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Dependency {
-    /// Who we are towards Azure: a token.
+    /// Our identity towards Azure: a token.
     Credential,
-    /// This Event Hub: at start its checkpoints included, later what it says about its partitions beside the events.
+    /// This Event Hub. At start this includes its checkpoints; later it is the information about its partitions, not
+    /// the events.
     EventHub(String),
-    /// Where events go that can never be applied.
+    /// The store for events that can never be applied.
     DeadLetters,
-    /// Where progress is kept.
+    /// The store of checkpoints.
     Checkpoints,
-    /// Where replicas agree on whose the partitions are: the same store, whose answers to one may differ from those to the
-    /// other.
+    /// The store of leases, through which replicas agree on the owners of partitions. It is the same store as that of
+    /// the checkpoints, but requests for one may fail while those for the other succeed.
     Leases,
     /// The registry of this IoT hub.
     Registry(String),
-    /// Who takes our traces.
+    /// The receiver of our traces.
     Traces,
-    /// Where the keys are that tokens of callers are signed with: Entra ID. For the read API only.
+    /// The Entra ID keys that sign the tokens of callers. For the read API only.
     EntraKeys,
-    /// Checkpoints and Event Hubs, asked how far behind the copy is. For the read API only.
+    /// Checkpoints and Event Hubs, asked for the lag of the copy. For the read API only.
     Lag,
-    /// What has changed in the container. For declared counts only.
+    /// The change feed of the container. For declared counts only.
     ChangeFeed,
 }
 
@@ -112,8 +115,8 @@ impl std::fmt::Display for Dependency {
 }
 
 impl Dependency {
-    /// So many failures in a row are an outage. One of them is nothing: it is tried again in a moment, and a service of that
-    /// size always fails somebody.
+    /// This many failures in a row are an outage. A single failure is retried after a moment and does not count,
+    /// because in a large service some requests always fail.
     pub const fn failures_until_outage(&self) -> u32 {
         match self {
             Self::Credential
@@ -123,77 +126,78 @@ impl Dependency {
             | Self::EventHub(_)
             | Self::ChangeFeed
             | Self::Traces => 2,
-            // Whoever asks it counts them: several tasks do, for several reasons.
+            // The callers count the failures: several tasks call it, for several reasons.
             Self::Registry(_) => 1,
-            // Asked once a minute at most.
+            // Called once a minute at most.
             Self::EntraKeys | Self::Lag => 1,
         }
     }
 }
 
-/// How something fails that does not do what it is there for.
+/// The kind of failure of a dependency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// It does not answer, or refuses us.
+    /// It does not answer, or refuses our requests.
     Silent,
-    /// It asks for less load: it is there, and slow for us.
+    /// It asks for less load: it is available, but slow for us.
     Throttled,
 }
 
-/// Since when something does not answer.
+/// An outage of a dependency.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outage {
-    /// How it fails.
+    /// The kind of failure.
     pub failure: Failure,
-    /// Why, in one line without secrets.
+    /// The reason, in one line without secrets.
     pub reason: String,
-    /// For how long.
+    /// How long it has lasted.
     pub lasts: Duration,
-    /// How long until it is tried again, where that is planned.
+    /// Time until the next attempt, if that is planned.
     pub next_try: Option<Duration>,
 }
 
 /// The event that a partition's progress waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Incomplete {
-    /// Its number.
+    /// Its sequence number.
     pub sequence_number: SequenceNumber,
-    /// For how long we have had it.
+    /// Time since we received it.
     pub age: Duration,
 }
 
-/// How long ago a loop last went round.
+/// When a loop last ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pulse {
-    /// Time since its last round.
+    /// Time since its last iteration.
     pub silent_for: Duration,
-    /// The longest that is still in order for this loop.
+    /// The longest acceptable time between two iterations of this loop.
     pub limit: Duration,
 }
 
-/// All that is known.
+/// All facts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
-    /// Where the process is in its life.
+    /// The phase of the process.
     pub phase: Phase,
-    /// The partitions we own.
+    /// The partitions that this replica owns.
     pub partitions: BTreeMap<PartitionId, PartitionStatus>,
     /// The document store.
     pub store: StoreState,
-    /// For how long it has been like that.
+    /// How long it has been in this state.
     pub store_lasts: Duration,
-    /// How long until it is tried again, where that is planned.
+    /// Time until the next attempt, if that is planned.
     pub store_next_try: Option<Duration>,
-    /// The partitions whose progress waits for a dead letter that could not be stored.
+    /// The partitions that wait for a dead letter that could not be stored.
     pub waits_for_dead_letters: BTreeSet<PartitionId>,
-    /// What shows services who we are.
+    /// The tokens and signatures with which we authenticate.
     pub tokens: Vec<Token>,
     /// The loops by name.
     pub loops: BTreeMap<String, Pulse>,
-    /// What has been asked of the other dependencies, and whether it is out of order.
+    /// The other dependencies that have been used, each with its outage if it is out of order.
     pub dependencies: BTreeMap<Dependency, Option<Outage>>,
-    /// What each partition's progress waits for, where it waits.
+    /// The event that each partition waits for, if it waits.
     pub incomplete: BTreeMap<PartitionId, Incomplete>,
-    /// For how long an event may be incomplete before its partition counts as blocked, and for how long throttling is borne.
+    /// An event that is incomplete for longer than this blocks its partition. Throttling is tolerated for the same
+    /// time.
     pub blocked_after: Duration,
 }

@@ -1,14 +1,14 @@
-//! What to do first about a code, taken from the page about it: so the two cannot disagree.
+//! The first remedy for a code, taken from the page about it, so that the two cannot disagree.
 
-/// Begins the paragraph of a page that says what to do.
+/// The start of the paragraph of a page that says what to do.
 const WHAT_TO_DO: &str = "**What to do.**";
-/// A sentence that is shorter says too little on its own.
+/// A sentence shorter than this, in characters, says too little alone.
 const SHORT: usize = 45;
-/// No hint is longer; the page says the rest.
+/// The maximum length of a hint, in characters; the page has the rest.
 const LONG: usize = 320;
 
-/// The first sentence of what to do, or the first two where that is a short one, as plain text on one line. `None`: the page
-/// does not say what to do.
+/// The first sentence about what to do, or the first two if the first one is short, as plain text on one line. `None`
+/// if the page does not say what to do.
 pub fn hint(page: &str) -> Option<String> {
     let (_, rest) = page.split_once(WHAT_TO_DO)?;
     let paragraph: Vec<&str> =
@@ -25,7 +25,7 @@ pub fn hint(page: &str) -> Option<String> {
         }
     }
     if let Some(begun) = hint.strip_suffix(':') {
-        // What follows is a list, or a command.
+        // A list or a command follows.
         hint = format!("{begun}; the page says how.");
     }
     if hint.chars().count() > LONG {
@@ -34,14 +34,14 @@ pub fn hint(page: &str) -> Option<String> {
     (!hint.is_empty()).then_some(hint)
 }
 
-/// Sentences with what ends them.
+/// The sentences of a text, with their final punctuation.
 fn sentences(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text.trim();
     std::iter::from_fn(move || {
         let end = rest.match_indices(['.', ':']).find_map(|(place, mark)| {
             let after = &rest[place + mark.len()..];
             let next = after.strip_prefix(' ').and_then(|after| after.chars().next());
-            // Within a name or a number, nothing ends; nor does it before a word in lower case.
+            // A mark inside a name or a number does not end a sentence; nor does a mark before a word in lower case.
             (after.is_empty() || next.is_some_and(|next| !next.is_lowercase())).then_some(place + mark.len())
         });
         let (sentence, left) = rest.split_at(end.unwrap_or(rest.len()));
@@ -50,7 +50,7 @@ fn sentences(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Without marks of emphasis and code, and with the text of links only.
+/// The text without marks of emphasis and code; of a link, only its text.
 fn plain(markdown: &str) -> String {
     let mut text = String::with_capacity(markdown.len());
     let mut rest = markdown;

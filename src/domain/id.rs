@@ -1,23 +1,23 @@
-//! Names of things: twins, streams, partitions, positions.
+//! Identifiers: twins, streams, partitions, positions.
 //!
-//! A twin is known by (hub, device, module?). The id of its document is an injective, case-preserving
-//! encoding of that key, so two twins can never share a document. Of the three, only the hub is told apart
-//! without case, and [`HubName`] is where its case is folded; nothing else compares names of hubs.
+//! A twin is identified by (hub, device, module?). The id of its document is an injective, case-preserving encoding of
+//! that key, so two twins can never share a document. Only the name of the hub is case-insensitive. [`HubName`]
+//! converts it to lower case; no other code compares names of hubs.
 
 use std::{cell::RefCell, fmt, ops::Deref, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-/// The name of an IoT hub, without its domain, in its one spelling: lower case. It is the first label of a host name,
-/// and DNS tells those apart without case (RFC 4343); events, configuration and old documents may spell it otherwise.
+/// The name of an IoT hub, without its domain, in lower case. It is the first label of a host name, and DNS ignores
+/// case (RFC 4343). Events, configuration and old documents may use another case.
 ///
-/// Cheap to clone, and cheap to make of a name that this thread has met before: no allocation, whatever the case.
+/// Cheap to clone. Also cheap to create from a name that this thread has used before: no allocation, whatever the case.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HubName(Arc<str>);
 
-/// Names that a thread remembers. Few hubs share a daemon; names without end, which only a broken producer sends, are
-/// made anew each time.
+/// The number of names that a thread remembers. A daemon has few hubs. An endless number of names comes only from a
+/// broken producer; such names are allocated each time.
 const REMEMBERED: usize = 16;
 
 thread_local! {
@@ -25,7 +25,7 @@ thread_local! {
 }
 
 impl HubName {
-    /// The hub of this name, however it is spelt.
+    /// The hub with this name, in any case.
     pub fn new(spelt: &str) -> Self {
         NAMES.with_borrow_mut(|names| {
             if let Some(known) = names.iter().find(|known| known.0.eq_ignore_ascii_case(spelt)) {
@@ -40,7 +40,7 @@ impl HubName {
         })
     }
 
-    /// Its spelling.
+    /// The name, in lower case.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -84,9 +84,9 @@ impl fmt::Debug for HubName {
     }
 }
 
-/// The identity of one twin: a device's, or that of one of its modules.
+/// The identity of one twin: of a device or of one of its modules.
 ///
-/// Module events carry the device's id too; only `module` tells them apart.
+/// Module events also contain the device's id; only `module` distinguishes the two.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TwinKey {
     /// The IoT hub.
@@ -126,7 +126,7 @@ impl fmt::Display for TwinKey {
     }
 }
 
-/// How the key of a twin becomes the id of its document.
+/// How the document id is derived from the key of a twin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DocumentIdScheme {
@@ -137,21 +137,21 @@ pub enum DocumentIdScheme {
     HubDevice,
 }
 
-/// Stands between the parts of a document id; percent-encoded inside the parts, so it cannot occur there.
+/// Separates the parts of a document id; percent-encoded inside the parts, so it cannot occur there.
 const SEPARATOR: char = '|';
 
 impl DocumentIdScheme {
-    /// Whether a twin's document may lie under another id than the one of this scheme: it keeps the id that it was created with,
-    /// and that may be the device's alone, or have the hub in another spelling.
+    /// Whether a twin's document may be stored under another id than the one of this scheme. A document keeps the id
+    /// that it was created with; that may be the device's id alone, or contain the hub in another case.
     pub fn may_lie_elsewhere(self) -> bool {
         self == Self::HubDevice
     }
 
     /// Encodes `key` as a document id.
     ///
-    /// Injective and case-preserving. `/ \ ? #` are what Cosmos DB or its SDKs refuse in an id, `%` is the
-    /// escape itself, control characters break URLs; all of them, and the separator, are percent-encoded. So are the dots of
-    /// `.` and `..`, which every URL parser resolves (WHATWG URL), so that reads would meet the list of all documents.
+    /// Injective and case-preserving. Cosmos DB or its SDKs refuse `/ \ ? #` in an id, `%` is the escape character, and
+    /// control characters break URLs. All of them, and the separator, are percent-encoded. So are the dots of `.` and
+    /// `..`, because every URL parser resolves them (WHATWG URL), so a read would return the list of all documents.
     pub fn document_id(self, key: &TwinKey) -> String {
         let mut id = String::with_capacity(key.device.len() + 8);
         if self == Self::HubDevice {
@@ -186,7 +186,7 @@ fn encode_into(out: &mut String, part: &str) {
     }
 }
 
-/// The number of an event within its partition; Event Hubs counts up by one.
+/// The number of an event within its partition; Event Hubs increments it by one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SequenceNumber(pub i64);
@@ -202,7 +202,7 @@ impl fmt::Display for SequenceNumber {
 pub struct PartitionId {
     /// Name of the Event Hub.
     pub stream: String,
-    /// The partition's id within the hub, as Event Hubs names it: `0`, `1`, …
+    /// The partition's id within the Event Hub: `0`, `1`, …
     pub partition: String,
 }
 
@@ -212,18 +212,19 @@ impl fmt::Display for PartitionId {
     }
 }
 
-/// Where an event lies in its partition.
+/// The position of an event in its partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     /// Its sequence number.
     pub sequence_number: SequenceNumber,
-    /// Its offset: opaque text (geo-replicated namespaces do not use numbers), never parsed. Empty where it is not known.
+    /// Its offset: opaque text (geo-replicated namespaces do not use numbers), never parsed. Empty if unknown.
     pub offset: SmolStr,
 }
 
 impl Position {
-    /// Whether `other`, of the same number, can be the same event. Offsets of a namespace change their form when it becomes
-    /// geo-replicated, from a number to parts with colons between them: two forms prove nothing.
+    /// Whether `other`, with the same sequence number, can be the same event. When a namespace becomes geo-replicated,
+    /// the form of its offsets changes from a number to parts separated by colons. So offsets of two different forms
+    /// prove nothing.
     pub fn is_same_event(&self, other: &Self) -> bool {
         let form = |position: &Self| position.offset.contains(':');
         let unknown = self.offset.is_empty() || other.offset.is_empty();
@@ -272,7 +273,7 @@ mod tests {
         for spelt in ["contoso-1", "Contoso-1", "CONTOSO-1"] {
             assert!(Arc::ptr_eq(&name.0, &HubName::new(spelt).0), "{spelt}");
         }
-        // Names without end push it out, and change nothing but that.
+        // Many other names evict it, which changes nothing else.
         for number in 0..1000 {
             assert_eq!(HubName::new(&format!("Hub{number}")).as_str(), format!("hub{number}"));
         }

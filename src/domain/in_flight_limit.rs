@@ -1,36 +1,39 @@
-//! How many events may be under way: as many as are completed in a while, within what memory allows.
+//! How many events may be under way: as many as are completed in a short time, within the memory limit.
 //!
-//! What is under way waits in the router. Where the document store takes a few hundred events per second, tens of thousands under way
-//! would each wait for minutes: nothing is gained by that, and nobody could tell a slow partition from a blocked one. Where events are
-//! completed fast, more of them under way share more writes.
+//! Events under way wait in the router. If the document store accepts a few hundred events per second, tens of
+//! thousands of events under way would each wait for minutes. That gains nothing, and a slow partition would look like
+//! a blocked one. If events are completed fast, more of them under way share more writes.
 
 use std::time::Duration;
 
-/// For about so long an event may wait in the router because of those before it, beside the time for which it waits for others of its twin.
+/// About how long an event may wait in the router for earlier events, in addition to its wait for other events of its
+/// twin.
 const WAIT: Duration = Duration::from_secs(20);
-/// So many events may be under way however slowly they are completed: what one link delivers ahead.
+/// This many events may be under way even if they are completed slowly: one link prefetches this many.
 pub const LEAST: u32 = 2_000;
-/// What is left of the pace after a second in which less was completed. A pause is no reason to receive less at once.
+/// The factor by which the pace falls per second while fewer events are completed. A pause must not reduce the limit at
+/// once.
 const KEPT: f64 = 0.9;
 
-/// The pace at which events are completed, and the room that follows from it.
+/// The pace at which events are completed, and the limit computed from it.
 #[derive(Debug, Clone, Copy)]
 pub struct InFlightLimit {
     most: u32,
-    /// For how long an event may wait.
+    /// How long an event may wait.
     wait: Duration,
     /// Events per second.
     pace: f64,
 }
 
 impl InFlightLimit {
-    /// Nothing was completed yet; `most` is what memory allows, and `linger` for how long an event waits for others of its twin in any
-    /// case.
+    /// The limit before any event is completed. `most` is the limit from memory, in events; `linger` is how long every
+    /// event waits for others of its twin.
     pub const fn new(most: u32, linger: Duration) -> Self {
         Self { most, wait: WAIT.saturating_add(linger), pace: 0.0 }
     }
 
-    /// Notes that so many events were completed within `time`. Returns how many may be under way from here on.
+    /// Records that this many events were completed within `time`. Returns how many events may be under way from now
+    /// on.
     pub fn completed(&mut self, events: u64, time: Duration) -> u32 {
         if !time.is_zero() {
             let now = events as f64 / time.as_secs_f64();
@@ -39,12 +42,12 @@ impl InFlightLimit {
         self.events()
     }
 
-    /// Whether it is as small as it gets: after a start or a pause, nothing is known of the pace.
+    /// Whether the limit is at its minimum. After a start or a pause, the pace is unknown.
     pub fn is_least(&self) -> bool {
         self.events() == LEAST.min(self.most)
     }
 
-    /// How many may be under way.
+    /// How many events may be under way.
     pub fn events(&self) -> u32 {
         let waits = (self.pace * self.wait.as_secs_f64()).min(f64::from(u32::MAX));
         (waits as u32).clamp(LEAST.min(self.most), self.most)

@@ -1,23 +1,24 @@
-//! What holds at every moment, whatever happens outside. Each is checked where it would break, at next to no cost, and what would break it
-//! is not done. One that does not hold is a bug of twinsync's, and never an outage.
+//! Conditions that hold at every moment, whatever happens outside. Each is checked, at almost no cost, where it would
+//! be broken, and an action that would break it is not performed. A broken invariant is a bug in twinsync, never an
+//! outage.
 
-/// Something that holds at every moment.
+/// A condition that holds at every moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Invariant {
-    /// A checkpoint lies before every event of its partition that is not completed.
+    /// A checkpoint is before every event of its partition that is not completed.
     CheckpointPassesNothingUnfinished,
-    /// Every event of a batch that was written was decided about.
+    /// Every event of a written batch has a decision.
     EveryEventIsDecided,
-    /// An event that follows from another one completes it.
+    /// An event that was derived from another one completes it.
     EveryFollowerCompletes,
-    /// A document is written under the id of its own twin.
+    /// A document is written only under the id of its own twin.
     DocumentIsOfItsTwin,
-    /// Where no event is under way, none is counted as such.
+    /// If no event is under way, none is counted as under way.
     NothingIsHeldAtRest,
 }
 
 impl Invariant {
-    /// All of them.
+    /// All invariants.
     pub const ALL: [Self; 5] = [
         Self::CheckpointPassesNothingUnfinished,
         Self::EveryEventIsDecided,
@@ -37,7 +38,7 @@ impl Invariant {
         }
     }
 
-    /// What follows where it does not hold.
+    /// The consequence of a broken invariant.
     pub const fn consequence(self) -> &'static str {
         match self {
             Self::CheckpointPassesNothingUnfinished => {

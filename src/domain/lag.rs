@@ -1,34 +1,35 @@
-//! How far a partition is behind in time: for how long the oldest event that is not completed may have been in it.
+//! How far behind a partition is in time: the maximum time for which the oldest event that is not completed has been in
+//! it.
 
 use std::time::Duration;
 
 use super::ticks::Ticks;
 
-/// What was measured longer ago than this tells nothing about what has arrived since.
+/// A measurement that is older than this says nothing about events that have arrived since.
 const MEASURED_LATELY: Duration = Duration::from_secs(60);
 
-/// What is known of a partition.
+/// What is known about a partition.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Known {
-    /// Events that were not completed when that was measured, and when it was.
+    /// The number of events that were not completed at the last measurement, and its time.
     pub lag: Option<(u64, Ticks)>,
-    /// When the newest event that was received had arrived in the partition.
+    /// The arrival time, in the partition, of the newest event received.
     pub received: Option<Ticks>,
-    /// When it was last found that nothing was left to do.
+    /// The last time at which no event was left.
     pub caught_up: Option<Ticks>,
-    /// For how long we have had the oldest event that is not completed, where there is one.
+    /// Time since we received the oldest event that is not completed, if there is one.
     pub oldest: Option<Duration>,
 }
 
 impl Known {
-    /// Seconds, at most; `None` where nothing is known.
+    /// The lag in seconds, as an upper bound; `None` if nothing is known.
     ///
     /// | lag | answer |
     /// |---|---|
     /// | never measured | not known |
-    /// | none, measured lately | what is in flight |
-    /// | none, measured long ago | since then, as if an event had arrived right after: nobody says that none has |
-    /// | some | since the newest event was received, or nothing was left to do: what was not received is younger |
+    /// | none, measured recently | age of the oldest event in flight |
+    /// | none, measured long ago | time since then, as if an event had arrived right after the measurement |
+    /// | some | time since the arrival of the newest event received, or since no event was left: events not received yet are younger |
     pub fn behind(&self, now: Ticks) -> Option<f64> {
         let (events, measured) = self.lag?;
         let in_flight = self.oldest.map(|age| age.as_secs_f64());

@@ -1,14 +1,15 @@
-//! One lane per twin: order within a twin, single flight, and coalescing of what arrives meanwhile.
+//! One lane per twin: keeps the order within a twin, has one batch in flight, and combines the items that arrive in the
+//! meantime.
 //!
 //! ```text
 //! push ─► ready ─► (next) busy ─► (done) gone, or ready again with what arrived meanwhile
 //! ```
 //!
-//! A lane's batch is taken when it may run, not when it becomes ready: the longer the store takes, the more
+//! A lane's batch is taken when it may run, not when the lane becomes ready. So the slower the store is, the more
 //! events share one write.
 //!
-//! A lane is ready when the first of its items has waited for long enough, or there is a whole batch. What is late
-//! already may wait a little longer, see [`Linger`]: in a backlog, that is what makes writes few.
+//! A lane is ready when its first item has waited long enough, or when it has a full batch. An event that is already
+//! late may wait a little longer, see [`Linger`]. During a backlog, this reduces the number of writes.
 
 use std::{
     cmp::{Ordering, Reverse},
@@ -17,51 +18,51 @@ use std::{
     time::Duration,
 };
 
-/// An event waits for more of its twin for at most this part of its age.
+/// An event waits for more events of its twin for at most this fraction of its age.
 const PART_OF_AGE: u32 = 20;
 
-/// How long an event waits for more of its twin.
+/// How long an event waits for more events of its twin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Linger {
-    /// In any case.
+    /// The wait of every event.
     pub always: Duration,
-    /// At most, where it is late already: a twentieth of its age, which nobody notices.
+    /// The longest wait of an event that is already late. It waits a twentieth of its age, which is not noticeable.
     pub behind: Duration,
 }
 
 impl Linger {
-    /// Of an event whose operation is so old.
+    /// The wait of an event whose operation has this age.
     pub fn of(self, age: Duration) -> Duration {
         (age / PART_OF_AGE).min(self.behind).max(self.always)
     }
 }
 
-/// Lanes of items of type `T`, named by `K`.
+/// Lanes of items of type `T`, with keys of type `K`.
 #[derive(Debug)]
 pub struct Lanes<K, T> {
     lanes: HashMap<K, Lane<T>>,
-    /// Lanes that may run, those first that may at the earliest time. What a lane says of itself counts: an entry of another
-    /// time is left over.
+    /// Lanes that may run, the earliest first. The lane's own time is valid: an entry with another time is outdated.
     ready: BinaryHeap<Reverse<Ready<K>>>,
-    /// How many entries there were, so that lanes of one time keep their order.
+    /// The number of entries so far, so that lanes with the same time keep their order.
     entries: u64,
     max_batch: usize,
     bound: Bound,
-    /// Lanes that have reached their bound and have not been worked off since.
+    /// Lanes that have reached their bound and are not down to half of it yet.
     full: HashSet<K>,
     items: usize,
 }
 
-/// From when on a lane is full. It may hold a little more: what is on its way to it cannot turn back.
+/// The bound at which a lane is full. A lane may hold slightly more, because items that are on their way to it cannot
+/// be stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bound {
-    /// Items, waiting or busy.
+    /// Number of items, waiting or busy.
     pub items: usize,
     /// Sum of their weights.
     pub weight: usize,
 }
 
-/// From when on a lane may run.
+/// The time from which a lane may run.
 #[derive(Debug)]
 struct Ready<K> {
     due: Duration,
@@ -99,7 +100,7 @@ impl<K> Ord for Ready<K> {
 struct Waiting<T> {
     item: T,
     weight: usize,
-    /// Until when it waits for others.
+    /// The time until which it waits for others.
     due: Duration,
 }
 
@@ -107,9 +108,9 @@ struct Waiting<T> {
 struct Lane<T> {
     queue: VecDeque<Waiting<T>>,
     state: State,
-    /// From when on it may run, where it is ready.
+    /// The time from which it may run, if it is ready.
     due: Duration,
-    /// What waits and what is busy.
+    /// The waiting and the busy items.
     held: Bound,
     busy: Bound,
 }
@@ -135,7 +136,7 @@ impl Bound {
 }
 
 impl<K: Hash + Eq + Clone, T> Lanes<K, T> {
-    /// No lanes. A batch has `max_batch` items at most; a lane is full at `bound`.
+    /// Creates an empty set of lanes. A batch has at most `max_batch` items (at least 1); a lane is full at `bound`.
     pub fn new(max_batch: usize, bound: Bound) -> Self {
         Self {
             lanes: HashMap::new(),
@@ -148,8 +149,8 @@ impl<K: Hash + Eq + Clone, T> Lanes<K, T> {
         }
     }
 
-    /// Adds an item of this weight at the end of its lane, where it waits for others for as long as `linger`. `now` is time
-    /// since any fixed start.
+    /// Adds an item of this weight at the end of its lane. There it waits for others for up to `linger`. `now` is the
+    /// time since any fixed start.
     pub fn push(&mut self, key: &K, item: T, weight: usize, now: Duration, linger: Duration) {
         self.items += 1;
         let due = now + linger;
@@ -187,13 +188,13 @@ impl<K: Hash + Eq + Clone, T> Lanes<K, T> {
         }
     }
 
-    /// Items of a lane that wait or are busy.
+    /// Number of items of a lane that are waiting or busy.
     pub fn held(&self, key: &K) -> usize {
         self.lanes.get(key).map_or(0, |lane| lane.held.items)
     }
 
-    /// Takes the next batch that may run at `now`; its lane is busy until [`Lanes::done`]. `at_once`: nobody waits for
-    /// others any more.
+    /// Takes the next batch that may run at `now`; its lane is busy until [`Lanes::done`]. With `at_once`, no item
+    /// waits for others any more.
     pub fn next(&mut self, now: Duration, at_once: bool) -> Option<(K, Vec<T>)> {
         if self.next_due()? > now && !at_once {
             return None;
@@ -210,7 +211,7 @@ impl<K: Hash + Eq + Clone, T> Lanes<K, T> {
         Some((key, batch))
     }
 
-    /// When the next lane may run, where one is ready.
+    /// When the next lane may run, if one is ready.
     pub fn next_due(&mut self) -> Option<Duration> {
         loop {
             let Reverse(Ready { due, key, .. }) = self.ready.peek()?;
@@ -221,7 +222,8 @@ impl<K: Hash + Eq + Clone, T> Lanes<K, T> {
         }
     }
 
-    /// The batch of a busy lane is done; the lane may run again with what arrived, once that has waited for long enough.
+    /// The batch of a busy lane is done. The lane may run again when the items that arrived in the meantime have waited
+    /// long enough.
     pub fn done(&mut self, key: &K, now: Duration) {
         let Some(lane) = self.lanes.get_mut(key) else {
             return;
@@ -241,7 +243,7 @@ impl<K: Hash + Eq + Clone, T> Lanes<K, T> {
         self.weigh(key);
     }
 
-    /// A part of the batch of a busy lane is done: items with this weight in all.
+    /// A part of the batch of a busy lane is done: `part` is its number of items and their total weight.
     pub fn partly_done(&mut self, key: &K, part: Bound) {
         if let Some(lane) = self.lanes.get_mut(key) {
             lane.held.subtract(part);
@@ -251,7 +253,7 @@ impl<K: Hash + Eq + Clone, T> Lanes<K, T> {
         self.weigh(key);
     }
 
-    /// Takes waiting items out of a busy lane, in their order.
+    /// Removes the wanted waiting items from a busy lane and returns them in their order.
     pub fn withdraw(&mut self, key: &K, mut wanted: impl FnMut(&T) -> bool) -> Vec<T> {
         let mut withdrawn = Vec::new();
         if let Some(lane) = self.lanes.get_mut(key) {
@@ -270,7 +272,7 @@ impl<K: Hash + Eq + Clone, T> Lanes<K, T> {
         withdrawn
     }
 
-    /// What waits in a lane and is not under way, in its order.
+    /// The items of a lane that are waiting and not under way, in their order.
     pub fn waiting_mut(&mut self, key: &K) -> impl Iterator<Item = &mut T> {
         self.lanes
             .get_mut(key)
@@ -278,12 +280,12 @@ impl<K: Hash + Eq + Clone, T> Lanes<K, T> {
             .flat_map(|lane| lane.queue.iter_mut().map(|waiting| &mut waiting.item))
     }
 
-    /// Items pushed and not done.
+    /// Number of items that were pushed and are not done.
     pub fn items(&self) -> usize {
         self.items
     }
 
-    /// The lanes that are full, until they are worked off by half.
+    /// The full lanes. A lane stays in this set until it is down to half of its bound.
     pub fn full(&self) -> &HashSet<K> {
         &self.full
     }
@@ -369,7 +371,7 @@ mod tests {
         assert_eq!(due, NOW + LINGER);
         lanes.push(&"a", 2, 1, NOW, LINGER * 9);
         assert_eq!(lanes.next(due, false), Some(("a", vec![1, 2])));
-        // What arrives meanwhile has its own time, of which a part may be over.
+        // An item that arrives in the meantime has its own wait, of which a part may be over.
         lanes.push(&"a", 3, 1, due, LINGER);
         lanes.done(&"a", due + LINGER / 2);
         assert_eq!(lanes.next(due + LINGER / 2, false), None);
@@ -449,7 +451,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever the schedule: per twin, items come out in the order in which they went in, exactly once.
+        /// With any schedule, the items of a twin come out in the order in which they went in, exactly once.
         #[test]
         fn order_within_a_twin_is_kept(script in proptest::collection::vec((0_u8..4, 0_u8..3, 0_u32..3), 1..200), max_batch in 1_usize..4) {
             let mut lanes = Lanes::new(max_batch, BOUND);

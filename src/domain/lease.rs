@@ -1,25 +1,27 @@
-//! Who should own which partition: co-operative, decided by each replica for itself.
+//! Which replica should own which partition: cooperative; each replica decides for itself.
 //!
-//! A replica sees the ownerships of one Event Hub and decides what to claim and what to give up. It is visible to the
-//! others by what it owns. Fair shares are `floor(P/N)` to `ceil(P/N)` for P partitions and N owners.
+//! A replica sees the ownerships of one Event Hub and decides which partitions to claim and which to give up. The
+//! others see it only through the partitions that it owns. Fair shares are `floor(P/N)` to `ceil(P/N)` for P partitions
+//! and N owners.
 //!
 //! | situation | what a replica does |
 //! |---|---|
 //! | a partition is free, or its owner has been silent for the lease's duration | claims it, up to `ceil` |
-//! | it owns more than `ceil` | gives up the surplus; whoever has less claims it |
-//! | it owns `ceil`, somebody owns less than `floor` | the last owner in order of names gives up one |
+//! | it owns more than `ceil` | gives up the surplus; an owner with fewer partitions claims it |
+//! | it owns `ceil`, another replica owns less than `floor` | the last owner in order of names gives up one |
 //! | it owns nothing, and nothing is free | takes one from the owner with the most, if that has at least two |
 //!
-//! The last row is the only time a live owner loses a partition without its doing. A newcomer is invisible until it owns
-//! something, so nobody could make room for it; from its first partition on, the others give way by themselves. For a
-//! moment two replicas then process one partition, which versions and conditional writes make harmless.
+//! Only in the last row does a live owner lose a partition without giving it up itself. A new replica is invisible
+//! until it owns a partition, so the others cannot give one up for it. After it owns its first partition, the others
+//! give up theirs by the rules above. For a short time, two replicas then process one partition; versions and
+//! conditional writes make that harmless.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What is known of one partition's ownership.
+/// The known owner of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder<'a> {
-    /// Nobody, or somebody who has been silent for too long.
+    /// No replica, or one that has been silent for too long.
     Nobody,
     /// This replica.
     Me,
@@ -27,16 +29,17 @@ pub enum Holder<'a> {
     Other(&'a str),
 }
 
-/// What a replica should do next.
+/// What a replica should do next: partitions to claim and to give up, by name.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
-    /// Partitions to claim: free ones, or, of a newcomer, one of somebody's.
+    /// Partitions to claim: free ones, or, for a new replica, one of another owner.
     pub claim: Vec<String>,
     /// Partitions to give up.
     pub release: Vec<String>,
 }
 
-/// Decides for the replica `me`. `luck` in 0..1 chooses among equals, so that two replicas seldom want the same.
+/// Makes the plan for the replica `me`. `luck` in 0..1 chooses among equal candidates, so that two replicas rarely
+/// choose the same one.
 pub fn plan(me: &str, partitions: &BTreeMap<String, Holder<'_>>, luck: f64) -> Plan {
     let mut owned = BTreeMap::from([(me, 0_usize)]);
     for holder in partitions.values() {
@@ -77,7 +80,7 @@ pub fn plan(me: &str, partitions: &BTreeMap<String, Holder<'_>>, luck: f64) -> P
     plan
 }
 
-/// The other replicas that own something of one Event Hub.
+/// The other replicas that own a partition of one Event Hub.
 pub fn others(partitions: &BTreeMap<String, Holder<'_>>) -> BTreeSet<String> {
     let other = |holder: &Holder<'_>| match holder {
         Holder::Other(other) => Some((*other).to_owned()),
@@ -86,13 +89,13 @@ pub fn others(partitions: &BTreeMap<String, Holder<'_>>) -> BTreeSet<String> {
     partitions.values().filter_map(other).collect()
 }
 
-/// How many replicas are alive: this one, and whoever else owns something of any Event Hub. One that owns nothing is not
-/// seen; it has nothing to do either.
+/// How many replicas are alive: this one, and each other one that owns a partition of any Event Hub. A replica that
+/// owns nothing is not visible; it has no work either.
 pub fn alive<'a>(others: impl IntoIterator<Item = &'a BTreeSet<String>>) -> usize {
     1 + others.into_iter().flatten().collect::<BTreeSet<_>>().len()
 }
 
-/// Whether `me` is the one who makes room for an owner below `floor`.
+/// Whether `me` is the replica that gives up a partition for an owner below `floor`.
 fn gives_way(me: &str, owned: &BTreeMap<&str, usize>, floor: usize, ceiling: usize) -> bool {
     let somebody_is_short = owned.values().any(|count| *count < floor);
     let last = owned.iter().rev().find(|(_, count)| **count == ceiling).map(|(name, _)| *name);
@@ -202,14 +205,15 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// From any state, with replicas that came and went: everything is owned, and shares differ by one at most.
+        /// From any state, with replicas that joined and left: every partition is owned, and shares differ by at most
+        /// one.
         #[test]
         fn shares_become_fair_from_anywhere(
             owners in proptest::collection::vec(proptest::option::of(0_usize..6), 1..24),
             alive in proptest::sample::subsequence((0_usize..6).collect::<Vec<_>>(), 1..6),
             seed in 0_usize..1000
         ) {
-            // The leases of those who are gone have expired.
+            // The leases of replicas that left have expired.
             let mut owners: Owners =
                 owners.into_iter().map(|owner| owner.filter(|owner| alive.contains(owner))).collect();
             converge(&mut owners, &names(6), &alive, |round| ((round * 7 + seed) % 10) as f64 / 10.0);

@@ -1,5 +1,5 @@
-//! Merge algebra of one twin section: RFC 7396 patches, `$metadata` upkeep, and what a partial document
-//! has to remember so that a base can be put under it later.
+//! Merge rules of one twin section: RFC 7396 patches, maintenance of `$metadata`, and the notes that a partial document
+//! needs so that a base can be put under it later.
 //!
 //! | patch value | effect on the key |
 //! |---|---|
@@ -16,10 +16,10 @@ use serde_json::{Map, Value};
 pub type Section = Map<String, Value>;
 
 pub(super) const METADATA: &str = "$metadata";
-/// The counter of a section's writes.
+/// The counter of writes to a section.
 pub(super) const VERSION: &str = "$version";
 
-/// Applies a merge patch to a section and drops `$metadata` of properties that no longer exist.
+/// Applies a merge patch to a section and removes the `$metadata` of properties that no longer exist.
 pub fn patch(section: &mut Section, patch: &Section) {
     for (name, change) in patch {
         if change.is_null() {
@@ -31,20 +31,20 @@ pub fn patch(section: &mut Section, patch: &Section) {
     prune_metadata(section);
 }
 
-/// A section as it is when `body` is all of it: nulls are no values.
+/// The section whose complete content is `body`, without nulls: they are not values.
 pub fn whole(body: &Section) -> Section {
     let mut section = Section::new();
     patch(&mut section, body);
     section
 }
 
-/// Equality, but for how numbers are spelt: a store that keeps doubles gives `1.0` back as `1`.
+/// Equality, ignoring how numbers are written: a store that keeps doubles returns `1.0` as `1`.
 pub fn same(left: &Section, right: &Section) -> bool {
     left.len() == right.len()
         && left.iter().all(|(name, value)| right.get(name).is_some_and(|other| same_value(value, other)))
 }
 
-/// The same for single values.
+/// The same comparison for single values.
 pub(super) fn same_value(left: &Value, right: &Value) -> bool {
     match (left, right) {
         (Value::Number(left), Value::Number(right)) => left == right || left.as_f64() == right.as_f64(),
@@ -56,10 +56,10 @@ pub(super) fn same_value(left: &Value, right: &Value) -> bool {
     }
 }
 
-/// Removes `$metadata` entries whose property is gone.
+/// Removes `$metadata` entries whose property no longer exists.
 ///
-/// The service's own pruning is known to be unreliable, and a patch that deletes or replaces an object says
-/// nothing about the metadata below it.
+/// The pruning by the service is known to be unreliable, and a patch that deletes or replaces an object says nothing
+/// about the metadata inside it.
 pub(super) fn prune_metadata(section: &mut Section) {
     let Some(Value::Object(mut metadata)) = section.remove(METADATA) else {
         return;
@@ -69,7 +69,7 @@ pub(super) fn prune_metadata(section: &mut Section) {
 }
 
 fn prune_level(metadata: &mut Section, values: &Section) {
-    // Names that start with `$` are the service's own: `$lastUpdated`, `$lastUpdatedVersion`, …
+    // Names that start with `$` belong to the service: `$lastUpdated`, `$lastUpdatedVersion`, …
     metadata.retain(|name, _| name.starts_with('$') || values.contains_key(name));
     let nothing = Section::new();
     for (name, entry) in metadata.iter_mut().filter(|(name, _)| !name.starts_with('$')) {
@@ -79,61 +79,63 @@ fn prune_level(metadata: &mut Section, values: &Section) {
     }
 }
 
-/// What the notes of one section may hold, in bytes of their paths. Whoever deletes and sets ever new keys for as long as no base
-/// comes would otherwise make a document that no store takes.
+/// The maximum size of the notes of one section, in bytes, as [`Notes::weight`] counts them. Without a limit, a sender
+/// that deletes and sets new keys again and again before a base arrives would make the document too large for the
+/// store.
 const NOTES_BYTES_MAX: usize = 64 << 10;
 
-/// What a partial section must remember: a merge patch composed of several cannot say "deleted, then set".
+/// The notes of a partial section. They are needed because a merge patch composed of several patches cannot express
+/// "deleted, then set".
 ///
 /// Paths are JSON Pointers. A key that is neither here nor in the content is unknown: the base decides.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Notes {
-    /// The whole section was replaced: nothing of a base shows through.
+    /// The whole section was replaced, so nothing of a base remains.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub whole: bool,
     /// Keys that were deleted and not set again.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub deleted: BTreeSet<String>,
-    /// Objects that were set after their key had held nothing or a scalar: nothing of a base shows through.
+    /// Objects that were set after their key had held nothing or a scalar, so nothing of a base remains inside them.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub replaced: BTreeSet<String>,
-    /// Keys that were deleted and set again: the base's `$metadata` of them went with the deletion.
+    /// Keys that were deleted and set again: the deletion removed the base's `$metadata` for them.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub renewed: BTreeSet<String>,
-    /// There was more to remember than is kept: a base would show through where it must not.
+    /// The notes exceeded their limit and were discarded. A base would then restore values that must not come back.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub given_up: bool,
 }
 
 impl Notes {
-    /// Whether there is nothing to remember.
+    /// Whether there are no notes.
     pub fn is_empty(&self) -> bool {
         let Self { whole, deleted, replaced, renewed, given_up } = self;
         !whole && !given_up && deleted.is_empty() && replaced.is_empty() && renewed.is_empty()
     }
 
-    /// Bytes that they hold, roughly.
+    /// Approximate size of the notes in memory, in bytes.
     pub fn weight(&self) -> usize {
-        // A text in a B-tree, and its allocation.
+        // A string in a B-tree, and its allocation.
         let of = |paths: &BTreeSet<String>| paths.iter().map(|path| 64 + path.len()).sum::<usize>();
         of(&self.deleted) + of(&self.replaced) + of(&self.renewed)
     }
 
-    /// Forgets everything: what a base says can no longer be told from what was deleted. That the section was replaced whole
-    /// takes no room and is kept.
+    /// Discards the notes: from now on, values of a base can no longer be distinguished from deleted ones. The note
+    /// that the whole section was replaced needs no space and is kept.
     pub fn give_up(&mut self) {
         if !self.whole && !self.is_empty() {
             *self = Self { given_up: true, ..Self::default() };
         }
     }
 
-    /// Notes that the section was replaced whole.
+    /// Records that the whole section was replaced.
     pub fn replace_all(&mut self) {
         *self = Self { whole: true, ..Self::default() };
     }
 
-    /// Notes what `patch` does to `content`, which is the section *before* the patch.
+    /// Records what `patch` does to `content`, which is the section *before* the patch.
     pub fn record(&mut self, content: &Section, patch: &Section) {
         if self.whole || self.given_up {
             return;
@@ -169,8 +171,8 @@ impl Notes {
         }
     }
 
-    /// A value stands at `path` that owes nothing to what was there; only `$metadata` of the key itself may
-    /// have come through.
+    /// The value at `path` is new and does not depend on the previous value. Only `$metadata` of the key itself may
+    /// have been kept.
     fn set_anew(&mut self, path: &str) {
         let renewed = self.deleted.contains(path) || self.renewed.contains(path);
         self.forget(path);
@@ -185,7 +187,8 @@ impl Notes {
                 continue;
             }
             paths.remove(path);
-            // In the order of texts, what lies below a path stands between it with `/` and with what follows `/`.
+            // In string order, the paths inside a path sort between the path with `/` and the path with the character
+            // after `/`.
             let below: Vec<_> = paths.range(format!("{path}/")..format!("{path}0")).cloned().collect();
             for path in below {
                 paths.remove(&path);
@@ -193,7 +196,7 @@ impl Notes {
         }
     }
 
-    /// Puts `base` under `content`: what is stored, its deletions and whole replacements win.
+    /// Puts `base` under `content`: the stored content, its deletions and its whole replacements win.
     pub fn put_under(&self, base: &Section, content: Section) -> Section {
         if self.whole {
             return content;
@@ -245,7 +248,7 @@ fn name_of(step: &str) -> String {
     step.replace("~1", "/").replace("~0", "~")
 }
 
-/// The object at `path`, where there is one.
+/// The object at `path`, if there is one.
 fn find<'a>(section: &'a mut Section, path: &str) -> Option<&'a mut Section> {
     path.split('/').skip(1).try_fold(section, |level, step| match level.get_mut(&name_of(step)) {
         Some(Value::Object(below)) => Some(below),

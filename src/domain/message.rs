@@ -1,4 +1,4 @@
-//! A message as it came out of Event Hubs, free of SDK types.
+//! A message received from Event Hubs, without SDK types.
 
 mod properties;
 
@@ -10,14 +10,14 @@ use super::{id::Position, ticks::Ticks};
 
 pub use self::properties::Properties;
 
-/// Bytes that a message in flight takes beside body and properties, roughly: its place, the event that was decoded of it, and
-/// what its completion releases.
+/// Approximate memory of a message in flight beside body and properties, in bytes: its slot, the decoded event, and the
+/// data needed to complete it.
 const BESIDES: usize = 512;
 
-/// One received message with everything that decode, or a person reading a dead letter, may need.
+/// One received message with everything that `decode`, or a person who reads a dead letter, may need.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Message {
-    /// Where it lies in its partition.
+    /// Its position in its partition.
     pub position: Position,
     /// When Event Hubs stored it (`x-opt-enqueued-time`).
     pub enqueued: Option<Ticks>,
@@ -30,13 +30,13 @@ pub struct Message {
 }
 
 impl Message {
-    /// Bytes this message holds in memory, roughly: what in-flight limits count.
+    /// Approximate memory of this message, in bytes, as in-flight limits count it.
     pub fn weight(&self) -> usize {
         self.body.len() + self.application_properties.weight() + self.annotations.weight() + BESIDES
     }
 }
 
-/// The value of a property or annotation. What twin events never use is kept as its printed form.
+/// The value of a property or annotation. Types that twin events never use are kept in printed form.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Property<'a> {
     /// A string or symbol.
@@ -45,11 +45,11 @@ pub enum Property<'a> {
     Integer(i64),
     /// A floating-point number.
     Number(f64),
-    /// A truth value.
+    /// A boolean.
     Boolean(bool),
     /// A point in time.
     Time(Ticks),
-    /// Bytes that need not be text: `user-id` has been seen with trailing garbage.
+    /// Bytes that may not be text: `user-id` has been seen with trailing garbage.
     Binary(Cow<'a, [u8]>),
     /// Any other AMQP type, printed.
     Other(Cow<'a, str>),
@@ -78,7 +78,7 @@ impl<'a> Property<'a> {
         }
     }
 
-    /// The same value, borrowed from nowhere.
+    /// The same value, owned.
     pub fn into_owned(self) -> Property<'static> {
         match self {
             Self::Text(text) => Property::Text(text.into_owned().into()),

@@ -1,11 +1,11 @@
-//! What kind of storage a directory lies on, as `/proc/self/mountinfo` tells it.
+//! The kind of storage behind a directory, according to `/proc/self/mountinfo`.
 //!
-//! A container's own root is an overlay over its image: what is written there is gone with the container. A volume, whatever
-//! is behind it, is a mount of its own below the root.
+//! A container's root is an overlay over its image: files written there are lost with the container. A volume of any
+//! kind is a separate mount below the root.
 
 use std::path::{Path, PathBuf};
 
-/// Storage that does not outlive what runs on it.
+/// Storage that is lost when the container or machine ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ephemeral {
     /// The writable layer of a container.
@@ -15,7 +15,7 @@ pub enum Ephemeral {
 }
 
 impl Ephemeral {
-    /// For people.
+    /// A description for people.
     pub const fn describe(self) -> &'static str {
         match self {
             Self::ContainerRoot => "the container's own disk, which is gone with the container",
@@ -24,12 +24,12 @@ impl Ephemeral {
     }
 }
 
-/// Whether `directory`, an absolute path without links, lies on storage that does not last. `None`: it does, or nothing is
-/// known about it.
+/// Whether `directory`, an absolute path without links, is on storage that does not last. `None` if it lasts or if
+/// nothing is known about it.
 ///
-/// `mountinfo` is the text of that file (proc_pid_mountinfo(5)); lines that cannot be read are passed over.
+/// `mountinfo` is the text of that file (proc_pid_mountinfo(5)); lines that cannot be parsed are skipped.
 pub fn ephemeral(mountinfo: &str, directory: &Path) -> Option<Ephemeral> {
-    // Of mounts on the same place, the later one covers the earlier.
+    // If there are several mounts at the same place, the later one covers the earlier one.
     let around =
         mountinfo.lines().filter_map(Mount::parse).filter(|mount| directory.starts_with(&mount.place));
     let mount = around.max_by_key(|mount| mount.place.components().count())?;
@@ -48,8 +48,8 @@ struct Mount<'a> {
 }
 
 impl<'a> Mount<'a> {
-    /// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw`: the fifth field is the place; what follows the
-    /// separator begins with the kind.
+    /// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw`: the fifth field is the mount point; the first
+    /// field after the separator is the file-system type.
     fn parse(line: &'a str) -> Option<Self> {
         let (mount, filesystem) = line.split_once(" - ")?;
         let place = unescape(mount.split(' ').nth(4)?)?;
@@ -58,7 +58,7 @@ impl<'a> Mount<'a> {
     }
 }
 
-/// Blanks, tabs, line ends and backslashes are written as three octal digits.
+/// Spaces, tabs, newlines and backslashes are written as three octal digits.
 fn unescape(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -79,7 +79,7 @@ fn unescape(text: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// As a container of Docker shows it, with a volume and a memory-backed one.
+    /// `mountinfo` in a Docker container, with a volume and a memory-backed mount.
     const CONTAINER: &str = "\
 1573 1408 0:325 / / rw,relatime master:441 - overlay overlay rw,lowerdir=/a:/b,upperdir=/c,workdir=/d
 1574 1573 0:328 / /proc rw,nosuid,nodev,noexec,relatime - proc proc rw
@@ -89,7 +89,7 @@ mod tests {
 1579 1577 8:1 /y /var/lib/twinsync/with\\040blank rw shared:2 master:3 - nfs4 server:/y rw
 ";
 
-    /// As a virtual machine shows it.
+    /// `mountinfo` on a virtual machine.
     const MACHINE: &str = "\
 25 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
 26 25 0:23 / /tmp rw shared:2 - tmpfs tmpfs rw

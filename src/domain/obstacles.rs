@@ -1,7 +1,7 @@
-//! What keeps a replica from its work, and what is out of order without that, put together for people.
+//! What keeps a replica from its work, and what else is out of order, summarised for people.
 //!
-//! `/readyz` says each reason on its own ([`readiness`](super::readiness)). Here partitions that wait for the same are one wait, and where it
-//! is known who waits for a store that fails, it is named.
+//! `/readyz` reports each reason separately ([`readiness`](super::readiness)). Here, partitions that wait for the same
+//! thing are combined. If it is known which partitions wait for a failing store, they are named.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::{
     wait::Wait,
 };
 
-/// What keeps a process from its work, the first reason of `/readyz` first.
+/// What keeps a process from its work, starting with the first reason of `/readyz`.
 pub fn obstacles(facts: &Facts) -> Vec<Wait> {
     let mut waits: Vec<_> = store(facts).into_iter().chain(dependencies(facts, true)).collect();
     let dead_letters_fail = facts
@@ -21,7 +21,7 @@ pub fn obstacles(facts: &Facts) -> Vec<Wait> {
         .and_then(Option::as_ref)
         .is_some_and(|outage| is_obstacle(facts, &Dependency::DeadLetters, outage));
     for (partition, incomplete) in &facts.incomplete {
-        // Who waits for a dead letter is named above.
+        // Partitions that wait for a dead letter are named above.
         let told = dead_letters_fail && facts.waits_for_dead_letters.contains(partition);
         if incomplete.age > facts.blocked_after && !told {
             waits.push(Wait {
@@ -38,7 +38,7 @@ pub fn obstacles(facts: &Facts) -> Vec<Wait> {
     waits
 }
 
-/// What is out of order without that, or not for long enough.
+/// What is out of order but does not keep the process from its work, or not for long enough.
 pub fn worries(facts: &Facts) -> Vec<Wait> {
     let throttled = facts.partitions.iter().filter_map(|(partition, status)| match &status.state {
         PartitionState::Throttled { reason } if status.lasts <= facts.blocked_after => Some(Wait {
@@ -70,7 +70,7 @@ fn store(facts: &Facts) -> Option<Wait> {
     }
 }
 
-/// Those that are obstacles, or the others.
+/// The dependencies that are obstacles, or the others.
 fn dependencies(facts: &Facts, obstacles: bool) -> impl Iterator<Item = Wait> {
     facts.dependencies.iter().filter_map(move |(dependency, outage)| {
         let outage = outage.as_ref()?;
@@ -92,7 +92,7 @@ fn no_answer(facts: &Facts, dependency: &Dependency, outage: &Outage) -> Wait {
     Wait { what, lasts: Some(outage.lasts), next_try: outage.next_try, reason: Some(outage.reason.clone()) }
 }
 
-/// Partitions that are not received from, those of one stream that are in the same trouble as one.
+/// Partitions that receive nothing. Partitions of one stream with the same problem are combined.
 fn partitions(facts: &Facts) -> Vec<Wait> {
     let mut kinds: BTreeMap<(&str, u8), Vec<(&PartitionId, Wait)>> = BTreeMap::new();
     for (partition, status) in &facts.partitions {
@@ -133,9 +133,10 @@ fn partitions(facts: &Facts) -> Vec<Wait> {
     told.into_iter().map(|(_, wait)| wait).collect()
 }
 
-/// Repair and audits are in the background: the copy follows the streams without them. Twins can be read without the keys of Entra
-/// ID by shared access signatures, and whatever the lag is. Counts are beside the copy. Who throttles will answer, and only where that
-/// takes long is our work in danger.
+/// Repair and audits run in the background: the copy follows the streams without them. Without the keys of Entra ID,
+/// twins can still be read with shared access signatures; they can also be read whatever the lag is. Declared counts
+/// are separate from the copy. A service that throttles will answer later, so it is an obstacle only if that takes
+/// long.
 pub(super) fn is_obstacle(facts: &Facts, dependency: &Dependency, outage: &Outage) -> bool {
     match (dependency, outage.failure) {
         (

@@ -1,50 +1,51 @@
-//! How far behind a partition is that another replica reads, or nobody: from the checkpoint that all replicas share, and from
-//! what the partition holds.
+//! How far behind a partition is that another replica reads, or no replica. It is computed from the checkpoint that all
+//! replicas share and from the properties of the partition.
 //!
-//! A checkpoint has a number and no time of its event. So how old the oldest event is that waits is known from below only: it is
-//! at least as old as the newest one, and at least as old as the first look that found it there.
+//! A checkpoint contains a number but not the time of its event. So only a lower bound is known for the age of the
+//! oldest waiting event: it is at least as old as the newest event, and at least as old as the first measurement that
+//! found it.
 
 use std::{collections::VecDeque, time::Duration};
 
 use super::{id::SequenceNumber, progress::Extent, ticks::Ticks};
 
-/// Looks that are remembered of a partition: two hours, where somebody looks all the time.
+/// The number of measurements kept per partition: two hours, if the status is looked at all the time.
 const MOST_MEASUREMENTS: usize = 240;
 
-/// What a look at one partition has found.
+/// The result of one measurement of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Found {
-    /// What it holds.
+    /// The properties of the partition.
     pub extent: Extent,
-    /// The event up to which the checkpoint says that all are completed; `None`: there is no checkpoint.
+    /// The checkpoint: all events up to it are completed; `None` if there is no checkpoint.
     pub checkpoint: Option<SequenceNumber>,
     /// When the checkpoint was written.
     pub written: Option<Ticks>,
 }
 
-/// What follows from it.
+/// How far behind a partition is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Behind {
-    /// Events that are not completed, as far as the checkpoint tells.
+    /// The number of events that are not completed, according to the checkpoint.
     pub events: u64,
-    /// At least for so long the oldest of them has been there; `None`: not known.
+    /// The oldest of them has been there for at least this long; `None` if not known.
     pub at_least: Option<Duration>,
-    /// The part of what the partition holds that is not completed.
+    /// The fraction of the partition's content that is not completed.
     pub retention_used: f64,
-    /// For how long the checkpoint has been as it is, where events wait.
+    /// The age of the checkpoint, if events are waiting.
     pub checkpoint_age: Option<Duration>,
 }
 
-/// The newest event of one partition at each look.
+/// The newest event of one partition at each measurement.
 #[derive(Debug, Clone, Default)]
 pub struct Ends(VecDeque<(Ticks, SequenceNumber)>);
 
 impl Ends {
-    /// Judges what was found `now`, and remembers it.
+    /// Evaluates a measurement taken at `now`, and remembers it.
     pub fn assess(&mut self, found: &Found, now: Ticks) -> Behind {
         let Found { extent, checkpoint, written } = *found;
         if self.0.back().is_some_and(|(_, last)| *last > extent.last) {
-            self.0.clear(); // it was re-created, and begins again
+            self.0.clear(); // it was re-created and starts again
         }
         if self.0.len() >= MOST_MEASUREMENTS {
             self.0.pop_front();

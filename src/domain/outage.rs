@@ -1,49 +1,49 @@
-//! Is it the store that does not answer, or is it one document?
+//! Distinguishes an outage of the store from a problem with one document.
 //!
-//! One twin's trouble must not slow the others down, and must not be taken for an outage; an outage must not be mistaken
-//! for the trouble of whoever met it. What tells them apart is whether the store answers anybody else:
+//! A problem with one twin must not slow down the others and must not be taken for an outage. An outage must not be
+//! taken for a problem of the twins that it affects. The difference is whether the store answers about other twins:
 //!
 //! | what happened | what it means |
 //! |---|---|
-//! | a twin fails, the store has answered others since it began to | its own trouble |
-//! | [`SEVERAL`] twins begin to fail, and no answer to anybody in between | an outage |
-//! | fewer fail, and nobody else asks anything | a probe decides: a read of something else |
-//! | during an outage, whoever fails | the outage |
+//! | a twin fails, and the store has answered others since the failures began | a problem of this twin |
+//! | [`SEVERAL`] twins begin to fail, without any answer in between | an outage |
+//! | fewer twins fail, and there are no other requests | a probe decides: a write that cannot be applied |
+//! | any twin fails during an outage | the outage |
 //! | any answer | the outage is over |
-//! | an answer about a twin that cannot be used | its own trouble, and an answer |
+//! | an answer about a twin that cannot be used | a problem of this twin, and an answer |
 //!
-//! Throttling is none of this: it is an answer, and means that all have to slow down.
+//! Throttling is neither: it is an answer, and it means that all requests have to slow down.
 
 use std::{collections::HashMap, hash::Hash, time::Duration};
 
-/// So many twins that begin to fail without an answer to anybody in between are an outage.
+/// If this many twins begin to fail without any answer in between, it is an outage.
 pub const SEVERAL: usize = 3;
-/// For so long the store may be silent, while a twin is in trouble, before it is probed; and the time between two probes.
+/// If the store is silent for this long while a twin fails, it is probed. Also the shortest time between two probes.
 pub const PROBE_AFTER: Duration = Duration::from_secs(2);
-/// More twins in trouble than this are no longer the trouble of single twins: a part of the store may be out.
+/// If more twins than this fail, it is not a problem of single twins: a part of the store may be out.
 pub const FEW: usize = 10;
-/// For so long a twin may be in trouble on its own before that is told.
+/// A twin's own problem is reported after this time.
 const TOLD_AFTER: Duration = Duration::from_secs(30);
 
-/// Whose trouble a failure is.
+/// What caused a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// The store's: everybody is affected.
+    /// The store: all twins are affected.
     Store,
-    /// That of one twin, as far as is known.
+    /// One twin, as far as we know.
     Twin,
 }
 
-/// What is known of the store, and of the twins it gives no answer about.
+/// What is known about the store, and about the twins for which it gives no usable answer.
 #[derive(Debug)]
 pub struct Outage<K> {
     failing: HashMap<K, Failing>,
-    /// Twins that began to fail since the store last answered anybody.
+    /// Number of twins that began to fail since the last answer of the store.
     unanswered: usize,
     answered: Option<Duration>,
     probed: Option<Duration>,
     state: State,
-    /// An outage ended that was more than a moment, and nobody has asked for that yet.
+    /// An outage of at least [`PROBE_AFTER`] has ended, and [`Outage::take_ended`] was not called since.
     ended: bool,
 }
 
@@ -74,7 +74,7 @@ impl<K> Default for Outage<K> {
 }
 
 impl<K: Hash + Eq + Clone> Outage<K> {
-    /// The store has answered somebody at `now`, which is the time since any fixed start.
+    /// The store has answered any request at `now`, which is the time since any fixed start.
     pub fn answered(&mut self, now: Duration) {
         self.unanswered = 0;
         let silent = self.answered.is_none_or(|last| now.saturating_sub(last) >= PROBE_AFTER);
@@ -85,14 +85,14 @@ impl<K: Hash + Eq + Clone> Outage<K> {
         }
     }
 
-    /// The operation of a twin went through. Says how long it was in trouble, where that had been told.
+    /// The operation of a twin succeeded. Returns how long the twin had failed, if that had been reported.
     pub fn succeeded(&mut self, key: &K, now: Duration) -> Option<Duration> {
         self.answered(now);
         let failing = self.failing.remove(key)?;
         failing.told.then(|| now.saturating_sub(failing.since))
     }
 
-    /// There was no answer about a twin.
+    /// There was no answer about a twin. Returns the cause.
     pub fn failed(&mut self, key: &K, now: Duration) -> Cause {
         if !self.failing.contains_key(key) {
             self.failing.insert(key.clone(), Failing { since: now, told: false });
@@ -107,14 +107,15 @@ impl<K: Hash + Eq + Clone> Outage<K> {
         }
     }
 
-    /// The store answered about a twin, with something that cannot be used. Says whether that is new, and worth telling.
+    /// The store answered about a twin, but the answer cannot be used. Returns whether this is new and should be
+    /// reported.
     pub fn unusable(&mut self, key: &K, now: Duration) -> bool {
         self.answered(now);
         let failing = self.failing.entry(key.clone()).or_insert(Failing { since: now, told: false });
         !std::mem::replace(&mut failing.told, true)
     }
 
-    /// The twin whose hub is to be used for a probe at `now`, where one is needed; it counts as sent.
+    /// If a probe is needed at `now`: a failing twin whose hub to use for it. The probe counts as sent.
     pub fn probe(&mut self, now: Duration) -> Option<&K> {
         let long_ago =
             |then: Option<Duration>| then.is_none_or(|then| now.saturating_sub(then) >= PROBE_AFTER);
@@ -126,9 +127,9 @@ impl<K: Hash + Eq + Clone> Outage<K> {
         Some(key)
     }
 
-    /// Whether an outage has ended since this was asked last, in which nobody was answered for [`PROBE_AFTER`]: then whoever waits for
-    /// its next try need not wait any longer. Where only a part of the store is out, others are answered all the time, and waiting is
-    /// right.
+    /// Whether an outage has ended since the last call in which nothing was answered for [`PROBE_AFTER`]. If so,
+    /// operations that wait for their next attempt can try at once. If only a part of the store is out, other requests
+    /// are answered all the time, and waiting is right.
     pub fn take_ended(&mut self) -> bool {
         std::mem::take(&mut self.ended)
     }
@@ -138,8 +139,8 @@ impl<K: Hash + Eq + Clone> Outage<K> {
         self.state = State::Down;
     }
 
-    /// For how long the store has answered others and not about this twin. Zero where that cannot be told: in an outage,
-    /// without an answer of late, or where too many twins are in trouble for it to be theirs.
+    /// How long the store has answered other requests but not those about this twin. Zero if this is unknown: during an
+    /// outage, without a recent answer, or if so many twins fail that the cause cannot be the twins.
     pub fn alone_for(&self, key: &K, now: Duration) -> Duration {
         let (State::Up { since: up }, Some(failing)) = (self.state, self.failing.get(key)) else {
             return Duration::ZERO;
@@ -152,7 +153,7 @@ impl<K: Hash + Eq + Clone> Outage<K> {
         now.saturating_sub(since)
     }
 
-    /// For how long a twin has been in trouble on its own, where that is worth telling and has not been told.
+    /// How long a twin has failed alone, if that should be reported and has not been.
     pub fn worth_telling(&mut self, key: &K, now: Duration) -> Option<Duration> {
         let alone = self.alone_for(key, now);
         let failing = self.failing.get_mut(key)?;
@@ -161,12 +162,12 @@ impl<K: Hash + Eq + Clone> Outage<K> {
         tell.then_some(alone)
     }
 
-    /// The twins about which the store gave no answer when it was last asked.
+    /// The twins for which the last request got no usable answer.
     pub fn failing(&self) -> impl Iterator<Item = &K> {
         self.failing.keys()
     }
 
-    /// How many those are.
+    /// The number of these twins.
     pub fn in_trouble(&self) -> usize {
         self.failing.len()
     }
@@ -182,7 +183,8 @@ mod tests {
 
     #[test]
     fn several_twins_that_fail_without_an_answer_in_between_are_an_outage() {
-        // Each dead letter is a twin that fails; a dot is an answer to somebody else. The cause of the last failure.
+        // Each letter is a twin that fails; a dot is an answer about another twin. The expected value is the cause of
+        // the last failure.
         for (story, cause) in [
             ("a", Cause::Twin),
             ("aaaaaaaa", Cause::Twin),

@@ -1,8 +1,8 @@
-//! A merge patch as the hub sent it: kept as text until it is applied, and applied without a tree of its own.
+//! A merge patch as the hub sent it: kept as text until it is applied, and applied without building a tree.
 //!
-//! Parsed, a patch takes ten times the memory of its text, for as long as it waits in its lane, and most of what parsing makes is
-//! thrown away again. So a patch is checked once, when it arrives, and merged into the document while it is read for the second
-//! time: what is allocated is what the document did not have.
+//! A parsed patch needs ten times the memory of its text while it waits in its lane, and most of what the parser
+//! allocates is discarded afterwards. So a patch is checked once when it arrives, and merged into the document while it
+//! is read for the second time. Memory is allocated only for what is new in the document.
 
 mod check;
 mod onto;
@@ -21,40 +21,40 @@ use super::{
     undeliverable::Undeliverable,
 };
 
-/// A merge patch of a twin: the body of a change event that has been checked to be one.
+/// A merge patch of a twin: the checked body of a change event.
 #[derive(Clone)]
 pub struct Patch {
     text: Bytes,
     counted: Counted,
 }
 
-/// `$version` of the sections that count their writes, where a patch tells it.
+/// The `$version` of the sections that count their writes, if the patch contains it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Counted {
     pub(super) desired: Option<i64>,
     pub(super) reported: Option<i64>,
 }
 
-/// What a look at the body of a change has found.
+/// The result of checking the body of a change.
 #[derive(Debug)]
 pub(super) struct Checked {
     pub(super) patch: Patch,
-    /// The version that the patch leads to, where the body tells it.
+    /// The version after the patch, if the body contains it.
     pub(super) version: Option<TwinVersion>,
-    /// `deviceId` and `moduleId`, where the body names them.
+    /// `deviceId` and `moduleId`, if the body contains them.
     pub(super) ids: Map<String, Value>,
     /// Whether a section is neither an object nor null.
     pub(super) wrong_section: bool,
 }
 
 impl Patch {
-    /// Checks the body of a change, which does not nest deeper than a document may.
+    /// Checks the body of a change, which must not nest deeper than a document may.
     ///
     /// # Errors
-    /// It is no JSON, or no object.
+    /// It is not JSON, or not an object.
     pub(super) fn check(text: Bytes) -> Result<Checked, Undeliverable> {
         let mut deserializer = serde_json::Deserializer::from_slice(&text);
-        // The depth has been looked at before.
+        // The depth has been checked before.
         deserializer.disable_recursion_limit();
         let found = check::Body
             .deserialize(&mut deserializer)
@@ -67,24 +67,24 @@ impl Patch {
         }
     }
 
-    /// What it says, as a tree: for whatever is not the usual way.
+    /// The patch as a tree, for all uncommon cases.
     pub fn sections(&self) -> Sections {
-        // It was checked; what could not be parsed all the same would say nothing.
+        // The text was checked. If it still cannot be parsed, it is treated as empty.
         body::tree(&self.text).and_then(body::sections).unwrap_or_default()
     }
 
-    /// `$version` of the sections, where it tells them.
+    /// The `$version` of the sections, if it contains them.
     pub(super) fn counted(&self) -> Counted {
         self.counted
     }
 
-    /// Applies it to the content of a twin, but for the version.
+    /// Applies the patch to the content of a twin, except for the version.
     pub(super) fn apply(&self, twin: &mut Twin) {
         let mut deserializer = serde_json::Deserializer::from_slice(&self.text);
         deserializer.disable_recursion_limit();
         if onto::Body(twin).deserialize(&mut deserializer).is_err() {
-            // A name that stands twice, first with what is no section: only a tree knows which one counts. A merge patch may be
-            // laid over what it has changed in part already.
+            // A name occurs twice, first with a value that is not a section: only a tree shows which one counts. A
+            // merge patch may be applied again to a twin that it has already changed in part.
             self.apply_tree(twin);
         }
     }

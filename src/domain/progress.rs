@@ -1,7 +1,7 @@
-//! Progress of one partition: how far everything is completed.
+//! Progress of one partition: up to which event all events are completed.
 //!
-//! Events are begun in the order in which they are received and completed in any order. The checkpoint is the
-//! end of the contiguous prefix of completed events: the last event before the first one still open.
+//! Events begin in the order in which they are received and are completed in any order. The checkpoint is the end of
+//! the contiguous prefix of completed events: the last event before the first open one.
 //!
 //! | begun | completed | durable |
 //! |---|---|---|
@@ -19,89 +19,89 @@ use super::{
     ticks::Ticks,
 };
 
-/// Names one begun event of one [`Progress`].
+/// Identifies one begun event of one [`Progress`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(u64);
 
-/// The event was received before: its sequence number is not above the newest one begun.
+/// The event was received before: its sequence number is not greater than that of the newest event begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("sequence number {received} was received after {newest}")]
 pub struct Repeated {
-    /// What arrived.
+    /// The sequence number received.
     pub received: SequenceNumber,
-    /// The newest begun.
+    /// The newest sequence number begun.
     pub newest: SequenceNumber,
 }
 
 /// The progress of one partition.
 ///
-/// Memory grows with the events that are open, not with what is completed behind them: completed neighbours are one
-/// run, of which the last position counts.
+/// Memory grows with the number of open events, not with the number of completed events after them: neighbouring
+/// completed events form one run, and only the last position of a run is kept.
 #[derive(Debug, Default)]
 pub struct Progress {
     open: BTreeMap<Ticket, Open>,
-    /// Completed events behind an open one, with no open one between them: the position of the last by the ticket of
-    /// the first.
+    /// Runs of completed events after an open one, without an open one between them. The key is the ticket of the first
+    /// event, the value the position of the last.
     runs: BTreeMap<Ticket, Position>,
-    /// The next ticket. None is given out twice, so that a late completion never hits another event.
+    /// The next ticket. Tickets are never reused, so a late completion never affects another event.
     next: u64,
     newest: Option<Position>,
     durable: Option<Position>,
 }
 
-/// An event that is begun and not completed.
+/// An event that is begun but not completed.
 #[derive(Debug)]
 struct Open {
     position: Position,
     began: Duration,
 }
 
-/// How an event follows what was received before.
+/// How an event follows the events received before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrival {
-    /// Directly.
+    /// It follows directly.
     Next,
     /// It was received before.
     Repeated,
-    /// Events in between never arrived.
+    /// Events in between were never received.
     After(Lost),
-    /// It does not belong to the partition that was read before.
+    /// It does not belong to the partition that was read so far.
     Foreign(Invalid),
 }
 
 /// Events of a partition that can never be received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lost {
-    /// The first one.
+    /// The first lost event.
     pub from: SequenceNumber,
-    /// The last one.
+    /// The last lost event.
     pub to: SequenceNumber,
 }
 
 impl Lost {
-    /// How many.
+    /// The number of lost events.
     pub fn count(self) -> u64 {
         u64::try_from(self.to.0.saturating_sub(self.from.0).saturating_add(1)).unwrap_or(0)
     }
 }
 
-/// The event that holds the durable position.
+/// The event that the durable position waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Oldest {
-    /// Where it lies.
+    /// Its position.
     pub position: Position,
-    /// When it was begun, as [`Progress::begin`] was told.
+    /// When it began: the `now` passed to [`Progress::begin`].
     pub began: Duration,
 }
 
 impl Progress {
-    /// Progress that goes on after `checkpoint`.
+    /// Progress that continues after `checkpoint`.
     pub fn after(checkpoint: Option<Position>) -> Self {
         Self { newest: checkpoint.clone(), durable: checkpoint, ..Self::default() }
     }
 
-    /// How an event at `position` follows what was received before. `reopened`: it is the first on a connection that was
-    /// opened at the newest event, which is then delivered once more.
+    /// How an event at `position` follows the events received before. `reopened`: it is the first event on a connection
+    /// that was opened at the newest event, which Event Hubs then delivers once more.
     pub fn arrival(&self, position: &Position, reopened: bool) -> Arrival {
         let Some(newest) = &self.newest else {
             return Arrival::Next;
@@ -119,12 +119,16 @@ impl Progress {
         }
     }
 
-    /// Forgets everything: the partition is not the one that it was. What is still on its way completes without effect.
+    /// Discards everything, because the partition was replaced by another one. Completing events that are still under
+    /// way has no effect.
     pub fn start_over(&mut self) {
         *self = Self { next: self.next, ..Self::default() };
     }
 
-    /// Begins the event at `position`. An overlap is refused and changes nothing. `now` is time since any fixed start.
+    /// Begins the event at `position`. `now` is the time since any fixed start.
+    ///
+    /// # Errors
+    /// The event was received before; nothing changes.
     pub fn begin(&mut self, position: Position, now: Duration) -> Result<Ticket, Repeated> {
         let received = position.sequence_number;
         if let Some(newest) = &self.newest
@@ -139,8 +143,8 @@ impl Progress {
         Ok(ticket)
     }
 
-    /// Completes one event; says whether the durable position moved. Completing twice is harmless, and so is
-    /// completing what was withdrawn.
+    /// Completes one event; returns whether the durable position moved. Completing an event twice or completing a
+    /// withdrawn event is harmless.
     pub fn complete(&mut self, ticket: Ticket) -> bool {
         let Some(Open { position, .. }) = self.open.remove(&ticket) else {
             return false;
@@ -151,7 +155,7 @@ impl Progress {
             return false;
         }
         self.durable = Some(position);
-        // Everything in front of the first open event is done with.
+        // Everything before the first open event is completed.
         while let Some(run) = self.runs.first_entry()
             && first_open.is_none_or(|first| *run.key() < first)
         {
@@ -164,7 +168,7 @@ impl Progress {
         true
     }
 
-    /// Adds a completed event that an open one is in front of to the completed ones around it.
+    /// Adds a completed event that comes after an open one to the neighbouring run of completed events.
     fn remember(&mut self, ticket: Ticket, mut position: Position) {
         if let Some((&behind, _)) = self.runs.range(ticket..).next()
             && self.open.range(ticket..behind).next().is_none()
@@ -180,14 +184,14 @@ impl Progress {
         }
     }
 
-    /// Takes back `ticket` and everything that was begun after it, as if it had never been received: it was not handed
-    /// over. Receiving goes on behind what is left. Nothing happens where the event is not open.
+    /// Withdraws `ticket` and everything begun after it, as if it had never been received, because it was not
+    /// dispatched. Receiving continues after the remaining events. If the event is not open, nothing happens.
     pub fn withdraw(&mut self, ticket: Ticket) {
         if !self.open.contains_key(&ticket) {
             return;
         }
         self.open.split_off(&ticket);
-        // No run reaches across an open event, so none is cut in two.
+        // A run never contains an open event, so no run is split.
         self.runs.split_off(&ticket);
         let last_open = self.open.last_key_value().map(|(_, open)| &open.position);
         let last_run = self.runs.last_key_value().map(|(_, position)| position);
@@ -200,51 +204,51 @@ impl Progress {
         self.durable.as_ref()
     }
 
-    /// The newest event begun: where receiving goes on.
+    /// The newest event begun: receiving continues after it.
     pub fn newest(&self) -> Option<&Position> {
         self.newest.as_ref()
     }
 
-    /// Events begun and not completed.
+    /// The number of events begun and not completed.
     pub fn open(&self) -> usize {
         self.open.len()
     }
 
-    /// The oldest event that is begun and not completed: what everything behind it waits for.
+    /// The oldest event that is begun and not completed: all later events wait for it.
     pub fn oldest(&self) -> Option<Oldest> {
         let (_, open) = self.open.first_key_value()?;
         Some(Oldest { position: open.position.clone(), began: open.began })
     }
 }
 
-/// What Event Hubs says about a partition.
+/// The properties of a partition that Event Hubs reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
-    /// Sequence number of the oldest event still retained.
+    /// Sequence number of the oldest retained event.
     pub first: SequenceNumber,
-    /// Sequence number of the newest event; below `first` where there never was one.
+    /// Sequence number of the newest event; less than `first` if there never was one.
     pub last: SequenceNumber,
     /// Whether the partition holds no event.
     pub is_empty: bool,
-    /// When the newest event had arrived; `None`: not told, or there never was one.
+    /// When the newest event arrived; `None` if not reported or if there never was one.
     pub newest: Option<Ticks>,
 }
 
 impl Extent {
-    /// Whether the partition has never held the event that we say is its newest: it was re-created meanwhile. `newest` must
-    /// have been known before the partition was asked.
+    /// Whether the partition has never held our newest event `newest`: then it was re-created. `newest` must be from
+    /// before the partition was asked.
     pub fn never_reached(&self, newest: SequenceNumber) -> Option<Invalid> {
         (newest > self.last).then_some(Invalid::Beyond { checkpoint: newest, last: self.last })
     }
 
-    /// Whether the partition's newest event has the number of the newest one that we received, and arrived at another time than
-    /// that: the partition was re-created meanwhile, and has come to the same number. `newest` and `enqueued` must have been known before
-    /// the partition was asked.
+    /// Whether the partition's newest event has the same number as our newest event but another arrival time. Then the
+    /// partition was re-created and has reached the same number. `newest` and `enqueued` must be from before the
+    /// partition was asked.
     pub fn is_another(&self, newest: SequenceNumber, enqueued: Ticks) -> bool {
         self.last == newest && self.newest.is_some_and(|arrived| arrived != enqueued)
     }
 
-    /// Events after `durable` that are still to be done.
+    /// The number of events after `durable` that are not done.
     pub fn lag(&self, durable: Option<SequenceNumber>) -> u64 {
         if self.is_empty {
             return 0;
@@ -254,21 +258,21 @@ impl Extent {
     }
 }
 
-/// Whether a checkpoint can be resumed from.
+/// Whether reading can resume from a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resume {
-    /// There is none: start as configured.
+    /// There is no checkpoint: start as configured.
     Fresh,
-    /// Go on after this position.
+    /// Continue after this position.
     After(Position),
-    /// It does not belong to what the partition holds.
+    /// The checkpoint does not match the content of the partition.
     Invalid(Invalid),
 }
 
-/// Why a checkpoint does not fit its partition.
+/// Why a checkpoint does not match its partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
-    /// The partition never reached it: the hub was re-created, or failed over to an older copy.
+    /// The partition never reached it: the Event Hub was re-created, or failed over to an older copy.
     #[error(
         "checkpoint {checkpoint} is beyond the partition's newest event {last}: the Event Hub was re-created or the checkpoint is another hub's"
     )]
@@ -278,7 +282,7 @@ pub enum Invalid {
         /// Newest sequence number of the partition.
         last: SequenceNumber,
     },
-    /// The event with its number is another one.
+    /// The event with this number is a different one.
     #[error(
         "the event with the number {checkpoint} is not the one that was read: the Event Hub was re-created, or the checkpoint is another hub's"
     )]
@@ -286,17 +290,17 @@ pub enum Invalid {
         /// Sequence number of the checkpoint, or of the newest event received.
         checkpoint: SequenceNumber,
     },
-    /// Events after it are gone: retention has passed it.
+    /// Events after it are gone: their retention has ended.
     #[error("events {from} to {to} are gone: retention has passed the checkpoint")]
     Expired {
-        /// First event that is missing.
+        /// First missing event.
         from: SequenceNumber,
-        /// Last event that is missing.
+        /// Last missing event.
         to: SequenceNumber,
     },
 }
 
-/// Judges a checkpoint against the partition.
+/// Compares a checkpoint with its partition.
 pub fn resume(checkpoint: Option<Position>, extent: &Extent) -> Resume {
     let Some(position) = checkpoint else {
         return Resume::Fresh;
@@ -362,10 +366,10 @@ mod tests {
         let mut progress = Progress::after(Some(position(4)));
         let mut begin = |number| progress.begin(position(number), now(0)).expect("new");
         let [five, six, seven, eight] = [begin(5), begin(6), begin(7), begin(8)];
-        progress.complete(seven); // none of ours, completed at once
+        progress.complete(seven); // not an event of ours, completed at once
         progress.withdraw(six);
         assert_eq!((progress.newest(), progress.open()), (Some(&position(5)), 1));
-        progress.complete(eight); // a late word about what was withdrawn
+        progress.complete(eight); // a late completion of a withdrawn event
         assert_eq!(durable(&progress), Some(4));
         progress.complete(five);
         assert_eq!(durable(&progress), Some(5), "6 was never finished");
@@ -459,9 +463,9 @@ mod tests {
         for (last, arrived, another) in [
             (4, Some(later), true),
             (4, Some(received), false),
-            (4, None, false),           // nobody told
-            (5, Some(later), false),    // events wait, and arrive
-            (3, Some(received), false), // `never_reached` says so
+            (4, None, false),           // not reported
+            (5, Some(later), false),    // events are waiting and will arrive
+            (3, Some(received), false), // `never_reached` reports this
         ] {
             let extent = extent(last, arrived);
             assert_eq!(extent.is_another(SequenceNumber(4), received), another, "{last} {arrived:?}");
@@ -482,7 +486,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Against the naive model: the list of what was begun, scanned from the front.
+        /// Compared with a naive model: the list of begun events, scanned from the front.
         #[test]
         fn the_durable_position_is_the_contiguous_prefix(
             steps in proptest::collection::vec((0_u8..10, 0_usize..40), 0..200)

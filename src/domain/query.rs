@@ -1,13 +1,15 @@
 //! The query language of IoT Hub, over stored twins.
 //!
-//! A query is parsed, then asked of twins one at a time: does it select this twin, and what row does the twin become? Groups are
-//! folded and rows are sorted here, within bounds that the caller gives. So that not every document has to be read, a query
-//! also tells what to ask Cosmos DB for: a condition that selects every twin the query selects, and maybe more.
+//! A query is parsed and then evaluated for one twin at a time: does it select this twin, and which row does the twin
+//! become? Groups are aggregated and rows are sorted here, within limits that the caller sets. A query also provides a
+//! condition for Cosmos DB, so that not every document has to be read: the condition selects every twin that the query
+//! selects, and maybe more.
 //!
-//! Nothing here reads, waits or looks at a clock. Twins are JSON in the form of the service's REST API (`GET /twins/{id}`).
+//! This code performs no I/O, does not wait and reads no clock. Twins are JSON in the form of the service's REST API
+//! (`GET /twins/{id}`).
 //!
-//! `docs/query-language.md` is the page for users. Where IoT Hub's documentation is silent, Cosmos DB's rules hold; each such rule names
-//! its source where it is decided.
+//! `docs/query-language.md` is the page for users. If IoT Hub's documentation does not define something, the rules of
+//! Cosmos DB apply; each such rule names its source where it is implemented.
 
 use std::fmt;
 
@@ -39,7 +41,7 @@ pub use path::{Path, Root};
 pub use pushdown::{Place, Pushdown};
 pub use tally::{Counted, GROUPS_MAX, Place as TwinPlace, Row, Tally};
 
-/// A query. It prints as a query that parses to the same.
+/// A query. Its `Display` form parses to the same query.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Query {
     top: Option<u64>,
@@ -50,7 +52,7 @@ pub struct Query {
     order: Vec<Order>,
 }
 
-/// What is queried.
+/// The collection that is queried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Collection {
     /// The twins of devices: `FROM devices`.
@@ -59,30 +61,30 @@ pub enum Collection {
     Modules,
 }
 
-/// What a query gives.
+/// What a query returns.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Selection {
     /// Whole twins: `SELECT *`.
     Twin,
-    /// An object of these columns; one at least.
+    /// An object with these columns; at least one.
     Items(Vec<Item>),
 }
 
 /// A column.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Item {
-    /// What it holds.
+    /// Its content.
     pub selected: Selected,
-    /// Its name, where the query gives one.
+    /// Its name, if the query gives one.
     pub alias: Option<String>,
 }
 
-/// What a column holds.
+/// The content of a column.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Selected {
-    /// What a path leads to.
+    /// The value at a path.
     Path(Path),
-    /// An aggregate, of what the path leads to; COUNT has no path.
+    /// An aggregate of the values at the path; COUNT has no path.
     Aggregate(Aggregate, Option<Path>),
 }
 
@@ -91,25 +93,25 @@ pub enum Selected {
 pub struct Order {
     /// The path.
     pub path: Path,
-    /// Which end comes first.
+    /// The direction of sorting.
     pub direction: Direction,
 }
 
-/// Which end comes first.
+/// The direction of sorting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
-    /// The smallest.
+    /// The smallest value first.
     Ascending,
-    /// The largest.
+    /// The largest value first.
     Descending,
 }
 
-/// What the items of an answer are. The service tells it in the header `x-ms-item-type`.
+/// The type of the items of an answer. The service returns it in the header `x-ms-item-type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ItemType {
     /// Whole twins.
     Twin,
-    /// Objects that the query shaped.
+    /// Objects defined by the query.
     Raw,
 }
 
@@ -128,32 +130,35 @@ impl Query {
     ///
     /// # Errors
     ///
-    /// The text is no query, or asks for what a copy of twins cannot serve. The error says where, and what to do.
+    /// The text is not a query, or it asks for something that a copy of twins cannot provide. The error says where, and
+    /// what to do.
     pub fn parse(text: &str) -> Result<Self, QueryError> {
         parse::parse(text)
     }
 
-    /// What is queried. Which twins belong to it is for the caller to know: [`Query::matches`] does not look.
+    /// The collection that is queried. [`Query::matches`] does not check it: the caller must pass only twins of this
+    /// collection.
     pub fn collection(&self) -> Collection {
         self.collection
     }
 
-    /// How many rows are wanted, at most. [`Aggregation`] and [`Sorter`] keep to it; a caller that uses neither counts.
+    /// The maximum number of rows. [`Aggregation`] and [`Sorter`] respect it; a caller that uses neither must count
+    /// rows.
     pub fn top(&self) -> Option<u64> {
         self.top
     }
 
-    /// What a row is.
+    /// What a row contains.
     pub fn selection(&self) -> &Selection {
         &self.selection
     }
 
-    /// The condition, where there is one.
+    /// The condition, if there is one.
     pub fn condition(&self) -> Option<&Condition> {
         self.condition.as_ref()
     }
 
-    /// What the answer's items are.
+    /// The type of the answer's items.
     pub fn item_type(&self) -> ItemType {
         match self.selection {
             Selection::Twin => ItemType::Twin,
@@ -161,7 +166,7 @@ impl Query {
         }
     }
 
-    /// Whether rows are made of many twins, so that they come from an [`Aggregation`].
+    /// Whether one row is made from many twins, so that rows come from an [`Aggregation`].
     pub fn is_grouped(&self) -> bool {
         let is_aggregate = |item: &Item| matches!(item.selected, Selected::Aggregate(..));
         !self.groups.is_empty() || self.items().iter().any(is_aggregate)
@@ -172,7 +177,7 @@ impl Query {
         !self.order.is_empty()
     }
 
-    /// The name of its only column, where the query does nothing but count: then a store that counts can answer it.
+    /// The name of the only column, if the query only counts: then a store that can count can answer it.
     pub fn counted_as(&self) -> Option<String> {
         match self.items() {
             [Item { selected: Selected::Aggregate(Aggregate::Count, _), .. }] if self.groups.is_empty() => {
@@ -194,7 +199,7 @@ impl Query {
         }
     }
 
-    /// Calls `each` with every path in it, in the order of the text.
+    /// Calls `each` with every path of the query, in the order of the text.
     fn for_each_path<'a>(&'a self, each: &mut impl FnMut(&'a Path)) {
         for item in self.items() {
             match &item.selected {

@@ -1,7 +1,7 @@
-//! What an IoT hub allows per second, and a fair share of it: figures and arithmetic, without a clock.
+//! What an IoT hub allows per second, and a fair share of it: numbers and arithmetic, without a clock.
 //!
 //! Reading twins and querying them is throttled per hub, for all its callers together (Microsoft's page "IoT Hub quotas
-//! and throttling"); whoever takes all of it starves the applications that the hub exists for.
+//! and throttling"). A caller that uses the whole quota blocks the applications for which the hub exists.
 
 use std::time::Duration;
 
@@ -39,21 +39,21 @@ impl Tier {
     }
 }
 
-/// Who asks. The order is the order of importance: a reserve is kept for whoever comes first.
+/// The purpose of a request to the registry, in the order of importance: a reserve is kept for the more important ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Purpose {
-    /// A flagged document.
+    /// A flagged document has to be repaired.
     Repair,
-    /// A person or program that asks about one twin, and waits for the answer.
+    /// A person or program asks about one twin and waits for the answer.
     Request,
-    /// Twins that were there before us.
+    /// Twins that existed before the streams were read.
     Backfill,
-    /// The search for differences that nobody knows of.
+    /// The search for unknown differences.
     Audit,
 }
 
 impl Purpose {
-    /// The part of a bucket that is left for the more important.
+    /// The fraction of a bucket that is reserved for the more important purposes.
     const fn reserve(self) -> f64 {
         match self {
             Self::Repair => 0.0,
@@ -64,25 +64,25 @@ impl Purpose {
     }
 }
 
-/// What each replica may use of a budget that belongs to all that are alive. Whoever is alone has all of it, and all
-/// together never have more than it.
+/// The share of each replica in a budget that belongs to all live replicas. A single replica has all of it; together
+/// they never have more than the whole budget.
 pub fn each_of(replicas: usize, whole: f64) -> f64 {
     whole / replicas.max(1) as f64
 }
 
-/// A token bucket. Holds one second's worth, and at least one token.
+/// A token bucket. It holds the tokens of one second, and at least one token.
 #[derive(Debug, Clone)]
 pub struct Bucket {
     per_second: f64,
     capacity: f64,
     level: f64,
     updated: Duration,
-    /// The hub has asked to be left alone until then.
+    /// The hub has asked for a pause until this time.
     closed_until: Duration,
 }
 
 impl Bucket {
-    /// A full bucket that gives `per_second` tokens; a rate that is not positive counts as very small.
+    /// A full bucket with `per_second` tokens per second; a rate that is not positive counts as very small.
     pub fn new(per_second: f64) -> Self {
         let (per_second, capacity) = sizes(per_second);
         Self { per_second, capacity, level: capacity, updated: Duration::ZERO, closed_until: Duration::ZERO }
@@ -93,23 +93,24 @@ impl Bucket {
         self.per_second
     }
 
-    /// Gives `per_second` from `now` on. What was earned up to now is kept, as far as there is room for it.
+    /// Changes the rate to `per_second` tokens per second from `now` on. Tokens earned so far are kept, up to the new
+    /// capacity.
     pub fn set_rate(&mut self, per_second: f64, now: Duration) {
         self.earn(now);
         (self.per_second, self.capacity) = sizes(per_second);
         self.level = self.level.min(self.capacity);
     }
 
-    /// Takes a token at `now` (time since any fixed start), or says how long to wait before asking again.
+    /// Takes a token at `now` (time since any fixed start).
     ///
     /// # Errors
-    /// The wait.
+    /// There is no token: how long to wait before asking again.
     pub fn take(&mut self, purpose: Purpose, now: Duration) -> Result<(), Duration> {
         if now < self.closed_until {
             return Err(self.closed_until.saturating_sub(now));
         }
         self.earn(now);
-        // A small bucket has no room for a reserve: then it is first come, first served.
+        // A small bucket is too small for a reserve: then it is first come, first served.
         let needed = 1.0 + (self.capacity - 1.0) * purpose.reserve();
         if self.level >= needed {
             self.level -= 1.0;
@@ -124,7 +125,7 @@ impl Bucket {
         self.updated = self.updated.max(now);
     }
 
-    /// The hub throttles: nothing is taken for `pause`, and nothing is saved up meanwhile.
+    /// The hub throttles: for `pause`, no token is given and none is earned.
     pub fn close(&mut self, pause: Duration, now: Duration) {
         self.closed_until = self.closed_until.max(now + pause);
         self.level = 0.0;
@@ -132,7 +133,7 @@ impl Bucket {
     }
 }
 
-/// Rate and capacity; a rate that is not positive counts as very small.
+/// Tokens per second and capacity; a rate that is not positive counts as very small.
 fn sizes(per_second: f64) -> (f64, f64) {
     let per_second = if per_second > 0.0 { per_second } else { 1e-3 };
     (per_second, per_second.max(1.0))
@@ -146,7 +147,7 @@ mod tests {
         Duration::from_millis(milliseconds)
     }
 
-    /// Tokens that a caller who never rests gets within `seconds`.
+    /// Tokens that a caller without pauses gets within `seconds`.
     fn taken(bucket: &mut Bucket, purpose: Purpose, seconds: u64) -> u32 {
         let (mut now, mut taken) = (Duration::ZERO, 0);
         while now < Duration::from_secs(seconds) {
@@ -202,8 +203,8 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Replicas come and go, and each takes what it can get: together they get what one alone would get, and what each
-        /// may have saved up.
+        /// Replicas come and go, and each takes as many tokens as it can. Together they get at most what a single
+        /// replica would get, plus what each may have saved.
         #[test]
         fn all_replicas_together_keep_to_the_budget(
             alive in proptest::collection::vec(1_usize..7, 1..8), whole in 1.0..200.0_f64
@@ -212,7 +213,7 @@ mod tests {
             let mut buckets: Vec<Bucket> = Vec::new();
             let (mut taken, mut newcomers, mut now) = (0, 0.0, Duration::ZERO);
             for replicas in &alive {
-                // A newcomer brings a bucket that is full.
+                // A new replica starts with a full bucket.
                 newcomers += replicas.saturating_sub(buckets.len()) as f64 * each_of(*replicas, whole).max(1.0);
                 buckets.truncate(*replicas);
                 buckets.resize_with(*replicas, || Bucket::new(each_of(*replicas, whole)));

@@ -1,7 +1,8 @@
-//! What somebody waits for who has changed a twin in the hub and wants to read the change in the copy.
+//! What a reader requires who has changed a twin in the hub and wants to read that change in the copy.
 //!
-//! A version counts within one life of a twin: a device that is deleted and created again begins anew. So a number alone
-//! cannot tell the new twin from a copy of the old one whose deletion has not arrived; a time can.
+//! A version counts within one incarnation of a twin: a device that is deleted and created again starts from the
+//! beginning. So a version alone cannot distinguish the new twin from a copy of the old one whose deletion has not
+//! arrived yet; a time can.
 
 use serde_json::Value;
 
@@ -12,30 +13,31 @@ use super::{
     twin::TwinVersion,
 };
 
-/// Conditions that a document has to meet, all of them. None of them is met by anything that is there.
+/// Conditions that a document must meet; all of them must hold. Without conditions, every existing document meets the
+/// requirement.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ReadRequirement {
-    /// The twin's `version`, at least.
+    /// The minimum `version` of the twin.
     pub version: Option<TwinVersion>,
-    /// `properties.desired.$version`, at least.
+    /// The minimum `properties.desired.$version`.
     pub desired: Option<TwinVersion>,
-    /// `properties.reported.$version`, at least.
+    /// The minimum `properties.reported.$version`.
     pub reported: Option<TwinVersion>,
-    /// The hub's time of the newest change in the document, at least.
+    /// The minimum time, by the hub's clock, of the newest change in the document.
     pub changed: Option<Ticks>,
-    /// That the document is not flagged: with a gap, a change of a lower version may be missing.
+    /// The document must not be flagged: with a gap, a change of a lower version may be missing.
     pub unflagged: bool,
 }
 
 impl ReadRequirement {
-    /// The names of the conditions, as requests have them.
+    /// The names of the conditions in requests.
     pub const NAMES: [&str; 5] =
         ["min_version", "min_desired_version", "min_reported_version", "min_time", "unflagged"];
 
-    /// Reads the conditions of a request; `value` gives what a name has, if anything.
+    /// Reads the conditions of a request; `value` returns the value of a name, if there is one.
     ///
     /// # Errors
-    /// One sentence that says what to write. It repeats no value: a token may have been put there by mistake.
+    /// One sentence that says what to write. It repeats no value, because a token may be there by mistake.
     pub fn read<'a>(value: impl Fn(&str) -> Option<&'a str>) -> Result<Self, String> {
         let version = |name: &str| {
             let version = |text: &str| match text.parse::<i64>() {
@@ -60,12 +62,12 @@ impl ReadRequirement {
         })
     }
 
-    /// Whether anything is asked for.
+    /// Whether there is any condition.
     pub fn is_something(&self) -> bool {
         *self != Self::default()
     }
 
-    /// Whether a document is what is waited for. A twin that is not there, or was deleted, never is.
+    /// Whether a document meets the requirement. An absent or deleted twin never does.
     pub fn is_met_by(&self, document: Option<&Document>) -> bool {
         let Some((document, twin)) = document.and_then(|document| Some((document, document.twin()?))) else {
             return false;
@@ -79,19 +81,19 @@ impl ReadRequirement {
     }
 }
 
-/// Versions of a twin and of its sections, as far as they are there.
+/// Versions of a twin and of its sections, if present.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Versions {
-    /// Of the twin.
+    /// The version of the twin.
     pub twin: TwinVersion,
-    /// Of the desired properties.
+    /// The version of the desired properties.
     pub desired: Option<TwinVersion>,
-    /// Of the reported properties.
+    /// The version of the reported properties.
     pub reported: Option<TwinVersion>,
 }
 
 impl Versions {
-    /// Those of a twin.
+    /// The versions of a twin.
     pub fn of(twin: &Twin) -> Self {
         Self {
             twin: twin.version,

@@ -1,8 +1,8 @@
-//! From what the components know about themselves to: is this process alive, and is it ready?
+//! Computes from the facts of the components: is this process alive, and is it ready?
 //!
-//! *Live*: its loops turn; if not, only a restart helps. Trouble outside (the store, the broker) never makes it
-//! not live: a restart would not help and would cost replay. *Ready*: it does its work, or stands by for it. Both come with
-//! reasons, since a bare "no" helps nobody.
+//! *Live*: its loops run; if not, only a restart helps. External failures (the store, the broker) never make it not
+//! live: a restart would not help and would cost a replay. *Ready*: it does its work, or is on standby for it. Both
+//! answers come with reasons, because "no" alone is not helpful.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use super::{
 /// An answer: yes without reasons, no with at least one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// Why not.
+    /// The reasons for "no".
     pub reasons: Vec<String>,
 }
 
@@ -31,25 +31,25 @@ impl Verdict {
 /// Both answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// Do the loops turn?
+    /// Do the loops run?
     pub live: Verdict,
-    /// Do we have work and do it?
+    /// Do we have work, and do we do it?
     pub ready: Verdict,
-    /// What is out of order without keeping us from that.
+    /// What is out of order without keeping us from our work.
     pub warnings: Vec<String>,
-    /// What keeps us from our work, put together for people; empty where only a loop does.
+    /// What keeps us from our work, summarised for people; empty if only a loop does.
     pub obstacles: Vec<Wait>,
-    /// The warnings, put together for people.
+    /// The warnings, summarised for people.
     pub worries: Vec<Wait>,
 }
 
-/// Judges the facts.
+/// Computes the report from the facts.
 ///
 /// | phase | live | ready |
 /// |---|---|---|
-/// | starting | every loop within its limit | no, with what is waited for |
-/// | running | every loop within its limit | the same; stores for documents, dead letters and checkpoints answer, and the Event Hubs; all partitions receive and none is blocked. Throttling is borne for as long as a blocked partition is |
-/// | stopping | yes: loops end one by one, the drain has its own deadline | no |
+/// | starting | every loop within its limit | no, with the reason for the wait |
+/// | running | every loop within its limit | every loop within its limit; the stores of documents, dead letters and checkpoints answer, and so do the Event Hubs; all partitions receive and none is blocked. Throttling is tolerated for as long as a blocked partition |
+/// | stopping | yes: loops end one by one, the drain has a separate deadline | no |
 pub fn assess(facts: &Facts) -> Report {
     let stalled: Vec<String> = match facts.phase {
         Phase::Stopping => Vec::new(),
@@ -90,12 +90,12 @@ pub fn assess(facts: &Facts) -> Report {
     }
 }
 
-/// At a start, partitions that connect are what is expected.
+/// At a start, connecting partitions are expected.
 fn without_partitions(facts: &Facts) -> Facts {
     Facts { partitions: BTreeMap::new(), incomplete: BTreeMap::new(), ..facts.clone() }
 }
 
-/// What is out of order without keeping us from our work, or not for long enough.
+/// What is out of order but does not keep us from our work, or not for long enough.
 fn warnings(facts: &Facts) -> Vec<String> {
     let outages = facts.dependencies.iter().filter_map(|(dependency, outage)| {
         let outage = outage.as_ref()?;
@@ -137,7 +137,7 @@ fn store_obstacle(facts: &Facts) -> Option<String> {
     }
 }
 
-/// What nothing goes on without, and does not answer.
+/// The required dependencies that do not answer.
 fn out_of_order(facts: &Facts) -> impl Iterator<Item = String> {
     facts.dependencies.iter().filter_map(|(dependency, outage)| {
         let outage = outage.as_ref()?;
@@ -145,7 +145,7 @@ fn out_of_order(facts: &Facts) -> impl Iterator<Item = String> {
     })
 }
 
-/// What keeps a running process from doing its work.
+/// What keeps a running process from its work.
 fn reasons_of_running(facts: &Facts) -> Vec<String> {
     let mut reasons: Vec<_> = store_obstacle(facts).into_iter().chain(out_of_order(facts)).collect();
     for (partition, incomplete) in &facts.incomplete {
@@ -156,7 +156,7 @@ fn reasons_of_running(facts: &Facts) -> Vec<String> {
             ));
         }
     }
-    // No partition at all is no obstacle: with more replicas than partitions, some stand by.
+    // Having no partition is not an obstacle: if there are more replicas than partitions, some are on standby.
     for (partition, status) in &facts.partitions {
         match &status.state {
             PartitionState::Receiving => {}

@@ -1,71 +1,71 @@
-//! When something is asked that only those need who look at the status: seldom, one question at a time, and never shown as
-//! newer than it is.
+//! When to query values that are needed only while somebody looks at the status: rarely, one query at a time, and never
+//! shown as newer than they are.
 //!
 //! | | |
 //! |---|---|
-//! | nobody looks | nothing is asked |
-//! | somebody looks | asked at once where the last answer is older than the interval, and again after each interval |
-//! | a question stays open for longer than the limit | "no answer" is shown, and no other one is asked until it has ended |
-//! | it failed | the reason is shown in place of what was known |
-//! | an answer is older than twice the interval and the limit | it is no longer shown |
+//! | nobody looks | no query is sent |
+//! | somebody looks | a query is sent at once if the last answer is older than the interval, and again after each interval |
+//! | a query takes longer than the limit | "no answer" is shown, and no other query is sent until it has ended |
+//! | a query failed | the reason is shown in place of the last answer |
+//! | an answer is older than twice the interval plus the limit | it is no longer shown |
 
 use std::time::Duration;
 
-/// For so long somebody who has looked counts as looking.
+/// After a request for the status, somebody counts as looking for this long.
 const ATTENDED: Duration = Duration::from_secs(30);
 
-/// One thing that is asked. Times are since any fixed start.
+/// One value that is queried. Times are since any fixed start.
 #[derive(Debug)]
 pub struct Refresh<T> {
     interval: Duration,
     limit: Duration,
     attended: Option<Duration>,
-    /// Since when a question is open.
+    /// Since when a query is under way.
     open: Option<Duration>,
     last: Option<(Duration, Result<T, String>)>,
 }
 
-/// What is known.
+/// What is known of the value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Known<T> {
-    /// Nothing yet: it is being asked.
+    /// Nothing yet: the query is under way.
     Asking,
-    /// This, as of so long ago.
+    /// The answer, and its age.
     Answer(T, Duration),
-    /// Nothing, for this reason, which was found so long ago.
+    /// Nothing, for this reason, and the age of the failure.
     Nothing(String, Duration),
 }
 
 impl<T: Clone> Refresh<T> {
-    /// Refreshed at most once per `interval`, and gives up hope of an answer after `limit`.
+    /// Refreshed at most once per `interval`; without an answer after `limit`, "no answer" is shown.
     pub const fn new(interval: Duration, limit: Duration) -> Self {
         Self { interval, limit, attended: None, open: None, last: None }
     }
 
-    /// Somebody looks.
+    /// Somebody looks at the status.
     pub fn requested(&mut self, now: Duration) {
         self.attended = Some(now);
     }
 
-    /// Whether to ask `now`.
+    /// Whether to send a query at `now`.
     pub fn is_due(&self, now: Duration) -> bool {
         let attended = self.attended.is_some_and(|at| now.saturating_sub(at) <= ATTENDED);
         let long_ago = |at: &(Duration, _)| now.saturating_sub(at.0) >= self.interval;
         attended && self.open.is_none() && self.last.as_ref().is_none_or(long_ago)
     }
 
-    /// It is asked.
+    /// A query was sent.
     pub fn asked(&mut self, now: Duration) {
         self.open = Some(now);
     }
 
-    /// It was answered, or not.
+    /// The query was answered or failed.
     pub fn answered(&mut self, now: Duration, answer: Result<T, String>) {
         self.open = None;
         self.last = Some((now, answer));
     }
 
-    /// What to show.
+    /// The value to show.
     pub fn known(&self, now: Duration) -> Known<T> {
         if let Some(since) = self.open {
             let open = now.saturating_sub(since);

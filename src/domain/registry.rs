@@ -1,4 +1,4 @@
-//! Twins as the hub's service API shows them.
+//! Twins as returned by the hub's service API.
 
 use std::{cmp::Ordering, time::Duration};
 
@@ -14,7 +14,7 @@ use super::{
     twin::{Sections, TwinVersion},
 };
 
-/// A twin that a point read answered.
+/// A twin returned by a point read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RegistryTwin {
     /// The twin.
@@ -23,11 +23,11 @@ pub struct RegistryTwin {
     pub version: TwinVersion,
     /// Its content.
     pub twin: Sections,
-    /// The hub's time of the answer, in whole seconds rounded down as HTTP has them.
+    /// The hub's time of the answer, in whole seconds, rounded down as in HTTP.
     pub at: Ticks,
 }
 
-/// A twin that a query answered: up to 30 minutes old.
+/// A twin returned by a query: up to 30 minutes old.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
     /// The twin.
@@ -38,7 +38,7 @@ pub struct Row {
     pub twin: Sections,
 }
 
-/// A twin that a query has named, without its content: up to 30 minutes old.
+/// A twin named by a query, without its content: up to 30 minutes old.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TwinReference {
     /// The twin.
@@ -47,10 +47,10 @@ pub struct TwinReference {
     pub version: TwinVersion,
 }
 
-/// Why an answer is no twin.
+/// Why an answer is not a twin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotATwin {
-    /// It is no JSON object with the parts of a twin.
+    /// It is not a JSON object with the parts of a twin.
     #[error("the answer is no twin")]
     NoTwin,
     /// It is the twin of another device or module than was asked for.
@@ -59,10 +59,10 @@ pub enum NotATwin {
 }
 
 impl Row {
-    /// Reads a row; `hub` is the hub that was asked.
+    /// Reads a row; `hub` is the hub that was queried.
     ///
     /// # Errors
-    /// It is no twin.
+    /// It is not a twin.
     pub fn read(hub: &HubName, value: Value) -> Result<Self, NotATwin> {
         let Value::Object(mut body) = value else {
             return Err(NotATwin::NoTwin);
@@ -70,22 +70,22 @@ impl Row {
         let TwinReference { key, version } = TwinReference::of(hub, &body)?;
         body.remove("version");
         let mut twin = sections(body).map_err(|_| NotATwin::NoTwin)?;
-        // The service writes what a twin does not have as null; a document leaves it out.
+        // The service writes absent fields as null; a document omits them.
         twin.root.retain(|_, value| !value.is_null());
         Ok(Self { key, version, twin })
     }
 
-    /// The newest change that the twin's metadata tell of. Tags have no metadata, so there may have been newer ones.
+    /// The newest change according to the twin's metadata. Tags have no metadata, so they may have changed later.
     pub fn last_updated(&self) -> Option<Ticks> {
         last_updated(&self.twin)
     }
 }
 
 impl TwinReference {
-    /// Reads a row, which may hold more than the reference; `hub` is the hub that was asked.
+    /// Reads a row, which may contain more than the reference; `hub` is the hub that was queried.
     ///
     /// # Errors
-    /// It names no twin, or no version of it.
+    /// It does not name a twin, or has no version of it.
     pub fn read(hub: &HubName, value: &Value) -> Result<Self, NotATwin> {
         Self::of(hub, value.as_object().ok_or(NotATwin::NoTwin)?)
     }
@@ -106,10 +106,10 @@ impl From<Row> for TwinReference {
 }
 
 impl RegistryTwin {
-    /// Reads the answer to a point read of `key` at the hub's time `at`.
+    /// Reads the answer to a point read of `key`, given at the hub's time `at`.
     ///
     /// # Errors
-    /// It is no twin, or another's.
+    /// It is not a twin, or it is another twin.
     pub fn read(key: &TwinKey, value: Value, at: Ticks) -> Result<Self, NotATwin> {
         let Row { key: found, version, twin } = Row::read(&key.hub, value)?;
         if found != *key {
@@ -124,7 +124,7 @@ pub(super) fn last_updated(twin: &Sections) -> Option<Ticks> {
     written_at(twin).max()
 }
 
-/// When the property sections were written last, as far as they tell.
+/// When the property sections were last written, if they say so.
 fn written_at(twin: &Sections) -> impl Iterator<Item = Ticks> {
     [&twin.desired, &twin.reported].into_iter().flatten().filter_map(section_written_at)
 }
@@ -133,15 +133,15 @@ fn section_written_at(section: &Section) -> Option<Ticks> {
     Ticks::parse(section.get("$metadata")?.get("$lastUpdated")?.as_str()?)
 }
 
-/// What a section shows as its time that was never written.
+/// The time shown for a section that was never written.
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
-/// Whether the hub's answer is an earlier state than `stored` has seen, as after a failover: other twins may have gone back
-/// with this one, and nothing tells of those that stay as they are.
+/// Whether the hub's answer is an earlier state than the one that `stored` has seen, as after a failover. Then other
+/// twins may have gone back too, and no event reports those that do not change afterwards.
 ///
-/// Versions only grow, that of the twin and those of its sections, unless a twin is created anew. But then its sections were
-/// written after whatever the document holds, where they tell; and those of a twin whose deletion was forgotten were written
-/// before that.
+/// Versions of a twin and of its sections only grow, unless the twin is created again. In that case, its sections were
+/// written after everything that the document holds, if they have times. If the deletion of a twin was undone, its
+/// sections were written before the deletion.
 pub fn went_back(stored: &Document, version: TwinVersion, twin: &Sections, tolerance: Duration) -> bool {
     let never = Ticks::parse(NEVER);
     let written = || written_at(twin).filter(|written| Some(*written) != never);
@@ -162,7 +162,7 @@ pub fn went_back(stored: &Document, version: TwinVersion, twin: &Sections, toler
     (is_behind && !is_new) || ended.is_some_and(outlived)
 }
 
-/// Whether a document that has skipped nothing on its way to `version` holds something else than the hub's answer of that version.
+/// Whether a document without skipped versions up to `version` has other content than the hub's answer of that version.
 fn is_another_content(stored: &Document, version: TwinVersion, twin: &Sections) -> bool {
     matches!(stored.state, State::Live { .. })
         && !stored.flags.contains(&Flag::Gap)
@@ -172,8 +172,8 @@ fn is_another_content(stored: &Document, version: TwinVersion, twin: &Sections) 
         )
 }
 
-/// Whether a section that the hub answered does not come after the stored one: its version is lower, or the same and written
-/// at another time.
+/// Whether a section in the hub's answer does not follow the stored one: its version is lower, or the version is the
+/// same but the time of the write differs.
 fn is_another_write(stored: &Section, answered: &Section) -> bool {
     let version = |section: &Section| section.get("$version").and_then(Value::as_i64);
     match (version(stored), version(answered)) {

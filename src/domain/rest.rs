@@ -1,13 +1,13 @@
-//! Twins in the form of the IoT hub's service REST API (`GET /twins/{id}`), as far as a copy knows them.
+//! Twins in the form of the IoT hub's service REST API (`GET /twins/{id}`), with the fields that a copy knows.
 //!
-//! What a document holds beside the twin stays out of it: `id`, `hubName`, `sync`, `ttl` and Cosmos DB's own fields. What only
-//! the hub knows, such as `connectionState`, is not there.
+//! Fields of a document that do not belong to the twin are left out: `id`, `hubName`, `sync`, `ttl` and Cosmos DB's own
+//! fields. Fields that only the hub knows, such as `connectionState`, are missing.
 
 use serde_json::{Map, Value};
 
 use super::document::Document;
 
-/// The twin of a document; `None`: it was deleted.
+/// The twin of a document; `None` if it was deleted.
 pub fn twin(document: &Document) -> Option<Value> {
     let twin = document.twin()?;
     let mut body = twin.root.clone();

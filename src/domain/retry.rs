@@ -1,4 +1,4 @@
-//! How long to wait, and how much to do at once: policy as data, without clock or randomness.
+//! How long to wait, and how many operations to run at once: policy as data, without clock or randomness.
 
 use std::time::Duration;
 
@@ -11,31 +11,31 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Waits at most `first`, then twice that, …, never more than `longest`.
+    /// Waits at most `first`, then twice that, and so on, but never more than `longest`.
     pub const fn new(first: Duration, longest: Duration) -> Self {
         Self { first, longest, attempt: 0 }
     }
 
-    /// The same, after `attempts` waits.
+    /// The same backoff, after `attempts` waits.
     pub const fn resumed(first: Duration, longest: Duration, attempts: u32) -> Self {
         Self { first, longest, attempt: attempts }
     }
 
-    /// The next delay. `jitter` is uniform in 0..1; the service's own `hint` is the least that is waited.
+    /// The next delay. `jitter` is uniform in 0..1; the delay is never shorter than the service's `hint`.
     pub fn next(&mut self, jitter: f64, hint: Option<Duration>) -> Duration {
         let ceiling = self.first.saturating_mul(2_u32.saturating_pow(self.attempt)).min(self.longest);
         self.attempt = self.attempt.saturating_add(1).min(31);
         let delay = ceiling.mul_f64(jitter.clamp(0.0, 1.0));
-        // Waiters with the same hint must not return in one wave.
+        // Waiters with the same hint must not return at the same time.
         hint.map_or(delay, |hint| hint.min(self.longest.max(hint)) + delay.min(self.first))
     }
 
-    /// How often was waited since the last reset.
+    /// Number of waits since the last reset.
     pub fn attempts(&self) -> u32 {
         self.attempt
     }
 
-    /// Starts over after success.
+    /// Starts again after a success.
     pub fn reset(&mut self) {
         self.attempt = 0;
     }
@@ -46,7 +46,7 @@ impl Backoff {
 pub struct Concurrency {
     limit: f64,
     most: f64,
-    /// Since when the limit stands; a burst of throttled answers is one signal.
+    /// When the limit was last decreased; a burst of throttled answers counts as one signal.
     decreased: Duration,
 }
 
@@ -62,7 +62,7 @@ impl Concurrency {
         self.limit as usize
     }
 
-    /// One operation went through.
+    /// One operation succeeded.
     pub fn success(&mut self) {
         self.limit = (self.limit + 1.0 / self.limit).min(self.most);
     }
@@ -77,8 +77,8 @@ impl Concurrency {
     }
 }
 
-/// A cap on request units per second. Charges are known afterwards, so the budget may go into debt, and
-/// whoever comes next waits until it is paid.
+/// A limit on request units per second. The charge is known only after the operation, so the budget can be in debt.
+/// Then the next operation waits until the debt is paid.
 #[derive(Debug, Clone)]
 pub struct Budget {
     per_second: f64,
@@ -87,19 +87,19 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Allows `per_second` request units per second, with one second's worth saved up at most.
+    /// Allows `per_second` request units per second, and saves at most those of one second.
     pub fn new(per_second: f64) -> Self {
         Self { per_second, level: per_second, updated: Duration::ZERO }
     }
 
-    /// Allows `per_second` from `now` on. Debts stay.
+    /// Allows `per_second` request units per second from `now` on. Debts stay.
     pub fn set_rate(&mut self, per_second: f64, now: Duration) {
         self.refill(now);
         self.per_second = per_second;
         self.level = self.level.min(per_second);
     }
 
-    /// Takes what was charged at `now`.
+    /// Deducts the request units that were charged at `now`.
     pub fn spend(&mut self, request_units: f64, now: Duration) {
         self.refill(now);
         self.level -= request_units;

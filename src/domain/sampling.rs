@@ -1,14 +1,14 @@
 //! Which events are traced, and under which ids.
 //!
-//! Both follow from where an event lies and nothing else: an event that is received again, by whichever replica, is sampled
-//! again, and into the same trace.
+//! Both depend only on the position of an event: if any replica receives the event again, it is sampled again, into the
+//! same trace.
 
 use super::{
     id::{PartitionId, SequenceNumber},
     ticks::Ticks,
 };
 
-/// The part of all events that is sampled.
+/// The fraction of all events that is sampled.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Ratio(f64);
 
@@ -18,13 +18,13 @@ impl Ratio {
         (0.0..=1.0).contains(&ratio).then_some(Self(ratio))
     }
 
-    /// The number.
+    /// The ratio as a number.
     pub const fn get(self) -> f64 {
         self.0
     }
 }
 
-/// Decides about the events of one partition. Asking costs a few multiplications.
+/// Decides for the events of one partition. A decision costs a few multiplications.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sampler {
     seed: u64,
@@ -34,22 +34,22 @@ pub struct Sampler {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Chosen {
     All,
-    /// Those whose number, well mixed, is below this; 0: none.
+    /// The events whose mixed number is less than this; 0: none.
     Below(u64),
 }
 
 impl Sampler {
-    /// Of a partition in this namespace. Names of namespaces and Event Hubs are without case.
+    /// The sampler of a partition in this namespace. Names of namespaces and Event Hubs are case-insensitive.
     pub fn new(namespace: &str, partition: &PartitionId, ratio: Ratio) -> Self {
         let names = [namespace, &partition.stream, &partition.partition];
-        // FNV-1a: short, and the mixing below makes up for what it lacks.
+        // FNV-1a is short; the mixing below compensates for its weaknesses.
         let bytes = names.into_iter().flat_map(|name| name.bytes().chain([0xff]));
         let seed = bytes.fold(0xcbf2_9ce4_8422_2325, |seed: u64, byte| {
             (seed ^ u64::from(byte.to_ascii_lowercase())).wrapping_mul(0x0100_0000_01b3)
         });
         let chosen = match ratio.get() {
             1.0 => Chosen::All,
-            // Saturates, and a rounded ratio is as good as the exact one.
+            // The cast saturates, and a rounded ratio is as good as the exact one.
             ratio => Chosen::Below((ratio * 2_f64.powi(64)) as u64),
         };
         Self { seed, chosen }
@@ -63,15 +63,15 @@ impl Sampler {
         }
     }
 
-    /// The id of the event's trace; never 0, which would be none. The time tells an event from the one that had its number
-    /// before the Event Hub was created again.
+    /// The id of the event's trace; never 0, which would mean no trace. The time distinguishes the event from the one
+    /// with the same number before the Event Hub was re-created.
     pub fn trace_id(&self, number: SequenceNumber, enqueued: Option<Ticks>) -> u128 {
         let salt = enqueued.map_or(1, |enqueued| enqueued.get() as u64 | 1);
         let (high, low) = (self.mixed(number, salt), self.mixed(number, salt.wrapping_add(2)));
         (u128::from(high) << 64 | u128::from(low)).max(1)
     }
 
-    /// SplitMix64's finalizer: each bit of the input changes about half of the output's.
+    /// SplitMix64's finalizer: each input bit changes about half of the output bits.
     fn mixed(&self, number: SequenceNumber, salt: u64) -> u64 {
         let step = (number.0 as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(salt.rotate_left(32));
         let mut word = self.seed ^ step;
@@ -81,7 +81,7 @@ impl Sampler {
     }
 }
 
-/// A span of somebody else's trace, as W3C's `traceparent` writes it.
+/// A span of another system's trace, in the form of W3C's `traceparent`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Remote {
     /// The trace.
@@ -93,7 +93,7 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// Reads `version-trace-span-flags`; `None` where it is none.
+    /// Parses `version-trace-span-flags`; `None` if the text is not of this form.
     pub fn parse(text: &str) -> Option<Self> {
         let hex = |part: &str, digits: usize| {
             let lower = part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
@@ -105,30 +105,31 @@ impl Remote {
         let trace = hex(parts.next()?, 32).filter(|trace| *trace != 0)?;
         let span = u64::try_from(hex(parts.next()?, 16)?).ok().filter(|span| *span != 0)?;
         let flags = hex(parts.next()?, 2)?;
-        // Only versions to come may have more.
+        // Only future versions may have more parts.
         (version != "00" || parts.next().is_none()).then_some(Self { trace, span, sampled: flags & 1 == 1 })
     }
 }
 
-/// When an event was where. Clocks of different machines differ: [`Way::in_order`] puts that right.
+/// The times at which an event passed each stage. Clocks of different machines differ; [`Way::in_order`] corrects that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Way {
-    /// The hub's operation.
+    /// When the hub performed the operation.
     pub operation: Ticks,
-    /// Its arrival in Event Hubs.
+    /// When it arrived in Event Hubs.
     pub enqueued: Option<Ticks>,
-    /// Our receiving it.
+    /// When we received it.
     pub received: Ticks,
-    /// Its place in the lane of its twin.
+    /// When it was put into the lane of its twin.
     pub dispatched: Option<Ticks>,
-    /// Its being taken into a write.
+    /// When it was taken into a write.
     pub taken: Option<Ticks>,
-    /// Its end: durable, needing no write, or a dead letter.
+    /// When it was completed: durable, needing no write, or a dead letter.
     pub ended: Ticks,
 }
 
 impl Way {
-    /// The same, where nothing is before what it follows: times of other machines give way to ours, which come from one clock.
+    /// The same times, but none is before the one that it follows. Times of other machines are adjusted to ours, which
+    /// come from one clock.
     #[must_use]
     pub fn in_order(self) -> Self {
         let received = self.received.min(self.ended);

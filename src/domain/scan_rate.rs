@@ -1,18 +1,18 @@
-//! How far a scan over the twins of a hub has come, and when it will be done.
+//! How far a scan over the twins of a hub has come, and when it will end.
 
 use std::{collections::VecDeque, time::Duration};
 
-/// The rate is over this time: long enough for pages, short enough to follow a change of the share.
+/// The rate is measured over this time: long enough for pages, short enough to follow a change of the share.
 const WINDOW: Duration = Duration::from_secs(120);
-/// Below this, two moments say nothing about a rate.
+/// Two times that are less than this apart are not enough for a rate.
 const LEAST: Duration = Duration::from_secs(8);
 
-/// Moments of one scan. Times are since any fixed start.
+/// The progress of one scan at several times. Times are since any fixed start.
 #[derive(Debug, Default)]
 pub struct ScanRate(VecDeque<(Duration, u64)>);
 
 impl ScanRate {
-    /// So many twins were dealt with up to now.
+    /// Records how many twins have been processed up to now.
     pub fn note(&mut self, now: Duration, dealt_with: u64) {
         while self.0.len() > 1 && self.0.front().is_some_and(|(at, _)| now.saturating_sub(*at) > WINDOW) {
             self.0.pop_front();
@@ -20,7 +20,7 @@ impl ScanRate {
         self.0.push_back((now, dealt_with));
     }
 
-    /// Twins per second of late; `None` where that is not known yet.
+    /// The recent rate in twins per second; `None` if it is not known yet.
     pub fn per_second(&self, now: Duration, dealt_with: u64) -> Option<f64> {
         let (at, then) = self.0.front()?;
         let passed = now.saturating_sub(*at);
@@ -28,7 +28,7 @@ impl ScanRate {
     }
 }
 
-/// When it will be done; `None` where it is not known how many twins there are, or it does not move.
+/// Time until the scan ends; `None` if the number of twins is unknown or the scan does not proceed.
 pub fn done_in(dealt_with: u64, out_of: Option<u64>, per_second: Option<f64>) -> Option<Duration> {
     let left = out_of?.checked_sub(dealt_with)?;
     let per_second = per_second.filter(|rate| *rate > 0.0)?;

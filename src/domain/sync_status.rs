@@ -1,4 +1,4 @@
-//! How a twin's document stands, in words: what `sync` says, for people who meet it for the first time.
+//! The status of a twin's document in words: the meaning of `sync`, for people who see it for the first time.
 
 use serde::Serialize;
 
@@ -7,37 +7,37 @@ use super::{
     ticks::Ticks,
 };
 
-/// What is known of a twin, in one word.
+/// The state of our knowledge about a twin, as one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Presence {
-    /// It is there, and its document holds all of it.
+    /// It exists, and its document holds all of it.
     Present,
-    /// It is there, and its document holds a part of it.
+    /// It exists, and its document holds a part of it.
     Partial,
-    /// It was deleted; a tombstone says so.
+    /// It was deleted; there is a tombstone.
     Deleted,
 }
 
-/// How a document stands.
+/// The status of a document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SyncStatus {
-    /// One or two sentences that say how it is.
+    /// The status in one or two sentences.
     pub summary: String,
-    /// Whether it may differ from the hub's twin, and says so.
+    /// Whether the document says that it may differ from the hub's twin.
     pub flagged: bool,
-    /// Why.
+    /// The reasons for the flags.
     pub reasons: Vec<Reason>,
-    /// What changed it last.
+    /// The last change.
     pub last_event: LastEvent,
-    /// When the document was decided on.
+    /// When the document's content was decided.
     pub written_at: String,
-    /// Which of the lives of a twin it is about.
+    /// The incarnation of the twin that it describes.
     pub incarnation: Incarnation,
-    /// Up to when the hub's own answer is known to hold.
+    /// The time until which the hub's own answer is known to hold.
     pub confirmed_until: Option<String>,
-    /// Whether its modules still have to be looked after, since the device was deleted or created anew.
+    /// Whether its modules still have to follow, because the device was deleted or created again.
     pub modules_pending: bool,
 }
 
@@ -46,27 +46,28 @@ pub struct SyncStatus {
 pub struct Reason {
     /// `gap`, `suspect` or `partial`.
     pub kind: &'static str,
-    /// What it means, and what follows.
+    /// Its meaning and its consequence.
     pub text: String,
-    /// The hub's time of what it began with, where the document tells.
+    /// The hub's time at which it began, if the document contains it.
     pub since: Option<String>,
 }
 
-/// The change that a document ends with.
+/// The newest change in a document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LastEvent {
     /// Its name, as in `sync.op`.
     pub operation: Operation,
-    /// What that means.
+    /// The meaning of the operation.
     pub text: &'static str,
     /// The hub's time of the newest change that the document holds.
     pub at: String,
 }
 
-/// One life of a twin: a device that is deleted and created again begins another one, with versions from the start.
+/// One incarnation of a twin: a device that is deleted and created again starts a new one, with versions from the
+/// start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Incarnation {
-    /// What is known of it.
+    /// What is known about it.
     pub text: String,
     /// When it began.
     pub began: Option<String>,
@@ -75,7 +76,7 @@ pub struct Incarnation {
 }
 
 impl Presence {
-    /// That of a document.
+    /// The presence that a document shows.
     pub const fn of(document: &Document) -> Self {
         match document.state {
             State::Live { .. } => Self::Present,
@@ -86,7 +87,7 @@ impl Presence {
 }
 
 impl SyncStatus {
-    /// How `document` stands. `mended`: whether the hub can be asked about its reasons.
+    /// The status of `document`. `mended`: whether the hub can be asked about the reasons.
     pub fn of(document: &Document, mended: bool) -> Self {
         Self {
             summary: summary(document, mended),
@@ -214,7 +215,7 @@ fn incarnation(document: &Document) -> Incarnation {
     Incarnation { text: told, began: began.map(text), ended }
 }
 
-/// Where there was a life before.
+/// The words for a previous incarnation, if there was one.
 fn after(previous: Option<Ticks>) -> String {
     previous.map_or_else(String::new, |ended| format!(", after another one that had ended by {ended}"))
 }

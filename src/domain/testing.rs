@@ -1,4 +1,4 @@
-//! What several tests begin with.
+//! Test data shared by several tests.
 
 use std::collections::BTreeSet;
 

@@ -1,8 +1,7 @@
 //! Points in time as IoT Hub counts them: ticks of 100 nanoseconds.
 //!
-//! The hub's timestamps have seven fraction digits, trailing zeros are trimmed in bodies and kept in
-//! properties, and milliseconds are too coarse to order two writes of one twin. So times are compared as
-//! ticks, never as text.
+//! The hub's timestamps have seven fraction digits. Trailing zeros are trimmed in bodies and kept in properties, and
+//! milliseconds are too coarse to order two writes of one twin. So times are compared as ticks, never as text.
 
 use std::{fmt, time::Duration};
 
@@ -13,7 +12,7 @@ use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticks(i64);
 
-/// First and last tick that a calendar text of four-digit years can show, and so that can be stored.
+/// First and last tick that can be written as text with a four-digit year, and so can be stored.
 const CALENDAR: std::ops::RangeInclusive<i64> = -621_672_192_000_000_000..=2_534_023_007_999_999_999;
 
 /// Ticks in one second.
@@ -25,8 +24,8 @@ impl Ticks {
         Self(ticks)
     }
 
-    /// From Unix milliseconds, as AMQP timestamps count. `None` outside the years 0000 to 9999: what could be
-    /// written but not read back would damage the document.
+    /// From Unix milliseconds, as in AMQP timestamps. `None` outside the years 0000 to 9999: a time that can be written
+    /// but not read back would damage the document.
     pub fn from_unix_milliseconds(milliseconds: i64) -> Option<Self> {
         milliseconds.checked_mul(PER_SECOND / 1000).and_then(Self::in_calendar)
     }
@@ -35,8 +34,8 @@ impl Ticks {
         CALENDAR.contains(&ticks).then_some(Self(ticks))
     }
 
-    /// Parses ISO 8601 with 0–9 fraction digits; digits past the seventh are cut. Without a `Z` or a numeric offset it is
-    /// UTC, as every time is that IoT Hub writes.
+    /// Parses ISO 8601 with 0–9 fraction digits; digits after the seventh are cut. A time without `Z` or a numeric
+    /// offset is UTC, like every time that IoT Hub writes. `None` if it is not such a time.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         let moment = OffsetDateTime::parse(text, &Rfc3339)
@@ -51,25 +50,25 @@ impl Ticks {
         self.0
     }
 
-    /// This much earlier.
+    /// The time that is earlier by `duration`.
     #[must_use]
     pub fn before(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(ticks(duration)))
     }
 
-    /// This much later.
+    /// The time that is later by `duration`.
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(ticks(duration)))
     }
 
-    /// How long after `earlier` this is; zero where it is before.
+    /// How long after `earlier` this is; zero if it is before.
     pub fn duration_since(self, earlier: Self) -> Duration {
         let ticks = u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0);
         Duration::from_nanos(ticks.saturating_mul(100))
     }
 
-    /// How long after `earlier` this is, in seconds; negative where it is before.
+    /// How long after `earlier` this is, in seconds; negative if it is before.
     pub fn seconds_since(self, earlier: Self) -> f64 {
         self.0.saturating_sub(earlier.0) as f64 / PER_SECOND as f64
     }
@@ -84,7 +83,7 @@ impl fmt::Display for Ticks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let nanoseconds = i128::from(self.0) * 100;
         let Ok(moment) = OffsetDateTime::from_unix_timestamp_nanos(nanoseconds) else {
-            return write!(f, "{}t", self.0); // outside the years a calendar text can show
+            return write!(f, "{}t", self.0); // outside the years that a text can show
         };
         let moment = moment.to_offset(UtcOffset::UTC);
         write!(

@@ -1,28 +1,30 @@
-//! What shows services who we are, until when it is good, and when that is worth a word.
+//! How we authenticate to services: until when a token or signature is valid, and when to report it.
 
 use std::time::Duration;
 
 use super::{wait::Wait, words::about};
 
-/// Clients ask for a new token some minutes before the end of the old one. A failure that is this near to it is no longer early.
+/// Clients ask for a new token some minutes before the end of the old one. If the old one ends within this time, a
+/// failed renewal is reported.
 const NEAR: Duration = Duration::from_secs(15 * 60);
-/// A signature is renewed by a person, who needs some days.
+/// A signature is renewed by an operator, who needs some days.
 const SIGNATURE_NEAR: Duration = Duration::from_secs(7 * 86_400);
 
-/// Something with an end.
+/// A token or signature with an end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
-    /// What it is, e.g. `the token for Event Hubs`.
+    /// Its description, e.g. `the token for Event Hubs`.
     pub what: String,
-    /// Whether a person renews it.
+    /// Whether an operator renews it.
     pub by_hand: bool,
-    /// How long it is good for; zero: it has ended. `None`: there was none yet.
+    /// How long it is still valid; zero if it has ended; `None` if there was none yet.
     pub left: Option<Duration>,
-    /// Why there was no new one when it was asked for last, unless that went well.
+    /// Why the last attempt to get a new one failed, if it failed.
     pub failed: Option<String>,
 }
 
-/// What is worth a word about it. It is a worry and no obstacle: what fails without it says so itself.
+/// What to report about it. It is a worry and not an obstacle, because operations that fail without it report that
+/// themselves.
 pub fn worry(token: &Token) -> Option<Wait> {
     let Token { what, by_hand, left, failed } = token;
     let near = if *by_hand { SIGNATURE_NEAR } else { NEAR };
@@ -61,8 +63,8 @@ mod tests {
         let told = |text: &str| Some(text.to_owned());
         for (by_hand, left, failed, expected) in [
             (false, Some(3600), None, None),
-            (false, Some(60), None, None), // it is renewed in time
-            (false, Some(0), None, None),  // nobody needs it at present
+            (false, Some(60), None, None), // it will be renewed in time
+            (false, Some(0), None, None),  // it is not needed at present
             (false, Some(3600), Some("503"), None),
             (false, Some(299), Some("503"), told("it expires in 5 min and is not renewed (503)")),
             (false, Some(0), Some("503"), told("it has expired and is not renewed (503)")),

@@ -1,8 +1,8 @@
-//! What a twin is made of, whatever tells of it: an event, the registry, a query, or our document.
+//! The parts of a twin, whatever the source: an event, the registry, a query, or our document.
 
 use serde_json::{Map, Value};
 
-/// The version of a twin: starts anew with each incarnation and grows by one with each accepted write.
+/// The version of a twin: starts again with each incarnation and grows by one with each accepted write.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
 )]
@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 pub struct TwinVersion(pub i64);
 
 impl TwinVersion {
-    /// What a new identity's twin starts with (seen in every captured create event).
+    /// The first version of a new identity's twin (seen in every captured create event).
     pub const INITIAL: Self = Self(2);
 
     /// Whether `self` directly follows `earlier`.
@@ -32,18 +32,18 @@ pub struct Sections {
     pub reported: Option<Map<String, Value>>,
 }
 
-/// Root fields whose new value hardly any event brings: they change with each write of the hub's.
+/// Root fields whose new value is in almost no event: they change with each write by the hub.
 pub(super) const ETAGS: [&str; 2] = ["etag", "deviceEtag"];
 
-/// Drops from a root what does not outlive a write.
+/// Removes from a root the fields that are valid for one write only.
 pub(super) fn drop_etags(root: &mut Map<String, Value>) {
     for name in ETAGS {
         root.remove(name);
     }
 }
 
-/// Root fields that the hub changes without any event, for whatever a device does: a copy of them would be wrong most of
-/// the time, so it is not kept, wherever it comes from.
+/// Root fields that the hub changes without any event, whenever a device does something. A copy of them would be wrong
+/// most of the time, so they are never kept, whatever the source.
 pub(super) fn is_volatile(name: &str) -> bool {
     matches!(
         name,
@@ -51,7 +51,7 @@ pub(super) fn is_volatile(name: &str) -> bool {
     )
 }
 
-/// Names in the root that are ours or Cosmos DB's. A twin root that brings one of them loses that field.
+/// Root names that are ours or Cosmos DB's. If a twin root has such a field, that field is dropped.
 pub(super) fn is_reserved(name: &str) -> bool {
     name.starts_with('_')
         || matches!(

@@ -1,10 +1,10 @@
-//! Why an event can never be applied, and the limits that say so.
+//! Why an event can never be applied, and the limits behind that.
 
-/// How deep a body may nest: what Cosmos DB accepts for an item.
+/// The maximum nesting of a body: the limit of Cosmos DB for an item.
 pub const MAX_DEPTH: usize = 128;
 
-/// The longest device or module id, in characters: IoT Hub's own limit. Encoded, both together and the hub's name stay well
-/// below the 1,023 bytes that Cosmos DB takes for an id.
+/// The longest device or module id, in characters: IoT Hub's own limit. Both ids together with the hub's name, when
+/// encoded, are well below the 1,023 bytes that Cosmos DB accepts for an id.
 pub const MAX_ID: usize = 128;
 
 /// Why an event can never be applied.
@@ -22,19 +22,19 @@ pub enum Undeliverable {
     /// The body is not JSON.
     #[error("the body is not valid JSON")]
     NotJson,
-    /// The body is JSON, but no object.
+    /// The body is JSON, but not an object.
     #[error("the body is not a JSON object")]
     NotObject,
     /// A section (`tags`, `properties`, `properties.desired`, `properties.reported`) is not an object.
     #[error("tags or properties are not JSON objects")]
     SectionNotObject,
-    /// No device id, neither in properties nor annotations nor body.
+    /// No device id in properties, annotations or body.
     #[error("no device id in properties, annotations or body")]
     NoDevice,
     /// An operation on a module that does not name it.
     #[error("no module id in properties, annotations or body of an operation on a module")]
     NoModule,
-    /// An id that IoT Hub does not give, and Cosmos DB may not take.
+    /// An id that is longer than IoT Hub allows, and that Cosmos DB may not accept.
     #[error("the device or module id is longer than {MAX_ID} characters")]
     IdTooLong,
     /// No hub name.
@@ -43,13 +43,13 @@ pub enum Undeliverable {
     /// No usable time.
     #[error("no usable operation time or enqueued time")]
     NoTime,
-    /// A change without a version cannot be placed.
+    /// A change without a version cannot be ordered.
     #[error("no usable version in the body")]
     NoVersion,
 }
 
 impl Undeliverable {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [Self; 12] = [
         Self::TooLarge,
         Self::NotUtf8,

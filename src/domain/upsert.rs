@@ -1,5 +1,5 @@
-//! Read-modify-write of one twin as a state machine: the runtime performs what [`Upsert::action`] asks for and
-//! reports what came of it.
+//! Read-modify-write of one twin as a state machine: the runtime performs the action that [`Upsert::action`] returns
+//! and reports the result.
 //!
 //! ```text
 //!            ┌──────────── conflict, unknown ───────────┐
@@ -8,16 +8,16 @@
 //!   └─ cached ───────┘  └─ nothing to change ───────────────►│
 //! ```
 //!
-//! SUBTLE: a failed condition does not mean that somebody else won. The SDK re-sends writes after ambiguous
-//! failures, so a 412 or 409 may be the answer to the second copy of our own, stored write; and after a
-//! timeout it is open whether the write happened. So every such answer leads to a read, and the document that
-//! is found is compared with the one we tried to write: equal to the last field (`applied_at` has 100 ns), but for how numbers are spelt, means
-//! it was ours. Anything else is decided anew on what is stored; versions make that harmless. Rejected
-//! alternatives: counting a conflict as lost (reports applied events as duplicates), a write id in the
-//! document (one more field to carry and to explain, for the same answer).
+//! SUBTLE: a failed condition does not mean that another writer won. The SDK re-sends writes after ambiguous failures,
+//! so a 412 or 409 may be the answer to the second copy of our own, stored write. After a timeout, it is unknown
+//! whether the write happened. So every such answer leads to a read, and the document that was read is compared with
+//! the one we tried to write. If all fields are equal (`applied_at` has a resolution of 100 ns), ignoring how numbers
+//! are written, it is our write. Otherwise the events are decided again on the stored document; versions make that
+//! harmless. Rejected alternatives: counting a conflict as lost (reports applied events as duplicates); a write id in
+//! the document (one more field to store and to explain, for the same result).
 //!
-//! A batch that the store rejects for good (too large) is taken event by event, so that one event's content
-//! cannot take its neighbours along.
+//! A batch that the store permanently rejects (too large) is written event by event, so that the content of one event
+//! cannot cause the rejection of the others.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ use super::{
     ticks::Ticks,
 };
 
-/// What the runtime has to do next.
+/// The next action for the runtime.
 #[derive(Debug, Clone)]
 pub enum Action {
     /// Read the document; answer with [`Upsert::found`], [`Upsert::absent`], [`Upsert::damaged`],
@@ -36,42 +36,42 @@ pub enum Action {
     Read,
     /// Create this document; answer with [`Upsert::written`], [`Upsert::unsure`] or [`Upsert::rejected`].
     Create(Arc<Document>),
-    /// Replace the document that has this ETag; answers as for `Create`.
+    /// Replace the document that has this ETag; the answers are the same as for `Create`.
     Replace(Arc<Document>, ETag),
-    /// Nothing is left to do.
+    /// Nothing left to do.
     Done,
 }
 
-/// What became of one event.
+/// The outcome of one event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EventOutcome {
-    /// Decided, and durable where anything changed.
+    /// Decided, and durable if anything changed.
     Decided(Decision),
-    /// The store will never accept what this event leads to.
+    /// The store will never accept the result of this event; the text says why.
     Rejected(String),
-    /// The twin's document belongs to another twin.
+    /// The twin's document belongs to another twin; the text names it.
     Foreign(String),
 }
 
-/// What is known to be stored.
+/// What is known about the stored item.
 #[derive(Debug, Clone)]
 enum Stored {
-    /// Nothing; the document that was known may be in the attempt, changed already.
+    /// Unknown. The document that was known may be in the attempt, already changed.
     Unknown,
     Absent,
     Present(Arc<Document>, ETag),
-    /// Something is there that is no document of ours.
+    /// The stored item is not one of our documents.
     Damaged(ETag),
 }
 
-/// A write that has no answer yet.
+/// A write without an answer yet.
 #[derive(Debug)]
 struct Attempt {
     document: Arc<Document>,
-    /// The version that it replaces; `None`: nothing is to be there.
+    /// The version that it replaces; `None` if there must be no document.
     over: Option<ETag>,
     decisions: Vec<Decision>,
-    /// Where an incarnation begins in it, as [`Upsert::began_incarnation`] tells.
+    /// The beginning of an incarnation in it, see [`Upsert::began_incarnation`].
     incarnation: Option<Ticks>,
 }
 
@@ -85,24 +85,24 @@ impl Attempt {
     }
 }
 
-/// One twin's events on their way into its document.
+/// The events of one twin on their way into its document.
 #[derive(Debug)]
 pub struct Upsert {
     events: Vec<TwinEvent>,
     outcomes: Vec<EventOutcome>,
-    /// How many events the next write takes along.
+    /// How many events the next write contains.
     take: usize,
     stored: Stored,
     attempt: Option<Attempt>,
-    /// Whether the answer to `attempt` is open.
+    /// Whether the outcome of `attempt` is unknown.
     unsure: bool,
     rules: Rules,
     incarnation: Option<Ticks>,
 }
 
 impl Upsert {
-    /// Begins to bring `events`, in their order, into the document of their twin. `cached` is what the store
-    /// held when it was last seen.
+    /// Starts to write `events`, in their order, into the document of their twin. `cached` is the document as it was
+    /// last read or written.
     pub fn new(events: Vec<TwinEvent>, cached: Option<(Arc<Document>, ETag)>, rules: Rules) -> Self {
         let stored = cached.map_or(Stored::Unknown, |(document, etag)| Stored::Present(document, etag));
         Self {
@@ -117,18 +117,18 @@ impl Upsert {
         }
     }
 
-    /// What to do next; `now` becomes `applied_at` of what is decided.
+    /// Returns the next action. `now` becomes `applied_at` of what is decided.
     ///
-    /// A write that was not applied, and of which that is known, is asked for again as it was.
+    /// A write that is known not to have been applied is returned again unchanged.
     pub fn action(&mut self, now: Ticks) -> Action {
         while self.outcomes.len() < self.events.len() {
             match &self.attempt {
                 Some(attempt) if !self.unsure => return attempt.action(),
                 Some(_) | None => {}
             }
-            // SUBTLE: the document is taken and changed in place, which is what makes a change cost what it changes and not what
-            // the twin holds. Where somebody else has it too, it is copied. Until the write is answered, nothing is known to be
-            // stored.
+            // SUBTLE: the document is taken and changed in place. So the cost of a change depends on the size of the
+            // change, not on the size of the twin. If the document is shared, it is copied. Until the write is
+            // answered, the stored state is unknown.
             let (current, over) = match std::mem::replace(&mut self.stored, Stored::Unknown) {
                 Stored::Unknown => return Action::Read,
                 Stored::Absent => (None, None),
@@ -158,7 +158,7 @@ impl Upsert {
         Action::Done
     }
 
-    /// Decides on the next `take` events; says whether that changes anything.
+    /// Decides on the next `take` events; also returns whether anything changed.
     fn fold(
         &self,
         mut document: Option<Document>,
@@ -167,7 +167,7 @@ impl Upsert {
     ) -> (Option<Document>, bool, Vec<Decision>) {
         let before = document.as_ref().map(Document::marks);
         let decide_on = |document: &mut Option<Document>, event: &TwinEvent| match &event.change {
-            // It may be the very module that has to follow: it is replaced, and the hub is asked.
+            // It may be the module that has to follow: it is replaced, and the hub is asked.
             Change::ParentReborn if damaged && document.is_none() => {
                 let event = TwinEvent { key: event.key.clone(), at: event.at, change: Change::Unapplied };
                 decide(document, &event, now, &self.rules)
@@ -176,19 +176,20 @@ impl Upsert {
         };
         let decisions: Vec<_> = self.pending().iter().map(|event| decide_on(&mut document, event)).collect();
         if damaged && let Some(document) = &mut document {
-            // What was there could not be read, so what is written may miss something.
+            // The stored item could not be read, so the new document may lack something.
             document.flags.insert(Flag::Suspect);
             document.refused = document.refused.max(Some(document.last));
         }
-        // Whatever changes the content leaves a mark or is one of these; comparing the contents would cost more than the change.
+        // Every change of the content changes a mark or has one of these decisions; comparing the contents would cost
+        // more than the change.
         let applied =
             |decision: &Decision| matches!(decision, Decision::Applied | Decision::Gap | Decision::Partial);
         let changed = decisions.iter().any(applied) || document.as_ref().map(Document::marks) != before;
         (document, changed, decisions)
     }
 
-    /// Where an incarnation began in this step, or in an earlier run that the event was taken through before: it
-    /// may have ended, by a crash or a lost reply, between the write and the look at the device.
+    /// The beginning of an incarnation, in this step or in an earlier run with the same event. The earlier run may have
+    /// ended, because of a crash or a lost reply, between the write and the check of the device.
     fn begun(&self, before: Option<Ticks>, after: Option<&Document>) -> Option<Ticks> {
         let began = after.and_then(Document::beginning)?;
         let again = || self.pending().iter().any(|event| event.at == began);
@@ -218,14 +219,14 @@ impl Upsert {
         self.stored = Stored::Present(document, etag);
     }
 
-    /// The read found nothing.
+    /// The read found no document.
     pub fn absent(&mut self) {
         self.attempt = None;
         self.unsure = false;
         self.stored = Stored::Absent;
     }
 
-    /// The read found something that is no document of ours.
+    /// The read found an item that is not one of our documents.
     pub fn damaged(&mut self, etag: ETag) {
         self.attempt = None;
         self.unsure = false;
@@ -240,7 +241,7 @@ impl Upsert {
         self.outcomes.extend(std::iter::repeat_with(|| EventOutcome::Foreign(reason.to_owned())).take(left));
     }
 
-    /// No document can have the id of this twin: none of the events can ever be applied.
+    /// No document can have the id of this twin, so none of the events can ever be applied.
     pub fn refused(&mut self, reason: &str) {
         self.attempt = None;
         self.unsure = false;
@@ -253,19 +254,20 @@ impl Upsert {
         let Some(attempt) = self.attempt.take() else {
             return;
         };
-        // Looking after the device once too often is harmless, once too rarely is not.
+        // One check of the device too many is harmless, one too few is not.
         self.incarnation = attempt.incarnation.or(self.incarnation);
         self.stored = Stored::Present(attempt.document, etag);
         self.decided(attempt.decisions);
     }
 
-    /// The condition failed, or it is open what became of the write: read again.
+    /// The condition failed, or the outcome of the write is unknown: read again.
     pub fn unsure(&mut self) {
         self.unsure = true;
         self.stored = Stored::Unknown;
     }
 
-    /// The store will never accept this write. What is left is decided on what is stored, which is read again.
+    /// The store will never accept this write. The remaining events are decided on the stored document, which is read
+    /// again.
     pub fn rejected(&mut self, reason: String) {
         self.attempt = None;
         self.unsure = false;
@@ -276,13 +278,13 @@ impl Upsert {
         }
     }
 
-    /// When an incarnation began in one of the events, also where it was stored in an earlier run.
+    /// When an incarnation began in one of the events, even if it was stored in an earlier run.
     pub fn began_incarnation(&self) -> Option<Ticks> {
         self.incarnation
     }
 
-    /// The device of the module whose incarnation began, as it is stored. Says whether it ended later than that: that
-    /// is an event of the module, behind the others.
+    /// Reports the stored document of the device whose module's incarnation began. Returns whether the device ended
+    /// later than that. If so, that end is added as an event of the module, after the others.
     pub fn checked_device(&mut self, device: Option<&Document>) -> bool {
         let (Some(began), Some(ended)) =
             (self.incarnation.take(), device.and_then(Document::modules_dead_before))
@@ -299,23 +301,24 @@ impl Upsert {
         over
     }
 
-    /// Adds an event behind the others, decided on what is stored by then.
+    /// Adds an event after the others. It is decided on the document as stored at that time.
     pub fn add(&mut self, event: TwinEvent) {
         self.events.push(event);
         self.take = self.take.max(1);
     }
 
-    /// There are no modules that have to follow; what is kept in memory says so, and the next write stores it.
+    /// No modules have to follow any more. Only the copy in memory is changed; the next write stores it.
     pub fn cascaded(&mut self) {
         if let Stored::Present(document, _) = &mut self.stored {
             Arc::make_mut(document).cascade = None;
         }
     }
 
-    /// Modules that have to follow what is stored.
+    /// The modules that have to follow the stored document.
     ///
-    /// The note of a finished cascade lies in the stored tombstone for good, which hardly ever gets another write. The deletion that
-    /// left it is completed only with its modules, and else comes again: so changes that come too late ask for nothing.
+    /// The note of a finished cascade stays in the stored tombstone, which rarely gets another write. The deletion that
+    /// set it is completed only together with its modules; otherwise it is received again. So late changes do not start
+    /// a cascade.
     pub fn cascade(&self) -> Option<Cascade> {
         match &self.stored {
             Stored::Present(document, _)
@@ -328,19 +331,19 @@ impl Upsert {
         }
     }
 
-    /// Whether these events are changes only. A flag may stand for a deletion that could not be applied.
+    /// Whether all these events are changes. A flag may have been set by a deletion that could not be applied.
     pub fn holds_changes_only(&self) -> bool {
         let is_change =
             |event: &TwinEvent| matches!(event.change, Change::Updated { .. } | Change::Replaced { .. });
         self.events.iter().all(is_change)
     }
 
-    /// Ends without doing what is left: the events, in their order. Some of them may be stored.
+    /// Ends without handling the remaining events. Returns all events, in their order; some of them may be stored.
     pub fn give_up(self) -> Vec<TwinEvent> {
         self.events
     }
 
-    /// Ends with the outcome of each event, in order, and what is stored for the cache.
+    /// Ends, and returns the outcome of each event, in order, and the stored document for the cache.
     pub fn finish(self) -> (Vec<EventOutcome>, Option<(Arc<Document>, ETag)>) {
         let stored = match self.stored {
             Stored::Present(document, etag) => Some((document, etag)),
@@ -350,7 +353,7 @@ impl Upsert {
     }
 }
 
-/// Whether this is the tombstone that an event of the streams has left, and nothing since.
+/// Whether this is the tombstone of a deletion from the streams, without any later change.
 fn is_owed_by_its_deletion(document: &Document) -> bool {
     matches!(document.state, State::Deleted) && document.operation == Operation::Delete
 }

@@ -1,4 +1,4 @@
-//! Something that a replica waits for: what, since when, and when it is tried again.
+//! An operation that a replica waits for: what it is, how long it has waited, and when the next attempt is.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -7,18 +7,18 @@ use super::{
     words::{about, clock},
 };
 
-/// Moments at which something is tried again that are kept; more of them would not make the nearest one nearer.
+/// The number of planned attempts that are kept; more would not change which one is next.
 const MOST_TRIES: usize = 64;
 
-/// Characters of a reason that a sentence bears.
+/// The maximum length of a reason in a sentence, in characters.
 const LONGEST_REASON: usize = 120;
 
-/// When something is tried again that failed, by everybody who tries it. Times are since any fixed start.
+/// When a failed operation is tried again, by all tasks that try it. Times are since any fixed start.
 #[derive(Debug, Default)]
 pub struct NextTries(BTreeSet<Duration>);
 
 impl NextTries {
-    /// Somebody tries again at `at`.
+    /// A task tries again at `at`.
     pub fn plan(&mut self, at: Duration, now: Duration) {
         self.0 = self.0.split_off(&now);
         self.0.insert(at);
@@ -27,27 +27,27 @@ impl NextTries {
         }
     }
 
-    /// How long until the next try; `None` where none is planned, or one is under way.
+    /// Time until the next attempt; `None` if none is planned, or one is under way.
     pub fn next(&self, now: Duration) -> Option<Duration> {
         self.0.range(now..).next().map(|at| at.saturating_sub(now))
     }
 
-    /// It works: nobody tries again.
+    /// The operation succeeded: no attempts are planned.
     pub fn clear(&mut self) {
         self.0.clear();
     }
 }
 
-/// Something that does not go on.
+/// Something that does not proceed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wait {
-    /// What is the matter, so that "since 14:02" can follow.
+    /// What is wrong, worded so that "since 14:02" can follow.
     pub what: String,
-    /// For how long, where that is known.
+    /// How long it has lasted, if known.
     pub lasts: Option<Duration>,
-    /// How long until the next try, where one is planned.
+    /// Time until the next attempt, if one is planned.
     pub next_try: Option<Duration>,
-    /// What was said to it.
+    /// The error message, if there is one.
     pub reason: Option<String>,
 }
 
@@ -72,7 +72,7 @@ impl Wait {
     }
 }
 
-/// The beginning of a reason, and the code at its end: all of it is said beside the sentence.
+/// The beginning of a reason, and the code at its end. The full reason is shown beside the sentence.
 fn brief(reason: &str) -> String {
     let Some((end, _)) = reason.char_indices().nth(LONGEST_REASON) else { return reason.to_owned() };
     let is_code = |text: &&str| {

@@ -1,10 +1,10 @@
-//! Durations, times and numbers as people say them.
+//! Durations, times and numbers as text for people.
 
 use std::time::Duration;
 
 use super::ticks::Ticks;
 
-/// A duration as people say it: two digits are enough.
+/// A duration as text for people, with two digits.
 pub fn about(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
     match seconds {
@@ -32,7 +32,7 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
-/// The time of the day, with the date where that is not today's.
+/// The time of day, with the date if it is not today.
 pub(super) fn clock(at: Ticks, now: Ticks) -> String {
     let (at, now) = (at.to_string(), now.to_string());
     // `2026-01-31T08:00:00.1234567Z`

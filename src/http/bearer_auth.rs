@@ -1,8 +1,8 @@
-//! Who may read twins: whoever shows `http.token` as `Authorization: Bearer TOKEN`.
+//! Decides who may read twins: a client that sends `http.token` as `Authorization: Bearer TOKEN`.
 //!
-//! The token is compared by its digest and in constant time, so that no answer's time tells how much of a guess was right. It
-//! is kept as a digest only: nothing of this process can show it. A token in a URL would end up in logs and histories, one in
-//! a cookie would be sent by other people's pages; neither is looked at.
+//! The token is compared by its digest and in constant time, so that response times do not show how much of a guess was right. Only the
+//! digest is kept, so this process can never reveal the token. A token in a URL would appear in logs and histories. A token in a cookie
+//! would also be sent with requests from other sites' pages. Neither is read.
 
 use axum::{
     Json,
@@ -25,17 +25,17 @@ use crate::{
 #[derive(Debug, Clone, Copy)]
 pub struct BearerAuth(Option<[u8; 32]>);
 
-/// Why somebody may not.
+/// Why a request may not read twins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Refusal {
-    /// Nobody may: there is no token.
+    /// No request may: no token is configured.
     ForAll,
-    /// What was shown is not enough.
+    /// The credentials of this request are not sufficient.
     For(Unauthorized),
 }
 
 impl BearerAuth {
-    /// Opens for `token`; without one, for nobody.
+    /// Accepts `token`. Without a token, refuses every request.
     pub fn new(token: Option<&Secret>) -> Self {
         Self(token.map(|token| Sha256::digest(token.expose()).into()))
     }
@@ -50,7 +50,7 @@ impl BearerAuth {
     }
 }
 
-/// The token that a request shows. Several such headers are as good as none: a proxy may have added one.
+/// The token in a request. Several such headers count as none: a proxy may have added one.
 fn shown(headers: &HeaderMap) -> Option<&[u8]> {
     let mut all = headers.get_all(header::AUTHORIZATION).iter();
     let (value, None) = (all.next()?.as_bytes(), all.next()) else {
@@ -61,13 +61,13 @@ fn shown(headers: &HeaderMap) -> Option<&[u8]> {
     (scheme.eq_ignore_ascii_case(b"Bearer") && !token.is_empty()).then_some(token)
 }
 
-/// Lets those through who may.
+/// Lets authorized requests through.
 pub(super) async fn ask(State(state): State<super::State>, request: Request, next: Next) -> Response {
     let Err(closed) = state.bearer_auth.admits(request.headers()) else {
         return next.run(request).await;
     };
     let reason = match closed {
-        // Not 404: that is how a twin that does not exist looks, and a program must not take one for the other.
+        // Not 404: that is the answer for a twin that does not exist, and a program must not confuse the two.
         Refusal::ForAll => {
             let error = "reading twins over HTTP is off: set http.token or http.token_file in the configuration of this \
                          replica (docs/twins.md) and start it again";

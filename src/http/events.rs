@@ -1,8 +1,8 @@
-//! The status again and again, as server-sent events: what the page listens to where they get through.
+//! The status as repeated server-sent events. The page listens to them if they get through.
 //!
-//! There are few of them at a time. A browser opens six connections to one server at most, whatever the number of its tabs; with
-//! streams on all of them, nothing else would get through. And the server has room for a few connections only. Whoever finds no
-//! room is told so, and asks for `/api/status` instead, which the page does by itself.
+//! Few of them run at a time. A browser opens at most six connections to one server, whatever the number of its tabs. With streams on all
+//! of them, no other request would get through. The server also accepts only a few connections. If there is no place, the client is told so
+//! and requests `/api/status` instead. The page does this automatically.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -26,12 +26,12 @@ use super::State;
 
 /// Time between two events.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// Streams at the same time: fewer than the connections of one browser.
+/// Maximum number of streams at the same time: fewer than the connections of one browser.
 pub(super) const MOST_STREAMS: usize = 4;
-/// When to try again where there is no room, in seconds.
+/// When to try again if there is no place, in seconds.
 const RETRY_AFTER: &str = "60";
 
-/// Room for streams.
+/// Places for streams.
 #[derive(Debug, Clone)]
 pub(super) struct Streams(Arc<Semaphore>);
 
@@ -41,8 +41,8 @@ impl Default for Streams {
     }
 }
 
-/// Events named `status`, each with the whole answer of `/api/status`, until the client goes or the server stops. A client
-/// that does not read is not sent to: nothing is kept for it. 503 where there is no room.
+/// Events named `status`, each with the whole answer of `/api/status`, until the client disconnects or the server stops. If a client does
+/// not read, nothing is sent or buffered for it. 503 if there is no place.
 pub(super) fn events(state: State, streams: &Streams, shutdown: CancellationToken) -> Response {
     match Arc::clone(&streams.0).try_acquire_owned() {
         Ok(room) => open(state, room, shutdown).into_response(),

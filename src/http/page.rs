@@ -1,4 +1,4 @@
-//! The status page and what belongs to it: in the binary, so that it works without internet.
+//! The status page and its files. They are part of the binary, so the page works without internet access.
 
 use axum::{
     Json,
@@ -22,7 +22,7 @@ pub(super) async fn script() -> Response {
     typed("text/javascript; charset=utf-8", include_str!("page/page.js"))
 }
 
-/// The page about one twin. It holds none: the script asks for the token, and with it for the twin.
+/// The page about one twin. It contains no twin: the script asks for the token, and then requests the twin with it.
 pub(super) async fn twin() -> Html<&'static str> {
     Html(include_str!("page/twin.html"))
 }

@@ -1,4 +1,4 @@
-//! Which path answers what.
+//! The routes of the HTTP server.
 
 use std::net::IpAddr;
 
@@ -19,14 +19,14 @@ use crate::{
     telemetry::{self, REVISION, VERSION},
 };
 
-/// What `/metrics` claims to be.
+/// Content type of `/metrics`.
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The page may use its own script, style and data, and nothing from anywhere else.
+/// The page may use its own script, style and data, and nothing from other hosts.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
                                        img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// All routes. `only_local_names`: requests to names other than `localhost` are refused. Streams end with `shutdown`.
+/// All routes. `only_local_names`: requests for host names other than `localhost` are refused. Streams end with `shutdown`.
 pub fn router(state: State, only_local_names: bool, shutdown: CancellationToken) -> Router {
     let streams = events::Streams::default();
     let routes = Router::new()
@@ -60,7 +60,7 @@ pub fn router(state: State, only_local_names: bool, shutdown: CancellationToken)
     }
 }
 
-/// Nothing here is meant to be shown inside of another page, guessed at, or remembered.
+/// No answer may be shown inside another page, have its content type guessed, or be cached.
 async fn with_security_headers(mut response: Response) -> Response {
     let headers = response.headers_mut();
     for (name, value) in [
@@ -85,7 +85,7 @@ async fn refuse_foreign_names(request: extract::Request, next: middleware::Next)
     (StatusCode::MISDIRECTED_REQUEST, Json(Refusal { error: error.to_owned() })).into_response()
 }
 
-/// Whether a `Host` header names this machine and nothing that somebody else can point at it.
+/// Whether a `Host` header names this machine, by a name that nobody else can point at it.
 fn is_local_name(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,

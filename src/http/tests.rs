@@ -142,7 +142,7 @@ async fn half_sent_requests_take_no_room_from_others() {
         stream.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Slow: ").await.unwrap();
         half_sent.push(stream);
     }
-    // Long before the time limit of a header: a probe takes the place of the oldest.
+    // Long before the time limit of a header: a probe replaces the oldest connection.
     let probe = tokio::time::timeout(LIMITS.idle / 2, server.get("/livez"));
     assert_eq!(probe.await.expect("in time").0, StatusCode::OK);
     server.stop().await;
@@ -257,7 +257,7 @@ fn what_listens_everywhere_is_reached_here() {
     }
 }
 
-/// Whoever only asks whether an address is free must not be the reason why it is not.
+/// A check whether an address is free must not be the reason why it is not.
 #[tokio::test]
 async fn asking_whether_an_address_is_free_keeps_nobody_from_it() {
     let free = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
@@ -289,7 +289,7 @@ async fn there_are_few_streams_and_whoever_finds_no_room_is_told_so() {
         (StatusCode::SERVICE_UNAVAILABLE, &"60".parse().unwrap())
     );
     assert!(refused.json::<Value>().await.unwrap()["error"].as_str().unwrap().contains("/api/status"));
-    // Probes and scrapers get through, however many come, and kick out no stream.
+    // Probes and scrapers get through, however many there are, and displace no stream.
     for _ in 0..LIMITS.connections * 2 {
         assert_eq!(server.get("/livez").await.0, StatusCode::OK);
         let client = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
@@ -301,7 +301,7 @@ async fn there_are_few_streams_and_whoever_finds_no_room_is_told_so() {
     for stream in &mut open {
         assert!(stream.chunk().await.unwrap().is_some(), "it goes on");
     }
-    // Who goes makes room.
+    // A client that disconnects frees a place.
     open.pop();
     let room = async {
         while reqwest::get(&url).await.unwrap().status() != StatusCode::OK {

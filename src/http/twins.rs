@@ -1,13 +1,13 @@
-//! Single twins as JSON, for whoever shows the token.
+//! Single twins as JSON, for clients with the token.
 //!
 //! | path | the twin |
 //! |---|---|
 //! | `/api/twins/DEVICE` | of a device |
 //! | `/api/twins/DEVICE/modules/MODULE` | of a module |
-//! | `/api/twins?device=DEVICE&module=MODULE` | the same, for ids that no path can carry: `.` and `..` |
+//! | `/api/twins?device=DEVICE&module=MODULE` | the same, for ids that a path cannot contain: `.` and `..` |
 //!
-//! `docs/twins.md` describes parameters and answers. What is not understood is refused: a `min_version` that is spelt wrong must
-//! not become a request that waits for nothing.
+//! `docs/twins.md` describes parameters and answers. An unknown parameter is refused: a misspelled `min_version` must not become a request
+//! that does not wait.
 
 mod parameters;
 mod schema;
@@ -34,7 +34,7 @@ use crate::{
     runtime::twins::{Answer, MOST_READERS, MOST_WAITERS, Outcome},
 };
 
-/// Their routes.
+/// The routes for twins.
 pub(super) fn routes(state: super::State) -> Router<super::State> {
     Router::new()
         .route("/api/twins", get(by_query))
@@ -77,7 +77,7 @@ async fn answer(state: &super::State, about: About, id: Id, RawQuery(query): Raw
             return (StatusCode::BAD_REQUEST, Json(json!({ "error": error }))).into_response();
         }
     };
-    // Without a connection of its own, as in a test, nobody makes room either.
+    // Without a connection, as in a test, nothing can be displaced either.
     let kept =
         about.map_or_else(|| Arc::new(AtomicBool::new(false)), |Extension(connection)| connection.kept);
     let answer = state.twins.answer(&request, &kept).await;
@@ -102,7 +102,7 @@ const fn status(outcome: &Outcome) -> StatusCode {
     }
 }
 
-/// Seconds after which asking again makes sense; never 0, which clients take for "at once".
+/// Seconds after which a retry makes sense. Never 0, because clients take 0 for "at once".
 fn retry_after(answer: &Answer) -> Option<u64> {
     match &answer.outcome {
         Outcome::Unavailable(trouble) => {
@@ -118,7 +118,7 @@ fn retry_after(answer: &Answer) -> Option<u64> {
     }
 }
 
-/// What went wrong, and what to do.
+/// The error, and what to do.
 fn error(outcome: &Outcome) -> Option<String> {
     Some(match outcome {
         Outcome::Found(_) => return None,

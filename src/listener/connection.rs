@@ -1,4 +1,4 @@
-//! Which connections are open, and which of them makes room for a new one.
+//! Keeps track of the open connections, and chooses which one is closed in favour of a new one.
 
 use std::{
     collections::VecDeque,
@@ -13,17 +13,17 @@ use axum::http::Request;
 use hyper::service::Service;
 use tokio::task::AbortHandle;
 
-/// What requests know of their connection.
+/// What requests know about their connection.
 #[derive(Debug, Clone)]
 pub struct Connection {
-    /// Who is at its other end.
+    /// Address of the client.
     pub peer: SocketAddr,
-    /// Whether a request on it is under way that has a place of its own: then it makes room for nobody.
+    /// Whether a request with its own place is in progress on it. If so, the connection is not closed in favour of another.
     pub kept: Arc<AtomicBool>,
 }
 
 impl Connection {
-    /// A service whose requests carry this.
+    /// Wraps a service, so that its requests carry this value.
     pub(super) fn attached_to<S>(&self, service: S) -> Attached<S> {
         Attached { service, connection: self.clone() }
     }
@@ -53,7 +53,7 @@ struct Open {
     task: AbortHandle,
 }
 
-/// All connections, the oldest first.
+/// All connections, oldest first.
 pub(super) struct Connections {
     open: VecDeque<Open>,
     next: u64,
@@ -61,33 +61,33 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    /// None; room for so many, beside those that are kept.
+    /// Creates an empty list with `most` places, not counting connections that are kept.
     pub(super) const fn new(most: usize) -> Self {
         Self { open: VecDeque::new(), next: 0, most }
     }
 
-    /// A number for the next one.
+    /// Assigns a number to the next connection.
     pub(super) fn next(&mut self, peer: SocketAddr) -> (u64, Connection) {
         self.next += 1;
         (self.next, Connection { peer, kept: Arc::default() })
     }
 
-    /// It is served by `task`.
+    /// Records that `task` serves the connection.
     pub(super) fn began(&mut self, number: u64, connection: Connection, task: AbortHandle) {
         self.open.push_back(Open { number, connection, task });
     }
 
-    /// It is not there any more.
+    /// Records that the connection has ended.
     pub(super) fn ended(&mut self, number: u64) {
         self.open.retain(|open| open.number != number);
     }
 
-    /// Whether there is room for no more.
+    /// Whether all places are taken.
     pub(super) fn is_full(&self) -> bool {
         self.open.iter().filter(|open| !open.is_kept()).count() >= self.most
     }
 
-    /// Ends the oldest one that is not kept, where there is room for no more.
+    /// Closes the oldest connection that is not kept, if all places are taken.
     pub(super) fn make_room(&mut self) {
         if self.is_full()
             && let Some(place) = self.open.iter().position(|open| !open.is_kept())

@@ -1,4 +1,4 @@
-//! Reading dead letters back, for the people who decide what becomes of them.
+//! Reading dead letters back, for the people who decide what to do with them.
 
 use std::{fmt, sync::Arc};
 
@@ -9,7 +9,7 @@ use crate::domain::{dead_letter_counts::Listing, id::PartitionId, message::Messa
 /// A dead letter as read back.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredLetter {
-    /// When it was stored first; `None` where the machine's clock was not set.
+    /// When it was first stored; `None` if the machine's clock was not set.
     pub stored_at: Option<Ticks>,
     /// The partition it came from.
     pub partition: PartitionId,
@@ -21,8 +21,8 @@ pub struct StoredLetter {
     pub message: Message,
 }
 
-/// Where one dead letter lies: `stream/partition/sequence number`, with `.2`, `.3`, … behind it for further events at
-/// the same position.
+/// The place of one dead letter: `stream/partition/sequence number`, followed by `.2`, `.3`, … for more events at the
+/// same position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LetterName {
     partition: Arc<PartitionId>,
@@ -35,18 +35,18 @@ impl LetterName {
         Self { partition, name: name.into() }
     }
 
-    /// The partition that the dead letter is filed under; the stream's name is in lower case.
+    /// The partition under which the dead letter is stored; the stream's name is in lower case.
     pub fn partition(&self) -> &PartitionId {
         &self.partition
     }
 
-    /// Its own name within the partition.
+    /// Its name within the partition.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Sequence number, and which of the dead letters at that position it is, counted from 1. `None` where the name is
-    /// none that this program gives.
+    /// The sequence number, and the number of the dead letter at that position, counted from 1. `None` if the name does
+    /// not have the form that this program uses.
     pub fn position(&self) -> Option<(i64, u32)> {
         let (number, copy) = match self.name.split_once('.') {
             None => (self.name.as_str(), 1),
@@ -55,7 +55,7 @@ impl LetterName {
         Some((number.parse().ok()?, copy))
     }
 
-    /// Sorts dead letters of one partition by sequence number; foreign names come last.
+    /// Sort key for dead letters of one partition: by sequence number; names of another form come last.
     pub fn order(&self) -> (bool, Option<(i64, u32)>, String) {
         let position = self.position();
         (position.is_none(), position, self.name.clone())
@@ -68,27 +68,27 @@ impl fmt::Display for LetterName {
     }
 }
 
-/// Tells one content stored under a name from another. Opaque.
+/// Identifies the content stored under a name. Opaque.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LetterVersion(pub String);
 
-/// What reading a dead letter found.
+/// The result of reading a dead letter.
 #[derive(Debug, Clone)]
 pub enum ReadLetter {
     /// The dead letter.
     Found(Box<StoredLetter>, LetterVersion),
-    /// Something is stored there that is no dead letter; says what is wrong with it.
+    /// The stored item is not a dead letter; the text says what is wrong with it.
     Damaged(String, LetterVersion),
-    /// Nothing is there any more.
+    /// It does not exist any more.
     Absent,
 }
 
-/// What became of a removal.
+/// The outcome of a removal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removed {
-    /// The dead letter is gone for good, now or since earlier.
+    /// The dead letter is permanently gone, now or since earlier.
     Gone,
-    /// Something else lies there by now, and was left alone.
+    /// Another content has been stored there meanwhile, and was not removed.
     Changed,
 }
 
@@ -96,39 +96,40 @@ pub enum Removed {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {operation} {place}: {source}")]
 pub struct ArchiveError {
-    /// What was tried, e.g. `list the dead letters in`.
+    /// The operation that was tried, e.g. `list the dead letters in`.
     pub operation: &'static str,
-    /// Where; no secret.
+    /// The place; no secret.
     pub place: String,
-    /// What the operating system or service said.
+    /// The error of the operating system or service.
     pub source: std::io::Error,
 }
 
-/// Where dead letters are kept, from the side of the reader.
+/// The store of dead letters, for readers.
 ///
 /// *Guarantees*: a dead letter that [`super::DeadLetters::store`] made durable before a listing began is in it, unless
-/// it was removed; a removal is durable when it returns, and leaves the dead letter whole or gone.
-/// *Assumptions*: none about writers: a daemon may store dead letters, and another reader remove them, at any time.
+/// it was removed. A removal is durable when it returns; the dead letter is always whole or gone.
+/// *Assumptions*: none about writers: at any time, a daemon may store dead letters and another reader may remove them.
 /// *Memory*: a listing holds the names of one partition; bodies are read one at a time.
 /// *Cancellation*: a dropped removal may or may not have happened: remove again.
-/// *Idempotence*: removing what is gone is no error; a dead letter of another version is never removed.
-/// *Errors*: what the operating system or service said; nothing is retried for long.
+/// *Idempotence*: removing a dead letter that is gone is not an error; a dead letter of another version is never
+/// removed.
+/// *Errors*: the error of the operating system or service; nothing is retried for long.
 #[async_trait]
 pub trait DeadLetterArchive: Send + Sync + 'static {
     /// The partitions that have dead letters, in order of stream and partition.
     async fn partitions(&self) -> Result<Vec<PartitionId>, ArchiveError>;
-    /// The dead letters of one of them, in order of sequence number.
+    /// The dead letters of one partition, in the order of sequence numbers.
     async fn letters(&self, partition: &PartitionId) -> Result<Vec<LetterName>, ArchiveError>;
-    /// At most `most` dead letters, of all partitions and in no particular order, each with when it was stored. Where there are
-    /// more, the others are not even listed.
+    /// At most `most` dead letters of all partitions, in no particular order, each with the time at which it was
+    /// stored. If there are more, the others are not listed at all.
     async fn first(&self, most: usize) -> Result<Listing, ArchiveError>;
     /// Reads one dead letter.
     async fn read(&self, name: &LetterName) -> Result<ReadLetter, ArchiveError>;
-    /// Removes the dead letter that was read as this version.
+    /// Removes the dead letter if it still has the version that was read.
     async fn remove(&self, name: &LetterName, version: &LetterVersion) -> Result<Removed, ArchiveError>;
 }
 
-/// Sorts partitions by stream, then by number.
+/// Sort key for partitions: by stream, then by number.
 pub fn partition_order(partition: &PartitionId) -> (String, Option<u64>, String) {
     (partition.stream.clone(), partition.partition.parse().ok(), partition.partition.clone())
 }

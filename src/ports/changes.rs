@@ -10,9 +10,9 @@ use crate::domain::{document::Document, query::TwinPlace};
 /// A document that has changed.
 #[derive(Debug, Clone)]
 pub struct Change {
-    /// Where it is.
+    /// The place of the document.
     pub place: TwinPlace,
-    /// What it says now; `None`: nobody here can read it.
+    /// Its current content; `None` if this release cannot read it.
     pub document: Option<Box<Document>>,
 }
 
@@ -25,14 +25,16 @@ pub struct Changed {
     pub next: Cursor,
 }
 
-/// The documents that change.
+/// The changes of documents.
 ///
-/// *Guarantees*: every document that was written after `cursor` comes as it is then, or as it is later, tombstones included; of several
-/// writes, the last one does. One that was removed does not come. Ends where, for a moment, there was nothing more.
-/// *Cancellation*, *idempotence*: reads only.
-/// *Errors*: in the outcome, and nothing comes after one; nothing is retried inside, and no page takes longer than its limit.
+/// *Guarantees*: every document that was written after `cursor` is returned in that state or a later one, tombstones
+/// included; of several writes, at least the last one is returned. A removed document is not returned. The stream ends
+/// when there are no more changes at the moment.
+/// *Cancellation*, *idempotence*: calls only read.
+/// *Errors*: in the outcome; the stream ends after one. Nothing is retried inside, and no page takes longer than its
+/// limit.
 pub trait TwinChanges: Send + Sync + 'static {
-    /// What was written after a cursor; `None`: all that there is. Pages of about so many documents.
+    /// The documents written after a cursor; `None`: all documents. A page has about this many documents.
     fn changes(
         &self,
         cursor: Option<&Cursor>,

@@ -1,21 +1,22 @@
-//! How far long scans have come, and what they found.
+//! The progress and the findings of long scans.
 
 use std::io;
 
 use async_trait::async_trait;
 
-/// A small note under a name such as `backfill/contoso` that survives restarts.
+/// Stores small notes under names such as `backfill/contoso`; they survive restarts.
 ///
-/// *Guarantees*: after `Ok`, a note is durable as far as the store is; it is read back whole or not at all.
-/// *Assumptions*: whoever takes up a note decides whether it still fits. Two writers of one name: the last wins.
-/// *Cancellation*: a dropped `save` may have been done.
-/// *Idempotence*: saving twice is saving once.
-/// *Errors*: passing, unless a person has to mend the store.
+/// *Guarantees*: after `Ok`, a note is as durable as the store; it is read back whole or not at all.
+/// *Assumptions*: the reader of a note decides whether it is still valid. With two writers of one name, the last one
+/// wins.
+/// *Cancellation*: a dropped `save` may have been applied.
+/// *Idempotence*: saving twice has the same effect as saving once.
+/// *Errors*: temporary, unless an operator must fix the store.
 #[async_trait]
 pub trait NoteStore: Send + Sync + 'static {
     /// The note, if there is one.
     async fn load(&self, name: &str) -> Result<Option<Vec<u8>>, NoteError>;
-    /// Writes the note over an earlier one.
+    /// Writes the note; replaces an earlier one.
     async fn save(&self, name: &str, note: &[u8]) -> Result<(), NoteError>;
 }
 
@@ -25,11 +26,11 @@ pub trait NoteStore: Send + Sync + 'static {
 pub struct NoteError {
     /// `read` or `write`.
     pub operation: &'static str,
-    /// The note.
+    /// The name of the note.
     pub name: String,
-    /// Where; no secret.
+    /// The place; no secret.
     pub place: String,
-    /// What the operating system or service said.
+    /// The error of the operating system or service.
     #[source]
     pub source: io::Error,
 }

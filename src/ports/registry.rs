@@ -1,4 +1,4 @@
-//! The IoT hub's own word about its twins.
+//! The IoT hub's own answers about its twins.
 
 use std::time::Duration;
 
@@ -11,14 +11,15 @@ use crate::domain::{
     ticks::Ticks,
 };
 
-/// What a point read of the registry found.
+/// The result of a point read of the registry.
 #[derive(Debug, Clone)]
 pub enum Got {
     /// The twin as it is now.
     Present(Box<RegistryTwin>),
-    /// There is none: the hub itself said so (404) at this time of its own clock. Only this may delete.
+    /// There is no such twin: the hub itself answered so (404) at this time of its own clock. Only this result may lead
+    /// to a deletion.
     Absent(Ticks),
-    /// It could not be told: timeout, refusal, 5xx, throttling, an answer that is no twin.
+    /// The outcome is unknown: timeout, refusal, 5xx, throttling, or an answer that is not a twin.
     Unknown(StoreError),
 }
 
@@ -26,14 +27,14 @@ pub enum Got {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Continuation(pub String);
 
-/// A part of a query's answer.
+/// A page of a query's answer.
 #[derive(Debug, Clone)]
 pub struct Page<R = Row> {
-    /// The rows of it; what is no twin is counted in `odd`.
+    /// The rows of the page; rows that are not twins are counted in `odd`.
     pub rows: Vec<R>,
-    /// Rows that are no twins.
+    /// The number of rows that are not twins.
     pub odd: usize,
-    /// Where the next page begins; `None`: this is the last one.
+    /// Where the next page begins; `None` if this is the last page.
     pub next: Option<Continuation>,
     /// The hub's time of the answer. The rows may be up to 30 minutes older than this.
     pub at: Ticks,
@@ -42,18 +43,18 @@ pub struct Page<R = Row> {
 /// Why there is no page.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum QueryError {
-    /// It passes with time.
+    /// A temporary error.
     #[error("{}", .0.message)]
     StoreError(StoreError),
-    /// The hub does not know the continuation (any more): begin again.
+    /// The hub does not know the continuation (any more): start again.
     #[error("the hub does not know the continuation any more")]
     Expired,
-    /// The hub will never answer this query; says why.
+    /// The hub will never answer this query; the text says why.
     #[error("the hub refuses the query: {0}")]
     Refused(String),
 }
 
-/// Requests of the registry, as its quotas tell them apart.
+/// Requests to the registry, by the quota that they count against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Call {
     /// Point reads of twins.
@@ -67,17 +68,17 @@ pub enum Call {
 /// *Guarantees*: `get` is current: it reflects every operation that the hub finished before the request. A query is
 /// not: its rows may be 30 minutes old, so it can only list candidates.
 /// *Assumptions*: the caller keeps to the hub's quota.
-/// *Cancellation*, *idempotence*: reads only.
+/// *Cancellation*, *idempotence*: calls only read.
 /// *Errors*: in the outcome; nothing is retried inside, and no call takes longer than its limit.
 #[async_trait]
 pub trait TwinRegistry: Send + Sync + 'static {
-    /// The hub.
+    /// The name of the hub.
     fn hub(&self) -> &HubName;
-    /// Why the hub can never be asked about this twin, where that is so.
+    /// Why the hub can never be asked about this twin; `None` if it can.
     fn unaskable(&self, _key: &TwinKey) -> Option<String> {
         None
     }
-    /// Reads the twin of `key`, which is of this hub.
+    /// Reads the twin of `key`, which must be of this hub.
     async fn get(&self, key: &TwinKey) -> Got;
     /// Reads a page of a query for whole twins, `SELECT * FROM devices` or `devices.modules` with any condition.
     async fn query(
@@ -86,7 +87,7 @@ pub trait TwinRegistry: Send + Sync + 'static {
         from: Option<&Continuation>,
         most_rows: u32,
     ) -> Result<Page, QueryError>;
-    /// Reads a page of a query that selects `deviceId`, `moduleId` and `version` at least.
+    /// Reads a page of a query that selects at least `deviceId`, `moduleId` and `version`.
     async fn references(
         &self,
         query: &str,
@@ -96,13 +97,13 @@ pub trait TwinRegistry: Send + Sync + 'static {
         let Page { rows, odd, next, at } = self.query(query, from, most_rows).await?;
         Ok(Page { rows: rows.into_iter().map(TwinReference::from).collect(), odd, next, at })
     }
-    /// How many devices are registered; without modules, and not exact: for estimates.
+    /// Number of registered devices, without modules; not exact, so only for estimates.
     async fn device_count(&self) -> Result<u64, QueryError>;
 }
 
-/// How long trouble asked to wait, if it did.
+/// How long a failed query should wait, if the service said so.
 impl QueryError {
-    /// The service's hint.
+    /// How long the service asked us to wait.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::StoreError(trouble) => trouble.retry_after,

@@ -1,4 +1,4 @@
-//! Documents by condition.
+//! Selection of documents by condition.
 
 use std::num::NonZeroU32;
 
@@ -8,12 +8,12 @@ use serde_json::Value;
 use super::{Charged, StoreError};
 use crate::domain::{document::Document, id::HubName};
 
-/// Which documents are asked for, of twins that are there as far as is known: no tombstones.
+/// Selects documents of twins that exist, as far as is known: no tombstones.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Filter {
-    /// Of this hub only; `None`: of all that the container holds.
+    /// Only documents of this hub; `None`: of all hubs in the container.
     pub hub: Option<HubName>,
-    /// The twins of modules, and not those of devices.
+    /// The twins of modules if true, otherwise the twins of devices.
     pub of_modules: bool,
     /// A condition in Cosmos SQL over documents named `c`.
     pub condition: String,
@@ -21,51 +21,51 @@ pub struct Filter {
     pub parameters: Vec<(String, Value)>,
 }
 
-/// Where the next page begins. Opaque; it belongs to its filter.
+/// Where the next page begins. Opaque; only valid with the same filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor(pub String);
 
-/// A part of the documents that a filter selects.
+/// A page of the documents that a filter selects.
 #[derive(Debug, Clone)]
 pub struct Selected<T> {
-    /// What was selected.
+    /// The selected content.
     pub content: T,
-    /// Where the next page begins; `None`: this is the last one.
+    /// Where the next page begins; `None` if this is the last page.
     pub next: Option<Cursor>,
 }
 
-/// Documents of a page.
+/// The documents of a page.
 #[derive(Debug, Clone, Default)]
 pub struct Documents {
-    /// Those that can be read.
+    /// The documents that can be read.
     pub readable: Vec<Document>,
-    /// What cannot: one line for each, without payload.
+    /// The documents that cannot be read: one line for each, without payload.
     pub damaged: Vec<String>,
 }
 
 /// Why there is no page.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum SelectError {
-    /// It passes with time.
+    /// A temporary error.
     #[error("{}", .0.message)]
     StoreError(StoreError),
-    /// The store does not know where to go on (any more): begin again.
+    /// The store cannot continue from this cursor (any more): start again.
     #[error("the store does not know the continuation")]
     Position,
-    /// The store will never answer this; says why.
+    /// The store will never answer this; the text says why.
     #[error("the store refuses the query: {0}")]
     Refused(String),
 }
 
-/// Documents by condition.
+/// Selects documents by condition.
 ///
-/// *Guarantees*: each document that is there all the time, and meets the filter, is on exactly one page; what is written
-/// meanwhile may or may not be. Pages are in an order of the store's own, and a page may be empty.
-/// *Cancellation*, *idempotence*: reads only.
+/// *Guarantees*: a document that exists all the time and matches the filter is on exactly one page; a document written
+/// meanwhile may or may not be. The store chooses the order of pages, and a page may be empty.
+/// *Cancellation*, *idempotence*: calls only read.
 /// *Errors*: in the outcome; nothing is retried inside, and no call takes longer than its limit.
 #[async_trait]
 pub trait TwinSelection: Send + Sync + 'static {
-    /// Reads a page of at most so many documents.
+    /// Reads a page of at most this many documents.
     async fn select(
         &self,
         filter: &Filter,

@@ -1,4 +1,4 @@
-//! The store as background work uses it: within the cap on request units, and accounted to its purpose.
+//! The store for background work: its operations stay within the cap on request units, and are counted under their purpose.
 
 use std::sync::Arc;
 
@@ -19,14 +19,14 @@ use crate::{
     },
 };
 
-/// The store, its cap and its books.
+/// The store, the cap on request units and the metrics.
 #[derive(Clone)]
 pub struct BudgetedStore {
-    /// Where documents live.
+    /// The store of the documents.
     pub store: Arc<dyn TwinStore>,
-    /// What may be spent, together with the streams.
+    /// The request units that may be spent, shared with the streams.
     pub budget: RequestUnitBudget,
-    /// Where it is counted.
+    /// Counts operations and request units.
     pub metrics: Metrics,
 }
 
@@ -36,7 +36,7 @@ impl BudgetedStore {
         self.read_charged(key, purpose).await.outcome
     }
 
-    /// The same, and says what it cost.
+    /// Reads a document, and returns the request units that were charged.
     pub async fn read_charged(&self, key: &TwinKey, purpose: Purpose) -> Charged<Read> {
         self.budget.allowed().await;
         let Charged { outcome, request_units } = self.store.read(key).await;
@@ -57,7 +57,7 @@ impl BudgetedStore {
         Charged { outcome, request_units }
     }
 
-    /// The hubs that have a document of this device, or module; see [`TwinStore::hubs`].
+    /// The hubs that have a document of this device or module. See [`TwinStore::hubs`].
     pub async fn hubs(
         &self,
         device: &str,
@@ -71,7 +71,7 @@ impl BudgetedStore {
         charged
     }
 
-    /// Creates the document, or replaces the one that has `etag`.
+    /// Creates the document, or replaces the one with this `etag`.
     pub async fn write(
         &self,
         key: &TwinKey,
@@ -113,7 +113,7 @@ impl BudgetedStore {
     /// The modules of a device that have a document.
     ///
     /// # Errors
-    /// The store did not say.
+    /// The store gave no answer.
     pub async fn modules(&self, device: &TwinKey, purpose: Purpose) -> Result<Vec<TwinKey>, StoreError> {
         self.budget.allowed().await;
         let Charged { outcome, request_units } = self.store.modules(device).await;
@@ -123,7 +123,7 @@ impl BudgetedStore {
         outcome
     }
 
-    /// Scans documents; see [`TwinStore::scan`].
+    /// Scans documents. See [`TwinStore::scan`].
     pub fn scan(
         &self,
         which: Which,

@@ -1,4 +1,4 @@
-//! Writes checkpoints: the durable position of each partition, where it has moved.
+//! Writes checkpoints: the durable position of each partition, if it has moved.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -21,16 +21,16 @@ use crate::{
     },
 };
 
-/// Limit of one checkpoint's write, and, since all are written at once, of a commit: leases wait for it.
+/// Time limit for the write of one checkpoint. All are written at once, so it also limits a commit. Leases wait for a commit.
 const WRITE_LIMIT: Duration = Duration::from_secs(5);
 
-/// A write without an answer is performed within this time, or never. One that is performed late sets the checkpoint back, which
-/// would cost no more than repeats, were it not for a partition at rest: what lies behind the checkpoint expires in the end, and the next
-/// start would take that for a loss. So the checkpoint is written once more then, and so is that of a partition that was taken
-/// over, of whose earlier owner nothing is known.
+/// A write without an answer is performed within this time, or never. A late one sets the checkpoint back. That normally costs only
+/// repeated events. In a partition without new events, however, the events behind the checkpoint expire, and the next start would take that
+/// for a loss. So the checkpoint is written once more after this time. The same is done for a partition that was taken over, because the
+/// writes of its earlier owner are unknown.
 const LATE: Duration = Duration::from_secs(60);
 
-/// Commits the progress of partitions.
+/// Writes the checkpoints of partitions.
 pub struct Committer {
     store: Arc<dyn CheckpointStore>,
     namespace: String,
@@ -38,14 +38,14 @@ pub struct Committer {
     metrics: Metrics,
     health: HealthState,
     classify: fn(&azure_core::Error) -> CheckpointError,
-    /// With their offsets: a partition that was created again has the same numbers.
+    /// Positions with their offsets: a re-created partition has the same sequence numbers.
     committed: BTreeMap<PartitionId, Position>,
-    /// When a checkpoint is written once more, although it has not moved; `None`: not any more.
+    /// When a checkpoint is written once more, although it has not moved. `None`: never again.
     again: BTreeMap<PartitionId, Option<Instant>>,
 }
 
 impl Committer {
-    /// Has written nothing yet.
+    /// Creates a committer that has written nothing yet.
     pub fn new(
         store: Arc<dyn CheckpointStore>,
         namespace: &str,
@@ -56,7 +56,7 @@ impl Committer {
     ) -> Self {
         Self {
             store,
-            // Lower case, as the other SDKs write them.
+            // Lower case, as the other SDKs write it.
             namespace: namespace.to_lowercase(),
             consumer_group: consumer_group.to_lowercase(),
             metrics,
@@ -67,7 +67,7 @@ impl Committer {
         }
     }
 
-    /// Writes what has moved, all partitions at once; says how many could not be written.
+    /// Writes the checkpoints that have moved, all partitions at once. Returns how many could not be written.
     pub async fn commit(&mut self, partitions: &[Arc<Progress>]) -> usize {
         let (mut moved, now) = (Vec::new(), Instant::now());
         for progress in partitions {
@@ -117,7 +117,7 @@ impl Committer {
                 }
             }
         }
-        // Where nothing has moved, the store was not asked.
+        // If no checkpoint has moved, the store was not asked.
         if tried {
             let failure =
                 failure.as_ref().map(|(failure, code, reason)| Fault { failure: *failure, code, reason });
@@ -126,19 +126,19 @@ impl Committer {
         failed
     }
 
-    /// Forgets a partition that is not ours any more: whoever owns it may have moved its checkpoint since.
+    /// Forgets a partition that this replica no longer owns: its new owner may have moved its checkpoint since.
     pub fn forget(&mut self, partition: &PartitionId) {
         self.committed.remove(partition);
         self.again.remove(partition);
     }
 
-    /// Whether the time has come to write the checkpoint of a partition once more.
+    /// Whether it is time to write the checkpoint of a partition once more.
     fn is_written_again(&self, partition: &PartitionId, now: Instant) -> bool {
         self.again.get(partition).is_some_and(|again| again.is_some_and(|at| at <= now))
     }
 
     async fn write(&self, id: &PartitionId, position: Position) -> Result<(), (Failure, CheckpointError)> {
-        // Both fields empty would erase the stored checkpoint; the sequence number is always there.
+        // If both fields are empty, the write would erase the stored checkpoint. The sequence number is always set.
         let checkpoint = Checkpoint {
             fully_qualified_namespace: self.namespace.clone(),
             event_hub_name: id.stream.to_lowercase(),
@@ -166,7 +166,7 @@ fn passes(checkpoint: &Position, oldest: Option<&Position>) -> bool {
     oldest.is_some_and(|oldest| oldest.sequence_number <= checkpoint.sequence_number)
 }
 
-/// How a store of checkpoints fails: the contract of [`CheckpointStore`] has no kind of its own for one that asks for less.
+/// Classifies a failure of a checkpoint store. The contract of [`CheckpointStore`] has no error kind for throttling.
 pub(super) fn failure_of(error: &azure_core::Error) -> Failure {
     match error.http_status() {
         Some(StatusCode::TooManyRequests) => Failure::Throttled,

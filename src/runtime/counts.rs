@@ -1,11 +1,11 @@
 //! Keeps the declared counts current.
 //!
-//! Read are the changes of the container, whoever makes them: this replica, another one, a command, a person. So every replica has the
-//! counts of the whole fleet, and what is not known of a write (a lost answer, a replica that died) changes nothing: its document comes
-//! with the changes, or it was never written. A restart begins with all documents.
+//! The source is the change feed of the container, whoever makes a change: this replica, another replica, a command or a person. So every
+//! replica has the counts of the whole fleet. A write with an unknown outcome (a lost answer, a replica that died) does no harm: either its
+//! document is in the change feed, or it was never written. A restart begins with all documents.
 //!
-//! What is removed without a tombstone is not among the changes, so the counts are made anew once in a while, beside those that are shown,
-//! and compared.
+//! A document that is removed without a tombstone is not in the change feed. So the counts are rebuilt periodically, beside the ones that
+//! are shown, and compared with them.
 
 use std::{collections::HashSet, num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -26,39 +26,40 @@ use crate::{
     },
 };
 
-/// Documents of a page, about.
+/// Approximate number of documents per page.
 const PAGE: NonZeroU32 = NonZeroU32::new(1_000).expect("1,000 is not 0");
-/// Documents that are counted before others get their turn.
+/// Number of documents that are counted before the task yields to others.
 const AT_ONCE: usize = 100;
-/// How often two tallies are compared until what differs is no change that only one of them has seen yet.
+/// How many times two tallies are compared. A difference that lasts through all of them is not just a change that only one of them has read
+/// yet.
 const COMPARISONS: usize = 3;
 
-/// How counts are kept.
+/// Options of the counts.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// What is counted.
+    /// The declared counts.
     pub declared: Arc<[Declared]>,
-    /// From one look at the changes to the next.
+    /// Time between two reads of the change feed.
     pub interval: Duration,
-    /// How often all documents are counted anew; `None`: after a start only.
+    /// How often all documents are counted again. `None`: only after a start.
     pub recount_interval: Option<Duration>,
 }
 
-/// A feed that is lost again within this is not read from its beginning at once: where no place in it is good for long, that would be every
-/// document again and again, and what that costs.
+/// If the position in the feed is lost again within this time, the feed is not read from its beginning at once. Where no position stays
+/// valid for long, that would read, and pay for, every document again and again.
 const LOST_AGAIN: Duration = Duration::from_secs(3600);
 
-/// What it takes.
+/// Dependencies of the counts.
 pub struct Tools {
-    /// What changes.
+    /// The change feed.
     pub changes: Arc<dyn TwinChanges>,
-    /// What may be spent, together with everything else.
+    /// The request units that may be spent, shared with everything else.
     pub budget: RequestUnitBudget,
-    /// The time of day.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// Where the counts are shown.
+    /// Health state that shows the counts.
     pub health: HealthState,
-    /// Where it is counted what they cost.
+    /// Counts the request units.
     pub metrics: Metrics,
 }
 
@@ -77,7 +78,7 @@ pub async fn run(tools: Tools, options: Options, stop: CancellationToken) {
             timer.tick().await;
             keeper.turn().await;
         };
-        // What is dropped was only read, and is lost with everything else.
+        // Dropping the turn is safe: it has only read, and all counts end with the process.
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
@@ -88,7 +89,7 @@ pub async fn run(tools: Tools, options: Options, stop: CancellationToken) {
 
 type Pages<'a> = BoxStream<'a, Charged<Result<Changed, SelectError>>>;
 
-/// A tally, and how far it has read.
+/// A tally, and its position in the change feed.
 struct Reader {
     tally: Tally,
     cursor: Option<Cursor>,
@@ -104,18 +105,18 @@ impl Reader {
 struct Keeper {
     tools: Tools,
     options: Options,
-    /// That of the counts that are shown.
+    /// The reader of the counts that are shown.
     kept: Option<Reader>,
-    /// One that has not read all documents yet.
+    /// A reader that has not read all documents yet.
     begun: Option<Reader>,
-    /// When all are counted, for the first time or anew.
+    /// When all documents are counted next, for the first time or again.
     recount: Option<Instant>,
-    /// When the changes did last not go on where they ended.
+    /// When the position in the change feed was last lost.
     lost: Option<Instant>,
 }
 
 impl Keeper {
-    /// One look at the changes. What breaks off goes on with the next one.
+    /// Reads the change feed once. If this fails, the next turn continues it.
     async fn turn(&mut self) {
         let outcome = self.look().await;
         let fault = match &outcome {
@@ -131,7 +132,7 @@ impl Keeper {
         }
     }
 
-    /// The changes do not go on where they ended: the container is another one, for all we know.
+    /// The position in the change feed is lost: the container is probably another one. Begins again.
     fn begin_anew(&mut self) {
         CountsChanged::BegunAnew.emit(&self.tools.metrics);
         let is_lost_again = self.lost.is_some_and(|at| at.elapsed() < LOST_AGAIN);
@@ -158,7 +159,7 @@ impl Keeper {
         }
     }
 
-    /// Brings what is shown up to date.
+    /// Brings the shown counts up to date.
     async fn follow(&mut self) -> Result<(), SelectError> {
         let Some(kept) = &mut self.kept else { return Ok(()) };
         let changed = self.tools.catch_up(kept).await? > 0;
@@ -166,10 +167,10 @@ impl Keeper {
         Ok(())
     }
 
-    /// Reads all documents. It may take long, so what is shown is brought up to date meanwhile.
+    /// Reads all documents. This may take long, so the shown counts are brought up to date meanwhile.
     ///
-    /// SUBTLE: the pages are read in one go, and not a few with each turn: a feed that is opened anew begins with the first physical
-    /// partition, and would never come to the others where a turn has time for one page only.
+    /// SUBTLE: all pages are read in one go, not a few in each turn. A feed that is reopened begins with the first physical partition. If a
+    /// turn had time for one page only, it would never reach the other partitions.
     async fn count_all(&mut self, begun: &mut Reader) -> Result<(), SelectError> {
         let changes = Arc::clone(&self.tools.changes);
         let mut pages = changes.changes(begun.cursor.as_ref(), PAGE);
@@ -186,7 +187,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// All documents were counted anew: from here on, that is what is kept.
+    /// All documents were counted again. The new tally replaces the one that is shown.
     async fn take_over(&mut self) -> Result<(), SelectError> {
         let Some(mut new) = self.begun.take() else { return Ok(()) };
         let corrected = match &mut self.kept {
@@ -194,7 +195,7 @@ impl Keeper {
             Some(kept) => match self.tools.compare(kept, &mut new).await {
                 Ok(twins) => Some(twins),
                 Err(error) => {
-                    self.begun = Some(new); // goes on with the next turn
+                    self.begun = Some(new); // the next turn continues it
                     return Err(error);
                 }
             },
@@ -212,7 +213,7 @@ impl Keeper {
 }
 
 impl Tools {
-    /// Reads the changes to their end, and says how many there were.
+    /// Reads the changes to their end. Returns how many there were.
     async fn catch_up(&self, reader: &mut Reader) -> Result<u64, SelectError> {
         let mut pages = self.changes.changes(reader.cursor.as_ref(), PAGE);
         let mut documents = 0;
@@ -222,7 +223,7 @@ impl Tools {
         Ok(documents)
     }
 
-    /// Reads the next page, and says how many documents it had; `None`: there is nothing more.
+    /// Reads the next page, and returns its number of documents. `None`: there are no more pages.
     async fn page(&self, pages: &mut Pages<'_>, reader: &mut Reader) -> Result<Option<u64>, SelectError> {
         self.budget.allowed().await;
         let Some(Charged { outcome, request_units }) = pages.next().await else { return Ok(None) };
@@ -244,7 +245,8 @@ impl Tools {
         Ok(Some(documents))
     }
 
-    /// How many twins the two count in different ways. What changes meanwhile is seen by one of them first, so it is looked again.
+    /// Returns how many twins the two tallies count differently. One of them reads a change before the other, so they are compared several
+    /// times.
     async fn compare(&self, kept: &mut Reader, new: &mut Reader) -> Result<usize, SelectError> {
         let mut differing: Option<HashSet<TwinPlace>> = None;
         for _ in 0..COMPARISONS {

@@ -1,5 +1,5 @@
-//! Documents as this process has just written or read them: kept for the next write of their twin, and told to whoever waits
-//! for one.
+//! Documents that this process has just written or read. They are kept for the next write of their twin, and sent to readers that wait for
+//! them.
 
 use std::{
     collections::HashMap,
@@ -17,35 +17,35 @@ use crate::domain::{
     id::TwinKey,
 };
 
-/// A document and its version in the store.
+/// A document and its ETag.
 pub type Stored = (Arc<Document>, ETag);
 
-/// The part of the memory that holds documents as they are worked with. Those take several times as many bytes as their
-/// text, and only twins that change all the time gain from it.
+/// The cache keeps one part in this many as parsed documents. A parsed document takes several times as many bytes as its text, and only
+/// twins that change all the time benefit from it.
 const AT_HAND: u64 = 2;
-/// Bytes that an entry takes beside its text and key, roughly.
+/// Approximate number of bytes of an entry beside its text and key.
 const ENTRY_BYTES: usize = 256;
 
-/// Recently written documents, shared by the router and whoever repairs. Cheap to clone.
+/// Recently written documents, shared by the router and the reconcilers. Cheap to clone.
 ///
-/// The newest are kept as they are worked with, and older ones as their text: to read that again costs some
-/// microseconds, where to read the document from the store costs a round trip and request units.
+/// The newest documents are kept parsed, and older ones as text. Parsing the text again takes some microseconds. Reading the document from
+/// the store takes a round trip and request units.
 #[derive(Clone)]
 pub struct DocumentCache {
-    /// Held for every change of `texts` too, so that no twin is in both.
+    /// The lock is also held for every change of `texts`, so that no twin is in both.
     at_hand: Arc<Mutex<AtHand>>,
     texts: moka::sync::Cache<TwinKey, Text>,
     arrivals: Arc<Arrivals>,
 }
 
-/// A document's text in JSON, and its version in the store.
+/// A document's text in JSON, and its ETag.
 #[derive(Clone)]
 struct Text {
     json: Arc<[u8]>,
     etag: ETag,
 }
 
-/// A cache for documents of so many bytes together. With none, nothing is kept.
+/// Creates a cache for documents of `bytes` bytes in total. With 0 bytes it keeps nothing.
 pub fn document_cache(bytes: u64) -> DocumentCache {
     let at_hand = bytes / AT_HAND;
     let weight =
@@ -67,7 +67,7 @@ fn key_bytes(key: &TwinKey) -> usize {
 }
 
 impl DocumentCache {
-    /// The document of a twin, where it is kept.
+    /// The document of a twin, if it is cached.
     pub fn get(&self, key: &TwinKey) -> Option<Stored> {
         let text = {
             let at_hand = lock(&self.at_hand);
@@ -79,7 +79,7 @@ impl DocumentCache {
         text?.read()
     }
 
-    /// Takes the document of a twin out, so that nobody else holds it.
+    /// Removes and returns the document of a twin, so that nothing else holds it.
     pub fn remove(&self, key: &TwinKey) -> Option<Stored> {
         let text = {
             let mut at_hand = lock(&self.at_hand);
@@ -91,7 +91,7 @@ impl DocumentCache {
         text?.read()
     }
 
-    /// Keeps a document that is in the store, and tells it to whoever expects it.
+    /// Caches a document that is in the store, and sends it to the readers that wait for it.
     pub fn insert(&self, key: TwinKey, stored: Stored) {
         self.arrivals.tell(&key, &stored);
         let mut at_hand = lock(&self.at_hand);
@@ -105,15 +105,15 @@ impl DocumentCache {
         }
     }
 
-    /// Forgets the document of a twin.
+    /// Removes the document of a twin.
     pub fn invalidate(&self, key: &TwinKey) {
         let mut at_hand = lock(&self.at_hand);
         at_hand.remove(key);
         self.texts.invalidate(key);
     }
 
-    /// Begins to listen for documents of a twin, of whichever hub. Whoever then reads the store misses nothing that this
-    /// process writes: what was written before is read, what is written after is told.
+    /// Begins to listen for documents of a twin, of any hub. A caller that reads the store after this misses no write of this process: it
+    /// reads the earlier writes, and receives the later ones.
     pub fn expect(&self, device: &str, module: Option<&str>) -> Expected {
         let twin = (device.to_owned(), module.map(str::to_owned));
         let mut expected = lock(&self.arrivals.expected);
@@ -124,7 +124,7 @@ impl DocumentCache {
     }
 }
 
-/// Documents as they are worked with, the one that was written last at the end.
+/// Parsed documents. The last one was written most recently.
 struct AtHand {
     documents: LruCache<TwinKey, (Stored, usize)>,
     bytes: usize,
@@ -138,7 +138,7 @@ impl AtHand {
         Some(stored)
     }
 
-    /// Returns what there is no room for any more.
+    /// Adds a document, and returns those that no longer fit.
     fn insert(&mut self, key: TwinKey, stored: Stored) -> Vec<(TwinKey, Stored)> {
         let bytes = stored.0.weight() + key_bytes(&key) + ENTRY_BYTES;
         if let Some((_, before)) = self.documents.put(key, (stored, bytes)) {
@@ -157,7 +157,7 @@ impl AtHand {
 }
 
 impl Text {
-    /// `None` for what is no JSON; the store would not have taken it.
+    /// `None` for text that is not JSON. The store would not have taken it.
     fn of((document, etag): &Stored) -> Option<Self> {
         let json = serde_json::to_vec(&**document).ok()?;
         Some(Self { json: json.into(), etag: etag.clone() })
@@ -169,16 +169,17 @@ impl Text {
     }
 }
 
-/// Device and module. Waiters may not know the hub; two hubs seldom have twins of one name, and each looks for itself.
+/// Device and module. Waiting readers may not know the hub. Two hubs seldom have a twin of the same name, and each reader checks the hub
+/// itself.
 type Twin = (String, Option<String>);
 
-/// Who waits for which twin.
+/// Which twins have waiting readers.
 #[derive(Default)]
 struct Arrivals {
-    /// How many twins are expected. Nearly always none, and then a write costs one load of this.
+    /// Number of twins with waiting readers. It is nearly always 0, and then a write costs one load of this.
     ///
-    /// SUBTLE: a write is in the store before this is loaded, and a waiter counts itself before it reads the store. So
-    /// either the write sees the waiter, or the waiter's read sees the write.
+    /// SUBTLE: a write is in the store before this is loaded, and a waiting reader counts itself before it reads the store. So either the
+    /// write sees the reader, or the reader's read sees the write.
     twins: AtomicUsize,
     expected: Mutex<HashMap<Twin, watch::Sender<Option<Stored>>>>,
 }
@@ -195,7 +196,7 @@ impl Arrivals {
     }
 }
 
-/// Listens for documents of one twin; ends with being dropped.
+/// Listens for documents of one twin until it is dropped.
 pub struct Expected {
     twin: Twin,
     news: watch::Receiver<Option<Stored>>,
@@ -203,11 +204,11 @@ pub struct Expected {
 }
 
 impl Expected {
-    /// The newest document that this process has written since it was last asked. May be dropped at any time.
+    /// Waits for the newest document that this process has written since the last call. May be dropped at any time.
     pub async fn next(&mut self) -> Stored {
         loop {
             if self.news.changed().await.is_err() {
-                // The sender lives for as long as anybody listens.
+                // The sender lives while there is a receiver.
                 return std::future::pending().await;
             }
             if let Some(stored) = self.news.borrow_and_update().clone() {
@@ -220,7 +221,7 @@ impl Expected {
 impl Drop for Expected {
     fn drop(&mut self) {
         let mut expected = lock(&self.arrivals.expected);
-        // Our own receiver is still counted.
+        // The receiver of this listener is still counted.
         if expected.get(&self.twin).is_some_and(|waiters| waiters.receiver_count() <= 1) {
             expected.remove(&self.twin);
             self.arrivals.twins.store(expected.len(), Ordering::SeqCst);

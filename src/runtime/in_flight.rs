@@ -1,5 +1,5 @@
-//! The bound on events between intake and completion, by number and by bytes; and that of each twin. The number may be less for a
-//! while than what memory allows ([`crate::domain::in_flight_limit`]).
+//! The limits on events between intake and completion, by number and by bytes, and the limit of each twin. The number may temporarily be
+//! lower than memory allows ([`crate::domain::in_flight_limit`]).
 
 use std::{
     collections::HashSet,
@@ -14,10 +14,11 @@ use tokio::sync::Semaphore;
 use super::watch;
 use crate::domain::id::TwinKey;
 
-/// The part of the room that may be left where it is nearly full. With the limits as shipped, a single message is smaller than that.
+/// The limits count as nearly full when less than this part of the room is left. With the default limits, a single message is smaller than
+/// that.
 const ROOM_LEFT: usize = 16;
 
-/// Shared by partition loops, which acquire, and whoever holds an event until it is completed.
+/// Shared by partition loops, which acquire permits, and the holders of events, which release them at completion.
 #[derive(Debug)]
 pub struct InFlight {
     events: Semaphore,
@@ -25,27 +26,27 @@ pub struct InFlight {
     most_events: u32,
     most_bytes: u32,
     withheld: Mutex<Withheld>,
-    /// Whether something is owed; usually not.
+    /// Whether permits are owed. Usually false.
     owes: AtomicBool,
-    /// Events that have given back what they held, since the beginning.
+    /// Number of events that have given back their permits since the start.
     given_back: AtomicU64,
-    /// Twins of which so much waits that nothing more may be dispatched; usually none.
+    /// Twins with so many waiting events that no more may be dispatched. Usually none.
     full: watch::Sender<HashSet<TwinKey>>,
-    /// Whether there are any, so that nobody else has to look.
+    /// Whether `full` has any twins: a cheap check before the lookup.
     any_full: AtomicBool,
 }
 
-/// Events that may not be under way at present, although memory allows them.
+/// Events that may not be in flight at present, although memory allows them.
 #[derive(Debug, Default)]
 struct Withheld {
-    /// Taken out of the limit.
+    /// Permits that are already removed from the limit.
     events: u32,
-    /// To be taken out as it is given back: it is under way.
+    /// Permits that are still in flight, and are removed when they are given back.
     owed: u32,
 }
 
-/// What an event, or several, hold of the limits. Dropping it gives that back, wherever it is dropped: with a completed event, with
-/// a batch whose hand-over was cancelled, with a router that was aborted.
+/// The part of the limits that one or more events hold. Dropping it gives that part back, wherever it is dropped: with a completed event,
+/// with a batch whose dispatch was cancelled, or with a router that was aborted.
 #[derive(Debug)]
 #[must_use = "the room is free again as soon as this is dropped"]
 pub struct Permit {
@@ -55,12 +56,12 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// Bytes.
+    /// Number of bytes that it holds.
     pub fn bytes(&self) -> usize {
         self.bytes as usize
     }
 
-    /// Takes over what `other` holds, to give it back together: that is one turn at the limits for many events.
+    /// Takes over the part that `other` holds. Both are then given back together: one update of the limits for many events.
     pub fn join(&mut self, mut other: Self) {
         if Arc::ptr_eq(&self.limits, &other.limits)
             && let Some(events) = self.events.checked_add(other.events)
@@ -82,7 +83,7 @@ impl Drop for Permit {
 }
 
 impl InFlight {
-    /// At most `events` events and `bytes` bytes; one event may always pass, however large.
+    /// Creates limits of `events` events and `bytes` bytes. One event may always pass, however large it is.
     pub fn new(events: usize, bytes: usize) -> Arc<Self> {
         let clamp = |value: usize| u32::try_from(value.clamp(1, Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
         let (most_events, most_bytes) = (clamp(events), clamp(bytes));
@@ -99,7 +100,8 @@ impl InFlight {
         })
     }
 
-    /// From here on, at most `events` are under way, of those that memory allows. Where more are, they are completed, and intake waits.
+    /// Sets how many events may be in flight from now on, within what memory allows. If there are more, they are completed, and intake
+    /// waits.
     pub fn set_room(&self, events: u32) {
         let wanted = self.most_events.saturating_sub(events.max(1));
         let mut withheld = self.withheld.lock().unwrap_or_else(PoisonError::into_inner);
@@ -115,15 +117,15 @@ impl InFlight {
         self.owes.store(withheld.owed > 0, Ordering::Release);
     }
 
-    /// How many events may be under way at present.
+    /// How many events may be in flight at present.
     pub fn room(&self) -> u32 {
         let withheld = self.withheld.lock().unwrap_or_else(PoisonError::into_inner);
         self.most_events.saturating_sub(withheld.events + withheld.owed)
     }
 
-    /// Events that have given back what they held, since the beginning.
+    /// Number of events that have given back their permits since the start.
     pub fn given_back(&self) -> u64 {
-        self.given_back.load(Ordering::Relaxed) // a count on its own
+        self.given_back.load(Ordering::Relaxed) // an independent counter
     }
 
     fn give_back(&self, events: u32) {
@@ -140,7 +142,7 @@ impl InFlight {
         self.events.add_permits(free as usize);
     }
 
-    /// Publishes the twins of which nothing more may be dispatched for now.
+    /// Publishes the twins of which no more events may be dispatched for now.
     pub fn set_full(&self, twins: &HashSet<TwinKey>) {
         let changed = |full: &mut HashSet<TwinKey>| {
             let news = full != twins;
@@ -153,14 +155,14 @@ impl InFlight {
         self.any_full.store(!twins.is_empty(), Ordering::Release);
     }
 
-    /// Whether nothing more of this twin may be dispatched for now.
+    /// Whether no more events of this twin may be dispatched for now.
     pub fn is_twin_full(&self, twin: &TwinKey) -> bool {
         self.any_full.load(Ordering::Acquire) && self.full.borrow().contains(twin)
     }
 
-    /// Waits until more of this twin may be dispatched. Dropping the future changes nothing.
+    /// Waits until more events of this twin may be dispatched. Dropping the future changes nothing.
     pub async fn twin_has_room(&self, twin: &TwinKey) {
-        // The sender is ours, so it cannot be gone.
+        // `self` owns the sender, so it cannot be gone.
         let _ = self.full.subscribe().wait_for(|full| !full.contains(twin)).await;
     }
 
@@ -177,7 +179,7 @@ impl InFlight {
         Permit { limits: Arc::clone(self), events: 1, bytes }
     }
 
-    /// Room for one event of `weight` bytes, where there is some at once.
+    /// Takes room for one event of `weight` bytes, if there is room at once.
     pub fn try_acquire(self: &Arc<Self>, weight: usize) -> Option<Permit> {
         let bytes = self.bytes_of(weight);
         let permit = self.events.try_acquire().ok()?;
@@ -196,14 +198,14 @@ impl InFlight {
         self.events.available_permits() == 0 || self.bytes.available_permits() == 0
     }
 
-    /// Whether so little room is left that intake may have to wait with the next event, by number or by bytes.
+    /// Whether so little room is left that intake may have to wait at the next event, by number or by bytes.
     pub fn is_nearly_full(&self) -> bool {
         let (events, bytes) = self.used();
         let nearly = |used: usize, most: u32| used >= most as usize - most as usize / ROOM_LEFT;
         nearly(events, self.room()) || nearly(bytes, self.most_bytes)
     }
 
-    /// Events and bytes in flight.
+    /// Number of events and of bytes in flight.
     pub fn used(&self) -> (usize, usize) {
         let withheld = self.withheld.lock().unwrap_or_else(PoisonError::into_inner).events as usize;
         (

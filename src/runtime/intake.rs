@@ -1,4 +1,4 @@
-//! What partitions give the router: events and what can never be applied, each with where it came from.
+//! The input of the router: events, and messages that can never be applied, each with its origin.
 
 use std::sync::Arc;
 
@@ -15,9 +15,9 @@ use crate::{
     },
 };
 
-/// What partitions dispatch.
+/// One item that a partition dispatches.
 pub enum Intake {
-    /// An event for its twin's lane.
+    /// An event, for the lane of its twin.
     Event(TwinEvent, Origin),
     /// A message that can never be applied.
     DeadLetter {
@@ -25,38 +25,37 @@ pub enum Intake {
         reason: &'static str,
         /// One sentence for people.
         detail: String,
-        /// The twin that it is about and the time of its operation, as far as they can be told: what is flagged from
-        /// here on.
+        /// The twin of the message and the time of its operation, if they are known. The twin is flagged.
         twin: Option<(TwinKey, Option<Ticks>)>,
-        /// The message.
+        /// The origin of the message.
         origin: Origin,
     },
 }
 
-/// Where an event came from, and what its completion releases.
+/// The origin of an event, and everything that its completion releases.
 pub struct Origin {
-    /// Its partition.
+    /// Progress of its partition.
     pub progress: Arc<Progress>,
     /// Its place in the partition's progress.
     pub ticket: Ticket,
-    /// The message, for the case that it becomes a dead letter.
+    /// The message, in case it becomes a dead letter.
     pub message: Message,
-    /// What it holds of the in-flight limits, for as long as this lives.
+    /// Its part of the in-flight limits, held while this lives.
     pub permit: Permit,
     /// When it was received.
     pub received: Instant,
-    /// What is recorded of it, where it is sampled.
+    /// The trace, if the event is sampled.
     pub trace: Option<Box<EventTrace>>,
-    /// Who waits to hear what became of it; streams do not ask.
+    /// Receives the outcome of the event. Events of streams have no watcher.
     pub watcher: Option<Box<Watcher>>,
 }
 
-/// What became of an event.
+/// The outcome of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// Decided, and everything that follows from it is durable.
+    /// The event is decided, and everything that follows from it is durable.
     Decided(Decision),
-    /// It can never be applied, and is durably kept aside.
+    /// The event can never be applied, and is durable as a dead letter.
     DeadLettered {
         /// Stable reason code.
         reason: &'static str,
@@ -65,7 +64,7 @@ pub enum Outcome {
     },
 }
 
-/// Tells what became of one event when it is completed, not before.
+/// Sends the outcome of one event when it is completed, not before.
 #[derive(Debug)]
 pub struct Watcher {
     pub(super) outcome: Option<Outcome>,
@@ -73,7 +72,7 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// A watcher, and where its word arrives; nothing arrives where the router ends before the event is completed.
+    /// Creates a watcher, and the channel on which its outcome arrives. Nothing arrives if the router ends before the event is completed.
     pub fn new() -> (Box<Self>, oneshot::Receiver<Outcome>) {
         let (tell, told) = oneshot::channel();
         (Box::new(Self { outcome: None, tell }), told)
@@ -81,14 +80,14 @@ impl Watcher {
 }
 
 impl Origin {
-    /// The write that it was in has come to nothing for it.
+    /// The event was in this write, and the write had no effect for it.
     pub(super) fn was_in(&mut self, write: Option<&Arc<WriteTrace>>) {
         if let (Some(trace), Some(write)) = (&mut self.trace, write) {
             trace.was_in(write);
         }
     }
 
-    /// Its end as a dead letter at this time, for a trace; what is known better is put in.
+    /// For a trace: the end of the event as a dead letter at this time. The caller replaces the fields that it knows better.
     pub(super) fn ended(&self, present: Present) -> Ended<'_> {
         Ended {
             partition: self.progress.id(),

@@ -1,13 +1,13 @@
-//! Random fractions, by which the retries of many processes are spread in time.
+//! Random fractions that spread the retries of many processes in time.
 
 use std::{cell::Cell, marker::PhantomData};
 
 thread_local! {
-    /// The state of a generator, where this thread has one of its own.
+    /// State of this thread's seeded generator, if it has one.
     static SEEDED: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
-/// A fraction, uniform from 0 to below 1. It comes from the operating system's randomness unless this thread was given a seed.
+/// A fraction, uniform in 0 ≤ x < 1. It comes from the operating system's randomness, unless this thread was given a seed.
 pub fn jitter() -> f64 {
     let Some(state) = SEEDED.get() else {
         return rand::random();
@@ -20,14 +20,13 @@ pub fn jitter() -> f64 {
     ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
 }
 
-/// From here on until this is dropped, all fractions of this thread follow from `seed`: a simulation that runs on one thread can
-/// be repeated.
+/// Seeds this thread: until the result is dropped, all its fractions follow from `seed`. So a simulation on one thread can be repeated.
 pub fn seeded(seed: u64) -> Seeded {
     SEEDED.set(Some(seed));
     Seeded(PhantomData)
 }
 
-/// The fractions of this thread follow from a seed until this is dropped.
+/// While this exists, the fractions of this thread follow from a seed.
 #[must_use]
 pub struct Seeded(PhantomData<*const ()>);
 

@@ -1,4 +1,4 @@
-//! How far partitions lag, measured beside the work and never in its way; and whether one is silent although events wait.
+//! Measures how far partitions lag, beside the work and without delaying it. Also detects a partition that is silent although events wait.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -17,18 +17,18 @@ use crate::{
     ports::{EventSource, SourceError},
 };
 
-/// What one round of questions found out.
+/// Result of one measurement of all partitions.
 #[derive(Default)]
 pub struct Answer {
     found: Vec<Found>,
-    /// Why the others were not asked.
+    /// Why the remaining partitions were not asked.
     failed: Option<SourceError>,
 }
 
-/// What one partition holds.
+/// The measurement of one partition.
 struct Found {
     progress: Arc<Progress>,
-    /// The newest event that was known before it was asked, and when the newest one that was received had arrived.
+    /// The newest event that was known before the partition was asked, and when the newest received event had arrived in the partition.
     known: Option<(SequenceNumber, Option<Ticks>)>,
     extent: Extent,
 }
@@ -40,24 +40,24 @@ pub struct Lag {
     watched: BTreeMap<PartitionId, Watched>,
 }
 
-/// What is remembered of a partition between two questions.
+/// State that is kept for a partition between two measurements.
 struct Watched {
-    /// Its newest event.
+    /// The newest event that was received.
     newest: Option<SequenceNumber>,
-    /// Since when that has been the newest one.
+    /// Time since which that has been the newest event.
     since: Instant,
-    /// The event that seemed to be another one when the partition was last asked to open again because of that: once for each is
-    /// enough, since what is opened begins with that event and shows whether it is.
+    /// The event that seemed to be another one when the partition was last told to reopen for that reason. Once per event is enough: the
+    /// new link begins with that event and shows whether it is the same.
     seemed_another: Option<SequenceNumber>,
 }
 
 impl Lag {
-    /// Nothing is measured yet. A partition that receives nothing for `stall_limit` although events wait gets a new client.
+    /// Creates a monitor without measurements. A partition that receives nothing for `stall_limit` although events wait gets a new client.
     pub fn new(stall_limit: Duration) -> Self {
         Self { stall_limit, asking: JoinSet::new(), watched: BTreeMap::new() }
     }
 
-    /// Asks for the ends of these partitions, unless the last question is still open.
+    /// Starts to measure these partitions, unless the last measurement is still running.
     pub fn measure(&mut self, source: &Arc<dyn EventSource>, partitions: Vec<Arc<Progress>>) {
         if !self.asking.is_empty() {
             return;
@@ -83,29 +83,29 @@ impl Lag {
         });
     }
 
-    /// Whether a question is open.
+    /// Whether a measurement is running.
     pub fn is_measuring(&self) -> bool {
         !self.asking.is_empty()
     }
 
-    /// Waits for the answer.
+    /// Waits for the result of the measurement. An error means that it panicked.
     pub async fn next(&mut self) -> Option<Result<Answer, JoinError>> {
         self.asking.join_next().await
     }
 
-    /// Publishes what was found, and rouses partitions that are silent although events wait, or that are not what they were.
-    /// Says whether the Event Hub answered, where it was asked.
+    /// Publishes the result. Wakes partitions that are silent although events wait, or that seem to have been re-created. Returns whether
+    /// the Event Hub answered, or `None` if it was not asked.
     pub fn note(
         &mut self,
         answer: Result<Answer, JoinError>,
         limits: &InFlight,
     ) -> Option<Result<(), SourceError>> {
-        // A question that panicked is asked again at the next interval.
+        // A measurement that panicked is repeated at the next interval.
         let Answer { found, failed } = answer.unwrap_or_default();
         let asked = failed.is_some() || !found.is_empty();
         for Found { progress, known, extent } in found {
             if known.is_some_and(|(known, _)| extent.never_reached(known).is_some()) {
-                // Kept until somebody looks: a position that is beyond the end may be refused at the attach.
+                // The notification is kept until the loop takes it: a position beyond the end may be refused at the attach.
                 progress.recreated.notify_one();
             }
             let durable = progress.durable().map(|position| position.sequence_number);
@@ -118,7 +118,7 @@ impl Lag {
                 && extent.is_another(known, enqueued)
                 && watched.seemed_another.replace(known) != Some(known)
             {
-                // No number tells that events wait: a link that has died in silence would stay as it is.
+                // No number shows that events wait, so a link that died without an error would stay as it is.
                 progress.stalled.notify_one();
             }
             if newest != watched.newest || extent.lag(newest) == 0 || limits.is_full() {

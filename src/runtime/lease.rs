@@ -1,14 +1,17 @@
 //! Leases of one Event Hub's partitions in the checkpoint store, in the SDKs' common layout.
 //!
-//! Facts that shape this file: the store's clock is not ours and has whole seconds, so a lease counts as expired when its
-//! ETag has not changed for the lease's duration *on our own clock*; a claim is won only if the partition is in the answer,
-//! and an error in a batch hides what was won before it, so each call claims one partition; an owner of `""` is nobody
-//! (that is how every SDK releases). The broker knows nothing of leases, so two replicas may process one partition for a
-//! moment; what they do is idempotent.
+//! Facts that shape this file:
 //!
-//! A replica that cannot renew fences itself: it stops a partition before its lease can expire for the others. Each lease
-//! has a timer of its own for that, which no call that hangs can hold up. A lease is as old as the *sending* of the last
-//! renewal that was confirmed: the others cannot have seen it earlier.
+//! - The store's clock differs from the local clock and has whole seconds. So a lease counts as expired when its ETag has not changed for
+//!   the lease's duration *on the local clock*.
+//! - A claim is won only if the partition is in the answer, and an error in a batch hides the claims that were won before it. So each call
+//!   claims one partition.
+//! - An owner of `""` means no owner: every SDK releases in this way.
+//! - The broker knows nothing of leases, so two replicas may process one partition for a moment. Their writes are idempotent.
+//!
+//! A replica that cannot renew fences itself: it stops a partition before its lease can expire for the others. Each lease has its own timer
+//! for that, so a call that hangs cannot delay it. The age of a lease counts from the *sending* of the last renewal that was confirmed: the
+//! others cannot have seen that renewal earlier.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,71 +39,71 @@ use crate::{
     telemetry::event::Fault,
 };
 
-/// How leases are kept.
+/// Options of the leases.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Names this process among the replicas; must be unique.
+    /// Name of this process among the replicas. Must be unique.
     pub owner: String,
-    /// How long a silent owner keeps its partitions.
+    /// How long an owner that does not renew keeps its partitions.
     pub duration: Duration,
-    /// How often an owner shows that it lives.
+    /// How often an owner renews its leases.
     pub renew_interval: Duration,
 }
 
 impl Options {
-    /// How often the ownerships are looked at: what a clean hand-over waits for.
+    /// How often the leases are polled. A clean hand-over waits for this.
     pub fn poll_interval(&self) -> Duration {
         self.renew_interval / 4
     }
 
-    /// Limit of one call.
+    /// Time limit of one call.
     fn call_limit(&self) -> Duration {
         (self.duration / 12).clamp(Duration::from_secs(1), Duration::from_secs(5))
     }
 
-    /// Age at which a lease that could not be renewed is given up. What is left of its duration is for clocks that do not
-    /// run alike, and for checkpoints that are on their way.
+    /// Age at which a lease that could not be renewed is given up. The rest of its duration allows for clocks that run at different speeds,
+    /// and for checkpoints that are being written.
     fn fence_after(&self) -> Duration {
         self.duration * 4 / 5
     }
 }
 
-/// Leases of one Event Hub.
+/// The leases of one Event Hub.
 pub struct Leases {
     store: Arc<dyn CheckpointStore>,
     options: Options,
-    /// Lower-cased, as the other SDKs write them.
+    /// Lower case, as the other SDKs write it.
     namespace: String,
     hub: String,
     consumer_group: String,
-    /// The hub's name as others spell it, for people.
+    /// The hub's name in its original case, for logs.
     stream: String,
     partitions: Vec<String>,
-    /// Chooses among equals; fixed, so that a plan does not change its mind.
+    /// Chooses among equal claims. Fixed, so that the plan stays the same from round to round.
     luck: f64,
     seen: BTreeMap<String, Seen>,
     held: BTreeMap<String, Held>,
 }
 
-/// Another owner's lease as it was last seen.
+/// Another owner's lease, and since when it has this ETag.
 struct Seen {
     etag: Option<String>,
     since: Instant,
 }
 
-/// A lease of ours.
+/// A lease that this replica holds.
 struct Held {
     ownership: Ownership,
-    /// When the last claim or renewal was sent that was confirmed.
+    /// When the last confirmed claim or renewal was sent.
     confirmed: Instant,
-    /// When its confirmation came.
+    /// When its confirmation arrived.
     answered: Instant,
     fence: Fence,
 }
 
-/// The end of a lease that is not renewed in time.
+/// The timer that ends a lease that is not renewed in time.
 struct Fence {
-    /// Cancelled when the time has come; for good.
+    /// Cancelled when the lease has to end. This is final.
     fallen: CancellationToken,
     confirmed: watch::Sender<Instant>,
     _timer: AbortOnDropHandle<()>,
@@ -126,7 +129,7 @@ async fn fall(
         tokio::select! {
             biased;
             renewed = confirmed.changed() => if renewed.is_err() {
-                return; // nobody holds the lease any more
+                return; // the lease is no longer held
             },
             () = sleep_until(since + limit), if !planted!(LeaseWithoutFence) => {
                 fallen.cancel();
@@ -141,27 +144,27 @@ async fn fall(
     }
 }
 
-/// What a look at the leases changed.
+/// Result of one round over the leases.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Round {
-    /// Partitions that are ours from here on.
+    /// Partitions that this replica owns from now on.
     pub gained: Vec<String>,
-    /// Partitions that are ours no longer, and must be stopped at once.
+    /// Partitions that this replica no longer owns. They must be stopped at once.
     pub lost: Vec<String>,
-    /// Partitions to finish and give up.
+    /// Partitions to finish and release.
     pub surplus: Vec<String>,
-    /// Who owns each partition, where the leases could be looked at; `None`: nobody.
+    /// The owner of each partition, if the leases could be listed. A partition with `None` has no owner.
     pub owners: Option<BTreeMap<String, Option<String>>>,
-    /// Partitions in the list that we do not know: another replica may have found them first.
+    /// Partitions in the list that this replica does not know: another replica may have found them first.
     pub unknown: Vec<String>,
-    /// The other replicas that own something, where the leases could be looked at.
+    /// The other replicas that own partitions, if the leases could be listed.
     pub others: Option<BTreeSet<String>>,
-    /// How and why the leases could not be looked at, or some of ours not be renewed.
+    /// Why the leases could not be listed, or why some leases of this replica could not be renewed.
     pub failed: Option<Failed>,
 }
 
 impl Leases {
-    /// No leases yet.
+    /// Creates the leases of a replica that holds none yet.
     pub fn new(
         store: Arc<dyn CheckpointStore>,
         options: Options,
@@ -184,15 +187,15 @@ impl Leases {
         }
     }
 
-    /// There are these partitions as well.
+    /// Adds partitions. Those that are already known are ignored.
     pub fn add(&mut self, partitions: &[String]) {
         let new = partitions.iter().filter(|partition| !self.partitions.contains(partition));
         let new: Vec<_> = new.cloned().collect();
         self.partitions.extend(new);
     }
 
-    /// Looks at all leases, renews ours where it is time, and claims what is fair. `leaving` are partitions of ours that
-    /// are being finished; `claim` is false when nothing more should be taken on.
+    /// Lists all leases, renews those of this replica that are due, and claims a fair share. `leaving` are partitions of this replica that
+    /// are being finished. `claim` is false if no more partitions should be taken.
     pub async fn round(&mut self, leaving: &[String], claim: bool) -> Round {
         let list = self.store.list_ownerships(&self.namespace, &self.hub, &self.consumer_group);
         let listed = match timeout(self.options.call_limit(), list).await {
@@ -218,12 +221,12 @@ impl Leases {
         round
     }
 
-    /// Gives a partition up, so that another replica can take it at once.
+    /// Releases a partition, so that another replica can take it at once.
     pub async fn release(&mut self, partition: &str) {
         let Some(held) = self.held.remove(partition) else { return };
         let free = Ownership { owner_id: Some(String::new()), ..held.ownership };
         if let Err(Failed { code, reason, .. }) = self.claim_one(free).await {
-            // The others wait for the lease to expire, nothing else.
+            // The only effect is that the others wait for the lease to expire.
             tracing::warn!(
                 stream = %self.stream, %partition, code, reason,
                 "the lease was not released: another replica waits until it expires"
@@ -231,13 +234,13 @@ impl Leases {
         }
     }
 
-    /// The end of the present lease of a partition of ours: cancelled the moment it must not be used any more, whatever
-    /// else is going on. Lost and released leases do not cancel it.
+    /// The fence of the present lease of a partition: cancelled at the moment when the lease must no longer be used, whatever else is in
+    /// progress. Losing or releasing the lease does not cancel it. `None` if this replica does not hold the lease.
     pub fn term(&self, partition: &str) -> Option<CancellationToken> {
         self.held.get(partition).map(|held| held.fence.fallen.clone())
     }
 
-    /// Partitions of ours.
+    /// The partitions whose leases this replica holds.
     pub fn held(&self) -> Vec<String> {
         self.held.keys().cloned().collect()
     }
@@ -250,7 +253,7 @@ impl Leases {
         Round { lost: self.fence(), failed: Some(failed), ..Round::default() }
     }
 
-    /// Leases of ours that the list shows with another owner.
+    /// Removes and returns the leases of this replica that the list shows with another owner.
     fn stolen(&mut self, listed: &BTreeMap<String, Ownership>) -> Vec<String> {
         let ours = |partition: &String| {
             let owner = listed.get(partition).and_then(|ownership| ownership.owner_id.as_deref());
@@ -267,7 +270,7 @@ impl Leases {
         stolen
     }
 
-    /// Says how and why one of ours was not renewed.
+    /// Renews the leases that are due. Returns why one of them was not renewed.
     async fn renew(&mut self) -> Option<Failed> {
         let mut failed = None;
         let due = |held: &Held| held.confirmed.elapsed() >= self.options.renew_interval;
@@ -279,14 +282,14 @@ impl Leases {
             match answer {
                 Ok(Some(ownership)) => {
                     if let Some(held) = self.held.get_mut(&ownership.partition_id) {
-                        // A fence that has fallen stays down: the partition is lost, and may be claimed anew.
+                        // A cancelled fence stays cancelled: the partition is lost, and may be claimed anew.
                         held.fence.confirmed.send_replace(sent);
                         (held.confirmed, held.answered) = (sent, Instant::now());
                         held.ownership = ownership;
                     }
                 }
-                // Somebody was faster, or an earlier renewal of ours went through without its answer: the next list
-                // tells, and until then the lease is as old as it is.
+                // Another replica was faster, or an earlier renewal by this replica succeeded without its answer. The next list shows
+                // which. Until then the age of the lease is unchanged.
                 Ok(None) => {}
                 Err(failure) => {
                     let (partition, reason) = (&due.partition_id, &failure.reason);
@@ -298,7 +301,7 @@ impl Leases {
         failed
     }
 
-    /// Takes off what is fenced already.
+    /// Removes and returns the partitions whose leases are fenced.
     fn fence(&mut self) -> Vec<String> {
         let fallen = self.held.iter().filter(|(_, held)| held.fence.fallen.is_cancelled());
         let fallen: Vec<_> = fallen.map(|(partition, _)| partition.clone()).collect();
@@ -309,7 +312,7 @@ impl Leases {
     fn observe(&mut self, listed: &BTreeMap<String, Ownership>) {
         for (partition, ownership) in listed {
             let etag = ownership.etag.as_ref().map(ToString::to_string);
-            // Our own renewals change ETags between two lists; the newest known one counts.
+            // Renewals by this replica change ETags between two lists. The newest known ETag counts.
             if let Some(held) = self.held.get_mut(partition)
                 && held.answered.elapsed() >= self.options.poll_interval()
             {
@@ -346,7 +349,7 @@ impl Leases {
             let expired =
                 self.seen.get(partition).is_some_and(|seen| seen.since.elapsed() >= self.options.duration);
             match owner {
-                // One's own name on a lease one does not hold: an earlier claim whose answer was lost.
+                // A lease with this replica's name that it does not hold: an earlier claim whose answer was lost.
                 Some(owner) if !owner.is_empty() && owner != self.options.owner && !expired => {
                     Holder::Other(owner)
                 }
@@ -380,7 +383,7 @@ impl Leases {
                     self.held.insert(partition.clone(), held);
                     gained.push(partition.clone());
                 }
-                Ok(None) => {} // somebody was faster
+                Ok(None) => {} // another replica was faster
                 Err(Failed { code, reason, .. }) => tracing::warn!(
                     stream = %self.stream, %partition, code, reason, again = "with the next discovery",
                     "a partition was not claimed"
@@ -390,7 +393,7 @@ impl Leases {
         gained
     }
 
-    /// `None` where the condition did not hold.
+    /// Claims, renews or releases one lease. Returns `None` if the condition did not hold.
     async fn claim_one(&self, ownership: Ownership) -> Result<Option<Ownership>, Failed> {
         match timeout(self.options.call_limit(), self.store.claim_ownership(&[ownership])).await {
             Ok(Ok(claimed)) => Ok(claimed.into_iter().next()),
@@ -403,7 +406,7 @@ impl Leases {
 /// Code of a blob container that gives no usable answer.
 const UNAVAILABLE: &str = "BLOB_UNAVAILABLE";
 
-/// How and why the store of the leases fails. Leases are always on blobs.
+/// How and why the store of the leases fails. Leases are always stored in blobs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failed {
     failure: Failure,
@@ -412,7 +415,7 @@ pub struct Failed {
 }
 
 impl Failed {
-    /// The same, to be told.
+    /// The failure as a [`Fault`], for events.
     pub fn fault(&self) -> Fault<'_> {
         Fault { failure: self.failure, code: self.code, reason: &self.reason }
     }

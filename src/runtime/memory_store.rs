@@ -1,4 +1,4 @@
-//! A store in memory with scripted faults, for tests of the loops.
+//! A store in memory with scripted faults, for tests of the runtime.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -16,22 +16,22 @@ use crate::{
     ports::{Charged, Read, Scanned, StoreError, StoreErrorKind, TwinStore, Which, Write},
 };
 
-/// What happens to the next operation.
+/// The effect on the next operation.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Fault {
-    /// Nothing happened, and the store says it is too busy.
+    /// The operation has no effect, and the store throttles.
     Throttle,
-    /// Nothing happened, and there is no answer.
+    /// The operation has no effect and gets no answer.
     Fail,
-    /// It happened, and the answer is lost.
+    /// The operation takes effect, and its answer is lost.
     ApplyThenFail,
-    /// There is no answer, and it happens when [`MemoryStore::perform_late`] says so, under the same condition.
+    /// The operation gets no answer. It takes effect when [`MemoryStore::perform_late`] is called, under the same condition.
     ApplyLater,
-    /// The store will never take this write. As the one above, reads leave it for the next write.
+    /// The store will never take this write. Like the fault above, it applies to the next write: reads do not use it up.
     Reject,
 }
 
-/// Documents in memory, behind the conditions of the port.
+/// Documents in memory, with the conditions of the port.
 #[derive(Default)]
 pub(crate) struct MemoryStore {
     pub(crate) documents: Mutex<BTreeMap<TwinKey, (Document, u64)>>,
@@ -42,20 +42,20 @@ pub(crate) struct MemoryStore {
     pub(crate) away: Mutex<bool>,
     pub(crate) writes: Mutex<usize>,
     pub(crate) reads: Mutex<usize>,
-    /// Twins whose documents cannot be read, with the ETag of what lies there.
+    /// Twins whose documents cannot be read, with the ETag of the stored document.
     pub(crate) damaged: Mutex<BTreeMap<TwinKey, u64>>,
     pub(crate) queries: Mutex<usize>,
-    /// How many reads are still answered as if nothing had been written.
+    /// How many reads are still answered as if no document had been written.
     pub(crate) behind: Mutex<usize>,
     /// Twins whose ids no document can have.
     pub(crate) refused: Mutex<Vec<TwinKey>>,
     /// Twins whose writes conflict with something that no read shows.
     pub(crate) contradictory: Mutex<Vec<TwinKey>>,
-    /// What each read costs beside the one request unit of a small document.
+    /// Request units that each read costs in addition to the one of a small document.
     pub(crate) dearer: Mutex<f64>,
-    /// Scans that break off at their beginning.
+    /// How many scans still fail at their beginning.
     pub(crate) broken_scans: Mutex<usize>,
-    /// Writes without an answer that have not happened yet.
+    /// Writes without an answer that have not taken effect yet.
     late: Mutex<Vec<(TwinKey, Document, Option<u64>)>>,
 }
 
@@ -71,7 +71,7 @@ impl MemoryStore {
         self.documents.lock().unwrap().get(key).map(|(document, _)| document.clone())
     }
 
-    /// Performs the writes that are late.
+    /// Performs the late writes.
     pub(crate) fn perform_late(&self) -> Vec<Write> {
         let late = std::mem::take(&mut *self.late.lock().unwrap());
         late.iter().map(|(key, document, expected)| self.perform(key, document, *expected)).collect()

@@ -1,7 +1,7 @@
-//! How many partitions of a stream are ours at this moment.
+//! Counts the partitions of a stream that this replica owns at this moment.
 //!
-//! A lease runs out by itself. The task that looks at leases may wait for storage just then, so it is not the one that
-//! notices: each partition's own task counts again when it ends.
+//! A lease can run out at any time. The task that polls the leases may be waiting for storage then, so it cannot notice that. Each
+//! partition's own task therefore counts again when it ends.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,26 +14,26 @@ use crate::telemetry::Metrics;
 pub struct OwnedCount {
     stream: Arc<str>,
     metrics: Metrics,
-    /// One for each partition that was ours when it was looked at last: cancelled when its lease runs out, `None` where
-    /// nobody else wants it.
+    /// One entry per partition that this replica owned at the last poll: cancelled when its lease runs out, `None` if there is only one
+    /// replica.
     leases: Arc<Mutex<Vec<Option<CancellationToken>>>>,
 }
 
 impl OwnedCount {
-    /// No partitions yet.
+    /// Creates a count of 0.
     pub fn new(stream: &str, metrics: Metrics) -> Self {
         Self { stream: stream.into(), metrics, leases: Arc::default() }
     }
 
-    /// These are ours, as long as their leases last.
+    /// Sets the partitions that this replica owns while their leases last.
     pub fn set(&self, leases: Vec<Option<CancellationToken>>) {
         *self.leases.lock().unwrap_or_else(PoisonError::into_inner) = leases;
         self.count();
     }
 
-    /// Counts again: a lease may have run out.
+    /// Counts again, because a lease may have run out.
     pub fn count(&self) {
-        // Held until it is told, so that an older count never follows a newer one.
+        // Held until the count is published, so that an older count never follows a newer one.
         let leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
         let lasts =
             |lease: &&Option<CancellationToken>| !lease.as_ref().is_some_and(CancellationToken::is_cancelled);

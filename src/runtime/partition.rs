@@ -1,8 +1,8 @@
 //! The loop of one partition: open, receive, decode, dispatch, and rebuild when anything breaks.
 //!
-//! The SDK's client is replaced, never repaired: after any error but an undecodable message it is dropped, and
-//! a new one is opened behind the newest event that was begun. What is begun and not completed is still in the
-//! router; nothing is lost with the connection.
+//! The SDK's client is replaced, never repaired. After any error except an undecodable message, it is dropped and a new one is opened
+//! behind the newest event that was begun. Events that are begun and not completed are still in the router, so no event is lost with the
+//! connection.
 
 use std::{
     convert::Infallible,
@@ -45,60 +45,61 @@ use crate::{
 
 /// First and longest wait before a client is rebuilt.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
-/// The least that is waited where Event Hubs asks for less: what its own words say.
+/// Minimum wait after throttling. Event Hubs asks for this time in the text of its error.
 const THROTTLED_PAUSE: Duration = Duration::from_secs(4);
 
-/// A link that has stood for so long was not refused. Nothing says that the peer accepts one; that it refuses it, it says
-/// within a round trip or two, and that there is no token shows after four tries of twenty seconds at most.
+/// A link that lasted this long was not refused. The peer never confirms that it accepts a link. It reports a refusal within one or two
+/// round trips. A missing token shows after at most four tries of 20 s.
 const STANDS: Duration = Duration::from_secs(120);
 
-/// After a refusal, or throttling, a link counts as received from when it has stood for so long. Else readiness would flicker with each try.
+/// After a refusal or throttling, a link counts as receiving only when it has lasted this long. Otherwise readiness would change with each
+/// try.
 const STABLE_AFTER: Duration = Duration::from_secs(2);
 
-/// What the loop of a partition works with.
+/// The loop of one partition, and everything it needs.
 pub struct Partition {
     /// The Event Hub.
     pub source: Arc<dyn EventSource>,
-    /// Shared progress.
+    /// Progress of the partition, shared with the router and the committer.
     pub progress: Arc<Progress>,
-    /// Where receiving begins when nothing was begun yet.
+    /// Where receiving begins if no event was begun yet.
     pub start: Start,
-    /// The number that the first event has when nothing was begun yet.
+    /// Sequence number of the first event if no event was begun yet.
     pub first: SequenceNumber,
-    /// What to do where the partition does not go on where we were, or where we may not read it.
+    /// What to do if the partition does not continue at the stored position, or if reading it is refused.
     pub options: start::Options,
-    /// Largest body that is decoded.
+    /// Maximum size of a body that is decoded, in bytes.
     pub max_body_bytes: usize,
-    /// Bound on what is in flight.
+    /// The in-flight limits.
     pub limits: Arc<InFlight>,
-    /// The router.
+    /// Channel to the router.
     pub intake: mpsc::Sender<Vec<Intake>>,
-    /// Where the loop says what it is doing.
+    /// Where the loop reports its state.
     pub health: HealthState,
     /// Counts what happens.
     pub metrics: Metrics,
     /// Which events are traced.
     pub sampler: Option<Sampler>,
-    /// Changes when the Event Hub answers again: whoever waits for its next try need not wait any longer.
+    /// Changes when the Event Hub answers again. A loop that waits for its next try is then woken.
     pub answers: watch::Receiver<u64>,
 }
 
-/// Since when nothing is received, where that was told.
+/// Time since which nothing is received, if an interruption was reported.
 type Outage = Mutex<Option<Instant>>;
 
 /// Why a link was given up.
 enum Broken {
-    /// The daemon stops, or the router is gone.
+    /// The daemon stops, or the router has ended.
     Stopped,
-    /// Rebuild.
+    /// The source failed. The client is rebuilt.
     Source(SourceError),
     /// The SDK went back to an old position on the same link.
     WentBack,
-    /// Events wait, and none arrive.
+    /// Events wait in the partition, but none arrive.
     Stalled,
-    /// The partition has never held what we say is its newest event, as far as the lag monitor could see.
+    /// As far as the lag monitor can tell, the partition has never held the newest event that was received from it.
     Recreated,
-    /// What arrives does not belong to what was read before.
+    /// The arriving events do not continue the events that were read before.
     Foreign(Invalid),
     /// A person has to decide.
     Stuck(StartError),
@@ -108,19 +109,19 @@ impl Partition {
     /// Runs until `stop`.
     ///
     /// # Errors
-    /// The partition does not go on where we were, and a person has to decide what that means. Or we may not read it, or
-    /// there is nothing to read, for longer than that is endured.
+    /// The partition does not continue at the stored position, and a person has to decide what that means. Or reading is refused, or there
+    /// is nothing to read, for longer than the grace period.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), StartError> {
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         let (mut grace, began) = (GracePeriod::new(self.options.refused_grace), Instant::now());
         let mut stable_after = Duration::ZERO;
         let outage = Mutex::new(None);
         loop {
-            // Who is refused or throttled says why until that is over.
+            // While refused or throttled, the state keeps its reason.
             if stable_after.is_zero() {
                 self.post(PartitionState::Connecting);
             }
-            // What is told from here on is news to whoever waits after this try.
+            // Only answers after this point wake the wait that follows this try.
             drop(self.answers.borrow_and_update());
             let start = self.position();
             let reopened = matches!(start, Start::At(_));
@@ -130,8 +131,8 @@ impl Partition {
                 opened = self.source.open(&self.progress.id().partition, start) => match opened {
                     Ok(mut receiver) => {
                         let opened = Instant::now();
-                        // The SDK attaches with the first receive, and an idle partition never delivers: what
-                        // is wrong with the link shows as an error soon enough.
+                        // The SDK attaches with the first receive, and an idle partition never delivers. If the link is broken, an error
+                        // shows that soon enough.
                         let broken = tokio::select! {
                             biased;
                             never = self.say_that_it_receives(stable_after, &outage) => match never {},
@@ -139,7 +140,7 @@ impl Partition {
                         };
                         receiver.close().await;
                         if opened.elapsed() >= STANDS {
-                            // It was good, even if there were no events: what ended it is new trouble.
+                            // The link was good, even if there were no events. The error that ended it is a new failure.
                             backoff.reset();
                         }
                         if backoff.attempts() == 0 {
@@ -185,7 +186,7 @@ impl Partition {
             stable_after = if refused.is_some() || throttled { STABLE_AFTER } else { Duration::ZERO };
             let hint = throttled.then_some(THROTTLED_PAUSE);
             let (partition, delay) = (self.progress.id(), backoff.next(jitter(), hint));
-            // A single refusal is what the end of a token looks like; the next connection shows a new one.
+            // When a token expires, a single refusal is normal. The next connection shows a new token.
             match refused.take_if(|(_, left)| *left < self.options.refused_grace) {
                 Some((error, left)) => {
                     reason = error.to_string();
@@ -206,7 +207,7 @@ impl Partition {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
-                // That it answers again does not mean that it asks for more.
+                // An answer of the Event Hub does not end throttling.
                 Ok(()) = self.answers.changed(), if !throttled => {}
                 () = tokio::time::sleep(delay) => {}
             }
@@ -220,26 +221,26 @@ impl Partition {
         }
     }
 
-    /// Posts it, after a while; never ends.
+    /// Posts that the partition receives, after a delay. Never returns.
     async fn say_that_it_receives(&self, after: Duration, outage: &Outage) -> Infallible {
         if !after.is_zero() {
             tokio::time::sleep(after).await;
         }
         self.post(PartitionState::Receiving);
-        // An idle partition shows nothing else.
+        // An idle partition shows no other sign that it receives.
         tokio::time::sleep(STABLE_AFTER.saturating_sub(after)).await;
         self.tell_that_it_receives(outage);
         std::future::pending().await
     }
 
-    /// Logs it, once after each outage.
+    /// Logs that the partition receives, once after each outage.
     fn tell_that_it_receives(&self, outage: &Outage) {
         if let Some(since) = outage.lock().unwrap_or_else(PoisonError::into_inner).take() {
             PartitionReceives { partition: self.progress.id(), after: since.elapsed() }.emit();
         }
     }
 
-    /// Asks the partition once more whether it ever held our newest event.
+    /// Asks the partition once more whether it ever held the newest event that was received from it.
     async fn look_again(&mut self) -> Result<(), StartError> {
         let newest = self.progress.newest();
         match self.source.extent(&self.progress.id().partition).await {
@@ -250,7 +251,7 @@ impl Partition {
                     None => Ok(()),
                 }
             }
-            // The lag monitor asks again and again.
+            // The lag monitor asks again periodically.
             Err(error) => {
                 let PartitionId { stream, partition } = self.progress.id();
                 tracing::debug!(%stream, %partition, %error, "the partition could not be looked at");
@@ -259,7 +260,7 @@ impl Partition {
         }
     }
 
-    /// Forgets where the partition was, where that is allowed: another one has its name.
+    /// Forgets the position in the partition, if the policy allows that: another partition has its name now.
     fn start_over(&mut self, problem: &Invalid) -> Result<(), StartError> {
         self.options.policy.give_up(self.progress.id(), &problem.to_string())?;
         self.progress.start_over();
@@ -333,8 +334,8 @@ impl Partition {
         }
     }
 
-    /// Notes a message that the AMQP layer could not decode: a dead letter without body, at the position that follows the
-    /// newest event, which is where it must have been.
+    /// Records a message that the AMQP layer could not decode: a dead letter without body, at the position after the newest event. The
+    /// message must have been there.
     async fn skip(&self, reason: &str) -> Result<(), Broken> {
         let partition = self.progress.id();
         let after = self.progress.newest().map(|newest| newest.sequence_number);
@@ -370,7 +371,7 @@ impl Partition {
         batch.dispatch(&self.intake).await
     }
 
-    /// Decodes and dispatches. What is not dispatched when this is dropped is taken back, as if it had never been
+    /// Decodes and dispatches. If this future is dropped, events that are not dispatched are taken back, as if they had never been
     /// received. `reopened`: the first message is the first of a connection that was opened at the newest event.
     async fn dispatch(&self, messages: Vec<Message>, reopened: bool) -> Result<(), Broken> {
         let received = Instant::now();
@@ -378,7 +379,7 @@ impl Partition {
         for (place, message) in messages.into_iter().enumerate() {
             match self.progress.arrival(&message.position, reopened && place == 0) {
                 Arrival::Next => {}
-                // Asked for, to see that the partition is still the one that it was.
+                // This event was requested again to check that the partition is still the same one.
                 Arrival::Repeated if reopened && place == 0 => continue,
                 Arrival::Repeated => {
                     self.metrics.event_repeated(&self.progress.id().stream);
@@ -400,22 +401,22 @@ impl Partition {
             if let Decoded::Event(event) = &decoded
                 && self.limits.is_twin_full(&event.key)
             {
-                // What waits behind it in this partition has to wait too: order is kept. All others go on.
+                // Later events of this partition have to wait too, to keep the order. All other partitions go on.
                 batch.dispatch(&self.intake).await?;
                 self.limits.twin_has_room(&event.key).await;
-                // That nothing arrived meanwhile was not the link's fault.
+                // The link is not the reason that nothing arrived meanwhile.
                 self.progress.stalled.notified().now_or_never();
             }
             let permit = match self.limits.try_acquire(message.weight()) {
                 Some(permit) => permit,
                 None => {
-                    // What is decoded already must not wait behind what has no room yet.
+                    // Events that are already decoded must not wait behind one that has no room yet.
                     batch.dispatch(&self.intake).await?;
                     self.limits.acquire(message.weight()).await
                 }
             };
             let Ok(ticket) = self.progress.begin(message.position.clone()) else {
-                continue; // it would have been a repeat above
+                continue; // `arrival` would have reported a repeat
             };
             let sequence_number = message.position.sequence_number;
             let trace = Tracer::begin(self.sampler.as_ref(), sequence_number, message.enqueued);
@@ -448,8 +449,8 @@ impl Partition {
     }
 }
 
-/// Events that are begun and not dispatched yet. Dropping it, as the end of a partition may at any wait, takes them
-/// back: nobody will ever complete them, and whoever finishes the partition must not wait for that.
+/// Events that are begun and not dispatched yet. Dropping it takes them back. That may happen at any wait, when the partition ends. These
+/// events would never be completed, and finishing the partition must not wait for them.
 struct Batch<'a> {
     progress: &'a Arc<Progress>,
     first: Option<Ticket>,
@@ -466,13 +467,13 @@ impl<'a> Batch<'a> {
         self.items.push(intake(ticket, Arc::clone(self.progress)));
     }
 
-    /// Hands over what there is. Fails when the router is gone.
+    /// Dispatches the events of the batch. Fails if the router has ended.
     async fn dispatch(&mut self, intake: &mpsc::Sender<Vec<Intake>>) -> Result<(), Broken> {
         if self.items.is_empty() {
             return Ok(());
         }
-        // SUBTLE: `send` would take the events into its future, and they would vanish with it. A place is waited for
-        // first; handing over is then a single step that nothing can interrupt.
+        // SUBTLE: `send` would move the events into its future, and they would be lost if that future is dropped. So a place in the channel
+        // is reserved first. The dispatch is then a single step that cannot be interrupted.
         let place = intake.reserve().await.map_err(|_| Broken::Stopped)?;
         place.send(std::mem::take(&mut self.items));
         self.first = None;

@@ -1,8 +1,8 @@
-//! Which partitions an Event Hub has: looked at again and again, beside the work and never in its way.
+//! Partition discovery: asks periodically which partitions an Event Hub has, without delaying other work.
 //!
-//! Event Hubs adds partitions to a hub in use (Premium and Dedicated tiers), and producers send to them at once, so a
-//! partition that nobody notices is loss by retention. Event Hubs never takes one away: what is missing from an answer is
-//! kept, and told.
+//! Event Hubs adds partitions to a hub in use (Premium and Dedicated tiers), and producers send to them at once. The events of an unnoticed
+//! partition are lost by retention. Event Hubs never removes a partition, so a partition that is missing from an answer is kept and
+//! reported.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -16,26 +16,26 @@ use crate::{
     },
 };
 
-/// What one look brought.
+/// Result of one discovery.
 pub type Answer = Result<Vec<String>, SourceError>;
 
-/// The partitions of one Event Hub.
+/// The known partitions of one Event Hub.
 pub struct Partitions {
     stream: String,
     metrics: Metrics,
     known: BTreeSet<String>,
-    /// Those that were not there at the start.
+    /// Partitions that were not there at the start.
     later: BTreeSet<String>,
-    /// Those that the last answer left out.
+    /// Partitions that were not in the last answer.
     missing: BTreeSet<String>,
-    /// Names that others used and we did not know: each is a reason to look once.
+    /// Unknown partition names that other replicas use. Each name triggers one discovery.
     heard_of: BTreeSet<String>,
     failed_in_a_row: u32,
     asking: JoinSet<Answer>,
 }
 
 impl Partitions {
-    /// As they are at the start.
+    /// Creates it with the partitions at the start.
     pub fn new(stream: &str, partitions: &[String], metrics: Metrics) -> Self {
         let known: BTreeSet<_> = partitions.iter().cloned().collect();
         metrics.set_partitions(stream, known.len(), 0);
@@ -51,12 +51,12 @@ impl Partitions {
         }
     }
 
-    /// Whether it was added after the start.
+    /// Whether a partition was added after the start.
     pub fn came_later(&self, partition: &str) -> bool {
         self.later.contains(partition)
     }
 
-    /// Asks which partitions there are, unless the last question is still open.
+    /// Starts a discovery, unless the last one is still running.
     pub fn ask(&mut self, source: &Arc<dyn EventSource>) {
         if self.asking.is_empty() {
             let source = Arc::clone(source);
@@ -64,8 +64,8 @@ impl Partitions {
         }
     }
 
-    /// Others use partitions of these names. Asks at once about what is news; old leases of a larger hub of the same name
-    /// are news once.
+    /// Receives partition names that other replicas use. Starts a discovery at once if a name is new. Old leases of a larger hub of the
+    /// same name trigger one discovery only.
     pub fn hear_of(&mut self, names: &[String], source: &Arc<dyn EventSource>) {
         let mut news = false;
         for name in names.iter().filter(|name| !self.known.contains(*name)) {
@@ -76,17 +76,17 @@ impl Partitions {
         }
     }
 
-    /// Whether a question is open.
+    /// Whether a discovery is running.
     pub fn is_asking(&self) -> bool {
         !self.asking.is_empty()
     }
 
-    /// Waits for the answer.
+    /// Waits for the result of the discovery. An error means that it panicked.
     pub async fn next(&mut self) -> Option<Result<Answer, JoinError>> {
         self.asking.join_next().await
     }
 
-    /// Takes note of an answer, and says which partitions are new.
+    /// Applies the result of a discovery, and returns the new partitions.
     pub fn note(&mut self, answer: Result<Answer, JoinError>) -> Vec<String> {
         let listed: BTreeSet<_> = match answer {
             Ok(Ok(listed)) => listed.into_iter().collect(),

@@ -1,4 +1,4 @@
-//! How far a partition is: shared by its loop, the router, the committer and the lag monitor.
+//! The progress of a partition, shared by its loop, the router, the committer and the lag monitor.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -19,20 +19,20 @@ use crate::{
 pub struct Progress {
     id: PartitionId,
     inner: Mutex<progress::Progress>,
-    /// What its durations count from.
+    /// The durations count from this instant.
     started: Instant,
-    /// Counters of its stream.
+    /// Counters of the partition's stream.
     pub stream_metrics: StreamMetrics,
-    /// Its own gauges.
+    /// Gauges of the partition.
     pub metrics: PartitionMetrics,
-    /// Raised by the lag monitor when events wait and none arrive.
+    /// Notified by the lag monitor when events wait and none arrive.
     pub stalled: Notify,
-    /// Raised by the lag monitor when the partition has never held what we say is its newest event.
+    /// Notified by the lag monitor when the partition has never held the newest event that was received from it.
     pub recreated: Notify,
 }
 
 impl Progress {
-    /// Progress that goes on after `checkpoint`.
+    /// Progress that continues after `checkpoint`.
     pub fn new(id: PartitionId, checkpoint: Option<Position>, metrics: &Metrics) -> Arc<Self> {
         Arc::new(Self {
             stream_metrics: metrics.stream(&id.stream),
@@ -51,11 +51,14 @@ impl Progress {
     }
 
     /// Begins one event.
+    ///
+    /// # Errors
+    /// The event was begun before.
     pub fn begin(&self, position: Position) -> Result<Ticket, progress::Repeated> {
         self.lock().begin(position, self.started.elapsed())
     }
 
-    /// Takes back an event that was not dispatched, and those begun after it.
+    /// Takes back an event that was not dispatched, and those that were begun after it.
     pub(super) fn withdraw(&self, ticket: Ticket) {
         self.lock().withdraw(ticket);
     }
@@ -79,47 +82,47 @@ impl Progress {
         durable
     }
 
-    /// The same, and the oldest event that is not completed, both of one moment.
+    /// The end of that prefix, and the oldest event that is not completed, both at the same moment.
     pub fn checkpoint(&self) -> (Option<Position>, Option<Position>) {
         let progress = self.lock();
         let durable = if planted!(CheckpointTooEarly) { progress.newest() } else { progress.durable() };
         (durable.cloned(), progress.oldest().map(|oldest| oldest.position))
     }
 
-    /// The newest event begun.
+    /// The newest event that was begun.
     pub fn newest(&self) -> Option<Position> {
         self.lock().newest().cloned()
     }
 
-    /// How an event that arrives fits to those before it.
+    /// How an arriving event relates to those before it.
     pub(super) fn arrival(&self, position: &Position, reopened: bool) -> Arrival {
         self.lock().arrival(position, reopened)
     }
 
-    /// Forgets where the partition was.
+    /// Forgets the position in the partition.
     pub(super) fn start_over(&self) {
         self.lock().start_over();
     }
 
-    /// Events begun and not completed.
+    /// Number of events that are begun and not completed.
     pub fn open(&self) -> usize {
         self.lock().open()
     }
 
-    /// The oldest event that is not completed, and for how long we have had it.
+    /// The oldest event that is not completed, and the time since it was begun.
     pub fn oldest(&self) -> Option<(Position, Duration)> {
         let oldest = self.lock().oldest()?;
         Some((oldest.position, self.started.elapsed().saturating_sub(oldest.began)))
     }
 
-    /// Shows its figures in the health state.
+    /// Shows this progress in the health state.
     pub fn show(self: &Arc<Self>, health: &HealthState) {
         let watched: Arc<dyn Watched> = Arc::clone(self) as _;
         health.watch_partition(&self.id, Arc::downgrade(&watched));
     }
 
     fn lock(&self) -> MutexGuard<'_, progress::Progress> {
-        // Nothing in progress can panic half-way.
+        // No code that holds this lock can panic halfway.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! text ─► query (domain/query) ─► condition in Cosmos SQL ─► documents ─► the query once more ─► rows
-//!                                  selects those, or more                 has the last word
+//!                                  selects those, or more                 decides
 //! ```
 //!
-//! What gives a row for each twin is read a page at a time. What needs all twins before its first row (groups, sorting) reads them
-//! all, and its later pages are cut from a result that is made anew: nothing is kept between two requests, so any replica answers
+//! A query with one row per twin is answered one page at a time. A query that needs all twins before its first row (groups, sorting) reads
+//! them all. Its later pages are cut from a result that is computed again: nothing is kept between two requests, so any replica can answer
 //! any page.
 //!
-//! SUBTLE: a request is a future that is dropped when its client goes away. It holds nothing but memory of its own.
+//! SUBTLE: a request is a future that is dropped when its client disconnects. It holds nothing but its own memory.
 
 mod position;
 
@@ -33,44 +33,44 @@ use crate::{
     telemetry::{Metrics, event::DocumentsPassedOver},
 };
 
-/// Documents that are read at once where all are needed.
+/// Documents per read when a query needs all documents.
 const ALL_PAGE: NonZeroU32 = NonZeroU32::new(1_000).expect("1,000 is not 0");
 
-/// What one request may take.
+/// Limits of one request.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
-    /// Request units. The page under way when they are spent is the last one.
+    /// Request units. The page in progress when they are spent is the last one.
     pub request_units: f64,
-    /// Time.
+    /// Time limit.
     pub time: Duration,
-    /// Groups, or rows to be sorted, that are held in memory.
+    /// Maximum number of groups, or of rows to be sorted, in memory.
     pub held: usize,
 }
 
 /// Answers queries. Cheap to clone.
 #[derive(Clone)]
 pub struct Queries {
-    /// Where documents are selected.
+    /// The port that selects documents.
     pub selection: Arc<dyn TwinSelection>,
-    /// What may be spent, together with everything else.
+    /// The request units that may be spent, shared with everything else.
     pub budget: RequestUnitBudget,
-    /// Where it is counted.
+    /// Counts queries and request units.
     pub metrics: Metrics,
-    /// What one request may take.
+    /// Limits of one request.
     pub limits: Limits,
-    /// Where root fields are: [`Root::place`], or fewer of them.
+    /// Where root fields are stored: [`Root::place`], or fewer of them.
     pub place: fn(Root) -> Place,
 }
 
-/// Whoever a query is answered for.
+/// The client of a request.
 pub trait Client: Sync {
-    /// A part of the answer has cost so many request units.
+    /// A part of the answer has cost this many request units.
     fn paid(&self, request_units: f64);
-    /// Whether nobody waits for the answer any more: then nothing more is begun.
+    /// Whether the client has disconnected. Nothing more is begun then.
     fn is_gone(&self) -> bool;
 }
 
-/// Somebody who waits for whatever it costs.
+/// A client that never disconnects and does not count the cost.
 #[derive(Debug, Clone, Copy)]
 pub struct StaysConnected;
 
@@ -82,56 +82,55 @@ impl Client for StaysConnected {
     }
 }
 
-/// A request.
+/// One request.
 #[derive(Clone, Copy)]
 pub struct Ask<'a> {
     /// The query, as the client wrote it.
     pub query: &'a str,
-    /// Twins of this hub only; `None`: of all that the container holds.
+    /// Only twins of this hub. `None`: all twins in the container.
     pub hub: Option<&'a HubName>,
-    /// Where the page begins: the `next` of the one before.
+    /// Where the page begins: the `next` of the previous page. `None`: at the first row.
     pub from: Option<&'a str>,
-    /// Rows that the page may have.
+    /// Maximum number of rows of the page.
     pub most: NonZeroU32,
-    /// Who asks.
+    /// The client.
     pub client: &'a dyn Client,
 }
 
 /// A page of an answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
-    /// Its rows; there may be fewer than were asked for, or none, although there are more pages.
+    /// Its rows. There may be fewer than requested, or none, although there are more pages.
     pub rows: Vec<Value>,
-    /// What the rows are.
+    /// The type of the rows.
     pub item_type: ItemType,
-    /// Where the next page begins; `None`: this is the last one. It says nothing but that, and fits into a header.
+    /// Where the next page begins. `None`: this is the last page. The text is opaque and fits into a header.
     pub next: Option<String>,
-    /// Documents that were passed over because nobody can read them. Rows of theirs may be missing.
+    /// Number of documents that were skipped because they are unreadable. Their rows may be missing.
     pub passed_over: usize,
-    /// Twins behind the rows whose documents say that they are flagged. An exact count does not look at documents, so there
-    /// it is 0.
+    /// Number of twins behind the rows whose documents are flagged. An exact count reads no documents, so there it is 0.
     pub flagged: usize,
 }
 
 /// Why there is no page.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Failure {
-    /// Nobody waits for the answer any more.
+    /// The client has disconnected.
     #[error("the client went away")]
     Gone,
-    /// The query is not understood, or asks for what is not here.
+    /// The query is not understood, or asks for something that is not supported.
     #[error(transparent)]
     Query(#[from] QueryError),
-    /// The continuation is not one of this query.
+    /// The continuation does not belong to this query.
     #[error("the continuation is not one of this query: begin with the first page")]
     Continuation,
-    /// It takes more than one request may; says what to do.
+    /// The query exceeds the limits of one request. The text says what to do.
     #[error("{0}")]
     TooExpensive(String),
-    /// The store will never answer it; says why.
+    /// The store will never answer this query. The text says why.
     #[error("{0}")]
     Refused(String),
-    /// It passes with time.
+    /// A temporary failure.
     #[error("{}", .0.message)]
     StoreError(StoreError),
 }
@@ -153,7 +152,7 @@ impl From<LimitError> for Failure {
 }
 
 impl Queries {
-    /// Answers a request with one page. Returns what it cost in request units too, also where there is no page.
+    /// Answers a request with one page. The result has the request units that were spent, also if there is no page.
     pub async fn answer(&self, ask: Ask<'_>) -> Charged<Result<Answer, Failure>> {
         let mut bill = Bill {
             queries: self,
@@ -206,7 +205,7 @@ impl Queries {
     }
 }
 
-/// The part of a whole result that a page shows.
+/// Cuts one page from a whole result.
 fn cut(
     mut rows: Vec<Value>,
     query: &Query,
@@ -222,7 +221,7 @@ fn cut(
     (rows.drain(begin..end).collect(), next)
 }
 
-/// What a request has taken so far.
+/// The resources that a request has used so far.
 struct Bill<'a> {
     queries: &'a Queries,
     client: &'a dyn Client,
@@ -233,12 +232,12 @@ struct Bill<'a> {
 }
 
 impl Bill<'_> {
-    /// Whether nothing more may be begun.
+    /// Whether no more work may be begun.
     fn is_exhausted(&self) -> bool {
         self.spent >= self.queries.limits.request_units || Instant::now() >= self.until
     }
 
-    /// Asks the store once the cap has room, and pays for it.
+    /// Waits until the cap has room, asks the store, and pays for the answer.
     async fn pay<T>(
         &mut self,
         ask: impl Future<Output = Charged<Result<T, SelectError>>>,
@@ -253,7 +252,7 @@ impl Bill<'_> {
         outcome
     }
 
-    /// Why nothing more may be begun, where there is no result yet.
+    /// Fails if no more work may be begun before there is a result.
     fn check(&self) -> Result<(), Failure> {
         match () {
             () if self.client.is_gone() => Err(Failure::Gone),
@@ -262,7 +261,7 @@ impl Bill<'_> {
         }
     }
 
-    /// The twins of a page that the query selects.
+    /// The rows of the twins of a page that the query selects.
     fn selected(&mut self, page: &Documents, query: &Query) -> Vec<Value> {
         let mut selected = Vec::new();
         for document in &page.readable {
@@ -311,7 +310,7 @@ impl Bill<'_> {
         }
     }
 
-    /// Shows all twins that a query selects.
+    /// Calls `show` with each twin that the query selects.
     async fn for_each(
         &mut self,
         filter: &Filter,
@@ -330,7 +329,7 @@ impl Bill<'_> {
         }
     }
 
-    /// The next rows of a query that gives one for each twin.
+    /// The next rows of a query with one row per twin.
     async fn scan(
         &mut self,
         filter: &Filter,
@@ -347,10 +346,10 @@ impl Bill<'_> {
                 let next = from.filter(|_| left > 0);
                 return Ok((rows, next.map(|behind| Position { shown, behind: Some(behind) })));
             };
-            // No page has more documents than there is room for rows, so none of them is read in vain.
+            // A page never has more documents than there is room for rows, so no document is read in vain.
             let page = match self.select(filter, from.as_ref(), room).await {
                 Ok(page) => page,
-                // What is there already is of use, and the next request meets the trouble again.
+                // The rows so far are useful. The next request meets the failure again.
                 Err(SelectError::StoreError(_)) if !rows.is_empty() => {
                     return Ok((rows, Some(Position { shown, behind: from })));
                 }
@@ -374,7 +373,7 @@ impl Bill<'_> {
     }
 }
 
-/// That everything else uses up what may be spent, for as long as the request may take.
+/// The error when other work used the whole cap for as long as the request may take.
 fn no_room() -> StoreError {
     StoreError {
         kind: StoreErrorKind::Throttled,

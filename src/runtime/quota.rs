@@ -1,8 +1,8 @@
-//! Keeps the calls to one IoT hub within our share of its quota.
+//! Keeps the calls to one IoT hub within the configured share of its quota.
 //!
-//! [`Bucket`] says what may be taken when; this waits for it. Callers of one purpose are served in the order of their
-//! coming, and at most one of them per purpose sleeps at a time, so nobody wakes in vain. A hub that throttles all the same
-//! closes the bucket: for as long as it says, or for longer each time.
+//! [`Bucket`] says when a call may be made, and this module waits for it. Callers of one purpose are served in the order in which they ask.
+//! At most one of them per purpose sleeps at a time, so none wakes in vain. If the hub throttles all the same, the bucket is closed for as
+//! long as the hub asks, or for longer each time.
 
 use std::{
     sync::{
@@ -26,16 +26,16 @@ use crate::{
     runtime::jitter::jitter,
 };
 
-/// The first pause after the hub throttled without saying for how long.
+/// The first pause after the hub throttled without a hint how long to wait.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-/// The longest pause of our own choice.
+/// The longest pause without a hint.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// A hint to wait for longer than this is followed for this long: then one call finds out.
+/// A longer hint is followed only for this time. Then one call checks whether the hub still throttles.
 const LONGEST_HINT: Duration = Duration::from_secs(600);
 
-/// The quota of one hub.
+/// Rate limiter for the quota of one hub.
 #[derive(Debug)]
 pub struct RateLimiter {
     gets: Gate,
@@ -43,7 +43,7 @@ pub struct RateLimiter {
 }
 
 impl RateLimiter {
-    /// Gives `share` of what a hub of `units` of `tier` allows.
+    /// Creates a limiter for `share` (a fraction) of the quota of a hub with `units` units of `tier`.
     pub fn new(tier: Tier, units: u32, share: f64) -> Self {
         Self {
             gets: Gate::new(tier.gets_per_second(units) * share),
@@ -51,44 +51,44 @@ impl RateLimiter {
         }
     }
 
-    /// Gives one of so many replicas its part from here on.
+    /// Sets the number of replicas that share the quota from now on.
     pub fn share_among(&self, replicas: usize) {
         self.gets.share_among(replicas);
         self.queries.share_among(replicas);
     }
 
-    /// Waits until a point read may be made. May be dropped at any time, and takes nothing then.
+    /// Waits until a point read may be made. May be dropped at any time, and then takes nothing.
     pub async fn get(&self, purpose: Purpose) {
         self.gets.pass(purpose).await;
     }
 
-    /// Waits until a page of a query may be asked for. May be dropped at any time, and takes nothing then.
+    /// Waits until a page of a query may be requested. May be dropped at any time, and then takes nothing.
     pub async fn query(&self, purpose: Purpose) {
         self.queries.pass(purpose).await;
     }
 
-    /// The hub throttled a call, and asked to wait for `retry_after` if it said so.
+    /// Records that the hub throttled a call, with its `retry_after` hint if there was one.
     pub fn throttled(&self, call: Call, retry_after: Option<Duration>) {
         let fraction = jitter();
         self.gate(call).with(|state, now| state.throttled(retry_after, fraction, now));
     }
 
-    /// The hub answered a call.
+    /// Records that the hub answered a call.
     pub fn answered(&self, call: Call) {
         self.gate(call).with(State::answered);
     }
 
-    /// How many calls were let through.
+    /// How many calls of this kind were let through.
     pub fn calls(&self, call: Call) -> u64 {
         self.gate(call).passed.load(Ordering::Relaxed)
     }
 
-    /// Whether somebody waits for a turn to read a twin, and for a page, at this moment.
+    /// Whether a caller of this purpose waits at this moment to read a twin, and to request a page.
     pub fn waits(&self, purpose: Purpose) -> (bool, bool) {
         (self.gets.waits(purpose), self.queries.waits(purpose))
     }
 
-    /// Reads of twins and pages per second that this replica may ask for.
+    /// Point reads per second and pages per second that this replica may request.
     pub fn rates(&self) -> (f64, f64) {
         let rate = |gate: &Gate| gate.with(|state, _| state.bucket.per_second());
         (rate(&self.gets), rate(&self.queries))
@@ -102,16 +102,16 @@ impl RateLimiter {
     }
 }
 
-/// Where the callers of one kind of call wait.
+/// The queue for callers of one kind of call.
 #[derive(Debug)]
 struct Gate {
-    /// What all replicas together may do.
+    /// Rate of all replicas together.
     per_second: f64,
     start: Instant,
     state: Mutex<State>,
-    /// One turn per purpose; semaphores give turns in the order of asking.
+    /// One turn per purpose. Semaphores give turns in the order of asking.
     turns: [Semaphore; 4],
-    /// Wakes whoever sleeps for as long as another rate needs.
+    /// Wakes the sleeping callers, whose wait depends on the rate.
     rate_changed: Notify,
     passed: AtomicU64,
 }
@@ -130,10 +130,10 @@ impl Gate {
 
     async fn pass(&self, purpose: Purpose) {
         let turn = self.turn(purpose);
-        // Nobody closes the semaphore; if so, all would only wait at the bucket itself.
+        // The semaphore is never closed. If it were, the callers would only wait at the bucket itself.
         let _turn = turn.acquire().await.ok();
         loop {
-            let rate_changed = self.rate_changed.notified(); // counts from here on
+            let rate_changed = self.rate_changed.notified(); // notifications count from this moment
             let taken = self.with(|state, now| state.bucket.take(purpose, now));
             match taken {
                 Ok(()) => break,
@@ -156,7 +156,7 @@ impl Gate {
         }
     }
 
-    /// Who has the turn waits for the bucket: with a token at hand, it is given back at once.
+    /// The caller with the turn waits for the bucket. If a token is there, it gives the turn back at once.
     fn waits(&self, purpose: Purpose) -> bool {
         self.turn(purpose).available_permits() == 0
     }
@@ -166,14 +166,14 @@ impl Gate {
         self.rate_changed.notify_waiters();
     }
 
-    /// With the time since the start.
+    /// Calls `act` with the time since the start.
     fn with<T>(&self, act: impl FnOnce(&mut State, Duration) -> T) -> T {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         act(&mut state, self.start.elapsed())
     }
 }
 
-/// The bucket, and how it is closed; without a clock.
+/// The bucket and its pauses, without a clock.
 #[derive(Debug)]
 struct State {
     bucket: Bucket,
@@ -190,12 +190,12 @@ impl State {
         }
     }
 
-    /// Calls that were under way together are throttled together: they are one signal, and only a hint may lengthen the
-    /// pause that the first of them began. `jitter` is uniform in 0..1.
+    /// Calls that were in flight together are throttled together. They are one signal, and only a hint may lengthen the pause that the
+    /// first of them began. `jitter` is uniform in 0..1.
     fn throttled(&mut self, retry_after: Option<Duration>, jitter: f64, now: Duration) {
         let first = now >= self.paused_until;
         let pause = match retry_after {
-            // Replicas with the same hint must not return in one wave.
+            // Replicas with the same hint must not all return at the same moment.
             Some(hint) => hint.min(LONGEST_HINT) + FIRST_PAUSE.mul_f64(jitter.clamp(0.0, 1.0)),
             None if first => self.pauses.next(1.0, None),
             None => return,
@@ -205,7 +205,7 @@ impl State {
     }
 
     fn answered(&mut self, now: Duration) {
-        // What was sent before the pause says nothing about it.
+        // A call that was sent before the pause says nothing about it.
         if now >= self.paused_until {
             self.pauses.reset();
         }

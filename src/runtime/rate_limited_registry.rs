@@ -1,4 +1,4 @@
-//! A hub's registry with its quota and its figures: how everything but tests asks a hub.
+//! A hub's registry with its quota and its metrics. Everything except tests asks a hub through it.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -24,10 +24,10 @@ use crate::{
     },
 };
 
-/// Failures in a row that make a hub unreachable: a single answer that is no twin says nothing about the hub.
+/// Number of failures in a row after which a hub counts as unreachable. A single answer that is not a twin says nothing about the hub.
 const FAILURES_UNREACHABLE: u32 = 3;
 
-/// The registry of one hub; each call waits for its turn first.
+/// The registry of one hub. Each call first waits for its turn.
 pub struct RateLimitedRegistry {
     registry: Arc<dyn TwinRegistry>,
     rate_limiter: RateLimiter,
@@ -36,7 +36,7 @@ pub struct RateLimitedRegistry {
     health: Option<HealthState>,
 }
 
-/// Whether the hub answers.
+/// State of the hub: whether it answers.
 #[derive(Debug, Default)]
 struct Reach {
     failures: u32,
@@ -49,13 +49,13 @@ impl std::fmt::Debug for RateLimitedRegistry {
 }
 
 impl RateLimitedRegistry {
-    /// Asks `registry` no more often than `rate_limiter` lets it.
+    /// Wraps `registry`, whose calls then wait for `rate_limiter`.
     pub fn new(registry: Arc<dyn TwinRegistry>, rate_limiter: RateLimiter, metrics: Metrics) -> Self {
         metrics.registry(registry.hub());
         Self { registry, rate_limiter, metrics, reach: Mutex::default(), health: None }
     }
 
-    /// The same, where `health` is told whether the hub answers.
+    /// The same registry, which also reports to `health` whether the hub answers.
     #[must_use]
     pub fn shown_on(self, health: &HealthState) -> Self {
         Self { health: Some(health.clone()), ..self }
@@ -66,22 +66,22 @@ impl RateLimitedRegistry {
         self.registry.hub()
     }
 
-    /// The quota, for figures.
+    /// The rate limiter of this hub.
     pub fn rate_limiter(&self) -> &RateLimiter {
         &self.rate_limiter
     }
 
-    /// Tells the health state after how long somebody asks again who got no answer.
+    /// Reports to the health state after how long a caller without an answer asks again.
     pub fn asks_again(&self, after: Duration) {
         if let Some(health) = &self.health {
             health.tries_again(&Dependency::Registry(self.hub().to_string()), after);
         }
     }
 
-    /// As [`TwinRegistry::get`], in its turn. Waits for as long as the quota needs; may be dropped.
+    /// Calls [`TwinRegistry::get`] in turn. Waits for as long as the quota needs. May be dropped.
     pub async fn get(&self, key: &TwinKey, purpose: Purpose) -> Got {
         if let Some(message) = self.registry.unaskable(key) {
-            // It is no call, and says nothing about the hub.
+            // This is not a call, and says nothing about the hub.
             return Got::Unknown(StoreError {
                 kind: StoreErrorKind::Unavailable,
                 code: TWIN_UNANSWERED,
@@ -104,10 +104,10 @@ impl RateLimitedRegistry {
         got
     }
 
-    /// As [`TwinRegistry::query`], in its turn. Waits for as long as the quota needs; may be dropped.
+    /// Calls [`TwinRegistry::query`] in turn. Waits for as long as the quota needs. May be dropped.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`TwinRegistry::query`].
     pub async fn query(
         &self,
         query: &str,
@@ -118,10 +118,10 @@ impl RateLimitedRegistry {
         self.page(purpose, self.registry.query(query, from, most_rows)).await
     }
 
-    /// As [`TwinRegistry::references`], in its turn. Waits for as long as the quota needs; may be dropped.
+    /// Calls [`TwinRegistry::references`] in turn. Waits for as long as the quota needs. May be dropped.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`TwinRegistry::references`].
     pub async fn references(
         &self,
         query: &str,
@@ -147,11 +147,11 @@ impl RateLimitedRegistry {
         page
     }
 
-    /// As [`TwinRegistry::device_count`]. It counts towards another quota of the hub, that of its identities, and is rare:
-    /// there is nothing to wait for.
+    /// Calls [`TwinRegistry::device_count`]. It counts towards another quota of the hub, that of its identities, and is rare. So it does
+    /// not wait.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`TwinRegistry::device_count`].
     pub async fn device_count(&self, purpose: Purpose) -> Result<u64, QueryError> {
         let asked = Instant::now();
         let count = self.registry.device_count().await;
@@ -161,7 +161,7 @@ impl RateLimitedRegistry {
         count
     }
 
-    /// Tells the rate_limiter what the hub thinks of our pace.
+    /// Tells the rate limiter whether the hub throttled or answered.
     fn feed_back(&self, call: Call, outcome: RegistryOutcome, trouble: Option<&StoreError>) {
         match outcome {
             RegistryOutcome::Throttled => {
@@ -188,7 +188,7 @@ impl RateLimitedRegistry {
         RegistryAsked { hub, call, purpose: purpose.into(), outcome, took, message }.emit(&self.metrics);
         let mut reach = self.reach.lock().unwrap_or_else(PoisonError::into_inner);
         match outcome {
-            // Who throttles is there, and says nothing else.
+            // Throttling shows that the hub is reachable, and nothing else.
             RegistryOutcome::Throttled => {}
             RegistryOutcome::Unavailable => {
                 reach.failures = reach.failures.saturating_add(1);
@@ -220,7 +220,7 @@ impl RateLimitedRegistry {
     }
 }
 
-/// What the hub said instead of what it was asked for.
+/// Code and text of an answer that is not a result.
 struct Said<'a> {
     code: &'static str,
     message: Option<&'a str>,
@@ -228,7 +228,7 @@ struct Said<'a> {
 
 impl<'a> Said<'a> {
     fn new(trouble: Option<&StoreError>, message: Option<&'a str>) -> Self {
-        // Only trouble is told under a code.
+        // Only failures are reported under a code.
         Self { code: trouble.map_or("IOTHUB_UNAVAILABLE", |trouble| trouble.code), message }
     }
 }
@@ -236,7 +236,7 @@ impl<'a> Said<'a> {
 const fn outcome_of(trouble: &StoreError) -> RegistryOutcome {
     match trouble.kind {
         StoreErrorKind::Throttled => RegistryOutcome::Throttled,
-        // Documents only are of some release.
+        // Only documents have a release, so `Newer` cannot occur here.
         StoreErrorKind::Unavailable | StoreErrorKind::Newer | StoreErrorKind::Contradictory => {
             RegistryOutcome::Unavailable
         }

@@ -1,21 +1,20 @@
-//! Threads of their own for what receives events.
+//! Dedicated threads that receive events.
 //!
-//! From the connection over the session and the link to the decoded batch, an event wakes one task after the other. Among the
-//! workers of one runtime, each of these wakes another thread as well, to see whether there is something for it: at a steady rate
-//! that costs more than the events do. A partition therefore stays on one thread, with its connection, and only what it hands
-//! over is anybody's.
+//! From the connection over the session and the link to the decoded batch, an event wakes one task after the other. On a multi-threaded
+//! runtime, each wake-up also wakes another worker, which looks for work. At a steady rate that costs more than the events themselves. So a
+//! partition stays on one thread, together with its connection. Only the events that it dispatches move to other threads.
 
 use std::{io, num::NonZeroUsize, thread};
 
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// One thread was measured to receive and decode more than 70,000 small events per second (ADR 8), which is as much as 17
-/// throughput units give.
+/// Maximum number of receive threads. One thread was measured to receive and decode more than 70,000 small events per second (ADR 8), which
+/// is as much as 17 throughput units give.
 const MOST: usize = 8;
 
-/// Workers of a runtime beside these threads: one for each processor but one, and one at least. Workers wake each other whenever there
-/// may be something to do, so that each one more costs CPU time at a steady rate (ADR 8).
+/// Number of runtime workers beside these threads: one per processor except one, and at least one. Workers wake each other whenever there
+/// may be work, so each additional worker costs CPU time at a steady rate (ADR 8).
 pub fn workers_beside() -> usize {
     (processors() - 1).max(1)
 }
@@ -24,17 +23,17 @@ fn processors() -> usize {
     thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
-/// Threads that end when this is dropped, and with them whatever still runs there.
+/// The receive threads. Dropping this ends them, together with the tasks that still run on them.
 pub struct ReceiveThreads {
     threads: Vec<Handle>,
     _end: DropGuard,
 }
 
 impl ReceiveThreads {
-    /// Starts one for each processor that this process may use.
+    /// Starts one thread per processor that this process may use, up to 8.
     ///
     /// # Errors
-    /// The operating system refuses.
+    /// The operating system refuses to start a thread.
     pub fn start() -> io::Result<Self> {
         let count = processors().min(MOST);
         let end = CancellationToken::new();
@@ -45,19 +44,19 @@ impl ReceiveThreads {
             let end = end.clone();
             thread::Builder::new().name(format!("receive-{number}")).spawn(move || {
                 runtime.block_on(end.cancelled());
-                // A name that is still being looked up must not hold anybody up.
+                // A DNS lookup that is still running must not delay the shutdown.
                 runtime.shutdown_background();
             })?;
         }
         Ok(Self { threads, _end: end.drop_guard() })
     }
 
-    /// The one with the fewest tasks.
+    /// The thread with the fewest tasks.
     pub fn least_used(&self) -> Option<&Handle> {
         self.threads.iter().min_by_key(|thread| thread.metrics().num_alive_tasks())
     }
 
-    /// All of them.
+    /// The handles of all threads.
     pub fn handles(&self) -> &[Handle] {
         &self.threads
     }
@@ -99,7 +98,7 @@ mod tests {
             threads.handles().iter().map(|thread| thread.metrics().num_alive_tasks()).collect();
         assert_eq!(alive, BTreeSet::from([2]));
         drop(threads);
-        // Nobody waits for ever for what ran there.
+        // The tasks that ran there are cancelled, so waiting for them ends.
         while let Some(ended) = tasks.join_next().await {
             assert!(ended.expect_err("it was cut off").is_cancelled());
         }

@@ -1,15 +1,15 @@
-//! Everything that asks the IoT hub itself, so that the copy is right whatever became of events.
+//! Everything that asks the IoT hub itself, so that the copy is right whatever happened to events.
 //!
 //! ```text
 //! router ── flagged documents ─► repair queue ─┐
 //! scan of flagged documents ───────────────────┤
 //! backfill: pages of a query ──────────────────┼─► reconciler: read ─► GET ─► compare ─► conditional write
 //! audit: pages of a query, documents ──────────┤
-//! resync: what a person names ─────────────────┘
+//! resync: twins that a person names ───────────┘
 //! ```
 //!
-//! A query lists candidates, a point read decides. All of it runs in the background: lanes never wait for the registry, and a
-//! document that changes in between is read again.
+//! A query lists candidates, and a point read decides. All of this runs in the background: lanes never wait for the registry. A document
+//! that changes in between is read again.
 
 pub mod audit;
 pub mod backfill;

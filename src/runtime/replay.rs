@@ -1,8 +1,7 @@
-//! Dead letters on the normal path: decoded, put into their twin's lane, decided on what is stored, written
-//! under the same conditions as what comes from a stream. So versions protect newer state, and a daemon may
-//! run beside it.
+//! Dead letters on the normal path: each one is decoded, put into the lane of its twin, decided on the stored document, and written under
+//! the same conditions as an event from a stream. So versions protect newer state, and a daemon may run at the same time.
 //!
-//! A dead letter is not removed here: whoever submits it hears the verdict when it is durable, and removes it then.
+//! A dead letter is not removed here. The caller that submits it receives the verdict when it is durable, and then removes it.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -33,26 +32,26 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// How often a preview asks for a document before it says that it does not know.
+/// How many times a preview asks for a document before its verdict is unknown.
 const READS: u32 = 6;
-/// First and longest wait between these.
+/// First and longest wait between these reads.
 const READ_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// What a replay leads to.
+/// Result of a replay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Decided like any event.
+    /// Decided like any other event.
     Decided(Decision),
-    /// It still can not be applied.
+    /// It still cannot be applied.
     Undeliverable {
-        /// Stable reason code, which need not be the one that it was stored with.
+        /// Stable reason code. It may differ from the one with which it was stored.
         reason: &'static str,
         /// One sentence for people.
         detail: String,
     },
-    /// It is no event of a twin.
+    /// It is not an event of a twin.
     Ignored(Ignored),
-    /// Previews only: the store did not say what it holds.
+    /// Previews only: the store gave no answer.
     Unknown(String),
 }
 
@@ -67,7 +66,7 @@ impl Verdict {
         }
     }
 
-    /// Whether the dead letter has served its purpose.
+    /// Whether the dead letter is no longer needed.
     pub const fn is_final(&self) -> bool {
         match self {
             Self::Decided(_) => true,
@@ -75,7 +74,7 @@ impl Verdict {
         }
     }
 
-    /// Why the dead letter stays, where it does.
+    /// Why the dead letter stays, if it does.
     pub fn why_it_stays(&self) -> Option<String> {
         match self {
             Self::Decided(_) => None,
@@ -95,19 +94,19 @@ pub struct Replay {
     max_body_bytes: usize,
 }
 
-/// A dead letter on its way; [`Submitted::verdict`] waits until it is durable.
+/// A dead letter in progress. [`Submitted::verdict`] waits until it is durable.
 pub enum Submitted {
-    /// Decode has decided it.
+    /// Decoding has decided it.
     Decided(Verdict),
-    /// The router has it.
+    /// The router has it. Its outcome arrives on this channel.
     Routed(oneshot::Receiver<Outcome>),
 }
 
 impl Submitted {
-    /// What became of the dead letter.
+    /// Waits for the verdict on the dead letter.
     ///
     /// # Errors
-    /// The router ended before it was known; the dead letter may or may not have been applied.
+    /// The router ended before the verdict was known. The dead letter may or may not have been applied.
     pub async fn verdict(self) -> Result<Verdict, Panicked> {
         match self {
             Self::Decided(verdict) => Ok(verdict),
@@ -120,15 +119,15 @@ impl Submitted {
 }
 
 impl Replay {
-    /// Starts `router`, which must have been made with `limits`. Bodies over `max_body_bytes` stay undeliverable.
+    /// Starts `router`, which must have been created with `limits`. Bodies larger than `max_body_bytes` bytes stay undeliverable.
     pub fn start(router: Router, limits: Arc<InFlight>, metrics: Metrics, max_body_bytes: usize) -> Self {
-        // Dead letters are dispatched one by one; what lies in the channel is counted by the limits.
+        // Dead letters are dispatched one by one. The limits count those in the channel.
         let (intake, batches) = mpsc::channel(1);
         Self { intake, router: tokio::spawn(router.run(batches)), limits, metrics, max_body_bytes }
     }
 
-    /// Hands a dead letter over behind those before it; dead letters of one twin are applied in the order in which they are
-    /// dispatched. Waits while the in-flight limits are reached.
+    /// Submits a dead letter after the ones before it. Dead letters of one twin are applied in the order of their dispatch. Waits while the
+    /// in-flight limits are reached.
     ///
     /// # Errors
     /// The router has ended.
@@ -139,7 +138,7 @@ impl Replay {
             Err(verdict) => return Ok(Submitted::Decided(verdict)),
         };
         let permit = self.limits.acquire(message.weight()).await;
-        // A progress of its own: dead letters of one position, or of a hub that was re-created, do not ascend.
+        // Each dead letter has its own progress: the positions of dead letters of one position, or of a re-created hub, do not ascend.
         let progress = Progress::new(partition, None, &self.metrics);
         let ticket = progress.begin(message.position.clone()).map_err(|_| Panicked)?;
         let (watcher, outcome) = Watcher::new();
@@ -166,21 +165,21 @@ impl Replay {
     }
 }
 
-/// What a replay would lead to. Reads, and writes nothing.
+/// Computes the result of a replay. It only reads.
 ///
-/// Dead letters of one twin are previewed one upon the other, as they would be replayed; what would follow for modules
-/// is left out, and what the store would refuse is not known.
+/// Dead letters of one twin are previewed one after the other, as they would be replayed. The effects on modules are left out. Whether the
+/// store would refuse a write is unknown.
 pub struct Preview {
     store: Arc<dyn TwinStore>,
     clock: Arc<dyn Clock>,
     rules: Rules,
     max_body_bytes: usize,
-    /// What twins would look like by now, as far as that differs from what is stored.
+    /// Expected documents of twins that differ from the stored ones.
     changed: BTreeMap<TwinKey, Document>,
 }
 
 impl Preview {
-    /// A preview that has seen no dead letter.
+    /// Creates a preview that has seen no dead letter.
     pub fn new(
         store: Arc<dyn TwinStore>,
         clock: Arc<dyn Clock>,
@@ -190,7 +189,7 @@ impl Preview {
         Self { store, clock, rules, max_body_bytes, changed: BTreeMap::new() }
     }
 
-    /// What would become of the next dead letter.
+    /// The verdict on the next dead letter.
     pub async fn next(&mut self, letter: &StoredLetter) -> Verdict {
         let event = match event(&letter.message, self.max_body_bytes) {
             Ok(event) => event,
@@ -211,13 +210,13 @@ impl Preview {
         Verdict::Decided(decision)
     }
 
-    /// The document, after a short wait at most: nothing depends on a preview.
+    /// Reads the document, with a short wait at most: nothing depends on a preview.
     async fn read(&self, key: &TwinKey) -> Result<Option<Document>, String> {
         let mut backoff = Backoff::new(READ_BACKOFF.0, READ_BACKOFF.1);
         loop {
             match self.store.read(key).await.outcome {
                 Read::Present(document, _) => return Ok(Some(Arc::unwrap_or_clone(document))),
-                // What cannot be read is replaced.
+                // An unreadable document would be replaced.
                 Read::Absent | Read::Damaged(..) => return Ok(None),
                 Read::Foreign(reason) | Read::Refused(reason) => return Err(reason),
                 Read::Unknown(trouble) => {

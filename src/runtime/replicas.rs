@@ -1,8 +1,8 @@
-//! What is budgeted for all replicas together, divided by those that are alive.
+//! Divides budgets that are set for all replicas together by the number of replicas that are alive.
 //!
-//! Whoever is alive shows in the leases, round by round. A replica that cannot look at them keeps the number that it knew: the
-//! others may be there still. One that comes takes its part as soon as it owns a partition, and the others make room with their
-//! next look, a quarter of `lease.renew_interval` later at most. One that dies counts until its leases have run out.
+//! The leases show in each round which replicas are alive. A replica that cannot read the leases keeps the last known number, since the
+//! others may still be there. A new replica takes its part as soon as it owns a partition. The others reduce theirs at their next poll, at
+//! most a quarter of `lease.renew_interval` later. A replica that dies counts until its leases have run out.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,16 +15,16 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// The whole budgets.
+/// The budgets of all replicas together.
 #[derive(Debug, Clone, Copy)]
 pub struct Budgets {
-    /// The part of each hub's quota for reads.
+    /// The part of each hub's quota that may be used for reads, as a fraction.
     pub registry_share: f64,
-    /// Request units per second, where they are limited.
+    /// Request units per second, if they are limited.
     pub request_units_per_second: Option<f64>,
 }
 
-/// Divides budgets by the replicas that are alive.
+/// Divides budgets by the number of replicas that are alive.
 pub struct Replicas {
     budgets: Budgets,
     registries: Vec<Arc<RateLimitedRegistry>>,
@@ -40,7 +40,7 @@ struct Known {
 }
 
 impl Replicas {
-    /// Alone, until leases tell of others.
+    /// Starts with one replica, until the leases show others.
     pub fn new(
         budgets: Budgets,
         registries: Vec<Arc<RateLimitedRegistry>>,
@@ -58,7 +58,7 @@ impl Replicas {
         replicas
     }
 
-    /// The leases of an Event Hub show these other replicas.
+    /// Sets the other replicas that the leases of an Event Hub show.
     pub fn seen(&self, event_hub: &str, others: BTreeSet<String>) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.others.insert(event_hub.to_owned(), others);
@@ -101,7 +101,7 @@ mod tests {
         let (budget, metrics) = (RequestUnitBudget::new(Some(100.0)), Metrics::new().expect("buckets"));
         let budgets = Budgets { registry_share: 0.5, request_units_per_second: Some(100.0) };
         let replicas = Replicas::new(budgets, Vec::new(), budget.clone(), metrics.clone());
-        budget.spend(200.0); // 100 were there, and 100 are owed
+        budget.spend(200.0); // 100 were available, and 100 are owed
         assert_eq!(budget.wait(), Duration::from_secs(1));
         replicas.seen("lifecycle", of(&["b"]));
         assert_eq!(budget.wait(), Duration::from_secs(2));

@@ -1,7 +1,7 @@
-//! The cap on request units, shared by everything that spends them; and whose turn it is when the store throttles.
+//! The cap on request units, shared by everything that spends them. It also gives the streams priority when the store throttles.
 //!
-//! The streams go first: while they are throttled, background work holds back, for a while at most, so that it does not
-//! starve under a store that is always at its limit.
+//! While the streams are throttled, background work waits, but only for a limited time. So it does not starve under a store that is always
+//! at its limit.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -12,27 +12,27 @@ use tokio::time::Instant;
 
 use crate::domain::{quota::each_of, retry::Budget};
 
-/// How long background work holds back after the streams were throttled.
+/// How long background work waits after the streams were throttled.
 const HOLD_BACK: Duration = Duration::from_secs(2);
-/// How long one request of background work is held back at most.
+/// Maximum time that one request of background work is held back.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// A shared cap, where there is one. Cheap to clone.
+/// The shared cap on request units, if there is one. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct RequestUnitBudget(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// What all replicas together may spend per second.
+    /// Request units per second of all replicas together.
     cap: Option<f64>,
     budget: Option<Mutex<Budget>>,
     started: Instant,
-    /// When the streams were throttled last.
+    /// When the streams were last throttled.
     pressed: Mutex<Option<Instant>>,
 }
 
 impl RequestUnitBudget {
-    /// At most so many request units per second, where that is limited.
+    /// Creates a budget with this cap on request units per second. `None`: no cap.
     pub fn new(request_units_per_second: Option<f64>) -> Self {
         Self(Arc::new(Shared {
             cap: request_units_per_second,
@@ -42,7 +42,7 @@ impl RequestUnitBudget {
         }))
     }
 
-    /// Gives one of so many replicas its part from here on.
+    /// Sets the number of replicas that share the cap from now on.
     pub fn share_among(&self, replicas: usize) {
         if let Some(cap) = self.0.cap {
             self.with(|budget, now| budget.set_rate(each_of(replicas, cap), now));
@@ -54,17 +54,17 @@ impl RequestUnitBudget {
         self.with(|budget, now| budget.wait(now)).unwrap_or_default()
     }
 
-    /// Takes what an operation was charged.
+    /// Subtracts the charge of an operation, in request units.
     pub fn spend(&self, request_units: f64) {
         self.with(|budget, now| budget.spend(request_units, now));
     }
 
-    /// Notes that the store throttles the streams.
+    /// Records that the store throttles the streams.
     pub fn streams_are_throttled(&self) {
         *lock(&self.0.pressed) = Some(Instant::now());
     }
 
-    /// Waits until background work may spend something.
+    /// Waits until background work may spend request units.
     pub async fn allowed(&self) {
         let patient_until = Instant::now() + PATIENCE;
         loop {

@@ -1,8 +1,8 @@
 //! The event router: lanes of twins in, completed events out.
 //!
-//! One task owns every lane, the cache, the adaptive limits and the retries, so nothing in here is locked
-//! and nothing waits on anything but its own `select!`. Store operations run in workers, at most as many as
-//! the store takes without throttling; dead letters are stored in tasks of their own.
+//! One task owns every lane, the cache, the adaptive limits and the retries. So there are no locks here, and nothing waits except in the
+//! `select!` of this task. Store operations run in workers, at most as many as the store takes without throttling. Each dead letter is
+//! stored in its own task.
 
 mod completion;
 mod dead_letters;
@@ -49,51 +49,52 @@ use crate::{
     telemetry::{HealthState, Heartbeat, Metrics, event::InvariantBroken, trace::Tracer},
 };
 
-/// Completions looked at before the lanes are started again.
+/// Maximum number of completions that are processed before the lanes are started again.
 const TURN: usize = 1024;
-/// How often the router shows that it lives, also when idle.
+/// How often the router sends a heartbeat, also when idle.
 const PULSE: Duration = Duration::from_secs(1);
-/// What is on its way from a partition to here counts as under way, for moments; after so many pulses in a row it was forgotten.
+/// An event on its way from a partition to the router counts as in flight for a moment. After so many pulses in a row, its permit was never
+/// given back.
 const HELD_PULSES: u32 = 60;
-/// How long it may be silent before the process counts as stuck.
+/// How long the router may send no heartbeat before the process counts as stuck.
 const PULSE_LIMIT: Duration = Duration::from_secs(30);
 
-/// How the router works.
+/// Options of the router.
 #[derive(Clone)]
 pub struct Options {
-    /// How decisions are made.
+    /// The rules for decisions.
     pub rules: Rules,
-    /// Most store operations at once; adapts below that.
+    /// Maximum number of concurrent store operations. The limit adapts below it.
     pub most_concurrency: usize,
-    /// Cap on request units, shared with whoever else spends them.
+    /// Cap on request units, shared with the other users of the budget.
     pub budget: RequestUnitBudget,
-    /// Where flagged documents are made known.
+    /// Queue to which flagged documents are reported.
     pub repair_queue: RepairQueue,
-    /// Asked for an audit where an event was set aside and nobody can say which twin it was about.
+    /// An audit is requested here when an event became a dead letter and its twin is unknown.
     pub audits: AuditRequests,
-    /// How long an event waits for more of its twin before it is written.
+    /// How long an event waits for more events of its twin before it is written.
     pub linger: Linger,
-    /// Most events in one write.
+    /// Maximum number of events in one write.
     pub max_batch: usize,
-    /// How much of one twin may wait before its partitions have to.
+    /// How much of one twin may wait before the partitions that deliver it have to wait.
     pub bound: Bound,
-    /// For how long the store may answer others and give no answer about a twin before the twin's events become dead
-    /// dead letters; `None`: for ever.
+    /// If the store answers about other twins for this long but not about one twin, the events of that twin become dead letters. `None`:
+    /// they never do.
     pub give_up_after: Option<Duration>,
     /// Makes traces.
     pub tracer: Option<Tracer>,
-    /// Documents kept for the next write of their twin.
+    /// Documents that are kept for the next write of their twin.
     pub cache: DocumentCache,
-    /// How trouble with the store, or with dead letters, is waited out.
+    /// Waits between attempts while the store, or the store of dead letters, fails.
     pub backoff: Backoff,
 }
 
-/// Why the router stopped although it was not asked to.
+/// Error of a router that stopped without being asked to: a worker panicked.
 #[derive(Debug, thiserror::Error)]
 #[error("a worker of the event router panicked; what was open is replayed after a restart")]
 pub struct Panicked;
 
-/// The router.
+/// The event router. See the [module](self).
 pub struct Router {
     options: Options,
     tools: Arc<Tools>,
@@ -101,17 +102,17 @@ pub struct Router {
     limits: Arc<InFlight>,
     started: Instant,
     lanes: Lanes<TwinKey, (TwinEvent, Item)>,
-    /// Whether nothing more is dispatched.
+    /// Whether no more events will be dispatched.
     draining: bool,
     cache: DocumentCache,
     workers: JoinSet<WorkResult<Item>>,
     storing: JoinSet<StoredDeadLetter>,
-    /// Changes when a dead letter is stored: whoever waits for the next try need not wait any longer.
+    /// Changes when a dead letter is stored. Tasks that wait for their next try are then woken.
     dead_letter_was_stored: Arc<watch::Sender<u64>>,
     parked: DelayQueue<Box<Work<Item>>>,
     groups: HashMap<GroupId, Group>,
     next_group: u64,
-    /// Ends of devices that their modules are following.
+    /// Deletions of devices that their modules are following at present.
     followed: HashMap<TwinKey, Cascade>,
     concurrency: Concurrency,
     outage: Outage<TwinKey>,
@@ -122,16 +123,16 @@ pub struct Router {
     resumed: Vec<Box<Work<Item>>>,
     health: HealthState,
     heartbeat: Heartbeat,
-    /// How many events may be under way, by how fast they are completed.
+    /// How many events may be in flight, computed from how fast they are completed.
     room: InFlightLimit,
-    /// When that was decided last, and how many had been completed by then.
+    /// When the pace was last measured, and how many events had been completed by then.
     paced: (Duration, u64),
-    /// Pulses in a row at which nothing was under way here, and something counted as such.
+    /// Number of pulses in a row at which the router was idle but events counted as in flight.
     held_at_rest: u32,
 }
 
 impl Router {
-    /// A router without events.
+    /// Creates a router without events.
     pub fn new(
         options: Options,
         store: Arc<dyn TwinStore>,
@@ -172,15 +173,18 @@ impl Router {
         }
     }
 
-    /// Runs until `intake` is closed and everything in it is completed. Dropping the future abandons what is
-    /// open; it was not completed, so it is replayed.
+    /// Runs until `intake` is closed and everything in it is completed. If the future is dropped, open events are abandoned. They were not
+    /// completed, so they are replayed.
+    ///
+    /// # Errors
+    /// [`Panicked`] if a worker, a task that stores a dead letter, or a probe panicked.
     pub async fn run(mut self, mut intake: mpsc::Receiver<Vec<Intake>>) -> Result<(), Panicked> {
         let mut open = true;
         let mut pulse = tokio::time::interval(PULSE);
         pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            // SUBTLE: under load a completion is always ready, so in a biased `select!` intake would starve, and
-            // with it coalescing. What has come in already is taken in every turn; the in-flight limits bound it.
+            // SUBTLE: under load a completion is always ready. In a biased `select!`, intake would then starve, and with it coalescing. So
+            // every turn takes in what has already arrived. The in-flight limits bound it.
             while open && let Some(batch) = take_ready(&mut intake, &mut open) {
                 self.take_in(batch);
             }
@@ -188,7 +192,7 @@ impl Router {
             self.publish_full();
             let pause = self.start_lanes();
             if self.is_idle() {
-                self.show(); // so that what is shown is right when nothing moves
+                self.show(); // so that the metrics are right while the router is idle
                 if !open {
                     return Ok(());
                 }
@@ -219,7 +223,7 @@ impl Router {
                 Some(probed) = self.probes.join_next(), if !self.probes.is_empty() => {
                     self.probed(probed.map_err(|_| Panicked)?);
                 }
-                // 3: intake, where nothing else is to be done.
+                // 3: intake, when there is nothing else to do.
                 batch = intake.recv(), if open => match batch {
                     Some(batch) => self.take_in(batch),
                     None => open = false,
@@ -228,7 +232,7 @@ impl Router {
         }
     }
 
-    /// What holds at every moment does not.
+    /// Reports that an invariant does not hold.
     fn broken(&self, invariant: Invariant, detail: &str) {
         InvariantBroken { invariant, detail }.emit(&self.tools.metrics);
     }
@@ -246,7 +250,7 @@ impl Router {
         self.show();
     }
 
-    /// After a start or a pause, a second is long. As soon as the least room was given back once, the pace is known well enough.
+    /// One second is a long time after a start or a pause. Once the smallest limit was given back in full, the pace is known well enough.
     fn grow_soon(&mut self) {
         let completed = self.limits.given_back() - self.paced.1;
         if self.room.is_least() && completed >= u64::from(self.room.events()) && self.now() > self.paced.0 {
@@ -254,18 +258,18 @@ impl Router {
         }
     }
 
-    /// Measures the pace since this was done last, and gives room by it.
+    /// Measures the pace since the last measurement, and sets the in-flight limit from it.
     fn pace(&mut self) {
         let (now, completed) = (self.now(), self.limits.given_back());
         let (then, before) = std::mem::replace(&mut self.paced, (now, completed));
         let room = self.room.completed(completed - before, now.saturating_sub(then));
-        // What waits for an answer about its own twin, or to be set aside, takes nobody else's room.
+        // Events that wait for an answer about their own twin, or to be stored as dead letters, must not take room from others.
         let stuck: usize = self.outage.failing().map(|twin| self.lanes.held(twin)).sum();
         let stuck = u32::try_from(stuck + self.storing.len()).unwrap_or(u32::MAX);
         self.limits.set_room(room.saturating_add(stuck));
     }
 
-    /// Sets the figures of the moment.
+    /// Sets the gauges.
     fn show(&self) {
         let (events, bytes) = self.limits.used();
         self.tools.metrics.set_in_flight(events, bytes);
@@ -301,7 +305,7 @@ impl Router {
         }
     }
 
-    /// Tells partitions for which twins they have to wait.
+    /// Tells partitions which twins they have to wait for.
     fn publish_full(&mut self) {
         let full = self.lanes.full();
         if self.shows_full || !full.is_empty() {
@@ -311,10 +315,11 @@ impl Router {
         }
     }
 
-    /// Starts what may run; says how long to wait where only time stands in the way.
+    /// Starts everything that may run. Returns how long to wait if only time prevents more from starting.
     fn start_lanes(&mut self) -> Option<Duration> {
         let now = self.now();
-        // Nothing more comes to share a write: at the end, and where what waits keeps others from being received.
+        // Lingering is useless if no more events will come to share a write: at the end, and when the waiting events keep others from being
+        // received.
         let at_once = self.draining || self.limits.is_nearly_full();
         while self.workers.len() < self.concurrency.limit() {
             let wait = self.options.budget.wait();
@@ -330,14 +335,14 @@ impl Router {
             };
             self.workers.spawn(worker::run(Arc::clone(&self.tools), work));
         }
-        None // a completion will come
+        None // the next completion wakes the loop
     }
 
     fn work(&self, key: TwinKey, batch: Vec<(TwinEvent, Item)>) -> Box<Work<Item>> {
         let (events, items): (Vec<_>, Vec<Item>) = batch.into_iter().unzip();
         let sampled = self.options.tracer.is_some() && items.iter().any(Item::is_sampled);
         let trace = sampled.then(|| Tracer::write(items.len()));
-        // Taken out for as long as its lane is busy: it can then be changed in place.
+        // The entry is removed while its lane is busy, so that the document can be changed in place.
         let cached = self.cache.remove(&key);
         let followed = self.followed.get(&key).copied();
         Box::new(Work {
@@ -353,7 +358,7 @@ impl Router {
     }
 }
 
-/// A batch that is there already; notes when there will be no more.
+/// Returns a batch that is already there. Sets `open` to false if there will be no more.
 fn take_ready(intake: &mut mpsc::Receiver<Vec<Intake>>, open: &mut bool) -> Option<Vec<Intake>> {
     match intake.try_recv() {
         Ok(batch) => Some(batch),

@@ -1,4 +1,4 @@
-//! Where a partition goes on: what its checkpoint says, compared with what the partition holds.
+//! Where a partition resumes: its checkpoint, compared with what the partition holds.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -22,9 +22,9 @@ use azure_messaging_eventhubs::CheckpointStore;
 /// Where a partition without checkpoint begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fresh {
-    /// At the oldest retained event; versions make replays harmless.
+    /// At the oldest retained event. Versions make replays harmless.
     Earliest,
-    /// After what is there at the moment of the first start. Partitions that are found later begin at their oldest event.
+    /// After the events that are there at the first start. Partitions that are found later begin at their oldest event.
     Latest,
 }
 
@@ -37,20 +37,20 @@ pub enum OnInvalid {
     Earliest,
 }
 
-/// What to do where a partition does not go on where we were, and who is told.
+/// What to do if a partition does not continue at the stored position, and where the loss is reported.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    /// Whether to go on.
+    /// Whether to continue.
     pub on_invalid: OnInvalid,
-    /// What was passed over can only be found by asking the hub.
+    /// Requests an audit: only the hub knows what was skipped.
     pub audits: AuditRequests,
 }
 
 impl Policy {
-    /// Gives a checkpoint up, or what was received since, where that is allowed.
+    /// Gives up a checkpoint, or everything that was received since, if that is allowed.
     ///
     /// # Errors
-    /// It is not: a person has to decide.
+    /// It is not allowed: a person has to decide.
     pub fn give_up(&self, id: &PartitionId, problem: &str) -> Result<(), StartError> {
         match self.on_invalid {
             OnInvalid::Stop => {
@@ -64,10 +64,10 @@ impl Policy {
         }
     }
 
-    /// Goes on behind events that can never be received, where that is allowed.
+    /// Continues behind events that can never be received, if that is allowed.
     ///
     /// # Errors
-    /// It is not: a person has to decide.
+    /// It is not allowed: a person has to decide.
     pub fn pass_over(&self, id: &PartitionId, lost: Lost, metrics: &StreamMetrics) -> Result<(), StartError> {
         let goes_on = match self.on_invalid {
             OnInvalid::Stop => false,
@@ -82,62 +82,62 @@ impl Policy {
     }
 }
 
-/// Why a checkpoint store cannot be used, as its adapter understands it.
+/// Why a checkpoint store cannot be used, classified by its adapter.
 #[derive(Debug, Clone)]
 pub struct CheckpointError {
     /// One line that ends with the code.
     pub reason: String,
     /// Stable code; `docs/errors/<code>.md` explains it.
     pub code: &'static str,
-    /// Whether waiting helps.
+    /// Whether waiting may help.
     pub nature: Nature,
 }
 
-/// Which streams, and what to do where checkpoints leave a choice.
+/// The streams, and what to do when a checkpoint leaves a choice.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Fully qualified namespace.
+    /// Fully qualified namespace of Event Hubs.
     pub namespace: String,
     /// Consumer group.
     pub consumer_group: String,
     /// Where a partition without checkpoint begins.
     pub fresh: Fresh,
-    /// What to do with a checkpoint that does not fit, and with events that were lost.
+    /// What to do with a checkpoint that does not fit, or with events that were lost.
     pub policy: Policy,
-    /// How long it is endured that we are refused, or that something does not exist.
+    /// How long refusals, or something that does not exist, are retried before the start fails.
     pub refused_grace: Duration,
-    /// Understands an error of the checkpoint store.
+    /// Classifies an error of the checkpoint store.
     pub classify: fn(&azure_core::Error) -> CheckpointError,
 }
 
 impl Options {
-    /// The Event Hub cannot be used.
+    /// The error for an Event Hub that cannot be used.
     pub fn failed(&self, hub: &str, source: SourceError) -> StartError {
         StartError::Source { hub: hub.to_owned(), namespace: self.namespace.clone(), source }
     }
 }
 
-/// Why a stream cannot be started. Each message says how to mend it.
+/// Why a stream cannot be started. Each message says how to fix it.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The hub cannot be used.
+    /// The Event Hub cannot be used.
     #[error("cannot read the Event Hub `{hub}` in {namespace}: {source}; {} ({})", source.hint(), source.code())]
     Source {
-        /// The hub.
+        /// The Event Hub.
         hub: String,
         /// Its namespace.
         namespace: String,
-        /// What happened.
+        /// The error.
         source: SourceError,
     },
-    /// The checkpoints cannot be read; starting without them could pass over or repeat everything.
+    /// The checkpoints cannot be read. Starting without them could skip or repeat everything.
     #[error(
         "cannot read the checkpoints of `{hub}`: {}; nothing was changed, mend or move the checkpoint store and start again", trouble.reason
     )]
     Checkpoints {
-        /// The hub.
+        /// The Event Hub.
         hub: String,
-        /// What the store said.
+        /// The error of the store.
         trouble: CheckpointError,
     },
     /// A checkpoint does not fit.
@@ -147,7 +147,7 @@ pub enum StartError {
     Invalid {
         /// The partition.
         partition: PartitionId,
-        /// Why.
+        /// The reason.
         problem: String,
     },
     /// Events were lost while the partition was read.
@@ -157,15 +157,15 @@ pub enum StartError {
     Lost {
         /// The partition.
         partition: PartitionId,
-        /// The first one that is missing.
+        /// The first missing event.
         from: SequenceNumber,
-        /// The last one that is missing.
+        /// The last missing event.
         to: SequenceNumber,
     },
 }
 
 impl StartError {
-    /// Whether waiting helps.
+    /// Whether waiting may help.
     pub const fn nature(&self) -> Nature {
         match self {
             Self::Source { source, .. } => source.nature(),
@@ -185,13 +185,16 @@ impl StartError {
     }
 }
 
-/// The checkpoints of a hub, by partition.
+/// The checkpoints of an Event Hub, by partition.
+///
+/// # Errors
+/// The store cannot be read.
 pub async fn stored_positions(
     checkpoints: &dyn CheckpointStore,
     options: &Options,
     hub: &str,
 ) -> Result<BTreeMap<String, Stored>, StartError> {
-    // All SDKs but Rust's lower-case these names; so do we, to share checkpoints with them.
+    // All SDKs except Rust's use these names in lower case. Doing the same allows sharing checkpoints with them.
     let [namespace, name, group] =
         [options.namespace.as_str(), hub, options.consumer_group.as_str()].map(str::to_lowercase);
     let list = checkpoints.list_checkpoints(&namespace, &name, &group);
@@ -210,15 +213,18 @@ pub async fn stored_positions(
     Ok(stored.collect())
 }
 
-/// A checkpoint as it was found.
+/// A stored checkpoint.
 pub enum Stored {
     /// A position that can be compared with the partition.
     At(Position),
-    /// Written by something else: it cannot be compared with the partition.
+    /// It has no sequence number, because another program wrote it. It cannot be compared with the partition.
     WithoutNumber,
 }
 
-/// Where a partition goes on: what is durable already, and where receiving begins.
+/// Decides where a partition resumes: returns its durable position and where receiving begins.
+///
+/// # Errors
+/// The checkpoint does not fit the partition, and it may not be given up.
 pub fn begin(
     id: &PartitionId,
     stored: Option<Stored>,
@@ -239,8 +245,8 @@ pub fn begin(
         Ok(Resume::Fresh) => {
             return Ok(match options.fresh {
                 Fresh::Latest => {
-                    // Resolved once and kept as a number, −1 where nothing has ever arrived: "latest" would skip what
-                    // arrives while we are away.
+                    // Resolved once and kept as a number, −1 if no event has ever arrived. "Latest" would skip the events that arrive while
+                    // this process is down.
                     let position = Position { sequence_number: extent.last, offset: SmolStr::default() };
                     (Some(position.clone()), Start::behind(position))
                 }
@@ -294,7 +300,7 @@ mod tests {
         assert_eq!(latest(&full), (Some(9), Start::After(SequenceNumber(9))));
         assert_eq!(latest(&empty), (Some(-1), Start::Earliest), "a checkpoint from the first moment on");
         assert_eq!(begun(None, &full, Fresh::Earliest).unwrap(), (None, Start::Earliest));
-        // What has arrived behind it since is not passed over.
+        // The events that have arrived after it are not skipped.
         assert_eq!(begun(Some(-1), &extent(0, 4), Fresh::Latest).unwrap(), (Some(-1), Start::Earliest));
         let lost = begun(Some(-1), &extent(2, 4), Fresh::Latest).unwrap_err().to_string();
         assert!(lost.contains("CHECKPOINT_INVALID") && lost.contains("events 0 to 1"), "{lost}");

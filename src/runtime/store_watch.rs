@@ -1,5 +1,5 @@
-//! Looks again and again whether the document store can be read, for a process that only reads: nothing else would tell while nobody
-//! asks.
+//! Checks periodically whether the document store can be read. This is for a process that only reads: without requests, nothing else would
+//! show an outage.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,14 +13,14 @@ use crate::{
     telemetry::{HealthState, Metrics, event::StoreChanged},
 };
 
-/// From one look to the next. Each costs one request unit.
+/// Time between two checks. Each one costs one request unit.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// How long one may take.
+/// Time limit of one check.
 const LIMIT: Duration = Duration::from_secs(10);
-/// So many failures in a row are an outage: a service of that size always fails somebody.
+/// This many failures in a row count as an outage: in a service of that size, single failures are normal.
 const PATIENCE: u32 = 2;
 
-/// Reads the document of `key`, which need not exist, until `stop`, and posts in the health state whether there is an answer.
+/// Reads the document of `key`, which need not exist, until `stop`. Posts in the health state whether the store answers.
 pub async fn run(
     store: Arc<dyn TwinStore>,
     key: TwinKey,
@@ -43,7 +43,7 @@ pub async fn run(
         };
         let failed = match watched {
             Ok(Charged { outcome, request_units }) => {
-                // Not made to wait for the cap: that is no outage.
+                // The check does not wait for the cap: an exhausted cap is not an outage.
                 budget.spend(request_units);
                 metrics.request_units_spent(Purpose::Request.into(), request_units);
                 trouble(outcome)
@@ -67,7 +67,7 @@ pub async fn run(
     }
 }
 
-/// Why a read says nothing of the document. A store that asks for less load is there.
+/// Why a read gave no result. A store that throttles is reachable.
 fn trouble(read: Read) -> Option<(&'static str, String)> {
     match read {
         Read::Unknown(StoreError { kind: StoreErrorKind::Unavailable, code, message, .. }) => {
@@ -106,7 +106,7 @@ mod tests {
         assert_eq!(after(1).await, StoreState::Reachable, "one failure is nothing");
         assert!(matches!(after(1).await, StoreState::Unreachable { .. }));
         *store.away.lock().unwrap() = false;
-        // Others use up the cap: the watch does not wait for it.
+        // Other work uses the whole cap. The watch does not wait for it.
         budget.spend(1e6);
         assert_eq!(after(1).await, StoreState::Reachable);
         assert!(metrics.request_units(Purpose::Request.into()) >= 4.0);

@@ -1,14 +1,14 @@
-//! One consumer task per Event Hub: which partitions are ours, where they go on, how far they are.
+//! One consumer task per Event Hub: which partitions this replica owns, where they resume, and their progress.
 //!
 //! ```text
-//! alone:   every partition is ours from the start
-//! shared:  gained ─► where does it go on? ─► consuming ─► surplus: finish, commit, release
+//! alone:   this replica owns every partition from the start
+//! shared:  gained ─► where does it resume? ─► consuming ─► surplus: finish, commit, release
 //!                                                     └─► lost: stop at once, commit nothing
 //! ```
 //!
-//! No checkpoint of a partition is sent after its lease is gone: the new owner's is the truth. One that is on its way then
-//! may set it back, which costs repeats. What is still on its way to Cosmos DB may arrive; versions and conditions make
-//! both harmless.
+//! No checkpoint of a partition is sent after its lease has ended: the new owner's checkpoint is the true one. A checkpoint that is already
+//! being sent then may set it back, which costs repeated events. Writes that are already being sent to Cosmos DB may arrive. Versions and
+//! conditions make both harmless.
 
 use std::{
     collections::BTreeMap,
@@ -56,51 +56,52 @@ use crate::{
     },
 };
 
-/// First and longest wait before it is found out again where a partition goes on.
+/// First and longest wait before a failed resume is tried again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
-/// How often partitions that are being finished are looked at.
+/// How often partitions that are being finished are checked.
 const FINISH_POLL: Duration = Duration::from_millis(20);
-/// How long finishing a surplus partition may take; what is open then is replayed by its new owner.
+/// Time limit for finishing a surplus partition. Its new owner replays what is still open then.
 const FINISH_LIMIT: Duration = Duration::from_secs(10);
 
-/// Whose the partitions are.
+/// Who owns the partitions.
 #[derive(Debug, Clone)]
 pub enum Sharing {
-    /// All of them ours: one replica.
+    /// There is one replica. It owns all partitions.
     Alone,
-    /// Shared with other replicas.
+    /// The partitions are shared with other replicas.
     Leases(lease::Options),
 }
 
-/// How a stream is consumed.
+/// Options of a stream.
 #[derive(Clone)]
 pub struct Options {
-    /// Where partitions go on.
+    /// Where partitions resume.
     pub start: start::Options,
-    /// Whose they are.
+    /// Who owns the partitions.
     pub sharing: Sharing,
     /// Makes traces.
     pub tracer: Option<Tracer>,
-    /// Largest body that is decoded.
+    /// Maximum size of a body that is decoded, in bytes.
     pub max_body_bytes: usize,
     /// How often checkpoints are written.
     pub commit_interval: Duration,
     /// How often lag is measured.
     pub lag_interval: Duration,
-    /// How often it is looked whether the Event Hub has got more partitions.
+    /// How often the Event Hub is asked whether it has more partitions.
     pub partition_discovery_interval: Duration,
-    /// How long waiting events may fail to arrive before the client is rebuilt.
+    /// How long no waiting event may arrive before the client is rebuilt.
     pub stall_limit: Duration,
-    /// Where it is told whether the first partition is ours: whose it is does what one replica has to do.
+    /// Receives whether this replica owns the first partition. The owner of the first partition does the work that only one replica has to
+    /// do.
     pub leads: Option<watch::Sender<bool>>,
-    /// Where it is told who else is alive.
+    /// Receives which other replicas are alive.
     pub replicas: Arc<Replicas>,
 }
 
 /// Why a stream ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A person has to decide or mend something.
+    /// A person has to decide or repair something.
     #[error(transparent)]
     Start(#[from] StartError),
     /// A task panicked.
@@ -108,7 +109,7 @@ pub enum Error {
     Panicked(#[from] Panicked),
 }
 
-/// What the partitions of a stream share.
+/// State that the partitions of a stream share.
 #[derive(Clone)]
 struct Shared {
     source: Arc<dyn EventSource>,
@@ -128,7 +129,7 @@ pub struct Stream {
     prepared: Vec<Prepared>,
 }
 
-/// Where a partition goes on.
+/// A partition, and where it resumes.
 struct Prepared {
     progress: Arc<Progress>,
     start: Start,
@@ -136,29 +137,31 @@ struct Prepared {
     first: SequenceNumber,
 }
 
-/// A partition that is ours.
+/// A partition that this replica owns.
 struct Owned {
     progress: Arc<OnceLock<Arc<Progress>>>,
     stop: CancellationToken,
-    /// Since when it is being finished.
+    /// Time since which it is being finished.
     finishing: Option<Instant>,
     consuming: bool,
-    /// Cancelled when its lease has run out; nothing of it is committed from then on. `None` where nobody else wants it.
+    /// Cancelled when its lease has run out. Nothing of it is committed from then on. `None` if there is only one replica.
     lease: Option<CancellationToken>,
-    /// Tells this ownership from an earlier one of the same partition, whose task may still be ending.
+    /// Distinguishes this ownership from an earlier one of the same partition, whose task may still be ending.
     term: u64,
 }
 
 impl Owned {
-    /// Whether its lease lasts, as far as there is one.
+    /// Whether its lease is still valid. Without leases, always true.
     fn is_ours(&self) -> bool {
         self.lease.as_ref().is_none_or(|lease| !lease.is_cancelled())
     }
 }
 
 impl Stream {
-    /// Finds the partitions and, where all are ours, where each goes on. Fails where a person has to decide or mend
-    /// something.
+    /// Finds the partitions. If this replica owns all of them, also finds where each one resumes.
+    ///
+    /// # Errors
+    /// A person has to decide or repair something.
     pub async fn prepare(
         source: Arc<dyn EventSource>,
         checkpoints: Arc<dyn CheckpointStore>,
@@ -170,10 +173,10 @@ impl Stream {
         let owned = OwnedCount::new(source.name(), metrics.clone());
         let mut shared = Shared { source, checkpoints, options, health, metrics, answers, owned };
         let hub = shared.source.name();
-        // Read in any case: a store that cannot be read is better known now.
+        // Read in any case: an unreadable store is better reported now.
         let stored = stored_positions(shared.checkpoints.as_ref(), &shared.options.start, hub).await?;
         if !stored.is_empty() {
-            // This is not the first start: a partition without checkpoint was added since, or nothing had arrived in it.
+            // This is not the first start. A partition without checkpoint was added since, or no event had arrived in it.
             shared.options.start.fresh = Fresh::Earliest;
         }
         let partitions = shared.source.partitions().await.map_err(|source| shared.failed(source))?;
@@ -187,6 +190,9 @@ impl Stream {
     }
 
     /// Consumes until `stop`, keeps leases and checkpoints until `drained`, then commits and releases.
+    ///
+    /// # Errors
+    /// A partition cannot be consumed until a person decides or repairs something, or a task panicked.
     pub async fn run(
         self,
         limits: Arc<InFlight>,
@@ -196,7 +202,7 @@ impl Stream {
         drained: CancellationToken,
     ) -> Result<(), Error> {
         let Self { shared, partitions, prepared } = self;
-        // Partitions that are added are numbered on, so all replicas agree on it, whenever they started.
+        // Added partitions get the next numbers. So all replicas agree on the first one, whenever they started.
         let first = partitions.iter().min().cloned();
         let known = Partitions::new(shared.source.name(), &partitions, shared.metrics.clone());
         let leases = match &shared.options.sharing {
@@ -244,7 +250,7 @@ impl Shared {
         self.options.start.failed(self.source.name(), source)
     }
 
-    /// Finds out where a partition goes on; without checkpoint, where `fresh` says.
+    /// Finds where a partition resumes. Without checkpoint, `fresh` decides.
     async fn resume(&self, partition: &str, fresh: Fresh) -> Result<Prepared, StartError> {
         let hub = self.source.name();
         let mut stored = stored_positions(self.checkpoints.as_ref(), &self.options.start, hub).await?;
@@ -258,7 +264,7 @@ impl Shared {
         Ok(Prepared { progress, start, first: extent.first })
     }
 
-    /// The same for a partition that was gained while others are consumed: trouble is endured as at start.
+    /// Does the same for a partition that was gained while others are consumed. Failures are retried as at the start.
     async fn resume_with_retries(&self, partition: &str, fresh: Fresh) -> Result<Prepared, StartError> {
         let id = PartitionId { stream: self.source.name().to_owned(), partition: partition.to_owned() };
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
@@ -288,7 +294,7 @@ impl Shared {
     }
 }
 
-/// The partition, the term of its ownership, and how it ended.
+/// The partition, the term of its ownership, and its result.
 type Ended = (String, u64, Result<(), StartError>);
 
 struct Running {
@@ -296,7 +302,7 @@ struct Running {
     leases: Option<Leases>,
     committer: Committer,
     lag: Lag,
-    /// Whether the Event Hub gave no answer when it was asked last how much waits.
+    /// Whether the Event Hub gave no answer when the lag was last measured.
     silent: bool,
     partitions: Partitions,
     limits: Arc<InFlight>,
@@ -305,7 +311,7 @@ struct Running {
     owned: BTreeMap<String, Owned>,
     tasks: JoinSet<Ended>,
     terms: u64,
-    /// The partition whose owner leads.
+    /// The first partition. Its owner leads.
     first: Option<String>,
 }
 
@@ -318,12 +324,12 @@ impl Running {
         };
         let poll = match &self.shared.options.sharing {
             Sharing::Leases(options) => options.poll_interval(),
-            Sharing::Alone => Duration::from_secs(3600), // nothing to look at
+            Sharing::Alone => Duration::from_secs(3600), // there are no leases to poll
         };
         let (mut poll, mut finish) = (every(poll), every(FINISH_POLL));
         let (mut commit, mut measure) =
             (every(self.shared.options.commit_interval), every(self.shared.options.lag_interval));
-        // They were listed a moment ago.
+        // The partitions were listed a moment ago.
         let period = self.shared.options.partition_discovery_interval;
         let mut list = interval_at(Instant::now() + period, period);
         list.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -341,8 +347,8 @@ impl Running {
                         break;
                     }
                 }
-                // SUBTLE: where the store is slow, each of these takes longer than its period. From its end a whole one
-                // passes before it is done again: what stands below it would never have its turn otherwise.
+                // SUBTLE: if the store is slow, each of these takes longer than its period. So a whole period passes after its end before
+                // it runs again. Otherwise the branches below it would never get their turn.
                 _ = poll.tick(), if self.leases.is_some() => {
                     self.poll_leases(!stopping).await;
                     poll.reset();
@@ -369,7 +375,7 @@ impl Running {
         self.close(outcome).await
     }
 
-    /// Ends: whatever is durable is committed, and every lease is released.
+    /// Shuts down: commits everything that is durable, and releases every lease.
     async fn close(mut self, outcome: Result<(), Error>) -> Result<(), Error> {
         self.stop_intake();
         while self.tasks.join_next().await.is_some() {}
@@ -391,7 +397,7 @@ impl Running {
         outcome
     }
 
-    /// No more events from here on. Leases and checkpoints go on until everything is drained.
+    /// Stops receiving. Leases and checkpoints are kept until everything is drained.
     fn stop_intake(&mut self) {
         self.intake = None;
         for owned in self.owned.values() {
@@ -417,7 +423,7 @@ impl Running {
             let failed = answered.as_ref().err();
             let was_silent = std::mem::replace(&mut self.silent, failed.is_some());
             if was_silent && !self.silent {
-                // Each partition waits for up to half a minute by now.
+                // Each partition waits for up to 30 s by now.
                 self.shared.answers.send_if_modified(|times| {
                     *times += 1;
                     true
@@ -443,7 +449,7 @@ impl Running {
         failed
     }
 
-    /// There are partitions more. Those who share them claim them with the next round.
+    /// Adds new partitions. Replicas that share partitions claim them in the next round.
     fn add(&mut self, partitions: Vec<String>) {
         match &mut self.leases {
             Some(leases) => leases.add(&partitions),
@@ -451,7 +457,7 @@ impl Running {
         }
     }
 
-    /// Looks at the leases and follows what changed.
+    /// Polls the leases and applies the changes.
     async fn poll_leases(&mut self, claim: bool) {
         let Some(leases) = &mut self.leases else { return };
         let leaving: Vec<_> = self
@@ -493,7 +499,7 @@ impl Running {
         self.shared.owned.set(self.owned.values().map(|owned| owned.lease.clone()).collect());
     }
 
-    /// Commits and releases partitions that are finished.
+    /// Commits and releases partitions that have finished.
     async fn finish(&mut self) {
         let done = |owned: &Owned| {
             owned.finishing.is_some_and(|since| {
@@ -520,7 +526,7 @@ impl Running {
         }
     }
 
-    /// Takes a partition off: nothing of it is committed any more.
+    /// Removes a partition. Nothing of it is committed any more.
     fn forget(&mut self, partition: &str) {
         if let Some(owned) = self.owned.remove(partition) {
             owned.stop.cancel();
@@ -550,7 +556,7 @@ impl Running {
     }
 
     fn consume_gained(&mut self, partition: String) {
-        // What lies in a partition that was added since is not "what was there at the first start".
+        // The events in a partition that was added later were not there at the first start.
         let fresh = match self.partitions.came_later(&partition) {
             true => Fresh::Earliest,
             false => self.shared.options.start.fresh,
@@ -560,7 +566,7 @@ impl Running {
         });
     }
 
-    /// Consumes a partition of ours, from where `resume` finds out that it goes on.
+    /// Consumes a partition of this replica, from the position that `resume` finds.
     fn consume_from<F>(
         &mut self,
         partition: String,
@@ -591,7 +597,7 @@ impl Running {
         });
     }
 
-    /// Receives on one of the threads for that, where there are some, together with its connection.
+    /// Runs the partition on one of the receive threads, if there are any, together with its connection.
     fn spawn(&mut self, consuming: impl Future<Output = Ended> + Send + 'static) {
         match self.threads.as_ref().and_then(|threads| threads.least_used()) {
             Some(thread) => self.tasks.spawn_on(consuming, thread),
@@ -605,7 +611,7 @@ impl Running {
         let lease = self.leases.as_ref().and_then(|leases| leases.term(partition));
         let owned = Owned {
             progress: Arc::default(),
-            // The end of the lease stops it without anybody having to look.
+            // The end of the lease stops the partition directly. No poll is needed.
             stop: lease.as_ref().map_or_else(CancellationToken::new, CancellationToken::child_token),
             lease,
             finishing: None,
@@ -624,7 +630,7 @@ async fn consume(
     intake: mpsc::Sender<Vec<Intake>>,
     stop: CancellationToken,
 ) -> Result<(), StartError> {
-    // Set once: each ownership term has an `Owned` of its own.
+    // Set once: each ownership term has its own `Owned`.
     let progress = Arc::clone(known.get_or_init(|| prepared.progress));
     progress.show(&shared.health);
     let sampler = shared.options.tracer.as_ref().map(|tracer| tracer.sampler(progress.id()));

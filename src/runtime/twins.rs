@@ -1,16 +1,16 @@
-//! Reads of single twins for whoever asks over HTTP: at once, or when the copy has reached what is waited for.
+//! Reads of single twins for HTTP requests: at once, or when the copy meets the read requirement.
 //!
 //! ```text
-//! listen for our own writes ─► read the document ─► is it what is waited for? ─ yes ─► answer
-//!                                    ▲                       │ no
-//!                                    └── our own write, or it is time to look again
+//! listen for writes of this process ─► read the document ─► is the requirement met? ─ yes ─► answer
+//!                                            ▲                       │ no
+//!                                            └── a write of this process, or it is time to read again
 //! ```
 //!
-//! Any replica can answer for any twin. What this process writes itself it hears of at once, and for nothing; for what another
-//! replica writes it reads again, after pauses that grow, all waiters together within a budget of request units.
+//! Any replica can answer for any twin. It learns of this process's own writes at once, without cost. For the writes of other replicas it
+//! reads again, after growing pauses. All waiting requests together stay within a budget of request units.
 //!
-//! SUBTLE: a request is a future that is dropped when its client goes away. Whatever it holds (a place among the waiters, an
-//! entry among those who listen) is released by that; it holds nothing else.
+//! SUBTLE: a request is a future that is dropped when its client disconnects. Everything that it holds (a place among the waiting requests,
+//! an entry among the listeners) is released by that. It holds nothing else.
 
 mod compare;
 mod lookup;
@@ -52,33 +52,33 @@ use crate::{
     telemetry::{Metrics, TwinRead},
 };
 
-/// Requests that may wait at the same time. Each keeps a connection open and reads again and again.
+/// Maximum number of requests that wait at the same time. Each one keeps a connection open and reads repeatedly.
 pub const MOST_WAITERS: usize = 64;
-/// Requests beside them that may be under way at the same time.
+/// Maximum number of other requests at the same time.
 pub const MOST_READERS: usize = 64;
-/// Requests that may ask a hub at the same time: its quota is worked off one by one anyway.
+/// Maximum number of requests that ask a hub at the same time. The hub's quota is used one call at a time anyway.
 pub const MOST_COMPARISONS: usize = 4;
-/// The longest that anybody may wait.
+/// The longest time that a request may wait.
 pub const WAIT_MAX: Duration = Duration::from_secs(30);
-/// How long one look at the store may take, where nobody waits for something.
+/// Time limit of one lookup, if the request does not wait.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(5);
-/// The least that the first look of a short wait gets.
+/// Minimum time limit of the first lookup of a short wait.
 const LOOKUP_LIMIT_MIN: Duration = Duration::from_secs(1);
-/// The first pause between two looks. By then, what we write ourselves has been told.
+/// The first pause between two lookups. By then, the writes of this process have been announced.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// The longest one.
+/// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// What all waiters together may spend on looking again, per second.
+/// Request units per second that all waiting requests together may spend on further lookups.
 const REQUEST_UNITS_PER_SECOND: f64 = 50.0;
-/// The least that a look costs.
+/// Minimum cost of a lookup, in request units.
 const LOOKUP_UNITS_MIN: f64 = 1.0;
 
-/// How many requests may be under way at the same time.
+/// Maximum numbers of requests at the same time.
 #[derive(Debug, Clone, Copy)]
 pub struct Places {
-    /// Those that wait.
+    /// Requests that wait.
     pub waiters: usize,
-    /// Those beside them.
+    /// Requests that do not wait.
     pub readers: usize,
 }
 
@@ -93,7 +93,7 @@ impl Default for Places {
 pub struct Twins(Arc<Shared>);
 
 struct Shared {
-    /// The hubs that are configured.
+    /// The configured hubs.
     hubs: Vec<HubName>,
     stop: CancellationToken,
     metrics: Metrics,
@@ -106,79 +106,79 @@ struct Shared {
     started: Instant,
 }
 
-/// What twins are read from.
+/// The dependencies for reading twins.
 pub struct Access {
     /// The store, within the cap on request units.
     pub budgeted_store: BudgetedStore,
-    /// Where our own writes are heard of.
+    /// The cache that announces the writes of this process.
     pub documents: DocumentCache,
-    /// The hubs that may be asked.
+    /// The registries of the hubs that may be asked.
     pub registries: BTreeMap<HubName, Arc<RateLimitedRegistry>>,
-    /// How long one call to a hub may take.
+    /// Time limit of one call to a hub.
     pub hub_limit: Duration,
 }
 
-/// Which twin, and what is waited for.
+/// The requested twin, and its read requirement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TwinRequest {
-    /// The hub; `None`: the only one that there is.
+    /// The hub. `None`: the only hub that there is.
     pub hub: Option<HubName>,
-    /// The device.
+    /// Id of the device.
     pub device: String,
-    /// The module.
+    /// Id of the module. `None`: the twin of the device.
     pub module: Option<String>,
-    /// What the document has to meet.
+    /// The requirement that the document has to meet.
     pub requirement: ReadRequirement,
-    /// For how long it may fail to.
+    /// How long to wait until it is met.
     pub wait: Duration,
-    /// Whether the hub is asked, too.
+    /// Whether to ask the hub too.
     pub compare: bool,
 }
 
-/// What is known of a twin.
+/// The answer to a request.
 #[derive(Debug)]
 pub struct Answer {
-    /// The hub, where it is known.
+    /// The hub, if it is known.
     pub hub: Option<HubName>,
     /// What was found.
     pub outcome: Outcome,
-    /// How long it was waited for.
+    /// How long the request waited.
     pub waited: Duration,
-    /// What the hub says, where it was asked.
+    /// The comparison with the hub, if it was requested.
     pub comparison: Option<Comparison>,
-    /// Whether the hub is asked about flagged documents.
+    /// Whether flagged documents are repaired from the hub.
     pub mended: bool,
-    /// What the store has charged for it, as far as it has answered.
+    /// Request units that the store has charged for it, as far as it has answered.
     pub request_units: f64,
 }
 
-/// What was found.
+/// Outcome of a request.
 #[derive(Debug)]
 pub enum Outcome {
-    /// The document of a twin that is there.
+    /// The document of an existing twin.
     Found(Stored),
-    /// There is no document, for this reason where there is one.
+    /// There is no document. The reason, if there is one.
     Absent(Option<String>),
-    /// A tombstone.
+    /// The twin is deleted. This is its tombstone.
     Deleted(Stored),
-    /// What was waited for did not come; this is there instead.
+    /// The requirement was not met in time. This is the document at that moment, if there is one.
     TimedOut(Option<Stored>),
-    /// It could not be told.
+    /// The outcome is unknown: the store gave no usable answer.
     Unavailable(StoreError),
-    /// As many wait, or read, as may.
+    /// The maximum number of requests already waits, or reads.
     Busy,
     /// The store is not connected yet.
     Starting,
-    /// The process stops: nothing is waited for any more.
+    /// The process stops. Requests no longer wait.
     Stopping,
-    /// Several hubs could be meant.
+    /// Several hubs are possible.
     WhichHub(Vec<HubName>),
-    /// No document can have such an id.
+    /// No document can have this id.
     Refused(String),
 }
 
 impl Outcome {
-    /// Its name in metrics.
+    /// Name in metrics.
     const fn read(&self) -> TwinRead {
         match self {
             Self::Found(_) => TwinRead::Found,
@@ -193,7 +193,7 @@ impl Outcome {
         }
     }
 
-    /// The document that was found, in whatever state; `None` where nothing is known about one.
+    /// The document that was found, in any state. `None` if it is unknown whether there is one.
     fn document(&self) -> Option<Option<&Document>> {
         match self {
             Self::Found((document, _)) | Self::Deleted((document, _)) => Some(Some(document)),
@@ -216,12 +216,12 @@ impl std::fmt::Debug for Twins {
 }
 
 impl Twins {
-    /// For these hubs, which may be none; nothing is read until [`Self::open`]. Waiters end with `stop`.
+    /// Creates a reader for these hubs, which may be none. Nothing is read until [`Self::open`]. Waiting requests end with `stop`.
     pub fn new(hubs: Vec<HubName>, metrics: Metrics, stop: CancellationToken) -> Self {
         Self::with_places(hubs, metrics, stop, Places::default())
     }
 
-    /// The same, for so many requests at the same time.
+    /// Does the same as [`Self::new`], with other maximum numbers of requests.
     pub fn with_places(
         hubs: Vec<HubName>,
         metrics: Metrics,
@@ -241,12 +241,12 @@ impl Twins {
         }))
     }
 
-    /// Reads from here on; the first call counts.
+    /// Enables reads. Only the first call has an effect.
     pub fn open(&self, access: Access) {
         let _ = self.0.access.set(access);
     }
 
-    /// Answers a request. `kept` is true while it has a place among those that may be under way.
+    /// Answers a request. `kept` is true while the request holds a place.
     pub async fn answer(&self, request: &TwinRequest, kept: &AtomicBool) -> Answer {
         let counted = Counted { metrics: &self.0.metrics, read: TwinRead::Gone };
         let answer = Box::pin(self.0.answer(request, kept)).await;
@@ -254,13 +254,13 @@ impl Twins {
         answer
     }
 
-    /// Counts a request that makes no sense.
+    /// Counts an invalid request.
     pub fn not_understood(&self) {
         self.0.metrics.twin_read(TwinRead::Invalid);
     }
 }
 
-/// Counts a request also where its client does not wait for the answer.
+/// Counts a request, also if its client disconnects before the answer.
 struct Counted<'a> {
     metrics: &'a Metrics,
     read: TwinRead,
@@ -278,16 +278,16 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// A place among the requests that may be under way.
+/// A place among the requests that may run at the same time.
 struct Place<'a> {
     _permit: SemaphorePermit<'a>,
     kept: &'a AtomicBool,
-    /// Who shows how many waiters there are, of whom this is one.
+    /// The metrics that show the number of waiting requests, if this is one of them.
     waits: Option<&'a Metrics>,
 }
 
 impl<'a> Place<'a> {
-    /// One among `places`, where there is room.
+    /// Takes a place among `places`, if there is one.
     fn among(places: &'a Semaphore, kept: &'a AtomicBool, waits: Option<&'a Metrics>) -> Option<Self> {
         let permit = places.try_acquire().ok()?;
         kept.store(true, Ordering::Release);
@@ -336,7 +336,7 @@ impl Shared {
         Answer { hub, outcome, waited, comparison, mended, request_units }
     }
 
-    /// A place for a request. Where nobody can wait any more, what is there already can still be read.
+    /// Takes a place for a request. If all places for waiting are taken, the present document can still be read.
     fn place<'a>(&'a self, request: &TwinRequest, kept: &'a AtomicBool) -> Option<Place<'a>> {
         let waits = request.requirement.is_something() && !request.wait.is_zero();
         let waiter = || Place::among(&self.waiters, kept, Some(&self.metrics));
@@ -353,7 +353,7 @@ impl Shared {
         let TwinRequest { device, module, requirement, wait, .. } = wanted.request;
         let waits = requirement.is_something();
         let limit = if waits { (*wait).clamp(LOOKUP_LIMIT_MIN, LOOKUP_LIMIT) } else { LOOKUP_LIMIT };
-        // Before the first look, so that nothing is written in between unseen.
+        // Before the first lookup, so that no write in between is missed.
         let mut expected = waits.then(|| access.documents.expect(device, module.as_deref()));
         let found = access.look_up(wanted, began + limit).await;
         match (&mut expected, &found) {
@@ -366,7 +366,7 @@ impl Shared {
         }
     }
 
-    /// Waits until `deadline`, with `found` in hand.
+    /// Waits until `deadline`. `found` is the result of the first lookup.
     async fn wait(
         &self,
         access: &Access,
@@ -382,13 +382,13 @@ impl Shared {
                 Lookup::StoreError(trouble) => trouble.retry_after,
                 Lookup::Document(_) | Lookup::Nothing(_) | Lookup::WhichHub(_) | Lookup::Refused(_) => None,
             };
-            // Not all waiters at the same moment, and none at once.
+            // The pauses are random, so that not all waiting requests read at the same moment. None is zero.
             let pause = pauses.next(0.5 + 0.5 * jitter(), hint);
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Outcome::Stopping,
                 stored = expected.next() => {
-                    // Of another hub's twin of the same name, this says nothing.
+                    // A twin of the same name of another hub is not the requested one.
                     if wanted.hub.as_ref().is_none_or(|hub| *hub == stored.0.key.hub) {
                         wanted.hub = Some(stored.0.key.hub.clone());
                         found = Lookup::Document(stored);
@@ -405,7 +405,7 @@ impl Shared {
         }
     }
 
-    /// Reads the store once more, after a pause and when the budget of all waiters has room for it.
+    /// Reads the store once more, after a pause and when the budget of all waiting requests has room for it.
     async fn look_up_again(
         &self,
         access: &Access,
@@ -415,7 +415,7 @@ impl Shared {
     ) -> Lookup {
         sleep(pause).await;
         loop {
-            // The least that a look costs is taken at once, so that not all waiters see the same room.
+            // The minimum cost of a lookup is taken at once, so that not all waiting requests see the same room.
             let wait = self.budget(|budget, now| {
                 let wait = budget.wait(now);
                 if wait.is_zero() {

@@ -1,7 +1,7 @@
-//! A value that many tasks watch, as tokio's `sync::watch`: only the newest one counts.
+//! A value that many tasks watch, like tokio's `sync::watch`: only the newest value counts.
 //!
-//! tokio's wakes its watchers in an order of chance. This one wakes them in the order in which they began to wait, so that a simulation on
-//! one thread can be repeated. It is for values that change seldom and have few watchers.
+//! tokio's version wakes its watchers in random order. This one wakes them in the order in which they began to wait, so that a simulation
+//! on one thread can be repeated. It is for values that change seldom and have few watchers.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -10,7 +10,7 @@ use std::sync::{
 
 use tokio::sync::Notify;
 
-/// All senders are gone, so the value does not change any more.
+/// All senders are gone, so the value will not change any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("nobody changes the value any more")]
 pub struct Closed;
@@ -18,7 +18,7 @@ pub struct Closed;
 #[derive(Debug)]
 struct Shared<T> {
     value: Mutex<T>,
-    /// How often it was changed; counted while the value is held.
+    /// Number of changes. Incremented while the value is locked.
     version: AtomicU64,
     changed: Notify,
     senders: AtomicUsize,
@@ -49,7 +49,7 @@ pub struct Receiver<T> {
     seen: u64,
 }
 
-/// A value, from both sides.
+/// Creates a value with a sender and a receiver.
 pub fn channel<T>(value: T) -> (Sender<T>, Receiver<T>) {
     let sender = Sender::new(value);
     let receiver = sender.subscribe();
@@ -57,7 +57,7 @@ pub fn channel<T>(value: T) -> (Sender<T>, Receiver<T>) {
 }
 
 impl<T> Sender<T> {
-    /// A value that nobody watches yet.
+    /// Creates a value without receivers.
     pub fn new(value: T) -> Self {
         Self(Arc::new(Shared {
             value: Mutex::new(value),
@@ -67,13 +67,13 @@ impl<T> Sender<T> {
         }))
     }
 
-    /// Watches from here on; the present value counts as seen.
+    /// Creates a receiver. The present value counts as seen.
     pub fn subscribe(&self) -> Receiver<T> {
         let seen = self.0.version();
         Receiver { shared: Arc::clone(&self.0), seen }
     }
 
-    /// The value. It cannot be changed while this is held.
+    /// Locks the value. It cannot be changed while the guard is held.
     pub fn borrow(&self) -> MutexGuard<'_, T> {
         self.0.lock()
     }
@@ -89,7 +89,7 @@ impl<T> Sender<T> {
         old
     }
 
-    /// Changes the value, and wakes those who watch where `change` says that it did.
+    /// Changes the value, and wakes the receivers if `change` returns true. Returns the same.
     pub fn send_if_modified(&self, change: impl FnOnce(&mut T) -> bool) -> bool {
         let modified = {
             let mut present = self.0.lock();
@@ -126,12 +126,12 @@ impl<T> Clone for Receiver<T> {
 }
 
 impl<T> Receiver<T> {
-    /// The value. It cannot be changed while this is held.
+    /// Locks the value. It cannot be changed while the guard is held.
     pub fn borrow(&self) -> MutexGuard<'_, T> {
         self.shared.lock()
     }
 
-    /// The same, and counts it as seen.
+    /// Does the same as [`Self::borrow`], and marks the value as seen.
     pub fn borrow_and_update(&mut self) -> MutexGuard<'_, T> {
         let present = self.shared.lock();
         self.seen = self.shared.version();
@@ -143,7 +143,7 @@ impl<T> Receiver<T> {
         self.shared.version() != self.seen
     }
 
-    /// The present value counts as not seen.
+    /// Marks the present value as not seen.
     pub fn mark_changed(&mut self) {
         self.seen = self.shared.version().wrapping_sub(1);
     }
@@ -151,12 +151,12 @@ impl<T> Receiver<T> {
     /// Waits until the value has changed since it was seen, and counts it as seen. May be dropped.
     ///
     /// # Errors
-    /// It will not change any more.
+    /// All senders are gone, so the value will not change any more.
     pub async fn changed(&mut self) -> Result<(), Closed> {
         loop {
-            // Told of whatever happens from here on, also before it is waited for.
+            // Registered now, so that a notification before the wait is not missed.
             let changed = self.shared.changed.notified();
-            // Before the look: what the last sender did is seen below.
+            // Read before the check below, so that the last sender's change is seen there.
             let closed = self.shared.is_closed();
             let version = self.shared.version();
             if version != self.seen {
@@ -170,10 +170,10 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// Waits until the value is such, and counts it as seen. May be dropped.
+    /// Waits until `holds` is true for the value, and marks it as seen. May be dropped.
     ///
     /// # Errors
-    /// It is not, and will not change any more.
+    /// It is not true, and the value will not change any more.
     pub async fn wait_for(&mut self, mut holds: impl FnMut(&T) -> bool) -> Result<(), Closed> {
         loop {
             let changed = self.shared.changed.notified();

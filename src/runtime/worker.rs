@@ -1,7 +1,7 @@
-//! Performs one twin's read-modify-write against the store, and what has to follow it.
+//! Performs the read-modify-write of one twin against the store, and what has to follow it.
 //!
-//! A worker never waits: when the store gives no answer, the work comes back as [`WorkResult::Unanswered`], exactly
-//! where it stood, and the router decides when it goes on. So a failing twin holds no slot.
+//! A worker never waits. If the store gives no answer, the work comes back as [`WorkResult::Unanswered`] in its current state. The router
+//! decides when it goes on. So a failing twin holds no slot.
 
 use std::sync::Arc;
 
@@ -25,50 +25,50 @@ use crate::{
     },
 };
 
-/// After so many failed conditions in a row the work comes back and waits. One is a neighbour's write, two or three are a
-/// quarrel of two replicas over a partition; more are reads that do not see what was written, which only time mends.
+/// After so many failed conditions in a row, the work comes back and waits. One failure is another writer's write. Two or three occur when
+/// two replicas process one partition. More are reads that do not see earlier writes, and only time repairs that.
 const CONFLICTS_IN_A_ROW: u32 = 5;
 
-/// Stands for no version of any document.
+/// An ETag that no version of any document has.
 const NOBODYS_ETAG: &str = "0";
 
-/// What workers share.
+/// Dependencies that workers share.
 pub struct Tools {
-    /// Where documents live.
+    /// The store of the documents.
     pub store: Arc<dyn TwinStore>,
-    /// Stamps what is written.
+    /// The clock for the timestamps of writes.
     pub clock: Arc<dyn Clock>,
-    /// Counts what was done.
+    /// Counts reads, writes and their outcomes.
     pub metrics: Metrics,
 }
 
-/// One batch of one twin on its way.
+/// One batch of events of one twin that is being written.
 pub struct Work<T> {
     /// The twin.
     pub key: TwinKey,
-    /// Where the read-modify-write stands.
+    /// State of the read-modify-write.
     pub upsert: Upsert,
-    /// What came with each event.
+    /// The item of each event, in the order of the events.
     pub items: Vec<T>,
-    /// Waits between attempts.
+    /// Delays between attempts.
     pub backoff: Backoff,
-    /// Request units spent since the router last looked.
+    /// Request units spent since the work last came back to the router.
     pub request_units: f64,
-    /// Whether the store was asked since the router last looked; what is served from memory says nothing about it.
+    /// Whether the store was asked since the work last came back to the router. A result from memory says nothing about the store.
     pub asked: bool,
-    /// The end of a device that its modules are following already.
+    /// The deletion of a device that its modules are already following.
     pub followed: Option<Cascade>,
-    /// What is recorded of it, where one of its events is sampled.
+    /// The trace of this write, if one of its events is sampled.
     pub trace: Option<Box<WriteTrace>>,
 }
 
 impl<T> Work<T> {
-    /// When a request begins, where that is recorded.
+    /// The time at which a request begins, if a trace is recorded.
     fn begins(&self) -> Option<Instant> {
         self.trace.is_some().then(Instant::now)
     }
 
-    /// Records the end of a request that began then.
+    /// Records the end of a request that began at `began`.
     fn ended(
         &mut self,
         operation: &'static str,
@@ -82,9 +82,9 @@ impl<T> Work<T> {
     }
 }
 
-/// How a worker came back.
+/// Result of a worker.
 pub enum WorkResult<T> {
-    /// Everything is durable; `follow` has to be durable too before the events count as completed.
+    /// Everything is durable. `follow` has to be durable too before the events count as completed.
     Finished {
         /// The work.
         work: Box<Work<T>>,
@@ -95,12 +95,12 @@ pub enum WorkResult<T> {
     Unanswered {
         /// The work, to be resumed.
         work: Box<Work<T>>,
-        /// Why.
+        /// The error.
         trouble: StoreError,
     },
 }
 
-/// Runs `work` until it is finished or in trouble.
+/// Runs `work` until it is finished or the store gives no answer.
 pub async fn run<T: Send>(tools: Arc<Tools>, mut work: Box<Work<T>>) -> WorkResult<T> {
     match perform(&tools, &mut work).await {
         Ok(follow) => WorkResult::Finished { work, follow },
@@ -114,10 +114,10 @@ async fn perform<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<Vec<TwinE
         if !work.key.is_module() {
             return cascade(tools, work).await;
         }
-        // SUBTLE: a module's events may arrive after its device was deleted. The device writes its tombstone
-        // and then looks for modules; the module writes and then looks at its device. Whatever the
-        // interleaving, at least one of the two sees the other: each asks for Session, so its look covers its own write,
-        // and with it whatever was written before it in their common partition.
+        // SUBTLE: a module's events may arrive after its device was deleted. The device writes its tombstone and then reads its modules.
+        // The module writes and then reads its device. Whatever the interleaving, at least one of the two sees the other: each read asks
+        // for Session consistency, so it covers the reader's own write, and with it everything that was written before in their common
+        // partition.
         if work.upsert.began_incarnation().is_none() || planted!(DeviceNotChecked) {
             return Ok(Vec::new());
         }
@@ -128,8 +128,8 @@ async fn perform<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<Vec<TwinE
     }
 }
 
-/// Asks whether the store takes writes, with one that it cannot apply: of a document that nobody has, on a condition that
-/// never holds. A read would not do: a store may answer those and take no writes.
+/// Checks whether the store takes writes. It sends a write that cannot be applied: of a document that does not exist, on a condition that
+/// never holds. A read is not enough: a store may answer reads and take no writes.
 pub async fn probe(tools: Arc<Tools>, document: Document) -> Charged<Result<(), StoreError>> {
     let key = &document.key;
     let Charged { outcome, request_units } =
@@ -156,7 +156,7 @@ pub async fn probe(tools: Arc<Tools>, document: Document) -> Charged<Result<(), 
     Charged { outcome, request_units }
 }
 
-/// Brings the events into the document.
+/// Applies the events to the document, and writes it.
 async fn bring_in<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<(), StoreError> {
     let mut conflicts = 0;
     loop {
@@ -236,7 +236,7 @@ async fn bring_in<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<(), Stor
                 work.upsert.written(ETag(NOBODYS_ETAG.into()));
             }
             Write::Unknown(trouble) => {
-                // A throttled write was not applied; reading it back would only add load.
+                // A throttled write was not applied. Reading it back would only add load.
                 if trouble.kind == StoreErrorKind::Unavailable {
                     work.upsert.unsure();
                 }
@@ -260,8 +260,8 @@ fn quarrel(kind: WriteKind, conflicts: u32) -> StoreError {
 
 /// Finds the modules that have to follow a deleted or re-created device.
 async fn cascade<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<Vec<TwinEvent>, StoreError> {
-    // Under way already: a change need not wait for that. What brings an end or a beginning does: it may be here for the second
-    // time, for a checkpoint that knows nothing of the first.
+    // If the cascade is already in progress, a change need not wait for it. A deletion or a creation has to wait: it may be here for the
+    // second time, because of a checkpoint that does not cover the first time.
     let waits = |cascade: &Cascade| work.followed != Some(*cascade) || !work.upsert.holds_changes_only();
     let owed = work.upsert.cascade().filter(waits);
     let Some(cascade) = owed.filter(|_| !planted!(CascadeOmitted)) else {
@@ -280,9 +280,9 @@ async fn cascade<T: Send>(tools: &Tools, work: &mut Work<T>) -> Result<Vec<TwinE
     if modules.is_empty() {
         work.upsert.cascaded();
     }
-    // SUBTLE: else the note stays until they have followed, also in memory: the next write of the device would store that it is
-    // done with, and a crash before the modules are durable would forget them. The deletion comes again then, and finds
-    // itself done with.
+    // SUBTLE: otherwise the note stays until the modules have followed, also in memory. If it were removed now, the next write of the
+    // device would store that the cascade is complete, and a crash before the modules are durable would lose it. The deletion would then
+    // come again and be taken for complete.
     Ok(modules.into_iter().map(|module| follow(module, cascade)).collect())
 }
 

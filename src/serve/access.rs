@@ -1,9 +1,9 @@
-//! Who may ask: whoever shows a signature of a configured policy, or a token of Entra ID that names somebody who may.
+//! Decides which requests are admitted: those with a signature of a configured policy, or with an Entra ID token of an allowed identity.
 //!
-//! The two ways are those of IoT Hub's service API, so that its official clients work unchanged. Whether to admit is decided
-//! here for one request at a time, from its `Authorization` alone: nothing is remembered of callers.
+//! Both ways are those of IoT Hub's service API, so its official clients work unchanged. Each request is decided separately, from its
+//! `Authorization` header alone. Nothing is remembered about callers.
 //!
-//! Why somebody is not admitted is [`Denied`], which is for us. The client gets [`Denied::answer`], which does not tell.
+//! [`Denied`] is the internal reason for a refusal. The client gets [`Denied::answer`], which does not contain the reason.
 
 mod caller;
 mod denied;
@@ -23,42 +23,42 @@ pub use self::{
 };
 use self::{entra::Tokens, sas::Signatures, scope::Hosts};
 
-/// How long the value of `Authorization` may be, in bytes. A token of Entra ID has 2 KB, and up to 8 KB with many groups.
+/// Maximum length of the `Authorization` value, in bytes. A token of Entra ID has 2 KB, and up to 8 KB with many groups.
 const LONGEST: usize = 16 << 10;
 
-/// Who may ask.
+/// Settings of access: who may send requests.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    /// The host names that clients use for us, without ports. A signature must be for one of them.
+    /// The host names that clients use for this service, without ports. A signature must be for one of them.
     pub hosts: Vec<String>,
     /// The shared access policies.
     pub policies: Vec<sas::Policy>,
-    /// How far ahead a signature's expiry may be; `None`: as far as it likes, as at IoT Hub.
+    /// Maximum time until a signature's expiry. `None`: unlimited, as at IoT Hub.
     pub longest_signature: Option<Duration>,
-    /// Which tokens of Entra ID; `None`: none.
+    /// The accepted Entra ID tokens. `None`: no tokens are accepted.
     pub entra: Option<entra::Settings>,
 }
 
 /// Settings that cannot work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
-    /// Nobody could ask.
+    /// No request could be admitted.
     #[error("there is no policy and no tenant: nobody could be admitted")]
     Nobody,
-    /// Signatures are for a host.
+    /// Signatures need a host name.
     #[error(
         "the hosts are missing or are no names: list the host names, without ports, that clients have in `HostName`"
     )]
     Hosts,
-    /// About policies.
+    /// An error in the policies.
     #[error(transparent)]
     Policy(#[from] sas::PolicyError),
-    /// About Entra ID.
+    /// An error in the settings of Entra ID.
     #[error(transparent)]
     Entra(#[from] entra::SettingsError),
 }
 
-/// Decides who may ask.
+/// Decides which requests are admitted.
 pub struct Access {
     hosts: Hosts,
     signatures: Signatures,
@@ -78,7 +78,7 @@ impl fmt::Debug for Access {
 }
 
 impl Access {
-    /// Admits by `settings`. Keys of Entra ID are fetched by `fetch`, and `report` is told what becomes of them.
+    /// Creates it from `settings`. `fetch` fetches the keys of Entra ID, and `report` receives what happens to them.
     ///
     /// # Errors
     /// The settings cannot work.
@@ -99,10 +99,10 @@ impl Access {
         Ok(Self { hosts, signatures, tokens })
     }
 
-    /// Who asks for `path` at `now`. `authorization` has the values of all headers of that name; `path` is as it was sent,
-    /// without the query.
+    /// Identifies the caller that requests `path` at `now`. `authorization` has the values of all headers of that name. `path` is as it was
+    /// sent, without the query.
     ///
-    /// Waits only where keys of Entra ID have to be fetched, 20 s at most. **Cancellation** is safe at any point.
+    /// Waits only if keys of Entra ID have to be fetched, for at most 20 s. **Cancellation** is safe at any point.
     ///
     /// # Errors
     /// The request is not admitted.
@@ -120,7 +120,7 @@ impl Access {
         };
         let (scheme, credentials) = value.trim_ascii().split_once(' ').ok_or(Denied::Malformed)?;
         let credentials = credentials.trim_ascii_start();
-        // Names of schemes have no case (RFC 9110, 11.1).
+        // Scheme names are case-insensitive (RFC 9110, 11.1).
         if scheme.eq_ignore_ascii_case("SharedAccessSignature") {
             if self.signatures.is_empty() {
                 return Err(Denied::NotConfigured);
@@ -134,16 +134,16 @@ impl Access {
         }
     }
 
-    /// Begins to fetch the keys of Entra ID if they are missing or older than an hour, and does not wait. Called at the start
-    /// it spares the first caller the waiting, and shows in `report` whether the issuer can be reached. Called now and then
-    /// it keeps the keys fresh while nobody asks. It has to be called within a runtime.
+    /// Begins to fetch the keys of Entra ID if they are missing or older than an hour, and does not wait. A call at the start saves the
+    /// first caller the wait, and shows in `report` whether the issuer can be reached. Periodic calls keep the keys fresh while there are
+    /// no requests. Must be called within a runtime.
     pub fn refresh_keys(&self) {
         if let Some(tokens) = &self.tokens {
             tokens.refresh_keys();
         }
     }
 
-    /// How old the keys of Entra ID are, for a gauge; `None`: there are none yet, or they are not needed.
+    /// The age of the Entra ID keys, for a gauge. `None`: there are none yet, or they are not needed.
     pub fn keys_age(&self) -> Option<Duration> {
         self.tokens.as_ref().and_then(Tokens::keys_age)
     }

@@ -1,4 +1,4 @@
-//! One request after the other: who asks, for what, within which bounds, and the answer.
+//! The handling of one request: the caller, the target, the limits, and the answer.
 
 use std::{
     num::NonZeroU32,
@@ -38,33 +38,33 @@ use crate::{
     telemetry::{ServeMetrics, ServedOperation, ServedOutcome, event::RequestDenied},
 };
 
-/// What the API works with.
+/// The parts of the API.
 pub struct Parts {
-    /// Who may ask.
+    /// Decides which requests are admitted.
     pub access: Arc<Access>,
-    /// Single twins.
+    /// Reads single twins.
     pub twins: Twins,
-    /// What each caller may spend.
+    /// The limits of each caller.
     pub callers: Callers,
-    /// How far behind the copy is.
+    /// The lag of the copy.
     pub lag: Lag,
-    /// Where it is counted.
+    /// Counts the requests.
     pub metrics: ServeMetrics,
-    /// Whose twins are shown; `None`: those of all hubs.
+    /// Only twins of this hub are shown. `None`: those of all hubs.
     pub hub: Option<HubName>,
-    /// Where to go with what is not done here.
+    /// Host of the hub, to name in answers to requests that are not supported here.
     pub hub_host: Option<String>,
-    /// Queries at the same time.
+    /// Maximum number of queries at the same time.
     pub most_queries: NonZeroU32,
-    /// How long one waits for its turn.
+    /// How long a query waits for its turn.
     pub max_wait: Duration,
 }
 
-/// IoT Hub's service REST API from the copy. Cheap to clone.
+/// IoT Hub's service REST API, answered from the copy. Cheap to clone.
 #[derive(Clone)]
 pub struct Api(Arc<Inner>);
 
-/// Requests at the same time that have shown their right: each keeps a connection.
+/// Maximum number of authorized requests at the same time. Each keeps a connection.
 const MOST_REQUESTS: usize = 1_024;
 
 struct Inner {
@@ -82,14 +82,14 @@ impl std::fmt::Debug for Api {
 }
 
 impl Api {
-    /// Of these parts. Queries are answered from [`Self::open`] on.
+    /// Creates the API from these parts. Queries are answered after [`Self::open`].
     pub fn new(parts: Parts) -> Self {
         let desk = Desk::new(parts.most_queries, parts.max_wait);
         let under_way = Semaphore::new(MOST_REQUESTS);
         Self(Arc::new(Inner { parts, desk, under_way, queries: OnceLock::new() }))
     }
 
-    /// Answers queries from here on; the first call counts.
+    /// Enables queries. Only the first call has an effect.
     pub fn open(&self, queries: Queries) {
         let _ = self.0.queries.set(queries);
     }
@@ -116,7 +116,7 @@ async fn answer(State(api): State<Api>, request: Request) -> Response {
         outcome: ServedOutcome::Gone,
         began: Instant::now(),
     };
-    // A request that has shown its right makes room for nobody.
+    // The connection of an authorized request is not closed in favour of another.
     let kept = connection.map(|connection| Kept::new(&connection));
     let answered = Box::pin(api.0.answer(target, &head, body, &caller)).await;
     drop(kept);
@@ -140,7 +140,7 @@ async fn answer(State(api): State<Api>, request: Request) -> Response {
     finish(response, &tracking_id)
 }
 
-/// Adds what every answer has.
+/// Adds the headers that every answer has.
 fn finish(mut response: Response, tracking_id: &str) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -154,15 +154,15 @@ fn finish(mut response: Response, tracking_id: &str) -> Response {
 struct Answered {
     response: Response,
     outcome: ServedOutcome,
-    /// Twins and rows in it.
+    /// Number of twins or rows in it.
     rows: usize,
 }
 
 impl Inner {
-    /// Who asks.
+    /// Identifies the caller.
     ///
     /// # Errors
-    /// It may not; the reason is told to us, and not to whoever asks.
+    /// The request is not admitted. The reason is logged, and not told to the client.
     async fn admit(
         &self,
         head: &Head,
@@ -175,7 +175,7 @@ impl Inner {
         let admitted = self.parts.access.admit(&values, head.uri.path(), now).await;
         admitted.map_err(|denied| {
             let peer = connection.map(|connection| connection.peer);
-            // Where we cannot verify what is shown, nobody is to blame; that is told on its own.
+            // If the credentials cannot be checked, the client is not at fault. That failure is reported separately.
             let shown = !matches!(denied, Denied::Missing | Denied::KeysUnavailable);
             let detail = denied.to_string();
             RequestDenied { reason: denied.label(), detail: &detail, shown, tracking_id, peer }
@@ -246,7 +246,7 @@ impl Inner {
         Ok(Answered { response, outcome, rows })
     }
 
-    /// Adds how far behind the copy is, where that is known.
+    /// Adds the lag of the copy, if it is known.
     fn tell_lag(&self, headers: &mut HeaderMap) {
         let Some((behind, age)) = self.parts.lag.get() else { return };
         headers.insert("x-twinsync-lag-events", HeaderValue::from(behind.events));
@@ -261,10 +261,11 @@ fn refused(refusal: Refusal, outcome: ServedOutcome) -> Refused {
     Refused { refusal, outcome, present: None }
 }
 
-/// What a read costs whose client goes away before its answer, so that nobody knows what it cost: the least that a point read does.
+/// The charge for a read whose client disconnects before its answer, so that its cost is unknown: the minimum of a point read, in request
+/// units.
 const ABANDONED: f64 = 1.0;
 
-/// What a caller owes for a read, also where it does not wait for the answer: this is dropped with the request then.
+/// The charge for a read. It is charged on drop, so also if the client disconnects and the request is dropped.
 struct Due<'a> {
     callers: &'a Callers,
     caller: &'a Caller,
@@ -277,7 +278,7 @@ impl Drop for Due<'_> {
     }
 }
 
-/// Keeps a connection from making room for others.
+/// Prevents a connection from being closed in favour of others.
 struct Kept(Arc<AtomicBool>);
 
 impl Kept {
@@ -293,7 +294,7 @@ impl Drop for Kept {
     }
 }
 
-/// Counts a request also where its client does not wait for the answer.
+/// Counts a request, also if its client disconnects before the answer.
 struct Counted<'a> {
     metrics: &'a ServeMetrics,
     operation: ServedOperation,

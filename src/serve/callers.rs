@@ -1,7 +1,7 @@
-//! What each caller may spend, and what it was given.
+//! The limits and the usage of each caller.
 //!
-//! A caller that has spent what it may is told to wait. What it spends becomes known afterwards, so it may go into debt, and its next
-//! request waits until that is paid. Once a minute a line says what each caller was given, without contents.
+//! A caller that has exceeded its limit is told to wait. The cost of a request is known only afterwards, so a caller may go into debt. Its
+//! next request then waits until the debt is paid. One log line per minute reports the usage of each caller, without contents.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,18 +15,19 @@ use tokio_util::sync::CancellationToken;
 use super::access::Caller;
 use crate::{domain::retry::Budget, telemetry::event::CallerServed};
 
-/// From one line about a caller to the next.
+/// Time between two lines about a caller.
 const PERIOD: Duration = Duration::from_secs(60);
-/// Callers that are told apart. Tokens of Entra ID name whoever may read, and those may be many; more of them are one.
+/// Maximum number of callers that are counted separately. Entra ID may have many identities that may read. The callers beyond this number
+/// count as one.
 const MOST: usize = 10_000;
 
-/// Everybody who has asked lately. Cheap to clone.
+/// The callers of the last minutes. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Callers(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// Request units per second of each; `None`: as many as it likes.
+    /// Request units per second of each caller. `None`: unlimited.
     rate: Option<f64>,
     started: Instant,
     known: Mutex<HashMap<Caller, Known>>,
@@ -38,7 +39,7 @@ struct Known {
     given: Given,
 }
 
-/// What was given since the last line.
+/// Usage since the last line.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Given {
     requests: u64,
@@ -48,16 +49,16 @@ struct Given {
 }
 
 impl Callers {
-    /// Nobody yet; each may spend so many request units per second.
+    /// Creates an empty list. Each caller may spend this many request units per second. `None`: unlimited.
     pub fn new(request_units_per_second: Option<f64>) -> Self {
         let known = Mutex::default();
         Self(Arc::new(Shared { rate: request_units_per_second, started: Instant::now(), known }))
     }
 
-    /// Counts a request. Whether it may be worked on.
+    /// Counts a request, and decides whether it may be processed.
     ///
     /// # Errors
-    /// The caller has to wait for so long first.
+    /// The caller has to wait for this long first.
     pub(super) fn admit(&self, caller: &Caller) -> Result<(), Duration> {
         let now = self.0.started.elapsed();
         self.with(caller, |known| {
@@ -71,7 +72,7 @@ impl Callers {
         })
     }
 
-    /// Takes what a request has cost so far.
+    /// Adds the cost of a request so far, in request units.
     pub(super) fn spend(&self, caller: &Caller, request_units: f64) {
         let now = self.0.started.elapsed();
         self.with(caller, |known| {
@@ -82,12 +83,12 @@ impl Callers {
         });
     }
 
-    /// Counts twins or rows that a caller was given.
+    /// Adds the number of twins or rows that a caller received.
     pub(super) fn gave(&self, caller: &Caller, rows: usize) {
         self.with(caller, |known| known.given.rows += rows as u64);
     }
 
-    /// Writes the lines once a minute until `stop`, and the last ones then.
+    /// Writes the lines once a minute until `stop`, and then the last ones.
     pub async fn run(self, stop: CancellationToken) {
         let mut timer = interval(PERIOD);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -102,14 +103,14 @@ impl Callers {
         self.tell();
     }
 
-    /// Writes a line about each caller that has asked since the last time, and forgets those that have not and owe nothing.
+    /// Writes a line about each caller with requests since the last line. Forgets callers that have no requests and no debt.
     fn tell(&self) {
         let now = self.0.started.elapsed();
         let mut given: Vec<_> = {
             let mut known = self.known();
             let given: Vec<_> = known
                 .iter_mut()
-                // What a page has cost may become known when its client has gone, and the line about its request was written.
+                // The cost of a page may become known after its client has disconnected and the line about its request was written.
                 .filter(|(_, known)| known.given != Given::default())
                 .map(|(caller, known)| (caller.clone(), std::mem::take(&mut known.given)))
                 .collect();

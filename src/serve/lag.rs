@@ -1,4 +1,4 @@
-//! How far behind the copy is, as answers tell it.
+//! The lag of the copy, as answers report it.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -7,30 +7,30 @@ use std::{
 
 use tokio::time::Instant;
 
-/// How long a figure is told. Three looks, so that one that fails changes nothing.
+/// How long a measurement is reported. This covers three measurements, so a single failure changes nothing.
 const GOOD_FOR: Duration = Duration::from_secs(60);
 
-/// How far behind the copy is.
+/// The lag of the copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MeasuredLag {
-    /// Events that are not known to be completed, over all partitions. Checkpoints are written every few seconds, so this may be
-    /// more than there are.
+    /// Number of events that are not known to be completed, over all partitions. Checkpoints are written every few seconds, so this may be
+    /// too high.
     pub events: u64,
-    /// At least for so long the oldest of them has been there; `None`: not known.
+    /// Lower bound for the age of the oldest of them. `None`: unknown.
     pub at_least: Option<Duration>,
 }
 
-/// What was found last. Cheap to clone.
+/// The last measurement. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Lag(Arc<Mutex<Option<(MeasuredLag, Instant)>>>);
 
 impl Lag {
-    /// Notes what a look has found.
+    /// Stores a measurement.
     pub fn found(&self, behind: MeasuredLag) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((behind, Instant::now()));
     }
 
-    /// What the last look has found, and how long ago; `None`: nothing that is still of use.
+    /// The last measurement and its age. `None`: there is none, or it is too old.
     pub fn get(&self) -> Option<(MeasuredLag, Duration)> {
         let found = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         found.map(|(behind, at)| (behind, at.elapsed())).filter(|(_, age)| *age <= GOOD_FOR)

@@ -1,4 +1,4 @@
-//! Queries, page by page, as answers.
+//! Answers queries, page by page.
 
 use std::{
     num::NonZeroU32,
@@ -27,18 +27,18 @@ use crate::{
     telemetry::ServedOutcome,
 };
 
-/// Rows of a page where the client does not say how many, as at IoT Hub.
+/// Default number of rows per page, as at IoT Hub.
 const PAGE: NonZeroU32 = NonZeroU32::new(100).expect("100 is not 0");
-/// Rows of a page at most.
+/// Maximum number of rows per page.
 const PAGE_MAX: NonZeroU32 = NonZeroU32::new(1_000).expect("1,000 is not 0");
-/// Bytes of a request's body at most: a query of 8,192 characters, of up to six bytes each as JSON may write them, and what is around it.
+/// Maximum size of a request's body, in bytes: a query of 8,192 characters, of up to six bytes each in JSON, and the text around it.
 const BODY_MAX: usize = 64 << 10;
-/// How long a client may take to send it.
+/// Time limit for receiving the body.
 const BODY_LIMIT: Duration = Duration::from_secs(10);
-/// How long a continuation may be. Those that we make have a few hundred bytes for each physical partition.
+/// Maximum length of a continuation, in bytes. Those of this service have a few hundred bytes per physical partition.
 const CONTINUATION_MAX: usize = 8 << 10;
 
-/// A query that was asked.
+/// A parsed query request.
 #[derive(Debug)]
 pub(super) struct Asked {
     query: String,
@@ -52,10 +52,10 @@ struct Posted {
 }
 
 impl Asked {
-    /// Reads a request.
+    /// Parses a request.
     ///
     /// # Errors
-    /// It does not ask a query.
+    /// The request contains no valid query.
     pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<Self, Refusal> {
         let most = match text(headers, "x-ms-max-item-count")? {
             None | Some("-1") => PAGE,
@@ -86,11 +86,11 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Refus
     Ok(value.map_err(|_| Refusal::invalid(format!("{name} is no plain text")))?.map(str::trim))
 }
 
-/// Works queries off, a few at a time.
+/// Answers queries, a few at a time.
 #[derive(Debug, Clone)]
 pub(super) struct Desk {
     places: Arc<Semaphore>,
-    /// How long one waits for its turn.
+    /// How long a query waits for its turn.
     max_wait: Duration,
 }
 
@@ -99,7 +99,7 @@ impl Desk {
         Self { places: Arc::new(Semaphore::new(places.get() as usize)), max_wait }
     }
 
-    /// A place, when there is one.
+    /// Waits for a place.
     async fn place(&self) -> Result<OwnedSemaphorePermit, Refusal> {
         let place = timeout(self.max_wait, Arc::clone(&self.places).acquire_owned()).await;
         place.ok().and_then(Result::ok).ok_or_else(|| {
@@ -110,10 +110,11 @@ impl Desk {
         })
     }
 
-    /// Answers a query. The work goes on in a task of its own: where the client goes away, what the page under way costs is taken
-    /// from what it may spend all the same, and nothing more is begun.
+    /// Answers a query. The work runs in its own task. If the client disconnects, the caller is still charged for the page in progress, and
+    /// nothing more is begun.
     ///
     /// # Errors
+    /// There is no page.
     /// There is no page.
     pub(super) async fn answer(
         &self,
@@ -137,7 +138,7 @@ impl Desk {
                 Ok((response(page, request_units), ServedOutcome::Ok, rows))
             }
             Ok(Charged { outcome: Err(failure), .. }) => Err(refusal(&failure)),
-            // A panic, which was logged; or the runtime ends.
+            // A panic, which was logged, or the end of the runtime.
             Err(_) => Err((
                 Refusal::saying(500, "ServerError", "an unexpected error occurred"),
                 ServedOutcome::Unavailable,
@@ -146,7 +147,7 @@ impl Desk {
     }
 }
 
-/// Tells whoever works that nobody waits any more, once it is dropped.
+/// Dropping it tells the working task that the client has disconnected.
 struct Waits(Arc<AtomicBool>);
 
 impl Drop for Waits {
@@ -155,7 +156,7 @@ impl Drop for Waits {
     }
 }
 
-/// A caller, who pays for what it asks.
+/// A caller, which is charged for its queries.
 struct Paying {
     caller: Caller,
     callers: Callers,
@@ -182,7 +183,7 @@ fn response(page: queries::Answer, request_units: f64) -> Response {
     let some = |count: usize| (count > 0).then(|| count.to_string());
     for (name, value) in [
         ("x-ms-item-type", Some(item_type.name().to_owned())),
-        // The last page has none: clients take an empty one for another page.
+        // The last page has no such header: clients take an empty one for a further page.
         ("x-ms-continuation", next),
         ("x-ms-request-charge", Some(format!("{request_units:.2}"))),
         ("x-twinsync-passed-over", some(passed_over)),
@@ -230,7 +231,7 @@ mod tests {
         }
         let asked = read(&[("x-ms-continuation", "abc")], BODY).await.unwrap();
         assert_eq!(asked.from.as_deref(), Some("abc"));
-        // Clients send an empty one for the first page.
+        // Clients send an empty header for the first page.
         assert_eq!(read(&[("x-ms-continuation", "")], BODY).await.unwrap().from, None);
     }
 

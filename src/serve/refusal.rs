@@ -1,4 +1,4 @@
-//! Answers that are none, in the form of IoT Hub.
+//! Error answers in the form of IoT Hub.
 
 use std::borrow::Cow;
 
@@ -10,23 +10,23 @@ use axum::{
 use serde::Serialize;
 use time::{OffsetDateTime, UtcOffset, macros::format_description};
 
-/// Why a request is not answered as it was meant.
+/// Why a request is refused.
 ///
 /// Source of form and codes: Microsoft's page "Understand Azure IoT Hub error codes", and bodies in public issues
 /// (Azure/Industrial-IoT#831, Azure/iotedgehubdev#95; helium/console#1039 shows the header).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// The status of HTTP.
+    /// The HTTP status.
     pub status: u16,
-    /// The value of the header `iothub-errorcode`; the body repeats it.
+    /// The value of the header `iothub-errorcode`. The body repeats it.
     pub code: &'static str,
-    /// What the clients show as the error's message: what is wrong, and what to do.
+    /// The error message that clients show: what is wrong, and what to do.
     pub message: Cow<'static, str>,
     /// The value of the header `Retry-After`, in seconds.
     pub retry_after_seconds: Option<u64>,
 }
 
-/// The body of an error, in the order of IoT Hub.
+/// The body of an error, with the fields in the order of IoT Hub.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct ErrorBody<'a> {
@@ -35,39 +35,39 @@ struct ErrorBody<'a> {
 }
 
 impl Refusal {
-    /// With a message that is always the same.
+    /// Creates a refusal with a constant message.
     pub const fn new(status: u16, code: &'static str, message: &'static str) -> Self {
         Self { status, code, message: Cow::Borrowed(message), retry_after_seconds: None }
     }
 
-    /// With a message of its own.
+    /// Creates a refusal with a message that is composed at run time.
     pub fn saying(status: u16, code: &'static str, message: impl Into<String>) -> Self {
         Self { message: Cow::Owned(message.into()), ..Self::new(status, code, "") }
     }
 
-    /// 400: the request makes no sense, and says so again if it is sent again.
+    /// 400: the request is invalid, and would fail again.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::saying(400, "ArgumentInvalid", message)
     }
 
-    /// 429: less is asked for. Clients wait and try again by themselves.
+    /// 429: throttled. Clients wait and retry automatically.
     pub fn throttled(seconds: u64, message: impl Into<String>) -> Self {
         Self::saying(429, "ThrottlingException", message).retry_after(seconds)
     }
 
-    /// 503: it passes.
+    /// 503: a temporary failure.
     pub fn unavailable(seconds: u64, message: impl Into<String>) -> Self {
         Self::saying(503, "ServiceUnavailable", message).retry_after(seconds)
     }
 
-    /// And when to try again: never 0, which clients take for "at once".
+    /// Sets when to try again, in seconds. Never 0, because clients take 0 for "at once".
     #[must_use]
     pub const fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after_seconds = Some(if seconds == 0 { 1 } else { seconds });
         self
     }
 
-    /// The answer. `tracking_id` is what a line in our log has as well.
+    /// The answer. The log line of the refusal has the same `tracking_id`.
     pub fn response(&self, tracking_id: &str, now: OffsetDateTime) -> Response {
         let mut response = Response::new(Body::from(self.body(tracking_id, now)));
         *response.status_mut() =
@@ -84,7 +84,7 @@ impl Refusal {
         response
     }
 
-    /// The body. The Node client takes code and message out of `Message`, at the colon and the semicolon.
+    /// The body. The Node client extracts code and message from `Message`, at the colon and the semicolon.
     fn body(&self, tracking_id: &str, now: OffsetDateTime) -> String {
         let form = format_description!("[month]/[day]/[year] [hour]:[minute]:[second]");
         let at = now.to_offset(UtcOffset::UTC).format(form).unwrap_or_default();
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_body_is_that_of_iot_hub() {
-        // The body of Azure/Industrial-IoT#831, with our id.
+        // The body from Azure/Industrial-IoT#831, with this service's id.
         assert_eq!(
             Refusal::new(401, "IotHubUnauthorizedAccess", "Unauthorized")
                 .body("da9f966f95d14c49a08a549552d1081c", datetime!(2020-11-03 09:18:24 +2)),

@@ -1,4 +1,4 @@
-//! What a request asks for, by its first line alone.
+//! The target of a request, from its first line alone.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -14,16 +14,16 @@ use crate::{
     telemetry::ServedOperation,
 };
 
-/// For how long it is waited where only is said for what.
+/// How long a request waits if it has a read requirement but no wait time.
 const WAIT_DEFAULT: Duration = Duration::from_secs(5);
-/// Longer ids do not exist at an IoT hub.
+/// Maximum length of an id at an IoT hub.
 const ID_MAX: usize = 128;
-/// Headers that say what is waited for begin so, with `-` for `_`: clients of IoT Hub can add headers more easily than parameters.
+/// Prefix of the headers for read requirements, with `-` for `_`: clients of IoT Hub can add headers more easily than parameters.
 const HEADER: &str = "x-twinsync-";
-/// How long it is waited.
+/// Name of the parameter for the wait time.
 const WAIT: &str = "wait";
 
-/// What is asked for.
+/// The target of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Target {
     /// The twin of a device or module.
@@ -32,11 +32,11 @@ pub(super) enum Target {
     Device(String),
     /// A page of a query.
     Query,
-    /// Something that is not done here: how that is said.
+    /// A request that is not supported here, with its answer.
     Not(Refusal),
 }
 
-/// Whose twin.
+/// The id of a twin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Id {
     pub(super) device: String,
@@ -44,7 +44,8 @@ pub(super) struct Id {
 }
 
 impl Target {
-    /// `path` as it came, percent-encoded: an id may hold an encoded slash. `hub` is where to go with what is not done here.
+    /// Parses a request. `path` is as it was sent, percent-encoded: an id may contain an encoded slash. `hub` is the host to name for
+    /// requests that are not supported here.
     pub(super) fn of(method: &Method, path: &str, hub: Option<&str>) -> Self {
         let decode =
             |segment: &str| percent_decode_str(segment).decode_utf8().ok().map(|text| text.into_owned());
@@ -80,7 +81,7 @@ impl Target {
         }
     }
 
-    /// As what it is counted.
+    /// The operation under which it is counted.
     pub(super) const fn operation(&self) -> ServedOperation {
         match self {
             Self::Twin(_) => ServedOperation::Twin,
@@ -91,13 +92,13 @@ impl Target {
     }
 }
 
-/// 405: it could be done at the hub by this path.
+/// 405: the hub supports this method on the path.
 fn not_allowed(allowed: &str, hub: Option<&str>) -> Refusal {
     let message = format!("this is a copy that can only be read, by {allowed}: {}", go_to(hub));
     Refusal::saying(405, "MethodNotAllowed", message)
 }
 
-/// 501: the hub has it, and the copy has not.
+/// 501: the hub supports this, and the copy does not.
 fn not_here(hub: Option<&str>) -> Refusal {
     let message = format!(
         "this is a copy of twins, which knows /twins/ID, /twins/ID/modules/ID, /devices/ID and /devices/query: {}",
@@ -113,15 +114,15 @@ fn go_to(hub: Option<&str>) -> String {
     }
 }
 
-/// The parameters of a request, each once.
+/// The parameters of a request. Each occurs once.
 #[derive(Debug)]
 pub(super) struct Parameters(BTreeMap<String, String>);
 
 impl Parameters {
-    /// Takes them out of the URL, and what is waited for out of the headers as well.
+    /// Reads them from the URL, and the read requirements also from the headers.
     ///
     /// # Errors
-    /// One is there twice, or is not understood. A condition that is spelt wrong must not become a request that waits for nothing.
+    /// A parameter occurs twice, or is unknown. A misspelled requirement must not become a request that does not wait.
     pub(super) fn read(query: Option<&str>, headers: &HeaderMap) -> Result<Self, Refusal> {
         let mut values = BTreeMap::new();
         let mut put = |name: String, value: String| match values.insert(name.clone(), value) {
@@ -152,10 +153,10 @@ impl Parameters {
         self.0.get(name).map(String::as_str)
     }
 
-    /// Whether the version of the API is one that we speak. They do not differ in what is read here.
+    /// Checks that the API version is supported. The versions do not differ in what is read here.
     ///
     /// # Errors
-    /// There is none, or it is no version.
+    /// There is no version, or it is not a version.
     pub(super) fn check_api_version(&self) -> Result<(), Refusal> {
         let is_version = |text: &str| {
             let date = text.strip_suffix("-preview").unwrap_or(text);
@@ -181,10 +182,10 @@ impl Parameters {
         }
     }
 
-    /// The question about a twin.
+    /// The request for a twin.
     ///
     /// # Errors
-    /// An id that cannot be, or a condition that is not understood.
+    /// The id is invalid, or a requirement cannot be parsed.
     pub(super) fn question(&self, id: Id, hub: Option<&HubName>) -> Result<TwinRequest, Refusal> {
         let Id { device, module } = id;
         for (what, id) in [("device id", Some(&device)), ("module id", module.as_ref())] {

@@ -38,13 +38,13 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// Of Python's client (`access/sas/tests.rs`): good until 2030.
+/// A signature of Python's client (`access/sas/tests.rs`), valid until 2030.
 const SIGNED: &str = "SharedAccessSignature sr=twins.contoso.example&sig=B3bIey8VXbfLsvzyHqV%2BQgPOgmhJaYbUMlBKa4O8BDE%3D&se=1900000000&skn=service";
 const KEY: &str = "BwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyAhIiMkJSY=";
 const VERSION: &str = "api-version=2021-04-12";
 const HOST: &str = "contoso.azure-devices.net";
 
-/// Every document of a store in memory, on one page.
+/// All documents of a store in memory, on one page.
 struct All {
     store: Arc<MemoryStore>,
     /// Each page takes one of these.
@@ -65,7 +65,7 @@ impl TwinSelection for All {
         let documents = self.store.documents.lock().unwrap();
         let readable = documents.values().map(|(document, _)| document.clone()).collect();
         let content = Documents { readable, damaged: Vec::new() };
-        // Two pages, so that it can be seen whether the second one is begun.
+        // Two pages, to see whether the second one is begun.
         let next = from.is_none().then(|| Continuation("second".to_owned()));
         Charged { outcome: Ok(Selected { content, next }), request_units: 3.0 }
     }
@@ -159,7 +159,7 @@ impl Bench {
         Self { base, api, callers, lag, twins, metrics, store, selection, stop, server }
     }
 
-    /// With the store connected, and a twin of version 7.
+    /// A server with a connected store, and a twin of version 7.
     async fn open(request_units_per_second: Option<f64>) -> Self {
         let bench = Self::start(request_units_per_second).await;
         let budget = RequestUnitBudget::new(None);
@@ -446,7 +446,7 @@ async fn a_client_that_goes_away_pays_for_the_page_under_way_and_nothing_more_is
     bench.selection.pages.forget_permits(1_000);
     let asked = tokio::spawn(bench.asking("SELECT * FROM devices").send());
     bench.until("a page is under way", || bench.selection.began.load(Ordering::SeqCst) == 1).await;
-    // There is one place for queries only.
+    // There is only one place for queries.
     let (status, _, message) = bench.ask("SELECT * FROM devices").await.error();
     assert_eq!(status, 429);
     assert!(message.contains("serve.max_concurrent_queries"), "{message}");

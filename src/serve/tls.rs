@@ -1,9 +1,9 @@
-//! TLS by a certificate and a key in files, which may change while connections go on.
+//! TLS with a certificate and a key from files, which may change while connections are open.
 //!
-//! [`Tls::load`] reads the files and fails where they cannot be used: that is at the start, where somebody looks. From then
-//! on [`Rotation`] looks at them, and keeps what there is where they cannot be used.
+//! [`Tls::load`] reads the files and fails if they cannot be used. That happens at the start, when a person is watching. From then on,
+//! [`Rotation`] checks the files, and keeps the present certificate if they cannot be used.
 //!
-//! Connections keep the certificate that they began with. TLS 1.2 and 1.3 are spoken, and HTTP/1.1 is what ALPN offers.
+//! Connections keep the certificate with which they began. TLS 1.2 and 1.3 are supported, and ALPN offers HTTP/1.1.
 
 mod pair;
 mod rotation;
@@ -30,7 +30,7 @@ pub use self::{
     rotation::{CertificateEvent, PERIOD, Rotation},
 };
 
-/// How long a handshake may take. It takes two round trips and some milliseconds of work.
+/// Time limit of a handshake. It takes two round trips and some milliseconds of work.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// TLS cannot be set up.
@@ -39,23 +39,23 @@ pub enum TlsError {
     /// The files cannot be used.
     #[error(transparent)]
     Pair(#[from] PairError),
-    /// rustls does not take its own defaults.
+    /// rustls does not accept its own defaults.
     #[error("cannot set up TLS")]
     Setup(#[source] rustls::Error),
 }
 
-/// A connection that did not come to be.
+/// Why a connection could not be established.
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
-    /// The client did not finish.
+    /// The client did not finish in time.
     #[error("the handshake took longer than {} s", .0.as_secs())]
     TimedOut(Duration),
-    /// The two did not agree, or the client went away.
+    /// Client and server did not agree, or the client disconnected.
     #[error("the handshake failed")]
     Failed(#[source] io::Error),
 }
 
-/// Accepts connections over TLS. A clone is the same one.
+/// Accepts connections over TLS. Clones share one certificate.
 #[derive(Clone)]
 pub struct Tls {
     acceptor: TlsAcceptor,
@@ -69,7 +69,7 @@ impl std::fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// Reads the files, and gives what looks at them from now on: somebody has to run it.
+    /// Reads the files. Returns the acceptor, and the [`Rotation`] that checks the files from now on. The caller must run it.
     ///
     /// # Errors
     /// The files cannot be used.
@@ -83,12 +83,12 @@ impl Tls {
         Ok((tls, Rotation { files, provider, current, seen }))
     }
 
-    /// Makes a connection of `stream`.
+    /// Performs the handshake on `stream`.
     ///
     /// **Cancellation** drops the stream.
     ///
     /// # Errors
-    /// There is none.
+    /// The handshake failed, or took too long.
     pub async fn accept<S>(&self, stream: S) -> Result<TlsStream<S>, HandshakeError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -102,7 +102,7 @@ impl Tls {
         self.current.get().expires_at
     }
 
-    /// The names and addresses of hosts that the certificate in use is for.
+    /// The host names and addresses in the certificate in use.
     pub fn names(&self) -> Vec<String> {
         self.current.get().names.clone()
     }

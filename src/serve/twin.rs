@@ -1,4 +1,4 @@
-//! Single twins, and what they know of their devices, as answers.
+//! Answers requests for single twins, and for the identity fields in them.
 
 use std::sync::Arc;
 
@@ -20,19 +20,19 @@ use crate::{
     telemetry::ServedOutcome,
 };
 
-/// What is shown of a document.
+/// The part of a document that is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shown {
     /// The twin.
     Twin,
-    /// The identity, as far as the twin knows it.
+    /// The identity, as far as the twin contains it.
     Identity,
 }
 
-/// What was found, as an answer. `headers` are the request's.
+/// Turns the outcome of a read into an answer. `headers` are those of the request.
 ///
 /// # Errors
-/// There is nothing to show: with what is to be answered instead, and the document as it is where something else was waited for.
+/// There is nothing to show. Holds the answer to send instead and, if a requirement was not met, the present document.
 pub(super) fn answer(
     outcome: &Outcome,
     question: &TwinRequest,
@@ -60,11 +60,11 @@ pub(super) fn answer(
     Ok((response, ServedOutcome::Ok))
 }
 
-/// An answer that is none.
+/// A refused request.
 pub(super) struct Refused {
     pub(super) refusal: Refusal,
     pub(super) outcome: ServedOutcome,
-    /// What the copy has instead of what was waited for.
+    /// The present document, which does not meet the requirement.
     pub(super) present: Option<Arc<Document>>,
 }
 
@@ -78,7 +78,7 @@ impl Refused {
         Self { refusal, outcome: ServedOutcome::NotFound, present: None }
     }
 
-    /// A client would fill in what is missing: Node's says `enabled` of a device without a status.
+    /// A client would fill in missing fields: Node's client uses `enabled` for a device without a status.
     fn no_identity() -> Self {
         let message = "the copy does not know the identity of this device: no event tells of it, and the hub was not asked about it \
                        (twinsync backfill, or audit --repair); ask the IoT hub itself";
@@ -132,8 +132,8 @@ impl Refused {
     }
 }
 
-/// A whole twin as the hub gives it: without tags where there are none. Documents always have the field, and conditions are evaluated
-/// by what documents have.
+/// A whole twin in the form of the hub: without `tags` if there are none. Documents always have the field, and conditions are evaluated on
+/// the fields of the documents.
 pub(super) fn as_the_hub_shows(mut twin: Value) -> Value {
     let has_none = twin.get("tags").and_then(Value::as_object).is_some_and(Map::is_empty);
     if let Some(fields) = twin.as_object_mut().filter(|_| has_none) {
@@ -142,12 +142,12 @@ pub(super) fn as_the_hub_shows(mut twin: Value) -> Value {
     twin
 }
 
-/// What is said until the store is connected.
+/// The answer until the store is connected.
 pub(super) fn starting() -> Refusal {
     Refusal::unavailable(1, "starting: the document store is not connected yet")
 }
 
-/// A body of JSON.
+/// A JSON body.
 pub(super) fn json(body: &Value) -> Response {
     let mut response = Response::new(Body::from(body.to_string()));
     let json = HeaderValue::from_static("application/json; charset=utf-8");
@@ -155,7 +155,7 @@ pub(super) fn json(body: &Value) -> Response {
     response
 }
 
-/// Adds what is known of the document itself.
+/// Adds headers about the document itself.
 pub(super) fn describe(response: &mut Response, document: &Document, etag: Option<&str>) {
     let state = match Presence::of(document) {
         Presence::Present => "live",
@@ -178,18 +178,18 @@ pub(super) fn describe(response: &mut Response, document: &Document, etag: Optio
         ("x-twinsync-confirmed", document.confirmed_until.map(|until| until.to_string())),
     ];
     for (name, value) in all {
-        // None of them can have a character that a header cannot.
+        // None of these values can contain a character that is invalid in a header.
         if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
             response.headers_mut().insert(name, value);
         }
     }
 }
 
-/// The identity of a device in the form of `GET /devices/{id}`, as far as its twin knows it; `None`: it does not know so much as
+/// The identity of a device in the form of `GET /devices/{id}`, as far as its twin contains it. `None`: the twin does not even contain
 /// whether the device is enabled.
 ///
-/// Names differ from those of the twin where the hub's do (the `Device` and `Twin` definitions of `api-version=2021-04-12`). Keys are in no
-/// twin, and never here.
+/// Names differ from those of the twin where the hub's names do (the `Device` and `Twin` definitions of `api-version=2021-04-12`). Twins
+/// contain no keys, so neither does the answer.
 fn identity(twin: &Value) -> Option<Value> {
     twin.get("status")?;
     let mut identity = Map::new();
@@ -217,13 +217,13 @@ fn identity(twin: &Value) -> Option<Value> {
     Some(Value::Object(identity))
 }
 
-/// An ETag as headers have it.
+/// An ETag in the form of a header value.
 fn quoted(etag: &ETag) -> String {
     let bare = etag.0.trim_matches('"');
     format!("\"{bare}\"")
 }
 
-/// Whether the request says that its client has this version already. Weak and strong ETags are compared alike (RFC 9110, 13.1.2).
+/// Whether the client already has this version, according to the request. Weak and strong ETags are compared alike (RFC 9110, 13.1.2).
 fn is_known(headers: &HeaderMap, etag: &str) -> bool {
     let values = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     let mut known = values.flat_map(|value| value.split(',')).map(str::trim);

@@ -1,4 +1,4 @@
-//! The pages about codes, and what to do first about each.
+//! The pages about codes, and the first thing to do for each.
 
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -6,10 +6,10 @@ use include_dir::{Dir, File, include_dir};
 
 use crate::domain::hint::hint;
 
-/// What each code means and what to do about it, one page per code.
+/// The pages: the meaning of each code and what to do about it, one page per code.
 static PAGES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/docs/errors");
 
-/// Found once: pages do not change.
+/// Computed once: pages do not change.
 static HINTS: LazyLock<HashMap<&'static str, String>> = LazyLock::new(|| {
     let hint = |code| Some((code, hint(page(code)?)?));
     codes().filter_map(hint).collect()
@@ -25,7 +25,7 @@ pub(crate) fn codes() -> impl Iterator<Item = &'static str> {
     PAGES.files().filter_map(|file| file.path().file_stem()?.to_str())
 }
 
-/// What to do first, in one or two sentences.
+/// The first thing to do, in one or two sentences.
 pub(crate) fn hint_of(code: &str) -> Option<&'static str> {
     HINTS.get(code).map(String::as_str)
 }

@@ -1,4 +1,4 @@
-//! What the archive of dead letters holds: counted up to a limit, with the reasons of a part.
+//! The stored dead letters: counted up to a limit, with the reasons of a part of them.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use crate::{
     ports::{ArchiveError, DeadLetterArchive, LetterName, ReadLetter},
 };
 
-/// The reason of what lies among the dead letters and is none.
+/// The reason of an entry in the archive that is not a dead letter.
 const UNREADABLE: &str = "unreadable";
 
-/// Looks at an archive, again and again.
+/// Reads an archive repeatedly.
 pub(super) struct StoredDeadLetters {
     archive: Arc<dyn DeadLetterArchive>,
     reasons: Mutex<Reasons>,
@@ -23,7 +23,7 @@ impl StoredDeadLetters {
         Self { archive, reasons: Mutex::default() }
     }
 
-    /// One listing of limited length, and a few dead letters.
+    /// Counts the dead letters: one listing of limited length, and reads of a few.
     pub(super) async fn count(&self) -> Result<Stored, String> {
         let mut reasons = self.reasons.lock().await;
         let listing = self.archive.first(MOST_COUNTED).await.map_err(told)?;
@@ -35,7 +35,7 @@ impl StoredDeadLetters {
         Ok(reasons.summary(&listing))
     }
 
-    /// Why a dead letter was put aside; `None`: it is gone.
+    /// The reason of a dead letter. `None`: it no longer exists.
     async fn reason(&self, letter: &Listed) -> Result<Option<String>, String> {
         let name = LetterName::new(Arc::new(letter.partition.clone()), letter.name.as_str());
         Ok(match self.archive.read(&name).await.map_err(told)? {
@@ -60,7 +60,7 @@ mod tests {
         ports::{LetterVersion, Removed},
     };
 
-    /// Lists one entry that is no dead letter, until it is away.
+    /// An archive whose list has one entry that is not a dead letter, until it is removed.
     struct Archive(std::sync::atomic::AtomicBool);
 
     fn away() -> ArchiveError {

@@ -1,13 +1,13 @@
-//! Reads back what `/metrics` shows: whatever the status says is what the metrics say.
+//! Parses the output of `/metrics`, so that the status always agrees with the metrics.
 
 use std::{collections::BTreeMap, time::Duration};
 
-/// All samples of one moment, by the name of the metric.
+/// All samples at one moment, by the name of the metric.
 #[derive(Debug, Default)]
 pub(super) struct Exposition<'a>(BTreeMap<&'a str, Vec<(&'a str, f64)>>);
 
 impl<'a> Exposition<'a> {
-    /// Reads Prometheus' text format, as far as we write it.
+    /// Parses Prometheus' text format, as far as this program writes it.
     pub(super) fn read(text: &'a str) -> Self {
         let mut samples: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
@@ -19,12 +19,12 @@ impl<'a> Exposition<'a> {
         Self(samples)
     }
 
-    /// The sum over all series of a metric; 0 where there is none.
+    /// The sum over all series of a metric. 0 if there is none.
     pub(super) fn sum(&self, metric: &str) -> f64 {
         self.series(metric).map(|(_, value)| value).sum()
     }
 
-    /// The sum over the series that carry this label.
+    /// The sum over the series with this label.
     pub(super) fn sum_with(&self, metric: &str, label: &str, wanted: &str) -> f64 {
         let carries = |labels: &str| self::label(labels, label).is_some_and(|found| found == wanted);
         self.series(metric).filter(|(labels, _)| carries(labels)).map(|(_, value)| value).sum()
@@ -41,7 +41,7 @@ impl<'a> Exposition<'a> {
         sums
     }
 
-    /// The sums by the value of `label`, over the series that carry another one.
+    /// The sums by the value of `label`, over the series with another given label.
     pub(super) fn by_with(
         &self,
         metric: &str,
@@ -59,7 +59,7 @@ impl<'a> Exposition<'a> {
         sums
     }
 
-    /// The buckets of a histogram: upper bounds with cumulative counts, the smallest bound first.
+    /// The buckets of a histogram: upper bounds with cumulative counts, smallest bound first.
     pub(super) fn buckets(&self, metric: &str) -> Vec<(f64, f64)> {
         let series = self.series_of(&format!("{metric}_bucket"));
         let buckets = series.iter().filter_map(|(labels, count)| {
@@ -109,8 +109,8 @@ fn quoted(text: &str) -> Option<(String, &str)> {
     None
 }
 
-/// A quantile of what was recorded between two moments of a histogram, interpolated within its bucket; beyond the last
-/// bound it is that bound. `None` where nothing was recorded.
+/// A quantile of the values recorded between two states of a histogram, interpolated within its bucket. Beyond the last bound, it is that
+/// bound. `None` if nothing was recorded.
 pub(super) fn quantile(before: &[(f64, f64)], after: &[(f64, f64)], quantile: f64) -> Option<f64> {
     let earlier =
         |bound: f64| before.iter().find(|(other, _)| *other == bound).map_or(0.0, |(_, count)| *count);
@@ -131,12 +131,12 @@ pub(super) fn quantile(before: &[(f64, f64)], after: &[(f64, f64)], quantile: f6
     None
 }
 
-/// Counters as whole numbers.
+/// Counters as integers.
 pub(super) fn whole(sums: BTreeMap<String, f64>) -> BTreeMap<String, u64> {
     sums.into_iter().map(|(label, value)| (label, value as u64)).collect()
 }
 
-/// A gauge in seconds as a duration; what is negative is none.
+/// A gauge in seconds as a duration. A negative value becomes zero.
 pub(super) fn seconds(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
 }

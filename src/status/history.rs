@@ -1,4 +1,4 @@
-//! The metrics of the last quarter of an hour, as far as rates and curves need them.
+//! The metrics of the last 15 minutes that rates and curves need.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -16,11 +16,11 @@ use crate::{
 
 /// Time between two samples.
 pub(super) const INTERVAL: Duration = Duration::from_secs(5);
-/// So many are kept: 15 minutes.
+/// Number of samples that are kept: 15 minutes.
 const KEPT: usize = 180;
-/// Rates are over this time.
+/// Rates are computed over this time.
 const WINDOW: Duration = Duration::from_secs(60);
-/// A sample older than this is none to compare with: nobody took samples meanwhile.
+/// An older sample is not used for comparison: the sampling was interrupted.
 const OLDEST: Duration = Duration::from_secs(90);
 
 /// Newest sequence numbers.
@@ -31,7 +31,7 @@ pub(super) type Ends = BTreeMap<PartitionId, i64>;
 pub(super) struct Sample {
     pub(super) at: Instant,
     pub(super) completed: f64,
-    /// The number of the newest event in each of our partitions, as far as it was measured.
+    /// The newest sequence number in each partition of this replica, if it was measured.
     pub(super) ends: Ends,
     pub(super) lag: Option<f64>,
     pub(super) requests: f64,
@@ -42,7 +42,7 @@ pub(super) struct Sample {
 }
 
 impl Sample {
-    /// What the metrics say now.
+    /// A sample of the present metrics.
     pub(super) fn of(metrics: &Exposition<'_>, at: Instant, ends: Ends, lag: Option<f64>) -> Self {
         let outcome = |metric, outcome| metrics.sum_with(metric, "outcome", outcome);
         Self {
@@ -64,11 +64,11 @@ impl Sample {
     }
 }
 
-/// What happened between two samples.
+/// The changes between two samples.
 pub(super) struct Between<'a> {
     earlier: &'a Sample,
     later: &'a Sample,
-    /// The earliest sample that knows the ends of all partitions that are ours now.
+    /// The earliest sample that knows the ends of all partitions that this replica owns now.
     known_ends: Option<&'a Sample>,
 }
 
@@ -77,16 +77,16 @@ impl Between<'_> {
         ((of(self.later) - of(self.earlier)) / seconds(self.earlier, self.later)).max(0.0)
     }
 
-    /// Events completed per second.
+    /// Events that were completed per second.
     pub(super) fn completed(&self) -> f64 {
         self.per_second(|sample| sample.completed)
     }
 
-    /// Events that arrived per second, since all partitions that are ours were; `None` without any.
+    /// Events that arrived per second, since this replica has owned all its partitions. `None` without partitions.
     pub(super) fn arrived(&self) -> Option<f64> {
         let earlier = self.known_ends?;
         let grown = self.later.ends.iter().filter_map(|(id, end)| Some(end - earlier.ends.get(id)?));
-        // One that was re-created begins again.
+        // A re-created partition begins again.
         let events: i64 = grown.map(|events| events.max(0)).sum();
         Some(events as f64 / seconds(earlier, self.later))
     }
@@ -96,7 +96,7 @@ impl Between<'_> {
         self.per_second(|sample| sample.written)
     }
 
-    /// The part of reads and writes that were throttled.
+    /// The fraction of reads and writes that were throttled.
     pub(super) fn throttled_share(&self) -> Option<f64> {
         let requests = self.later.requests - self.earlier.requests;
         (requests > 0.0).then(|| ((self.later.throttled - self.earlier.throttled) / requests).clamp(0.0, 1.0))
@@ -112,7 +112,7 @@ impl Between<'_> {
         purposes.map(|purpose| (purpose.clone(), self.per_second(|sample| of(sample, purpose)))).collect()
     }
 
-    /// A quantile of freshness in seconds.
+    /// A quantile of freshness, in seconds.
     pub(super) fn freshness(&self, wanted: f64) -> Option<f64> {
         quantile(&self.earlier.freshness, &self.later.freshness, wanted)
     }
@@ -122,12 +122,12 @@ fn seconds(earlier: &Sample, later: &Sample) -> f64 {
     later.at.duration_since(earlier.at).as_secs_f64().max(f64::MIN_POSITIVE)
 }
 
-/// Samples, the oldest first.
+/// Samples, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct History(VecDeque<Sample>);
 
 impl History {
-    /// Keeps a sample.
+    /// Adds a sample.
     pub(super) fn push(&mut self, sample: Sample) {
         if self.0.len() > KEPT {
             self.0.pop_front();
@@ -135,7 +135,7 @@ impl History {
         self.0.push_back(sample);
     }
 
-    /// From about a minute ago until `now`; `None` where there is nothing to compare with.
+    /// The changes from about a minute ago until `now`. `None` if there is no sample to compare with.
     pub(super) fn until<'a>(&'a self, now: &'a Sample) -> Option<Between<'a>> {
         let age = |sample: &Sample| now.at.saturating_duration_since(sample.at);
         let newest = self.0.back().filter(|newest| age(newest) <= OLDEST)?;
@@ -150,7 +150,7 @@ impl History {
     pub(super) fn curves(&self) -> schema::History {
         let pairs = || {
             self.0.iter().zip(self.0.iter().skip(1)).map(|(earlier, later)| {
-                // After a pause one value would stand for many.
+                // After a pause, one value would represent many.
                 let usual = later.at.duration_since(earlier.at) < INTERVAL * 3;
                 usual.then_some(Between { earlier, later, known_ends: None })
             })
@@ -168,7 +168,7 @@ impl History {
     }
 }
 
-/// A curve needs no more digits, and the answer is sent every two seconds.
+/// Curves need no more digits, and the answer is sent every two seconds.
 fn rounded(value: f64) -> f64 {
     (value * 1e4).round() / 1e4
 }

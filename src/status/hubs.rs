@@ -18,7 +18,7 @@ use crate::{
     telemetry::{HubScans, Scan, Scans, name},
 };
 
-/// The rates of the scans that go on.
+/// The rates of the scans in progress.
 #[derive(Debug)]
 pub(super) struct ScanRates {
     began: Instant,
@@ -32,7 +32,7 @@ impl Default for ScanRates {
 }
 
 impl ScanRates {
-    /// Notes how far the scans of these hubs are.
+    /// Records the progress of the scans of these hubs.
     pub(super) fn note(&self, hubs: &[String], scans: &Scans) {
         let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
         for hub in hubs {
@@ -78,7 +78,7 @@ impl ScanRates {
         }
     }
 
-    /// What is shown of a hub. `done_by`: the replica that does its scans.
+    /// The status of a hub. `done_by`: the replica that does its scans.
     pub(super) fn hub(
         &self,
         hub: &str,

@@ -1,4 +1,4 @@
-//! Puts the status together.
+//! Puts the status of a replica together.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,35 +34,35 @@ use crate::{
 
 /// The command that shows stored dead letters.
 const LETTERS: &str = "twinsync deadletters list";
-/// What the figures of a partition come from.
+/// Value of `basis` for the partitions of this replica.
 const OWN: &str = "own";
 const CHECKPOINT: &str = "checkpoint";
-/// How often partitions are looked at that are not ours, at most: a listing of checkpoints for each Event Hub, and a question
-/// for each of these partitions.
+/// Minimum time between two measurements of the partitions that this replica does not own: one listing of checkpoints per Event Hub, and
+/// one request for each of these partitions.
 const OTHERS_INTERVAL: Duration = Duration::from_secs(30);
-/// How long that may take before it is told that there is no answer.
+/// Time limit of that measurement. After it, the status says that there is no answer.
 const OTHERS_LIMIT: Duration = Duration::from_secs(20);
-/// How often stored dead letters are looked at, at most: a listing of 10,000 and the reading of 50.
+/// Minimum time between two reads of the stored dead letters: a listing of 10,000, and reads of 50.
 const LETTERS_INTERVAL: Duration = Duration::from_secs(60);
-/// How long that may take before it is told that there is no answer.
+/// Time limit of that read. After it, the status says that there is no answer.
 const LETTERS_LIMIT: Duration = Duration::from_secs(15);
 
-/// What an observer is told once.
+/// Constant facts for an observer.
 #[derive(Debug, Clone, Default)]
 pub struct About {
-    /// This replica's name among the others.
+    /// The name of this replica.
     pub replica: String,
-    /// For how long the Event Hubs keep an event.
+    /// The retention of the Event Hubs.
     pub retention: Duration,
-    /// The Event Hubs; the owner of the first one's first partition does the scans.
+    /// The Event Hubs. The owner of the first one's first partition does the scans.
     pub streams: Vec<String>,
     /// The IoT hubs that may be asked.
     pub hubs: Vec<String>,
-    /// What was logged.
+    /// The logged warnings and errors.
     pub recent_warnings: RecentWarnings,
 }
 
-/// Sees everything that a replica knows about itself. Cheap to clone.
+/// Observes the state of a replica. Cheap to clone.
 #[derive(Clone)]
 pub struct Observer(Arc<Inner>);
 
@@ -84,7 +84,7 @@ impl std::fmt::Debug for Observer {
 }
 
 impl Observer {
-    /// An observer of a process that starts now.
+    /// Creates an observer for a process that starts now.
     pub fn new(health: HealthState, metrics: Metrics, about: About) -> Self {
         Self(Arc::new(Inner {
             health,
@@ -98,16 +98,16 @@ impl Observer {
         }))
     }
 
-    /// Looks at the dead letters in `archive` while somebody looks at the status, until `stop`.
+    /// Counts the dead letters in `archive` while the status is being viewed, until `stop`.
     pub async fn count_dead_letters(self, archive: Arc<dyn DeadLetterArchive>, stop: CancellationToken) {
         let letters = StoredDeadLetters::new(archive);
         self.0.stored_dead_letters.clone().run(|| letters.count(), stop).await;
     }
 
-    /// Looks at the partitions of these hubs that are not ours while somebody looks at the status, until `stop`.
+    /// Measures the partitions of these hubs that this replica does not own, while the status is being viewed, until `stop`.
     pub async fn refresh_other_partitions(self, hubs: Vec<SharedHub>, stop: CancellationToken) {
         if hubs.is_empty() {
-            return; // all partitions are ours
+            return; // this replica owns all partitions
         }
         let partitions = OtherPartitions::new(hubs);
         let ask = || {
@@ -119,7 +119,7 @@ impl Observer {
         self.0.others_lag.clone().run(ask, stop).await;
     }
 
-    /// Keeps samples until `stop`: rates and curves come from them.
+    /// Takes samples until `stop`. Rates and curves are computed from them.
     pub async fn run(self, stop: CancellationToken) {
         let mut timer = interval(history::INTERVAL);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -149,7 +149,7 @@ impl Observer {
         Sample::of(metrics, Instant::now(), extents.collect::<Ends>(), lag)
     }
 
-    /// What is known now.
+    /// The status at this moment.
     pub fn status(&self) -> Status {
         let text = self.exposition();
         let metrics = Exposition::read(&text);
@@ -232,7 +232,7 @@ impl Observer {
         let ours = view.facts.partitions.keys().map(|id| (id, Some(&self.0.about.replica)));
         let known = view.owners.iter().map(|(id, owner)| (id, owner.as_ref()));
         let partitions = ours.chain(known).filter(|(id, _)| id.stream == *stream);
-        // Of two entries of one partition, ours is the first.
+        // If a partition has two entries, the entry of this replica is first.
         partitions.min_by(|(one, _), (other, _)| one.cmp(other)).and_then(|(_, owner)| owner.cloned())
     }
 
@@ -251,7 +251,7 @@ impl Observer {
         }
     }
 
-    /// What nobody reads, then ours, then those of others; the one that is furthest behind before the others.
+    /// Partitions without an owner first, then those of this replica, then those of others. Within each, the largest lag first.
     fn partitions(&self, view: &View, now: Ticks) -> Vec<schema::Partition> {
         let watched: BTreeMap<_, _> = view.watched.iter().map(|(id, watched)| (id, watched)).collect();
         let owner = |id: &PartitionId| view.owners.get(id).cloned().flatten();
@@ -261,15 +261,15 @@ impl Observer {
         });
         let others = view.owners.iter().filter(|(id, _)| !view.facts.partitions.contains_key(id));
         let mut others = others.peekable();
-        // Nobody asks where there are none.
+        // Without such partitions there is no measurement.
         let known = others.peek().map(|_| self.0.others_lag.current());
         let others = others.map(|(id, owner)| of_another(id, owner.clone(), known.as_ref(), now));
         let mut partitions: Vec<_> = ours.chain(others).collect();
         partitions.sort_by(|one, other| {
             let rank = |partition: &schema::Partition| {
-                // Small differences come and go: rows must not change places for them.
+                // Small differences come and go. They must not change the order of rows.
                 let behind = partition.lag_seconds.filter(|behind| *behind > 10.0);
-                // What nobody reads matters most.
+                // Partitions without an owner matter most.
                 let unread = !partition.ours && partition.owner.is_none();
                 (unread, partition.ours, partition.reason.is_some(), behind.map(|behind| behind as u64))
             };
@@ -284,10 +284,10 @@ impl Observer {
         partitions
     }
 
-    /// The partition that loses events first, of those of which it is known.
+    /// The partition that loses events first, among those with a known lag.
     fn loss(&self, partitions: &[schema::Partition]) -> Option<schema::Loss> {
         let retention = self.0.about.retention.as_secs_f64();
-        // What others own is theirs to know; what nobody owns is everybody's.
+        // Each replica reports its own partitions, and every replica reports those without an owner.
         let ours = partitions.iter().filter(|partition| partition.ours || partition.owner.is_none());
         let worst = ours
             .filter_map(|partition| Some((partition, partition.lag_seconds?)))
@@ -321,8 +321,8 @@ impl Observer {
         dependencies
     }
 
-    /// Once partitions are consumed, what their consumers meet says it, and who asks for the lag: where connections hang,
-    /// only that does.
+    /// While partitions are consumed, their consumers and the measurement of the lag show the state. If connections hang, only the
+    /// measurement does.
     fn event_hubs(&self, view: &View, now: Ticks) -> Vec<schema::Dependency> {
         let mut hubs = BTreeMap::new();
         for (dependency, outage) in &view.facts.dependencies {
@@ -367,7 +367,7 @@ fn is_event_hub(dependency: &Dependency) -> bool {
     matches!(dependency, Dependency::EventHub(_))
 }
 
-/// What was found when something was asked for last. Who throttles is up, with a reason.
+/// The result of the last call to a dependency. A dependency that throttles is up, with a reason.
 fn asked(dependency: &Dependency, outage: Option<&Outage>, view: &View, now: Ticks) -> schema::Dependency {
     let silent = outage.filter(|outage| outage.failure == Failure::Silent);
     schema::Dependency {
@@ -388,7 +388,7 @@ fn asked(dependency: &Dependency, outage: Option<&Outage>, view: &View, now: Tic
     }
 }
 
-/// What the consumers of an Event Hub's partitions meet.
+/// The state of an Event Hub, as the consumers of its partitions see it.
 fn met(stream: &str, view: &View, now: Ticks) -> schema::Dependency {
     let ours = || view.facts.partitions.iter().filter(|(id, _)| id.stream == stream);
     let waiting = ours().filter_map(|(id, status)| match &status.state {
@@ -412,7 +412,7 @@ fn met(stream: &str, view: &View, now: Ticks) -> schema::Dependency {
         .to_owned(),
         reason: longest.map(|(id, reason)| format!("{id}: {reason}")).or(throttled),
         down_since: longest.map(|(id, _)| now.before(view.waiting_for.get(id).copied().unwrap_or_default())),
-        // What is open tells at once; what is not was asked when it failed last.
+        // An open connection shows the state at once. Otherwise, the last failure was the last contact.
         asked: match receiving && longest.is_none() {
             true => Some(now),
             false => ours().filter_map(|(id, _)| view.told.get(id)).min().map(|ago| now.before(*ago)),
@@ -473,7 +473,7 @@ fn of_another(
         Some(Known::Answer(found, ago)) => match found.get(id) {
             Some(Ok(behind)) => (Some(*behind), None, *ago),
             Some(Err(reason)) => (None, Some(reason.clone()), *ago),
-            None => (None, None, *ago), // it was ours when the others were asked
+            None => (None, None, *ago), // this replica owned it when the others were measured
         },
         Some(Known::Nothing(reason, ago)) => (None, Some(reason.clone()), *ago),
         Some(Known::Asking) | None => (None, None, Duration::ZERO),
@@ -498,7 +498,7 @@ fn of_another(
     }
 }
 
-/// What nobody reads, where that has lasted for too long.
+/// Partitions that have had no owner for too long.
 fn unread(view: &View, partitions: &[schema::Partition]) -> Option<Unread> {
     let lasting = || view.unowned.iter().filter(|(_, lasts)| **lasts > view.facts.blocked_after);
     let (partition, lasts) = lasting().max_by_key(|(_, lasts)| **lasts)?;
@@ -515,8 +515,8 @@ fn unread(view: &View, partitions: &[schema::Partition]) -> Option<Unread> {
     })
 }
 
-/// Events that are not completed in all partitions of ours, and how old the oldest measurement is; `None` where one is
-/// missing.
+/// Number of events that are not completed in all partitions of this replica, and the age of the oldest measurement. `None` if a
+/// measurement is missing.
 fn lag(view: &View) -> Option<(u64, Duration)> {
     let now = SystemTime::now();
     let mut sum = (0, Duration::ZERO);
@@ -602,7 +602,7 @@ fn ticks(at: SystemTime) -> Ticks {
     Ticks::new(0).after(at.duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
-/// Without the article, with a capital letter.
+/// The name without the article, with a capital letter.
 fn capitalised(dependency: &Dependency) -> String {
     let text = dependency.to_string();
     let text = text.strip_prefix("the ").unwrap_or(&text);

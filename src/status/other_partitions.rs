@@ -1,4 +1,4 @@
-//! Looks at the partitions that are not this replica's: those of others, and those that nobody reads.
+//! Measures the partitions that this replica does not own: those of other replicas, and those without an owner.
 
 use std::{
     collections::BTreeMap,
@@ -14,46 +14,46 @@ use crate::{
     ports::{Clock, EventSource, SharedCheckpoint, SharedCheckpoints, SystemClock},
 };
 
-/// What was found of each partition, or why nothing.
+/// The result for each partition, or the error.
 pub(super) type OthersLag = BTreeMap<PartitionId, Result<Behind, String>>;
 
 /// An Event Hub whose partitions are shared among replicas.
 pub struct SharedHub {
-    /// Asked over a connection of its own, so that nothing else waits for it. It is closed after each look.
+    /// Uses a separate connection, so that nothing else waits for it. The connection is closed after each measurement.
     pub source: Arc<dyn EventSource>,
-    /// Where all replicas keep their checkpoints.
+    /// The store of the checkpoints of all replicas.
     pub checkpoints: Arc<dyn SharedCheckpoints>,
-    /// The namespace, as checkpoints name it.
+    /// The namespace, as checkpoints spell it.
     pub namespace: String,
-    /// The consumer group, as checkpoints name it.
+    /// The consumer group, as checkpoints spell it.
     pub consumer_group: String,
 }
 
-/// How far behind all partitions of the hubs are together.
+/// The lag of all partitions of the hubs together.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct WholeLag {
-    /// Events that are not completed, as far as the checkpoints tell.
+    /// Number of events that are not completed, according to the checkpoints.
     pub events: u64,
-    /// At least for so long the oldest of them has been there; `None`: not known of a partition where events wait.
+    /// Lower bound for the age of the oldest of them. `None`: unknown for a partition in which events wait.
     pub at_least: Option<Duration>,
 }
 
-/// Looks at the hubs again and again.
+/// Measures the hubs repeatedly.
 pub struct OtherPartitions {
     hubs: Vec<SharedHub>,
     ends: Mutex<BTreeMap<PartitionId, Ends>>,
 }
 
 impl OtherPartitions {
-    /// At these hubs.
+    /// Creates it for these hubs.
     pub fn new(hubs: Vec<SharedHub>) -> Self {
         Self { hubs, ends: Mutex::default() }
     }
 
-    /// Looks at all partitions of all hubs.
+    /// Measures all partitions of all hubs.
     ///
     /// # Errors
-    /// One of them cannot be looked at: why.
+    /// A hub could not be measured, with the reason.
     pub async fn whole(&self) -> Result<WholeLag, String> {
         let mut partitions = Vec::new();
         for hub in &self.hubs {
@@ -77,7 +77,7 @@ impl OtherPartitions {
         Ok(whole)
     }
 
-    /// One listing per Event Hub with one of these partitions, and one question for each of them, one after the other.
+    /// Makes one listing per Event Hub with any of these partitions, and one request per partition, one after the other.
     pub(super) async fn measure(&self, partitions: Vec<PartitionId>) -> OthersLag {
         let mut found = OthersLag::new();
         for hub in &self.hubs {

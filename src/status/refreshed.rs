@@ -1,7 +1,7 @@
-//! Refreshed outside what only those need who look at the status.
+//! State that is refreshed only while the status is being viewed.
 //!
-//! Nothing waits for it: the status shows what is known. A question runs in a task of its own; while one is open no other is
-//! asked, however long it takes, so that a store that hangs holds one task and no more.
+//! Nothing waits for it: the status shows the last known state. Each refresh runs in its own task. While one is running, no other begins,
+//! however long it takes. So a store that hangs holds one task and no more.
 
 use std::{
     future::Future,
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::refresh::{Known, Refresh};
 
-/// One thing that is asked. Cheap to clone.
+/// One refreshed value. Cheap to clone.
 pub(super) struct Refreshed<T>(Arc<Inner<T>>);
 
 impl<T> Clone for Refreshed<T> {
@@ -30,13 +30,13 @@ struct Inner<T> {
 }
 
 impl<T: Clone + Send + 'static> Refreshed<T> {
-    /// Refreshed at most once per `interval`; an answer may take `limit`.
+    /// Refreshes at most once per `interval`. A refresh may take `limit`.
     pub(super) fn new(interval: Duration, limit: Duration) -> Self {
         let refresh = Mutex::new(Refresh::new(interval, limit));
         Self(Arc::new(Inner { began: Instant::now(), refresh, wanted: Notify::new() }))
     }
 
-    /// What is known. Whoever refreshed looks, so it is asked soon where it has to be.
+    /// The last known value. This also records that the status is being viewed, so a due refresh begins soon.
     pub(super) fn current(&self) -> Known<T> {
         let now = self.0.began.elapsed();
         let mut refresh = self.lock();
@@ -47,7 +47,7 @@ impl<T: Clone + Send + 'static> Refreshed<T> {
         refresh.known(now)
     }
 
-    /// Refreshed when it is due, until `stop`. Dropping it drops what is open.
+    /// Refreshes when due, until `stop`. Dropping it drops a running refresh.
     pub(super) async fn run<F>(self, mut ask: impl FnMut() -> F, stop: CancellationToken)
     where
         F: Future<Output = Result<T, String>>,
@@ -72,14 +72,14 @@ impl<T: Clone + Send + 'static> Refreshed<T> {
         }
     }
 
-    /// As if it had been asked and answered.
+    /// Sets an answer, as if a refresh had returned it.
     #[cfg(test)]
     pub(super) fn answered(&self, answer: Result<T, String>) {
         self.lock().answered(self.0.began.elapsed(), answer);
     }
 
     fn lock(&self) -> MutexGuard<'_, Refresh<T>> {
-        // Each change is a whole one.
+        // Each change is complete, so the state is consistent even after a panic.
         self.0.refresh.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

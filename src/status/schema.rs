@@ -1,7 +1,7 @@
-//! The answer of `/api/status`: what the page shows, what `twinsync status` prints, what scripts read.
+//! The answer of `/api/status`. The page shows it, `twinsync status` prints it, and scripts read it.
 //!
-//! Times are RFC 3339 in UTC, durations are seconds, rates are per second. What is not known is `null` and never 0. Fields
-//! are only added within one [`SCHEMA`]; a field that changes its meaning or goes away raises it.
+//! Times are RFC 3339 in UTC, durations are in seconds, and rates are per second. An unknown value is `null` and never 0. Within one
+//! [`SCHEMA`], fields are only added. Removing a field, or changing its meaning, raises it.
 
 use std::collections::BTreeMap;
 
@@ -16,44 +16,44 @@ use crate::domain::{
 /// The version of this answer.
 pub const SCHEMA: u32 = 1;
 
-/// What one replica knows about itself at one moment.
+/// The state of one replica at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// When this was asked.
+    /// When the status was requested.
     pub at: Ticks,
-    /// Who answers.
+    /// The replica.
     pub replica: Replica,
-    /// How it is and why, in one sentence.
+    /// The state and its cause, in one sentence.
     pub headline: Headline,
-    /// Whether its loops turn, as `/livez` says.
+    /// Whether its loops run, as `/livez` says.
     pub live: bool,
-    /// Whether it does its work, as `/readyz` says.
+    /// Whether it is ready, as `/readyz` says.
     pub ready: bool,
-    /// Why not.
+    /// Why it is not ready.
     pub reasons: Vec<String>,
-    /// What is out of order without keeping it from its work.
+    /// Problems that do not prevent it from being ready.
     pub warnings: Vec<String>,
-    /// How far behind the copy is.
+    /// The lag of the copy.
     pub freshness: Freshness,
-    /// The partition that loses events first if nothing moves any more.
+    /// The partition that loses events first if progress stops.
     pub loss: Option<Loss>,
-    /// Partitions: this replica's, then those of others; the one that is furthest behind first.
+    /// Partitions: this replica's first, then those of others. Within each, the largest lag first.
     pub partitions: Vec<Partition>,
-    /// What it needs to do its work.
+    /// Its dependencies.
     pub dependencies: Vec<Dependency>,
-    /// Tokens and signatures that show services who it is.
+    /// Its credentials for services: tokens and signatures.
     #[serde(default)]
     pub tokens: Vec<Token>,
-    /// What flows.
+    /// The flow of events.
     pub flow: Flow,
-    /// What Cosmos DB is asked for.
+    /// The requests to Cosmos DB.
     pub store: Store,
-    /// Events by what was decided about them, since the start.
+    /// Events by decision, since the start.
     pub decisions: BTreeMap<String, u64>,
-    /// Twins that are not as they should be.
+    /// Twins with problems.
     pub twins: Twins,
     /// Declared counts.
     #[serde(default)]
@@ -64,12 +64,12 @@ pub struct Status {
     pub hubs: Vec<Hub>,
     /// Warnings and errors that were logged, one entry per kind, the latest first.
     pub log: Vec<Logged>,
-    /// The last minutes.
+    /// The curves of the last minutes.
     pub history: History,
 }
 
 impl Status {
-    /// Whether something is being asked for the first time since somebody looks: a moment later, more is known.
+    /// Whether something is being requested for the first time since the status is being viewed: a moment later, more is known.
     pub fn is_asking(&self) -> bool {
         let stored = &self.dead_letters.stored;
         let unknown = |partition: &Partition| {
@@ -82,7 +82,7 @@ impl Status {
     }
 }
 
-/// Who answers.
+/// The replica.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Replica {
@@ -98,28 +98,28 @@ pub struct Replica {
     pub phase: String,
 }
 
-/// How far behind the copy is.
+/// The lag of the copy.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Freshness {
-    /// Since the oldest event was received that is not completed; 0 where there is none.
+    /// Time since the oldest event that is not completed was received. 0 if there is none.
     pub oldest_incomplete_seconds: f64,
-    /// Median time from the hub's operation to its durable copy in the last minute; `null` without changes.
+    /// Median time from the hub's operation to its durable copy in the last minute. `null` without changes.
     pub p50_seconds: Option<f64>,
-    /// The same for 99 of 100.
+    /// The same for the 99th percentile.
     pub p99_seconds: Option<f64>,
 }
 
-/// Declared counts, as `/api/counts` answers them as well.
+/// Declared counts, as in the answer of `/api/counts`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Counts {
-    /// When the changes of the container were last read to their end, by the replica's clock: the counts are of this moment or later;
-    /// `null`: not all documents have been read yet, or nothing is declared.
+    /// When the change feed was last read to its end, by the replica's clock. The counts are of this moment or later. `null`: not all
+    /// documents have been read yet, or no counts are declared.
     pub as_of: Option<Ticks>,
-    /// Documents that have been read since counting began anew.
+    /// Documents that were read since counting last began.
     pub documents: u64,
-    /// Documents that count for nothing, since nobody can read them.
+    /// Documents that are not counted because they are unreadable.
     pub unreadable: u64,
     /// The counts, in the order of the configuration.
     pub counts: Vec<Count>,
@@ -133,20 +133,20 @@ pub struct Count {
     pub name: String,
     /// The query whose rows it keeps.
     pub query: String,
-    /// Twins over all groups; `null`: not known yet.
+    /// Twins over all groups. `null`: not known yet.
     pub total: Option<u64>,
-    /// The rows that the query would give; `null`: not known yet, or more than are told apart. In the status, the largest of them, the
+    /// The rows that the query would give. `null`: not known yet, or more groups than the limit. In the status, only the largest rows,
     /// largest first.
     pub rows: Option<Vec<serde_json::Value>>,
-    /// Rows that are left out.
+    /// Number of rows that are left out.
     pub omitted: u64,
 }
 
-/// Rows of a count in the status, which is sent every other second.
+/// Maximum number of rows of a count in the status, which is sent every two seconds.
 const LARGEST: usize = 12;
 
 impl Counts {
-    /// What is shown at this moment.
+    /// The counts at this moment.
     pub fn of(counts: &crate::telemetry::Counts) -> Self {
         let Some(shown) = counts.get() else { return Self::default() };
         let count = |(place, declared): (usize, &Declared)| {
@@ -168,7 +168,7 @@ impl Counts {
         }
     }
 
-    /// The same with the largest groups only.
+    /// The same counts with only the largest groups.
     #[must_use]
     pub fn largest(mut self) -> Self {
         for count in &mut self.counts {
@@ -182,11 +182,11 @@ impl Counts {
     }
 }
 
-/// When events are lost if nothing moves any more.
+/// When events will be lost if progress stops.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Loss {
-    /// Retention minus the age of the oldest event that is not completed.
+    /// Seconds until then: retention minus the age of the oldest event that is not completed.
     pub seconds: f64,
     /// Its Event Hub.
     pub stream: String,
@@ -202,75 +202,74 @@ pub struct Loss {
 pub struct Partition {
     /// The Event Hub.
     pub stream: String,
-    /// Its id there.
+    /// Its id in the Event Hub.
     pub partition: String,
-    /// Whether this replica owns it. What is known of others comes from the shared leases and checkpoints.
+    /// Whether this replica owns it. For other partitions, the figures come from the shared leases and checkpoints.
     pub ours: bool,
-    /// What its figures come from: `own`, or `checkpoint` where they are computed from the shared checkpoint and what the
-    /// partition holds.
+    /// The source of its figures: `own`, or `checkpoint` if they are computed from the shared checkpoint and the extent of the partition.
     pub basis: Option<String>,
-    /// The replica that owns it; `null`: nobody.
+    /// The replica that owns it. `null`: no replica.
     pub owner: Option<String>,
-    /// `connecting`, `receiving`, `waiting`, `throttled`; `elsewhere` at another replica, `unread` where nobody owns it.
+    /// `connecting`, `receiving`, `waiting`, `throttled`; `elsewhere` at another replica, `unread` without an owner.
     pub state: String,
-    /// Why it waits, or why nothing is known of it.
+    /// Why it waits, or why its state is unknown.
     pub reason: Option<String>,
-    /// When it is connected to again; `null`: it is connected, or a try is under way.
+    /// When the next connection is tried. `null`: it is connected, or a try is in progress.
     pub next_try: Option<Ticks>,
     /// Events in it that are not completed.
     pub lag_events: Option<u64>,
     /// When that was measured.
     pub lag_measured: Option<Ticks>,
-    /// At most so old is what waits: since the newest event that was received had arrived, or since nothing was left to do;
-    /// at least for as long as the oldest event has been received that is not completed.
+    /// Upper bound for the age of the waiting events: since the newest received event had arrived, or since there were no open events; and
+    /// at least the time since the oldest event that is not completed was received.
     pub lag_seconds: Option<f64>,
-    /// The part of what the partition holds that is not completed, 0 to 1. At 1, retention takes events that were not read.
+    /// The fraction of the partition's events that are not completed, 0 to 1. At 1, retention removes events that were not read.
     pub retention_used: Option<f64>,
-    /// The event that its progress waits for.
+    /// The sequence number of the event that its progress waits for.
     pub oldest_incomplete: Option<i64>,
-    /// For how long that has been received.
+    /// Time since that event was received.
     pub oldest_incomplete_seconds: f64,
-    /// For how long the checkpoint has been behind what was received.
+    /// How long the checkpoint has lagged behind the completed events.
     pub checkpoint_age_seconds: Option<f64>,
 }
 
-/// Something outside.
+/// A dependency.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Dependency {
-    /// What it is.
+    /// Its name.
     pub name: String,
     /// `up`, `down`, or `unknown` before it was asked.
     pub state: String,
-    /// What it said last.
+    /// Its last error.
     pub reason: Option<String>,
-    /// Since when it does not answer.
+    /// Since when it has not answered.
     pub down_since: Option<Ticks>,
-    /// When it was asked last: what is said of it is as of then. `null`: not yet.
+    /// When it was last asked. Its state is of that time. `null`: not yet.
     pub asked: Option<Ticks>,
-    /// When it is tried again; `null`: it answers, or a try is under way.
+    /// When it is tried again. `null`: it answers, or a try is in progress.
     pub next_try: Option<Ticks>,
-    /// Whether the copy stands still without it. Repair and audits wait for the others.
+    /// Whether the copy stops without it. The others only delay repair and audits.
     pub needed: bool,
 }
 
-/// What shows a service who we are. Never the token itself.
+/// A credential for a service. Never the token itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Token {
     /// `eventhubs`, `cosmos`, `storage`, `iothub`, `other`, or `storage_sas` for the signature in `blob.container_url`.
     pub scope: String,
-    /// When the present one was given; `null`: there was none yet, or it comes from the configuration.
+    /// When the present one was given. `null`: there was none yet, or it comes from the configuration.
     pub obtained: Option<Ticks>,
-    /// When it ends. A new one is asked for with the first request in the last minutes before.
+    /// When it ends. The first request in the last minutes before that asks for a new one.
     pub expires: Option<Ticks>,
-    /// When there was none last, unless one was given since.
+    /// When a request for it last failed, unless it was given since.
     pub failed: Option<Ticks>,
-    /// Why.
+    /// The reason.
     pub reason: Option<String>,
 }
 
-/// What flows, over the last minute.
+/// The flow of events over the last minute.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Flow {
@@ -278,23 +277,23 @@ pub struct Flow {
     pub completed_per_second: Option<f64>,
     /// Events that arrived in the partitions of this replica, per second.
     pub arrived_per_second: Option<f64>,
-    /// Events in these partitions that are not completed; `null`: not measured.
+    /// Events in these partitions that are not completed. `null`: not measured.
     pub lag_events: Option<u64>,
-    /// Time until the lag is worked off at these rates; `null`: no lag, or it does not shrink.
+    /// Time until the lag is zero at these rates. `null`: no lag, or it does not shrink.
     pub caught_up_in_seconds: Option<f64>,
     /// Events received and not completed.
     pub in_flight_events: u64,
-    /// Their bytes.
+    /// Bytes of these events.
     pub in_flight_bytes: u64,
 }
 
-/// What Cosmos DB is asked for, over the last minute.
+/// The requests to Cosmos DB over the last minute.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Store {
     /// Request units per second by purpose.
     pub request_units_per_second: BTreeMap<String, f64>,
-    /// The part of reads and writes that were throttled, 0 to 1; `null` without any.
+    /// The fraction of reads and writes that were throttled, 0 to 1. `null` without any.
     pub throttled_share: Option<f64>,
     /// Writes per second.
     pub writes_per_second: Option<f64>,
@@ -302,17 +301,17 @@ pub struct Store {
     pub concurrency_limit: u64,
 }
 
-/// Twins that are not as they should be.
+/// Twins with problems.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Twins {
-    /// Twins about whose documents Cosmos DB gave no answer when it was last asked.
+    /// Twins for which Cosmos DB gave no answer at its last call.
     pub in_trouble: u64,
-    /// Twins of which so much waits that their partitions wait too.
+    /// Twins with so many waiting events that their partitions wait too.
     pub full: u64,
     /// Flagged twins that wait for their repair in this replica.
     pub repairs_waiting: u64,
-    /// Twins that the store refuses as the hub has them, since the start.
+    /// Twins that the store refuses in the state that the hub has, since the start.
     pub rejected: u64,
     /// Twins that were repaired and differed again at once, since the start.
     pub still_different: u64,
@@ -324,52 +323,52 @@ pub struct Twins {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeadLetters {
-    /// Put aside since the start.
+    /// Stored since the start.
     pub since_start: u64,
     /// The same by reason.
     pub by_reason: BTreeMap<String, u64>,
-    /// The command that shows what is stored.
+    /// The command that lists the stored dead letters.
     pub command: String,
-    /// What is stored. It is asked at most once a minute, and only while somebody looks at the status.
+    /// The stored dead letters. They are counted at most once a minute, and only while the status is being viewed.
     #[serde(default)]
     pub stored: StoredDeadLetters,
 }
 
-/// Dead letters that are stored, whichever replica has stored them and when.
+/// The stored dead letters, of all replicas and all times.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StoredDeadLetters {
-    /// How many; `null`: not known.
+    /// Their number. `null`: unknown.
     pub count: Option<u64>,
-    /// Whether there are more than that: no more are counted.
+    /// Whether there are more than that. Counting stops at a limit.
     pub more: bool,
-    /// When the oldest of those was stored.
+    /// When the oldest of the counted ones was stored.
     pub oldest: Option<Ticks>,
-    /// By reason, of those that were read.
+    /// Their number by reason, of those that were read.
     pub by_reason: BTreeMap<String, u64>,
-    /// How many were read for their reason; each look reads a few more.
+    /// How many were read for their reason. Each count reads a few more.
     pub read: u64,
-    /// As of when; `null`: it is being asked.
+    /// When they were counted. `null`: the count is running.
     pub asked: Option<Ticks>,
-    /// Why it is not known.
+    /// Why the number is unknown.
     pub reason: Option<String>,
 }
 
-/// The scans over all twins of one IoT hub. They are done by one replica, and shown there.
+/// The scans over all twins of one IoT hub. One replica does them, and shows them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Hub {
     /// The hub.
     pub hub: String,
-    /// The replica that does its scans; `null`: nobody, or not known.
+    /// The replica that does its scans. `null`: none, or unknown.
     pub done_by: Option<String>,
-    /// The scan that goes on.
+    /// The scan in progress.
     pub scan: Option<Scan>,
-    /// Twins that the present backfill, or the last one, has dealt with, by outcome.
+    /// Twins that the present backfill, or the last one, has processed, by outcome.
     pub backfill: BTreeMap<String, u64>,
-    /// When the last backfill was done.
+    /// When the last backfill finished.
     pub backfill_completed: Option<Ticks>,
-    /// When the last audit was done.
+    /// When the last audit finished.
     pub audit_completed: Option<Ticks>,
     /// Twins that it compared.
     pub audit_twins: Option<u64>,
@@ -377,35 +376,35 @@ pub struct Hub {
     pub audit_differences_left: Option<u64>,
     /// Differences that audits found since the start, by class.
     pub audit_differences: BTreeMap<String, u64>,
-    /// When the last audit was done that could compare all twins and left no difference.
+    /// When the last audit finished that could compare all twins and left no difference.
     pub clean_audit: Option<Ticks>,
     /// Twins that it compared.
     pub clean_audit_twins: Option<u64>,
-    /// When the next audit is due; `null`: one goes on, or none is planned.
+    /// When the next audit is due. `null`: one is in progress, or none is planned.
     pub next_audit: Option<Ticks>,
 }
 
-/// A scan over all twins of a hub that goes on.
+/// A scan over all twins of a hub, in progress.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Scan {
     /// `backfill` or `audit`.
     pub what: String,
-    /// What it is doing.
+    /// Its current stage.
     pub stage: String,
-    /// When it began, or went on in this process.
+    /// When it began, or was resumed in this process.
     pub started: Ticks,
-    /// Twins that it has dealt with.
+    /// Number of twins that it has processed.
     pub dealt_with: u64,
-    /// Out of how many; `null`: not known.
+    /// The total number. `null`: unknown.
     pub out_of: Option<u64>,
-    /// What says so.
+    /// The source of the total.
     pub out_of_is: Option<String>,
     /// Twins per second in the last two minutes.
     pub per_second: Option<f64>,
-    /// Until it is done at that rate; `null`: not known.
+    /// Time until it finishes at that rate. `null`: unknown.
     pub done_in_seconds: Option<f64>,
-    /// What it waits for at this moment.
+    /// The reason why it waits at this moment, if it does.
     pub waits_for: Option<String>,
 }
 
@@ -415,21 +414,21 @@ pub struct Scan {
 pub struct Logged {
     /// `warn` or `error`.
     pub level: String,
-    /// The stable code, where it has one; `/errors/CODE` explains it.
+    /// The stable code, if it has one. `/errors/CODE` explains it.
     pub code: Option<String>,
-    /// What to do first: how the page about the code begins to say it.
+    /// The first thing to do, from the beginning of the page about the code.
     pub hint: Option<String>,
     /// The latest line.
     pub message: String,
-    /// How many there were.
+    /// Number of lines.
     pub count: u64,
-    /// The first one.
+    /// Time of the first line.
     pub first: Ticks,
-    /// The latest one.
+    /// Time of the latest line.
     pub last: Ticks,
 }
 
-/// The last minutes, the oldest value first; `null` where nothing is known.
+/// The last minutes, oldest value first. `null` if a value is unknown.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct History {
@@ -439,7 +438,7 @@ pub struct History {
     pub lag_events: Vec<Option<f64>>,
     /// Events completed per second.
     pub completed_per_second: Vec<Option<f64>>,
-    /// Time from the hub's operation to its durable copy, for 99 of 100 changes.
+    /// 99th percentile of the time from the hub's operation to its durable copy.
     pub freshness_p99_seconds: Vec<Option<f64>>,
     /// Request units per second.
     pub request_units_per_second: Vec<Option<f64>>,

@@ -1,4 +1,4 @@
-//! Where the declared counts are shown, and their gauges.
+//! The declared counts as they are shown, and their gauges.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,29 +14,29 @@ use crate::domain::{
     ticks::Ticks,
 };
 
-/// What is known of the counts.
+/// The known state of the counts.
 #[derive(Debug, Clone)]
 pub struct ShownCounts {
-    /// What is counted, in the order of the configuration.
+    /// The declared counts, in the order of the configuration.
     pub declared: Arc<[Declared]>,
-    /// What it has come to; `None`: not every document has been read yet.
+    /// Their values. `None`: not every document has been read yet.
     pub counted: Option<Arc<[Counted]>>,
-    /// When the changes were last read to their end, by our clock; the counts are not older than that.
+    /// When the change feed was last read to its end, by the local clock. The counts are not older than that.
     pub as_of: Option<Ticks>,
-    /// Documents that were read since counting began anew.
+    /// Number of documents that were read since counting last began.
     pub documents: u64,
-    /// Documents that nobody can read, so that they count for nothing.
+    /// Number of unreadable documents. They are not counted.
     pub unreadable: usize,
-    /// When the changes were last read to their end; before: when counting began.
+    /// When the change feed was last read to its end. Before the first time: when counting began.
     current: Instant,
 }
 
-/// Shared by the one who counts and those who look. Cheap to clone. Empty where nothing is declared.
+/// The counts, shared by the task that counts and the readers. Cheap to clone. Empty if no counts are declared.
 #[derive(Debug, Clone, Default)]
 pub struct Counts(Arc<Mutex<Option<ShownCounts>>>);
 
 impl Counts {
-    /// Shows that these are counted from here on, and that nothing is known yet.
+    /// Begins to show these counts. Their values are unknown until the first result.
     pub fn begin(&self, declared: Arc<[Declared]>) {
         *self.lock() = Some(ShownCounts {
             declared,
@@ -48,12 +48,12 @@ impl Counts {
         });
     }
 
-    /// Shows that so many documents were read since counting began anew.
+    /// Shows how many documents were read since counting last began.
     pub fn read(&self, documents: u64) {
         self.change(|shown| shown.documents = documents);
     }
 
-    /// Shows what is known at this moment; `counted`: where it is news.
+    /// Shows the state at this moment. `counted`: the values, if they have changed.
     pub fn current(&self, counted: Option<Vec<Counted>>, unreadable: usize, at: Ticks) {
         self.change(|shown| {
             if let Some(counted) = counted {
@@ -65,7 +65,7 @@ impl Counts {
         });
     }
 
-    /// Takes back what was shown: it is not known whether it is right.
+    /// Withdraws the values, because it is unknown whether they are right.
     pub fn withdraw(&self) {
         self.change(|shown| {
             shown.counted = None;
@@ -74,7 +74,7 @@ impl Counts {
         });
     }
 
-    /// What is shown; `None`: nothing is declared.
+    /// The state that is shown. `None`: no counts are declared.
     pub fn get(&self) -> Option<ShownCounts> {
         self.lock().clone()
     }
@@ -89,7 +89,7 @@ impl Counts {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gauges in Prometheus' text format; none where nothing is declared. A count that is not known has none: 0 would be wrong.
+    /// Gauges in Prometheus' text format. Empty if no counts are declared. An unknown count has no gauge, because 0 would be wrong.
     pub(super) fn render(&self, page: &mut Page) {
         let Some(shown) = self.get() else { return };
         page.sample(name::COUNTS_AGE, Some(shown.current.elapsed().as_secs_f64()));
@@ -99,7 +99,7 @@ impl Counts {
     }
 }
 
-/// The samples of one count. Where it has too many groups, their sum.
+/// The samples of one count. If it has too many groups, their sum.
 fn samples(counted: &Counted) -> Vec<(String, f64)> {
     let named = ("name".to_owned(), counted.name.clone());
     let Some(rows) = &counted.rows else {
@@ -113,7 +113,7 @@ fn samples(counted: &Counted) -> Vec<(String, f64)> {
             .map(|(label, value)| (label.clone(), value.as_ref().map_or_else(String::new, text)));
         let labels: Vec<_> = std::iter::once(named.clone()).chain(of_group).collect();
         let labels = written(&labels);
-        // In a label, the text "1" and the number 1 are one.
+        // As label values, the text "1" and the number 1 are equal.
         match samples.iter_mut().find(|(other, _)| *other == labels) {
             Some((_, twins)) => *twins += row.twins as f64,
             None => samples.push((labels, row.twins as f64)),
@@ -126,10 +126,10 @@ fn written(pairs: &[(String, String)]) -> String {
     labels(&pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect::<Vec<_>>())
 }
 
-/// The longest value of a label, in characters: a property may hold kilobytes.
+/// Maximum length of a label value, in characters. A property may hold kilobytes.
 const LABEL_MAX: usize = 120;
 
-/// A value as that of a label: a text as it is, anything else in JSON.
+/// A value as a label value: text unchanged, anything else as JSON.
 fn text(value: &Value) -> String {
     let text = match value {
         Value::String(text) => text.clone(),

@@ -1,6 +1,6 @@
 //! Operational facts. Each emits its log line and its metric together.
 //!
-//! Construct one and call `emit`. "Dropped" would mean lost for ever and does not occur: a retry is not a drop.
+//! Construct one and call `emit`. "Dropped" would mean lost forever, and does not occur: a retry is not a drop.
 
 mod counts;
 mod dependencies;
@@ -44,17 +44,17 @@ use crate::domain::{
     invariant::Invariant,
 };
 
-/// What holds at every moment does not: a bug of twinsync's.
+/// An invariant does not hold: a defect of twinsync.
 #[derive(Debug, Clone, Copy)]
 pub struct InvariantBroken<'a> {
-    /// What does not hold.
+    /// The invariant.
     pub invariant: Invariant,
-    /// Where, and what was found instead; without payload.
+    /// Where it was broken, and what was found instead. Without payload.
     pub detail: &'a str,
 }
 
 impl InvariantBroken<'_> {
-    /// ERROR: it should be reported.
+    /// Logs at ERROR, because it should be reported.
     pub fn emit(&self, metrics: &Metrics) {
         metrics.invariant_broken(self.invariant);
         tracing::error!(
@@ -67,7 +67,7 @@ impl InvariantBroken<'_> {
     }
 }
 
-/// An event was decided about.
+/// An event was decided.
 #[derive(Debug, Clone, Copy)]
 pub struct EventDecided<'a> {
     /// Its partition.
@@ -76,12 +76,12 @@ pub struct EventDecided<'a> {
     pub sequence_number: SequenceNumber,
     /// The twin it is about.
     pub twin: &'a TwinKey,
-    /// What was decided.
+    /// The decision.
     pub decision: Decision,
 }
 
 impl EventDecided<'_> {
-    /// TRACE; DEBUG where its order could not be told.
+    /// Logs at TRACE, or at DEBUG if its order is unknown.
     pub fn emit(&self, metrics: &StreamMetrics) {
         metrics.decided(self.decision);
         let decision = self.decision.label();
@@ -102,14 +102,14 @@ impl EventDecided<'_> {
     }
 }
 
-/// An event does not concern the replica.
+/// An event does not concern twinsync.
 #[derive(Debug, Clone, Copy)]
 pub struct EventIgnored<'a> {
     /// Its partition.
     pub partition: &'a PartitionId,
     /// Its number there.
     pub sequence_number: SequenceNumber,
-    /// Why not.
+    /// The reason.
     pub reason: &'static str,
 }
 
@@ -125,7 +125,7 @@ impl EventIgnored<'_> {
     }
 }
 
-/// An event can never be applied and is durably kept aside.
+/// An event can never be applied, and is durable as a dead letter.
 #[derive(Debug, Clone, Copy)]
 pub struct EventDeadLettered<'a> {
     /// Its partition.
@@ -151,7 +151,7 @@ impl EventDeadLettered<'_> {
     }
 }
 
-/// A dead letter could not be stored, or has not been stored for a while; its partition's progress waits.
+/// A dead letter could not be stored, or has not been stored for a while. The progress of its partition waits.
 #[derive(Debug, Clone, Copy)]
 pub struct DeadLetterDelayed<'a> {
     /// Its partition.
@@ -160,12 +160,12 @@ pub struct DeadLetterDelayed<'a> {
     pub sequence_number: SequenceNumber,
     /// How and why.
     pub fault: Fault<'a>,
-    /// Time until the next try; `None`: the present one is still waited for.
+    /// Time until the next try. `None`: the current try is still running.
     pub retry_in: Option<Duration>,
 }
 
 impl DeadLetterDelayed<'_> {
-    /// DEBUG: the state of the store is told once, by [`DependencyChanged`].
+    /// Logs at DEBUG: the state of the store is reported once, by [`DependencyChanged`].
     pub fn emit(&self, metrics: &Metrics) {
         metrics.dead_letter_failed(self.fault.failure);
         tracing::debug!(
@@ -175,7 +175,7 @@ impl DeadLetterDelayed<'_> {
     }
 }
 
-/// A dead letter does not tell which twin it is about, so no document can say that it is flagged.
+/// The twin of a dead letter is unknown, so no document can be flagged.
 #[derive(Debug, Clone, Copy)]
 pub struct DeadLetterWithoutTwin<'a> {
     /// Its partition.
@@ -184,7 +184,7 @@ pub struct DeadLetterWithoutTwin<'a> {
     pub sequence_number: SequenceNumber,
     /// Its reason code.
     pub reason: &'static str,
-    /// Whether an audit will find what it changed.
+    /// Whether an audit will find the missing change.
     pub audit: bool,
 }
 
@@ -230,7 +230,7 @@ mod tests {
         }
     }
 
-    /// What `emit` logs at INFO and above.
+    /// The lines that `emit` logs at INFO and above.
     fn logged(emit: impl FnOnce()) -> String {
         let captured = Captured::default();
         let writer = captured.clone();

@@ -1,5 +1,4 @@
-//! Lines that are written whatever has become of everything else: why the process ends, and that a part of it panicked. They do
-//! not depend on the filter, nor on anything that could be locked.
+//! Lines that are always written: why the process ends, and that a part of it panicked. They depend neither on the filter nor on any lock.
 
 use std::{io::Write as _, panic::PanicHookInfo};
 
@@ -14,16 +13,15 @@ use crate::config::LogFormat;
 /// Code of a panic.
 pub const PANICKED: &str = "PANICKED";
 
-/// The last word of a process whose log is JSON, as one line of it. It does not depend on the filter: whoever reads the log
-/// must be able to see why there is no more of it.
+/// The last line of a process, in JSON. It does not depend on the filter: a reader of the log must see why the log ends.
 pub fn final_line(code: Option<&str>, message: &str) -> String {
     json(&Line { code, message, ..Line::now(&now()) })
 }
 
-/// Has panics written as lines of the log, with their place and without what they say: that may hold what came from outside.
+/// Writes panics as lines of the log, with their place but without their message, which may contain outside input.
 pub(super) fn log_panics(format: LogFormat) {
     std::panic::set_hook(Box::new(move |panic| {
-        // Nobody is left to tell that standard error is closed.
+        // If standard error is closed, there is no place left to report that.
         let _ = writeln!(std::io::stderr().lock(), "{}", panicked(panic, format));
     }));
 }
@@ -54,7 +52,7 @@ const TARGET: &str = env!("CARGO_PKG_NAME");
 
 fn now() -> String {
     let mut timestamp = String::new();
-    // Without a time it is still the last line.
+    // Without a time it is still useful as the last line.
     let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
     timestamp
 }
@@ -105,7 +103,7 @@ mod tests {
         let seen = Arc::clone(&lines);
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            // The hook is the process's: other tests may panic meanwhile.
+            // The hook is shared by the whole process: other tests may panic meanwhile.
             if panic.payload_as_str().is_some_and(|said| said.contains("device-7")) {
                 let said = [LogFormat::Json, LogFormat::Text].map(|format| panicked(panic, format));
                 seen.lock().unwrap_or_else(PoisonError::into_inner).extend(said);

@@ -1,4 +1,4 @@
-//! Gauges that are computed when they are asked for, from what is in the health state.
+//! Gauges that are computed from the health state when they are requested.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ use crate::domain::{
     ticks::Ticks,
 };
 
-/// Prometheus' text format of what is known now.
+/// The present values in Prometheus' text format.
 pub(super) fn render(
     facts: &Facts,
     watched: &[(PartitionId, Arc<dyn Watched>)],
@@ -92,7 +92,7 @@ pub(super) fn render(
     page.text()
 }
 
-/// Who throttles is there.
+/// A dependency that throttles is reachable.
 fn answers(outage: &Option<Outage>) -> bool {
     outage.as_ref().is_none_or(|outage| outage.failure == Failure::Throttled)
 }

@@ -1,6 +1,6 @@
-//! Where components post what they know about themselves, and the health endpoints read it.
+//! The state that components report about themselves. The health endpoints read it.
 //!
-//! Posting is cheap and never waits for readers. What follows from the facts is decided in [`readiness::assess`].
+//! Posting is cheap and never waits for readers. [`readiness::assess`] decides what follows from the facts.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,10 +25,10 @@ use crate::domain::{
     wait::NextTries,
 };
 
-/// For how long an event may be incomplete before its partition counts as blocked, unless somebody says otherwise.
+/// Default time for which an event may be incomplete before its partition counts as blocked.
 const BLOCKED_AFTER: Duration = Duration::from_secs(60);
 
-/// For how long the Event Hubs keep an event, unless somebody says otherwise.
+/// Default retention of the Event Hubs.
 const RETENTION: Duration = Duration::from_secs(24 * 3600);
 
 /// Shared state of one daemon. Cheap to clone.
@@ -42,7 +42,7 @@ impl std::fmt::Debug for HealthState {
 }
 
 struct Inner {
-    /// Heartbeats count from here.
+    /// Heartbeats are measured from this instant.
     began: Instant,
     posted: Mutex<Posted>,
     blocked_after: Duration,
@@ -54,20 +54,20 @@ struct Inner {
 
 struct Posted {
     phase: Phase,
-    /// Each with the moment since which it has received nothing.
+    /// The state of each partition, and the instant since which it has received nothing.
     partitions: BTreeMap<PartitionId, (PartitionState, Instant)>,
-    /// Since when each partition's consumer has been doing what it does.
+    /// The instant since which each partition's consumer has been in its state.
     partitions_since: BTreeMap<PartitionId, Instant>,
     owners: BTreeMap<PartitionId, Option<String>>,
-    /// Since when nobody has owned a partition.
+    /// The instant since which a partition has had no owner.
     unowned: BTreeMap<PartitionId, Instant>,
     store: StoreState,
     store_since: Instant,
-    /// When it was last heard of.
+    /// When the document store was last asked.
     store_asked: Option<Instant>,
     store_tries: NextTries,
     partition_tries: BTreeMap<PartitionId, NextTries>,
-    /// When each partition's consumer has posted last.
+    /// When each partition's consumer last posted.
     partitions_told: BTreeMap<PartitionId, Instant>,
     /// Partitions with a dead letter that could not be stored, since the store failed.
     waits_for_dead_letters: BTreeSet<PartitionId>,
@@ -76,7 +76,7 @@ struct Posted {
     watched: BTreeMap<PartitionId, Weak<dyn Watched>>,
 }
 
-/// What something said when it was asked for last.
+/// The last known state of a dependency.
 #[derive(Debug)]
 struct Asked {
     at: Instant,
@@ -90,7 +90,7 @@ impl Default for Asked {
     }
 }
 
-/// Failures in a row, which may be too few for an outage.
+/// Failures in a row. They may be too few for an outage.
 #[derive(Debug)]
 struct Down {
     failures: u32,
@@ -100,7 +100,7 @@ struct Down {
 }
 
 impl Down {
-    /// Whether it is an outage. At start, whatever is waited for is one.
+    /// Whether the failures count as an outage. At the start, every failed dependency does.
     fn counts(&self, dependency: &Dependency, phase: Phase) -> bool {
         phase == Phase::Starting || self.failures >= dependency.failures_until_outage()
     }
@@ -114,28 +114,28 @@ struct Loop {
 
 /// What is in the health state at one moment.
 pub struct View {
-    /// The facts.
+    /// The posted facts.
     pub facts: Facts,
     /// What follows from them.
     pub report: Report,
-    /// What each partition that is ours can be asked.
+    /// Live figures of each partition that this replica owns.
     pub watched: Vec<(PartitionId, Arc<dyn Watched>)>,
-    /// Who owns the partitions, as the shared leases say.
+    /// The owner of each partition, from the shared leases.
     pub owners: BTreeMap<PartitionId, Option<String>>,
-    /// For how long nobody has owned a partition.
+    /// How long each partition without an owner has had none.
     pub unowned: BTreeMap<PartitionId, Duration>,
-    /// For how long each partition's consumer has been doing what it does.
+    /// How long each partition's consumer has been in its state.
     pub waiting_for: BTreeMap<PartitionId, Duration>,
-    /// How long ago each partition's consumer has posted last.
+    /// How long ago each partition's consumer last posted.
     pub told: BTreeMap<PartitionId, Duration>,
-    /// How long ago the document store was asked last, as far as it was.
+    /// How long ago the document store was last asked, if it was.
     pub store_asked: Option<Duration>,
-    /// How long ago each dependency was.
+    /// How long ago each dependency was last asked.
     pub asked: BTreeMap<Dependency, Duration>,
 }
 
-/// The pulse of one loop: call [`Heartbeat::beat`] each time round, also when idle. Dropping it takes the loop off
-/// the health state.
+/// The heartbeat of one loop: call [`Heartbeat::beat`] in each iteration, also when idle. Dropping it removes the loop from the health
+/// state.
 #[derive(Debug)]
 pub struct Heartbeat {
     health: HealthState,
@@ -155,8 +155,8 @@ impl HealthState {
         Self::with_limits(BLOCKED_AFTER, RETENTION)
     }
 
-    /// The same, where a partition counts as blocked when an event has been incomplete for longer than `blocked_after`, and the
-    /// Event Hubs keep an event for `retention`.
+    /// The same, with other limits: a partition counts as blocked when an event has been incomplete for longer than `blocked_after`, and
+    /// the Event Hubs keep an event for `retention`.
     pub fn with_limits(blocked_after: Duration, retention: Duration) -> Self {
         Self(Arc::new(Inner {
             blocked_after,
@@ -185,7 +185,7 @@ impl HealthState {
         }))
     }
 
-    /// Where scans over the twins of a hub show how far they are.
+    /// Where scans over the twins of a hub show their progress.
     pub fn scans(&self) -> &Scans {
         &self.0.scans
     }
@@ -195,17 +195,17 @@ impl HealthState {
         &self.0.counts
     }
 
-    /// Where the credential notes which tokens it was given.
+    /// Where the credential records its tokens.
     pub fn tokens(&self) -> &Tokens {
         &self.0.tokens
     }
 
-    /// Posts where the process is in its life.
+    /// Posts the phase of the process.
     pub fn set_phase(&self, phase: Phase) {
         self.post(|posted| posted.phase = phase);
     }
 
-    /// Posts what a partition's consumer is doing.
+    /// Posts the state of a partition's consumer.
     pub fn set_partition(&self, partition: &PartitionId, state: PartitionState) {
         self.post(|posted| {
             let kind = std::mem::discriminant(&state);
@@ -223,7 +223,7 @@ impl HealthState {
         });
     }
 
-    /// Posts who owns the partitions of a stream, as the shared leases say; `None`: nobody.
+    /// Posts the owners of a stream's partitions, from the shared leases. `None`: no owner.
     pub fn set_owners(&self, stream: &str, owners: impl IntoIterator<Item = (String, Option<String>)>) {
         self.post(|posted| {
             posted.owners.retain(|id, _| id.stream != stream);
@@ -239,12 +239,12 @@ impl HealthState {
         });
     }
 
-    /// Shows the figures of a partition that is ours, for as long as `watched` lives or until it is taken off.
+    /// Shows the figures of a partition that this replica owns, until `watched` is dropped or the partition is removed.
     pub fn watch_partition(&self, partition: &PartitionId, watched: Weak<dyn Watched>) {
         self.post(|posted| posted.watched.insert(partition.clone(), watched));
     }
 
-    /// Takes a partition out of the health state that is no longer ours, with all its figures.
+    /// Removes a partition that this replica no longer owns, with all its figures.
     pub fn remove_partition(&self, partition: &PartitionId) {
         self.post(|posted| {
             posted.partitions.remove(partition);
@@ -256,7 +256,7 @@ impl HealthState {
         });
     }
 
-    /// Posts that a dependency answers. Says how long the outage was that this ends, for those who log changes.
+    /// Posts that a dependency answers. Returns the duration of the outage that this ends, for the log.
     pub fn is_up(&self, dependency: Dependency) -> Option<Duration> {
         let (before, phase) = self.post(|posted| {
             if dependency == Dependency::DeadLetters {
@@ -268,8 +268,8 @@ impl HealthState {
         before.filter(|down| down.counts(&dependency, phase)).map(|down| down.since.elapsed())
     }
 
-    /// Posts that a dependency failed, how, and why, in one line without secrets. With [`Dependency::failures_until_outage`] failures
-    /// in a row it is out of order; returns whether that is news.
+    /// Posts that a dependency failed: how, and why, on one line without secrets. After [`Dependency::failures_until_outage`] failures in a
+    /// row, this is an outage. Returns whether an outage has just begun.
     pub fn is_down(&self, dependency: Dependency, failure: Failure, reason: &str) -> bool {
         self.post(|posted| {
             let phase = posted.phase;
@@ -289,7 +289,7 @@ impl HealthState {
         })
     }
 
-    /// Posts after how long a dependency that failed is tried again. It is asked by many, and the next of them counts.
+    /// Posts after how long a failed dependency is tried again. Several tasks may try it, and the earliest try counts.
     pub fn tries_again(&self, dependency: &Dependency, after: Duration) {
         let now = self.0.began.elapsed();
         self.post(|posted| {
@@ -305,7 +305,7 @@ impl HealthState {
         self.post(|posted| posted.store_tries.plan(now + after, now));
     }
 
-    /// Posts after how long a partition is connected to again; its next state takes that back.
+    /// Posts after how long the connection to a partition is tried again. Its next state clears that.
     pub fn tries_partition_again(&self, partition: &PartitionId, after: Duration) {
         let now = self.0.began.elapsed();
         self.post(|posted| {
@@ -322,9 +322,9 @@ impl HealthState {
         });
     }
 
-    /// What is asked of each partition that is ours.
+    /// The live figures of each partition that this replica owns.
     fn watched(&self) -> Vec<(PartitionId, Arc<dyn Watched>)> {
-        // Asked outside of the lock: whoever answers may post.
+        // Called without the lock, because the callee may post.
         self.post(|posted| {
             posted.watched.retain(|_, watched| watched.strong_count() > 0);
             let alive =
@@ -333,7 +333,7 @@ impl HealthState {
         })
     }
 
-    /// Posts whether the store answers. Returns whether that is news, for those who log changes.
+    /// Posts whether the store answers. Returns whether that is a change, for the log.
     pub fn set_store(&self, state: StoreState) -> bool {
         self.post(|posted| {
             let news = std::mem::discriminant(&posted.store) != std::mem::discriminant(&state);
@@ -349,8 +349,8 @@ impl HealthState {
         })
     }
 
-    /// Puts a loop in the health state that must turn at least once per `limit`. Names are unique; a second one of the
-    /// same name replaces the first.
+    /// Adds a loop that must send a heartbeat at least once per `limit`. Names are unique: a second heartbeat of the same name replaces the
+    /// first.
     pub fn heartbeat(&self, name: &str, limit: Duration) -> Heartbeat {
         let last = Arc::new(AtomicU64::new(self.now()));
         let entry = Loop { last: Arc::clone(&last), limit };
@@ -358,7 +358,7 @@ impl HealthState {
         Heartbeat { health: self.clone(), name: name.to_owned(), last }
     }
 
-    /// Everything in the health state.
+    /// All facts in the health state.
     pub fn facts(&self) -> Facts {
         let (now, elapsed) = (self.now(), self.0.began.elapsed());
         let incomplete = self.watched().into_iter().filter_map(|(id, watched)| {
@@ -413,12 +413,12 @@ impl HealthState {
         })
     }
 
-    /// What follows from it.
+    /// The report that follows from the facts.
     pub fn report(&self) -> Report {
         readiness::assess(&self.facts())
     }
 
-    /// Everything in the health state, with what follows from it, as of now.
+    /// All facts in the health state and their report, at this moment.
     pub fn view(&self) -> View {
         let (facts, watched) = (self.facts(), self.watched());
         self.post(|posted| View {
@@ -442,24 +442,24 @@ impl HealthState {
         })
     }
 
-    /// Gauges of what is in the health state, as of now, in Prometheus' text format.
+    /// Gauges of the health state at this moment, in Prometheus' text format.
     pub fn render(&self) -> String {
         render(&self.facts(), &self.watched(), self.0.retention, &self.0.tokens.all(), &self.0.counts)
     }
 
     fn post<T>(&self, change: impl FnOnce(&mut Posted) -> T) -> T {
-        // Each change is a whole one, so there is nothing half-done to distrust after a panic.
+        // Each change is complete, so the state is consistent even after a panic.
         change(&mut self.0.posted.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Milliseconds since it began.
+    /// Milliseconds since `began`.
     fn now(&self) -> u64 {
         u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 }
 
 impl Heartbeat {
-    /// The loop has come round.
+    /// Records a heartbeat of the loop.
     pub fn beat(&self) {
         self.last.store(self.health.now(), Ordering::Relaxed);
     }

@@ -21,7 +21,7 @@ macro_rules! labels {
                 match self { $(Self::$variant => $label,)+ }
             }
 
-            /// The place in [`Self::ALL`].
+            /// The index in [`Self::ALL`].
             pub(super) const fn index(self) -> usize {
                 self as usize
             }
@@ -30,23 +30,23 @@ macro_rules! labels {
 }
 
 labels! {
-    /// What was decided about an event.
+    /// The decision on an event.
     Decision {
         /// It changed the document.
         Applied => "applied",
         /// The document contained it already.
         Duplicate => "duplicate",
-        /// It belongs to an earlier life of the twin.
+        /// It belongs to an earlier incarnation of the twin.
         Stale => "stale",
-        /// It was applied, and versions before it were not seen.
+        /// It was applied, but versions before it were not seen.
         Gap => "gap",
         /// Its version is lower than a twin that looks older: not applied, flagged.
         Regression => "regression",
-        /// Its order could not be told: not applied, flagged.
+        /// Its order is unknown: not applied, flagged.
         Suspect => "suspect",
-        /// It was applied to a twin whose beginning is not known.
+        /// It was applied to a twin whose creation is unknown.
         Partial => "partial",
-        /// It does not concern the replica.
+        /// It does not concern twinsync.
         Ignored => "ignored",
         /// It can never be applied.
         DeadLettered => "dead_lettered",
@@ -54,49 +54,49 @@ labels! {
 }
 
 labels! {
-    /// How a document was to be written.
+    /// The kind of a write.
     WriteKind {
-        /// It must not have existed.
+        /// The document must not exist.
         Create => "create",
-        /// It must have been unchanged.
+        /// The document must be unchanged.
         Replace => "replace",
-        /// Not at all: the answer shows whether the store takes writes.
+        /// Nothing is written: the answer shows whether the store takes writes.
         Probe => "probe",
     }
 }
 
 labels! {
-    /// What became of an attempt to write.
+    /// The outcome of a write.
     WriteOutcome {
-        /// Durable.
+        /// The write is durable.
         Written => "written",
         /// The condition did not hold.
         Conflict => "conflict",
-        /// The store asked for less.
+        /// The store throttled.
         Throttled => "throttled",
         /// The store could not be reached or did not answer.
         Unavailable => "unavailable",
-        /// The store will never take it.
+        /// The store will never take the write.
         Rejected => "rejected",
     }
 }
 
 labels! {
-    /// What became of an attempt to read.
+    /// The outcome of a read.
     ReadOutcome {
-        /// The document.
+        /// The document was found.
         Present => "present",
-        /// There is none.
+        /// There is no document.
         Absent => "absent",
-        /// Something that is no document of ours.
+        /// The stored item is not a document of twinsync.
         Damaged => "damaged",
-        /// The document of another twin.
+        /// The stored document belongs to another twin.
         Foreign => "foreign",
         /// No document can have this id.
         Refused => "refused",
         /// A document that only a newer release understands.
         Newer => "newer",
-        /// The store asked for less.
+        /// The store throttled.
         Throttled => "throttled",
         /// The store could not be reached or did not answer.
         Unavailable => "unavailable",
@@ -104,17 +104,17 @@ labels! {
 }
 
 labels! {
-    /// What request units were spent for, and calls to a hub made.
+    /// The purpose of request units, and of calls to a hub.
     Purpose {
-        /// Following the streams.
+        /// Writes of the streams.
         Live => "live",
-        /// Flagged documents.
+        /// Repair of flagged documents.
         Repair => "repair",
-        /// Single twins that are asked for over HTTP.
+        /// Requests for single twins over HTTP.
         Request => "request",
-        /// Twins that were there before the streams.
+        /// Backfill of twins that existed before the streams.
         Backfill => "backfill",
-        /// The comparison with the hubs.
+        /// Audit against the hubs.
         Audit => "audit",
         /// Declared counts.
         Counts => "counts",
@@ -122,37 +122,37 @@ labels! {
 }
 
 labels! {
-    /// What became of a request for a twin over HTTP.
+    /// The outcome of a request for a twin over HTTP.
     TwinRead {
-        /// It was there, as it was waited for.
+        /// The twin was found, and met the requirement.
         Found => "found",
-        /// There is none.
+        /// There is no such twin.
         Absent => "absent",
-        /// It was deleted.
+        /// The twin is deleted.
         Deleted => "deleted",
-        /// What was waited for did not come in time.
+        /// The requirement was not met in time.
         TimedOut => "timed_out",
-        /// The store could not tell.
+        /// The store gave no usable answer.
         Unavailable => "unavailable",
-        /// As many waited as may.
+        /// The maximum number of requests already waited.
         Busy => "busy",
         /// The store was not connected yet.
         Starting => "starting",
         /// The process stopped.
         Stopping => "stopping",
-        /// It could not be understood.
+        /// The request is invalid.
         Invalid => "invalid",
-        /// Its client went away before the answer.
+        /// The client disconnected before the answer.
         Gone => "gone",
     }
 }
 
 labels! {
-    /// What a request to IoT Hub's read API asks for.
+    /// The operation of a request to IoT Hub's read API.
     ServedOperation {
         /// A twin, of a device or a module.
         Twin => "twin",
-        /// What a twin knows of its device.
+        /// The fields of a device that its twin contains.
         Device => "device",
         /// A page of a query.
         Query => "query",
@@ -162,43 +162,43 @@ labels! {
 }
 
 labels! {
-    /// What became of a request to IoT Hub's read API.
+    /// The outcome of a request to IoT Hub's read API.
     ServedOutcome {
-        /// It was answered.
+        /// The request was answered.
         Ok => "ok",
-        /// The client has it already.
+        /// The client already has the current version.
         NotModified => "not_modified",
         /// There is no such twin.
         NotFound => "not_found",
-        /// It makes no sense, or cannot be answered at all.
+        /// The request is invalid, or can never be answered.
         Invalid => "invalid",
-        /// It asks for what a read-only copy does not do.
+        /// A read-only copy does not support the request.
         Unsupported => "unsupported",
-        /// It takes more than one request may.
+        /// The request exceeds the limits of one request.
         TooExpensive => "too_expensive",
-        /// The caller, or all together, ask for more than may be spent.
+        /// This caller, or all callers together, exceeded a limit.
         Throttled => "throttled",
-        /// What was waited for did not come in time.
+        /// The requirement was not met in time.
         TimedOut => "timed_out",
         /// The store gave no answer, or the process starts or stops.
         Unavailable => "unavailable",
-        /// Its client went away before the answer.
+        /// The client disconnected before the answer.
         Gone => "gone",
     }
 }
 
 labels! {
-    /// Why a request was refused that shows no right to read twins.
+    /// Why a request to read twins was refused as unauthorized.
     Unauthorized {
-        /// It shows no token.
+        /// The request has no token.
         NoToken => "no_token",
-        /// It shows another one than ours: somebody guesses, or has an old one.
+        /// The request has a wrong token: the client guesses, or has an old one.
         WrongToken => "wrong_token",
     }
 }
 
 labels! {
-    /// What a hub's registry was asked for.
+    /// The kind of a call to a hub's registry.
     RegistryCall {
         /// A twin.
         Get => "get",
@@ -210,21 +210,21 @@ labels! {
 }
 
 labels! {
-    /// What a hub's registry answered.
+    /// The outcome of a call to a hub's registry.
     RegistryOutcome {
-        /// The twin.
+        /// The twin was found.
         Present => "present",
-        /// There is none.
+        /// There is no such twin.
         Absent => "absent",
-        /// What was asked for.
+        /// The call succeeded.
         Ok => "ok",
-        /// The hub asked for less.
+        /// The hub throttled.
         Throttled => "throttled",
-        /// The hub could not be reached, did not answer, or answered what cannot be used.
+        /// The hub could not be reached, did not answer, or gave an unusable answer.
         Unavailable => "unavailable",
         /// The hub will never answer this.
         Refused => "refused",
-        /// The hub does not know the continuation any more.
+        /// The hub no longer knows the continuation.
         Expired => "expired",
     }
 }
@@ -285,7 +285,7 @@ impl From<&Write> for WriteOutcome {
             Write::Rejected(_) => Self::Rejected,
             Write::Unknown(trouble) => match trouble.kind {
                 StoreErrorKind::Throttled => Self::Throttled,
-                // What is there already shows when it is read, not when it is written.
+                // The last two kinds are about a stored document. Reads show that, and writes do not.
                 StoreErrorKind::Unavailable | StoreErrorKind::Newer | StoreErrorKind::Contradictory => {
                     Self::Unavailable
                 }

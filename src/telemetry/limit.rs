@@ -1,17 +1,17 @@
-//! Log lines that repeat: one per place and class in ten seconds, with a count of those that were held back, and one when it
-//! is over. Metrics count all of them.
+//! Limits repeated log lines: one line per place and class in ten seconds, with the number of suppressed lines, and one line when it is
+//! over. Metrics count all of them.
 //!
 //! | line | class |
 //! |---|---|
-//! | below WARN | not limited: normal operation is quiet by itself |
+//! | below WARN | not limited: normal operation logs little |
 //! | something that is tried again (fields `retry_in`, `again`) | its `code` or reason, and the Event Hub of its partition |
-//! | any other WARN or ERROR | its `code` or reason, and its whole partition: each is news by itself |
+//! | any other WARN or ERROR | its `code` or reason, and its whole partition: each one is a separate fact |
 //!
-//! The place is where in the program the line is written, so that lines of the SDKs are limited, too. Twins are no class:
-//! there are too many of them.
+//! The place is the position in the source where the line is written, so lines of the SDKs are limited too. Twins are not part of the
+//! class: there are too many of them.
 //!
-//! A line that says that an outage is over (`outage = "over"`) re-arms the lines about what it names, so that the first line of
-//! a second outage is written, however soon that follows.
+//! A line that reports the end of an outage (`outage = "over"`) re-arms the lines about the same subject. So the first line of a second
+//! outage is always written, however soon it follows.
 
 use std::{
     collections::BTreeMap,
@@ -29,42 +29,42 @@ use tracing_subscriber::{
 
 use super::replica::replica;
 
-/// One line in this time.
+/// At most one line is written in this time.
 const WINDOW: Duration = Duration::from_secs(10);
-/// After so long without one, it is over. Longer than the waits between two tries.
+/// After this long without a line, it is over. Longer than the waits between two tries.
 const QUIET: Duration = Duration::from_secs(60);
-/// The value of the field `outage` where something that is needed has gone.
+/// The value of the field `outage` when a dependency begins to fail.
 pub(super) const BEGAN: &str = "began";
-/// The value of the field `outage` where it is there again: the first line of what begins after it is not held back.
+/// The value of the field `outage` when a dependency answers again. The first line of the next outage is not suppressed.
 pub(super) const OVER: &str = "over";
 
-/// What becomes of a line.
+/// The decision on a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Line {
-    /// It is written, with the number of those held back since the last one.
+    /// It is written, with the number of lines suppressed since the last one.
     Written(u64),
-    /// It is held back.
+    /// It is suppressed.
     HeldBack,
 }
 
-/// Lines that have come to an end.
+/// A kind of line that is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Over {
-    /// What they said.
+    /// Message of these lines.
     message: String,
     class: String,
-    /// How many there were.
+    /// Number of these lines.
     lines: u64,
-    /// Those of them that are in nobody's count yet.
+    /// Number of suppressed lines that no written line has counted yet.
     held_back: u64,
-    /// From the first one to the last one.
+    /// Time from the first line to the last one.
     lasted: Duration,
 }
 
 /// Place and class.
 type Key = (&'static str, u32, String);
 
-/// What a line about an outage is about: the parts that it has.
+/// The subject of a line about an outage: the parts that are known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Subject {
     what: Option<String>,
@@ -78,7 +78,7 @@ impl Subject {
         [&self.what, &self.hub, &self.stream, &self.partition]
     }
 
-    /// Whether what has recovered is this, or a part of it.
+    /// Whether this is the recovered subject, or a part of it.
     fn is_over_with(&self, recovered: &Self) -> bool {
         let mut pairs = self.parts().into_iter().zip(recovered.parts());
         *self != Self::default() && pairs.all(|(part, recovered)| part.is_none() || part == recovered)
@@ -88,17 +88,17 @@ impl Subject {
 #[derive(Debug)]
 struct Entry {
     message: String,
-    /// Empty where no recovery is told.
+    /// Empty if no recovery is ever reported.
     subject: Subject,
     first: Duration,
     last: Duration,
-    /// `None`: an outage has passed since, and the next line is written.
+    /// `None`: an outage has ended since, so the next line is written.
     written: Option<Duration>,
     lines: u64,
     held_back: u64,
 }
 
-/// Remembers the lines that repeat. Times are since any fixed start.
+/// State of the lines that repeat. Times are measured from any fixed start.
 #[derive(Debug, Default)]
 pub(super) struct Limiter(BTreeMap<Key, Entry>);
 
@@ -123,14 +123,14 @@ impl Limiter {
         Line::Written(std::mem::take(&mut entry.held_back))
     }
 
-    /// What has recovered may fail anew, and that is news.
+    /// After a recovery, the next failure is a new fact. Its lines are written.
     pub(super) fn rearm(&mut self, recovered: &Subject) {
         for entry in self.0.values_mut().filter(|entry| entry.subject.is_over_with(recovered)) {
             entry.written = None;
         }
     }
 
-    /// Takes off what has not been written for a while, and tells what of it was more than a single line.
+    /// Removes kinds of lines that have not occurred for a while, and returns those with more than one line.
     pub(super) fn over(&mut self, now: Duration) -> Vec<Over> {
         let (over, going_on) = std::mem::take(&mut self.0)
             .into_iter()
@@ -149,7 +149,7 @@ impl Limiter {
     }
 }
 
-/// What of an event decides.
+/// The fields of an event that decide.
 #[derive(Debug, Default)]
 struct Seen {
     message: String,
@@ -175,7 +175,7 @@ impl Seen {
             "hub" => self.subject.hub = Some(value),
             "what" => self.subject.what = Some(value),
             "code" => self.code = Some(value),
-            // Codes only: text would make each line a class of its own.
+            // Only codes count: free text would make each line a separate class.
             "reason" if is_code(&value) => self.reason = Some(value),
             "retry_in" | "again" => self.again = true,
             "outage" => self.outage = Some(value),
@@ -183,7 +183,7 @@ impl Seen {
         }
     }
 
-    /// Its class, and what it is about where the end of that is told.
+    /// The class, and the subject if its recovery is reported.
     fn class(mut self) -> (String, Subject) {
         if self.again && self.subject.stream.is_some() {
             self.subject.partition = None;
@@ -211,7 +211,7 @@ fn is_code(text: &str) -> bool {
     text.len() <= 40 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
-/// How a line ends, where a field is added to it.
+/// How a line ends when a field is added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
     /// `… name=value`
@@ -220,10 +220,10 @@ pub(super) enum Shape {
     Json,
 }
 
-/// Tells the time; tests have their own.
+/// The clock. Tests use their own.
 type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
 
-/// What the formatter and the look for what is over share.
+/// State that the formatter and the periodic check share.
 #[derive(Clone)]
 pub(super) struct Lines {
     limiter: Arc<Mutex<Limiter>>,
@@ -241,7 +241,7 @@ impl Lines {
     }
 
     fn limiter(&self) -> MutexGuard<'_, Limiter> {
-        // Every change is a whole one.
+        // Every change is complete, so the state is consistent even after a panic.
         self.limiter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -260,7 +260,7 @@ impl Lines {
     }
 }
 
-/// Re-arms what is held back, where an outage is over. Sees such lines whatever the filter of the log says.
+/// Re-arms suppressed lines when an outage is over. It sees these lines whatever the filter of the log is.
 pub(super) struct Recoveries(pub(super) Lines);
 
 impl<S: Subscriber> Layer<S> for Recoveries {
@@ -275,22 +275,22 @@ impl<S: Subscriber> Layer<S> for Recoveries {
     }
 }
 
-/// Of the process, once it logs.
+/// The lines of this process, once it logs.
 static LINES: OnceLock<Lines> = OnceLock::new();
 
-/// Those of the process.
+/// The shared lines of this process.
 pub(super) fn lines() -> Lines {
     LINES.get_or_init(Lines::new).clone()
 }
 
-/// Writes a line about each kind of line that has come to an end. Call it now and then.
+/// Writes one line for each kind of line that is over. Must be called periodically.
 pub(super) fn tell_what_is_over() {
     if let Some(lines) = LINES.get() {
         lines.tell_what_is_over();
     }
 }
 
-/// Formats what is not held back, and adds which replica it is about.
+/// Formats the lines that are not suppressed, and adds the name of the replica.
 pub(super) struct Limited<F> {
     pub(super) inner: F,
     pub(super) shape: Shape,
@@ -328,7 +328,7 @@ where
     }
 }
 
-/// Writes a formatted line with what is added to it: the replica, and how many were held back before it.
+/// Writes a formatted line with two additions: the replica, and the number of lines suppressed before it.
 fn finish(mut writer: Writer<'_>, line: &str, shape: Shape, held_back: u64) -> fmt::Result {
     let line = line.trim_end_matches('\n');
     match (shape, line.strip_suffix('}')) {

@@ -1,8 +1,8 @@
 //! The metrics of one daemon, rendered for Prometheus.
 //!
-//! No global recorder: a [`Metrics`] owns its recorder, so that several daemons in one process (demo, tests)
-//! count apart. Handles are registered once; counting is then an atomic addition, without formatting or lookup.
-//! Only reasons are looked up per call, in a map of the few that occur.
+//! There is no global recorder: a [`Metrics`] owns its recorder, so several daemons in one process (demo, tests) count separately. Handles
+//! are registered once. Counting is then an atomic addition, without formatting or lookup. Only reasons are looked up per call, in a map of
+//! the few that occur.
 
 use std::{
     collections::BTreeMap,
@@ -48,7 +48,7 @@ use crate::domain::{
     undeliverable::Undeliverable,
 };
 
-/// How often recorded latencies are moved into their buckets. Between two moves each sample takes 8 bytes.
+/// How often recorded latencies are moved into their buckets. Until then, each sample takes 8 bytes.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 const METADATA: Metadata<'static> = Metadata::new("twinsync", Level::INFO, None);
@@ -62,14 +62,14 @@ struct Inner {
     handle: PrometheusHandle,
     ignored: ByReason,
     dead_letters: ByReason,
-    /// By kind, then outcome.
+    /// By kind, then by outcome.
     writes: Vec<Vec<Counter>>,
     reads: Vec<Counter>,
-    /// By call, outcome and purpose. Most of them never occur, and few daemons have a hub to ask.
+    /// By call, outcome and purpose. Most combinations never occur, and few daemons have a hub to ask.
     registry_calls: Vec<OnceLock<Counter>>,
-    /// Of the threads that receive, beside the runtime of everything else.
+    /// The runtimes of the receive threads, separate from the common runtime.
     receiving: Mutex<Vec<RuntimeMetrics>>,
-    /// `f64` bits by purpose: the recorder's counters know whole numbers only, and request units have fractions.
+    /// `f64` bits, by purpose: the recorder's counters only hold integers, and request units have fractions.
     request_units: Vec<AtomicU64>,
     freshness: Histogram,
     hub_to_eventhub: Histogram,
@@ -92,24 +92,24 @@ impl std::fmt::Debug for Metrics {
     }
 }
 
-/// The parts of the way of an event, in seconds. What is not known is `None` and not recorded.
+/// The parts of an event's latency, in seconds. Unknown parts are `None` and are not recorded.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Latency {
     /// From the IoT hub's operation to its durable copy.
     pub freshness: Option<f64>,
     /// From the IoT hub's operation to its arrival in Event Hubs.
     pub hub_to_eventhub: Option<f64>,
-    /// From there to our receiving it.
+    /// From there until this process received it.
     pub eventhub_to_received: Option<f64>,
-    /// From there to its durable copy.
+    /// From there until its copy was durable.
     pub received_to_durable: Option<f64>,
 }
 
 impl Metrics {
-    /// A new set, all at zero.
+    /// Creates a new set of metrics, all at zero.
     ///
     /// # Errors
-    /// The bucket bounds are malformed, which a test excludes.
+    /// The bucket bounds are malformed. A test excludes this.
     pub fn new() -> Result<Self, BuildError> {
         let mut builder = PrometheusBuilder::new();
         for latency in [
@@ -209,7 +209,7 @@ impl Metrics {
         })))
     }
 
-    /// The counters of one stream. Keep them.
+    /// Registers the counters of one stream. Keep the result.
     pub fn stream(&self, stream: &str) -> StreamMetrics {
         let counter = |decision: &Decision| {
             let key = key(name::EVENTS, &[("stream", stream), ("decision", decision.label())]);
@@ -229,7 +229,7 @@ impl Metrics {
         StreamMetrics { decisions: Decision::ALL.iter().map(counter).collect(), lost }
     }
 
-    /// Puts the counters of one IoT hub's registry at zero.
+    /// Registers the counters of one IoT hub's registry at zero.
     pub fn registry(&self, hub: &str) {
         for call in RegistryCall::ALL {
             for outcome in RegistryOutcome::ALL {
@@ -249,12 +249,12 @@ impl Metrics {
         self.zero(name::AUDIT_DIFFERENCES, &[("hub", hub), ("class", ORPHAN)]);
         for call in RegistryCall::ALL {
             let key = key(name::REGISTRY_CALL_SECONDS, &[("call", call.label())]);
-            // Registering shows it: what comes first is then a rise.
+            // Registering makes it visible, so the first sample shows as an increase.
             let _ = self.0.recorder.register_histogram(&key, &METADATA);
         }
     }
 
-    /// Counts an event that does not concern us.
+    /// Counts an event that does not concern twinsync.
     pub fn event_ignored(&self, reason: &'static str) {
         self.0.ignored.count(&self.0.recorder, reason);
     }
@@ -279,23 +279,22 @@ impl Metrics {
         self.0.reads[outcome.index()].increment(1);
     }
 
-    /// Adds to the request units spent. What is not a positive number is left out.
+    /// Adds to the request units that were spent. Values that are not positive numbers are ignored.
     pub fn request_units_spent(&self, purpose: Purpose, request_units: f64) {
         if !(request_units.is_finite() && request_units > 0.0) {
             return;
         }
         let add = |bits| Some((f64::from_bits(bits) + request_units).to_bits());
-        // Relaxed: a sum on its own. The closure always returns Some, so this cannot fail.
+        // Relaxed: an independent sum. The closure always returns `Some`, so this cannot fail.
         let _ = self.0.request_units[purpose.index()].fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
     }
 
-    /// The request units spent so far.
+    /// The request units that were spent so far.
     pub fn request_units(&self, purpose: Purpose) -> f64 {
         f64::from_bits(self.0.request_units[purpose.index()].load(Ordering::Relaxed))
     }
 
-    /// Records how long an event was on its way. Clocks of different machines differ: what would be negative
-    /// counts as zero.
+    /// Records the latency of an event. Clocks of different machines differ: negative values count as zero.
     pub fn event_durable(&self, latency: Latency) {
         let parts = [
             (&self.0.freshness, latency.freshness),
@@ -310,7 +309,7 @@ impl Metrics {
         }
     }
 
-    /// Notes what an audit found.
+    /// Records the result of an audit.
     pub fn audit_finished(&self, hub: &str, at: Ticks, left: u64, found: &BTreeMap<&'static str, u64>) {
         for (class, count) in found {
             let key = key(name::AUDIT_DIFFERENCES, &[("hub", hub), ("class", class)]);
@@ -321,7 +320,7 @@ impl Metrics {
         gauge(name::AUDIT_COMPLETED).set(at.seconds_since(Ticks::new(0)));
     }
 
-    /// Counts a call to the registry of a hub, and how long it took.
+    /// Counts a call to the registry of a hub, and records its duration.
     pub fn registry_asked(
         &self,
         call: RegistryCall,
@@ -342,7 +341,7 @@ impl Metrics {
         })
     }
 
-    /// Sets how many partitions a stream has, and how many of them its Event Hub does not name any more.
+    /// Sets how many partitions a stream has, and how many of them its Event Hub no longer lists.
     pub fn set_partitions(&self, stream: &str, known: usize, missing: usize) {
         for (name, partitions) in [(name::PARTITIONS, known), (name::PARTITIONS_MISSING, missing)] {
             let key = key(name, &[("stream", stream)]);
@@ -355,37 +354,37 @@ impl Metrics {
         self.0.twin_reads[read.index()].increment(1);
     }
 
-    /// Counts a request for a twin that shows no right to it.
+    /// Counts a request for a twin that was refused as unauthorized.
     pub fn twin_read_unauthorized(&self, reason: Unauthorized) {
         self.0.twin_reads_unauthorized[reason.index()].increment(1);
     }
 
-    /// Adds to the requests that wait for a twin.
+    /// Adds `more`, which may be negative, to the number of requests that wait for a twin.
     pub fn twin_waiters(&self, more: f64) {
         self.0.twin_waiters.increment(more);
     }
 
-    /// A counter to keep.
+    /// Registers a counter.
     pub(super) fn counter(&self, name: &'static str, labels: &[(&'static str, &str)]) -> Counter {
         self.0.recorder.register_counter(&key(name, labels), &METADATA)
     }
 
-    /// A gauge without labels to keep.
+    /// Registers a gauge without labels.
     pub(super) fn gauge(&self, name: &'static str) -> Gauge {
         self.0.recorder.register_gauge(&key(name, &[]), &METADATA)
     }
 
-    /// A histogram to keep.
+    /// Registers a histogram.
     pub(super) fn histogram(&self, name: &'static str, labels: &[(&'static str, &str)]) -> Histogram {
         self.0.recorder.register_histogram(&key(name, labels), &METADATA)
     }
 
-    /// Shows a counter before it counts.
+    /// Registers a counter at zero.
     fn zero(&self, name: &'static str, labels: &[(&'static str, &str)]) {
         self.0.recorder.register_counter(&key(name, labels), &METADATA).increment(0);
     }
 
-    /// Sets what has been received and is not yet completed.
+    /// Sets the events and bytes that are received and not yet completed.
     pub fn set_in_flight(&self, events: usize, bytes: usize) {
         self.0.in_flight_events.set(events as f64);
         self.0.in_flight_bytes.set(bytes as f64);
@@ -396,22 +395,22 @@ impl Metrics {
         self.0.store_concurrency_limit.set(requests as f64);
     }
 
-    /// Sets about how many twins the store gave no answer when it was last asked.
+    /// Sets for how many twins the store gave no answer at its last call.
     pub fn set_twins_in_trouble(&self, twins: usize) {
         self.0.twins_in_trouble.set(twins as f64);
     }
 
-    /// Sets of how many twins so much waits that their partitions wait too.
+    /// Sets for how many twins so many events wait that their partitions wait too.
     pub fn set_twins_full(&self, twins: usize) {
         self.0.twins_full.set(twins as f64);
     }
 
-    /// One more thread receives events.
+    /// Adds a thread that receives events.
     pub fn receives_on(&self, thread: RuntimeMetrics) {
         self.0.receiving.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
     }
 
-    /// The threads that receive events.
+    /// The runtimes of the threads that receive events.
     pub(super) fn receiving(&self) -> Vec<RuntimeMetrics> {
         self.0.receiving.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -419,14 +418,14 @@ impl Metrics {
     /// All metrics in Prometheus' text format.
     pub fn render(&self) -> String {
         let mut page = Page::default();
-        // Apart, since the recorder has no counters with fractions.
+        // Rendered separately, since the recorder has no counters with fractions.
         let spent =
             |purpose: &Purpose| (labels(&[("purpose", purpose.label())]), self.request_units(*purpose));
         page.samples(name::REQUEST_UNITS, Purpose::ALL.iter().map(spent));
         self.0.handle.render() + &page.text()
     }
 
-    /// Keeps memory bounded until `shutdown`: run it as a task for as long as anything is recorded.
+    /// Keeps memory bounded until `shutdown`. Run it as a task while metrics are recorded.
     pub async fn run_upkeep(self, shutdown: CancellationToken) {
         let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -1,7 +1,7 @@
-//! What is known of each partition at the moment of asking.
+//! Figures of each partition, computed when they are requested.
 //!
-//! Ages are counted when somebody asks, from moments that were noted: a loop that hangs cannot freeze them. A partition that
-//! is given up takes its figures along: a gauge that stays behind looks like lag that nobody works off.
+//! Ages are computed at the time of the request from recorded instants, so a loop that hangs cannot freeze them. When a partition is given
+//! up, its figures are removed: a gauge that remains would look like lag that is never reduced.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -19,23 +19,23 @@ pub struct PartitionMetrics(Mutex<Noted>);
 #[derive(Debug, Default, Clone, Copy)]
 struct Noted {
     lag: Option<(u64, SystemTime)>,
-    /// What the partition holds.
+    /// The extent of the partition.
     extent: Option<Extent>,
     /// When the newest event that was received had arrived in the partition.
     received: Option<Ticks>,
-    /// When it was last found that nothing was left to do.
+    /// When the partition was last found without open events.
     caught_up: Option<SystemTime>,
-    /// Since when progress has been made that no checkpoint tells of.
+    /// Since when there is progress that no checkpoint contains.
     unwritten_since: Option<Instant>,
 }
 
 impl PartitionMetrics {
-    /// Notes how many events of the partition are not completed, as measured at this moment.
+    /// Records how many events of the partition are not completed, as measured at this moment.
     pub fn set_lag(&self, events: u64) {
         self.noted().lag = Some((events, SystemTime::now()));
     }
 
-    /// Notes what the partition holds at this moment, and how far it is completed.
+    /// Records the extent of the partition at this moment, and the last durable event.
     pub fn measured(&self, extent: Extent, durable: Option<SequenceNumber>) {
         let mut noted = self.noted();
         let (lag, now) = (extent.lag(durable), SystemTime::now());
@@ -46,42 +46,42 @@ impl PartitionMetrics {
         }
     }
 
-    /// Notes when the newest event that was received had arrived in the partition.
+    /// Records when the newest received event had arrived in the partition.
     pub fn received(&self, enqueued: Ticks) {
         self.noted().received = Some(enqueued);
     }
 
-    /// What the partition held when it was measured.
+    /// The extent of the partition at the last measurement.
     pub fn extent(&self) -> Option<Extent> {
         self.noted().extent
     }
 
-    /// When the newest event that was received had arrived in the partition.
+    /// When the newest received event had arrived in the partition.
     pub fn newest_received(&self) -> Option<Ticks> {
         self.noted().received
     }
 
-    /// When it was last found that nothing was left to do. What waits now has arrived since.
+    /// When the partition was last found without open events. All waiting events have arrived since.
     pub fn caught_up(&self) -> Option<SystemTime> {
         self.noted().caught_up
     }
 
-    /// Notes that there is progress which no checkpoint tells of.
+    /// Records that there is progress that no checkpoint contains.
     pub fn checkpoint_is_behind(&self) {
         self.noted().unwritten_since.get_or_insert_with(Instant::now);
     }
 
-    /// Notes that the checkpoint tells of all progress.
+    /// Records that the checkpoint contains all progress.
     pub fn checkpoint_is_written(&self) {
         self.noted().unwritten_since = None;
     }
 
-    /// The last measured lag, and when that was.
+    /// The last measured lag, and the time of the measurement.
     pub fn lag(&self) -> Option<(u64, SystemTime)> {
         self.noted().lag
     }
 
-    /// For how long there has been progress that no checkpoint tells of.
+    /// How long there has been progress that no checkpoint contains.
     pub fn unwritten_for(&self) -> Duration {
         self.noted().unwritten_since.map_or(Duration::ZERO, |since| since.elapsed())
     }
@@ -91,18 +91,18 @@ impl PartitionMetrics {
     }
 }
 
-/// A partition that can be asked at any time, from any thread.
+/// A partition whose figures can be read at any time, from any thread.
 pub trait Watched: Send + Sync {
     /// Its figures.
     fn metrics(&self) -> &PartitionMetrics;
-    /// The oldest event that is not completed, and for how long we have had it.
+    /// The oldest event that is not completed, and the time since it was begun.
     fn oldest_incomplete(&self) -> Option<(SequenceNumber, Duration)>;
 }
 
-/// For how many seconds at most the oldest event that is not completed has been in the partition.
+/// Upper bound, in seconds, of how long the oldest event that is not completed has been in the partition.
 pub fn behind(watched: &dyn Watched, now: Ticks) -> Option<f64> {
     let ticks = |at: SystemTime| Ticks::new(0).after(at.duration_since(UNIX_EPOCH).unwrap_or_default());
-    // Outside of the lock: whoever answers may take it.
+    // Called without the lock, because the callee may take it.
     let oldest = watched.oldest_incomplete().map(|(_, age)| age);
     let noted = *watched.metrics().noted();
     let known = Known {

@@ -1,7 +1,7 @@
-//! Warnings and errors that were logged, one entry per kind: for whoever looks at the service and not at its logs.
+//! Warnings and errors that were logged, one entry per kind, for people who look at the status and not at the logs.
 //!
-//! It sees every warning, whatever `telemetry.log_filter` lets through. An entry is a place in the code, and the `code` that
-//! its line carries; so the number of entries is bounded by the code, not by what happens.
+//! It records every warning, whatever `telemetry.log_filter` lets through. An entry is a place in the source with the `code` of its line.
+//! So the number of entries is bounded by the source, not by events.
 
 use std::{
     collections::HashMap,
@@ -21,16 +21,16 @@ use crate::{
     ports::{Clock, SystemClock},
 };
 
-/// Entries at most; the one that has been quiet for longest makes room.
+/// Maximum number of entries. The entry that has been quiet for longest makes room.
 const MOST_ENTRIES: usize = 100;
-/// Characters of a line that are kept.
+/// Maximum length of a stored line, in characters.
 const MOST_CHARACTERS: usize = 400;
 
 /// What has been logged so far. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct RecentWarnings(Arc<Mutex<HashMap<Kind, Entry>>>);
 
-/// A place in the code, and the code that its line carries.
+/// A place in the source, and the code of its line.
 type Kind = (Identifier, Option<String>);
 
 /// Lines of one kind.
@@ -38,20 +38,20 @@ type Kind = (Identifier, Option<String>);
 pub struct Entry {
     /// Whether it is an error.
     pub is_error: bool,
-    /// The stable code, where it has one.
+    /// The stable code, if it has one.
     pub code: Option<String>,
     /// The latest line.
     pub message: String,
-    /// How many there were.
+    /// Number of lines.
     pub count: u64,
-    /// The first one.
+    /// Time of the first line.
     pub first: Ticks,
-    /// The latest one.
+    /// Time of the latest line.
     pub last: Ticks,
 }
 
 impl RecentWarnings {
-    /// All entries, the latest first.
+    /// All entries, latest first.
     pub fn entries(&self) -> Vec<Entry> {
         let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut entries: Vec<_> = entries.values().cloned().collect();
@@ -88,7 +88,7 @@ impl RecentWarnings {
 impl<S: Subscriber> Layer<S> for RecentWarnings {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
-        // More severe is less.
+        // A more severe level compares as less.
         if *metadata.level() > Level::WARN {
             return;
         }
@@ -106,7 +106,7 @@ impl<S: Subscriber> Layer<S> for RecentWarnings {
     }
 }
 
-/// What a line says.
+/// The content of a line.
 #[derive(Default)]
 struct Line {
     message: String,

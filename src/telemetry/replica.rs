@@ -1,4 +1,4 @@
-//! The name of this process among the replicas: what leases, the status page and each line of the log say.
+//! The name of this process among the replicas. Leases, the status page and each line of the log use it.
 
 use std::sync::LazyLock;
 
@@ -7,12 +7,12 @@ static NAME: LazyLock<String> = LazyLock::new(|| {
     named(&host, rand::random())
 });
 
-/// The host's name for people, and enough chance to be unique. The same for as long as the process lives.
+/// The host's name, for people, and enough random characters to be unique. Constant while the process lives.
 pub fn replica() -> &'static str {
     &NAME
 }
 
-/// Letters that need no quotes anywhere: neither in the metadata of a blob nor in a line of text.
+/// Characters that need no quoting anywhere: neither in the metadata of a blob nor in a line of text.
 fn named(host: &str, chance: u64) -> String {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '.' | '_');
     let host: String = host.chars().map(|letter| if plain(letter) { letter } else { '-' }).collect();

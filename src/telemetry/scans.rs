@@ -1,4 +1,4 @@
-//! Where the scans over the twins of each IoT hub show how far they are, and what the last ones came to.
+//! The progress of the scans over the twins of each IoT hub, and the results of the last ones.
 
 use std::{
     collections::BTreeMap,
@@ -7,41 +7,41 @@ use std::{
 
 use crate::domain::ticks::Ticks;
 
-/// A scan that can be asked at any time, from any thread.
+/// A scan whose progress can be read at any time, from any thread.
 pub trait ScanProgress: Send + Sync {
-    /// What it is doing, in a few words.
+    /// Its current stage, in a few words.
     fn stage(&self) -> &'static str;
-    /// Twins that it has dealt with.
+    /// Number of twins that it has processed.
     fn dealt_with(&self) -> u64;
-    /// Out of how many, where that is known, and what says so.
+    /// The total, if it is known, and where it comes from.
     fn out_of(&self) -> Option<(u64, &'static str)>;
-    /// What it waits for at this moment.
+    /// The reason why it waits at this moment, if it does.
     fn waits_for(&self) -> Option<String>;
 }
 
-/// A scan that goes on.
+/// A scan in progress.
 #[derive(Clone)]
 pub struct Scan {
     /// `backfill` or `audit`.
     pub what: &'static str,
     /// When it began, in this process.
     pub started: Ticks,
-    /// How far it is.
+    /// Its progress.
     pub scanning: Arc<dyn ScanProgress>,
 }
 
-/// An audit that is done.
+/// A finished audit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Audited {
     /// When it ended.
     pub at: Ticks,
-    /// Twins that were compared.
+    /// Number of twins that were compared.
     pub twins: u64,
-    /// Differences that it left.
+    /// Number of differences that remain.
     pub left: u64,
 }
 
-/// A backfill that is done.
+/// A finished backfill.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backfilled {
     /// When it ended.
@@ -50,10 +50,10 @@ pub struct Backfilled {
     pub twins: Vec<(&'static str, u64)>,
 }
 
-/// What is known of the scans of one hub.
+/// The scans of one hub.
 #[derive(Clone, Default)]
 pub struct HubScans {
-    /// The one that goes on.
+    /// The scan in progress.
     pub scan: Option<Scan>,
     /// The last backfill.
     pub backfilled: Option<Backfilled>,
@@ -65,7 +65,7 @@ pub struct HubScans {
     pub next_audit: Option<Ticks>,
 }
 
-/// Shared by those who scan and those who look. Cheap to clone.
+/// Shared by the scans and their readers. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Scans(Arc<Mutex<BTreeMap<String, HubScans>>>);
 
@@ -75,7 +75,7 @@ impl std::fmt::Debug for Scans {
     }
 }
 
-/// Takes a scan off when it is dropped, however it ends.
+/// Removes a scan when it is dropped, however the scan ends.
 #[must_use]
 pub struct Shown<'a> {
     scans: &'a Scans,
@@ -83,19 +83,19 @@ pub struct Shown<'a> {
 }
 
 impl Scans {
-    /// Shows a scan until what is returned is dropped.
+    /// Shows a scan until the result is dropped.
     pub fn show<'a>(&'a self, hub: &'a str, scan: Scan) -> Shown<'a> {
         self.note(hub, |scans| scans.scan = Some(scan));
         Shown { scans: self, hub }
     }
 
-    /// Notes something about the scans of a hub.
+    /// Changes the shown state of a hub's scans.
     pub fn note(&self, hub: &str, change: impl FnOnce(&mut HubScans)) {
         let mut hubs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         change(hubs.entry(hub.to_owned()).or_default());
     }
 
-    /// What is known of the scans of a hub.
+    /// The scans of a hub.
     pub fn of(&self, hub: &str) -> HubScans {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(hub).cloned().unwrap_or_default()
     }

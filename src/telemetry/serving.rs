@@ -11,14 +11,14 @@ use super::{
 };
 use crate::domain::ticks::Ticks;
 
-/// What is renewed while the API is served.
+/// Something that is renewed while the API is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renewed {
     /// The certificate, from its files.
     Certificate,
     /// The keys of Entra ID.
     Keys,
-    /// How far behind the copy is.
+    /// The measured lag of the copy.
     Lag,
 }
 
@@ -34,13 +34,13 @@ impl Renewed {
     }
 }
 
-/// Counts what happens at IoT Hub's read API. Cheap to clone.
+/// Counts requests to IoT Hub's read API. Cheap to clone.
 #[derive(Clone)]
 pub struct ServeMetrics(Arc<Inner>);
 
 struct Inner {
     metrics: Metrics,
-    /// By operation, then outcome.
+    /// By operation, then by outcome.
     requests: Vec<Vec<Counter>>,
     seconds: Vec<Histogram>,
     refusals: BTreeMap<&'static str, Counter>,
@@ -57,7 +57,7 @@ impl std::fmt::Debug for ServeMetrics {
 }
 
 impl ServeMetrics {
-    /// Among `metrics`, all at zero. `refusals` are the reasons for which a request shows no right.
+    /// Registers the metrics in `metrics`, all at zero. `refusals` are the reasons for which a request is unauthorized.
     pub fn new(metrics: &Metrics, refusals: impl IntoIterator<Item = &'static str>) -> Self {
         let outcomes = |operation: &ServedOperation| {
             let counter = |outcome: &ServedOutcome| {
@@ -85,13 +85,13 @@ impl ServeMetrics {
         }))
     }
 
-    /// Counts a request, and how long it took.
+    /// Counts a request, and records its duration.
     pub fn served(&self, operation: ServedOperation, outcome: ServedOutcome, took: Duration) {
         self.0.requests[operation.index()][outcome.index()].increment(1);
         self.0.seconds[operation.index()].record(took.as_secs_f64());
     }
 
-    /// Counts a request that shows no right.
+    /// Counts an unauthorized request.
     pub fn refused(&self, reason: &'static str) {
         match self.0.refusals.get(reason) {
             Some(counter) => counter.increment(1),
@@ -99,7 +99,7 @@ impl ServeMetrics {
         }
     }
 
-    /// Counts rows that were given.
+    /// Counts rows that were returned.
     pub fn rows(&self, rows: usize) {
         self.0.rows.increment(rows as u64);
     }
@@ -109,17 +109,17 @@ impl ServeMetrics {
         self.0.failures[what as usize].increment(1);
     }
 
-    /// Counts a connection that did not come to be.
+    /// Counts a TLS handshake that failed.
     pub fn handshake_failed(&self) {
         self.0.handshakes.increment(1);
     }
 
-    /// Shows how many events the copy is behind; `None`: not known.
+    /// Sets the lag of the copy in events. `None`: unknown.
     pub fn set_lag(&self, events: Option<u64>) {
         self.0.lag.set(events.map_or(f64::NAN, |events| events as f64));
     }
 
-    /// Shows when the keys of Entra ID were fetched last.
+    /// Sets when the keys of Entra ID were last fetched.
     pub fn keys_renewed(&self, at: Ticks) {
         self.0.metrics.gauge(name::SERVE_KEYS_RENEWED).set(at.seconds_since(Ticks::new(0)));
     }

@@ -1,4 +1,4 @@
-//! What is served on `/metrics`, and the page that tells people about it, are one and the same.
+//! The metrics on `/metrics` and the page that documents them are the same.
 
 mod lines;
 
@@ -33,7 +33,7 @@ impl Watched for Waiting {
     }
 }
 
-/// What a daemon serves to which everything has happened.
+/// The metrics of a daemon in which every event has occurred.
 fn served() -> BTreeMap<String, Shape> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let _entered = runtime.enter();
@@ -102,7 +102,7 @@ fn shapes(text: &str) -> BTreeMap<String, Shape> {
     kinds.filter_map(shape).collect()
 }
 
-/// The table in `docs/metrics.md`, as the descriptions say it.
+/// The table in `docs/metrics.md`, as generated from the descriptions.
 fn reference() -> String {
     let mut rows: Vec<_> = name::DESCRIPTIONS.iter().collect();
     rows.sort_by_key(|metric| metric.name);
@@ -133,12 +133,12 @@ fn every_metric_is_described_with_its_kind_and_labels_and_is_served() {
         "each name has a description"
     );
     let mut served = served();
-    // Where this machine sets no limit.
+    // For machines without a limit.
     served.entry(name::MEMORY_LIMIT.to_owned()).or_insert_with(|| ("gauge".to_owned(), BTreeSet::new()));
     assert_eq!(served, described, "`served` has to make each of them happen");
 }
 
-/// `TWINSYNC_WRITE_DOCS=1 cargo test -p twinsync --lib the_reference` writes it.
+/// `TWINSYNC_WRITE_DOCS=1 cargo test -p twinsync --lib the_reference` writes the table.
 #[test]
 fn the_reference_in_the_documentation_is_generated_from_the_descriptions() {
     const MARKS: [&str; 2] = ["<!-- generated from src/telemetry/name/described.rs -->\n", "\n<!-- end -->"];

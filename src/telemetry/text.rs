@@ -1,4 +1,4 @@
-//! Prometheus' text format, for what the recorder does not hold: it is computed when somebody asks.
+//! Prometheus' text format, for metrics that the recorder does not hold. It is generated on request.
 
 use std::fmt::{Display, Write as _};
 
@@ -9,7 +9,7 @@ use super::name;
 pub(super) struct Page(String);
 
 impl Page {
-    /// Adds a metric with its samples: labels, as [`labels`] makes them, and a value.
+    /// Adds a metric with its samples: labels, in the format of [`labels`], and a value.
     pub(super) fn samples(&mut self, name: &str, samples: impl IntoIterator<Item = (impl Display, f64)>) {
         // Writing to a String cannot fail.
         if let Some(name::Description { help, kind, .. }) = name::described(name) {
@@ -20,14 +20,14 @@ impl Page {
         }
     }
 
-    /// Adds a metric without labels, where it is known.
+    /// Adds a metric without labels, if its value is known.
     pub(super) fn sample(&mut self, name: &str, value: Option<f64>) {
         if let Some(value) = value {
             self.samples(name, [("", value)]);
         }
     }
 
-    /// What was added.
+    /// The text so far.
     pub(super) fn text(self) -> String {
         self.0
     }

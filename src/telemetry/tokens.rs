@@ -1,4 +1,4 @@
-//! The tokens that were given to us, by what they are for. No token is kept here, only its times.
+//! The tokens that this process was given, by scope. No token is kept here, only its times.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +10,7 @@ use crate::{
     ports::{Clock, SystemClock},
 };
 
-/// What something is for.
+/// The service or purpose of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
     /// Event Hubs.
@@ -23,14 +23,14 @@ pub enum Scope {
     IotHub,
     /// Anything else.
     Other,
-    /// The signature in `blob.container_url`, which takes the place of a token.
+    /// The signature in `blob.container_url`, which is used instead of a token.
     Signature,
     /// The certificate in `serve.certificate_file`.
     Certificate,
 }
 
 impl Scope {
-    /// The one that a request for a token means.
+    /// The scope of a request for a token.
     pub fn of(scopes: &[&str]) -> Self {
         let has = |part: &str| scopes.iter().any(|scope| scope.contains(part));
         match () {
@@ -55,7 +55,7 @@ impl Scope {
         }
     }
 
-    /// What has this end, for people.
+    /// The credential that ends, for people.
     pub const fn what(self) -> &'static str {
         match self {
             Self::EventHubs => "the token for Event Hubs",
@@ -69,23 +69,23 @@ impl Scope {
     }
 }
 
-/// What is known of one of them.
+/// The known state of one token.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Given {
-    /// When the present one was given first.
+    /// When the present token was first given.
     pub obtained: Option<Ticks>,
     /// When it ends.
     pub expires: Option<Ticks>,
-    /// When there was none last, and why, unless one was given since.
+    /// When a request for a token last failed, and why, unless a token was given since.
     pub failed: Option<(Ticks, String)>,
 }
 
-/// Shared by the credential and those who look. Cheap to clone.
+/// Shared by the credential and the readers. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Tokens(Arc<Mutex<BTreeMap<Scope, Given>>>);
 
 impl Tokens {
-    /// One was given, perhaps the same as before.
+    /// Records that a token was given. It may be the same as before.
     pub fn given(&self, scope: Scope, expires: Option<Ticks>) {
         self.note(scope, |given| {
             if given.expires != expires || given.obtained.is_none() {
@@ -95,22 +95,22 @@ impl Tokens {
         });
     }
 
-    /// The configured one ends then.
+    /// Records when the configured credential ends.
     pub fn configured(&self, scope: Scope, expires: Ticks) {
         self.note(scope, |given| given.expires = Some(expires));
     }
 
-    /// None was given.
+    /// Records that no token was given.
     pub fn refused(&self, scope: Scope, reason: String) {
         self.note(scope, |given| given.failed = Some((SystemClock.now(), reason)));
     }
 
-    /// All of them.
+    /// The state of all tokens.
     pub fn all(&self) -> BTreeMap<Scope, Given> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// As facts.
+    /// The tokens as facts.
     pub(super) fn facts(&self) -> Vec<token::Token> {
         let now = SystemClock.now();
         let left = |expires: Ticks| {

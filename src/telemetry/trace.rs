@@ -1,8 +1,8 @@
-//! Traces: what is recorded of an event on its way, and the spans that are made of it at its end.
+//! Traces: what is recorded of an event on its way, and the spans that are created from it at its end.
 //!
-//! Whether an event is sampled is decided when it is received ([`Sampler`]). One that is not
-//! carries an empty `Option` and costs nothing else. One that is notes moments; spans are built of them when the event is
-//! through, and handed to a bounded queue. Nothing here waits.
+//! [`Sampler`] decides when an event is received whether it is sampled. An event that is not sampled carries an empty `Option` and costs
+//! nothing else. A sampled event records times. When it is completed, spans are created from them and put into a bounded queue. Nothing
+//! here waits.
 //!
 //! ```text
 //! process twin-changes               CONSUMER  the hub's operation → durable
@@ -15,8 +15,8 @@
 //!   └ replace_item twins             CLIENT
 //! ```
 //!
-//! Where several events shared a write, that is a trace of its own: its root and the `write` spans of the events' traces are linked
-//! both ways.
+//! If several events shared a write, the write is a separate trace: its root and the `write` spans of the events' traces are linked in both
+//! directions.
 
 mod spans;
 
@@ -41,15 +41,15 @@ use crate::domain::{
     ticks::Ticks,
 };
 
-/// Attempts of one write that are told one by one; the others are counted.
+/// Maximum number of attempts of one write that get a span. The others are only counted.
 const MOST_ATTEMPTS: usize = 32;
-/// Traces per second of events that were not sampled, and are told for what became of them. A backlog after an outage is slow
-/// as a whole.
+/// Maximum number of traces per second for events that were not sampled but are traced because of their outcome. After an outage, all
+/// events of the backlog are slow.
 const MOST_REMARKABLE: u32 = 20;
-/// Properties of messages that may carry a trace context: W3C's, and what the Azure SDKs call it.
+/// Properties of messages that may carry a trace context: W3C's name, and the name in the Azure SDKs.
 const CONTEXTS: [&str; 2] = ["traceparent", "Diagnostic-Id"];
 
-/// What there is to know for making traces.
+/// Options of the tracer.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The Event Hubs namespace.
@@ -58,15 +58,15 @@ pub struct Options {
     pub consumer_group: String,
     /// The database of the documents.
     pub database: String,
-    /// Their container.
+    /// The container of the documents.
     pub container: String,
-    /// The host of the account.
+    /// The host of the Cosmos DB account.
     pub account: String,
-    /// The part of all events that is sampled.
+    /// The fraction of all events that is sampled.
     pub ratio: Ratio,
-    /// Events that took longer from being received on are told, too.
+    /// Events that took longer than this after they were received are traced too.
     pub slow_after: Option<Duration>,
-    /// Whether spans name the device.
+    /// Whether spans contain the device id.
     pub device_ids: bool,
 }
 
@@ -79,7 +79,7 @@ struct Inner {
     options: Options,
     sink: mpsc::Sender<SpanData>,
     metrics: Metrics,
-    /// A second, and the traces of remarkable events in it.
+    /// The current second, and the number of traces of remarkable events in it.
     remarkable: Mutex<(u64, u32)>,
     began: Instant,
 }
@@ -97,12 +97,12 @@ pub struct EventTrace {
     dispatched: Option<Instant>,
     operation: Option<&'static str>,
     version: Option<i64>,
-    /// The write that it was in, where that ended with a dead letter.
+    /// The write of this event, if that ended with a dead letter.
     write: Option<Arc<WriteTrace>>,
 }
 
 impl EventTrace {
-    /// The event joins the lane of its twin.
+    /// Records that the event joins the lane of its twin.
     pub fn dispatched(&mut self, event: &TwinEvent) {
         self.dispatched = Some(Instant::now());
         let (operation, version) = match &event.change {
@@ -115,24 +115,24 @@ impl EventTrace {
         (self.operation, self.version) = (Some(operation), version.map(|version| version.0));
     }
 
-    /// The write that it was in came to nothing for it.
+    /// The event was in this write, and the write had no effect for it.
     pub fn was_in(&mut self, write: &Arc<WriteTrace>) {
         self.write = Some(Arc::clone(write));
     }
 }
 
-/// What is recorded of a write with a sampled event in it.
+/// What is recorded of a write that contains a sampled event.
 #[derive(Debug, Clone)]
 pub struct WriteTrace {
     taken: Instant,
-    /// How many events share it.
+    /// Number of events in the write.
     events: usize,
     attempts: Vec<Attempt>,
-    /// All of them, told or not.
+    /// Number of all attempts, with or without a span.
     attempted: u32,
     conflicts: u32,
     request_units: f64,
-    /// Trace and span of its own, where it is shared.
+    /// Ids of the separate trace and its root span, if the write is shared.
     shared: Option<(u128, u64)>,
 }
 
@@ -161,7 +161,7 @@ impl WriteTrace {
         }
     }
 
-    /// A request has come to its end. `outcome` is as in metrics.
+    /// Records the end of a request. `outcome` is the label in metrics.
     pub fn attempted(
         &mut self,
         operation: &'static str,
@@ -180,32 +180,32 @@ impl WriteTrace {
     }
 }
 
-/// What became of an event.
+/// A completed event.
 #[derive(Debug, Clone, Copy)]
 pub struct Ended<'a> {
-    /// Where it came from.
+    /// Its partition.
     pub partition: &'a PartitionId,
     /// The message.
     pub message: &'a Message,
-    /// Its twin, where that is known.
+    /// Its twin, if it is known.
     pub twin: Option<&'a TwinKey>,
-    /// When the hub performed the operation, where that is known.
+    /// When the hub performed the operation, if that is known.
     pub operation: Option<Ticks>,
     /// When it was received.
     pub received: Instant,
     /// What is recorded of it.
     pub trace: Option<&'a EventTrace>,
-    /// The write that it was in, where it was recorded.
+    /// The write of this event, if that was recorded.
     pub write: Option<&'a WriteTrace>,
-    /// What was decided.
+    /// The decision.
     pub decision: Decision,
     /// Reason code of a dead letter.
     pub reason: Option<&'static str>,
-    /// The present.
+    /// The present moment.
     pub present: Present,
 }
 
-/// One moment by both clocks, so that all times of a trace are told against the same.
+/// One moment by both clocks, so that all times of a trace have the same reference.
 #[derive(Debug, Clone, Copy)]
 pub struct Present {
     at: Ticks,
@@ -213,19 +213,19 @@ pub struct Present {
 }
 
 impl Present {
-    /// Now, which is this time of day.
+    /// This moment, with its time of day.
     pub fn new(at: Ticks) -> Self {
         Self { at, instant: Instant::now() }
     }
 
-    /// What was a while ago, as a time of day.
+    /// The time of day of an earlier instant.
     fn moment(&self, then: Instant) -> Ticks {
         self.at.before(self.instant.saturating_duration_since(then))
     }
 }
 
 impl Tracer {
-    /// A tracer, and where its spans come out: at most so many wait there.
+    /// Creates a tracer and the receiver of its spans. At most `most_waiting` spans wait in the channel.
     pub fn new(options: Options, metrics: Metrics, most_waiting: usize) -> (Self, mpsc::Receiver<SpanData>) {
         let (sink, spans) = mpsc::channel(most_waiting);
         let names = Names::new();
@@ -233,12 +233,12 @@ impl Tracer {
         (Self(Arc::new(Inner { names, options, sink, metrics, remarkable, began })), spans)
     }
 
-    /// What decides about the events of a partition.
+    /// The sampler for the events of a partition.
     pub fn sampler(&self, partition: &PartitionId) -> Sampler {
         Sampler::new(&self.0.options.namespace, partition, self.0.options.ratio)
     }
 
-    /// Begins to record an event, where it is sampled.
+    /// Begins to record an event, if it is sampled.
     pub fn begin(
         sampler: Option<&Sampler>,
         number: SequenceNumber,
@@ -249,12 +249,12 @@ impl Tracer {
         Some(Box::new(EventTrace { id, dispatched: None, operation: None, version: None, write: None }))
     }
 
-    /// Begins to record a write of so many events.
+    /// Begins to record a write of this many events.
     pub fn write(events: usize) -> Box<WriteTrace> {
         Box::new(WriteTrace::new(events))
     }
 
-    /// Tells of an event that has come to its end, where it is sampled or remarkable. Says under which ids, for links.
+    /// Emits the spans of a completed event, if it is sampled or remarkable. Returns their ids, for links.
     pub fn ended(&self, ended: &Ended<'_>) -> Option<(u128, u64)> {
         let why = match ended.trace {
             Some(_) => "ratio",
@@ -319,7 +319,7 @@ impl Tracer {
         Some((id, root))
     }
 
-    /// Tells of a write that several events shared. `of` are the traces of those that were told.
+    /// Emits the trace of a write that several events shared. `of` are the traces of the events that were emitted.
     pub fn shared_write(&self, write: &WriteTrace, of: Vec<(u128, u64)>, present: Present) {
         let Some((trace, root)) = write.shared.filter(|_| !of.is_empty()) else { return };
         let names = &self.0.names;
@@ -359,7 +359,7 @@ impl Tracer {
         write.attempts.iter().map(span).collect()
     }
 
-    /// Why an event that is not sampled is told all the same.
+    /// Why an event that is not sampled is traced all the same.
     fn remarkable(&self, ended: &Ended<'_>) -> Option<&'static str> {
         let why = match ended.decision {
             Decision::DeadLettered => "dead_letter",
@@ -391,7 +391,7 @@ impl Tracer {
         way.in_order()
     }
 
-    /// A trace goes whole or not at all: parts of one mislead.
+    /// A trace is queued completely or not at all: an incomplete trace would mislead.
     fn dispatch(&self, spans: Vec<SpanData>) {
         match self.0.sink.try_reserve_many(spans.len()) {
             Ok(places) => {

@@ -1,7 +1,7 @@
-//! The blob that `twinsync check` writes to find out whether blobs can be written, and removes whatever happens.
+//! The blob that `twinsync check` writes to find out whether blobs can be written. It is always removed afterwards.
 //!
-//! It lies in a folder of its own: checkpoints and ownerships lie below the namespace's host name, which has a dot, letters
-//! below `deadletters/`, notes below `notes/`. So nobody takes it for one of them.
+//! It is in a separate folder, so it cannot be taken for other data: checkpoints and ownerships are below the
+//! namespace's host name, which contains a dot; dead letters are below `deadletters/`, notes below `notes/`.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -13,28 +13,29 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Container, Error, REQUEST_LIMIT};
 
-/// Where it lies.
+/// The folder of the blob.
 const FOLDER: &str = "check";
 
 /// How often its removal is tried.
 const REMOVALS: u32 = 3;
 
-/// Between two of these tries: what was sent before an answer was lost may still be on its way.
+/// The pause between two removals: a request whose answer was lost may still be on its way.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// What became of the blob.
+/// The result of the probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probed {
-    /// Whether all of it worked; `None`: it was stopped before.
+    /// Whether all steps succeeded; `None` if it was stopped before the end.
     pub worked: Option<Result<(), Error>>,
-    /// The blob that is left; `None`: none is.
+    /// The blob that could not be removed; `None` if nothing is left.
     pub left: Option<String>,
 }
 
 impl Container {
-    /// Does with a blob what replicas do with ownerships, checkpoints and letters: creates it where there is none, sees that
-    /// nobody can create it again, claims it under a condition, sees that a condition that does not hold is kept, reads it
-    /// and removes it. Ends early when `stop` is cancelled, and removes it then as well.
+    /// Performs the operations that replicas perform with ownerships, checkpoints and dead letters. It creates a blob
+    /// if there is none, verifies that it cannot be created again, claims it under a condition, verifies that a failed
+    /// condition is respected, reads the blob and removes it. If `stop` is cancelled, it ends early and still removes
+    /// the blob.
     ///
     /// *Cancellation*: must not be dropped, or the blob stays.
     pub async fn write(&self, stop: &CancellationToken) -> Probed {
@@ -61,13 +62,13 @@ impl Container {
 
     async fn create_blob(&self, name: &str) -> Result<(), Error> {
         match self.create_where_none_is(name).await {
-            // Nobody else has this name: where it is taken, the SDK has sent it twice.
+            // No other process uses this name: if it exists, the SDK has sent the request twice.
             Err(Error::State { status: StatusCode::Conflict | StatusCode::PreconditionFailed, .. }) => Ok(()),
             other => other,
         }
     }
 
-    /// Creates it where there is none.
+    /// Creates the blob if there is none.
     async fn create_where_none_is(&self, name: &str) -> Result<(), Error> {
         let options = BlobClientUploadOptions {
             if_none_match: Some(Etag::from("*")),
@@ -79,7 +80,7 @@ impl Container {
         self.call("create a blob", REQUEST_LIMIT, request).await.map(drop)
     }
 
-    /// Reads it; its version, where the service says it.
+    /// Reads the blob; returns its version, if the service reports it.
     async fn version(&self, name: &str) -> Result<Option<Etag>, Error> {
         let client = self.client().blob_client(name);
         let request = Box::pin(async {
@@ -99,7 +100,7 @@ impl Container {
         };
         let first = self.version(name).await?.ok_or_else(|| odd("the service gives blobs no ETag"))?;
         match self.claim_blob(name, &first).await {
-            // The SDK may have sent it twice: then it is another blob by now.
+            // The SDK may have sent the request twice: then the blob has already changed.
             Err(Error::State { status: StatusCode::PreconditionFailed, .. })
                 if self.version(name).await?.is_some_and(|version| version != first) => {}
             other => other?,
@@ -120,7 +121,7 @@ impl Container {
         }
     }
 
-    /// Changes its metadata where it still has this version, as a claim of a partition does.
+    /// Changes its metadata if it still has this version, like a claim of a partition.
     async fn claim_blob(&self, name: &str, etag: &Etag) -> Result<(), Error> {
         let options = BlobClientSetMetadataOptions {
             if_match: Some(etag.clone()),
@@ -148,7 +149,7 @@ impl Container {
                 Err(error) => error,
             };
             let missing = matches!(error, Error::State { status: StatusCode::NotFound, .. });
-            // Not there, and still not there a moment later.
+            // It does not exist, and still does not exist a moment later.
             if missing && absent {
                 return Ok(());
             }

@@ -1,14 +1,14 @@
-//! Progress and ownership on blobs, in the layout that the SDKs of all languages share, for any number of replicas.
+//! Progress and ownership in blobs, in the layout that the SDKs of all languages share, for any number of replicas.
 //!
 //! ```text
 //! <namespace>/<hub>/<group>/checkpoint/<id>   metadata: sequencenumber, offset
 //! <namespace>/<hub>/<group>/ownership/<id>    metadata: ownerid; a claim is based on the blob's ETag
 //! ```
 //!
-//! The SDK's store (azure_messaging_eventhubs_checkpointstore_blob 0.9) does the writing. Around it stands what it
-//! leaves out: names are lower-cased, as all other SDKs do; the claims of one call do not share their fate; every
-//! request has a limit; errors hold no secret. Checkpoints are read here and not there, because there a single value
-//! that another SDK left empty fails the listing of all partitions.
+//! The SDK's store (azure_messaging_eventhubs_checkpointstore_blob 0.9) does the writing. This module adds what the SDK
+//! lacks: names are converted to lower case, as in all other SDKs; one failed claim does not fail the other claims of
+//! the same call; every request has a time limit; errors contain no secret. Checkpoints are read here and not by the
+//! SDK: with the SDK, a single value that another SDK left empty fails the listing of all partitions.
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
@@ -33,7 +33,8 @@ use crate::{
 const OFFSET: &str = "offset";
 const SEQUENCE_NUMBER: &str = "sequencenumber";
 
-/// Claims under way at the same time: a round of claims then costs little more than one of them.
+/// The number of claims under way at the same time, so that a round of claims takes only a little longer than one
+/// claim.
 const CONCURRENT_CLAIMS: usize = 16;
 
 /// A [`CheckpointStore`] in a blob container.
@@ -49,23 +50,23 @@ impl fmt::Debug for BlobStore {
 }
 
 impl BlobStore {
-    /// A store in `container`. No I/O.
+    /// Creates a store in `container`. No I/O.
     ///
     /// # Errors
-    /// The SDK refuses to make a client.
+    /// The SDK cannot create a client.
     pub fn new(container: Arc<Container>) -> Result<Self, blob::Error> {
         let inner = BlobCheckpointStore::new(container.new_client()?);
         Ok(Self { container, inner })
     }
 
-    /// Claims one partition; `None` where somebody else was faster.
+    /// Claims one partition; `None` if another replica was faster.
     async fn claim(&self, claim: &Ownership) -> Result<Option<Ownership>, Error> {
         let wanted = Ownership {
             fully_qualified_namespace: claim.fully_qualified_namespace.to_lowercase(),
             event_hub_name: claim.event_hub_name.to_lowercase(),
             consumer_group: claim.consumer_group.to_lowercase(),
             partition_id: claim.partition_id.to_lowercase(),
-            // Nobody's is the empty text, as the other SDKs write it; without the field, they would wait for expiry.
+            // An empty text means no owner, as in the other SDKs; without the field, they would wait for the expiry.
             owner_id: Some(claim.owner_id.clone().unwrap_or_default()),
             etag: claim.etag.as_ref().map(quoted),
             last_modified_time: claim.last_modified_time,
@@ -78,13 +79,14 @@ impl BlobStore {
                 last_modified_time: claimed.last_modified_time,
                 ..claim.clone()
             })),
-            // Somebody deleted the blob that the claim was based on: as good as lost, the next look tells more.
+            // The blob of the claim was deleted meanwhile: the claim counts as lost, and the next listing shows the
+            // current state.
             Err(blob::Error::State { status: StatusCode::NotFound, .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// The blobs right below `prefix`, each with the rest of its name, in order of their names.
+    /// The blobs directly below `prefix`, each with the rest of its name, in the order of their names.
     async fn list(&self, operation: &'static str, prefix: &str) -> Result<Vec<(String, BlobItem)>, Error> {
         let blobs = Box::pin(async {
             let options = BlobContainerClientListBlobsOptions {
@@ -97,7 +99,7 @@ impl BlobStore {
         let blobs = self.container.call(operation, LIST_LIMIT, blobs).await?;
         let named = blobs.into_iter().filter_map(|blob| {
             let rest = blob.name.as_deref()?.strip_prefix(prefix)?;
-            // What lies deeper is not of this layout.
+            // Blobs at deeper levels do not belong to this layout.
             let partition = Some(rest).filter(|rest| !rest.is_empty() && !rest.contains('/'))?.to_owned();
             Some((partition, blob))
         });
@@ -107,12 +109,12 @@ impl BlobStore {
 
 #[async_trait]
 impl CheckpointStore for BlobStore {
-    /// Each claim is a request of its own. A claim that is left out of the answer is not confirmed: somebody else was
-    /// faster, or, where others of the same call came through, its request failed. A failed one may have been applied
-    /// all the same, which the next listing shows.
+    /// Each claim is a separate request. A claim that is missing in the answer is not confirmed: another replica was
+    /// faster, or its request failed while others of the same call succeeded. A failed request may still have been
+    /// applied, which the next listing shows.
     ///
     /// # Errors
-    /// No claim came through, and at least one request failed.
+    /// No claim succeeded, and at least one request failed.
     async fn claim_ownership(&self, ownerships: &[Ownership]) -> azure_core::Result<Vec<Ownership>> {
         let claims = ownerships.iter().map(|claim| self.claim(claim));
         let results: Vec<_> =
@@ -134,7 +136,7 @@ impl CheckpointStore for BlobStore {
         }
     }
 
-    /// A value that is missing, empty or no number leaves its own field empty and touches no other partition.
+    /// A value that is missing, empty or not a number leaves only its own field empty and affects no other partition.
     async fn list_checkpoints(
         &self,
         namespace: &str,
@@ -187,8 +189,8 @@ impl CheckpointStore for BlobStore {
         Ok(ownerships.collect())
     }
 
-    /// Unconditional: versions in the documents make a checkpoint that moves back harmless. One without any position is
-    /// refused: it would erase progress.
+    /// Unconditional: versions in the documents make a checkpoint that moves back harmless. A checkpoint without any
+    /// position is refused, because it would erase progress.
     async fn update_checkpoint(&self, checkpoint: Checkpoint) -> azure_core::Result<()> {
         let offset = checkpoint.offset.filter(|offset| !offset.is_empty());
         if offset.is_none() && checkpoint.sequence_number.is_none() {
@@ -233,31 +235,31 @@ impl SharedCheckpoints for BlobStore {
     }
 }
 
-/// A blob's metadata with names in lower case: HTTP does not tell them apart, and proxies change them.
+/// A blob's metadata with names in lower case: HTTP ignores their case, and proxies change it.
 fn metadata(blob: BlobItem) -> HashMap<String, String> {
     let values = blob.metadata.and_then(|metadata| metadata.values).unwrap_or_default();
     values.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect()
 }
 
-/// The number, where it is one. Event Hubs counts from 0, and −1 without an offset is ours: before the first event. Other SDKs
-/// write the least of all numbers for "unknown".
+/// The sequence number, if the text is one. Event Hubs counts from 0. We use −1 without an offset for the position
+/// before the first event. Other SDKs write the smallest integer for "unknown".
 pub(super) fn sequence_number(text: &str, has_offset: bool) -> Option<i64> {
     let least = if has_offset { 0 } else { -1 };
     text.trim().parse().ok().filter(|number| *number >= least)
 }
 
-/// Whether this is the offset of an event. Offsets are opaque, but the words that stand for the ends of a partition are
-/// known, and other SDKs write text with blanks for "none".
+/// Whether this is the offset of an event. Offsets are opaque, but the words for the ends of a partition are known, and
+/// other SDKs write text with spaces for "none".
 pub(super) fn is_position(offset: &str) -> bool {
     !offset.is_empty() && offset != "-1" && !offset.starts_with('@') && !offset.contains(char::is_whitespace)
 }
 
-/// The form in which listings show it, so that two ETags can be compared.
+/// The form of the ETag in listings, so that two ETags can be compared.
 fn unquoted(etag: &Etag) -> Etag {
     Etag::from(etag.as_ref().trim_matches('"').to_owned())
 }
 
-/// The form that HTTP asks for in conditions.
+/// The form of the ETag that HTTP requires in conditions.
 fn quoted(etag: &Etag) -> Etag {
     Etag::from(format!("\"{}\"", etag.as_ref().trim_matches('"')))
 }

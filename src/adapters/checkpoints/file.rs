@@ -1,4 +1,4 @@
-//! Progress in a directory of this machine, for one replica.
+//! Progress in a local directory, for one replica.
 //!
 //! ```text
 //! <path>/lock                                             held while the store lives
@@ -6,9 +6,9 @@
 //! <path>/<namespace>/<hub>/<group>/ownership/<id>.json
 //! ```
 //!
-//! The tree mirrors the blob layout that the SDKs share. *Invariants*: every file is whole (written aside, then
-//! renamed); it names the partition that its place stands for; one process at a time. Each access takes one lock
-//! of this store, which makes compare-and-set of ownership a plain comparison.
+//! The tree has the same layout as the blobs that the SDKs share. *Invariants*: every file is whole (written to a
+//! temporary file, then renamed); it contains the partition that its path names; only one process uses the directory.
+//! Each access takes one lock of this store, so a comparison is enough for the compare-and-set of ownership.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::Error;
 use crate::adapters::{directory::LOCK, durable_file};
 
-/// A [`CheckpointStore`] in a directory. Dropping it frees the directory.
+/// A [`CheckpointStore`] in a directory. Dropping it releases the directory.
 #[derive(Debug)]
 pub struct FileStore(Arc<Inner>);
 
@@ -38,11 +38,11 @@ struct Inner {
     root: PathBuf,
     /// Serialises all accesses.
     access: Mutex<()>,
-    /// Locked for as long as it is open. `None`: this store only looks, and another process may write.
+    /// Locked while it is open. `None`: this store only reads, and another process may write.
     lock: Option<File>,
 }
 
-/// One partition's place: stored in each file, so that a file in the wrong place is noticed.
+/// The partition of a file: stored in each file, so that a file at the wrong path is detected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Place {
     namespace: String,
@@ -73,7 +73,7 @@ struct OwnershipFile {
     modified: OffsetDateTime,
 }
 
-/// The version of the files. A file of an unknown version is refused, not guessed at.
+/// The version of the file format. A file with an unknown version is refused.
 #[derive(Debug, Serialize, Deserialize)]
 enum Format {
     #[serde(rename = "twinsync-1")]
@@ -99,8 +99,8 @@ impl FileStore {
         .await
     }
 
-    /// The store in `root` as it is, also beside the process that holds it: it lists, and refuses to write. Files are whole at
-    /// any time. No I/O.
+    /// Opens the store in `root` for reading, even if another process holds it: it lists, and refuses to write. Files
+    /// are whole at any time. No I/O.
     pub fn read_only(root: PathBuf) -> Self {
         Self(Arc::new(Inner { root, access: Mutex::new(()), lock: None }))
     }
@@ -112,7 +112,7 @@ impl FileStore {
     ) -> azure_core::Result<T> {
         let inner = Arc::clone(&self.0);
         let result = blocking(&self.0.root, move || {
-            // A panic under the lock leaves whole files behind, as a crash does: nothing to distrust.
+            // If code under this lock panics, the files stay whole, as after a crash. So a poisoned lock can be used.
             let _access = inner.access.lock().unwrap_or_else(PoisonError::into_inner);
             work(&inner)
         });
@@ -135,11 +135,11 @@ fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Err
     move |source| Error::Io { operation, path, source }
 }
 
-/// How often the lock is tried, and the wait in between: `twinsync check` looks at it for a moment.
+/// How often the lock is tried, and the pause in between: `twinsync check` holds it for a moment.
 const LOCK_TRIES: u32 = 5;
 const LOCK_PAUSE: Duration = Duration::from_millis(40);
 
-/// Takes the lock that keeps a second process out. The operating system frees it, even after a crash. Blocks.
+/// Takes the lock that keeps other processes out. The operating system releases it, even after a crash. Blocks.
 fn take_lock(root: &Path) -> Result<File, Error> {
     let path = root.join(LOCK);
     let mut lock = File::options()
@@ -161,7 +161,7 @@ fn take_lock(root: &Path) -> Result<File, Error> {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
-            // Only for the message: what cannot be read is left out of it.
+            // Only for the message: if it cannot be read, it is omitted.
             let known = lock.read_to_string(&mut holder).is_ok() && !holder.trim().is_empty();
             return Err(Error::InUse {
                 path: root.to_owned(),
@@ -177,7 +177,7 @@ fn take_lock(root: &Path) -> Result<File, Error> {
 }
 
 impl Place {
-    /// Names in the form in which they are stored and compared.
+    /// The names in the form in which they are stored and compared.
     fn new(namespace: &str, hub: &str, consumer_group: &str, partition: &str) -> Result<Self, Error> {
         let named = [
             ("fully_qualified_namespace", namespace),
@@ -213,7 +213,7 @@ impl Inner {
         self.directory(place, kind).join(format!("{}.json", durable_file::file_name(&place.partition)))
     }
 
-    /// Reads one file; `None` where there is none.
+    /// Reads one file; `None` if it does not exist.
     fn read<T: DeserializeOwned>(
         &self,
         path: &Path,
@@ -236,7 +236,7 @@ impl Inner {
         Ok(Some(content))
     }
 
-    /// Reads all files of one kind of a consumer group, in order of their names.
+    /// Reads all files of one kind of a consumer group, in the order of their names.
     fn list<T: DeserializeOwned>(
         &self,
         group: &Place,
@@ -257,7 +257,7 @@ impl Inner {
             }
         }
         if self.lock.is_some() {
-            // Under our lock nobody writes here: what is half-written is left from a crash.
+            // While we hold the lock, no other code writes here: temporary files are left from a crash.
             durable_file::remove_temporaries(&directory).map_err(failed("tidy", &directory))?;
         }
         paths.sort();
@@ -278,7 +278,7 @@ impl Inner {
         durable_file::replace(path, &bytes).map_err(failed("write", path))
     }
 
-    /// Claims one partition if its ETag is still the one that the claim was based on.
+    /// Claims one partition if its ETag still equals the one in the claim.
     fn claim(&self, claim: &Ownership) -> Result<Option<Ownership>, Error> {
         let place = Place::new(
             &claim.fully_qualified_namespace,
@@ -310,8 +310,8 @@ impl Inner {
 
 #[async_trait]
 impl CheckpointStore for FileStore {
-    /// A claim without ETag succeeds where no ownership is recorded, one with ETag where it is still current.
-    /// Claims that lost are left out of the answer, as in the blob store.
+    /// A claim without ETag succeeds if no ownership is recorded; a claim with ETag succeeds if the ETag is still
+    /// current. Lost claims are missing in the answer, as in the blob store.
     async fn claim_ownership(&self, ownerships: &[Ownership]) -> azure_core::Result<Vec<Ownership>> {
         let claims = ownerships.to_vec();
         self.with(move |inner| {
@@ -366,7 +366,8 @@ impl CheckpointStore for FileStore {
         .await
     }
 
-    /// Unconditional, as in the blob store. A checkpoint without any position is refused: it would erase progress.
+    /// Unconditional, as in the blob store. A checkpoint without any position is refused, because it would erase
+    /// progress.
     async fn update_checkpoint(&self, checkpoint: Checkpoint) -> azure_core::Result<()> {
         self.with(move |inner| {
             let place = Place::new(
@@ -394,7 +395,7 @@ impl CheckpointStore for FileStore {
     }
 }
 
-/// A consumer group as the caller spells it, so that answers are spelt the same way.
+/// A consumer group with the names as the caller writes them, so that answers contain the same names.
 struct Names {
     namespace: String,
     hub: String,
@@ -410,7 +411,7 @@ impl Names {
         }
     }
 
-    /// The group's place; the partition in it is a placeholder that no listing looks at.
+    /// The place of the group; its partition is a placeholder that listings ignore.
     fn group(&self) -> Result<Place, Error> {
         Place::new(&self.namespace, &self.hub, &self.consumer_group, "any")
     }

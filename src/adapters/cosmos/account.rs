@@ -1,13 +1,13 @@
-//! What a Cosmos DB account says of itself, and whether the copy can be right on it.
+//! The properties of a Cosmos DB account, and whether the copy can be correct on it.
 //!
-//! Two of the account's properties decide that, and neither shows in any answer to a request on a document. The SDK
-//! (azure_data_cosmos 1.0) reads both for its own use and shows them to nobody, so the account is asked once more, at
-//! start, in the service's REST form and with the same credential.
+//! Two properties of the account decide that, and no answer to a request on a document contains them. The SDK
+//! (azure_data_cosmos 1.0) reads both for its own use but does not expose them. So the account is asked once more, at
+//! start, through the service's REST API and with the same credential.
 //!
 //! | property | why it matters |
 //! |---|---|
-//! | `userConsistencyPolicy.defaultConsistencyLevel` | with less than *Session*, a look after a write need not see what was written before it: modules would outlive their device (`docs/adr/0002`, `docs/adr/0005`) |
-//! | `enableMultipleWriteLocations` | a condition on a write holds within one region; across regions the last writer wins, without a word |
+//! | `userConsistencyPolicy.defaultConsistencyLevel` | if it is weaker than *Session*, a read after a write may not see what was written before it: modules would outlive their device (`docs/adr/0002`, `docs/adr/0005`) |
+//! | `enableMultipleWriteLocations` | a condition on a write holds within one region; across regions the last writer wins silently |
 
 use std::{fmt, time::Duration};
 
@@ -28,14 +28,14 @@ use super::{
     Access, ConnectError,
 };
 
-/// What a token of Entra ID must be for, as the SDK asks for it.
+/// The scope of an Entra ID token, as the SDK requests it.
 pub(super) const SCOPE: &str = "https://cosmos.azure.com/.default";
-/// The version of the service's REST API that the SDK speaks.
+/// The version of the service's REST API that the SDK uses.
 const API_VERSION: &str = "2020-07-15";
-/// The largest answer we take; an account with all of Azure's regions stays far below.
+/// The maximum size of an answer in bytes; an account with all Azure regions is far smaller.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
-/// The properties that matter.
+/// The properties that are needed.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Account {
@@ -48,14 +48,14 @@ pub(super) struct Account {
     readable_locations: Vec<Location>,
 }
 
-/// Why an account has told nothing.
+/// Why the properties of an account are unknown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Untold {
-    /// There is no token to ask with.
+    /// There is no token for the request.
     NoToken(NoToken),
-    /// It refuses us.
+    /// The account refuses the request.
     Refused(String),
-    /// There is no usable answer; says why.
+    /// There is no usable answer; the text says why.
     Silent(String),
 }
 
@@ -69,7 +69,7 @@ impl fmt::Display for Untold {
 }
 
 impl Untold {
-    /// As the error of a connection that needs the answer.
+    /// As the error of a connection that needs the properties.
     pub(super) fn into_error(self, endpoint: &Url) -> ConnectError {
         let endpoint = endpoint.to_string();
         match self {
@@ -98,10 +98,10 @@ struct Location {
 }
 
 impl Account {
-    /// Asks the account. Within `limit`, and once: the start does not depend on it.
+    /// Asks the account. Limited by `limit` and without retries, because the start does not depend on it.
     ///
     /// # Errors
-    /// There is no usable answer; says why, in one line without secrets.
+    /// There is no usable answer; the error says why, in one line without secrets.
     pub(super) async fn ask(endpoint: &Url, access: &Access, limit: Duration) -> Result<Self, Untold> {
         match tokio::time::timeout(limit, Self::get(endpoint, access)).await {
             Ok(result) => result,
@@ -112,7 +112,7 @@ impl Account {
     async fn get(endpoint: &Url, access: &Access) -> Result<Self, Untold> {
         let client = Client::builder()
             .user_agent(concat!("twinsync/", env!("CARGO_PKG_VERSION")))
-            .redirect(Policy::none()) // a credential would go with it
+            .redirect(Policy::none()) // a redirect would also receive the credential
             .build()
             .map_err(|error| one_line(&error))?;
         let date = azure_core::time::to_rfc7231(&azure_core::time::OffsetDateTime::now_utc());
@@ -143,17 +143,17 @@ impl Account {
         serde_json::from_slice(&body).map_err(|error| format!("the answer is not understood: {error}").into())
     }
 
-    /// The default consistency, as the account names it.
+    /// The default consistency, as the account reports it.
     pub(super) fn level(&self) -> Option<&str> {
         self.user_consistency_policy.as_ref().map(|policy| policy.default_consistency_level.as_str())
     }
 
-    /// Where it takes writes, for people.
+    /// The regions that accept writes, for people.
     pub(super) fn write_regions(&self) -> String {
         self.writable_locations.iter().map(Location::to_string).collect::<Vec<_>>().join(", ")
     }
 
-    /// Whether reads see, where we ask for it, what was written before them.
+    /// Checks that reads with Session consistency see what was written before them.
     ///
     /// # Errors
     /// They do not.
@@ -163,7 +163,7 @@ impl Account {
             Some(level @ ("ConsistentPrefix" | "Eventual")) => {
                 Err(ConnectError::Consistency { endpoint: endpoint.to_string(), level: level.to_owned() })
             }
-            // Session is what an account is made with, and what is asked for with each read.
+            // Session is the default of new accounts, and each read asks for it.
             unknown => {
                 tracing::warn!(
                     level_of_account = unknown.unwrap_or("none"),
@@ -175,10 +175,10 @@ impl Account {
         }
     }
 
-    /// The regions that must not be used, so that all writes and the reads before them meet in one.
+    /// The regions that must not be used, so that all writes and the reads before them are in one region.
     ///
     /// # Errors
-    /// It is not known which one that is: several take writes.
+    /// Several regions accept writes, and it is unknown which one we should use.
     pub(super) fn pin(
         &self,
         endpoint: &Url,
@@ -193,7 +193,7 @@ impl Account {
             ),
         };
         match (self.enable_multiple_write_locations, region) {
-            (false, _) => Ok(None), // a failover moves the only one, and every client follows
+            (false, _) => Ok(None), // a failover moves the only write region, and every client follows
             (true, None) => Err(refused()),
             (true, Some(name)) => {
                 let pinned = Region::from(name.to_owned());
@@ -220,7 +220,8 @@ impl fmt::Display for Location {
     }
 }
 
-/// The value of the `Authorization` header, as Microsoft's page "Access control on Azure Cosmos DB resources" lays down.
+/// The value of the `Authorization` header, as defined on Microsoft's page "Access control on Azure Cosmos DB
+/// resources".
 async fn authorization(access: &Access, date: &str) -> Result<String, Untold> {
     let plain = match access {
         Access::Key(key) => format!("type=master&ver=1.0&sig={}", sign(key, date)?),

@@ -1,43 +1,43 @@
-//! What a status of Cosmos DB says about one document, and what a person can do about it.
+//! The meaning of a Cosmos DB status for one document, and what an operator can do about it.
 //!
-//! | status | about the document |
+//! | status | meaning for the document |
 //! |---|---|
-//! | 404 | it is not there |
-//! | 409, 412 | it is another one than the condition says |
-//! | 400 | the store will never take it, or its id |
-//! | 413, from whomever | it is too large |
+//! | 404 | it does not exist |
+//! | 409, 412 | it is not the one that the condition names |
+//! | 400 | the store will never accept it, or its id |
+//! | 413, from any sender | it is too large |
 //! | any of these with a substatus | nothing: it is about the container, the account, or the session |
-//! | 404, 400 without any header of Cosmos DB's | nothing: somebody in between says so |
+//! | 404, 400 without any header of Cosmos DB's | nothing: an intermediary sent it |
 //! | anything else | nothing |
 //!
-//! Substatuses are on Microsoft's pages about troubleshooting Cosmos DB, one per status, and in the SDK's list.
+//! Substatuses are listed on Microsoft's pages about troubleshooting Cosmos DB, one page per status, and in the SDK.
 
 use azure_data_cosmos::CosmosError;
 
-/// What an answer says about the document that was asked for.
+/// The meaning of an answer for the requested document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Meaning {
-    /// There is none.
+    /// It does not exist.
     Missing,
     /// It is not the one that the condition names.
     Conflict,
     /// It, or its id, can never be stored.
     Refused,
-    /// It can never be stored, for its size.
+    /// It can never be stored because of its size.
     TooLarge,
-    /// Nothing: what happened passes, or has to be mended elsewhere.
+    /// Nothing: the error is temporary, or must be fixed elsewhere.
     Nothing,
 }
 
-/// The parts of an answer that tell.
+/// The parts of an answer that determine its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Answer {
     pub(super) status: u16,
-    /// 0: none.
+    /// The substatus; 0 if there is none.
     pub(super) substatus: u16,
-    /// Whether it came over the wire: the SDK makes up statuses of its own for what did not.
+    /// Whether the answer came from the network: otherwise, the SDK generates a status.
     pub(super) from_wire: bool,
-    /// Whether it has headers that only Cosmos DB sends.
+    /// Whether the answer has headers that only Cosmos DB sends.
     pub(super) from_cosmos: bool,
 }
 
@@ -78,7 +78,7 @@ pub(super) const fn code(answer: &Answer) -> &'static str {
     let Answer { status, substatus, from_wire, from_cosmos } = *answer;
     match (status, substatus) {
         (429, _) => "COSMOS_THROTTLED",
-        // A failover passes by itself.
+        // A failover ends without any action.
         (403, 3 | 1008) => UNAVAILABLE,
         (401 | 403, _) if from_wire => "COSMOS_REFUSED",
         (404, 1003) if from_wire && from_cosmos => "COSMOS_NOT_FOUND",
@@ -87,7 +87,7 @@ pub(super) const fn code(answer: &Answer) -> &'static str {
     }
 }
 
-/// What to do about it, where that is known and does not pass by itself.
+/// What to do about it; `None` if that is unknown or the error is temporary.
 pub(super) const fn remedy(answer: &Answer) -> Option<&'static str> {
     let Answer { status, substatus, from_wire, from_cosmos } = *answer;
     if !from_wire {
@@ -132,9 +132,9 @@ mod tests {
     fn only_cosmos_dbs_own_word_about_a_document_is_taken_for_one() {
         for (answer, expected) in [
             (cosmos(404, 0), Meaning::Missing),
-            (cosmos(404, 1002), Meaning::Nothing), // the session is not caught up with
-            (cosmos(404, 1003), Meaning::Nothing), // the container is gone
-            (cosmos(404, 1013), Meaning::Nothing), // it is being created
+            (cosmos(404, 1002), Meaning::Nothing), // the replica is behind the session
+            (cosmos(404, 1003), Meaning::Nothing), // the container does not exist
+            (cosmos(404, 1013), Meaning::Nothing), // the container is being created
             (gateway(404), Meaning::Nothing),
             (made_up(404, 0), Meaning::Nothing),
             (cosmos(409, 0), Meaning::Conflict),

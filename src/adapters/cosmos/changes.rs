@@ -1,10 +1,11 @@
 //! [`TwinChanges`] on Cosmos DB's change feed.
 //!
-//! Facts (learn: cosmos-db/change-feed; azure_data_cosmos 1.0, `feed/change_feed_iterator.rs` and `driver/dataflow/unordered_merge.rs`):
-//! the feed of latest versions has every document that was created or replaced, at the place of its last change; it begins with the oldest
-//! change that there is, and no retention ends it. What was deleted, also by its time to live, is not in it. The SDK goes through the
-//! physical partitions in turn, page by page, and gives an empty page for one that has nothing more at present. It begins with the first
-//! one whenever it is opened, so a reader that opens it for each page would never come to the second.
+//! Facts (learn: cosmos-db/change-feed; azure_data_cosmos 1.0, `feed/change_feed_iterator.rs` and
+//! `driver/dataflow/unordered_merge.rs`): the feed of latest versions contains every document that was created or
+//! replaced, at the position of its last change. It begins with the oldest existing change and has no retention limit.
+//! Deleted documents, also those that expired, are not in it. The SDK reads the physical partitions in turn, page by
+//! page, and returns an empty page for a partition without more changes at present. Whenever the feed is opened, it
+//! begins with the first partition, so a reader that opens it for each page would never reach the second.
 
 use std::num::NonZeroU32;
 
@@ -25,13 +26,13 @@ use crate::{
 
 type Pages = ChangeFeedPageIterator<ChangeFeedItem<Value>>;
 
-/// Where a reader stands.
+/// The position of a reader.
 enum Reading {
     Begin(Option<Cursor>),
     At {
         pages: Box<Pages>,
         is_continued: bool,
-        /// Physical partitions in a row that had nothing more.
+        /// Number of consecutive physical partitions without more changes.
         empty: usize,
     },
     End,
@@ -48,13 +49,13 @@ impl CosmosStore {
         self.limited("query_change_feed", Box::pin(feed)).await
     }
 
-    /// How many physical partitions there are. The SDK knows, and asks only where it does not.
+    /// The number of physical partitions. The SDK knows it, and sends a request only if it does not.
     async fn physical_partitions(&self) -> Result<usize, Failure> {
         let ranges = self.container.read_feed_ranges(None);
         Ok(self.limited("read_feed_ranges", Box::pin(ranges)).await?.len())
     }
 
-    /// The next page, and where the reader stands then; `None`: there is nothing more.
+    /// The next page, and the position of the reader after it; `None` if there are no more changes.
     async fn next_changes(
         &self,
         reading: Reading,
@@ -68,7 +69,7 @@ impl CosmosStore {
                 Err(failure) => return Some((failed(&failure, cursor.is_some()), Reading::End)),
             },
         };
-        // Asked again each time: a partition may have split.
+        // Read again each time, because a partition may have been split.
         let partitions = match self.physical_partitions().await {
             Ok(partitions) => partitions,
             Err(failure) => return Some((failed(&failure, false), Reading::End)),
@@ -82,7 +83,7 @@ impl CosmosStore {
             Ok((page, next.map_err(|error| Failure::Answered("query_change_feed", error))?))
         }) {
             Ok((Some(page), next)) => (page, Cursor(next.as_str().to_owned())),
-            // The SDK's feed never ends by itself.
+            // The SDK's feed never ends.
             Ok((None, _)) => return None,
             Err(failure) => return Some((failed(&failure, is_continued), Reading::End)),
         };
@@ -98,7 +99,7 @@ fn failed<T>(failure: &Failure, is_continued: bool) -> Charged<Result<T, SelectE
     Charged { outcome: Err(refusal(failure, is_continued)), request_units: failure.charge() }
 }
 
-/// What a change says. One without a document tells of a deletion, which this feed has none of.
+/// The content of a change. A change without a document would be a deletion; this feed has none.
 fn change(item: ChangeFeedItem<Value>) -> Option<Change> {
     let item = item.current()?.clone();
     let text = |name: &str| item.get(name).and_then(Value::as_str).map(str::to_owned);

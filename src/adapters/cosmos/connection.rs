@@ -1,4 +1,4 @@
-//! How a container is opened.
+//! Opens a container.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -14,7 +14,7 @@ use azure_data_cosmos::{
 
 use super::{super::credential::NoToken, Access, ConnectError, Options, PARTITION_KEY, one_line};
 
-/// Opens the container and reads its properties. `excluded` are the regions that must not be used.
+/// Opens the container and reads its properties. `excluded` contains the regions that must not be used.
 ///
 /// # Errors
 /// It cannot be used; the message says what to do.
@@ -42,7 +42,8 @@ pub(super) async fn open(
     let mut operation = OperationOptions::default();
     operation.end_to_end_latency_policy = Some(EndToEndOperationLatencyPolicy::new(options.request_timeout));
     operation.throttling_retry_options = Some(throttling);
-    // Of reads and queries. The session is the client's: what any request of this process has seen or written.
+    // For reads and queries. The session belongs to the client: it covers everything that this process has read or
+    // written.
     operation.read_consistency_strategy = Some(ReadConsistencyStrategy::Session);
     operation.excluded_regions = excluded;
     let builder = CosmosClient::builder()
@@ -77,10 +78,10 @@ pub(super) async fn open(
         })
 }
 
-/// Whether the container has our partition key.
+/// Checks that the container has our partition key.
 ///
 /// # Errors
-/// It has another one.
+/// It has another partition key.
 pub(super) fn check_partition_key(
     options: &Options,
     properties: &ContainerProperties,

@@ -1,6 +1,6 @@
-//! What `twinsync check` finds out about an account and its container.
+//! How `twinsync check` inspects an account and its container.
 //!
-//! It reads; the one document that is written, and removed again, is that of `probe`.
+//! It only reads; the only document that is written, and removed again, is the one in `probe`.
 
 use std::{collections::BTreeSet, num::NonZeroU32, time::Duration};
 
@@ -19,13 +19,13 @@ use crate::{
     ports::{StoreErrorKind, Which},
 };
 
-/// How often something is tried that is throttled: beside a busy daemon that is no news.
+/// How often a throttled operation is tried: throttling is normal while a daemon is busy.
 const TRIES: u32 = 6;
 
-/// The longest wait between two of these tries, whatever the account asks for.
+/// The longest wait between two attempts, whatever the account asks for.
 const WAIT_MAX: Duration = Duration::from_millis(500);
 
-/// What an account says of itself.
+/// The answer of an account about itself.
 #[derive(Debug, Clone)]
 pub struct Told {
     account: Account,
@@ -35,43 +35,43 @@ impl Told {
     /// Asks the account.
     ///
     /// # Errors
-    /// It gives no usable answer.
+    /// There is no usable answer.
     pub async fn ask(options: &Options, access: &Access) -> Result<Self, ConnectError> {
         let asked = Account::ask(&options.endpoint, access, options.request_timeout).await;
         asked.map(|account| Self { account }).map_err(|untold| untold.into_error(&options.endpoint))
     }
 
-    /// Its default consistency; `None`: it does not say.
+    /// The default consistency; `None` if the account does not report it.
     ///
     /// # Errors
-    /// It is less than we need.
+    /// It is weaker than we need.
     pub fn consistency(&self, options: &Options) -> Result<Option<&str>, ConnectError> {
         self.account.check_consistency(&options.endpoint)?;
         Ok(self.account.level())
     }
 
-    /// Where it takes writes, for people.
+    /// The regions that accept writes, for people.
     ///
     /// # Errors
-    /// It does so in several regions, and it is not known in which one we write.
+    /// There are several, and it is unknown in which one we write.
     pub fn regions(&self, options: &Options) -> Result<String, ConnectError> {
         self.account.pin(&options.endpoint, options.write_region.as_deref())?;
         Ok(self.account.write_regions())
     }
 }
 
-/// A container that was opened to look at it.
+/// A container that was opened for inspection.
 pub struct Inspected {
     pub(super) store: CosmosStore,
     properties: ContainerProperties,
 }
 
-/// Why something did not work, with the code of the page that says more.
+/// Why an operation failed, with the code of the page that explains it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failed {
     /// Stable code.
     pub code: &'static str,
-    /// One line, which says what to do where that is known.
+    /// One line; it says what to do if that is known.
     pub message: String,
 }
 
@@ -94,7 +94,7 @@ impl Inspected {
         Ok(Self { store: CosmosStore::over(container, options), properties })
     }
 
-    /// What the container says of itself.
+    /// The properties of the container.
     pub fn container(&self) -> Container {
         let paths = |paths: &[PropertyPath]| paths.iter().map(|path| path.path.clone()).collect();
         Container {
@@ -111,18 +111,18 @@ impl Inspected {
         }
     }
 
-    /// Asks for the first page of the scan over flagged documents, as the daemon does.
+    /// Reads the first page of the scan over flagged documents, as the daemon does.
     ///
     /// # Errors
-    /// It is not answered.
+    /// There is no answer.
     pub async fn query(&self) -> Result<(), Failed> {
         self.first_page(queries::scan(Which::Flagged).into(), NonZeroU32::MIN).await.map(drop)
     }
 
-    /// Spellings of hubs in some documents.
+    /// The names of hubs in some documents, as written there.
     ///
     /// # Errors
-    /// The query is not answered.
+    /// There is no answer to the query.
     pub async fn hub_names(&self) -> Result<BTreeSet<String>, Failed> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -152,7 +152,7 @@ impl Inspected {
         Ok(page.map(|page| page.into_items()).unwrap_or_default())
     }
 
-    /// Does something within the limit of one operation, and again where it is throttled.
+    /// Runs an operation within the limit of one operation, and retries it while it is throttled.
     pub(super) async fn with_retries<T, F>(
         &self,
         operation: &'static str,

@@ -1,8 +1,9 @@
-//! The document that `twinsync check` writes to find out whether documents can be written, and removes whatever happens.
+//! The document that `twinsync check` writes to find out whether documents can be written. It is always removed
+//! afterwards.
 //!
-//! Its id has more separators than that of any twin, so that no twin can have it, and its partition is one that no device can
-//! have. It names no hub and says nothing of a twin's state, so that no scan and no query of the daemon meets it; and where
-//! the container has time to live, it ends by itself soon, should the way to it be lost.
+//! Its id has more separators than the id of any twin, so no twin can have it, and its partition is one that no device
+//! can have. It names no hub and has no twin state, so no scan or query of the daemon returns it. If the container has
+//! time to live and the connection is lost, it soon expires.
 
 use std::time::Duration;
 
@@ -18,21 +19,21 @@ use super::{
 };
 use crate::ports::Write;
 
-/// How long it lasts where nobody can remove it, in seconds.
+/// Its time to live if it cannot be removed, in seconds.
 const ENDS_AFTER_SECONDS: u32 = 300;
 
 /// How often its removal is tried.
 const REMOVALS: u32 = 3;
 
-/// Between two of these tries: what was sent before an answer was lost may still be on its way.
+/// The pause between two removals: a request whose answer was lost may still be on its way.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// What became of the document.
+/// The result of the probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probed {
-    /// Whether all of it worked; `None`: it was stopped before.
+    /// Whether all steps succeeded; `None` if it was stopped before the end.
     pub worked: Option<Result<(), Failed>>,
-    /// The document that is left, and why; `None`: none is.
+    /// The document that could not be removed, and the reason; `None` if nothing is left.
     pub left: Option<String>,
 }
 
@@ -41,17 +42,17 @@ struct Probe<'a> {
     id: String,
 }
 
-/// Whether the document may be there.
+/// Whether the document may exist.
 enum Created {
     Maybe(Result<(), Failed>),
     Refused(Failed),
 }
 
 impl Inspected {
-    /// Creates a document, reads it, replaces it under a condition, sees that a condition that does not hold is kept, and
-    /// removes it. Ends early when `stop` is cancelled, and removes it then as well.
+    /// Creates a document, reads it, replaces it under a condition, verifies that a failed condition is respected, and
+    /// removes it. If `stop` is cancelled, it ends early and still removes the document.
     ///
-    /// *Cancellation*: must not be dropped, or the document stays until it ends by itself.
+    /// *Cancellation*: must not be dropped, or the document stays until it expires.
     pub async fn write(&self, stop: &CancellationToken) -> Probed {
         let probe =
             Probe { inspected: self, id: format!("twinsync|check|probe|{:016x}", rand::random::<u64>()) };
@@ -98,7 +99,7 @@ impl Probe<'_> {
         };
         let told = Failed::from(&failed);
         match failed.meaning() {
-            // Nobody else has this id: the SDK has sent it twice.
+            // No other process uses this id: the SDK has sent the request twice.
             Meaning::Conflict => Created::Maybe(Ok(())),
             Meaning::Refused | Meaning::TooLarge => Created::Refused(told),
             Meaning::Missing | Meaning::Nothing if told.code == "COSMOS_REFUSED" => Created::Refused(told),
@@ -110,7 +111,7 @@ impl Probe<'_> {
         let first = self.read(1).await?;
         match self.replace(2, &first).await? {
             Write::Written(_) => {}
-            // It may have been sent twice: the second time it did not hold any more.
+            // The request may have been sent twice: the second time, the condition failed.
             Write::Conflict => drop(self.read(2).await?),
             Write::Rejected(message) => return Err(Failed { code: "COSMOS_UNAVAILABLE", message }),
             Write::Unknown(trouble) => {
@@ -133,7 +134,7 @@ impl Probe<'_> {
         self.inspected.store.within(&self.id, query).await.map(drop).map_err(|failure| Failed::from(&failure))
     }
 
-    /// Its version, if it is at this step.
+    /// The document's version, if it is at this step.
     async fn read(&self, step: u8) -> Result<String, Failed> {
         let container = &self.inspected.store.container;
         let read = async || container.read_item(self.id.clone(), &self.id, None).await;
@@ -172,7 +173,7 @@ impl Probe<'_> {
             let result = self.inspected.with_retries("delete_item", delete).await;
             let failure: Failure = match result {
                 Ok(_) => return Ok(()),
-                // Not there, and still not there a moment later.
+                // It does not exist, and still does not exist a moment later.
                 Err(failure) if failure.meaning() == Meaning::Missing && absent => return Ok(()),
                 Err(failure) => failure,
             };

@@ -1,16 +1,17 @@
-//! Every query of documents, so that an indexing policy can be held to them.
+//! All queries for documents in one place, so that an indexing policy can be checked against them.
 
 use azure_data_cosmos::Query;
 
 use crate::ports::{Filter, Which};
 
-/// The modules in a device's partition, of whatever hub. Hubs may share a container, and old documents may spell theirs otherwise.
+/// The modules in a device's partition, of any hub. Several hubs may share a container, and old documents may have the
+/// hub's name in another case.
 pub(super) const MODULES: &str = "SELECT c.hubName, c.moduleId FROM c WHERE IS_DEFINED(c.moduleId)";
 
-/// Spellings of hubs; only a check asks, for one page.
+/// The names of hubs, as written in documents; used only by a check, for one page.
 pub(super) const HUB_NAMES: &str = "SELECT c.hubName FROM c WHERE IS_DEFINED(c.hubName)";
 
-/// What a device's partition holds of the device itself, or of one of its modules, whatever the hub.
+/// The documents of the device, or of one of its modules, in the device's partition, for any hub.
 pub(super) fn twin(fields: &str, module: Option<&str>) -> azure_data_cosmos::Result<Query> {
     let query = Query::from(twin_text(fields, module.is_some()));
     match module {
@@ -28,7 +29,7 @@ fn twin_text(fields: &str, is_module: bool) -> String {
 pub(super) fn scan(which: Which) -> String {
     let condition = match which {
         Which::Present => "c.sync.state IN ('live', 'partial')",
-        // Empty flags are not stored. A pending cascade after anything but a repair is the streams' business.
+        // Empty flags are not stored. A pending cascade that was not caused by a repair is completed by the streams.
         Which::Flagged => {
             "IS_DEFINED(c.sync.flags) OR c.sync.state = 'partial' OR (IS_DEFINED(c.sync.cascade) AND c.sync.op = 'snapshot')"
         }
@@ -38,7 +39,7 @@ pub(super) fn scan(which: Which) -> String {
     )
 }
 
-/// Documents of twins that are there, by a condition from outside.
+/// Documents of existing twins that match a condition of the caller.
 pub(super) fn selection(fields: &str, filter: &Filter) -> azure_data_cosmos::Result<Query> {
     let mut query = Query::from(selection_text(fields, filter));
     if let Some(hub) = &filter.hub {
@@ -52,7 +53,7 @@ pub(super) fn selection(fields: &str, filter: &Filter) -> azure_data_cosmos::Res
 
 fn selection_text(fields: &str, filter: &Filter) -> String {
     let kind = if filter.of_modules { "IS_DEFINED(c.moduleId)" } else { "NOT IS_DEFINED(c.moduleId)" };
-    // Old documents may spell it otherwise.
+    // Old documents may have the name in another case.
     let hub = if filter.hub.is_some() { " AND LOWER(c.hubName) = @hub" } else { "" };
     format!(
         "SELECT {fields} FROM c WHERE c.sync.state IN ('live', 'partial') AND {kind}{hub} AND ({})",
@@ -67,7 +68,7 @@ mod tests {
     use super::*;
     use crate::domain::checks::QUERIED;
 
-    /// What a query filters and sorts by, as a path of an indexing policy.
+    /// The paths by which a query filters and sorts, in the form of an indexing policy.
     fn looks_at(query: &str) -> BTreeSet<String> {
         let (_, condition) = query.split_once(" WHERE ").expect("has a condition");
         let names = condition.split(|c: char| !c.is_alphanumeric() && c != '.' && c != '_');

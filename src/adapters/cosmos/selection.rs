@@ -1,8 +1,8 @@
 //! [`TwinSelection`] on Cosmos DB.
 //!
-//! A query over all partitions goes through the physical partitions one after the other, and its SDK tells at each page how to go
-//! on there (azure_data_cosmos 1.0: `QueryPageIterator::to_continuation_token`). Each page here is a query of its own that
-//! begins where the last one ended, so nothing is kept between two pages.
+//! A query over all partitions reads the physical partitions one after another, and with each page the SDK returns a
+//! token to continue (azure_data_cosmos 1.0: `QueryPageIterator::to_continuation_token`). Each page here is a separate
+//! query that begins where the last one ended, so no state is kept between two pages.
 
 use std::num::NonZeroU32;
 
@@ -29,7 +29,7 @@ use crate::{
 };
 
 impl CosmosStore {
-    /// A page of the rows that a query gives, and where the next one begins.
+    /// A page of a query's rows, and where the next page begins.
     async fn rows<T: DeserializeOwned + Send + 'static>(
         &self,
         query: azure_data_cosmos::Result<Query>,
@@ -48,7 +48,8 @@ impl CosmosStore {
                 return Ok((Vec::new(), 0.0, None));
             };
             let charge = page.headers().request_charge().map_or(0.0, |charge| charge.value());
-            // There is one behind the last page too, and it leads to nothing. So where there is none, rows would be lost unseen.
+            // The last page also has a token, which leads to an empty page. So a missing token would mean that rows are
+            // silently lost.
             let next = pages.to_continuation_token()?;
             Ok((page.into_items(), charge, Some(next)))
         });
@@ -65,7 +66,7 @@ impl CosmosStore {
     }
 }
 
-/// Why there is no page. What is wrong with a later page of a query that was taken once is where it is to begin.
+/// Why there is no page. If the first page of a query was accepted and a later one is refused, its start is wrong.
 pub(super) fn refusal(failure: &Failure, is_continued: bool) -> SelectError {
     match (failure.meaning(), is_continued) {
         (Meaning::Refused | Meaning::TooLarge, true) => SelectError::Position,
@@ -77,8 +78,8 @@ pub(super) fn refusal(failure: &Failure, is_continued: bool) -> SelectError {
     }
 }
 
-/// Whether the SDK itself refuses to begin (azure_data_cosmos_driver 1.0, `models/continuation_token.rs`): with 400, or with 500 and the
-/// substatus 20020 where it cannot read the token's content.
+/// Whether the SDK itself refuses the token (azure_data_cosmos_driver 1.0, `models/continuation_token.rs`): with 400,
+/// or with 500 and the substatus 20020 if it cannot read the token's content.
 fn is_the_sdks_own(failure: &Failure) -> bool {
     let Failure::Answered(_, error) = failure else {
         return false;
@@ -87,7 +88,8 @@ fn is_the_sdks_own(failure: &Failure) -> bool {
     !from_wire && matches!((status, substatus), (400, _) | (500, 20020))
 }
 
-/// Sorts the items of a page. One that only a newer release can read is trouble: without it, the page would be wrong.
+/// Sorts the items of a page into readable and damaged ones. A document that only a newer release can read is an error:
+/// without it, the page would be wrong.
 fn documents(items: Vec<Value>) -> Result<Documents, StoreError> {
     let mut found = Documents::default();
     for item in items {
@@ -134,8 +136,8 @@ impl TwinSelection for CosmosStore {
         filter: &Filter,
         from: Option<&Cursor>,
     ) -> Charged<Result<Selected<u64>, SelectError>> {
-        // The driver sends no aggregates over partitions (azure_data_cosmos_driver 1.0, planner): so each page has a row of next to
-        // nothing for each document, and they are counted here.
+        // The driver does not support aggregates over partitions (azure_data_cosmos_driver 1.0, planner). So each page
+        // has a very small row for each document, and the rows are counted here.
         let counted = self.rows::<Value>(queries::selection("VALUE 1", filter), from, SCAN_PAGE).await;
         let outcome = counted
             .outcome

@@ -1,4 +1,4 @@
-//! A token that could not be had, as everybody finds it who asked for one: by scanning the sources of an error.
+//! The error for a token that could not be obtained. Callers find it by scanning the sources of an error.
 
 use std::{error::Error as StdError, sync::Arc, time::Duration};
 
@@ -14,10 +14,10 @@ use crate::{
     telemetry::{Scope, Tokens},
 };
 
-/// Limit of one token. The SDK asks a silent metadata service for more than a minute.
+/// Limit of one token request. The SDK waits for a silent metadata service for more than a minute.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Who gave no token, and why.
+/// Which credential provided no token, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the credential \"{kind}\" gives no token: {reason}; check the section [credential] ({})",
@@ -26,9 +26,9 @@ const LIMIT: Duration = Duration::from_secs(20);
 pub struct NoToken {
     /// The kind of credential, as `credential.kind` names it.
     pub kind: &'static str,
-    /// What it said, in one line.
+    /// Its message, in one line.
     pub reason: String,
-    /// Whether a person has to mend it; otherwise it passes.
+    /// Whether an operator must fix it; otherwise it is temporary.
     pub refused: bool,
 }
 
@@ -36,7 +36,7 @@ impl NoToken {
     /// Stable code; `docs/errors/CREDENTIAL_NO_TOKEN.md` explains it.
     pub const CODE: &'static str = "CREDENTIAL_NO_TOKEN";
 
-    /// The one among the sources of `error`, if that is why it happened.
+    /// The `NoToken` among the sources of `error`, if it is the cause.
     pub fn find<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
         let mut cause = Some(error);
         while let Some(current) = cause {
@@ -53,8 +53,9 @@ impl NoToken {
     }
 }
 
-/// Whether waiting does not help. A token service that answers with a 4xx has understood and says no; the metadata service
-/// and the Azure CLI are on this very machine, so that their silence is no outage of a network.
+/// Whether waiting does not help. A token service that answers with a 4xx has understood the request and refuses it.
+/// The metadata service and the Azure CLI are on this machine, so if they do not answer, the cause is not a network
+/// outage.
 fn is_refused(kind: &str, error: &azure_core::Error) -> bool {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
     let mut lost = false;
@@ -79,12 +80,12 @@ fn is_local(kind: &str) -> bool {
     matches!(kind, "managed" | "cli")
 }
 
-/// The credential whose errors hold a [`NoToken`].
+/// The credential whose errors contain a [`NoToken`].
 #[derive(Debug)]
 pub(super) struct Named {
     pub(super) kind: &'static str,
     pub(super) inner: Arc<dyn TokenCredential>,
-    /// Where it is noted which tokens were given.
+    /// Records which tokens were obtained.
     pub(super) tokens: Tokens,
 }
 
@@ -123,7 +124,7 @@ mod tests {
         azure_core::Error::with_message(kind, "AADSTS7000215: invalid client secret")
     }
 
-    /// As azure_identity wraps what it met.
+    /// Wraps an error in the same way as azure_identity.
     fn wrapped(error: azure_core::Error) -> azure_core::Error {
         azure_core::Error::with_error(ErrorKind::Credential, error, "authentication failed")
     }

@@ -4,9 +4,9 @@
 //! deadletters/<stream>/<partition>/<sequence number>.json
 //! ```
 //!
-//! A dead letter is durable when the service has answered, which is when [`BlobDeadLetters::store`] returns. A blob is
-//! created only where there is none (`If-None-Match: *`), so two replicas never write over each other, and removed only
-//! as it was read (`If-Match`).
+//! A dead letter is durable when the service has answered; then [`BlobDeadLetters::store`] returns. A blob is created
+//! only if there is none (`If-None-Match: *`), so two replicas never overwrite each other's blobs. It is removed only
+//! in the version that was read (`If-Match`).
 
 use std::{collections::BTreeSet, io, ops::ControlFlow, sync::Arc};
 
@@ -35,7 +35,7 @@ use crate::{
     },
 };
 
-/// The error, of the kind by which [`DeadLetterError::failure`] tells a store that asks for less.
+/// The error with the kind that [`DeadLetterError::failure`] needs to recognise throttling.
 fn with_kind(error: blob::Error) -> io::Error {
     match error {
         blob::Error::Throttled { .. } => io::Error::new(io::ErrorKind::ResourceBusy, error),
@@ -43,7 +43,7 @@ fn with_kind(error: blob::Error) -> io::Error {
     }
 }
 
-/// Begins the names of all dead letters; the container may hold checkpoints as well.
+/// The prefix of the names of all dead letters; the container may also hold checkpoints.
 const PREFIX: &str = "deadletters/";
 
 /// [`DeadLetters`] and [`DeadLetterArchive`] in a blob container.
@@ -53,12 +53,12 @@ pub struct BlobDeadLetters {
 }
 
 impl BlobDeadLetters {
-    /// Dead letters in `container`. No I/O.
+    /// Creates a store in `container`. No I/O.
     pub fn new(container: Arc<Container>) -> Self {
         Self { container }
     }
 
-    /// Writes the dead letter at the first free name of its position, unless it is there already.
+    /// Writes the dead letter at the first free name of its position, unless it is already stored.
     async fn put(&self, letter: &StoredLetter) -> io::Result<()> {
         let bytes = letter::to_json(letter).map_err(io::Error::other)?;
         let prefix = prefix(&letter.partition);
@@ -72,17 +72,17 @@ impl BlobDeadLetters {
             match self.read(&blob).await.map_err(with_kind)? {
                 // The same event: stored by an earlier attempt whose answer was lost, or by another replica.
                 ReadLetter::Found(present, _) if letter::same_event(&present, letter) => return Ok(()),
-                // What cannot be read back is kept as well, for a person to look at.
+                // An item that cannot be read back is also kept, so that a person can look at it.
                 ReadLetter::Found(..) | ReadLetter::Damaged(..) => {
                     copy = copy.checked_add(1).ok_or(io::ErrorKind::AlreadyExists)?;
                 }
-                // Removed since: its name is free.
+                // It was removed meanwhile, so its name is free.
                 ReadLetter::Absent => {}
             }
         }
     }
 
-    /// Creates a blob; `false` where there is one of that name.
+    /// Creates a blob; `false` if the name is in use.
     async fn create(&self, blob: &str, bytes: Vec<u8>) -> Result<bool, blob::Error> {
         let options = BlobClientUploadOptions {
             blob_content_type: Some("application/json".to_owned()),
@@ -112,7 +112,7 @@ impl BlobDeadLetters {
             Err(blob::Error::State { status: StatusCode::NotFound, .. }) => return Ok(ReadLetter::Absent),
             Err(error) => return Err(error),
         };
-        // Without one, a removal finds no blob that fits.
+        // Without an ETag, a removal matches no blob.
         let version = LetterVersion(etag.map_or_else(String::new, |etag| etag.to_string()));
         Ok(match letter::from_json(&bytes) {
             Ok(letter) => ReadLetter::Found(Box::new(letter), version),
@@ -129,9 +129,10 @@ impl BlobDeadLetters {
         let client = self.container.client().blob_client(blob);
         let request = Box::pin(client.delete(Some(options)));
         match self.container.call("remove a dead letter", REQUEST_LIMIT, request).await {
-            // Not found may also be the answer to the second copy of a request whose first one was lost.
+            // "Not found" may also be the answer to the second copy of a request; the answer to the first copy was
+            // lost.
             Ok(_) | Err(blob::Error::State { status: StatusCode::NotFound, .. }) => Ok(Removed::Gone),
-            // A condition on a blob that is not there can also be answered as one that does not hold.
+            // A condition on a blob that does not exist can also be answered as a failed condition.
             Err(blob::Error::State { status: StatusCode::PreconditionFailed, .. }) => {
                 Ok(match self.read(blob).await? {
                     ReadLetter::Absent => Removed::Gone,
@@ -142,7 +143,7 @@ impl BlobDeadLetters {
         }
     }
 
-    /// Hands the rest of the name of every blob below `prefix` to `take`. Each page has the limit of a request.
+    /// Passes the rest of the name of every blob below `prefix` to `take`. Each page has the limit of a request.
     async fn list(&self, prefix: &str, mut take: impl FnMut(&str)) -> Result<(), blob::Error> {
         self.scan(prefix, |rest, _| {
             take(rest);
@@ -151,7 +152,7 @@ impl BlobDeadLetters {
         .await
     }
 
-    /// The same with when each was written last, until `take` has enough.
+    /// The same, with the time of the last write of each blob, until `take` has enough.
     async fn scan(
         &self,
         prefix: &str,
@@ -235,7 +236,7 @@ impl DeadLetterArchive for BlobDeadLetters {
         let partition = Arc::new(partition.clone());
         let mut letters = Vec::new();
         let listed = self.list(&prefix, |rest| {
-            // What lies deeper is not of this layout.
+            // Blobs at deeper levels do not belong to this layout.
             if let Some(name) = rest.strip_suffix(SUFFIX).filter(|name| !name.contains('/')) {
                 letters.push(LetterName::new(Arc::clone(&partition), name));
             }
@@ -278,7 +279,7 @@ impl DeadLetterArchive for BlobDeadLetters {
     }
 }
 
-/// Begins the names of the dead letters of one partition. Names are encoded as those of files are.
+/// The prefix of the names of one partition's dead letters. Names are encoded like file names.
 fn prefix(partition: &PartitionId) -> String {
     format!("{PREFIX}{}/{}/", file_name(&partition.stream), file_name(&partition.partition))
 }

@@ -4,8 +4,8 @@
 //! <path>/<stream>/<partition>/<sequence number>.json
 //! ```
 //!
-//! A dead letter is durable when [`FileDeadLetters::store`] returns. It is removed as a whole file; one that was replaced
-//! since it was read is left alone.
+//! A dead letter is durable when [`FileDeadLetters::store`] returns. It is removed as a whole file; a file that was
+//! replaced since it was read is not removed.
 
 use std::{
     fs, io,
@@ -38,11 +38,11 @@ pub struct FileDeadLetters {
 }
 
 impl FileDeadLetters {
-    /// Makes sure that the directory can be used, so that a wrong path shows at start and not with the first
-    /// poisonous event.
+    /// Makes sure that the directory can be used. So a wrong path is reported at start and not with the first event
+    /// that cannot be applied.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// The operating system's error.
     pub async fn open(path: &Path) -> io::Result<Self> {
         let root = path.to_owned();
         blocking(move || {
@@ -53,7 +53,7 @@ impl FileDeadLetters {
                     "others may read the dead letters, which hold whole events: take their rights to this directory away"
                 );
             }
-            // A read-only file system lets a directory that exists pass; this does not.
+            // On a read-only file system, creating an existing directory succeeds; this write fails.
             let probe = root.join(format!("probe.{:016x}", rand::random::<u64>()));
             durable_file::replace(&probe, b"")?;
             fs::remove_file(&probe)?;
@@ -62,23 +62,25 @@ impl FileDeadLetters {
         .await
     }
 
-    /// The directory as it is: nothing is created, so that a wrong path shows instead of looking empty.
+    /// Opens an existing directory: nothing is created, so a wrong path is an error and does not look like an empty
+    /// store.
     ///
     /// # Errors
-    /// There is no such directory, or it cannot be listed.
+    /// The directory does not exist, or it cannot be listed.
     pub async fn open_existing(path: &Path) -> io::Result<Self> {
         let root = path.to_owned();
         blocking(move || fs::read_dir(&root).map(|_| Self { root })).await
     }
 
-    /// Where the dead letters of one partition are.
+    /// The directory of one partition's dead letters.
     fn directory(&self, partition: &PartitionId) -> PathBuf {
         self.root
             .join(durable_file::file_name(&partition.stream))
             .join(durable_file::file_name(&partition.partition))
     }
 
-    /// The file of one dead letter. Names come from listings and command lines, so none may lead elsewhere.
+    /// The file of one dead letter. Names come from listings and command lines, so a name must not lead out of the
+    /// directory.
     fn file(&self, name: &LetterName) -> io::Result<PathBuf> {
         if name.name().contains('/') {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "no name of a letter"));
@@ -113,7 +115,7 @@ impl DeadLetterArchive for FileDeadLetters {
         let listed = blocking(move || {
             let mut partitions = Vec::new();
             for (stream, path) in directories(&root)? {
-                // One that is removed meanwhile holds nothing any more.
+                // A directory that is removed meanwhile counts as empty.
                 for (partition, _) in absent_as_default(directories(&path))? {
                     partitions.push(PartitionId { stream: stream.clone(), partition });
                 }
@@ -191,13 +193,13 @@ fn read(file: &Path) -> io::Result<ReadLetter> {
     })
 }
 
-/// Files are replaced, never changed; an editor may write in place, which shows in time or length.
+/// Files are replaced, never changed. An editor may write in place, which changes the time or the length.
 fn version_of(metadata: &fs::Metadata) -> LetterVersion {
     let (inode, length) = (metadata.ino(), metadata.len());
     LetterVersion(format!("{inode}-{length}-{}.{}", metadata.mtime(), metadata.mtime_nsec()))
 }
 
-/// At most so many dead letters, with the time at which the file was written.
+/// At most `most` dead letters, with the time at which each file was written.
 fn first(root: &Path, most: usize) -> io::Result<Listing> {
     let mut listing = Listing::default();
     for (stream, path) in directories(root)? {
@@ -211,7 +213,7 @@ fn first(root: &Path, most: usize) -> io::Result<Listing> {
                     listing.more = true;
                     return Ok(listing);
                 }
-                // One that is removed meanwhile is none.
+                // A file that is removed meanwhile is skipped.
                 let Some(metadata) = absent_as_default(entry.metadata().map(Some))? else { continue };
                 let seconds = u64::try_from(metadata.mtime()).ok();
                 let stored = seconds.map(|seconds| Ticks::new(0).after(Duration::from_secs(seconds)));
@@ -222,7 +224,7 @@ fn first(root: &Path, most: usize) -> io::Result<Listing> {
     Ok(listing)
 }
 
-/// Writes the dead letter at the first free name of its position, unless it is there already.
+/// Writes the dead letter at the first free name of its position, unless it is already stored.
 fn put(directory: &Path, letter: &StoredLetter) -> io::Result<()> {
     let bytes = letter::to_json(letter).map_err(io::Error::other)?;
     durable_file::create_directory(directory)?;
@@ -234,8 +236,8 @@ fn put(directory: &Path, letter: &StoredLetter) -> io::Result<()> {
                 return durable_file::replace(&path, &bytes);
             }
             Err(error) => return Err(error),
-            // The same event: stored by an earlier attempt whose answer was lost. What cannot be read back is
-            // kept as well, for a person to look at.
+            // The same event: stored by an earlier attempt whose answer was lost. A file that cannot be read back is
+            // also kept, so that a person can look at it.
             Ok(present) => match letter::from_json(&present) {
                 Ok(present) if letter::same_event(&present, letter) => return Ok(()),
                 Ok(_) | Err(_) => {}
@@ -245,7 +247,7 @@ fn put(directory: &Path, letter: &StoredLetter) -> io::Result<()> {
     Err(io::Error::other("no free name for this position"))
 }
 
-/// The directories that this program made in `parent`: the names they stand for, and where they are.
+/// The directories that this program created in `parent`: the original names, and the paths.
 fn directories(parent: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     let named = entries(parent)?.into_iter().filter_map(|entry| {
         let path = parent.join(&entry);
@@ -254,7 +256,7 @@ fn directories(parent: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     Ok(named.collect())
 }
 
-/// Names of what a directory holds; what is not UTF-8 is not ours.
+/// Names of the entries of a directory; a name that is not UTF-8 is not ours.
 fn entries(directory: &Path) -> io::Result<Vec<String>> {
     let names = fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name().into_string().ok()));
     Ok(names.collect::<io::Result<Vec<_>>>()?.into_iter().flatten().collect())

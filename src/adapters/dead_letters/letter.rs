@@ -1,7 +1,7 @@
-//! The JSON form of a dead letter: complete enough to assess the event, and to replay it exactly.
+//! The JSON form of a dead letter: it contains everything needed to assess the event and to replay it exactly.
 //!
-//! Types of properties are kept, since a string and a number of the same look mean different things to decode.
-//! A body is kept as text where it is UTF-8, so that people can read it, and as base64 otherwise.
+//! Types of properties are kept, because `decode` treats a string and a number with the same text differently. A body
+//! is kept as text if it is UTF-8, so that people can read it, and as base64 otherwise.
 
 use std::collections::BTreeMap;
 
@@ -17,9 +17,9 @@ use crate::{
     ports::StoredLetter,
 };
 
-/// Whether both are dead letters of one event. When and why they were stored does not count.
+/// Whether both are dead letters of the same event. The time and the reason of storing do not matter.
 ///
-/// Compared in stored form: a number that is no number is not equal to itself, but its dead letter is the same.
+/// Compared in stored form: NaN is not equal to itself, but its dead letter is the same.
 pub(super) fn same_event(left: &StoredLetter, right: &StoredLetter) -> bool {
     let event = |letter: &StoredLetter| {
         let file = LetterFile {
@@ -40,7 +40,7 @@ pub(super) fn to_json(letter: &StoredLetter) -> serde_json::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The dead letter, or what is wrong with it.
+/// The dead letter, or a text that says what is wrong with it.
 pub(super) fn from_json(bytes: &[u8]) -> Result<StoredLetter, String> {
     let file: LetterFile = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     file.letter()
@@ -49,7 +49,7 @@ pub(super) fn from_json(bytes: &[u8]) -> Result<StoredLetter, String> {
 /// The dead letter in its stored form, for scripts.
 ///
 /// # Errors
-/// None that a dead letter can cause.
+/// No dead letter causes an error.
 pub fn to_value(letter: &StoredLetter) -> serde_json::Result<serde_json::Value> {
     serde_json::to_value(LetterFile::from(letter))
 }
@@ -86,7 +86,7 @@ enum Bytes {
     Base64(String),
 }
 
-/// Calendar text where there is one for the moment, else its ticks.
+/// Calendar text if the time has one, otherwise its ticks.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 enum Moment {
@@ -101,7 +101,7 @@ enum StoredProperty {
     Text(String),
     Integer(i64),
     Number(f64),
-    /// The bits of a number that JSON has no notation for.
+    /// The bits of a number that cannot be written in JSON.
     NumberBits(u64),
     Boolean(bool),
     Time(Moment),
@@ -264,7 +264,7 @@ mod tests {
         #[test]
         fn every_letter_reads_back_as_it_was(letter in letter()) {
             let read = from_json(&to_json(&letter).unwrap()).unwrap();
-            // NaN is not equal to itself, so bits are compared, through the printed form.
+            // NaN is not equal to itself, so the printed forms are compared.
             prop_assert_eq!(format!("{read:?}"), format!("{letter:?}"));
             prop_assert!(same_event(&read, &letter));
         }

@@ -1,9 +1,10 @@
-//! From an error of the SDK to what it means: refused, not found, or lost.
+//! Classifies an error of the SDK: refused, not found, or lost.
 //!
-//! The SDK (azure_messaging_eventhubs 0.15 on azure_core_amqp 1.1) wraps what the peer said several times over, and keeps it
-//! as a value: answers of `$cbs` and `$management` as a status, the end of a link or connection as a condition, a token that
-//! could not be had as our own [`NoToken`]. Those are found by scanning the sources. Where text is all that is left, only the
-//! SDK's own wording of a status, or the whole name of a condition, counts: an address or a name may hold any digits.
+//! The SDK (azure_messaging_eventhubs 0.15 on azure_core_amqp 1.1) wraps the peer's answer several times, and keeps it
+//! as a value: an answer of `$cbs` and `$management` as a status, the end of a link or connection as a condition, a
+//! token that could not be obtained as our own [`NoToken`]. These are found by scanning the sources. If there is only
+//! text, it counts only if it contains the SDK's own wording of a status or the whole name of a condition, because an
+//! address or a name may contain any digits.
 
 use std::error::Error as StdError;
 
@@ -21,22 +22,23 @@ use fe2o3_amqp::{
 use super::super::credential::NoToken;
 use crate::ports::SourceError;
 
-/// What the peer means by it.
+/// The meaning of the peer's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Meaning {
     Refused,
     NotFound,
     Stolen,
-    /// We read more than the namespace's throughput allows.
+    /// We read more than the throughput of the namespace allows.
     Throttled,
-    /// More readers or connections than there may be.
+    /// There are more readers or connections than allowed.
     LimitReached,
-    /// Anything else, which passes or at least is worth another try.
+    /// Anything else: it is temporary, or at least worth another attempt.
     Other,
 }
 
-/// Conditions that mean something to us. Those of AMQP are of its specification (part 2, 2.8.15 and 2.8.18); the others are
-/// what Azure's SDKs read as refused authentication and as throttling (e.g. `azure-core-amqp` for Java, `AmqpErrorCondition`).
+/// The conditions that we recognise. Those of AMQP are defined in its specification (part 2, 2.8.15 and 2.8.18); the
+/// others are treated as refused authentication and as throttling by Azure's SDKs (e.g. `azure-core-amqp` for Java,
+/// `AmqpErrorCondition`).
 const CONDITIONS: [(&str, Meaning); 7] = [
     ("amqp:unauthorized-access", Meaning::Refused),
     ("com.microsoft:auth-failed", Meaning::Refused),
@@ -47,10 +49,10 @@ const CONDITIONS: [(&str, Meaning); 7] = [
     ("amqp:link:stolen", Meaning::Stolen),
 ];
 
-/// How the SDK, and the property of an answer, word a status.
+/// How the SDK, and the property of an answer, write a status.
 const STATUS_WORDS: [&str; 2] = ["status code: ", "status-code: "];
 
-/// What an error of the SDK means.
+/// Classifies an error of the SDK.
 pub(super) fn classify(operation: &'static str, error: &EventHubsError) -> SourceError {
     classify_any(operation, error)
 }
@@ -77,7 +79,7 @@ fn classify_any(operation: &'static str, error: &(dyn StdError + 'static)) -> So
         cause = current.source();
     }
     if no_token {
-        // From a credential that is none of ours.
+        // The error comes from a credential that is not ours.
         return SourceError::NoToken { reason, refused: false };
     }
     let meaning = texts.iter().map(|text| worded(text)).find(|meaning| *meaning != Meaning::Other);
@@ -95,7 +97,7 @@ fn told(operation: &'static str, meaning: Meaning, reason: String) -> SourceErro
     }
 }
 
-/// What the peer said, where this error holds it as a value.
+/// The peer's answer, if this error contains it as a value.
 fn meaning(error: &(dyn StdError + 'static)) -> Option<Meaning> {
     if let Some(error) = error.downcast_ref::<AmqpError>() {
         return match error.kind() {
@@ -151,7 +153,7 @@ fn of_condition(name: &str) -> Meaning {
     CONDITIONS.iter().find(|(known, _)| *known == name).map_or(Meaning::Other, |(_, meaning)| *meaning)
 }
 
-/// What a text says that nobody kept as a value.
+/// The meaning of a text, if there is no value.
 fn worded(text: &str) -> Meaning {
     for words in STATUS_WORDS {
         if let Some((_, rest)) = text.split_once(words) {
@@ -199,7 +201,7 @@ mod tests {
             (StatusCode::InternalServerError, "lost"),
             (StatusCode::ServiceUnavailable, "lost"),
         ] {
-            // What it says beside does not count.
+            // The rest of the description does not count.
             let description = Some("amqp:not-found status code: 401".to_owned());
             let error = kind(AmqpErrorKind::ManagementStatusCode(status, description));
             assert_eq!(name(error), expected, "{status}");
@@ -257,7 +259,7 @@ mod tests {
             ("condition: amqp:unauthorized-access, description: no", "refused"),
             ("(amqp:not-found)", "not_found"),
             ("closed with com.microsoft:auth-failed: expired", "refused"),
-            // Ports, names, numbers and other words must not.
+            // Ports, names, numbers and other words must not count.
             ("connection to 10.0.0.1:40123 refused", "lost"),
             ("connect 127.0.0.1:404: Connection refused (os error 111)", "lost"),
             ("401", "lost"),

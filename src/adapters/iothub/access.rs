@@ -1,4 +1,4 @@
-//! How we prove to a hub who we are: a shared access policy, or Microsoft Entra ID.
+//! How we authenticate to a hub: a shared access policy, or Microsoft Entra ID.
 
 use std::{
     fmt,
@@ -15,16 +15,16 @@ use sha2::Sha256;
 use super::{super::credential::one_line, address::encode};
 use crate::config::Secret;
 
-/// What a token of Entra ID must be for (Microsoft's page "Control access to IoT Hub using Microsoft Entra ID").
+/// The scope of an Entra ID token (Microsoft's page "Control access to IoT Hub using Microsoft Entra ID").
 pub(super) const SCOPE: &str = "https://iothubs.azure.net/.default";
 
-/// How long a signature is good for, at least.
+/// The minimum lifetime of a signature, in seconds.
 const LIFETIME_SECONDS: u64 = 3600;
 
-/// Signatures made within this time are the same. They are made anew for each request, so none grows old.
+/// Signatures made within this time, in seconds, are identical. Each request gets a new one, so none becomes old.
 const STEP_SECONDS: u64 = 600;
 
-/// Who we are towards a hub. `Debug` tells which way, and no secret.
+/// Our identity towards a hub. `Debug` shows the kind, and no secret.
 pub(super) enum Access {
     /// A shared access policy.
     Policy(Signer),
@@ -46,7 +46,7 @@ impl Access {
         Self::Token(credential)
     }
 
-    /// `None`: the key is not base64.
+    /// `None` if the key is not base64.
     pub(super) fn policy(host: &str, policy: &str, key: &Secret) -> Option<Self> {
         Signer::new(host, policy, key).map(Self::Policy)
     }
@@ -54,7 +54,7 @@ impl Access {
     /// The value of the `Authorization` header of a request that is sent now.
     ///
     /// # Errors
-    /// There is no token; says why, in one line.
+    /// There is no token; the text says why, in one line.
     pub(super) async fn authorization(&self) -> Result<HeaderValue, String> {
         let text = match self {
             Self::Policy(signer) => signer.sign(expiry(SystemTime::now())),
@@ -85,16 +85,16 @@ impl Access {
     }
 }
 
-/// When a signature made at `now` ends, in Unix seconds.
+/// The end of a signature made at `now`, in Unix seconds.
 fn expiry(now: SystemTime) -> u64 {
     let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     (now / STEP_SECONDS + 1) * STEP_SECONDS + LIFETIME_SECONDS
 }
 
-/// Makes signatures of a policy.
+/// Creates signatures of a policy.
 pub(super) struct Signer {
     policy: String,
-    /// The resource that it is for: the hub's host, encoded.
+    /// The resource of the signature: the hub's host name, encoded.
     resource: String,
     keyed: Hmac<Sha256>,
 }

@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 
 use crate::domain::id::TwinKey;
 
-/// The path of a twin, percent-encoded; `None` where no URL can hold its ids.
+/// The path of a twin, percent-encoded; `None` if no URL can contain its ids.
 ///
-/// The dot segments `.` and `..` are resolved by every URL parser, encoded or not (WHATWG URL), so a device of such a
-/// name would be mistaken for another resource; no SDK reaches it either.
+/// Every URL parser resolves the dot segments `.` and `..`, encoded or not (WHATWG URL). So a device with such a name
+/// would be taken for another resource; no SDK can address it either.
 pub(super) fn twin(key: &TwinKey) -> Option<String> {
     let holds = |id: &str| !matches!(id, "" | "." | "..");
     if !holds(&key.device) || key.module.as_deref().is_some_and(|module| !holds(module)) {
@@ -21,8 +21,8 @@ pub(super) fn twin(key: &TwinKey) -> Option<String> {
     Some(path)
 }
 
-/// Percent-encodes everything but the unreserved characters of RFC 3986, as Microsoft's SDKs do for ids: they may
-/// hold any of `- . _ : % # * ? ! ( ) , = @ $ ' +`.
+/// Percent-encodes all characters except the unreserved ones of RFC 3986, as Microsoft's SDKs do for ids: ids may
+/// contain any of `- . _ : % # * ? ! ( ) , = @ $ ' +`.
 pub(super) fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {

@@ -1,4 +1,4 @@
-//! An answer of the hub: read within limits, and translated.
+//! An answer of the hub: read with limits, and translated.
 
 use std::time::Duration;
 
@@ -24,13 +24,13 @@ use crate::{
 /// Code of a hub that gives no usable answer.
 pub(super) const UNAVAILABLE: &str = "IOTHUB_UNAVAILABLE";
 
-/// What is read of a refusal: enough for any error of the hub.
+/// The number of bytes that are read of a refusal: enough for any error of the hub.
 const REFUSAL_BYTES_MAX: usize = 64 << 10;
 
-/// A hint to wait for longer than this is taken for this much.
+/// The maximum wait that is accepted from a hint; a longer hint is shortened to this.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
-/// Hints in milliseconds, more exact than the standard's.
+/// Headers with hints in milliseconds; they are more precise than the standard header.
 const RETRY_AFTER_MS: [&str; 2] = ["retry-after-ms", "x-ms-retry-after-ms"];
 
 /// The header with the name of an error.
@@ -38,7 +38,7 @@ const ERROR_CODE: &str = "iothub-errorcode";
 
 /// Why an answer could not be read.
 pub(super) enum ReadError {
-    /// It has more bytes than are taken.
+    /// It has more bytes than the limit.
     TooLarge,
     /// The connection broke.
     Lost(reqwest::Error),
@@ -53,7 +53,7 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// Reads the answer. Of a refusal, what is past the limit is left out.
+    /// Reads the answer. A refusal is cut at its limit.
     pub(super) async fn read(
         operation: &'static str,
         mut response: Response,
@@ -83,7 +83,7 @@ impl Answer {
         self.status == StatusCode::BAD_REQUEST
     }
 
-    /// Whether the hub itself says that there is no such twin.
+    /// Whether the hub itself says that the twin does not exist.
     pub(super) fn says_that_none_is(&self, key: &TwinKey) -> bool {
         self.status == StatusCode::NOT_FOUND && self.refusal().says_that_none_is(key)
     }
@@ -93,8 +93,8 @@ impl Answer {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// Where the next page begins. One that cannot be read must not look like the end of the scan: everything behind it
-    /// would seem to be gone.
+    /// Where the next page begins. If the continuation cannot be read, that is an error: otherwise the scan would seem
+    /// to end here, and all later twins would seem to be gone.
     pub(super) fn continuation(&self) -> Result<Option<&str>, StoreError> {
         let Some(value) = self.headers.get(CONTINUATION) else { return Ok(None) };
         value.to_str().map(Some).map_err(|_| self.odd("its continuation is no text".to_owned()))
@@ -109,10 +109,10 @@ impl Answer {
             .ok_or_else(|| self.odd("its Date is none".to_owned()))
     }
 
-    /// The body of an answer that is no refusal.
+    /// The body of an answer that is not a refusal.
     pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, StoreError> {
         serde_json::from_slice(&self.body).map_err(|error| {
-            // The error's own text may quote what it found.
+            // The parser's error text may quote the content.
             let place = format!("line {} column {}", error.line(), error.column());
             self.odd(format!("its body is not what was asked for ({place})"))
         })
@@ -132,7 +132,7 @@ impl Answer {
         Refusal::read(self.header(ERROR_CODE), &self.body)
     }
 
-    /// What the service said, in one line.
+    /// The service's message, in one line.
     pub(super) fn reason(&self) -> String {
         let text = self.refusal().text;
         match text.as_str() {
@@ -141,7 +141,7 @@ impl Answer {
         }
     }
 
-    /// An answer that says neither that the twin is there nor that it is not.
+    /// The error for an answer that does not say whether the twin exists.
     pub(super) fn trouble(&self, access: &Access) -> StoreError {
         let kind = match self.status {
             StatusCode::TOO_MANY_REQUESTS => StoreErrorKind::Throttled,
@@ -174,7 +174,7 @@ impl Answer {
         StoreError { kind, code, retry_after: self.retry_after(), message }
     }
 
-    /// How long the service asks to wait.
+    /// How long the service asks us to wait.
     fn retry_after(&self) -> Option<Duration> {
         let milliseconds = RETRY_AFTER_MS
             .into_iter()
@@ -184,7 +184,7 @@ impl Answer {
         Some(wait.min(RETRY_AFTER_MAX))
     }
 
-    /// In seconds, or as a date, which is of the hub's clock where it tells that.
+    /// In seconds, or as a date, which is compared with the hub's clock if the answer has its time.
     fn standard_retry_after(&self) -> Option<Duration> {
         let text = self.header(RETRY_AFTER.as_str())?.trim();
         if let Ok(seconds) = text.parse() {
@@ -197,9 +197,9 @@ impl Answer {
     }
 }
 
-/// Nothing that the hub says holds a signature or a token; something in between might repeat the request.
+/// The hub's own messages contain no signature or token; an intermediary might repeat the request.
 fn without_secrets(text: &str) -> String {
-    // ASCII lower-casing keeps all positions.
+    // ASCII lower-casing keeps all byte positions.
     match text.to_ascii_lowercase().find("bearer ") {
         Some(at) => format!("{}{REDACTED}", redact(&text[..at])),
         None => redact(text),

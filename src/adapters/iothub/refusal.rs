@@ -1,7 +1,7 @@
-//! What the hub says when it refuses a request.
+//! The hub's message when it refuses a request.
 //!
-//! Its errors have come in several shapes over the years, and Microsoft's SDKs still read all of them: the name in the
-//! header `iothub-errorcode`; a body `{"Message": "ErrorCode:DeviceNotFound;…"}`; the same with JSON inside of `Message`;
+//! Its errors have had several forms over the years, and Microsoft's SDKs still read all of them: the name in the
+//! header `iothub-errorcode`; a body `{"Message": "ErrorCode:DeviceNotFound;…"}`; the same with JSON inside `Message`;
 //! a body with `errorCode`, as name or as number, and `message`.
 
 use std::borrow::Cow;
@@ -10,17 +10,17 @@ use serde_json::Value;
 
 use crate::domain::id::TwinKey;
 
-/// Text of a service that goes into messages, at most.
+/// The maximum length of a service's text in messages, in characters.
 const CHARACTERS_MAX: usize = 300;
 
-/// The kinds of errors that we tell apart.
+/// The kinds of errors that are distinguished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// There is no such device.
     DeviceNotFound,
     /// There is no such module.
     ModuleNotFound,
-    /// The hub has used up its messages of the day.
+    /// The daily message quota of the hub is used up.
     QuotaExceeded,
     /// Any other.
     Other,
@@ -40,14 +40,14 @@ impl Kind {
 /// An error of the hub.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refusal {
-    /// Its kind; `None` where the hub's own error is not recognised in it, or header and body contradict each other.
+    /// Its kind; `None` if it is not recognised as the hub's own error, or if header and body contradict each other.
     pub(super) kind: Option<Kind>,
-    /// Its name or number, and what else it says; empty where nothing was recognised.
+    /// Its name or number, and the rest of its text; empty if nothing was recognised.
     pub(super) text: String,
 }
 
 impl Refusal {
-    /// Reads an answer whose status says that it is a refusal.
+    /// Reads an answer whose status is a refusal.
     pub(super) fn read(header: Option<&str>, body: &[u8]) -> Self {
         let header = header.map(str::trim).filter(|code| is_code(code));
         let said = serde_json::from_slice(body).ok().and_then(|body| Said::in_body(&body));
@@ -69,7 +69,7 @@ impl Refusal {
         Self { kind, text: one_line(&text) }
     }
 
-    /// Whether the hub itself says that there is no such twin.
+    /// Whether the hub itself says that the twin does not exist.
     pub(super) fn says_that_none_is(&self, key: &TwinKey) -> bool {
         match (self.kind, &key.module) {
             (Some(Kind::DeviceNotFound), _) | (Some(Kind::ModuleNotFound), Some(_)) => true,
@@ -85,7 +85,7 @@ struct Said {
 }
 
 impl Said {
-    /// `None`: it is no error body of the hub.
+    /// `None` if it is not an error body of the hub.
     fn in_body(body: &Value) -> Option<Self> {
         let field = |names: [&str; 2]| names.into_iter().find_map(|name| body.get(name));
         let message = field(["Message", "message"]).and_then(Value::as_str).unwrap_or_default();
@@ -107,7 +107,7 @@ impl Said {
         }
         let inner = serde_json::from_str::<Value>(message).ok().filter(Value::is_object);
         match inner {
-            // One level is all that the service nests.
+            // The service nests only one level.
             Some(inner) if inner.get("Message").is_none() => Self::in_body(&inner),
             Some(_) | None => Some(Self { code: None, message: message.to_owned() }),
         }
@@ -119,7 +119,7 @@ fn is_code(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
-/// One line of bounded length.
+/// One line of limited length.
 fn one_line(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     match line.char_indices().nth(CHARACTERS_MAX) {
@@ -162,7 +162,7 @@ mod tests {
         {
             assert_eq!(kind(None, body), None, "{body}");
         }
-        // The code stands at the beginning; what follows is the text of others, such as an id.
+        // The code is at the beginning; the rest contains other text, such as an id.
         assert_eq!(kind(None, r#"{"Message":"no ErrorCode:DeviceNotFound;"}"#), None);
         assert_eq!(kind(Some("DeviceNotFound"), r#"{"errorCode":404003}"#), None);
         assert_eq!(kind(Some("not a code"), ""), None);

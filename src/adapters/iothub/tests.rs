@@ -46,7 +46,7 @@ fn policy() -> config::HubAccess {
     config::HubAccess::Policy { name: "service".to_owned(), key: Secret::new(KEY) }
 }
 
-/// Counts, and gives what it is told to.
+/// Counts requests and returns what it was given.
 #[derive(Debug)]
 struct FakeCredential {
     token: Result<&'static str, &'static str>,
@@ -78,7 +78,7 @@ fn hub_of(settings: &config::IotHub, credential: Arc<FakeCredential>) -> Arc<dyn
     connect(settings, &credential).unwrap().remove(0)
 }
 
-/// The hub behind a server, by its policy.
+/// The hub behind a server, with a policy.
 fn hub(server: &Server) -> Arc<dyn TwinRegistry> {
     hub_of(&settings(server.endpoint.clone(), policy()), credential(Err("not asked")))
 }
@@ -87,7 +87,7 @@ fn key() -> TwinKey {
     TwinKey::device("Contoso", "d")
 }
 
-/// The trouble that a point read runs into.
+/// The error of a point read with this response.
 async fn unknown(response: server::Response) -> StoreError {
     unknown_of(response, &key()).await
 }
@@ -168,11 +168,11 @@ async fn only_the_hubs_own_404_is_an_absence() {
         assert_eq!(trouble.kind, StoreErrorKind::Unavailable);
         assert!(trouble.message.contains("not the hub's word"), "{}", trouble.message);
     }
-    // A refusal of another kind that names the error is none either.
+    // A refusal with another status that names the error does not mean "not found" either.
     for status in [200, 400, 410, 500] {
         unknown(with(status, &[("iothub-errorcode", "DeviceNotFound")], body)).await;
     }
-    // And neither is one whose time is not known.
+    // Nor does a refusal without a valid time.
     let trouble = unknown(bare(404, &[("date", "yesterday")], body)).await;
     assert!(trouble.message.contains("its Date is none"), "{}", trouble.message);
 }
@@ -283,7 +283,7 @@ async fn a_server_that_is_not_there_hangs_or_breaks_off_is_unknown_in_time() {
             other => panic!("must be unknown: {other:?}"),
         }
     };
-    // It accepts, in the kernel, and never answers.
+    // The kernel accepts the connection, but nothing answers.
     let trouble = get(&silent).await;
     assert_eq!(trouble.kind, StoreErrorKind::Unavailable);
     assert_eq!(trouble.message, "get twin: no answer within 50ms");
@@ -293,7 +293,7 @@ async fn a_server_that_is_not_there_hangs_or_breaks_off_is_unknown_in_time() {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         loop {
             let (mut socket, _) = listener.accept().await.unwrap();
-            // The silent call's connection ends without a request.
+            // The connection of the unanswered call ends without a request.
             if socket.read(&mut [0; 4096]).await.is_ok_and(|bytes| bytes > 0) {
                 let head = format!("HTTP/1.1 200 OK\r\ndate: {DATE}\r\ncontent-length: 500\r\n\r\n{{");
                 if socket.write_all(head.as_bytes()).await.is_ok() {
@@ -394,7 +394,7 @@ async fn a_query_is_refused_with_the_services_words_and_a_continuation_expires()
         );
         assert!(error.to_string().contains(reason), "{reason} not in {error}");
     }
-    // Text that no header can hold comes from a damaged note: nothing is sent.
+    // Text that no header can contain comes from a damaged note: nothing is sent.
     let server = Server::start([]).await;
     let odd = Continuation("a\nb".to_owned());
     let error = hub(&server).query("q", Some(&odd), 10).await.expect_err("no page");
@@ -420,7 +420,7 @@ async fn devices_are_counted() {
 
 #[tokio::test]
 async fn no_message_and_no_debug_output_holds_a_secret() {
-    // A proxy that repeats what it was sent.
+    // A proxy that repeats the request.
     let body = r#"{"Message":"ErrorCode:Denied;got SharedAccessSignature sr=h&sig=c2VjcmV0&se=1"}"#;
     let trouble = unknown(with(403, &[], body)).await;
     assert!(!trouble.message.contains("c2VjcmV0"), "{}", trouble.message);

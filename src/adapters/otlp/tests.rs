@@ -1,4 +1,4 @@
-//! The exporter against a socket that answers as it is told.
+//! The exporter against a socket with scripted answers.
 
 use std::{
     collections::VecDeque,
@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// Statuses to answer with, the last one for ever, and what has arrived.
+/// The statuses to answer with, the last one repeatedly, and the requests received.
 #[derive(Default)]
 struct Script {
     answers: VecDeque<(u16, i64)>,
@@ -75,7 +75,7 @@ fn settings(endpoint: url::Url) -> config::Otlp {
     }
 }
 
-/// Makes a trace of three spans.
+/// Creates a trace of three spans.
 fn one_trace(tracer: &Tracer) {
     let partition = PartitionId { stream: "twins".into(), partition: "0".into() };
     let message = Message {
@@ -195,7 +195,7 @@ async fn the_end_sends_what_is_left_and_waits_for_nobody_who_hangs() {
     bench.task.await.expect("no panic");
     assert_eq!(script.lock().expect("no panic").arrived.len(), 1, "the end is no reason to lose it");
 
-    // The kernel accepts connections; nobody ever answers.
+    // The kernel accepts connections, but nothing answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = silent.local_addr().expect("bound");
     let bench = self::bench(format!("http://{address}/v1/traces").parse().expect("a URL"));

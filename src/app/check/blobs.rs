@@ -1,4 +1,4 @@
-//! The container of checkpoints and dead letters, where they are kept in one.
+//! Checks the blob container of checkpoints and dead letters, if they are stored in one.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ fn failed(error: &blob::Error) -> Finding {
     let message = error.to_string();
     let problem = Problem::of_error(error.code(), &message);
     match error {
-        // It answers, and has no room for us now.
+        // It is reachable, but throttles at present.
         blob::Error::Throttled { .. } => Finding::Warn(problem),
         _ if message.contains("; ") => Finding::Fail(problem),
         _ => Finding::Fail(Problem { remedy: REMEDY.to_owned(), ..problem }),
@@ -42,7 +42,7 @@ fn read_signature(blob: &Blob) -> Option<Signature> {
 }
 
 impl Inspector<'_> {
-    /// The section.
+    /// Runs the checks of this section.
     pub(super) async fn blobs(
         &self,
         credential: Option<&Arc<dyn TokenCredential>>,
@@ -82,7 +82,7 @@ impl Inspector<'_> {
                 "the signature does not allow to delete, so what is written to find out would stay"
                     .to_owned(),
             ),
-            // Not dropped at a stop: it removes what it wrote.
+            // Not dropped when the run is stopped, because it removes its test write.
             Some(container) => written(&container.write(self.stop).await),
         };
         let place = container.as_ref().map(|container| container.place().to_owned()).unwrap_or_default();
@@ -98,7 +98,7 @@ impl Inspector<'_> {
     ) -> (Option<Arc<Container>>, Finding) {
         let open = async {
             match Container::open_existing(blob, Arc::clone(credential)).await {
-                // As a start does; it cannot be seen without doing it.
+                // This creates the container, as a start does. There is no other way to check it.
                 Err(blob::Error::Missing { .. }) => {
                     let created = Container::open(blob, Arc::clone(credential)).await;
                     created.map(|container| (container, "it did not exist and was created, as a start does"))

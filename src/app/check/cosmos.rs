@@ -1,4 +1,4 @@
-//! The account and the container of the documents.
+//! Checks the Cosmos DB account and the container of the documents.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::{
     domain::checks::{Checked, Finding, Kind, Problem, indexing, time_to_live},
 };
 
-/// What all of it is called where nothing can be looked at.
+/// The checks that are skipped if the account cannot be used.
 const AFTER_ACCOUNT: [Kind; 7] = [
     Kind::CosmosConsistency,
     Kind::CosmosRegions,
@@ -56,7 +56,7 @@ fn failed(failed: &Failed) -> Finding {
 }
 
 impl Inspector<'_> {
-    /// The section.
+    /// Runs the checks of this section.
     pub(super) async fn cosmos(
         &self,
         credential: Option<&Arc<dyn TokenCredential>>,
@@ -143,7 +143,7 @@ impl Inspector<'_> {
                     self.within(WHOLE_LIMIT, late("the documents"), Box::pin(inspected.hub_names())).await;
                 shared.documents.send_replace(Some(names.ok().and_then(Result::ok).unwrap_or_default()));
             },
-            // Not dropped at a stop: it removes what it wrote.
+            // Not dropped when the run is stopped, because it removes its test write.
             async { written(&inspected.write(self.stop).await) },
         );
         lines.push(Checked::new(Kind::CosmosQuery, query));
@@ -190,7 +190,7 @@ fn written(probed: &Probed) -> Finding {
     }
 }
 
-/// The first finding, and everything that depends on it.
+/// The first finding, and a skipped line for every check that depends on it.
 fn skipped(first: Kind, finding: Finding) -> Vec<Checked> {
     let rest = AFTER_ACCOUNT.map(|kind| Checked::new(kind, Finding::needs(first, "")));
     std::iter::once(Checked::new(first, finding)).chain(rest).collect()

@@ -1,4 +1,4 @@
-//! Who we are, whether that gives tokens, and whether this machine's clock is right.
+//! Checks the identity of this process, whether its credential gives tokens, and whether this machine's clock is right.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -17,10 +17,10 @@ use crate::{
     domain::checks::{Checked, Finding, Kind, clock, token},
 };
 
-/// Limit of a token. A metadata service on this machine that is not there may take this long to show.
+/// Time limit of a token request. If this machine has no metadata service, it may take this long to find out.
 const TOKEN_LIMIT: Duration = Duration::from_secs(10);
 
-/// What tokens are for.
+/// The services that need tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Scope {
     EventHubs,
@@ -49,19 +49,19 @@ impl Scope {
     }
 }
 
-/// What was found of the tokens that are needed.
+/// The findings about the tokens that are needed.
 #[derive(Debug, Default)]
 pub(super) struct Tokens(BTreeMap<Scope, Finding>);
 
 impl Tokens {
-    /// Why nothing can be asked of a service, where that is for want of a token. No token may be needed at all.
+    /// Why a service cannot be asked, if its token is missing. `None` also if no token is needed.
     pub(super) fn missing(&self, scope: Scope) -> Option<Finding> {
         let unusable = self.0.get(&scope).is_some_and(|finding| !finding.is_usable());
         unusable.then(|| Finding::needs(Kind::CredentialToken, scope.name()))
     }
 }
 
-/// Makes the credential. No I/O.
+/// Creates the credential, without I/O.
 pub(super) fn make(settings: &Settings) -> Result<Arc<dyn TokenCredential>, Finding> {
     let identity = &settings.credential.identity;
     if let Identity::Workload { token_file, .. } = identity
@@ -83,7 +83,7 @@ pub(super) fn make(settings: &Settings) -> Result<Arc<dyn TokenCredential>, Find
 }
 
 impl Inspector<'_> {
-    /// What this credential must give tokens for.
+    /// The services for which this credential must give tokens.
     fn scopes(&self) -> Vec<Scope> {
         let settings = self.settings;
         let mut scopes = vec![Scope::EventHubs];
@@ -99,7 +99,7 @@ impl Inspector<'_> {
         scopes
     }
 
-    /// Asks for all tokens that are needed.
+    /// Requests all tokens that are needed.
     pub(super) async fn tokens(&self, credential: &Arc<dyn TokenCredential>) -> Tokens {
         let ask = async |scope: Scope| {
             let late = |late: String| {
@@ -128,7 +128,7 @@ impl Inspector<'_> {
         token(left.is_positive().then(|| left.unsigned_abs()))
     }
 
-    /// The section.
+    /// Runs the checks of this section.
     pub(super) async fn credential(
         &self,
         made: &Result<Arc<dyn TokenCredential>, Finding>,
@@ -154,7 +154,7 @@ impl Inspector<'_> {
         lines
     }
 
-    /// In words.
+    /// The identity in words.
     fn identity(&self) -> String {
         let credential = &self.settings.credential;
         let user_assigned = |client_id: &Option<String>| match client_id {

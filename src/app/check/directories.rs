@@ -1,4 +1,4 @@
-//! The directories of checkpoints and dead letters, where they are kept on a disk.
+//! Checks the directories of checkpoints and dead letters, if they are stored on a disk.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Inspector<'_> {
-    /// The section.
+    /// Runs the checks of this section.
     pub(super) async fn directories(&self) -> Vec<Checked> {
         let checkpoints = async {
             match &self.settings.checkpoint.store {

@@ -1,7 +1,7 @@
-//! The Event Hubs: whether each can be read, and whether our progress fits what is there.
+//! Checks the Event Hubs: whether each can be read, and whether the checkpoints fit the partitions.
 //!
-//! A receiver is attached to each partition for a moment, without an owner level: it displaces nobody. It takes one of the five
-//! places that a consumer group has there, a few partitions at a time, and gives it back at once.
+//! A receiver is attached to each partition for a moment, without an owner level, so it displaces no other reader. It takes one of the five
+//! reader places of the consumer group, a few partitions at a time, and releases it at once.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -37,41 +37,41 @@ use crate::{
     },
 };
 
-/// Partitions that are attached to at the same time: each takes a connection, and a place of the consumer group.
+/// Maximum number of partitions that are attached at the same time. Each takes a connection and a reader place of the consumer group.
 const AT_ONCE: usize = 8;
 
-/// How long a partition without events is listened to for a refusal. One comes as fast as an answer does.
+/// How long to wait for a refusal on a partition without events. A refusal comes as fast as an answer.
 const QUIET: Duration = Duration::from_secs(3);
 
-/// How long the first event of a partition that has some may take: old ones come from slower disks.
+/// How long to wait for the first event of a partition that has events. Old events come from slower disks.
 const FIRST_EVENT: Duration = Duration::from_secs(8);
 
-/// Limit of attaching to all partitions.
+/// Time limit of attaching to all partitions.
 const ALL_LIMIT: Duration = Duration::from_secs(60);
 
-/// An owner that has not said so for so many leases is gone.
+/// An owner that has not renewed for this many lease durations is gone.
 const LEASES: u32 = 2;
 
-/// What was seen in all Event Hubs.
+/// The facts that were found in all Event Hubs.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Seen {
-    /// Partitions of all; `None`: not all are known.
+    /// Number of partitions of all Event Hubs. `None`: not all are known.
     pub(super) partitions: Option<u32>,
-    /// Spellings of IoT hubs in events.
+    /// Spellings of IoT hub names in events.
     pub(super) hub_names: BTreeSet<String>,
 }
 
-/// What is said of one Event Hub.
+/// The lines and facts of one Event Hub.
 struct OfHub {
     lines: Vec<Checked>,
     partitions: Option<usize>,
     hub_names: BTreeSet<String>,
 }
 
-/// The checkpoint store to look at, or why it cannot be.
+/// The checkpoint store to read, or why it cannot be read.
 type Store = Result<Option<Arc<dyn CheckpointStore>>, Finding>;
 
-/// The finding that tells of an error of a source.
+/// The finding for an error of a source.
 fn problem(inspector: &Inspector<'_>, name: &str, source: SourceError) -> Problem {
     let namespace = inspector.settings.eventhubs.namespace.clone();
     let error = StartError::Source { hub: name.to_owned(), namespace, source };
@@ -89,7 +89,7 @@ fn late(what: String) -> impl FnOnce(String) -> Finding {
 }
 
 impl Inspector<'_> {
-    /// The section.
+    /// Runs the checks of this section.
     pub(super) async fn eventhubs(
         &self,
         credential: Option<&Arc<dyn TokenCredential>>,
@@ -129,7 +129,7 @@ impl Inspector<'_> {
         lines
     }
 
-    /// Opens the checkpoint store to look at it.
+    /// Opens the checkpoint store for reading.
     async fn store(&self, credential: &Arc<dyn TokenCredential>, shared: &Shared) -> Store {
         if let config::CheckpointStore::Blob(_) = self.settings.checkpoint.store
             && !Shared::told(&shared.container).await
@@ -147,7 +147,7 @@ impl Inspector<'_> {
     async fn of_hub(&self, name: &str, credential: &Arc<dyn TokenCredential>, store: &Store) -> OfHub {
         let mut options = eventhubs_options(self.settings, name);
         options.open_timeout = options.open_timeout.min(LIMIT);
-        // The first event is all that is looked at.
+        // Only the first event is needed.
         options.prefetch = 1;
         let source = EventHub::new(options, Arc::clone(credential));
         let found = self.inspect(name, &source, store).await;
@@ -163,7 +163,7 @@ impl Inspector<'_> {
             Ok(Err(error)) => return nothing(name, Finding::Fail(problem(self, name, error))),
             Err(finding) => return nothing(name, finding),
         };
-        // Before the extents: a checkpoint that is written meanwhile would seem to lie beyond.
+        // Read before the extents: otherwise a checkpoint that is written meanwhile would seem to lie beyond the partition's end.
         let stored = self.stored(name, store).await;
         let extents = async {
             let extents = partitions.iter().map(|partition| async {
@@ -220,7 +220,7 @@ impl Inspector<'_> {
         }
     }
 
-    /// Attaches a receiver at the oldest event, waits for one, and lets go.
+    /// Attaches a receiver at the oldest event, waits for one event, and detaches.
     async fn attach(
         &self,
         name: &str,
@@ -236,7 +236,7 @@ impl Inspector<'_> {
                 receiver.close().await;
                 match received {
                     Ok(Ok(messages)) => (Attempt::Proved, messages.into_iter().next()),
-                    // What it is is another matter: it was delivered.
+                    // The content does not matter here: the event was delivered.
                     Ok(Err(SourceError::Undecodable(_))) => (Attempt::Proved, None),
                     Ok(Err(error)) => (Attempt::Failed(problem(self, name, error)), None),
                     Err(_) if extent.is_empty => (Attempt::Quiet, None),
@@ -259,7 +259,7 @@ impl Inspector<'_> {
         oldest(age, self.settings.eventhubs.retention, self.settings.document.tombstone_ttl)
     }
 
-    /// What the store knows, by partition; `None`: there is no store.
+    /// The stored checkpoints, by partition. `None`: there is no store.
     async fn stored(&self, name: &str, store: &Store) -> Result<Option<BTreeMap<String, Stored>>, Finding> {
         let store = match store {
             Ok(Some(store)) => store,
@@ -324,13 +324,13 @@ impl Inspector<'_> {
     }
 }
 
-/// The spelling of the IoT hub that an event comes from.
+/// The spelling of the IoT hub's name in an event.
 fn hub_name(message: &Message) -> Option<String> {
     let name = message.application_properties.get("hubName")?.as_text()?;
     Some(name.into_owned()).filter(|name| !name.is_empty())
 }
 
-/// A hub that does not answer, and everything that depends on it.
+/// The lines for an Event Hub that does not answer: the finding, and a skipped line for every check that depends on it.
 fn nothing(name: &str, finding: Finding) -> OfHub {
     let rest =
         [Kind::EventHubsGroup, Kind::EventHubsOldest, Kind::EventHubsCheckpoints, Kind::EventHubsOwners];

@@ -1,4 +1,4 @@
-//! The IoT hubs.
+//! Checks the IoT hubs.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -19,7 +19,7 @@ use crate::{
     ports::{Got, QueryError, StoreError, StoreErrorKind, TwinRegistry},
 };
 
-/// Why a hub does not answer, as a finding.
+/// Code of the finding for a hub that does not answer.
 const CODE: &str = "IOTHUB_UNAVAILABLE";
 
 const REMEDY: &str = "check iothub.hosts or iothub.connection_strings, DNS and the hub's network rules";
@@ -32,7 +32,7 @@ fn failed(code: &'static str, message: &str) -> Finding {
     })
 }
 
-/// A hub that throttles answers; it has no room for us now.
+/// The finding for a hub without an answer. A hub that throttles is reachable.
 fn unanswered(trouble: &StoreError) -> Finding {
     match trouble.kind {
         StoreErrorKind::Throttled => Finding::warn(
@@ -47,7 +47,7 @@ fn unanswered(trouble: &StoreError) -> Finding {
 }
 
 impl Inspector<'_> {
-    /// The section.
+    /// Runs the checks of this section.
     pub(super) async fn iothub(
         &self,
         credential: Option<&Arc<dyn TokenCredential>>,
@@ -90,7 +90,7 @@ impl Inspector<'_> {
         lines
     }
 
-    /// Reads a twin that is not there, and asks for one row.
+    /// Reads a twin that does not exist, and requests one row of a query.
     async fn hub(
         &self,
         hub: &Hub,
@@ -124,7 +124,7 @@ impl Inspector<'_> {
     }
 }
 
-/// No device has this name: it is made by chance.
+/// Reads a twin with a random name, which no device has.
 async fn read(registry: &dyn TwinRegistry, hub: &Hub) -> Finding {
     let nobody = format!("twinsync-check-{:032x}", rand::random::<u128>());
     match registry.get(&TwinKey::device(&hub.name, nobody)).await {

@@ -1,4 +1,4 @@
-//! This process: its address, its limits, its end.
+//! Checks this process: its address, its limits, and its shutdown.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -11,14 +11,14 @@ use crate::{
     http,
 };
 
-/// Limit of asking whoever listens on our address who it is.
+/// Time limit for identifying the listener on the configured address.
 const ASK_LIMIT: Duration = Duration::from_secs(2);
 
-/// Partitions of an Event Hub of the Standard tier at most, where nobody has asked how many there are.
+/// Maximum number of partitions of an Event Hub in the Standard tier. Used if the real number is unknown.
 const PARTITIONS_MAX: u32 = 32;
 
 impl Inspector<'_> {
-    /// The section.
+    /// Runs the checks of this section.
     pub(super) async fn process(&self, shared: &Shared) -> Vec<Checked> {
         let settings = self.settings;
         let listen = async {
@@ -64,7 +64,7 @@ impl Inspector<'_> {
     }
 }
 
-/// Who listens on an address of ours.
+/// Finds out what listens on a configured address.
 async fn inspect(address: SocketAddr) -> Listening {
     let Err(taken) = http::try_bind(address) else {
         return Listening::Free;
@@ -75,14 +75,14 @@ async fn inspect(address: SocketAddr) -> Listening {
     }
 }
 
-/// The version of the twinsync that listens there, if that is what it is.
+/// The version of twinsync that listens on the address. `None` if it is something else.
 async fn version(address: SocketAddr) -> Option<String> {
     #[derive(Deserialize)]
     struct Version {
         name: String,
         version: String,
     }
-    // A proxy of the environment is for the way out, not for this machine.
+    // A proxy from the environment is for outgoing requests, not for this machine.
     let client = reqwest::Client::builder().timeout(ASK_LIMIT).no_proxy().build().ok()?;
     let answer: Version =
         client.get(format!("http://{address}/version")).send().await.ok()?.json().await.ok()?;

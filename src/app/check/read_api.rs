@@ -1,4 +1,4 @@
-//! The read API: its address, and its certificate.
+//! Checks the read API: its address and its certificate.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -15,11 +15,11 @@ use crate::{
     serve::{Tls, tls::Files},
 };
 
-/// Limit of asking whoever listens on our address what it is.
+/// Time limit for identifying the listener on the configured address.
 const ASK_LIMIT: Duration = Duration::from_secs(2);
 
 impl Inspector<'_> {
-    /// The section.
+    /// Runs the checks of this section.
     pub(super) async fn read_api(&self) -> Vec<Checked> {
         let (listen, pair) = match &self.settings.serve {
             None => {
@@ -73,7 +73,7 @@ impl Inspector<'_> {
     }
 }
 
-/// Who listens on an address of ours.
+/// Finds out what listens on a configured address.
 async fn inspect(address: SocketAddr, tls: bool) -> Served {
     let Err(taken) = http::try_bind_for("serve.listen", address) else {
         return Served::Free;
@@ -84,8 +84,8 @@ async fn inspect(address: SocketAddr, tls: bool) -> Served {
     }
 }
 
-/// Whether it refuses whoever shows no right, in the words of IoT Hub. Nothing is sent that anybody could misuse, so it does not matter
-/// whose certificate it is.
+/// Whether it refuses a request without credentials in the same way as IoT Hub. The request contains nothing secret, so the certificate is
+/// not verified.
 async fn answers_as_we_do(address: SocketAddr, tls: bool) -> bool {
     let client =
         reqwest::Client::builder().timeout(ASK_LIMIT).no_proxy().tls_danger_accept_invalid_certs(true);

@@ -11,11 +11,11 @@ use crate::{
     telemetry::VERSION,
 };
 
-/// Columns of a verdict, and of the name of a check.
+/// Width of the columns for the verdict and for the name of a check.
 const VERDICT_WIDTH: usize = 7;
 const NAME_WIDTH: usize = 22;
 
-/// How a verdict is coloured on a terminal (ECMA-48).
+/// The colour of a verdict on a terminal (ECMA-48).
 const fn colour(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Ok => "\u{1b}[32m",
@@ -28,7 +28,7 @@ const fn colour(verdict: Verdict) -> &'static str {
 const BOLD: &str = "\u{1b}[1m";
 const PLAIN: &str = "\u{1b}[0m";
 
-/// Colour is for terminals, and for people who want it (no-color.org).
+/// Whether to use colour: only on a terminal, and unless the user has disabled it (no-color.org).
 fn coloured() -> bool {
     io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
@@ -37,13 +37,13 @@ fn paint(colour: &str, text: &str) -> String {
     if coloured() { format!("{colour}{text}{PLAIN}") } else { text.to_owned() }
 }
 
-/// What is printed first.
+/// The first lines of the report.
 pub(super) fn title(connect: bool) -> String {
     let what = if connect { "configuration, machine and connections" } else { "configuration and machine" };
     format!("twinsync {VERSION} checks {what}")
 }
 
-/// One check; in front of it the title of its area, where that begins.
+/// The line of one check, preceded by the title of its area if it is the first one there.
 pub(super) fn line(before: Option<Area>, checked: &Checked) -> String {
     let mut text = String::new();
     let area = checked.kind.area();
@@ -70,7 +70,7 @@ pub(super) fn line(before: Option<Area>, checked: &Checked) -> String {
     text
 }
 
-/// What is printed last.
+/// The last lines of the report.
 pub(super) fn summary(lines: &[Checked], connect: bool, complete: bool) -> String {
     let count = |verdict| lines.iter().filter(|line| line.finding.verdict() == verdict).count();
     let plural = |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });

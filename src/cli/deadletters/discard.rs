@@ -61,7 +61,7 @@ struct Summary {
     unreadable: u64,
 }
 
-/// Removes the dead letters that match.
+/// Removes the matching dead letters.
 pub(super) async fn run(arguments: &Arguments) -> Result<(), Error> {
     if arguments.filter.is_empty() && !arguments.all {
         let message =
@@ -89,7 +89,7 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Error> {
                 summary.count(arguments, &outcome);
                 print(arguments, &row, &outcome)?;
             }
-            // Nobody can tell whose dead letter it is, so only its own name says that it is meant.
+            // Its twin is unknown, so only its name can show that it is meant.
             Stop::Unreadable(Unreadable { name, version: Some(version), .. })
                 if arguments.filter.names(&name) =>
             {
@@ -128,7 +128,7 @@ impl Summary {
     }
 }
 
-/// Removes one dead letter, or says why it is still there.
+/// Removes one dead letter, or returns why it still exists.
 async fn remove(
     arguments: &Arguments,
     archive: &dyn DeadLetterArchive,

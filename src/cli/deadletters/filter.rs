@@ -1,4 +1,4 @@
-//! Which dead letters a command is about.
+//! The filter that selects dead letters.
 
 use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
 
@@ -46,7 +46,7 @@ fn letter(text: &str) -> Result<String, String> {
 }
 
 impl Filter {
-    /// Whether nothing is filtered.
+    /// Whether there is no filter.
     pub(super) fn is_empty(&self) -> bool {
         let Self { letters, reasons, device, stream, partition, sequence_number } = self;
         letters.is_empty()
@@ -55,7 +55,7 @@ impl Filter {
             && sequence_number.is_none()
     }
 
-    /// Whether dead letters of a partition can match.
+    /// Whether dead letters of this partition can match.
     pub(super) fn takes_partition(&self, partition: &PartitionId) -> bool {
         let PartitionId { stream, partition: id } = partition;
         let named = format!("{partition}/");
@@ -64,19 +64,19 @@ impl Filter {
             && (self.letters.is_empty() || self.letters.iter().any(|letter| letter.starts_with(&named)))
     }
 
-    /// Whether the dead letter of this name can match.
+    /// Whether the dead letter with this name can match.
     pub(super) fn takes_name(&self, name: &LetterName) -> bool {
         let number = name.position().map(|(number, _)| number);
         self.sequence_number.is_none_or(|wanted| Some(wanted) == number)
             && (self.letters.is_empty() || self.names(name))
     }
 
-    /// Whether this dead letter is given by its name.
+    /// Whether this dead letter is given by name.
     pub(super) fn names(&self, name: &LetterName) -> bool {
         self.letters.contains(&name.to_string().to_lowercase())
     }
 
-    /// Whether a dead letter whose name is taken matches.
+    /// Whether a dead letter matches whose name already matches.
     pub(super) fn takes_letter(&self, letter: &StoredLetter) -> bool {
         (self.reasons.is_empty() || self.reasons.contains(&letter.reason))
             && self.device.as_ref().is_none_or(|wanted| subject(&letter.message).0.as_ref() == Some(wanted))

@@ -18,9 +18,9 @@ use crate::{
     domain::ticks::Ticks,
 };
 
-/// Dead letters that people are shown unless they say otherwise.
+/// Default number of dead letters in the text output.
 const LIMIT: usize = 50;
-/// Partitions named for one reason.
+/// Maximum number of partitions that are listed for one reason.
 const PARTITIONS: usize = 6;
 
 /// Arguments of `list`.
@@ -38,7 +38,7 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// The dead letters of one reason.
+/// Counts for the dead letters of one reason.
 #[derive(Debug, Default, Serialize)]
 struct Group {
     count: u64,
@@ -81,7 +81,7 @@ struct Summary {
     reasons: BTreeMap<String, Group>,
 }
 
-/// Prints the dead letters that match, with their counts by reason.
+/// Prints the matching dead letters, with their counts by reason.
 pub(super) async fn run(arguments: &Arguments) -> Result<(), Error> {
     let settings = arguments.sources.load()?;
     let letters = app::dead_letter_commands::connect(&settings).await?;
@@ -120,7 +120,7 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Error> {
     ended(summary.unreadable, None)
 }
 
-/// Counts by reason, then the dead letters.
+/// The text output: counts by reason, then the dead letters.
 fn text(summary: &Summary, rows: &[Row]) -> String {
     if summary.letters == 0 {
         return "no letter matches".to_owned();

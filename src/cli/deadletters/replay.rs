@@ -21,7 +21,7 @@ use crate::{
     telemetry,
 };
 
-/// Dead letters handed over whose outcome has not been looked at; the in-flight limits bound their bodies.
+/// Maximum number of submitted dead letters whose outcome is still pending. The in-flight limits bound their bodies.
 const WINDOW: usize = 1024;
 
 /// Arguments of `replay`.
@@ -39,7 +39,7 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// Replays the dead letters that match.
+/// Replays the matching dead letters.
 pub(super) async fn run(arguments: &Arguments) -> Result<(), Error> {
     let settings = arguments.sources.load()?;
     telemetry::init(&settings.telemetry).map_err(|error| Error::Failed(error.to_string()))?;
@@ -71,7 +71,7 @@ async fn preview(arguments: &Arguments, settings: &Settings) -> Result<Report, E
     Ok(report)
 }
 
-/// A dead letter that the router has.
+/// A dead letter that was submitted to the router.
 struct Pending {
     name: LetterName,
     version: LetterVersion,
@@ -112,7 +112,7 @@ async fn replay(arguments: &Arguments, settings: &Settings) -> Result<Report, Er
     Ok(report)
 }
 
-/// Waits until the outcome is durable; only then the dead letter is removed.
+/// Waits until the outcome is durable. Only then is the dead letter removed.
 async fn conclude(
     archive: &dyn DeadLetterArchive,
     pending: Pending,
@@ -131,7 +131,7 @@ async fn conclude(
     report.letter(&row, &verdict, &removal)
 }
 
-/// What became of the dead letter itself.
+/// The outcome for the dead letter itself.
 enum Removal {
     Removed,
     Untouched,
@@ -154,15 +154,15 @@ struct Summary {
     dry_run: bool,
     letters: u64,
     removed: u64,
-    /// Dead letters that still can not be applied.
+    /// Number of dead letters that still cannot be applied.
     stay: u64,
-    /// Dead letters that are decided and could not be removed, or whose document a preview could not read.
+    /// Number of dead letters that are decided and could not be removed, or whose document a preview could not read.
     failed: u64,
     unreadable: u64,
     outcomes: BTreeMap<&'static str, u64>,
 }
 
-/// Tells of each dead letter, and counts.
+/// Prints each dead letter, and counts.
 struct Report {
     json: bool,
     summary: Summary,

@@ -1,4 +1,4 @@
-//! What is told about a dead letter where its payload is not.
+//! The fields of a dead letter that are printed without its payload.
 
 use serde::Serialize;
 
@@ -49,7 +49,7 @@ impl Row {
         }
     }
 
-    /// `device`, or `device/module`; `-` where the dead letter names none.
+    /// `device`, or `device/module`; `-` if the dead letter names none.
     pub(super) fn twin(&self) -> String {
         let device = self.device.as_deref().unwrap_or("-");
         let twin = match &self.module {
@@ -59,7 +59,7 @@ impl Row {
         printable(&twin, false)
     }
 
-    /// Name, reason and twin, as lines about single dead letters begin.
+    /// Name, reason and twin: the beginning of a line about a single dead letter.
     pub(super) fn head(&self) -> String {
         let (letter, reason) = (printable(&self.letter, false), printable(&self.reason, false));
         format!("{letter}  {reason}  {}", self.twin())

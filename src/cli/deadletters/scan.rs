@@ -1,4 +1,4 @@
-//! Scans through the dead letters that match a filter: in order, one at a time, and past those that cannot be read.
+//! Scans the dead letters that match a filter: in order, one at a time, and past unreadable ones.
 
 use std::{sync::Arc, vec};
 
@@ -15,31 +15,31 @@ use crate::{
     ports::{ArchiveError, DeadLetterArchive, LetterName, LetterVersion, ReadLetter, StoredLetter},
 };
 
-/// One stop of a scan.
+/// One step of a scan.
 pub(super) enum Stop {
-    /// A dead letter that matches.
+    /// A matching dead letter.
     Letter(Box<Found>),
-    /// Something that may be a dead letter that matches, and cannot be read.
+    /// An entry that may be a matching dead letter, but is unreadable.
     Unreadable(Unreadable),
 }
 
-/// A dead letter as found.
+/// A dead letter that was found.
 pub(super) struct Found {
     pub(super) name: LetterName,
     pub(super) letter: StoredLetter,
     pub(super) version: LetterVersion,
 }
 
-/// A dead letter that cannot be read.
+/// An unreadable dead letter.
 pub(super) struct Unreadable {
     pub(super) name: LetterName,
     reason: String,
-    /// Present where something is stored that is no dead letter.
+    /// Present if the stored entry is not a dead letter.
     pub(super) version: Option<LetterVersion>,
 }
 
 impl Unreadable {
-    /// One line about it.
+    /// The reason, on one line.
     pub(super) fn reason(&self) -> String {
         match &self.version {
             Some(_) => format!(
@@ -50,7 +50,7 @@ impl Unreadable {
         }
     }
 
-    /// Tells of it, on standard output like the dead letters around it.
+    /// Prints it on standard output, like the dead letters around it.
     pub(super) fn print(&self, json: bool) -> Result<(), Error> {
         #[derive(Serialize)]
         struct Line<'a> {
@@ -86,7 +86,7 @@ pub(super) struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    /// Stands before the first dead letter.
+    /// Begins before the first dead letter.
     pub(super) async fn begin(
         archive: Arc<dyn DeadLetterArchive>,
         filter: &'a Filter,
@@ -113,7 +113,7 @@ impl<'a> Scan<'a> {
                 Ok(ReadLetter::Found(letter, version)) if self.filter.takes_letter(&letter) => {
                     Stop::Letter(Box::new(Found { name, letter: *letter, version }))
                 }
-                // Somebody was faster with what is absent.
+                // Another process has already removed the absent one.
                 Ok(ReadLetter::Found(..) | ReadLetter::Absent) => continue,
                 Ok(ReadLetter::Damaged(reason, version)) => {
                     Stop::Unreadable(Unreadable { name, reason, version: Some(version) })
@@ -124,7 +124,7 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// The last word of a command that could not do everything.
+/// The final error of a command that could not do everything.
 pub(super) fn ended(unreadable: u64, other: Option<String>) -> Result<(), Error> {
     let unreadable = (unreadable > 0).then(|| format!("{} could not be read", output::letters(unreadable)));
     let failures: Vec<_> = unreadable.into_iter().chain(other).collect();

@@ -29,7 +29,7 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// Prints the one dead letter that matches.
+/// Prints the one matching dead letter.
 pub(super) async fn run(arguments: &Arguments) -> Result<(), Error> {
     let settings = arguments.sources.load()?;
     let letters = app::dead_letter_commands::connect(&settings).await?;
@@ -64,7 +64,7 @@ fn named(found: &Found, mut stored: Value) -> Value {
     stored
 }
 
-/// Heads, properties with their types, and the body.
+/// The text output: header fields, properties with their types, and the body.
 fn text(found: &Found, stored: &Value) -> String {
     let row = Row::new(&found.name, &found.letter);
     let or_dash = |at: Option<Ticks>| at.map_or_else(|| "-".to_owned(), |at| at.to_string());

@@ -1,4 +1,4 @@
-//! What the demo found, as a table or as JSON.
+//! The result of the demo, as a table or as JSON.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::telemetry::{Decision, name};
 
-/// Everything the demo reports.
+/// The report of the demo.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Report {
@@ -19,7 +19,7 @@ pub(super) struct Report {
     pub(super) verified: verify::Report,
 }
 
-/// What was measured, from the daemon's own metrics.
+/// Measured figures, from the daemon's own metrics.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Figures {
@@ -63,7 +63,7 @@ impl Figures {
     }
 }
 
-/// Twins without an equal document, and documents without a twin.
+/// Number of twins without an equal document, and of documents without a twin.
 pub(super) fn differing(verified: &verify::Report) -> usize {
     usize::try_from(verified.different + verified.missing + verified.extra).unwrap_or(usize::MAX)
 }

@@ -1,4 +1,4 @@
-//! `[counting]` and `[[counts]]`: counts of twins that are kept.
+//! `[counting]` and `[[counts]]`: declared counts of twins.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use super::{
 };
 use crate::domain::query::{Collection, Declared, DeclaredError};
 
-/// Each count is evaluated for every document that changes, and shown with every scrape.
+/// Maximum number of counts. Each one is evaluated for every changed document, and shown in every scrape.
 const COUNTS_MAX: usize = 32;
-/// Each look costs a request unit or two for every physical partition, whether anything has changed or not.
+/// Minimum interval. Each read of the change feed costs a request unit or two per physical partition, even without changes.
 const INTERVAL_MIN: Duration = Duration::from_secs(1);
-/// Each recount reads every document.
+/// Minimum recount interval. Each recount reads every document.
 const RECOUNT_MIN: Duration = Duration::from_secs(60);
 
 impl Check<'_> {
@@ -26,7 +26,7 @@ impl Check<'_> {
         let recount_interval =
             self.parse("counting.recount_interval", &raw.counting.recount_interval, recount_interval);
         let before = self.problems.len();
-        // Where [iothub] itself is wrong, that is told, and nothing that follows from it.
+        // If [iothub] itself is wrong, only that is reported, and not its consequences.
         let identity = iothub.is_none_or(|iothub| iothub.is_configured() && iothub.identity);
         let mut declared = Vec::<Declared>::new();
         for (place, count) in &raw.counts {

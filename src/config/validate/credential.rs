@@ -1,4 +1,4 @@
-//! `[credential]`: who we are towards Azure.
+//! `[credential]`: the identity of this process in Azure.
 
 use super::{Check, values::choice};
 use crate::config::{

@@ -1,4 +1,4 @@
-//! `[eventhubs]`: where events come from.
+//! `[eventhubs]`: the sources of events.
 
 use super::{
     Check,
@@ -12,7 +12,7 @@ use crate::config::{
     settings::{EventHubs, Identity, Start},
 };
 
-/// The most the SDK takes as link credit without the broker refusing it.
+/// The largest link credit that the SDK can request without a refusal by the broker.
 const PREFETCH_MAX: u32 = 50_000;
 
 impl Check<'_> {

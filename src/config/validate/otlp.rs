@@ -12,10 +12,10 @@ use super::{
 };
 use crate::domain::sampling::Ratio;
 
-/// More than this many waiting spans are gigabytes.
+/// Maximum number of waiting spans. More would take gigabytes.
 const QUEUED_MAX: u32 = 1_000_000;
 
-/// What is appended to the address of a receiver, as the protocol says.
+/// The path that is appended to the address of a receiver, according to the protocol.
 const TRACES: &str = "v1/traces";
 
 impl Check<'_> {
@@ -59,7 +59,7 @@ impl Check<'_> {
 
 fn endpoint(text: &str) -> Result<Url, String> {
     const EXAMPLE: &str = "write e.g. \"http://127.0.0.1:4318\"";
-    // The URL itself may hold a secret.
+    // The URL itself may contain a secret.
     let mut url = Url::parse(text).map_err(|error| format!("is no URL ({error}): {EXAMPLE}"))?;
     match url.scheme() {
         "http" | "https" if url.has_host() => {}
@@ -87,7 +87,7 @@ fn headers(text: &str) -> Result<Vec<(String, Secret)>, String> {
     pairs.collect()
 }
 
-/// `name=value,name=value`, values percent-encoded where need be, as OpenTelemetry writes it.
+/// Parses `name=value,name=value`, with values percent-encoded where necessary, in OpenTelemetry's form.
 fn pairs(text: &str, what: &str) -> Result<Vec<(String, String)>, String> {
     let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
     let pair = |part: &str| {

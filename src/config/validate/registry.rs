@@ -1,4 +1,4 @@
-//! `[iothub]` and what depends on it: `[repair]`, `[backfill]`, `[audit]`.
+//! `[iothub]` and the sections that depend on it: `[repair]`, `[backfill]`, `[audit]`.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -15,19 +15,19 @@ use super::{
 };
 use crate::domain::quota::Tier;
 
-/// Units of a hub at most (Microsoft's page "IoT Hub quotas and throttling").
+/// Maximum number of units of a hub (Microsoft's page "IoT Hub quotas and throttling").
 const UNITS_MAX: u32 = 200;
 
-/// More repairs at once would only wait for the hub's quota.
+/// Maximum number of concurrent repairs. More would only wait for the hub's quota.
 const REPAIRS_MAX: u32 = 64;
 
-/// More twins at once would only wait for the hub's quota.
+/// Maximum number of twins that a backfill processes at the same time. More would only wait for the hub's quota.
 const BACKFILL_MAX: u32 = 256;
 
-/// An audit remembers those it will ask about; a hub has at most a million devices.
+/// An audit remembers the twins that it will ask about. A hub has at most a million devices.
 const RECENT_MAX: u32 = 1_000_000;
 
-/// An audit takes many pages of queries, of which the smallest hub allows 20 per minute.
+/// Minimum interval of audits. An audit takes many pages of queries, and the smallest hub allows 20 pages per minute.
 const AUDIT_INTERVAL_MIN: Duration = Duration::from_secs(60);
 
 impl Check<'_> {
@@ -80,7 +80,7 @@ impl Check<'_> {
         })
     }
 
-    /// No token goes where it should not be seen, or means nothing.
+    /// Checks that no token is sent where it could be seen, or where it is useless.
     fn tokens(&mut self, hubs: &[Hub], endpoints: &Endpoints, identity: Option<&Identity>) {
         let emulated = matches!(identity, Some(Identity::Emulator { .. }));
         let is_plain = |url: &Url| url.scheme() == "http";
@@ -107,7 +107,7 @@ impl Check<'_> {
         }
     }
 
-    /// A list of hubs; `None` where one of them is wrong.
+    /// Parses a list of hubs. `None` if one of them is wrong.
     fn hubs(
         &mut self,
         key: &str,
@@ -168,7 +168,7 @@ fn repeated(hubs: &[Hub]) -> Option<&str> {
     hubs.iter().enumerate().find(repeats).map(|(_, hub)| hub.name.as_str())
 }
 
-/// A part of a whole: more than nothing, at most all.
+/// Parses a fraction: greater than 0, at most 1.
 fn share(text: &str) -> Result<f64, String> {
     text.parse::<f64>()
         .ok()

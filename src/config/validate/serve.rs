@@ -1,4 +1,4 @@
-//! `[serve]`: who may read IoT Hub's API from the copy, and how much.
+//! `[serve]`: who may read IoT Hub's API from the copy, and the limits.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -18,21 +18,21 @@ use super::{
 };
 use crate::domain::id::HubName;
 
-/// What to write into `serve.connection_strings`.
+/// The advice for `serve.connection_strings`.
 const WRITE: &str = "write what clients are given, \
                      HostName=twins.contoso.example;SharedAccessKeyName=dashboards;SharedAccessKey=KEY, with a key of your own: \
                      openssl rand -base64 32";
-/// Bytes of a key at least. Those that Azure makes have 32.
+/// Minimum length of a key, in bytes. Keys that Azure generates have 32.
 const KEY_MIN: usize = 16;
-/// Queries at the same time at most: each may hold a page of large twins.
+/// Maximum number of concurrent queries. Each may hold a page of large twins.
 const QUERIES_MAX: u32 = 64;
-/// Rows in memory at most, of a few hundred bytes each.
+/// Maximum number of rows in memory, of a few hundred bytes each.
 const ROWS_MAX: u32 = 1_000_000;
-/// The longest that a query may take. Clients give up sooner: Node's after four minutes, Python's after a minute and a half.
+/// Maximum time limit of a query. Clients give up later: Node's after four minutes, Python's after a minute and a half.
 const QUERY_TIME_MAX: Duration = Duration::from_secs(60);
 
 impl Check<'_> {
-    /// `Some(None)`: nobody may ask.
+    /// `Some(None)`: the API is off.
     pub(super) fn serve(&mut self, raw: &raw::Serve, iothub: Option<&IotHub>) -> Option<Option<Serve>> {
         let listen = self.parse("serve.listen", &raw.listen, listen);
         let tls =
@@ -120,7 +120,7 @@ impl Check<'_> {
         Some(Encryption::Files { certificate: certificate?, key: key? })
     }
 
-    /// The names in connection strings, and their policies.
+    /// The host names in connection strings, and their policies.
     fn policies(&mut self, raw: &raw::Serve) -> Option<(Vec<String>, Vec<Policy>)> {
         self.parse("serve.connection_strings", raw.connection_strings.expose(), |text| {
             let (mut hosts, mut policies) = (Vec::new(), Vec::<Policy>::new());
@@ -133,7 +133,7 @@ impl Check<'_> {
         })
     }
 
-    /// Whose twins are shown, and the host of that hub where it is known.
+    /// The hub whose twins are shown, and its host if that is known.
     fn shown_hub(
         &mut self,
         hub: Option<HubName>,
@@ -196,7 +196,7 @@ impl Check<'_> {
     }
 }
 
-/// Adds a key to its policy, which may be there already.
+/// Adds a key to its policy, which may already exist.
 fn add(policies: &mut Vec<Policy>, name: String, key: Secret) -> Result<(), String> {
     if STANDARD.decode(key.expose()).map_or(0, |bytes| bytes.len()) < KEY_MIN {
         return Err(format!("has a key of fewer than {KEY_MIN} bytes, which could be guessed: {WRITE}"));
@@ -267,7 +267,7 @@ fn guid(text: &str) -> Option<String> {
     is_guid(text).then(|| text.to_ascii_lowercase())
 }
 
-/// Whoever can change what this address answers could let anybody in.
+/// Parses the address of the authority. A party that can change its answers could admit any client.
 fn authority(text: &str) -> Result<Url, String> {
     const EXAMPLE: &str = "write e.g. \"https://login.microsoftonline.com\"";
     let url = Url::parse(text).map_err(|error| format!("{text:?} is not a URL ({error}): {EXAMPLE}"))?;

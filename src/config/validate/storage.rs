@@ -1,4 +1,4 @@
-//! `[blob]`, `[lease]`, `[checkpoint]` and `[dead_letters]`: where progress and dead letters are kept, and who owns which partition.
+//! `[blob]`, `[lease]`, `[checkpoint]` and `[dead_letters]`: the stores of progress and dead letters, and the ownership of partitions.
 
 use super::{
     Check,
@@ -10,11 +10,11 @@ use crate::config::{
     settings::{Blob, Checkpoint, CheckpointStore, DeadLetters, Identity, IotHub, Lease, OnInvalid},
 };
 
-/// A lease that lasts less than this many renewals is lost by a single slow answer.
+/// Minimum ratio of a lease to its renewal interval. With fewer renewals, a single slow answer loses the lease.
 const LEASE_INTERVALS_MIN: u32 = 3;
 
 impl Check<'_> {
-    /// The container: `Some(None)` where none is named, `None` where it is wrong.
+    /// The container: `Some(None)` if none is configured, `None` if it is wrong.
     pub(super) fn blob(&mut self, raw: &raw::Blob, identity: Option<&Identity>) -> Option<Option<Blob>> {
         let api_version = self.optional("blob.api_version", &raw.api_version, container::api_version);
         let url = self.optional("blob.container_url", raw.container_url.expose(), container::url)?;
@@ -39,7 +39,7 @@ impl Check<'_> {
                 );
                 return None;
             }
-            // An emulator on this machine may well know the text.
+            // An emulator on this machine may know the fixed token.
             _ if !signed && emulated && !is_loopback(&url) => {
                 self.problem(
                     "blob.container_url",

@@ -1,4 +1,4 @@
-//! Single values: text in, a value or what is wrong with it out.
+//! Parsers of single values: each turns text into a value or a message about what is wrong.
 
 use std::{net::IpAddr, num::NonZeroU32, ops::RangeInclusive, path::PathBuf, time::Duration};
 
@@ -6,17 +6,17 @@ use url::{Host, Url};
 
 use crate::config::human;
 
-/// Shorter ones only load the namespace.
+/// Allowed intervals. Shorter ones only put load on the namespace.
 const PARTITION_DISCOVERY_INTERVALS: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(30 * 60);
 
-/// The longest that a lease, its renewal or a shutdown may take: longer ones are slips of the finger.
+/// Maximum duration of a lease, its renewal or a shutdown. Longer values are typing errors.
 const DURATION_MAX: Duration = Duration::from_secs(3600);
 
-/// Event Hubs keeps events for a day where nobody says otherwise.
+/// Event Hubs keeps events for a day by default.
 const TOMBSTONE_TTL_MIN: Duration = Duration::from_secs(86_400);
 
-/// The retentions that Event Hubs knows: from an hour to the 90 days of Premium and Dedicated.
+/// The retentions that Event Hubs supports: from an hour to the 90 days of Premium and Dedicated.
 const RETENTION: RangeInclusive<Duration> = Duration::from_secs(3600)..=Duration::from_secs(90 * 86_400);
 
 pub(super) fn required(text: &str) -> Result<(), String> {
@@ -47,7 +47,7 @@ pub(super) fn positive_duration(text: &str) -> Result<Duration, String> {
     })
 }
 
-/// Event Hubs keeps events for an hour at least: what lies in a new partition must be found well before.
+/// Event Hubs keeps events for at least an hour. The events in a new partition must be found well before that.
 pub(super) fn partition_discovery_interval(text: &str) -> Result<Duration, String> {
     human::parse_duration(text).and_then(|interval| match PARTITION_DISCOVERY_INTERVALS.contains(&interval) {
         true => Ok(interval),
@@ -55,7 +55,7 @@ pub(super) fn partition_discovery_interval(text: &str) -> Result<Duration, Strin
     })
 }
 
-/// A duration that a person may have to wait for.
+/// Parses a duration that a person may have to wait for.
 pub(super) fn bounded_duration(text: &str) -> Result<Duration, String> {
     positive_duration(text).and_then(|duration| match duration > DURATION_MAX {
         true => Err(format!("{text:?} is too long: give at most \"1h\"")),
@@ -63,7 +63,7 @@ pub(super) fn bounded_duration(text: &str) -> Result<Duration, String> {
     })
 }
 
-/// As [`bounded_duration`]; with none, the first refusal is the last.
+/// Like [`bounded_duration`], but 0 is allowed: then the first refusal is final.
 pub(super) fn grace(text: &str) -> Result<Duration, String> {
     human::parse_duration(text).and_then(|duration| match duration > DURATION_MAX {
         true => Err(format!("{text:?} is too long: give at most \"1h\"")),
@@ -78,8 +78,7 @@ pub(super) fn positive_size(text: &str) -> Result<usize, String> {
     })
 }
 
-/// Cosmos DB's `ttl` is a positive 32-bit number of seconds.
-/// From the shortest retention that Event Hubs knows to the longest.
+/// Parses a retention, from the shortest to the longest that Event Hubs supports.
 pub(super) fn retention(text: &str) -> Result<Duration, String> {
     let duration = human::parse_duration(text)?;
     match RETENTION.contains(&duration) {
@@ -88,6 +87,7 @@ pub(super) fn retention(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Parses a time to live. Cosmos DB's `ttl` is a positive 32-bit number of seconds.
 pub(super) fn time_to_live(text: &str) -> Result<Duration, String> {
     let duration = human::parse_duration(text)?;
     let fits = duration.as_secs() <= i32::MAX as u64 && duration.subsec_nanos() == 0;
@@ -108,7 +108,7 @@ pub(super) fn namespace(text: &str) -> Result<String, String> {
     required(text).map_err(|message| format!("{message}: {EXAMPLE}"))?;
     let lower = text.to_ascii_lowercase();
     if lower.contains("sharedaccesskey") || lower.starts_with("endpoint=") {
-        // Not quoted: it holds a key.
+        // Not quoted, because it contains a key.
         return Err(format!(
             "is a connection string, which this client cannot use: {EXAMPLE} and see [credential]"
         ));
@@ -169,7 +169,7 @@ pub(super) fn cosmos_endpoint(text: &str, local: impl Fn(&Url) -> bool) -> Resul
     if text.to_ascii_lowercase().contains("accountkey=") {
         return Err(format!("is a connection string: {EXAMPLE} and put a key into cosmos.key"));
     }
-    // Nothing of the text is repeated before it is known to hold no secret: it may be any URL.
+    // The text is not repeated until it is known to contain no secret: it may be any URL.
     let url = Url::parse(text).map_err(|error| format!("is not a URL ({error}): {EXAMPLE}"))?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err(format!("holds a user or password: {EXAMPLE} and put a key into cosmos.key"));

@@ -1,26 +1,26 @@
-//! This machine's clock, by the services' own.
+//! This machine's clock, compared with the clocks of the services.
 
 use super::Finding;
 
-/// From here on somebody should look: clocks that are kept by NTP differ by far less.
+/// From this difference on, there is a warning: clocks kept by NTP differ by far less.
 const WARN_SECONDS: f64 = 30.0;
-/// From here on signatures and tokens are refused: Entra ID and the services allow for five minutes.
+/// From this difference on, signatures and tokens are refused: Entra ID and the services allow for five minutes.
 const FAIL_SECONDS: f64 = 300.0;
 
-/// What the `Date` of a service's answer says about this machine.
+/// The difference between the `Date` of a service's answer and this machine's clock.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Measured {
-    /// Whose.
+    /// The service.
     pub service: String,
-    /// Seconds that this machine is ahead; negative where it is behind.
+    /// How many seconds this machine is ahead; negative if it is behind.
     pub ahead_seconds: f64,
-    /// Seconds by which that may be wrong: half of the way there and back, and of the second that a `Date` is exact to.
+    /// The uncertainty in seconds: half of the round-trip time, plus half of the one-second resolution of a `Date`.
     pub uncertainty_seconds: f64,
 }
 
 impl Measured {
-    /// From what a service said (in whole seconds) and our own time before the question and behind the answer, all in
-    /// seconds since any fixed moment.
+    /// Computes the difference from the service's time (in whole seconds) and our own time before the request and after
+    /// the answer, all in seconds since any fixed start.
     pub fn new(service: impl Into<String>, date: f64, asked: f64, answered: f64) -> Self {
         let middle = f64::midpoint(asked, answered);
         Self {
@@ -30,7 +30,7 @@ impl Measured {
         }
     }
 
-    /// What is certain of it.
+    /// The part of the difference that is certain, in seconds.
     fn certain(&self) -> f64 {
         (self.ahead_seconds.abs() - self.uncertainty_seconds).max(0.0)
     }
@@ -41,7 +41,7 @@ impl Measured {
     }
 }
 
-/// Judges what all services that answered said.
+/// Evaluates the measurements of all services that answered.
 pub fn clock(measured: &[Measured]) -> Finding {
     const REMEDY: &str =
         "let NTP set this machine's clock, e.g. `timedatectl set-ntp true`, or mend the clock of its host";
@@ -77,7 +77,7 @@ mod tests {
     fn only_what_is_certain_of_a_difference_counts() {
         let verdict = |ahead: f64, way: f64| {
             let date = 1_000_000.0;
-            // The answer was made in the middle of its second.
+            // The answer was created in the middle of its second.
             let asked = date + 0.5 + ahead - way / 2.0;
             clock(&[Measured::new("x", date, asked, asked + way)]).verdict()
         };

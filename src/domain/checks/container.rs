@@ -4,42 +4,42 @@ use std::time::Duration;
 
 use super::{Finding, words};
 
-/// What a container does with documents that say nothing of their own end.
+/// What a container does with documents that have no time to live of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DefaultTtl {
-    /// Time to live is switched off: what a document says of its end means nothing.
+    /// Time to live is switched off: the `ttl` of a document has no effect.
     Off,
-    /// Documents without an end of their own stay.
+    /// Documents without a time to live of their own stay.
     Forever,
-    /// They are deleted so many seconds after their last change.
+    /// They are deleted this many seconds after their last change.
     Seconds(u32),
 }
 
-/// What of the documents is indexed.
+/// Which paths of the documents are indexed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Indexing {
-    /// Whether there is an index at all.
+    /// Whether there is an index.
     pub is_on: bool,
-    /// Patterns of paths, as `/*` and `/sync/state/?`.
+    /// Patterns of included paths, e.g. `/*` and `/sync/state/?`.
     pub included: Vec<String>,
-    /// The same, of what is left out.
+    /// Patterns of excluded paths.
     pub excluded: Vec<String>,
 }
 
-/// What is known of the container beside its partition key.
+/// What is known about the container beside its partition key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Container {
     /// Time to live.
     pub default_ttl: DefaultTtl,
-    /// Index; `None`: it does not tell.
+    /// Index; `None` if the account does not report it.
     pub indexing: Option<Indexing>,
 }
 
-/// What the daemon's own queries look at: scans over flagged documents and over those that are there, and the modules of a
-/// device.
+/// The paths used by the daemon's own queries: scans over flagged documents and over existing twins, and the modules of
+/// a device.
 pub const QUERIED: [&str; 5] = ["/sync/state", "/sync/flags/[]", "/sync/cascade", "/sync/op", "/moduleId"];
 
-/// What nobody queries by, and what every change of a twin modifies.
+/// Paths that no query uses and that every change of a twin modifies.
 const BOOKKEEPING: [&str; 4] = [
     "/properties/desired/$metadata/$lastUpdated",
     "/properties/desired/$version",
@@ -47,7 +47,7 @@ const BOOKKEEPING: [&str; 4] = [
     "/properties/reported/$version",
 ];
 
-/// Judges the time to live; tombstones stay for `tombstones`.
+/// Evaluates the time to live; tombstones stay for `tombstones`.
 pub fn time_to_live(default: DefaultTtl, tombstones: Duration) -> Finding {
     const REMEDY: &str = "switch it on without a default: `az cosmosdb sql container update -a ACCOUNT -g GROUP -d DATABASE -n \
                           CONTAINER --ttl -1`";
@@ -71,7 +71,7 @@ pub fn time_to_live(default: DefaultTtl, tombstones: Duration) -> Finding {
     }
 }
 
-/// Judges the index.
+/// Evaluates the index.
 pub fn indexing(policy: Option<&Indexing>) -> Finding {
     const REMEDY: &str = "apply deploy/cosmos/indexing-policy.json: `az cosmosdb sql container update -a ACCOUNT -g GROUP -d \
                           DATABASE -n CONTAINER --idx @indexing-policy.json`";
@@ -116,8 +116,8 @@ fn list(paths: &[&str]) -> String {
 }
 
 impl Indexing {
-    /// Whether the value at a path is indexed. Of the patterns that fit, the most exact one decides (Microsoft's page
-    /// "Indexing policies in Azure Cosmos DB"), and of two equals that which includes.
+    /// Whether the value at a path is indexed. Of the patterns that match, the most specific one decides (Microsoft's
+    /// page "Indexing policies in Azure Cosmos DB"). If two are equally specific, the one that includes decides.
     fn indexes(&self, path: &str) -> bool {
         let best = |patterns: &[String]| patterns.iter().filter_map(|pattern| fits(pattern, path)).max();
         match (best(&self.included), best(&self.excluded)) {
@@ -128,7 +128,7 @@ impl Indexing {
     }
 }
 
-/// How exactly a pattern fits a path; `None`: it does not.
+/// How specifically a pattern matches a path; `None` if it does not match.
 fn fits(pattern: &str, path: &str) -> Option<usize> {
     let mut segments: Vec<_> = pattern.split('/').skip(1).map(|segment| segment.trim_matches('"')).collect();
     let last = segments.pop()?;
@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(indexing(None).verdict(), Verdict::Skipped);
     }
 
-    /// The policy that the documentation recommends, as the account would tell it.
+    /// The policy that the documentation recommends, as the account would return it.
     fn recommended() -> Indexing {
         let policy: serde_json::Value =
             serde_json::from_str(include_str!("../../../deploy/cosmos/indexing-policy.json"))

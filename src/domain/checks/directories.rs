@@ -1,49 +1,50 @@
-//! A directory in which something is kept.
+//! A directory that stores checkpoints or dead letters.
 
 use std::{path::Path, time::Duration};
 
 use super::{Finding, Problem, words};
 use crate::domain::mounts::Ephemeral;
 
-/// From here on somebody should look.
+/// Below this many free bytes, there is a warning.
 const WARN_BYTES: u64 = 256 << 20;
-/// Checkpoints and dead letters are small, but they are written aside first: less is as good as nothing.
+/// Checkpoints and dead letters are small, but they are first written to a temporary file: fewer free bytes than this
+/// are not usable.
 const FAIL_BYTES: u64 = 1 << 20;
 
-/// Whether something could be written there.
+/// Whether files can be written to the directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Writable {
-    /// A file was written into the directory, and removed.
+    /// A file was written to the directory and removed.
     Yes,
-    /// The directory is not there; it can be made.
+    /// The directory does not exist, but can be created.
     CanBeMade,
-    /// The operating system refused; its words.
+    /// The operating system refused; the text is its message.
     No(String),
-    /// The file that was written to find out could not be removed: its path and why.
+    /// The test file could not be removed: its path and the reason.
     Left(String),
 }
 
-/// What is known of a directory.
+/// What is known about a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Directory {
-    /// Whether it can be written.
+    /// Whether it can be written to.
     pub writable: Writable,
-    /// Who holds its lock, as far as is known; `None`: nobody.
+    /// The holder of its lock, if known; `None` if it is not locked.
     pub held_by: Option<String>,
-    /// That it is gone with the container.
+    /// Set if the directory is on storage that does not last.
     pub ephemeral: Option<Ephemeral>,
-    /// Bytes that can still be written by us; `None`: not known.
+    /// Bytes that we can still write; `None` if not known.
     pub free_bytes: Option<u64>,
-    /// Files that can still be made; `None`: not known, or no limit.
+    /// Files that can still be created; `None` if not known, or if there is no limit.
     pub free_files: Option<u64>,
-    /// How long finding out took.
+    /// How long the check took.
     pub took: Duration,
 }
 
 /// Writing and removing one small file should not take longer.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// Judges a directory that the setting `key` names; `code` is that of a directory that cannot be used.
+/// Evaluates the directory of the setting `key`; `code` is the code of a directory that cannot be used.
 pub fn directory(key: &str, code: &'static str, path: &Path, found: &Directory) -> Finding {
     let place = path.display();
     match &found.writable {

@@ -1,4 +1,4 @@
-//! Event Hubs: who may read, who reads, and whether what is kept there fits what we keep.
+//! Event Hubs: permission to read, current readers, and whether the retention and checkpoints fit our settings.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -8,17 +8,17 @@ use crate::domain::{
     progress::{Extent, Resume, resume},
 };
 
-/// Judges the number of partitions.
+/// Evaluates the number of partitions.
 pub fn hub(partitions: usize) -> Finding {
     Finding::ok(words::count(partitions, "partition"))
 }
 
-/// What became of an attempt to read a partition.
+/// The result of an attempt to read a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Attempt {
     /// An event was received.
     Proved,
-    /// The partition holds none, and nobody refused.
+    /// The partition has no event, and the read was not refused.
     Quiet,
     /// It cannot be read.
     Failed(Problem),
@@ -29,11 +29,11 @@ pub enum Attempt {
 pub struct Attached {
     /// Its id.
     pub partition: String,
-    /// What became of it.
+    /// The result.
     pub attempt: Attempt,
 }
 
-/// Judges the attempts to read all partitions of an Event Hub.
+/// Evaluates the attempts to read all partitions of an Event Hub.
 pub fn group(group: &str, attached: &[Attached]) -> Finding {
     let failed = |attached: &&Attached| matches!(attached.attempt, Attempt::Failed(_));
     let at: Vec<_> = attached.iter().filter(failed).map(|attached| attached.partition.as_str()).collect();
@@ -65,18 +65,18 @@ pub fn group(group: &str, attached: &[Attached]) -> Finding {
     Finding::ok(format!("consumer group {group} can be read: {text}"))
 }
 
-/// Who says to own a partition, in the checkpoint store.
+/// The owner of a partition according to the checkpoint store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
     /// The partition.
     pub partition: String,
     /// The owner's name, not empty.
     pub name: String,
-    /// How long ago it said so last; `None`: it is not known.
+    /// Time since it last renewed its ownership; `None` if not known.
     pub age: Option<Duration>,
 }
 
-/// Whether a name of an owner is one that a twinsync makes: a host and sixteen hexadecimal digits.
+/// Whether the name of an owner has the form that twinsync uses: a host and sixteen hexadecimal digits.
 pub fn is_ours(owner: &str) -> bool {
     owner.rsplit_once('-').is_some_and(|(host, chance)| {
         let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
@@ -84,7 +84,7 @@ pub fn is_ours(owner: &str) -> bool {
     })
 }
 
-/// Judges the owners of an Event Hub's partitions. Who has not said so for longer than `lasting` is gone.
+/// Evaluates the owners of an Event Hub's partitions. An owner that has not renewed for longer than `lasting` is gone.
 pub fn owners(owners: &[Owner], lasting: Duration) -> Finding {
     let present: Vec<_> = owners.iter().filter(|owner| owner.age.is_none_or(|age| age <= lasting)).collect();
     let (ours, strangers): (Vec<_>, Vec<_>) = present.into_iter().partition(|owner| is_ours(&owner.name));
@@ -112,29 +112,29 @@ pub fn owners(owners: &[Owner], lasting: Duration) -> Finding {
     })
 }
 
-/// What the checkpoint store knows of a partition.
+/// What the checkpoint store has for a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     /// Nothing.
     Nothing,
     /// A position.
     At(Position),
-    /// Something without a sequence number, which another program wrote.
+    /// A checkpoint without a sequence number, written by another program.
     Unnumbered,
 }
 
-/// What a start does about a checkpoint that does not fit.
+/// What the daemon does at start with a checkpoint that does not match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Goes {
     /// It ends.
     Nowhere,
-    /// It begins at the oldest event.
+    /// It starts at the oldest event.
     On,
-    /// The same, with an audit of what was passed over.
+    /// It starts at the oldest event, and an audit checks what was skipped.
     OnWithAudit,
 }
 
-/// Judges the checkpoints of an Event Hub's partitions. They must have been read before the extents.
+/// Evaluates the checkpoints of an Event Hub's partitions. They must have been read before the extents.
 pub fn checkpoints(found: &[(String, Found, Extent)], goes: Goes) -> Finding {
     let (mut fresh, mut behind, mut odd) = (0, 0, Vec::new());
     for (partition, found, extent) in found {
@@ -185,10 +185,10 @@ pub fn checkpoints(found: &[(String, Found, Extent)], goes: Goes) -> Finding {
     })
 }
 
-/// Room between the end of events and that of tombstones: a replay takes a while.
+/// The minimum time by which tombstones must outlive events, because a replay takes some time.
 const ROOM: Duration = Duration::from_secs(86_400);
 
-/// Judges what we were told of the retention against how long tombstones stay.
+/// Compares the configured retention with the lifetime of tombstones.
 pub fn retention(told: Duration, tombstones: Duration) -> Finding {
     let text =
         format!("events stay for {}, tombstones for {}", words::duration(told), words::duration(tombstones));
@@ -202,10 +202,10 @@ pub fn retention(told: Duration, tombstones: Duration) -> Finding {
     Finding::ok(text)
 }
 
-/// Judges the age of the oldest event against what we were told of the retention; `None`: there is no event.
+/// Compares the age of the oldest event with the configured retention; `None` if there is no event.
 ///
-/// Event Hubs does not tell its retention to consumers. An event that is older shows that it is longer than we think; nothing
-/// shows that it is shorter. The service takes some time to delete what has ended.
+/// Event Hubs does not report its retention to consumers. An older event shows that the retention is longer than
+/// configured; nothing shows that it is shorter. The service takes some time to delete expired events.
 pub fn oldest(age: Option<Duration>, told: Duration, tombstones: Duration) -> Finding {
     let Some(age) = age else {
         return Finding::ok("there is no event whose age would tell of the retention");

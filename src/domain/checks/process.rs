@@ -1,21 +1,21 @@
-//! This process: its address, its file descriptors, the time that a stop takes.
+//! This process: its address, its file descriptors, and the time for a shutdown.
 
 use std::{net::SocketAddr, time::Duration};
 
 use super::{Finding, words};
 
-/// What listens where we would.
+/// The current user of our address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listening {
-    /// Nobody, and we may.
+    /// The address is free, and we may use it.
     Free,
     /// A twinsync of this version.
     Twinsync(String),
-    /// The operating system refuses; our own error says why.
+    /// The operating system refuses; the text is our own error.
     Refused(String),
 }
 
-/// Judges `http.listen`; `None`: off. `code` is that of an address that cannot be used.
+/// Evaluates `http.listen`; `None` if it is off. `code` is the code of an address that cannot be used.
 pub fn listening(address: Option<SocketAddr>, found: Option<&Listening>, code: &'static str) -> Finding {
     match (address, found) {
         (Some(address), Some(Listening::Free)) => Finding::ok(format!("{address} is free")),
@@ -29,12 +29,12 @@ pub fn listening(address: Option<SocketAddr>, found: Option<&Listening>, code: &
     }
 }
 
-/// What may be open at the same time.
+/// The connections and requests that may be open at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Load {
     /// Partitions of all Event Hubs, each with a connection.
     pub partitions: u32,
-    /// Whether their number was looked up; otherwise it is what a namespace has at most for each of ours.
+    /// Whether their number was looked up. If not, it is the maximum number of a namespace for each of our Event Hubs.
     pub partitions_are_known: bool,
     /// Event Hubs, each with a connection for management.
     pub hubs: u32,
@@ -44,17 +44,17 @@ pub struct Load {
     pub registry_calls: u32,
 }
 
-/// Connections of our HTTP server, blob storage, tokens, files, and what the runtime needs.
+/// File descriptors for our HTTP server, blob storage, tokens, files, and the runtime.
 const BESIDE: u32 = 32 + 64;
 
 impl Load {
-    /// File descriptors that are needed at most. A connection that is replaced may be there twice for a moment.
+    /// The maximum number of file descriptors needed. While a connection is replaced, both may be open for a moment.
     pub const fn descriptors(self) -> u32 {
         2 * self.partitions + self.hubs + self.store_requests + self.registry_calls + BESIDE
     }
 }
 
-/// Judges the limit of open files; `None`: there is none, or it is not known.
+/// Evaluates the limit of open files; `None` if there is none, or if it is not known.
 pub fn files(limit: Option<u64>, load: Load) -> Finding {
     let needed = load.descriptors();
     let partitions = words::count(load.partitions as usize, "partition");
@@ -74,12 +74,12 @@ pub fn files(limit: Option<u64>, load: Load) -> Finding {
     }
 }
 
-/// What Kubernetes waits after its request to stop, where nobody says otherwise.
+/// The default time that Kubernetes waits after its request to stop.
 const GRACE: Duration = Duration::from_secs(30);
-/// What comes after the drain: last checkpoints, leases, connections, the HTTP server.
+/// The time for the steps after the drain: last checkpoints, leases, connections, the HTTP server.
 const AFTERWARDS: Duration = Duration::from_secs(4);
 
-/// Judges `shutdown.drain_timeout`.
+/// Evaluates `shutdown.drain_timeout`.
 pub fn shutdown(drain: Duration) -> Finding {
     let whole = drain.saturating_add(AFTERWARDS);
     let text = format!("a stop takes up to {}", words::duration(whole));

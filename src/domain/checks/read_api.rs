@@ -5,30 +5,31 @@ use std::{net::SocketAddr, time::Duration};
 use super::{Finding, words};
 use crate::domain::ticks::Ticks;
 
-/// From here on somebody should look. A certificate that is renewed by itself is so a month before its end.
+/// If the certificate ends within this time, there is a warning. Certificates that are renewed automatically are
+/// renewed a month before their end.
 const ENDS_SOON: Duration = Duration::from_secs(14 * 86_400);
 
-/// Who has the address of the read API.
+/// The current user of the address of the read API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Served {
-    /// Nobody, and we may.
+    /// The address is free, and we may use it.
     Free,
-    /// Something that answers as the read API does.
+    /// A program that answers like the read API.
     ReadApi,
-    /// The operating system refuses; our own error says why.
+    /// The operating system refuses; the text is our own error.
     Refused(String),
 }
 
-/// What the files of a certificate have.
+/// The contents of the certificate files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
     /// When it ends.
     pub expires: Ticks,
-    /// Names and addresses of the hosts that it is for.
+    /// Names and addresses of the hosts that it is valid for.
     pub names: Vec<String>,
 }
 
-/// Judges `serve.listen`. `code` is that of an address that cannot be used.
+/// Evaluates `serve.listen`. `code` is the code of an address that cannot be used.
 pub fn served(address: SocketAddr, found: &Served, code: &'static str) -> Finding {
     match found {
         Served::Free => Finding::ok(format!("{address} is free")),
@@ -37,7 +38,7 @@ pub fn served(address: SocketAddr, found: &Served, code: &'static str) -> Findin
     }
 }
 
-/// Judges the certificate, of which clients know `hosts`.
+/// Evaluates the certificate; clients use `hosts` to connect.
 pub fn certificate(found: &Certificate, hosts: &[String], now: Ticks) -> Finding {
     let Certificate { expires, names } = found;
     let left = Duration::try_from_secs_f64(expires.seconds_since(now)).unwrap_or_default();
@@ -64,7 +65,8 @@ pub fn certificate(found: &Certificate, hosts: &[String], now: Ticks) -> Finding
     }
 }
 
-/// Whether a certificate for `name` is good for `host`. A star stands for one label, the first one (RFC 9525, section 6.3).
+/// Whether a certificate for `name` is valid for `host`. A star matches one label, the first one (RFC 9525, section
+/// 6.3).
 fn covers(name: &str, host: &str) -> bool {
     match name.strip_prefix("*.") {
         None => name.eq_ignore_ascii_case(host),

@@ -8,10 +8,10 @@ use crate::domain::{
     quota::Tier,
 };
 
-/// Above this share, little is left for the applications that the hub exists for.
+/// Above this share, little is left for the applications for which the hub exists.
 const MOST_SHARE: f64 = 0.8;
 
-/// Judges the share of each hub's quota that all replicas together may use.
+/// Evaluates the share of each hub's quota that all replicas together may use.
 pub fn quota(hubs: usize, tier: Tier, units: u32, share: f64) -> Finding {
     if hubs == 0 {
         return Finding::Skipped(
@@ -36,7 +36,7 @@ pub fn quota(hubs: usize, tier: Tier, units: u32, share: f64) -> Finding {
     Finding::ok(text)
 }
 
-/// Judges the ids of documents where several hubs write into one container.
+/// Evaluates the document ids if several hubs write into one container.
 pub fn document_ids(hubs: usize, scheme: DocumentIdScheme) -> Finding {
     match (hubs, scheme) {
         (0 | 1, DocumentIdScheme::Device) => Finding::ok("document.id = \"device\": for one IoT hub"),
@@ -54,16 +54,16 @@ pub fn document_ids(hubs: usize, scheme: DocumentIdScheme) -> Finding {
     }
 }
 
-/// Names of hubs, as they were found, with where that was.
+/// Names of hubs, by the place in which they were found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// Spellings in events.
+    /// Names in events, as written there.
     pub events: BTreeSet<String>,
-    /// Spellings in documents.
+    /// Names in documents, as written there.
     pub documents: BTreeSet<String>,
 }
 
-/// Judges the names of hubs that events and documents say they come from. `configured` is not empty.
+/// Evaluates the names of hubs in events and documents. `configured` is not empty.
 pub fn hub_names(configured: &[HubName], seen: &Seen) -> Finding {
     let mut places: BTreeMap<HubName, (BTreeSet<&str>, Vec<&str>)> = BTreeMap::new();
     for (place, spellings) in [("events", &seen.events), ("documents", &seen.documents)] {

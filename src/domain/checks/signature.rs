@@ -5,26 +5,26 @@ use std::time::Duration;
 use super::{Finding, words};
 use crate::domain::ticks::Ticks;
 
-/// From here on somebody should look.
+/// If the signature ends within this time, there is a warning.
 const SOON: Duration = Duration::from_secs(14 * 86_400);
 
-/// What twinsync does with blobs: letters of `sp`, and what each is for.
+/// What twinsync does with blobs: letters of `sp`, and the operation of each.
 const NEEDED: [(char, &str); 4] = [('r', "read"), ('l', "list"), ('c', "create"), ('w', "write")];
 
-/// What a signature says of itself. The signature itself is not in here.
+/// The fields of a signature. The signature itself is not included.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Signature {
-    /// Letters of what it allows (`sp`); `None`: a stored access policy says it.
+    /// The letters of what it allows (`sp`); `None` if a stored access policy defines them.
     pub permissions: Option<String>,
     /// When it ends (`se`).
     pub ends: Option<Ticks>,
     /// When it begins (`st`).
     pub begins: Option<Ticks>,
-    /// The stored access policy that it is of (`si`).
+    /// The stored access policy that it refers to (`si`).
     pub policy: Option<String>,
-    /// Of an account's signature, what it is for (`srt`): service, containers, objects.
+    /// For an account's signature, what it is valid for (`srt`): service, containers, objects.
     pub resource_types: Option<String>,
-    /// What it is for (`sr`), of a signature that is not the account's.
+    /// For a signature that is not the account's, what it is valid for (`sr`).
     pub resource: Option<String>,
 }
 
@@ -55,12 +55,12 @@ impl Signature {
         signature
     }
 
-    /// Whether it allows what this letter stands for; a policy may.
+    /// Whether it allows the operation of this letter. A policy may allow it.
     pub fn allows(&self, letter: char) -> bool {
         self.permissions.as_ref().map_or(self.policy.is_some(), |letters| letters.contains(letter))
     }
 
-    /// Whether it is good for blobs in a container, and not for a single blob or for containers only.
+    /// Whether it is valid for blobs in a container, and not for a single blob or for containers only.
     fn is_for_blobs(&self) -> bool {
         match (&self.resource_types, &self.resource) {
             (Some(types), _) => types.contains('o') && types.contains('c'),
@@ -70,7 +70,7 @@ impl Signature {
     }
 }
 
-/// A time as signatures have it: a date, or a date with hours and minutes, and often seconds.
+/// A time in the form of signatures: a date, or a date with hours and minutes, and often seconds.
 fn time(text: &str) -> Option<Ticks> {
     let full = match text.len() {
         10 => format!("{text}T00:00:00Z"),
@@ -80,7 +80,8 @@ fn time(text: &str) -> Option<Ticks> {
     Ticks::parse(&full)
 }
 
-/// Judges a signature at `now`; `None`: there is none, the credential is used. `letters`: whether dead letters are kept there.
+/// Evaluates a signature at `now`; `None` if there is none and the credential is used. `letters`: whether dead letters
+/// are stored there.
 pub fn signature(found: Option<&Signature>, letters: bool, now: Ticks) -> Finding {
     const REMEDY: &str = "set blob.container_url with a new one, e.g. from `az storage container generate-sas --permissions rwdlc \
                           --expiry DATE ...`, or leave the signature out and give the identity the role `Storage Blob Data \

@@ -1,13 +1,14 @@
-//! A token that was had.
+//! A token that was obtained.
 
 use std::time::Duration;
 
 use super::{Finding, words};
 
-/// A fresh token that lasts for less is renewed again at once: azure_identity keeps none that has less than five minutes left.
+/// A fresh token with less time left is renewed again at once: azure_identity keeps no token with less than five
+/// minutes left.
 const SHORTEST: Duration = Duration::from_secs(5 * 60);
 
-/// What a token says that has so much time left, by this machine's clock; `None`: it has ended.
+/// Evaluates a token with this much time left, by this machine's clock; `None` if it has ended.
 pub fn token(left: Option<Duration>) -> Finding {
     const REMEDY: &str = "set this machine's clock right (e.g. `timedatectl set-ntp true`), and look at the lifetime of tokens in the directory";
     match left {

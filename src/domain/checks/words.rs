@@ -1,4 +1,4 @@
-//! Quantities in words.
+//! Quantities as text for people.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What an answer of the registry means for a document: it is the latest word about everything that the document could know.
+//! What an answer of the registry means for a document. It is newer than everything that the document can know.
 
 use super::{Context, Decision, content::live};
 use crate::domain::{
@@ -17,23 +17,23 @@ impl Context<'_> {
     ) -> Decision {
         let suspect = document.flags.contains(&Flag::Suspect);
         let born = match document.state {
-            // What could not be placed may have been the beginning of another incarnation.
+            // The event that could not be ordered may have been the beginning of another incarnation.
             State::Live { born, .. } if !suspect => born,
             State::Live { .. } | State::Partial { .. } | State::Deleted => None,
         };
         let state = live(born, version, body);
         if document.state.says_the_same(&state) && document.flags.is_empty() && document.refused.is_none() {
-            return Decision::Duplicate; // an equal replica costs no write
+            return Decision::Duplicate; // an equal replica needs no write
         }
         self.confirm(document, state, body);
         if suspect && let Some(confirmed) = document.confirmed_until {
-            // The modules of an incarnation that ended unseen ended with it.
+            // An incarnation may have ended without an event. Its modules ended with it.
             document.cascade = document.cascade.or(self.cascade(Cascade::Reborn(confirmed)));
         }
         Decision::Applied
     }
 
-    /// The hub has no such twin.
+    /// The hub does not have this twin.
     pub(super) fn gone(&self, document: &mut Document) -> Decision {
         let ended = self.confirmed_by(Some(document));
         if matches!(document.state, State::Deleted) && document.flags.is_empty() && document.refused.is_none()
@@ -47,9 +47,9 @@ impl Context<'_> {
         Decision::Applied
     }
 
-    /// Up to when the registry's answer is known to hold: until shortly before it was given, and for all that the
-    /// document knows of, because that was read before the question was asked. A stamp that is further in the future than
-    /// clocks can differ says nothing about what will happen until then.
+    /// The time until which the registry's answer is known to hold. It holds until shortly before the answer was given.
+    /// It also holds for everything that the document knows, because the document was read before the registry was
+    /// asked. A timestamp that is further in the future than clocks can differ says nothing about events until then.
     pub(super) fn confirmed_by(&self, document: Option<&Document>) -> Ticks {
         let answered = self.event.at.before(self.rules.clock_tolerance);
         document.map_or(answered, |document| {
@@ -58,13 +58,14 @@ impl Context<'_> {
         })
     }
 
-    /// The latest that an operation can be stamped which the registry's answer reflects.
+    /// The latest timestamp that an operation reflected in the registry's answer can have.
     pub(super) fn plausible(&self) -> Ticks {
         self.event.at.after(self.rules.clock_tolerance)
     }
 
-    /// The newest change that a snapshot contains. HTTP tells the time of an answer in whole seconds, metadata tell that
-    /// of a change to the tick; an import may have written any time, so one that is too new says nothing.
+    /// The time of the newest change that a snapshot contains. HTTP gives the time of an answer in whole seconds;
+    /// metadata gives the time of a change to the tick. An import may have written any time there, so a time that is
+    /// too new is ignored.
     pub(super) fn newest_in(&self, body: &Sections, at_least: Ticks) -> Ticks {
         registry::last_updated(body)
             .filter(|updated| *updated <= self.plausible())

@@ -1,4 +1,4 @@
-//! What an event that is applied does to the content of a document.
+//! How an applied event changes the content of a document.
 
 use std::time::Duration;
 
@@ -36,7 +36,8 @@ impl Context<'_> {
         let (twin, base) = match state {
             State::Live { twin, .. } => (twin, None),
             State::Partial { since, twin, base } => {
-                // Tombstones outlive what an Event Hub retains, so after that time the creation cannot be received any more.
+                // Tombstones live longer than the retention of an Event Hub. So after that time the creation can no
+                // longer be received.
                 let retained = Duration::from_secs(self.rules.tombstone_ttl_seconds.into());
                 if self.event.at > since.after(retained) {
                     base.give_up();
@@ -56,8 +57,8 @@ impl Context<'_> {
             Change::Replaced { version, twin: body } => {
                 twin.version = *version;
                 renew_root(twin, body);
-                // Creations leave empty tags out, so absent tags are taken for empty ones; where that matters, the document
-                // is flagged. Properties always hold at least `$version`, so absent ones were not carried.
+                // Create events omit empty tags, so absent tags are treated as empty; if that matters, the document is
+                // flagged. Properties always hold at least `$version`, so absent properties were not sent.
                 twin.tags = body.tags.as_ref().map(merge::whole).unwrap_or_default();
                 for (section, body) in
                     [(&mut twin.desired, &body.desired), (&mut twin.reported, &body.reported)]
@@ -91,7 +92,8 @@ impl Context<'_> {
     }
 }
 
-/// Root fields are kept unless an event brings them; an etag is of one write, so that of an earlier one is dropped.
+/// Keeps root fields unless an event contains them. An etag belongs to one write, so the etag of an earlier write is
+/// dropped.
 fn renew_root(twin: &mut Twin, body: &Sections) {
     drop_etags(&mut twin.root);
     twin.root.extend(body.root.clone());
@@ -123,8 +125,8 @@ fn note(base: &mut BaseNotes, twin: &Twin, patch: &Sections) {
     }
 }
 
-/// The twin of a create event with the changes of a partial document laid over it. Where no change was applied yet, the
-/// partial document has no version of its own.
+/// The twin of a create event with the changes of a partial document applied on top. If no change was applied yet, the
+/// partial document has no version.
 pub(super) fn under(base: &BaseNotes, twin: Twin, version: TwinVersion, body: &Sections) -> Twin {
     let nothing = merge::Section::new();
     let mut root = body.root.clone();

@@ -1,4 +1,4 @@
-//! What a partial document remembers has an end, and a base that comes after it is flagged.
+//! The notes of a partial document are limited, and a base that arrives after they were given up is flagged.
 
 use serde_json::json;
 

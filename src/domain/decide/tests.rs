@@ -13,7 +13,7 @@ const RULES: Rules = Rules {
     clock_tolerance: Duration::ZERO,
     forgets_after: None,
 };
-/// The same, with clocks that may be five ticks apart.
+/// The same rules, with clocks that may differ by five ticks.
 const TOLERANT: Rules = Rules { clock_tolerance: Duration::from_nanos(500), ..RULES };
 
 fn t(ticks: i64) -> Ticks {
@@ -84,7 +84,7 @@ fn tombstone() -> Document {
     play(&[created(10, 2, json!({"a": 1})), deleted(20)]).expect("created")
 }
 
-/// What happens to `document` at `event`.
+/// The decision on `event`, and `document` after it.
 fn after(document: &Document, event: &TwinEvent) -> (Decision, Document) {
     let mut stored = Some(document.clone());
     let decision = decide(&mut stored, event, NOW, &RULES);
@@ -113,7 +113,7 @@ fn refused(document: &Document, event: &TwinEvent, expected: Decision) {
     unchanged(&stored, event, expected);
 }
 
-/// The deletion of an incarnation that is over: nothing but the device's modules of that time ends with it.
+/// The deletion of an incarnation that is over ends only the device's modules of that time.
 #[track_caller]
 fn stale_deletion(document: &Document, at: i64) {
     let (decision, stored) = after(document, &deleted(at));
@@ -164,14 +164,14 @@ fn what_is_older_than_any_tombstone_is_stored_and_flagged() {
         let skewed = Rules { clock_tolerance: Duration::from_nanos(500), ..forgetful };
         assert_eq!(decided(&event(504, 3, json!({})), &skewed), (Decision::Suspect, true));
     }
-    // A deletion brings nothing back, and ends what came before it.
+    // A deletion brings no twin back, and ends everything before it.
     assert_eq!(decided(&event(1, Change::Deleted), &forgetful), (Decision::Applied, false));
     let mut document = None;
     decide(&mut document, &created(1, 1, json!({})), NOW, &forgetful);
     decide(&mut document, &event(2, Change::Deleted), NOW, &forgetful);
     let document = document.expect("a tombstone");
     assert!(document.state == State::Deleted && document.flags.is_empty());
-    // What is stored is decided on as ever.
+    // Events for a stored document are decided as usual.
     let mut tombstone = None;
     decide(&mut tombstone, &event(400, Change::Deleted), NOW, &forgetful);
     assert_eq!(decide(&mut tombstone, &created(399, 1, json!({})), NOW, &forgetful), Decision::Stale);
@@ -305,7 +305,7 @@ fn a_flag_no_older_than_the_new_birth_outlives_the_old_incarnation() {
         let (_, stored) = after(&grave, &created(30, 2, json!({})));
         assert_eq!(stored.refused, kept.then_some(t(refused_at)));
         assert_eq!(stored.flags.contains(&Flag::Suspect), kept);
-        // A change says nothing about the time between the deletion and itself.
+        // A change says nothing about the time between the deletion and the change.
         let (_, stored) = after(&grave, &updated(40, 3, json!({})));
         assert_eq!(stored.refused, (refused_at >= 20).then_some(t(refused_at)));
         let (_, stored) = after(&grave, &deleted(30));
@@ -552,7 +552,7 @@ fn a_snapshot_clears_every_flag() {
     {
         let flagged =
             Document { flags: BTreeSet::from([Flag::Gap, Flag::Suspect]), refused: Some(t(30)), ..document };
-        // Versions going back is what a failover looks like: the source wins. What was refused is reflected, too.
+        // Versions go back after a failover: the hub is right. The answer also reflects the refused events.
         for (at, last) in [(15, 15), (30, 30), (40, 40)] {
             let event = snapshot(at, 3, json!({"z": 1}));
             let (decision, stored) = after(&flagged, &event);
@@ -631,7 +631,7 @@ fn clocks_that_differ_leave_a_margin_in_which_versions_decide() {
     assert_eq!(decided(&updated(35, 9, json!({}))), Decision::Duplicate);
     assert_eq!(decided(&updated(36, 10, json!({}))), Decision::Applied, "it cannot be contained");
     assert_eq!(decided(&updated(40, 9, json!({}))), Decision::Regression);
-    // Whether it is the beginning of what the hub told about, nobody can say.
+    // The creation may or may not be the beginning of what the hub described: this cannot be known.
     assert_eq!(decided(&created(36, 2, json!({}))), Decision::Suspect);
     assert_eq!(decided(&created(44, 2, json!({}))), Decision::Suspect);
     assert_eq!(decided(&created(45, 2, json!({}))), Decision::Applied, "another one, for sure");
@@ -639,7 +639,8 @@ fn clocks_that_differ_leave_a_margin_in_which_versions_decide() {
 
 #[test]
 fn a_stamp_from_the_future_freezes_nothing() {
-    // Stamped far ahead of the hub's answer: what the twin really did comes after the answer, and before that stamp.
+    // The timestamp is far ahead of the hub's answer: the twin's real events come after the answer and before that
+    // timestamp.
     for document in [live_document(), Document { refused: Some(t(1_000)), ..live_document() }] {
         let ahead = Document { last: t(1_000), flags: BTreeSet::from([Flag::Gap]), ..document };
         let mut stored = Some(ahead);
@@ -651,7 +652,7 @@ fn a_stamp_from_the_future_freezes_nothing() {
         let mut stored = Some(confirmed);
         assert_eq!(decide(&mut stored, &deleted(50), NOW, &TOLERANT), Decision::Applied);
     }
-    // What the document knows counts as far as clocks may differ.
+    // The times that the document knows count within the clock tolerance.
     let flagged =
         Document { refused: Some(t(43)), flags: BTreeSet::from([Flag::Suspect]), ..live_document() };
     let mut stored = Some(flagged);
@@ -667,7 +668,7 @@ fn a_boundary_that_is_missed_by_less_than_clocks_differ_is_no_boundary() {
         (decision, stored.expect("never vanishes"))
     };
     let born = play(&[created(100, 2, json!({"a": 1}))]).expect("created");
-    // A change of this very incarnation, stamped before its creation.
+    // A change of this incarnation, with a timestamp before its creation.
     for (at, version, expected) in [
         (96, 3, Decision::Suspect),
         (95, 3, Decision::Stale),
@@ -677,20 +678,21 @@ fn a_boundary_that_is_missed_by_less_than_clocks_differ_is_no_boundary() {
     ] {
         assert_eq!(decided(&born, &updated(at, version, json!({"b": 1}))).0, expected, "{at} {version}");
     }
-    // Its deletion, stamped before its creation. One of an incarnation that is known to be over is not.
+    // Its deletion, with a timestamp before its creation. The deletion of an incarnation that is known to be over is
+    // not suspect.
     assert_eq!(decided(&born, &deleted(96)).0, Decision::Suspect);
     assert_eq!(decided(&born, &deleted(95)).0, Decision::Stale);
     let again = play(&[created(90, 2, json!({})), deleted(97), created(100, 2, json!({}))]).expect("created");
     assert_eq!(decided(&again, &deleted(97)).0, Decision::Stale);
     assert_eq!(decided(&again, &updated(97, 3, json!({}))).0, Decision::Stale);
     assert_eq!(decided(&again, &updated(98, 4, json!({}))).0, Decision::Suspect);
-    // A creation after a deletion, stamped before it; that of the incarnation which was deleted is known.
+    // A creation after a deletion, with a timestamp before it. The creation of the deleted incarnation is known.
     let tombstone = play(&[created(90, 2, json!({})), deleted(100)]).expect("created");
     assert_eq!(decided(&tombstone, &created(96, 2, json!({}))).0, Decision::Suspect);
     assert_eq!(decided(&tombstone, &created(95, 2, json!({}))).0, Decision::Stale);
     let short = play(&[created(98, 2, json!({})), deleted(100)]).expect("created");
     assert_eq!(decided(&short, &created(98, 2, json!({}))).0, Decision::Stale, "a replay");
-    // The base of a partial document, stamped after what was seen of it.
+    // The base of a partial document, with a timestamp after the changes received so far.
     let partial = play(&[updated(100, 3, json!({"a": 1}))]).expect("created");
     let (decision, stored) = decided(&partial, &created(104, 2, json!({"b": 1})));
     assert_eq!((decision, tags(&stored)), (Decision::Suspect, json!({"a": 1})), "nothing is lost");
@@ -743,13 +745,13 @@ fn an_event_that_could_not_be_applied_is_all_that_is_known_of_a_twin_without_a_d
         assert_eq!((unknown.refused, unknown.ttl_seconds), (Some(t(30)), None), "a flag does not expire");
         assert_eq!(version(&unknown), 0);
         unchanged(&unknown, &unapplied(30), Decision::Suspect);
-        // The event itself, once it has been mended, and whatever follows it.
+        // The event itself, after it has been repaired, and the events that follow it.
         for at in [25, 30] {
-            // A flag may overtake the create event that it is about.
+            // A flag may be set before the create event that it is about arrives.
             let (decision, stored) = after(&unknown, &created(at, 2, json!({"a": 1})));
             assert_eq!((decision, tags(&stored), version(&stored)), (Decision::Gap, json!({"a": 1}), 2));
             assert!(stored.is_flagged());
-            // What lies between the two is newer than the create event.
+            // A change between the two is newer than the create event.
             let (decision, stored) = after(&stored, &updated(at + 1, 3, json!({"b": 2})));
             assert_eq!((decision, tags(&stored)), (Decision::Applied, json!({"a": 1, "b": 2})));
             assert_eq!((stored.is_flagged(), stored.refused), (true, Some(t(30))));
@@ -773,7 +775,7 @@ fn an_event_that_could_not_be_applied_is_all_that_is_known_of_a_twin_without_a_d
 
 #[test]
 fn a_section_that_skips_a_version_is_a_gap_although_the_twin_does_not() {
-    // What a failover leaves behind that forgot a change which we have: the next version follows, its section does not.
+    // A failover lost a change that we have. Then the next version follows ours, but its section does not.
     let section = |version: i64| Some(map(json!({"$version": version, "a": version})));
     let mut create = created(10, 2, json!({}));
     if let Change::Created { twin, .. } = &mut create.change {
@@ -831,7 +833,7 @@ fn a_deletion_that_a_snapshot_has_overtaken_makes_the_modules_flagged() {
     assert_eq!((looked.previous, looked.cascade), (Some(t(30)), Some(Cascade::Reborn(t(30)))));
     assert_eq!((looked.state.clone(), looked.flags.clone()), (stored.state.clone(), stored.flags.clone()));
     unchanged(&looked, &deleted(30), Decision::Stale);
-    // Also those that came after an older deletion, whose own modules have not followed yet.
+    // So are the modules created after an older deletion, while the modules of that deletion have not followed it yet.
     let owed = Document { previous: Some(t(20)), cascade: Some(Cascade::Deleted(t(20))), ..stored };
     assert_eq!(after(&owed, &deleted(30)).1.cascade, Some(Cascade::Reborn(t(30))));
 }
@@ -927,7 +929,7 @@ fn a_replacement_that_does_not_tell_what_it_replaced_is_applied_and_flagged() {
         (live_document(), replacement(Some(json!({})), None), Decision::Gap),
         (untagged.clone(), replacement(None, desired()), Decision::Applied),
         (untagged, replacement(None, None), Decision::Gap),
-        // Tags of a base that is not known yet.
+        // Tags of a base that is not known yet may exist.
         (partial_document(), replacement(None, desired()), Decision::Gap),
         (partial_document(), replacement(Some(json!({})), desired()), Decision::Applied),
         (
@@ -947,7 +949,7 @@ fn a_replacement_that_does_not_tell_what_it_replaced_is_applied_and_flagged() {
             let decision = decide(&mut document, &replacement(tags, desired()), NOW, &RULES);
             let document = document.expect("stored");
             assert_eq!((decision, document.flags.len()), (Decision::Partial, flags));
-            // The flag stays when the base has come.
+            // The flag stays after the base has arrived.
             let based = after(&document, &created(20, 5, json!({"old": 1}))).1;
             if document.previous.is_none() {
                 assert_eq!((based.flags.len(), based.is_flagged()), (flags, flags > 0));

@@ -1,4 +1,4 @@
-//! Limits, numbers, and input that nobody would send; the shapes of real events are in `tests/fixtures/events`.
+//! Limits, numbers, and malformed input; the shapes of real events are in `tests/fixtures/events`.
 
 use std::cell::Cell;
 
@@ -207,7 +207,7 @@ fn times_come_from_the_operation_then_the_hub_then_event_hubs() {
     refused(&message, Undeliverable::NoTime);
 }
 
-/// Takes the text of one JSON value all the way into a stored document and out of it again.
+/// Passes the text of one JSON value through decoding into a stored document and back.
 fn through_everything(value: &str) -> Value {
     let rules = Rules {
         id_scheme: DocumentIdScheme::Device,
@@ -289,7 +289,7 @@ fn good() -> impl Strategy<Value = Message> {
     ])
 }
 
-/// One or two properties that a message has or could have, and what they are instead; nothing: they are left out.
+/// One or two properties that a message has or could have, with their new values; `None`: the property is removed.
 fn mutations() -> impl Strategy<Value = Vec<(bool, String, Option<Property<'static>>)>> {
     let name = prop::sample::select(vec![
         (true, "iothub-message-source"),
@@ -355,7 +355,7 @@ proptest! {
     }
 }
 
-/// Mutated messages that are tried; of these, so many at least have to be decoded and stored.
+/// The number of mutated messages; and how many of them, at least, must be decoded and stored.
 const MUTATED: (u32, u32) = (2_000, 800);
 
 #[test]

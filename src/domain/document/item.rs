@@ -1,4 +1,4 @@
-//! What lies under the id of a twin in the container.
+//! The item that is stored under a twin's id in the container.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -6,21 +6,22 @@ use serde_json::Value;
 use super::{Document, ETag, stored::FORMAT};
 use crate::domain::id::TwinKey;
 
-/// What an item is that lies where a twin's document belongs.
+/// The kind of item that is stored where a twin's document belongs.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Item {
     /// The twin's document.
     Document(Box<Document>),
-    /// A document of another twin; says of which. It is somebody's, so it is never written over.
+    /// A document of another twin, named by the text. It is never overwritten, because it is valid data of that twin.
     Foreign(String),
-    /// The twin's document as a newer release has written it, in this format. It is right, so it is never written over.
+    /// The twin's document as a newer release has written it, with this format number. It is never overwritten, because
+    /// it is valid.
     Newer(i64),
-    /// No document, or one that cannot be read; says why. Something has spoilt it.
+    /// Not a document, or a document that cannot be read; the text says why. It has been damaged.
     Damaged(String),
 }
 
 impl Item {
-    /// Judges what was read for `key`.
+    /// Classifies the item that was read for `key`.
     pub fn of(item: Value, key: &TwinKey) -> Self {
         let text = |name: &str| item.get(name).and_then(Value::as_str).map(str::to_owned);
         if let (Some(hub), Some(device)) = (text("hubName"), text("deviceId")) {
@@ -41,23 +42,23 @@ impl Item {
     }
 }
 
-/// A twin's document that lies under another id than the twin's.
+/// A twin's document that is stored under another id than the twin's.
 ///
-/// Where several hubs share a container, the hub is part of the id, and it was once written there as it happened to be
-/// spelt. A document keeps its id for life, so such documents are found by what they say of themselves.
+/// If several hubs share a container, the hub's name is part of the id. Older versions used the name in whatever upper
+/// or lower case it had. A document never changes its id, so such documents are found by the key inside them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Misplaced {
-    /// Where it lies.
+    /// The id under which it is stored.
     pub id: String,
-    /// Its version.
+    /// The version of the stored document.
     pub etag: ETag,
-    /// The document; or the format that a newer release has written it in.
+    /// The document, or the format number with which a newer release has written it.
     pub document: Result<Box<Document>, i64>,
 }
 
 impl Misplaced {
-    /// The document of `key` among `items` of its device's partition, whatever their ids. Of several, everybody takes the same:
-    /// that whose id comes first. What cannot be read is nobody's.
+    /// The document of `key` among `items` of its device's partition, whatever their ids are. If there are several, the
+    /// one with the first id is used, so that all callers choose the same. Items that cannot be read are ignored.
     pub fn among(items: Vec<Value>, key: &TwinKey) -> Option<Self> {
         let read = |item: Value| {
             let text = |name: &str| item.get(name).and_then(Value::as_str).map(str::to_owned);

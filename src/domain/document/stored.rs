@@ -1,4 +1,4 @@
-//! A document as Cosmos DB holds it, and back.
+//! Conversion of a document to and from its form in Cosmos DB.
 
 use std::collections::BTreeSet;
 
@@ -13,8 +13,9 @@ use crate::domain::{
     twin::{is_reserved, is_volatile},
 };
 
-/// The newest format of documents that this release understands. A release that writes anything which this one would
-/// misread (a new state, flag or operation) counts it up and writes it as `sync.format`; without it, a document has format 1.
+/// The newest document format that this release understands. A release that writes anything which this one would
+/// misread (a new state, flag or operation) increments it and writes it as `sync.format`. A document without
+/// `sync.format` has format 1.
 pub(super) const FORMAT: i64 = 1;
 
 #[derive(Serialize, Deserialize)]
@@ -104,7 +105,7 @@ impl Serialize for Document {
 }
 
 impl<'de> Deserialize<'de> for Document {
-    /// Reads a document back; fields that Cosmos DB adds (`_etag`, `_ts`, …) are left behind.
+    /// Reads a document back; ignores fields that Cosmos DB adds (`_etag`, `_ts`, …).
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut fields = Map::<String, Value>::deserialize(deserializer)?;
         let id = text(&mut fields, "id")?;

@@ -1,4 +1,4 @@
-//! The published shape, and what is no document of ours.
+//! The published shape of documents, and items that are not our documents.
 
 use serde_json::json;
 
@@ -120,7 +120,7 @@ fn what_lies_under_a_twins_id_is_its_own_anothers_newer_or_damaged() {
     ] {
         assert_eq!(Item::of(with(pointer, value), &key), Item::Foreign(whose.into()), "{pointer}");
     }
-    // A newer release may write what this one cannot read, and says so.
+    // A newer release may write what this one cannot read. Then the document says so.
     let mut newer = with("/sync/state", json!("archived"));
     newer["sync"]["format"] = json!(2);
     assert_eq!(Item::of(newer, &key), Item::Newer(2));
@@ -132,7 +132,7 @@ fn what_lies_under_a_twins_id_is_its_own_anothers_newer_or_damaged() {
     {
         assert!(matches!(Item::of(damaged.clone(), &key), Item::Damaged(_)), "{damaged}");
     }
-    // Of another hub, and damaged: it is still somebody else's.
+    // A document of another hub that is also damaged still belongs to that hub's twin.
     let mut foreign = with("/sync", json!(1));
     foreign["hubName"] = json!("other");
     assert!(matches!(Item::of(foreign, &key), Item::Foreign(_)));

@@ -1,4 +1,4 @@
-//! The laws of merge patches, the peculiarities of twins, and the crux of partial documents: a base put
+//! The laws of merge patches, the special cases of twins, and the central property of partial documents: a base put
 //! under recorded changes equals the changes applied to the base.
 
 use proptest::{collection, option, prelude::*};
@@ -70,7 +70,7 @@ fn metadata_of_what_is_gone_is_removed_at_every_level() {
         json!({"a": {"b": 5}}),
         json!({"a": {"b": 5}, "$metadata": {"a": {"$lastUpdated": 1, "b": {"$lastUpdated": 1}}}}),
     );
-    // The service may name the deleted key in the patch's own metadata, or leave orphans behind.
+    // The service may name the deleted key in the patch's metadata, or leave entries without a property.
     patched(
         json!({"a": 1, "$metadata": {"orphan": {"$lastUpdated": 1}, "a": {"$lastUpdated": 1}}}),
         json!({"a": null, "$metadata": {"$lastUpdated": 2, "a": {"$lastUpdated": 2}}}),
@@ -94,7 +94,7 @@ enum Step {
     Replace(Section),
 }
 
-/// A partial section: what the steps add up to without knowing the base.
+/// A partial section: the combined result of the steps without the base.
 fn recorded(steps: &[Step]) -> (Notes, Section) {
     let (mut notes, mut content) = (Notes::default(), Section::new());
     for step in steps {
@@ -188,7 +188,7 @@ fn value(nulls: bool) -> BoxedStrategy<Value> {
     scalar.prop_recursive(3, 12, 3, |inner| object(inner, 3).prop_map(Value::Object)).boxed()
 }
 
-/// How the hub describes the keys of a body in `$metadata`: for some of them, at every level.
+/// `$metadata` as the hub writes it for the keys of a body: for some of them, at every level.
 fn described(body: Section, time: i64, choices: &mut impl Iterator<Item = u8>, orphan: bool) -> Section {
     fn level(body: &Section, time: i64, choices: &mut impl Iterator<Item = u8>) -> Section {
         let mut entries = Section::new();
@@ -242,7 +242,7 @@ fn history() -> impl Strategy<Value = (Section, Vec<Step>)> {
     })
 }
 
-/// RFC 7396, word for word and slow.
+/// RFC 7396, implemented literally and slowly.
 fn reference(target: &Value, change: &Value) -> Value {
     let Value::Object(change) = change else {
         return change.clone();

@@ -1,7 +1,7 @@
-//! Properties by name, made for many messages with the same few names.
+//! Properties by name, for many messages with the same few names.
 //!
-//! Many messages wait in memory at once, and each has a dozen properties that nobody looks at twice. So they lie packed in
-//! one piece of memory, one after the other in the order of their names:
+//! Many messages wait in memory at once, and each has a dozen properties that are rarely read. So they are packed into
+//! one memory block, in the order of their names:
 //!
 //! ```text
 //! name                             value
@@ -38,10 +38,10 @@ const KNOWN: [&str; 18] = [
     "user-id",
 ];
 
-/// Stands before a name that is none of [`KNOWN`].
+/// Precedes a name that is not in [`KNOWN`].
 const UNKNOWN: u8 = u8::MAX;
 
-/// What stands before a value.
+/// The byte before a value.
 mod kind {
     pub(super) const TEXT: u8 = 0;
     pub(super) const INTEGER: u8 = 1;
@@ -58,7 +58,7 @@ mod kind {
 pub struct Properties(Box<[u8]>);
 
 impl Properties {
-    /// The value of this name.
+    /// The value of this name, if there is one.
     pub fn get(&self, name: &str) -> Option<Property<'_>> {
         let mut entries = Entries(&self.0);
         let known = KNOWN.binary_search(&name).ok().and_then(|place| u8::try_from(place).ok());
@@ -76,7 +76,7 @@ impl Properties {
         None
     }
 
-    /// Sets the value of a name; returns the one that it had. Packs all of them anew.
+    /// Sets the value of a name; returns the previous value. Packs all properties again.
     pub fn insert(&mut self, name: impl Into<String>, value: Property<'_>) -> Option<Property<'static>> {
         let name = name.into();
         let before = self.get(&name).map(Property::into_owned);
@@ -84,14 +84,14 @@ impl Properties {
         before
     }
 
-    /// Takes a name out, with its value. Packs all others anew.
+    /// Removes a name and returns its value. Packs all others again.
     pub fn remove(&mut self, name: &str) -> Option<Property<'static>> {
         let value = self.get(name)?.into_owned();
         *self = self.iter().filter(|(other, _)| *other != name).collect();
         Some(value)
     }
 
-    /// Takes all of them out.
+    /// Removes all properties.
     pub fn clear(&mut self) {
         *self = Self::default();
     }
@@ -108,7 +108,7 @@ impl Properties {
         })
     }
 
-    /// Bytes that they take.
+    /// The size of the properties, in bytes.
     pub fn weight(&self) -> usize {
         self.0.len()
     }
@@ -120,7 +120,7 @@ impl fmt::Debug for Properties {
     }
 }
 
-/// Where a name comes more than once, the last one counts.
+/// If a name occurs more than once, the last value counts.
 impl<'a, N: AsRef<str>> FromIterator<(N, Property<'a>)> for Properties {
     fn from_iter<I: IntoIterator<Item = (N, Property<'a>)>>(iterator: I) -> Self {
         let mut entries: Vec<_> = iterator.into_iter().collect();
@@ -144,7 +144,7 @@ impl<'a, N: AsRef<str>, const COUNT: usize> From<[(N, Property<'a>); COUNT]> for
     }
 }
 
-/// Bytes that an entry takes, roughly: what is reserved for it.
+/// The approximate size of an entry, in bytes: used to reserve memory.
 fn size(name: &str, value: &Property<'_>) -> usize {
     const LENGTHS_AND_KINDS: usize = 8;
     let name = if KNOWN.binary_search(&name).is_ok() { 0 } else { name.len() };
@@ -207,7 +207,8 @@ enum Name<'a> {
     Other(&'a str),
 }
 
-/// What is left of packed entries. Nothing is ever missing there, as only this module packs; where it were, reading ends.
+/// The remaining packed entries. Only this module packs entries, so none is ever truncated; if one were, reading would
+/// end.
 struct Entries<'a>(&'a [u8]);
 
 impl<'a> Entries<'a> {

@@ -1,7 +1,7 @@
-//! Looks through the body of a change without making anything of it.
+//! Checks the body of a change without building anything from it.
 //!
-//! Everything in it is read as it will be read when it is applied: a text with half a surrogate pair or a number beyond all bounds
-//! is found now, while the event can still become a dead letter.
+//! Everything in it is read in the same way as when it is applied. So a text with half a surrogate pair or a number out
+//! of range is found now, while the event can still become a dead letter.
 
 use std::{borrow::Cow, fmt};
 
@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::super::twin::TwinVersion;
 use super::{Counted, merge};
 
-/// What a body holds.
+/// The contents of a body.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) is_object: bool,
@@ -21,7 +21,7 @@ pub(super) struct Found {
     pub(super) counted: Counted,
 }
 
-/// A key, copied only where it is spelt with escapes.
+/// A key, copied only if it is written with escapes.
 pub(super) struct Key;
 
 impl<'de> DeserializeSeed<'de> for Key {
@@ -48,7 +48,7 @@ impl<'de> Visitor<'de> for Key {
     }
 }
 
-/// The methods for what is no object: whatever it is, the answer is `$value`; arrays are read to their end.
+/// The visitor methods for values that are not objects: the result is always `$value`; arrays are read to their end.
 macro_rules! anything_else_is {
     ($value:expr, but $($what:ident),*) => {
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -99,7 +99,7 @@ macro_rules! anything_else_is {
     };
 }
 
-/// Reads each of these from whatever comes.
+/// Implements reading of each of these types from any value.
 macro_rules! read_as_it_comes {
     ($($seed:ident),*) => {$(
         impl<'de> DeserializeSeed<'de> for $seed {
@@ -154,7 +154,7 @@ impl<'de> Visitor<'de> for Body {
     }
 }
 
-/// What stands in the place of a section.
+/// The kind of value in the place of a section.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Kind {
     #[default]
@@ -201,7 +201,7 @@ impl<'de> Visitor<'de> for Properties {
     }
 }
 
-/// A section, or what stands in its place.
+/// A section, or another value in its place.
 struct Section;
 
 impl<'de> Visitor<'de> for Section {
@@ -225,7 +225,7 @@ impl<'de> Visitor<'de> for Section {
     }
 }
 
-/// A whole number, where it is one.
+/// A whole number, if the value is one.
 struct Whole;
 
 impl<'de> Visitor<'de> for Whole {
@@ -242,7 +242,7 @@ impl<'de> Visitor<'de> for Whole {
     }
 }
 
-/// A version: a whole number, or the text of one.
+/// A version: a whole number, or a text that contains one.
 struct Version;
 
 impl<'de> Visitor<'de> for Version {
@@ -263,7 +263,7 @@ impl<'de> Visitor<'de> for Version {
     }
 }
 
-/// An id, where it is a text.
+/// An id, if the value is a text.
 struct Id;
 
 impl<'de> Visitor<'de> for Id {

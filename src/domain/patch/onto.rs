@@ -1,7 +1,8 @@
 //! Merges the body of a change into a twin while it is read.
 //!
-//! The same as RFC 7396 on trees, and the same pruning of `$metadata`: that is needed only where the patch may have left an entry
-//! behind, so it is done only then. A section that is stored has no entry without its property.
+//! The result is the same as RFC 7396 on trees with the same pruning of `$metadata`. Pruning is needed only if the
+//! patch may have left an entry without its property, so it is done only then. A stored section has no entry without
+//! its property.
 
 use std::fmt;
 
@@ -17,7 +18,7 @@ use super::{
     check::Key,
 };
 
-/// The body of a change, onto the content of a twin.
+/// The body of a change, applied to the content of a twin.
 pub(super) struct Body<'a>(pub(super) &'a mut Twin);
 
 impl<'de> DeserializeSeed<'de> for Body<'_> {
@@ -90,7 +91,7 @@ impl<'de> Visitor<'de> for Properties<'_> {
     }
 }
 
-/// A section; null says nothing about it.
+/// A section; null means no change.
 struct Section<'a>(&'a mut merge::Section);
 
 impl<'de> DeserializeSeed<'de> for Section<'_> {
@@ -126,13 +127,13 @@ impl<'de> Visitor<'de> for Section<'_> {
     }
 }
 
-/// Where in a section something stands.
+/// A place in a section.
 #[derive(Debug, Clone, Copy)]
 struct Place {
     is_metadata: bool,
 }
 
-/// Merges what follows `name` into `level`. `leftovers` is set where metadata may be left without its property.
+/// Merges the value of `name` into `level`. Sets `leftovers` if metadata may remain without its property.
 fn merge_entry<'de, A: MapAccess<'de>>(
     level: &mut Map<String, Value>,
     name: std::borrow::Cow<'de, str>,
@@ -149,14 +150,14 @@ fn merge_entry<'de, A: MapAccess<'de>>(
     }
     let mut slot = Value::Null;
     if entries.next_value_seed(Slot { slot: &mut slot, place, leftovers })? {
-        // Who has new metadata has new properties as a rule, but that is not known here.
+        // An object with new metadata usually has new properties too, but that is not known here.
         *leftovers |= place.is_metadata && !name.starts_with('$');
         level.insert(name.into_owned(), slot);
     }
     Ok(())
 }
 
-/// The place of one value. Says whether there is one afterwards.
+/// The place of one value. Returns whether there is a value afterwards.
 struct Slot<'a> {
     slot: &'a mut Value,
     place: Place,

@@ -18,7 +18,7 @@ fn patch(body: &str) -> Patch {
     check(body).expect("a change").patch
 }
 
-/// Few names, so that they meet; some of the service's own, and some with escapes.
+/// Few names, so that collisions are frequent; some are the service's own, and some have escapes.
 fn name() -> impl Strategy<Value = String> {
     prop_oneof![
         6 => "[abc]",
@@ -43,7 +43,7 @@ fn value(depth: u32) -> BoxedStrategy<Value> {
     .boxed()
 }
 
-/// A section, or what should not stand in its place, with metadata of its own making.
+/// A section, or a wrong value in its place, with invented metadata.
 fn section() -> impl Strategy<Value = Option<Value>> {
     let metadata = prop_oneof![
         3 => collection::btree_map(name(), value(2), 0..4)
@@ -78,7 +78,7 @@ fn body() -> impl Strategy<Value = Map<String, Value>> {
     )
 }
 
-/// The same with trees.
+/// The same operation with trees.
 fn reference(twin: &mut Twin, sections: &Sections) {
     super::super::twin::drop_etags(&mut twin.root);
     twin.root.extend(sections.root.clone());
@@ -96,7 +96,7 @@ fn reference(twin: &mut Twin, sections: &Sections) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4_000))]
 
-    /// One change after the other, as text and as trees: the twins are the same, to the last number.
+    /// Applies changes one after another, as text and as trees: the twins are the same, including all numbers.
     #[test]
     fn a_patch_changes_what_its_tree_would_change(bodies in collection::vec(body(), 1..6)) {
         let (mut twin, mut expected) = (Twin::default(), Twin::default());
@@ -119,7 +119,7 @@ proptest! {
         }
     }
 
-    /// What is not refused at once can be applied: there is no other moment at which it could become a dead letter.
+    /// A body that passes the check can be applied: later, it could not become a dead letter any more.
     #[test]
     fn what_passes_the_check_can_be_parsed(body in body(), at in any::<prop::sample::Index>(), with in prop_oneof![
         Just("1e999"), Just("\"\\ud800\""), Just("\""), Just("}"), Just("01"), Just("nul"), Just("[1,]"), Just("\u{1}"), Just(",")

@@ -11,25 +11,25 @@ mod total;
 
 /// An aggregate.
 ///
-/// Source: the grammar of SELECT (learn: iot-hub/iot-hub-devguide-query-language). What they do with odd values is Cosmos DB's
-/// rule (learn: cosmos-db/nosql/query/avg, sum, min, max): a value that is undefined does not count, and one of a type that
-/// cannot be aggregated makes the result undefined.
+/// Source: the grammar of SELECT (learn: iot-hub/iot-hub-devguide-query-language). Special values follow the rules of
+/// Cosmos DB (learn: cosmos-db/nosql/query/avg, sum, min, max): an undefined value does not count, and a value of a
+/// type that cannot be aggregated makes the result undefined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Aggregate {
-    /// How many twins.
+    /// The number of twins.
     Count,
-    /// The mean of numbers.
+    /// The mean of the numbers.
     Average,
-    /// The sum of numbers.
+    /// The sum of the numbers.
     Sum,
-    /// The smallest of null < booleans < numbers < texts.
+    /// The smallest value, by the order null < booleans < numbers < texts.
     Min,
-    /// The largest of them.
+    /// The largest value, by the same order.
     Max,
 }
 
 impl Aggregate {
-    /// Every one of them.
+    /// All aggregates.
     pub const ALL: [Self; 5] = [Self::Count, Self::Average, Self::Sum, Self::Min, Self::Max];
 
     /// Its name in a query.
@@ -48,9 +48,9 @@ impl Aggregate {
     }
 }
 
-/// The groups of a query, as far as twins were added.
+/// The groups of a query, for the twins added so far.
 ///
-/// Integers are summed without loss, whatever the order of the twins. What is not finite has no place in JSON and is left out.
+/// Integers are summed exactly, in any order of the twins. A result that is not finite has no JSON form and is omitted.
 #[derive(Debug, Clone)]
 pub struct Aggregation {
     items: Vec<Item>,
@@ -61,7 +61,7 @@ pub struct Aggregation {
 }
 
 impl Query {
-    /// Starts without any twin. At most `max_groups` groups are kept in memory.
+    /// Starts without twins. At most `max_groups` groups are kept in memory.
     pub fn aggregation(&self, max_groups: usize) -> Aggregation {
         let mut aggregation = Aggregation {
             items: self.items().to_vec(),
@@ -70,7 +70,7 @@ impl Query {
             max_groups,
             groups: BTreeMap::new(),
         };
-        // Without GROUP BY there is one group, even of no twins: COUNT() is 0 then.
+        // Without GROUP BY there is one group, even without twins: then COUNT() is 0.
         if aggregation.paths.is_empty() {
             aggregation.groups.insert(Vec::new(), aggregation.start());
         }
@@ -83,9 +83,9 @@ impl Aggregation {
     ///
     /// # Errors
     ///
-    /// It begins a group that is one too many. What was added before is unchanged.
+    /// The twin starts a group that exceeds the limit. The groups so far are unchanged.
     pub fn add(&mut self, twin: &Value) -> Result<(), LimitError> {
-        // A missing key is a key as well: all twins without it are a group.
+        // A missing key is also a key: all twins without it are one group.
         let key: Vec<_> = self.paths.iter().map(|path| Key(path.find(twin).cloned())).collect();
         if !self.groups.contains_key(&key) {
             if self.groups.len() >= self.max_groups {
@@ -101,7 +101,7 @@ impl Aggregation {
         Ok(())
     }
 
-    /// How many groups there are.
+    /// The number of groups.
     pub fn groups(&self) -> usize {
         self.groups.len()
     }
@@ -125,7 +125,7 @@ impl Aggregation {
         self.groups.into_iter().take(top).map(row).collect()
     }
 
-    /// A total for each column; that of a path counts nothing.
+    /// A total for each column; the total of a path counts nothing.
     fn start(&self) -> Vec<Total> {
         let total = |item: &Item| match item.selected {
             Selected::Aggregate(aggregate, _) => Total::new(aggregate),

@@ -1,4 +1,4 @@
-//! Conditions: what stands after WHERE.
+//! Conditions: the part of a query after WHERE.
 
 use std::fmt;
 
@@ -6,37 +6,37 @@ use serde_json::Value;
 
 use super::path::Path;
 
-/// A condition. It is true, false or undefined of a twin.
+/// A condition. For a twin, it is true, false or undefined.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Condition {
-    /// All of them; two at least.
+    /// All of them must hold; at least two.
     And(Vec<Self>),
-    /// One of them; two at least.
+    /// At least one of them must hold; at least two.
     Or(Vec<Self>),
-    /// Its opposite.
+    /// The negation.
     Not(Box<Self>),
-    /// `true` or `false` itself.
+    /// The constant `true` or `false`.
     Constant(bool),
-    /// A path by itself: that it leads to `true`, as `path = true`.
+    /// A path alone: its value is `true`, the same as `path = true`.
     Holds(Path),
-    /// Two values compared.
+    /// A comparison of two values.
     Compare(Operand, Comparison, Operand),
-    /// `IN`: whether a value is one of a list.
+    /// `IN`: whether a value is in a list.
     In(Operand, Vec<Value>),
-    /// `NIN`: whether it is none of them.
+    /// `NIN`: whether a value is not in a list.
     NotIn(Operand, Vec<Value>),
-    /// What type a path leads to.
+    /// A test of the type of the value at a path.
     Type(TypeTest, Path),
-    /// How two texts relate.
+    /// A test of two texts.
     Text(TextTest, Operand, Operand),
-    /// `ARRAY_CONTAINS`: whether an array has the value among its items.
+    /// `ARRAY_CONTAINS`: whether an array contains the value.
     ArrayContains(Path, Value),
 }
 
 /// A value that is compared.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Operand {
-    /// What a path leads to.
+    /// The value at a path.
     Path(Path),
     /// A constant: null, a boolean, a number, a text, or an array of constants.
     Literal(Value),
@@ -70,7 +70,7 @@ impl Comparison {
         (">", Self::Greater),
     ];
 
-    /// How it is written, here and in Cosmos DB.
+    /// Its sign, the same here and in Cosmos DB.
     pub const fn sign(self) -> &'static str {
         match self {
             Self::Equal => "=",
@@ -82,7 +82,7 @@ impl Comparison {
         }
     }
 
-    /// What is true where this is false.
+    /// The comparison that is true where this one is false.
     pub(super) const fn opposite(self) -> Self {
         match self {
             Self::Equal => Self::NotEqual,
@@ -113,10 +113,10 @@ macro_rules! tests_by_name {
         pub enum $name { $($(#[$doc])* $variant,)* }
 
         impl $name {
-            /// Every one of them.
+            /// All of them.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// The name of its function, here and in Cosmos DB.
+            /// The name of its function, the same here and in Cosmos DB.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $text,)* }
             }
@@ -129,12 +129,12 @@ macro_rules! tests_by_name {
 }
 
 tests_by_name! {
-    /// A function that asks for a type. It is never undefined.
+    /// A function that tests a type. It is never undefined.
     ///
-    /// Source: the hub's documentation gives `IS_DEFINED` for twins, and the others for routes only
-    /// (learn: iot-hub/iot-hub-devguide-query-language).
+    /// Source: the hub's documentation has `IS_DEFINED` for twins, and the others only for routes (learn:
+    /// iot-hub/iot-hub-devguide-query-language).
     TypeTest {
-        /// Anything at all, null as well.
+        /// Any value, including null.
         Defined => "IS_DEFINED",
         /// Null.
         Null => "IS_NULL",
@@ -154,22 +154,22 @@ tests_by_name! {
 }
 
 tests_by_name! {
-    /// A function of two texts. It is undefined unless both are texts, and tells upper case from lower.
+    /// A function of two texts. It is undefined unless both are texts, and it is case-sensitive.
     ///
-    /// Source: the hub takes `STARTSWITH`, and neither `STARTS_WITH` nor `CONTAINS`, whatever its documentation says
-    /// (MicrosoftDocs/azure-docs#110329, #105649).
+    /// Source: the hub accepts `STARTSWITH`, but neither `STARTS_WITH` nor `CONTAINS`, although its documentation has
+    /// them (MicrosoftDocs/azure-docs#110329, #105649).
     TextTest {
-        /// The first begins with the second.
+        /// The first text begins with the second.
         StartsWith => "STARTSWITH",
-        /// The first ends with the second.
+        /// The first text ends with the second.
         EndsWith => "ENDSWITH",
-        /// The second lies in the first.
+        /// The first text contains the second.
         Contains => "CONTAINS",
     }
 }
 
 impl Condition {
-    /// Calls `each` with every path in it, in the order of the text.
+    /// Calls `each` with every path of the condition, in the order of the text.
     pub(super) fn for_each_path<'a>(&'a self, each: &mut impl FnMut(&'a Path)) {
         match self {
             Self::And(parts) | Self::Or(parts) => parts.iter().for_each(|part| part.for_each_path(each)),
@@ -204,7 +204,7 @@ impl Operand {
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            // AND in AND keeps its parentheses, so that what is printed parses to the same tree.
+            // AND inside AND keeps its parentheses, so that the printed text parses to the same tree.
             Self::And(parts) => join(f, parts, " AND ", Self::is_joined),
             Self::Or(parts) => join(f, parts, " OR ", Self::is_or),
             Self::Not(inner) => {
@@ -261,7 +261,7 @@ impl fmt::Display for Operand {
 fn write_list(f: &mut fmt::Formatter<'_>, items: &[Value]) -> fmt::Result {
     f.write_str("[")?;
     items.iter().enumerate().try_for_each(|(index, item)| {
-        // A space keeps a list in a list from being `[[`, which begins an escaped name at the hub.
+        // A space avoids `[[` for a list inside a list, because `[[` begins an escaped name at the hub.
         let before = match (index, item) {
             (0, Value::Array(_)) => " ",
             (0, _) => "",
@@ -277,7 +277,7 @@ fn write_literal(f: &mut fmt::Formatter<'_>, value: &Value) -> fmt::Result {
     match value {
         Value::String(text) => write_text(f, text),
         Value::Array(items) => write_list(f, items),
-        // Objects cannot be written in this language; the parser makes none.
+        // Objects cannot be written in this language; the parser never creates them.
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => write!(f, "{value}"),
     }
 }

@@ -1,16 +1,16 @@
-//! Counts that the configuration declares: of which twins, and by what.
+//! Counts declared in the configuration: which twins are counted, and how they are grouped.
 
 use super::{
     Collection, Condition, Item, Path, Query, QueryError, Root, Selected, Selection, aggregate::Aggregate,
     parse,
 };
 
-/// The longest name of a count.
+/// The maximum length of the name of a count.
 const NAME_MAX: usize = 63;
-/// The column that holds the number of twins.
+/// The column with the number of twins.
 const NUMBER: &str = "twins";
 
-/// A count that is kept: the same as the rows of [`Declared::query`], without asking the store each time.
+/// A count that is kept current: it has the same rows as [`Declared::query`], without a query to the store each time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Declared {
     name: String,
@@ -21,29 +21,29 @@ pub struct Declared {
 /// Why a count cannot be declared.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeclaredError {
-    /// Its name cannot be one.
+    /// The name is not valid.
     #[error(
         "{0:?} cannot be the name of a count: write up to {NAME_MAX} lower-case letters, digits and _, a letter first, e.g. \"by_site\""
     )]
     Name(String),
-    /// The condition cannot be understood.
+    /// The condition cannot be parsed.
     #[error("{0}")]
     Condition(QueryError),
-    /// A path to group by cannot be understood.
+    /// A path to group by cannot be parsed.
     #[error("{0}")]
     Group(QueryError),
-    /// Groups by what every twin has for itself.
+    /// It groups by a value that is different for every twin.
     #[error(
         "{0} is different for every twin: count all of them without group_by, or group by a tag or property"
     )]
     PerTwin(String),
-    /// Two paths would have one label.
+    /// Two paths would have the same label.
     #[error("two paths would both be called {0:?}: leave one of them out")]
     Label(String),
-    /// Uses a field of which only the hub knows.
+    /// It uses a field that only the hub knows.
     #[error("{0} changes without any event, so that only the hub knows it: leave it out")]
     HubOnly(String),
-    /// Uses a field that no event tells of.
+    /// It uses a field that no event contains.
     #[error(
         "{0} is in no event, so that it is known of few twins: set iothub.identity = \"on\", or leave it out"
     )]
@@ -51,11 +51,12 @@ pub enum DeclaredError {
 }
 
 impl Declared {
-    /// A count of the twins of `collection` for which `condition` holds, all of them without one, by what the paths in `groups` lead to.
-    /// `identity`: whether documents have what the hub knows of identities (`status`, …).
+    /// A count of the twins of `collection` for which `condition` holds, or of all twins without a condition, grouped
+    /// by the values at the paths in `groups`. `identity`: whether documents contain the hub's fields of identities
+    /// (`status`, …).
     ///
     /// # Errors
-    /// It cannot be understood, or cannot be kept.
+    /// It cannot be parsed, or the count cannot be kept current.
     pub fn new(
         name: &str,
         collection: Collection,
@@ -92,17 +93,17 @@ impl Declared {
         &self.name
     }
 
-    /// The query whose rows it keeps.
+    /// The query that has the same rows.
     pub fn query(&self) -> &Query {
         &self.query
     }
 
-    /// What its groups are called: a column of each row, and a label of the metric.
+    /// The names of its groups: the columns of each row, and the labels of the metric.
     pub fn labels(&self) -> &[String] {
         &self.labels
     }
 
-    /// What it groups by.
+    /// The paths that it groups by.
     pub fn groups(&self) -> &[Path] {
         &self.query.groups
     }
@@ -125,7 +126,7 @@ fn counting(
     Query { top: None, selection, collection, condition, groups, order: Vec::new() }
 }
 
-/// The paths as Prometheus takes names of labels: `tags.site` is `tags_site`.
+/// The paths in the form of Prometheus label names: `tags.site` becomes `tags_site`.
 fn labels(groups: &[Path]) -> Result<Vec<String>, DeclaredError> {
     let mut labels = Vec::<String>::new();
     for path in groups {
@@ -134,7 +135,7 @@ fn labels(groups: &[Path]) -> Result<Vec<String>, DeclaredError> {
         }
         let names = std::iter::once(path.root().name()).chain(path.below().iter().map(String::as_str));
         let label = names.collect::<Vec<_>>().join("_").replace(|c: char| !c.is_ascii_alphanumeric(), "_");
-        // It begins with the name of a root field, so it is never one of Prometheus' own, nor `name` or `twins`.
+        // It begins with the name of a root field, so it is never one of Prometheus' own names, nor `name` or `twins`.
         if labels.contains(&label) {
             return Err(DeclaredError::Label(label));
         }
@@ -173,7 +174,7 @@ mod tests {
             let found = Declared::new(name, Collection::Devices, None, None, false);
             assert_eq!(found, Err(DeclaredError::Name(name.to_owned())));
         }
-        // Nothing behind a condition can change what is counted.
+        // Nothing after a condition can change what is counted.
         for condition in
             ["tags.a = 1 GROUP BY tags.b", "tags.a = 1 ORDER BY tags.b", "tags.a = ", "", "(1 = 1"]
         {

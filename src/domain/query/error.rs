@@ -1,20 +1,20 @@
-//! Why a query is refused: where it went wrong, and what to write instead.
+//! Why a query is refused: the position of the error, and what to write instead.
 
-/// A query that cannot be served.
+/// A query that cannot be answered.
 ///
 /// The message names what is wrong and says what to do; it quotes words of the query, never values of a twin.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("at character {position}: {message}")]
 pub struct QueryError {
-    /// Where it was noticed: the number of characters before it.
+    /// The position of the error: the number of characters before it.
     pub position: usize,
-    /// What kind of mistake it is.
+    /// The kind of error.
     pub kind: QueryErrorKind,
     /// What is wrong and what to do, in one sentence.
     pub message: String,
 }
 
-/// The kinds of mistakes.
+/// The kinds of errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum QueryErrorKind {
     /// The text does not follow the grammar.
@@ -23,17 +23,17 @@ pub enum QueryErrorKind {
     TooLong,
     /// Parentheses, `NOT` or lists are nested deeper than a query may be.
     TooDeep,
-    /// It asks for jobs, of which a copy of twins knows nothing.
+    /// It asks for jobs; a copy of twins has no jobs.
     Jobs,
-    /// It uses what exists elsewhere, at the hub, in routes or in Cosmos DB, and is not served here.
+    /// It uses a feature of the hub, of routes or of Cosmos DB that is not supported here.
     Unsupported,
     /// A path begins with a name that no twin has.
     UnknownField,
-    /// A field changes without any event, so that only the hub knows its value.
+    /// It uses a field that changes without any event, so that only the hub knows its value.
     HubOnly,
     /// Two columns of a row would have the same name.
     Duplicate,
-    /// A column is neither an aggregate nor grouped by.
+    /// A column is neither an aggregate nor in GROUP BY.
     NotGrouped,
 }
 
@@ -51,24 +51,24 @@ impl QueryError {
     }
 }
 
-/// More rows or groups than the caller keeps in memory.
+/// There are more rows or groups than the caller keeps in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LimitError {
-    /// `GROUP BY` met too many different keys.
+    /// `GROUP BY` has too many different keys.
     #[error(
         "the query has more than {max} groups: group by a field with fewer different values, or select fewer twins with WHERE"
     )]
     Groups {
-        /// How many groups are kept.
+        /// The maximum number of groups.
         max: usize,
     },
-    /// `ORDER BY` met too many twins.
+    /// `ORDER BY` has too many twins.
     #[error(
         "the query has more than {max} rows to sort: ask for the first of them with TOP {max} or less, \
          or select fewer twins with WHERE"
     )]
     Rows {
-        /// How many rows are kept.
+        /// The maximum number of rows.
         max: usize,
     },
 }

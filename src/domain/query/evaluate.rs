@@ -1,6 +1,6 @@
-//! Whether a condition is true of a twin.
+//! Evaluates whether a condition is true for a twin.
 //!
-//! The logic has three values. `None` is undefined: what a comparison with a missing path is.
+//! The logic has three values. `None` is undefined, e.g. the result of a comparison with a missing path.
 //!
 //! | `AND` | true | false | undefined | | `OR` | true | false | undefined | | `NOT` | |
 //! |---|---|---|---|---|---|---|---|---|---|---|---|
@@ -19,10 +19,10 @@ use super::{
 };
 
 impl Condition {
-    /// Whether it is true of `twin`, which is in the form of the service's REST API; `None`: undefined.
+    /// Whether it is true for `twin`, which has the form of the service's REST API; `None` if undefined.
     ///
-    /// Source of the tables of AND, OR and NOT: learn: cosmos-db/nosql/query/logical-operators. IoT Hub documents only that
-    /// anything but `true` selects nothing.
+    /// Source of the tables of AND, OR and NOT: learn: cosmos-db/nosql/query/logical-operators. IoT Hub documents only
+    /// that a result other than `true` does not select the twin.
     pub fn evaluate(&self, twin: &Value) -> Option<bool> {
         match self {
             Self::And(parts) => joined(parts, twin, false),
@@ -61,7 +61,7 @@ impl Operand {
     }
 }
 
-/// AND, where `decisive` is false, and OR, where it is true: one decisive part is enough, whatever the others are.
+/// AND if `decisive` is false, OR if it is true: one part with the decisive value decides, whatever the others are.
 fn joined(parts: &[Condition], twin: &Value, decisive: bool) -> Option<bool> {
     let mut result = Some(!decisive);
     for part in parts {

@@ -1,4 +1,4 @@
-//! Rows in order: an extension, for the hub has no ORDER BY.
+//! Sorted rows: an extension, because the hub has no ORDER BY.
 
 use std::{cmp::Ordering, collections::BTreeMap};
 
@@ -6,28 +6,28 @@ use serde_json::Value;
 
 use super::{Direction, Order, Query, Selection, error::LimitError, path::Root, project, value::Key};
 
-/// The rows that come first, as far as twins were added.
+/// The first rows of the twins added so far.
 ///
-/// Values sort as in Cosmos DB: undefined < null < booleans < numbers < texts < arrays < objects. Twins that are equal by every
-/// path of ORDER BY come in the order of their device ids, then of their module ids, in either direction.
+/// Values sort as in Cosmos DB: undefined < null < booleans < numbers < texts < arrays < objects. Twins that are equal
+/// by every path of ORDER BY are sorted by device id, then by module id, in ascending order in both directions.
 #[derive(Debug, Clone)]
 pub struct Sorter {
     order: Vec<Order>,
     selection: Selection,
     max_rows: usize,
-    /// How many rows are wanted, if that is not more than are kept.
+    /// The number of wanted rows, if it is not more than are kept.
     wanted: Option<usize>,
     rows: BTreeMap<Place, Value>,
     added: u64,
 }
 
-/// Where a row belongs.
+/// The sort position of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Place {
     keys: Vec<(Key, Direction)>,
     device: Key,
     module: Key,
-    /// How many came before: no two rows have the same place.
+    /// The number of rows added before: no two rows have the same place.
     added: u64,
 }
 
@@ -53,8 +53,8 @@ impl PartialOrd for Place {
 }
 
 impl Query {
-    /// Starts without any twin. At most `max_rows` rows are kept in memory: of `TOP n` up to that, the best n, of however many
-    /// twins; otherwise all of them.
+    /// Starts without twins. At most `max_rows` rows are kept in memory. With `TOP n` up to that limit, these are the
+    /// first n rows of any number of twins; otherwise all rows are kept.
     pub fn sorter(&self, max_rows: usize) -> Sorter {
         let wanted = self.top.and_then(|top| usize::try_from(top).ok()).filter(|top| *top <= max_rows);
         Sorter {
@@ -73,7 +73,7 @@ impl Sorter {
     ///
     /// # Errors
     ///
-    /// All rows are wanted, or too many, and this is one more than are kept. What was added before is unchanged.
+    /// The query wants all rows, or more than are kept, and this row exceeds the limit. The rows so far are unchanged.
     pub fn add(&mut self, twin: &Value) -> Result<(), LimitError> {
         let id = |root: Root| Key(twin.get(root.name()).cloned());
         let place = Place {
@@ -100,7 +100,7 @@ impl Sorter {
         Ok(())
     }
 
-    /// The rows in order.
+    /// The rows in sorted order.
     pub fn rows(self) -> Vec<Value> {
         self.rows.into_values().collect()
     }

@@ -1,6 +1,6 @@
-//! From the text of a query to what it says: the clauses. Conditions have a file of their own, below.
+//! Parses the clauses of a query. Conditions have a separate file, below.
 //!
-//! Every word is checked where it stands, so that a message can say what could have stood there.
+//! Every word is checked at its position, so that a message can say what is expected there.
 
 use super::{
     Collection, Condition, Direction, Item, Order, Query, Selected, Selection,
@@ -16,12 +16,12 @@ mod condition;
 /// The longest query, in characters. Source: learn: iot-hub/query-twins, "twin query limitations".
 pub const CHARACTERS_MAX: usize = 8_192;
 
-/// How deep parentheses, NOT and lists may be nested: the parser and the evaluation call themselves for each level.
+/// The maximum nesting of parentheses, NOT and lists: the parser and the evaluation recurse for each level.
 pub const NESTING_MAX: usize = 64;
 
 pub(super) struct Parser {
     tokens: Tokens,
-    /// Levels that are open.
+    /// The number of open levels.
     depth: usize,
 }
 
@@ -30,17 +30,17 @@ pub(super) fn parse(text: &str) -> Result<Query, QueryError> {
     Parser { tokens: Tokens::new(text)?, depth: 0 }.query()
 }
 
-/// A condition that stands alone, as behind WHERE.
+/// Parses a condition alone, as after WHERE.
 pub(super) fn condition(text: &str) -> Result<Condition, QueryError> {
     alone(text, Parser::condition, "a condition ends here: join several with AND or OR")
 }
 
-/// Paths that stand alone, as behind GROUP BY.
+/// Parses paths alone, as after GROUP BY.
 pub(super) fn paths(text: &str) -> Result<Vec<Path>, QueryError> {
     alone(text, |parser| parser.list(Parser::path), "a path ends here: write a comma before the next one")
 }
 
-/// A part of a query that is the whole text.
+/// Parses a text that is only one part of a query.
 fn alone<T>(
     text: &str,
     part: impl Fn(&mut Parser) -> Result<T, QueryError>,
@@ -170,7 +170,7 @@ impl Parser {
         Ok(Item { selected, alias })
     }
 
-    /// What an aggregate is of, from its name on; nothing for COUNT.
+    /// Parses the argument of an aggregate, starting at its name; COUNT has none.
     fn aggregate(&mut self, aggregate: Aggregate) -> Result<Option<Path>, QueryError> {
         let name = aggregate.name();
         self.tokens.advance()?;
@@ -225,7 +225,7 @@ impl Parser {
         Ok(Order { path, direction })
     }
 
-    /// One or more of something, with commas between.
+    /// One or more elements, separated by commas.
     fn list<T>(&mut self, one: impl Fn(&mut Self) -> Result<T, QueryError>) -> Result<Vec<T>, QueryError> {
         let mut all = vec![one(self)?];
         while self.take_sign(",")? {
@@ -234,7 +234,7 @@ impl Parser {
         Ok(all)
     }
 
-    /// A path, with or without `devices.` before it.
+    /// A path, with or without `devices.` in front.
     pub(super) fn path(&mut self) -> Result<Path, QueryError> {
         const EXPECTED: &str = "write a path here, such as deviceId, tags.site or properties.reported.level";
         const BELOW: &str = "after a dot, write a name; \
@@ -258,7 +258,7 @@ impl Parser {
         Ok(Path { root, below, position })
     }
 
-    /// What people write after a path, and what to write instead.
+    /// Refuses common mistakes after a path, and says what to write instead.
     fn refuse_after_path(&self) -> Result<(), QueryError> {
         let message = match self.tokens.current() {
             Token::Sign("[") => "array indexes are not part of the language: \
@@ -278,7 +278,7 @@ impl Parser {
         Err(QueryError::unsupported(self.tokens.position(), message))
     }
 
-    /// A name, plain or escaped. Where only a name can stand, keywords are names as well.
+    /// A name, plain or escaped. If only a name is allowed, keywords count as names as well.
     pub(super) fn name(&mut self, expected: &str) -> Result<String, QueryError> {
         match self.tokens.current() {
             Token::Word(word) => {
@@ -324,14 +324,14 @@ impl Parser {
         if self.take_sign(sign)? { Ok(()) } else { Err(self.unexpected(expected)) }
     }
 
-    /// The error for a token that cannot stand where it stands.
+    /// The error for a token that is not allowed at its position.
     pub(super) fn unexpected(&self, expected: &str) -> QueryError {
         let found = self.tokens.current().quoted();
         QueryError::syntax(self.tokens.position(), format!("{found} cannot stand here: {expected}"))
     }
 }
 
-/// What the clauses ask of each other.
+/// Checks the rules between clauses.
 fn check(query: &Query, order_position: usize) -> Result<(), QueryError> {
     let grouped = query.is_grouped();
     if grouped && !query.order.is_empty() {

@@ -1,4 +1,4 @@
-//! Paths into a twin: a field of its root, and property names below it.
+//! Paths into a twin: a root field, and property names below it.
 
 use std::{cmp::Ordering, fmt};
 
@@ -8,10 +8,10 @@ use super::token::{begins_name, continues_name};
 
 macro_rules! roots {
     ($($(#[$doc:meta])* $variant:ident => $name:literal,)*) => {
-        /// A field of a twin's root, as the service's REST API gives twins.
+        /// A root field of a twin, as the service's REST API returns twins.
         ///
-        /// Source: the `Twin` definition of `api-version=2021-04-12`, and the example twin in the documentation of the query
-        /// language (learn: iot-hub/query-twins).
+        /// Source: the `Twin` definition of `api-version=2021-04-12`, and the example twin in the documentation of the
+        /// query language (learn: iot-hub/query-twins).
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Root { $($(#[$doc])* $variant,)* }
 
@@ -38,19 +38,19 @@ roots! {
     DeviceEtag => "deviceEtag",
     /// `enabled` or `disabled`.
     Status => "status",
-    /// Why the status is what it is.
+    /// The reason of the status.
     StatusReason => "statusReason",
     /// When the status changed.
     StatusUpdateTime => "statusUpdateTime",
     /// `Connected` or `Disconnected`. Only the hub knows.
     ConnectionState => "connectionState",
-    /// When that changed. Only the hub knows.
+    /// When the connection state changed. Only the hub knows.
     ConnectionStateUpdatedTime => "connectionStateUpdatedTime",
-    /// When the device last did anything. Only the hub knows.
+    /// When the device was last active. Only the hub knows.
     LastActivityTime => "lastActivityTime",
     /// Messages that wait for the device. Only the hub knows.
     CloudToDeviceMessageCount => "cloudToDeviceMessageCount",
-    /// How the device shows who it is.
+    /// How the device authenticates.
     AuthenticationType => "authenticationType",
     /// Thumbprints of its certificates.
     X509Thumbprint => "x509Thumbprint",
@@ -73,16 +73,16 @@ roots! {
 }
 
 impl Root {
-    /// The field of this name, in any case: the hub tells root names apart without case (`SELECT DeviceID …`).
+    /// The field with this name, in any case: the hub ignores the case of root names (`SELECT DeviceID …`).
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|root| root.name().eq_ignore_ascii_case(name))
     }
 
-    /// Whether it belongs to the identity of a device or module, of which no event tells. The hub's own answers have it, so a copy
-    /// has it as of the last one of them, if there was any.
+    /// Whether it belongs to the identity of a device or module, which no event contains. The hub's own answers contain
+    /// it. So a copy has it as of the last such answer, if there was one.
     ///
-    /// Source: events carry `etag`, `version`, tags and properties beside the ids, and no more (learn: iot-hub-devguide-messages-d2c,
-    /// notifications; Azure-docs#44675 for `capabilities`).
+    /// Source: events contain only `etag`, `version`, tags and properties beside the ids (learn:
+    /// iot-hub-devguide-messages-d2c, notifications; Azure-docs#44675 for `capabilities`).
     pub const fn is_of_the_identity(self) -> bool {
         matches!(
             self,
@@ -113,33 +113,34 @@ impl Root {
     }
 }
 
-/// A path into a twin. Two paths are equal if they lead to the same place, wherever they stand in a query.
+/// A path into a twin. Two paths are equal if they lead to the same place, whatever their position in a query.
 #[derive(Debug, Clone)]
 pub struct Path {
     pub(super) root: Root,
     pub(super) below: Vec<String>,
-    /// Where it stands in the query, in characters.
+    /// Its position in the query, in characters.
     pub(super) position: usize,
 }
 
 impl Path {
-    /// The root field that it begins with.
+    /// The root field at its start.
     pub fn root(&self) -> Root {
         self.root
     }
 
-    /// The names below the root field, in their own case.
+    /// The names below the root field, case-sensitive.
     pub fn below(&self) -> &[String] {
         &self.below
     }
 
-    /// What it leads to in a twin; nothing where a name is missing or stands below anything but an object. Null is a value.
+    /// The value at this path in a twin; `None` if a name is missing or is below something that is not an object. Null
+    /// is a value.
     pub fn find<'a>(&self, twin: &'a Value) -> Option<&'a Value> {
         let root = twin.as_object()?.get(self.root.name())?;
         self.below.iter().try_fold(root, |value, name| value.as_object()?.get(name))
     }
 
-    /// The name of its column where no alias gives one: the last name.
+    /// The name of its column if there is no alias: the last name.
     pub fn column(&self) -> &str {
         self.below.last().map_or(self.root.name(), String::as_str)
     }
@@ -179,11 +180,12 @@ impl fmt::Display for Path {
     }
 }
 
-/// Words that the hub does not take as names, or is known not to take in a sister of this language: `tags.group` fails there
-/// (MicrosoftDocs/azure-docs#17106). Here they are names after a dot and after AS; printed, they are escaped, for the hub's sake.
+/// Words that the hub does not accept as names, or that a related language is known not to accept: `tags.group` fails
+/// there (MicrosoftDocs/azure-docs#17106). Here they are names after a dot and after AS; they are escaped in print, so
+/// that the hub accepts the text.
 ///
-/// Source: the list of reserved words of Azure Digital Twins (learn: digital-twins/reference-query-reserved), with this
-/// language's own keywords.
+/// Source: the list of reserved words of Azure Digital Twins (learn: digital-twins/reference-query-reserved), and the
+/// keywords of this language.
 const RESERVED: [&str; 36] = [
     "all",
     "and",
@@ -223,7 +225,7 @@ const RESERVED: [&str; 36] = [
     "where",
 ];
 
-/// Writes a name, in `[[ ]]` unless it is a plain one.
+/// Writes a name, in `[[ ]]` unless it is a plain name.
 pub(super) fn write_name(f: &mut fmt::Formatter<'_>, name: &str) -> fmt::Result {
     let is_plain = name.is_ascii()
         && name.starts_with(begins_name)

@@ -4,11 +4,12 @@ use serde_json::{Map, Value};
 
 use super::{Item, Query, Selected, Selection};
 
-/// The names of the columns: the alias as written; of a path without one, its last name; of the n-th aggregate without one, `$n`.
+/// The names of the columns. With an alias: the alias as written. For a path without one: its last name. For the n-th
+/// aggregate without one: `$n`.
 ///
-/// Sources: the hub answers `SELECT DeviceId, LastActivityTime` with `deviceId` and `lastActivityTime`
-/// (learn: iot-hub/query-twins), so root names come back in their own case. `$1` is Cosmos DB's name for what has none; the hub's
-/// grammar has an alias with every aggregate and is silent about its absence.
+/// Sources: the hub answers `SELECT DeviceId, LastActivityTime` with `deviceId` and `lastActivityTime` (learn:
+/// iot-hub/query-twins), so root names are returned in their original case. `$1` is Cosmos DB's name for a column
+/// without a name. The hub's grammar has an alias for every aggregate and does not say what happens without one.
 pub(super) fn columns(items: &[Item]) -> Vec<String> {
     let mut unnamed = 0;
     let name = |item: &Item| match (&item.alias, &item.selected) {
@@ -23,8 +24,9 @@ pub(super) fn columns(items: &[Item]) -> Vec<String> {
 }
 
 impl Query {
-    /// The row that a selected twin becomes: the twin itself, or an object of what the query selects. A path that leads to
-    /// nothing has no column in it. Rows of aggregates come from an [`Aggregation`](super::Aggregation) instead; here they have no column.
+    /// The row for a selected twin: the twin itself, or an object with the selected columns. A path without a value has
+    /// no column in it. Rows with aggregates come from an [`Aggregation`](super::Aggregation) instead; here aggregates
+    /// have no column.
     pub fn row(&self, twin: &Value) -> Value {
         row(&self.selection, twin)
     }

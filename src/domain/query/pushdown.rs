@@ -1,23 +1,24 @@
-//! What to ask Cosmos DB for, so that not every document has to be read.
+//! The condition for Cosmos DB, so that not every document has to be read.
 //!
-//! The condition in Cosmos SQL selects every twin that the query selects, and maybe more; the evaluation here has the last word.
-//! It is *exact* where it selects no other.
+//! The condition in Cosmos SQL selects every twin that the query selects, and maybe more; the evaluation here makes the
+//! final decision. The condition is *exact* if it selects no other twin.
 //!
-//! **How NOT stays right.** The opposite of "maybe more" would be "maybe fewer". So NOT is never put around anything that is not
-//! exact: each condition is translated twice over, into what it takes to be true and what it takes to be false, and NOT
-//! exchanges the two. AND and OR of bounds that hold are bounds that hold, in both.
+//! **How NOT stays correct.** The negation of "maybe more" would be "maybe fewer". So NOT is never applied to an
+//! inexact condition. Instead, each condition is translated twice: into a bound for "it is true" and a bound for "it is
+//! false". NOT exchanges the two. AND and OR of valid bounds are valid bounds, in both cases.
 //!
-//! **What two-valued parts are for.** Cosmos DB's documentation has comparisons across types undefined, `!=` as well
-//! (learn: cosmos-db/nosql/query/equality-comparison-operators), while the query language takes `!=` across types for true. A part
-//! that must be false is therefore written behind a test of the type, so that it means the same whether Cosmos DB takes such
-//! a comparison for undefined or for false.
+//! **Why some parts are two-valued.** According to Cosmos DB's documentation, comparisons between different types are
+//! undefined, including `!=` (learn: cosmos-db/nosql/query/equality-comparison-operators). In the query language, `!=`
+//! between different types is true. So a part that must be false is written after a test of the type. Then it means the
+//! same whether Cosmos DB treats such a comparison as undefined or as false.
 //!
-//! **What is not pushed down**, and makes the condition inexact: two paths compared with each other; numbers from 2^53 on, where
-//! doubles have gaps; the order of texts from U+D800 on, where UTF-16 and code points disagree; arrays; and names with quotes,
-//! backslashes or control characters, which Cosmos DB and its SDK's own parser read differently.
+//! **What is not pushed down**, and makes the condition inexact: comparisons of two paths; numbers from 2^53 on, where
+//! doubles are not exact; the order of texts from U+D800 on, where UTF-16 and code points sort differently; arrays; and
+//! names with quotes, backslashes or control characters, which Cosmos DB and its SDK's own parser read differently.
 //!
-//! Values travel as parameters. Of the query's text, only property names become SQL: in single quotes, of characters that need no
-//! escape. The SDK's parser takes what stands in double quotes for an identifier, even in brackets.
+//! Values are sent as parameters. Of the query's text, only property names become SQL, in single quotes and only with
+//! characters that need no escape. The SDK's parser treats text in double quotes as an identifier, even inside
+//! brackets.
 
 use serde_json::Value;
 
@@ -31,33 +32,33 @@ use sql::{Bound, Piece, all, always, any, never, term};
 
 mod sql;
 
-/// Where the value of a root field is.
+/// Where the value of a root field is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// In the stored document's root, under this name, which is a plain identifier; what lies below it is stored as it is in the
-    /// twin.
+    /// In the root of the stored document, under this name, which is a plain identifier; values below it are stored as
+    /// in the twin.
     Field(&'static str),
-    /// In the twin that is evaluated, but not in the document as such: it takes nothing out.
+    /// In the evaluated twin, but not in the document as such: a condition on it excludes no document.
     Elsewhere,
-    /// Only the hub knows.
+    /// Nowhere: only the hub knows it.
     HubOnly,
 }
 
 impl Root {
-    /// Where the documents of this daemon have it: what changes with events lies in the root under its own name.
+    /// The place in this daemon's documents: fields that change with events are in the root, under their own name.
     pub const fn place(self) -> Place {
         if self.is_known_to_the_hub_only() { Place::HubOnly } else { Place::Field(self.name()) }
     }
 }
 
 impl Root {
-    /// The same for whoever wants only what events keep up to date.
+    /// The place for callers that use only fields that events keep up to date.
     pub const fn place_kept_by_events(self) -> Place {
         if self.is_of_the_identity() { Place::HubOnly } else { self.place() }
     }
 
-    /// The same where documents hold the identity as well, as of the last audit. ETags change with each write, and a document forgets them
-    /// with the next event.
+    /// The place if documents also contain the identity, as of the last audit. ETags change with each write, and a
+    /// document drops them with the next event.
     pub const fn place_as_of_last_audit(self) -> Place {
         match self {
             Self::Etag | Self::DeviceEtag => Place::HubOnly,
@@ -66,7 +67,7 @@ impl Root {
     }
 }
 
-/// What to ask Cosmos DB for.
+/// The condition for Cosmos DB.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pushdown {
     /// A condition over documents named `c`. To join it with others by AND, put it in parentheses.
@@ -78,12 +79,13 @@ pub struct Pushdown {
 }
 
 impl Query {
-    /// Translates the condition. `place` tells where root fields are; [`Root::place`] is right for this daemon's documents. What
-    /// else there is in a container (tombstones, other hubs, twins of the other kind), the caller keeps out.
+    /// Translates the condition. `place` gives the places of root fields; [`Root::place`] is right for this daemon's
+    /// documents. The caller excludes all other items of the container (tombstones, other hubs, twins of the other
+    /// kind).
     ///
     /// # Errors
     ///
-    /// The query, wherever in its text, uses a field that only the hub knows. The error names it.
+    /// The query uses, anywhere in its text, a field that only the hub knows. The error names it.
     pub fn pushdown(&self, place: impl Fn(Root) -> Place) -> Result<Pushdown, QueryError> {
         let mut unknown = None;
         self.for_each_path(&mut |path| {
@@ -111,7 +113,7 @@ struct Translation<'a> {
 }
 
 impl Translation<'_> {
-    /// What it takes for the condition to be `wanted`.
+    /// The bound for "the condition is `wanted`".
     fn of(&self, condition: &Condition, wanted: bool) -> Bound {
         match condition {
             Condition::And(parts) => self.joined(parts, wanted, wanted),
@@ -147,7 +149,7 @@ impl Translation<'_> {
         if by_all { all(parts) } else { any(parts) }
     }
 
-    /// The path in Cosmos SQL, unless it is not stored or cannot be written safely.
+    /// The path in Cosmos SQL; `None` if it is not stored or cannot be written safely.
     fn column(&self, path: &Path) -> Option<String> {
         let Place::Field(field) = (self.place)(path.root) else { return None };
         path.below.iter().try_fold(format!("c.{field}"), |column, name| {
@@ -156,7 +158,7 @@ impl Translation<'_> {
         })
     }
 
-    /// A test of the type alone, as a bound of something that implies it.
+    /// A test of the type alone, as a bound of a condition that implies it.
     fn guard(&self, test: TypeTest, path: &Path) -> Bound {
         self.has_type(test, path, true).inexact()
     }
@@ -166,7 +168,7 @@ impl Translation<'_> {
         let not = if wanted { "" } else { "NOT " };
         let ask = |test: TypeTest| term([Piece::Text(format!("{not}{}({column})", test.name()))]);
         match test {
-            // The SDK's evaluation in memory has no IS_PRIMITIVE.
+            // The SDK's in-memory evaluation does not support IS_PRIMITIVE.
             TypeTest::Primitive => {
                 let types = [TypeTest::Null, TypeTest::Bool, TypeTest::Number, TypeTest::String].map(ask);
                 if wanted { any(types) } else { all(types) }
@@ -179,7 +181,7 @@ impl Translation<'_> {
         match comparison {
             Comparison::Equal => self.equal(path, value, wanted),
             Comparison::NotEqual => self.equal(path, value, !wanted),
-            // False is where the opposite is true: both are undefined for the same values.
+            // It is false where the opposite is true: both are undefined for the same values.
             order if !wanted => self.ordered(path, order.opposite(), value),
             order => self.ordered(path, order, value),
         }
@@ -283,7 +285,7 @@ fn constant(holds: bool) -> Bound {
     if holds { always(true) } else { never() }
 }
 
-/// A condition without any path: it is the same of every twin.
+/// A condition without any path: the result is the same for every twin.
 fn without_twin(condition: &Condition, wanted: bool) -> Bound {
     constant(condition.evaluate(&Value::Null) == Some(wanted))
 }
@@ -304,7 +306,7 @@ fn one_of_values(column: &str, values: Vec<Value>) -> Vec<Piece> {
     pieces
 }
 
-/// That it is not so: `asked` is looked at only where the type is right, so that it is never undefined.
+/// The negation: `asked` is evaluated only if the type is right, so it is never undefined.
 fn excluded(test: TypeTest, column: &str, asked: Vec<Piece>) -> Bound {
     let before = Piece::Text(format!("NOT ({}({column}) AND ", test.name()));
     term([before].into_iter().chain(asked).chain([Piece::Text(")".to_owned())]))
@@ -321,8 +323,8 @@ fn type_of(value: &Value) -> TypeTest {
     }
 }
 
-/// Whether Cosmos DB and the evaluation here take it for the same: booleans, texts, and numbers below 2^53. From there on Cosmos
-/// DB compares what doubles make of integers, so that different ones are equal.
+/// Whether the value means the same to Cosmos DB and to the evaluation here: booleans, texts, and numbers below 2^53.
+/// From 2^53 on, Cosmos DB compares integers as doubles, so different ones may be equal.
 fn is_safe(value: &Value) -> bool {
     const GAPS: f64 = 9_007_199_254_740_992.0;
     match value {

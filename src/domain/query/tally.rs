@@ -1,7 +1,8 @@
 //! Counts that are kept from one change to the next.
 //!
-//! What is kept is not numbers to add to and to take from, but for each twin the groups that it is in. So a change that is told twice, or
-//! late, or of which one in between was never told, comes to the same numbers as a count of all twins.
+//! The tally does not store numbers to add to and subtract from, but the groups of each twin. So it gives the same
+//! numbers as a count of all twins, even if a change is reported twice or late, or if a change in between was never
+//! reported.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -14,15 +15,16 @@ use sha2::{Digest as _, Sha256};
 use super::{Collection, Declared, value::Key};
 use crate::domain::{document::Document, rest};
 
-/// Groups that one count shows. Of one that has more, the total is left.
+/// The maximum number of groups per count. If a count has more, only its total remains.
 pub const GROUPS_MAX: usize = 1_000;
 
-/// Stands for no group: the count does not select the twin.
+/// Means no group: the count does not select the twin.
 const NONE: u32 = u32::MAX;
-/// Stands for a group that is not told apart from others any more.
+/// Means a group that is not distinguished from others any more.
 const ANY: u32 = u32::MAX - 1;
 
-/// A document, by a digest of its device and its id: the container has no two with the same. Takes less memory than the names.
+/// Identifies a document by a digest of its device and its id, which are unique in the container. Uses less memory than
+/// the names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place(u128);
 
@@ -39,28 +41,28 @@ impl Place {
     }
 }
 
-/// What one count has come to.
+/// The result of one count.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Counted {
     /// Its name.
     pub name: String,
-    /// Twins over all groups.
+    /// The number of twins over all groups.
     pub total: u64,
-    /// The groups, in the order of their keys; `None`: there are more than [`GROUPS_MAX`], or were.
+    /// The groups, in the order of their keys; `None` if there are, or were, more than [`GROUPS_MAX`].
     pub rows: Option<Vec<Row>>,
 }
 
-/// Twins of one group.
+/// The count of one group.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
-    /// What the group's twins have in common, label by label; nothing where a path leads to nothing.
+    /// The values that the group's twins have in common, by label; `None` where a path has no value.
     pub group: Vec<(String, Option<Value>)>,
-    /// How many there are.
+    /// The number of twins.
     pub twins: u64,
 }
 
 impl Row {
-    /// The row as the query of the count gives it.
+    /// The row in the form that the query of the count returns.
     pub fn json(&self) -> Value {
         let cells = self.group.iter().filter_map(|(label, value)| Some((label.clone(), value.clone()?)));
         let mut row: Map<_, _> = cells.collect();
@@ -69,14 +71,14 @@ impl Row {
     }
 }
 
-/// The counts of all twins that were put in.
+/// The counts of all twins that were added.
 #[derive(Debug, Clone)]
 pub struct Tally {
     declared: Arc<[Declared]>,
     counts: Vec<Groups>,
-    /// For each twin that is in any group, its group in each count.
+    /// The group in each count, for every twin that is in at least one group.
     twins: HashMap<Place, Box<[u32]>>,
-    /// Documents that nobody can read: whether they belong into a group is not known.
+    /// Documents that cannot be read: their groups are unknown.
     unreadable: HashSet<Place>,
 }
 
@@ -84,17 +86,17 @@ pub struct Tally {
 #[derive(Debug, Clone, Default)]
 struct Groups {
     numbers: BTreeMap<Vec<Key>, u32>,
-    /// Key and twins of each group, by its number.
+    /// Key and number of twins of each group, by its index.
     groups: Vec<(Vec<Key>, u64)>,
-    /// Numbers whose group is empty.
+    /// Indices of empty groups.
     free: Vec<u32>,
     total: u64,
-    /// There were too many to be told apart.
+    /// There were too many groups to distinguish them.
     is_over: bool,
 }
 
 impl Groups {
-    /// A twin comes into the group of this key; says its number.
+    /// Adds a twin to the group with this key; returns its index.
     fn enter(&mut self, key: Vec<Key>) -> u32 {
         self.total += 1;
         if self.is_over {
@@ -115,14 +117,14 @@ impl Groups {
             }
             None => {
                 self.groups.push((key.clone(), 1));
-                self.groups.len() as u32 - 1 // no more than GROUPS_MAX
+                self.groups.len() as u32 - 1 // at most GROUPS_MAX
             }
         };
         self.numbers.insert(key, number);
         number
     }
 
-    /// The key of the group with this number; of what is not told apart, all is the same.
+    /// The key of the group with this index; groups that are not distinguished all have the same key.
     fn key_of(&self, number: u32) -> Option<&[Key]> {
         if number == NONE {
             return None;
@@ -130,10 +132,10 @@ impl Groups {
         Some(self.groups.get(number as usize).map_or(&[], |(key, _)| key))
     }
 
-    /// A twin goes out of a group.
+    /// Removes a twin from a group.
     fn leave(&mut self, number: u32) {
         self.total -= 1;
-        // After an overflow, there are no groups of which numbers could tell.
+        // After an overflow, there are no groups for the indices.
         let Some((key, twins)) = self.groups.get_mut(number as usize) else { return };
         *twins -= 1;
         if *twins == 0 {
@@ -144,13 +146,13 @@ impl Groups {
 }
 
 impl Tally {
-    /// Counts of no twins.
+    /// Counts without twins.
     pub fn new(declared: Arc<[Declared]>) -> Self {
         let counts = declared.iter().map(|_| Groups::default()).collect();
         Self { declared, counts, twins: HashMap::new(), unreadable: HashSet::new() }
     }
 
-    /// The document at this place is now this one. A tombstone counts for nothing.
+    /// Sets the document at this place. A tombstone is not counted.
     pub fn put(&mut self, place: Place, document: &Document) {
         self.unreadable.remove(&place);
         let collection = if document.key.is_module() { Collection::Modules } else { Collection::Devices };
@@ -173,7 +175,7 @@ impl Tally {
         }
     }
 
-    /// What is at this place cannot be read.
+    /// The item at this place cannot be read.
     pub fn put_unreadable(&mut self, place: Place) {
         self.leave(place);
         self.unreadable.insert(place);
@@ -186,12 +188,12 @@ impl Tally {
         }
     }
 
-    /// Documents that cannot be read.
+    /// The number of documents that cannot be read.
     pub fn unreadable(&self) -> usize {
         self.unreadable.len()
     }
 
-    /// What all of it has come to.
+    /// The current counts.
     pub fn counts(&self) -> Vec<Counted> {
         let counted = |(declared, groups): (&Declared, &Groups)| Counted {
             name: declared.name().to_owned(),
@@ -201,13 +203,13 @@ impl Tally {
         self.declared.iter().zip(&self.counts).map(counted).collect()
     }
 
-    /// The places whose documents are counted in another way by `other`, with what they are here.
+    /// The places whose documents are counted differently in `other`.
     pub fn differing(&self, other: &Self) -> HashSet<Place> {
         let differs = |place: &&Place| self.groups_at(**place) != other.groups_at(**place);
         self.twins.keys().chain(other.twins.keys()).filter(differs).copied().collect()
     }
 
-    /// The groups that the twin at a place is in. Numbers differ from one tally to the next, so they do not count.
+    /// The groups of the twin at a place. Indices differ between tallies, so keys are compared.
     fn groups_at(&self, place: Place) -> Vec<Option<&[Key]>> {
         let Some(numbers) = self.twins.get(&place) else { return vec![None; self.counts.len()] };
         self.counts.iter().zip(numbers.iter()).map(|(groups, number)| groups.key_of(*number)).collect()
@@ -215,7 +217,7 @@ impl Tally {
 }
 
 fn rows(declared: &Declared, groups: &Groups) -> Vec<Row> {
-    // Without GROUP BY there is one group, even of no twins, as in a query.
+    // Without GROUP BY there is one group, even without twins, as in a query.
     if declared.labels().is_empty() {
         return vec![Row { group: Vec::new(), twins: groups.total }];
     }

@@ -1,4 +1,4 @@
-//! Twins and queries by chance, for the properties.
+//! Random twins and queries for property tests.
 
 use proptest::{collection::vec, prelude::*, sample::select};
 use serde_json::{Value, json};
@@ -8,14 +8,14 @@ use super::{
     Selected, Selection, TextTest, TypeTest, project,
 };
 
-/// A path that is known to parse.
+/// Parses a path that must be valid.
 pub(super) fn path(text: &str) -> Path {
     let query = Query::parse(&format!("SELECT {text} FROM devices")).expect("a path");
     let Selected::Path(path) = &query.items()[0].selected else { panic!("{text} is no path") };
     path.clone()
 }
 
-/// A condition that is known to parse.
+/// Parses a condition that must be valid.
 pub(super) fn condition(text: &str) -> Condition {
     let query = Query::parse(&format!("SELECT * FROM devices WHERE {text}")).expect(text);
     query.condition.expect("has a condition")
@@ -25,7 +25,7 @@ pub(super) fn query(text: &str) -> Query {
     Query::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
-/// Values on both sides of everything that tells values from each other.
+/// Values on both sides of every boundary between values.
 pub(super) fn scalar() -> impl Strategy<Value = Value> + Clone {
     let texts = [
         "",
@@ -56,12 +56,12 @@ pub(super) fn scalar() -> impl Strategy<Value = Value> + Clone {
     ]
 }
 
-/// What can be written as a constant.
+/// Values that can be written as a constant.
 pub(super) fn constant() -> impl Strategy<Value = Value> + Clone {
     scalar().prop_recursive(2, 6, 3, |inner| vec(inner, 0..3).prop_map(Value::from))
 }
 
-/// What a twin can hold.
+/// Values that a twin can contain.
 fn value() -> impl Strategy<Value = Value> {
     scalar().prop_recursive(2, 8, 3, |inner| {
         prop_oneof![
@@ -73,7 +73,7 @@ fn value() -> impl Strategy<Value = Value> {
 
 const NAMES: [&str; 9] = ["a", "a", "a", "b", "group", "it's", "a.b", "Ünï", "a-b]"];
 
-/// Few paths, so that many of them lead somewhere.
+/// Few paths, so that many of them have a value.
 pub(super) fn any_path() -> impl Strategy<Value = Path> {
     let places = prop_oneof![
         8 => vec(select(NAMES.to_vec()), 1..2).prop_map(|names| (Root::Tags, names)),
@@ -104,7 +104,7 @@ pub(super) fn twin() -> impl Strategy<Value = Value> {
     )
 }
 
-/// Values of every kind, and neighbours that are easily taken for each other.
+/// Values of every kind, and similar values that are easily confused.
 pub(super) fn values() -> Vec<Value> {
     vec![
         json!(null),
@@ -202,7 +202,7 @@ fn item() -> impl Strategy<Value = Item> {
     (prop_oneof![path, aggregate], alias).prop_map(|(selected, alias)| Item { selected, alias })
 }
 
-/// A query that keeps the rules of the clauses.
+/// A query that follows the rules of the clauses.
 pub(super) fn any_query() -> impl Strategy<Value = Query> {
     let collection = select(vec![Collection::Devices, Collection::Modules]);
     let order = (any_path(), select(vec![Direction::Ascending, Direction::Descending]))

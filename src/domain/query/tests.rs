@@ -34,7 +34,7 @@ fn selected(condition: &str) -> Vec<String> {
     found.map(|twin| twin["deviceId"].as_str().expect("has an id").to_owned()).collect()
 }
 
-/// The kinds of queries that public code uses, by how often it does.
+/// The kinds of queries in public code, by frequency.
 #[test]
 fn what_is_used_is_served() {
     const EDGE: &[&str] = &["edge-1"];
@@ -128,7 +128,7 @@ fn queries_print_as_they_are_read() {
     }
 }
 
-/// The page for users shows errors; they are these.
+/// The errors on the page for users are the actual errors.
 #[test]
 fn the_errors_on_the_page_are_the_errors_that_are_given() {
     for (text, error) in [

@@ -1,7 +1,7 @@
 //! Words, texts, numbers and signs of a query, with the position of each.
 //!
-//! Tokens are read one at a time, as the parser asks for them: whether `[[` begins an escaped name or a list in a list is
-//! known only to it.
+//! Tokens are read one at a time, when the parser asks for them: only the parser knows whether `[[` begins an escaped
+//! name or a list inside a list.
 
 use super::error::QueryError;
 
@@ -10,13 +10,13 @@ use super::error::QueryError;
 pub(super) enum Token {
     /// A name or a keyword, as written.
     Word(String),
-    /// A text in quotes, without them.
+    /// A text, without its quotes.
     Text(String),
-    /// What begins with a digit, as written: not parsed yet.
+    /// A token that begins with a digit, as written: not parsed yet.
     Number(String),
-    /// `[[`: an escaped name follows, or a list in a list.
+    /// `[[`: the start of an escaped name, or of a list inside a list.
     DoubleOpen,
-    /// Everything else that has a meaning.
+    /// Any other sign.
     Sign(&'static str),
     /// The end of the query.
     End,
@@ -36,23 +36,23 @@ impl Token {
     }
 }
 
-/// The tokens of a query: the one that is looked at, and the characters after it.
+/// The tokens of a query: the current one, and the characters after it.
 #[derive(Debug)]
 pub(super) struct Tokens {
     characters: Vec<char>,
     /// The first character after the current token.
     next: usize,
-    /// Where the current token begins.
+    /// The start of the current token.
     start: usize,
     current: Token,
 }
 
-/// Signs, the longer before those that they begin with.
+/// Signs; a longer sign comes before its prefixes.
 const SIGNS: [&str; 18] =
     ["!=", "<>", "<=", ">=", "=", "<", ">", "(", ")", "[", "]", ",", ".", "*", "-", "+", "/", "%"];
 
 impl Tokens {
-    /// Looks at the first token of `text`.
+    /// Reads the first token of `text`.
     pub(super) fn new(text: &str) -> Result<Self, QueryError> {
         let characters = text.chars().collect();
         let mut tokens = Self { characters, next: 0, start: 0, current: Token::End };
@@ -60,22 +60,23 @@ impl Tokens {
         Ok(tokens)
     }
 
-    /// The token that is looked at.
+    /// The current token.
     pub(super) fn current(&self) -> &Token {
         &self.current
     }
 
-    /// Where it begins.
+    /// The position of the current token.
     pub(super) fn position(&self) -> usize {
         self.start
     }
 
-    /// Whether it begins right after the token before it, which began at `before` and is `length` characters long.
+    /// Whether the current token follows the previous one directly; the previous one began at `before` and is `length`
+    /// characters long.
     pub(super) fn touches(&self, before: usize, length: usize) -> bool {
         before + length == self.start
     }
 
-    /// Looks at the next token.
+    /// Reads the next token.
     pub(super) fn advance(&mut self) -> Result<(), QueryError> {
         while self.at(self.next).is_some_and(char::is_whitespace) {
             self.next += 1;
@@ -95,7 +96,7 @@ impl Tokens {
         Ok(())
     }
 
-    /// Takes `[[` for two signs, and looks at the first of them.
+    /// Splits `[[` into two signs; the first one becomes the current token.
     pub(super) fn split(&mut self) {
         if self.current == Token::DoubleOpen {
             self.next = self.start + 1;
@@ -103,9 +104,9 @@ impl Tokens {
         }
     }
 
-    /// The name between `[[`, which is looked at, and the `]]` that ends it. Looks at what follows.
+    /// The name between the current token `[[` and the `]]` that ends it. Reads the token after it.
     ///
-    /// Of more than two closing brackets in a row, the last two end the name.
+    /// If there are more than two closing brackets in a row, the last two end the name.
     pub(super) fn escaped(&mut self) -> Result<String, QueryError> {
         let begin = self.next;
         let ends = |at: usize| self.at(at) == Some(']') && self.at(at + 1) == Some(']');
@@ -136,7 +137,7 @@ impl Tokens {
         word
     }
 
-    /// Whatever can stand in a number, and letters that cannot: a message then quotes all of it.
+    /// All characters that can be in a number, and letters that cannot: a message then quotes all of them.
     fn number(&mut self) -> String {
         let mut number = String::new();
         while let Some(c) = self.at(self.next) {
@@ -169,7 +170,7 @@ impl Tokens {
         }
     }
 
-    /// What the escape stands for whose backslash is at `begin`; goes on after it.
+    /// The character of the escape whose backslash is at `begin`; continues after it.
     fn escape(&mut self, begin: usize) -> Result<char, QueryError> {
         let letter = self.at(self.next);
         self.next += 1;
@@ -246,7 +247,7 @@ impl Tokens {
     }
 }
 
-/// What a message quotes of a name: all of it, unless it is very long.
+/// A name as quoted in a message: shortened if it is very long.
 pub(super) fn shortened(name: &str) -> String {
     const LENGTH_MAX: usize = 60;
     let mut rest = name.chars();
@@ -254,12 +255,12 @@ pub(super) fn shortened(name: &str) -> String {
     if rest.next().is_none() { begin } else { format!("{begin}…") }
 }
 
-/// Whether a name can begin with it.
+/// Whether a name can begin with this character.
 pub(super) fn begins_name(c: char) -> bool {
     c.is_alphabetic() || c == '_' || c == '$'
 }
 
-/// Whether a name can go on with it.
+/// Whether a name can contain this character after its first one.
 pub(super) fn continues_name(c: char) -> bool {
     begins_name(c) || c.is_ascii_digit()
 }

@@ -1,7 +1,7 @@
 //! How values compare: equality, order, and the order of types.
 //!
-//! Numbers compare by what they are, not by how they are kept: `1` equals `1.0`, and an integer beyond 2^53 is told from the
-//! double next to it. Texts compare by code points.
+//! Numbers compare by their value, not by their representation: `1` equals `1.0`, and an integer above 2^53 differs
+//! from the nearest double. Texts compare by code points.
 
 use std::{cmp::Ordering, collections::BTreeMap};
 
@@ -22,10 +22,10 @@ pub(super) fn equal(left: &Value, right: &Value) -> bool {
     }
 }
 
-/// The order of two values of one type that has an order; none for null, arrays, objects, and across types.
+/// The order of two values of one type that has an order; `None` for null, arrays, objects, and different types.
 ///
-/// Source: Cosmos DB's table of comparisons (learn: nosql/query/equality-comparison-operators). IoT Hub's documentation says only
-/// that primitive values can be compared.
+/// Source: Cosmos DB's table of comparisons (learn: nosql/query/equality-comparison-operators). IoT Hub's documentation
+/// says only that primitive values can be compared.
 pub(super) fn compare(left: &Value, right: &Value) -> Option<Ordering> {
     match (left, right) {
         (Value::Bool(left), Value::Bool(right)) => Some(left.cmp(right)),
@@ -35,11 +35,11 @@ pub(super) fn compare(left: &Value, right: &Value) -> Option<Ordering> {
     }
 }
 
-/// A total order over everything that a path can lead to:
+/// A total order of all values that a path can have:
 /// undefined < null < boolean < number < text < array < object.
 ///
-/// Source: the order of types that Cosmos DB sorts by (learn: nosql/query/order-by). Arrays compare item by item, objects by their
-/// properties in the order of names.
+/// Source: the order of types in which Cosmos DB sorts (learn: nosql/query/order-by). Arrays compare item by item,
+/// objects by their properties in the order of names.
 pub(super) fn total(left: Option<&Value>, right: Option<&Value>) -> Ordering {
     let (Some(left), Some(right)) = (left, right) else {
         return left.is_some().cmp(&right.is_some());
@@ -50,7 +50,7 @@ pub(super) fn total(left: Option<&Value>, right: Option<&Value>) -> Ordering {
             first_difference(items).then(left.len().cmp(&right.len()))
         }
         (Value::Object(left), Value::Object(right)) => {
-            // The map may keep the order of insertion.
+            // The map may keep the insertion order.
             let (left, right): (BTreeMap<_, _>, BTreeMap<_, _>) =
                 (left.iter().collect(), right.iter().collect());
             let entries = left.iter().zip(&right).map(|((name, value), (other_name, other))| {
@@ -77,7 +77,7 @@ fn rank(value: &Value) -> u8 {
     }
 }
 
-/// What a path leads to, or nothing, in the total order.
+/// The value at a path, or none, in the total order.
 #[derive(Debug, Clone)]
 pub(super) struct Key(pub(super) Option<Value>);
 
@@ -101,33 +101,34 @@ impl PartialEq for Key {
 
 impl Eq for Key {}
 
-/// A number without loss.
+/// A number, exactly.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Exact {
-    /// An integer, also where it was kept as a double.
+    /// An integer, even if it was stored as a double.
     Integer(i128),
     /// Any other double.
     Double(f64),
 }
 
-/// Doubles from here on have no fraction, and all of them are integers that `i128` holds up to 2^127.
+/// Doubles from here on have no fraction; all of them up to 2^127 are integers that fit into `i128`.
 const INTEGERS_END: f64 = 1.7e38;
 
 impl Exact {
-    /// What the number is. JSON has no infinity and no NaN, and neither has `Number`.
+    /// The exact value of the number. JSON has no infinity and no NaN, and neither does `Number`.
     pub(super) fn of(number: &Number) -> Self {
         if let Some(integer) = number.as_i128() {
             return Self::Integer(integer);
         }
         let double = number.as_f64().unwrap_or(0.0);
         if double.fract() == 0.0 && double.abs() < INTEGERS_END {
-            // In range and without fraction, so nothing is cut off.
+            // It is in range and has no fraction, so nothing is lost.
             return Self::Integer(double as i128);
         }
         Self::Double(double)
     }
 
-    /// The number that JSON can carry, if it is finite. An integer that no JSON integer holds becomes a double.
+    /// The number as JSON can represent it, if it is finite. An integer that is too large for a JSON integer becomes a
+    /// double.
     pub(super) fn number(self) -> Option<Number> {
         match self {
             Self::Integer(integer) => Number::from_i128(integer)
@@ -147,7 +148,7 @@ fn compare_numbers(left: &Number, right: &Number) -> Ordering {
     }
 }
 
-/// A double that is no integer of `i128` lies strictly between two of them, or beyond them all.
+/// A double that is not an `i128` integer is strictly between two of them, or outside of their range.
 fn compare_mixed(integer: i128, double: f64) -> Ordering {
     if double.abs() >= INTEGERS_END {
         return if double > 0.0 { Ordering::Less } else { Ordering::Greater };

@@ -1,4 +1,4 @@
-//! What a request for a twin asks: its path and its parameters.
+//! Parses a request for a twin: its path and its parameters.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::{
     runtime::twins::{TwinRequest, WAIT_MAX},
 };
 
-/// Parameters of every request.
+/// All valid parameters.
 const PARAMETERS: [&str; 8] = [
     "hub",
     "compare",
@@ -21,28 +21,28 @@ const PARAMETERS: [&str; 8] = [
     "unflagged",
     "wait",
 ];
-/// For how long it is waited where only is said for what.
+/// How long a request waits if it has a read requirement but no wait time.
 const WAIT_DEFAULT: Duration = Duration::from_secs(5);
-/// Longer ids do not exist at an IoT hub.
+/// Maximum length of an id at an IoT hub.
 const ID_MAX: usize = 128;
 
-/// What the path says.
+/// The id in the path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Id {
-    /// A device.
+    /// Id of a device.
     Device(String),
-    /// A device and its module.
+    /// Ids of a device and its module.
     Module(String, String),
-    /// Nothing: the parameters do.
+    /// No id: it is in the parameters.
     InQuery,
-    /// Something that is no text.
+    /// The path is not valid text.
     Unreadable,
 }
 
-/// Understands a request.
+/// Parses a request.
 ///
 /// # Errors
-/// One sentence that says what to write. It repeats no value: a token may have been put there by mistake.
+/// One sentence that says what to write. It never contains a value, because a value may be a token that was put there by mistake.
 pub(super) fn request(id: Id, query: &str) -> Result<TwinRequest, String> {
     let known = |name: &str| {
         PARAMETERS.contains(&name) || (id == Id::InQuery && ["device", "module"].contains(&name))
@@ -86,7 +86,7 @@ pub(super) fn request(id: Id, query: &str) -> Result<TwinRequest, String> {
     }
     let hub = match values.get("hub").map(|hub| hub.trim()) {
         Some("") => return Err("hub is empty: write the name of an IoT hub, or leave it out".to_owned()),
-        // The first label of a host name is its name.
+        // The first label of the host name is the name of the hub.
         Some(hub) => hub.split('.').next().map(Into::into),
         None => None,
     };

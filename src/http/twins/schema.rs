@@ -1,4 +1,4 @@
-//! The answer about a twin as JSON. `docs/twins.md` describes it; within one `schema`, fields are only added.
+//! The answer about a twin as JSON. `docs/twins.md` describes it. Within one `schema`, fields are only added.
 
 use std::sync::Arc;
 
@@ -18,10 +18,10 @@ use crate::{
     runtime::twins::{Answer, Compared, Comparison, Outcome, TwinRequest},
 };
 
-/// What this release writes.
+/// The schema version of this release.
 const SCHEMA: u32 = 1;
 
-/// An answer about a twin; the same fields whatever was found.
+/// An answer about a twin. It has the same fields for every outcome.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Twin {
@@ -36,9 +36,9 @@ pub(super) struct Twin {
     etag: Option<String>,
     waited_seconds: f64,
     error: Option<String>,
-    /// What the error is called; there is a page about it at `/errors/CODE`.
+    /// Code of the error. `/errors/CODE` explains it.
     code: Option<&'static str>,
-    /// The hubs that could be meant.
+    /// The hubs that are possible.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     hubs: Vec<String>,
     sync: Option<SyncStatus>,
@@ -48,7 +48,7 @@ pub(super) struct Twin {
     comparison: Option<Beside>,
 }
 
-/// What is known of the twin, in one word.
+/// The state of the twin, in one word.
 enum State {
     Known(Presence),
     Absent,
@@ -65,7 +65,7 @@ impl Serialize for State {
     }
 }
 
-/// The hub's twin beside the document.
+/// The hub's twin, compared with the document.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Beside {
@@ -192,7 +192,7 @@ fn different(hub: Option<i64>, held: Option<i64>) -> String {
     }
 }
 
-/// A twin as the hub's service API shows it.
+/// A twin in the form of the hub's service API.
 fn body(twin: RegistryTwin) -> Map<String, Value> {
     let RegistryTwin { key, version, twin, .. } = twin;
     let mut body = Map::new();

@@ -1,4 +1,4 @@
-//! Over sockets, with a store in memory.
+//! Requests over sockets, with a store in memory.
 
 use std::{collections::BTreeMap, io, time::Duration};
 
@@ -41,7 +41,7 @@ struct Server {
 }
 
 impl Server {
-    /// One that is not connected to its store.
+    /// A server that is not connected to its store.
     async fn starting(token: Option<&str>) -> Self {
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
@@ -89,7 +89,7 @@ impl Server {
         self.client.request(method, format!("{}{path}", self.base))
     }
 
-    /// With the token.
+    /// Sends a request with the token.
     async fn get(&self, path: &str) -> (u16, Value) {
         let response = self.request(Method::GET, path).bearer_auth(TOKEN).send().await.unwrap();
         (response.status().as_u16(), response.json().await.unwrap())
@@ -273,7 +273,7 @@ async fn before_the_store_is_connected_it_says_so() {
     server.stop().await;
 }
 
-/// Requests that wait, each on a connection of its own.
+/// Requests that wait, each on its own connection.
 async fn waiters(server: &Server, number: usize) -> Vec<JoinHandle<u16>> {
     let waiting = (0..number).map(|_| {
         let request = server.request(Method::GET, "/api/twins/d?min_version=2&wait=30s").bearer_auth(TOKEN);
@@ -319,7 +319,7 @@ async fn a_client_that_goes_away_leaves_nothing_behind() {
     }
     server.until("twinsync_twin_waiters 0").await;
     server.until("twinsync_twin_reads_total{outcome=\"gone\"} 8").await;
-    // And their places can be taken.
+    // Their places can be taken again.
     let waiting = waiters(&server, MOST_WAITERS).await;
     server.write(document(2));
     for waiter in waiting {

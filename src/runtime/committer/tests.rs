@@ -1,4 +1,4 @@
-//! Checkpoints, over a store whose answers are scripted.
+//! Checkpoints, over a store with scripted answers.
 
 use std::sync::Mutex;
 
@@ -10,11 +10,11 @@ use crate::domain::id::SequenceNumber;
 
 const NONE: [i64; 0] = [];
 
-/// Notes what is written.
+/// Records the writes.
 #[derive(Default)]
 struct Store {
     written: Mutex<Vec<i64>>,
-    /// The next write has no answer.
+    /// Whether the next write gets no answer.
     hangs: Mutex<bool>,
 }
 
@@ -73,7 +73,7 @@ impl Bench {
         self.progress.complete(ticket);
     }
 
-    /// Commits once a second for so long; what was written meanwhile.
+    /// Commits once per second for so many seconds. Returns what was written meanwhile.
     async fn commit_for(&mut self, seconds: u64) -> Vec<i64> {
         for _ in 0..seconds {
             self.committer.commit(&[Arc::clone(&self.progress)]).await;
@@ -108,7 +108,7 @@ async fn what_a_write_without_an_answer_may_have_set_back_is_written_once_more()
     assert_eq!(bench.committer.commit(&[Arc::clone(&bench.progress)]).await, 1);
     bench.complete(9);
     assert_eq!(bench.commit_for(30).await, [9]);
-    // The one of 8 arrives now.
+    // The write of 8 arrives now.
     assert_eq!(bench.commit_for(60).await, [9]);
     assert_eq!(bench.commit_for(600).await, NONE);
 }

@@ -18,10 +18,10 @@ use crate::{
 
 const INTERVAL: Duration = Duration::from_secs(5);
 const RECOUNT: Duration = Duration::from_secs(3600);
-/// Documents of a page here.
+/// Documents per page in these tests.
 const FEW: usize = 2;
 
-/// The changes of a container: the place of each document in their order, and what it says.
+/// A scripted change feed: each document with its place in the order.
 #[derive(Default)]
 struct Feed(Mutex<Inner>);
 
@@ -30,7 +30,7 @@ struct Inner {
     documents: BTreeMap<TwinPlace, (u64, Option<Document>)>,
     writes: u64,
     fails: Option<SelectError>,
-    /// After so many pages, the next one fails once.
+    /// After this many pages, the next page fails once.
     breaks_after: Option<usize>,
     pages: usize,
     /// How long each page takes.
@@ -60,7 +60,7 @@ impl Feed {
         inner.documents.insert(place, (number, document));
     }
 
-    /// Takes a document away, of which no change tells.
+    /// Removes a document. The change feed does not show that.
     fn remove(&self, device: &str) {
         self.0.lock().unwrap().documents.remove(&TwinPlace::of(device, device));
     }
@@ -155,7 +155,7 @@ impl World {
         Self { feed, health, metrics, stop, task }
     }
 
-    /// The rows of both counts; `None`: not known.
+    /// The rows of both counts. `None`: unknown.
     fn rows(&self) -> Option<Vec<Value>> {
         let shown = self.health.counts().get().expect("declared");
         let counted = shown.counted?;
@@ -260,7 +260,7 @@ async fn where_the_changes_do_not_go_on_nothing_is_shown_until_all_was_counted_a
     assert_eq!(world.after(Duration::ZERO).await, all(1, &[("x", 1)]));
     world.feed.fails(Some(SelectError::Position));
     assert_eq!(world.after(INTERVAL).await, None);
-    // Another container under the same name.
+    // Another container has the same name now.
     world.feed.remove("a");
     world.feed.write("n", Some("y"));
     world.feed.fails(None);
@@ -312,7 +312,7 @@ async fn what_is_shown_follows_the_changes_while_everything_is_counted_anew() {
     }
     let world = World::start(feed);
     assert_eq!(world.after(Duration::ZERO).await, all(100, &[("x", 100)]));
-    // Fifty pages of two seconds each.
+    // Fifty pages, two seconds each.
     sleep(RECOUNT - INTERVAL).await;
     world.feed.0.lock().unwrap().delay = Duration::from_secs(2);
     let pages = world.feed.0.lock().unwrap().pages;

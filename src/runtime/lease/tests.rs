@@ -1,4 +1,4 @@
-//! Several replicas over one store: one owner each, quick hand-over, nothing kept that the others may take.
+//! Several replicas over one store: one owner per partition, quick hand-over, and no lease is used after the others may take it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,7 +9,7 @@ use crate::adapters::checkpoints::FileStore;
 
 const DURATION: Duration = Duration::from_millis(2_500);
 
-/// The file store, whose answers can be lost or refused.
+/// The file store. Its answers can be lost or refused.
 struct Store {
     inner: FileStore,
     unreachable: AtomicBool,
@@ -73,7 +73,7 @@ fn replica(store: &Arc<Store>, owner: &str, partitions: usize) -> Leases {
     Leases::new(store, options, "NS.example", "Hub", "$Default", partitions)
 }
 
-/// Rounds of all replicas, surplus given up at once, until `done`.
+/// Runs rounds of all replicas until `done`. Surplus partitions are released at once.
 async fn rounds(replicas: &mut [&mut Leases], what: &str, done: impl Fn(&[Vec<String>]) -> bool) {
     let began = Instant::now();
     loop {
@@ -129,7 +129,7 @@ async fn a_silent_owner_keeps_its_partitions_for_the_duration_and_not_longer() {
     let (mut a, mut b) = (replica(&store, "a", 4), replica(&store, "b", 4));
     a.round(&[], true).await;
     rounds(&mut [&mut a, &mut b], "shares", |held| shares(held) == [2, 2]).await;
-    let silent = Instant::now(); // `a` is dead from here on
+    let silent = Instant::now(); // `a` is dead from this moment
     rounds(&mut [&mut b], "all of them", |held| shares(held) == [4]).await;
     assert!(silent.elapsed() >= DURATION - DURATION / 6, "not before: {:?}", silent.elapsed());
     assert!(silent.elapsed() < DURATION * 5, "{:?}", silent.elapsed());
@@ -153,7 +153,7 @@ async fn a_replica_that_cannot_renew_stops_before_the_others_may_take_over() {
     assert_eq!((lost.len(), a.held().len()), (2, 0));
 }
 
-/// Whatever the loop is doing meanwhile: here, nothing at all.
+/// The fence works whatever the loop is doing: here, it does nothing at all.
 #[tokio::test]
 async fn the_end_of_a_lease_is_told_in_time_even_if_nobody_looks() {
     let store = Store::new().await;
@@ -165,7 +165,7 @@ async fn the_end_of_a_lease_is_told_in_time_even_if_nobody_looks() {
     let age = sent.elapsed();
     assert!(age >= DURATION * 4 / 5 && age < DURATION, "{age:?}");
     timeout(DURATION / 5, other.cancelled()).await.expect("at the same time");
-    // A renewal that comes too late changes nothing: the partition is given up, and claimed as anybody's.
+    // A renewal that comes too late changes nothing: the partition is given up, and is then free to claim.
     let round = a.round(&[], false).await;
     assert_eq!((round.lost.len(), a.held().len()), (2, 0));
     assert!(a.term("0").is_none());
@@ -240,7 +240,7 @@ async fn partitions_that_are_added_are_shared_and_who_does_not_know_them_hears_o
     rounds(&mut [&mut a, &mut b], "shares", |held| shares(held) == [1, 1]).await;
     let new = ["2".to_owned(), "3".to_owned()];
     a.add(&new);
-    a.add(&new); // once is enough
+    a.add(&new); // adding once is enough
     assert_eq!(a.round(&[], true).await.gained.len(), 1, "its share of the new ones");
     let heard = b.round(&[], true).await;
     assert_eq!(heard.unknown.len(), 1, "{heard:?}");

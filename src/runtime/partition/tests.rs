@@ -1,4 +1,4 @@
-//! The loop against a scripted source: where it opens again after each kind of trouble.
+//! The loop against a scripted source: where it opens again after each kind of failure.
 
 use std::collections::VecDeque;
 
@@ -17,14 +17,14 @@ use crate::{
 
 type Script = VecDeque<Result<Vec<i64>, SourceError>>;
 
-/// A source whose links deliver what the script says, one after the other; the last one stays silent.
+/// A source whose links deliver the script, one after the other. The last link stays silent.
 #[derive(Default)]
 struct Scripted {
     links: Mutex<VecDeque<Script>>,
     opened: Mutex<Vec<Start>>,
-    /// Number of the newest event.
+    /// Sequence number of the newest event.
     last: i64,
-    /// When the newest event had arrived.
+    /// When the newest event arrived.
     newest: Option<Ticks>,
 }
 
@@ -73,7 +73,7 @@ fn message(number: i64) -> Message {
     Message {
         position: Position { sequence_number: SequenceNumber(number), offset: format!("o{number}").into() },
         enqueued: None,
-        body: b"{".as_slice().into(), // undeliverable, so that it comes out as it went in
+        body: b"{".as_slice().into(), // undeliverable, so the dead letter has the same bytes
         application_properties: Properties::from([
             ("opType".to_owned(), crate::domain::message::Property::Text("updateTwin".into())),
             (
@@ -98,19 +98,19 @@ fn change(number: i64, device: &str) -> Message {
     message
 }
 
-/// What came of a run.
+/// Result of a run.
 struct Ran {
-    /// Numbers of the dead letters that came out.
+    /// Sequence numbers of the dead letters that came out.
     numbers: Vec<i64>,
     /// Where it opened.
     opened: Vec<Start>,
     metrics: Metrics,
     ended: Result<(), StartError>,
-    /// Whether an audit was asked for.
+    /// Whether an audit was requested.
     audit: bool,
 }
 
-/// Runs the loop over these links until so many dead letters have come out, or it ends.
+/// Runs the loop over these links until so many dead letters have come out, or until the loop ends.
 async fn run(links: Vec<Script>, letters: usize) -> Ran {
     run_with(OnInvalid::Stop, links, letters).await
 }
@@ -145,7 +145,7 @@ async fn run_with(on_invalid: OnInvalid, links: Vec<Script>, letters: usize) -> 
     Ran { numbers, opened, metrics, ended, audit }
 }
 
-/// A partition behind a checkpoint at event 4.
+/// Options of a partition with a checkpoint at event 4.
 fn options() -> start::Options {
     start::Options {
         namespace: "ns".into(),
@@ -247,7 +247,7 @@ async fn lost_events_stop_the_daemon_before_them_unless_it_may_go_on() {
 
 #[tokio::test]
 async fn another_event_under_the_number_of_the_newest_stops_the_daemon_or_starts_the_partition_over() {
-    // A hub that was re-created: a smaller number where event 4 was asked for.
+    // A hub that was re-created: it delivers a smaller number although event 4 was requested.
     let links = || vec![VecDeque::from([Ok(vec![3, 4, 5])]), VecDeque::from([Ok(vec![0, 1])])];
     let stopped = run(links(), 1).await;
     let error = stopped.ended.expect_err("stopped").to_string();
@@ -291,8 +291,8 @@ async fn a_hub_that_is_recreated_while_nothing_arrives_is_noticed() {
     task.await.expect("no panic").expect("nothing to decide");
 }
 
-/// Asks a partition so often what it holds, whose link is silent behind event 4, received at `received`. The partition's own event 4
-/// has arrived at 10. Returns where it opened, and how many events came out.
+/// Measures a partition `rounds` times. Its link is silent behind event 4, which was received at `received`. The partition's own event 4
+/// arrived at 10. Returns where it opened, and how many events came out.
 async fn measured(received: i64, rounds: usize, links: Vec<Script>) -> (Vec<Start>, usize) {
     let newest = Some(Ticks::new(10));
     let source =
@@ -339,15 +339,15 @@ async fn an_event_that_seems_another_one_and_is_not_costs_one_connection() {
     assert_eq!(opened, [at(4)], "it is the one that was received");
 }
 
-/// A partition is given up while the router takes nothing in, two hundred times over: whatever the loop waits for then,
-/// the room comes back, and nothing is left open that nobody will ever complete.
+/// A partition is given up while the router takes nothing in, 200 times. Whatever the loop waits for at that moment, the permits come back,
+/// and no event stays open that would never be completed.
 #[tokio::test]
 async fn rebalances_under_a_full_intake_give_back_all_room() {
     let metrics = Metrics::new().expect("buckets");
     let limits = InFlight::new(8, 1 << 20);
     let (intake, mut batches) = mpsc::channel(1);
     for round in 0..200_i64 {
-        // Batches of every size up to more than there is room for, so that each of the waits is met.
+        // Batches of every size up to more than there is room for, so that each of the waits occurs.
         let size = round % 11 + 1;
         let link = VecDeque::from([Ok((5..5 + size).collect()), Ok((5 + size..40).collect())]);
         let source = Arc::new(Scripted { links: Mutex::new([link].into()), ..Scripted::default() });
@@ -394,7 +394,7 @@ async fn a_twin_of_which_too_much_waits_holds_up_the_partition_that_feeds_it_and
     drop(batch);
     assert_eq!(batches.recv().await.expect("open").len(), 1, "nor does another partition");
 
-    // Given up while it waits: as if the rest had never been received.
+    // Given up while it waits: the rest counts as never received.
     drop(waits);
     assert_eq!(feeding.progress.newest().map(|newest| newest.sequence_number), Some(SequenceNumber(5)));
     assert_eq!((feeding.progress.open(), feeding.limits.used()), (1, (0, 0)));
@@ -437,7 +437,7 @@ async fn what_passes_is_waited_out_for_ever() {
 /// A partition whose tries fail.
 struct Trying {
     source: Arc<Scripted>,
-    /// Says that the Event Hub answers.
+    /// Reports that the Event Hub answers.
     tell: watch::Sender<u64>,
     stop: CancellationToken,
     task: tokio::task::JoinHandle<Result<(), StartError>>,
@@ -455,7 +455,7 @@ fn try_again_and_again(error: impl Fn() -> SourceError) -> Trying {
     Trying { source, tell, stop, task }
 }
 
-/// Many tries have failed, so that the next one is many seconds away.
+/// Many tries have failed, so the next try is many seconds away.
 #[tokio::test(start_paused = true)]
 async fn whoever_waits_for_the_next_try_does_not_where_the_event_hub_answers_again() {
     let Trying { source, tell, stop, task } = try_again_and_again(lost);
@@ -467,7 +467,7 @@ async fn whoever_waits_for_the_next_try_does_not_where_the_event_hub_answers_aga
         }
         began.elapsed()
     };
-    // How long is random, up to 30 s: of some in a row, one at least is long.
+    // The delay is random, up to 30 s. Of several in a row, at least one is long.
     let mut longest = Duration::ZERO;
     for _ in 0..8 {
         longest = longest.max(next_try().await);
@@ -496,13 +496,13 @@ async fn whoever_is_throttled_waits_as_it_was_told_whoever_answers() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_now_and_then_on_links_that_stood_is_no_reason_to_end() {
-    // The end of a token, for instance: the link stood, and so does the next one.
+    // For example when a token expires: the link lasted, and so does the next one.
     let links = (0..10_000).map(|_| VecDeque::from([Err(refusal())])).collect();
     let source = LongLived { links: Mutex::new(links), stands: Duration::from_secs(3600) };
     assert!(run_source_for(Duration::from_secs(86_400), Arc::new(source)).await.is_none());
 }
 
-/// Runs the loop over these links; `None` where it has not ended in this time.
+/// Runs the loop over these links. Returns `None` if it has not ended within `time`.
 async fn run_for(time: Duration, links: Vec<Script>) -> Option<Result<(), StartError>> {
     run_source_for(time, Arc::new(Scripted { links: Mutex::new(links.into()), ..Scripted::default() })).await
 }
@@ -514,7 +514,7 @@ async fn run_source_for(time: Duration, source: Arc<dyn EventSource>) -> Option<
     tokio::time::timeout(time, partition.run(CancellationToken::new())).await.ok()
 }
 
-/// A source whose links stand for a while before their script begins.
+/// A source whose links last for a while before their script begins.
 struct LongLived {
     links: Mutex<VecDeque<Script>>,
     stands: Duration,

@@ -1,4 +1,4 @@
-//! What is new begins, what is missing stays, and a failed look is waited out.
+//! A new partition is added, a missing one is kept, and a failed discovery is repeated.
 
 use std::sync::{
     Mutex,
@@ -13,7 +13,7 @@ use crate::{
     ports::{Receiver, Start},
 };
 
-/// An Event Hub whose next answers are scripted.
+/// An Event Hub with scripted answers.
 struct Hub {
     answers: Mutex<Vec<Answer>>,
     asked: AtomicUsize,

@@ -1,4 +1,4 @@
-//! Where the next page of a query begins, as its client carries it.
+//! The position of the next page of a query, as the client carries it.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
@@ -6,16 +6,16 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{domain::id::HubName, ports::Cursor};
 
-/// Where a page begins.
+/// The position at which a page begins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Position {
-    /// Rows on the pages before.
+    /// Number of rows on the previous pages.
     pub(super) shown: u64,
-    /// Where the store goes on; `None`: at its beginning.
+    /// Where the store continues. `None`: at its beginning.
     pub(super) behind: Option<Cursor>,
 }
 
-/// Tells queries apart: a continuation belongs to its query, as at the hub.
+/// Identifies a query: a continuation belongs to its query, as at the hub.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Fingerprint(String);
 
@@ -28,7 +28,7 @@ struct Carried {
 }
 
 impl Fingerprint {
-    /// Of a query and the hub whose twins it is about.
+    /// The fingerprint of a query and the hub of its twins.
     pub(super) fn of(query: &str, hub: Option<&HubName>) -> Self {
         let mut digest = Sha256::new();
         digest.update(hub.map_or("", |hub| hub.as_str()));
@@ -37,7 +37,7 @@ impl Fingerprint {
         Self(URL_SAFE_NO_PAD.encode(digest.finalize()))
     }
 
-    /// A position as text that fits into a header.
+    /// The position as text that fits into a header.
     pub(super) fn text(&self, position: &Position) -> String {
         let Position { shown, behind } = position;
         let carried = Carried {
@@ -45,11 +45,11 @@ impl Fingerprint {
             shown: *shown,
             behind: behind.as_ref().map(|behind| behind.0.clone()),
         };
-        // A struct of texts and a number is always JSON.
+        // A struct of strings and a number can always be written as JSON.
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(&carried).unwrap_or_default())
     }
 
-    /// The position of a text; `None`: it is none of this query.
+    /// Parses a position. `None`: the text does not belong to this query.
     pub(super) fn position(&self, text: &str) -> Option<Position> {
         let carried: Carried = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
         (carried.query == self.0)

@@ -1,4 +1,4 @@
-//! Queries over scripted documents: pages, limits, trouble.
+//! Queries over scripted documents: pages, limits, failures.
 
 use std::{
     collections::VecDeque,
@@ -15,12 +15,12 @@ use serde_json::json;
 use super::*;
 use crate::{domain::document::Document, ports::StoreErrorKind};
 
-/// Documents in order, of which every filter selects all: more than it must.
+/// Documents in order. Every filter selects all of them, which is more than it must.
 struct Scripted {
     documents: Vec<Document>,
-    /// What the next requests fail with; `None`: they do not.
+    /// Errors of the next requests. `None`: no error.
     errors: Mutex<VecDeque<Option<SelectError>>>,
-    /// The largest page.
+    /// The largest page that was requested.
     largest: usize,
     selects: AtomicU64,
     counts: AtomicU64,
@@ -126,7 +126,7 @@ impl Bench {
         self.queries.answer(Ask { query, hub: None, from, most, client: &StaysConnected }).await.outcome
     }
 
-    /// The rows of each page, to the end.
+    /// The rows of each page, up to the last page.
     async fn pages(&self, query: &str, most: u32) -> Vec<Vec<Value>> {
         let (mut pages, mut from) = (Vec::new(), None);
         loop {
@@ -206,7 +206,7 @@ async fn groups_and_sorted_rows_are_made_of_all_twins_and_cut_into_pages() {
 #[tokio::test(start_paused = true)]
 async fn a_count_reads_documents_only_where_it_must() {
     let bench = bench(23);
-    // The script selects all documents: so what it counts shows who has counted.
+    // The script selects all documents, so the number shows which side has counted.
     let exact = bench.rows("SELECT COUNT() AS n FROM devices WHERE tags.site = 'north'", 1).await;
     assert_eq!(exact, [json!({"n": 23})]);
     assert_eq!(
@@ -248,7 +248,7 @@ async fn what_needs_all_twins_and_more_than_it_may_take_is_refused_with_what_to_
                 "{query}: {failure}"
             );
         }
-        // What ends with the last page that was allowed is an answer.
+        // A query that ends with the last page within its limits has an answer.
         assert_eq!(bench_of(8, limits).rows("SELECT COUNT() AS n FROM devices", 1).await, [json!({"n": 8})]);
     }
     let few = Limits { held: 2, ..WIDE };

@@ -1,5 +1,4 @@
-//! Pauses are tested without a clock, waiting with the real one: bounds from below are exact, those from above only keep
-//! a test from hanging.
+//! Pauses are tested without a clock, and waits with the real clock. Lower bounds are exact. Upper bounds only keep a test from hanging.
 
 use std::sync::Arc;
 
@@ -18,7 +17,7 @@ fn rate_limiter() -> RateLimiter {
     RateLimiter { gets: Gate::new(100.0), queries: Gate::new(100.0) }
 }
 
-/// Takes all that is there for a purpose.
+/// Takes everything that is available for a purpose.
 fn drain(rate_limiter: &RateLimiter, purpose: Purpose) {
     while rate_limiter.get(purpose).now_or_never().is_some() {}
 }
@@ -29,7 +28,7 @@ async fn limited<T>(future: impl Future<Output = T>) -> T {
 
 #[tokio::test]
 async fn calls_are_no_faster_than_our_share_of_the_quota() {
-    // A tenth of 500 point reads per second, of which one second's worth is there in advance.
+    // A tenth of 500 point reads per second. The calls of one second are available in advance.
     let rate_limiter = RateLimiter::new(Tier::S3, 1, 0.1);
     let begin = Instant::now();
     limited(join_all((0..75).map(|_| rate_limiter.get(Purpose::Repair)))).await;
@@ -41,7 +40,7 @@ async fn calls_are_no_faster_than_our_share_of_the_quota() {
 
 #[tokio::test]
 async fn a_replica_gets_its_part_and_whoever_sleeps_learns_of_it() {
-    // A page in 20 s for all; a quarter of it is one in 80 s.
+    // One page in 20 s for all. A quarter of it is one page in 80 s.
     let rate_limiter = RateLimiter { gets: Gate::new(100.0), queries: Gate::new(0.05) };
     rate_limiter.share_among(4);
     assert_eq!((0..).take_while(|_| rate_limiter.get(Purpose::Repair).now_or_never().is_some()).count(), 25);
@@ -49,7 +48,7 @@ async fn a_replica_gets_its_part_and_whoever_sleeps_learns_of_it() {
     let mut waiting = Box::pin(rate_limiter.query(Purpose::Repair));
     assert!(poll!(&mut waiting).is_pending());
     let gate = &rate_limiter.queries;
-    gate.with(|state, now| state.bucket.set_rate(100.0, now)); // as long as it would take is not waited
+    gate.with(|state, now| state.bucket.set_rate(100.0, now)); // the wait at the old rate is not completed
     gate.rate_changed.notify_waiters();
     let begin = Instant::now();
     limited(waiting).await;
@@ -135,9 +134,9 @@ fn pauses_grow_while_throttling_goes_on_and_start_over_after_an_answer() {
     let mut now = Duration::ZERO;
     let mut pause = |state: &mut State| {
         for _ in 0..8 {
-            state.throttled(None, 0.5, now); // calls that were under way together count once
+            state.throttled(None, 0.5, now); // calls that were in flight together count once
         }
-        state.answered(now); // and one that was sent before does not count
+        state.answered(now); // and an answer to an earlier call does not count
         let pause = state.bucket.take(Purpose::Repair, now).expect_err("closed");
         now += pause;
         pause.as_secs()

@@ -1,4 +1,4 @@
-//! What a rate_limited registry tells its rate_limiter, the metrics and the log.
+//! What a `RateLimitedRegistry` reports to its rate limiter, the metrics and the log.
 
 use std::{
     collections::VecDeque,
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::domain::{quota::Tier, ticks::Ticks};
 
-/// Answers with a script.
+/// A registry with scripted answers.
 struct Scripted(HubName, Mutex<VecDeque<Result<(), QueryError>>>);
 
 impl Scripted {

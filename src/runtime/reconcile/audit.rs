@@ -1,16 +1,16 @@
-//! Looks for differences that nobody knows of.
+//! Finds differences that are not flagged.
 //!
 //! ```text
-//! pages of the query ─► document ─► differs? ─► changed lately: put aside ─► GET: differs still? ─► repair
+//! pages of the query ─► document ─► differs? ─► changed lately: put aside ─► GET: still differs? ─► repair
 //! documents          ─► not among the rows?  ─► changed lately: put aside ─► GET: not found?     ─► tombstone
-//!                    ─► under another id, and not the one that is read for its twin? ─► an orphan, which is told
+//!                    ─► under another id, and not the one that is read for its twin? ─► an orphan, which is reported
 //! put aside          ─► a limited number of them, others each time        ─► GET, as above
-//! repaired ones      ─► looked at again in the end: still different is an alarm
+//! repaired ones      ─► checked again at the end: one that still differs is an alarm
 //! ```
 //!
-//! Rows are up to 30 minutes old, so nothing is believed before the hub itself was asked, and most of what changed within the
-//! tolerance is not even asked about. Two contents of one version contradict each other whenever they changed, and are asked
-//! about at once. Without an answer nothing is changed, and the audit says that it is incomplete.
+//! Rows are up to 30 minutes old. So no difference is accepted before the hub itself was asked, and for most twins that changed within the
+//! tolerance the hub is not even asked. Two contents of one version contradict each other whenever they changed, so for them the hub is
+//! asked at once. Without an answer nothing is changed, and the audit reports that it is incomplete.
 
 mod check;
 mod report;
@@ -48,44 +48,44 @@ use crate::{
     telemetry::event::{AuditFinished, StillDifferent},
 };
 
-/// Repaired twins that are looked at again.
+/// Maximum number of repaired twins that are checked again.
 const RECHECKED: usize = 10_000;
-/// How often a repaired twin that differs is looked at again before it is an alarm, and how long in between: an event
-/// may be on its way.
+/// How many times a repaired twin that differs is checked again before it is an alarm, and how long between the checks: an event may be on
+/// its way.
 const LOOKS: u32 = 3;
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
-/// After so many twins in a row about which nobody answered, an audit is given up: it would only count.
+/// After this many twins in a row without an answer, an audit is given up: it would only count failures.
 const GIVE_UP: u64 = 50;
 
-/// How to audit.
+/// Options of an audit.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// The part of the twins that is looked at, 0 to 1; another part each time.
+    /// The fraction of the twins that is checked, 0 to 1. Each audit checks other twins.
     pub sample: f64,
-    /// Whether what differs is repaired.
+    /// Whether differences are repaired.
     pub mode: Mode,
     /// How closely to compare.
     pub strictness: Strictness,
-    /// What changed more recently than this is left alone, but for a part of it.
+    /// Twins that changed more recently than this are skipped, except for a limited number of them.
     pub tolerance: Duration,
-    /// Of what changed within the tolerance, so many are asked about.
+    /// The number of twins that changed within the tolerance for which the hub is asked all the same.
     pub recent_checks: usize,
-    /// Twins that are looked at at the same time.
+    /// Number of twins that are checked at the same time.
     pub concurrency: usize,
 }
 
-/// How far an audit is, to be looked at meanwhile.
+/// Progress of an audit. Can be read while it runs.
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// Devices that are registered, as the hub estimates; 0: not known.
+    /// Number of registered devices, as the hub estimates. 0: unknown.
     pub devices: AtomicU64,
-    /// Twins and documents looked at.
+    /// Number of twins and documents that were checked.
     pub already_checked: AtomicU64,
-    /// Which of [`STAGES`] it is at.
+    /// Index of the current stage in [`STAGES`].
     pub stage: AtomicUsize,
 }
 
-/// What an audit does, one after the other.
+/// The stages of an audit, in order.
 pub const STAGES: [&str; 4] = [
     "twins against documents",
     "documents without twins",
@@ -95,15 +95,14 @@ pub const STAGES: [&str; 4] = [
 
 impl Progress {
     fn add(&self) {
-        self.already_checked.fetch_add(1, Ordering::Relaxed); // a count on its own
+        self.already_checked.fetch_add(1, Ordering::Relaxed); // an independent counter
     }
 }
 
-/// Audits one hub. `from` is where the last scan stopped among those that changed within the tolerance
-/// ([`Report::recent_next`]).
+/// Audits one hub. `from` is where the last scan stopped among the twins that changed within the tolerance ([`Report::recent_next`]).
 ///
 /// # Errors
-/// `stop`; a query that the hub refuses; store or hub that do not answer at all.
+/// `stop` was cancelled, the hub refuses a query, or the store or the hub gives no answers at all.
 pub async fn run(
     reconciler: &TwinReconciler,
     registry: &Arc<RateLimitedRegistry>,
@@ -149,20 +148,20 @@ pub async fn run(
 struct Audit<'a> {
     check: Check<'a>,
     registry: &'a Arc<RateLimitedRegistry>,
-    /// Another one each time, so that samples differ.
+    /// A new hasher for each audit, so that samples differ.
     hasher: RandomState,
-    /// Hashes of the twins that the query showed: 8 bytes for each of at most a million twins of a hub.
+    /// Hashes of the twins that the query showed: 8 bytes each, for at most a million twins of a hub.
     seen: HashSet<u64>,
     found: Found,
 }
 
-/// What was found up to here.
+/// The findings so far.
 struct Found {
     report: Report,
-    /// Of those that changed within the tolerance, the ones to ask about.
+    /// Of the twins that changed within the tolerance, those to ask the hub about.
     recent: Rotation<(TwinKey, Drift)>,
     repaired: Vec<TwinKey>,
-    /// Twins in a row about which nobody answered.
+    /// Number of twins in a row without an answer.
     silent: u64,
 }
 
@@ -211,7 +210,7 @@ impl Audit<'_> {
                         if !self.check.pause(backoff.next(jitter(), trouble.retry_after)).await {
                             return Err(Ended::Stopped);
                         }
-                        continue 'scan; // from the beginning: what was looked at is not looked at again
+                        continue 'scan; // from the beginning: twins that were already checked are skipped
                     }
                     Err(trouble) => {
                         return Err(Ended::Silent {
@@ -234,7 +233,7 @@ impl Audit<'_> {
         }
     }
 
-    /// Documents of this hub under other ids than those of today.
+    /// Documents of this hub under other ids than today's ids.
     fn strangers(&self, page: &[Scanned], already_checked: &mut HashSet<u64>) -> Vec<Scanned> {
         let is_strange = |scanned: &&Scanned| {
             scanned.key.hub == *self.registry.hub()
@@ -261,7 +260,7 @@ impl Audit<'_> {
         unseen
     }
 
-    /// Asks about those that were chosen of what changed within the tolerance.
+    /// Asks the hub about the chosen twins that changed within the tolerance.
     async fn look_at_recent(&mut self, from: u64) -> Result<(), Ended> {
         let recent = std::mem::replace(&mut self.found.recent, Rotation::new(from, 0));
         self.found.report.recent = recent.passed_over();
@@ -274,7 +273,7 @@ impl Audit<'_> {
         take(check, turns, &mut self.found).await
     }
 
-    /// Looks at the repaired ones once more: whatever is different again at once, another repair will not mend.
+    /// Checks the repaired twins once more. If one differs again at once, another repair would not help.
     async fn look_again(&mut self) -> Result<(), Ended> {
         let mut suspects = std::mem::take(&mut self.found.repaired);
         for _ in 0..LOOKS {
@@ -306,19 +305,19 @@ impl Audit<'_> {
     }
 }
 
-/// As many turns at the same time as is allowed.
+/// Runs the checks, as many at the same time as allowed.
 fn at_once<F: Future>(check: &Check<'_>, turns: Vec<F>) -> impl Stream<Item = F::Output> {
     futures::stream::iter(turns).buffer_unordered(check.options.concurrency.max(1))
 }
 
-/// Adds what the turns come to.
+/// Adds the results of the checks.
 async fn take<F>(check: &Check<'_>, turns: Vec<F>, found: &mut Found) -> Result<(), Ended>
 where
     F: Future<Output = (TwinKey, Checked)>,
 {
     let mut turns = pin!(at_once(check, turns));
     while let Some((key, checked)) = turns.next().await {
-        // What was cut short by the stop is not known about: no report is better than a wrong one.
+        // A check that the stop interrupted has no result. No report is better than a wrong one.
         if check.stop.is_cancelled() {
             return Err(Ended::Stopped);
         }
@@ -333,7 +332,7 @@ where
             | Checked::Completed
             | Checked::Orphan(_)
             | Checked::Confirmed(..) => 0,
-            // Whether somebody answered, this does not tell.
+            // This does not show whether there was an answer.
             Checked::Incomplete => found.silent,
         };
         if let Checked::Confirmed(_, FindingOutcome::Repaired, _) = checked

@@ -1,10 +1,10 @@
-//! Brings in the twins that were there before us.
+//! Brings in the twins that existed before the streams.
 //!
-//! A query lists candidates; every twin is read from the hub itself, and written only over what was read before: so a
-//! document that streams bring in meanwhile is never set back, and what is there already costs one read. That is also
-//! what makes a backfill resumable: a note saves the scan, but nothing depends on it. Where many twins in a row had no
-//! document, as in an empty container, the next ones are created without the read. The next page is asked for while the twins of one
-//! are dealt with.
+//! A query lists candidates. Each twin is read from the hub itself, and is written only over the document that was read before. So a
+//! backfill never sets back a document that the streams bring in meanwhile, and a document that is already there costs one read. For the
+//! same reason a backfill can be resumed: a note saves the scan, but correctness does not depend on it. If many twins in a row had no
+//! document, as in an empty container, the next ones are created without the read. The next page is requested while the twins of the
+//! current page are processed.
 
 use std::{
     sync::{
@@ -39,75 +39,75 @@ use crate::{
     },
 };
 
-/// First and longest wait after trouble with one twin.
+/// First and longest wait after a failure of one twin.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 
-/// Tries of one twin after which it is asked whether the trouble is its own.
+/// Number of tries of one twin after which it is checked whether the failure concerns this twin alone.
 const PATIENCE: u32 = 8;
 
-/// After so many twins in a row without a document, the next one is expected to have none either. A wrong guess costs a call to the hub.
+/// After this many twins in a row without a document, the next one is expected to have none either. A wrong guess costs a call to the hub.
 const MISSING_IN_A_ROW: u32 = 16;
 
-/// How far the backfill of one hub has come; what is kept over restarts.
+/// Progress of the backfill of one hub, kept over restarts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub struct Note {
-    /// When it was begun.
+    /// When it began.
     pub started_at: Ticks,
-    /// When it was finished.
+    /// When it finished.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Ticks>,
-    /// Which twins it is at.
+    /// The kind of twins that it is processing.
     pub kind: Kind,
     /// Where the next page begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub continuation: Option<String>,
-    /// The query that this continues; one for whole twins where nothing is said, as before it was kept.
+    /// The query of this continuation. If it is missing, as in notes from before it was kept: the query for whole twins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
-    /// Twins that it has dealt with.
+    /// Number of twins that were processed, by outcome.
     pub counts: Counts,
-    /// How often it was begun or gone on with: once, unless it was interrupted.
+    /// How many times it was begun or resumed: once, unless it was interrupted.
     #[serde(default)]
     pub runs: u32,
 }
 
-/// What became of the twins.
+/// Number of twins by outcome.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Candidates that the query listed.
     #[serde(alias = "nominated")]
     pub listed: u64,
-    /// Documents made.
+    /// Documents that were created.
     pub created: u64,
-    /// Documents that said something else.
+    /// Documents that differed, and were corrected.
     pub corrected: u64,
-    /// Nothing to do: the document was there and right, or the twin is gone since.
+    /// Nothing to do: the document was there and right, or the twin no longer exists.
     pub present: u64,
-    /// Documents of twins that are gone since the query saw them: tombstones now.
+    /// Documents of twins that were deleted after the query saw them. They are tombstones now.
     pub gone: u64,
     /// Twins that the store will never take.
     pub rejected: u64,
-    /// Twins about which store or hub gave no answer, although they answered otherwise, and rows that are no twins: an
-    /// audit will meet them again.
+    /// Twins for which the store or the hub gave no answer although both answered about others, and rows that are not twins. An audit will
+    /// check them again.
     #[serde(default)]
     pub unknown: u64,
 }
 
-/// The same, to be looked at while it goes on.
+/// The same counts, which can be read while it runs.
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// Devices that are registered, as the hub estimates; 0: not known.
+    /// Number of registered devices, as the hub estimates. 0: unknown.
     pub devices: AtomicU64,
-    /// Whether the devices are done, and their modules are next.
+    /// Whether all devices are processed, so that their modules are next.
     pub modules: AtomicBool,
     counts: [AtomicU64; 7],
-    /// Twins in a row, up to now, that had no document.
+    /// Number of twins in a row, up to now, that had no document.
     missing: AtomicU32,
 }
 
 impl Counts {
-    /// Twins by outcome.
+    /// Number of twins by outcome, with the names of the outcomes.
     pub fn outcomes(&self) -> [(&'static str, u64); 6] {
         let Self { listed: _, created, corrected, present, gone, rejected, unknown } = *self;
         [
@@ -129,7 +129,7 @@ impl Counts {
 
 impl Progress {
     fn add(&self, place: usize) {
-        self.counts[place].fetch_add(1, Ordering::Relaxed); // a count on its own
+        self.counts[place].fetch_add(1, Ordering::Relaxed); // an independent counter
     }
 
     fn resume(&self, counts: Counts) {
@@ -141,7 +141,7 @@ impl Progress {
         }
     }
 
-    /// What became of the twins so far.
+    /// The counts so far.
     pub fn counts(&self) -> Counts {
         let [listed, created, corrected, present, gone, rejected, unknown] =
             self.counts.each_ref().map(|count| count.load(Ordering::Relaxed));
@@ -155,7 +155,7 @@ pub enum Error {
     /// The scan ended early.
     #[error(transparent)]
     Ended(#[from] Ended),
-    /// The note cannot be read: nothing would be lost, but a person should know.
+    /// The note cannot be read. Nothing would be lost, but a person should know.
     #[error(transparent)]
     Note(#[from] NoteError),
 }
@@ -165,7 +165,7 @@ pub fn note_name(hub: &HubName) -> String {
     format!("backfill/{}", hub)
 }
 
-/// The note of a hub. One that cannot be understood counts as none: the scan begins again.
+/// Reads the note of a hub. A note that cannot be parsed counts as none: the scan begins again.
 ///
 /// # Errors
 /// The notes cannot be read.
@@ -175,7 +175,7 @@ pub async fn note(notes: &dyn NoteStore, hub: &HubName) -> Result<Option<Note>, 
 }
 
 impl Note {
-    /// Nothing is done yet.
+    /// The note of a backfill that has done nothing yet.
     fn at_the_beginning(reconciler: &TwinReconciler) -> Self {
         Self {
             started_at: reconciler.now(),
@@ -189,8 +189,8 @@ impl Note {
     }
 }
 
-/// Notes that a backfill of this hub is to be done. Whoever does it may begin much later, or be another process, and by then the
-/// container holds what the streams have brought: nothing but the note tells that twins are missing.
+/// Writes a note that a backfill of this hub is planned. The backfill may begin much later, or in another process. By then the container
+/// holds the documents that the streams have brought, and only the note shows that twins are missing.
 ///
 /// # Errors
 /// The notes cannot be read or written.
@@ -205,16 +205,16 @@ pub async fn plan(
     }
 }
 
-/// Fills in the twins of one hub: goes on where an unfinished backfill stopped, else begins.
+/// Brings in the twins of one hub: resumes an unfinished backfill, or begins one.
 ///
-/// An audit follows where twins had no answer, for nothing tells of a twin that has no document; and where the backfill was
-/// interrupted.
+/// An audit follows if some twins had no answer, since nothing else shows a twin without a document. An audit also follows if the backfill
+/// was interrupted.
 ///
-/// SUBTLE: whoever was interrupted may have had a write under way, which the store performs when it will. A module that is created
-/// like that after its device was deleted, and after its modules were looked for, is met by no query of the hub and by no event.
+/// SUBTLE: an interrupted backfill may have left a write that the store performs later. If such a write creates a module after its device
+/// was deleted and after its modules were looked for, no query of the hub and no event covers that module.
 ///
 /// # Errors
-/// `stop`; a query that the hub refuses; notes that cannot be read.
+/// `stop` was cancelled, the hub refuses a query, or the notes cannot be read.
 pub async fn run(
     reconciler: &Arc<TwinReconciler>,
     registry: &Arc<RateLimitedRegistry>,
@@ -274,7 +274,7 @@ pub async fn run(
     Ok(note.counts)
 }
 
-/// Keeps the note where that is possible: without it, a restart costs a read of each document once more.
+/// Writes the note, if possible. Without it, a restart costs one more read of each document.
 async fn keep(notes: &dyn NoteStore, hub: &HubName, note: &Note) {
     if let Err(error) = save(notes, hub, note).await {
         NoteNotKept { error: &error.to_string() }.emit();
@@ -291,8 +291,8 @@ async fn save(notes: &dyn NoteStore, hub: &HubName, note: &Note) -> Result<(), N
     notes.save(&note_name(hub), &note).await
 }
 
-/// Deals with the twins of a page, so many at once, each in a task of its own, so that all processors take part; `false`: stopped before
-/// all were done. What is under way ends when this is dropped.
+/// Processes the twins of a page, many at the same time, each in its own task, so that all processors are used. Returns `false` if it was
+/// stopped before all were done. The tasks end when this is dropped.
 async fn deal_with(
     reconciler: &Arc<TwinReconciler>,
     twins: Vec<TwinReference>,
@@ -313,14 +313,14 @@ async fn deal_with(
             Some(Ok(false)) => return false,
             Some(Err(error)) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
-                // Nobody but a runtime that ends cancels it.
+                // Only a runtime that shuts down cancels the task.
                 Err(_) => return false,
             },
         }
     }
 }
 
-/// Deals with one twin, however long it takes; `false`: stopped before it was done.
+/// Processes one twin, however long it takes. Returns `false` if it was stopped before.
 async fn twin(
     reconciler: &TwinReconciler,
     TwinReference { key, version }: TwinReference,
@@ -361,30 +361,30 @@ async fn twin(
     true
 }
 
-/// What became of a twin that was waited for.
+/// Result of reconciling a twin with retries.
 pub enum RetryOutcome {
     /// It was reconciled.
     Reconciled(Verdict),
-    /// Nobody answered about it, although both answered otherwise; the reason.
+    /// The store or the hub gave no answer about this twin, although both answered about others. Holds the reason.
     Exhausted(String),
-    /// Stopped before it was done.
+    /// Stopped before the twin was reconciled.
     Stopped,
 }
 
-/// What is expected of a twin's document.
+/// Whether a document of the twin is expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expected {
-    /// That there is none.
+    /// No document is expected.
     Missing,
-    /// Nothing.
+    /// Nothing is known.
     Anything,
 }
 
-/// Reconciles a twin, waiting out whatever passes. An outage is waited out for as long as it lasts; one twin without an answer
-/// holds up the others only for a while.
+/// Reconciles a twin, and retries temporary failures. An outage is waited out for as long as it lasts. One twin without an answer delays
+/// the others only for a while.
 ///
-/// SUBTLE: an outage may end between the twin's failure and the question whether others are answered. So a twin is given up only
-/// where it fails again after others were answered.
+/// SUBTLE: an outage may end between the failure of the twin and the check whether others are answered. So a twin is given up only if it
+/// fails again after others were answered.
 pub async fn reconcile_with_retries(
     reconciler: &TwinReconciler,
     key: &TwinKey,

@@ -1,7 +1,7 @@
 //! Scans the pages of a query, however long the hub takes to answer.
 //!
-//! Rows are up to 30 minutes old, so they only list candidates. A continuation may expire, in particular one that was kept over
-//! a restart; the scan then begins again, and whoever takes the rows must not mind to see a twin twice.
+//! Rows are up to 30 minutes old, so they only list candidates. A continuation may expire, in particular one that was kept over a restart.
+//! The scan then begins again, so the caller must accept that it may see a twin twice.
 
 use std::{marker::PhantomData, sync::Arc, time::Duration};
 
@@ -21,16 +21,16 @@ use crate::{
     telemetry::event::{QueryDelayed, ReferencesRefused, RowsUnreadable},
 };
 
-/// Rows per page: the most that the service gives.
+/// Rows per page: the maximum of the service.
 const ROWS: u32 = 1000;
-/// First and longest wait after trouble.
+/// First and longest wait after a failure.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// How often one scan begins again. A continuation expires after long waits only, so more than this is a hub that takes none
-/// of them, and a scan over the same first pages for ever.
+/// How many times one scan begins again. A continuation expires only after long waits. So a scan that begins again more often than this has
+/// a hub that accepts no continuation, and would scan the same first pages forever.
 const RESTARTS: u32 = 5;
 
-/// The two kinds of twins, which the query language keeps apart.
+/// The two kinds of twins. The query language has a separate query for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -41,10 +41,10 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Both, in the order in which they are scanned: a module's device first.
+    /// Both kinds, in the order in which they are scanned: a module's device comes first.
     pub const ALL: [Self; 2] = [Self::Devices, Self::Modules];
 
-    /// The query for all of them, whole.
+    /// The query for all twins of this kind, with their content.
     pub const fn query(self) -> &'static str {
         match self {
             Self::Devices => "SELECT * FROM devices",
@@ -52,7 +52,7 @@ impl Kind {
         }
     }
 
-    /// The query for references to all of them.
+    /// The query for references to all twins of this kind.
     pub const fn references(self) -> &'static str {
         match self {
             Self::Devices => "SELECT deviceId, version FROM devices",
@@ -61,12 +61,12 @@ impl Kind {
     }
 }
 
-/// What a page may consist of.
+/// A row of a page: a whole twin or a reference.
 #[async_trait]
 pub trait Candidate: Sized + Send {
     /// The twin of the row.
     fn key(&self) -> &TwinKey;
-    /// Asks for a page of it.
+    /// Requests a page of such rows.
     async fn page(
         registry: &RateLimitedRegistry,
         query: &str,
@@ -110,15 +110,15 @@ impl Candidate for TwinReference {
 /// Why a scan ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum Ended {
-    /// It was asked to stop.
+    /// The scan was stopped.
     #[error("stopped before the end")]
     Stopped,
-    /// Store or hub do not answer: it is better to begin again when they do.
+    /// The store or the hub gives no answers. The scan should begin again when they do.
     #[error("no answer about many twins of {hub} in a row: {reason}")]
     Silent {
         /// The hub.
         hub: String,
-        /// The last reason, in one line.
+        /// The last reason, on one line.
         reason: String,
     },
     /// The hub will never answer this query.
@@ -126,7 +126,7 @@ pub enum Ended {
     Refused {
         /// The hub.
         hub: String,
-        /// What it said.
+        /// The hub's reason.
         reason: String,
     },
 }
@@ -136,9 +136,9 @@ pub struct CandidatePages<R> {
     registry: Arc<RateLimitedRegistry>,
     kind: Kind,
     query: String,
-    /// What is asked instead where the hub does not take the query.
+    /// The query to use instead if the hub does not accept the first one.
     otherwise: Option<String>,
-    /// Why it did not.
+    /// Why the hub did not accept it.
     refused: Option<String>,
     purpose: Purpose,
     from: Option<Continuation>,
@@ -148,11 +148,11 @@ pub struct CandidatePages<R> {
 }
 
 impl CandidatePages<TwinReference> {
-    /// A scan over references to the twins of `kind` for which `condition` holds, if there is one.
+    /// A scan over references to the twins of `kind`, restricted by `condition` if there is one.
     ///
-    /// Only the columns of a reference are asked for: they cost less time here, and a hub counts its answers to queries as messages
-    /// of the day by their size. A hub that does not take such a query, or answers with rows that are no references, is asked
-    /// for whole twins.
+    /// Only the columns of a reference are requested: they cost less time here, and a hub counts its query answers by size towards the
+    /// daily message quota. If a hub does not accept such a query, or answers with rows that are not references, whole twins are requested
+    /// instead.
     pub fn references(
         registry: Arc<RateLimitedRegistry>,
         kind: Kind,
@@ -167,7 +167,7 @@ impl CandidatePages<TwinReference> {
         Self { otherwise, ..Self::new(registry, kind, query(kind.references()), purpose) }
     }
 
-    /// The same, where a scan by `query` has stopped before `from`: a continuation belongs to its query.
+    /// Resumes a scan by `query` that stopped before `from`. A continuation belongs to its query.
     #[must_use]
     pub fn resumed(self, query: String, from: Continuation) -> Self {
         Self { query, from: Some(from), ..self }
@@ -197,7 +197,7 @@ impl<R: Candidate> CandidatePages<R> {
         }
     }
 
-    /// The query whose pages these are.
+    /// The query of these pages.
     pub fn query(&self) -> &str {
         &self.query
     }
@@ -207,7 +207,7 @@ impl<R: Candidate> CandidatePages<R> {
         self.from.as_ref()
     }
 
-    /// Begins again; returns after how long. Ends the scan where that does not help.
+    /// Begins again, and returns how long to wait first. Ends the scan if beginning again does not help.
     fn begin_again(&mut self, error: &QueryError, backoff: &mut Backoff) -> Result<Duration, Ended> {
         if self.restarts >= RESTARTS {
             return Err(Ended::Refused {
@@ -222,7 +222,7 @@ impl<R: Candidate> CandidatePages<R> {
         Ok(retry_in)
     }
 
-    /// Asks by the other query from here on, from the beginning; `false`: there is none.
+    /// Uses the other query from now on, from the beginning. Returns `false` if there is none.
     fn asks_otherwise(&mut self, reason: &str) -> bool {
         let Some(query) = self.otherwise.take() else {
             return false;
@@ -234,10 +234,10 @@ impl<R: Candidate> CandidatePages<R> {
         is_another
     }
 
-    /// The next page, or `None` after the last. Waits out whatever passes.
+    /// The next page, or `None` after the last. Retries temporary failures.
     ///
     /// # Errors
-    /// `stop`; a query that the hub refuses, or continuations of which it takes none.
+    /// `stop` was cancelled, or the hub refuses the query or all continuations.
     pub async fn next(&mut self, stop: &CancellationToken) -> Result<Option<Page<R>>, Ended> {
         if self.ended {
             return Ok(None);
@@ -251,7 +251,7 @@ impl<R: Candidate> CandidatePages<R> {
                 answer = ask => answer.map(|page| only(self.kind, page)),
             };
             let retry_in = match answer {
-                // A page that leads to itself would be scanned for ever.
+                // A page whose continuation is its own would be scanned forever.
                 Ok(page) if page.next.is_some() && page.next == self.from => {
                     self.begin_again(&QueryError::Expired, &mut backoff)?
                 }
@@ -292,7 +292,7 @@ impl<R: Candidate> CandidatePages<R> {
     }
 }
 
-/// A page without what is of another kind than was asked for: a module without its name would pass for its device.
+/// Removes rows of another kind than requested: a module without its name would pass for its device.
 fn only<R: Candidate>(kind: Kind, mut page: Page<R>) -> Page<R> {
     let found = page.rows.len();
     page.rows.retain(|row| row.key().is_module() == (kind == Kind::Modules));

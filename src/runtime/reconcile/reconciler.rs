@@ -1,4 +1,4 @@
-//! Reconciles one twin: makes its document say what the hub says.
+//! Reconciles one twin: makes its document equal to the hub's twin.
 //!
 //! ```text
 //! read the document ─► GET the twin ─► compare ─► equal: nothing
@@ -6,15 +6,15 @@
 //!        └──────────── conflict, or no answer ◄──────────┘
 //! ```
 //!
-//! SUBTLE: the order of the two reads is the proof. Whatever the document could know happened before it was read, and a
-//! GET that is issued afterwards reflects it; so the answer may replace the document without any look at versions, which
-//! a failover may have set back. That the document is still the same is the write's condition.
+//! SUBTLE: the order of the two reads is the proof. Everything that the document could contain happened before it was read, and a GET that
+//! is issued afterwards reflects it. So the answer may replace the document without comparing versions, which a failover may have set back.
+//! The write has the condition that the document is still the same.
 //!
-//! Only the hub's own "not found" makes a tombstone. No answer is no answer.
+//! Only the hub's own "not found" makes a tombstone. A missing answer changes nothing.
 //!
-//! SUBTLE: a write without an answer may still be performed, later. It is made impossible by another write under the same
-//! condition, and by nothing else. So where the next cycle finds the document as it was then, it writes even if there is nothing
-//! to say: the same content once more, or a tombstone where there is neither a document nor a twin.
+//! SUBTLE: a write without an answer may still be performed later. Only another write under the same condition prevents that. So if the
+//! next cycle finds the document unchanged, it writes even if nothing differs: the same content once more, or a tombstone if there is
+//! neither a document nor a twin.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -42,63 +42,63 @@ use crate::{
     telemetry::event::{DocumentRejected, TwinCorrected, TwinWentBack},
 };
 
-/// How often a cycle is repeated because the document was written meanwhile, before it is tried again later.
+/// How many times a cycle is repeated because the document was written meanwhile. After that, the twin is tried again later.
 const CYCLES: u32 = 5;
 
-/// A hub that went back is told of, and audited, this often at most: all its twins may have gone back.
+/// A hub that went back is reported, and audited, at most this often: all its twins may have gone back.
 const WENT_BACK_TOLD: Duration = Duration::from_secs(10);
 
-/// What to do about a twin.
+/// What to do with a twin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Task {
-    /// What it is done for.
+    /// The purpose, for quota and metrics.
     pub purpose: Purpose,
     /// How closely to compare.
     pub strictness: Strictness,
-    /// Whether anything is written.
+    /// Whether documents are written.
     pub mode: Mode,
-    /// Which documents are not even compared.
+    /// Which documents are not compared.
     pub unless: Unless,
 }
 
-/// Whether anything is written.
+/// Whether documents are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Compares only.
+    /// Only compares.
     Compare,
-    /// Writes what the hub says, where the document says something else.
+    /// Writes the hub's twin if the document differs.
     Correct,
 }
 
-/// Documents that need no look at the hub.
+/// Documents for which the hub is not asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unless {
-    /// None.
+    /// None: the hub is always asked.
     Never,
-    /// Those that are no longer flagged.
+    /// Documents that are no longer flagged.
     Unflagged,
-    /// Those that are not there, and those with the fields of the identity.
+    /// Missing documents, and documents with the identity fields.
     Complete,
-    /// Those that are not flagged and hold this version or a newer one.
+    /// Documents that are not flagged and hold this version or a newer one.
     Holds(TwinVersion),
 }
 
-/// What was found, and done.
+/// Result of reconciling a twin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nobody asked the hub: [`Unless`] applied.
+    /// The hub was not asked: [`Unless`] applied.
     Spared,
-    /// The document says what the hub says, unflagged.
+    /// The document equals the hub's twin, and is not flagged.
     Equal,
-    /// Neither the hub nor the store knows the twin; there is no tombstone either.
+    /// Neither the hub nor the store has the twin. There is no tombstone either.
     Absent,
-    /// It differed, and says now what the hub says.
+    /// The document differed, and now equals the hub's twin.
     Corrected(Drift),
-    /// It differs; nothing was to be written.
+    /// The document differs, and nothing may be written.
     Differs(Drift),
-    /// It differs, and the store will never take what the hub says; holds the store's reason.
+    /// The document differs, and the store will never take the hub's twin. Holds the store's reason.
     Rejected(Drift, String),
-    /// There is no registry of this twin's hub.
+    /// There is no registry for this twin's hub.
     ForeignHub,
 }
 
@@ -110,16 +110,16 @@ pub struct TwinReconciler {
     clock: Arc<dyn Clock>,
     rules: Rules,
     audits: AuditRequests,
-    /// Whether documents are to have fields of which no event tells.
+    /// Whether documents should have the identity fields, which no event contains.
     identity: bool,
-    /// When it was last told that a hub went back.
+    /// When it was last reported that a hub went back.
     told: Mutex<Option<Ticks>>,
     unanswered: Unanswered,
     begun: Begun,
 }
 
-/// Modules whose documents were begun here and whose devices have not been looked at since; with the moment up to which the hub's
-/// answer holds.
+/// Modules whose documents were begun here and whose devices have not been read since, with the time until which the hub's answer is
+/// confirmed.
 #[derive(Default)]
 struct Begun(Mutex<HashMap<TwinKey, Ticks>>);
 
@@ -146,8 +146,8 @@ impl Begun {
     }
 }
 
-/// The last write of a twin that had no answer, by its condition: the ETag that was to be replaced, `None` for a creation. As many as
-/// are being tried at the same time, and those that were given up.
+/// The last unanswered write of each twin, by its condition: the ETag to be replaced, or `None` for a creation. There are as many entries
+/// as twins that are being tried at the same time, plus those that were given up.
 #[derive(Default)]
 struct Unanswered(Mutex<HashMap<TwinKey, Option<ETag>>>);
 
@@ -160,13 +160,13 @@ impl Unanswered {
         self.lock().insert(key.clone(), condition.cloned());
     }
 
-    /// Whether a write may still be performed over the document with this ETag, or where there is none.
+    /// Whether an unanswered write may still be performed over the document with this ETag, or in the absence of a document.
     fn may_come(&self, key: &TwinKey, etag: Option<&ETag>) -> bool {
         let mut unanswered = self.lock();
         let Some(condition) = unanswered.get(key) else { return false };
         let same = condition.as_ref() == etag;
         if !same {
-            // A later document, or the first one: the condition never holds again.
+            // The document is a later one, or the first one: the condition will never hold again.
             unanswered.remove(key);
         }
         same
@@ -177,18 +177,18 @@ impl Unanswered {
     }
 }
 
-/// What is stored under a twin's id.
+/// The document under a twin's id.
 struct Stored {
     document: Option<Arc<Document>>,
     etag: Option<ETag>,
-    /// It is another twin's, or no document can have this id; and why that is.
+    /// Set if the document belongs to another twin, or if no document can have this id. Holds the reason.
     foreign: Option<String>,
 }
 
-/// What became of one twin alone.
+/// Result of reconciling one twin without its modules.
 struct Done {
     verdict: Verdict,
-    /// A device whose modules have to be looked after.
+    /// A device whose modules have to be reconciled.
     left: Option<(Arc<Document>, ETag)>,
 }
 
@@ -205,7 +205,7 @@ impl Stored {
 }
 
 impl TwinReconciler {
-    /// A reconciler over the hubs of `registries`. What it writes goes into `cache` too, for the streams' next write.
+    /// A reconciler over the hubs of `registries`. Its writes also go into `cache`, for the next write of the streams.
     pub fn new(
         budgeted_store: BudgetedStore,
         registries: &[Arc<RateLimitedRegistry>],
@@ -231,13 +231,13 @@ impl TwinReconciler {
         }
     }
 
-    /// The same, for which a document that lacks fields of the identity is incomplete.
+    /// Sets whether a document without identity fields counts as incomplete.
     #[must_use]
     pub fn with_identity(self, identity: bool) -> Self {
         Self { identity, ..self }
     }
 
-    /// How a document differs, as far as it matters.
+    /// How a document differs from the twin, as far as it matters to this reconciler.
     pub fn drift(
         &self,
         document: Option<&Document>,
@@ -247,14 +247,13 @@ impl TwinReconciler {
         drift(document, twin, strictness).filter(|found| self.identity || *found != Drift::Incomplete)
     }
 
-    /// The same, which asks for an audit where a repair finds that a hub went back: nothing tells of the twins that have not
-    /// changed since.
+    /// Requests an audit if a repair finds that a hub went back: nothing else shows the twins that have not changed since.
     #[must_use]
     pub fn asking(self, audits: AuditRequests) -> Self {
         Self { audits, ..self }
     }
 
-    /// Where audits are asked for.
+    /// Where audits are requested.
     pub fn audits(&self) -> &AuditRequests {
         &self.audits
     }
@@ -264,12 +263,12 @@ impl TwinReconciler {
         &self.budgeted_store
     }
 
-    /// The id under which a twin's document is created.
+    /// The id under which the document of a twin is created.
     pub fn document_id(&self, key: &TwinKey) -> String {
         self.rules.id_scheme.document_id(key)
     }
 
-    /// The present.
+    /// The present time.
     pub fn now(&self) -> Ticks {
         self.clock.now()
     }
@@ -279,16 +278,15 @@ impl TwinReconciler {
         self.registries.get(hub)
     }
 
-    /// The registries, in the order of their names.
+    /// The registries, in the order of their hubs' names.
     pub fn registries(&self) -> impl Iterator<Item = &Arc<RateLimitedRegistry>> {
         self.registries.values()
     }
 
-    /// Reconciles one twin, and a device's modules with it where the device was found to have ended.
+    /// Reconciles one twin. If it is a device that has ended, its modules too.
     ///
     /// # Errors
-    /// The store or the registry gave no answer, or the document never stood still; nothing is wrong that was not
-    /// before, and it can be tried again.
+    /// The store or the registry gave no answer, or the document kept changing. Nothing is worse than before, and the call can be repeated.
     pub async fn reconcile(&self, key: &TwinKey, task: &Task) -> Result<Verdict, StoreError> {
         let Done { verdict, left } = self.reconcile_alone(key, task).await?;
         if let Some((document, etag)) = left
@@ -299,15 +297,15 @@ impl TwinReconciler {
         Ok(verdict)
     }
 
-    /// The same for a twin that most likely has no document: asks the hub at once and creates the document, without the read. Where
-    /// one is there all the same, that costs a call to the hub and a refused write more than [`TwinReconciler::reconcile`]. Where a document may
-    /// lie under another id, nothing would refuse a second one: then the twin is reconciled.
+    /// Reconciles a twin that most likely has no document: asks the hub at once and creates the document, without the read. If a document
+    /// is there all the same, this costs one more call to the hub and one refused write than [`TwinReconciler::reconcile`]. If a document
+    /// may exist under another id, nothing would refuse a second one. Then the twin is reconciled.
     ///
-    /// SUBTLE: the proof holds without the read. A document that is still absent when it is created knew nothing while the hub was
-    /// asked; where it came into being meanwhile, the creation is refused, and the twin is reconciled.
+    /// SUBTLE: the proof holds without the read. A document that is still absent when it is created contained nothing while the hub was
+    /// asked. If it was created meanwhile, this creation is refused, and the twin is reconciled.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`TwinReconciler::reconcile`].
     pub async fn bring_in(&self, key: &TwinKey, task: &Task) -> Result<Verdict, StoreError> {
         let may_create = task.mode == Mode::Correct && !self.rules.id_scheme.may_lie_elsewhere();
         if let Some(registry) = self.registry(&key.hub).filter(|_| may_create) {
@@ -319,7 +317,7 @@ impl TwinReconciler {
                         return Ok(done.verdict);
                     }
                 }
-                // What its document says then, only a read can tell.
+                // Only a read can tell what its document says then.
                 Got::Absent(_) => {}
                 Got::Unknown(trouble) => return Err(trouble),
             }
@@ -327,10 +325,10 @@ impl TwinReconciler {
         self.reconcile(key, task).await
     }
 
-    /// The document and the twin as they are, read in this order; writes nothing.
+    /// Reads the document and the twin, in this order. Writes nothing.
     ///
     /// # Errors
-    /// The store, the registry, or both gave no answer, or there is no registry of this hub.
+    /// The store, the registry, or both gave no answer, or there is no registry for this hub.
     pub async fn both(
         &self,
         key: &TwinKey,
@@ -350,18 +348,18 @@ impl TwinReconciler {
         }
     }
 
-    /// Whether store and hub answer at all, so that trouble with one twin is about that twin.
+    /// Whether store and hub answer at all. If they do, a failure with one twin concerns that twin.
     pub async fn answers(&self, hub: &HubName, purpose: Purpose) -> bool {
         let Some(registry) = self.registry(hub) else {
             return false;
         };
-        // No device can have this id, and any store can be asked about it.
+        // No device can have this id, and any store accepts it in a read.
         let nobody = TwinKey::device(hub, "|");
         registry.device_count(purpose).await.is_ok()
             && !matches!(self.budgeted_store.read(&nobody, purpose).await, Read::Unknown(_))
     }
 
-    /// Reconciles one twin alone, and looks at the device of a module that was begun, also in an earlier try.
+    /// Reconciles one twin without its modules. Also reads the device of a module that was begun, in this or an earlier try.
     async fn reconcile_alone(&self, key: &TwinKey, task: &Task) -> Result<Done, StoreError> {
         let done = self.compare_and_write(key, task).await?;
         self.follow_device(key, task).await?;
@@ -375,7 +373,7 @@ impl TwinReconciler {
         for _ in 0..CYCLES {
             let stored = self.read(key, task.purpose).await?;
             if let Some(reason) = stored.foreign {
-                // Whatever the hub says, there is no place for it.
+                // Whatever the hub answers, the document cannot be stored.
                 DocumentRejected { twin: key, reason: &reason }.emit(&self.budgeted_store.metrics);
                 return Ok(Done { verdict: Verdict::Rejected(Drift::Missing, reason), left: None });
             }
@@ -399,11 +397,10 @@ impl TwinReconciler {
         Err(never_stood_still())
     }
 
-    /// Looks at the device of a module whose document was begun here, and makes the module follow where the device has ended since
-    /// the hub was asked.
+    /// Reads the device of a module whose document was begun here. If the device has ended since the hub was asked, the module follows.
     ///
-    /// SUBTLE: the device's end is written first, and then its modules are looked for. This module is written first, and then its
-    /// device is looked at. Whatever the interleaving, one of the two sees the other.
+    /// SUBTLE: the device's end is written first, and then its modules are looked for. This module is written first, and then its device is
+    /// read. Whatever the interleaving, one of the two sees the other.
     async fn follow_device(&self, key: &TwinKey, task: &Task) -> Result<(), StoreError> {
         let Some(until) = self.begun.get(key).filter(|_| task.mode == Mode::Correct) else { return Ok(()) };
         for _ in 0..CYCLES {
@@ -415,7 +412,7 @@ impl TwinReconciler {
             };
             let stored = self.read(key, task.purpose).await?;
             let mut document = stored.document.as_deref().cloned();
-            // Where there is none, nothing was begun, or it lies under another twin's document.
+            // Without a document, nothing was begun, or the id belongs to another twin's document.
             if document.is_none() {
                 self.begun.forget(key);
                 return Ok(());
@@ -479,7 +476,7 @@ impl TwinReconciler {
             && stored.document.is_none()
             && self.unanswered.may_come(key, stored.etag.as_ref());
         let (found, change) = match stored.is_damaged() || comes {
-            // What cannot be read, or may still come, gets a tombstone over or before it.
+            // A document that is unreadable, or may still be created, gets a tombstone.
             true => (Some(Drift::Extra), Change::Deleted),
             false => (drift(stored.document.as_deref(), None, task.strictness), Change::Gone),
         };
@@ -489,7 +486,7 @@ impl TwinReconciler {
         self.conclude(key, stored, found, TwinEvent { key: key.clone(), at, change }, task).await
     }
 
-    /// Writes where something differs; `None`: somebody else was faster.
+    /// Writes the result if something differs. `None`: another writer was faster.
     async fn conclude(
         &self,
         key: &TwinKey,
@@ -514,7 +511,7 @@ impl TwinReconciler {
             && matches!(event.change, Change::Deleted)
             && let Some(document) = &mut document
         {
-            // Whatever was there, or comes, this is a repair: its modules are looked after like those of any.
+            // Whatever is stored, or will be, this is a repair: its modules are reconciled as in any repair.
             document.operation = Operation::Snapshot;
         }
         let Some(document) =
@@ -534,7 +531,7 @@ impl TwinReconciler {
                     TwinCorrected { twin: key, purpose: task.purpose.into(), drift }
                         .emit(&self.budgeted_store.metrics);
                 }
-                // An audit asks about every twin by itself.
+                // An audit asks about every twin anyway.
                 if went_back && task.purpose == Purpose::Repair {
                     self.tell_that_it_went_back(key);
                 }
@@ -593,10 +590,10 @@ impl TwinReconciler {
         }
     }
 
-    /// Reconciles the modules of a device that ended, or may have ended in between; then notes that this is done.
+    /// Reconciles the modules of a device that ended, or may have ended in between. Then clears the cascade.
     ///
-    /// The note is in the document until then, so that a crash cannot forget it. Its time does not matter here: whether
-    /// a module lives, the hub is asked.
+    /// The cascade stays in the document until then, so that a crash cannot lose it. Its time does not matter here: the hub is asked
+    /// whether a module exists.
     async fn cascade(&self, device: &Document, etag: &ETag, task: &Task) -> Result<(), StoreError> {
         let task = Task { unless: Unless::Never, ..*task };
         for module in self.budgeted_store.modules(&device.key, task.purpose).await? {
@@ -605,7 +602,7 @@ impl TwinReconciler {
         let done = Document { cascade: None, ..device.clone() };
         match self.budgeted_store.write(&device.key, &done, Some(etag), task.purpose).await {
             Write::Written(etag) => self.cache.insert(device.key.clone(), (Arc::new(done), etag)),
-            // Whoever wrote has kept the note, and will be met again.
+            // The other writer has kept the cascade, so it will be found again.
             Write::Conflict => self.cache.invalidate(&device.key),
             Write::Rejected(reason) => {
                 DocumentRejected { twin: &device.key, reason: &reason }.emit(&self.budgeted_store.metrics);
@@ -642,7 +639,7 @@ fn never_stood_still() -> StoreError {
     }
 }
 
-/// A device that a repair has left with modules to look after. After an event, the streams do that.
+/// A device whose modules have to be reconciled after a repair. After an event, the streams do that.
 fn pending_cascade(stored: Stored) -> Option<(Arc<Document>, ETag)> {
     let (document, etag) = (stored.document?, stored.etag?);
     let pending = document.cascade.is_some() && document.operation == Operation::Snapshot;

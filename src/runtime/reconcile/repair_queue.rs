@@ -1,8 +1,8 @@
 //! Flagged documents, and the task that repairs them in the background.
 //!
-//! The flags lie in the documents, so nothing here has to survive: what a restart forgets, or what found no room, a scan
-//! over the flagged documents finds again. A flag waits a moment before the hub is asked, because most heal by
-//! themselves: the create event of a partial document is usually just behind, on the other stream.
+//! The flags are stored in the documents, so nothing here has to survive a restart. A flag that a restart forgets, or for which there was
+//! no room, is found again by a scan over the flagged documents. A flag waits a moment before the hub is asked, because most flags clear
+//! without a repair: the create event of a partial document usually arrives soon, on the other stream.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -27,18 +27,18 @@ use crate::{
     telemetry::event::{RepairDelayed, RepairGivenUp, RepairScan},
 };
 
-/// How long a flag may heal by itself.
+/// How long a flag may wait to be cleared by an event.
 const GRACE: Duration = Duration::from_secs(2);
-/// First and longest wait after trouble with one twin.
+/// First and longest wait after a failure of one twin.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// Tries of one twin after which it is asked whether the trouble is its own.
+/// Number of tries of one twin after which it is checked whether the failure concerns this twin alone.
 const PATIENCE: u32 = 8;
-/// Twins that are remembered at most; about 200 bytes each. The scan finds the others.
+/// Maximum number of twins in the queue, about 200 bytes each. The scan finds the others.
 const MOST: usize = 50_000;
-/// New twins are remembered while fewer than so many wait: a fleet that is being registered must not keep what is flagged waiting. An
-/// audit brings in the others.
+/// New twins are queued only while fewer than this many wait: a fleet that is being registered must not delay flagged twins. An audit
+/// covers the others.
 const MOST_WITH_NEW: usize = 500;
-/// A scan goes on when so few are left.
+/// A scan continues when at most this many twins are left.
 const FEW: usize = MOST / 2;
 
 const REPAIR: Task = Task {
@@ -48,10 +48,10 @@ const REPAIR: Task = Task {
     unless: Unless::Unflagged,
 };
 
-/// A new twin, of whose identity no event tells.
+/// The task for a new twin: no event contains its identity fields.
 const COMPLETION: Task = Task { unless: Unless::Complete, ..REPAIR };
 
-/// The flagged twins, as far as they are known. Cheap to clone.
+/// The queue of flagged twins that are known. Cheap to clone.
 #[derive(Clone)]
 pub struct RepairQueue(Option<Arc<Shared>>);
 
@@ -59,7 +59,7 @@ struct Shared {
     state: Mutex<State>,
     changed: Notify,
     hubs: HashSet<HubName>,
-    /// Whether new twins are noted.
+    /// Whether new twins are queued.
     completes: bool,
     grace: Duration,
 }
@@ -69,29 +69,29 @@ struct State {
     twins: HashMap<TwinKey, Repair>,
     due: BTreeMap<(Instant, u64), TwinKey>,
     next: u64,
-    /// Something found no room: scan when there is some.
+    /// There was no room for a twin: scan when there is room again.
     overflowed: bool,
-    /// How many of them only lack their identity.
+    /// Number of twins in the queue that only lack their identity fields.
     completing: usize,
 }
 
 #[derive(Default)]
 struct Repair {
-    /// Nothing is flagged: the document only lacks its identity.
+    /// The document is not flagged. It only lacks its identity fields.
     completes: bool,
     attempts: u32,
     running: bool,
-    /// Raised again while it was being repaired.
+    /// Whether it was flagged again while it was being repaired.
     again: bool,
 }
 
 impl RepairQueue {
-    /// Flags that nobody can repair.
+    /// A queue that ignores all flags, because there is no hub to ask.
     pub const fn nobodys() -> Self {
         Self(None)
     }
 
-    /// Flags about twins of these hubs. `completes`: and their new twins, of whose identity no event tells.
+    /// A queue for twins of these hubs. `completes`: also for their new twins, since no event contains the identity fields.
     pub fn about(hubs: impl IntoIterator<Item = impl Into<HubName>>, completes: bool) -> Self {
         Self::with_grace(hubs, completes, GRACE)
     }
@@ -114,12 +114,12 @@ impl RepairQueue {
         })))
     }
 
-    /// Notes that a document is in repair. Never waits.
+    /// Queues a flagged twin. Never waits.
     pub fn raise(&self, key: &TwinKey) {
         self.note(key, false);
     }
 
-    /// Notes that a new twin's document lacks its identity. Never waits. Where many wait already, it is left to the next audit.
+    /// Queues a new twin whose document lacks its identity fields. Never waits. If many twins already wait, it is left to the next audit.
     pub fn complete(&self, key: &TwinKey) {
         if self.0.as_ref().is_some_and(|shared| shared.completes) {
             self.note(key, true);
@@ -154,12 +154,12 @@ impl RepairQueue {
         shared.changed.notify_one();
     }
 
-    /// How many are known.
+    /// Number of twins in the queue.
     pub fn len(&self) -> usize {
         self.0.as_ref().map_or(0, |shared| shared.lock().twins.len())
     }
 
-    /// How many of them are in repair.
+    /// Number of flagged twins in the queue.
     fn flagged(&self) -> usize {
         self.0.as_ref().map_or(0, |shared| {
             let state = shared.lock();
@@ -167,7 +167,7 @@ impl RepairQueue {
         })
     }
 
-    /// Whether none is known.
+    /// Whether the queue is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -185,7 +185,7 @@ impl State {
         self.due.insert((until, self.next), key);
     }
 
-    /// A twin whose turn it is, what to do and how often it was tried, or when the next one's turn comes.
+    /// The next twin that is due, with its task and its number of tries. Otherwise the time when the next one is due.
     fn next(&mut self, now: Instant) -> Result<(TwinKey, Task, u32), Option<Instant>> {
         let Some((&(at, number), _)) = self.due.first_key_value() else {
             return Err(None);
@@ -201,7 +201,7 @@ impl State {
         Ok((key, task, attempts))
     }
 
-    /// Forgets a twin, unless it was raised again meanwhile.
+    /// Removes a twin, unless it was flagged again meanwhile.
     fn done(&mut self, key: &TwinKey, grace: Duration) {
         let Some(repair) = self.twins.get_mut(key) else { return };
         if std::mem::take(&mut repair.again) {
@@ -212,7 +212,7 @@ impl State {
         }
     }
 
-    /// Tries again later; returns after how long.
+    /// Schedules the next try, and returns the delay.
     fn later(&mut self, key: &TwinKey, hint: Option<Duration>) -> Duration {
         let Some(repair) = self.twins.get_mut(key) else { return Duration::ZERO };
         repair.running = false;
@@ -224,19 +224,19 @@ impl State {
     }
 }
 
-/// How flags are repaired.
+/// Options for repairs.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Twins that are repaired at the same time.
+    /// Number of twins that are repaired at the same time.
     pub concurrency: usize,
-    /// How often flagged documents are looked for that nobody remembers.
+    /// How often the store is scanned for flagged documents that are not in the queue.
     pub scan_interval: Duration,
 }
 
-/// Repairs what the queue holds until `stop`. `scans` says whether this replica is the one that looks for forgotten ones.
+/// Repairs the twins in the queue until `stop`. `scans` says whether this replica scans for flagged documents that are not in the queue.
 ///
 /// # Panics
-/// A panic of a repair is passed on.
+/// If a repair panics, the panic is passed on.
 pub async fn run(
     reconciler: Arc<TwinReconciler>,
     repair_queue: RepairQueue,
@@ -290,7 +290,7 @@ pub async fn run(
 /// Why a twin was not repaired.
 struct Failed {
     trouble: StoreError,
-    /// Whether store and hub answer about others, after many tries of this one.
+    /// After many tries: whether store and hub answer about others.
     alone: bool,
 }
 
@@ -323,8 +323,7 @@ fn conclude(shared: &Shared, key: &TwinKey, verdict: Result<Verdict, Failed>, re
             | Verdict::Rejected(..)
             | Verdict::ForeignHub,
         ) => state.done(key, shared.grace),
-        // An answer that makes no sense, for one: asking on and on does not help. Its document stays flagged, and the scan
-        // comes by again.
+        // For example, an answer that cannot be used: asking again does not help. The document stays flagged, and the next scan finds it.
         Err(Failed { trouble, alone: true }) => {
             state.done(key, shared.grace);
             drop(state);
@@ -341,7 +340,7 @@ fn conclude(shared: &Shared, key: &TwinKey, verdict: Result<Verdict, Failed>, re
     }
 }
 
-/// Looks for flagged documents that nobody remembers: at first, every now and then, and after something found no room.
+/// Scans for flagged documents that are not in the queue: at the start, periodically, and after there was no room for a twin.
 async fn scan(
     reconciler: Arc<TwinReconciler>,
     repair_queue: RepairQueue,
@@ -352,7 +351,7 @@ async fn scan(
     let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
     loop {
         if scans.wait_for(|scans| *scans).await.is_err() {
-            return std::future::pending().await; // nobody will ask any more
+            return std::future::pending().await; // no replica can be asked to scan any more
         }
         let result = scan_once(&reconciler, &repair_queue, &shared).await;
         let pause = match result {

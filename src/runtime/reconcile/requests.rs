@@ -1,7 +1,7 @@
-//! Requests for an audit: something was lost or set aside, and nobody can say which twins are behind.
+//! Requests for an audit: an event was lost or became a dead letter, and its twin is unknown.
 //!
-//! Whoever notices that may own any partition, while one replica does the audits; and a process may end before an audit has
-//! begun. So a request is a note in the checkpoint store, beside being told to this process's own schedule at once.
+//! Any partition owner may find such a loss, while one replica does the audits. A process may also end before an audit has begun. So a
+//! request is stored as a note in the checkpoint store, and is also sent to this process's own schedule at once.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ const NAME: &str = "audit-wanted";
 /// First and longest wait after the note could not be written.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// Where audits are asked for. Cheap to clone; asking never waits.
+/// Where audits are requested. Cheap to clone. A request never waits.
 #[derive(Clone)]
 pub struct AuditRequests(Option<Desk>);
 
@@ -36,31 +36,31 @@ impl fmt::Debug for AuditRequests {
     }
 }
 
-/// What the note says.
+/// The content of the note.
 #[derive(Debug, Serialize, Deserialize)]
 struct Note {
     wanted_at: Ticks,
 }
 
 impl AuditRequests {
-    /// Requests that nobody can answer: there is no hub to ask.
+    /// Ignores all requests, because there is no hub to ask.
     pub const fn nobodys() -> Self {
         Self(None)
     }
 
-    /// Requests, and where the time of the newest one arrives.
+    /// Creates the sender of requests, and a receiver for the time of the newest one.
     pub fn channel(clock: Arc<dyn Clock>) -> (Self, watch::Receiver<Option<Ticks>>) {
         let (newest, receiver) = watch::channel(None);
         (Self(Some(Desk { newest, clock })), receiver)
     }
 
-    /// Asks for an audit of all hubs; says whether there will be one.
+    /// Requests an audit of all hubs. Returns whether there will be one.
     pub fn ask(&self) -> bool {
         self.tell().is_some()
     }
 
-    /// The same, where what made it necessary is about to be written down as done with: the note is written before this returns, for
-    /// nobody would ask again after a crash. Where it cannot be written, [`keep`] tries on.
+    /// Requests an audit before its cause is recorded as done. The note is written before this returns, since nothing would repeat the
+    /// request after a crash. If it cannot be written, [`keep`] continues to try.
     pub async fn ask_before_it_is_forgotten(&self, notes: &dyn NoteStore) -> bool {
         let Some(wanted_at) = self.tell() else { return false };
         if let Err(error) = save(notes, wanted_at).await {
@@ -69,7 +69,7 @@ impl AuditRequests {
         true
     }
 
-    /// Tells this process's schedule and whoever keeps the note; returns the time of the request.
+    /// Sends the request to this process's schedule and to [`keep`]. Returns the time of the request.
     fn tell(&self) -> Option<Ticks> {
         let desk = self.0.as_ref()?;
         let now = desk.clock.now();
@@ -77,13 +77,13 @@ impl AuditRequests {
         Some(now)
     }
 
-    /// Whether requests are answered.
+    /// Whether requests lead to an audit.
     pub fn are_answered(&self) -> bool {
         self.0.is_some()
     }
 }
 
-/// When an audit was last asked for, by any replica.
+/// When an audit was last requested, by any replica.
 ///
 /// # Errors
 /// The note could not be read.
@@ -92,7 +92,7 @@ pub async fn last_request(notes: &dyn NoteStore) -> Result<Option<Ticks>, NoteEr
     Ok(note.and_then(|note| serde_json::from_slice::<Note>(&note).ok()).map(|note| note.wanted_at))
 }
 
-/// Keeps each request as a note, for whichever replica does the audits, until `stop`.
+/// Stores each request as a note, for the replica that does the audits, until `stop`.
 pub async fn keep(
     notes: Arc<dyn NoteStore>,
     mut asked: watch::Receiver<Option<Ticks>>,
@@ -104,12 +104,12 @@ pub async fn keep(
             biased;
             () = stop.cancelled() => return,
             changed = asked.changed() => if changed.is_err() {
-                return stop.cancelled().await; // nobody can ask any more
+                return stop.cancelled().await; // no more requests can come
             },
         }
         let Some(wanted_at) = *asked.borrow_and_update() else { continue };
         while let Err(error) = save(notes.as_ref(), wanted_at).await {
-            // Where this replica does the audits, its schedule knows; any other one has only the note.
+            // If this replica does the audits, its schedule has the request. Any other replica only has the note.
             NoteNotKept { error: &error }.emit();
             tokio::select! {
                 biased;

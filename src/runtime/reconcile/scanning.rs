@@ -1,4 +1,4 @@
-//! How a backfill or an audit tells how far it is.
+//! How a backfill or an audit reports its progress.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -7,22 +7,22 @@ use crate::{
     domain::quota::Purpose, runtime::rate_limited_registry::RateLimitedRegistry, telemetry::ScanProgress,
 };
 
-/// What the hub estimates.
+/// The unit of a total that the hub estimates.
 const REGISTERED: &str = "devices registered, as the hub estimates";
-/// What the last audit counted.
+/// The unit of a total that the last audit counted.
 const AUDITED: &str = "twins in the last audit";
 
-/// A backfill that goes on.
+/// A backfill in progress.
 pub(super) struct Backfilling {
     pub(super) registry: Arc<RateLimitedRegistry>,
     pub(super) progress: Arc<backfill::Progress>,
 }
 
-/// An audit that goes on.
+/// An audit in progress.
 pub(super) struct Auditing {
     pub(super) registry: Arc<RateLimitedRegistry>,
     pub(super) progress: Arc<audit::Progress>,
-    /// Twins that the last audit compared.
+    /// Number of twins that the last audit compared.
     pub(super) last: Option<u64>,
 }
 
@@ -38,7 +38,7 @@ impl ScanProgress for Backfilling {
         self.progress.counts().listed
     }
 
-    /// The hub counts devices. How many modules there are, nobody says.
+    /// The hub counts devices. The number of modules is unknown.
     fn out_of(&self) -> Option<(u64, &'static str)> {
         let devices = self.progress.devices.load(Ordering::Relaxed);
         (devices > 0 && !self.progress.modules.load(Ordering::Relaxed)).then_some((devices, REGISTERED))

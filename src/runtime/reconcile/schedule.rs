@@ -1,7 +1,8 @@
 //! When a daemon backfills and audits.
 //!
-//! One replica does it: the one that owns the first partition of the first stream, so that there is nothing more to
-//! agree on. It stops where it stands when that partition goes to another replica, which then goes on: a backfill at its
+//! One replica does this: the owner of the first partition of the first stream, so no other agreement is needed. When that partition goes
+//! to another replica, this one stops at once, and the other one continues: a backfill at its note, an audit from the beginning, because
+//! its state is only in memory.
 //! note, an audit from the beginning, since what it has seen is in its memory only.
 
 use std::{sync::Arc, time::Duration};
@@ -27,47 +28,47 @@ use crate::{
     },
 };
 
-/// First and longest wait after a backfill or audit that failed.
+/// First and longest wait after a backfill or an audit that failed.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(600));
 
-/// How often it is looked whether another replica has asked for an audit.
+/// How often the note is read to see whether another replica has requested an audit.
 const POLL: Duration = Duration::from_secs(30);
-/// From the beginning of an audit that was asked for to that of the next one, at first and at most: partitions notice a loss
-/// one after the other, and what asks for audits may go on asking.
+/// Time from the start of a requested audit to the start of the next one, at first and at most. Partitions find a loss one after the other,
+/// and the cause of the requests may persist.
 const REST: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(600));
 
-/// What is done when.
+/// Options of the schedule.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Whether twins are filled in that were there before us; an unfinished backfill goes on in any case.
+    /// Whether twins that existed before the streams are brought in. An unfinished backfill is resumed in any case.
     pub backfill: bool,
-    /// Twins that a backfill deals with at the same time.
+    /// Number of twins that a backfill processes at the same time.
     pub backfill_concurrency: usize,
-    /// From the beginning of an audit to that of the next; `None`: only on request.
+    /// Time from the start of an audit to the start of the next. `None`: only on request.
     pub audit_interval: Option<Duration>,
-    /// How an audit is done.
+    /// Options of an audit.
     pub audit: audit::Options,
 }
 
-/// What belongs to one hub.
+/// The schedule of one hub.
 pub struct Schedule {
-    /// Reconciles twins.
+    /// Reconciles the twins.
     pub reconciler: Arc<TwinReconciler>,
-    /// The hub.
+    /// The registry of the hub.
     pub registry: Arc<RateLimitedRegistry>,
-    /// Where notes are kept.
+    /// The store of the notes.
     pub notes: Arc<dyn NoteStore>,
-    /// What is done when.
+    /// The options.
     pub options: Options,
-    /// Whether this replica is the one.
+    /// Whether this replica does the backfills and audits.
     pub leads: watch::Receiver<bool>,
-    /// When this process has asked for an audit last.
+    /// When this process last requested an audit.
     pub audit_wanted: watch::Receiver<Option<Ticks>>,
-    /// Where it is shown how far scans are.
+    /// Where the progress of scans is shown.
     pub scans: Scans,
 }
 
-/// What the last audit leaves to the next one, beside what it found; parts of its note.
+/// What an audit leaves for the next one beside its report. Parts of its note.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 struct LastAudit {
     started_at: Option<Ticks>,
@@ -77,14 +78,14 @@ struct LastAudit {
     closed: Option<Ticks>,
     #[serde(default)]
     recent_next: u64,
-    /// What the last one came to, for people.
+    /// The result of the last audit, for people.
     #[serde(default)]
     finished_at: Option<Ticks>,
     #[serde(default)]
     twins: u64,
     #[serde(default)]
     left: u64,
-    /// The last one that left nothing, as far as it is known.
+    /// The last audit that left no difference, if known.
     #[serde(default)]
     clean: Option<Clean>,
 }
@@ -101,10 +102,10 @@ impl LastAudit {
         Met { began: self.started_at, answered: self.answered, closed: self.closed }
     }
 
-    /// With what another audit came to.
+    /// Adds the result of another audit.
     fn followed_by(self, met: Met, report: &Report) -> Self {
         let clean = Clean { finished_at: report.finished_at, twins: report.twins };
-        // A sample says nothing about the others.
+        // A sample shows nothing about the other twins.
         let is_clean = report.left() == 0 && report.is_complete() && report.sample >= 1.0;
         Self {
             started_at: met.began,
@@ -127,7 +128,7 @@ impl LastAudit {
     }
 }
 
-/// A report as it is kept.
+/// A report, as it is stored.
 #[derive(Serialize)]
 struct Kept<'a> {
     #[serde(flatten)]
@@ -143,7 +144,7 @@ pub fn report_name(hub: &str) -> String {
     format!("audit/{}", hub)
 }
 
-/// Keeps a report as the hub's last one.
+/// Stores a report as the hub's last one.
 async fn keep(notes: &dyn NoteStore, report: &Report, last: &LastAudit) -> Result<(), String> {
     let LastAudit { answered, closed, left, clean, .. } = *last;
     let kept = Kept { report, answered, closed, left, clean };
@@ -157,7 +158,7 @@ impl Schedule {
         let started = self.reconciler.now();
         let mut backfill_wanted = self.options.backfill;
         let mut audit_wanted = false;
-        // Also where no note can be kept: neither must follow the other at once.
+        // Kept in memory too: even if no note can be stored, neither a backfill nor an audit may repeat at once.
         let (mut backfilled, mut last, mut asked) = (false, LastAudit::default(), None);
         let (mut rests_until, mut rest) = (Instant::now(), REST.0);
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
@@ -173,7 +174,7 @@ impl Schedule {
                 }
             };
             if backfill_is_due {
-                last = self.last_audit(last).await; // shown meanwhile
+                last = self.last_audit(last).await; // updates the shown result meanwhile
                 match self.leading(&stop, async |this, stop| this.backfill(stop).await).await {
                     Some(Ok(())) => {
                         (backfill_wanted, backfilled) = (false, true);
@@ -195,7 +196,7 @@ impl Schedule {
                     }
                 }
             }
-            audit_wanted = true; // until it is done, whoever stops it
+            audit_wanted = true; // until the audit is finished, even if it is stopped
             let request = newest(self.notes.as_ref(), &mut self.audit_wanted, &mut asked, &last.met()).await;
             let met = last.met().by_audit(request, self.reconciler.now(), self.options.audit.tolerance);
             match self.leading(&stop, async |this, stop| this.audit(met, last, stop).await).await {
@@ -210,10 +211,10 @@ impl Schedule {
         }
     }
 
-    /// Waits until this replica is the one; `false`: stopped.
+    /// Waits until this replica leads. Returns `false` if it was stopped.
     async fn begin_to_lead(&mut self, stop: &CancellationToken) -> bool {
         if !*self.leads.borrow() {
-            // Whoever leads knows, and shows it.
+            // The replica that leads shows the progress.
             self.scans.note(self.registry.hub(), |scans| *scans = HubScans::default());
         }
         tokio::select! {
@@ -223,7 +224,7 @@ impl Schedule {
         }
     }
 
-    /// Does something for as long as this replica is the one; `None`: it no longer is, or is stopped.
+    /// Runs a future while this replica leads. `None`: it no longer leads, or it was stopped.
     async fn leading<T>(
         &self,
         stop: &CancellationToken,
@@ -237,11 +238,11 @@ impl Schedule {
             done = &mut act => return (!stop.is_cancelled()).then_some(done),
             _ = leads.wait_for(|leads| !*leads) => stop.cancel(),
         }
-        let _ = act.await; // notes where it stands; that it stopped is known
+        let _ = act.await; // stores its progress; its error is known: it was stopped
         None
     }
 
-    /// Tells why, and waits before the next try.
+    /// Reports the error, and waits before the next try.
     async fn failed(&self, what: &'static str, error: &str, backoff: &mut Backoff, stop: &CancellationToken) {
         let retry_in = backoff.next(jitter(), None);
         ScanFailed { what, hub: self.registry.hub(), error, retry_in }.emit();
@@ -289,7 +290,7 @@ impl Schedule {
         Ok(())
     }
 
-    /// Audits; returns what it leaves to the next one.
+    /// Runs an audit, and returns what it leaves for the next one.
     async fn audit(&self, met: Met, last: LastAudit, stop: &CancellationToken) -> Result<LastAudit, String> {
         let progress = Arc::new(audit::Progress::default());
         let scanning = Auditing {
@@ -310,7 +311,7 @@ impl Schedule {
         Ok(last)
     }
 
-    /// Waits until an audit is due or asked for; `None`: this replica is no longer the one, or is stopped.
+    /// Waits until an audit is due or requested. `None`: this replica no longer leads, or it was stopped.
     async fn wait_for_audit(
         &mut self,
         started: Ticks,
@@ -353,7 +354,7 @@ impl Schedule {
         }
     }
 
-    /// The last audit that left a note, or `known`, where that is newer.
+    /// The last audit with a note, or `known` if that is newer.
     async fn last_audit(&self, known: LastAudit) -> LastAudit {
         let note = match self.notes.load(&report_name(self.registry.hub())).await {
             Ok(note) => note.and_then(|note| serde_json::from_slice::<LastAudit>(&note).ok()),
@@ -367,7 +368,7 @@ impl Schedule {
         last
     }
 
-    /// When the next audit is due. Without any before, the streams get some time to catch up first.
+    /// When the next audit is due. Before the first audit, the streams get some time to catch up.
     fn audit_due(&self, started: Ticks, last: Option<Ticks>) -> Option<Instant> {
         let interval = self.options.audit_interval?;
         let (from, wait) = match last {
@@ -382,14 +383,13 @@ impl Schedule {
 
 /// Why an audit begins.
 enum Why {
-    /// Its time has come.
+    /// The interval has passed.
     Due,
-    /// Somebody asked for it.
+    /// It was requested.
     Asked,
 }
 
-/// The newest request for an audit: one of this process, for as long as no note tells of it, or the one that the note tells of,
-/// whoever has left it.
+/// The time of the newest request for an audit: a request of this process that has no note yet, or the one in the note, from any replica.
 async fn newest(
     notes: &dyn NoteStore,
     own: &mut watch::Receiver<Option<Ticks>>,

@@ -1,4 +1,4 @@
-//! A hub in memory whose answers are scripted, and everything around a reconciler.
+//! A hub in memory with scripted answers, and everything that a reconciler needs.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -44,7 +44,7 @@ use crate::{
 /// The hub's name.
 pub(super) const HUB: &str = "h";
 
-/// How decisions are made: clocks agree to the tick.
+/// Rules in which clocks agree to the tick.
 pub(super) const RULES: Rules = Rules {
     id_scheme: DocumentIdScheme::Device,
     tombstone_ttl_seconds: 60,
@@ -52,7 +52,7 @@ pub(super) const RULES: Rules = Rules {
     forgets_after: None,
 };
 
-/// What is done in most tests.
+/// The task in most tests.
 pub(super) const CORRECT: Task = Task {
     purpose: Purpose::Repair,
     strictness: Strictness::Content,
@@ -72,7 +72,7 @@ pub(super) fn trouble(kind: StoreErrorKind, retry_after: Option<Duration>) -> St
     StoreError { kind, code: "COSMOS_UNAVAILABLE", retry_after, message: "scripted".into() }
 }
 
-/// Unavailable, without a hint.
+/// An error: unavailable, without a hint.
 pub(super) fn away() -> StoreError {
     trouble(StoreErrorKind::Unavailable, None)
 }
@@ -80,7 +80,7 @@ pub(super) fn away() -> StoreError {
 type Twins = BTreeMap<TwinKey, (i64, Value)>;
 type Hook = Box<dyn FnMut(&TwinKey) + Send>;
 
-/// How a hub answers where only some columns of its twins are asked for.
+/// How a hub answers a query for some columns of its twins.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum References {
     #[default]
@@ -96,25 +96,25 @@ pub(super) enum References {
 pub(super) struct ScriptedRegistry {
     hub: HubName,
     pub(super) twins: Mutex<Twins>,
-    /// What queries show, where that is not the present.
+    /// The twins that queries show, if that is not the present state.
     pub(super) view: Mutex<Option<Twins>>,
     /// Answers of the next point reads.
     pub(super) gets: Mutex<VecDeque<StoreError>>,
     /// Answers of the next queries.
     pub(super) queries: Mutex<VecDeque<QueryError>>,
-    /// Every point read fails.
+    /// Whether every point read fails.
     pub(super) silent: Mutex<bool>,
-    /// Point reads of these fail, for ever.
+    /// Twins whose point reads always fail.
     pub(super) mute: Mutex<BTreeSet<TwinKey>>,
-    /// Whether each page leads to itself.
+    /// Whether the continuation of each page is its own.
     pub(super) stuck: Mutex<bool>,
-    /// Rows of each page that are no twins.
+    /// Number of rows per page that are not twins.
     pub(super) odd: AtomicUsize,
-    /// How it answers to queries for references.
+    /// How it answers queries for references.
     pub(super) references: Mutex<References>,
-    /// Whether twins have fields that no event tells of.
+    /// Whether twins have fields that no event contains.
     pub(super) identity: AtomicBool,
-    /// The queries that it was asked.
+    /// The queries that it received.
     pub(super) asked_for: Mutex<Vec<String>>,
     /// Called within a point read: after the document was read, before it can be written.
     pub(super) hook: Mutex<Option<Hook>>,
@@ -137,7 +137,7 @@ impl ScriptedRegistry {
         self.twins.lock().unwrap().remove(key);
     }
 
-    /// Queries show what is there now, whatever happens from here on.
+    /// From now on, queries show the twins that exist now.
     pub(super) fn hold_view(&self) {
         *self.view.lock().unwrap() = Some(self.twins.lock().unwrap().clone());
     }
@@ -146,7 +146,7 @@ impl ScriptedRegistry {
         *self.hook.lock().unwrap() = Some(Box::new(hook));
     }
 
-    /// Twins that were asked about, in order.
+    /// Twins that were asked for, in order.
     pub(super) fn asked(&self) -> Vec<TwinKey> {
         self.asked.lock().unwrap().clone()
     }
@@ -182,7 +182,7 @@ impl TwinRegistry for ScriptedRegistry {
         }
         let found = self.twins.lock().unwrap().get(key).cloned();
         let at = self.clock.now();
-        // The answer is on its way; meanwhile the world goes on.
+        // The answer is on its way. The hook runs meanwhile.
         if let Some(hook) = self.hook.lock().unwrap().as_mut() {
             hook(key);
         }
@@ -249,7 +249,7 @@ impl TwinRegistry for ScriptedRegistry {
     }
 }
 
-/// A clock that stands until it is moved.
+/// A clock that advances only when a test moves it.
 #[derive(Debug)]
 pub(super) struct TestClock(AtomicI64);
 
@@ -323,7 +323,7 @@ impl Bench {
         Self { store, registry, rate_limited, reconciler: Arc::new(reconciler), cache, clock, metrics, notes }
     }
 
-    /// A second reconciler over the same, which asks for audits.
+    /// A second reconciler over the same hub and store, which requests audits.
     pub(super) fn reconciler_over(&self, audits: AuditRequests) -> TwinReconciler {
         let budgeted_store = BudgetedStore {
             store: Arc::clone(&self.store) as _,
@@ -341,12 +341,12 @@ impl Bench {
         .asking(audits)
     }
 
-    /// The streams bring an event.
+    /// Applies an event, as the streams do.
     pub(super) fn event(&self, key: &TwinKey, change: Change) {
         stream(&self.store, key, self.clock.now(), change);
     }
 
-    /// A twin that the hub and the document agree about; it was created and read some time ago.
+    /// A twin that is equal in the hub and the document. It was created and read some time ago.
     pub(super) fn agreed(&self, key: &TwinKey, version: i64, tags: Value) {
         self.event(key, created(version, tags.clone()));
         self.registry.set(key, version, tags);
@@ -372,7 +372,7 @@ impl Bench {
     }
 }
 
-/// What a stream's write does, as another writer of the same store.
+/// A write of a stream, as another writer of the same store.
 pub(super) fn stream(store: &MemoryStore, key: &TwinKey, at: Ticks, change: Change) {
     let mut documents = store.documents.lock().unwrap();
     let (stored, etag) = documents.remove(key).map_or((None, 0), |(document, etag)| (Some(document), etag));

@@ -1,4 +1,4 @@
-//! From a finished write to completed events: what follows from them has to be durable first.
+//! From a finished write to completed events. Everything that follows from the events has to be durable first.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,7 +25,7 @@ use crate::{
     },
 };
 
-/// Bytes of an event that follows from another, roughly.
+/// Approximate size of a follow-up event, in bytes.
 const FOLLOW_WEIGHT: usize = 128;
 
 impl Router {
@@ -38,7 +38,7 @@ impl Router {
             let detail = format!("{key}: {} of {} events were decided about", outcomes.len(), items.len());
             self.broken(Invariant::EveryEventIsDecided, &detail);
         }
-        // Behind the items' own: the deletion that a worker added to a module of a deleted device.
+        // Outcomes after those of the items belong to the deletion that a worker added to a module of a deleted device.
         for outcome in outcomes.iter().skip(items.len()) {
             if let EventOutcome::Rejected(reason) = outcome {
                 self.flag_rejected(&key, reason);
@@ -72,7 +72,7 @@ impl Router {
                     let twin = Some((key.clone(), Some(at)));
                     self.dead_letter(FOREIGN_DOCUMENT, reason, twin, origin);
                 }
-                // There is no document of its own that could say so: the dead letter does.
+                // This twin has no document that could carry the flag. The dead letter records it.
                 (item @ (Item::OfDeadLetter(_) | Item::Follow(_)), EventOutcome::Foreign(_)) => {
                     decided.push(item)
                 }
@@ -90,7 +90,7 @@ impl Router {
                         decision: decision.into(),
                     }
                     .emit(&origin.progress.stream_metrics);
-                    // An old event replayed says nothing about freshness.
+                    // A replayed old event says nothing about freshness.
                     if !matches!(decision, Decision::Duplicate | Decision::Stale) {
                         self.tools.metrics.event_durable(latency(&origin, at, present));
                     }
@@ -107,7 +107,7 @@ impl Router {
                 }
                 (item @ Item::Follow(_), EventOutcome::Decided(_)) => decided.push(item),
                 (item @ Item::Follow(_), EventOutcome::Rejected(reason)) => {
-                    // It is no message of anybody's, so there is nothing to dead-letter.
+                    // This event is not a message of the stream, so there is nothing to dead-letter.
                     self.flag_rejected(&key, &reason);
                     decided.push(item);
                 }
@@ -135,7 +135,7 @@ impl Router {
 
     pub(super) fn complete_all(&mut self, items: Vec<Item>) {
         let mut together = Together::default();
-        // A loop instead of recursion: a group may complete the last member of another.
+        // A loop instead of recursion: completing one group may complete the last member of another.
         let mut left = items;
         while let Some(item) = left.pop() {
             match item {
@@ -160,8 +160,8 @@ impl Router {
         }
     }
 
-    /// The modules of a device have followed it: what is kept of it in memory says so, and its next write stores it. Where the device
-    /// is being written at this moment, or is kept no more, they are looked for once more, which changes nothing.
+    /// The modules of a device have followed it. The cached document now says so, and the next write of the device stores that. If the
+    /// device is being written at this moment, or is no longer cached, its modules are looked up once more, which changes nothing.
     fn cascaded(&mut self, device: &TwinKey, cascade: Option<Cascade>) {
         if self.followed.get(device).copied() == cascade {
             self.followed.remove(device);
@@ -179,7 +179,8 @@ impl Router {
     }
 }
 
-/// Events that are completed when this is dropped: those of one partition in one turn, as the events of a batch mostly are.
+/// Events that are completed when this is dropped. Those of one partition are completed together, since the events of a batch mostly share
+/// one.
 #[derive(Default)]
 struct Together {
     partition: Option<(Arc<Progress>, Vec<Ticket>)>,
@@ -218,13 +219,13 @@ impl Drop for Together {
         self.permit = None;
         for watcher in self.watchers.drain(..) {
             if let Watcher { outcome: Some(outcome), tell } = watcher {
-                let _ = tell.send(outcome); // whoever asked may have gone
+                let _ = tell.send(outcome); // the receiver may be gone
             }
         }
     }
 }
 
-/// How long an event took from the hub's operation at `at` until now.
+/// Time that an event took from the hub's operation at `at` until now.
 fn latency(origin: &Origin, at: Ticks, present: Ticks) -> Latency {
     let durable = origin.received.elapsed().as_secs_f64();
     let enqueued = origin.message.enqueued;

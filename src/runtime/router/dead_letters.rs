@@ -1,4 +1,4 @@
-//! Dead letters: stored however long it takes, and then the flag that follows from them.
+//! Dead letters: each one is stored, however long that takes. Then its twin is flagged.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -28,20 +28,21 @@ use crate::{
     },
 };
 
-/// An attempt that takes longer counts as one that failed, each time that this has passed. It is waited for all the same:
-/// another one would hang as well, and hold one more thread.
+/// Each time this passes without an answer, the attempt counts as failed. It continues all the same: another attempt would hang too, and
+/// would hold one more thread.
 const SILENT_AFTER: Duration = Duration::from_secs(4);
 
-/// While so few dead letters wait, each is tried again this often: one dead letter holds the checkpoint of a partition.
+/// While fewer dead letters than this wait, each is retried this often: one dead letter holds the checkpoint of a partition.
 const FEW: usize = 50;
 const SOON: Duration = Duration::from_secs(5);
 
-/// When the store answers again, dead letters that wait are tried within this for each of them, so that it does not get all at once.
+/// When the store answers again, the retries of waiting dead letters are spread over this time per dead letter, so that the store does not
+/// get all of them at once.
 const APART: Duration = Duration::from_millis(1);
 
 impl Router {
-    /// A dead letter is durable. What it would have changed is missing from its twin, so that is flagged, durably,
-    /// before the event counts as completed.
+    /// Called when a dead letter is durable. Its change is missing from its twin, so the twin is flagged, durably, before the event counts
+    /// as completed.
     pub(super) fn dead_letter_stored(&mut self, dead_letter_stored: StoredDeadLetter) {
         let StoredDeadLetter { origin, twin, reason } = dead_letter_stored;
         if let Some(tracer) = &self.options.tracer {
@@ -53,7 +54,7 @@ impl Router {
         match twin {
             Some(_) if planted!(DeadLetterWithoutFlag) => self.complete(*origin),
             Some((key, at)) => {
-                // Without any time, it may have happened until now.
+                // If no time is known, it may have happened at any time until now.
                 let at = at.unwrap_or_else(|| self.tools.clock.now());
                 self.flag_twin(key, at, origin);
             }
@@ -67,9 +68,9 @@ impl Router {
         }
     }
 
-    /// Flags a twin, in its turn. One flag that waits is enough for all dead letters of a partition: the event of the
-    /// first of them stays open, and holds the checkpoint for the others, so that they can be completed. However long the
-    /// twin's trouble lasts, and however much happens to it, no more than that is kept.
+    /// Flags a twin, in its turn. One waiting flag is enough for all dead letters of a partition. The event of the first of them stays open
+    /// and holds the checkpoint for the others, so the others can be completed. Memory stays constant, however long the store fails for
+    /// this twin and however many events arrive for it.
     fn flag_twin(&mut self, key: TwinKey, at: Ticks, mut origin: Box<Origin>) {
         let same = |first: &Origin| Arc::ptr_eq(&first.progress, &origin.progress);
         let waiting = self.lanes.waiting_mut(&key).find_map(|(event, item)| match item {
@@ -89,8 +90,8 @@ impl Router {
         self.lanes.push(&key, (event, Item::OfDeadLetter(origin)), weight, now, Duration::ZERO);
     }
 
-    /// The store refuses to hold that a twin is flagged, or that a module ended. The hub is asked, where it may be; in any
-    /// case a person has to look.
+    /// The store refuses to record that a twin is flagged, or that a module ended. The hub is asked, if that is allowed. In any case a
+    /// person has to investigate.
     pub(super) fn flag_rejected(&self, key: &TwinKey, reason: &str) {
         self.options.repair_queue.raise(key);
         FlagRejected { twin: key, reason }.emit(&self.tools.metrics);
@@ -116,7 +117,7 @@ impl Router {
         let waiting = self.storing.len();
         self.storing.spawn(async move {
             let mut others = stored_one.subscribe();
-            // Whoever failed although others are stored is not the store's trouble alone, and waits for its time.
+            // A try that fails although other dead letters are stored has its own cause, so it waits for its full delay.
             let mut woken = false;
             loop {
                 drop(others.borrow_and_update());
@@ -178,7 +179,7 @@ impl Router {
     }
 }
 
-/// Tells that a dead letter is not stored yet.
+/// Reports that a dead letter is not stored yet.
 fn delayed(
     origin: &Origin,
     fault: Fault<'_>,

@@ -1,4 +1,4 @@
-//! What the router knows of each event until that is completed.
+//! State that the router keeps for each event until the event is completed.
 
 use crate::{
     domain::{document::Cascade, id::TwinKey, ticks::Ticks},
@@ -6,36 +6,36 @@ use crate::{
 };
 
 impl Item {
-    /// Whether it is an event that is sampled.
+    /// Whether this is a sampled event.
     pub(super) fn is_sampled(&self) -> bool {
         matches!(self, Self::FromStream(origin, _) if origin.trace.is_some())
     }
 }
 
-/// What travels with an event through its lane.
+/// The state that travels with an event through its lane.
 pub(super) enum Item {
     FromStream(Box<Origin>, Ticks),
-    /// The flag about the twin of a dead letter; the dead letter's event completes with it.
+    /// The flag on the twin of a dead letter. The event of the dead letter completes with it.
     OfDeadLetter(Box<Origin>),
-    /// Follows a device's event; the group completes when all its members have.
+    /// An event that follows the event of its device. The group completes when all its members have completed.
     Follow(GroupId),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct GroupId(pub(super) u64);
 
-/// A dead letter that is durable, and the flag that follows from it.
+/// A durable dead letter, and the twin to be flagged because of it.
 pub(super) struct StoredDeadLetter {
     pub(super) origin: Box<Origin>,
     pub(super) twin: Option<(TwinKey, Option<Ticks>)>,
     pub(super) reason: &'static str,
 }
 
-/// Events of a device whose modules are still on their way.
+/// Events of a device that wait until its modules have followed.
 pub(super) struct Group {
     pub(super) open: usize,
     pub(super) items: Vec<Item>,
-    /// The device, and the note in its document that is done with when they are durable.
+    /// The device, and the cascade in its document that is cleared when the modules are durable.
     pub(super) device: TwinKey,
     pub(super) cascade: Option<Cascade>,
 }

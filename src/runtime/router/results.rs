@@ -1,4 +1,4 @@
-//! What comes back from workers, and what trouble with one twin means for everybody else.
+//! Results of workers, and what a failure for one twin means for all others.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,10 +24,10 @@ use crate::{
     },
 };
 
-/// The device whose document a probe would write, if it could.
+/// Id of the device whose document a probe would write. The write never succeeds.
 const NOBODY: &str = "twinsync-probe";
 
-/// What a probe found out.
+/// Result of a probe.
 pub(super) type Probed = Charged<Result<(), StoreError>>;
 
 impl Router {
@@ -55,7 +55,7 @@ impl Router {
                     }
                     StoreErrorKind::Unavailable => self.unanswered(&work.key, trouble, now),
                     StoreErrorKind::Contradictory => {
-                        // That of this twin, then, however many others are in the same trouble.
+                        // The failure concerns this twin alone, however many others fail in the same way.
                         self.outage.answered(now);
                         self.store_answers();
                         self.unanswered(&work.key, trouble, now);
@@ -76,8 +76,8 @@ impl Router {
         }
     }
 
-    /// Where the store has answered others for long enough and not about this twin, its waiting events become dead letters,
-    /// so that they hold nobody up. What is left of the work goes on trying: the flags that follow from the dead letters.
+    /// If the store has answered about others for long enough but not about this twin, the waiting events of this twin become dead letters,
+    /// so that they no longer block others. The rest of the work continues to be tried: the flags that follow from the dead letters.
     fn give_up(&mut self, work: Box<Work<Item>>, now: Duration) -> Option<Box<Work<Item>>> {
         let alone = self.outage.alone_for(&work.key, now);
         if self.options.give_up_after.is_none_or(|limit| alone < limit) {
@@ -90,7 +90,7 @@ impl Router {
         }
         let Work { key, upsert, items, backoff, trace, .. } = *work;
         let trace = trace.map(Arc::from);
-        // It is open what became of the last write.
+        // The outcome of the last write is unknown.
         self.cache.invalidate(&key);
         let (mut given_up, mut kept) = (Vec::new(), Vec::new());
         let mut part = Bound { items: 0, weight: 0 };
@@ -123,7 +123,7 @@ impl Router {
         Some(Box::new(Work { backoff, ..*self.work(key, kept) }))
     }
 
-    /// The store gave no answer about a twin.
+    /// Handles that the store gave no answer about a twin.
     fn unanswered(&mut self, key: &TwinKey, trouble: StoreError, now: Duration) {
         match self.outage.failed(key, now) {
             Cause::Store => self.store_is_out(trouble, now),
@@ -135,7 +135,7 @@ impl Router {
         }
     }
 
-    /// An unreachable store is answered like a throttling one: with less load.
+    /// An unreachable store is handled like one that throttles: its load is reduced.
     fn store_is_out(&mut self, StoreError { code, message, .. }: StoreError, now: Duration) {
         self.concurrency.throttled(now);
         if self.health.set_store(StoreState::Unreachable { reason: message.clone() }) {
@@ -143,7 +143,7 @@ impl Router {
         }
     }
 
-    /// Asks the store about nobody, where it cannot be told otherwise whether a failure is its own.
+    /// Sends a probe if it is unknown whether a failure is the store's or one twin's. The probe concerns no existing twin.
     pub(super) fn probe(&mut self) {
         let now = self.now();
         let Some(key) = self.outage.probe(now) else {
@@ -180,7 +180,7 @@ impl Router {
             StoreChanged::Reachable.emit();
         }
         if self.outage.take_ended() {
-            // Each waits for up to half a minute by now. All at once is no wave: as many are under way as the store takes.
+            // Each one waits for up to 30 s by now. Resuming all at once is no burst: the concurrency limit still applies.
             while let Some(next) = self.parked.peek() {
                 self.resumed.push(self.parked.remove(&next).into_inner());
             }

@@ -1,5 +1,4 @@
-//! The router against a store in memory with scripted faults: nothing is completed before it is durable, and
-//! nothing is lost.
+//! The router against a store in memory with scripted faults: no event is completed before it is durable, and none is lost.
 
 use std::{collections::BTreeSet, sync::Mutex};
 
@@ -33,7 +32,7 @@ use crate::{
 struct Letters {
     stored: Mutex<Vec<(i64, &'static str)>>,
     failures: Mutex<usize>,
-    /// The dead letter that is never stored, and how often that was tried.
+    /// The sequence number of a dead letter that is never stored, and how often that was tried.
     never: Mutex<Option<(i64, usize)>>,
 }
 
@@ -59,7 +58,7 @@ impl DeadLetters for Letters {
     }
 }
 
-/// A router, its outside world and one partition that feeds it.
+/// A router, its dependencies and one partition that feeds it.
 struct Bench {
     store: Arc<MemoryStore>,
     letters: Arc<Letters>,
@@ -81,7 +80,7 @@ impl Bench {
         Self::over(Arc::new(MemoryStore::default()), adjust)
     }
 
-    /// A router that remembers nothing over what is stored already.
+    /// A router with an empty cache over a store that already has documents.
     fn over(store: Arc<MemoryStore>, adjust: impl FnOnce(&mut Options)) -> Self {
         let letters = Arc::new(Letters::default());
         let limits = InFlight::new(10_000, 64 << 20);
@@ -283,14 +282,14 @@ async fn nothing_lingers_where_room_runs_short() {
         options.max_batch = 100_000;
     });
     let key = device("d");
-    // Of the two thousand that may be under way at least: one more, and less than a sixteenth of the room is left.
+    // At least 2,000 events may be in flight. One more than this, and less than a sixteenth of the room is left.
     let nearly = 1_874;
     bench.send(vec![created(&key, 1)]).await;
     bench.send((3..=nearly).map(|version| updated(&key, version, version)).collect()).await;
     bench.send(vec![updated(&key, nearly + 1, nearly + 1)]).await;
     assert_eq!(*bench.store.writes.lock().unwrap(), 0, "there is room");
     bench.send(vec![updated(&key, nearly + 2, nearly + 2)]).await;
-    // The last one may come when there is room again, and then lingers itself.
+    // The last event may arrive when there is room again. It then lingers.
     bench.until("the others are written", |bench| bench.durable() >= nearly - 1).await;
     bench.finish().await;
 }
@@ -399,7 +398,7 @@ async fn what_the_store_refuses_for_good_becomes_one_dead_letter() {
     let key = device("d");
     bench.send(vec![created(&key, 1)]).await;
     bench.until("created", |bench| bench.durable() == 0).await;
-    // The batch of three is refused, then taken one by one: the first alone is refused again.
+    // The batch of three is refused, and then written one event at a time. The first event alone is refused again.
     bench.store.script.lock().unwrap().extend([Fault::Reject, Fault::Reject]);
     bench.send(vec![updated(&key, 2, 3), updated(&key, 3, 4), updated(&key, 4, 5)]).await;
     let (store, letters, durable, used) = bench.finish().await;
@@ -438,7 +437,7 @@ async fn letters_that_wait_are_tried_when_another_is_stored_and_a_few_are_tried_
     }
     bench.until("all have failed once", |bench| *bench.letters.failures.lock().unwrap() == 0).await;
     let began = Instant::now();
-    // One that comes later finds room.
+    // An event that arrives later finds room.
     letter(&mut bench, None).await;
     bench.until("all are stored", |bench| bench.letters.stored.lock().unwrap().len() == 4).await;
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
@@ -468,7 +467,7 @@ async fn a_letter_that_fails_where_others_are_stored_is_not_tried_with_each_of_t
     bench.finish().await;
 }
 
-/// Has a dead letter stored about `twin`.
+/// Stores a dead letter about `twin`.
 async fn letter(bench: &mut Bench, twin: Option<(TwinKey, Option<Ticks>)>) {
     let origin = bench.origin().await;
     let letter = Intake::DeadLetter { reason: "not_json", detail: "x".into(), twin, origin };
@@ -605,7 +604,7 @@ async fn a_cascade_cut_short_by_a_crash_is_done_when_the_device_is_touched_again
     bench.send(vec![created(&key, 1), created(&module, 2)]).await;
     bench.until("created", |bench| bench.durable() == 1).await;
     let (store, ..) = bench.finish().await;
-    // As a crash would leave it: the tombstone is stored, the modules do not know.
+    // The state after a crash: the tombstone is stored, and the modules have not followed.
     let rules = Rules {
         id_scheme: DocumentIdScheme::Device,
         tombstone_ttl_seconds: 60,
@@ -639,7 +638,7 @@ async fn the_note_about_modules_stays_in_whatever_is_written_of_the_device_until
     bench.until("created anew", lives).await;
     assert!(cascade(&bench).is_some(), "a crash here would forget the module");
     assert_eq!(bench.durable(), 1, "the deletion is not done");
-    // Changes need not wait for the module, however many there are: only its end and its beginning are held.
+    // Changes need not wait for the module, however many there are. Only its deletion and its creation are held.
     for version in 3..40 {
         bench.send(vec![updated(&key, 20 + version, version)]).await;
     }
@@ -663,7 +662,7 @@ async fn a_module_that_shows_up_after_its_device_was_deleted_does_not_live() {
     bench.send(vec![created(&module, 5), updated(&module, 6, 3)]).await;
     bench.until("module", |bench| bench.durable() == 3).await;
     assert_eq!(bench.store.document(&module).expect("tombstone").state, State::Deleted);
-    // The next incarnation of both is another matter.
+    // The next incarnation of both has to wait.
     bench.send(vec![created(&key, 20), created(&module, 21)]).await;
     let (store, ..) = bench.finish().await;
     assert!(matches!(store.document(&module).expect("stored").state, State::Live { .. }));
@@ -673,7 +672,7 @@ async fn a_module_that_shows_up_after_its_device_was_deleted_does_not_live() {
 async fn a_spending_cap_slows_down_and_loses_nothing() {
     let mut bench = Bench::with(|options| options.budget = RequestUnitBudget::new(Some(200.0)));
     let started = Instant::now();
-    // Each new twin costs a read and a write of one unit each: 300 units, of which 200 are saved up.
+    // Each new twin costs a read and a write of one unit each: 300 units. 200 of them are saved up.
     bench.send((0..150).map(|n| created(&device(&n.to_string()), 1)).collect()).await;
     let (store, _, durable, _) = bench.finish().await;
     assert_eq!((store.documents.lock().unwrap().len(), durable), (150, 149));
@@ -688,7 +687,7 @@ async fn one_twin_in_trouble_slows_nobody_down_and_is_no_outage() {
     bench.send(vec![created(&bad, 1), created(&good, 1)]).await;
     bench.until("good is written", |bench| bench.store.document(&good).is_some()).await;
     let probes = |bench: &Bench| bench.metrics.render().contains("kind=\"probe\",outcome=\"conflict\"} 2");
-    // Nobody else asks anything: whether the store answers is found out by asking about nobody.
+    // No other twin sends a request. Only a probe can find out whether the store answers.
     bench.until("probed", probes).await;
     assert_eq!(bench.health.facts().store, StoreState::Reachable);
     let text = bench.metrics.render();
@@ -782,14 +781,14 @@ async fn a_twin_that_only_fails_itself_is_set_aside_in_constant_memory_and_ends_
         bench.send(events.collect()).await;
         let wanted = 50 * (round as usize + 1);
         while letters(&bench) < wanted {
-            // The store answers others.
+            // The store answers about others.
             bench.send(vec![updated(&good, 2 + others, 3 + others)]).await;
             others += 1;
             let written =
                 |bench: &Bench| bench.store.document(&good).is_some_and(|d| value(&d) == 2 + others);
             bench.until("others go on", written).await;
         }
-        // One flag under way, and one that waits for all dead letters that came behind it.
+        // One flag in flight, and one waiting flag for all later dead letters.
         bench.until("constant memory", |bench| bench.limits.used().0 <= 2).await;
     }
     assert!(bench.letters.stored.lock().unwrap().iter().all(|(_, reason)| *reason == STORE_SILENT));
@@ -821,7 +820,7 @@ async fn an_outage_sets_nothing_aside_however_long_it_lasts() {
     assert_eq!((durable, used), (1, (0, 0)));
 }
 
-/// What no event of the router's holds, and nobody gives back.
+/// A permit that belongs to no event of the router, and that is never given back.
 #[tokio::test(start_paused = true)]
 async fn what_is_held_for_a_minute_while_nothing_is_under_way_is_told_once() {
     let bench = Bench::new(4);
@@ -845,7 +844,7 @@ async fn what_is_held_for_a_minute_while_nothing_is_under_way_is_told_once() {
     drop(forgotten);
 }
 
-/// After many tries, the next one of each twin is up to half a minute away.
+/// After many tries, the next try of each twin is up to 30 s away.
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_for_its_next_try_where_the_store_answers_again() {
     let mut bench = Bench::with(|options| {
@@ -864,7 +863,7 @@ async fn nobody_waits_for_its_next_try_where_the_store_answers_again() {
     }
 }
 
-/// The least room is that of one twin's bound: without room of their own, what waits for it would keep out everybody else.
+/// The smallest room equals the bound of one twin. Without extra room, the events that wait for that twin would block all others.
 #[tokio::test(start_paused = true)]
 async fn a_twin_that_gets_no_answer_takes_nobody_elses_room() {
     let mut bench = Bench::new(4);
@@ -877,7 +876,7 @@ async fn a_twin_that_gets_no_answer_takes_nobody_elses_room() {
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(limits.used().0, 1_999);
     assert_eq!(limits.room(), crate::domain::in_flight_limit::LEAST + 1_999);
-    // As many again of others, one after the other, while it waits.
+    // As many events of others, one after the other, while it waits.
     for round in 0..4 {
         bench.send((0..1_000).map(|twin| created(&device(&format!("d{round}-{twin}")), 1)).collect()).await;
     }

@@ -1,4 +1,4 @@
-//! The hub's twin beside its document.
+//! Compares the hub's twin with its document.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -19,45 +19,45 @@ use crate::{
     runtime::rate_limited_registry::RateLimitedRegistry,
 };
 
-/// How long a request may wait for its turn in the hub's quota, and a little more: then nobody looks any more.
+/// How long a request may wait for its turn in the hub's quota, and a little more. After that, the client has disconnected.
 const TURN_LIMIT: Duration = Duration::from_secs(5);
-/// Differences that are told at most.
+/// Maximum number of differences that are reported.
 const MOST_DIFFERENCES: usize = 200;
 
-/// What the hub says.
+/// The answer of the hub, compared with the document.
 #[derive(Debug)]
 pub struct Comparison {
-    /// The hub's time of its answer.
+    /// The hub's time of its answer, if known.
     pub at: Option<Ticks>,
-    /// Its twin, where there is one.
+    /// The hub's twin, if there is one.
     pub twin: Option<Box<RegistryTwin>>,
-    /// How the document compares to it.
+    /// Result of the comparison.
     pub found: Compared,
 }
 
-/// How a document compares to the hub's word.
+/// How a document compares with the hub's twin.
 #[derive(Debug)]
 pub enum Compared {
-    /// Both say the same.
+    /// Both are equal.
     Equal,
-    /// The hub has the twin, and the copy has none.
+    /// The hub has the twin, and the copy does not.
     Missing,
-    /// The copy has a twin, and the hub has none.
+    /// The copy has the twin, and the hub does not.
     Extra,
-    /// Both have it, and differ.
+    /// Both have the twin, and they differ.
     Different(Differences),
     /// The hub of this twin is not configured, so it cannot be asked.
     NotConfigured,
     /// The hub gave no answer.
     Unknown {
-        /// Why.
+        /// The reason.
         reason: String,
-        /// How long it asked to wait.
+        /// How long the hub asked to wait.
         retry_after: Option<Duration>,
     },
 }
 
-/// Asks hubs about single twins.
+/// Asks hubs for single twins.
 pub(super) struct Comparer {
     places: Semaphore,
 }
@@ -67,7 +67,7 @@ impl Comparer {
         Self { places: Semaphore::new(MOST_COMPARISONS) }
     }
 
-    /// Asks the hub of `key`, after `document` was read: so that the answer reflects whatever the document could know.
+    /// Asks the hub of `key`, after `document` was read. So the hub's answer is newer than the document.
     pub(super) async fn compare(
         &self,
         registries: &BTreeMap<HubName, Arc<RateLimitedRegistry>>,
@@ -83,7 +83,7 @@ impl Comparer {
             let reason = format!("{MOST_COMPARISONS} others are asking already: try again in a moment");
             return without_answer(Compared::Unknown { reason, retry_after: Some(Duration::from_secs(1)) });
         };
-        // A call that hangs ends by its own limit, and counts as one without an answer.
+        // A call that hangs ends by its own limit, and counts as unanswered.
         let limit = TURN_LIMIT + call_limit;
         match timeout(limit, registry.get(key, Purpose::Request)).await {
             Ok(Got::Present(twin)) => {
@@ -109,7 +109,7 @@ impl Comparer {
 fn compared(document: Option<&Document>, twin: Option<&RegistryTwin>) -> Compared {
     let answer = twin.map(|twin| (twin.version, &twin.twin));
     match drift(document, answer, Strictness::Content) {
-        // What is flagged may be right all the same, and what is incomplete says nothing wrong.
+        // A flagged document may still be right, and an incomplete one says nothing wrong.
         None | Some(Drift::Flagged | Drift::Incomplete) => Compared::Equal,
         Some(Drift::Missing) => Compared::Missing,
         Some(Drift::Extra) => Compared::Extra,

@@ -1,4 +1,4 @@
-//! One look at the store: the document of a twin, and its hub where that has to be found out.
+//! One lookup: reads the document of a twin, and finds its hub if that is unknown.
 
 use tokio::time::{Instant, timeout_at};
 
@@ -13,7 +13,7 @@ use crate::{
     runtime::documents::Stored,
 };
 
-/// What one look has shown.
+/// Result of one lookup.
 pub(super) enum Lookup {
     Document(Stored),
     Nothing(Option<String>),
@@ -30,7 +30,7 @@ impl Lookup {
         }
     }
 
-    /// As an answer to somebody who waits for nothing, or for what this is.
+    /// The outcome of a request that does not wait, or whose requirement this lookup meets.
     pub(super) fn into_outcome(self) -> Outcome {
         match self {
             Self::Document(stored) if stored.0.twin().is_none() => Outcome::Deleted(stored),
@@ -42,7 +42,7 @@ impl Lookup {
         }
     }
 
-    /// As an answer to somebody who has waited in vain.
+    /// The outcome of a request whose wait timed out.
     pub(super) fn into_disappointment(self) -> Outcome {
         match self {
             Self::Document(stored) => Outcome::TimedOut(Some(stored)),
@@ -52,11 +52,11 @@ impl Lookup {
     }
 }
 
-/// A twin that is looked for; its hub may have to be found out.
+/// A requested twin. Its hub may still be unknown.
 pub(super) struct Wanted<'a> {
     pub(super) request: &'a TwinRequest,
     pub(super) hub: Option<HubName>,
-    /// What the looks have cost.
+    /// Request units that the lookups have cost.
     pub(super) request_units: f64,
 }
 
@@ -76,7 +76,7 @@ impl Access {
         self.charged_lookup(wanted, limit).await.0
     }
 
-    /// Reads the document once; says what that cost.
+    /// Reads the document once. Also returns the request units that this cost.
     pub(super) async fn charged_lookup(&self, wanted: &mut Wanted<'_>, limit: Instant) -> (Lookup, f64) {
         let began = Instant::now();
         let silent = |kind: StoreErrorKind, code: &'static str, what: &str| {
@@ -85,7 +85,7 @@ impl Access {
             Lookup::StoreError(StoreError { kind, retry_after: None, code, message })
         };
         if timeout_at(limit, self.budgeted_store.budget.allowed()).await.is_err() {
-            // The streams go first, and so does the cap on request units.
+            // The streams and the cap on request units take priority over reads.
             let turn = "there was no turn to read: the store throttles, or cosmos.max_request_units_per_second is used up;";
             let lookup = silent(StoreErrorKind::Throttled, "COSMOS_THROTTLED", &format!("{turn} no read"));
             return (lookup, 0.0);
@@ -115,7 +115,7 @@ impl Access {
         }
     }
 
-    /// Finds the hub of a twin where none is configured: events alone have said which there are.
+    /// Finds the hub of a twin if no hub is configured: only the stored documents show which hubs exist.
     async fn find_hub(&self, request: &TwinRequest) -> Charged<Result<TwinKey, Lookup>> {
         let TwinRequest { device, module, .. } = request;
         let Charged { outcome, request_units } =

@@ -23,7 +23,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// A replica of these hubs, with its store.
+    /// A replica for these hubs, with its store.
     fn new(hubs: &[&str]) -> Self {
         let bench = Self::starting(hubs);
         let budgeted_store = BudgetedStore {
@@ -53,14 +53,14 @@ impl Bench {
         }
     }
 
-    /// As another replica writes it.
+    /// Writes as another replica does.
     fn write(&self, document: &Document) {
         let mut documents = self.store.documents.lock().unwrap();
         let etag = documents.get(&document.key).map_or(1, |(_, etag)| etag + 1);
         documents.insert(document.key.clone(), (document.clone(), etag));
     }
 
-    /// As this replica's own router writes it.
+    /// Writes as this replica's own router does.
     fn write_here(&self, document: &Document) {
         self.write(document);
         self.documents.insert(document.key.clone(), (Arc::new(document.clone()), ETag("own".into())));
@@ -290,7 +290,7 @@ async fn which_hub_is_meant_is_asked_for_only_where_there_are_several() {
     let named = TwinRequest { hub: Some("H".into()), ..request() };
     assert_eq!(version(&several.ask(&named).await.outcome), Some(7));
 
-    // Where none is configured, the documents say which there are.
+    // If no hub is configured, the documents show which hubs exist.
     let unknown = Bench::new(&[]);
     assert!(matches!(unknown.ask(&request()).await.outcome, Outcome::Absent(None)));
     unknown.write(&document(7));
@@ -342,7 +342,7 @@ async fn what_is_no_document_and_what_can_be_none_are_told_apart() {
 async fn no_more_than_the_most_read_at_once() {
     let bench = Bench::new(&["h"]);
     let budget = RequestUnitBudget::new(Some(1.0));
-    budget.spend(1000.0); // so that everybody waits for a turn
+    budget.spend(1000.0); // so that every request waits for a turn
     let twins = Twins::new(vec!["h".into()], bench.metrics.clone(), bench.stop.clone());
     let budgeted_store =
         BudgetedStore { store: Arc::clone(&bench.store) as _, budget, metrics: bench.metrics.clone() };

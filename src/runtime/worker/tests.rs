@@ -1,4 +1,4 @@
-//! A store whose reads are behind its writes: nothing is lost, and nobody spins.
+//! A store whose reads lag behind its writes: nothing is lost, and no worker spins.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ fn work(version: i64) -> Box<Work<()>> {
     )
 }
 
-/// An event at this time, of which nothing is remembered.
+/// An event at this time, with an empty cache.
 fn work_on(at: i64, change: Change) -> Box<Work<()>> {
     let key = TwinKey::device("h", "d");
     let event = TwinEvent { key: key.clone(), at: Ticks::new(at), change };
@@ -71,7 +71,7 @@ async fn a_stale_read_costs_a_failed_condition_and_nothing_else() {
     let tools = tools(&store);
     assert!(decided(&finished(run(Arc::clone(&tools), work(1)).await)));
     let writes = *store.writes.lock().unwrap();
-    // Whoever reads sees nothing, twice, although there is a document: a create, and a create again.
+    // Two reads see nothing although there is a document: a create, and a create again.
     *store.behind.lock().unwrap() = 2;
     assert!(decided(&finished(run(tools, work(2)).await)));
     assert_eq!(*store.writes.lock().unwrap() - writes, 3, "two that could not hold, and one that did");
@@ -109,7 +109,7 @@ async fn a_late_change_of_a_deleted_device_asks_for_no_modules_and_a_repeated_de
         assert!(decided(&finished(run(Arc::clone(&tools), work(5)).await)), "stale");
     }
     assert_eq!(queries(), 1, "it is done");
-    // Whoever crashed between the tombstone and its modules gets the deletion again.
+    // After a crash between the tombstone and its modules, the deletion comes again.
     assert!(decided(&finished(run(Arc::clone(&tools), work_on(10, Change::Deleted)).await)));
     assert_eq!(queries(), 2);
     assert!(decided(&finished(run(tools, work_on(9, Change::Unapplied)).await)));

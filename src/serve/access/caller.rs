@@ -1,25 +1,25 @@
-//! Who asks.
+//! The identity of a caller.
 
 use std::sync::Arc;
 
-/// Somebody who may ask. Audit lines name them, and limits count them.
+/// An admitted caller. Log lines name it, and limits are counted per caller.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Caller {
-    /// The policy as it is configured, or an id of Entra ID. Never a person's name or address.
+    /// The name of the policy in the configuration, or an id of Entra ID. Never the name or address of a person.
     pub name: Arc<str>,
-    /// What the name is of. Two callers of different kinds are two callers, whatever their names.
+    /// The kind of the name. Two callers of different kinds are different callers, even with the same name.
     pub kind: Kind,
 }
 
-/// What a caller's name is of.
+/// The kind of a caller's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// A shared access policy: the name is the policy's.
+    /// A shared access policy: the name is the name of the policy.
     Policy,
     /// An application that acts for itself: the name is its client id.
     Application,
-    /// A person, through some application: the name is the person's object id. By the application's id everybody who uses
-    /// the Azure CLI would be one caller.
+    /// A person who uses an application: the name is the person's object id. With the application's id, all users of the Azure CLI would be
+    /// one caller.
     User,
 }
 

@@ -1,68 +1,67 @@
-//! Why somebody may not ask: the reason for us, and the answer that does not tell it.
+//! Why a request is not admitted: the internal reason, and the answer that does not contain it.
 
 use crate::serve::refusal::Refusal;
 
-/// Why a request is not admitted. It is for logs and metrics: what the client learns is [`Denied::answer`].
+/// Why a request is not admitted. It is for logs and metrics. The client only receives [`Denied::answer`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Denied {
-    /// There is no `Authorization`.
+    /// There is no `Authorization` header.
     #[error("the request has no authorization header")]
     Missing,
-    /// There are several. A proxy may have added one, and which of them counts is not ours to guess.
+    /// There are several such headers. A proxy may have added one, and it is unknown which of them counts.
     #[error("the request has several authorization headers")]
     Several,
-    /// The header is none of the two forms, or a part of it cannot be read.
+    /// The header has neither of the two forms, or a part of it cannot be parsed.
     #[error("the authorization is no readable shared access signature and no readable bearer token")]
     Malformed,
-    /// The header is of a form that is not configured.
+    /// The form of the header is not configured.
     #[error("this way of authorization is not configured")]
     NotConfigured,
-    /// The signature names no policy that there is, or none at all, as signatures of devices do.
+    /// The signature names no existing policy, or none at all, as signatures of devices do.
     #[error("there is no such policy")]
     UnknownPolicy,
-    /// The signature or the token's signature is not made with the key.
+    /// The signature, or the token's signature, was not made with the key.
     #[error("the signature does not match")]
     WrongSignature,
-    /// The signature is for another host, or for a path that the request is not below.
+    /// The signature is for another host, or for a path that does not contain the request's path.
     #[error("the signature is for another resource")]
     WrongResource,
-    /// It is too late.
+    /// It has expired.
     #[error("the authorization has expired")]
     Expired,
-    /// It is too early.
+    /// It is not valid yet.
     #[error("the authorization is not valid yet")]
     NotYetValid,
-    /// It lasts for longer than the configuration allows.
+    /// It is valid for longer than the configuration allows.
     #[error("the authorization lasts for longer than is allowed")]
     TooLong,
-    /// The token is signed by an algorithm other than RS256, or by none.
+    /// The token is signed with an algorithm other than RS256, or is not signed.
     #[error("the token's algorithm is not RS256")]
     WrongAlgorithm,
-    /// The token is of another tenant or another issuer.
+    /// The token is from another tenant or another issuer.
     #[error("the token is of another issuer")]
     WrongIssuer,
-    /// The token is for somebody else.
+    /// The token is for another audience.
     #[error("the token is for another audience")]
     WrongAudience,
-    /// The issuer has no key of the token's key id.
+    /// The issuer has no key with the token's key id.
     #[error("the issuer has no such key")]
     UnknownKey,
-    /// The token is good, and whom it names is not allowed to read.
+    /// The token is valid, but its identity is not allowed to read.
     #[error("neither a role nor the object id of the token is allowed")]
     NoRole,
-    /// The issuer's keys cannot be had, so that nothing can be said about the token.
+    /// The issuer's keys cannot be fetched, so the token cannot be checked.
     #[error("the issuer's keys are not available")]
     KeysUnavailable,
 }
 
-/// One answer for whatever was wrong with an authorization, so that nobody can try policies or keys by it.
+/// One answer for every error in an authorization, so that it cannot be used to guess policies or keys.
 ///
-/// IoT Hub answers a policy or a key that it does not know in these words: Azure/Industrial-IoT#831 and
-/// Azure/iotedgehubdev#95 show body and status, helium/console#1039 the header. None of them shows `WWW-Authenticate`, and
-/// none of the clients reads it.
+/// IoT Hub answers with these words if it does not know the policy or the key: Azure/Industrial-IoT#831 and Azure/iotedgehubdev#95 show
+/// body and status, helium/console#1039 the header. None of them shows `WWW-Authenticate`, and none of the clients reads it.
 const UNAUTHORIZED: Refusal = Refusal::new(401, "IotHubUnauthorizedAccess", "Unauthorized");
 
-/// What we cannot verify is not the client's fault: to a 401 it would answer with giving up, to this with trying again.
+/// If the token cannot be checked, that is not the client's fault: it would give up after a 401, but retries after this.
 const UNAVAILABLE: Refusal =
     Refusal::new(503, "ServiceUnavailable", "Authorization cannot be checked for the moment").retry_after(10);
 
@@ -109,7 +108,7 @@ impl Denied {
         }
     }
 
-    /// What the client is told.
+    /// The answer to the client.
     pub const fn answer(self) -> Refusal {
         match self {
             Self::KeysUnavailable => UNAVAILABLE,

@@ -1,10 +1,10 @@
 //! Tokens of Microsoft Entra ID: `Bearer {JWT}`.
 //!
-//! A token is believed if a key of the issuer has signed it by RS256, if the issuer is our tenant, if we are its audience,
-//! and if its time is now. Which algorithm counts is our decision and not the token's: a token that says `none`, or HS256
-//! with the public key as the secret, is refused before a key is looked at. It lets in whom the configuration names, by role or
-//! by object id. The roles that people assign in Azure, as `IoT Hub Data Reader`, are in no token: IoT Hub asks Azure for
-//! them, and we cannot.
+//! A token is accepted if a key of the issuer has signed it with RS256, if the issuer belongs to the configured tenant, if this service is
+//! its audience, and if it is valid at this time. This service decides the algorithm, not the token: a token with `none`, or with HS256 and
+//! the public key as the secret, is refused before any key is used. The configuration names the allowed identities, by role or by object
+//! id. Roles that are assigned in Azure, such as `IoT Hub Data Reader`, are not in any token: IoT Hub asks Azure for them, and this service
+//! cannot.
 
 mod claims;
 mod fetch;
@@ -36,12 +36,12 @@ pub use self::{
 };
 use super::{Caller, Denied};
 
-/// Checks tokens.
+/// Checks tokens of Entra ID.
 #[derive(Debug)]
 pub(super) struct Tokens {
     tenant: String,
     issuers: Vec<String>,
-    /// Without the slash at the end.
+    /// Without the trailing slash.
     audiences: Vec<String>,
     roles: BTreeSet<String>,
     /// In lower case.
@@ -76,23 +76,23 @@ impl Tokens {
         })
     }
 
-    /// Begins to renew the keys if it is time to.
+    /// Begins to renew the keys if they are due.
     pub(super) fn refresh_keys(&self) {
         self.keys.refresh();
     }
 
-    /// How old the issuer's keys are; `None`: there are none.
+    /// The age of the issuer's keys. `None`: there are none.
     pub(super) fn keys_age(&self) -> Option<Duration> {
         self.keys.age()
     }
 
-    /// Who asks by `token`, which is what follows `Bearer` and a space.
+    /// Identifies the caller by `token`, which is the text after `Bearer` and a space.
     ///
     /// # Errors
-    /// The token is not good, or its owner may not read.
+    /// The token is not valid, or its identity may not read.
     pub(super) async fn verify(&self, token: &str, now: OffsetDateTime) -> Result<Caller, Denied> {
         let key_id = key_id(token)?;
-        // What is meant for others is no reason to ask for keys. It is not believed before the signature is checked.
+        // A token for another service must not trigger a fetch of keys. The claims are trusted only after the signature is checked.
         let claims: Claims = insecure_decode_claims(token).map_err(|_| Denied::Malformed)?;
         self.check_parties(&claims)?;
         let key = self.keys.get(&key_id).await.map_err(|no_key| match no_key {
@@ -115,7 +115,7 @@ impl Tokens {
         })
     }
 
-    /// Whether the token is from our issuer and for us.
+    /// Whether the token is from the configured issuer and for this service.
     fn check_parties(&self, claims: &Claims) -> Result<(), Denied> {
         let is_of_tenant = claims.tid.as_ref().is_none_or(|tenant| tenant.eq_ignore_ascii_case(&self.tenant));
         if !(self.issuers.contains(&claims.iss) && is_of_tenant) {
@@ -137,8 +137,8 @@ impl Tokens {
     }
 }
 
-/// Checks that the token is signed by RS256 with the key, and nothing of what it says: that takes the caller's clock, and
-/// reasons that we can count.
+/// Checks only that the token is signed with RS256 and the key, and none of its claims. They are checked separately, with the caller's
+/// clock and with reasons that can be counted.
 fn signature_only() -> Validation {
     let mut validation = Validation::new(Algorithm::RS256);
     validation.required_spec_claims.clear();

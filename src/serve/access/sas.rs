@@ -1,11 +1,11 @@
 //! Shared access signatures: `SharedAccessSignature sr={resource}&sig={signature}&se={expiry}&skn={policy}`.
 //!
-//! The signature is HMAC-SHA256 with a key of the policy, over the resource as it is written in the token, a newline and the
-//! expiry (Microsoft's page "Control access to IoT Hub by using shared access signatures"). So one check holds for all
-//! clients, however they encode the resource: Node's `azure-iothub` 1.16 does not encode it at all, Python's `azure-iot-hub`
-//! 2.7, Java's and .NET's encode it with upper-case escapes, and older samples for .NET with lower-case ones.
+//! The signature is HMAC-SHA256 with a key of the policy, over the resource as it is written in the token, a newline and the expiry
+//! (Microsoft's page "Control access to IoT Hub by using shared access signatures"). So one check works for all clients, however they
+//! encode the resource: Node's `azure-iothub` 1.16 does not encode it at all, Python's `azure-iot-hub` 2.7, Java's and .NET's encode it
+//! with upper-case escapes, and older samples for .NET with lower-case ones.
 //!
-//! The clients send these four parts and no other, in two orders.
+//! The clients send these four parts and no others, in two orders.
 
 #[cfg(test)]
 mod tests;
@@ -23,25 +23,25 @@ use super::{Caller, Denied, Kind, scope::Hosts};
 pub use crate::config::Policy;
 use crate::config::Secret;
 
-/// For how long after its expiry a signature is good.
+/// How long after its expiry a signature is still accepted.
 ///
-/// IoT Hub allows clocks to differ by five minutes (a maintainer in Azure/azure-iot-sdk-csharp#97; #565 saw the same over
-/// HTTP). A client whose clock is slow, and which works against the hub, must work here.
+/// IoT Hub allows clocks to differ by five minutes (a maintainer in Azure/azure-iot-sdk-csharp#97; #565 observed the same over HTTP). A
+/// client with a slow clock that works with the hub must also work here.
 const TOLERANCE: Duration = Duration::from_secs(300);
 
-/// How long a key must be, in bytes. The keys that Azure makes have 32.
+/// Minimum length of a key, in bytes. Keys that Azure generates have 32.
 const SHORTEST_KEY: usize = 16;
 
 /// A policy that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyError {
-    /// Python's and Java's clients send the name as it is, so that these characters would be read as something else.
+    /// Python's and Java's clients send the name unencoded, so these characters would be misread.
     #[error("the policy name {0:?} is empty or has a control character, a `&` or a `%`: choose another")]
     Name(String),
-    /// Two policies have one name.
+    /// Two policies have the same name.
     #[error("there are two policies of the name {0:?}: remove or rename one")]
     Twice(String),
-    /// A key is not base64, or is empty.
+    /// A key is not base64, or is too short.
     #[error(
         "a key of the policy {0:?} is not base64: write the key only, as `openssl rand -base64 32` makes one"
     )]
@@ -51,7 +51,7 @@ pub enum PolicyError {
 /// Checks signatures. `Debug` shows the names of the policies, and no key.
 pub(super) struct Signatures {
     policies: Vec<Keyed>,
-    /// How far ahead an expiry may be.
+    /// Maximum time until an expiry.
     longest: Option<Duration>,
 }
 
@@ -67,7 +67,7 @@ impl fmt::Debug for Signatures {
 }
 
 impl Signatures {
-    /// Checks signatures of `policies` that expire within `longest` of the time of the request.
+    /// Creates a checker for signatures of `policies` that expire within `longest` of the time of the request.
     ///
     /// # Errors
     /// A policy cannot be used.
@@ -94,10 +94,10 @@ impl Signatures {
         self.policies.is_empty()
     }
 
-    /// Who asks for `path` by `token`, which is what follows `SharedAccessSignature` and a space.
+    /// Identifies the caller that requests `path` by `token`, which is the text after `SharedAccessSignature` and a space.
     ///
     /// # Errors
-    /// The signature is not good for it.
+    /// The signature is not valid for this request.
     pub(super) fn verify(
         &self,
         token: &str,
@@ -115,10 +115,10 @@ impl Signatures {
         Ok(Caller { name, kind: Kind::Policy })
     }
 
-    /// The policy that the token names and that has signed it.
+    /// The policy that the token names and whose key has signed it.
     ///
-    /// Every key of every policy is tried, whichever policy the token names. So an unknown policy takes as long as a known
-    /// one with a wrong signature, and time tells nobody which policies there are.
+    /// Every key of every policy is tried, whichever policy the token names. So an unknown policy takes as long as a known one with a wrong
+    /// signature, and response times do not show which policies exist.
     fn signer(&self, token: &Token<'_>) -> Result<Arc<str>, Denied> {
         let text = format!("{}\n{}", token.resource, token.expiry);
         let names = token.policy.map(names).unwrap_or_default();
@@ -162,15 +162,15 @@ fn key(key: &Secret) -> Option<Hmac<Sha256>> {
     Hmac::new_from_slice(&key).ok()
 }
 
-/// The names that `skn` may stand for. A plus sign is itself in what Node's client encodes and in what Python's and Java's
-/// send as it is, and a space in what .NET's encodes. The signature decides between them: each policy has keys of its own.
+/// The possible names for `skn`. In the encoding of Node's client, and in the unencoded text of Python's and Java's clients, a plus sign
+/// means itself. In .NET's encoding it means a space. The signature decides between them: each policy has its own keys.
 fn names(sent: &str) -> Vec<String> {
     let decode = |text: &str| percent_decode_str(text).decode_utf8().ok().map(|name| name.into_owned());
     let plus_is_space = sent.contains('+').then(|| sent.replace('+', " "));
     [Some(sent), plus_is_space.as_deref()].into_iter().flatten().filter_map(decode).collect()
 }
 
-/// The parts of a token, as they are sent but for the signature.
+/// The parts of a token. All are as sent, except for the signature, which is decoded.
 struct Token<'a> {
     resource: &'a str,
     signature: [u8; 32],
@@ -188,7 +188,7 @@ impl<'a> Token<'a> {
                 "sig" => &mut signature,
                 "se" => &mut expiry,
                 "skn" => &mut policy,
-                // No client sends another. One that we do not know may narrow what the signature is for.
+                // No client sends another part. An unknown part may restrict the scope of the signature.
                 _ => return Err(Denied::Malformed),
             };
             if place.replace(value).is_some() {
@@ -198,11 +198,11 @@ impl<'a> Token<'a> {
         let (Some(resource), Some(signature), Some(expiry)) = (resource, signature, expiry) else {
             return Err(Denied::Malformed);
         };
-        // `parse` alone would take a plus sign.
+        // `parse` alone would accept a plus sign.
         if expiry.is_empty() || !expiry.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(Denied::Malformed);
         }
-        // A plus sign is itself: it is a digit of base64.
+        // A plus sign is not a space here: it is a digit of base64.
         let signature: Vec<u8> = percent_decode_str(signature).collect();
         let signature = STANDARD.decode(signature).map_err(|_| Denied::Malformed)?;
         let signature = signature.try_into().map_err(|_| Denied::Malformed)?;

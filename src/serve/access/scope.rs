@@ -1,11 +1,11 @@
-//! What a shared access signature is for: the resource `sr`.
+//! The scope of a shared access signature: the resource `sr`.
 //!
-//! A resource is a host name without a scheme, and a path below it or none. A signature covers what its resource is a
-//! prefix of, segment by segment (Microsoft's page "Control access to IoT Hub by using shared access signatures").
+//! A resource is a host name without a scheme, and optionally a path below it. A signature covers everything whose path begins with its
+//! resource, compared segment by segment (Microsoft's page "Control access to IoT Hub by using shared access signatures").
 
 use percent_encoding::percent_decode_str;
 
-/// The names that we are asked by.
+/// The host names of this service.
 #[derive(Debug, Clone)]
 pub(super) struct Hosts(Vec<String>);
 
@@ -19,10 +19,10 @@ impl Hosts {
         names.iter().all(|name| is_name(&name)).then(|| Self(names.to_vec()))
     }
 
-    /// Whether a signature for `resource`, which is decoded, is good for a request of `path`, which is not and has no query.
+    /// Whether a signature for `resource` is valid for a request of `path`. `resource` is decoded. `path` is not decoded, and has no query.
     ///
-    /// The host is compared without case, as names are, and without a port: Python's client signs the port, the others do
-    /// not. The `Host` of the request says nothing here: a proxy may have changed it, and a client can write what it likes.
+    /// Host names are compared without case and without a port: Python's client signs the port, and the others do not. The `Host` header of
+    /// the request is ignored: a proxy may have changed it, and a client can write anything.
     pub(super) fn cover(&self, resource: &str, path: &str) -> bool {
         let (host, scope) = resource.split_once('/').unwrap_or((resource, ""));
         self.is_ours(host) && covers(scope, path)
@@ -35,17 +35,17 @@ impl Hosts {
     }
 }
 
-/// Whether the segments of `scope` begin the segments of `path`. Ids are compared as IoT Hub compares them: with case.
+/// Whether `path` begins with the segments of `scope`. Ids are compared as by IoT Hub: case-sensitively.
 ///
-/// Both sides are decoded once. To try the encoded form as well would let a signature for the device `a%23b` pass for the
-/// device `a#b`: both are ids that IoT Hub allows.
+/// Both sides are decoded once. If the encoded form were also tried, a signature for the device `a%23b` would be valid for the device
+/// `a#b`. IoT Hub allows both ids.
 fn covers(scope: &str, path: &str) -> bool {
     let scope = scope.strip_suffix('/').unwrap_or(scope);
     if scope.is_empty() {
         return true;
     }
     let mut asked = path.strip_prefix('/').unwrap_or(path).split('/').map(decode);
-    // What leads up would end elsewhere than where it begins.
+    // A path with `.` or `..` would end elsewhere than it begins.
     if asked.clone().any(|segment| segment.is_none_or(|segment| segment == "." || segment == "..")) {
         return false;
     }

@@ -1,4 +1,4 @@
-//! What is decided before signature or token are looked at.
+//! Decisions before a signature or a token is checked.
 
 use time::macros::datetime;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::config::Secret;
 
 const NOW: OffsetDateTime = datetime!(2030-03-17 16:46:40 UTC);
-/// Of Python's client (`sas/tests.rs`).
+/// A signature of Python's client (`sas/tests.rs`).
 const SIGNED: &str = "SharedAccessSignature sr=twins.contoso.example&sig=B3bIey8VXbfLsvzyHqV%2BQgPOgmhJaYbUMlBKa4O8BDE%3D&se=1900000000&skn=service";
 const KEY: &str = "BwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyAhIiMkJSY=";
 

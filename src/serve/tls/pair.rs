@@ -1,4 +1,4 @@
-//! A certificate and its key, as two files have them.
+//! A certificate and its key, from two files.
 
 use std::{
     fmt, io,
@@ -14,42 +14,42 @@ use tokio::{fs::File, io::AsyncReadExt as _};
 
 use super::validity;
 
-/// How large a file may be. A chain of five certificates has 10 KB.
+/// Maximum size of a file, in bytes. A chain of five certificates has 10 KB.
 const MOST_BYTES: u64 = 1 << 20;
 
-/// How often the files are read until they stay the same. They change once in months.
+/// How many times the files are read until both are from the same state. They change once in months.
 const ATTEMPTS: usize = 3;
 
 /// The files of a certificate and its key, in PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Files {
-    /// The certificate, and after it those that lead to the authority.
+    /// The certificate, followed by the chain to the authority.
     pub certificate: PathBuf,
     /// The private key: `PRIVATE KEY` (PKCS#8), `RSA PRIVATE KEY` (PKCS#1) or `EC PRIVATE KEY` (SEC1).
     pub key: PathBuf,
 }
 
-/// Files that TLS cannot work with. The messages say which file, and what to do.
+/// Files that cannot be used for TLS. The messages name the file, and say what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum PairError {
     /// A file cannot be read.
     #[error("cannot read {}: it must exist and this process must be allowed to read it", file.display())]
     Read {
-        /// Which.
+        /// The file.
         file: PathBuf,
-        /// Why.
+        /// The error.
         #[source]
         source: io::Error,
     },
     /// A file is too large.
     #[error("{} is larger than {MOST_BYTES} bytes: it is not the right file", .0.display())]
     TooLarge(PathBuf),
-    /// A file is no PEM.
+    /// A file is not PEM.
     #[error("{} is not PEM: convert it with `openssl x509` or `openssl pkey`", file.display())]
     Pem {
-        /// Which.
+        /// The file.
         file: PathBuf,
-        /// Why.
+        /// The error.
         #[source]
         source: pem::Error,
     },
@@ -63,19 +63,19 @@ pub enum PairError {
         .0.display()
     )]
     NoKey(PathBuf),
-    /// The certificate cannot be understood.
+    /// The certificate cannot be parsed.
     #[error("the first certificate in {} cannot be read: it must be the server's, in X.509 version 3", .0.display())]
     BadCertificate(PathBuf),
-    /// The key cannot be understood.
+    /// The key cannot be parsed.
     #[error("the key in {} cannot be used: it must be RSA of 2048 bits or more, P-256, P-384, P-521 or Ed25519", file.display())]
     BadKey {
-        /// Which.
+        /// The file.
         file: PathBuf,
-        /// Why.
+        /// The error.
         #[source]
         source: rustls::Error,
     },
-    /// Certificate and key are of two pairs.
+    /// Certificate and key do not belong together.
     #[error(
         "the key in {} does not belong to the first certificate in {}: the server's certificate must come first, and both \
          files must be of one pair",
@@ -85,13 +85,13 @@ pub enum PairError {
     WrongPair(Files),
 }
 
-/// What two files have, read so that both are of one state.
+/// Contents of the two files, both from the same state.
 pub(super) struct Contents {
     certificate: Vec<u8>,
     key: Vec<u8>,
 }
 
-/// Tells contents apart without keeping them.
+/// Identifies contents without keeping them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fingerprint([u8; 32]);
 
@@ -99,9 +99,9 @@ pub(super) struct Fingerprint([u8; 32]);
 #[derive(Clone)]
 pub(super) struct Pair {
     pub(super) certified: Arc<CertifiedKey>,
-    /// The end of the validity of the server's own certificate.
+    /// When the validity of the server's own certificate ends.
     pub(super) expires_at: OffsetDateTime,
-    /// The hosts that it is for.
+    /// The host names and addresses in the certificate.
     pub(super) names: Vec<String>,
 }
 
@@ -114,12 +114,12 @@ impl fmt::Debug for Pair {
 impl Contents {
     /// Reads both files.
     ///
-    /// Kubernetes swaps the directory that both are in, so that a swap may come between the two. Then the certificate has
-    /// changed when the key is read, and both are read again. Where files are written in place and a swap is not one step,
-    /// this does not help, but then certificate and key do not match.
+    /// Kubernetes replaces the directory that contains both, so a replacement may occur between the two reads. Then the certificate has
+    /// changed by the time the key is read, and both are read again. If files are written in place, the change is not a single step and
+    /// this does not help. But then certificate and key do not match.
     ///
     /// # Errors
-    /// One cannot be read.
+    /// A file cannot be read.
     pub(super) async fn read(files: &Files) -> Result<Self, PairError> {
         let mut certificate = read(&files.certificate).await?;
         let mut key = read(&files.key).await?;
@@ -138,10 +138,10 @@ impl Contents {
         Fingerprint(Sha256::digest(digests.concat()).into())
     }
 
-    /// The pair that the contents are of.
+    /// Parses the contents.
     ///
     /// # Errors
-    /// They are of none.
+    /// They are not a certificate and its key.
     pub(super) fn pair(&self, files: &Files, provider: &CryptoProvider) -> Result<Pair, PairError> {
         let pem = |file: &Path| {
             let file = file.to_owned();
@@ -161,7 +161,7 @@ impl Contents {
         let key = key.map_err(|source| PairError::BadKey { file: files.key.clone(), source })?;
         let certified = CertifiedKey::new(chain, key);
         match certified.keys_match() {
-            // Unknown: the key does not tell its public half. All keys of our provider do.
+            // Unknown: the key does not reveal its public half. All keys of this provider do.
             Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
             Err(rustls::Error::InconsistentKeys(_)) => return Err(PairError::WrongPair(files.clone())),
             Err(_) => return Err(PairError::BadCertificate(files.certificate.clone())),

@@ -1,4 +1,4 @@
-//! Changes the certificate when its files change.
+//! Replaces the certificate when its files change.
 
 use std::{
     convert::Infallible,
@@ -17,27 +17,27 @@ use tokio::time::sleep;
 
 use super::pair::{Contents, Files, Fingerprint, Pair, PairError};
 
-/// How often the files are looked at. Kubernetes itself takes up to a minute or two to bring a changed secret to a pod.
+/// How often the files are checked. Kubernetes itself takes up to a minute or two to bring a changed secret to a pod.
 pub const PERIOD: Duration = Duration::from_secs(10);
 
 /// What happened to the certificate, for logs and metrics.
 #[derive(Debug)]
 pub enum CertificateEvent {
-    /// New connections get the new certificate.
+    /// New connections use the new certificate.
     Changed {
-        /// When it ends.
+        /// When the new certificate ends.
         expires_at: OffsetDateTime,
     },
-    /// The files have changed, and what they have cannot be used. The old certificate stays.
+    /// The files have changed, but cannot be used. The old certificate stays in use.
     Kept {
-        /// Why.
+        /// The reason.
         error: PairError,
-        /// When the old one ends.
+        /// When the old certificate ends.
         expires_at: OffsetDateTime,
     },
 }
 
-/// The certificate in use. Each handshake gets the one of its time.
+/// The certificate in use. Each handshake uses the one at its time.
 pub(super) struct Current(RwLock<Pair>);
 
 impl fmt::Debug for Current {
@@ -62,33 +62,33 @@ impl Current {
 }
 
 impl ResolvesServerCert for Current {
-    /// The name that a client asks for makes no difference: there is one certificate, and a client that does not find its
-    /// name there says so better than we could.
+    /// The host name that a client requests is ignored: there is one certificate. A client that does not find its name in it gives a better
+    /// error message than this server could.
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.get().certified)
     }
 }
 
-/// Looks at the files.
+/// Checks the files for changes.
 #[derive(Debug)]
 pub struct Rotation {
     pub(super) files: Files,
     pub(super) provider: Arc<CryptoProvider>,
     pub(super) current: Arc<Current>,
-    /// What was found last, good or not.
+    /// The last contents that were found, valid or not.
     pub(super) seen: Seen,
 }
 
-/// What was found in the files.
+/// The state of the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Seen {
     Contents(Fingerprint),
-    /// They could not be read.
+    /// The files could not be read.
     Nothing,
 }
 
 impl Rotation {
-    /// Looks at the files every `period` and tells `report` what changed, until it is dropped.
+    /// Checks the files every `period` and passes each change to `report`, until it is dropped.
     pub async fn run(mut self, period: Duration, mut report: impl FnMut(CertificateEvent)) -> Infallible {
         loop {
             sleep(period).await;
@@ -98,9 +98,9 @@ impl Rotation {
         }
     }
 
-    /// Looks at the files once. `None`: they are as they were. So each change is told once, and so is each trouble.
+    /// Checks the files once. `None`: they have not changed. So each change is reported once, and so is each error.
     ///
-    /// The contents are compared and not the times: files are small, and a time may be set back by whatever copies them.
+    /// The contents are compared, not the times: files are small, and a program that copies them may set the time back.
     ///
     /// **Cancellation** is safe at any point.
     pub async fn check(&mut self) -> Option<CertificateEvent> {

@@ -1,4 +1,4 @@
-//! Certificates that change under connections, and files that are not what they should be.
+//! Certificates that change while connections are open, and files that cannot be used.
 
 use std::{fs, path::Path};
 
@@ -64,7 +64,7 @@ async fn loaded(made: &Made) -> (TempDir, Files, Tls, Rotation) {
     (directory, files, tls, rotation)
 }
 
-/// A connection of a client that trusts `trusted` and nothing else. The other end sends back what comes.
+/// A connection of a client that trusts only `trusted`. The server sends back what it receives.
 async fn connect(
     tls: &Tls,
     trusted: &Made,
@@ -91,7 +91,7 @@ async fn connect(
     Ok((stream, server))
 }
 
-/// When the certificate ends that an event says has come.
+/// The end of the certificate in the event, if the event reports a new one.
 fn changed(event: Option<&CertificateEvent>) -> Option<OffsetDateTime> {
     match event {
         Some(CertificateEvent::Changed { expires_at }) => Some(*expires_at),
@@ -175,7 +175,7 @@ async fn a_directory_that_kubernetes_swaps_is_followed() {
 async fn what_is_no_pair_keeps_the_old_one_and_is_told_once() {
     let (first, second) = (made(FIRST), made(SECOND));
     let (_directory, files, tls, mut rotation) = loaded(&first).await;
-    // The certificate comes first, the key later.
+    // The certificate is written first, the key later.
     fs::write(&files.certificate, &second.certificate).unwrap();
     let event = rotation.check().await;
     let Some(CertificateEvent::Kept { error: PairError::WrongPair(told), expires_at }) = event else {
@@ -184,7 +184,7 @@ async fn what_is_no_pair_keeps_the_old_one_and_is_told_once() {
     assert_eq!((told, expires_at), (files.clone(), FIRST));
     assert!(rotation.check().await.is_none());
     connect(&tls, &first, &version::TLS13).await.unwrap();
-    // Another trouble is another change, and so is the end of it.
+    // Another error is another change, and so is the end of it.
     fs::remove_file(&files.key).unwrap();
     let event = rotation.check().await;
     assert!(matches!(event, Some(CertificateEvent::Kept { error: PairError::Read { .. }, .. })), "{event:?}");

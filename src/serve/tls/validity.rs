@@ -1,4 +1,4 @@
-//! Until when a certificate is valid, and for which names, which neither rustls nor webpki tells.
+//! The end of a certificate's validity, and its names. Neither rustls nor webpki provides them.
 
 use std::net::IpAddr;
 
@@ -6,13 +6,13 @@ use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
 use x509_parser::{extensions::GeneralName, parse_x509_certificate};
 
-/// The end of the validity of a certificate; `None`: it is none.
+/// The end of a certificate's validity. `None`: it is not a certificate.
 pub(super) fn not_after(certificate: &CertificateDer<'_>) -> Option<OffsetDateTime> {
     let (_, certificate) = parse_x509_certificate(certificate).ok()?;
     Some(certificate.validity().not_after.to_datetime())
 }
 
-/// The names and addresses of hosts that a certificate is for. Clients look at no others (RFC 9525, section 6.3).
+/// The host names and addresses in a certificate. Clients check no others (RFC 9525, section 6.3).
 pub(super) fn names(certificate: &CertificateDer<'_>) -> Vec<String> {
     let Ok((_, certificate)) = parse_x509_certificate(certificate) else { return Vec::new() };
     let Ok(Some(names)) = certificate.subject_alternative_name() else { return Vec::new() };
@@ -40,7 +40,7 @@ mod tests {
         for end in [
             datetime!(2026-03-01 12:34:56 UTC),
             datetime!(2049-12-31 23:59:59 UTC),
-            // From 2050 on the date is written in the other form.
+            // From 2050 on, the date is encoded in the other form.
             datetime!(2050-01-01 00:00:00 UTC),
             datetime!(9999-12-31 23:59:59 UTC),
         ] {

@@ -307,7 +307,7 @@ fn a_token_that_ends_and_is_not_renewed_is_a_worry_and_no_outage() {
     assert_eq!(text, "In step, but the SAS in blob.container_url expires in 24 h: make a new one");
 }
 
-/// Each open page asks every two or three seconds, so an answer has to cost next to nothing. Printed with `--nocapture`.
+/// Each open page requests the status every two or three seconds, so an answer must cost almost nothing. Printed with `--nocapture`.
 #[test]
 fn an_answer_about_32_partitions_costs_milliseconds_at_most() {
     let bench = Bench::new();

@@ -7,7 +7,7 @@ use crate::domain::headline::Level;
 
 const DOCUMENT: &str = include_str!("../../../docs/status.md");
 
-/// An answer in which nothing is missing. What is counted by names that are not fixed is empty.
+/// An answer in which no field is missing. Maps with variable names are empty.
 fn full() -> Status {
     let at = Ticks::new(0);
     Status {
@@ -143,7 +143,7 @@ fn full() -> Status {
     }
 }
 
-/// The way to each value: `a.b`, or `a[].b` for those in a list.
+/// The path of each value: `a.b`, or `a[].b` for values in a list.
 fn paths(value: &Value, way: &str, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(fields) if !fields.is_empty() => {
@@ -183,7 +183,7 @@ fn every_field_is_documented_and_no_other_is() {
     assert!(gone.is_empty(), "docs/status.md tells of what the answer does not have: {gone:#?}");
 }
 
-/// Fields are only added within a schema: an answer of the first release with it is still understood.
+/// Fields are only added within a schema: an answer of the first release with this schema can still be parsed.
 #[test]
 fn an_answer_of_the_first_release_with_this_schema_is_understood() {
     let first = include_str!("first_answer.json");

@@ -2,24 +2,24 @@
 
 use crate::telemetry::metrics::Metrics;
 
-/// Something about the counts has changed, beside their numbers.
+/// A change of the declared counts, other than their values.
 #[derive(Debug, Clone, Copy)]
 pub enum CountsChanged<'a> {
     /// All documents were read for the first time.
     Complete {
-        /// How many there were, tombstones and later changes included.
+        /// Number of documents, including tombstones and later changes.
         documents: u64,
     },
-    /// A recount has come to something else.
+    /// A recount has a different result.
     Corrected {
-        /// Twins that were counted in another way.
+        /// Number of twins that were counted differently.
         twins: usize,
     },
-    /// The changes do not go on where they ended.
+    /// The position in the change feed was lost.
     BegunAnew,
-    /// A count has more groups than are told apart.
+    /// A count has more groups than the limit.
     TooManyGroups {
-        /// Its name.
+        /// Name of the count.
         name: &'a str,
     },
 }

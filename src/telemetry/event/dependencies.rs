@@ -1,4 +1,4 @@
-//! What the daemon needs from outside: that it comes, goes, or is waited for.
+//! Dependencies of the daemon: that they answer, fail, or delay the start.
 
 use std::{path::Path, time::Duration};
 
@@ -15,10 +15,10 @@ use crate::{
     },
 };
 
-/// How and why something fails.
+/// How and why a dependency fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault<'a> {
-    /// How.
+    /// How it fails.
     pub failure: Failure,
     /// Stable code; `docs/errors/<code>.md` explains it.
     pub code: &'static str,
@@ -26,7 +26,7 @@ pub struct Fault<'a> {
     pub reason: &'a str,
 }
 
-/// The Event Hub that a dependency is.
+/// The Event Hub, if the dependency is one.
 fn stream(dependency: &Dependency) -> Option<tracing::field::DisplayValue<&String>> {
     match dependency {
         Dependency::EventHub(stream) => Some(tracing::field::display(stream)),
@@ -42,7 +42,7 @@ fn stream(dependency: &Dependency) -> Option<tracing::field::DisplayValue<&Strin
     }
 }
 
-/// The IoT hub whose registry a dependency is.
+/// The IoT hub, if the dependency is its registry.
 fn hub(dependency: &Dependency) -> Option<tracing::field::DisplayValue<&String>> {
     match dependency {
         Dependency::Registry(hub) => Some(tracing::field::display(hub)),
@@ -58,22 +58,22 @@ fn hub(dependency: &Dependency) -> Option<tracing::field::DisplayValue<&String>>
     }
 }
 
-/// What the document store is called in `what`.
+/// Name of the document store in `what`.
 const STORE: &str = "the document store";
 
-/// Something that the daemon needs, beside the document store and the partitions, came or went.
+/// A dependency, other than the document store and the partitions, began or ceased to fail.
 #[derive(Debug, Clone, Copy)]
 pub enum DependencyChanged<'a> {
-    /// It does what it is asked for again.
+    /// It answers again.
     Answers {
-        /// What.
+        /// The dependency.
         dependency: &'a Dependency,
-        /// How long it did not.
+        /// How long it failed.
         after: Duration,
     },
-    /// It fails, again and again.
+    /// It fails repeatedly.
     Fails {
-        /// What.
+        /// The dependency.
         dependency: &'a Dependency,
         /// How and why.
         fault: Fault<'a>,
@@ -81,7 +81,7 @@ pub enum DependencyChanged<'a> {
 }
 
 impl DependencyChanged<'_> {
-    /// Posts in the health state that something answers, or how and why it does not, and tells what is news of that.
+    /// Posts in the health state that a dependency answers, or how and why it fails. Logs the change, if there is one.
     pub fn post(health: &HealthState, dependency: &Dependency, failed: Option<Fault<'_>>) {
         match failed {
             Some(fault) if health.is_down(dependency.clone(), fault.failure, fault.reason) => {
@@ -96,7 +96,7 @@ impl DependencyChanged<'_> {
         }
     }
 
-    /// INFO and WARN.
+    /// Logs at INFO or WARN.
     pub fn emit(&self) {
         match self {
             Self::Answers { dependency, after } => tracing::info!(
@@ -158,19 +158,19 @@ impl DependencyChanged<'_> {
     }
 }
 
-/// The store came or went.
+/// The store began or ceased to fail.
 #[derive(Debug, Clone, Copy)]
 pub enum StoreChanged<'a> {
-    /// It answers.
+    /// The store answers.
     Reachable,
-    /// It does not.
+    /// The store does not answer.
     Unreachable {
         /// Stable code.
         code: &'static str,
         /// What went wrong, in one line.
         reason: &'a str,
     },
-    /// It does not, and all that is asked of it is to be read.
+    /// The store does not answer, and this process only reads.
     Unreadable {
         /// Stable code.
         code: &'static str,
@@ -180,7 +180,7 @@ pub enum StoreChanged<'a> {
 }
 
 impl StoreChanged<'_> {
-    /// INFO and WARN.
+    /// Logs at INFO or WARN.
     pub fn emit(&self) {
         match self {
             Self::Reachable => tracing::info!(what = STORE, outage = OVER, "the document store answers"),
@@ -207,13 +207,13 @@ impl StoreChanged<'_> {
 pub struct RegistryAsked<'a> {
     /// The hub.
     pub hub: &'a str,
-    /// For what.
+    /// The kind of call.
     pub call: RegistryCall,
-    /// Why.
+    /// The purpose of the call.
     pub purpose: Purpose,
-    /// What became of it.
+    /// The outcome.
     pub outcome: RegistryOutcome,
-    /// How long that took.
+    /// Duration of the call.
     pub took: Duration,
     /// What went wrong, in one line.
     pub message: Option<&'a str>,
@@ -228,7 +228,7 @@ impl RegistryAsked<'_> {
     }
 }
 
-/// The registry of a hub came or went.
+/// The registry of a hub began or ceased to fail.
 #[derive(Debug, Clone, Copy)]
 pub enum RegistryChanged<'a> {
     /// It answers again.
@@ -236,7 +236,7 @@ pub enum RegistryChanged<'a> {
         /// The hub.
         hub: &'a str,
     },
-    /// It does not answer, or refuses us.
+    /// It does not answer, or refuses the calls.
     Unreachable {
         /// The hub.
         hub: &'a str,
@@ -248,7 +248,7 @@ pub enum RegistryChanged<'a> {
 }
 
 impl RegistryChanged<'_> {
-    /// INFO and WARN.
+    /// Logs at INFO or WARN.
     pub fn emit(&self) {
         match self {
             Self::Reachable { hub } => tracing::info!(%hub, outage = OVER, "the IoT hub answers again"),
@@ -260,12 +260,12 @@ impl RegistryChanged<'_> {
     }
 }
 
-/// A start waits for something.
+/// A start waits for a dependency.
 #[derive(Clone, Copy)]
 pub enum StartDelayed<'a> {
     /// It cannot be used yet.
     Waiting {
-        /// What.
+        /// The dependency.
         what: &'a dyn std::fmt::Display,
         /// Its name in metrics.
         label: &'static str,
@@ -275,12 +275,12 @@ pub enum StartDelayed<'a> {
         reason: &'a str,
         /// Time until the next try.
         retry_in: Duration,
-        /// Time until the start fails with this error, where it does.
+        /// Time until the start fails with this error, if it does.
         gives_up_in: Option<Duration>,
     },
     /// It can be used.
     Over {
-        /// What.
+        /// The dependency.
         what: &'a dyn std::fmt::Display,
         /// How long that took.
         after: Duration,
@@ -288,7 +288,7 @@ pub enum StartDelayed<'a> {
 }
 
 impl StartDelayed<'_> {
-    /// WARN where it passes, ERROR where a person has to mend it; INFO when it is over.
+    /// Logs at WARN if waiting may help, at ERROR if a person has to fix it, and at INFO when the wait is over.
     pub fn emit(&self, metrics: &Metrics) {
         match *self {
             Self::Waiting { what, label, code, reason, retry_in, gives_up_in } => {
@@ -310,14 +310,14 @@ impl StartDelayed<'_> {
     }
 }
 
-/// What the daemon keeps in a directory will not outlive its container.
+/// The data in a directory will be lost with the container of the daemon.
 #[derive(Debug, Clone, Copy)]
 pub struct StorageEphemeral<'a> {
     /// The section of the configuration that names it.
     pub section: &'static str,
     /// The directory.
     pub path: &'a Path,
-    /// What it lies on.
+    /// The kind of file system.
     pub kind: Ephemeral,
 }
 
@@ -332,10 +332,10 @@ impl StorageEphemeral<'_> {
     }
 }
 
-/// Spans could not be sent before the end.
+/// Some spans could not be exported before the shutdown.
 #[derive(Debug, Clone, Copy)]
 pub struct SpansLeft<'a> {
-    /// How many, of those that were taken in.
+    /// Number of spans that were queued and not exported.
     pub spans: usize,
     /// Stable code.
     pub code: &'static str,
@@ -351,14 +351,14 @@ impl SpansLeft<'_> {
     }
 }
 
-/// A receiver has taken a request, and not all spans of it.
+/// A receiver has accepted a request, but not all of its spans.
 #[derive(Debug, Clone, Copy)]
 pub struct SpansRefused<'a> {
-    /// How many it did not take.
+    /// Number of spans that it did not accept.
     pub spans: usize,
     /// Stable code.
     pub code: &'static str,
-    /// What it said, in one line.
+    /// Its message, on one line.
     pub reason: &'a str,
 }
 

@@ -1,4 +1,4 @@
-//! What happens to documents.
+//! Facts about documents.
 
 use std::time::Duration;
 
@@ -11,27 +11,27 @@ use crate::{
     },
 };
 
-/// An attempt to write a document came to an end.
+/// An attempt to write a document finished.
 #[derive(Debug, Clone, Copy)]
 pub struct WriteFinished<'a> {
-    /// What for.
+    /// The purpose.
     pub purpose: Purpose,
     /// The twin.
     pub twin: &'a TwinKey,
-    /// How it was to be written.
+    /// The kind of write.
     pub kind: WriteKind,
-    /// What became of it.
+    /// The outcome.
     pub outcome: WriteOutcome,
-    /// How many events it carried.
+    /// Number of events in the write.
     pub events: usize,
-    /// What it cost.
+    /// Its cost in request units.
     pub request_units: f64,
-    /// What the store said, for outcomes other than written.
+    /// The store's message, for outcomes other than written.
     pub message: Option<&'a str>,
 }
 
 impl WriteFinished<'_> {
-    /// TRACE when written, WARN when rejected, else DEBUG: what passes is tried again.
+    /// Logs at TRACE if written, at WARN if rejected, and otherwise at DEBUG: temporary failures are retried.
     pub fn emit(&self, metrics: &Metrics) {
         metrics.write_finished(self.kind, self.outcome);
         metrics.request_units_spent(self.purpose, self.request_units);
@@ -52,18 +52,18 @@ impl WriteFinished<'_> {
     }
 }
 
-/// An attempt to read a document came to an end.
+/// An attempt to read a document finished.
 #[derive(Debug, Clone, Copy)]
 pub struct ReadFinished<'a> {
-    /// What for.
+    /// The purpose.
     pub purpose: Purpose,
     /// The twin.
     pub twin: &'a TwinKey,
-    /// What became of it.
+    /// The outcome.
     pub outcome: ReadOutcome,
-    /// What it cost.
+    /// Its cost in request units.
     pub request_units: f64,
-    /// What the store said, where it did not answer.
+    /// The store's message, if there was no answer.
     pub message: Option<&'a str>,
 }
 
@@ -94,7 +94,7 @@ impl ReadFinished<'_> {
     }
 }
 
-/// A query met documents that nobody can read.
+/// A query found unreadable documents.
 #[derive(Debug, Clone, Copy)]
 pub struct DocumentsPassedOver<'a> {
     /// How many.
@@ -104,7 +104,7 @@ pub struct DocumentsPassedOver<'a> {
 }
 
 impl DocumentsPassedOver<'_> {
-    /// WARN: what the query shows may lack rows.
+    /// Logs at WARN: the result may lack rows.
     pub fn emit(&self) {
         tracing::warn!(
             documents = self.documents,
@@ -115,14 +115,14 @@ impl DocumentsPassedOver<'_> {
     }
 }
 
-/// A query for the modules of a device came back.
+/// A query for the modules of a device finished.
 #[derive(Debug, Clone, Copy)]
 pub struct ModulesQueried<'a> {
-    /// What for.
+    /// The purpose.
     pub purpose: Purpose,
     /// The device.
     pub twin: &'a TwinKey,
-    /// Its modules, or what the store said instead.
+    /// Number of modules, or the error of the store.
     pub modules: Result<usize, &'a StoreError>,
     /// What it cost.
     pub request_units: f64,
@@ -145,10 +145,10 @@ impl ModulesQueried<'_> {
     }
 }
 
-/// The store gives no answer about one twin, while it answers others.
+/// The store gives no answer about one twin, although it answers about others.
 #[derive(Debug, Clone, Copy)]
 pub enum TwinUnanswered<'a> {
-    /// It has been so for a while.
+    /// This has lasted for a while.
     Alone {
         /// The twin.
         twin: &'a TwinKey,
@@ -161,23 +161,23 @@ pub enum TwinUnanswered<'a> {
     Newer {
         /// The twin.
         twin: &'a TwinKey,
-        /// What the document says.
+        /// The reason in the document.
         reason: &'a str,
     },
-    /// It has been so for too long: events that wait for it become dead letters.
+    /// This has lasted for too long: the events that wait for the twin become dead letters.
     GivenUp {
         /// The twin.
         twin: &'a TwinKey,
         /// For how long.
         since: Duration,
-        /// How many.
+        /// Number of these events.
         events: usize,
     },
-    /// It is over.
+    /// The store answers about the twin again.
     Over {
         /// The twin.
         twin: &'a TwinKey,
-        /// How long it was.
+        /// How long it did not.
         after: Duration,
     },
 }
@@ -205,12 +205,12 @@ impl TwinUnanswered<'_> {
     }
 }
 
-/// Cosmos DB refuses to hold that a twin is flagged.
+/// Cosmos DB refuses to store that a twin is flagged.
 #[derive(Debug, Clone, Copy)]
 pub struct FlagRejected<'a> {
     /// The twin.
     pub twin: &'a TwinKey,
-    /// What it said.
+    /// The store's message.
     pub reason: &'a str,
 }
 

@@ -1,4 +1,4 @@
-//! What is found out about the partitions of an Event Hub while it is consumed.
+//! Facts about the partitions of an Event Hub while it is consumed.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::{
     telemetry::{Metrics, StreamMetrics, limit::OVER},
 };
 
-/// From so many failures in a row on, the look for partitions is in trouble: a single one is nothing.
+/// Number of failures in a row from which partition discovery counts as failing. A single failure is normal.
 const FAILURES_TOLD: u32 = 2;
 
-/// The Event Hub has got a partition more.
+/// The Event Hub has a new partition.
 #[derive(Debug, Clone, Copy)]
 pub struct PartitionAdded<'a> {
     /// The Event Hub.
@@ -43,7 +43,7 @@ pub struct PartitionMissing<'a> {
 }
 
 impl PartitionMissing<'_> {
-    /// WARN: Event Hubs takes no partition away, so the hub may be another one.
+    /// Logs at WARN: Event Hubs never removes a partition, so this may be another Event Hub.
     pub fn emit(&self) {
         tracing::warn!(
             stream = %self.stream, partition = %self.partition, code = "PARTITION_MISSING",
@@ -52,7 +52,7 @@ impl PartitionMissing<'_> {
     }
 }
 
-/// It could not be found out which partitions there are.
+/// Partition discovery failed.
 #[derive(Debug, Clone, Copy)]
 pub struct PartitionDiscoveryFailed<'a> {
     /// The Event Hub.
@@ -61,7 +61,7 @@ pub struct PartitionDiscoveryFailed<'a> {
     pub code: &'static str,
     /// What went wrong, in one line.
     pub error: &'a str,
-    /// How many looks have failed since the last that did not.
+    /// Number of failures since the last success.
     pub in_a_row: u32,
 }
 
@@ -81,7 +81,7 @@ impl PartitionDiscoveryFailed<'_> {
     }
 }
 
-/// The connection to a partition was given up and is built anew.
+/// The connection to a partition was given up and is being rebuilt.
 #[derive(Debug, Clone, Copy)]
 pub struct PartitionRebuilt<'a> {
     /// The partition.
@@ -107,7 +107,7 @@ impl PartitionRebuilt<'_> {
     }
 }
 
-/// A partition cannot be read, or it is not known from where on.
+/// A partition cannot be read, or its start position cannot be determined.
 #[derive(Debug, Clone, Copy)]
 pub struct PartitionDelayed<'a> {
     /// The partition.
@@ -118,12 +118,12 @@ pub struct PartitionDelayed<'a> {
     pub error: &'a str,
     /// Time until the next try.
     pub retry_in: Duration,
-    /// Time until the daemon ends with this error, where it does.
+    /// Time until the daemon ends with this error, if it does.
     pub gives_up_in: Option<Duration>,
 }
 
 impl PartitionDelayed<'_> {
-    /// WARN where it passes, ERROR where a person has to mend it.
+    /// Logs at WARN if waiting may help, and at ERROR if a person has to fix it.
     pub fn emit(&self) {
         let Self { partition, code, error, retry_in, gives_up_in } = self;
         match gives_up_in {
@@ -138,12 +138,12 @@ impl PartitionDelayed<'_> {
     }
 }
 
-/// A partition is received from again.
+/// Events are received from a partition again.
 #[derive(Debug, Clone, Copy)]
 pub struct PartitionReceives<'a> {
     /// The partition.
     pub partition: &'a PartitionId,
-    /// How long it was not.
+    /// How long none were received.
     pub after: Duration,
 }
 
@@ -157,7 +157,7 @@ impl PartitionReceives<'_> {
     }
 }
 
-/// Progress of a partition was written.
+/// The checkpoint of a partition was written.
 #[derive(Debug, Clone, Copy)]
 pub struct CheckpointWritten<'a> {
     /// The partition.
@@ -175,7 +175,7 @@ impl CheckpointWritten<'_> {
     }
 }
 
-/// Progress of a partition could not be written.
+/// The checkpoint of a partition could not be written.
 #[derive(Debug, Clone, Copy)]
 pub struct CheckpointDelayed<'a> {
     /// The partition.
@@ -189,7 +189,7 @@ pub struct CheckpointDelayed<'a> {
 }
 
 impl CheckpointDelayed<'_> {
-    /// DEBUG: the state of the store is told once, by [`DependencyChanged`](super::DependencyChanged).
+    /// Logs at DEBUG: the state of the store is reported once, by [`DependencyChanged`](super::DependencyChanged).
     pub fn emit(&self, metrics: &Metrics) {
         metrics.checkpoint_failed(&self.partition.stream, self.failure);
         tracing::debug!(
@@ -223,11 +223,11 @@ impl CheckpointGivenUp<'_> {
 pub struct EventsLost<'a> {
     /// The partition.
     pub partition: &'a PartitionId,
-    /// Which.
+    /// The lost events.
     pub lost: Lost,
-    /// Whether consuming goes on behind them.
+    /// Whether consuming continues behind them.
     pub goes_on: bool,
-    /// Whether the hub will be asked about what was missed.
+    /// Whether an audit will ask the hub about the lost changes.
     pub audit: bool,
 }
 
@@ -252,19 +252,19 @@ impl EventsLost<'_> {
     }
 }
 
-/// A message is no valid AMQP: there is neither a body nor a position that could be kept.
+/// A message is not valid AMQP: it has neither a body nor a position that could be kept.
 #[derive(Debug, Clone, Copy)]
 pub struct MessageUndecodable<'a> {
     /// The partition.
     pub partition: &'a PartitionId,
     /// The last message before it.
     pub after: Option<SequenceNumber>,
-    /// What the AMQP layer said.
+    /// The error of the AMQP layer.
     pub error: &'a str,
 }
 
 impl MessageUndecodable<'_> {
-    /// ERROR: somebody has to find out who sends such messages.
+    /// Logs at ERROR: a person has to find the sender of such messages.
     pub fn emit(&self, metrics: &Metrics) {
         metrics.message_undecodable(&self.partition.stream);
         tracing::error!(

@@ -8,12 +8,12 @@ use crate::{
     telemetry::{label::Purpose, metrics::Metrics},
 };
 
-/// A document says what the hub says, after it had said something else.
+/// A document differed from the hub's twin, and was corrected.
 #[derive(Debug, Clone, Copy)]
 pub struct TwinCorrected<'a> {
     /// The twin.
     pub twin: &'a TwinKey,
-    /// What for the hub was asked.
+    /// The purpose.
     pub purpose: Purpose,
     /// How it differed.
     pub drift: Drift,
@@ -30,17 +30,17 @@ impl TwinCorrected<'_> {
     }
 }
 
-/// A repair has found an earlier state of the twin than its document had seen.
+/// A repair found the twin in an earlier state than its document.
 #[derive(Debug, Clone, Copy)]
 pub struct TwinWentBack<'a> {
     /// The twin.
     pub twin: &'a TwinKey,
-    /// Whether an audit has been asked for; `None`: it was, a moment ago, for another twin.
+    /// Whether an audit was requested. `None`: it was already requested a moment ago, for another twin.
     pub audit: Option<bool>,
 }
 
 impl TwinWentBack<'_> {
-    /// WARN, but for those that follow at once: a failover takes many twins back.
+    /// Logs at WARN, except for those that follow at once: a failover takes many twins back.
     pub fn emit(&self, metrics: &Metrics) {
         metrics.twin_went_back();
         let what_is_done = match self.audit {
@@ -59,17 +59,17 @@ impl TwinWentBack<'_> {
     }
 }
 
-/// The store will never take what the hub says.
+/// The store will never take the hub's twin.
 #[derive(Debug, Clone, Copy)]
 pub struct DocumentRejected<'a> {
     /// The twin.
     pub twin: &'a TwinKey,
-    /// What the store said.
+    /// The store's message.
     pub reason: &'a str,
 }
 
 impl DocumentRejected<'_> {
-    /// ERROR: the copy cannot be made right.
+    /// Logs at ERROR: the copy cannot be corrected.
     pub fn emit(&self, metrics: &Metrics) {
         metrics.twin_rejected();
         tracing::error!(
@@ -91,13 +91,13 @@ pub struct RepairDelayed<'a> {
 }
 
 impl RepairDelayed<'_> {
-    /// DEBUG: the registry's or the store's state is told once, elsewhere.
+    /// Logs at DEBUG: the state of the registry or the store is reported once, elsewhere.
     pub fn emit(&self) {
         tracing::debug!(twin = %self.twin, reason = self.message, retry_in = ?self.retry_in, "repair waits");
     }
 }
 
-/// The hub, or the store, answers about others, but gives no answer about this twin that can be used.
+/// The hub or the store gives no usable answer about this twin, although it answers about others.
 #[derive(Debug, Clone, Copy)]
 pub struct RepairGivenUp<'a> {
     /// The twin.
@@ -117,15 +117,15 @@ impl RepairGivenUp<'_> {
     }
 }
 
-/// A scan over the flagged documents came to its end.
+/// A scan over the flagged documents finished.
 #[derive(Debug, Clone, Copy)]
 pub struct RepairScan<'a> {
-    /// How many it met, or what stopped it.
+    /// Number of flagged documents, or the error that stopped the scan.
     pub found: Result<usize, &'a StoreError>,
 }
 
 impl RepairScan<'_> {
-    /// INFO where there is something to repair, WARN where the scan stopped.
+    /// Logs at INFO if there are documents to repair, and at WARN if the scan stopped.
     pub fn emit(&self) {
         match self.found {
             Ok(0) => tracing::debug!("no document is flagged"),
@@ -163,7 +163,7 @@ impl QueryDelayed<'_> {
 pub struct ReferencesRefused<'a> {
     /// The hub.
     pub hub: &'a str,
-    /// What it said, in one line.
+    /// Its message, on one line.
     pub reason: &'a str,
 }
 
@@ -178,7 +178,7 @@ impl ReferencesRefused<'_> {
     }
 }
 
-/// A query showed rows that are no twins.
+/// A query returned rows that are not twins.
 #[derive(Debug, Clone, Copy)]
 pub struct RowsUnreadable<'a> {
     /// The hub.
@@ -188,7 +188,7 @@ pub struct RowsUnreadable<'a> {
 }
 
 impl RowsUnreadable<'_> {
-    /// WARN: whose they are is not known, so their documents are not looked at.
+    /// Logs at WARN: their twins are unknown, so their documents are not compared.
     pub fn emit(&self) {
         tracing::warn!(
             hub = %self.hub,
@@ -199,7 +199,7 @@ impl RowsUnreadable<'_> {
     }
 }
 
-/// A twin of a backfill or resync has to be tried again.
+/// A twin of a backfill or resync will be tried again.
 #[derive(Debug, Clone, Copy)]
 pub struct TwinDelayed<'a> {
     /// The twin.
@@ -217,14 +217,14 @@ impl TwinDelayed<'_> {
     }
 }
 
-/// A backfill begins or goes on.
+/// A backfill begins or is resumed.
 #[derive(Debug, Clone, Copy)]
 pub struct BackfillStarted<'a> {
     /// The hub.
     pub hub: &'a str,
-    /// Whether it goes on where an earlier one stopped.
+    /// Whether it resumes an earlier one.
     pub resumed: bool,
-    /// Devices that the hub estimates; 0: not known.
+    /// Number of devices, as the hub estimates. 0: unknown.
     pub devices: u64,
 }
 
@@ -236,27 +236,27 @@ impl BackfillStarted<'_> {
     }
 }
 
-/// A backfill is done.
+/// A backfill finished.
 #[derive(Debug, Clone, Copy)]
 pub struct BackfillFinished<'a> {
     /// The hub.
     pub hub: &'a str,
     /// Twins that the query listed.
     pub twins: u64,
-    /// Documents that were made.
+    /// Documents that were created.
     pub created: u64,
-    /// Documents that said something else.
+    /// Documents that differed, and were corrected.
     pub corrected: u64,
     /// Twins that the store will never take.
     pub rejected: u64,
-    /// Twins about which nobody answered.
+    /// Twins without an answer.
     pub unknown: u64,
-    /// Whether an audit was asked for: because of them, or because the backfill was interrupted.
+    /// Whether an audit was requested: because of twins without an answer, or because the backfill was interrupted.
     pub audit_follows: bool,
 }
 
 impl BackfillFinished<'_> {
-    /// INFO; WARN where not everything is known.
+    /// Logs at INFO, or at WARN if some twins had no answer.
     pub fn emit(&self) {
         let Self { hub, twins, created, corrected, rejected, unknown, audit_follows } = *self;
         if unknown == 0 {
@@ -277,7 +277,7 @@ impl BackfillFinished<'_> {
     }
 }
 
-/// Nobody answers about one twin, although both answer otherwise.
+/// There is no answer about one twin, although store and hub answer about others.
 #[derive(Debug, Clone, Copy)]
 pub struct TwinUnknown<'a> {
     /// The twin.
@@ -296,29 +296,29 @@ impl TwinUnknown<'_> {
     }
 }
 
-/// An audit is done.
+/// An audit finished.
 #[derive(Debug, Clone, Copy)]
 pub struct AuditFinished<'a> {
     /// The hub.
     pub hub: &'a str,
-    /// When it was done.
+    /// When it finished.
     pub at: Ticks,
     /// Twins that were compared.
     pub twins: u64,
     /// Differences by class.
     pub found: &'a BTreeMap<&'static str, u64>,
-    /// The repaired ones of them.
+    /// Repaired differences by class.
     pub repaired: &'a BTreeMap<&'static str, u64>,
-    /// Differences that are left.
+    /// Number of differences that remain.
     pub left: u64,
-    /// Twins about which nobody answered.
+    /// Number of twins without an answer.
     pub unknown: u64,
     /// Twins that seem to differ, and changed too recently to be compared.
     pub recent: u64,
 }
 
 impl AuditFinished<'_> {
-    /// INFO; WARN where differences are left or something is not known.
+    /// Logs at INFO, or at WARN if differences remain or some twins had no answer.
     pub fn emit(&self, metrics: &Metrics) {
         let Self { hub, twins, left, unknown, recent, .. } = *self;
         metrics.audit_finished(hub, self.at, left, self.found);
@@ -361,7 +361,7 @@ pub struct StillDifferent<'a> {
 }
 
 impl StillDifferent<'_> {
-    /// ERROR: another repair will not mend it.
+    /// Logs at ERROR: another repair would not help.
     pub fn emit(&self, metrics: &Metrics) {
         metrics.twin_still_different();
         tracing::error!(
@@ -371,7 +371,7 @@ impl StillDifferent<'_> {
     }
 }
 
-/// A backfill or an audit did not come to its end.
+/// A backfill or an audit failed.
 #[derive(Debug, Clone, Copy)]
 pub struct ScanFailed<'a> {
     /// `backfill` or `audit`.
@@ -385,7 +385,7 @@ pub struct ScanFailed<'a> {
 }
 
 impl ScanFailed<'_> {
-    /// ERROR: it does not pass by itself.
+    /// Logs at ERROR: it will not recover on its own.
     pub fn emit(&self) {
         tracing::error!(
             hub = %self.hub, error = self.error, retry_in = ?self.retry_in, code = "SCAN_FAILED",
@@ -394,7 +394,7 @@ impl ScanFailed<'_> {
     }
 }
 
-/// A long scan could not note how far it is, or what it found.
+/// The note with the progress or the result of a long scan could not be written.
 #[derive(Debug, Clone, Copy)]
 pub struct NoteNotKept<'a> {
     /// Why, in one line.

@@ -7,23 +7,23 @@ use crate::{
     telemetry::serving::{Renewed, ServeMetrics},
 };
 
-/// Somebody asked without a right to.
+/// A request was refused for lack of permission.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestDenied<'a> {
     /// Why it was refused, as the label of the metric.
     pub reason: &'static str,
-    /// The same in words.
+    /// The reason in words.
     pub detail: &'a str,
-    /// Whether something was shown that is not good; otherwise, nothing was shown, or nobody can tell.
+    /// Whether the request had invalid credentials. Otherwise it had none, or this is unknown.
     pub shown: bool,
-    /// What the answer is called, so that its recipient can be told why.
+    /// Id of the answer, so that its recipient can be told the reason.
     pub tracking_id: &'a str,
-    /// Who asked, as far as the connection tells; behind a proxy that is the proxy.
+    /// Address of the client, from the connection. Behind a proxy, this is the proxy.
     pub peer: Option<SocketAddr>,
 }
 
 impl RequestDenied<'_> {
-    /// WARN for what is not good: somebody guesses, or has an old key. DEBUG for anything else.
+    /// Logs at WARN for invalid credentials: the client guesses, or has an old key. Otherwise at DEBUG.
     pub fn emit(&self, metrics: &ServeMetrics) {
         metrics.refused(self.reason);
         let peer = self.peer.map(|peer| peer.ip().to_string());
@@ -42,25 +42,25 @@ impl RequestDenied<'_> {
     }
 }
 
-/// What one caller was given within a minute.
+/// Usage of one caller within a minute.
 #[derive(Debug, Clone, Copy)]
 pub struct CallerServed<'a> {
     /// The policy, or an id of Entra ID.
     pub caller: &'a str,
-    /// What the caller is.
+    /// The kind of caller.
     pub kind: &'static str,
-    /// Requests that were answered, in whatever way.
+    /// Number of requests that were answered, with any outcome.
     pub requests: u64,
-    /// Twins, and rows of queries.
+    /// Number of twins and of query rows.
     pub rows: u64,
-    /// What it cost.
+    /// Cost in request units.
     pub request_units: f64,
-    /// Requests that were told to wait.
+    /// Number of requests that were throttled.
     pub throttled: u64,
 }
 
 impl CallerServed<'_> {
-    /// INFO, under a target of its own, so that these lines can be kept apart.
+    /// Logs at INFO, under a separate target, so that these lines can be filtered.
     pub fn emit(&self) {
         tracing::info!(
             target: "twinsync::audit",
@@ -75,19 +75,19 @@ impl CallerServed<'_> {
     }
 }
 
-/// The certificate's files have changed.
+/// The files of the certificate have changed.
 #[derive(Debug, Clone, Copy)]
 pub enum CertificateChanged<'a> {
-    /// New connections get the new one.
+    /// New connections use the new certificate.
     Taken {
         /// When it ends.
         expires: Ticks,
     },
-    /// What the files have cannot be used.
+    /// The new files cannot be used.
     Kept {
         /// Why, and what to do.
         reason: &'a str,
-        /// When the present one ends.
+        /// When the present certificate ends.
         expires: Ticks,
     },
 }
@@ -117,7 +117,7 @@ impl CertificateChanged<'_> {
 pub struct KeysRenewed {
     /// How many there are.
     pub keys: usize,
-    /// When.
+    /// When they were fetched.
     pub at: Ticks,
 }
 
@@ -129,17 +129,17 @@ impl KeysRenewed {
     }
 }
 
-/// A connection did not come to be.
+/// A TLS handshake failed.
 #[derive(Debug, Clone, Copy)]
 pub struct HandshakeFailed<'a> {
     /// Why.
     pub reason: &'a str,
-    /// Who connected.
+    /// Address of the client.
     pub peer: SocketAddr,
 }
 
 impl HandshakeFailed<'_> {
-    /// DEBUG: whoever can reach the address can cause it.
+    /// Logs at DEBUG: any client that can reach the address can cause it.
     pub fn emit(&self, metrics: &ServeMetrics) {
         metrics.handshake_failed();
         tracing::debug!(reason = self.reason, peer = %self.peer.ip(), "TLS was not agreed on");

@@ -4,17 +4,17 @@ use std::net::SocketAddr;
 
 use crate::telemetry::{label::Unauthorized, metrics::Metrics};
 
-/// Somebody asked for a twin without a right to.
+/// A request for a twin was refused for lack of permission.
 #[derive(Debug, Clone, Copy)]
 pub struct TwinReadRefused {
     /// Why it was refused.
     pub reason: Unauthorized,
-    /// Who asked, as far as the connection tells; behind a proxy that is the proxy.
+    /// Address of the client, from the connection. Behind a proxy, this is the proxy.
     pub peer: Option<SocketAddr>,
 }
 
 impl TwinReadRefused {
-    /// WARN for a wrong token: somebody guesses, or has an old one. DEBUG without one.
+    /// Logs at WARN for a wrong token: the client guesses, or has an old one. At DEBUG without a token.
     pub fn emit(&self, metrics: &Metrics) {
         metrics.twin_read_unauthorized(self.reason);
         let (reason, peer) = (self.reason.label(), self.peer.map(|peer| peer.ip().to_string()));

@@ -52,7 +52,7 @@ fn a_replaced_loop_does_not_take_its_successor_along() {
     assert_eq!(health.facts().loops["lanes"].limit, Duration::from_secs(2));
 }
 
-/// A partition whose oldest event has been incomplete for so long.
+/// A partition whose oldest event has been incomplete for this long.
 struct Waiting(PartitionMetrics, Option<Duration>);
 
 impl Watched for Waiting {

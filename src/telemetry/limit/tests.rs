@@ -1,4 +1,4 @@
-//! The limiter by a table of moments, and the formatter around it over both shapes.
+//! The limiter with a table of times, and the formatter with both shapes.
 
 use std::{
     io,
@@ -81,7 +81,7 @@ impl io::Write for Captured {
     }
 }
 
-/// What `log` writes; it is handed the clock's seconds and the lines.
+/// The lines that `log` writes. It receives the clock in seconds and the lines.
 fn logged(shape: Shape, log: impl FnOnce(&AtomicU64, &Lines)) -> Vec<String> {
     let (captured, time) = (Captured::default(), Arc::new(AtomicU64::new(0)));
     let clock = Arc::clone(&time);
@@ -110,13 +110,13 @@ fn logged(shape: Shape, log: impl FnOnce(&AtomicU64, &Lines)) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// As a partition says it whose connection is lost.
+/// The line of a partition that lost its connection.
 fn lost(partition: &str) {
     let (stream, partition) = partition.split_once('/').expect("a stream and a partition");
     tracing::warn!(%stream, %partition, code = "EVENTHUBS_UNAVAILABLE", retry_in = ?seconds(1), "connection lost");
 }
 
-/// As a partition says it once.
+/// The line of a partition that occurs once.
 fn gone(partition: &str) {
     let (stream, partition) = partition.split_once('/').expect("a stream and a partition");
     tracing::error!(%stream, %partition, code = "EVENTS_LOST", "events were never received");
@@ -189,7 +189,7 @@ fn below_warn_nothing_is_held_back_and_reasons_in_words_are_no_class() {
     assert_eq!((count("took"), count("no answer"), count("dead letter")), (3, 1, 1 + 1), "{lines:#?}");
 }
 
-/// As the store's state is told.
+/// The line about the state of the store.
 fn store(answers: bool) {
     match answers {
         true => tracing::info!(what = "the store", outage = OVER, "it answers"),
@@ -205,7 +205,7 @@ fn the_first_line_of_a_second_outage_is_written_however_soon_it_follows() {
         for second in [0, 1, 2] {
             time.store(second, Ordering::Relaxed);
             store(false);
-            store(false); // held back: it is the same outage
+            store(false); // suppressed: it is the same outage
             store(true);
         }
     });

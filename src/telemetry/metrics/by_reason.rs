@@ -1,4 +1,4 @@
-//! Counters by reason, of which only the few that occur are kept.
+//! Counters by reason. Only the few reasons that occur are kept.
 
 use std::{
     collections::BTreeMap,
@@ -10,14 +10,14 @@ use metrics_exporter_prometheus::PrometheusRecorder;
 
 use super::{METADATA, key};
 
-/// Counters by reason. Reasons are `'static`, so outside input cannot make new ones.
+/// Counters by reason. Reasons are `'static`, so outside input cannot create new ones.
 pub(super) struct ByReason {
     name: &'static str,
     counters: RwLock<BTreeMap<&'static str, Counter>>,
 }
 
 impl ByReason {
-    /// All at zero: an alert on an increase must not miss the first of its kind.
+    /// Creates all at zero: an alert on an increase must not miss the first one.
     pub(super) fn new(
         recorder: &PrometheusRecorder,
         name: &'static str,
@@ -28,7 +28,7 @@ impl ByReason {
         Self { name, counters: RwLock::new(reasons.into_iter().map(counter).collect()) }
     }
 
-    /// Counts one.
+    /// Counts one occurrence.
     pub(super) fn count(&self, recorder: &PrometheusRecorder, reason: &'static str) {
         let counters = self.counters.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(counter) = counters.get(reason) {

@@ -1,4 +1,4 @@
-//! What is counted or set so rarely that its counter or gauge may be looked up each time: a table.
+//! Metrics that change so rarely that their counter or gauge may be looked up each time, as a table.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub(super) const EXPORTED: &str = "exported";
 pub(super) const DROPPED: &str = "dropped";
 pub(super) const REFUSED: &str = "refused";
 
-/// A line for each method: what it does, what it takes, the metric, its labels, and by how much it counts or what it sets.
+/// One line per method: its doc, its arguments, the metric, its labels, and the increment or the value.
 macro_rules! rare {
     ($(
         $(#[$documentation:meta])*
@@ -46,22 +46,22 @@ rare! {
     /// Counts a failed try of a start to reach what it needs.
     count fn start_delayed(dependency: &'static str) of START_DELAYS [dependency: dependency];
 
-    /// Counts a dead letter that does not tell which twin it is about.
+    /// Counts a dead letter whose twin is unknown.
     count fn dead_letter_without_twin() of DEAD_LETTERS_WITHOUT_TWIN [];
 
-    /// Counts an attempt to store a dead letter that failed.
+    /// Counts a failed attempt to store a dead letter.
     count fn dead_letter_failed(failure: Failure) of DEAD_LETTER_FAILURES [reason: reason::of_failure(failure)];
 
     /// Counts a connection to a partition that was given up.
     count fn partition_rebuilt(stream: &str, reason: &'static str) of PARTITION_REBUILDS [stream: stream, reason: reason];
 
-    /// Counts a look for new partitions that failed.
+    /// Counts a partition discovery that failed.
     count fn partition_discovery_failed(stream: &str) of PARTITION_DISCOVERY_FAILURES [stream: stream];
 
     /// Counts an event that was received before.
     count fn event_repeated(stream: &str) of EVENTS_REPEATED [stream: stream];
 
-    /// Counts a message that is no valid AMQP.
+    /// Counts a message that is not valid AMQP.
     count fn message_undecodable(stream: &str) of MESSAGES_UNDECODABLE [stream: stream];
 
     /// Counts a checkpoint that could not be written.
@@ -73,7 +73,7 @@ rare! {
     /// Counts a flagged document that the store refuses.
     count fn flag_rejected() of FLAGS_REJECTED [];
 
-    /// Counts a document that differed and says now what the hub says.
+    /// Counts a document that differed and was corrected.
     count fn twin_corrected(purpose: Purpose, class: &'static str) of TWINS_CORRECTED [purpose: purpose.label(), class: class];
 
     /// Counts a twin that the store refuses.
@@ -82,54 +82,54 @@ rare! {
     /// Counts a twin that differed again right after its repair.
     count fn twin_still_different() of TWINS_STILL_DIFFERENT [];
 
-    /// Counts a repaired twin that the hub had in an earlier state.
+    /// Counts a repaired twin that the hub has in an earlier state.
     count fn twin_went_back() of TWINS_WENT_BACK [];
 
-    /// Counts a repair that was given up until the next look for flagged documents.
+    /// Counts a repair that was given up until the next scan for flagged documents.
     count fn repair_given_up() of REPAIRS_GIVEN_UP [];
 
-    /// Counts what holds at every moment, and did not.
+    /// Counts an invariant that did not hold.
     count fn invariant_broken(invariant: Invariant) of INVARIANT_VIOLATIONS [invariant: invariant.id()];
 
-    /// Counts twins that a recount has found to be counted wrongly.
+    /// Counts twins that were counted wrongly, as a recount shows.
     count fn counts_corrected(twins: usize) of COUNTS_CORRECTED [], by twins as u64;
 
-    /// Counts a look at the changes of the container that failed.
+    /// Counts a failed read of the change feed.
     count fn counts_read_failed() of COUNTS_READ_FAILURES [];
 
-    /// Counts spans that the receiver has taken.
+    /// Counts spans that the receiver has accepted.
     count fn spans_exported(spans: usize) of OTLP_SPANS [outcome: EXPORTED], by spans as u64;
 
-    /// Counts spans for which there was no room, or no time in the end.
+    /// Counts spans that were dropped because the queue was full, or because the shutdown left no time.
     count fn spans_dropped(spans: usize) of OTLP_SPANS [outcome: DROPPED], by spans as u64;
 
-    /// Counts spans that the receiver does not take.
+    /// Counts spans that the receiver has refused.
     count fn spans_refused(spans: usize) of OTLP_SPANS [outcome: REFUSED], by spans as u64;
 
-    /// Counts a request to the receiver of traces that failed.
+    /// Counts a failed request to the receiver of traces.
     count fn span_export_failed() of OTLP_EXPORT_FAILURES [];
 
     /// Sets how many twins wait for their repair.
     set fn set_repairs_waiting(twins: usize) of REPAIRS_WAITING [], to twins as f64;
 
-    /// Sets how many twins of a hub a backfill has dealt with.
+    /// Sets how many twins of a hub a backfill has processed.
     set fn set_backfill_twins(hub: &str, outcome: &'static str, twins: u64) of BACKFILL_TWINS [hub: hub, outcome: outcome], to twins as f64;
 
-    /// Notes how many twins the last audit could not compare, and why.
+    /// Sets how many twins the last audit could not compare, by reason.
     set fn set_audit_undecided(hub: &str, reason: &'static str, twins: u64) of AUDIT_UNDECIDED [hub: hub, reason: reason], to twins as f64;
 
-    /// Shows how often an audit is due.
+    /// Sets the interval of audits.
     set fn set_audit_interval(interval: Duration) of AUDIT_INTERVAL [], to interval.as_secs_f64();
 
-    /// Sets how many partitions of a stream are ours.
+    /// Sets how many partitions of a stream this replica owns.
     set fn set_partitions_owned(stream: &str, partitions: usize) of PARTITIONS_OWNED [stream: stream], to partitions as f64;
 
-    /// Shows how many replicas are alive, this one included.
+    /// Sets how many replicas are alive, including this one.
     set fn set_replicas_alive(replicas: usize) of REPLICAS_ALIVE [], to replicas as f64;
 
-    /// Shows the part of each hub's quota that this replica may use.
+    /// Sets the part of each hub's quota that this replica may use.
     set fn set_registry_share(share: f64) of REGISTRY_SHARE [], to share;
 
-    /// Shows how many request units this replica may spend per second.
+    /// Sets how many request units this replica may spend per second.
     set fn set_request_units_limit(request_units_per_second: f64) of REQUEST_UNITS_LIMIT [], to request_units_per_second;
 }

@@ -22,7 +22,7 @@ impl StreamMetrics {
         self.lost.increment(events);
     }
 
-    /// Counts several events that were decided alike.
+    /// Counts several events with the same decision.
     pub fn decided_many(&self, decision: Decision, events: u64) {
         self.decisions[decision.index()].increment(events);
     }

@@ -106,7 +106,7 @@ fn every_counter_is_there_before_it_counts() {
     let _ = ServeMetrics::new(&metrics, ["missing"]);
     let text = metrics.render();
     for &Description { name, kind, .. } in name::DESCRIPTIONS {
-        // The process and its runtime are not at zero, and not kept here.
+        // Metrics of the process and its runtime are not zero, and are not stored here.
         if [name::PROCESS_CPU, name::RUNTIME_BUSY, name::RECEIVE_BUSY].contains(&name) {
             continue;
         }

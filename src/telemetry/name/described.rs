@@ -1,20 +1,20 @@
-//! What each metric is. The table in `docs/metrics.md` and the help that Prometheus shows are made of this.
+//! The description of each metric. The table in `docs/metrics.md` and the help that Prometheus shows are generated from it.
 
 use super::*;
 
-/// What kind a metric is.
+/// The kind of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// It rises from 0; a restart begins anew.
+    /// It only increases, from 0. A restart begins at 0 again.
     Counter,
-    /// It is as it is now.
+    /// The present value.
     Gauge,
-    /// Counts by upper bounds, with a sum and a number.
+    /// Counts by upper bounds, with a sum and a total count.
     Histogram,
 }
 
 impl Kind {
-    /// As Prometheus names it.
+    /// Prometheus' name of the kind.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -33,7 +33,7 @@ pub struct Description {
     pub kind: Kind,
     /// The names of its labels, without the bounds of a histogram.
     pub labels: &'static [&'static str],
-    /// What it means, in one line.
+    /// Its meaning, on one line.
     pub help: &'static str,
 }
 

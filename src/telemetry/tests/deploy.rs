@@ -1,5 +1,5 @@
-//! What stands in `deploy/` and `docs/runbook.md` is about what is served: every metric and label exists, every alert has its
-//! section, its tests, and an end.
+//! `deploy/` and `docs/runbook.md` match the served metrics: every metric and label exists, and every alert has its section, its tests, and
+//! an end.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,10 +10,10 @@ use serde_json::Value;
 
 use super::name;
 
-/// Labels that Prometheus adds to what it scrapes.
+/// Labels that Prometheus adds to scraped samples.
 const OF_THE_SCRAPE: [&str; 2] = ["job", "instance"];
 
-/// Words of PromQL that may stand where a name of a metric may.
+/// Words of PromQL that may occur in the place of a metric name.
 const WORDS: [&str; 39] = [
     "abs",
     "absent",
@@ -63,7 +63,7 @@ fn read(path: &str) -> String {
 
 #[derive(Debug, Default)]
 struct Rule {
-    /// Of the alert, or of the recorded series.
+    /// Name of the alert, or of the recorded series.
     name: String,
     is_alert: bool,
     fields: BTreeMap<String, String>,
@@ -75,7 +75,7 @@ impl Rule {
     }
 }
 
-/// The rules, which are written in a small part of YAML: one key per line, blocks with `|`.
+/// The rules. They are written in a small subset of YAML: one key per line, blocks with `|`.
 fn rules() -> Vec<Rule> {
     let text = read("deploy/prometheus/twinsync.rules.yml");
     let mut rules: Vec<Rule> = Vec::new();
@@ -127,7 +127,7 @@ fn alerts() -> Vec<Rule> {
     rules().into_iter().filter(|rule| rule.is_alert).collect()
 }
 
-/// The names of metrics in an expression, each with the labels that it is selected by.
+/// The names of metrics in an expression, each with the labels in its selector.
 fn metrics(expression: &str) -> Vec<(String, Vec<String>)> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     let mut found: Vec<(String, Vec<String>)> = Vec::new();
@@ -164,7 +164,7 @@ fn metrics(expression: &str) -> Vec<(String, Vec<String>)> {
     found
 }
 
-/// Every metric of the expression is served, or recorded, with these labels.
+/// Checks that every metric of the expression is served or recorded, with these labels.
 fn is_about_what_is_served(place: &str, expression: &str) {
     let recorded: Vec<_> = rules().into_iter().filter(|rule| !rule.is_alert).map(|rule| rule.name).collect();
     for (metric, labels) in metrics(expression) {
@@ -210,7 +210,7 @@ fn every_alert_says_what_is_wrong_how_urgent_it_is_and_where_to_read_on() {
             alert.name,
             alert.field("runbook_url")
         );
-        // What counts over a range needs no time of its own.
+        // An expression that counts over a range needs no `for`.
         let counts = ["increase(", "changes("].iter().any(|function| alert.field("expr").contains(function));
         assert!(alert.fields.contains_key("for") || counts, "{}: for how long?", alert.name);
     }
@@ -294,7 +294,7 @@ fn every_alert_is_tested_where_it_fires_and_where_it_does_not() {
     }
 }
 
-/// Every text below a key, anywhere.
+/// Every text below a key, at any depth.
 fn texts<'a>(value: &'a Value, key: &str, found: &mut Vec<&'a str>) {
     match value {
         Value::Object(fields) => {

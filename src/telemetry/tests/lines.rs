@@ -1,5 +1,5 @@
-//! The shape of all log lines, read off the source: their fields are those of the table in `docs/logs.md`, a partition is always
-//! named by the same two of them, and what is WARN or ERROR has a code with a page.
+//! The shape of all log lines, read from the source: their fields are those of the table in `docs/logs.md`, a partition is always named by
+//! the same two fields, and each WARN or ERROR has a code with a page.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -44,7 +44,7 @@ fn sources() -> Vec<(PathBuf, String)> {
     found
 }
 
-/// The arguments of the macro call that `text` begins with, at commas that are in no brackets and no string.
+/// The arguments of the macro call at the start of `text`, split at commas outside of brackets and strings.
 fn arguments(text: &str) -> Vec<String> {
     let (mut parts, mut part, mut depth) = (Vec::new(), String::new(), 0);
     let (mut in_string, mut escaped) = (false, false);
@@ -78,7 +78,7 @@ fn calls() -> Vec<Call> {
             if !["error", "warn", "info", "debug", "trace"].contains(&level) {
                 continue;
             }
-            // A target is no field.
+            // A target is not a field.
             let arguments = arguments(rest).into_iter().filter(|part| !part.starts_with("target:"));
             let fields = arguments.take_while(|part| !part.starts_with('"'));
             let fields = fields.map(|part| {
@@ -97,7 +97,7 @@ fn calls() -> Vec<Call> {
     calls
 }
 
-/// Codes in the source: upper-case words with underscores that are no names of variables.
+/// Codes in the source: upper-case words with underscores that are not names of variables.
 fn codes() -> BTreeSet<String> {
     let is_code = |text: &str| {
         let upper = text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');

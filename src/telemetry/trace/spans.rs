@@ -1,5 +1,5 @@
-//! Spans in the data model of OpenTelemetry, with the attributes of its semantic conventions where they know one. The table in
-//! `docs/tracing.md` lists all of them; a test holds it to this file.
+//! Spans in the data model of OpenTelemetry, with the attributes of its semantic conventions where they exist. The table in
+//! `docs/tracing.md` lists all of them. A test compares it with this file.
 
 use std::{
     borrow::Cow,
@@ -28,14 +28,14 @@ pub(super) struct SpanOf {
     pub(super) began: Ticks,
     pub(super) ended: Ticks,
     pub(super) attributes: Vec<KeyValue>,
-    /// Trace and span of what it has to do with.
+    /// Trace and span ids of the linked spans.
     pub(super) links: Vec<(u128, u64)>,
-    /// A code, where it failed.
+    /// The error code, if it failed.
     pub(super) error: Option<&'static str>,
 }
 
 impl SpanOf {
-    /// A part of another one.
+    /// A span inside another one.
     pub(super) fn inside(trace: u128, parent: u64, name: &'static str, began: Ticks, ended: Ticks) -> Self {
         Self {
             trace,
@@ -52,12 +52,12 @@ impl SpanOf {
     }
 }
 
-/// A new span's id; 0 would be none.
+/// A new span id. 0 would mean no id.
 pub(super) fn new_id() -> u64 {
     rand::random::<u64>().max(1)
 }
 
-/// What all spans have in common.
+/// The attributes that all spans share.
 pub(super) struct Names {
     scope: InstrumentationScope,
 }
@@ -96,7 +96,7 @@ impl Names {
         }
     }
 
-    /// Of the root of an event's trace.
+    /// Attributes of the root of an event's trace.
     pub(super) fn of_message(
         &self,
         options: &Options,
@@ -134,7 +134,7 @@ impl Names {
         attributes
     }
 
-    /// What the hub did to the twin.
+    /// Attributes of the change at the hub.
     pub(super) fn of_change(
         &self,
         operation: Option<&'static str>,
@@ -145,7 +145,7 @@ impl Names {
         operation.into_iter().chain(version)
     }
 
-    /// Of a `write` span.
+    /// Attributes of a `write` span.
     pub(super) fn of_write(&self, write: &WriteTrace) -> Vec<KeyValue> {
         vec![
             KeyValue::new("twinsync.write.events", count(write.events)),
@@ -155,7 +155,7 @@ impl Names {
         ]
     }
 
-    /// Of a request to Cosmos DB.
+    /// Attributes of a request to Cosmos DB.
     pub(super) fn of_attempt(&self, options: &Options, attempt: &Attempt) -> Vec<KeyValue> {
         vec![
             KeyValue::new("db.system.name", "azure.cosmosdb"),

@@ -1,4 +1,4 @@
-//! Spans of one event, by what was recorded of it.
+//! Spans of one event, from what was recorded of it.
 
 use opentelemetry::Value;
 
@@ -116,7 +116,7 @@ fn remarkable_ones_are_told_up_to_a_rate() {
         bench.tracer.ended(&Ended { decision: Decision::Suspect, ..bench.ended(&message, Duration::ZERO) });
     }
     let roots = bench.taken().iter().filter(|span| span.name.starts_with("process")).count();
-    // Two seconds at most have begun meanwhile.
+    // At most two seconds have begun meanwhile.
     assert!((20..=40).contains(&roots), "{roots}");
 }
 

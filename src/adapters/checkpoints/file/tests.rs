@@ -121,7 +121,7 @@ async fn a_damaged_file_is_an_error_and_never_no_checkpoint() {
         good[..good.len() / 2].to_owned(),
         good.replace("twinsync-1", "twinsync-2"),
         good.replace("\"sequence_number\": 1", "\"sequence_number\": \"1\""),
-        fs::read_to_string(path("1")).unwrap(), // another partition's
+        fs::read_to_string(path("1")).unwrap(), // of another partition
     ] {
         fs::write(path("0"), &bad).unwrap();
         let result = store.list_checkpoints(NAMESPACE, "twins", "$Default").await;
@@ -150,7 +150,7 @@ async fn a_checkpoint_that_says_nothing_is_refused_and_the_old_one_kept() {
 async fn a_directory_that_cannot_be_written_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path()).await;
-    // Where the namespace's directory should go, there is a file.
+    // A file is at the path of the namespace's directory.
     fs::write(directory.path().join(NAMESPACE), "").unwrap();
     assert_eq!(code(store.update_checkpoint(checkpoint("0", 1)).await), "CHECKPOINT_IO");
 }
@@ -163,12 +163,12 @@ async fn ownership_is_compare_and_set() {
     assert_eq!(first.len(), 1);
     assert!(first[0].last_modified_time.is_some());
 
-    // Created already: a claim without ETag loses, silently.
+    // The ownership exists already: a claim without ETag fails silently.
     assert_eq!(store.claim_ownership(&[claim("0", "b", None)]).await.unwrap().len(), 0);
-    // A renewal with the current ETag wins and gets a new one.
+    // A renewal with the current ETag succeeds and gets a new ETag.
     let second = store.claim_ownership(&[claim("0", "a", first[0].etag.clone())]).await.unwrap();
     assert_ne!(second[0].etag, first[0].etag);
-    // The old ETag is spent; an unknown partition has none.
+    // The old ETag is outdated; an unknown partition has none.
     assert_eq!(store.claim_ownership(&[claim("0", "b", first[0].etag.clone())]).await.unwrap().len(), 0);
     assert_eq!(store.claim_ownership(&[claim("9", "b", first[0].etag.clone())]).await.unwrap().len(), 0);
 
@@ -250,7 +250,7 @@ async fn a_look_at_the_lock_keeps_nobody_from_starting() {
     let lock = File::open(directory.path().join(LOCK)).unwrap();
     lock.try_lock_shared().unwrap();
     let looked = tokio::task::spawn_blocking(move || {
-        std::thread::sleep(LOCK_PAUSE * 2); // longer than any look
+        std::thread::sleep(LOCK_PAUSE * 2); // longer than any check holds the lock
         drop(lock);
     });
     open(directory.path()).await;

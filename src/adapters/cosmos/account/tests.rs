@@ -1,4 +1,4 @@
-//! Which accounts the copy can be right on, and what is asked of them.
+//! On which accounts the copy can be correct, and which requests are sent to them.
 
 use std::sync::Arc;
 
@@ -72,7 +72,8 @@ fn one_write_region_needs_no_pin_and_several_need_one_that_exists() {
     }
 }
 
-/// The example of Microsoft's page "Access control on Azure Cosmos DB resources", but for the resource: an account has none.
+/// The example of Microsoft's page "Access control on Azure Cosmos DB resources", except for the resource, which is
+/// empty for an account.
 #[test]
 fn a_key_signs_verb_and_date_in_lower_case() {
     let key = STANDARD.encode("some key");
@@ -150,7 +151,7 @@ async fn whatever_is_no_account_is_told_in_one_line_without_the_key() {
         assert!(reason.contains(told) && !reason.contains(&key) && !reason.contains('\n'), "{reason}");
         serving.await.unwrap();
     }
-    // Nobody listens there any more.
+    // Nothing listens on this port any more.
     let (url, serving) = serve("200 OK", "").await;
     serving.abort();
     let _ = serving.await;

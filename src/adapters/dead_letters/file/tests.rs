@@ -139,7 +139,7 @@ async fn what_a_crash_left_half_written_is_no_letter() {
 async fn a_place_that_cannot_be_written_is_an_error_and_not_a_loss() {
     let directory = tempfile::tempdir().unwrap();
     let letters = open(directory.path()).await;
-    // Where the stream's directory should go, there is a file.
+    // A file is at the path of the stream's directory.
     fs::write(directory.path().join("twins"), "").unwrap();
     let error = store(&letters, &partition("twins", "0"), &message(1, b"x")).await.expect_err("no directory");
     assert!(error.to_string().starts_with("cannot store the dead letter of twins/0@1 in "), "{error}");
@@ -157,7 +157,7 @@ async fn an_abandoned_attempt_does_not_disturb_its_repeat() {
     let letters = open(directory.path()).await;
     let (place, message) = (partition("twins", "0"), message(1, b"x"));
     for _ in 0..50 {
-        // Dropped after its first poll, the write goes on in the background.
+        // A write that is dropped after its first poll continues in the background.
         let mut abandoned = Box::pin(store(&letters, &place, &message));
         let _ = futures::poll!(abandoned.as_mut());
         drop(abandoned);

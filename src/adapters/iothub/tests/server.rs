@@ -13,7 +13,7 @@ use axum::{
 };
 use url::Url;
 
-/// The time of every answer that is not `bare`.
+/// The time of every answer that is not created with `bare`.
 pub(super) const DATE: &str = "Tue, 27 May 2031 10:00:07 GMT";
 
 /// What the server saw.
@@ -36,7 +36,7 @@ pub(super) type Response = HttpResponse<Body>;
 
 type Answers = Arc<Mutex<VecDeque<Response>>>;
 
-/// A server that gives one scripted answer after the other.
+/// A server that sends one scripted answer after another.
 pub(super) struct Server {
     pub(super) endpoint: Url,
     seen: Arc<Mutex<Vec<Seen>>>,

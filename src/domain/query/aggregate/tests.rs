@@ -12,7 +12,7 @@ fn rows(text: &str, tags: &[Value]) -> Vec<Value> {
     aggregation.rows()
 }
 
-/// What an aggregate makes of values; `None`: the column is left out.
+/// The result of an aggregate for these values; `None` if the column is omitted.
 fn of(aggregate: &str, values: &[Option<Value>]) -> Option<Value> {
     let tags: Vec<_> =
         values.iter().map(|value| value.as_ref().map_or(json!({}), |value| json!({"v": value}))).collect();
@@ -29,12 +29,12 @@ fn aggregates_of_odd_values() {
         ("AVG", &numbers, Some(json!(3.5 / 3.0))),
         ("MIN", &numbers, Some(json!(-1))),
         ("MAX", &numbers, Some(json!(3))),
-        // Of nothing.
+        // Without values.
         ("SUM", &[], Some(json!(0))),
         ("AVG", &[], None),
         ("MIN", &[None], None),
         ("MAX", &[None, None], None),
-        // A type that has no sum.
+        // A type without a sum.
         ("SUM", &[Some(json!(1)), Some(json!("1"))], None),
         ("AVG", &[Some(json!(null)), Some(json!(1))], None),
         ("SUM", &[Some(json!(true))], None),

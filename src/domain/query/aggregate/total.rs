@@ -1,4 +1,4 @@
-//! What an aggregate has come to.
+//! The running total of an aggregate.
 
 use std::cmp::Ordering;
 
@@ -9,25 +9,25 @@ use super::{
     Aggregate,
 };
 
-/// What an aggregate has come to, of the values so far.
+/// The total of an aggregate for the values so far.
 #[derive(Debug, Clone)]
 pub(super) enum Total {
     Count(u64),
     Sum(Sum),
     Average(Sum),
-    /// The best value, and the order that a better one has to it.
+    /// The best value so far, and the ordering that a better value has relative to it.
     Best(Option<Value>, Ordering),
-    /// There was a value of a type that cannot be aggregated.
+    /// There was a value whose type cannot be aggregated.
     Undefined,
 }
 
-/// A sum of numbers. Integers are kept apart from doubles: their sum is exact, and does not depend on their order.
+/// A sum of numbers. Integers are summed separately from doubles: their sum is exact and does not depend on the order.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Sum {
     count: u64,
     integers: i128,
     doubles: f64,
-    /// What rounding has taken from `doubles` (Neumaier's sum).
+    /// The rounding error of `doubles` (Neumaier's sum).
     lost: f64,
     has_doubles: bool,
 }
@@ -43,7 +43,7 @@ impl Total {
         }
     }
 
-    /// Adds a value. One that is undefined does not count.
+    /// Adds a value. An undefined value does not count.
     pub(super) fn add(&mut self, value: Option<&Value>) {
         let Some(value) = value else { return };
         match (&mut *self, value) {
@@ -61,8 +61,8 @@ impl Total {
         }
     }
 
-    /// The result, unless it is undefined: of no values (of which the sum is 0, as in Cosmos DB), of a wrong type, or beyond what a
-    /// double can hold.
+    /// The result, or `None` if it is undefined: no values (except that their sum is 0, as in Cosmos DB), a wrong type,
+    /// or a result out of the range of a double.
     pub(super) fn result(self) -> Option<Value> {
         match self {
             Self::Count(count) => Some(Value::from(count)),
@@ -78,7 +78,7 @@ impl Sum {
     fn add(&mut self, number: &Number) {
         self.count = self.count.saturating_add(1);
         match Exact::of(number) {
-            // Larger ones were doubles, and are not exact anyway.
+            // Larger integers come from doubles, and are not exact anyway.
             Exact::Integer(integer) if integer.unsigned_abs() <= u128::from(u64::MAX) => {
                 match self.integers.checked_add(integer) {
                     Some(sum) => self.integers = sum,
@@ -123,7 +123,7 @@ impl Sum {
     }
 }
 
-/// The number as JSON writes it shortest: an integer without fraction. Nothing if it is not finite.
+/// The number in its shortest JSON form: an integer without fraction. `None` if it is not finite.
 fn plain(double: f64) -> Option<Number> {
     Exact::of(&Number::from_f64(double)?).number()
 }

@@ -18,7 +18,7 @@ fn of_tag(value: Value, text: &str) -> Option<bool> {
 #[test]
 fn comparisons_of_types() {
     let null = json!(null);
-    // What `=` and `<` are; the others follow.
+    // The results of `=` and `<`; the other results follow from them.
     for (left, right, equal, less) in [
         (null.clone(), "null", YES, UNDEFINED),
         (null.clone(), "false", NO, UNDEFINED),
@@ -114,7 +114,7 @@ fn what_is_missing_is_undefined_in_every_comparison() {
 #[test]
 fn logic_has_three_values() {
     let values = [("true", YES), ("false", NO), ("tags.x = 1", UNDEFINED)];
-    // Rows and columns: true, false, undefined.
+    // Rows and columns are in the order true, false, undefined.
     let and = [[YES, NO, UNDEFINED], [NO, NO, NO], [UNDEFINED, NO, UNDEFINED]];
     let or = [[YES, YES, YES], [YES, NO, UNDEFINED], [YES, UNDEFINED, UNDEFINED]];
     for (row, (left, left_value)) in values.iter().enumerate() {

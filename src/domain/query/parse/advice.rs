@@ -1,4 +1,4 @@
-//! What to write instead of what people write by habit.
+//! Advice for common mistakes: what to write instead.
 
 use super::{
     super::{
@@ -9,7 +9,7 @@ use super::{
     condition,
 };
 
-/// Functions that the hub's documentation gives for routes only (learn: iot-hub/iot-hub-devguide-query-language).
+/// Functions that the hub's documentation has only for routes (learn: iot-hub/iot-hub-devguide-query-language).
 const ROUTE_FUNCTIONS: [&str; 15] = [
     "ABS",
     "EXP",
@@ -28,7 +28,7 @@ const ROUTE_FUNCTIONS: [&str; 15] = [
     "INDEX_OF",
 ];
 
-/// The error for a name with `(` behind it where no such function can stand.
+/// The error for a name followed by `(` where no such function is allowed.
 pub(super) fn no_such_function(position: usize, name: &str) -> QueryError {
     let upper = shortened(&name.to_ascii_uppercase());
     if Aggregate::named(name).is_some() {
@@ -67,7 +67,7 @@ pub(super) fn unknown_field(position: usize, name: &str) -> QueryError {
     QueryError::new(position, QueryErrorKind::UnknownField, message)
 }
 
-/// The error for what stands behind the last clause and is no clause itself.
+/// The error for text after the last clause that is not a clause.
 pub(super) fn after_the_last_clause(tokens: &Tokens) -> QueryError {
     let position = tokens.position();
     let no_part = |what: &str, instead: &str| {

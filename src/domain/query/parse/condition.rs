@@ -1,4 +1,4 @@
-//! What stands after WHERE. From loose to tight: OR, AND, NOT, comparisons.
+//! Parses the part after WHERE. Precedence from lowest to highest: OR, AND, NOT, comparisons.
 
 use serde_json::{Number, Value};
 
@@ -12,7 +12,7 @@ use super::{NESTING_MAX, Parser, advice::no_such_function};
 
 const ARRAY_CONTAINS: &str = "ARRAY_CONTAINS";
 
-/// Other names of functions. The documentation has them, and the hub does not take them for twins
+/// Other names of functions. The documentation has them, but the hub does not accept them for twins
 /// (MicrosoftDocs/azure-docs#110329).
 const ALIASES: [(&str, TextTest); 2] =
     [("STARTS_WITH", TextTest::StartsWith), ("ENDS_WITH", TextTest::EndsWith)];
@@ -63,7 +63,7 @@ impl Parser {
         self.primary()
     }
 
-    /// One level deeper.
+    /// Parses one level deeper.
     fn nested<T>(
         &mut self,
         position: usize,
@@ -103,7 +103,7 @@ impl Parser {
         self.compared(position, left)
     }
 
-    /// What a value is compared with, and how.
+    /// Parses the operator and the right side of a comparison.
     fn compared(&mut self, position: usize, left: Operand) -> Result<Condition, QueryError> {
         if let Some(comparison) = self.comparison() {
             self.tokens.advance()?;
@@ -150,7 +150,7 @@ impl Parser {
         }
     }
 
-    /// The constant that stands here, if one does.
+    /// The constant at this position, if there is one.
     fn constant(&mut self) -> Result<Option<Value>, QueryError> {
         let position = self.tokens.position();
         let value = match self.tokens.current() {
@@ -208,7 +208,7 @@ impl Parser {
         Ok(items)
     }
 
-    /// The function of this name, from its name on; nothing if there is none.
+    /// Parses the function with this name, starting at its name; `None` if there is no such function.
     fn function(&mut self, name: &str) -> Result<Option<Condition>, QueryError> {
         if let Some(test) = TypeTest::named(name) {
             self.open(test.name())?;
@@ -243,7 +243,7 @@ impl Parser {
         self.expect_sign("(", &format!("after {function}, write `(`"))
     }
 
-    /// A function may be compared with a boolean: that is the function itself, or its opposite.
+    /// A function may be compared with a boolean: the result is the function or its negation.
     fn compared_with_boolean(&mut self, function: Condition) -> Result<Condition, QueryError> {
         let equal = match self.comparison() {
             None => return Ok(function),
@@ -265,12 +265,12 @@ impl Parser {
         if value == equal {
             return Ok(function);
         }
-        // Printed, it has a NOT, which counts as a level.
+        // Its printed form has a NOT, which counts as a level.
         self.nested(position, |_| Ok(Condition::Not(Box::new(function))))
     }
 }
 
-/// The number that `text` is, with its sign.
+/// The number in `text`, with its sign.
 fn number(position: usize, sign: &str, text: &str) -> Result<Value, QueryError> {
     let lower = text.to_ascii_lowercase();
     if let Some(digits) = lower.strip_prefix("0x") {
@@ -287,7 +287,7 @@ fn number(position: usize, sign: &str, text: &str) -> Result<Value, QueryError> 
         };
     }
     match serde_json::from_str::<Number>(&format!("{sign}{text}")) {
-        // Minus zero is zero, in every comparison and in print.
+        // Minus zero equals zero, in every comparison and in print.
         Ok(number) if Exact::of(&number) == Exact::Integer(0) => Ok(Value::from(0)),
         Ok(number) => Ok(Value::Number(number)),
         Err(_) => {

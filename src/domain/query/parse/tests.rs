@@ -10,7 +10,7 @@ use super::{CHARACTERS_MAX, NESTING_MAX};
 
 use QueryErrorKind::{Duplicate, Jobs, NotGrouped, Syntax, TooDeep, TooLong, UnknownField, Unsupported};
 
-/// A mark stands where the error is.
+/// A mark shows the position of the error.
 #[test]
 fn wrong_queries_are_refused_where_they_are_wrong() {
     let cases = [

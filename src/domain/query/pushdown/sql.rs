@@ -4,15 +4,16 @@ use serde_json::Value;
 
 use super::Pushdown;
 
-/// Levels of AND in OR in AND … that are written. The SDK's parser takes 32 parentheses in each other, and the caller's and
-/// those of single terms count as well. What lies deeper is taken for true, which is a bound of everything.
+/// The maximum nesting of AND in OR in AND … in the SQL. The SDK's parser accepts 32 nested parentheses, and those of
+/// the caller and of single terms count as well. Deeper parts are replaced by true, which is a bound of every
+/// condition.
 const LEVELS_MAX: usize = 12;
 
-/// A condition in SQL that holds wherever another one does.
+/// A condition in SQL that holds wherever another condition holds.
 #[derive(Debug, Clone)]
 pub(super) struct Bound {
     sql: Sql,
-    /// Whether it holds nowhere else.
+    /// Whether it holds only there.
     exact: bool,
 }
 
@@ -20,11 +21,11 @@ pub(super) struct Bound {
 enum Sql {
     Always,
     Never,
-    /// Has no AND or OR outside of parentheses.
+    /// A term without AND or OR outside of parentheses.
     Term(Vec<Piece>),
-    /// Two at least, none of them `Always`, `Never` or `All`.
+    /// At least two, none of them `Always`, `Never` or `All`.
     All(Vec<Sql>),
-    /// Two at least, none of them `Always`, `Never` or `Any`.
+    /// At least two, none of them `Always`, `Never` or `Any`.
     Any(Vec<Sql>),
 }
 
@@ -32,26 +33,26 @@ enum Sql {
 #[derive(Debug, Clone)]
 pub(super) enum Piece {
     Text(String),
-    /// Becomes a parameter.
+    /// A value, written as a parameter.
     Value(Value),
 }
 
-/// What holds for every document.
+/// A bound that holds for every document.
 pub(super) fn always(exact: bool) -> Bound {
     Bound { sql: Sql::Always, exact }
 }
 
-/// What holds for none. As a bound, that is exact.
+/// A bound that holds for no document; it is exact.
 pub(super) fn never() -> Bound {
     Bound { sql: Sql::Never, exact: true }
 }
 
-/// A term, exact.
+/// An exact term.
 pub(super) fn term(pieces: impl IntoIterator<Item = Piece>) -> Bound {
     Bound { sql: Sql::Term(pieces.into_iter().collect()), exact: true }
 }
 
-/// All of them.
+/// Joins all bounds with AND.
 pub(super) fn all(bounds: impl IntoIterator<Item = Bound>) -> Bound {
     let mut parts = Vec::new();
     let mut exact = true;
@@ -67,7 +68,7 @@ pub(super) fn all(bounds: impl IntoIterator<Item = Bound>) -> Bound {
     Bound { sql: joined(parts, Sql::All, Sql::Always), exact }
 }
 
-/// Any of them.
+/// Joins all bounds with OR.
 pub(super) fn any(bounds: impl IntoIterator<Item = Bound>) -> Bound {
     let mut parts = Vec::new();
     let mut exact = true;
@@ -97,7 +98,7 @@ fn joined(mut parts: Vec<Sql>, join: fn(Vec<Sql>) -> Sql, of_none: Sql) -> Sql {
 }
 
 impl Bound {
-    /// The same as a bound of something that holds less often.
+    /// The same condition, as a bound of a condition that holds less often.
     pub(super) fn inexact(self) -> Self {
         match self.sql {
             Sql::Never => self,
@@ -105,12 +106,12 @@ impl Bound {
         }
     }
 
-    /// Itself, or what holds everywhere if it is too deep to be joined with others.
+    /// Itself, or a bound that holds everywhere if it is too deep to be joined with others.
     fn shallow(self) -> Self {
         if self.sql.levels() < LEVELS_MAX { self } else { always(false) }
     }
 
-    /// Writes it.
+    /// Writes the SQL.
     pub(super) fn render(self) -> Pushdown {
         let mut pushdown = Pushdown { condition: String::new(), parameters: Vec::new(), exact: self.exact };
         self.sql.write(&mut pushdown);

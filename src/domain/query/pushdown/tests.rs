@@ -170,7 +170,7 @@ fn what_is_nested_too_deep_for_the_sdk_is_taken_for_true() {
     }
 }
 
-/// Names that are written into SQL, between quotes.
+/// Names are written into SQL between quotes.
 #[test]
 fn no_name_gets_out_of_its_quotes() {
     for name in ["x'] = 1 OR true OR c['y", "x\"", "x\\", "x\n", "\u{85}", "'"] {
@@ -199,7 +199,7 @@ fn check(query: &Query, twin: &Value) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Every comparison and function, of every kind of value, with every constant.
+/// Every comparison and function, with every kind of value and every constant.
 #[test]
 fn single_conditions_are_asked_for_as_they_are_meant() {
     let path = || Operand::Path(path("tags.a"));

@@ -32,7 +32,7 @@ fn place(device: &str, module: Option<&str>) -> Place {
     Place::of(device, module.unwrap_or_default())
 }
 
-/// What a count of all these documents would come to.
+/// The rows of a new count of all these documents.
 fn recount(declared: &Declared, documents: &BTreeMap<(String, Option<String>), Document>) -> Vec<Value> {
     let query = declared.query();
     let mut fold = query.aggregation(usize::MAX);
@@ -50,7 +50,7 @@ fn same(left: &[Value], right: &[Value]) -> bool {
     left.len() == right.len() && left.iter().zip(right).all(|(left, right)| value::equal(left, right))
 }
 
-/// A change of one document: whose, and what it says then.
+/// A change of one document: its key and its new content.
 fn change() -> impl Strategy<Value = (String, Option<String>, Option<Value>)> {
     let device = select(vec!["a", "b", "c", "A"]).prop_map(str::to_owned);
     let module = proptest::option::weighted(0.3, select(vec!["m", "n"]).prop_map(str::to_owned));
@@ -79,7 +79,7 @@ proptest! {
         let mut documents = BTreeMap::new();
         for (device, module, tags) in changes {
             let found = document(&device, module.as_deref(), tags.as_ref());
-            // Told twice, as after a restart.
+            // Reported twice, as after a restart.
             for _ in 0..2 {
                 tally.put(place(&device, module.as_deref()), &found);
             }
@@ -91,7 +91,7 @@ proptest! {
                 prop_assert_eq!(rows.iter().filter_map(|row| row["twins"].as_u64()).sum::<u64>(), counted.total);
             }
         }
-        // Begun anew, in any order.
+        // Counted again, in another order.
         let mut again = Tally::new(declared);
         for ((device, module), found) in documents.iter().rev() {
             again.put(place(device, module.as_deref()), found);
@@ -114,7 +114,7 @@ fn beyond_so_many_groups_the_total_is_left_and_stays_right() {
         with(&mut tally, number, Some(json!({ "serial": number })));
     }
     assert_eq!(tally.counts()[0].rows.as_ref().map(Vec::len), Some(GROUPS_MAX));
-    // Room that becomes free is used again.
+    // The space of removed groups is used again.
     with(&mut tally, 0, Some(json!({ "serial": "new" })));
     assert_eq!(tally.counts()[0].rows.as_ref().map(Vec::len), Some(GROUPS_MAX));
     with(&mut tally, GROUPS_MAX, Some(json!({ "serial": "more" })));

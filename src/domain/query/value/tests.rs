@@ -42,7 +42,7 @@ fn only_booleans_numbers_and_texts_have_an_order() {
         (json!(false), json!(true), Some(Less)),
         (json!("a"), json!("ab"), Some(Less)),
         (json!("Z"), json!("a"), Some(Less)),
-        // By code points: UTF-16 has it the other way round.
+        // By code points; in UTF-16 the order is reversed.
         (json!("\u{ffff}"), json!("\u{10000}"), Some(Less)),
         (json!(null), json!(null), None),
         (json!([]), json!([]), None),
@@ -134,12 +134,12 @@ fn a_number_comes_back_as_json_can_hold_it() {
 }
 
 proptest! {
-    /// Against whole and fraction, each compared for itself.
+    /// Compared with a reference that compares the whole part and the fraction separately.
     #[test]
     fn integers_and_doubles_compare_without_loss(integer in any::<i64>(), double in -1e19..1e19_f64, near in any::<bool>()) {
         let double = if near { integer as f64 + double.fract() } else { double };
         let whole = double.trunc();
-        // In range, by the strategy.
+        // The strategy keeps it in range.
         let fraction = if double == whole { Equal } else { 0.0_f64.total_cmp(&(double - whole)) };
         let expected = i128::from(integer).cmp(&(whole as i128)).then(fraction);
         let found: Option<Ordering> = compare(&json!(integer), &json!(double));

@@ -1,4 +1,4 @@
-//! One twin's turn in an audit: its document, and where that seems to differ, the hub.
+//! The check of one twin in an audit: its document and, if that seems to differ, the hub.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,33 +22,33 @@ use crate::{
     runtime::jitter::jitter,
 };
 
-/// How often one twin is tried before the audit goes on without it.
+/// How many times one twin is tried before the audit continues without it.
 pub(super) const ATTEMPTS: u32 = 5;
-/// First and longest wait between these.
+/// First and longest wait between these tries.
 pub(super) const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(20));
 
-/// What one twin's turn came to.
+/// Result of the check of one twin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Checked {
-    /// Row and document say the same, or no row was to be seen and none was needed.
+    /// Row and document are equal, or there was no row and none was needed.
     Equal,
-    /// They differ, and one of them changed within the tolerance: nobody was asked.
+    /// They differ, and one of them changed within the tolerance. The hub was not asked.
     Recent(Drift),
-    /// They differ, and the document says what the hub says: the query was behind.
+    /// They differ, and the document equals the hub's answer: the query lagged.
     Cleared,
-    /// It is not the document that is read for its twin, so nobody updates it; says which one is.
+    /// The document is not the one that is read for its twin, so it is never updated. Holds the id of the other one.
     Orphan(String),
     /// The hub has confirmed the difference.
     Confirmed(Drift, FindingOutcome, Option<String>),
-    /// The document lacked fields of the identity, and has them now.
+    /// The document lacked identity fields, and has them now.
     Completed,
-    /// The document lacks fields of the identity, and nothing was to be written.
+    /// The document lacks identity fields, and nothing may be written.
     Incomplete,
-    /// Nobody answered; holds how it seemed to differ, and the reason.
+    /// There was no answer. Holds the apparent difference, and the reason.
     Unknown(Option<Drift>, String),
 }
 
-/// Looks at twins; changes documents where it is told to, and nothing else.
+/// Checks twins. Changes documents only in the mode that allows it.
 pub(super) struct Check<'a> {
     pub(super) reconciler: &'a TwinReconciler,
     pub(super) options: &'a Options,
@@ -62,7 +62,7 @@ enum Stored {
 }
 
 impl Check<'_> {
-    /// Compares a row with its document, and asks the hub where they differ.
+    /// Compares a row with its document, and asks the hub if they differ.
     pub(super) async fn row(&self, row: Row) -> (TwinKey, Checked) {
         self.progress.add();
         let document = match self.stored(&row.key).await {
@@ -75,7 +75,7 @@ impl Check<'_> {
         };
         let twin = Some((row.version, &row.twin));
         let candidate = self.reconciler.drift(document.as_deref(), twin, self.options.strictness);
-        // Two contents of one version: it is not that one of them is only older.
+        // Two contents of one version: not just an older version of one of them.
         let contradict = matches!(candidate, Some(Drift::Different(part)) if part != Part::Version)
             && document
                 .as_deref()
@@ -84,7 +84,7 @@ impl Check<'_> {
         let changed = || document.as_ref().map(|document| document.applied_at).max(row.last_updated());
         let checked = match candidate {
             None => Checked::Equal,
-            // There is nothing to confirm: it says nothing wrong. One that changed lately has a turn in a later audit.
+            // There is nothing to confirm, since the document says nothing wrong. One that changed lately is checked by a later audit.
             Some(Drift::Incomplete) if self.options.mode == Mode::Compare || self.is_recent(changed()) => {
                 Checked::Incomplete
             }
@@ -107,7 +107,7 @@ impl Check<'_> {
         (scanned.key, checked)
     }
 
-    /// Looks whether a document under another id than today's is the one that is read for its twin.
+    /// Checks whether a document under another id than today's is the one that is read for its twin.
     pub(super) async fn stranger(&self, scanned: Scanned) -> (TwinKey, Checked) {
         let Scanned { id, key, .. } = scanned;
         let read = self.attempt(|| async {
@@ -128,19 +128,19 @@ impl Check<'_> {
         (key, checked)
     }
 
-    /// Asks about one that changed within the tolerance.
+    /// Asks the hub about a twin that changed within the tolerance.
     pub(super) async fn recent(&self, key: TwinKey, candidate: Drift) -> (TwinKey, Checked) {
         let checked = self.confirm(&key, candidate).await;
         (key, checked)
     }
 
-    /// Asks the hub, and repairs where that is wanted.
+    /// Asks the hub, and repairs the document if the mode says so.
     async fn confirm(&self, key: &TwinKey, candidate: Drift) -> Checked {
         let task = self.task(self.options.mode);
         match self.attempt(|| self.reconciler.reconcile(key, &task)).await {
             Ok(Verdict::Spared | Verdict::Equal | Verdict::Absent | Verdict::ForeignHub) => Checked::Cleared,
             Ok(Verdict::Corrected(Drift::Incomplete)) => Checked::Completed,
-            // What the store refuses is told by the reconciler.
+            // The reconciler reports a write that the store refuses.
             Ok(Verdict::Differs(Drift::Incomplete) | Verdict::Rejected(Drift::Incomplete, _)) => {
                 Checked::Incomplete
             }
@@ -153,9 +153,9 @@ impl Check<'_> {
         }
     }
 
-    /// Whether a repaired twin differs again although the hub has not moved on: `None` where nobody answers.
+    /// Whether a repaired twin differs again although the hub's twin has not changed. `None` if there was no answer.
     ///
-    /// A version that differs is a change whose event is on its way, and so is a twin that the hub has deleted since.
+    /// A version that differs is a change whose event is on its way. So is a twin that the hub has deleted since.
     pub(super) async fn differs_still(&self, key: TwinKey) -> (TwinKey, Option<bool>) {
         let both = self.attempt(|| self.reconciler.both(&key, Purpose::Audit)).await;
         let differs = both.ok().map(|(document, twin)| match (document.as_deref(), &twin) {
@@ -174,7 +174,7 @@ impl Check<'_> {
         Task { purpose: Purpose::Audit, strictness: self.options.strictness, mode, unless: Unless::Never }
     }
 
-    /// A stamp from the future, of a clock that was wrong, would be recent for ever.
+    /// Whether this time is within the tolerance. A time in the future, from a wrong clock, would otherwise count as recent forever.
     fn is_recent(&self, changed: Option<Ticks>) -> bool {
         let (now, tolerance) = (self.reconciler.now(), self.options.tolerance);
         !tolerance.is_zero()
@@ -186,7 +186,7 @@ impl Check<'_> {
         self.attempt(|| async move {
             match self.reconciler.budgeted_store().read(key, Purpose::Audit).await {
                 Read::Present(document, _) => Ok(Stored::Document(Some(document))),
-                // The twin has none of its own; what the reconciler finds tells why.
+                // No document belongs to this twin. The result of the reconciler shows why.
                 Read::Absent | Read::Foreign(_) | Read::Refused(_) => Ok(Stored::Document(None)),
                 Read::Damaged(..) => Ok(Stored::Damaged),
                 Read::Unknown(trouble) => Err(trouble),
@@ -195,7 +195,7 @@ impl Check<'_> {
         .await
     }
 
-    /// Tries a few times: an audit must come to an end, and the next one comes.
+    /// Tries a few times: an audit must end, and the next one will come.
     async fn attempt<T, F>(&self, act: impl Fn() -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,
@@ -224,7 +224,7 @@ impl Check<'_> {
         }
     }
 
-    /// Waits; `false`: stopped.
+    /// Waits. Returns `false` if it was stopped.
     pub(super) async fn pause(&self, wait: Duration) -> bool {
         tokio::select! {
             biased;

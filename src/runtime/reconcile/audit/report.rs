@@ -1,4 +1,4 @@
-//! What an audit found, and how it is added up.
+//! The report of an audit, and how it is added up.
 
 use std::collections::BTreeMap;
 
@@ -11,105 +11,106 @@ use crate::domain::{
     ticks::Ticks,
 };
 
-/// Findings that a report names one by one.
+/// Maximum number of findings that a report lists individually.
 const NAMED: usize = 1000;
-/// The class of findings that have none.
+/// The class of a finding whose class is unknown.
 const UNKNOWN: &str = "unknown";
 
-/// What an audit of one hub found.
+/// The findings of an audit of one hub.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
     /// The hub.
     pub hub: String,
-    /// When it began.
+    /// When the audit began.
     pub started_at: Ticks,
-    /// When it ended.
+    /// When the audit ended.
     pub finished_at: Ticks,
-    /// The part of the twins that was looked at, 0 to 1.
+    /// The fraction of the twins that was checked, 0 to 1.
     pub sample: f64,
-    /// Whether differences were to be repaired.
+    /// Whether the audit repairs differences.
     pub repairs: bool,
-    /// Twins of the hub that were compared.
+    /// Number of twins of the hub that were compared.
     pub twins: u64,
-    /// Documents that were looked for among them.
+    /// Number of documents that were looked for among these twins.
     pub documents: u64,
-    /// A candidate that changed too recently to be compared: nobody was asked.
+    /// Number of candidates that changed too recently to be compared. The hub was not asked.
     pub recent: u64,
-    /// A candidate that changed as recently, and was asked about all the same.
+    /// Number of candidates that changed as recently, and for which the hub was asked all the same.
     pub recent_asked: u64,
-    /// Where the next scan goes on among these.
+    /// Where the next audit continues among these candidates.
     pub recent_next: u64,
-    /// A candidate that was right when the hub was asked: the query was behind.
+    /// Number of candidates that were right when the hub was asked: the query lagged.
     pub cleared: u64,
-    /// Differences that the hub confirmed, by class.
+    /// Number of differences that the hub confirmed, by class.
     pub found: BTreeMap<&'static str, u64>,
-    /// Of these, the repaired ones by class.
+    /// Number of these that were repaired, by class.
     pub repaired: BTreeMap<&'static str, u64>,
-    /// Twins about which store or registry gave no answer, and rows that are no twins: nothing is known, nothing was changed.
+    /// Number of twins for which the store or the registry gave no answer, and of rows that are not twins. Nothing is known about them, and
+    /// nothing was changed.
     pub unknown: u64,
-    /// Repaired, and different again at once: somebody else writes, or something is wrong with us.
+    /// Number of twins that differed again right after their repair: another program writes them, or this process has a defect.
     pub still_different: u64,
-    /// Documents that lacked fields of the identity, such as `status`, and have them now.
+    /// Number of documents that lacked identity fields, such as `status`, and have them now.
     pub completed: u64,
-    /// Documents that lack fields of the identity: nothing was to be written. They are no difference.
+    /// Number of documents that lack identity fields because nothing may be written. They do not count as differences.
     pub incomplete: u64,
     /// The first findings.
     pub findings: Vec<Finding>,
 }
 
-/// One twin that differs, or that is not known about.
+/// One twin that differs, or whose state is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// The device.
+    /// Id of the device.
     pub device_id: String,
-    /// The module.
+    /// Id of the module.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub module_id: Option<String>,
-    /// The class.
+    /// The class of the difference.
     pub class: &'static str,
     /// The first part that differs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub part: Option<&'static str>,
-    /// What became of it.
+    /// The outcome.
     pub outcome: FindingOutcome,
-    /// Why, where that is not plain.
+    /// The reason, if it is not obvious.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// What became of a finding.
+/// The outcome of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FindingOutcome {
-    /// It says now what the hub says.
+    /// The document now equals the hub's twin.
     Repaired,
-    /// Nothing was to be written.
+    /// The difference stays, because nothing may be written.
     Found,
-    /// The store will never take it.
+    /// The store will never take the hub's twin.
     Rejected,
-    /// Nobody answered.
+    /// There was no answer.
     Unknown,
-    /// A document that nobody updates, which only a person should delete.
+    /// A document that is never updated. Only a person should delete it.
     Orphaned,
-    /// Different again after its repair.
+    /// The twin differed again after its repair.
     StillDifferent,
 }
 
 impl Report {
-    /// Differences that are there after the audit, flags among them.
+    /// Number of differences that remain after the audit, including flags.
     pub fn left(&self) -> u64 {
         let sum = |classes: &BTreeMap<_, u64>| classes.values().sum::<u64>();
         sum(&self.found) - sum(&self.repaired) + self.still_different
     }
 
-    /// Whether every twin that was to be looked at was.
+    /// Whether every twin that was to be checked was checked.
     pub fn is_complete(&self) -> bool {
         self.unknown == 0
     }
 }
 
 impl Report {
-    /// Nothing found yet.
+    /// Creates a report without findings.
     pub(in crate::runtime::reconcile) fn new(hub: &str, now: Ticks, sample: f64, repairs: bool) -> Self {
         let none = || Drift::CLASSES.into_iter().map(|class| (class, 0)).collect::<BTreeMap<_, _>>();
         let mut found = none();
@@ -136,10 +137,10 @@ impl Report {
         }
     }
 
-    /// Adds what one twin's turn came to.
+    /// Adds the result of the check of one twin.
     pub(super) fn add(&mut self, key: &TwinKey, checked: Checked) {
         let (drift, outcome, reason) = match checked {
-            // Whether the recent ones are asked about is decided in the end.
+            // Whether the hub is asked about recent ones is decided at the end.
             Checked::Equal | Checked::Recent(_) => return,
             Checked::Cleared => {
                 self.cleared += 1;

@@ -1,4 +1,4 @@
-//! Differences are found by class, believed only when the hub confirms them, and repaired where that is wanted.
+//! Differences are found by class, accepted only when the hub confirms them, and repaired if the mode says so.
 
 use std::sync::atomic::Ordering;
 
@@ -34,7 +34,7 @@ fn counts(report: &Report) -> [u64; 4] {
     ["missing", "extra", "different", "flagged"].map(|class| report.found[class])
 }
 
-/// Twenty twins about which hub and documents agree, for hours.
+/// Twenty twins whose documents have equaled the hub's twins for hours.
 fn agreed() -> Bench {
     let bench = Bench::with_pages_of(4);
     for number in 0..18 {
@@ -47,7 +47,7 @@ fn agreed() -> Bench {
     bench
 }
 
-/// One twin of each class, and what was different before the audit.
+/// One twin of each class, and the differences before the audit.
 fn spoilt() -> Bench {
     let bench = agreed();
     bench.store.documents.lock().unwrap().remove(&device("d01"));
@@ -131,7 +131,7 @@ async fn what_changed_within_the_tolerance_is_not_asked_about_beyond_the_limit()
 #[tokio::test(start_paused = true)]
 async fn every_twin_that_changes_all_the_time_is_compared_in_some_audit() {
     let bench = agreed();
-    // Their documents are wrong, and they change again and again.
+    // Their documents are wrong, and they change repeatedly.
     let busy: Vec<_> = (0..8).map(|number| device(&format!("d{number:02}"))).collect();
     for key in &busy {
         bench.registry.set(key, 9, json!({"n": "right"}));
@@ -253,7 +253,7 @@ async fn a_sample_is_another_one_each_time_and_about_as_large_as_asked_for() {
 #[tokio::test(start_paused = true)]
 async fn repaired_and_different_again_at_once_is_an_alarm() {
     let bench = spoilt();
-    // Another program writes its own opinion back, again and again.
+    // Another program writes its own version back, repeatedly.
     let store = Arc::clone(&bench.store);
     let watch = tokio::spawn(async move {
         loop {

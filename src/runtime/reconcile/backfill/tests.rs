@@ -1,4 +1,4 @@
-//! What was there before, once, whatever interrupts it.
+//! A backfill brings in the existing twins once, whatever interrupts it.
 
 use serde_json::json;
 
@@ -48,7 +48,7 @@ async fn an_empty_container_is_filled_without_reading_it() {
     let bench = bench(60);
     assert_eq!(fill(&bench).await.created, 61);
     let reads = *bench.store.reads.lock().unwrap();
-    // Two are under way at the same time, so the last of the first ones begins before the one before it is counted.
+    // Two run at the same time, so the last of the first ones begins before the previous one is counted.
     assert!((16..=18).contains(&reads), "{reads} reads");
     assert_eq!((bench.writes(), bench.registry.asked().len()), (61, 61));
 }
@@ -120,7 +120,7 @@ async fn it_goes_on_at_its_note_and_asks_for_nothing_twice() {
 async fn a_continuation_goes_on_with_the_query_that_it_is_of() {
     let whole = "SELECT * FROM devices";
     let columns = "SELECT deviceId, version FROM devices";
-    // As it is kept today, for a hub that gives references and one that does not, and as it was before the query was kept.
+    // The note as it is kept today, for a hub that gives references and one that does not, and as it was before the query was kept.
     for (kept, first) in [(Some(columns), columns), (Some(whole), whole), (None, whole)] {
         let bench = bench(8);
         let note = Note {
@@ -191,7 +191,7 @@ async fn a_note_that_cannot_be_understood_counts_as_none() {
 #[tokio::test(start_paused = true)]
 async fn documents_that_stream_in_meanwhile_are_never_set_back() {
     let bench = bench(6);
-    bench.registry.hold_view(); // the query is behind from here on
+    bench.registry.hold_view(); // the query lags from this moment
     let key = device("d03");
     let (store, clock, registry) =
         (Arc::clone(&bench.store), Arc::clone(&bench.clock), Arc::clone(&bench.registry));
@@ -203,7 +203,7 @@ async fn documents_that_stream_in_meanwhile_are_never_set_back() {
             stream(&store, asked, clock.now(), updated(4, json!({"n": "streamed"})));
         }
     });
-    // Deleted and streamed before its turn comes.
+    // Deleted and streamed before its turn.
     bench.registry.remove(&device("d05"));
     bench.event(&device("d05"), crate::domain::event::Change::Deleted);
     bench.pass(1);
@@ -228,7 +228,7 @@ async fn one_twin_without_an_answer_holds_up_the_others_for_a_while_only() {
     bench.registry.mute.lock().unwrap().insert(device("d02"));
     bench.registry.odd.store(1, Ordering::Relaxed);
     let counts = fill(&bench).await;
-    // Two pages of devices and one of modules, each with a row that is no twin.
+    // Two pages of devices and one of modules, each with a row that is not a twin.
     assert_eq!((counts.listed, counts.created, counts.unknown), (10, 6, 4));
     assert_eq!(bench.document(&device("d02")), None);
 }
@@ -237,7 +237,7 @@ async fn one_twin_without_an_answer_holds_up_the_others_for_a_while_only() {
 async fn an_outage_that_ends_between_the_twin_and_the_others_gives_nobody_up() {
     let bench = Bench::with_pages_of(4);
     bench.registry.set(&device("d"), 3, json!({}));
-    // The last of them is the first after which others are asked about: they are answered.
+    // The last failure is the first one after which others are asked about. They are answered.
     bench.registry.gets.lock().unwrap().extend((0..=PATIENCE).map(|_| away()));
     let counts = fill(&bench).await;
     assert_eq!((counts.created, counts.unknown), (1, 0));
@@ -253,7 +253,7 @@ async fn an_audit_follows_where_twins_had_no_answer_and_nobody_forgets_it() {
     let fill = || run(&reconciler, &bench.rate_limited, bench.notes.as_ref(), 2, &progress, &stop);
     bench.registry.mute.lock().unwrap().insert(device("d02"));
     assert_eq!(fill().await.expect("filled").unknown, 1);
-    // The note is there although nobody keeps what is asked: it was written before the backfill was noted as done.
+    // The note is there although `keep` does not run: it was written before the backfill was noted as finished.
     let noted = last_request(bench.notes.as_ref()).await.expect("readable");
     assert!(noted.is_some() && noted == *asked.borrow(), "{noted:?}");
 

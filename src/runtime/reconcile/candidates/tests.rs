@@ -1,4 +1,4 @@
-//! Pages to the end, whatever happens in between.
+//! All pages to the end, whatever happens in between.
 
 use std::time::Duration;
 

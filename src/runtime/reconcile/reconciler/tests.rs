@@ -1,4 +1,4 @@
-//! The order of reads is the proof: whatever happens in between, nothing newer is lost and nothing unknown is changed.
+//! The order of the reads is the proof: whatever happens in between, nothing newer is lost, and nothing is changed without an answer.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -42,11 +42,11 @@ async fn a_repair_that_finds_the_hub_gone_back_asks_for_an_audit() {
         bench.agreed(key, 7, json!({"a": 1}));
         bench.event(key, updated(9, json!({"a": 2})));
     }
-    // What was packed is repaired, and nothing more.
+    // The packed twin is repaired, and nothing else.
     bench.registry.set(&key, 9, json!({"a": 2, "b": 1}));
     reconciler.reconcile(&key, &CORRECT).await.expect("an answer");
     assert!(!asked.has_changed());
-    // As after a failover. An audit asks about all twins by itself.
+    // As after a failover. An audit asks about all twins anyway.
     bench.registry.set(&key, 8, json!({"a": 1, "b": 1}));
     let audit = Task { purpose: Purpose::Audit, ..CORRECT };
     assert!(matches!(reconciler.reconcile(&key, &audit).await, Ok(Verdict::Corrected(_))));
@@ -101,7 +101,7 @@ async fn what_a_stream_writes_in_between_is_never_set_back() {
         (Arc::clone(&bench.store), Arc::clone(&bench.clock), Arc::clone(&bench.registry));
     let rounds = AtomicUsize::new(0);
     bench.registry.on_get(move |key| {
-        // Twice, while the answer is on its way, the hub and then a stream go on.
+        // The hub and then a stream continue while the answer is on its way, twice.
         let round = rounds.fetch_add(1, Ordering::Relaxed);
         if round < 2 {
             clock.pass(Duration::from_secs(1));
@@ -156,7 +156,7 @@ async fn a_module_whose_device_ends_while_the_hub_is_asked_about_it_follows_its_
         bench.event(&device, created(2, json!({})));
         bench.registry.set(&key, 2, json!({"module": true}));
         bench.pass(60);
-        // The stream brings the device's end and finds no module, for this one is not written yet.
+        // The stream writes the device's end and finds no module, since this module is not written yet.
         let (store, clock) = (Arc::clone(&bench.store), Arc::clone(&bench.clock));
         bench.registry.on_get(move |key| {
             clock.pass(Duration::from_secs(1));
@@ -167,13 +167,13 @@ async fn a_module_whose_device_ends_while_the_hub_is_asked_about_it_follows_its_
             false => bench.reconciler.reconcile(&key, &CORRECT).await,
         };
         if !expected_missing {
-            // A look at the device without an answer is made up for by the next try.
+            // If the read of the device gets no answer, the next try repeats it.
             bench.store.broken.lock().unwrap().push(device.clone());
             write().await.expect_err("nobody answers about the device");
             assert!(bench.says(&key).is_some(), "the hub had it when it was asked");
             bench.store.broken.lock().unwrap().clear();
             bench.registry.on_get(|_| {});
-            // Who only compares writes nothing. A backfill passes over a document that has the version, but not over its device.
+            // Compare mode writes nothing. A backfill skips a document that has the version, but still reads its device.
             let compare = Task { mode: Mode::Compare, ..CORRECT };
             bench.reconciler.reconcile(&key, &compare).await.expect("compared");
             assert!(bench.says(&key).is_some());
@@ -286,7 +286,7 @@ async fn what_needs_no_look_costs_no_call() {
     let behind = Task { unless: Unless::Holds(TwinVersion(6)), ..CORRECT };
     let verdict = bench.reconciler.reconcile(&key, &behind).await.expect("an answer");
     assert_eq!(verdict, Verdict::Corrected(Drift::Different(Part::Version)));
-    // Flagged, it is looked at whatever version it holds.
+    // If it is flagged, it is reconciled whatever version it holds.
     bench.pass(1);
     bench.event(&key, updated(9, json!({"skipped": true})));
     assert!(bench.document(&key).expect("a document").flags.contains(&Flag::Gap));
@@ -301,7 +301,7 @@ async fn a_write_whose_reply_is_lost_is_found_done() {
     let bench = Bench::new();
     let key = device("d");
     bench.registry.set(&key, 3, json!({"a": 1}));
-    // The read comes first.
+    // The document is read first.
     bench.reconciler.reconcile(&key, &Task { mode: Mode::Compare, ..CORRECT }).await.expect("an answer");
     *bench.store.script.lock().unwrap() = [].into();
     let store = Arc::clone(&bench.store);
@@ -316,7 +316,7 @@ async fn a_write_whose_reply_is_lost_is_found_done() {
     assert_eq!((bench.writes(), bench.says(&key)), (1, Some((3, json!({"a": 1})))));
 }
 
-/// Each case: what the hub said when the write had no answer, and what it says when it is tried again.
+/// Each case: the hub's state when the write had no answer, and the hub's state at the next try.
 #[tokio::test]
 async fn a_write_without_an_answer_cannot_be_performed_after_the_next_look() {
     let (key, tags) = (module("d", "m"), || json!({"a": 1}));
@@ -390,7 +390,7 @@ async fn modules_of_a_device_that_is_gone_are_asked_about_one_by_one() {
     for key in [&key, &dead, &alive] {
         bench.event(key, created(2, json!({})));
     }
-    // A hub that says so contradicts itself; it is believed for each twin.
+    // A hub that answers like this contradicts itself. Each answer is accepted for its twin.
     bench.registry.set(&alive, 2, json!({}));
     bench.pass(5);
     assert_eq!(repair(&bench, &key).await, Verdict::Corrected(Drift::Extra));
@@ -409,7 +409,7 @@ async fn a_crash_between_a_device_and_its_modules_is_finished_by_the_next_look()
     }
     bench.pass(5);
     let (store, device) = (Arc::clone(&bench.store), key.clone());
-    // The store goes away right after the device's write.
+    // The store fails right after the device's write.
     bench.registry.on_get(move |key| {
         if *key == device {
             store.script.lock().unwrap().extend([Fault::ApplyThenFail, Fault::Fail]);
@@ -419,7 +419,7 @@ async fn a_crash_between_a_device_and_its_modules_is_finished_by_the_next_look()
     assert!(bench.document(&module).expect("a document").twin().is_some(), "not yet");
     bench.store.script.lock().unwrap().clear();
     bench.registry.on_get(|_| {});
-    // The scan over flagged documents meets the device, since the note is in its tombstone.
+    // The scan over flagged documents finds the device, since the cascade is in its tombstone.
     let found: Vec<_> = futures::StreamExt::collect(
         bench.reconciler.budgeted_store().scan(crate::ports::Which::Flagged, Purpose::Repair),
     )
@@ -439,7 +439,7 @@ async fn twins_of_a_hub_that_nobody_can_ask_stay_as_they_are() {
     bench.event(&key, created(2, json!({})));
     assert_eq!(repair(&bench, &key).await, Verdict::ForeignHub);
     assert!(bench.registry.asked().is_empty() && bench.writes() == 0);
-    // Names of hubs are told apart without case.
+    // Hub names are compared without case.
     assert_eq!(repair(&bench, &TwinKey::device("H", "x")).await, Verdict::Absent);
 }
 

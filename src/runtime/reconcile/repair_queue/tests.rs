@@ -1,4 +1,4 @@
-//! Flags heal by themselves, are repaired once, survive trouble, and are found again.
+//! Flags are cleared by events, are repaired once, survive failures, and are found again.
 
 use crate::runtime::watch;
 use serde_json::json;
@@ -33,7 +33,7 @@ impl Running {
         Self { bench, repair_queue, leads, stop, task }
     }
 
-    /// Waits until nothing is flagged any more.
+    /// Waits until no twin is flagged any more.
     async fn quiet(&self) {
         while !self.repair_queue.is_empty() {
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -79,7 +79,7 @@ async fn a_flag_that_heals_in_time_costs_no_call() {
     let key = device("d");
     running.bench.event(&key, updated(3, json!({"a": 1})));
     running.repair_queue.raise(&key);
-    // The create event was just behind, on the other stream.
+    // The create event arrived soon after, on the other stream.
     let earlier = crate::domain::ticks::Ticks::new(running.bench.reconciler.now().get() - 5);
     super::super::testing::stream(&running.bench.store, &key, earlier, created(2, json!({})));
     running.quiet().await;
@@ -98,7 +98,7 @@ async fn what_is_raised_while_it_is_repaired_is_looked_at_again() {
     let mut first = true;
     running.bench.registry.on_get(move |key| {
         if std::mem::take(&mut first) {
-            // Right after the answer was given, the hub goes on and loses an event; the stream brings the next.
+            // Right after the answer, the hub's twin changes and that event is lost. The stream delivers the next one.
             clock.pass(Duration::from_secs(1));
             registry.set(key, 9, json!({"newest": true}));
             super::super::testing::stream(
@@ -116,7 +116,7 @@ async fn what_is_raised_while_it_is_repaired_is_looked_at_again() {
     running.stop().await;
 }
 
-/// Between the last read of a repair and its end, another event may have left a repair.
+/// Between the last read of a repair and its end, another event may have set a flag.
 #[tokio::test(start_paused = true)]
 async fn what_is_raised_at_the_very_end_of_a_repair_is_not_forgotten() {
     let repair_queue = RepairQueue::about(["h"], true);
@@ -152,7 +152,7 @@ async fn trouble_is_waited_out_twin_by_twin() {
     running.stop().await;
 }
 
-/// The hub's answer may be one that we refuse, and will be tomorrow.
+/// The hub's answer may be refused today, and also tomorrow.
 #[tokio::test(start_paused = true)]
 async fn a_twin_without_a_usable_answer_is_not_asked_about_on_and_on_and_stays_flagged() {
     let running = Running::start(Bench::new(), true);
@@ -168,7 +168,7 @@ async fn a_twin_without_a_usable_answer_is_not_asked_about_on_and_on_and_stays_f
     assert!(text.contains("twinsync_repairs_given_up_total 1"), "{text}");
     assert!(running.bench.document(&odd).expect("a document").is_flagged());
     assert!(!running.bench.document(&other).expect("a document").is_flagged());
-    // The scan meets it again, once the answer can be used.
+    // The scan finds it again, once the answer can be used.
     running.bench.registry.mute.lock().unwrap().clear();
     let started = Instant::now();
     while running.bench.document(&odd).expect("a document").is_flagged() {
@@ -196,7 +196,7 @@ async fn only_the_leader_looks_for_what_a_restart_forgot() {
     let running = Running::start(bench, false);
     tokio::time::sleep(OPTIONS.scan_interval * 3).await;
     assert!(running.bench.document(&key).expect("a document").is_flagged());
-    // The first scan breaks off; the next one finds it.
+    // The first scan fails. The next one finds it.
     *running.bench.store.broken_scans.lock().unwrap() = 1;
     running.leads.send_replace(true);
     let started = Instant::now();
@@ -212,7 +212,7 @@ async fn memory_is_bounded_and_the_rest_is_found_by_the_scan() {
     let bench = Bench::new();
     let late = flagged_twin(&bench, "late");
     let running = Running::start(bench, true);
-    // The scan at the start has met the late one already.
+    // The scan at the start has already found the late one.
     running.quiet().await;
     running.bench.event(&late, updated(99, json!({"changed": "again"})));
     running.bench.registry.set(&late, 99, json!({"whole": true}));
@@ -242,7 +242,7 @@ async fn a_new_twin_gets_what_no_event_tells_once_and_keeps_nobody_waiting() {
     running.quiet().await;
     let document = running.bench.document(&key).expect("a document");
     assert_eq!(document.twin().expect("a twin").root["status"], "enabled");
-    // It has it: the hub is not asked again.
+    // It has its identity fields: the hub is not asked again.
     running.repair_queue.complete(&key);
     running.quiet().await;
     assert_eq!(running.bench.registry.asked(), std::slice::from_ref(&key));

@@ -1,4 +1,4 @@
-//! One replica, at its time, until it is done.
+//! One replica does the work, when it is due, until it is finished.
 
 use serde_json::json;
 
@@ -47,18 +47,18 @@ impl Running {
         Self { bench, leads, wanted, stop, task, scans }
     }
 
-    /// Lets time pass for timers and clock alike.
+    /// Advances both the timers and the clock.
     async fn pass(&self, time: Duration) {
         self.bench.clock.pass(time);
         tokio::time::sleep(time).await;
     }
 
-    /// This process asks for an audit.
+    /// Requests an audit from this process.
     fn ask(&self) {
         self.wanted.send_replace(Some(self.bench.reconciler.now()));
     }
 
-    /// When the last report began.
+    /// The start of the last report.
     async fn last_audit(&self) -> Option<Ticks> {
         let note = self.bench.notes.load(&report_name("h")).await.expect("readable")?;
         serde_json::from_slice::<LastAudit>(&note).expect("a report").started_at
@@ -132,7 +132,7 @@ async fn only_the_leader_acts_and_the_next_leader_goes_on() {
     let running = Running::start(bench(), false, Options { backfill: true, ..options(Some(HOUR)) });
     running.pass(HOUR * 5).await;
     assert_eq!(running.pages(), 0);
-    // It leads for a moment: the first twin does not answer, so nothing gets done.
+    // It leads for a moment: the first twin gets no answer, so nothing is finished.
     *running.bench.registry.silent.lock().unwrap() = true;
     running.leads.send_replace(true);
     running.pass(Duration::from_secs(20)).await;
@@ -190,7 +190,7 @@ async fn what_queries_do_not_show_yet_is_found_by_a_second_audit_also_after_a_re
         }
         let running = Running::start(bench, true, options(None));
         running.pass(HOUR).await;
-        // The event of this change was lost, and queries are behind.
+        // The event of this change was lost, and queries lag.
         running.bench.registry.hold_view();
         running.bench.registry.set(&device("d1"), 3, json!({"new": true}));
         running.ask();
@@ -200,7 +200,7 @@ async fn what_queries_do_not_show_yet_is_found_by_a_second_audit_also_after_a_re
         running.bench.registry.view.lock().unwrap().take();
         let running = if restart {
             let bench = running.stop().await;
-            // The note was left by the process before.
+            // The note was left by an earlier process.
             let note = serde_json::to_vec(&json!({"wanted_at": first.before(Duration::from_secs(1))}));
             bench.notes.save("audit-wanted", &note.expect("JSON")).await.expect("kept");
             let met = json!({"started_at": first, "answered": first.before(Duration::from_secs(1))});
@@ -249,7 +249,7 @@ async fn an_audit_that_fails_is_tried_again_before_its_next_turn() {
     running.stop().await;
 }
 
-/// Notes that cannot be kept, and for a while not be read.
+/// Notes that cannot be stored, and for a while cannot be read.
 struct Broken {
     unreadable: std::sync::atomic::AtomicUsize,
     inner: Arc<crate::adapters::notes::MemoryNotes>,

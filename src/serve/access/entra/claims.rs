@@ -1,4 +1,4 @@
-//! What a token says.
+//! The claims of a token.
 
 use std::{slice, time::Duration};
 
@@ -9,10 +9,10 @@ use time::OffsetDateTime;
 use super::super::{Caller, Denied, Kind};
 use crate::config::is_guid;
 
-/// Clocks may differ by this much. Five minutes are the default of Microsoft's libraries, and what IoT Hub allows signatures.
+/// Maximum difference between clocks. Five minutes are the default of Microsoft's libraries, and IoT Hub allows the same for signatures.
 const LEEWAY: Duration = Duration::from_secs(300);
 
-/// What we read of a token. Not `upn`, `email`, `name` and their like: what is never read is in no log.
+/// The claims that are read. `upn`, `email`, `name` and similar ones are not read, so they can never appear in a log.
 #[derive(Debug, Deserialize)]
 pub(super) struct Claims {
     pub(super) iss: String,
@@ -23,11 +23,11 @@ pub(super) struct Claims {
     #[serde(default)]
     pub(super) roles: Vec<String>,
     pub(super) oid: Option<String>,
-    /// The application, in version 1 of tokens.
+    /// The application, in tokens of version 1.
     appid: Option<String>,
-    /// The application, in version 2.
+    /// The application, in tokens of version 2.
     azp: Option<String>,
-    /// Only tokens of people have it: what the application may do for them.
+    /// Only in tokens of people: what the application may do for them.
     scp: Option<String>,
 }
 
@@ -39,7 +39,7 @@ enum OneOrMany {
 }
 
 impl Claims {
-    /// Whom the token is for.
+    /// The audiences of the token.
     pub(super) fn audiences(&self) -> &[String] {
         match &self.aud {
             OneOrMany::One(audience) => slice::from_ref(audience),
@@ -48,7 +48,7 @@ impl Claims {
     }
 
     /// # Errors
-    /// The token is not good at this time.
+    /// The token is not valid at this time.
     pub(super) fn check_time(&self, now: OffsetDateTime) -> Result<(), Denied> {
         let leeway = i64::try_from(LEEWAY.as_secs()).unwrap_or(i64::MAX);
         let now = now.unix_timestamp();
@@ -59,35 +59,35 @@ impl Claims {
         if now < begin.saturating_sub(leeway) { Err(Denied::NotYetValid) } else { Ok(()) }
     }
 
-    /// Whom the token is of.
+    /// The identity of the token.
     ///
     /// # Errors
-    /// It does not say so by an id.
+    /// It has no identity in the form of an id.
     pub(super) fn caller(&self) -> Result<Caller, Denied> {
         let application = || self.appid.as_deref().or(self.azp.as_deref());
         let (kind, name) = match self.scp {
             Some(_) => (Kind::User, self.oid.as_deref()),
             None => (Kind::Application, application().or(self.oid.as_deref())),
         };
-        // Only ids get into logs, whatever an issuer writes.
+        // Only ids may appear in logs, whatever an issuer writes.
         let name = name.filter(|name| is_guid(name)).ok_or(Denied::Malformed)?;
         Ok(Caller { name: name.to_ascii_lowercase().into(), kind })
     }
 }
 
-/// The header of a token, as far as it decides anything.
+/// The fields of a token's header that are used.
 #[derive(Deserialize)]
 struct Header {
     alg: String,
     kid: Option<String>,
 }
 
-/// The id of the key that the token says it is signed with.
+/// The id of the key that signed the token, according to its header.
 pub(super) fn key_id(token: &str) -> Result<String, Denied> {
     let [Some(header), Some(_), Some(_), None] = parts(token) else {
         return Err(Denied::Malformed);
     };
-    // Not by `jsonwebtoken::decode_header`: it calls algorithms that it does not know malformed, `none` among them.
+    // Not with `jsonwebtoken::decode_header`: it reports unknown algorithms as malformed, including `none`.
     let header = URL_SAFE_NO_PAD.decode(header).map_err(|_| Denied::Malformed)?;
     let header: Header = serde_json::from_slice(&header).map_err(|_| Denied::Malformed)?;
     if header.alg != "RS256" {
@@ -96,7 +96,7 @@ pub(super) fn key_id(token: &str) -> Result<String, Denied> {
     header.kid.ok_or(Denied::UnknownKey)
 }
 
-/// The first four parts of a token, which has three.
+/// The first four parts of a token. A valid token has three.
 fn parts(token: &str) -> [Option<&str>; 4] {
     let mut parts = token.split('.');
     [parts.next(), parts.next(), parts.next(), parts.next()]

@@ -8,19 +8,19 @@ use std::{error::Error as _, time::Duration};
 use async_trait::async_trait;
 use reqwest::{Client, redirect::Policy};
 
-/// How large a document may be. Microsoft advises to be ready for 1,000 keys; one takes 1 to 2 KB with its certificate.
+/// Maximum size of a document, in bytes. Microsoft advises to be ready for 1,000 keys. One takes 1 to 2 KB with its certificate.
 const MOST_BYTES: usize = 2 << 20;
 
-/// How long it may take to connect.
+/// Time limit for connecting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a document could not be fetched.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
-    /// There was no answer, or it broke off.
+    /// There was no answer, or it was incomplete.
     #[error("no answer: {0}")]
     Transport(String),
-    /// There was another answer than 200. Redirects are not followed: keys come from where the configuration says.
+    /// The status was not 200. Redirects are not followed: keys come only from the configured place.
     #[error("the answer is {0}")]
     Status(u16),
     /// The document is too large.
@@ -33,14 +33,14 @@ pub enum FetchError {
 
 /// Fetches a document.
 ///
-/// **Guarantees** the whole body of a 200, of bounded size. **Cancellation** is safe at any point. **Errors** say nothing of
-/// the body. The time is bounded by whoever calls.
+/// **Guarantees** the whole body of a 200, of bounded size. **Cancellation** is safe at any point. **Errors** contain nothing of the body.
+/// The caller limits the time.
 #[async_trait]
 pub trait Fetch: Send + Sync + 'static {
-    /// The document at `url`.
+    /// Fetches the document at `url`.
     ///
     /// # Errors
-    /// There is none to be had.
+    /// It cannot be fetched.
     async fn get(&self, url: &str) -> Result<Vec<u8>, FetchError>;
 }
 
@@ -49,7 +49,7 @@ pub trait Fetch: Send + Sync + 'static {
 pub struct Http(Client);
 
 impl Http {
-    /// A client that follows no redirect.
+    /// Creates a client that follows no redirects.
     ///
     /// # Errors
     /// TLS cannot be set up.
@@ -66,7 +66,7 @@ impl Fetch for Http {
         if response.status() != reqwest::StatusCode::OK {
             return Err(FetchError::Status(response.status().as_u16()));
         }
-        // What a server says of the length saves the reading. What it sends is what counts.
+        // The stated length only saves reading the body. The received length decides.
         if response.content_length().is_some_and(|length| length > MOST_BYTES as u64) {
             return Err(FetchError::TooLarge);
         }
@@ -81,7 +81,7 @@ impl Fetch for Http {
     }
 }
 
-/// An error with what it is due to: reqwest's own message ends where it would begin to help.
+/// An error with its causes: reqwest's own message omits them.
 fn transport(error: reqwest::Error) -> FetchError {
     let error = error.without_url();
     let mut text = error.to_string();

@@ -9,24 +9,24 @@ use serde_json::Value;
 /// Keys by their id.
 pub(super) type Keys = BTreeMap<String, DecodingKey>;
 
-/// What a document of an issuer lacks.
+/// Why a document of an issuer cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DocumentError {
-    /// It is no JSON, or not the document that it should be.
+    /// It is not JSON, or not the expected document.
     #[error("it is not the document that belongs here: {0}")]
     Unreadable(String),
-    /// The document is of another issuer, so its keys are of another one, too.
+    /// The document is from another issuer, and so are its keys.
     #[error("it is of the issuer {0:?}, which is not accepted")]
     Issuer(String),
-    /// The keys are said to be where nobody vouches for them.
+    /// The keys are at an address that nobody vouches for: it is not https.
     #[error("it says that the keys are at {0:?}, which is not https")]
     KeysUrl(String),
-    /// There is no key that a token may be signed by. Such a set replaces no other.
+    /// There is no key that may sign a token. Such a set does not replace another one.
     #[error("it has no RSA key for signatures of an accepted issuer")]
     NoKeys,
 }
 
-/// Whether keys from `url` can be relied on: by TLS, or because they do not leave this machine.
+/// Whether keys from `url` can be trusted: they come over TLS, or do not leave this machine.
 pub(super) fn is_safe(url: &str) -> bool {
     let Ok(url) = reqwest::Url::parse(url) else {
         return false;
@@ -41,10 +41,10 @@ struct Discovery {
     jwks_uri: String,
 }
 
-/// Where the keys are, by a discovery document of one of the `issuers`.
+/// Returns the address of the keys, from a discovery document of one of the `issuers`.
 ///
 /// # Errors
-/// The document is of another issuer, or cannot be read.
+/// The document is from another issuer, or cannot be parsed.
 pub(super) fn keys_url(document: &[u8], issuers: &[String]) -> Result<String, DocumentError> {
     let discovery: Discovery = serde_json::from_slice(document).map_err(unreadable)?;
     if !issuers.contains(&discovery.issuer) {
@@ -73,15 +73,14 @@ struct Key {
     issuer: Option<String>,
 }
 
-/// The keys of a key set that tokens of the `issuers` may be signed by. `tenant` stands where a key's issuer has
-/// `{tenantid}`.
+/// Returns the keys of a key set that may sign tokens of the `issuers`. `tenant` replaces `{tenantid}` in the issuer of a key.
 ///
-/// Keys that are not understood are left out: a set may hold keys of other kinds, for others. So are keys that name an
-/// issuer of their own which is not accepted. In Entra ID's set for all tenants some are for personal accounts only, and
-/// must not pass for ours (Microsoft's page "Access tokens in the Microsoft identity platform", "Validate the issuer").
+/// Unknown keys are left out: a set may hold other kinds of keys, for other purposes. Keys with their own issuer are also left out if that
+/// issuer is not accepted. In Entra ID's set for all tenants, some keys are for personal accounts only, and must not be accepted for this
+/// tenant (Microsoft's page "Access tokens in the Microsoft identity platform", "Validate the issuer").
 ///
 /// # Errors
-/// No key is left, or the document cannot be read.
+/// No key is left, or the document cannot be parsed.
 pub(super) fn keys(document: &[u8], issuers: &[String], tenant: &str) -> Result<Keys, DocumentError> {
     let set: Set = serde_json::from_slice(document).map_err(unreadable)?;
     let usable = set.keys.into_iter().filter_map(|key| usable(key, issuers, tenant));
@@ -97,7 +96,7 @@ fn usable(key: Value, issuers: &[String], tenant: &str) -> Option<(String, Decod
     if !(is_for_signatures && is_for_rs256 && is_for_us) {
         return None;
     }
-    // A modulus under 2,048 bits is refused where it is used, by aws-lc.
+    // A modulus under 2,048 bits is refused by aws-lc when it is used.
     Some((key.kid, DecodingKey::from_rsa_components(&key.n, &key.e).ok()?))
 }
 

@@ -1,18 +1,18 @@
-//! The keys of an issuer: kept, renewed, and kept on where they cannot be renewed.
+//! The keys of an issuer: cached, renewed, and still used if they cannot be renewed.
 //!
-//! | What is looked for | Age of the set | What happens |
+//! | Requested key | Age of the set | What happens |
 //! |---|---|---|
 //! | a known key | under 1 h | it is used |
-//! | a known key | 1 h to 24 h | it is used, and the set is renewed meanwhile |
+//! | a known key | 1 h to 24 h | it is used, and the set is renewed in the background |
 //! | a key, known or not | over 24 h, or no set | the set is renewed first |
 //! | an unknown key | any | the set is renewed first |
 //!
-//! The two ages are those that Microsoft advises (page "Signing key rollover in the Microsoft identity platform"): a key
-//! that was withdrawn stops being good after an hour, and a key server may be away for a day.
+//! Microsoft advises both ages (page "Signing key rollover in the Microsoft identity platform"): a withdrawn key stops being accepted after
+//! an hour, and a key server may be unavailable for a day.
 //!
-//! A set is renewed once at a time and once a minute at most, whoever asks how often. The minute counts from the beginning,
-//! and failures count as well: whoever sends tokens with keys that do not exist must not make us a burden to the issuer.
-//! Microsoft's own libraries wait for five minutes; a minute makes an emergency change of keys known sooner.
+//! A set is renewed by one task at a time, and at most once per minute, however many requests ask. The minute counts from the start of a
+//! renewal, and failures count too: clients that send tokens with unknown keys must not put load on the issuer. Microsoft's own libraries
+//! wait for five minutes. With one minute, an emergency change of keys is known sooner.
 
 #[cfg(test)]
 mod tests;
@@ -35,13 +35,13 @@ use super::{
     key_set::{self, DocumentError},
 };
 
-/// From this age on a set is renewed.
+/// A set of this age or older is renewed.
 const RENEW_AFTER: Duration = Duration::from_secs(3600);
-/// From this age on a set is not used any more.
+/// A set of this age or older is no longer used.
 const USE_FOR: Duration = Duration::from_secs(24 * 3600);
-/// The time from the beginning of one renewal to the next.
+/// Minimum time between the starts of two renewals.
 const GAP: Duration = Duration::from_secs(60);
-/// How long one document may take.
+/// Time limit for one document.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What happened to the keys, for logs and metrics.
@@ -54,9 +54,9 @@ pub enum KeyEvent {
     },
     /// The set could not be renewed.
     NotRenewed {
-        /// Why.
+        /// The error.
         error: KeyError,
-        /// How old the set is that is used on; `None`: there is none, and no token is admitted.
+        /// The age of the set that remains in use. `None`: there is none, and no token is admitted.
         age: Option<Duration>,
     },
 }
@@ -67,40 +67,40 @@ pub enum KeyError {
     /// A document could not be fetched.
     #[error("cannot fetch {url}")]
     Fetch {
-        /// Which.
+        /// The address of the document.
         url: String,
-        /// Why.
+        /// The error.
         #[source]
         source: FetchError,
     },
-    /// A document was fetched and is not good.
+    /// A document was fetched and cannot be used.
     #[error("cannot use {url}")]
     Document {
-        /// Which.
+        /// The address of the document.
         url: String,
-        /// Why.
+        /// The error.
         #[source]
         source: DocumentError,
     },
-    /// The renewal was given up, as at the end of the process.
+    /// The renewal was given up, for example at the end of the process.
     #[error("the renewal was given up")]
     GivenUp,
 }
 
-/// Takes note of what happens to the keys. It is called outside of all locks, and must not take long.
+/// Receives what happens to the keys. It is called without any lock, and must not take long.
 pub type Report = Arc<dyn Fn(KeyEvent) + Send + Sync>;
 
-/// Where keys are from.
+/// The sources of keys.
 #[derive(Debug, Clone)]
 pub(super) struct Source {
-    /// Discovery documents that say where. Entra ID has one for tokens of version 1 and one for version 2, and both kinds
-    /// may come (the page "Access tokens in the Microsoft identity platform", "v1.0 and v2.0 tokens").
+    /// Discovery documents that contain the address of the keys. Entra ID has one for tokens of version 1 and one for version 2, and both
+    /// kinds may occur (the page "Access tokens in the Microsoft identity platform", "v1.0 and v2.0 tokens").
     pub(super) discovery: Vec<String>,
-    /// Key sets themselves.
+    /// Addresses of key sets.
     pub(super) key_sets: Vec<String>,
-    /// The issuers whose keys count.
+    /// The accepted issuers of keys.
     pub(super) issuers: Vec<String>,
-    /// What stands for `{tenantid}`.
+    /// The value of `{tenantid}`.
     pub(super) tenant: String,
 }
 
@@ -109,11 +109,11 @@ pub(super) struct Source {
 pub(super) enum NoKey {
     /// The issuer has no such key.
     Unknown,
-    /// It cannot be told whether the issuer has such a key.
+    /// It is unknown whether the issuer has such a key.
     Unavailable,
 }
 
-/// The keys of an issuer. When it is dropped, a renewal that is under way ends.
+/// The keys of an issuer. Dropping it ends a renewal in progress.
 pub(super) struct KeyCache {
     shared: Arc<Shared>,
 }
@@ -123,14 +123,14 @@ struct Shared {
     fetch: Arc<dyn Fetch>,
     report: Report,
     state: Mutex<State>,
-    /// Counts the renewals that have ended.
+    /// Number of renewals that have ended.
     ended: watch::Sender<u64>,
 }
 
 #[derive(Default)]
 struct State {
     keys: key_set::Keys,
-    /// When `keys` were asked for; `None`: never. Not when they came: a key that is withdrawn meanwhile may be among them.
+    /// When `keys` were requested. `None`: never. Not when they arrived: a key that was withdrawn in between may be among them.
     since: Option<Instant>,
     began: Option<Instant>,
     running: Option<AbortHandle>,
@@ -177,14 +177,14 @@ impl KeyCache {
         Self { shared: Arc::new(Shared { source, fetch, report, state: Mutex::default(), ended }) }
     }
 
-    /// How old the set is; `None`: there is none.
+    /// The age of the set. `None`: there is none.
     pub(super) fn age(&self) -> Option<Duration> {
         self.shared.state().age()
     }
 
-    /// The key of this id. Waits for a renewal where one is needed, 20 s at most: 5 s for each of four documents.
+    /// Returns the key with this id. Waits for a renewal if one is needed, for at most 20 s: 5 s for each of four documents.
     ///
-    /// **Cancellation** is safe: the renewal goes on, so that clients that come and go cannot use up the one of the minute.
+    /// **Cancellation** is safe: the renewal continues, so that clients that disconnect cannot use up the one renewal per minute.
     ///
     /// # Errors
     /// There is no such key.
@@ -194,7 +194,7 @@ impl KeyCache {
             return Ok(key);
         }
         if self.shared.state().running.is_some() {
-            // Ends as well where the sender is gone, which it cannot be before us.
+            // This also returns if the sender is gone, but `self` keeps it alive.
             let _ = ended.changed().await;
         }
         let state = self.shared.state();
@@ -221,7 +221,7 @@ impl KeyCache {
         }
     }
 
-    /// Begins a renewal, unless one is under way or was there just now.
+    /// Begins a renewal, unless one is in progress or began less than a minute ago.
     fn begin(&self, state: &mut State) {
         if state.may_begin() {
             let began = Instant::now();
@@ -233,7 +233,7 @@ impl KeyCache {
 }
 
 impl Shared {
-    /// Nothing is done under this lock that could leave the state half changed.
+    /// No code under this lock can leave the state half changed.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -248,7 +248,7 @@ impl Shared {
         }
         urls.sort_unstable();
         urls.dedup();
-        // All or nothing: a set that lacks what one document would have added would take keys away that are good.
+        // All or nothing: a set without the keys of one failed document would lack valid keys.
         let mut keys = key_set::Keys::new();
         for url in urls {
             let found = key_set::keys(&self.get(&url).await?, issuers, tenant);
@@ -264,7 +264,7 @@ impl Shared {
     }
 }
 
-/// A renewal under way. However it ends, the next one may begin and nobody waits on.
+/// A renewal in progress. However it ends, the next one may begin and waiting tasks are woken.
 struct Renewal {
     shared: Arc<Shared>,
     began: Instant,
@@ -292,7 +292,7 @@ impl Renewal {
                 Err(error) => KeyEvent::NotRenewed { error, age: state.age().filter(|age| *age < USE_FOR) },
             }
         };
-        // Before the report, so that a report that panics keeps nobody waiting.
+        // Before the report, so that a report that panics blocks no waiting task.
         self.shared.ended.send_modify(|ended| *ended += 1);
         (self.shared.report)(event);
     }

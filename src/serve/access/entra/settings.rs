@@ -1,38 +1,38 @@
-//! Which tokens are accepted, and whom they let in.
+//! The accepted tokens, and the identities that may read.
 
 use std::collections::BTreeSet;
 
 use super::key_set::is_safe;
 use crate::config::is_guid;
 
-/// The audience that all official clients ask Entra ID for (Microsoft's page "Control access to IoT Hub using Microsoft
-/// Entra ID"; `fromTokenCredential` of Node's and `AzureIdentityCredentialAdapter` of Python's client have it fixed).
+/// The audience that all official clients request from Entra ID (Microsoft's page "Control access to IoT Hub using Microsoft Entra ID"; it
+/// is fixed in `fromTokenCredential` of Node's client and `AzureIdentityCredentialAdapter` of Python's client).
 const AUDIENCE: &str = "https://iothubs.azure.net";
-/// Where Entra ID is, outside of sovereign clouds.
+/// Address of Entra ID, outside of sovereign clouds.
 const AUTHORITY: &str = "https://login.microsoftonline.com";
 
-/// Which tokens are accepted, and whom they let in.
+/// The accepted tokens, and the identities that may read.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The tenant's id.
     pub tenant: String,
-    /// Where Entra ID is. Sovereign clouds have another, as `https://login.microsoftonline.us`.
+    /// Address of Entra ID. Sovereign clouds have another one, such as `https://login.microsoftonline.us`.
     pub authority: String,
-    /// Whom tokens are for. One is enough; a slash at the end makes no difference.
+    /// The accepted audiences. A token needs one of them. A trailing slash makes no difference.
     pub audiences: Vec<String>,
-    /// The issuers. Empty: those of the tenant, which are `https://sts.windows.net/{tenant}/` for tokens of version 1 and
+    /// The accepted issuers. Empty: those of the tenant, which are `https://sts.windows.net/{tenant}/` for tokens of version 1 and
     /// `{authority}/{tenant}/v2.0` for tokens of version 2.
     pub issuers: Vec<String>,
-    /// Where the keys are; `None`: where the issuers' discovery documents say.
+    /// Address of the keys. `None`: from the issuers' discovery documents.
     pub keys_url: Option<String>,
-    /// Roles of an application, of which a token must have one in `roles`. Case counts.
+    /// Allowed roles of an application: a token must have one of them in `roles`. Case-sensitive.
     pub roles: BTreeSet<String>,
     /// Object ids of applications, managed identities and people that need no role.
     pub principals: BTreeSet<String>,
 }
 
 impl Settings {
-    /// What holds for the official clients. Nobody is let in yet: that takes a role or a principal.
+    /// Settings for the official clients. No identity is allowed yet: that needs a role or a principal.
     pub fn new(tenant: impl Into<String>) -> Self {
         Self {
             tenant: tenant.into(),
@@ -66,8 +66,8 @@ impl Settings {
         }
         let principals = self.principals.iter().map(|id| id.to_ascii_lowercase()).collect();
         let (issuers, discovery) = match self.issuers.as_slice() {
-            // Both documents are at the authority (the page "Access tokens in the Microsoft identity platform"), so that a
-            // firewall has to let through one host only.
+            // Both documents are at the authority (the page "Access tokens in the Microsoft identity platform"), so a firewall has to allow
+            // one host only.
             [] => {
                 let version_2 = format!("{authority}/{tenant}/v2.0");
                 let discovery = vec![format!("{authority}/{tenant}"), version_2.clone()];
@@ -83,43 +83,43 @@ impl Settings {
     }
 }
 
-/// What settings mean.
+/// Checked settings.
 #[derive(Debug)]
 pub(super) struct Checked {
     /// In lower case.
     pub(super) tenant: String,
     pub(super) issuers: Vec<String>,
-    /// Without the slash at the end.
+    /// Without the trailing slash.
     pub(super) audiences: Vec<String>,
     /// In lower case.
     pub(super) principals: BTreeSet<String>,
-    /// Where the documents are that say where the keys are.
+    /// Addresses of the documents that contain the address of the keys.
     pub(super) discovery: Vec<String>,
 }
 
 /// Settings that cannot work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
-    /// Tokens carry the id, so that a name would match none.
+    /// The tenant is not an id. Tokens contain the id, so a name would never match.
     #[error("the tenant {0:?} is not an id: `az account show --query tenantId` tells it")]
     Tenant(String),
-    /// Whoever can change what this address answers could let anybody in.
+    /// The address is not https. A party that can change its answers could admit any client.
     #[error("{0:?} is not an https address")]
     Address(String),
-    /// A token without a matching audience is a token for somebody else.
+    /// There is no audience. A token without a matching audience is for another service.
     #[error("there is no audience: leave the setting out for {AUDIENCE}")]
     Audiences,
-    /// An object id is an id, and no name.
+    /// The principal is not an object id. A name is not accepted.
     #[error("the principal {0:?} is not an object id: `az ad sp show --id CLIENT_ID --query id` tells it")]
     Principal(String),
 }
 
-/// Where the discovery document of an issuer is (OpenID Connect Discovery 1.0, 4).
+/// Address of an issuer's discovery document (OpenID Connect Discovery 1.0, 4).
 fn document(issuer: &str) -> String {
     format!("{}/.well-known/openid-configuration", without_slash(issuer))
 }
 
-/// An audience without the slash at its end, which makes no difference.
+/// An audience without the trailing slash, which makes no difference.
 pub(super) fn without_slash(audience: &str) -> &str {
     audience.strip_suffix('/').unwrap_or(audience)
 }

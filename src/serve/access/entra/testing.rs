@@ -1,4 +1,4 @@
-//! An issuer of tests: its keys, its tokens, and a way to fetch from it.
+//! A test issuer: its keys, its tokens, and a way to fetch from it.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,7 @@ use super::{Fetch, FetchError};
 
 pub(super) const TENANT: &str = "fa15d692-e9c7-4460-a743-29f2956fd429";
 
-/// Two keys of the issuer, and one of somebody else. Making one takes a while, so that all tests share them.
+/// Two keys of the issuer, and one of another issuer. Creating one takes a while, so all tests share them.
 pub(super) static OLD: LazyLock<Signer> = LazyLock::new(|| Signer::new("old"));
 pub(super) static NEW: LazyLock<Signer> = LazyLock::new(|| Signer::new("new"));
 pub(super) static FOREIGN: LazyLock<Signer> = LazyLock::new(|| Signer::new("old"));
@@ -35,7 +35,7 @@ pub(super) fn base64(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Header and claims, as they are signed.
+/// Header and claims, in the form that is signed.
 pub(super) fn unsigned(header: &Value, claims: &Value) -> String {
     format!("{}.{}", base64(header.to_string()), base64(claims.to_string()))
 }
@@ -49,7 +49,7 @@ impl Signer {
         self.pair.public_key().into()
     }
 
-    /// As a key set has it.
+    /// The key in the form of a key set.
     pub(super) fn jwk(&self) -> Value {
         let PublicKeyComponents { n, e } = self.public();
         json!({"kty": "RSA", "use": "sig", "kid": self.id, "n": base64(n), "e": base64(e)})
@@ -59,7 +59,7 @@ impl Signer {
         json!({"typ": "JWT", "alg": "RS256", "x5t": self.id, "kid": self.id})
     }
 
-    /// A token of these claims.
+    /// A token with these claims.
     pub(super) fn token(&self, claims: &Value) -> String {
         self.signed(&unsigned(&self.header(), claims), &RSA_PKCS1_SHA256)
     }
@@ -79,7 +79,7 @@ pub(super) fn key_set(keys: &[&Signer]) -> Value {
     json!({"keys": keys.iter().map(|key| key.jwk()).collect::<Vec<_>>()})
 }
 
-/// What a server does.
+/// The behaviour of a server.
 #[derive(Debug, Clone)]
 pub(super) enum Does {
     Answer(Value),
@@ -88,7 +88,7 @@ pub(super) enum Does {
     Panic,
 }
 
-/// Fetches what the test says, and counts.
+/// A fetcher with scripted results, which counts the calls.
 #[derive(Default)]
 pub(super) struct Scripted {
     does: Mutex<BTreeMap<String, Does>>,
@@ -100,7 +100,7 @@ impl Scripted {
         self.does.lock().unwrap().insert(url.to_owned(), does);
     }
 
-    /// How often something was asked for.
+    /// Number of requests.
     pub(super) fn calls(&self) -> usize {
         self.calls.load(Ordering::SeqCst)
     }
@@ -113,7 +113,7 @@ impl Fetch for Scripted {
         let does = self.does.lock().unwrap().get(url).cloned();
         match does.unwrap_or(Does::Fail) {
             Does::Answer(document) => {
-                // Others get their turn, as they do while a network is asked.
+                // Other tasks get their turn, as they do during a network request.
                 tokio::task::yield_now().await;
                 Ok(document.to_string().into_bytes())
             }

@@ -1,4 +1,4 @@
-//! Which tokens let in.
+//! Which tokens are accepted.
 
 use hmac::{Hmac, Mac as _};
 use serde_json::{Value, json};
@@ -25,14 +25,14 @@ fn settings() -> Settings {
     }
 }
 
-/// Tokens whose keys are OLD and NEW.
+/// A checker of tokens whose keys are OLD and NEW.
 fn tokens(settings: &Settings) -> (Tokens, Arc<Scripted>) {
     let server = Arc::new(Scripted::default());
     server.set(KEYS, Does::Answer(key_set(&[&OLD, &NEW])));
     (Tokens::new(settings, Arc::clone(&server) as _, Arc::new(|_| {})).unwrap(), server)
 }
 
-/// Claims of a managed identity, as version 1 of tokens has them.
+/// Claims of a managed identity, in a token of version 1.
 fn claims() -> Value {
     json!({
         "aud": "https://iothubs.azure.net",
@@ -187,7 +187,7 @@ async fn only_the_issuers_keys_sign() {
         ("another of our keys", signed(json!({"alg": "RS256", "kid": "new"})), Denied::WrongSignature),
         ("unknown id", signed(json!({"alg": "RS256", "kid": "x"})), Denied::UnknownKey),
         ("no id", signed(json!({"alg": "RS256"})), Denied::UnknownKey),
-        // A key that the token brings along, or an address to fetch one from, is not even looked at.
+        // A key in the token, or an address to fetch one from, is ignored.
         (
             "a key in the header",
             FOREIGN.signed(

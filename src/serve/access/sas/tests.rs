@@ -1,10 +1,10 @@
-//! What each client sends, and each way to be wrong.
+//! The signatures of each client, and each kind of error.
 
 use time::macros::datetime;
 
 use super::*;
 
-/// 32 bytes, 7 to 38.
+/// The 32 bytes 7 to 38.
 const KEY: &str = "BwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyAhIiMkJSY=";
 const OTHER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const EXPIRY: u64 = 1_900_000_000;
@@ -22,7 +22,7 @@ fn verify(policies: &[Policy], header: &str, path: &str, now: OffsetDateTime) ->
     Ok(caller.name.to_string())
 }
 
-/// Signs as `{sr}\n{se}` demands; `sr` is as it is sent.
+/// Signs `{sr}\n{se}`. `sr` is as it is sent.
 fn sign(resource: &str, expiry: &str, key: &str) -> String {
     let mut keyed = super::key(&Secret::new(key)).unwrap();
     keyed.update(format!("{resource}\n{expiry}").as_bytes());
@@ -37,7 +37,7 @@ fn header(resource: &str, expiry: u64, key: &str, policy: &str) -> String {
 #[test]
 fn what_the_official_clients_send_is_admitted() {
     for (client, name, header) in [
-        // Captured from `Registry.getTwin` and `Registry.createQuery` of npm azure-iothub 1.16.6, with its clock stopped.
+        // Recorded from `Registry.getTwin` and `Registry.createQuery` of npm azure-iothub 1.16.6, with a fixed clock.
         (
             "node",
             "service",
@@ -53,8 +53,7 @@ fn what_the_official_clients_send_is_admitted() {
             "it's(1)+a",
             "SharedAccessSignature sr=twins.contoso.example&sig=B3bIey8VXbfLsvzyHqV%2BQgPOgmhJaYbUMlBKa4O8BDE%3D&skn=it%27s%281%29%2Ba&se=1900000000",
         ),
-        // Made by `SasToken` of PyPI azure-iot-hub 2.7.0, with its clock stopped. It does not encode a slash in `sig`, and
-        // nothing in `skn`.
+        // Made by `SasToken` of PyPI azure-iot-hub 2.7.0, with a fixed clock. It does not encode a slash in `sig`, and nothing in `skn`.
         (
             "python",
             "service",
@@ -70,15 +69,15 @@ fn what_the_official_clients_send_is_admitted() {
             "a+b",
             "SharedAccessSignature sr=twins.contoso.example%3A443&sig=gyzbbTupiKXL2MQfPSPmN40tX/ov1BlvppSuvM7uvts%3D&se=1900000000&skn=a+b",
         ),
-        // Made as `IotHubServiceSasToken` of com.microsoft.azure.sdk.iot:iot-service-client does: `URLEncoder` over the
-        // host in lower case, and the name as it is.
+        // Made in the same way as by `IotHubServiceSasToken` of com.microsoft.azure.sdk.iot:iot-service-client: `URLEncoder` over the host
+        // in lower case, and the name unencoded.
         (
             "java, host with port",
             "read only",
             "SharedAccessSignature sr=twins.contoso.example%3A8443&sig=mT4nm7cknlqby%2FYJ90mUBJd1FfkZ0%2F65sR39278bCd0%3D&se=1900000000&skn=read only",
         ),
-        // Made as `SharedAccessSignatureBuilder` of Microsoft.Azure.Devices does: `WebUtility.UrlEncode` over everything,
-        // which makes a plus sign of a space.
+        // Made in the same way as by `SharedAccessSignatureBuilder` of Microsoft.Azure.Devices: `WebUtility.UrlEncode` over everything,
+        // which turns a space into a plus sign.
         (
             ".net",
             "read only",
@@ -112,7 +111,7 @@ fn any_way_to_encode_the_resource_is_good_as_long_as_it_is_what_was_signed() {
             "{resource}"
         );
     }
-    // The same resource, encoded otherwise than where it was signed.
+    // The same resource, in another encoding than the one that was signed.
     let header = header("twins.contoso.example%3A443", EXPIRY, KEY, "service").replace("%3A", "%3a");
     assert_eq!(verify(&[policy("service")], &header, "/twins/d1", NOW), Err(Denied::WrongSignature));
 }
@@ -128,12 +127,12 @@ fn each_way_to_be_wrong_has_its_reason() {
         (good.replace("&skn=service", ""), Denied::UnknownPolicy),
         (good.replace("skn=service", "skn="), Denied::UnknownPolicy),
         (good.replace("skn=service", "skn=%ff"), Denied::UnknownPolicy),
-        // Twice encoded is not the name.
+        // A name that is encoded twice is another name.
         (good.replace("skn=service", "skn=serv%2569ce"), Denied::UnknownPolicy),
         (header(host, EXPIRY, OTHER_KEY, "service"), Denied::WrongSignature),
         (good.replace("se=1900000000", "se=1900000001"), Denied::WrongSignature),
         (good.replace("sr=twins", "sr=Twins"), Denied::WrongSignature),
-        // The key of one policy is not that of another.
+        // The key of one policy does not work for another policy.
         (header(host, EXPIRY, KEY, "other"), Denied::WrongSignature),
         (header("contoso.azure-devices.net", EXPIRY, KEY, "service"), Denied::WrongResource),
         (header("twins.contoso.example%2Fdevices", EXPIRY, KEY, "service"), Denied::WrongResource),

@@ -1,26 +1,27 @@
-//! Cosmos SQL, as far as narrowing writes it: read from its text and evaluated, independently of what wrote it.
+//! The part of Cosmos SQL that the pushdown writes: parsed from its text and evaluated, independently of the code that
+//! wrote it.
 //!
-//! Where Cosmos DB's documentation, its SDK's evaluation in memory and practice disagree, a dialect decides. What is asked of
-//! Cosmos DB must be right in every one.
+//! Cosmos DB's documentation, its SDK's in-memory evaluation and its actual behaviour sometimes disagree; a dialect
+//! chooses one of them. The SQL must be right in every dialect.
 
 use std::cmp::Ordering;
 
 use serde_json::Value;
 
-/// One reading of Cosmos DB.
+/// One interpretation of Cosmos DB.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Dialect {
-    /// `=` across types is false and `!=` true; otherwise both are undefined.
+    /// If true, `=` between different types is false and `!=` is true; otherwise both are undefined.
     pub(super) types_compare: bool,
-    /// Texts sort by UTF-16 units; otherwise by code points.
+    /// If true, texts sort by UTF-16 units; otherwise by code points.
     pub(super) by_units: bool,
-    /// `IN` is never undefined.
+    /// If true, `IN` is never undefined.
     pub(super) in_is_defined: bool,
-    /// A function of the wrong types is false; otherwise it is undefined.
+    /// If true, a function with wrong types is false; otherwise it is undefined.
     pub(super) functions_are_defined: bool,
 }
 
-/// The value of an expression; nothing: undefined.
+/// The value of an expression; `None` if undefined.
 type Result = Option<Value>;
 
 struct Reader<'a> {
@@ -28,7 +29,7 @@ struct Reader<'a> {
     parameters: &'a [(String, Value)],
     document: &'a Value,
     dialect: Dialect,
-    /// Parentheses that are open, and the most there were.
+    /// The number of open parentheses, and its maximum so far.
     depth: (usize, usize),
 }
 
@@ -196,7 +197,7 @@ impl Reader<'_> {
 
     fn equal(&self, left: Option<&Value>, right: Option<&Value>) -> Option<bool> {
         match (left?, right?) {
-            // Doubles are all that Cosmos DB has.
+            // All numbers in Cosmos DB are doubles.
             (Value::Number(left), Value::Number(right)) => Some(left.as_f64() == right.as_f64()),
             (left, right) if std::mem::discriminant(left) == std::mem::discriminant(right) => {
                 Some(left == right)
@@ -229,7 +230,7 @@ impl Reader<'_> {
     }
 }
 
-/// AND where `decisive` is false, OR where it is true, of booleans and anything else.
+/// AND if `decisive` is false, OR if it is true, of booleans and other values.
 fn kleene(left: Result, right: Result, decisive: bool) -> Result {
     let boolean = |value: Result| value.as_ref().and_then(Value::as_bool);
     match (boolean(left), boolean(right)) {

@@ -1,4 +1,4 @@
-//! What a server of documents can do, over a real socket of this machine.
+//! Behaviour of document servers, over a real socket on this machine.
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -7,7 +7,7 @@ use tokio::{
 
 use super::*;
 
-/// Serves one request with these bytes, over and over if `endless`, and gives the address.
+/// Serves one request with these bytes, repeatedly if `endless`. Returns the address.
 async fn server(answer: String, endless: bool) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -17,7 +17,7 @@ async fn server(answer: String, endless: bool) -> String {
         while !head.ends_with(b"\r\n\r\n") {
             head.push(stream.read_u8().await.unwrap());
         }
-        // The client may have seen enough before the end.
+        // The client may have read enough before the end.
         let _ = stream.write_all(answer.as_bytes()).await;
         let chunk = format!("10000\r\n{}\r\n", " ".repeat(0x10000));
         while endless && stream.write_all(chunk.as_bytes()).await.is_ok() {}
@@ -56,7 +56,7 @@ async fn anything_else_is_none() {
 async fn an_answer_without_end_is_not_read_to_its_end() {
     let said = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", MOST_BYTES + 1);
     assert_eq!(get(&said, false).await, Err(FetchError::TooLarge));
-    // Where the length is not said, what is read counts.
+    // Without a stated length, the received length decides.
     let chunked = |length: usize| {
         let body = " ".repeat(length);
         format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n")

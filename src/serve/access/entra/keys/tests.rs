@@ -1,4 +1,4 @@
-//! When keys are fetched, and what holds while they cannot be. The clock is tokio's and stands still.
+//! When keys are fetched, and what happens while they cannot be fetched. Tokio's clock is paused.
 
 use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::advance};
@@ -10,7 +10,7 @@ use super::{
 
 const URL: &str = "https://login.example/keys";
 
-/// A set with keys of these ids. No signature is checked here, so that any number will do as a key.
+/// A key set with these ids. No signature is checked here, so any number is sufficient as a key.
 fn set(ids: &[&str]) -> Does {
     let key = |id: &&str| json!({"kty": "RSA", "use": "sig", "kid": id, "n": "AQAB", "e": "AQAB"});
     Does::Answer(json!({"keys": ids.iter().map(key).collect::<Vec<_>>()}))
@@ -51,7 +51,7 @@ impl Test {
         self.cache.get(id).await.map(|_| ())
     }
 
-    /// Lets a renewal that nobody waits for come to its end.
+    /// Lets a renewal in the background finish.
     async fn settle(&self) {
         while self.cache.shared.state().running.is_some() {
             tokio::task::yield_now().await;
@@ -124,7 +124,7 @@ async fn a_withdrawn_key_is_good_for_an_hour() {
     assert_eq!(test.get("withdrawn").await, Ok(()));
     assert_eq!(test.server.calls(), 1);
     pass(1).await;
-    // Whoever asks first is not kept waiting, and is the last one.
+    // The first request does not wait, and is the last one that uses the old key.
     assert_eq!(test.get("withdrawn").await, Ok(()));
     test.settle().await;
     assert_eq!(test.get("withdrawn").await, Err(NoKey::Unknown));
@@ -157,7 +157,7 @@ async fn keys_stay_for_a_day_while_the_server_is_away_and_this_is_told() {
     let error = KeyError::Fetch { url: URL.to_owned(), source: FetchError::Status(500) };
     let age = Some(Duration::from_secs(3600));
     assert_eq!(test.events(), [KeyEvent::NotRenewed { error: error.clone(), age }]);
-    // Whether there is another key cannot be told.
+    // It is unknown whether there is another key.
     assert_eq!(test.get("b").await, Err(NoKey::Unavailable));
     pass(22 * 3600 + 3599).await;
     assert_eq!(test.get("a").await, Ok(()));
@@ -167,7 +167,7 @@ async fn keys_stay_for_a_day_while_the_server_is_away_and_this_is_told() {
     pass(60).await;
     assert_eq!(test.get("a").await, Err(NoKey::Unavailable));
     assert_eq!(test.events().pop(), Some(KeyEvent::NotRenewed { error, age: None }));
-    // And all is well when it is back.
+    // Everything works again when the server is back.
     test.server.set(URL, set(&["a"]));
     pass(60).await;
     assert_eq!(test.get("a").await, Ok(()));
@@ -197,7 +197,7 @@ async fn who_goes_away_does_not_end_the_renewal() {
     assert_eq!(test.server.calls(), 1);
 }
 
-/// What a future has come to after one turn.
+/// The result of a future after one poll.
 async fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
     std::future::poll_fn(|context| {
         std::task::Poll::Ready(match std::pin::Pin::new(&mut *future).poll(context) {
@@ -248,7 +248,7 @@ async fn discovery_finds_the_sets_and_all_of_them_count_or_none() {
         assert_eq!(test.get(id).await, Ok(()), "{id}");
     }
     assert_eq!(test.server.calls(), 4);
-    // One of them fails: what is there stays as it is.
+    // One of the documents fails: the present set stays unchanged.
     for does in [Does::Fail, set(&[])] {
         test.server.set(keys_1, set(&["c"]));
         test.server.set(keys_2, does);
@@ -256,7 +256,7 @@ async fn discovery_finds_the_sets_and_all_of_them_count_or_none() {
         assert_eq!(test.get("c").await, Err(NoKey::Unavailable));
         assert_eq!(test.get("b").await, Ok(()));
     }
-    // One is of another issuer.
+    // One document is from another issuer.
     test.events();
     test.server.set(second, Does::Answer(json!({"issuer": "https://evil.example/", "jwks_uri": keys_2})));
     pass(60).await;
