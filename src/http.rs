@@ -42,12 +42,12 @@ use crate::{
 };
 
 /// More connections than any set of probes and scrapers has, and enough for as many waiters to come at once as may wait.
-const LIMITS: Limits = Limits {
-    connections: 64,
-    idle: Duration::from_secs(5),
-    header_bytes: 16 << 10,
-    closing: Duration::from_secs(2),
-};
+const CONNECTIONS: usize = 64;
+
+/// How long a client may be idle is `http.idle_timeout`.
+const fn limits(idle: Duration) -> Limits {
+    Limits { connections: CONNECTIONS, idle, header_bytes: 16 << 10, closing: Duration::from_secs(2) }
+}
 
 /// The key of the address.
 const KEY: &str = "http.listen";
@@ -150,17 +150,23 @@ pub async fn bind_for(key: &'static str, address: SocketAddr) -> Result<TcpListe
     TcpListener::bind(address).await.map_err(|source| Error::new(key, address, source))
 }
 
-/// Answers requests until `shutdown`, then lets those under way finish for a moment.
+/// Answers requests until `shutdown`, then lets those under way finish for a moment. `idle` is how long a client may take for the
+/// header of a request, and between two requests on one connection.
 ///
 /// Requests for twins take no room among the connections while they are under way ([`listener`]): they have shown a token, and have
 /// limits of their own ([`crate::runtime::twins`]).
 ///
 /// # Errors
 /// None at present: a listener that fails is tried again.
-pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationToken) -> io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    state: State,
+    idle: Duration,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
     let only_local_names = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
     let router = router(state, only_local_names, shutdown.clone());
-    listener::serve(listener, LIMITS, router, |stream, _| async { Some(stream) }, shutdown).await;
+    listener::serve(listener, limits(idle), router, |stream, _| async { Some(stream) }, shutdown).await;
     Ok(())
 }
 

@@ -51,7 +51,7 @@ impl Monitoring {
                 bearer_auth: http::BearerAuth::new(settings.http.token.as_ref()),
                 twins: twins.clone(),
             };
-            tokio::spawn(http::serve(listener, state, served.clone()))
+            tokio::spawn(http::serve(listener, state, settings.http.idle_timeout, served.clone()))
         });
         Ok(Self {
             upkeep: tokio::spawn(metrics.clone().run_upkeep(closing.clone())),

@@ -226,6 +226,7 @@ pub struct Http {
     pub token: Secret,
     pub token_file: String,
     pub blocked_after: String,
+    pub idle_timeout: String,
 }
 
 /// `[telemetry]`

@@ -423,6 +423,8 @@ pub struct Http {
     pub token: Option<Secret>,
     /// For how long an event may be incomplete before its partition counts as blocked.
     pub blocked_after: Duration,
+    /// How long a client may take for the header of a request, and between two requests on one connection.
+    pub idle_timeout: Duration,
 }
 
 /// Logs.

@@ -74,6 +74,7 @@ fn a_minimal_configuration_has_the_documented_defaults() {
     assert_eq!(settings.lease.duration, Duration::from_secs(30));
     assert_eq!(settings.lease.renew_interval, Duration::from_secs(5));
     assert_eq!(settings.http.listen, Some("127.0.0.1:8080".parse().unwrap()));
+    assert_eq!(settings.http.idle_timeout, Duration::from_secs(5));
     assert!(!settings.iothub.is_configured());
     assert_eq!((settings.iothub.tier, settings.iothub.units.get()), (Tier::S1, 1));
     assert_eq!(settings.iothub.share, 0.5);
@@ -321,6 +322,11 @@ fn values_that_are_commonly_mistaken_say_what_to_write() {
         ("LEASE__RENEW_INTERVAL", "0s", "longer than nothing"),
         ("CHECKPOINT__INTERVAL", "0s", "longer than nothing"),
         ("HTTP__LISTEN", "8080", "IP address with a port"),
+        ("HTTP__IDLE_TIMEOUT", "soon", "duration"),
+        ("HTTP__IDLE_TIMEOUT", "30", "has no unit"),
+        ("HTTP__IDLE_TIMEOUT", "0s", "\"1s\" to \"10m\""),
+        ("HTTP__IDLE_TIMEOUT", "999ms", "\"1s\" to \"10m\""),
+        ("HTTP__IDLE_TIMEOUT", "601s", "\"1s\" to \"10m\""),
         ("TELEMETRY__LOG_FILTER", "twinsync=loud", "not a log filter"),
         ("CHECKPOINT__ON_INVALID", "earliest_and_audit", "needs a hub to compare with"),
         ("IOTHUB__HOSTS", "contoso", "\"contoso.azure-devices.net\""),

@@ -10,6 +10,9 @@ use crate::domain::{
     id::PartitionId,
 };
 
+/// `http.idle_timeout` where a test is about something else.
+const IDLE: Duration = Duration::from_secs(5);
+
 struct Server {
     base: String,
     state: State,
@@ -19,6 +22,10 @@ struct Server {
 
 impl Server {
     async fn start() -> Self {
+        Self::with_idle_timeout(IDLE).await
+    }
+
+    async fn with_idle_timeout(idle: Duration) -> Self {
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let (health, metrics) = (HealthState::new(), Metrics::new().unwrap());
@@ -26,7 +33,7 @@ impl Server {
         let twins = Twins::new(Vec::new(), metrics.clone(), CancellationToken::new());
         let state = State { health, metrics, observer, bearer_auth: BearerAuth::new(None), twins };
         let shutdown = CancellationToken::new();
-        let task = tokio::spawn(serve(listener, state.clone(), shutdown.clone()));
+        let task = tokio::spawn(serve(listener, state.clone(), idle, shutdown.clone()));
         Self { base, state, shutdown, task }
     }
 
@@ -137,27 +144,37 @@ async fn half_sent_requests_take_no_room_from_others() {
     let server = Server::start().await;
     let address = server.base.trim_start_matches("http://").to_owned();
     let mut half_sent = Vec::new();
-    for _ in 0..LIMITS.connections * 3 {
+    for _ in 0..CONNECTIONS * 3 {
         let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
         stream.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Slow: ").await.unwrap();
         half_sent.push(stream);
     }
     // Long before the time limit of a header: a probe replaces the oldest connection.
-    let probe = tokio::time::timeout(LIMITS.idle / 2, server.get("/livez"));
+    let probe = tokio::time::timeout(IDLE / 2, server.get("/livez"));
     assert_eq!(probe.await.expect("in time").0, StatusCode::OK);
     server.stop().await;
 }
 
 #[tokio::test]
-async fn a_header_that_never_ends_is_given_up() {
+async fn a_client_may_be_idle_for_as_long_as_is_set_within_a_header_and_between_two_requests() {
     use tokio::io::AsyncReadExt as _;
-    let server = Server::start().await;
+    let idle = Duration::from_millis(500);
+    let server = Server::with_idle_timeout(idle).await;
     let address = server.base.trim_start_matches("http://").to_owned();
-    let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
-    stream.write_all(b"GET /livez HTTP/1.1\r\nX-Slow: ").await.unwrap();
-    let mut answer = Vec::new();
-    let closed = tokio::time::timeout(LIMITS.idle * 3, stream.read_to_end(&mut answer)).await;
-    closed.expect("the server closes it").unwrap();
+    for (sent, answered) in [
+        ("GET /livez HTTP/1.1\r\nX-Slow: ", ""),
+        ("GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP/1.1 200 OK"),
+    ] {
+        let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+        let began = std::time::Instant::now();
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        // Long before the time that is set by default.
+        let closed = tokio::time::timeout(IDLE / 2, stream.read_to_end(&mut answer)).await;
+        closed.expect("the server closes it").unwrap();
+        assert!(began.elapsed() >= idle / 2, "not before its time: {:?}", began.elapsed());
+        assert!(answer.starts_with(answered.as_bytes()), "{sent:?}");
+    }
     server.stop().await;
 }
 
@@ -290,7 +307,7 @@ async fn there_are_few_streams_and_whoever_finds_no_room_is_told_so() {
     );
     assert!(refused.json::<Value>().await.unwrap()["error"].as_str().unwrap().contains("/api/status"));
     // Probes and scrapers get through, however many there are, and displace no stream.
-    for _ in 0..LIMITS.connections * 2 {
+    for _ in 0..CONNECTIONS * 2 {
         assert_eq!(server.get("/livez").await.0, StatusCode::OK);
         let client = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
         assert_eq!(

@@ -1,15 +1,18 @@
 //! `[http]`: where to listen, and what has to be shown there.
 
-use std::{fs::File, io::Read as _, net::SocketAddr};
+use std::{fs::File, io::Read as _, net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use super::{Check, values::positive_duration};
-use crate::config::{raw, secret::Secret, settings::Http};
+use crate::config::{human, raw, secret::Secret, settings::Http};
 
 /// Fewer characters could be guessed by somebody who may ask as often as the network allows.
 const TOKEN_MIN: usize = 32;
 
 /// More do not fit into the header of a request, with everything else that is there.
 const TOKEN_MAX: usize = 1024;
+
+/// Shorter ones would cut off honest clients that are far away; longer ones outlast every proxy and are slips of the finger.
+const IDLE_TIMEOUTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
 
 /// How to come by a token.
 const MAKE_ONE: &str = "make one with: openssl rand -hex 32";
@@ -20,6 +23,7 @@ impl Check<'_> {
         let written = self.optional("http.token", raw.token.expose(), token);
         let kept = self.optional("http.token_file", &raw.token_file, token_file);
         let blocked_after = self.parse("http.blocked_after", &raw.blocked_after, positive_duration);
+        let idle_timeout = self.parse("http.idle_timeout", &raw.idle_timeout, idle_timeout);
         let token = match (written?, kept?) {
             (Some(_), Some(_)) => {
                 self.problem("http.token_file", "stands beside http.token: set one of them");
@@ -27,7 +31,7 @@ impl Check<'_> {
             }
             (written, kept) => written.or(kept),
         };
-        Some(Http { listen: listen?, token, blocked_after: blocked_after? })
+        Some(Http { listen: listen?, token, blocked_after: blocked_after?, idle_timeout: idle_timeout? })
     }
 }
 
@@ -39,6 +43,13 @@ pub(in crate::config) fn listen(text: &str) -> Result<Option<SocketAddr>, String
             format!("{text:?} is not an IP address with a port: write e.g. \"127.0.0.1:8080\", \"[::]:8080\" or \"off\"")
         }),
     }
+}
+
+fn idle_timeout(text: &str) -> Result<Duration, String> {
+    human::parse_duration(text).and_then(|timeout| match IDLE_TIMEOUTS.contains(&timeout) {
+        true => Ok(timeout),
+        false => Err(format!("{text:?} is out of range: give \"1s\" to \"10m\"")),
+    })
 }
 
 fn token(text: &str) -> Result<Secret, String> {

@@ -14,7 +14,7 @@ use crate::{
         document::{Document, ETag},
         testing::document,
     },
-    http::{BearerAuth, LIMITS, bind, serve},
+    http::{BearerAuth, CONNECTIONS, bind, serve},
     runtime::{
         budgeted_store::BudgetedStore,
         documents::{DocumentCache, document_cache},
@@ -57,7 +57,7 @@ impl Server {
             bearer_auth,
             twins: twins.clone(),
         };
-        let task = tokio::spawn(serve(listener, state, served.clone()));
+        let task = tokio::spawn(serve(listener, state, Duration::from_secs(5), served.clone()));
         let (store, documents) = (Arc::default(), document_cache(1 << 20));
         Self { base, client: Client::new(), metrics, twins, store, documents, stop, served, task }
     }
@@ -290,7 +290,7 @@ async fn waiters_push_out_no_probe_and_are_pushed_out_by_nobody() {
     let waiting = waiters(&server, MOST_WAITERS).await;
     let address = server.base.trim_start_matches("http://").to_owned();
     let mut half_sent = Vec::new();
-    for _ in 0..LIMITS.connections * 2 {
+    for _ in 0..CONNECTIONS * 2 {
         let mut stream = TcpStream::connect(&address).await.unwrap();
         stream.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Slow: ").await.unwrap();
         half_sent.push(stream);
