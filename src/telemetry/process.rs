@@ -8,6 +8,8 @@ use super::{
     name,
     text::{Page, labels},
 };
+#[cfg(target_os = "linux")]
+use crate::adapters::process::memory_limit;
 
 /// Prometheus' text format of all that can be told. `receiving` are threads with a runtime each.
 pub(super) fn render(receiving: &[RuntimeMetrics]) -> String {
@@ -66,10 +68,7 @@ fn machine(page: &mut Page) {
     page.sample(name::PROCESS_OPEN_FDS, open);
     let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     page.sample(name::PROCESS_MAX_FDS, most.map(|most| most as f64));
-    let groups = read("/proc/self/cgroup");
-    let group = groups.as_deref().and_then(|groups| groups.lines().find_map(|line| line.strip_prefix("0::")));
-    let limit = group.and_then(|group| memory_limit("/sys/fs/cgroup".as_ref(), group));
-    page.sample(name::MEMORY_LIMIT, limit.map(|bytes| bytes as f64));
+    page.sample(name::MEMORY_LIMIT, memory_limit().map(|bytes| bytes as f64));
 }
 
 /// What `/proc/self/stat` says of a process.
@@ -99,20 +98,6 @@ impl Stat {
             resident_pages: field(24)?,
         })
     }
-}
-
-/// The smallest limit on memory of a control group and those it lies in. `root`: where control groups of version 2 are mounted; in
-/// a container, the container's own is the outermost that can be seen.
-#[cfg(target_os = "linux")]
-fn memory_limit(root: &std::path::Path, group: &str) -> Option<u64> {
-    // What begins above the container's view is shown with dots: its own limit is at the root then.
-    let is_inside = !group.split('/').any(|part| part == "..");
-    let own = if is_inside { root.join(group.trim_start_matches('/')) } else { root.to_owned() };
-    let limit = |group: &std::path::Path| {
-        // "max" is no number: no limit.
-        std::fs::read_to_string(group.join("memory.max")).ok()?.trim().parse().ok()
-    };
-    own.ancestors().take_while(|group| group.starts_with(root)).filter_map(limit).min()
 }
 
 #[cfg(test)]
@@ -182,25 +167,5 @@ mod tests {
     #[test]
     fn without_a_runtime_there_is_nothing_about_it() {
         assert_eq!(value(&render(&[]), name::RUNTIME_WORKERS), None);
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn the_smallest_limit_on_the_way_holds() {
-        let directory = tempfile::tempdir().expect("a directory");
-        std::fs::write(directory.path().join("memory.max"), "1\n").expect("written");
-        let root = directory.path().join("root");
-        let inner = root.join("service/worker");
-        std::fs::create_dir_all(&inner).expect("created");
-        let limit = |group: &str| memory_limit(&root, group);
-        assert_eq!(limit("/service/worker"), None, "nothing is said");
-        std::fs::write(inner.join("memory.max"), "max\n").expect("written");
-        assert_eq!(limit("/service/worker"), None, "no limit");
-        std::fs::write(root.join("service/memory.max"), "4096\n").expect("written");
-        assert_eq!(limit("/service/worker"), Some(4096));
-        std::fs::write(inner.join("memory.max"), "1024\n").expect("written");
-        assert_eq!(limit("/service/worker"), Some(1024));
-        assert_eq!(limit("/"), None);
-        assert_eq!(limit("/.."), None, "outside of what can be seen");
     }
 }
