@@ -22,7 +22,7 @@ pub use self::{
     eventhubs::{
         Attached, Attempt, Found, Goes, Owner, checkpoints, group, hub, is_ours, oldest, owners, retention,
     },
-    process::{Listening, Load, files, listening, shutdown},
+    process::{Listening, Load, Memory, files, listening, memory, shutdown},
     read_api::{Certificate, Served, certificate, served},
     registry::{Seen, document_ids, hub_names, quota},
     signature::{Signature, signature},
@@ -96,6 +96,8 @@ pub enum Kind {
     HttpListen,
     /// File descriptors.
     ProcessFiles,
+    /// Memory.
+    ProcessMemory,
     /// The time that a shutdown may take.
     ProcessShutdown,
 }
@@ -142,7 +144,7 @@ impl Area {
 
 impl Kind {
     /// All checks, in order.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::Configuration,
         Self::CredentialKind,
         Self::CredentialToken,
@@ -175,6 +177,7 @@ impl Kind {
         Self::ServeCertificate,
         Self::HttpListen,
         Self::ProcessFiles,
+        Self::ProcessMemory,
         Self::ProcessShutdown,
     ];
 
@@ -213,6 +216,7 @@ impl Kind {
             Self::ServeCertificate => "serve.certificate",
             Self::HttpListen => "http.listen",
             Self::ProcessFiles => "process.files",
+            Self::ProcessMemory => "process.memory",
             Self::ProcessShutdown => "process.shutdown",
         }
     }
@@ -252,6 +256,7 @@ impl Kind {
             | Self::ServeCertificate
             | Self::HttpListen
             | Self::ProcessFiles
+            | Self::ProcessMemory
             | Self::ProcessShutdown => false,
         }
     }
@@ -283,7 +288,9 @@ impl Kind {
             | Self::IotHubQuery
             | Self::IotHubNames => Area::IotHub,
             Self::ServeListen | Self::ServeCertificate => Area::ReadApi,
-            Self::HttpListen | Self::ProcessFiles | Self::ProcessShutdown => Area::Process,
+            Self::HttpListen | Self::ProcessFiles | Self::ProcessMemory | Self::ProcessShutdown => {
+                Area::Process
+            }
         }
     }
 }

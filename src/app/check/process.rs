@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::{Inspector, Shared};
 use crate::{
     adapters,
-    domain::checks::{Checked, Finding, Kind, Listening, Load, files, listening, shutdown},
+    domain::checks::{Checked, Finding, Kind, Listening, Load, Memory, files, listening, memory, shutdown},
     http,
 };
 
@@ -43,6 +43,16 @@ impl Inspector<'_> {
         vec![
             Checked::new(Kind::HttpListen, listen),
             Checked::new(Kind::ProcessFiles, files(adapters::process::open_files_limit(), load)),
+            Checked::new(
+                Kind::ProcessMemory,
+                memory(
+                    adapters::process::memory_limit(),
+                    Memory {
+                        documents: settings.cache.max_bytes as u64,
+                        in_flight: settings.router.max_in_flight_bytes as u64,
+                    },
+                ),
+            ),
             Checked::new(Kind::ProcessShutdown, shutdown(settings.shutdown.drain_timeout)),
         ]
     }

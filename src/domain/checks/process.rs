@@ -1,4 +1,4 @@
-//! This process: its address, its file descriptors, and the time for a shutdown.
+//! This process: its address, its file descriptors, its memory, and the time for a shutdown.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -74,6 +74,53 @@ pub fn files(limit: Option<u64>, load: Load) -> Finding {
     }
 }
 
+/// A mebibyte.
+const MIB: u64 = 1 << 20;
+
+/// The memory of a process after a start, before it has received anything: the first row under "Memory" in `docs/sizing.md`.
+const AFTER_START: u64 = 38 * MIB;
+
+/// The memory that the settings reserve, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Recently written documents, at most: `cache.max_bytes`.
+    pub documents: u64,
+    /// Events in flight, at most: `router.max_in_flight_bytes`.
+    pub in_flight: u64,
+}
+
+impl Memory {
+    /// The bytes that are needed if both are full: the sum in `docs/sizing.md`.
+    pub const fn needed(self) -> u64 {
+        AFTER_START.saturating_add(self.documents).saturating_add(self.in_flight)
+    }
+}
+
+/// Evaluates the limit on memory; `None` if there is no limit, or if it is unknown.
+pub fn memory(limit: Option<u64>, memory: Memory) -> Finding {
+    // Rounded so that what does not fit never looks as if it did.
+    let up = |bytes: u64| bytes.div_ceil(MIB);
+    let needed = memory.needed();
+    let needs = format!("up to {} MiB are needed", up(needed));
+    let Some(limit) = limit else {
+        return Finding::ok(format!("no limit on memory; {needs}"));
+    };
+    let text = format!("{} MiB may be used, {needs}", limit / MIB);
+    if limit >= needed {
+        return Finding::ok(text);
+    }
+    let raise = format!("raise the memory limit to {} MiB or more", up(needed));
+    let remedy = match limit.saturating_sub(AFTER_START) / MIB {
+        0 => raise,
+        left => format!(
+            "{raise}, or lower router.max_in_flight_bytes ({} MiB) and cache.max_bytes ({} MiB) to {left} MiB together",
+            up(memory.in_flight),
+            up(memory.documents)
+        ),
+    };
+    Finding::warn("PROCESS_MEMORY_LIMIT", text, remedy)
+}
+
 /// The default time that Kubernetes waits after its request to stop.
 const GRACE: Duration = Duration::from_secs(30);
 /// The time for the steps after the drain: last checkpoints, leases, connections, the HTTP server.
@@ -139,6 +186,63 @@ mod tests {
         );
         let guess = files(Some(1 << 20), Load { partitions_are_known: false, ..load });
         assert!(guess.text().contains("up to 32 partitions"), "{guess:?}");
+    }
+
+    /// What the defaults set aside.
+    const DEFAULT: Memory = Memory { documents: 64 * MIB, in_flight: 128 * MIB };
+
+    #[test]
+    fn what_may_be_full_must_fit_the_limit_on_memory() {
+        assert_eq!(DEFAULT.needed(), 230 * MIB);
+        let verdict = |limit| memory(Some(limit), DEFAULT).verdict();
+        for (limit, expected) in [
+            (0, Verdict::Warn),
+            (230 * MIB - 1, Verdict::Warn),
+            (230 * MIB, Verdict::Ok),
+            (u64::MAX, Verdict::Ok),
+        ] {
+            assert_eq!(verdict(limit), expected, "{limit}");
+        }
+        assert_eq!(
+            memory(Some(128 * MIB), DEFAULT),
+            Finding::warn(
+                "PROCESS_MEMORY_LIMIT",
+                "128 MiB may be used, up to 230 MiB are needed",
+                "raise the memory limit to 230 MiB or more, or lower router.max_in_flight_bytes (128 MiB) and cache.max_bytes \
+                 (64 MiB) to 90 MiB together"
+            )
+        );
+        // What is followed to the letter is enough.
+        assert_eq!(
+            memory(Some(128 * MIB), Memory { documents: 45 * MIB, in_flight: 45 * MIB }).verdict(),
+            Verdict::Ok
+        );
+        let close = memory(Some(230 * MIB - 1), DEFAULT);
+        assert_eq!(close.text(), "229 MiB may be used, up to 230 MiB are needed");
+        let tiny = memory(Some(38 * MIB), DEFAULT);
+        assert_eq!(tiny.problem().expect("a problem").remedy, "raise the memory limit to 230 MiB or more");
+    }
+
+    #[test]
+    fn without_a_limit_any_memory_is_fine() {
+        let found = memory(None, DEFAULT);
+        assert_eq!(found, Finding::ok("no limit on memory; up to 230 MiB are needed"));
+        let most = Memory { documents: u64::MAX, in_flight: u64::MAX };
+        assert_eq!(memory(None, most).verdict(), Verdict::Ok);
+        assert_eq!(memory(Some(1 << 40), most).verdict(), Verdict::Warn);
+    }
+
+    #[test]
+    fn the_page_about_sizing_has_the_same_figures() {
+        let page = include_str!("../../../docs/sizing.md");
+        let row = |what: &str, bytes: u64| {
+            let row = format!("| {what} | {} |", bytes / MIB);
+            assert!(page.contains(&row), "{row} is not in docs/sizing.md");
+        };
+        row("after a start", AFTER_START);
+        row("events in flight, at most (`router.max_in_flight_bytes`)", DEFAULT.in_flight);
+        row("recently written documents (`cache.max_bytes`)", DEFAULT.documents);
+        row("sum", DEFAULT.needed());
     }
 
     #[test]
