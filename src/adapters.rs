@@ -11,7 +11,7 @@
 //! | [`blob`], `durable_file` | the base of the three above: a blob container; files that are whole after a crash |
 //! | [`credential`] | tokens of Entra ID, and how long they are valid |
 //! | [`otlp`] | spans for a collector |
-//! | [`date`], [`directory`], [`mounts`], [`process`] | facts about this machine and the services' clocks, for `twinsync check` and warnings |
+//! | [`date`], [`directory`], [`mounts`] | facts about this machine and the services' clocks, for `twinsync check` and warnings |
 //!
 //! An error of an adapter has a stable code, one line for people without a secret, and a
 //! [`Nature`](crate::domain::grace_period::Nature): whether waiting helps.
@@ -29,4 +29,3 @@ pub mod iothub;
 pub mod mounts;
 pub mod notes;
 pub mod otlp;
-pub mod process;

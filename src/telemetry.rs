@@ -25,6 +25,7 @@ mod metrics;
 pub mod name;
 mod partition;
 mod process;
+pub mod process_limits;
 pub mod reason;
 mod recent_warnings;
 mod replica;

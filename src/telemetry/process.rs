@@ -4,12 +4,12 @@
 
 use tokio::runtime::{Handle, RuntimeMetrics};
 
+#[cfg(target_os = "linux")]
+use super::process_limits::{memory_limit, open_files_limit};
 use super::{
     name,
     text::{Page, labels},
 };
-#[cfg(target_os = "linux")]
-use crate::adapters::process::memory_limit;
 
 /// Prometheus' text format of all that can be told. `receiving` are threads with a runtime each.
 pub(super) fn render(receiving: &[RuntimeMetrics]) -> String {
@@ -66,7 +66,7 @@ fn machine(page: &mut Page) {
     // The directory itself is open while it is read.
     let open = read_dir("/proc/self/fd").ok().map(|open| open.count().saturating_sub(1) as f64);
     page.sample(name::PROCESS_OPEN_FDS, open);
-    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let most = open_files_limit();
     page.sample(name::PROCESS_MAX_FDS, most.map(|most| most as f64));
     page.sample(name::MEMORY_LIMIT, memory_limit().map(|bytes| bytes as f64));
 }

@@ -25,6 +25,7 @@ mod javascript;
 mod log_lines;
 mod loss;
 mod main_job;
+mod modules;
 mod monitoring;
 mod network;
 mod one_twin;

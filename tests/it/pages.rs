@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path};
 
+use twinsync::domain::checks::Kind;
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -60,4 +62,13 @@ fn files_and_functions_that_pages_name_are_there() {
         }
     }
     assert!(files > 60 && functions > 25, "{files} files, {functions} functions");
+}
+
+#[test]
+fn the_page_about_checks_has_a_row_for_each_in_their_order() {
+    let page = fs::read_to_string(root().join("docs/check.md")).expect("a page");
+    let names: Vec<_> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+    let rows: Vec<_> = rows.map(|(name, _)| name).filter(|name| names.contains(name)).collect();
+    assert_eq!(rows, names);
 }

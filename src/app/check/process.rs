@@ -6,9 +6,9 @@ use serde::Deserialize;
 
 use super::{Inspector, Shared};
 use crate::{
-    adapters,
     domain::checks::{Checked, Finding, Kind, Listening, Load, Memory, files, listening, memory, shutdown},
     http,
+    telemetry::process_limits,
 };
 
 /// Time limit for identifying the listener on the configured address.
@@ -42,11 +42,11 @@ impl Inspector<'_> {
         let (listen, load) = tokio::join!(listen, self.load(shared));
         vec![
             Checked::new(Kind::HttpListen, listen),
-            Checked::new(Kind::ProcessFiles, files(adapters::process::open_files_limit(), load)),
+            Checked::new(Kind::ProcessFiles, files(process_limits::open_files_limit(), load)),
             Checked::new(
                 Kind::ProcessMemory,
                 memory(
-                    adapters::process::memory_limit(),
+                    process_limits::memory_limit(),
                     Memory {
                         documents: settings.cache.max_bytes as u64,
                         in_flight: settings.router.max_in_flight_bytes as u64,

@@ -296,7 +296,7 @@ pub const DESCRIPTIONS: &[Description] = &[
     gauge(
         MEMORY_LIMIT,
         &[],
-        "Memory that the control group of the process may use; absent where there is no limit",
+        "Memory that the control group (cgroup) of the process may use; absent where there is no limit",
     ),
     gauge(RUNTIME_WORKERS, &[], "Threads that run tasks"),
     gauge(RUNTIME_TASKS, &[], "Tasks that are alive"),
