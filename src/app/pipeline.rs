@@ -90,7 +90,7 @@ struct Prepared {
     background: Background,
     audits: AuditRequests,
     audit_asked: watch::Receiver<Option<Ticks>>,
-    led: watch::Receiver<bool>,
+    leads: watch::Sender<bool>,
 }
 
 impl Prepared {
@@ -102,7 +102,7 @@ impl Prepared {
     ) -> Result<Self, Error> {
         let Process { replica, clock, tracer, health, metrics, .. } = &process;
         let connector = Connector { grace: settings.start.refused_grace, health, metrics };
-        let (leads, led) = watch::channel(false);
+        let leads = watch::Sender::new(false);
         let (requests, audit_asked) = AuditRequests::channel(Arc::clone(clock));
         let audits = if connections.registries.is_empty() { AuditRequests::nobodys() } else { requests };
         // Before the streams, which would write documents into an empty container.
@@ -138,7 +138,7 @@ impl Prepared {
             background,
             audits,
             audit_asked,
-            led,
+            leads,
         })
     }
 
@@ -170,7 +170,7 @@ impl Prepared {
         let router = AbortOnDropHandle::new(tokio::spawn(router.run(batches)));
         let (intake_stop, drained) = (stop.child_token(), CancellationToken::new());
         let mut background =
-            self.background.spawn(&self.led, &self.audit_asked, &intake_stop, health.scans());
+            self.background.spawn(&self.leads.subscribe(), &self.audit_asked, &intake_stop, health.scans());
         background.spawn(Box::pin(counts::run(counting, counting_options(settings), intake_stop.clone())));
         let mut consumers = JoinSet::new();
         for stream in self.streams {
@@ -181,7 +181,7 @@ impl Prepared {
         health.set_phase(Phase::Running);
         tracing::info!(version = telemetry::VERSION, "running");
         warn_about_shared_ids(settings);
-        Running { router, consumers, background, limits, health, intake_stop, drained }
+        Running { router, consumers, background, leads: self.leads, limits, health, intake_stop, drained }
     }
 }
 
@@ -202,6 +202,9 @@ struct Running {
     router: AbortOnDropHandle<Result<(), Panicked>>,
     consumers: JoinSet<Result<(), stream::Error>>,
     background: JoinSet<()>,
+    /// Kept so that the background tasks do not end with the stream that reports who leads: that stream's error is the reason to end.
+    #[expect(dead_code, reason = "it only has to live")]
+    leads: watch::Sender<bool>,
     limits: Arc<InFlight>,
     health: HealthState,
     intake_stop: CancellationToken,
@@ -268,5 +271,44 @@ fn consumer_ended(ended: Result<Result<(), stream::Error>, JoinError>) -> Result
         Ok(Ok(())) => Ok(()),
         Ok(Err(stream::Error::Start(error))) => Err(error.into()),
         Ok(Err(stream::Error::Panicked(_))) | Err(_) => Err(Panicked.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{domain::id::PartitionId, runtime::start::StartError};
+
+    fn failed() -> stream::Error {
+        let partition = PartitionId { stream: "lifecycle".into(), partition: "0".into() };
+        stream::Error::Start(StartError::Invalid { partition, problem: "it is another one".to_owned() })
+    }
+
+    #[tokio::test]
+    async fn the_error_of_the_stream_that_reports_who_leads_is_the_reason_to_end() {
+        let leads = watch::Sender::new(false);
+        let (reports, mut led) = (leads.clone(), leads.subscribe());
+        let mut running = Running {
+            router: AbortOnDropHandle::new(tokio::spawn(std::future::pending())),
+            consumers: JoinSet::new(),
+            background: JoinSet::new(),
+            leads,
+            limits: InFlight::new(1, 1),
+            health: HealthState::new(),
+            intake_stop: CancellationToken::new(),
+            drained: CancellationToken::new(),
+        };
+        running.consumers.spawn(async move {
+            drop(reports);
+            // The background tasks have time to notice.
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            Err(failed())
+        });
+        running.background.spawn(async move { assert!(led.wait_for(|leads| *leads).await.is_err()) });
+        let ended = running.ended(&CancellationToken::new()).await;
+        let error = running.drain(Duration::ZERO, ended).await.expect_err("it has failed");
+        assert_eq!(error.code(), "CHECKPOINT_INVALID", "{error}");
     }
 }

@@ -245,7 +245,7 @@ impl Extent {
     /// partition was re-created and has reached the same number. `newest` and `enqueued` must be from before the
     /// partition was asked.
     pub fn is_another(&self, newest: SequenceNumber, enqueued: Ticks) -> bool {
-        self.last == newest && self.newest.is_some_and(|arrived| arrived != enqueued)
+        self.last == newest && !self.is_empty && self.newest.is_some_and(|arrived| arrived != enqueued)
     }
 
     /// The number of events after `durable` that are not done.
@@ -470,6 +470,8 @@ mod tests {
             let extent = extent(last, arrived);
             assert_eq!(extent.is_another(SequenceNumber(4), received), another, "{last} {arrived:?}");
         }
+        let expired = Extent { is_empty: true, ..extent(4, Some(later)) };
+        assert!(!expired.is_another(SequenceNumber(4), received), "no event is left to look at");
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub fn open_files_limit() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-/// How many bytes of memory the control group of this process may use; `None`: there is no limit, or nobody tells.
+/// How many bytes of memory the control group of this process may use; `None` if there is no limit, or if it is unknown.
 pub fn memory_limit() -> Option<u64> {
     smallest_limit("/sys/fs/cgroup".as_ref(), &read_to_string("/proc/self/cgroup").ok()?)
 }

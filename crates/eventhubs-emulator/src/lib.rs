@@ -7,7 +7,7 @@
 //! # Promises
 //!
 //! - An event is accepted after it is in its partition, and the order there is the order of appends.
-//! - Sequence numbers have no gaps. Offsets are not sequence numbers: no client can mistake one for the other.
+//! - Sequence numbers have no gaps. An offset counts bytes, so a client that mistakes one for the other fails here too.
 //! - A partition key belongs to the partition that the official clients' buffered producers choose for it.
 //! - A higher owner level takes a partition from its reader, and a lower one is refused, as at Event Hubs.
 //! - A reader never waits by polling. Every link ends when its client detaches.
